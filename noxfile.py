@@ -1,0 +1,161 @@
+"""The checks of this project. Plain `nox` runs all of them.
+
+The Pythons to test on are those of the classifiers in pyproject.toml. One that is not on this machine is
+skipped, in CI too; the Python that runs nox is always among those tested.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+ALL_EXTRAS = ".[{}]".format(",".join(PYPROJECT["project"]["optional-dependencies"]))
+WORKERS = "2"
+
+
+def find_interpreter(version: str) -> str | None:
+    """Return an interpreter of that version which really runs.
+
+    A version manager may leave a `python3.12` on the PATH that only says that 3.12 is not selected, so each
+    candidate is asked, and pyenv's own directory is searched too.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    directories = [*pyenv.glob(f"{version}.*/bin"), *os.environ.get("PATH", "").split(os.pathsep)]
+    for directory in directories:
+        candidate = shutil.which(f"python{version}", path=str(directory))
+        if candidate and version_of(candidate) == version:
+            return candidate
+    return None
+
+
+def version_of(interpreter: str) -> str | None:
+    """Return what the interpreter says its version is, or None if it does not run."""
+    question = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        answer = subprocess.run(
+            [interpreter, "-c", question], capture_output=True, check=False, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def index_settings() -> dict[str, str]:
+    """Return pip's choice of a package index as uv's, which does not read pip's configuration."""
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, check=False, text=True
+    )
+    translated = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
+    settings = {}
+    for line in listing.stdout.splitlines():
+        key, _, value = line.partition("=")
+        name = translated.get(key.rpartition(".")[2])
+        if name and name not in os.environ:
+            settings[name] = value.strip("'\"")
+    return settings
+
+
+RUNNING = "{}.{}".format(*sys.version_info[:2])
+PYTHONS = nox.project.python_versions(PYPROJECT)
+FOUND = {v: sys.executable if v == RUNNING else find_interpreter(v) for v in PYTHONS}
+if RUNNING not in PYTHONS:  # newer than the classifiers: better tested than not
+    PYTHONS.append(RUNNING)
+    FOUND[RUNNING] = sys.executable
+OLDEST = next(version for version in PYTHONS if FOUND[version])
+
+# At the end of the PATH, so that nox finds them and nothing else changes.
+os.environ["PATH"] = os.pathsep.join(
+    [os.environ.get("PATH", ""), *(str(Path(found).parent) for found in FOUND.values() if found)]
+)
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+os.environ.update(index_settings())
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False  # its default is True where CI is set
+
+
+def group(*names: str) -> tuple[str, ...]:
+    """Return the requirements of dependency groups (pip learnt `--group` in 25.1 only)."""
+    return nox.project.dependency_groups(PYPROJECT, *names)
+
+
+def existing(*paths: str) -> list[str]:
+    """Return those of the paths that exist."""
+    return [path for path in paths if (ROOT / path).exists()]
+
+
+def run_tests(session: nox.Session) -> None:
+    """Run the tests, measured; the session `coverage` reports on all of them together."""
+    data_file = f".coverage.{session.name}"
+    for stale in ROOT.glob(f"{data_file}.*"):
+        stale.unlink()
+    session.run(
+        *("coverage", "run", "-m", "pytest", "-n", WORKERS, *session.posargs),
+        env={"COVERAGE_FILE": data_file},
+    )
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests with every extra."""
+    session.install("-e", ALL_EXTRAS, *group("test"))
+    run_tests(session)
+
+
+@nox.session(python=OLDEST)
+def tests_minimal(session: nox.Session) -> None:
+    """Run the tests from a wheel, without extras, on the oldest Python and runtime dependencies."""
+    session.install(".", env={"UV_RESOLUTION": "lowest-direct"})
+    session.run("python", "-c", "import slipstream_trio")
+    session.install(*group("test"))
+    run_tests(session)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", "--diff", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types, and that every public name has one."""
+    session.install("-e", ALL_EXTRAS, *group("test", "types"))
+    session.run("mypy", *existing("src", "tests", "examples", "conftest.py"))
+    session.run(
+        *("pyright", "--verifytypes", "slipstream_trio", "--ignoreexternal"),
+        env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+    )
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check that imports run downward only."""
+    session.install("-e", ".", *group("imports"))
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation and run the Python code blocks in it."""
+    session.install("-e", ALL_EXTRAS, *group("test", "docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-E", "docs", "docs/_build")
+    session.run("pytest", "docs", "README.md")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Combine what the test sessions measured, and fail under the limit."""
+    session.install(*group("coverage"))
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
