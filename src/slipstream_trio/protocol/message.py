@@ -1,0 +1,39 @@
+"""The five values that Phoenix Channels exchange, and the events that the protocol reserves."""
+
+from typing import Any, Final, NamedTuple
+
+__all__ = ["RESERVED_EVENTS", "Frame", "Message"]
+
+Frame = str | bytes
+"""A WebSocket message: `str` for a text frame, `bytes` for a binary one."""
+
+JOIN: Final = "phx_join"
+LEAVE: Final = "phx_leave"
+REPLY: Final = "phx_reply"
+CLOSE: Final = "phx_close"
+ERROR: Final = "phx_error"
+HEARTBEAT: Final = "heartbeat"
+PHOENIX: Final = "phoenix"
+
+RESERVED_EVENTS: Final = frozenset({JOIN, LEAVE, REPLY, CLOSE, ERROR})
+"""Events that have a meaning in the protocol; a client cannot push them."""
+
+
+class Message(NamedTuple):
+    """One Phoenix message.
+
+    A NamedTuple, because the decoder can build one without a detour, and one is built for every frame.
+
+    Attributes:
+        join_ref: the ref of the join that the message belongs to; None on broadcasts and with the V1 serializer.
+        ref: what ties a reply to its push; None on messages that answer nothing.
+        topic: the channel's topic.
+        event: the event's name.
+        payload: a JSON value, or `bytes` from a binary frame.
+    """
+
+    join_ref: str | None
+    ref: str | None
+    topic: str
+    event: str
+    payload: Any

@@ -1,0 +1,165 @@
+"""Messages to frames and back: Phoenix's serializers V2 (text and binary) and V1.
+
+The formats were observed on Phoenix 1.7.24 and 1.8.12.
+"""
+
+from typing import Final, Protocol
+
+from ..errors import ProtocolError, SerializationError
+from .codec import Codec, checked, default_codec
+from .message import REPLY, Frame, Message
+
+__all__ = ["Serializer", "V1Serializer", "V2Serializer", "serializer_for"]
+
+PUSH: Final = 0
+REPLY_KIND: Final = 1
+BROADCAST: Final = 2
+
+_LONGEST: Final = 255
+"""Bytes of a topic, event or ref in a binary frame, whose lengths take one byte each."""
+
+
+class Serializer(Protocol):
+    """How a client's messages become frames, and frames messages. Has no state, and does no I/O."""
+
+    name: str
+    """What `State.options` shows."""
+    vsn: str
+    """The `vsn` parameter that tells the server which serializer to use."""
+
+    def encode(self, message: Message) -> Frame:
+        """Return the frame of a message to the server; raises `SerializationError`."""
+        ...
+
+    def decode(self, frame: Frame) -> Message:
+        """Return the message of a frame from the server; raises `ProtocolError`."""
+        ...
+
+
+class V2Serializer:
+    """Phoenix's serializer 2.0.0: JSON arrays, and binary frames for payloads that are `bytes`.
+
+    Parameters:
+        codec: the JSON codec; None takes msgspec where it is installed, else the standard library.
+    """
+
+    name = "v2"
+    vsn = "2.0.0"
+
+    def __init__(self, codec: Codec | None = None) -> None:
+        self.codec = codec or default_codec()
+        self._decode_text = self.codec.decode_message
+
+    def encode(self, message: Message) -> Frame:
+        """Return the frame of a message to the server; raises `SerializationError`."""
+        if type(message.payload) is bytes:
+            return _encode_push(message)
+        return self.codec.encode(list(message))
+
+    def decode(self, frame: Frame) -> Message:
+        """Return the message of a frame from the server; raises `ProtocolError`."""
+        if isinstance(frame, str):
+            return self._decode_text(frame)
+        return _decode_binary(frame)
+
+
+class V1Serializer:
+    """Phoenix's serializer 1.0.0: JSON objects. Messages from the server have no join_ref, and none are binary.
+
+    Parameters:
+        codec: the JSON codec; None takes msgspec where it is installed, else the standard library.
+    """
+
+    name = "v1"
+    vsn = "1.0.0"
+
+    def __init__(self, codec: Codec | None = None) -> None:
+        self.codec = codec or default_codec()
+
+    def encode(self, message: Message) -> Frame:
+        """Return the frame of a message to the server; raises `SerializationError`."""
+        if type(message.payload) is bytes:
+            raise SerializationError("serializer 1.0.0 has no binary payloads: connect with vsn='2.0.0'")
+        return self.codec.encode(message._asdict())
+
+    def decode(self, frame: Frame) -> Message:
+        """Return the message of a frame from the server; raises `ProtocolError`."""
+        if not isinstance(frame, str):
+            raise ProtocolError("a binary frame, which serializer 1.0.0 does not have")
+        value = self.codec.decode(frame)
+        if type(value) is not dict:
+            raise ProtocolError(f"not an object but {type(value).__name__}")
+        missing = {"topic", "event", "payload", "ref"} - value.keys()
+        if missing:
+            raise ProtocolError(f"an object without {', '.join(sorted(missing))}")
+        return checked(Message(None, value["ref"], value["topic"], value["event"], value["payload"]))
+
+
+def serializer_for(vsn: str, codec: Codec | None = None) -> Serializer:
+    """Return the serializer of a `vsn` ("2.0.x" or "1.0.x").
+
+    Raises:
+        ValueError: there is none; Phoenix would refuse the upgrade with 403.
+    """
+    match vsn.split("."):
+        case ["2", "0", patch] if patch.isdecimal():
+            return V2Serializer(codec)
+        case ["1", "0", patch] if patch.isdecimal():
+            return V1Serializer(codec)
+    raise ValueError(f"{vsn!r} is no version of the protocol: use '2.0.0' or '1.0.0'")
+
+
+def _encode_push(message: Message) -> bytes:
+    """Binary, client to server: kind, four lengths, join_ref, ref, topic, event, payload."""
+    strings = [
+        _field("join_ref", message.join_ref or ""),
+        _field("ref", message.ref or ""),
+        _field("topic", message.topic),
+        _field("event", message.event),
+    ]
+    header = bytes([PUSH, *map(len, strings)])
+    return b"".join([header, *strings, message.payload])
+
+
+def _field(name: str, text: str) -> bytes:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise SerializationError(f"{name}: {error}") from None
+    if len(data) > _LONGEST:
+        raise SerializationError(
+            f"a binary push's {name} has at most {_LONGEST} bytes, this one has {len(data)}: "
+            "send the payload as JSON, or use a shorter one"
+        )
+    return data
+
+
+def _decode_binary(frame: bytes) -> Message:
+    """Binary, server to client: a push has no ref, a broadcast neither ref nor join_ref, a reply has a status."""
+    match frame[:1]:
+        case b"\x00":
+            (join_ref, topic, event), payload = _split(frame, 3)
+            return Message(join_ref or None, None, topic, event, payload)
+        case b"\x01":
+            (join_ref, ref, topic, status), response = _split(frame, 4)
+            return Message(join_ref or None, ref, topic, REPLY, {"status": status, "response": response})
+        case b"\x02":
+            (topic, event), payload = _split(frame, 2)
+            return Message(None, None, topic, event, payload)
+        case b"":
+            raise ProtocolError("an empty binary frame")
+    raise ProtocolError(f"a binary frame of unknown kind {frame[0]}")
+
+
+def _split(frame: bytes, count: int) -> tuple[list[str], bytes]:
+    start = 1 + count
+    strings = []
+    for length in frame[1:start]:
+        strings.append(frame[start : start + length])
+        start += length
+    if len(strings) < count or start > len(frame):
+        raise ProtocolError("a binary frame that ends inside its header")
+    try:
+        return [string.decode() for string in strings], frame[start:]
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"a binary frame whose header is not UTF-8: {error}") from None
