@@ -1,0 +1,73 @@
+"""Telemetry: everything that happens on a connection, as events that handlers can be attached to.
+
+The functions are those of the process's own bus, which every connection uses unless `connect` is given another one.
+"""
+
+from .bus import Handler, Telemetry, default_telemetry
+from .records import (
+    BufferOverflowed,
+    ClientConnectStart,
+    ClientConnectStop,
+    ClientJoinStart,
+    ClientJoinStop,
+    ClientLeaveStart,
+    ClientLeaveStop,
+    ClientPushStart,
+    ClientPushStop,
+    ConnectStart,
+    ConnectStop,
+    EventName,
+    HandlerFailed,
+    HandleStart,
+    HandleStop,
+    MessageDiscarded,
+    Origin,
+    Outcome,
+    Record,
+    ReplyOrphaned,
+    SpanException,
+    SpanStart,
+)
+from .stream import RecordStream
+
+attach = default_telemetry.attach
+attach_many = default_telemetry.attach_many
+detach = default_telemetry.detach
+list_handlers = default_telemetry.list_handlers
+listen = default_telemetry.listen
+stream = default_telemetry.stream
+
+__all__ = [
+    "BufferOverflowed",
+    "ClientConnectStart",
+    "ClientConnectStop",
+    "ClientJoinStart",
+    "ClientJoinStop",
+    "ClientLeaveStart",
+    "ClientLeaveStop",
+    "ClientPushStart",
+    "ClientPushStop",
+    "ConnectStart",
+    "ConnectStop",
+    "EventName",
+    "HandleStart",
+    "HandleStop",
+    "Handler",
+    "HandlerFailed",
+    "MessageDiscarded",
+    "Origin",
+    "Outcome",
+    "Record",
+    "RecordStream",
+    "ReplyOrphaned",
+    "SpanException",
+    "SpanStart",
+    "Telemetry",
+    "attach",
+    "attach_many",
+    "default_telemetry",
+    "detach",
+    "list_handlers",
+    "listen",
+    "stream",
+]

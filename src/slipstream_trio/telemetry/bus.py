@@ -1,0 +1,273 @@
+"""Who listens to what: handlers, and the points at which events are emitted."""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from ..ids import IdSource, RandomIds
+from .records import EventName, HandlerFailed, Record
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from .stream import RecordStream
+
+__all__ = ["Handler", "Point", "SpanPoint", "Telemetry", "default_telemetry"]
+
+HandlerFunction = Callable[[Record], object]
+"""What a handler is: called with the record, synchronously; what it returns is ignored."""
+
+
+@frozen
+class Handler:
+    """An attached handler.
+
+    Attributes:
+        handler_id: what it was attached as.
+        event: the name it listens to.
+        prefix: whether it listens to all names that begin with `event`.
+        function: what is called with each record.
+        socket_id: if not None, only records of this socket are passed on.
+        connection_id: if not None, only records of this connection are passed on.
+    """
+
+    handler_id: str
+    event: EventName
+    prefix: bool
+    function: HandlerFunction
+    socket_id: str | None
+    connection_id: str | None
+
+    def listens_to(self, name: EventName) -> bool:
+        """Tell whether events of this name are for this handler."""
+        return name[: len(self.event)] == self.event if self.prefix else name == self.event
+
+    def wants(self, record: Record) -> bool:
+        """Tell whether the record's ids are those asked for."""
+        origin = record.origin
+        return self.socket_id in (None, origin.socket_id) and self.connection_id in (None, origin.connection_id)
+
+
+class Point:
+    """One event name of one bus. `handlers` is empty while nobody listens, which is all that an emitter has to test."""
+
+    __slots__ = ("_bus", "handlers", "name")
+
+    def __init__(self, bus: "Telemetry", name: EventName) -> None:
+        self._bus = bus
+        self.name = name
+        self.handlers: tuple[Handler, ...] = ()
+
+    def emit(self, record: Record) -> None:
+        """Call the handlers in the order in which they were attached."""
+        for handler in self.handlers:
+            if handler.wants(record):
+                try:
+                    handler.function(record)
+                except Exception as error:  # noqa: BLE001 - whatever a handler raises, the connection goes on
+                    self._bus.handler_failed(handler, record, error)
+
+
+class SpanPoint:
+    """The three event names of a span. `active` tells whether anybody listens to one of them."""
+
+    __slots__ = ("active", "exception", "start", "stop")
+
+    def __init__(self, start: Point, stop: Point, exception: Point) -> None:
+        self.start = start
+        self.stop = stop
+        self.exception = exception
+        self.active = False
+
+
+class Telemetry:
+    """A bus: handlers on one side, connections on the other.
+
+    Attaching and detaching may be done from any thread, and from within a handler.
+
+    Parameters:
+        ids: the source of trace, connection, span and socket ids; None makes random ones.
+        time_ns: the system clock, in nanoseconds since the epoch.
+        monotonic_ns: the monotonic clock, in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        ids: IdSource | None = None,
+        time_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.ids: IdSource = ids or RandomIds()
+        self.time_ns = time_ns
+        self.monotonic_ns = monotonic_ns
+        self._lock = threading.RLock()
+        self._numbers = count(1)
+        self._handlers: dict[str, tuple[Handler, ...]] = {}
+        self._points: dict[EventName, Point] = {}
+        self._spans: dict[EventName, SpanPoint] = {}
+        self._failure = self.point(HandlerFailed.name)
+
+    def attach(
+        self,
+        handler_id: str,
+        event: EventName,
+        function: HandlerFunction,
+        *,
+        prefix: bool = False,
+        socket_id: str | None = None,
+        connection_id: str | None = None,
+    ) -> None:
+        """Call `function` with every record of an event.
+
+        Handlers are called synchronously, so they have to be quick. One that raises an `Exception` is detached, and
+        reported as `slipstream telemetry handler failure`.
+
+        Parameters:
+            handler_id: a name for it, to detach it by.
+            event: the event's name, such as ("slipstream", "connection", "handle", "stop").
+            function: called with each record.
+            prefix: listen to all events whose names begin with `event`; () is all there are.
+            socket_id: only records of this socket.
+            connection_id: only records of this connection.
+
+        Raises:
+            ValueError: a handler of this id is attached.
+        """
+        self.attach_many(
+            handler_id, [event], function, prefix=prefix, socket_id=socket_id, connection_id=connection_id
+        )
+
+    def attach_many(
+        self,
+        handler_id: str,
+        events: Iterable[EventName],
+        function: HandlerFunction,
+        *,
+        prefix: bool = False,
+        socket_id: str | None = None,
+        connection_id: str | None = None,
+    ) -> None:
+        """Attach one handler to several events; see `attach`."""
+        handlers = tuple(
+            Handler(handler_id, tuple(event), prefix, function, socket_id, connection_id) for event in events
+        )
+        with self._lock:
+            if handler_id in self._handlers:
+                raise ValueError(f"a handler {handler_id!r} is attached already: detach it, or choose another id")
+            self._handlers[handler_id] = handlers
+            self._refresh()
+
+    def detach(self, handler_id: str) -> bool:
+        """Detach a handler; returns False if there is none of this id."""
+        with self._lock:
+            found = self._handlers.pop(handler_id, None) is not None
+            self._refresh()
+            return found
+
+    def list_handlers(self, event: EventName = ()) -> list[Handler]:
+        """Return the handlers attached to events whose names begin with `event`, in the order of attachment."""
+        with self._lock:
+            attached = [handler for handlers in self._handlers.values() for handler in handlers]
+        return [handler for handler in attached if handler.event[: len(event)] == event]
+
+    @contextmanager
+    def listen(
+        self,
+        function: HandlerFunction,
+        event: EventName = (),
+        *,
+        prefix: bool = True,
+        socket_id: str | None = None,
+        connection_id: str | None = None,
+    ) -> Iterator[str]:
+        """Attach a handler for the time of a `with` block, to all events unless `event` says otherwise.
+
+        Yields the handler's id.
+        """
+        handler_id = f"listen-{next(self._numbers)}"
+        self.attach(
+            handler_id, event, function, prefix=prefix, socket_id=socket_id, connection_id=connection_id
+        )
+        try:
+            yield handler_id
+        finally:
+            self.detach(handler_id)
+
+    def stream(
+        self,
+        event: EventName = (),
+        *,
+        prefix: bool = True,
+        buffer: int = 1024,
+        socket_id: str | None = None,
+        connection_id: str | None = None,
+    ) -> "AbstractAsyncContextManager[RecordStream]":
+        """Iterate over records: `async with telemetry.stream() as records: async for record in records`.
+
+        Only records of the Trio run in which it is opened are seen.
+
+        Parameters:
+            buffer: how many records wait to be read; what does not fit is dropped, and counted in `dropped`.
+        """
+        from .stream import open_stream
+
+        return open_stream(
+            self, event, prefix=prefix, buffer=buffer, socket_id=socket_id, connection_id=connection_id
+        )
+
+    def point(self, name: EventName) -> Point:
+        """Return the point at which events of this name are emitted."""
+        with self._lock:
+            point = self._points.get(name)
+            if point is None:
+                point = self._points[name] = Point(self, name)
+                self._refresh()
+            return point
+
+    def span(self, name: EventName) -> SpanPoint:
+        """Return the point at which spans of this name, such as ("slipstream", "connection", "handle"), are emitted."""
+        with self._lock:
+            span = self._spans.get(name)
+            if span is None:
+                start, stop, exception = (self.point((*name, last)) for last in ("start", "stop", "exception"))
+                span = self._spans[name] = SpanPoint(start, stop, exception)
+                self._refresh()
+            return span
+
+    def handler_failed(self, handler: Handler, record: Record, error: Exception) -> None:
+        """Detach a handler that raised, and report it."""
+        with self._lock:
+            if handler in self._handlers.get(handler.handler_id, ()):
+                self.detach(handler.handler_id)
+        if self._failure.handlers:
+            self._failure.emit(
+                HandlerFailed(
+                    record.origin,
+                    self.time_ns(),
+                    self.monotonic_ns(),
+                    handler.handler_id,
+                    record.name,
+                    f"{type(error).__name__}: {error}",
+                    "".join(traceback.format_exception(error)),
+                )
+            )
+
+    def _refresh(self) -> None:
+        attached = [handler for handlers in self._handlers.values() for handler in handlers]
+        for name, point in self._points.items():
+            # Once a handler, even if several of its names match.
+            matching = {handler.handler_id: handler for handler in reversed(attached) if handler.listens_to(name)}
+            point.handlers = tuple(reversed(matching.values()))
+        for span in self._spans.values():
+            span.active = bool(span.start.handlers or span.stop.handlers or span.exception.handlers)
+
+
+default_telemetry: Final = Telemetry()
+"""The bus of the process: every connection's, unless `connect` is given another one."""

@@ -1,0 +1,72 @@
+"""Telemetry as an async stream: the one place of this package that knows Trio."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from .records import EventName, Record
+
+if TYPE_CHECKING:
+    from .bus import Telemetry
+
+__all__ = ["RecordStream", "open_stream"]
+
+
+class RecordStream:
+    """An async iterator over records.
+
+    Attributes:
+        dropped: how many records did not fit into the buffer.
+    """
+
+    def __init__(self, buffer: int) -> None:
+        self.dropped = 0
+        self._send: trio.MemorySendChannel[Record]
+        self._send, self._receive = trio.open_memory_channel[Record](buffer)
+        self._token = trio.lowlevel.current_trio_token()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    def put(self, record: Record) -> None:
+        """Take in a record, if it comes from this stream's Trio run."""
+        if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._token:
+            return
+        try:
+            self._send.send_nowait(record)
+        except trio.WouldBlock:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """End the iteration after the records that are buffered."""
+        self._send.close()
+
+
+@asynccontextmanager
+async def open_stream(
+    telemetry: "Telemetry",
+    event: EventName,
+    *,
+    prefix: bool,
+    buffer: int,
+    socket_id: str | None,
+    connection_id: str | None,
+) -> AsyncIterator[RecordStream]:
+    """Open a stream of records on a bus; see `Telemetry.stream`."""
+    records = RecordStream(buffer)
+    listening = telemetry.listen(
+        records.put, event, prefix=prefix, socket_id=socket_id, connection_id=connection_id
+    )
+    try:
+        with listening:
+            yield records
+    finally:
+        records.close()
