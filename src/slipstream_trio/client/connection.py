@@ -1,0 +1,267 @@
+"""One connection at work: its state, its receive loop, its writer, and the telemetry of all that it handles."""
+
+import time
+from typing import Any, Final, Protocol
+
+import trio
+
+from ..errors import ConnectError, ConnectionRejected, ProtocolError
+from ..protocol import (
+    CloseConnection,
+    CloseTransport,
+    Event,
+    Frame,
+    FrameReceived,
+    Input,
+    Message,
+    PushMessage,
+    SendFrame,
+    Serializer,
+    State,
+    TimerTicked,
+    Transition,
+    TransportClosed,
+    TransportFailed,
+    TransportOpened,
+    handle,
+    is_plain,
+    next_deadline,
+)
+from ..protocol.transitions import ABNORMAL_CLOSURE, receive
+from ..telemetry import Origin, Telemetry
+from ..telemetry.span import ConnectionSpans
+from ..transport import Connector, OpenRequest, Transport, TransportEnded
+from .buffer import Buffer
+from .outbox import Outbox
+from .pushes import PushTable
+from .timer import Timer
+
+__all__ = ["Connection", "Owner", "only_cancelled"]
+
+EASING: Final = 0.05
+"""Seconds that the receive loop lets a consumer catch up, at most."""
+
+LAST_WORDS: Final = 1.0
+"""Seconds to answer a close frame, or to find out why a write failed."""
+
+
+class Owner(Protocol):
+    """Whom a connection reports to."""
+
+    crowded: Buffer | None
+    """A buffer that `deliver` found to fill up faster than it is read; the receive loop resets it."""
+
+    def deliver(self, message: Message) -> None:
+        """Give a plain message to its channel."""
+        ...
+
+    def handle_event(self, event: Event) -> None:
+        """Take notice of any other event."""
+        ...
+
+
+class Connection:
+    """One attempt at, and life of, one transport.
+
+    Parameters:
+        state: the state to begin with, "opening".
+        serializer: the serializer.
+        telemetry: the bus.
+        owner: whom events are reported to.
+        timer: armed with the connection's deadlines; the owner calls `tick`.
+    """
+
+    def __init__(
+        self, state: State, *, serializer: Serializer, telemetry: Telemetry, owner: Owner, timer: Timer
+    ) -> None:
+        self.state = state
+        self.origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
+        self.outbox = Outbox()
+        self.pushes = PushTable()
+        self.failure: ConnectError | None = None
+        self._serializer = serializer
+        self._spans = ConnectionSpans(telemetry, self.origin)
+        self._owner = owner
+        self._timer = timer
+        self._close: CloseTransport | None = None
+        self._close_asked = trio.Event()
+        self._scope = trio.CancelScope()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands can be given."""
+        return self.state.status == "open"
+
+    @trio.lowlevel.enable_ki_protection
+    def handle(self, given: Input, note: Any = None) -> Transition:
+        """Let the core handle an input, and do what it says.
+
+        Parameters:
+            note: what the outbox is told of the frame that this sends.
+
+        Raises:
+            SerializationError: a command's payload cannot be sent.
+        """
+        spans = self._spans
+        if spans.handle.active:
+            start = spans.start_handle(given, self.state)
+            try:
+                transition = handle(self.state, given, self._serializer)
+            except Exception as error:
+                spans.fail_handle(start, error)
+                raise
+            self.state = transition.state
+            spans.stop_handle(start, transition)
+        else:
+            transition = handle(self.state, given, self._serializer)
+            self.state = transition.state
+        self._carry_out(transition, note)
+        return transition
+
+    def tick(self, now: float) -> float | None:
+        """Handle what is due; returns when the next is."""
+        deadline = next_deadline(self.state)
+        if deadline is None or deadline > now:
+            return deadline
+        self.handle(TimerTicked(now))
+        return next_deadline(self.state)
+
+    def close(self, code: int, reason: str, deadline: float) -> None:
+        """Close once everything queued is written; what is not closed by `deadline` is aborted."""
+        if self.is_open:
+            self.handle(CloseConnection(code, reason))
+        self._end_by(deadline)
+
+    async def run(self, connector: Connector, request: OpenRequest) -> None:
+        """Open the transport, and serve it until it ends; `state` and `failure` tell how."""
+        life = self._spans.start_connect(self.state)
+        try:
+            try:
+                async with connector.open(request, self.outbox.wake) as transport:
+                    self.handle(TransportOpened(trio.current_time(), transport.response_headers))
+                    await self._serve(transport)
+            except ConnectError as error:
+                self._fail(error)
+        except BaseException as error:
+            if not only_cancelled(error):
+                self._spans.fail_connect(life, error)
+                raise
+            self._end_if_needed("cancelled")
+            self._spans.stop_connect(life, self.state, "cancelled")
+            raise
+        self._spans.stop_connect(life, self.state, self.state.close_reason or "connect_failed")
+
+    def _fail(self, error: ConnectError) -> None:
+        self.failure = error
+        if isinstance(error, ConnectionRejected):
+            self.handle(TransportFailed(error.reason, error.status, error.headers, error.body))
+        else:
+            self.handle(TransportFailed(error.reason))
+
+    def _end_if_needed(self, message: str) -> None:
+        if self.state.status == "opening":
+            self.handle(TransportFailed(message))
+        elif self.state.status != "closed":
+            self.handle(TransportClosed(ABNORMAL_CLOSURE, message))
+
+    async def _serve(self, transport: Transport) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                closer = trio.CancelScope()
+                nursery.start_soon(self._write, transport)
+                nursery.start_soon(self._close_when_asked, transport, closer)
+                await self._receive(transport)
+                closer.cancel()
+                # The writer ends when it has written the answer to a close frame.
+                self._end_by(trio.current_time() + LAST_WORDS)
+                self.outbox.close()
+        self._end_if_needed("not closed in time")
+
+    @trio.lowlevel.enable_ki_protection
+    async def _receive(self, transport: Transport) -> None:
+        try:
+            while True:
+                frames = await transport.receive()
+                now = trio.current_time()
+                for frame in frames:
+                    self._take_in(frame, now)
+                if self._owner.crowded is not None:
+                    await _ease(self._owner.crowded)
+                    self._owner.crowded = None
+        except TransportEnded as ended:
+            self.handle(TransportClosed(ended.code, ended.message))
+
+    def _take_in(self, frame: Frame, now: float) -> None:
+        """Handle a frame: by a shortcut, if nobody watches and there is nothing to it."""
+        if self._spans.handle.active:
+            self.handle(FrameReceived(now, frame))
+            return
+        try:
+            message = self._serializer.decode(frame)
+        except ProtocolError:
+            self.handle(FrameReceived(now, frame))
+            return
+        if is_plain(self.state, message):
+            self._owner.deliver(message)
+        else:
+            transition = receive(self.state, message, FrameReceived(now, frame))
+            self.state = transition.state
+            self._carry_out(transition, None)
+
+    def _carry_out(self, transition: Transition, note: Any) -> None:
+        for effect in transition.return_:
+            if isinstance(effect, SendFrame):
+                self.outbox.put(effect.frame, note)
+            else:
+                self._close = effect
+                self._close_asked.set()
+                if type(transition.message) is TimerTicked:
+                    # A heartbeat was not answered; its server will hardly answer a close frame.
+                    self._end_by(trio.current_time() + LAST_WORDS)
+        for event in transition.built_events:
+            self._owner.handle_event(event)
+        if type(transition.message) is not PushMessage:
+            self._arm()
+
+    def _end_by(self, deadline: float) -> None:
+        self._scope.deadline = min(self._scope.deadline, deadline)
+
+    def _arm(self) -> None:
+        deadline = next_deadline(self.state)
+        if deadline is not None:
+            self._timer.arm(deadline)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _write(self, transport: Transport) -> None:
+        try:
+            while (frames := await self.outbox.take()) is not None:
+                await transport.send(frames)
+        except TransportEnded:
+            # Why is for the receive loop to find out: a close frame may wait there.
+            self._end_by(trio.current_time() + LAST_WORDS)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _close_when_asked(self, transport: Transport, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._close_asked.wait()
+            assert self._close is not None
+            await self.outbox.drained()
+            await transport.close(self._close.code, self._close.reason)
+
+
+def only_cancelled(error: BaseException) -> bool:
+    """Tell whether an exception is a cancellation, or a nursery's group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
+
+
+async def _ease(buffer: Buffer) -> None:
+    """Let the consumer of a buffer catch up for as long as it does, but not for long."""
+    until = time.perf_counter() + EASING
+    size = len(buffer)
+    while time.perf_counter() < until:
+        await trio.lowlevel.checkpoint()
+        if len(buffer) >= size or not buffer.crowded:
+            return
+        size = len(buffer)

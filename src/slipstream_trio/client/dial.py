@@ -1,0 +1,118 @@
+"""What one connection is opened with: the values of all options that may be functions, asked for at every attempt."""
+
+import base64
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from attrs import frozen
+
+from ..errors import ConfigurationError
+from ..transport import OpenRequest
+from .configuration import Configuration
+
+__all__ = ["Dial", "ask", "dial"]
+
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+@frozen
+class Dial:
+    """What one connection is opened with.
+
+    Attributes:
+        request: for the transport.
+        trace_id: of the trace that it joins, None for one of its own.
+    """
+
+    request: OpenRequest
+    trace_id: str | None
+
+
+async def ask(option: Any) -> Any:
+    """Return an option's value; a function is called, and awaited if it is async."""
+    value = option() if callable(option) else option
+    return await value if inspect.isawaitable(value) else value
+
+
+async def dial(configuration: Configuration) -> Dial:
+    """Ask for everything that a connection is opened with.
+
+    Raises:
+        ConfigurationError: a function returned what cannot be used.
+    """
+    params = await ask(configuration.params)
+    headers = await ask(configuration.headers)
+    token = await ask(configuration.auth_token)
+    trace_parent = await ask(configuration.trace_parent)
+    return Dial(
+        OpenRequest(
+            url=_with_query(configuration.url, configuration.vsn, params),
+            headers=tuple(_checked_headers(headers)),
+            subprotocols=_subprotocols(token),
+            connect_timeout=configuration.connect_timeout,
+            max_message_size=configuration.max_message_size,
+            ssl_context=configuration.ssl_context,
+        ),
+        _trace_id(trace_parent),
+    )
+
+
+def _with_query(url: str, vsn: str, params: Any) -> str:
+    if not isinstance(params, Mapping):
+        raise ConfigurationError("params", f"a mapping, not {type(params).__name__}")
+    parts = urlsplit(url)
+    pairs = [f"{quote(name, safe='[]')}={quote(value, safe='')}" for name, value in _flat("", params)]
+    if not any(piece.startswith("vsn=") for piece in parts.query.split("&")):
+        pairs.insert(0, f"vsn={vsn}")
+    query = "&".join(([parts.query] if parts.query else []) + pairs)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, ""))
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Nested values as Plug reads them: {"a": {"b": 1}, "l": [2]} is a[b]=1 and l[]=2."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(f"{name}[{key}]" if name else str(key), item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(f"{name}[]", item)
+    elif isinstance(value, bool):
+        yield name, "true" if value else "false"
+    elif value is None or isinstance(value, str | int | float):
+        yield name, "" if value is None else str(value)
+    else:
+        raise ConfigurationError("params", f"{name!r} is of type {type(value).__name__}, which has no form in a query")
+
+
+def _checked_headers(headers: Any) -> Iterator[tuple[str, str]]:
+    try:
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+                raise ConfigurationError("headers", f"{name!r} is no header's name, or its value has other characters")
+            yield name, value
+    except (TypeError, ValueError):
+        raise ConfigurationError("headers", "a mapping of strings, or pairs of strings") from None
+
+
+def _subprotocols(token: Any) -> tuple[str, ...]:
+    """Phoenix 1.8 takes the token from a subprotocol, and selects `phoenix` in its answer."""
+    if token is None:
+        return ()
+    if not isinstance(token, str):
+        raise ConfigurationError("auth_token", f"a string, not {type(token).__name__}")
+    encoded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    return ("phoenix", f"base64url.bearer.phx.{encoded}")
+
+
+def _trace_id(trace_parent: Any) -> str | None:
+    if trace_parent is None:
+        return None
+    match = _TRACEPARENT.fullmatch(trace_parent) if isinstance(trace_parent, str) else None
+    if match is None:
+        raise ConfigurationError("trace_parent", "a W3C traceparent: 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")
+    return match[1]

@@ -1,0 +1,247 @@
+"""What lies behind a `Socket`: the connection of the moment, the topics, and who waits for what."""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal
+
+import trio
+
+from ..errors import ConnectionLost
+from ..protocol import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    Event,
+    FrameRejected,
+    HeartbeatAcknowledged,
+    Message,
+    MessageDropped,
+    MessageReceived,
+    PushMessage,
+    ReplyReceived,
+    SendHeartbeat,
+    State,
+    TopicJoinClosed,
+    TopicJoinFailed,
+    TopicJoinSucceeded,
+    TopicLeft,
+)
+from ..telemetry import (
+    ClientConnectStart,
+    ClientConnectStop,
+    MessageDiscarded,
+    Origin,
+    Outcome,
+    ReplyOrphaned,
+)
+from .buffer import Buffer
+from .configuration import Configuration
+from .connection import Connection
+from .spans import moment, opening
+from .timer import Timer
+from .waiter import Waiter
+
+if TYPE_CHECKING:
+    from .membership import Membership
+
+__all__ = ["Session", "Status"]
+
+Status = Literal["connecting", "connected", "reconnecting", "closing", "closed"]
+
+logger: Final = logging.getLogger("slipstream_trio")
+
+
+class Session:
+    """The inside of a socket. Knows its connection and its memberships; neither knows the other.
+
+    Attributes:
+        status: what `Socket.status` shows.
+        memberships: topic to membership: joining, joined or leaving.
+        connection: the connection of the moment, or the last one.
+        error: why the session has ended for good, None while it has not, or if that was asked for.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.telemetry = configuration.telemetry
+        self.options = configuration.options()
+        self.connector = configuration.chosen_connector()
+        self.serializer = configuration.chosen_serializer()
+        self.socket_id = self.telemetry.ids.span_id()
+        self.timer = Timer(self._due)
+        self.status: Status = "connecting"
+        self.memberships: dict[str, Membership] = {}
+        self.connection: Connection | None = None
+        self.crowded: Buffer | None = None
+        self.error: ConnectionLost | None = None
+        self.on_end: Callable[[], object] = lambda: None
+        self.opened = trio.Event()
+        self._no_connection = Origin(None, None, self.socket_id, 0)
+        self._pings: list[Waiter] = []
+        self._connecting: ClientConnectStart | None = None
+        self._connect_point = self.telemetry.span(ClientConnectStart.name[:-1])
+        self._orphaned = self.telemetry.point(ReplyOrphaned.name)
+        self._discarded = self.telemetry.point(MessageDiscarded.name)
+
+    # What others ask
+
+    @property
+    def origin(self) -> Origin:
+        """The ids of the connection of the moment."""
+        return self._no_connection if self.connection is None else self.connection.origin
+
+    def open_connection(self) -> Connection:
+        """Return the connection, which is open; raises `ConnectionLost` if it is not."""
+        connection = self.connection
+        if connection is None or not connection.is_open:
+            raise self.lost()
+        return connection
+
+    def lost(self) -> ConnectionLost:
+        """Return a new exception that tells how the connection ended."""
+        if self.error is not None:
+            return ConnectionLost(self.error.reason, self.error.code)
+        return ConnectionLost("closed_by_client")
+
+    async def ping(self) -> float:
+        """Wait for the answer to a heartbeat; returns the round trip in seconds."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waiter = Waiter()
+        self.open_connection().handle(SendHeartbeat(trio.current_time()))
+        self._pings.append(waiter)
+        try:
+            round_trip: float = await waiter.wait()
+        finally:
+            self._pings.remove(waiter)
+        return round_trip
+
+    def push_due(self, deadline: float) -> None:
+        """See to it that pushes are looked at, at `deadline`."""
+        self.timer.arm(deadline)
+
+    # What the supervisor says
+
+    def begin(self, trace_id: str | None, attempt: int, generation: int) -> Connection:
+        """Return the connection for another attempt."""
+        ids = self.telemetry.ids
+        state = State(
+            connection_id=ids.span_id(),
+            trace_id=trace_id or ids.trace_id(),
+            socket_id=self.socket_id,
+            generation=generation,
+            options=self.options,
+        )
+        self.connection = Connection(
+            state, serializer=self.serializer, telemetry=self.telemetry, owner=self, timer=self.timer
+        )
+        if self._connect_point.active:
+            self._connecting = ClientConnectStart(*opening(self), self.options, attempt)
+            self._connect_point.start.emit(self._connecting)
+        return self.connection
+
+    async def leave_all(self, *, wait: bool) -> None:
+        """Leave all topics, and perhaps wait until that is confirmed."""
+        self.status = "closing"
+        for membership in list(self.memberships.values()):
+            membership.leave_soon(self.options.leave_timeout)
+        while wait and self.memberships:
+            await next(iter(self.memberships.values())).changed()
+
+    def end(self) -> None:
+        """End for good: waiters first, then the body."""
+        self.status = "closed"
+        for membership in list(self.memberships.values()):
+            membership.lost()
+        self.memberships.clear()
+        self.opened.set()
+        self.on_end()
+
+    def end_attempt(self, outcome: Outcome, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """Emit that an attempt to connect is over."""
+        start, self._connecting = self._connecting, None
+        if start is not None:
+            now = self.telemetry.monotonic_ns()
+            self._connect_point.stop.emit(ClientConnectStop(start, self.origin, now, outcome, headers))
+
+    # What the connection reports
+
+    def deliver(self, message: Message) -> None:
+        """Give a message to its channel."""
+        membership = self.memberships.get(message.topic)
+        if membership is not None:
+            crowded = membership.deliver(message)
+            if crowded is not None:
+                self.crowded = crowded
+
+    def handle_event(self, event: Event) -> None:
+        """Do what an event of the connection calls for."""
+        match event:
+            case MessageReceived(message):
+                self.deliver(message)
+            case ReplyReceived():
+                self._reply_received(event)
+            case TopicJoinSucceeded(topic, ref, response):
+                self.memberships[topic].accepted(ref, response)
+            case TopicJoinFailed(topic, _, reason, response):
+                self.memberships[topic].refused(reason, response)
+            case TopicJoinClosed(topic, _, reason):
+                self.memberships[topic].closed(reason)
+            case TopicLeft(topic, _, reason):
+                self.memberships[topic].left(reason)
+            case HeartbeatAcknowledged(_, round_trip):
+                for waiter in self._pings:
+                    waiter.succeed(round_trip)
+            case FrameRejected(reason):
+                logger.warning("connection %s: a frame was rejected: %s", self.origin.connection_id, reason)
+                self._message_dropped("in", None, reason)
+            case MessageDropped(message, reason):
+                self._message_dropped("in", message, reason)
+            case ConnectionOpened(headers):
+                self.status = "connected"
+                self.end_attempt("ok", headers)
+                self.opened.set()
+            case ConnectionFailed(reason):
+                self.end_attempt("cancelled" if reason == "cancelled" else "error")
+            case ConnectionClosed(reason, code):
+                self._connection_closed(reason, code)
+
+    def _reply_received(self, reply: ReplyReceived) -> None:
+        assert self.connection is not None
+        pushes = self.connection.pushes
+        if pushes.settle(reply.ref, reply.status, reply.response):
+            return
+        why = pushes.was_abandoned(reply.ref)
+        if why is not None and self._orphaned.handlers:
+            self._orphaned.emit(
+                ReplyOrphaned(*moment(self), reply.topic, reply.ref, reply.status, reply.response, why)
+            )
+
+    def _message_dropped(self, direction: Literal["in", "out"], message: Message | None, reason: str) -> None:
+        if self._discarded.handlers:
+            _, ref, topic, event, _ = message or (None, None, None, None, None)
+            self._discarded.emit(MessageDiscarded(*moment(self), direction, topic, event, ref, reason))
+
+    def _connection_closed(self, reason: str, code: int) -> None:
+        connection = self.connection
+        assert connection is not None
+        if reason != "closed_by_client":
+            self.error = ConnectionLost(reason, code)
+        taken = connection.outbox.taken
+        for push in connection.outbox.left_over():
+            if isinstance(push, PushMessage):
+                self._message_dropped("out", Message(None, None, push.topic, push.event, None), reason)
+        connection.pushes.fail_all(reason, code, taken)
+        for waiter in self._pings:
+            waiter.fail(ConnectionLost(reason, code))
+        for membership in list(self.memberships.values()):
+            membership.lost()
+        self.memberships.clear()
+
+    def _due(self, now: float) -> float:
+        connection = self.connection
+        if connection is None:
+            return math.inf
+        deadline = connection.tick(now)
+        pushes = connection.pushes.expire(now)
+        return pushes if deadline is None else min(deadline, pushes)

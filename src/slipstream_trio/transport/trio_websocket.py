@@ -1,0 +1,253 @@
+"""The trio-websocket transport: the only file that imports trio_websocket.
+
+trio-websocket writes each frame at once, from whichever task has one, and a cancelled write leaves half a frame on the
+wire. So it is given a stream of ours which only collects what it writes; `send` writes that out in one go, and is called
+by the connection's writer alone. Pongs and close frames, which trio-websocket writes from its own reader task, take the
+same way: they wake the writer.
+"""
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
+
+import trio
+import trio_websocket
+
+from ..errors import ConnectError, ConnectionRejected
+from .base import Connector, Frame, OpenRequest, Transport, TransportEnded
+
+__all__ = ["TrioWebSocketConnector", "connector"]
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes a read. With the library's default of 4 KiB, a message of 64 KiB takes five times as long."""
+
+LONGEST_HANDSHAKE: Final = 2**20
+"""Bytes of a response to the upgrade, a refusal's body included."""
+
+LONGEST_BODY: Final = 4096
+"""Characters of a refusal's body that are kept."""
+
+ABNORMAL_CLOSURE: Final = 1006
+
+T = TypeVar("T")
+
+StreamOpener = Callable[[OpenRequest], Awaitable[trio.abc.Stream]]
+"""Opens the stream that the WebSocket runs over: TCP, TLS, or a stream in memory."""
+
+
+def connector() -> Connector:
+    """Return the connector of this transport."""
+    return TrioWebSocketConnector()
+
+
+class TrioWebSocketConnector:
+    """Opens WebSockets with trio-websocket.
+
+    Parameters:
+        open_stream: opens the stream to run over; None opens TCP or TLS connections, as the URL says.
+    """
+
+    name = "trio_websocket"
+
+    def __init__(self, open_stream: StreamOpener | None = None) -> None:
+        self._open_stream = open_stream or open_tcp
+
+    @asynccontextmanager
+    async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+        """Open a WebSocket; see `Connector.open`."""
+        timeout = request.connect_timeout
+        deadline = trio.current_time() + timeout if timeout is not None else float("inf")
+        raw = await _in_time(deadline, timeout, self._open_stream(request))
+        stream = _CollectingStream(raw, wake)
+        failure: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                # No exception may enter the nursery, which would wrap it in a group.
+                try:
+                    shaking = _shake_hands(_Reader(nursery), stream, request)
+                    connection = await _in_time(deadline, timeout, shaking)
+                    yield _TrioWebSocket(connection, stream)
+                except BaseException as error:  # noqa: BLE001 - raised again below
+                    failure = error
+                nursery.cancel_scope.cancel()
+        finally:
+            await trio.aclose_forcefully(raw)
+        if failure is not None:
+            raise failure
+
+
+async def open_tcp(request: OpenRequest) -> trio.abc.Stream:
+    """Open the TCP or TLS connection that a URL asks for."""
+    host, port, encrypted = _address(request.url)
+    try:
+        if not encrypted:
+            return await trio.open_tcp_stream(host, port)
+        context = request.ssl_context or ssl.create_default_context()
+        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+    except OSError as error:
+        raise ConnectError(f"no connection to {host} port {port}: {error.__cause__ or error}") from error
+    except trio.BrokenResourceError as error:
+        raise ConnectError(f"no TLS with {host} port {port}: {error.__cause__ or 'it hung up'}") from error
+    return stream
+
+
+class _CollectingStream(trio.abc.Stream):
+    """The stream that trio-websocket writes to and reads from.
+
+    The first thing written is the upgrade request, and goes out at once: there is no writer yet.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, wake: Callable[[], None]) -> None:
+        self._stream = stream
+        self._wake = wake
+        self._asked = False
+        self._pending: list[bytes] = []
+        self._received = 0
+        self.opened = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._asked:
+            self._pending.append(bytes(data))
+            self._wake()
+        else:
+            self._asked = True
+            await self._stream.send_all(data)
+
+    async def flush(self) -> None:
+        """Write what was collected, in one write."""
+        while self._pending:
+            data = b"".join(self._pending)
+            self._pending.clear()
+            await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._stream.receive_some(max_bytes)
+        if not self.opened:
+            self._received += len(data)
+            if self._received > LONGEST_HANDSHAKE:
+                raise trio.BrokenResourceError("the response to the upgrade does not end")
+        return data
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _Reader:
+    """Stands in for the nursery that trio-websocket starts its reader task in.
+
+    The task ends by raising if the upgrade is refused, and ends silently, with the opener waiting on, if the peer hangs
+    up or talks nonsense. Here its end is noticed, and an exception kept.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.failure: Exception | None = None
+        self.handshake = trio.CancelScope()
+
+    def start_soon(self, task: Callable[[], Awaitable[Any]]) -> None:
+        self._nursery.start_soon(self._run, task)
+
+    async def _run(self, task: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            await task()
+        except Exception as error:  # noqa: BLE001 - kept: it is what the opener raises, or the end of the transport
+            self.failure = error
+        finally:
+            self.handshake.cancel()
+
+
+class _TrioWebSocket(Transport):
+    def __init__(self, connection: trio_websocket.WebSocketConnection, stream: _CollectingStream) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._closing: trio.Event | None = None
+        self.response_headers = _decoded(connection.handshake_headers)
+
+    async def receive(self) -> Sequence[Frame]:
+        try:
+            return (await self._connection.get_message(),)
+        except trio_websocket.ConnectionClosed:
+            if self._closing is not None:
+                await self._closing.wait()
+            raise self._ended() from None
+
+    async def send(self, frames: Sequence[Frame]) -> None:
+        try:
+            try:
+                for frame in frames:
+                    await self._connection.send_message(frame)
+            finally:
+                # Also when the peer has closed: the answer to its close frame waits here.
+                await self._stream.flush()
+        except (trio_websocket.ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+            raise self._ended() from None
+
+    async def close(self, code: int, reason: str) -> None:
+        self._closing = trio.Event()
+        try:
+            await self._connection.aclose(code, reason or None)
+        finally:
+            self._closing.set()
+
+    def _ended(self) -> TransportEnded:
+        closed = self._connection.closed
+        if closed is None:
+            return TransportEnded(ABNORMAL_CLOSURE)
+        return TransportEnded(int(closed.code), closed.reason or "")
+
+
+async def _shake_hands(
+    reader: _Reader, stream: _CollectingStream, request: OpenRequest
+) -> trio_websocket.WebSocketConnection:
+    parts = urlsplit(request.url)
+    with reader.handshake:
+        connection = await trio_websocket.wrap_client_stream(
+            cast(trio.Nursery, reader),
+            cast(trio.SocketStream, stream),
+            parts.netloc,
+            (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+            subprotocols=request.subprotocols,
+            extra_headers=[(name.encode(), value.encode()) for name, value in request.headers],
+            max_message_size=request.max_message_size,
+            receive_buffer_size=READ_SIZE,
+        )
+        stream.opened = True
+        return connection
+    raise _refusal(reader.failure)
+
+
+def _refusal(failure: Exception | None) -> ConnectError:
+    if isinstance(failure, trio_websocket.ConnectionRejected):
+        body = (failure.body or b"").decode(errors="replace")[:LONGEST_BODY]
+        return ConnectionRejected(failure.status_code, _decoded(failure.headers), body)
+    if failure is not None:
+        return ConnectError(f"the upgrade failed: {failure}")
+    return ConnectError("the server hung up during the upgrade, or is no WebSocket server")
+
+
+async def _in_time(deadline: float, timeout: float | None, operation: Awaitable[T]) -> T:
+    try:
+        with trio.fail_at(deadline):
+            return await operation
+    except trio.TooSlowError:
+        raise ConnectError(f"not connected within {timeout} s; see connect_timeout") from None
+
+
+def _address(url: str) -> tuple[str, int, bool]:
+    parts = urlsplit(url)
+    encrypted = parts.scheme in ("wss", "https")
+    return parts.hostname or "", parts.port or (443 if encrypted else 80), encrypted
+
+
+def _decoded(headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
