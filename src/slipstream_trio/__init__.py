@@ -4,7 +4,7 @@
 `slipstream_trio.telemetry`; the errors are all `SlipstreamError`s.
 """
 
-from . import protocol, telemetry
+from . import protocol, telemetry, trace
 from .client import (
     DEFAULT,
     Channel,
@@ -65,4 +65,5 @@ __all__ = [
     "connect",
     "protocol",
     "telemetry",
+    "trace",
 ]

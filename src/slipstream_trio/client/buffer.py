@@ -28,8 +28,9 @@ class _Loss:
 class Buffer:
     """A bounded queue from the receive loop to the tasks that share one stream.
 
-    When it is full, what comes is dropped, and the consumer is told at that very place in the stream, by `SlowConsumer`.
-    Until somebody first reads, the oldest messages are dropped in place of the newest: nobody is slow, nobody is there.
+    When it is full, what comes is dropped, and the consumer is told at that very place in the stream, by
+    `SlowConsumer`. Until somebody first reads, the oldest messages are dropped in place of the newest: nobody is slow,
+    nobody is there.
 
     Parameters:
         topic: for errors.

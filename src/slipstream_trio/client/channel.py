@@ -73,9 +73,9 @@ class Subscription:
 class Channel:
     """A topic on a socket.
 
-    Iterate over it for its messages: `async for message in channel`. Tasks that do share its messages; `subscribe` gives
-    a stream of its own. Its messages are buffered from the join on. Iteration ends when the channel is left or the
-    server closes it.
+    Iterate over it for its messages: `async for message in channel`. Tasks that do share its messages; `subscribe`
+    gives a stream of its own. Its messages are buffered from the join on. Iteration ends when the channel is left or
+    the server closes it.
     """
 
     def __init__(self, membership: Membership, payload: Any) -> None:

@@ -169,7 +169,9 @@ class Configuration:
 
     url: str = attrs.field(validator=_url, repr=lambda url: repr(url.partition("?")[0]))
     params: OrCallable[Params] = attrs.field(factory=dict, repr=False, validator=_kind(Mapping, ask=True))
-    headers: OrCallable[Headers] = attrs.field(factory=dict, repr=False, validator=_kind(Mapping, list, tuple, ask=True))
+    headers: OrCallable[Headers] = attrs.field(
+        factory=dict, repr=False, validator=_kind(Mapping, list, tuple, ask=True)
+    )
     auth_token: OrCallable[str | None] = attrs.field(
         default=None, repr=False, validator=_kind(str, type(None), ask=True)
     )

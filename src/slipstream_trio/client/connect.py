@@ -1,9 +1,9 @@
 """`connect`: a nursery that lives exactly as long as its block.
 
-Who runs where: the body runs in the user's task, inside of `body`, a cancel scope that the end of the connection cancels.
-Everything else runs under one supervisor task, in a shielded scope that only `connect` cancels, so that a cancelled user
-never tears a frame. The supervisor raises nothing into the nursery, and is finished before the nursery is left, so that
-the body's exception comes out as it went in.
+Who runs where: the body runs in the user's task, inside of `body`, a cancel scope that the end of the connection
+cancels. Everything else runs under one supervisor task, in a shielded scope that only `connect` cancels, so that a
+cancelled user never tears a frame. The supervisor raises nothing into the nursery, and is finished before the nursery
+is left, so that the body's exception comes out as it went in.
 """
 
 import math

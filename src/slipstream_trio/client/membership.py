@@ -151,8 +151,8 @@ class Membership:
                     crowded = buffer if buffer.crowded else crowded
         return crowded
 
-    def accepted(self, ref: str, response: Any) -> None:
-        """The join of this ref was accepted."""
+    def accepted(self, response: Any) -> None:
+        """The join was accepted."""
         self.join_response = response
         self._change("joined", "")
         if self._join is not None:

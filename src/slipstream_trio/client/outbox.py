@@ -20,7 +20,7 @@ class Outbox:
     frame may be larger than the whole bound.
 
     Attributes:
-        taken: how many frames the writer has taken since the beginning; frame number n may have been sent if n <= taken.
+        taken: how many frames the writer has taken since the beginning; frame n may have been sent if n <= taken.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from attrs import define
 from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
 from .waiter import Waiter
 
-__all__ = ["Abandoned", "PushTable", "PendingPush"]
+__all__ = ["Abandoned", "PendingPush", "PushTable"]
 
 REMEMBERED: Final = 1024
 """How many abandoned pushes are remembered, so that their late replies can be told from others."""

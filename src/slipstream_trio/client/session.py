@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import trio
 
@@ -153,7 +153,6 @@ class Session:
         self.status = "closed"
         for membership in list(self.memberships.values()):
             membership.lost()
-        self.memberships.clear()
         self.opened.set()
         self.on_end()
 
@@ -176,35 +175,41 @@ class Session:
 
     def handle_event(self, event: Event) -> None:
         """Do what an event of the connection calls for."""
-        match event:
-            case MessageReceived(message):
-                self.deliver(message)
-            case ReplyReceived():
-                self._reply_received(event)
-            case TopicJoinSucceeded(topic, ref, response):
-                self.memberships[topic].accepted(ref, response)
-            case TopicJoinFailed(topic, _, reason, response):
-                self.memberships[topic].refused(reason, response)
-            case TopicJoinClosed(topic, _, reason):
-                self.memberships[topic].closed(reason)
-            case TopicLeft(topic, _, reason):
-                self.memberships[topic].left(reason)
-            case HeartbeatAcknowledged(_, round_trip):
-                for waiter in self._pings:
-                    waiter.succeed(round_trip)
-            case FrameRejected(reason):
-                logger.warning("connection %s: a frame was rejected: %s", self.origin.connection_id, reason)
-                self._message_dropped("in", None, reason)
-            case MessageDropped(message, reason):
-                self._message_dropped("in", message, reason)
-            case ConnectionOpened(headers):
-                self.status = "connected"
-                self.end_attempt("ok", headers)
-                self.opened.set()
-            case ConnectionFailed(reason):
-                self.end_attempt("cancelled" if reason == "cancelled" else "error")
-            case ConnectionClosed(reason, code):
-                self._connection_closed(reason, code)
+        self._REACTIONS[type(event)](self, event)
+
+    def _message_received(self, event: MessageReceived) -> None:
+        self.deliver(event.message)
+
+    def _join_succeeded(self, event: TopicJoinSucceeded) -> None:
+        self.memberships[event.topic].accepted(event.response)
+
+    def _join_failed(self, event: TopicJoinFailed) -> None:
+        self.memberships[event.topic].refused(event.reason, event.response)
+
+    def _join_closed(self, event: TopicJoinClosed) -> None:
+        self.memberships[event.topic].closed(event.reason)
+
+    def _left(self, event: TopicLeft) -> None:
+        self.memberships[event.topic].left(event.reason)
+
+    def _heartbeat_acknowledged(self, event: HeartbeatAcknowledged) -> None:
+        for waiter in self._pings:
+            waiter.succeed(event.round_trip)
+
+    def _frame_rejected(self, event: FrameRejected) -> None:
+        logger.warning("connection %s: a frame was rejected: %s", self.origin.connection_id, event.reason)
+        self._discard("in", None, event.reason)
+
+    def _message_dropped(self, event: MessageDropped) -> None:
+        self._discard("in", event.message, event.reason)
+
+    def _connection_opened(self, event: ConnectionOpened) -> None:
+        self.status = "connected"
+        self.end_attempt("ok", event.response_headers)
+        self.opened.set()
+
+    def _connection_failed(self, event: ConnectionFailed) -> None:
+        self.end_attempt("cancelled" if event.reason == "cancelled" else "error", event.headers)
 
     def _reply_received(self, reply: ReplyReceived) -> None:
         assert self.connection is not None
@@ -213,30 +218,28 @@ class Session:
             return
         why = pushes.was_abandoned(reply.ref)
         if why is not None and self._orphaned.handlers:
-            self._orphaned.emit(
-                ReplyOrphaned(*moment(self), reply.topic, reply.ref, reply.status, reply.response, why)
-            )
+            self._orphaned.emit(ReplyOrphaned(*moment(self), reply.topic, reply.ref, reply.status, reply.response, why))
 
-    def _message_dropped(self, direction: Literal["in", "out"], message: Message | None, reason: str) -> None:
+    def _discard(self, direction: Literal["in", "out"], message: Message | None, reason: str) -> None:
         if self._discarded.handlers:
             _, ref, topic, event, _ = message or (None, None, None, None, None)
             self._discarded.emit(MessageDiscarded(*moment(self), direction, topic, event, ref, reason))
 
-    def _connection_closed(self, reason: str, code: int) -> None:
+    def _connection_closed(self, event: ConnectionClosed) -> None:
         connection = self.connection
         assert connection is not None
+        reason, code = event.reason, event.code
         if reason != "closed_by_client":
             self.error = ConnectionLost(reason, code)
         taken = connection.outbox.taken
         for push in connection.outbox.left_over():
             if isinstance(push, PushMessage):
-                self._message_dropped("out", Message(None, None, push.topic, push.event, None), reason)
+                self._discard("out", Message(None, None, push.topic, push.event, None), reason)
         connection.pushes.fail_all(reason, code, taken)
         for waiter in self._pings:
             waiter.fail(ConnectionLost(reason, code))
         for membership in list(self.memberships.values()):
             membership.lost()
-        self.memberships.clear()
 
     def _due(self, now: float) -> float:
         connection = self.connection
@@ -245,3 +248,18 @@ class Session:
         deadline = connection.tick(now)
         pushes = connection.pushes.expire(now)
         return pushes if deadline is None else min(deadline, pushes)
+
+    _REACTIONS: ClassVar[Mapping[type, Callable[[Any, Any], None]]] = {
+        MessageReceived: _message_received,
+        ReplyReceived: _reply_received,
+        TopicJoinSucceeded: _join_succeeded,
+        TopicJoinFailed: _join_failed,
+        TopicJoinClosed: _join_closed,
+        TopicLeft: _left,
+        HeartbeatAcknowledged: _heartbeat_acknowledged,
+        FrameRejected: _frame_rejected,
+        MessageDropped: _message_dropped,
+        ConnectionOpened: _connection_opened,
+        ConnectionFailed: _connection_failed,
+        ConnectionClosed: _connection_closed,
+    }

@@ -1,4 +1,4 @@
-"""The pure core: messages, serializers, and what a connection does with every input. No I/O, no clock, no randomness."""
+"""The pure core: messages, serializers, what a connection does with every input. No I/O, no clock, no randomness."""
 
 from .codec import MAX_DEPTH, Codec, MsgspecCodec, StdlibCodec, default_codec
 from .commands import (

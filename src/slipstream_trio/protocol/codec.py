@@ -56,9 +56,7 @@ class StdlibCodec:
 
     def __init__(self) -> None:
         self._decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
-        self._long_decoder = json.JSONDecoder(
-            parse_float=_finite, parse_int=_bounded, parse_constant=_no_constant
-        )
+        self._long_decoder = json.JSONDecoder(parse_float=_finite, parse_int=_bounded, parse_constant=_no_constant)
         self._encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
     def decode(self, text: str) -> Any:

@@ -1,7 +1,7 @@
 """The pure core: one input in, one transition out.
 
-A connection's whole behaviour is the function `handle`; it does no I/O, reads no clock and takes no random numbers, so a
-recorded connection can be replayed through it. What the server does, and why each rule below is as it is:
+A connection's whole behaviour is the function `handle`; it does no I/O, reads no clock and takes no random numbers, so
+a recorded connection can be replayed through it. What the server does, and why each rule below is as it is:
 
 * Replies are matched by ref, never by join_ref: the refusal of an unmatched topic has a null join_ref.
 * `phx_close` and `phx_error` end a channel only if their ref is the join_ref of its current join. With null refs they
@@ -369,9 +369,7 @@ def _join_reply(state: State, message: Message, status: str, response: Any) -> T
         if status == "ok":
             state = attrs.evolve(state, join_deadlines=_without(state.join_deadlines, topic))
             return Transition(state, message, (TopicJoinSucceeded(topic, ref, response),))
-        return Transition(
-            _without_join(state, topic), message, (TopicJoinFailed(topic, ref, "refused", response),)
-        )
+        return Transition(_without_join(state, topic), message, (TopicJoinFailed(topic, ref, "refused", response),))
     if topic in state.leaves and status != "ok":
         # Left before it was refused: no phx_close will come.
         state, left = _left(state, topic, "left")

@@ -140,9 +140,7 @@ class Telemetry:
         Raises:
             ValueError: a handler of this id is attached.
         """
-        self.attach_many(
-            handler_id, [event], function, prefix=prefix, socket_id=socket_id, connection_id=connection_id
-        )
+        self.attach_many(handler_id, [event], function, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
 
     def attach_many(
         self,
@@ -192,9 +190,7 @@ class Telemetry:
         Yields the handler's id.
         """
         handler_id = f"listen-{next(self._numbers)}"
-        self.attach(
-            handler_id, event, function, prefix=prefix, socket_id=socket_id, connection_id=connection_id
-        )
+        self.attach(handler_id, event, function, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
         try:
             yield handler_id
         finally:
@@ -218,9 +214,7 @@ class Telemetry:
         """
         from .stream import open_stream
 
-        return open_stream(
-            self, event, prefix=prefix, buffer=buffer, socket_id=socket_id, connection_id=connection_id
-        )
+        return open_stream(self, event, prefix=prefix, buffer=buffer, socket_id=socket_id, connection_id=connection_id)
 
     def point(self, name: EventName) -> Point:
         """Return the point at which events of this name are emitted."""

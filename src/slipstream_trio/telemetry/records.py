@@ -3,8 +3,8 @@
 Records are lean, as one pair is built for every message that is handled while somebody listens: what is constant for a
 connection is one shared `Origin`, a stop holds its start, and whatever can be computed is computed when it is read.
 
-Frozen is shallow: states never change, but payloads are the very objects that the user has. A handler that keeps records
-for later encodes them at once.
+Frozen is shallow: states never change, but payloads are the very objects that the user has. A handler that keeps
+records for later encodes them at once.
 """
 
 from collections.abc import Mapping
@@ -301,9 +301,7 @@ class HandleStart(_Start):
     @property
     def metadata(self) -> Mapping[str, Any]:
         """Ids, `start_time`, `raw_message` (the input), `state` (before)."""
-        return self._describe(
-            self.system_time, span_id=self.span_id, raw_message=self.raw_message, state=self.state
-        )
+        return self._describe(self.system_time, span_id=self.span_id, raw_message=self.raw_message, state=self.state)
 
 
 @frozen

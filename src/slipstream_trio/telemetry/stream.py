@@ -62,9 +62,7 @@ async def open_stream(
 ) -> AsyncIterator[RecordStream]:
     """Open a stream of records on a bus; see `Telemetry.stream`."""
     records = RecordStream(buffer)
-    listening = telemetry.listen(
-        records.put, event, prefix=prefix, socket_id=socket_id, connection_id=connection_id
-    )
+    listening = telemetry.listen(records.put, event, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
     try:
         with listening:
             yield records

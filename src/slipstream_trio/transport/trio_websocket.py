@@ -1,9 +1,9 @@
 """The trio-websocket transport: the only file that imports trio_websocket.
 
 trio-websocket writes each frame at once, from whichever task has one, and a cancelled write leaves half a frame on the
-wire. So it is given a stream of ours which only collects what it writes; `send` writes that out in one go, and is called
-by the connection's writer alone. Pongs and close frames, which trio-websocket writes from its own reader task, take the
-same way: they wake the writer.
+wire. So it is given a stream of ours which only collects what it writes; `send` writes that out in one go, and is
+called by the connection's writer alone. Pongs and close frames, which trio-websocket writes from its own reader task,
+take the same way: they wake the writer.
 """
 
 import ssl
@@ -92,7 +92,7 @@ async def open_tcp(request: OpenRequest) -> trio.abc.Stream:
             await trio.aclose_forcefully(stream)
             raise
     except OSError as error:
-        raise ConnectError(f"no connection to {host} port {port}: {error.__cause__ or error}") from error
+        raise ConnectError(f"no connection to {host} port {port}: {_reason(error)}") from error
     except trio.BrokenResourceError as error:
         raise ConnectError(f"no TLS with {host} port {port}: {error.__cause__ or 'it hung up'}") from error
     return stream
@@ -247,6 +247,15 @@ def _address(url: str) -> tuple[str, int, bool]:
     parts = urlsplit(url)
     encrypted = parts.scheme in ("wss", "https")
     return parts.hostname or "", parts.port or (443 if encrypted else 80), encrypted
+
+
+def _reason(error: BaseException) -> str:
+    """The exception that is behind an OSError of Trio's "all attempts failed"."""
+    while isinstance(error.__cause__, BaseException):
+        error = error.__cause__
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+    return str(error)
 
 
 def _decoded(headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,254 @@
+"""The invariants of a trace, as code: what must hold for the records of every connection, whatever happened on it.
+
+1. Every record of a connection carries its one connection_id and its one trace_id (its socket_id and generation too);
+   no two connections share a connection_id, nor a trace_id, unless they were made to by `trace_parent`.
+2. `connect start` comes first and once; `connect stop` or `connect exception` comes last and once.
+3. Every `handle start` has exactly one stop or exception of its span_id, before the next start; span_ids are unique.
+4. The first state is that of `connect start`; each state is the end state of the span before.
+5. Monotonic times never go back, and a duration is a difference of them; refs that are sent increase strictly; a ref
+   settles at most once.
+
+(The sixth of the design is that all this holds under cancellation, failing handlers and any bytes; tests see to it.)
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from attrs import define, field, frozen
+
+from ..protocol import (
+    HeartbeatAcknowledged,
+    SendFrame,
+    State,
+    TopicJoinClosed,
+    TopicJoinFailed,
+    TopicJoinSucceeded,
+    TopicLeft,
+)
+from ..telemetry import Record
+
+__all__ = ["Verifier", "Violation", "verify"]
+
+CONNECT: Final = ("slipstream", "connection", "connect")
+HANDLE: Final = ("slipstream", "connection", "handle")
+PUSH_STOP: Final = ("slipstream", "client", "push", "stop")
+
+
+@frozen
+class Violation:
+    """A record that breaks an invariant.
+
+    Attributes:
+        index: the record's place in the trace, from 0; for what is missing at the end, the number of records.
+        connection_id: the connection's id, None where the record has none.
+        invariant: the invariant's number, as above.
+        problem: what is wrong, in a sentence.
+    """
+
+    index: int
+    connection_id: str | None
+    invariant: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"record {self.index}, connection {self.connection_id}: invariant {self.invariant}: {self.problem}"
+
+
+@define
+class _Connection:
+    """What has been seen of a connection."""
+
+    ids: tuple[Any, ...]
+    state: State | None = None
+    ended: bool = False
+    open_span: str | None = None
+    open_at: int = 0
+    began_at: int = 0
+    monotonic: int = 0
+    last_ref: int = 0
+    joins: dict[str, str] = field(factory=dict)
+    settled: set[str] = field(factory=set)
+
+
+class Verifier:
+    """Checks records one by one, so that a long recording need not be held in memory.
+
+    Parameters:
+        shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
+    """
+
+    def __init__(self, shared_traces: Collection[str] = ()) -> None:
+        self._shared_traces = frozenset(shared_traces)
+        self._connections: dict[str, _Connection] = {}
+        self._traces: dict[str, str] = {}
+        self._spans: set[str] = set()
+        self._index = 0
+        self._found: list[Violation] = []
+        self._current: str | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many connections have been seen."""
+        return len(self._connections)
+
+    @property
+    def records(self) -> int:
+        """How many records have been seen."""
+        return self._index
+
+    def feed(self, record: Record) -> list[Violation]:
+        """Check the next record; returns what it breaks."""
+        self._found = []
+        name, metadata = record.name, record.metadata
+        self._current = metadata.get("connection_id")
+        if name[:2] == CONNECT[:2]:
+            self._connection_record(record, metadata)
+        elif name == PUSH_STOP:
+            self._push_stopped(metadata)
+        self._index += 1
+        return self._found
+
+    def finish(self) -> list[Violation]:
+        """Check that everything that began has ended; returns what has not."""
+        self._found = []
+        for connection_id, connection in self._connections.items():
+            self._current = connection_id
+            if not connection.ended:
+                self._violated(2, "the connection has no connect stop")
+            if connection.open_span is not None:
+                self._violated(3, f"the handle span {connection.open_span} has no stop")
+        return self._found
+
+    def _violated(self, invariant: int, problem: str) -> None:
+        self._found.append(Violation(self._index, self._current, invariant, problem))
+
+    def _connection_record(self, record: Record, metadata: Any) -> None:
+        name = record.name
+        connection = self._connections.get(self._current or "")
+        if name == (*CONNECT, "start"):
+            connection = self._connect_started(connection, metadata)
+        elif connection is None:
+            self._violated(2, f"{' '.join(name)} before connect start")
+            return
+        self._check_ids(connection, metadata)
+        if connection.ended:
+            self._violated(2, f"{' '.join(name)} after the end of the connection")
+        self._check_time(connection, record)
+        if name[:3] == HANDLE:
+            self._handle_record(connection, record, metadata)
+        elif name != (*CONNECT, "start"):
+            self._connect_ended(connection, record, metadata)
+
+    def _connect_started(self, known: _Connection | None, metadata: Any) -> _Connection:
+        if known is not None:
+            self._violated(1, "another connect start of the same connection_id")
+            return known
+        trace_id = metadata["trace_id"]
+        other = self._traces.setdefault(trace_id, self._current or "")
+        if other != self._current and trace_id not in self._shared_traces:
+            self._violated(1, f"its trace_id is that of connection {other}")
+        connection = _Connection(_ids(metadata), metadata["state"])
+        self._connections[self._current or ""] = connection
+        if connection.state is not None and connection.state.connection_id != self._current:
+            self._violated(1, "its state has another connection_id")
+        return connection
+
+    def _check_ids(self, connection: _Connection, metadata: Any) -> None:
+        if _ids(metadata) != connection.ids:
+            self._violated(1, f"its ids are {_ids(metadata)}, not {connection.ids}")
+
+    def _check_time(self, connection: _Connection, record: Record) -> None:
+        measurements = record.measurements
+        monotonic = measurements["monotonic_time"]
+        if monotonic < connection.monotonic:
+            self._violated(5, f"its monotonic time is {connection.monotonic - monotonic} ns before the last")
+        connection.monotonic = max(connection.monotonic, monotonic)
+        if record.name[-1] == "start":
+            if record.name[:3] == CONNECT:
+                connection.began_at = monotonic
+            return
+        began = connection.began_at if record.name[:3] == CONNECT else connection.open_at
+        if measurements["duration"] != monotonic - began:
+            self._violated(5, f"its duration is {measurements['duration']} ns, not {monotonic - began}")
+
+    def _handle_record(self, connection: _Connection, record: Record, metadata: Any) -> None:
+        if record.name[-1] == "start":
+            self._handle_started(connection, record, metadata)
+            return
+        if connection.open_span is None:
+            self._violated(3, "a handle ends that did not start")
+        elif metadata["span_id"] != connection.open_span:
+            self._violated(3, f"a handle ends with span_id {metadata['span_id']}, not {connection.open_span}")
+        connection.open_span = None
+        if record.name[-1] == "stop":
+            connection.state = metadata["end_state"]
+            for effect in metadata["return"]:
+                if isinstance(effect, SendFrame):
+                    self._ref_sent(connection, effect.ref)
+            for event in metadata["built_events"]:
+                self._event_built(connection, event)
+
+    def _handle_started(self, connection: _Connection, record: Record, metadata: Any) -> None:
+        span_id = metadata["span_id"]
+        if connection.open_span is not None:
+            self._violated(3, f"a handle starts before the one with span_id {connection.open_span} ended")
+        if span_id in self._spans:
+            self._violated(3, f"the span_id {span_id} was used before")
+        self._spans.add(span_id)
+        connection.open_span = span_id
+        connection.open_at = record.measurements["monotonic_time"]
+        if metadata["state"] != connection.state:
+            self._violated(4, "its state is not the end state of the span before")
+
+    def _connect_ended(self, connection: _Connection, record: Record, metadata: Any) -> None:
+        if connection.open_span is not None:
+            self._violated(3, f"the connection ends while span {connection.open_span} is open")
+            connection.open_span = None
+        if record.name[-1] == "stop" and metadata["state"] != connection.state:
+            self._violated(4, "its state is not the end state of the last span")
+        connection.ended = True
+
+    def _ref_sent(self, connection: _Connection, ref: str) -> None:
+        if not ref.isdecimal() or int(ref) <= connection.last_ref:
+            self._violated(5, f"the ref {ref} is sent after {connection.last_ref}")
+        else:
+            connection.last_ref = int(ref)
+
+    def _event_built(self, connection: _Connection, event: Any) -> None:
+        match event:
+            case TopicJoinSucceeded(ref=ref) | TopicJoinFailed(ref=ref):
+                if ref in connection.joins:
+                    self._violated(5, f"the join {ref} settles again: it {connection.joins[ref]} before")
+                connection.joins[ref] = "succeeded" if isinstance(event, TopicJoinSucceeded) else "failed"
+            case TopicJoinClosed(ref=ref) | TopicLeft(ref=str(ref)):
+                if connection.joins.get(ref) in ("failed", "ended"):
+                    self._violated(5, f"the join {ref} ends, but {connection.joins[ref]} before")
+                connection.joins[ref] = "ended"
+            case HeartbeatAcknowledged(ref=ref):
+                self._settled(connection, ref)
+
+    def _push_stopped(self, metadata: Any) -> None:
+        connection = self._connections.get(self._current or "")
+        if connection is not None and metadata["status"] is not None and metadata["ref"] is not None:
+            self._settled(connection, metadata["ref"])
+
+    def _settled(self, connection: _Connection, ref: str) -> None:
+        if ref in connection.settled:
+            self._violated(5, f"the ref {ref} settles again")
+        connection.settled.add(ref)
+
+
+def verify(records: Iterable[Record], *, shared_traces: Collection[str] = ()) -> list[Violation]:
+    """Check the records of whole connections; returns all violations, in order.
+
+    Parameters:
+        records: what a handler attached to () before the connections were opened has seen.
+        shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
+    """
+    verifier = Verifier(shared_traces)
+    found = [violation for record in records for violation in verifier.feed(record)]
+    return found + verifier.finish()
+
+
+def _ids(metadata: Any) -> tuple[Any, ...]:
+    return metadata["connection_id"], metadata["trace_id"], metadata["socket_id"], metadata["generation"]
