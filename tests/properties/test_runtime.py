@@ -1,0 +1,42 @@
+"""Whatever a server and a user do, the trace of a connection keeps its invariants."""
+
+import trio
+import trio.testing
+from hypothesis import HealthCheck, event, example, given, settings
+from tests.properties.scripts import Play, Script, Step, play, scripts, unbalanced
+
+from slipstream_trio.telemetry import ClientJoinStop, ClientLeaveStop, ClientPushStop, ConnectStop
+from slipstream_trio.trace import verify
+
+
+def run(script: Script) -> Play:
+    return trio.run(play, script, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@given(scripts())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(Script([[Step("join")]]))
+@example(Script([[Step("join"), Step("push", value=[["close", 1012]])]]))
+@example(Script([[Step("join"), Step("push", value=[["drop", 0]])]], cancel_after=30))
+@example(Script([[Step("join")]], garbage=(1, b"\x00")))
+def test_every_trace_keeps_its_invariants(script: Script) -> None:
+    played = run(script)
+    for record in played.records:
+        if isinstance(record, ConnectStop):
+            event(f"the connection ended: {record.termination_reason}")
+        elif isinstance(record, ClientJoinStop | ClientLeaveStop | ClientPushStop):
+            event(f"{record.name[2]} {record.outcome}")
+        elif record.name[-1] not in ("start", "stop"):
+            event(" ".join(record.name[1:]))
+    assert verify(played.records) == []
+    assert unbalanced(played.records) == []
+    assert len({record.metadata["trace_id"] for record in played.records if record.name[1] == "connection"}) <= 1
+
+
+@given(scripts())
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_failing_handler_is_reported_and_changes_nothing(script: Script) -> None:
+    failures = [
+        record for record in run(script).records if record.name == ("slipstream", "telemetry", "handler", "failure")
+    ]
+    assert len(failures) <= (0 if script.failing_handler is None else 1)
