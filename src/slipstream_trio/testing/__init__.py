@@ -1,0 +1,1 @@
+"""What tests of Phoenix clients are made of: a Phoenix-compatible server, to begin with."""

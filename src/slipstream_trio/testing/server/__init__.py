@@ -1,0 +1,50 @@
+"""A Phoenix-compatible server in the test process: real sockets or streams in memory, real time or virtual.
+
+    from slipstream_trio.testing.server import Channel, Mount, PhoenixServer, Reply
+
+    class Room(Channel):
+        async def join(self, payload):
+            return {"you": self.assigns["user"]}
+
+        async def handle_in(self, event, payload, ref):
+            await self.broadcast(event, payload)
+            return Reply()
+
+    server = PhoenixServer({"/socket": Mount(channels={"room:*": Room}, connect=authenticate)})
+    async with server.serve() as listening:
+        ...
+
+It needs the extra `testing`.
+"""
+
+from .channel import Channel, JoinRefused, NoReply, Outcome, Reply, Stop
+from .connection import Connection
+from .dialect import Flavour, Version
+from .memory import MemoryStream, memory_pipe
+from .mount import ChannelFactory, Connect, Mount
+from .presence import ChannelPresence
+from .request import Accept, Refuse, Request
+from .server import Listening, PhoenixServer
+
+__all__ = [
+    "Accept",
+    "Channel",
+    "ChannelFactory",
+    "ChannelPresence",
+    "Connect",
+    "Connection",
+    "Flavour",
+    "JoinRefused",
+    "Listening",
+    "MemoryStream",
+    "Mount",
+    "NoReply",
+    "Outcome",
+    "PhoenixServer",
+    "Refuse",
+    "Reply",
+    "Request",
+    "Stop",
+    "Version",
+    "memory_pipe",
+]

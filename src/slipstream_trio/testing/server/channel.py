@@ -1,0 +1,194 @@
+"""What users write: channels, in the manner of `Phoenix.Channel`."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from .presence import ChannelPresence
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .process import Process
+
+__all__ = ["Channel", "JoinRefused", "NoReply", "Outcome", "Reply", "Stop"]
+
+
+@attrs.frozen
+class Reply:
+    """What `handle_in` returns to answer a push: `{:reply, {status, response}, socket}`.
+
+    Attributes:
+        response: a JSON value, or `bytes` for a binary frame.
+        status: "ok", "error" or any other string.
+    """
+
+    response: Any = attrs.field(factory=dict)
+    status: str = "ok"
+
+
+@attrs.frozen
+class NoReply:
+    """What `handle_in` returns to leave a push unanswered: `{:noreply, socket}`; None says the same."""
+
+
+@attrs.frozen
+class Stop:
+    """What `handle_in` returns to end the channel: `{:stop, reason, reply, socket}`.
+
+    Attributes:
+        reason: "normal" and "shutdown" close the channel (phx_close); all others crash it (phx_error).
+        reply: the answer to the push, sent before that.
+    """
+
+    reason: str = "normal"
+    reply: Reply | None = None
+
+
+Outcome = Reply | NoReply | Stop | None
+"""What `handle_in` may return."""
+
+
+class JoinRefused(Exception):
+    """Raised by `join` to refuse: `{:error, response}`.
+
+    Attributes:
+        response: a JSON value, such as {"reason": "unauthorized"}.
+    """
+
+    def __init__(self, response: Any = None) -> None:
+        super().__init__(response)
+        self.response: Any = {} if response is None else response
+
+
+class Channel:
+    """A client's channel on the server: subclass it, as one would `use Phoenix.Channel`.
+
+    Each join makes a new instance. It handles its messages one at a time, in order, while other channels
+    handle theirs. An exception crashes the channel (phx_error), never its socket.
+
+        class Echo(Channel):
+            async def handle_in(self, event, payload, ref):
+                return Reply(payload)
+    """
+
+    _process: "Process"
+
+    async def join(self, payload: Any) -> Any:  # noqa: ARG002 - for subclasses
+        """Decide about a join: the default lets everyone in.
+
+        As in Phoenix, the whole socket waits for it: heartbeats and other channels too.
+
+        Parameters:
+            payload: the join's payload.
+
+        Returns:
+            The response, a JSON value; None is {}.
+
+        Raises:
+            JoinRefused: to refuse. Any other exception refuses with {"reason": "join crashed"}.
+        """
+        return {}
+
+    async def after_join(self) -> None:
+        """Run right after the join's reply, before any message: Phoenix's `send(self(), :after_join)`."""
+
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
+        """Handle a message from the client.
+
+        Parameters:
+            event: the event.
+            payload: a JSON value, or `bytes` from a binary frame.
+            ref: what `reply` needs to answer later.
+
+        Returns:
+            `Reply`, `NoReply` (or None), or `Stop`.
+
+        Raises:
+            NotImplementedError: the default, which crashes the channel, as an event without a clause does.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not handle {event!r}")
+
+    @property
+    def topic(self) -> str:
+        """The topic, "room:1" for example."""
+        return self._process.topic
+
+    @property
+    def join_ref(self) -> Any:
+        """The ref of the join, as the client sent it."""
+        return self._process.join_ref
+
+    @property
+    def socket(self) -> "Connection":
+        """The connection that the channel is on, which Phoenix calls the socket."""
+        return self._process.connection
+
+    @property
+    def assigns(self) -> dict[str, Any]:
+        """The channel's own values, to begin with a copy of the socket's."""
+        return self._process.assigns
+
+    @property
+    def presence(self) -> ChannelPresence:
+        """Tracks presences of this topic, and lists them."""
+        return self._process.presence
+
+    async def push(self, event: str, payload: Any = None) -> None:
+        """Send the client a message; waits while the client has much to read still.
+
+        Parameters:
+            event: the event.
+            payload: a JSON value, or `bytes` for a binary frame; None is {}.
+
+        Raises:
+            SerializationError: it cannot be encoded.
+            RuntimeError: the channel is not joined (yet: see `after_join`).
+        """
+        await self._process.push(event, {} if payload is None else payload)
+
+    async def reply(self, ref: Any, response: Any = None, status: str = "ok") -> None:
+        """Answer a push, now or later, once or more often.
+
+        Parameters:
+            ref: the `ref` that `handle_in` got.
+            response: a JSON value, or `bytes` for a binary frame; None is {}.
+            status: "ok", "error" or any other string.
+
+        Raises:
+            SerializationError: it cannot be encoded.
+            RuntimeError: the channel is not joined.
+        """
+        await self._process.reply(ref, Reply({} if response is None else response, status))
+
+    async def broadcast(self, event: str, payload: Any = None) -> None:
+        """Send a message to all channels of this topic, this one included.
+
+        A client that reads too slowly for what it is sent loses its connection; it slows nobody else down.
+
+        Parameters:
+            event: the event.
+            payload: a JSON value, or `bytes` for a binary frame; None is {}.
+
+        Raises:
+            SerializationError: it cannot be encoded.
+            RuntimeError: the channel is not joined.
+        """
+        await self._process.broadcast(event, {} if payload is None else payload)
+
+    async def broadcast_from(self, event: str, payload: Any = None) -> None:
+        """Send a message to all channels of this topic but this one; otherwise as `broadcast`."""
+        await self._process.broadcast(event, {} if payload is None else payload, to_self=False)
+
+    def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run an async function beside the channel; it ends with the channel, and crashes it by raising."""
+        self._process.spawn(function, *args)
+
+    def stop(self, reason: str = "normal") -> None:
+        """End the channel once it has handled what it has been sent; see `Stop` for the reasons."""
+        self._process.stop(Stop(reason))
+
+    def bind(self, process: "Process") -> Self:
+        """Give the channel its process; for the server alone."""
+        self._process = process
+        return self

@@ -1,0 +1,351 @@
+"""One client's connection, after its upgrade: what a socket's transport process is in Phoenix."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import trio
+from wsproto.events import CloseConnection, Ping, Pong
+
+from ...errors import ConnectionLost, ProtocolError
+from ...protocol.message import Frame, Message
+from .channel import Channel
+from .framing import Control, Violation, frame_bytes
+from .handshake import Upgrade
+from .outbox import Gauge, Item, Outbox
+from .process import Process
+from .request import Request
+from .router import Router
+from .sockets import end_sending, reset
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from .server import PhoenixServer
+
+__all__ = ["Connection"]
+
+_READ_SIZE: Final = 65_536
+_INBOX_LIMIT: Final = 16_777_216
+_HOPELESS: Final = 16
+"""At how many times its limit an outbox costs the connection, as broadcasts wait for nobody."""
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+"""What a stream raises once the client has left, or `drop` has cut it."""
+_OVERHEAD: Final = 512
+"""What a queued message counts beyond its own bytes, so that many small ones are bounded too."""
+
+
+class Connection:
+    """A client's connection, which Phoenix calls the socket: `Channel.socket`, `PhoenixServer.connections`.
+
+    Attributes:
+        server: the server.
+        request: the request that opened it.
+        id: what `PhoenixServer.disconnect` finds it by.
+        assigns: what `Mount.connect` assigned.
+        received: the last messages from the client, the newest last; see `PhoenixServer`'s `keep_received`.
+        close_code: the code of the first close frame, either way; 1006 if there was none; None while open.
+        closed_by: who closed it first; "lost" if it ended without a close frame; None while it is open.
+    """
+
+    def __init__(
+        self,
+        server: "PhoenixServer",
+        stream: trio.abc.Stream,
+        upgrade: Upgrade,
+    ) -> None:
+        self.server: PhoenixServer = server
+        self.request: Request = upgrade.request
+        self.id: str | None = upgrade.accepted.id
+        self.assigns: dict[str, Any] = dict(upgrade.accepted.assigns)
+        self.wire: Wire = upgrade.wire
+        self.received: deque[Message] = deque(maxlen=server.keep_received)
+        self.close_code: int | None = None
+        self.closed_by: Literal["client", "server", "lost"] | None = None
+        self.inbox: Gauge = Gauge(_INBOX_LIMIT)
+        self.router: Router = Router(self, upgrade.mount)
+        self._timeout = math.inf if upgrade.mount.timeout is None else upgrade.mount.timeout
+        self._stream = stream
+        self._framing = upgrade.framing
+        self._outbox = Outbox(upgrade.mount.outbox_limit)
+        self._hopeless = _HOPELESS * upgrade.mount.outbox_limit
+        self._reading = trio.CancelScope()
+        self._receiving: trio.CancelScope | None = None
+        self._unpaused = trio.Event()
+        self._unpaused.set()
+        self._deaf = False
+        self._everything = trio.CancelScope()
+        self._flushed = trio.Event()
+        self._processes: set[Process] = set()
+        self._nursery: trio.Nursery | None = None
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._ended = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.request.path} id={self.id!r} topics={list(self.router.processes)}>"
+
+    # For tests and for channels
+
+    @property
+    def channels(self) -> Mapping[str, Channel]:
+        """The channels joined on this connection, by topic."""
+        return {topic: process.channel for topic, process in self.router.processes.items()}
+
+    @property
+    def outbox_size(self) -> int:
+        """The bytes that wait for the client to read them."""
+        return self._outbox.size
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection: what is queued is sent, then a close frame; its channels end without a word.
+
+        Parameters:
+            code: the close code.
+            reason: the close reason, up to 123 bytes of UTF-8.
+        """
+        if self.close_code is None:
+            self._say_close("server", code, code, reason)
+            self._reading.cancel()
+
+    def drop(self) -> None:
+        """Cut the connection without a close frame, as a TCP reset does."""
+        self._lose()
+        reset(self._stream)
+
+    async def ping(self, payload: bytes = b"") -> None:
+        """Send the client a WebSocket ping of up to 125 bytes."""
+        await self._outbox.wait_room()
+        self._put_control(Ping(payload))
+
+    async def send_raw(self, *frames: Frame) -> None:
+        """Send the client frames of any content: `str` as text frames, `bytes` as binary ones.
+
+        Many at once are the way to flood a client: thousands cost little more than their encoding.
+        """
+        await self._outbox.wait_room()
+        if self._framing.compressed:
+            for frame in frames:
+                self.put(frame)
+        else:
+            data = b"".join(map(frame_bytes, frames))
+            self._outbox.put(data, len(data))
+
+    def pause_reading(self) -> None:
+        """Read nothing from the client until `resume_reading`, so that what it sends piles up on its side.
+
+        Its idle time does not count meanwhile.
+        """
+        if self._unpaused.is_set():
+            self._unpaused = trio.Event()
+            if self._receiving is not None:
+                self._receiving.cancel()
+
+    def resume_reading(self) -> None:
+        """Read on after `pause_reading`."""
+        self._unpaused.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended, and all its channels with it."""
+        await self._ended.wait()
+
+    async def wait_for(self, matches: Callable[[Message], bool]) -> Message:
+        """Return the first message from the client, already received or to come, for which `matches` is true.
+
+        Raises:
+            ConnectionLost: the connection ended first.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            for message in self.received:
+                if matches(message):
+                    return message
+            if self._ended.is_set():
+                raise ConnectionLost("closed before the awaited message came", self.close_code)
+            await self._arrived.park()
+
+    # For the server, the router and the processes
+
+    async def send(self, frame: Frame) -> None:
+        """Queue a frame, waiting while the client has much to read still."""
+        await self._outbox.wait_room()
+        self.put(frame)
+
+    def put(self, frame: Frame) -> None:
+        """Queue a frame at once."""
+        self._outbox.put(*self._item(frame))
+
+    def deliver(self, frame: Frame, shared: bytes) -> bool:
+        """Queue a broadcast, given its uncompressed bytes too; returns whether much waits to be read."""
+        if self._outbox.size >= self._hopeless:
+            self.drop()
+        elif self._framing.compressed:
+            self.put(frame)
+        else:
+            self._outbox.put(shared, len(shared))
+        return self._outbox.congested
+
+    async def wait_room(self) -> None:
+        """Wait while the client has much to read still."""
+        await self._outbox.wait_room()
+
+    def hold(self) -> None:
+        """Send nothing until `release`: a socket that waits for a join is deaf and dumb."""
+        self._outbox.hold()
+
+    def release(self, first: Iterable[Frame]) -> None:
+        """Send `first`, then what was held."""
+        self._outbox.release([self._item(frame) for frame in first])
+
+    def start(self, process: Process) -> None:
+        """Run a channel."""
+        if self._nursery is None:
+            raise RuntimeError("the connection has ended")
+        self._processes.add(process)
+        self._nursery.start_soon(process.run)
+
+    def forget(self, process: Process) -> None:
+        """Drop a channel that has ended."""
+        self._processes.discard(process)
+        self.router.forget(process)
+
+    async def run(self, first_data: bytes) -> None:
+        """Serve the client until the connection ends, beginning with what it sent right after its request."""
+        try:
+            with self._everything:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._write)
+                    with self._reading:
+                        await self._read(first_data)
+                    for process in self._processes:
+                        process.cancel()
+                    await self._finish_closing()
+                    self._nursery.cancel_scope.cancel()
+        finally:
+            self._nursery = None
+            if self.close_code is None:
+                self.close_code, self.closed_by = 1006, "lost"
+            self._ended.set()
+            self._arrived.unpark_all()
+
+    # Reading
+
+    async def _read(self, data: bytes) -> None:
+        while True:
+            try:
+                for item in self._framing.receive(data):
+                    if not await self._handle(item):
+                        return
+            except Violation as violation:
+                self._deaf = True
+                self.close(violation.code)
+                return
+            await self._outbox.wait_room()
+            await self.inbox.wait_room()
+            data = await self._receive()
+            if not data:
+                self._lose()
+                return
+
+    async def _receive(self) -> bytes:
+        while True:
+            await self._unpaused.wait()
+            self._receiving = trio.move_on_after(self._timeout)
+            with self._receiving:
+                try:
+                    return bytes(await self._stream.receive_some(_READ_SIZE))
+                except _GONE:
+                    return b""
+            if self._unpaused.is_set():
+                self.close(self.server.web_server.idle_code)
+                await trio.lowlevel.checkpoint()  # close has cancelled this
+
+    async def _handle(self, item: tuple[Frame, int] | Control) -> bool:
+        """Handle what the client sent; returns whether to read on."""
+        match item:
+            case Ping(payload):
+                self._put_control(Pong(payload))
+            case Pong():
+                pass
+            case CloseConnection():
+                echo = self.server.web_server.echoes_close_code
+                self._say_close("client", int(item.code), int(item.code) if echo else 1000, "")
+                return False
+            case (frame, size):
+                await self._handle_frame(frame, size)
+        return True
+
+    async def _handle_frame(self, frame: Frame, size: int) -> None:
+        try:
+            message = self.wire.decode(frame)
+        except ProtocolError as error:
+            self.server.report(f"a frame that Phoenix cannot read: {error}", None)
+            self.close(1011)
+            await trio.lowlevel.checkpoint()  # close has cancelled this
+            return
+        self.received.append(message)
+        self._arrived.unpark_all()
+        await self.router.handle(message, size + _OVERHEAD)
+
+    # Writing
+
+    async def _write(self) -> None:
+        try:
+            while (taken := await self._outbox.take()) is not None:
+                data, counted = taken
+                await self._stream.send_all(data)
+                self._outbox.written(counted)
+            self._flushed.set()
+        except _GONE:
+            self._lose()
+
+    def _item(self, frame: Frame) -> tuple[Item, int]:
+        if self._framing.compressed:
+            return partial(self._framing.encode, frame), len(frame)
+        data = frame_bytes(frame)
+        return data, len(data)
+
+    def _put_control(self, event: Control) -> None:
+        # Encoded when its turn comes: once a close frame is encoded, wsproto encodes nothing else.
+        self._outbox.put(partial(self._framing.encode_control, event), 0)
+
+    # Ending
+
+    def _say_close(self, by: Literal["client", "server"], code: int, said: int, reason: str) -> None:
+        if self.close_code is None:
+            self.close_code, self.closed_by = code, by
+            self._outbox.release()
+            self._put_control(CloseConnection(code=said, reason=reason))
+            self._outbox.close()
+
+    async def _finish_closing(self) -> None:
+        """Wait a while for the client's answer to the close frame, or for its end; then close the stream.
+
+        Closing at once, with bytes unread, would make TCP throw away what the client has not yet read.
+        """
+        with trio.move_on_after(self.server.close_timeout):
+            await self._flushed.wait()
+            try:
+                if self._deaf:
+                    await end_sending(self._stream)
+                while self.closed_by != "client" and not self._is_answered(data := await self._discard()):
+                    if not data:
+                        break
+                await self._stream.aclose()
+            except trio.BrokenResourceError:
+                pass  # the client has gone, which is all that was waited for
+
+    async def _discard(self) -> bytes:
+        return bytes(await self._stream.receive_some(_READ_SIZE))
+
+    def _is_answered(self, data: bytes) -> bool:
+        if self._deaf:
+            return False
+        try:
+            return any(isinstance(item, CloseConnection) for item in self._framing.receive(data))
+        except Violation:
+            self._deaf = True  # wsproto reads no further; the client's end is still to come
+            return False
+
+    def _lose(self) -> None:
+        self._everything.cancel()

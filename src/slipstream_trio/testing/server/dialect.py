@@ -1,0 +1,109 @@
+"""What differs between Phoenix's versions, and between the web servers below it, as two tables.
+
+Every difference was seen in recordings of the real servers (`tests/fixtures/transcripts`).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import attrs
+
+__all__ = ["FLAVOURS", "VERSIONS", "Flavour", "Release", "Version", "WebServer"]
+
+Flavour = Literal["bandit", "cowboy"]
+"""The web server that Phoenix runs on."""
+
+Version = Literal["1.7.24", "1.8.11", "1.8.12"]
+"""A version of Phoenix."""
+
+_CACHE_CONTROL: Final = ("cache-control", "max-age=0, private, must-revalidate")
+_VARY: Final = ("vary", "accept-encoding")
+_COWBOY: Final = ("server", "Cowboy")
+
+
+@attrs.frozen
+class WebServer:
+    """How a web server ends connections, and what it adds to its responses.
+
+    Attributes:
+        idle_code: the close code for a client that was silent for too long.
+        echoes_close_code: whether a client's close is answered with the client's code, or else with 1000.
+        stop_code: the close code when the server stops; None: the connection is cut without a close frame.
+        stop_grace: how long a stop lets connections go on before it ends them, in seconds.
+        max_fragmented_size: the most bytes of a message that comes in several frames; None: as a frame.
+        upgrade_headers: headers of every 101 response.
+        refusal_headers: headers of every other response.
+    """
+
+    idle_code: int
+    echoes_close_code: bool
+    stop_code: int | None
+    stop_grace: float
+    max_fragmented_size: int | None
+    upgrade_headers: tuple[tuple[str, str], ...]
+    refusal_headers: tuple[tuple[str, str], ...]
+
+
+@attrs.frozen
+class Release:
+    """What a version of Phoenix does.
+
+    Attributes:
+        crash_payload: the payload of phx_error.
+        kick_code: the close code of `PhoenixServer.disconnect`.
+        drops_stale_pushes: whether a push with another join_ref than the channel's is dropped.
+        accepts_null_join_ref: whether null passes for the channel's join_ref.
+        limits_channels: whether there is a limit to the channels of a socket.
+    """
+
+    crash_payload: Mapping[str, Any]
+    kick_code: int
+    drops_stale_pushes: bool
+    accepts_null_join_ref: bool
+    limits_channels: bool
+
+
+FLAVOURS: Final[Mapping[Flavour, WebServer]] = {
+    "bandit": WebServer(
+        idle_code=1002,
+        echoes_close_code=False,
+        stop_code=1000,
+        stop_grace=0.0,
+        max_fragmented_size=8_000_000,
+        upgrade_headers=(_CACHE_CONTROL,),
+        refusal_headers=(_VARY, _CACHE_CONTROL),
+    ),
+    "cowboy": WebServer(
+        idle_code=1000,
+        echoes_close_code=True,
+        stop_code=None,
+        stop_grace=5.0,
+        max_fragmented_size=None,
+        upgrade_headers=(_CACHE_CONTROL, _COWBOY),
+        refusal_headers=(_CACHE_CONTROL, _COWBOY),
+    ),
+}
+
+VERSIONS: Final[Mapping[Version, Release]] = {
+    "1.7.24": Release(
+        crash_payload={},
+        kick_code=1000,
+        drops_stale_pushes=False,
+        accepts_null_join_ref=False,
+        limits_channels=False,
+    ),
+    "1.8.11": Release(
+        crash_payload={"reason": "channel_crash"},
+        kick_code=1001,
+        drops_stale_pushes=True,
+        accepts_null_join_ref=False,
+        limits_channels=True,
+    ),
+    "1.8.12": Release(
+        crash_payload={"reason": "channel_crash"},
+        kick_code=1001,
+        drops_stale_pushes=True,
+        accepts_null_join_ref=True,
+        limits_channels=True,
+    ),
+}

@@ -1,0 +1,148 @@
+"""A pair of connected streams in memory, with a small buffer each way, as a socket has."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import index
+
+import trio
+
+__all__ = ["MemoryStream", "memory_pipe"]
+
+_BUFFER = 65_536
+
+
+class _Pipe:
+    """One direction."""
+
+    def __init__(self) -> None:
+        self.data: bytearray = bytearray()
+        self.ended: bool = False
+        self.unread: bool = False
+        self.reset: bool = False
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+
+    def change(self) -> None:
+        self.changed.unpark_all()
+
+
+class MemoryStream(trio.abc.HalfCloseableStream):
+    """One end of a connection in memory; like a socket it buffers 64 KiB, then sending waits.
+
+    It can be reset: the other end then gets `trio.BrokenResourceError`, as for a TCP reset.
+    """
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = False
+        self._busy: set[str] = set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes, waiting while the other end's buffer is full.
+
+        Raises:
+            trio.BrokenResourceError: the other end is gone.
+            trio.ClosedResourceError: this end is closed.
+        """
+        with self._alone("sending"):
+            await trio.lowlevel.checkpoint()
+            rest = memoryview(bytes(data))
+            while True:
+                self._check_sendable()
+                room = _BUFFER - len(self._outgoing.data)
+                if room > 0:
+                    self._outgoing.data += rest[:room]
+                    rest = rest[room:]
+                    self._outgoing.change()
+                if not rest:
+                    return
+                await self._outgoing.changed.park()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there is room in the other end's buffer."""
+        with self._alone("sending"):
+            await trio.lowlevel.checkpoint()
+            self._check_sendable()
+            while len(self._outgoing.data) >= _BUFFER and not self._outgoing.unread:
+                await self._outgoing.changed.park()
+                self._check_open()
+
+    async def send_eof(self) -> None:
+        """Say that no more will be sent."""
+        with self._alone("sending"):
+            await trio.lowlevel.checkpoint()
+            self._check_open()
+            self._end()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what has come, waiting for at least one byte; b"" after the other end's last.
+
+        Raises:
+            trio.BrokenResourceError: the other end reset the connection.
+            trio.ClosedResourceError: this end is closed.
+        """
+        size = _BUFFER if max_bytes is None else index(max_bytes)
+        if size < 1:
+            raise ValueError("max_bytes must be at least 1")
+        pipe = self._incoming
+        with self._alone("receiving"):
+            await trio.lowlevel.checkpoint()
+            while True:
+                self._check_open()
+                if pipe.reset:
+                    raise trio.BrokenResourceError("connection reset by peer")
+                if pipe.data or pipe.ended:
+                    break
+                await pipe.changed.park()
+        taken = bytes(pipe.data[:size])
+        del pipe.data[: len(taken)]
+        pipe.change()
+        return taken
+
+    async def aclose(self) -> None:
+        """Close this end: the other end reads what was sent, then b""; its sends fail."""
+        self._closed = True
+        self._end()
+        self._incoming.unread = True
+        self._incoming.change()
+        await trio.lowlevel.checkpoint()
+
+    def reset(self) -> None:
+        """Cut the connection, as a TCP reset does: the other end loses even what it has not yet read."""
+        self._outgoing.reset = True
+        self._outgoing.data.clear()
+        self._closed = True
+        self._end()
+        self._incoming.unread = True
+        self._incoming.change()
+
+    @contextmanager
+    def _alone(self, doing: str) -> Iterator[None]:
+        if doing in self._busy:
+            raise trio.BusyResourceError(f"another task is {doing}")
+        self._busy.add(doing)
+        try:
+            yield
+        finally:
+            self._busy.discard(doing)
+
+    def _end(self) -> None:
+        self._outgoing.ended = True
+        self._outgoing.change()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this end is closed")
+
+    def _check_sendable(self) -> None:
+        self._check_open()
+        if self._outgoing.ended:
+            raise trio.ClosedResourceError("send_eof was called")
+        if self._outgoing.unread:
+            raise trio.BrokenResourceError("the other end is closed")
+
+
+def memory_pipe() -> tuple[MemoryStream, MemoryStream]:
+    """Return the two ends of a new connection in memory."""
+    one, other = _Pipe(), _Pipe()
+    return MemoryStream(one, other), MemoryStream(other, one)

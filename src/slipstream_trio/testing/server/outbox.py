@@ -1,0 +1,121 @@
+"""What waits to be written to a client, and what waits to be handled, with bounds."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+__all__ = ["Gauge", "Item", "Outbox"]
+
+_LARGEST_WRITE: Final = 262_144
+
+Item = bytes | Callable[[], bytes]
+"""Bytes to write, or what makes them in their turn: a compressor must see frames in the wire's order."""
+
+
+class Gauge:
+    """Counts bytes; tasks can wait until there are fewer than the limit.
+
+    Parameters:
+        limit: bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size: int = 0
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    def add(self, size: int) -> None:
+        """Count more bytes."""
+        self.size += size
+
+    def remove(self, size: int) -> None:
+        """Count fewer bytes."""
+        self.size -= size
+        if self.size < self.limit:
+            self._waiting.unpark_all()
+
+    async def wait_room(self) -> None:
+        """Wait until there are fewer bytes than the limit; does not pass the scheduler where there are."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self.size >= self.limit:
+            await self._waiting.park()
+
+
+class Outbox:
+    """What waits to be written to one client, in order.
+
+    Parameters:
+        limit: the bytes at which `wait_room` waits.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._gauge = Gauge(limit)
+        self._ready: deque[tuple[Item, int]] = deque()
+        self._held: list[tuple[Item, int]] | None = None
+        self._closed = False
+        self._filled = trio.lowlevel.ParkingLot()
+
+    @property
+    def size(self) -> int:
+        """The bytes waiting, those of the write under way included."""
+        return self._gauge.size
+
+    @property
+    def congested(self) -> bool:
+        """Whether `wait_room` would wait."""
+        return self._gauge.size >= self._gauge.limit
+
+    def put(self, item: Item, size: int) -> None:
+        """Queue an item of about `size` bytes; after `close` drop it, as nothing follows a close frame."""
+        if self._closed:
+            return
+        self._gauge.size += size
+        if self._held is not None:
+            self._held.append((item, size))
+            return
+        self._ready.append((item, size))
+        if self._filled:
+            self._filled.unpark_all()
+
+    async def wait_room(self) -> None:
+        """Wait until less than the limit is queued."""
+        await self._gauge.wait_room()
+
+    def hold(self) -> None:
+        """Keep what is put from now on until `release`."""
+        if self._held is None:
+            self._held = []
+
+    def release(self, first: Iterable[tuple[Item, int]] = ()) -> None:
+        """Let go of what was held, after `first`."""
+        held, self._held = self._held or [], None
+        for item, size in first:
+            self.put(item, size)
+        self._ready += held
+        self._filled.unpark_all()
+
+    def close(self) -> None:
+        """Accept nothing more; what is queued can still be taken."""
+        self.release()
+        self._closed = True
+
+    async def take(self) -> tuple[bytes, int] | None:
+        """Wait for something to write; return one write's worth and what it counts, or None at the end."""
+        while not self._ready:
+            if self._closed:
+                return None
+            await self._filled.park()
+        chunks: list[bytes] = []
+        size = counted = 0
+        while self._ready and size < _LARGEST_WRITE:
+            item, weight = self._ready.popleft()
+            chunks.append(item if isinstance(item, bytes) else item())
+            size += len(chunks[-1])
+            counted += weight
+        return b"".join(chunks), counted
+
+    def written(self, counted: int) -> None:
+        """Say that what `take` returned has been written."""
+        self._gauge.remove(counted)

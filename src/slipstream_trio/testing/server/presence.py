@@ -1,0 +1,157 @@
+"""Presence, as Phoenix tracks it: who is where, and the diffs that tell of changes."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from .pubsub import PubSub
+
+if TYPE_CHECKING:
+    from .process import Process
+
+__all__ = ["ChannelPresence", "Presence"]
+
+DIFF: Final = "presence_diff"
+
+_Tracked = tuple[str, dict[str, Any]]
+"""A key, and a meta under it."""
+
+
+@attrs.define(eq=False)
+class _Entry:
+    """One meta: what a channel tracks under a key."""
+
+    owner: "Process"
+    meta: dict[str, Any]
+
+
+class Presence:
+    """All presences of a server.
+
+    As Phoenix does, a diff is broadcast by a task of its own, a moment after the change: a handler that returns
+    its reply at once has its reply before its own diff, one that awaits in between has it after.
+    """
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self._pubsub = pubsub
+        self._topics: dict[str, dict[str, list[_Entry]]] = {}
+        self._refs = count(1)
+        self._diffs: deque[tuple[str, dict[str, Any]]] = deque()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def track(self, owner: "Process", key: str, meta: Mapping[str, Any]) -> None:
+        """Add a meta under a key; raises ValueError where the channel tracks that key already."""
+        entries = self._topics.setdefault(owner.topic, {}).setdefault(key, [])
+        if any(entry.owner is owner for entry in entries):
+            raise ValueError(f"this channel tracks {key!r} already: use update")
+        entry = _Entry(owner, {"phx_ref": self._next_ref(), **meta})
+        entries.append(entry)
+        self._tell(owner.topic, joins=[(key, entry.meta)])
+
+    def update(self, owner: "Process", key: str, meta: Mapping[str, Any]) -> None:
+        """Replace the channel's meta under a key; raises ValueError where it tracks none."""
+        entry = self._find(owner, key)
+        old = entry.meta
+        entry.meta = {"phx_ref": self._next_ref(), "phx_ref_prev": old["phx_ref"], **meta}
+        self._tell(owner.topic, joins=[(key, entry.meta)], leaves=[(key, old)])
+
+    def untrack(self, owner: "Process", key: str | None = None) -> None:
+        """Remove the channel's meta under a key, or, with None, under every key, in one diff."""
+        keys = self._topics.get(owner.topic, {})
+        leaves: list[_Tracked] = []
+        for name in list(keys) if key is None else [key]:
+            entries = keys.get(name, [])
+            leaves += [(name, entry.meta) for entry in entries if entry.owner is owner]
+            keys[name] = [entry for entry in entries if entry.owner is not owner]
+            if not keys[name]:
+                del keys[name]
+        if not keys:
+            self._topics.pop(owner.topic, None)
+        if leaves:
+            self._tell(owner.topic, leaves=leaves)
+
+    def list(self, topic: str) -> dict[str, Any]:
+        """Return the presences of a topic: key → {"metas": […]}."""
+        # A list that already shows what no diff has told would have clients count a presence twice.
+        self.flush()
+        keys = self._topics.get(topic, {})
+        return {key: {"metas": [dict(entry.meta) for entry in keys[key]]} for key in sorted(keys)}
+
+    def flush(self) -> None:
+        """Broadcast the diffs that wait."""
+        while self._diffs:
+            topic, diff = self._diffs.popleft()
+            self._pubsub.broadcast(topic, DIFF, diff)
+
+    async def run(self) -> None:
+        """Broadcast diffs until cancelled."""
+        while True:
+            self.flush()
+            await self._changed.park()
+
+    def _find(self, owner: "Process", key: str) -> _Entry:
+        for entry in self._topics.get(owner.topic, {}).get(key, []):
+            if entry.owner is owner:
+                return entry
+        raise ValueError(f"this channel does not track {key!r}: use track")
+
+    def _next_ref(self) -> str:
+        return f"F{next(self._refs):015x}"
+
+    def _tell(
+        self,
+        topic: str,
+        joins: Sequence[_Tracked] = (),
+        leaves: Sequence[_Tracked] = (),
+    ) -> None:
+        self._diffs.append((topic, {"joins": _by_key(joins), "leaves": _by_key(leaves)}))
+        self._changed.unpark_all()
+
+
+def _by_key(metas: Sequence[_Tracked]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for key, meta in metas:
+        merged.setdefault(key, {"metas": []})["metas"].append(meta)
+    return merged
+
+
+class ChannelPresence:
+    """The presences of one channel's topic, and those which the channel itself tracks; `Channel.presence`."""
+
+    def __init__(self, presence: Presence, process: "Process") -> None:
+        self._presence = presence
+        self._process = process
+
+    def track(self, key: str, meta: Mapping[str, Any] | None = None) -> None:
+        """Track `key` with a meta for as long as this channel lives.
+
+        Raises:
+            ValueError: this channel tracks it already.
+            SerializationError: the meta is not JSON.
+        """
+        self._process.check_joined()
+        self._process.connection.wire.encode_broadcast(self._process.topic, DIFF, dict(meta or {}))
+        self._presence.track(self._process, key, meta or {})
+
+    def update(self, key: str, meta: Mapping[str, Any]) -> None:
+        """Replace the meta under `key`.
+
+        Raises:
+            ValueError: this channel does not track it.
+            SerializationError: the meta is not JSON.
+        """
+        self._process.check_joined()
+        self._process.connection.wire.encode_broadcast(self._process.topic, DIFF, dict(meta))
+        self._presence.update(self._process, key, meta)
+
+    def untrack(self, key: str) -> None:
+        """Stop tracking `key`; does nothing where it is not tracked."""
+        self._presence.untrack(self._process, key)
+
+    def list(self) -> dict[str, Any]:
+        """Return the topic's presences, what `presence_state` is made of: key → {"metas": […]}."""
+        return self._presence.list(self._process.topic)

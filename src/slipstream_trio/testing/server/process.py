@@ -1,0 +1,185 @@
+"""A channel's life: what a channel process is in Phoenix."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from ...protocol.message import CLOSE, ERROR, LEAVE, Message
+from .channel import Channel, JoinRefused, NoReply, Outcome, Reply, Stop
+from .presence import ChannelPresence
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["Process"]
+
+_GRACEFUL: Final = frozenset({"normal", "shutdown"})
+_CRASH: Final = Stop("crash")
+
+
+class Process:
+    """One channel from its join to its end: its mailbox, its task, its background tasks."""
+
+    def __init__(self, connection: "Connection", channel: Channel, join: Message) -> None:
+        self.connection: Connection = connection
+        self.topic: str = join.topic
+        self.join_ref: Any = join.join_ref
+        self.assigns: dict[str, Any] = dict(connection.assigns)
+        self.presence: ChannelPresence = ChannelPresence(connection.server.presence, self)
+        self.channel: Channel = channel.bind(self)
+        self.settled: trio.Event = trio.Event()
+        self.done: trio.Event = trio.Event()
+        self._join_message = join
+        self._joined = False
+        self._mailbox: deque[tuple[Message | Stop, int]] = deque()
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+
+    # What the connection does with it
+
+    async def run(self) -> None:
+        """Live from the join to the end; raises nothing but `trio.Cancelled`."""
+        end: Stop | None = None
+        try:
+            with self._scope:
+                async with trio.open_nursery() as self._nursery:
+                    if await self._join():
+                        end = await self._loop()
+                    self._nursery.cancel_scope.cancel()
+        except* Exception as group:  # noqa: BLE001 - whatever a user's channel raises is a crash of that channel
+            self.connection.server.report(f"channel {self.topic!r} crashed", group)
+            end = _CRASH
+        finally:
+            self._finish(end)
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether messages wait to be handled."""
+        return bool(self._mailbox)
+
+    def deliver(self, message: Message, size: int) -> None:
+        """Put a message of `size` bytes into the mailbox."""
+        self._post(message, size)
+
+    async def shut_down(self) -> None:
+        """End the channel without a word to the client, and wait for its end."""
+        self.cancel()
+        await self.done.wait()
+
+    def cancel(self) -> None:
+        """End the channel without a word to the client."""
+        self._scope.cancel()
+
+    # What the channel does with it
+
+    def check_joined(self) -> None:
+        """Raise RuntimeError where the client does not know the channel as joined."""
+        if not self._joined:
+            raise RuntimeError(
+                f"{self.topic!r} is not joined: override after_join to act right after the join, "
+                "and do nothing with a channel that has ended"
+            )
+
+    async def push(self, event: str, payload: Any) -> None:
+        """See `Channel.push`."""
+        self.check_joined()
+        message = Message(self.join_ref, None, self.topic, event, payload)
+        await self.connection.send(self.connection.wire.encode(message))
+
+    async def reply(self, ref: Any, reply: Reply) -> None:
+        """See `Channel.reply`."""
+        self.check_joined()
+        frame = self.connection.wire.encode_reply(self.join_ref, ref, self.topic, reply.status, reply.response)
+        await self.connection.send(frame)
+
+    async def broadcast(self, event: str, payload: Any, *, to_self: bool = True) -> None:
+        """See `Channel.broadcast`."""
+        self.check_joined()
+        await self.connection.wait_room()
+        await self.connection.server.publish(self.topic, event, payload, exclude=None if to_self else self)
+
+    def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """See `Channel.spawn`."""
+        if self._nursery is None:
+            raise RuntimeError("a channel has background tasks only while it lives")
+        self._nursery.start_soon(function, *args)
+
+    def stop(self, stop: Stop) -> None:
+        """See `Channel.stop`."""
+        self._post(stop, 0)
+
+    # Its task
+
+    def _post(self, item: Message | Stop, size: int) -> None:
+        self.connection.inbox.add(size)
+        self._mailbox.append((item, size))
+        self._arrived.unpark_all()
+
+    async def _join(self) -> bool:
+        try:
+            response = await self.channel.join(self._join_message.payload)
+        except JoinRefused as refusal:
+            self._settle("error", refusal.response)
+        except Exception as error:  # noqa: BLE001 - whatever a user's join raises is a crash of that join
+            self.connection.server.report(f"the join of {self.topic!r} crashed", error)
+            self._settle("error", {"reason": "join crashed"})
+        else:
+            self._joined = True
+            self._settle("ok", {} if response is None else response)
+        return self._joined
+
+    def _settle(self, status: str, response: Any) -> None:
+        self.connection.router.answer_join(self, self._join_message.ref, status, response)
+        self.settled.set()
+
+    async def _loop(self) -> Stop:
+        await self.channel.after_join()
+        while True:
+            while self._mailbox:
+                item, size = self._mailbox.popleft()
+                self.connection.inbox.remove(size)
+                stop = item if isinstance(item, Stop) else await self._handle(item)
+                if stop is not None:
+                    return stop
+            await self._arrived.park()
+
+    async def _handle(self, message: Message) -> Stop | None:
+        if message.event == LEAVE:
+            await self.reply(message.ref, Reply())
+            return Stop("shutdown")
+        if type(message.event) is not str:
+            raise TypeError(f"an event that is no string: {message.event!r}")
+        outcome: Outcome = await self.channel.handle_in(message.event, message.payload, message.ref)
+        match outcome:
+            case None | NoReply():
+                return None
+            case Reply():
+                await self.reply(message.ref, outcome)
+                return None
+            case Stop():
+                if outcome.reply is not None:
+                    await self.reply(message.ref, outcome.reply)
+                return outcome
+        raise TypeError(f"handle_in returned {outcome!r}, which is no Reply, NoReply or Stop")
+
+    def _finish(self, end: Stop | None) -> None:
+        self._nursery = None
+        self.connection.inbox.remove(sum(size for _, size in self._mailbox))
+        self._mailbox.clear()
+        if not self.settled.is_set() and end is _CRASH:
+            self._settle("error", {"reason": "join crashed"})
+        elif self._joined and end is not None and not self._scope.cancel_called:
+            if end.reason in _GRACEFUL:
+                self._say_end(CLOSE, {})
+            else:
+                self._say_end(ERROR, dict(self.connection.server.release.crash_payload))
+        self._joined = False
+        self.connection.forget(self)
+        self.settled.set()
+        self.done.set()
+
+    def _say_end(self, event: str, payload: Any) -> None:
+        self.connection.put(self.connection.router.control_frame(self, event, payload))

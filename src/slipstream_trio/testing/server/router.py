@@ -1,0 +1,125 @@
+"""Messages to channels, joins and leaves: what Phoenix.Socket does in a socket's process."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from ...errors import SerializationError
+from ...protocol.message import CLOSE, HEARTBEAT, JOIN, LEAVE, PHOENIX, Frame, Message
+from .process import Process
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .mount import ChannelFactory, Mount
+
+__all__ = ["Router"]
+
+UNMATCHED: Final = {"reason": "unmatched topic"}
+TOO_MANY: Final = {"reason": "too many channels joined"}
+
+
+class Router:
+    """The channels of one connection."""
+
+    def __init__(self, connection: "Connection", mount: "Mount") -> None:
+        self.processes: dict[str, Process] = {}
+        self._connection = connection
+        self._mount = mount
+        self._replaced: Process | None = None
+        self._last: Process | None = None
+
+    async def handle(self, message: Message, size: int) -> None:
+        """Route one message of `size` bytes; returns when the next may be routed: after a join's answer."""
+        # Any JSON value may stand where the topic belongs, a list too, which no dict takes as a key.
+        process = self.processes.get(message.topic) if type(message.topic) is str else None
+        if message.topic == PHOENIX and message.event == HEARTBEAT:
+            self._reply(None, message, "ok", {})
+        elif message.event == JOIN:
+            await self._join(message, process)
+        elif process is None and message.event == LEAVE:
+            self._reply(message.join_ref, message, "ok", {})
+        elif process is None:
+            self._reply(None, message, "error", UNMATCHED)
+        elif self._belongs(message, process):
+            await self._deliver(process, message, size)
+
+    def answer_join(self, process: Process, ref: Any, status: str, response: Any) -> None:
+        """Send the answer to a join, and let go of what was held back for it."""
+        wire = self._connection.wire
+        try:
+            answer = wire.encode_reply(process.join_ref, ref, process.topic, status, response)
+        except SerializationError as error:
+            # Encoding this answer is the socket's work, not the channel's: it costs the socket.
+            self._connection.server.report(f"the response to a join of {process.topic!r} is no JSON", error)
+            self._connection.close(1011)
+            return
+        if status == "ok":
+            self.processes[process.topic] = process
+            self._connection.server.pubsub.subscribe(process)
+        frames = [answer]
+        if self._replaced is not None:
+            frames.append(self.control_frame(self._replaced, CLOSE, {}))
+            self._replaced = None
+        self._connection.release(frames)
+
+    def control_frame(self, process: Process, event: str, payload: Any) -> Frame:
+        """Return the frame of a phx_close or phx_error, whose ref is the join_ref."""
+        message = Message(process.join_ref, process.join_ref, process.topic, event, payload)
+        return self._connection.wire.encode(message)
+
+    def forget(self, process: Process) -> None:
+        """Drop a channel that has ended."""
+        if self.processes.get(process.topic) is process:
+            del self.processes[process.topic]
+        self._connection.server.pubsub.unsubscribe(process)
+        self._connection.server.presence.untrack(process)
+
+    async def _deliver(self, process: Process, message: Message, size: int) -> None:
+        if self._last is not None and self._last is not process and self._last.has_mail:
+            # Trio wakes two channels in random order. With a head start for the first, handlers that wait for
+            # nothing answer in the order of their messages, run after run.
+            await trio.lowlevel.checkpoint()
+        self._last = process
+        process.deliver(message, size)
+
+    async def _join(self, message: Message, old: Process | None) -> None:
+        if old is not None:
+            # The old channel ends first, but its phx_close follows the answer to the new join.
+            self._replaced = old
+            await old.shut_down()
+        factory = self._mount.channel_for(message.topic) if type(message.topic) is str else None
+        if factory is None:
+            self._reply(None, message, "error", UNMATCHED)
+        elif self._full():
+            self._reply(message.join_ref, message, "error", TOO_MANY)
+        else:
+            await self._start(factory, message)
+
+    async def _start(self, factory: "ChannelFactory", message: Message) -> None:
+        self._connection.hold()
+        process = Process(self._connection, factory(), message)
+        self._connection.start(process)
+        await process.settled.wait()
+
+    def _full(self) -> bool:
+        limited = self._connection.server.release.limits_channels and self._mount.max_channels is not None
+        return limited and len(self.processes) >= (self._mount.max_channels or 0)
+
+    def _belongs(self, message: Message, process: Process) -> bool:
+        """Whether a message has the join_ref of its channel, as far as this version of Phoenix looks."""
+        release = self._connection.server.release
+        if _same(message.join_ref, process.join_ref):
+            return True
+        if message.event == LEAVE:
+            # A channel joined without a join_ref (serializer 1.0.0) may be left with any.
+            return process.join_ref is None or (message.join_ref is None and release.accepts_null_join_ref)
+        return not release.drops_stale_pushes or (message.join_ref is None and release.accepts_null_join_ref)
+
+    def _reply(self, join_ref: Any, message: Message, status: str, response: Any) -> None:
+        connection = self._connection
+        connection.put(connection.wire.encode_reply(join_ref, message.ref, message.topic, status, response))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equality as on the wire: 1 is neither "1" nor true."""
+    return type(one) is type(other) and bool(one == other)

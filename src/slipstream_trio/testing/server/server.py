@@ -1,0 +1,306 @@
+"""The server itself: mounts, connections, and its own life."""
+
+import logging
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import attrs
+import trio
+
+from .connection import Connection
+from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
+from .handshake import accept_upgrade
+from .memory import MemoryStream, memory_pipe
+from .mount import Mount
+from .presence import Presence
+from .process import Process
+from .pubsub import PubSub
+
+__all__ = ["Listening", "PhoenixServer"]
+
+_HANDSHAKE_TIMEOUT: Final = 60.0
+_RESTART: Final = 1012
+
+logger: Final = logging.getLogger("slipstream_trio.testing.server")
+# A channel that crashes is what many tests and demos are about: heard by those who configure logging.
+logger.addHandler(logging.NullHandler())
+
+
+@attrs.frozen
+class Listening:
+    """Where a server listens.
+
+    Attributes:
+        host: the address, "127.0.0.1" for example.
+        port: the port.
+        secure: whether it speaks TLS.
+    """
+
+    host: str
+    port: int
+    secure: bool = False
+
+    def url(self, path: str) -> str:
+        """Return the ws or wss URL of a path, such as "/socket/websocket"."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'wss' if self.secure else 'ws'}://{host}:{self.port}{path}"
+
+
+class PhoenixServer:
+    """A server that behaves as Phoenix does, on real sockets and in memory, under virtual time too.
+
+        server = PhoenixServer({"/socket": Mount(channels={"echo:*": Echo})})
+        async with server.serve() as listening:
+            async with connect(listening.url("/socket/websocket")) as socket:
+                ...
+
+    Parameters:
+        mounts: what is served, by path.
+        flavour: the web server to take after: "bandit" or "cowboy".
+        version: the version of Phoenix to take after.
+        close_timeout: how long a closing connection waits for the client's close frame, in seconds.
+        keep_received: how many messages `Connection.received` keeps.
+
+    Attributes:
+        errors: what crashed lately, the newest last: channels, joins, `Mount.connect`; also frames that could
+            not be read. It is logged as well, to "slipstream_trio.testing.server".
+    """
+
+    def __init__(
+        self,
+        mounts: Mapping[str, Mount],
+        *,
+        flavour: Flavour = "bandit",
+        version: Version = "1.8.12",
+        close_timeout: float = 5.0,
+        keep_received: int = 1000,
+    ) -> None:
+        self.mounts: Mapping[str, Mount] = dict(mounts)
+        self.web_server: WebServer = FLAVOURS[flavour]
+        self.release: Release = VERSIONS[version]
+        self.close_timeout: float = close_timeout
+        self.keep_received: int = keep_received
+        self.errors: deque[BaseException] = deque(maxlen=100)
+        self.pubsub: PubSub = PubSub()
+        self.presence: Presence = Presence(self.pubsub)
+        self._connections: dict[Connection, None] = {}
+        self._listeners: list[trio.abc.Listener[Any]] = []
+        self._nursery: trio.Nursery | None = None
+        self._accepting = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    # Its life
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator["PhoenixServer"]:
+        """Run without listening: clients connect with `open_stream`.
+
+        Leaving the block cuts every connection and ends every task; to end them as Phoenix does, `stop` first.
+        The block's own exception leaves it unchanged. A server can be run again afterwards.
+
+        Raises:
+            RuntimeError: it is running.
+        """
+        if self._nursery is not None:
+            raise RuntimeError("this server is running already")
+        failure: BaseException | None = None
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._accepting = True
+                self._nursery.start_soon(self.presence.run)
+                try:
+                    yield self
+                except BaseException as error:  # noqa: BLE001 - raised below, outside of the nursery's group
+                    failure = error
+                self._nursery.cancel_scope.cancel()
+        finally:
+            self._nursery = None
+            self._accepting = False
+        if failure is not None:
+            raise failure
+
+    @asynccontextmanager
+    async def serve(
+        self, host: str = "127.0.0.1", port: int = 0, *, ssl_context: ssl.SSLContext | None = None
+    ) -> AsyncIterator[Listening]:
+        """Run and listen on TCP; within `run`, listen in addition.
+
+        Parameters:
+            host: the address to listen on.
+            port: the port; 0 takes a free one.
+            ssl_context: serves TLS with it.
+
+        Raises:
+            OSError: the port cannot be had.
+        """
+        if self._nursery is None:
+            async with self.run(), self.serve(host, port, ssl_context=ssl_context) as listening:
+                yield listening
+            return
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        address = listeners[0].socket.getsockname()
+        serving: list[trio.abc.Listener[Any]] = list(listeners)
+        if ssl_context is not None:
+            serving = [trio.SSLListener(tcp, ssl_context, https_compatible=True) for tcp in listeners]
+        self._listeners += serving
+        scope = trio.CancelScope()
+        self._nursery.start_soon(self._listen, serving, scope)
+        try:
+            yield Listening(address[0], address[1], ssl_context is not None)
+        finally:
+            scope.cancel()
+            await _close_all(serving)
+
+    async def open_stream(self) -> MemoryStream:
+        """Return the client's end of a new connection in memory, which the server has begun to serve.
+
+        Raises:
+            ConnectionRefusedError: the server is not running, or was stopped.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._nursery is None or not self._accepting:
+            raise ConnectionRefusedError("the server accepts no connections: is it within run() or serve()?")
+        ours, theirs = memory_pipe()
+        self._nursery.start_soon(self._handle, ours)
+        return theirs
+
+    async def drain(self) -> None:
+        """Close the connections that have channels with 1012, as Phoenix's drainer does; new ones may come."""
+        draining = [connection for connection in self._connections if connection.channels]
+        for connection in draining:
+            connection.close(_RESTART)
+        for connection in draining:
+            await connection.wait_closed()
+
+    async def stop(self, *, drain: bool = True) -> None:
+        """Stop as Phoenix does at SIGTERM: refuse new connections, `drain`, then end what is left.
+
+        With "bandit" the rest is closed with 1000; with "cowboy" it goes on for 5 seconds and is cut. The server
+        stays stopped until it is run again.
+
+        Parameters:
+            drain: whether the endpoint has a drainer.
+        """
+        await self._refuse_new()
+        started = trio.current_time()
+        if drain:
+            await self.drain()
+        if self.web_server.stop_code is not None:
+            for connection in self.connections:
+                connection.close(self.web_server.stop_code)
+        else:
+            with trio.move_on_at(started + self.web_server.stop_grace):
+                await self._wait_empty()
+            for connection in self.connections:
+                connection.drop()
+        await self._wait_empty()
+
+    async def kill(self) -> None:
+        """End as at SIGKILL: every connection is cut, and new ones are refused."""
+        for connection in self.connections:
+            connection.drop()
+        await self._refuse_new()
+        await self._wait_empty()
+
+    # What goes on
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """The live connections, the oldest first."""
+        return tuple(self._connections)
+
+    async def wait_connections(self, count: int = 1) -> tuple[Connection, ...]:
+        """Wait until there are at least `count` connections, and return all."""
+        await trio.lowlevel.checkpoint()
+        while len(self._connections) < count:
+            await self._changed.park()
+        return self.connections
+
+    async def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
+        """Send a message to all channels of a topic: `Endpoint.broadcast`.
+
+        Parameters:
+            topic: the topic.
+            event: the event; reserved ones too, as in Phoenix.
+            payload: a JSON value, or `bytes` for a binary frame; None is {}.
+
+        Raises:
+            SerializationError: the payload cannot be encoded; nobody gets the message.
+        """
+        await self.publish(topic, event, {} if payload is None else payload)
+
+    async def publish(self, topic: str, event: str, payload: Any, *, exclude: Process | None = None) -> None:
+        """Send a message to all channels of a topic but one; users call `broadcast`."""
+        if self.pubsub.broadcast(topic, event, payload, exclude=exclude):
+            await trio.lowlevel.checkpoint()  # so that those who write to slow clients get their turn
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    def disconnect(self, id: str) -> None:  # noqa: A002 - Phoenix's word
+        """Close all connections of this id: `Endpoint.broadcast(id, "disconnect", %{})`."""
+        for connection in self.connections:
+            if connection.id == id:
+                connection.close(self.release.kick_code)
+
+    def report(self, what: str, error: BaseException | None) -> None:
+        """Take note of an error that is no error of the server's; for the server alone."""
+        logger.error("%s", what, exc_info=error)
+        self.errors.extend(_leaves(error) if error is not None else [RuntimeError(what)])
+
+    # Connections
+
+    async def _listen(self, listeners: list[trio.abc.Listener[Any]], scope: trio.CancelScope) -> None:
+        with scope:
+            try:
+                await trio.serve_listeners(self._handle, listeners, handler_nursery=self._nursery)
+            except* trio.ClosedResourceError:
+                pass  # stop and kill close the listeners
+
+    async def _refuse_new(self) -> None:
+        self._accepting = False
+        listeners, self._listeners = self._listeners, []
+        await _close_all(listeners)
+
+    async def _handle(self, stream: trio.abc.Stream) -> None:
+        try:
+            await self._serve(stream)
+        except trio.BrokenResourceError:
+            pass  # the client left during the handshake
+        except Exception as error:  # noqa: BLE001 - one connection's failure must not become the others'
+            self.report("a connection failed", error)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        upgrade = None
+        with trio.move_on_after(_HANDSHAKE_TIMEOUT):
+            upgrade = await accept_upgrade(self, stream)
+        if upgrade is None:
+            return
+        connection = Connection(self, stream, upgrade)
+        self._connections[connection] = None
+        self._changed.unpark_all()
+        try:
+            await connection.run(upgrade.first_data)
+        finally:
+            del self._connections[connection]
+            self._changed.unpark_all()
+
+    async def _wait_empty(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while self._connections:
+            await self._changed.park()
+
+
+async def _close_all(listeners: Iterable[trio.abc.Listener[Any]]) -> None:
+    for listener in listeners:
+        await listener.aclose()
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

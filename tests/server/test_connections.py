@@ -1,0 +1,551 @@
+"""Connections: sockets and streams, back-pressure, refusals, endings. Nobody's failure is anybody else's."""
+
+import json
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings, strategies as st
+from tests.server.app import CHANNELS, connect, make_server
+from tests.server.raw_client import KEY, RawClient
+from wsproto.events import CloseConnection
+
+from slipstream_trio.errors import ConnectionLost
+from slipstream_trio.testing.server import Accept, Channel, Mount, PhoenixServer, Refuse, Reply, Request
+from slipstream_trio.testing.server.request import parse_query
+
+UPGRADE = (
+    "GET {target} HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+    f"sec-websocket-key: {KEY}\r\nsec-websocket-version: 13\r\n"
+    "\r\n"
+)
+SOCKET = "/socket/websocket?vsn=2.0.0"
+
+
+async def answer_to(server: PhoenixServer, data: bytes) -> bytes:
+    """Send raw bytes, and return all that comes until the server closes."""
+    stream = await server.open_stream()
+    await stream.send_all(data)
+    answer = b""
+    while chunk := await stream.receive_some():
+        answer += chunk
+    return answer
+
+
+# Serving
+
+
+async def test_serves_real_sockets() -> None:
+    server = make_server()
+    async with server.serve() as listening, trio.open_nursery() as nursery:
+        assert listening.url("/x") == f"ws://127.0.0.1:{listening.port}/x"
+        client = RawClient(await trio.open_tcp_stream(listening.host, listening.port))
+        await client.open(SOCKET)
+        nursery.start_soon(client.read)
+        await client.join("echo:1")
+        await client.push("1", "2", "echo:1", "echo", {"over": "tcp"})
+        assert (await client.wait_messages(2))[1][4]["response"] == {"over": "tcp"}
+        await client.close()
+        await client.over.wait()
+        assert client.closed == (1000, "client")
+
+
+async def test_serves_real_sockets_and_memory_at_once() -> None:
+    server = make_server()
+    async with server.run(), server.serve() as listening, trio.open_nursery() as nursery:
+        tcp = RawClient(await trio.open_tcp_stream(listening.host, listening.port))
+        await tcp.open(SOCKET)
+        nursery.start_soon(tcp.read)
+        memory = await RawClient.connect(server, nursery)
+        await tcp.join("echo:1")
+        await memory.join("echo:1")
+        await tcp.push("1", "2", "echo:1", "broadcast", {})
+        assert (await memory.wait_messages(2))[1][3] == "broadcasted"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_dropped_socket_is_reset() -> None:
+    server = make_server()
+    async with server.serve() as listening:
+        client = RawClient(await trio.open_tcp_stream(listening.host, listening.port))
+        await client.open(SOCKET)
+        (connection,) = await server.wait_connections()
+        connection.drop()
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await client.stream.receive_some()
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+        await connection.wait_closed()
+        assert (connection.close_code, connection.closed_by) == (1006, "lost")
+        await client.stream.aclose()
+
+
+async def test_serves_tls() -> None:
+    trustme = pytest.importorskip("trustme")
+    import ssl
+
+    authority = trustme.CA()
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(ours)
+    theirs = ssl.create_default_context()
+    authority.configure_trust(theirs)
+    server = make_server()
+    async with server.serve(ssl_context=ours) as listening, trio.open_nursery() as nursery:
+        assert listening.url("/").startswith("wss://")
+        tcp = await trio.open_tcp_stream(listening.host, listening.port)
+        client = RawClient(trio.SSLStream(tcp, theirs, server_hostname="localhost", https_compatible=True))
+        await client.open(SOCKET)
+        nursery.start_soon(client.read)
+        await client.join("echo:1")
+        (connection,) = server.connections
+        assert connection.request.uri.startswith("https://")
+        connection.close(1012)
+        await client.over.wait()
+        assert client.closed == (1012, "server")
+
+
+async def test_stopping_refuses_new_connections_on_real_sockets() -> None:
+    server = make_server()
+    async with server.serve() as listening:
+        await server.stop()
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream(listening.host, listening.port)
+        with pytest.raises(ConnectionRefusedError):
+            await server.open_stream()
+
+
+async def test_can_be_run_again_on_the_same_port() -> None:
+    server = make_server()
+    async with server.serve() as first:
+        await server.kill()
+    async with server.serve(port=first.port) as second, trio.open_nursery() as nursery:
+        assert second.port == first.port
+        client = await RawClient.connect(server, nursery)
+        assert client.status == 101
+        nursery.cancel_scope.cancel()
+
+
+async def test_is_not_run_twice_at_once() -> None:
+    server = make_server()
+    with pytest.raises(ConnectionRefusedError):
+        await server.open_stream()
+    async with server.run():
+        with pytest.raises(RuntimeError, match="running already"):
+            async with server.run():
+                pass
+
+
+async def test_the_body_s_exception_leaves_unchanged(autojump_clock: trio.testing.MockClock) -> None:
+    error = ValueError("mine")
+    server = make_server()
+    with pytest.raises(ValueError, match="mine") as caught:
+        async with server.serve():
+            raise error
+    assert caught.value is error
+
+
+async def test_leaving_ends_every_task_and_connection(autojump_clock: trio.testing.MockClock) -> None:
+    server = make_server()
+    before = trio.lowlevel.current_statistics().tasks_living
+    clients = []
+    async with server.serve():
+        for _ in range(3):
+            stream = await server.open_stream()
+            client = RawClient(stream)
+            await client.open(SOCKET)
+            await client.push("1", "1", "echo:1", "phx_join", {})
+            await client.push("1", "2", "echo:1", "slow", {"ms": 10_000})
+            await client.push("2", "3", "slowjoin:1", "phx_join", {"ms": 10_000})
+            clients.append(client)
+        half_open = await server.open_stream()
+        connections = await server.wait_connections(3)
+        await trio.sleep(1)
+    assert trio.lowlevel.current_statistics().tasks_living == before
+    assert server.connections == ()
+    assert all(connection.closed_by == "lost" for connection in connections)
+    assert await half_open.receive_some() == b""
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        ("GET / HTTP/1.1\r\nhost: h\r\n\r\n", 404),
+        ("GET /socket/websocket HTTP/1.1\r\nhost: h\r\n\r\n", 400),
+        (UPGRADE.format(target=SOCKET).replace("GET", "POST"), 400),
+        (UPGRADE.format(target=SOCKET).replace("version: 13", "version: 8"), 426),
+        (UPGRADE.format(target="/socket/websocket?vsn=2.1.0"), 403),
+        (UPGRADE.format(target="/socket/websocket?vsn[]=2.0.0"), 403),
+        ("\x16\x03\x01 this is not HTTP\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nx: " + "y" * 200_000, 431),
+    ],
+)
+async def test_other_requests_are_answered_and_closed(
+    request_text: str, status: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = make_server()
+    async with server.run():
+        try:
+            answer = await answer_to(server, request_text.encode("latin-1"))
+        except trio.BrokenResourceError:
+            assert status == 431  # the server had heard enough
+            return
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+        assert b"content-length" in answer.lower()
+
+
+async def test_a_client_that_says_nothing_is_sent_away(autojump_clock: trio.testing.MockClock) -> None:
+    server = make_server()
+    async with server.run():
+        assert await answer_to(server, b"GET /socket") == b""
+        assert trio.current_time() == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_connect_may_be_sync_or_async_and_its_crash_is_a_500(
+    how: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    def decide(request: Request) -> Accept | None:
+        match request.params.get("as"):
+            case "error":
+                raise ZeroDivisionError
+            case "nonsense":
+                return "yes"  # type: ignore[return-value]
+            case "refused":
+                raise Refuse(401, [("www-authenticate", "Bearer")], "who?")
+        return Accept("me", {"a": 1}) if "as" in request.params else None
+
+    async def decide_later(request: Request) -> Accept | None:
+        await trio.sleep(1)
+        return decide(request)
+
+    server = PhoenixServer({"/": Mount(connect=decide if how == "sync" else decide_later)})
+    async with server.run(), trio.open_nursery() as nursery:
+        for who, status in (("error", 500), ("nonsense", 500), ("refused", 401), ("me", 101)):
+            client = await RawClient.connect(server, nursery, f"/websocket?vsn=2.0.0&as={who}")
+            assert client.status == status
+        assert [type(error) for error in server.errors] == [ZeroDivisionError, TypeError]
+        (connection,) = server.connections
+        assert (connection.id, connection.assigns) == ("me", {"a": 1})
+        await RawClient.connect(server, nursery, "/websocket")
+        assert server.connections[1].id is None
+        nursery.cancel_scope.cancel()
+
+
+def test_a_token_is_not_in_the_request_s_repr() -> None:
+    assert "s3cret" not in repr(Request("/", "http://h/", {}, (), auth_token="s3cret"))
+
+
+@pytest.mark.parametrize(
+    ("query", "params"),
+    [
+        ("", {}),
+        ("a=1&b=%C3%A9+x&c=", {"a": "1", "b": "é x", "c": ""}),
+        ("a=1&a=2", {"a": "2"}),
+        ("a[b][c]=1&a[b][d]=2", {"a": {"b": {"c": "1", "d": "2"}}}),
+        ("a[b][]=1&a[b][]=2", {"a": {"b": ["1", "2"]}}),
+        ("a=1&a[b]=2", {"a": {"b": "2"}}),
+        ("a[b=1", {"a[b": "1"}),
+    ],
+)
+def test_parameters_are_nested_as_plug_does(query: str, params: dict[str, Any]) -> None:
+    assert parse_query(query) == params
+
+
+# Back-pressure
+
+
+class Flood(Channel):
+    sent = 0
+
+    async def after_join(self) -> None:
+        self.spawn(self.flood)
+
+    async def flood(self) -> None:
+        for i in range(20_000):
+            await self.push("drop", {"i": i, "d": "x" * 1000})
+            type(self).sent = i + 1
+
+
+async def test_a_client_that_does_not_read_makes_its_channel_wait(autojump_clock: trio.testing.MockClock) -> None:
+    mount = Mount(channels={"flood": Flood}, timeout=None, outbox_limit=100_000)
+    async with PhoenixServer({"/socket": mount}).run() as server, trio.open_nursery() as nursery:
+        client = RawClient(await server.open_stream())
+        await client.open(SOCKET)
+        await client.push("1", "1", "flood", "phx_join", {})
+        await trio.sleep(90)
+        (connection,) = server.connections
+        assert connection.outbox_size < 100_000 + 300_000  # the limit, and one write
+        sent = Flood.sent
+        assert sent < 1000
+        await trio.sleep(90)
+        assert Flood.sent == sent
+        nursery.start_soon(client.read)
+        await client.wait_frames(20_001)
+        assert [message[4]["i"] for message in client.messages[1:]] == list(range(20_000))
+        assert connection.outbox_size == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_broadcast_cuts_off_a_client_that_does_not_read_and_reaches_the_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    mount = Mount(channels={"*": Channel}, outbox_limit=10_000)
+    async with PhoenixServer({"/socket": mount}).run() as server, trio.open_nursery() as nursery:
+        deaf = RawClient(await server.open_stream())
+        await deaf.open(SOCKET)
+        await deaf.push("1", "1", "t", "phx_join", {})
+        reader = await RawClient.connect(server, nursery)
+        await reader.join("t")
+        await trio.sleep(1)
+        slow, _ = server.connections
+        for i in range(1000):
+            await server.broadcast("t", "e", {"i": i, "d": "x" * 1000})
+        await reader.wait_frames(1001)
+        await slow.wait_closed()
+        assert slow.closed_by == "lost"
+        assert len(server.connections) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_pausing_reading_makes_the_client_s_sends_wait(autojump_clock: trio.testing.MockClock) -> None:
+    server = make_server()
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery, "/idle/websocket?vsn=2.0.0")
+        await client.join("echo:1")
+        (connection,) = server.connections
+        connection.pause_reading()
+        with trio.move_on_after(30) as waiting:
+            await client.push("1", "2", "echo:1", "echo", {"d": "x" * 100_000})
+        assert waiting.cancelled_caught
+        assert len(connection.received) == 1
+        assert client.closed is None  # although it has been silent for far more than the mount's 3 seconds
+        connection.resume_reading()
+        await client.over.wait()
+        assert client.closed == (1002, "server")
+
+
+async def test_a_channel_that_does_not_keep_up_stops_the_reading(autojump_clock: trio.testing.MockClock) -> None:
+    server = make_server()
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery)
+        await client.join("echo:1")
+        await client.push("1", "2", "echo:1", "slow_block", {"ms": 1_000_000})
+        with trio.move_on_after(10) as waiting:
+            for _ in range(100):
+                await client.push("1", "3", "echo:1", "noreply", {"d": "x" * 1_000_000})
+        assert waiting.cancelled_caught
+        (connection,) = server.connections
+        assert connection.inbox.size < 20_000_000
+        nursery.cancel_scope.cancel()
+
+
+# Endings
+
+
+async def test_a_client_that_never_answers_a_close_is_waited_for_a_while(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = make_server()
+    async with server.run():
+        client = RawClient(await server.open_stream())
+        await client.open(SOCKET)
+        (connection,) = await server.wait_connections()
+        connection.close(1012)
+        connection.close(1000)  # too late to matter
+        await connection.wait_closed()
+        assert trio.current_time() == pytest.approx(server.close_timeout)
+        assert connection.close_code == 1012
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+async def test_many_raw_frames_are_sent_in_order(deflate: bool, autojump_clock: trio.testing.MockClock) -> None:
+    server = make_server()
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery, "/zsocket/websocket?vsn=2.0.0", deflate=deflate)
+        frames = [f"{i}" if i % 2 else b"%d" % i for i in range(5000)] + ["x" * 70_000]
+        await server.connections[0].send_raw(*frames)
+        assert await client.wait_frames(5001) == frames
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_queued_is_sent_before_a_close(autojump_clock: trio.testing.MockClock) -> None:
+    class Parting(Channel):
+        async def handle_in(self, event: str, payload: Any, ref: Any) -> None:
+            for i in range(100):
+                await self.push("last", {"i": i})
+            self.socket.close(4000)
+
+    server = PhoenixServer({"/socket": Mount(channels={"t": Parting})})
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery)
+        await client.join("t")
+        await client.push("1", "2", "t", "e", {})
+        await client.over.wait()
+        assert client.closed == (4000, "server")
+        assert len(client.frames) == 101
+
+
+async def test_draining_lets_new_connections_in_and_spares_those_without_channels(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = make_server()
+    async with server.run(), trio.open_nursery() as nursery:
+        joined = await RawClient.connect(server, nursery)
+        idle = await RawClient.connect(server, nursery)
+        await joined.join("echo:1")
+        await server.drain()
+        assert joined.closed == (1012, "server")
+        assert idle.closed is None
+        late = await RawClient.connect(server, nursery)
+        assert (await late.join("echo:1"))[4]["status"] == "ok"
+        nursery.cancel_scope.cancel()
+
+
+async def test_waiting_for_a_message_ends_with_the_connection(autojump_clock: trio.testing.MockClock) -> None:
+    server = make_server()
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery)
+        (connection,) = server.connections
+        nursery.start_soon(client.close)
+        with pytest.raises(ConnectionLost):
+            await connection.wait_for(lambda message: message.event == "never")
+        assert (connection.close_code, connection.closed_by) == (1000, "client")
+
+
+async def test_keeps_the_last_messages_received(autojump_clock: trio.testing.MockClock) -> None:
+    server = PhoenixServer({"/socket": Mount(channels=CHANNELS, connect=connect)}, keep_received=2)
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery)
+        await client.join("echo:1")
+        await client.push("1", "2", "echo:1", "echo", {"n": 1})
+        await client.push("1", "3", "echo:1", "echo", {"n": 2})
+        await client.wait_frames(3)
+        assert [message.ref for message in server.connections[0].received] == ["2", "3"]
+        nursery.cancel_scope.cancel()
+
+
+# Compression
+
+
+async def test_compressed_frames_keep_their_order_around_a_slow_join(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The compressor's window is shared by all frames: it must see them as the client will."""
+    server = make_server()
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery, "/zsocket/websocket?vsn=2.0.0", deflate=True)
+        await client.join("echo:1")
+        await client.push("2", "2", "slowjoin:1", "phx_join", {"ms": 1000})
+        await trio.sleep(0.5)
+        for i in range(10):
+            await server.broadcast("echo:1", "meanwhile", {"i": i, "text": "the same words again"})
+        messages = await client.wait_messages(12)
+        assert messages[1][0] == "2"
+        assert [message[4]["i"] for message in messages[2:]] == list(range(10))
+        server.connections[0].close(1012)
+        await client.over.wait()
+        assert client.closed == (1012, "server")
+
+
+async def test_a_bomb_costs_the_connection(autojump_clock: trio.testing.MockClock) -> None:
+    server = make_server()
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery, "/zsocket/websocket?vsn=2.0.0", deflate=True)
+        await client.push(None, "1", "phoenix", "heartbeat", {"d": "x" * 8_000_000})
+        await client.over.wait()
+        assert client.closed == (1009, "server")
+
+
+# Versions
+
+
+@pytest.mark.parametrize(("version", "answered"), [("1.7.24", True), ("1.8.11", False), ("1.8.12", True)])
+async def test_a_null_join_ref_is_dropped_by_some_versions(
+    version: Any, answered: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = make_server(version=version)
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery)
+        await client.join("echo:1")
+        await client.push(None, "2", "echo:1", "echo", {})
+        await trio.sleep(1)
+        assert len(client.frames) == 1 + answered
+        nursery.cancel_scope.cancel()
+
+
+# Anything at all
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.lists(st.binary(max_size=200), max_size=5), good=st.booleans())
+def test_no_bytes_break_the_server(data: list[bytes], good: bool) -> None:
+    """After each, the server serves the next client; garbage costs no more than its own connection."""
+
+    async def main() -> None:
+        server = make_server()
+        async with server.run(), trio.open_nursery() as nursery:
+            stream = await server.open_stream()
+            try:
+                if good:
+                    await stream.send_all(UPGRADE.format(target=SOCKET).encode())
+                for piece in data:
+                    await stream.send_all(piece)
+            except trio.BrokenResourceError:
+                pass  # the server had closed already
+            await stream.aclose()
+            client = await RawClient.connect(server, nursery)
+            assert (await client.join("echo:1"))[4]["status"] == "ok"
+            assert not any(isinstance(error, AssertionError) for error in server.errors)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["echo:1", "phoenix", "phx_join"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(message=st.tuples(JSON, JSON, JSON, st.sampled_from(["phx_join", "phx_leave", "echo", 5, None]), JSON))
+def test_refs_and_topics_of_any_type_come_back_verbatim(message: tuple[Any, ...]) -> None:
+    async def main() -> None:
+        server = make_server()
+        async with server.run(), trio.open_nursery() as nursery:
+            client = await RawClient.connect(server, nursery)
+            await client.push(*message)
+            (reply,) = await client.wait_messages(1)
+            assert reply[1:4] == [message[1], message[2], "phx_reply"]
+            assert reply[0] in (None, message[0])
+            await client.send_event(CloseConnection(code=1000))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_replies_come_in_the_order_of_their_pushes_across_channels(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Echo(Channel):
+        async def handle_in(self, event: str, payload: Any, ref: Any) -> Reply:
+            return Reply(payload)
+
+    server = PhoenixServer({"/socket": Mount(channels={"*": Echo})})
+    async with server.run(), trio.open_nursery() as nursery:
+        client = await RawClient.connect(server, nursery)
+        for n in range(5):
+            await client.join(f"t{n}", ref=f"{n}")
+        pushes = [json.dumps([f"{i % 5}", f"{i}", f"t{i % 5}", "e", {}]) for i in range(100)]
+        await client.send_all(*pushes)
+        messages = await client.wait_messages(105)
+        assert [message[1] for message in messages[5:]] == [f"{i}" for i in range(100)]
+        nursery.cancel_scope.cancel()
