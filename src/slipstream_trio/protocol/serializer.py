@@ -157,7 +157,7 @@ def _split(frame: bytes, count: int) -> tuple[list[str], bytes]:
     for length in frame[1:start]:
         strings.append(frame[start : start + length])
         start += length
-    if len(strings) < count or start > len(frame):
+    if start > len(frame):
         raise ProtocolError("a binary frame that ends inside its header")
     try:
         return [string.decode() for string in strings], frame[start:]

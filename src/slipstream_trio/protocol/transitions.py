@@ -241,6 +241,7 @@ def _timer_ticked(state: State, tick: TimerTicked, serializer: Serializer) -> Tr
         return Transition(state, tick)
     events: list[Event] = []
     effects: list[Effect] = []
+    joining = bool(state.join_deadlines)
     for topic in _due(state.join_deadlines, tick.now):
         state, effect = _abandon_join(state, topic, serializer)
         ref = state.joins[topic]
@@ -251,7 +252,7 @@ def _timer_ticked(state: State, tick: TimerTicked, serializer: Serializer) -> Tr
         state, left = _left(state, topic, "timeout")
         events.append(left)
     if state.heartbeat_deadline is not None and state.heartbeat_deadline <= tick.now:
-        state, due = _heartbeat_due(state, tick.now, serializer)
+        state, due = _heartbeat_due(state, tick.now, serializer, joining=joining)
         effects.extend(due)
     return Transition(state, tick, tuple(events), tuple(effects))
 
@@ -264,11 +265,13 @@ def _abandon_join(state: State, topic: str, serializer: Serializer) -> tuple[Sta
     return state, SendFrame(frame, ref)
 
 
-def _heartbeat_due(state: State, now: float, serializer: Serializer) -> tuple[State, tuple[Effect, ...]]:
+def _heartbeat_due(
+    state: State, now: float, serializer: Serializer, *, joining: bool
+) -> tuple[State, tuple[Effect, ...]]:
     if state.heartbeat_ref is None:
         state, effect = _heartbeat(state, now, serializer)
         return state, (effect,)
-    if state.join_deadlines:
+    if joining:
         return attrs.evolve(state, heartbeat_deadline=_after(now, state.options.heartbeat_timeout)), ()
     state = attrs.evolve(state, status="closing", close_reason="heartbeat_timeout")
     return state, (CloseTransport(1000, "heartbeat_timeout"),)

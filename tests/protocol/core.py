@@ -1,0 +1,167 @@
+"""A connection of the pure core, driven by hand: what the tests of `handle` start from."""
+
+import copy
+from typing import Any
+
+from tests.protocol import wire
+
+from slipstream_trio.protocol import (
+    Event,
+    Frame,
+    FrameReceived,
+    Input,
+    JoinTopic,
+    LeaveTopic,
+    Message,
+    MessageReceived,
+    Options,
+    PushMessage,
+    SendFrame,
+    SendHeartbeat,
+    Serializer,
+    State,
+    TimerTicked,
+    TopicJoinSucceeded,
+    Transition,
+    TransportOpened,
+    handle,
+    is_plain,
+    serializer_for,
+)
+from slipstream_trio.protocol.transitions import receive
+
+URL = "ws://localhost:4000/socket/websocket"
+
+
+def opening_state(**options: Any) -> State:
+    """Return the state of a connection whose transport is being opened."""
+    return State(
+        connection_id="c" * 16,
+        trace_id="7" * 32,
+        socket_id="5" * 16,
+        generation=1,
+        options=Options(url=URL, **options),
+    )
+
+
+def check_consistency(state: State) -> None:
+    """Assert what holds in every state that `handle` returns."""
+    assert state.join_deadlines.keys() <= state.joins.keys()
+    assert state.leaves.keys() == state.leave_deadlines.keys()
+    assert state.leaves.keys() <= state.joins.keys()
+    assert not state.join_deadlines.keys() & state.leaves.keys()
+    if state.heartbeat_ref is not None:
+        assert state.heartbeat_sent_at is not None
+        timeout = state.options.heartbeat_timeout
+        assert (state.heartbeat_deadline is None) == (timeout is None)
+
+
+def check_plain(state: State, message: Message, transition: Transition) -> None:
+    """Assert that `is_plain` tells exactly whether the message is received and nothing else happens."""
+    received = transition.state is state and transition.built_events == (MessageReceived(message),)
+    assert is_plain(state, message) == (received and transition.return_ == ())
+
+
+class Core:
+    """One connection. Every input is handled twice, and the given state is compared with a deep copy."""
+
+    def __init__(self, *, opened: bool = True, serializer: Serializer | None = None, **options: Any) -> None:
+        self.state = opening_state(**options)
+        self.serializer = serializer or serializer_for(self.state.options.vsn)
+        self.now = 0.0
+        if opened:
+            self.feed(TransportOpened(self.now))
+
+    def feed(self, given: Input) -> Transition:
+        """Handle one input, and check what holds for every one."""
+        before = copy.deepcopy(self.state)
+        transition = handle(self.state, given, self.serializer)
+        assert handle(self.state, given, self.serializer) == transition
+        assert self.state == before
+        if isinstance(given, FrameReceived) and isinstance(transition.message, Message):
+            check_plain(self.state, transition.message, transition)
+            assert receive(self.state, transition.message, given) == transition
+        check_consistency(transition.state)
+        self.state = transition.state
+        return transition
+
+    def feed_idle(self, given: Input) -> Transition:
+        """Handle an input that must leave the state as it is (the same object) and send nothing."""
+        before = self.state
+        transition = self.feed(given)
+        assert transition.state is before
+        assert transition.return_ == ()
+        return transition
+
+    def receive(self, *message: Any) -> Transition:
+        """Handle a text frame of these five values."""
+        return self.feed(FrameReceived(self.now, wire.text(*message)))
+
+    def receive_idle(self, *message: Any) -> Transition:
+        """Handle a text frame that must leave the state as it is."""
+        return self.feed_idle(FrameReceived(self.now, wire.text(*message)))
+
+    def receive_frame(self, frame: Frame) -> Transition:
+        """Handle a frame."""
+        return self.feed(FrameReceived(self.now, frame))
+
+    def reply(self, ref: str, topic: str = "room", *, status: str = "ok", response: Any = None) -> Transition:
+        """Handle a reply with a null join_ref, as the join_ref of a reply tells nothing."""
+        payload = {"status": status, "response": {} if response is None else response}
+        return self.receive(None, ref, topic, "phx_reply", payload)
+
+    def join(self, topic: str = "room", payload: Any = None, timeout: float | None = 10.0) -> str:
+        """Send a join; return its ref."""
+        return sent_ref(self.feed(JoinTopic(self.now, topic, {} if payload is None else payload, timeout)))
+
+    def joined(self, topic: str = "room") -> str:
+        """Join a topic and have it accepted; return the join's ref."""
+        ref = self.join(topic)
+        assert self.reply(ref, topic).built_events == (TopicJoinSucceeded(topic, ref, {}),)
+        return ref
+
+    def joined_again(self, topic: str = "room") -> str:
+        """Join a topic that is joined, and have it accepted; return the new join's ref."""
+        ref = self.join(topic)
+        self.reply(ref, topic)
+        return ref
+
+    def leave(self, topic: str = "room", timeout: float | None = 5.0) -> str:
+        """Send a leave; return its ref."""
+        return sent_ref(self.feed(LeaveTopic(self.now, topic, timeout)))
+
+    def push(self, topic: str = "room", event: str = "msg", payload: Any = None) -> str:
+        """Push; return the push's ref."""
+        return sent_ref(self.feed(PushMessage(topic, event, {} if payload is None else payload)))
+
+    def heartbeat(self) -> str:
+        """Send a heartbeat; return its ref."""
+        return sent_ref(self.feed(SendHeartbeat(self.now)))
+
+    def tick(self, now: float) -> Transition:
+        """Let the time be `now`, and the timer tick."""
+        self.now = now
+        return self.feed(TimerTicked(now))
+
+
+def sent_ref(transition: Transition) -> str:
+    """Return the ref of the one frame that was sent."""
+    (effect,) = transition.return_
+    assert isinstance(effect, SendFrame)
+    return effect.ref
+
+
+def sent(transition: Transition) -> Message:
+    """Return the one message that was sent."""
+    (effect,) = transition.return_
+    assert isinstance(effect, SendFrame)
+    message = wire.parse(effect.frame)
+    assert message.ref == effect.ref
+    return message
+
+
+def only(transition: Transition) -> Event:
+    """Return the one event that was built; nothing was sent."""
+    assert transition.return_ == ()
+    (event,) = transition.built_events
+    return event

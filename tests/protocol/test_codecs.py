@@ -1,0 +1,156 @@
+"""What a codec takes and gives, and what it refuses."""
+
+import json
+import sys
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+from tests.protocol import json_texts
+from tests.protocol.json_texts import exactly
+
+from slipstream_trio.errors import ProtocolError, SerializationError
+from slipstream_trio.protocol import MAX_DEPTH, Codec, MsgspecCodec, StdlibCodec, default_codec
+from slipstream_trio.protocol.codec import check_depth
+
+CODECS: list[Codec] = [StdlibCodec()]
+if default_codec().name != StdlibCodec.name:
+    CODECS.append(default_codec())
+both = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+
+
+@both
+@pytest.mark.parametrize("value", json_texts.UNSENDABLE, ids=lambda value: type(value).__name__)
+def test_what_is_not_json_is_not_encoded_at_any_place(codec: Codec, value: Any) -> None:
+    for given_value in (value, [value], {"a": [1, {"b": value}]}):
+        with pytest.raises(SerializationError) as caught:
+            codec.encode(given_value)
+        assert len(str(caught.value).splitlines()) == 1
+        assert len(str(caught.value)) < 200
+
+
+@both
+def test_what_is_too_much_to_print_is_not_encoded(codec: Codec) -> None:
+    for value in (json_texts.nested(5_000), 10**4300, -(10**4300)):
+        with pytest.raises(SerializationError):
+            codec.encode([value])
+
+
+@both
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1" + "0" * 4299, 10**4299),
+        ("-1" + "0" * 4298, -(10**4298)),
+        ("123456789012345678901234567890", 123456789012345678901234567890),
+        ("-9223372036854775809", -9223372036854775809),
+        ("18446744073709551616", 18446744073709551616),
+        ("1.7976931348623157e308", sys.float_info.max),
+        ("5e-324", 5e-324),
+        ("1e-400", 0.0),
+        ("-0", 0),
+        ("-0.0", -0.0),
+        (r'"\ud83d\ude00"', "\U0001f600"),
+        (r'"\\ud800"', "\\ud800"),
+        (r'"\u0000\/"', "\x00/"),
+        ('"\x7f\u2028"', "\x7f\u2028"),
+        ('{"a":1,"a":2}', {"a": 2}),
+        (" \t\r\n1 ", 1),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+def test_odd_texts_that_are_json(codec: Codec, text: str, value: Any) -> None:
+    assert exactly(codec.decode(text)) == exactly(value)
+
+
+@both
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("9" * 4301, "-" + "9" * 4300, "1e400", "-1e400", "9" * 400 + ".0", "NaN", "Infinity", "-Infinity"),
+        *('"\\ud800"', '{"\\udc00":1}', '"\\uDBFF"', '"\ud800"', '{"\udfff":1}', "\ud800", "\ufeff1", '"\x1f"'),
+        *("", " ", "01", "1.", "[1,]", '{"a":1,}', "1 2", "\u0661", "\xa01", "\x0c1"),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+def test_texts_that_are_not_json(codec: Codec, text: str) -> None:
+    for refuse in (codec.decode, codec.decode_message):
+        with pytest.raises(ProtocolError) as caught:
+            refuse(text)
+        assert len(caught.value.problem.splitlines()) == 1
+        assert len(caught.value.problem) < 200
+
+
+@both
+@pytest.mark.parametrize("bad", ["NaN", "-Infinity", "1e999", "-" + "9" * 4300])
+def test_a_long_text_is_checked_as_a_short_one_is(codec: Codec, bad: str) -> None:
+    long = "0," * 5_000
+    assert codec.decode(f"[{long}1.5]")[-1] == 1.5
+    with pytest.raises(ProtocolError):
+        codec.decode(f"[{long}{bad}]")
+
+
+@both
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_nesting_is_limited_alike_when_decoding_and_encoding(codec: Codec, opening: str, closing: str) -> None:
+    deepest = opening * MAX_DEPTH + "0" + closing * MAX_DEPTH
+    value = codec.decode(deepest)
+    assert codec.encode(value) == deepest
+    with pytest.raises(ProtocolError, match="nested deeper than 128"):
+        codec.decode(opening + deepest + closing)
+    with pytest.raises(SerializationError, match="nested deeper than 128"):
+        codec.encode([value])
+
+
+@both
+def test_the_limit_does_not_depend_on_how_deep_the_caller_is(codec: Codec) -> None:
+    text = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+
+    def deeper(levels: int) -> str:
+        return deeper(levels - 1) if levels else codec.encode(codec.decode(text))
+
+    assert deeper(sys.getrecursionlimit() - 500) == text
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000, '[{"a":' * 100_000])
+@both
+def test_absurd_nesting_is_refused(codec: Codec, text: str) -> None:
+    for refuse in (codec.decode, codec.decode_message):
+        with pytest.raises(ProtocolError, match="nested deeper"):
+            refuse(text)
+
+
+@pytest.mark.parametrize("inside", ["[{" * 200, r"\"[" * 200, r"\\", "]" * 200])
+@both
+def test_brackets_inside_strings_are_not_nesting(codec: Codec, inside: str) -> None:
+    text = f'["{inside}",{"[" * (MAX_DEPTH - 1)}{"]" * (MAX_DEPTH - 1)}]'
+    assert codec.decode(text)[0] == json.loads(f'"{inside}"')
+    with pytest.raises(ProtocolError, match="nested deeper"):
+        codec.decode(f"[{text}]")
+
+
+@pytest.mark.parametrize("tail", [r"\"" * 100_000, "x" * 2_000_000, "x\\"])
+def test_the_check_of_nesting_takes_linear_time_and_little_memory(tail: str) -> None:
+    text = "[" * (MAX_DEPTH + 1) + '"' + tail
+    tracemalloc.start()
+    try:
+        started = time.perf_counter()
+        with pytest.raises(ProtocolError):
+            check_depth(text)
+        elapsed = time.perf_counter() - started
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert elapsed < 2  # backtracking: minutes
+    assert peak < 10_000_000  # backtracking: 120 bytes a character
+
+
+def test_msgspec_is_the_default_where_it_is_installed() -> None:
+    pytest.importorskip("msgspec", reason="msgspec, an extra, is not installed")
+    assert type(default_codec()) is MsgspecCodec
+
+
+def test_without_msgspec_the_standard_library_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    assert type(default_codec()) is StdlibCodec

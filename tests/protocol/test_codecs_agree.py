@@ -1,0 +1,86 @@
+"""Both codecs accept the same and give the same, so that installing msgspec changes speed alone."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from tests.protocol import json_texts
+from tests.protocol.json_texts import exactly
+
+from slipstream_trio.errors import ProtocolError, SerializationError
+from slipstream_trio.protocol import Codec, Message, MsgspecCodec, StdlibCodec
+
+pytest.importorskip("msgspec", reason="msgspec, an extra, is not installed: there is nothing to agree with")
+
+STDLIB = StdlibCodec()
+MSGSPEC = MsgspecCodec()
+
+
+def decoded(codec: Codec, text: str) -> Any:
+    try:
+        return exactly(codec.decode(text))
+    except ProtocolError:
+        return "refused"
+
+
+def decoded_message(codec: Codec, text: str) -> Any:
+    try:
+        message = codec.decode_message(text)
+    except ProtocolError:
+        return "refused"
+    assert type(message) is Message
+    return exactly(message)
+
+
+def encoded(codec: Codec, value: Any) -> Any:
+    try:
+        return codec.encode(value)
+    except SerializationError:
+        return None
+
+
+@settings(deadline=None, max_examples=600)
+@given(json_texts.texts)
+def test_both_codecs_decode_the_same_texts_to_the_same_values(text: str) -> None:
+    assert decoded(STDLIB, text) == decoded(MSGSPEC, text)
+
+
+@settings(deadline=None, max_examples=600)
+@given(json_texts.texts | json_texts.messages.map(json.dumps))
+def test_both_codecs_decode_the_same_messages(text: str) -> None:
+    assert decoded_message(STDLIB, text) == decoded_message(MSGSPEC, text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(json_texts.messages, st.lists(json_texts.values, max_size=2), st.booleans())
+def test_every_message_is_decoded(message: Any, more: list[Any], ascii_only: bool) -> None:
+    text = json.dumps([*message, *more], ensure_ascii=ascii_only)
+    fits = all(isinstance(slot, str) for slot in message[2:4])
+    assert fits
+    for codec in (STDLIB, MSGSPEC):
+        assert exactly(codec.decode_message(text)) == exactly(Message(*message))
+
+
+@settings(deadline=None, max_examples=500)
+@given(json_texts.values)
+def test_what_one_codec_encodes_both_decode(value: Any) -> None:
+    for encoder in (STDLIB, MSGSPEC):
+        text = encoder.encode(value)
+        for decoder in (STDLIB, MSGSPEC):
+            assert exactly(decoder.decode(text)) == exactly(value)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.recursive(
+        json_texts.unsendable | json_texts.scalars,
+        lambda inner: st.lists(inner) | st.fixed_dictionaries({"k": inner}),
+        max_leaves=4,
+    )
+)
+def test_both_codecs_encode_the_same_values(value: Any) -> None:
+    texts = [encoded(codec, value) for codec in (STDLIB, MSGSPEC)]
+    assert (texts[0] is None) == (texts[1] is None)
+    if texts[0] is not None:
+        assert exactly(json.loads(texts[0])) == exactly(json.loads(texts[1])) == exactly(value)
