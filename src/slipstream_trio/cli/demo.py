@@ -1,0 +1,97 @@
+"""A run of the demo: the scenario, the screen that shows it, and the tally that checks it."""
+
+import gc
+import sys
+from collections.abc import Callable
+
+import trio
+
+from ..telemetry import Record, Telemetry
+from .demo_tour import Tour
+from .demo_visit import Plan, Visit
+from .history import describe
+from .screen import Screen, open_screen
+from .status import OK, CommandFailed
+from .tally import Tally
+from .text import Secrets
+
+__all__ = ["run_demo"]
+
+
+def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool) -> int:
+    """Run the demo, and show its trace, however it ends.
+
+    Parameters:
+        plan: what to do with a server of the user's; None: the tour of the embedded one.
+        secrets: what to mask.
+        plain: plain lines, even on a terminal.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        CommandFailed: something went wrong, or the trace is not sound.
+        SlipstreamError: the library said what went wrong.
+        OSError: the output cannot be written to, or the server cannot listen.
+        KeyboardInterrupt: the user had enough.
+    """
+    screen = open_screen(sys.stdout, secrets, plain=plain)
+    telemetry = Telemetry()
+    tally = Tally()
+    history = History(screen, secrets)
+    # Two handlers, so that a failure of the one that shows is seen by the one that counts.
+    telemetry.attach("tally", (), tally.feed, prefix=True)
+    telemetry.attach("history", (), history.show, prefix=True)
+    scenario = Tour(screen, telemetry) if plan is None else Visit(screen, telemetry, plan)
+    gc.freeze()  # else a collection looks through everything imported, and for milliseconds in the midst of a span
+    try:
+        _run(scenario, history)
+    finally:
+        gc.unfreeze()
+        report = tally.report()
+        if history.failure is None and report.records:
+            screen.report(report)
+    if report.problems:
+        raise CommandFailed(f"the trace is not sound: {len(report.problems)} problems, as listed above")
+    return OK
+
+
+class History:
+    """Shows records as they come, as a telemetry handler."""
+
+    def __init__(self, screen: Screen, secrets: Secrets) -> None:
+        self._screen = screen
+        self._secrets = secrets
+        self.failure: OSError | None = None
+        self.on_failure: Callable[[], object] = lambda: None
+
+    def show(self, record: Record) -> None:
+        """Show a record, if it has a line; ends the run if the output is gone."""
+        line = describe(record, self._secrets)
+        if line is None or self.failure is not None:
+            return
+        try:
+            self._screen.line(line)
+        except OSError as error:
+            self.failure = error
+            self.on_failure()
+
+
+def _run(scenario: Tour | Visit, history: History) -> None:
+    async def supervised() -> None:
+        with trio.CancelScope() as scope:
+            history.on_failure = scope.cancel
+            await scenario.run()
+
+    try:
+        trio.run(supervised)
+    except OSError as error:
+        history.failure = history.failure or error
+        raise
+    except BaseExceptionGroup as group:
+        # A KeyboardInterrupt that struck one of the server's tasks.
+        if group.split(KeyboardInterrupt)[0] is None:
+            raise
+        raise KeyboardInterrupt from group
+    if history.failure is not None:
+        raise history.failure

@@ -1,0 +1,167 @@
+"""`slipstream demo`: its options, and how it ends."""
+
+import json
+import math
+import os
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from ..errors import ConfigurationError, ConnectionRejected, SlipstreamError
+from .demo_visit import Plan
+from .screen import add_screen_arguments
+from .status import CommandFailed, UsageError
+from .text import Secrets, printable, strings_in
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+
+NAME: Final = "demo"
+HELP: Final = "watch a connection live: every span and event, then the trace and whether it is sound"
+DESCRIPTION: Final = """\
+Connects over a real socket, joins, pushes, listens, pings and leaves, and shows
+the event history as it happens. Without --url it talks to a server that it
+starts itself, and a channel crash, a refused join and a push that is given up
+are part of the programme. It ends with the trace: ids, spans, latencies, and the
+check of the invariants. Exit status 0 means that everything ran and they hold."""
+
+EPILOG: Final = """\
+reading a line:
+  0.004 3f2a9c01 → push  room:lobby  new_msg  31 µs
+  since the start, the span's id, → to the server, ← from it, · on this side,
+  what it is, the topic, the event, and how long the handling took. A line of
+  `client` is the whole operation, from the call to its outcome.
+
+examples:
+  slipstream demo
+  slipstream demo --plain > history.txt
+  slipstream demo --url ws://localhost:4000/socket/websocket --topic room:lobby
+  slipstream demo --url wss://example.org/socket/websocket --topic room:1 \\
+      --param user=ada --token "$TOKEN" \\
+      --event new_msg --payload '{"body": "hi"}' --seconds 30"""
+
+NEEDS_URL: Final = ("topic", "param", "token", "join_payload", "event", "payload", "seconds")
+SECONDS: Final = 2.0
+
+OPTIONS: Final = {"params": "param", "auth_token": "token"}
+"""What the options of `connect` are called here, where it is something else."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    add_screen_arguments(parser)
+    parser.add_argument("--url", metavar="URL", help="a server of yours; with Phoenix it ends in /websocket")
+    group = parser.add_argument_group("with --url")
+    group.add_argument("--topic", help="the topic to join (needed)")
+    group.add_argument(
+        "--param",
+        action="append",
+        type=_param,
+        metavar="NAME=VALUE",
+        help="a connect parameter, never shown; can be repeated",
+    )
+    group.add_argument("--token", help="an auth token, sent as a subprotocol (Phoenix 1.8), never shown")
+    group.add_argument("--join-payload", type=_json, metavar="JSON", help="the join's payload, never shown")
+    group.add_argument("--event", help="an event to push; a reply that is an error, or missing, is no failure")
+    group.add_argument("--payload", type=_json, metavar="JSON", help="its payload; by default {}")
+    group.add_argument(
+        "--seconds", type=_seconds, metavar="N", help=f"how long to listen for messages; by default {SECONDS:g}"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Run the demo; returns the exit status.
+
+    Raises:
+        UsageError: the options do not go together.
+        CommandFailed: something went wrong; what there is of the trace has been shown.
+        KeyboardInterrupt: likewise.
+    """
+    from .demo import run_demo
+
+    plan = make_plan(options)
+    try:
+        return run_demo(plan, _secrets(plan), plain=options.plain)
+    except ConfigurationError as error:
+        raise UsageError(f"--{OPTIONS.get(error.option, error.option)}: {error.problem}") from error
+    except BrokenPipeError:
+        # What is left in the buffer has nowhere to go either, and Python would try at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CommandFailed("the output was closed before the end") from None
+    except (SlipstreamError, OSError) as error:
+        raise CommandFailed(explain(error, _secrets(plan))) from error
+
+
+def explain(error: Exception, secrets: Secrets) -> str:
+    """Return an error's text, in one line and without secrets."""
+    if isinstance(error, ConnectionRejected):
+        # Its text has the start of the body only, so secrets are masked before that is cut off.
+        return printable(str(ConnectionRejected(error.status, error.headers, secrets.hide(error.body))))
+    return printable(secrets.hide(str(error)))
+
+
+def make_plan(options: Namespace) -> Plan | None:
+    """Return what to do at `--url`; None without it.
+
+    Raises:
+        UsageError: the options do not go together.
+    """
+    if options.url is None:
+        given = [name for name in NEEDS_URL if getattr(options, name) is not None]
+        if given:
+            raise UsageError(f"--{given[0].replace('_', '-')} goes with --url")
+        return None
+    if not options.topic:
+        raise UsageError("--url needs --topic")
+    if options.payload is not None and options.event is None:
+        raise UsageError("--payload goes with --event")
+    return Plan(
+        url=options.url,
+        topic=options.topic,
+        params=dict(options.param or ()),
+        token=options.token,
+        join_payload=options.join_payload,
+        event=options.event,
+        payload=options.payload,
+        seconds=SECONDS if options.seconds is None else options.seconds,
+    )
+
+
+def _secrets(plan: Plan | None) -> Secrets:
+    if plan is None:
+        return Secrets()
+    query = [value for _, value in parse_qsl(urlsplit(plan.url).query)]
+    token = [] if plan.token is None else [plan.token]
+    return Secrets.of([*plan.params.values(), *query, *token, *strings_in(plan.join_payload)])
+
+
+# What argparse reports: none of it repeats what was typed, as that may be a secret.
+
+
+def _param(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError("write it NAME=VALUE")
+    return name, value
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ArgumentTypeError(f"it is no JSON{where}") from None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ArgumentTypeError("a number of seconds, 0 or more")
+    return seconds

@@ -1,0 +1,139 @@
+"""The command line: which commands there are, and what their exit statuses mean.
+
+argparse reads it: it is in the standard library, so `--help` and `--version` work where the extra `cli` is missing,
+and a handful of commands with flat options asks for nothing that click or typer could add.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Final, Protocol
+
+from . import demo_command
+from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+DESCRIPTION: Final = """\
+See what happens on the connections of Phoenix Channels, from the terminal."""
+
+EPILOG: Final = """\
+examples:
+  slipstream demo           watch a connection live; it brings its own server
+  slipstream demo --plain   the same as plain lines, for pipes, logs and CI
+  slipstream demo --help    how to point it at a server of yours
+
+exit status: 0 all is well; 1 something failed; 2 wrong usage; 130 interrupted"""
+
+MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
+
+
+class Command(Protocol):
+    """What the module of a command has."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a constant of the module
+        """How it is called."""
+        ...
+
+    @property
+    def HELP(self) -> str:  # noqa: N802 - likewise
+        """What it does, in a line."""
+        ...
+
+    @property
+    def DESCRIPTION(self) -> str:  # noqa: N802 - likewise
+        """What it does."""
+        ...
+
+    @property
+    def EPILOG(self) -> str:  # noqa: N802 - likewise
+        """Examples."""
+        ...
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare its options."""
+        ...
+
+    def run(self, options: Namespace) -> int:
+        """Do it; returns the exit status."""
+        ...
+
+
+COMMANDS: Final[Sequence[Command]] = (demo_command,)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters:
+        arguments: by default those of the process.
+
+    Returns:
+        The exit status: 0 all is well, 1 something failed, 2 wrong usage, 130 interrupted.
+
+    Raises:
+        SystemExit: for `--help`, `--version`, and what argparse cannot read.
+    """
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        # Names only: argparse would repeat whatever was typed, a token after a misspelt --token for one.
+        names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        parser.error(f"there is no option {', '.join(names)}" if names else "too many arguments; see --help")
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    return _run(options.command, options)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        "slipstream",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"slipstream {_version()}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="command")
+    for command in COMMANDS:
+        inner = commands.add_parser(
+            command.NAME,
+            help=command.HELP,
+            description=command.DESCRIPTION,
+            epilog=command.EPILOG,
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(inner)
+        inner.set_defaults(command=command)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("slipstream-trio")
+    except PackageNotFoundError:  # run from a source tree
+        return "(not installed)"
+
+
+def _run(command: Command, options: Namespace) -> int:
+    if find_spec("rich") is None or find_spec("wsproto") is None:
+        return _say(MISSING, USAGE)
+    try:
+        return command.run(options)
+    except UsageError as error:
+        return _say(f"{error}; see slipstream {command.NAME} --help", USAGE)
+    except CommandFailed as error:
+        return _say(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+
+
+def _say(problem: str, status: int) -> int:
+    print(f"slipstream: {problem}", file=sys.stderr)
+    return status

@@ -1,0 +1,109 @@
+"""Text for people: durations, payloads in brief, and nothing that is secret or moves the cursor."""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import attrs
+from attrs import frozen
+
+__all__ = ["NO_SECRETS", "Secrets", "brief", "duration", "printable"]
+
+MASK: Final = "***"
+SHORTEST: Final = 4
+"""Values that are shorter are no secrets: to mask every "1" would make what is shown unreadable."""
+
+
+@frozen
+class Secrets:
+    """What must not be shown, in every form in which a server could give it back.
+
+    Attributes:
+        forms: the texts to mask, the longest first.
+    """
+
+    forms: tuple[str, ...] = attrs.field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, values: Iterable[str]) -> "Secrets":
+        """Return the secrets that these values are."""
+        forms = {form for value in values if len(value) >= SHORTEST for form in _forms(value)}
+        return cls(tuple(sorted(forms, key=len, reverse=True)))
+
+    def hide(self, text: str) -> str:
+        """Return the text with stars in place of secrets."""
+        for form in self.forms:
+            text = text.replace(form, MASK)
+        return text
+
+
+NO_SECRETS: Final = Secrets()
+
+
+def _forms(value: str) -> Iterator[str]:
+    yield value
+    yield repr(value)[1:-1]
+    yield json.dumps(value)[1:-1]
+    yield json.dumps(value, ensure_ascii=False)[1:-1]
+    yield quote(value, safe="", errors="replace")
+    yield base64.urlsafe_b64encode(value.encode(errors="replace")).decode().rstrip("=")
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Return every string in a JSON value, keys excepted."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from strings_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings_in(item)
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters, and others that do not print, as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
+    """Return a payload as JSON, or the beginning of it; of bytes, their number.
+
+    What is cut off is not encoded: payloads may be large. Secrets are masked before anything is cut, so that no half
+    of one is left over.
+    """
+    if isinstance(payload, bytes):
+        return f"{len(payload):,} bytes"
+    pieces: list[str] = []
+    length = 0
+    whole = True
+    for piece in json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).iterencode(payload):
+        if length > limit:
+            whole = False
+            break
+        pieces.append(piece)
+        length += len(piece)
+    text = printable(secrets.hide("".join(pieces)))
+    return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def duration(nanoseconds: float) -> str:
+    """Return a duration in three digits, more or less: "12 µs", "1.24 ms", "2.31 s"."""
+    for unit, size in (("µs", 1e3), ("ms", 1e6)):
+        number = _three_digits(nanoseconds / size)
+        if float(number) < 1000:
+            return f"{number} {unit}"
+    return f"{_three_digits(nanoseconds / 1e9)} s"
+
+
+def _three_digits(number: float) -> str:
+    for digits, limit in ((2, 9.995), (1, 99.95)):
+        if number < limit:
+            return f"{number:.{digits}f}"
+    return f"{number:.0f}"

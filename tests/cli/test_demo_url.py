@@ -1,0 +1,155 @@
+"""`slipstream demo --url`, against a server on loopback."""
+
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from tests.cli.support import COMMAND, served
+
+from slipstream_trio.cli import main
+
+pytest.importorskip("rich")
+
+REFUSED = "the server refused the connection with HTTP status"
+
+
+@pytest.fixture(scope="module", name="url")
+def _url() -> Iterator[str]:
+    with served() as listening:
+        yield listening.url("/socket/websocket")
+
+
+def visit(url: str, *more: str, topic: str = "lab:1") -> int:
+    return main(["demo", "--url", url, "--topic", topic, "--seconds", "0", *more])
+
+
+def test_a_visit_connects_joins_pushes_pings_and_leaves(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert visit(url, "--event", "echo", "--payload", '{"a": [1]}') == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.search(r"· client push +lab:1 +echo +ok .* ref 2 \{\"a\":\[1\]\}", out)
+    assert re.search(r"ping +3 ", out)
+    assert re.search(r"← left +lab:1 ", out)
+    assert out.endswith(" 0 violations\n")
+
+
+def test_no_secret_is_shown_even_if_the_server_says_it(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    secrets = {"--param": "password=p4ss \"w'ord", "--token": "t0ken", "--join-payload": '["j0in"]'}
+    arguments = [word for pair in secrets.items() for word in pair]
+    assert visit(f"{url}?key=qu3ry", *arguments) == 0
+    out, err = capsys.readouterr()
+    assert '"key":"***"' in out
+    assert '"password":"***"' in out
+    assert '"token":"***"' in out
+    assert '"payload":["***"]' in out
+    for secret in ("p4ss", "w'ord", "t0ken", "j0in", "qu3ry"):
+        assert secret not in out + err
+
+
+@pytest.mark.parametrize("event", ["fail", "nothing"])
+def test_a_push_may_fail(
+    event: str, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from slipstream_trio.cli import demo_visit
+
+    monkeypatch.setattr(demo_visit, "PUSH_TIMEOUT", 0.05)
+    assert visit(url, "--event", event) == 0
+    assert ("# - PushError: " if event == "fail" else "# - PushTimeout: ") in capsys.readouterr().out
+
+
+def test_messages_are_heard_and_cannot_move_the_cursor(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert visit(url, "--event", "escape") == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+    assert re.search(r"← message +lab:1 +\\x1b\[31mred\\x07 ", out)
+
+
+def test_a_bad_frame_is_shown(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert visit(url, "--event", "malformed") == 0
+    out = capsys.readouterr().out
+    assert "← bad frame " in out
+    assert re.search(r"client message_dropped +1\n", out)
+
+
+@pytest.mark.parametrize(
+    ("topic", "more", "said"),
+    [
+        ("lab:shut", [], "the server refused to let 'lab:shut' be joined: {'reason': 'shut', 'you_said': {}}"),
+        ("other", [], "the server refused to let 'other' be joined: {'reason': 'unmatched topic'}"),
+        ("lab:1", ["--event", "crash"], "the channel 'lab:1' is not joined: crashed"),
+        ("lab:1", ["--event", "close"], "the channel 'lab:1' is not joined: closed"),
+        ("lab:1", ["--event", "close_later", "--seconds", "20"], "the server closed the channel 'lab:1'"),
+        ("lab:1", ["--event", "drop"], "the connection ended: lost (close code 1006)"),
+        (
+            "lab:1",
+            ["--param", "token=refused"],
+            f"{REFUSED} 403; the server's connect/3 refused it: check params, auth_token and vsn",
+        ),
+        (
+            "lab:1",
+            ["--param", "token=limited"],
+            f"{REFUSED} 429: 'not again, ***\\nsecond line'",
+        ),
+    ],
+)
+def test_what_fails_is_told_in_one_line_after_the_trace(
+    topic: str, more: list[str], said: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert visit(url, *more, topic=topic) == 1
+    out, err = capsys.readouterr()
+    assert err == f"slipstream: {said}\n"
+    assert out.endswith(" 0 violations\n")
+
+
+def test_a_wrong_path_is_told(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert visit(url.removesuffix("/websocket")) == 1
+    assert "HTTP status 404" in capsys.readouterr().err
+
+
+def test_a_closed_port_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        assert visit(f"ws://127.0.0.1:{port}/socket/websocket") == 1
+    out, err = capsys.readouterr()
+    assert re.fullmatch(rf"slipstream: no connection to 127\.0\.0\.1 port {port}: .*refused.*\n", err, re.IGNORECASE)
+    assert re.search(r"client connect +error ", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--topic", "lab:1"], "--topic goes with --url"),
+        (["--join-payload", "{}"], "--join-payload goes with --url"),
+        (["--url", "ws://localhost/"], "--url needs --topic"),
+        (["--url", "ws://localhost/", "--topic", "t", "--payload", "1"], "--payload goes with --event"),
+        (
+            ["--url", "ws://localhost/", "--topic", "t", "--param", "a=\udcff"],
+            "--param: text with a lone surrogate has no form in a query",
+        ),
+        (["--url", "ftp://localhost/", "--topic", "t"], "--url: its scheme is one of ws, wss, http, https, not 'ftp'"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", *arguments]) == 2
+    assert capsys.readouterr().err == f"slipstream: {said}; see slipstream demo --help\n"
+
+
+def test_an_interrupt_ends_it_with_the_trace_and_130(url: str) -> None:
+    arguments = [*COMMAND, "demo", "--url", url, "--topic", "lab:1", "--seconds", "60"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("# Listen"):
+                break
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert err == "slipstream: interrupted\n"
+    assert out.endswith(" 0 violations\n")

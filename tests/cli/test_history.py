@@ -1,0 +1,149 @@
+"""Lines of what the demo itself does not bring about."""
+
+from typing import Any
+
+import attrs
+import pytest
+
+from slipstream_trio.cli.history import Line, describe
+from slipstream_trio.cli.tally import Tally
+from slipstream_trio.cli.text import Secrets
+from slipstream_trio.protocol import (
+    FrameReceived,
+    Input,
+    JoinTopic,
+    Options,
+    SendHeartbeat,
+    State,
+    TimerTicked,
+    TransportOpened,
+    handle,
+)
+from slipstream_trio.telemetry import (
+    BufferOverflowed,
+    ClientPushStart,
+    ClientPushStop,
+    HandlerFailed,
+    HandleStart,
+    HandleStop,
+    MessageDiscarded,
+    Origin,
+    Record,
+    SpanException,
+)
+
+ORIGIN = Origin("c" * 16, "d" * 32, "e" * 16, 1)
+EMPTY = State(
+    connection_id="c" * 16, trace_id="d" * 32, socket_id="e" * 16, generation=1, options=Options(url="ws://localhost/")
+)
+
+
+def after(*inputs: Input) -> State:
+    state = handle(EMPTY, TransportOpened(0.0)).state
+    for given in inputs:
+        state = handle(state, given).state
+    return state
+
+
+def line_of(state: State, given: Input) -> Line:
+    start = HandleStart(ORIGIN, "a" * 16, 0, 1_000, given, state)
+    line = describe(HandleStop(start, 3_000, handle(state, given)))
+    assert line is not None
+    assert (line.span_id, line.took) == ("a" * 16, 2_000)
+    return line
+
+
+def frame(join_ref: Any, ref: Any, topic: str, event: str, payload: str = "{}") -> FrameReceived:
+    quoted = ["null" if value is None else f'"{value}"' for value in (join_ref, ref, topic, event)]
+    return FrameReceived(1.0, f"[{','.join(quoted)},{payload}]")
+
+
+JOINED = after(JoinTopic(0.0, "t", {}, 5.0), frame("1", "1", "t", "phx_reply", '{"status":"ok","response":{}}'))
+
+
+@pytest.mark.parametrize(
+    ("state", "given", "shown"),
+    [
+        (JOINED, frame("0", None, "t", "e"), {"what": "dropped", "status": "outdated_join_ref", "mood": "bad"}),
+        (JOINED, frame(None, None, "u", "e"), {"what": "dropped", "status": "not_joined", "topic": "u"}),
+        (JOINED, frame("1", "1", "t", "phx_close"), {"what": "closed", "mood": "bad", "event": "phx_close"}),
+        (JOINED, frame("1", "7", "t", "phx_reply"), {"what": "bad frame", "mood": "bad"}),
+        (JOINED, frame("1", "7", "t", "phx_reply", "3"), {"what": "bad frame", "mood": "bad"}),
+        (JOINED, JoinTopic(1.0, "t", {"token": "x"}, None), {"what": "join", "direction": "out", "detail": "ref 2"}),
+        (JOINED, TimerTicked(1.0), {"what": "timer", "direction": "here", "detail": ""}),
+        (JOINED, TimerTicked(60.0), {"what": "timer", "direction": "out", "detail": "ref 2"}),
+        (
+            after(JoinTopic(0.0, "t", {}, 5.0)),
+            TimerTicked(6.0),
+            {"what": "timer", "direction": "out", "detail": "ref 2, topic_join_failed t"},
+        ),
+        (after(SendHeartbeat(0.0)), SendHeartbeat(1.0), {"what": "heartbeat", "detail": "one is outstanding"}),
+    ],
+)
+def test_handle_spans(state: State, given: Input, shown: dict[str, Any]) -> None:
+    line = attrs.asdict(line_of(state, given))
+    assert {name: line[name] for name in shown} == shown
+
+
+def test_what_happens_once() -> None:
+    records: list[tuple[Record, str, str]] = [
+        (MessageDiscarded(ORIGIN, 0, 5, "out", "t", "e", None, "lost"), "dropped", "out"),
+        (BufferOverflowed(ORIGIN, 0, 5, "t", "raise", 8, "channel"), "overflow", "here"),
+        (HandlerFailed(ORIGIN, 0, 5, "mine", ("a",), "ValueError: no", "…"), "handler", "here"),
+    ]
+    for record, what, direction in records:
+        line = describe(record)
+        assert line is not None
+        assert (line.what, line.direction, line.span_id, line.took) == (what, direction, "", None)
+
+
+PUSH = ClientPushStart(ORIGIN, "b" * 16, 0, 5, "t", "e", {})
+
+
+def test_a_span_that_raised() -> None:
+    line = describe(SpanException(PUSH, ORIGIN, 9, "ValueError", "the secret\n", "…"), Secrets.of(["the secret"]))
+    assert line is not None
+    assert (line.what, line.status, line.detail, line.took) == ("client push", "raised", "ValueError: ***\\n", 4)
+
+
+def test_a_push_that_was_never_sent() -> None:
+    line = describe(ClientPushStop(PUSH, ORIGIN, 9, "timeout", None, None, None))
+    assert line is not None
+    assert (line.status, line.mood, line.detail) == ("timeout", "bad", "never sent")
+
+
+def test_starts_have_no_line() -> None:
+    assert describe(PUSH) is None
+
+
+@attrs.frozen
+class Novelty:
+    """A record of a later version."""
+
+    name: tuple[str, ...]
+    origin = ORIGIN
+    measurements = {"monotonic_time": 7}  # noqa: RUF012 - a stand-in
+    metadata: dict[str, Any] = attrs.field(factory=dict)
+
+
+def test_records_that_are_not_known_are_shown_by_their_name() -> None:
+    line = describe(Novelty(("slipstream", "client", "gap")))
+    assert line is not None
+    assert (line.what, line.monotonic_time) == ("client gap", 7)
+    assert describe(Novelty(("slipstream", "client", "wait", "start"))) is None
+
+
+def test_the_tally_misses_what_has_not_ended() -> None:
+    tally = Tally()
+    tally.feed(PUSH)
+    report = tally.report()
+    assert report.unfinished == {"client push": 1}
+    assert report.problems == ["1 client push without an end"]
+
+
+def test_the_tally_counts_exceptions_as_outcomes() -> None:
+    tally = Tally()
+    tally.feed(PUSH)
+    tally.feed(SpanException(PUSH, ORIGIN, 9, "ValueError", "no", "…"))
+    (kind,) = tally.report().kinds
+    assert (kind.name, kind.outcomes) == ("client push", {"exception": 1})

@@ -1,0 +1,79 @@
+"""What can be told without the extra `cli`: help, the version, wrong usage, and what is missing."""
+
+import sys
+
+import pytest
+from tests.cli.support import run_command
+
+from slipstream_trio.cli import main
+
+
+def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["rich", "wsproto"])
+def test_without_the_extra_one_line_says_what_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    assert main(["demo"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "slipstream: this command needs the extra `cli`: pip install 'slipstream-trio[cli]'\n"
+
+
+def test_help_needs_no_extra_and_shows_examples() -> None:
+    for arguments in (["--help"], ["demo", "--help"]):
+        helped = run_command(*arguments)
+        assert helped.returncode == 0
+        assert "examples:\n  slipstream demo" in helped.stdout
+        assert helped.stderr == ""
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("slipstream ")
+
+
+def test_no_command_shows_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "examples:" in capsys.readouterr().err
+
+
+def test_options_that_do_not_exist_are_named_without_what_follows_them(capsys: pytest.CaptureFixture[str]) -> None:
+    said = usage_error(capsys, "demo", "--tokn=hunter22", "hunter23")
+    assert "there is no option --tokn" in said
+    assert "hunter2" not in said
+
+
+def test_words_too_many_are_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "too many arguments" in usage_error(capsys, "demo", "word")
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "invalid choice" in usage_error(capsys, "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--param", "hunter2"], "argument --param: write it NAME=VALUE"),
+        (["--param", "=hunter2"], "argument --param: write it NAME=VALUE"),
+        (["--payload", "{hunter2"], "argument --payload: it is no JSON at character 1"),
+        (["--join-payload", "[NaN]"], "argument --join-payload: it is no JSON"),
+        (["--seconds", "-1"], "argument --seconds: a number of seconds, 0 or more"),
+        (["--seconds", "soon"], "argument --seconds: a number of seconds, 0 or more"),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_not_repeated(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    err = usage_error(capsys, "demo", *arguments)
+    assert said in err
+    assert "hunter2" not in err
