@@ -39,9 +39,7 @@ def version_of(interpreter: str) -> str | None:
     """Return what the interpreter says its version is, or None if it does not run."""
     question = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
-        answer = subprocess.run(
-            [interpreter, "-c", question], capture_output=True, check=False, text=True, timeout=20
-        )
+        answer = subprocess.run([interpreter, "-c", question], capture_output=True, check=False, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

@@ -70,13 +70,12 @@ class ConnectionRejected(ConnectError):
 
     def __init__(self, status: int, headers: Sequence[tuple[str, str]] = (), body: str = "") -> None:
         super().__init__(_rejection(status, body))
-        self.args = (status, tuple(headers), body)
         self.status = status
-        self.headers = tuple(headers)
+        self.headers: tuple[tuple[str, str], ...] = tuple(headers)
         self.body = body
 
-    def __str__(self) -> str:
-        return self.reason
+    def __reduce__(self) -> tuple[type["ConnectionRejected"], tuple[int, tuple[tuple[str, str], ...], str]]:
+        return type(self), (self.status, self.headers, self.body)
 
 
 def _rejection(status: int, body: str) -> str:

@@ -49,7 +49,7 @@ class Buffer:
         self._turn = 0
         self._turn_began = 0.0
         self._end: Callable[[], BaseException] | None = None
-        self.dropped = 0
+        self.dropped: int = 0
 
     def __len__(self) -> int:
         return len(self._items)

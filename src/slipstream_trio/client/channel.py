@@ -157,8 +157,8 @@ class Channel:
             return
         start = ClientLeaveStart(*opening(self._session), self.topic, {})
 
-        def stop(origin: Origin, now: int, outcome: Outcome, how: str | None, _: BaseException | None) -> Record:
-            return ClientLeaveStop(start, origin, now, "timeout" if how == "timeout" else outcome, None)
+        def stop(origin: Origin, now: int, outcome: Outcome, how: Outcome | None, _: BaseException | None) -> Record:
+            return ClientLeaveStop(start, origin, now, how or outcome, None)
 
         await observed(self._session, self._leave_point, start, leaving, stop)
 

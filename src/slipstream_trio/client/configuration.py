@@ -131,8 +131,16 @@ def _transport(_: Any, attribute: "attrs.Attribute[Any]", transport: Any) -> Non
             _connector(transport)
         except LookupError as error:
             raise ConfigurationError(attribute.name, str(error)) from error
-    elif not callable(getattr(transport, "open", None)):
-        raise ConfigurationError(attribute.name, f"a transport's name or a Connector; not {type(transport).__name__}")
+    elif not callable(getattr(transport, "open", None)) or not isinstance(getattr(transport, "name", None), str):
+        raise ConfigurationError(
+            attribute.name, f"a transport's name, or a Connector with a name; not {type(transport).__name__}"
+        )
+
+
+def _serializer(_: Any, attribute: "attrs.Attribute[Any]", serializer: Any) -> None:
+    able = all(callable(getattr(serializer, method, None)) for method in ("encode", "decode"))
+    if serializer is not None and not (able and isinstance(getattr(serializer, "name", None), str)):
+        raise ConfigurationError(attribute.name, f"a Serializer with a name, or None; not {type(serializer).__name__}")
 
 
 @frozen(kw_only=True)
@@ -176,7 +184,7 @@ class Configuration:
         default=None, repr=False, validator=_kind(str, type(None), ask=True)
     )
     vsn: str = attrs.field(default="2.0.0", validator=_vsn)
-    serializer: Serializer | None = None
+    serializer: Serializer | None = attrs.field(default=None, validator=_serializer)
     transport: str | Connector = attrs.field(default="auto", validator=_transport)
     ssl_context: SSLContext | None = attrs.field(default=None, validator=_kind(SSLContext, type(None)))
     proxy: str | None = attrs.field(default=None, repr=False, validator=_unsupported)

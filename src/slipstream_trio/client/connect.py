@@ -58,19 +58,17 @@ async def _connected(configuration: Configuration) -> AsyncIterator[Socket]:
         nursery.start_soon(supervisor.run)
         try:
             await session.opened.wait()
-            if supervisor.failure is not None:
-                raise supervisor.failure
+            if (failure := supervisor.failure or supervisor.bug) is not None:
+                raise failure
             with body:
                 session.on_end = body.cancel
-                if session.status == "closed":
-                    body.cancel()
                 yield Socket(session)
         except BaseException as raised:  # noqa: BLE001 - raised again below, outside of the nursery
             error = raised
         try:
             await supervisor.shut_down(graceful=error is None)
         except BaseException as raised:  # noqa: BLE001 - likewise: a KeyboardInterrupt
-            error = error or raised
+            error = raised if error is None or not isinstance(raised, Exception) else error
     if error is not None:
         raise error
     if supervisor.bug is not None:
@@ -100,6 +98,7 @@ class _Supervisor:
                     nursery.cancel_scope.cancel()
         except BaseException as error:  # noqa: BLE001 - `connect` raises it
             self.bug = _bug(error)
+            session.fail(error)
         finally:
             session.end()
             self._finished.set()
@@ -124,33 +123,34 @@ class _Supervisor:
             with trio.CancelScope(shield=True, deadline=deadline):
                 if session.connection is None or session.connection.state.status == "opening":
                     self._scope.cancel()
-                else:
+                elif session.status != "closed":
                     await session.leave_all(wait=graceful)
                     session.connection.close(1000, "closed_by_client", deadline)
                 await self._finished.wait()
         finally:
             self._scope.cancel()
+            if session.connection is not None:
+                # If that cut it off: the client wanted the end, though no close frame tells of it.
+                session.connection.close(1000, "closed_by_client", trio.current_time())
             with trio.CancelScope(shield=True):
                 await self._finished.wait()
 
 
 def _bug(error: BaseException) -> BaseException:
     """Return what to raise for an exception that should not have happened; a KeyboardInterrupt is itself."""
-    if isinstance(error, BaseExceptionGroup):
-        others = error.split(Exception)[1]
-        leaves = [] if others is None else list(_leaves(others))
-        if leaves:
-            return leaves[0]
-    elif not isinstance(error, Exception):
-        return error
-    bug = InternalError(f"a bug in slipstream_trio, please report it: {error!r}")
-    bug.__cause__ = error
+    leaves = list(_leaves(error))
+    for leaf in leaves:
+        if not isinstance(leaf, Exception):
+            return leaf
+    cause = leaves[0] if len(leaves) == 1 else error
+    bug = InternalError(f"a bug in slipstream_trio, please report it: {cause!r}")
+    bug.__cause__ = cause
     return bug
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

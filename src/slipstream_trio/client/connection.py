@@ -59,6 +59,10 @@ class Owner(Protocol):
         """Take notice of any other event."""
         ...
 
+    def fail(self, error: BaseException) -> None:
+        """Take notice of a bug that has ended the connection; no event tells of it."""
+        ...
+
 
 class Connection:
     """One attempt at, and life of, one transport.
@@ -74,10 +78,10 @@ class Connection:
     def __init__(
         self, state: State, *, serializer: Serializer, telemetry: Telemetry, owner: Owner, timer: Timer
     ) -> None:
-        self.state = state
-        self.origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
-        self.outbox = Outbox()
-        self.pushes = PushTable()
+        self.state: State = state
+        self.origin: Origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
+        self.outbox: Outbox = Outbox()
+        self.pushes: PushTable = PushTable()
         self.failure: ConnectError | None = None
         self._serializer = serializer
         self._spans = ConnectionSpans(telemetry, self.origin)
@@ -85,12 +89,13 @@ class Connection:
         self._timer = timer
         self._close: CloseTransport | None = None
         self._close_asked = trio.Event()
+        self._broken = False
         self._scope = trio.CancelScope()
 
     @property
     def is_open(self) -> bool:
         """Whether commands can be given."""
-        return self.state.status == "open"
+        return self.state.status == "open" and not self._broken
 
     @trio.lowlevel.enable_ki_protection
     def handle(self, given: Input, note: Any = None) -> Transition:
@@ -121,7 +126,7 @@ class Connection:
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
         deadline = next_deadline(self.state)
-        if deadline is None or deadline > now:
+        if deadline is None or deadline > now or self._broken:
             return deadline
         self.handle(TimerTicked(now))
         return next_deadline(self.state)
@@ -144,10 +149,12 @@ class Connection:
                 self._fail(error)
         except BaseException as error:
             if not only_cancelled(error):
+                self._broken = True
+                self._owner.fail(error)
                 self._spans.fail_connect(life, error)
                 raise
             self._end_if_needed("cancelled")
-            self._spans.stop_connect(life, self.state, "cancelled")
+            self._spans.stop_connect(life, self.state, self.state.close_reason or "cancelled")
             raise
         self._spans.stop_connect(life, self.state, self.state.close_reason or "connect_failed")
 
@@ -165,16 +172,19 @@ class Connection:
             self.handle(TransportClosed(ABNORMAL_CLOSURE, message))
 
     async def _serve(self, transport: Transport) -> None:
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                closer = trio.CancelScope()
-                nursery.start_soon(self._write, transport)
-                nursery.start_soon(self._close_when_asked, transport, closer)
-                await self._receive(transport)
-                closer.cancel()
-                # The writer ends when it has written the answer to a close frame.
-                self._end_by(trio.current_time() + LAST_WORDS)
-                self.outbox.close()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    closer = trio.CancelScope()
+                    nursery.start_soon(self._write, transport)
+                    nursery.start_soon(self._close_when_asked, transport, closer)
+                    await self._receive(transport)
+                    closer.cancel()
+                    # The writer ends when it has written the answer to a close frame.
+                    self._end_by(trio.current_time() + LAST_WORDS)
+                    self.outbox.close()
+        finally:
+            self.outbox.close()  # also if the receive loop was cut off: users may wait for room
         self._end_if_needed("not closed in time")
 
     @trio.lowlevel.enable_ki_protection

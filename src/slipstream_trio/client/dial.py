@@ -66,7 +66,10 @@ def _with_query(url: str, vsn: str, params: Any) -> str:
     if not isinstance(params, Mapping):
         raise ConfigurationError("params", f"a mapping, not {type(params).__name__}")
     parts = urlsplit(url)
-    pairs = [f"{quote(name, safe='[]')}={quote(value, safe='')}" for name, value in _flat("", params)]
+    try:
+        pairs = [f"{quote(name, safe='[]')}={quote(value, safe='')}" for name, value in _flat("", params)]
+    except UnicodeEncodeError:  # which would show what it could not encode
+        raise ConfigurationError("params", "text with a lone surrogate has no form in a query") from None
     if not any(piece.startswith("vsn=") for piece in parts.query.split("&")):
         pairs.insert(0, f"vsn={vsn}")
     query = "&".join(([parts.query] if parts.query else []) + pairs)
@@ -105,7 +108,10 @@ def _subprotocols(token: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(token, str):
         raise ConfigurationError("auth_token", f"a string, not {type(token).__name__}")
-    encoded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    try:
+        encoded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    except UnicodeEncodeError:  # which would show the token
+        raise ConfigurationError("auth_token", "text without lone surrogates") from None
     return ("phoenix", f"base64url.bearer.phx.{encoded}")
 
 

@@ -1,14 +1,14 @@
 """A topic on a socket: joining, leaving, pushing, and where its messages go."""
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Literal
 
 import trio
 
 from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout, PushTimeout
 from ..protocol import JoinTopic, LeaveTopic, Message, PushMessage, SendFrame
-from ..telemetry import BufferOverflowed
+from ..telemetry import BufferOverflowed, Outcome
 from .buffer import Buffer
 from .connection import Connection
 from .pushes import PendingPush
@@ -19,6 +19,8 @@ from .waiter import Waiter
 __all__ = ["ChannelStatus", "Membership"]
 
 ChannelStatus = Literal["closed", "joining", "joined", "leaving", "errored"]
+
+_LEAVE_OUTCOMES: Final[Mapping[str, Outcome]] = {"leave_timeout": "timeout", "lost": "lost"}
 
 
 class Membership:
@@ -40,13 +42,13 @@ class Membership:
     """
 
     def __init__(self, session: Session, topic: str) -> None:
-        self.session = session
-        self.topic = topic
+        self.session: Session = session
+        self.topic: str = topic
         self.status: ChannelStatus = "closed"
         self.join_ref: str | None = None
         self.join_response: Any = None
-        self.reason = "not_joined"
-        self.buffer = self._new_buffer("channel")
+        self.reason: str = "not_joined"
+        self.buffer: Buffer = self._new_buffer("channel")
         self._join: Waiter | None = None
         self._join_timeout: float | None = None
         self._changed = trio.lowlevel.ParkingLot()
@@ -57,28 +59,30 @@ class Membership:
     async def join(self, payload: Any, timeout: float | None) -> Any:
         """Join with this payload; see `Channel.join`."""
         session = self.session
-        await self._claim()
+        waiter = await self._claim()
         try:
-            connection = session.open_connection()
-            while not connection.outbox.has_room:
-                await connection.outbox.room()
-            waiter = self._submit_join(session.open_connection(), payload, timeout)
-            response = await waiter.wait()
+            while not waiter.settled and not (outbox := session.open_connection().outbox).has_room:
+                await outbox.room()
+            if not waiter.settled:
+                self._submit_join(session.open_connection(), payload, timeout)
+            return await waiter.wait()
         except BaseException:
-            if self.status == "joining":
+            if self._join is waiter and self.status == "joining":
                 self.leave_soon(session.options.leave_timeout)
             raise
         finally:
-            self._join = None
-        return response
+            if self._join is waiter:
+                self._join = None
 
-    async def leave(self, timeout: float | None) -> Literal["left", "timeout"]:
-        """Leave, and wait until that is confirmed; returns "timeout" if it is not."""
+    async def leave(self, timeout: float | None) -> Outcome:
+        """Leave, and wait until that is confirmed, or is not in time, or the connection ends."""
         await trio.lowlevel.checkpoint()
         self.leave_soon(timeout)
+        waited = False
         while self.status == "leaving":
+            waited = True
             await self._changed.park()
-        return "timeout" if self.reason == "leave_timeout" else "left"
+        return _LEAVE_OUTCOMES.get(self.reason, "ok") if waited else "ok"
 
     def leave_soon(self, timeout: float | None) -> None:
         """Ask to leave, and do not wait."""
@@ -126,7 +130,7 @@ class Membership:
     def subscribe(self, events: tuple[str, ...], limit: int) -> tuple[Buffer, Callable[[], None]]:
         """Return a buffer that gets these events (all, if there are none), and what ends that."""
         buffer = self._new_buffer("subscription", limit)
-        keys: tuple[str | None, ...] = events or (None,)
+        keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
         for key in keys:
             self._subscribed.setdefault(key, []).append(buffer)
 
@@ -186,7 +190,7 @@ class Membership:
 
     # Inside
 
-    async def _claim(self) -> None:
+    async def _claim(self) -> Waiter:
         """Take the topic on this socket, when a leave of it that is under way is complete."""
         await trio.lowlevel.checkpoint()
         memberships = self.session.memberships
@@ -200,22 +204,21 @@ class Membership:
             await holder.changed()
         memberships[self.topic] = self
         self.join_ref = None
+        self._join = Waiter()
         self._change("joining", "")
+        return self._join
 
     async def changed(self) -> None:
         """Wait for the next change of `status`."""
         await self._changed.park()
 
     @trio.lowlevel.enable_ki_protection
-    def _submit_join(self, connection: Connection, payload: Any, timeout: float | None) -> Waiter:
-        if self.status != "joining":
-            raise ChannelClosed(self.topic, self.reason)
-        self._join = Waiter()
+    def _submit_join(self, connection: Connection, payload: Any, timeout: float | None) -> None:
         self._join_timeout = timeout
-        self.buffer.open()
+        for buffer in self._buffers():
+            buffer.open()
         transition = connection.handle(JoinTopic(trio.current_time(), self.topic, payload, timeout))
         self.join_ref = transition.state.joins[self.topic]
-        return self._join
 
     @trio.lowlevel.enable_ki_protection
     def _submit_push(
@@ -250,17 +253,19 @@ class Membership:
                 await self.session.open_connection().outbox.room()
 
     def _end(self, status: ChannelStatus, reason: str) -> None:
-        session = self.session
-        if session.memberships.get(self.topic) is self:
-            del session.memberships[self.topic]
-        if session.connection is not None:
-            session.connection.pushes.fail_topic(self.topic, reason)
+        connection = self.session.connection
+        assert connection is not None
+        del self.session.memberships[self.topic]
+        connection.pushes.fail_topic(self.topic, reason)
         self._change(status, reason)
         end = self._end_of_stream()
-        self.buffer.close(end)
+        for buffer in self._buffers():
+            buffer.close(end)
+
+    def _buffers(self) -> Iterator[Buffer]:
+        yield self.buffer
         for buffers in self._subscribed.values():
-            for buffer in buffers:
-                buffer.close(end)
+            yield from buffers
 
     def _end_of_stream(self) -> Callable[[], BaseException]:
         if self.reason == "crashed":
@@ -278,6 +283,8 @@ class Membership:
         self.status = status
         self.reason = reason
         self._changed.unpark_all()
+        assert self.session.connection is not None
+        self.session.connection.outbox.reconsider()
 
     def _new_buffer(self, consumer: Literal["channel", "subscription"], limit: int | None = None) -> Buffer:
         session = self.session

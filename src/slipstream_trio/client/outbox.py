@@ -32,7 +32,7 @@ class Outbox:
         self._writing = False
         self._woken = False
         self._closed = False
-        self.taken = 0
+        self.taken: int = 0
 
     @property
     def has_room(self) -> bool:
@@ -45,11 +45,12 @@ class Outbox:
         return self.taken + len(self._frames)
 
     async def room(self) -> None:
-        """Wait until there is room, or the outbox is closed."""
-        while not self._closed:
-            await self._users.park()
-            if len(self._frames) < FRAMES and self._bytes < BYTES:
-                return
+        """Wait until it is worth asking again whether there is room."""
+        await self._users.park()
+
+    def reconsider(self) -> None:
+        """Let those who wait for room ask again: for some of them it may not matter any more."""
+        self._users.unpark_all()
 
     def put(self, frame: Frame, note: Any = None) -> None:
         """Queue a frame. `note` tells whose it is, should it be left over."""

@@ -63,11 +63,11 @@ class PushTable:
 
     def abandon(self, push: PendingPush, why: Abandoned) -> None:
         """Forget a push that is given up; its reply will be recognised."""
-        if self._pending.pop(push.ref, None) is not None:
-            push.waiter.succeed()  # nobody waits any more; its deadline can be swept
-            self._abandoned[push.ref] = why
-            if len(self._abandoned) > REMEMBERED:
-                self._abandoned.popitem(last=False)
+        del self._pending[push.ref]
+        push.waiter.succeed()  # nobody waits any more; its deadline can be swept
+        self._abandoned[push.ref] = why
+        if len(self._abandoned) > REMEMBERED:
+            self._abandoned.popitem(last=False)
 
     def was_abandoned(self, ref: str) -> Abandoned | None:
         """Return why the push of this ref was given up, once; None if it was not."""

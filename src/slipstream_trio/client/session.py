@@ -1,7 +1,6 @@
 """What lies behind a `Socket`: the connection of the moment, the topics, and who waits for what."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -18,9 +17,11 @@ from ..protocol import (
     Message,
     MessageDropped,
     MessageReceived,
+    Options,
     PushMessage,
     ReplyReceived,
     SendHeartbeat,
+    Serializer,
     State,
     TopicJoinClosed,
     TopicJoinFailed,
@@ -34,7 +35,10 @@ from ..telemetry import (
     Origin,
     Outcome,
     ReplyOrphaned,
+    Telemetry,
 )
+from ..telemetry.span import exception_record
+from ..transport import Connector
 from .buffer import Buffer
 from .configuration import Configuration
 from .connection import Connection
@@ -63,20 +67,20 @@ class Session:
     """
 
     def __init__(self, configuration: Configuration) -> None:
-        self.configuration = configuration
-        self.telemetry = configuration.telemetry
-        self.options = configuration.options()
-        self.connector = configuration.chosen_connector()
-        self.serializer = configuration.chosen_serializer()
-        self.socket_id = self.telemetry.ids.span_id()
-        self.timer = Timer(self._due)
+        self.configuration: Configuration = configuration
+        self.telemetry: Telemetry = configuration.telemetry
+        self.options: Options = configuration.options()
+        self.connector: Connector = configuration.chosen_connector()
+        self.serializer: Serializer = configuration.chosen_serializer()
+        self.socket_id: str = self.telemetry.ids.span_id()
+        self.timer: Timer = Timer(self._due)
         self.status: Status = "connecting"
         self.memberships: dict[str, Membership] = {}
         self.connection: Connection | None = None
         self.crowded: Buffer | None = None
         self.error: ConnectionLost | None = None
         self.on_end: Callable[[], object] = lambda: None
-        self.opened = trio.Event()
+        self.opened: trio.Event = trio.Event()
         self._no_connection = Origin(None, None, self.socket_id, 0)
         self._pings: list[Waiter] = []
         self._connecting: ClientConnectStart | None = None
@@ -94,7 +98,7 @@ class Session:
     def open_connection(self) -> Connection:
         """Return the connection, which is open; raises `ConnectionLost` if it is not."""
         connection = self.connection
-        if connection is None or not connection.is_open:
+        if connection is None or not connection.is_open or self.status == "closing":
             raise self.lost()
         return connection
 
@@ -151,8 +155,6 @@ class Session:
     def end(self) -> None:
         """End for good: waiters first, then the body."""
         self.status = "closed"
-        for membership in list(self.memberships.values()):
-            membership.lost()
         self.opened.set()
         self.on_end()
 
@@ -164,6 +166,15 @@ class Session:
             self._connect_point.stop.emit(ClientConnectStop(start, self.origin, now, outcome, headers))
 
     # What the connection reports
+
+    def fail(self, error: BaseException) -> None:
+        """Tell everybody who waits that a bug has ended the connection."""
+        start, self._connecting = self._connecting, None
+        if start is not None:
+            self._connect_point.exception.emit(exception_record(self.telemetry, start, self.origin, error))
+        if self.error is None:
+            self.error = ConnectionLost("internal_error")
+            self._fail_waiters("internal_error", None)
 
     def deliver(self, message: Message) -> None:
         """Give a message to its channel."""
@@ -187,7 +198,9 @@ class Session:
         self.memberships[event.topic].refused(event.reason, event.response)
 
     def _join_closed(self, event: TopicJoinClosed) -> None:
-        self.memberships[event.topic].closed(event.reason)
+        # A channel that is left while the connection closes is given up at once, and its end is nobody's.
+        if event.topic in self.memberships:
+            self.memberships[event.topic].closed(event.reason)
 
     def _left(self, event: TopicLeft) -> None:
         self.memberships[event.topic].left(event.reason)
@@ -226,16 +239,18 @@ class Session:
             self._discarded.emit(MessageDiscarded(*moment(self), direction, topic, event, ref, reason))
 
     def _connection_closed(self, event: ConnectionClosed) -> None:
+        if event.reason != "closed_by_client":
+            self.error = ConnectionLost(event.reason, event.code)
+        self._fail_waiters(event.reason, event.code)
+
+    def _fail_waiters(self, reason: str, code: int | None) -> None:
         connection = self.connection
-        assert connection is not None
-        reason, code = event.reason, event.code
-        if reason != "closed_by_client":
-            self.error = ConnectionLost(reason, code)
-        taken = connection.outbox.taken
+        if connection is None:
+            return
         for push in connection.outbox.left_over():
             if isinstance(push, PushMessage):
                 self._discard("out", Message(None, None, push.topic, push.event, None), reason)
-        connection.pushes.fail_all(reason, code, taken)
+        connection.pushes.fail_all(reason, code, connection.outbox.taken)
         for waiter in self._pings:
             waiter.fail(ConnectionLost(reason, code))
         for membership in list(self.memberships.values()):
@@ -243,8 +258,7 @@ class Session:
 
     def _due(self, now: float) -> float:
         connection = self.connection
-        if connection is None:
-            return math.inf
+        assert connection is not None
         deadline = connection.tick(now)
         pushes = connection.pushes.expire(now)
         return pushes if deadline is None else min(deadline, pushes)

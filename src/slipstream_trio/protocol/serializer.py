@@ -47,7 +47,7 @@ class V2Serializer:
     vsn = "2.0.0"
 
     def __init__(self, codec: Codec | None = None) -> None:
-        self.codec = codec or default_codec()
+        self.codec: Codec = codec or default_codec()
         self._decode_text = self.codec.decode_message
 
     def encode(self, message: Message) -> Frame:
@@ -74,7 +74,7 @@ class V1Serializer:
     vsn = "1.0.0"
 
     def __init__(self, codec: Codec | None = None) -> None:
-        self.codec = codec or default_codec()
+        self.codec: Codec = codec or default_codec()
 
     def encode(self, message: Message) -> Frame:
         """Return the frame of a message to the server; raises `SerializationError`."""

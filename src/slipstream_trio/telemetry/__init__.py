@@ -3,7 +3,9 @@
 The functions are those of the process's own bus, which every connection uses unless `connect` is given another one.
 """
 
-from .bus import Handler, Telemetry, default_telemetry
+from typing import Final
+
+from .bus import Handler, Telemetry, attach, attach_many, default_telemetry, detach, list_handlers, listen
 from .records import (
     BufferOverflowed,
     ClientConnectStart,
@@ -28,14 +30,10 @@ from .records import (
     SpanException,
     SpanStart,
 )
-from .stream import RecordStream
+from .streams import RecordStream
 
-attach = default_telemetry.attach
-attach_many = default_telemetry.attach_many
-detach = default_telemetry.detach
-list_handlers = default_telemetry.list_handlers
-listen = default_telemetry.listen
-stream = default_telemetry.stream
+# Not imported: the import of the module `stream` gives its name to the module, whatever had it before.
+stream: Final = default_telemetry.stream
 
 __all__ = [
     "BufferOverflowed",

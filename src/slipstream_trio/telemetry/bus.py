@@ -16,9 +16,20 @@ from .records import EventName, HandlerFailed, Record
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from .stream import RecordStream
+    from .streams import RecordStream
 
-__all__ = ["Handler", "Point", "SpanPoint", "Telemetry", "default_telemetry"]
+__all__ = [
+    "Handler",
+    "Point",
+    "SpanPoint",
+    "Telemetry",
+    "attach",
+    "attach_many",
+    "default_telemetry",
+    "detach",
+    "list_handlers",
+    "listen",
+]
 
 HandlerFunction = Callable[[Record], object]
 """What a handler is: called with the record, synchronously; what it returns is ignored."""
@@ -61,7 +72,7 @@ class Point:
 
     def __init__(self, bus: "Telemetry", name: EventName) -> None:
         self._bus = bus
-        self.name = name
+        self.name: EventName = name
         self.handlers: tuple[Handler, ...] = ()
 
     def emit(self, record: Record) -> None:
@@ -80,10 +91,10 @@ class SpanPoint:
     __slots__ = ("active", "exception", "start", "stop")
 
     def __init__(self, start: Point, stop: Point, exception: Point) -> None:
-        self.start = start
-        self.stop = stop
-        self.exception = exception
-        self.active = False
+        self.start: Point = start
+        self.stop: Point = stop
+        self.exception: Point = exception
+        self.active: bool = False
 
 
 class Telemetry:
@@ -105,8 +116,8 @@ class Telemetry:
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.ids: IdSource = ids or RandomIds()
-        self.time_ns = time_ns
-        self.monotonic_ns = monotonic_ns
+        self.time_ns: Callable[[], int] = time_ns
+        self.monotonic_ns: Callable[[], int] = monotonic_ns
         self._lock = threading.RLock()
         self._numbers = count(1)
         self._handlers: dict[str, tuple[Handler, ...]] = {}
@@ -212,7 +223,7 @@ class Telemetry:
         Parameters:
             buffer: how many records wait to be read; what does not fit is dropped, and counted in `dropped`.
         """
-        from .stream import open_stream
+        from .streams import open_stream
 
         return open_stream(self, event, prefix=prefix, buffer=buffer, socket_id=socket_id, connection_id=connection_id)
 
@@ -265,3 +276,9 @@ class Telemetry:
 
 default_telemetry: Final = Telemetry()
 """The bus of the process: every connection's, unless `connect` is given another one."""
+
+attach: Final = default_telemetry.attach
+attach_many: Final = default_telemetry.attach_many
+detach: Final = default_telemetry.detach
+list_handlers: Final = default_telemetry.list_handlers
+listen: Final = default_telemetry.listen

@@ -146,6 +146,8 @@ class _Base:
 
 
 class _Start(_Base):
+    """What the starts of spans have."""
+
     __slots__ = ()
     span_id: str
     system_time: int
@@ -163,6 +165,8 @@ class _Start(_Base):
 
 
 class _End(_Base):
+    """What the ends of spans have."""
+
     __slots__ = ()
     start: SpanStart
     monotonic_time: int
@@ -189,6 +193,8 @@ class _End(_Base):
 
 
 class _Once(_Base):
+    """What events have that are no spans."""
+
     __slots__ = ()
     system_time: int
     monotonic_time: int

@@ -3,7 +3,7 @@
 import traceback
 
 from ..protocol import Input, State, Transition
-from .bus import Telemetry
+from .bus import SpanPoint, Telemetry
 from .records import ConnectStart, ConnectStop, HandleStart, HandleStop, Origin, SpanException, SpanStart
 
 __all__ = ["ConnectionSpans", "exception_record"]
@@ -36,7 +36,7 @@ class ConnectionSpans:
         self._telemetry = telemetry
         self._origin = origin
         self._connect = telemetry.span(ConnectStart.name[:-1])
-        self.handle = telemetry.span(HandleStart.name[:-1])
+        self.handle: SpanPoint = telemetry.span(HandleStart.name[:-1])
 
     def start_connect(self, state: State) -> ConnectStart | None:
         """Emit the beginning of the connection's life."""

@@ -59,16 +59,19 @@ class TrioWebSocketConnector:
         """Open a WebSocket; see `Connector.open`."""
         timeout = request.connect_timeout
         deadline = trio.current_time() + timeout if timeout is not None else float("inf")
-        raw = await _in_time(deadline, timeout, self._open_stream(request))
+        try:
+            raw = await _in_time(deadline, timeout, self._open_stream(request))
+        except OSError as error:
+            raise ConnectError(f"no connection: {error}") from error
         stream = _CollectingStream(raw, wake)
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
                 # No exception may enter the nursery, which would wrap it in a group.
                 try:
-                    shaking = _shake_hands(_Reader(nursery), stream, request)
-                    connection = await _in_time(deadline, timeout, shaking)
-                    yield _TrioWebSocket(connection, stream)
+                    reader = _Reader(nursery)
+                    connection = await _in_time(deadline, timeout, _shake_hands(reader, stream, request))
+                    yield _TrioWebSocket(connection, stream, reader)
                 except BaseException as error:  # noqa: BLE001 - raised again below
                     failure = error
                 nursery.cancel_scope.cancel()
@@ -91,7 +94,7 @@ async def open_tcp(request: OpenRequest) -> trio.abc.Stream:
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: a host's name that IDNA has no form for
         raise ConnectError(f"no connection to {host} port {port}: {_reason(error)}") from error
     except trio.BrokenResourceError as error:
         raise ConnectError(f"no TLS with {host} port {port}: {error.__cause__ or 'it hung up'}") from error
@@ -146,13 +149,20 @@ class _Reader:
     """Stands in for the nursery that trio-websocket starts its reader task in.
 
     The task ends by raising if the upgrade is refused, and ends silently, with the opener waiting on, if the peer hangs
-    up or talks nonsense. Here its end is noticed, and an exception kept.
+    up or talks nonsense; and so it does with whoever waits for the peer's close frame. Here its end is noticed, and an
+    exception kept.
+
+    Attributes:
+        failure: what the task raised.
+        handshake: cancelled at the end of the task; what waits for the upgrade runs in it.
+        closing: likewise; what waits for the peer's close frame runs in it.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self.failure: Exception | None = None
         self.handshake = trio.CancelScope()
+        self.closing = trio.CancelScope()
 
     def start_soon(self, task: Callable[[], Awaitable[Any]]) -> None:
         self._nursery.start_soon(self._run, task)
@@ -164,12 +174,16 @@ class _Reader:
             self.failure = error
         finally:
             self.handshake.cancel()
+            self.closing.cancel()
 
 
 class _TrioWebSocket(Transport):
-    def __init__(self, connection: trio_websocket.WebSocketConnection, stream: _CollectingStream) -> None:
+    def __init__(
+        self, connection: trio_websocket.WebSocketConnection, stream: _CollectingStream, reader: _Reader
+    ) -> None:
         self._connection = connection
         self._stream = stream
+        self._reader = reader
         self._closing: trio.Event | None = None
         self.response_headers = _decoded(connection.handshake_headers)
 
@@ -195,7 +209,8 @@ class _TrioWebSocket(Transport):
     async def close(self, code: int, reason: str) -> None:
         self._closing = trio.Event()
         try:
-            await self._connection.aclose(code, reason or None)
+            with self._reader.closing:
+                await self._connection.aclose(code, reason or None)
         finally:
             self._closing.set()
 

@@ -22,6 +22,7 @@ class _Pipe:
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     def change(self) -> None:
+        """Wake who waits for the pipe to change."""
         self.changed.unpark_all()
 
 

@@ -22,7 +22,7 @@ class RecordStream:
     """
 
     def __init__(self, buffer: int) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._send: trio.MemorySendChannel[Record]
         self._send, self._receive = trio.open_memory_channel[Record](buffer)
         self._token = trio.lowlevel.current_trio_token()

@@ -1,0 +1,175 @@
+"""KeyboardInterrupt, wherever it comes: it leaves `connect` as itself, and nothing is left behind."""
+
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import trio
+from tests.client.support import Peer, Recorder, living_tasks, scripted
+from trio.testing import MockClock
+
+from slipstream_trio import ConnectionLost, Socket
+from slipstream_trio.protocol import Message, PushMessage
+
+Body = Callable[[Socket, Peer], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Let SIGINT interrupt, also where the tests run in the background of a shell, which makes it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def run(body: Body, **options: Any) -> Peer:
+    """Run a body in Trio's main task, to which signals are delivered; return its peer."""
+    peers: list[Peer] = []
+
+    async def main() -> None:
+        before = living_tasks()
+        try:
+            async with scripted(**options) as (socket, peer):
+                peers.append(peer)
+                await body(socket, peer)
+        finally:
+            assert living_tasks() == before
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    return peers[0]
+
+
+def interrupted(body: Body, **options: Any) -> Peer:
+    """Run a body that is interrupted; return its peer."""
+    peers: list[Peer] = []
+
+    async def watched(socket: Socket, peer: Peer) -> None:
+        peers.append(peer)
+        await body(socket, peer)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(watched, **options)
+    assert peers[0].closed_with == (1000, "")
+    assert peers[0].left
+    return peers[0]
+
+
+def test_one_raised_by_hand_in_the_body_passes() -> None:
+    async def body(socket: Socket, peer: Peer) -> None:
+        async with socket.join("room"):
+            raise KeyboardInterrupt
+
+    assert interrupted(body).count("phx_leave") == 1
+
+
+def test_a_signal_in_the_body_passes() -> None:
+    async def body(socket: Socket, peer: Peer) -> None:
+        async with socket.join("room"):
+            signal.raise_signal(signal.SIGINT)
+
+    assert interrupted(body).count("phx_leave") == 1
+
+
+@pytest.mark.parametrize("operation", ["push", "join", "ping", "iteration", "sleep"])
+def test_a_signal_while_the_body_waits_passes(operation: str) -> None:
+    async def body(socket: Socket, peer: Peer) -> None:
+        channel, other = socket.channel("room"), socket.channel("other")
+        await channel.join()
+        peer.answers -= {"phx_join", "heartbeat"}
+        operations: dict[str, Callable[[], Awaitable[object]]] = {
+            "push": lambda: channel.push("event", timeout=None),
+            "join": lambda: other.join(timeout=None),
+            "ping": socket.ping,
+            "iteration": lambda: anext(aiter(channel)),
+            "sleep": trio.sleep_forever,
+        }
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(interrupt_later)
+            await operations[operation]()
+
+    async def interrupt_later() -> None:
+        await trio.sleep(1)
+        trio.lowlevel.spawn_system_task(interrupt)
+
+    async def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)  # in a task that is protected: the main task gets it
+
+    with pytest.RaisesGroup(KeyboardInterrupt):
+        run(body, heartbeat_interval=None)
+
+
+def test_a_signal_while_an_input_is_handled_waits_until_it_is() -> None:
+    recorder = Recorder()
+
+    def interrupt(record: Any) -> None:
+        if isinstance(record.raw_message, PushMessage):
+            signal.raise_signal(signal.SIGINT)
+
+    recorder.bus.attach("interrupt", ("slipstream", "connection", "handle", "start"), interrupt)
+
+    async def body(socket: Socket, peer: Peer) -> None:
+        async with socket.join("room") as channel:
+            await channel.push("event")
+
+    assert interrupted(body, telemetry=recorder.bus).count("event") == 1
+    starts, stops = recorder.named("handle", "start"), recorder.named("handle", "stop")
+    assert [start.span_id for start in starts] == [stop.span_id for stop in stops]
+
+
+def test_a_signal_while_a_frame_is_handled_reaches_the_body() -> None:
+    recorder = Recorder()
+
+    def interrupt(record: Any) -> None:
+        if isinstance(record.transition.message, Message) and record.transition.message.event == "bomb":
+            signal.raise_signal(signal.SIGINT)
+
+    recorder.bus.attach("interrupt", ("slipstream", "connection", "handle", "stop"), interrupt)
+
+    async def body(socket: Socket, peer: Peer) -> None:
+        async with socket.join("room"):
+            peer.message("room", "bomb")
+            await trio.sleep_forever()
+
+    interrupted(body, telemetry=recorder.bus)
+    assert not recorder.named("connect", "exception")
+
+
+@pytest.mark.parametrize("body_raises", [False, True])
+def test_a_signal_while_the_block_is_left_passes_and_wins(body_raises: bool) -> None:
+    recorder = Recorder()
+
+    def interrupt(record: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    async def body(socket: Socket, peer: Peer) -> None:
+        peer.answers_close = False
+        recorder.bus.attach("interrupt", ("slipstream", "connection", "handle", "start"), interrupt)
+        if body_raises:
+            raise ValueError
+
+    with pytest.raises(KeyboardInterrupt):
+        run(body, telemetry=recorder.bus)
+
+
+def test_after_an_interrupt_that_was_caught_the_connection_goes_on() -> None:
+    async def body(socket: Socket, peer: Peer) -> None:
+        async with socket.join("room") as channel:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            assert await channel.push("echo", 5) == 5
+
+    run(body)
+
+
+def test_an_interrupt_at_the_end_of_the_connection_wins() -> None:
+    async def body(socket: Socket, peer: Peer) -> None:
+        peer.end()
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run(body)
+    assert not isinstance(raised.value, ConnectionLost)

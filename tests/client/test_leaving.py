@@ -1,0 +1,245 @@
+"""Leaving the block of `connect`: leaves, the close, the limit of time, and nothing left behind."""
+
+from typing import Any
+
+import pytest
+import trio
+from tests.client.support import URL, Recorder, in_memory, living_tasks, running, scripted
+from trio.testing import MockClock
+
+from slipstream_trio import Channel, ConnectionLost, connect
+from slipstream_trio.testing.server import MemoryStream
+from slipstream_trio.transport import OpenRequest
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+
+QUIET = frozenset({"phx_join"})
+
+
+async def test_a_normal_exit_leaves_what_is_joined_waits_and_closes_with_1000(autojump_clock: MockClock) -> None:
+    async with running() as server:
+        async with connect(URL, transport=in_memory(server)) as socket:
+            for number in range(3):
+                await socket.channel(f"lab:{number}").join()
+            (connection,) = server.connections
+        await connection.wait_closed()
+        assert [message.event for message in connection.received] == ["phx_join"] * 3 + ["phx_leave"] * 3
+        assert (connection.close_code, connection.closed_by) == (1000, "client")
+        assert not connection.channels
+
+
+async def test_a_normal_exit_waits_for_the_leaves(autojump_clock: MockClock) -> None:
+    async with scripted(answers=QUIET) as (socket, peer):
+        await socket.channel("room").join()
+
+        async def confirm() -> None:
+            await peer.wait_sent("phx_leave")
+            await trio.sleep(2)
+            assert peer.closed_with is None
+            peer.end_channel("room")
+
+        trio.lowlevel.spawn_system_task(confirm)
+        started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(2)
+    assert peer.closed_with == (1000, "")
+
+
+async def test_leaves_that_are_not_confirmed_are_waited_for_as_long_as_leave_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    async with scripted(answers=QUIET, leave_timeout=2) as (socket, peer):
+        await socket.channel("room").join()
+        started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(2)
+    assert peer.closed_with == (1000, "")
+
+
+@pytest.mark.parametrize("how", ["exception", "cancellation"])
+async def test_an_exit_by_exception_or_cancellation_sends_the_leaves_and_waits_for_none(
+    how: str, autojump_clock: MockClock
+) -> None:
+    started = trio.current_time()
+    with trio.CancelScope() as scope:
+        with pytest.raises(KeyError) if how == "exception" else trio.CancelScope():
+            async with scripted(answers=QUIET) as (socket, peer):
+                await socket.channel("one").join()
+                async with socket.join("two"):
+                    if how == "exception":
+                        raise KeyError
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+    assert trio.current_time() == started
+    assert [message.topic for message in peer.sent if message.event == "phx_leave"] == ["two", "one"]
+    assert peer.closed_with == (1000, "")
+
+
+async def test_nothing_is_left_behind(autojump_clock: MockClock) -> None:
+    before = living_tasks()
+    streams: list[MemoryStream] = []
+    async with running() as server:
+
+        async def open_stream(_: OpenRequest) -> MemoryStream:
+            streams.append(await server.open_stream())
+            return streams[-1]
+
+        base = living_tasks()
+        async with connect(URL, transport=TrioWebSocketConnector(open_stream)) as socket:
+            async with socket.join("lab:1") as channel:
+                await channel.push("echo")
+            (connection,) = server.connections
+        await connection.wait_closed()
+        await trio.testing.wait_all_tasks_blocked()
+        assert living_tasks() == base
+    assert living_tasks() == before
+    with pytest.raises(trio.ClosedResourceError):
+        await streams[0].receive_some()
+
+
+async def test_a_dead_server_is_aborted_at_close_timeout(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    options: Any = {"leave_timeout": None, "close_timeout": 3, "telemetry": recorder.bus}
+    async with scripted(answers=QUIET, **options) as (socket, peer):
+        await socket.channel("room").join()
+        started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(3)
+    assert peer.closed_with is None
+    assert peer.left
+    assert socket.state.close_reason == "closed_by_client"
+    (stop,) = recorder.named("connection", "connect", "stop")
+    assert stop.termination_reason == "closed_by_client"
+
+
+async def test_a_server_that_does_not_answer_the_close_is_aborted_at_close_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    async with scripted(close_timeout=3) as (socket, peer):
+        peer.answers_close = False
+        started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(3)
+    assert peer.closed_with == (1000, "")
+    assert socket.state.close_reason == "closed_by_client"
+
+
+async def test_leaves_and_close_share_one_limit(autojump_clock: MockClock) -> None:
+    async with scripted(answers=QUIET, leave_timeout=2, close_timeout=3) as (socket, peer):
+        await socket.channel("room").join()
+        peer.answers_close = False
+        started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(3)
+    assert peer.closed_with == (1000, "")
+
+
+async def test_without_limits_leaving_waits_for_the_server(autojump_clock: MockClock) -> None:
+    async with scripted(answers=QUIET, leave_timeout=None, close_timeout=None, heartbeat_interval=None) as (
+        socket,
+        peer,
+    ):
+        await socket.channel("room").join()
+
+        async def confirm() -> None:
+            await trio.sleep(1000)
+            peer.end_channel("room")
+
+        trio.lowlevel.spawn_system_task(confirm)
+        started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(1000)
+
+
+async def test_a_frame_half_written_at_the_limit_means_abort_and_no_close_frame(autojump_clock: MockClock) -> None:
+    async with running(max_frame_size=2**24) as server:
+        streams: list[MemoryStream] = []
+
+        async def open_stream(_: OpenRequest) -> MemoryStream:
+            streams.append(await server.open_stream())
+            return streams[-1]
+
+        connecting = connect(URL, transport=TrioWebSocketConnector(open_stream), close_timeout=3)
+        async with connecting as socket:
+            channel = socket.channel("lab:1")
+            await channel.join()
+            (connection,) = server.connections
+            connection.pause_reading()
+            await channel.send("event", "x" * 2**20)
+            started = trio.current_time()
+        assert trio.current_time() - started == pytest.approx(3)
+        connection.resume_reading()
+        await connection.wait_closed()
+        assert [message.event for message in connection.received] == ["phx_join"]
+        assert (connection.close_code, connection.closed_by) == (1006, "lost")
+
+
+async def test_what_is_queued_is_written_before_the_close(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        peer.pause()
+        for number in range(100):
+            await channel.send("event", number)
+
+        async def resume() -> None:
+            await trio.sleep(1)
+            peer.resume()
+
+        trio.lowlevel.spawn_system_task(resume)
+    assert [message.payload for message in peer.sent if message.event == "event"] == list(range(100))
+    assert peer.sent[-1].event == "phx_leave"
+    assert peer.closed_with == (1000, "")
+
+
+async def test_sends_that_were_never_written_are_reported_as_dropped(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus, close_timeout=1) as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        peer.pause()
+        await channel.send("first")
+        await trio.testing.wait_all_tasks_blocked()
+        await channel.send("second", {"secret": 1})
+    dropped = recorder.named("client", "message_dropped")
+    assert [(record.direction, record.topic, record.event) for record in dropped] == [("out", "room", "second")]
+    assert dropped[0].reason == "closed_by_client"
+
+
+async def test_nobody_can_begin_anything_while_the_block_is_left(autojump_clock: MockClock) -> None:
+    outcomes: list[Any] = []
+
+    async def try_later(operation: Any) -> None:
+        await trio.sleep(1)
+        try:
+            await operation()
+        except Exception as error:  # noqa: BLE001 - compared below
+            outcomes.append(type(error).__name__)
+
+    async with trio.open_nursery() as outside:
+        async with scripted(answers=QUIET, leave_timeout=2) as (socket, peer):
+            channel = socket.channel("room")
+            await channel.join()
+            for operation in (socket.channel("other").join, socket.channel("room").join, socket.ping):
+                outside.start_soon(try_later, operation)
+            outside.start_soon(try_later, lambda: channel.push("event"))
+            started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(2)
+    assert sorted(outcomes) == ["ChannelClosed"] + ["ConnectionLost"] * 3
+    assert peer.count("phx_join") == 1
+
+
+async def test_a_join_that_waits_for_the_leave_of_its_topic_ends_with_the_connection(
+    autojump_clock: MockClock,
+) -> None:
+    errors: list[ConnectionLost] = []
+
+    async def join(channel: Channel) -> None:
+        with pytest.raises(ConnectionLost) as raised:
+            await channel.join()
+        errors.append(raised.value)
+
+    async with trio.open_nursery() as outside:
+        async with scripted(answers=QUIET, leave_timeout=2) as (socket, peer):
+            channel = socket.channel("room")
+            await channel.join()
+            channel.leave_soon()
+            outside.start_soon(join, socket.channel("room"))
+            await trio.testing.wait_all_tasks_blocked()
+            started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(2)
+    assert errors[0].reason == "closed_by_client"
+    assert peer.count("phx_join") == 1

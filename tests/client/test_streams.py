@@ -1,0 +1,230 @@
+"""Iterating over channels and subscriptions: who gets which message."""
+
+from typing import Any
+
+import pytest
+import trio
+from tests.client.support import URL, in_memory, running, scripted
+from trio.testing import MockClock
+
+from slipstream_trio import Message, Subscription, connect
+from slipstream_trio.client.buffer import MESSAGES_A_TURN
+
+
+async def take(stream: Any, count: int) -> list[Any]:
+    """Return the payloads of the next messages."""
+    iterator = aiter(stream)
+    return [(await anext(iterator)).payload for _ in range(count)]
+
+
+async def test_messages_are_given_in_order_from_the_join_on(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("room") as channel:
+        for number in range(5):
+            peer.message("room", "event", number, join_ref=channel.join_ref if number % 2 else None)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await take(channel, 5) == [0, 1, 2, 3, 4]
+        peer.message("room", "named", {"a": 1}, join_ref=channel.join_ref)
+        message = await anext(aiter(channel))
+        assert message == Message(channel.join_ref, None, "room", "named", {"a": 1})
+
+
+async def test_messages_right_behind_the_reply_of_the_join_are_not_missed(autojump_clock: MockClock) -> None:
+    async with scripted(answers={"phx_leave"}) as (socket, peer), trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            peer.reply(await peer.wait_sent("phx_join"))
+            peer.message("room", "event", 1)
+            peer.message("room", "event", 2)
+
+        nursery.start_soon(answer)
+        async with socket.join("room") as channel:
+            await trio.sleep(1)
+            assert await take(channel, 2) == [1, 2]
+
+
+async def test_channels_get_their_own_messages_only(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("a") as one, socket.join("b") as other:
+        peer.message("a", "event", 1)
+        peer.message("b", "event", 2)
+        peer.message("c", "event", 3)
+        peer.message("a", "event", 4)
+        assert await take(one, 2) == [1, 4]
+        assert await take(other, 1) == [2]
+
+
+async def test_two_tasks_that_iterate_over_one_channel_share_its_messages(autojump_clock: MockClock) -> None:
+    async with running() as server, connect(URL, transport=in_memory(server)) as socket:
+        async with socket.join("lab:1") as channel:
+            taken: dict[str, list[int]] = {"a": [], "b": []}
+
+            async def iterate(name: str) -> None:
+                async for message in channel:
+                    taken[name].append(message.payload["number"])
+                    await trio.sleep(0.1)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(iterate, "a")
+                nursery.start_soon(iterate, "b")
+                await channel.push("burst", {"count": 20})
+                await trio.sleep(5)
+                nursery.cancel_scope.cancel()
+            assert sorted(taken["a"] + taken["b"]) == list(range(20))
+            assert taken["a"]
+            assert taken["b"]
+            assert taken["a"] == sorted(taken["a"])
+
+
+async def test_a_reader_that_is_cancelled_loses_no_message(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("room") as channel:
+        with trio.move_on_after(1):
+            await take(channel, 1)
+        peer.message("room", "event", 1)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await take(channel, 1)
+        assert scope.cancelled_caught
+        assert await take(channel, 1) == [1]
+
+
+async def test_a_message_that_one_reader_was_woken_for_may_go_to_another(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("room") as channel, trio.open_nursery() as nursery:
+        taken: list[Any] = []
+
+        async def iterate() -> None:
+            taken.append(await take(channel, 1))
+
+        nursery.start_soon(iterate)
+        await trio.testing.wait_all_tasks_blocked()
+        channel._membership.deliver(Message(None, None, "room", "event", 1))
+        assert channel._membership.buffer._items.popleft()
+        await trio.testing.wait_all_tasks_blocked()
+        assert taken == []
+        peer.message("room", "event", 2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert taken == [[2]]
+
+
+async def test_a_subscription_has_a_copy_of_its_own(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("room") as channel:
+        async with channel.subscribe() as everything, channel.subscribe("a", "b", "a") as some:
+            assert isinstance(some, Subscription)
+            assert aiter(some) is some
+            for event in ("a", "b", "c", "a"):
+                peer.message("room", event, event)
+            assert await take(some, 3) == ["a", "b", "a"]
+            assert await take(everything, 4) == ["a", "b", "c", "a"]
+            assert await take(channel, 4) == ["a", "b", "c", "a"]
+            with trio.move_on_after(1) as scope:
+                await take(some, 1)
+            assert scope.cancelled_caught
+
+
+async def test_a_subscription_sees_what_comes_while_it_is_open(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("room") as channel:
+        peer.message("room", "a", "before")
+        await trio.testing.wait_all_tasks_blocked()
+        async with channel.subscribe("a") as first, channel.subscribe("a") as second:
+            peer.message("room", "a", "during")
+            await trio.testing.wait_all_tasks_blocked()
+        peer.message("room", "a", "after")
+        await trio.testing.wait_all_tasks_blocked()
+        for subscription in (first, second):
+            assert await take(subscription, 1) == ["during"]
+            assert len(subscription._buffer) == 0
+        assert not channel._membership._subscribed
+        assert await take(channel, 3) == ["before", "during", "after"]
+
+
+async def test_a_subscription_that_opens_before_the_join_misses_nothing(autojump_clock: MockClock) -> None:
+    async with scripted(answers={"phx_leave"}) as (socket, peer), trio.open_nursery() as nursery:
+        channel = socket.channel("room")
+
+        async def answer() -> None:
+            peer.reply(await peer.wait_sent("phx_join"))
+            peer.message("room", "a", 1)
+
+        async with channel.subscribe("a") as messages:
+            nursery.start_soon(answer)
+            await channel.join()
+            assert await take(messages, 1) == [1]
+        await channel.leave()
+
+
+async def test_an_iteration_that_began_before_the_join_waits_for_it(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), trio.open_nursery() as nursery:
+        channel = socket.channel("room")
+        taken: list[Any] = []
+
+        async def iterate() -> None:
+            taken.extend(await take(channel, 1))
+
+        nursery.start_soon(iterate)
+        await trio.testing.wait_all_tasks_blocked()
+        await channel.join()
+        peer.message("room", "a", 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert taken == [1]
+
+
+async def test_a_subscription_may_have_another_size(autojump_clock: MockClock) -> None:
+    async with scripted(buffer=3) as (socket, peer), socket.join("room") as channel:
+        async with channel.subscribe(buffer=5) as messages:
+            for number in range(5):
+                peer.message("room", "event", number)
+            await trio.testing.wait_all_tasks_blocked()
+            assert await take(messages, 5) == [0, 1, 2, 3, 4]
+            assert (messages.dropped, channel.dropped) == (0, 2)
+
+
+async def test_a_consumer_with_much_to_read_lets_others_run(autojump_clock: MockClock) -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    messages = 3 * MESSAGES_A_TURN
+    async with scripted(buffer=messages) as (socket, _peer), socket.join("room") as channel:
+        for number in range(messages):
+            channel._membership.deliver(Message(None, None, "room", "event", number))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count_turns)
+            await trio.lowlevel.checkpoint()
+            before = turns
+            assert await take(channel, messages) == list(range(messages))
+            assert turns - before >= 2
+            nursery.cancel_scope.cancel()
+
+
+async def test_an_iterator_is_a_checkpoint_for_cancellation_only(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, _peer), socket.join("room") as channel:
+        for number in range(10):
+            channel._membership.deliver(Message(None, None, "room", "event", number))
+        stream = aiter(channel)
+        await anext(stream)  # begins a turn
+        with trio.CancelScope() as scope:
+            await anext(stream)
+            scope.cancel()
+            await anext(stream)
+        assert scope.cancelled_caught
+        assert await take(channel, 1) == [2]
+
+
+@pytest.mark.parametrize("count", [2000])
+async def test_a_consumer_that_keeps_up_gets_everything(count: int, autojump_clock: MockClock) -> None:
+    """More messages than a buffer holds: the receive loop lets the consumer catch up."""
+    async with running() as server, connect(URL, transport=in_memory(server), buffer=64) as socket:
+        async with socket.join("lab:1") as channel, trio.open_nursery() as nursery:
+            taken: list[Any] = []
+
+            async def iterate() -> None:
+                taken.extend(await take(channel, count))
+
+            nursery.start_soon(iterate)
+            await trio.testing.wait_all_tasks_blocked()
+            await channel.push("burst", {"count": count})
+        assert [payload["number"] for payload in taken] == list(range(count))
+        assert channel.dropped == 0

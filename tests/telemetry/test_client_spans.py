@@ -1,0 +1,263 @@
+"""How client spans end: ok, error, timeout, cancelled, lost, or by an exception of code."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import trio
+from tests.client.support import URL, Peer, Recorder, Scripted, scripted
+from trio.testing import MockClock
+
+from slipstream_trio import ConnectError, ConnectionRejected, SlipstreamError, Socket, connect
+from slipstream_trio.telemetry import SpanException
+
+QUIET = frozenset({"heartbeat"})
+Scenario = Callable[[Socket, Peer], Awaitable[None]]
+
+
+async def play(scenario: Scenario) -> Recorder:
+    """Play a scenario; whatever of the library's it raises is expected."""
+    recorder = Recorder()
+    with suppress(SlipstreamError):
+        async with scripted(answers=QUIET, telemetry=recorder.bus, close_timeout=1) as (socket, peer):
+            with suppress(SlipstreamError):
+                await scenario(socket, peer)
+    return recorder
+
+
+def ends(recorder: Recorder, span: str) -> list[str]:
+    """Return the outcomes of these spans; "exception" where code raised."""
+    return [
+        "exception" if isinstance(record, SpanException) else record.metadata["outcome"]
+        for record in recorder.records
+        if record.name[1:3] == ("client", span) and record.name[-1] != "start"
+    ]
+
+
+async def join_ok(socket: Socket, peer: Peer) -> None:
+    peer.answers.add("phx_join")
+    await socket.channel("room").join()
+
+
+async def join_error(socket: Socket, peer: Peer) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def refuse() -> None:
+            peer.reply(await peer.wait_sent("phx_join"), {"reason": "no"}, "error")
+
+        nursery.start_soon(refuse)
+        with suppress(SlipstreamError):
+            await socket.channel("room").join()
+
+
+async def join_timeout(socket: Socket, peer: Peer) -> None:
+    await socket.channel("room").join(timeout=1)
+
+
+async def join_cancelled(socket: Socket, peer: Peer) -> None:
+    with trio.move_on_after(1):
+        await socket.channel("room").join()
+
+
+async def join_lost(socket: Socket, peer: Peer) -> None:
+    peer.end()
+    with trio.CancelScope(shield=True):
+        await socket.channel("room").join()
+
+
+async def join_exception(socket: Socket, peer: Peer) -> None:
+    await socket.channel("room", object()).join()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "outcome"),
+    [
+        (join_ok, "ok"),
+        (join_error, "error"),
+        (join_timeout, "timeout"),
+        (join_cancelled, "cancelled"),
+        (join_lost, "lost"),
+        (join_exception, "exception"),
+    ],
+)
+async def test_joins(scenario: Scenario, outcome: str, autojump_clock: MockClock) -> None:
+    recorder = await play(scenario)
+    assert ends(recorder, "join") == [outcome]
+    if outcome == "error":
+        assert recorder.named("join", "stop")[0].response == {"reason": "no"}
+
+
+async def test_joining_what_is_joined_is_an_error(autojump_clock: MockClock) -> None:
+    async def twice(socket: Socket, peer: Peer) -> None:
+        await join_ok(socket, peer)
+        await join_ok(socket, peer)
+
+    assert ends(await play(twice), "join") == ["ok", "error"]
+
+
+def pushing(answer: Callable[[Peer, Any], object], **options: Any) -> Scenario:
+    """Return a scenario that pushes, and what happens then."""
+
+    async def scenario(socket: Socket, peer: Peer) -> None:
+        await join_ok(socket, peer)
+        channel = socket.channel("room")
+        channel._membership = socket._session.memberships["room"]
+        async with trio.open_nursery() as nursery:
+
+            async def then() -> None:
+                answer(peer, await peer.wait_sent("event"))
+
+            nursery.start_soon(then)
+            with suppress(SlipstreamError), trio.CancelScope(shield=True), trio.move_on_after(3):
+                await channel.push("event", {"a": 1}, **options)
+            nursery.cancel_scope.cancel()
+
+    return scenario
+
+
+@pytest.mark.parametrize(
+    ("scenario", "outcome", "ref", "status", "response"),
+    [
+        (pushing(lambda peer, push: peer.reply(push, 5)), "ok", "2", "ok", 5),
+        (pushing(lambda peer, push: peer.reply(push, 5, "odd")), "error", "2", "odd", 5),
+        (pushing(lambda peer, push: None, timeout=1), "timeout", "2", None, None),
+        (pushing(lambda peer, push: None, timeout=None), "cancelled", "2", None, None),
+        (pushing(lambda peer, push: peer.end()), "lost", "2", None, None),
+        (pushing(lambda peer, push: peer.end_channel("room", "phx_error")), "lost", "2", None, None),
+    ],
+)
+async def test_pushes(
+    scenario: Scenario, outcome: str, ref: str, status: str, response: Any, autojump_clock: MockClock
+) -> None:
+    recorder = await play(scenario)
+    assert ends(recorder, "push") == [outcome]
+    (stop,) = recorder.named("push", "stop")
+    assert (stop.ref, stop.status, stop.response) == (ref, status, response)
+
+
+async def test_a_push_that_never_got_a_ref_says_none(autojump_clock: MockClock) -> None:
+    async def push(socket: Socket, peer: Peer) -> None:
+        await socket.channel("room").push("event")
+
+    recorder = await play(push)
+    assert ends(recorder, "push") == ["lost"]
+    assert recorder.named("push", "stop")[0].ref is None
+
+
+async def leave_ok(socket: Socket, peer: Peer) -> None:
+    peer.answers.add("phx_leave")
+    await leave(socket, peer)
+
+
+async def leave(socket: Socket, peer: Peer) -> None:
+    peer.answers.add("phx_join")
+    channel = socket.channel("room")
+    await channel.join()
+    await channel.leave(timeout=3)
+
+
+async def leave_cancelled(socket: Socket, peer: Peer) -> None:
+    with trio.move_on_after(1):
+        await leave(socket, peer)
+
+
+async def leave_lost(socket: Socket, peer: Peer) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def end() -> None:
+            await peer.wait_sent("phx_leave")
+            peer.end()
+
+        nursery.start_soon(end)
+        with trio.CancelScope(shield=True):
+            await leave(socket, peer)
+
+
+async def leave_again(socket: Socket, peer: Peer) -> None:
+    peer.answers.add("phx_join")
+    channel = socket.channel("room")
+    await channel.join()
+    await channel.leave(timeout=1)
+    await channel.leave(timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "outcomes"),
+    [
+        (leave_ok, ["ok"]),
+        (leave, ["timeout"]),
+        (leave_cancelled, ["cancelled"]),
+        (leave_lost, ["lost"]),
+        (leave_again, ["timeout", "ok"]),
+    ],
+)
+async def test_leaves(scenario: Scenario, outcomes: list[str], autojump_clock: MockClock) -> None:
+    assert ends(await play(scenario), "leave") == outcomes
+
+
+async def test_a_leave_that_code_breaks_off_is_an_exception(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    async def interrupted(socket: Socket, peer: Peer) -> None:
+        await join_ok(socket, peer)
+        channel = socket.channel("room")
+        monkeypatch.setattr("slipstream_trio.client.membership.Membership.leave_soon", broken)
+        with pytest.raises(KeyboardInterrupt):
+            await channel.leave()
+        monkeypatch.undo()
+
+    recorder = await play(interrupted)
+    assert ends(recorder, "leave") == ["exception"]
+    assert recorder.named("leave", "exception")[0].kind == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "headers"),
+    [
+        (ConnectError("no"), "error", ()),
+        (ConnectionRejected(429, [("retry-after", "1")]), "error", (("retry-after", "1"),)),
+    ],
+)
+async def test_connects_that_fail(error: Exception, outcome: str, headers: Any, autojump_clock: MockClock) -> None:
+    async def fail(_: Any) -> None:
+        raise error
+
+    recorder = Recorder()
+    with pytest.raises(ConnectError):
+        async with connect(URL, transport=Scripted(opening=fail), telemetry=recorder.bus):
+            pass
+    assert ends(recorder, "connect") == [outcome]
+    assert recorder.named("client", "connect", "stop")[0].response_headers == headers
+    (stop,) = recorder.named("connection", "connect", "stop")
+    assert stop.termination_reason == "connect_failed"
+    assert stop.state.status == "closed"
+
+
+async def test_a_connect_that_is_cancelled(autojump_clock: MockClock) -> None:
+    async def never(_: Any) -> None:
+        await trio.sleep_forever()
+
+    recorder = Recorder()
+    with trio.move_on_after(1):
+        async with connect(URL, transport=Scripted(opening=never), telemetry=recorder.bus):
+            pass
+    assert ends(recorder, "connect") == ["cancelled"]
+    (stop,) = recorder.named("connection", "connect", "stop")
+    assert stop.termination_reason == "cancelled"
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, "closed_by_server"), (1006, "lost"), (None, "closed_by_client")])
+async def test_a_connection_tells_why_it_ended(code: int | None, reason: str, autojump_clock: MockClock) -> None:
+    async def end(socket: Socket, peer: Peer) -> None:
+        if code is not None:
+            peer.end(code)
+            await trio.sleep_forever()
+
+    recorder = await play(end)
+    (stop,) = recorder.named("connection", "connect", "stop")
+    assert stop.termination_reason == reason
+    assert recorder.records[-1] is stop

@@ -1,0 +1,143 @@
+"""A WebSocket server of bytes: a test reads and writes them as it likes."""
+
+import base64
+import hashlib
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from slipstream_trio.testing.server import MemoryStream, memory_pipe
+from slipstream_trio.transport import OpenRequest, Transport
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+
+REQUEST = OpenRequest(url="ws://localhost:4000/socket/websocket?vsn=2.0.0")
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+
+
+def frame(opcode: int, payload: bytes = b"", *, last: bool = True) -> bytes:
+    """Return a frame of a server: not masked."""
+    head = bytes([opcode | (0x80 if last else 0)])
+    size = len(payload)
+    if size < 126:
+        return head + bytes([size]) + payload
+    if size < 2**16:
+        return head + b"\x7e" + struct.pack("!H", size) + payload
+    return head + b"\x7f" + struct.pack("!Q", size) + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    return frame(CLOSE, struct.pack("!H", code) + reason.encode())
+
+
+class Recording(trio.abc.Stream):
+    """The client's stream; keeps what is written, write by write. If it is `broken`, nothing can be."""
+
+    def __init__(self, stream: MemoryStream) -> None:
+        self.stream = stream
+        self.writes: list[bytes] = []
+        self.closed = False
+        self.broken = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.broken:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError
+        self.writes.append(bytes(data))
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self.stream.aclose()
+
+
+class RawServer:
+    """The server's end of one connection; `request` is what the client sent to open it."""
+
+    def __init__(self) -> None:
+        ours, theirs = memory_pipe()
+        self.stream = ours
+        self.client = Recording(theirs)
+        self.request = b""
+        self.buffer = b""
+        self.woken = 0
+
+    async def open_stream(self, _: OpenRequest) -> Recording:
+        await trio.lowlevel.checkpoint()
+        return self.client
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    async def read_request(self) -> bytes:
+        while not self.request.endswith(b"\r\n\r\n"):
+            self.request += await self.stream.receive_some()
+        return self.request
+
+    def headers(self) -> dict[str, str]:
+        lines = self.request.decode("latin-1").split("\r\n")[1:-2]
+        pairs = [line.split(": ", 1) for line in lines]
+        return {name.lower(): value for name, value in pairs}
+
+    async def answer(self, response: bytes) -> None:
+        """Read the request, and send this."""
+        await self.read_request()
+        await self.stream.send_all(response)
+
+    async def accept(self, behind: bytes = b"") -> None:
+        """Read the request, and accept it; `behind` is sent in the same write."""
+        await self.read_request()
+        key = self.headers()["sec-websocket-key"].encode()
+        token = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        lines = [b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade", b"X-Server: raw"]
+        lines += [b"Sec-WebSocket-Accept: " + token, b"", b""]
+        await self.stream.send_all(b"\r\n".join(lines) + behind)
+
+    async def read_frame(self) -> tuple[int, bytes]:
+        """Return the opcode and the payload of the next frame of the client."""
+        opcode, size = await self._read(2)
+        assert size & 0x80, "clients mask"
+        size &= 0x7F
+        if size == 126:
+            (size,) = struct.unpack("!H", await self._read(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", await self._read(8))
+        mask = await self._read(4)
+        data = await self._read(size)
+        return opcode & 0x0F, bytes(byte ^ mask[index % 4] for index, byte in enumerate(data))
+
+    async def _read(self, size: int) -> bytes:
+        while len(self.buffer) < size:
+            data = await self.stream.receive_some()
+            if not data:
+                raise EOFError
+            self.buffer += data
+        taken, self.buffer = self.buffer[:size], self.buffer[size:]
+        return taken
+
+
+@asynccontextmanager
+async def opened(behind: bytes = b"", **request: Any) -> AsyncIterator[tuple[Transport, RawServer]]:
+    """Open a transport to a raw server."""
+    server = RawServer()
+    connector = TrioWebSocketConnector(server.open_stream)
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.accept, behind)
+        try:
+            async with connector.open(OpenRequest(url=REQUEST.url, **request), server.wake) as transport:
+                yield transport, server
+        except BaseException as error:  # noqa: BLE001 - raised again, outside of the nursery's group
+            failure = error
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
