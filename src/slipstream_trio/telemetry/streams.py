@@ -38,7 +38,10 @@ class RecordStream:
 
     def put(self, record: Record) -> None:
         """Take in a record, if it comes from this stream's Trio run."""
-        if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._token:
+        try:
+            if trio.lowlevel.current_trio_token() is not self._token:
+                return
+        except RuntimeError:  # a thread without a run
             return
         try:
             self._send.send_nowait(record)
