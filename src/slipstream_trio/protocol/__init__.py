@@ -32,13 +32,18 @@ from .events import (
 )
 from .message import RESERVED_EVENTS, Frame, Message
 from .options import Options
+from .presence import Presence, PresenceChange, Presences, sync_diff, sync_state
+from .recovery import RECONNECT, REJOIN, Backoff, Disconnect, reconnect_delay, rejoin_delay, worth_retrying
 from .serializer import Serializer, V1Serializer, V2Serializer, serializer_for
 from .state import State, Status, next_deadline
 from .transitions import CloseTransport, Effect, SendFrame, Step, Transition, handle, is_plain
 
 __all__ = [
     "MAX_DEPTH",
+    "RECONNECT",
+    "REJOIN",
     "RESERVED_EVENTS",
+    "Backoff",
     "CloseConnection",
     "CloseTransport",
     "Codec",
@@ -46,6 +51,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionFailed",
     "ConnectionOpened",
+    "Disconnect",
     "Effect",
     "Event",
     "Frame",
@@ -60,6 +66,9 @@ __all__ = [
     "MessageReceived",
     "MsgspecCodec",
     "Options",
+    "Presence",
+    "PresenceChange",
+    "Presences",
     "PushMessage",
     "ReplyReceived",
     "SendFrame",
@@ -84,5 +93,10 @@ __all__ = [
     "handle",
     "is_plain",
     "next_deadline",
+    "reconnect_delay",
+    "rejoin_delay",
     "serializer_for",
+    "sync_diff",
+    "sync_state",
+    "worth_retrying",
 ]

@@ -2,6 +2,8 @@
 
 from attrs import frozen
 
+from .recovery import RECONNECT, REJOIN, Backoff
+
 __all__ = ["Options"]
 
 
@@ -26,6 +28,9 @@ class Options:
         max_message_size: of a message from the server, in bytes.
         buffer: how many messages wait for a consumer.
         overflow: what happens when they are more.
+        retry_first: whether a first connection that fails is retried.
+        reconnect: how connections that ended are replaced.
+        rejoin: how channels that crashed or were refused are joined again.
     """
 
     url: str
@@ -42,3 +47,6 @@ class Options:
     max_message_size: int = 16 * 2**20
     buffer: int = 1024
     overflow: str = "raise"
+    retry_first: bool = False
+    reconnect: Backoff | None = RECONNECT
+    rejoin: Backoff | None = REJOIN

@@ -1,0 +1,161 @@
+"""What to do when a connection or a channel has ended: tables, and functions without clock and randomness."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Literal
+
+import attrs
+from attrs import frozen
+
+__all__ = [
+    "RECONNECT",
+    "REJOIN",
+    "Backoff",
+    "Disconnect",
+    "Recovery",
+    "reconnect_delay",
+    "recovery_of",
+    "rejoin_delay",
+    "worth_retrying",
+]
+
+FINAL_STATUSES: Final = frozenset({401, 403, 404})
+"""HTTP statuses of an upgrade that will be the same next time."""
+
+PATIENT_STATUSES: Final = frozenset({429, 503})
+"""HTTP statuses whose `retry-after` is honoured."""
+
+
+def _numbers(delays: Iterable[float]) -> tuple[float, ...]:
+    return tuple(delays)
+
+
+@frozen
+class Backoff:
+    """How long to wait before trying again.
+
+    Attributes:
+        delays: seconds before the first, second, … attempt; the last one is for all that follow.
+        jitter: by which part of it a delay may be shorter, from 0 to 1, so that a thousand clients do not come at once.
+        reset_after: for how many seconds it has to go well before the delays begin anew.
+        limit: after so many attempts it is given up; None: never.
+    """
+
+    delays: tuple[float, ...] = attrs.field(converter=_numbers)
+    jitter: float = 0.25
+    reset_after: float = 5.0
+    limit: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not self.delays or not all(0 <= delay < math.inf for delay in self.delays):
+            raise ValueError("delays: at least one number of seconds, none below 0")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError("jitter: from 0 to 1")
+
+    def delay(self, step: int, draw: float) -> float:
+        """Return the seconds before attempt number `step`, from 0, for a random number `draw` from 0 to 1."""
+        return self.delays[min(step, len(self.delays) - 1)] * (1 - self.jitter * draw)
+
+    def step_after(self, step: int, lived: float | None) -> int:
+        """Return the step to take after one that lived for so many seconds (None: it failed at once)."""
+        return 0 if lived is not None and lived >= self.reset_after else step
+
+
+RECONNECT: Final = Backoff((0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1, 2, 5))
+"""The default of `reconnect`."""
+
+REJOIN: Final = Backoff((1, 2, 5, 10))
+"""The default of `rejoin`."""
+
+
+@frozen
+class Disconnect:
+    """How a connection ended, or an attempt failed, that the user had not asked to end.
+
+    Attributes:
+        reason: such as "closed_by_server", "lost", "heartbeat_timeout", or what an attempt failed for.
+        code: the WebSocket close code, None if it never opened.
+        status: the HTTP status of a refused upgrade, None if there was none.
+        retry_after: the seconds that a refusal asked to wait, None if it did not.
+        lived: for how many seconds it was open, None if it never was.
+        step: how many attempts there were since it last went well, from 0.
+    """
+
+    reason: str
+    code: int | None = None
+    status: int | None = None
+    retry_after: float | None = None
+    lived: float | None = None
+    step: int = 0
+
+
+def worth_retrying(disconnect: Disconnect) -> bool:
+    """Tell whether to reconnect; the default of `should_reconnect`.
+
+    Always, but after an HTTP status of 401, 403 or 404. A close with 1000 is no reason to stay away: that is how some
+    servers say good-bye when they are restarted.
+    """
+    return disconnect.status not in FINAL_STATUSES
+
+
+def reconnect_delay(
+    disconnect: Disconnect,
+    backoff: Backoff | None,
+    should_reconnect: Callable[[Disconnect], bool],
+    draw: float,
+) -> float | None:
+    """Return the seconds to wait before connecting again, None if that is not to be done.
+
+    Parameters:
+        draw: a random number from 0 to 1, for the jitter.
+    """
+    if backoff is None or (backoff.limit is not None and disconnect.step >= backoff.limit):
+        return None
+    if not should_reconnect(disconnect):
+        return None
+    delay = backoff.delay(disconnect.step, draw)
+    if disconnect.status in PATIENT_STATUSES and disconnect.retry_after is not None:
+        return max(delay, disconnect.retry_after)
+    return delay
+
+
+def retry_after(headers: Mapping[str, str] | tuple[tuple[str, str], ...]) -> float | None:
+    """Return the seconds of a `retry-after` header, None if there is none or it is a date."""
+    value = dict(headers).get("retry-after", "").strip()
+    return float(value) if value.isdecimal() else None
+
+
+Recovery = Literal["rejoin", "rejoin_now", "end"]
+
+_RECOVERIES: Final[Mapping[str, Recovery]] = {
+    "lost": "rejoin_now",  # with the next connection
+    "crashed": "rejoin",
+    "refused": "rejoin",
+    "timeout": "rejoin",
+    "payload_failed": "rejoin",  # a function of the user's, which may do better next time
+    "closed": "end",  # the server means it
+    "replaced": "end",
+    "left": "end",
+}
+
+
+def recovery_of(ending: str) -> Recovery:
+    """Return what to do about a channel that was joined and has ended so."""
+    return _RECOVERIES[ending]
+
+
+def rejoin_delay(ending: str, backoff: Backoff | None, step: int, draw: float) -> float | None:
+    """Return the seconds to wait before joining again, None if the channel has ended.
+
+    Parameters:
+        ending: "lost", "crashed", "refused", "timeout", "payload_failed", "closed", "replaced" or "left".
+        backoff: the option `rejoin`.
+        step: how many attempts there were since it last went well, from 0.
+        draw: a random number from 0 to 1, for the jitter.
+    """
+    recovery = recovery_of(ending)
+    if recovery == "rejoin_now":
+        return 0.0
+    if recovery == "end" or backoff is None or (backoff.limit is not None and step >= backoff.limit):
+        return None
+    return backoff.delay(step, draw)
