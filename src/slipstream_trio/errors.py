@@ -9,7 +9,10 @@ from typing import Any
 
 __all__ = [
     "AlreadyJoined",
+    "CallTimeout",
     "ChannelClosed",
+    "ClientBusy",
+    "ClientStopped",
     "ConfigurationError",
     "ConnectError",
     "ConnectionLost",
@@ -232,6 +235,55 @@ class SlowConsumer(SlipstreamError):
 
     def __str__(self) -> str:
         return f"{self.dropped} messages of {self.topic!r} were dropped here: read faster, or raise `buffer`"
+
+
+class ClientBusy(SlipstreamError):
+    """So many casts and infos wait for a `Client` that another one is not taken.
+
+    Attributes:
+        client: the name of the client's class.
+        waiting: how many wait.
+    """
+
+    def __init__(self, client: str, waiting: int) -> None:
+        super().__init__(client, waiting)
+        self.client = client
+        self.waiting = waiting
+
+    def __str__(self) -> str:
+        return f"{self.client} has {self.waiting} casts and infos waiting: use call(), which waits, or raise `buffer`"
+
+
+class ClientStopped(SlipstreamError):
+    """A `Client` does not run (any more), so that nobody handles this.
+
+    Attributes:
+        client: the name of the client's class.
+    """
+
+    def __init__(self, client: str) -> None:
+        super().__init__(client)
+        self.client = client
+
+    def __str__(self) -> str:
+        return f"{self.client} does not run (any more): run_client runs it"
+
+
+class CallTimeout(SlipstreamError):
+    """A `Client` did not answer a call in time.
+
+    Attributes:
+        client: the name of the client's class.
+        timeout: the time waited, in seconds.
+    """
+
+    def __init__(self, client: str, timeout: float) -> None:
+        super().__init__(client, timeout)
+        self.client = client
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"{self.client} did not answer a call within {self.timeout} s"
 
 
 class SerializationError(SlipstreamError):

@@ -56,7 +56,8 @@ class Tour:
     async def _connect(self, url: str, server: PhoenixServer) -> None:
         screen = self._screen
         screen.step("Connect", "async with connect(url) as socket:")
-        async with connect(url, telemetry=self._telemetry) as socket:
+        # What was crashed is joined by hand here, so that each step is seen on its own.
+        async with connect(url, telemetry=self._telemetry, rejoin=None) as socket:
             screen.step("Join a topic", 'async with socket.join("room:lobby") as channel:')
             async with socket.join("room:lobby") as channel:
                 screen.note(f"channel.join_response is {channel.join_response}")

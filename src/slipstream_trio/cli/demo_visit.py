@@ -64,7 +64,14 @@ class Visit:
         """
         plan, screen = self._plan, self._screen
         # Before anything is shown: this is where a URL that cannot be used is refused.
-        connecting = connect(plan.url, params=plan.params, auth_token=plan.token, telemetry=self._telemetry)
+        connecting = connect(
+            plan.url,
+            params=plan.params,
+            auth_token=plan.token,
+            telemetry=self._telemetry,
+            reconnect=None,  # a visit says how it ended
+            rejoin=None,
+        )
         screen.begin("demo", plan.url.partition("?")[0])
         screen.step("Connect", "async with connect(url) as socket:")
         async with connecting as socket:

@@ -3,49 +3,84 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from datetime import datetime
+from typing import Final, Literal, Protocol
 
 import trio
-from attrs import define
+from attrs import evolve, frozen
 
 from ..errors import SlowConsumer
 from ..protocol import Message
 
-__all__ = ["Buffer"]
+__all__ = ["Buffer", "Crowd", "Gap", "Overflow"]
 
 MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
 """After so many messages, or so long, a consumer lets other tasks run."""
 
+Overflow = Literal["raise", "drop_oldest", "drop_newest"]
+"""What happens when messages come for a consumer whose buffer is full."""
 
-@define(eq=False)
-class _Loss:
-    """The place in a buffer where messages are missing."""
 
-    dropped: int
+@frozen
+class Gap:
+    """A place in a stream where messages may be missing.
+
+    Attributes:
+        reason: "reconnected" (the connection was lost), "rejoined" (the channel had crashed), or "overflow".
+        since: when it began, in UTC.
+        until: when it ended; with "overflow", when the last message was dropped.
+        dropped: how many messages are known to be missing.
+    """
+
+    reason: Literal["reconnected", "rejoined", "overflow"]
+    since: datetime
+    until: datetime
+    dropped: int = 0
+
+
+class Crowd(Protocol):
+    """What the receive loop has to know of a buffer that it fills."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody reads, and is more than half a buffer behind."""
+        ...
+
+    def __len__(self) -> int: ...
 
 
 class Buffer:
     """A bounded queue from the receive loop to the tasks that share one stream.
 
-    When it is full, what comes is dropped, and the consumer is told at that very place in the stream, by
-    `SlowConsumer`. Until somebody first reads, the oldest messages are dropped in place of the newest: nobody is slow,
-    nobody is there.
+    What does not fit is dropped, and a `Gap` marks the place. Until somebody first reads, the oldest messages are
+    dropped, whatever the policy: nobody is slow, nobody is there.
 
     Parameters:
         topic: for errors.
         limit: how many messages it holds.
-        overflowed: called at the first message of a row that is dropped.
+        policy: what is dropped; "raise" drops the newest, and raises where they are missing.
+        now: the time, for gaps.
+        overflowed: called when a message is dropped: with the gap that marks it, and whether it is the first of a row.
     """
 
-    def __init__(self, topic: str, limit: int, overflowed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        topic: str,
+        limit: int,
+        policy: Overflow,
+        now: Callable[[], datetime],
+        overflowed: Callable[[Gap, bool], None],
+    ) -> None:
         self._topic = topic
         self._limit = limit
+        self._policy = policy
+        self._now = now
         self._overflowed = overflowed
-        self._items: deque[Message | _Loss] = deque()
+        self._items: deque[Message | Gap] = deque()
+        self._messages = 0
         self._readers = trio.lowlevel.ParkingLot()
         self._read = False
-        self._unread_loss: _Loss | None = None
         self._turn = 0
         self._turn_began = 0.0
         self._end: Callable[[], BaseException] | None = None
@@ -57,19 +92,24 @@ class Buffer:
     @property
     def crowded(self) -> bool:
         """Whether somebody reads, and is more than half a buffer behind."""
-        return self._read and len(self._items) * 2 > self._limit
+        return self._read and self._messages * 2 > self._limit
 
     def put(self, message: Message) -> None:
         """Add a message, or drop one."""
-        items = self._items
-        if len(items) < self._limit:
-            items.append(message)
-            if self._readers:
-                self._readers.unpark()
-        elif self._read:
-            self._drop_newest()
+        if self._messages < self._limit:
+            self._add(message)
+        elif self._read and self._policy != "drop_oldest":
+            self._drop(at_head=False)
         else:
-            self._drop_oldest(message)
+            self._drop(at_head=True)
+            self._add(message)
+
+    def mark(self, gap: Gap) -> None:
+        """Add a gap; it is merged with one that ends the buffer."""
+        if self._items and isinstance(self._items[-1], Gap):
+            gap = _merged(self._items.pop(), gap)
+        self._items.append(gap)
+        self._readers.unpark()
 
     def open(self) -> None:
         """Take messages (again); iteration goes on."""
@@ -81,13 +121,20 @@ class Buffer:
         self._readers.unpark_all()
 
     async def get(self) -> Message:
-        """Return the next message.
+        """Return the next message; gaps are passed over, but for losses with the policy "raise".
 
         Raises:
             SlowConsumer: messages were dropped here; the next call goes on after them.
             BaseException: what the end was given.
         """
-        self._begin_reading()
+        while True:
+            item = await self.get_item()
+            if isinstance(item, Message):
+                return item
+
+    async def get_item(self) -> Message | Gap:
+        """Return the next message or gap; raises as `get`."""
+        self._read = True
         await self._let_others_run()
         while not self._items:
             if self._end is not None:
@@ -95,16 +142,13 @@ class Buffer:
             await self._readers.park()
             self._begin_turn()
         item = self._items.popleft()
-        if isinstance(item, _Loss):
+        if isinstance(item, Message):
+            self._messages -= 1
+        elif item.dropped and self._policy == "raise":
+            if item.reason != "overflow":
+                self._items.appendleft(evolve(item, dropped=0))  # a lost connection is told too
             raise SlowConsumer(self._topic, item.dropped)
         return item
-
-    def _begin_reading(self) -> None:
-        if not self._read:
-            self._read = True
-            if self._unread_loss is not None:
-                self._items.appendleft(self._unread_loss)
-                self._unread_loss = None
 
     async def _let_others_run(self) -> None:
         self._turn += 1
@@ -118,20 +162,37 @@ class Buffer:
         self._turn = 0
         self._turn_began = time.perf_counter()
 
-    def _drop_newest(self) -> None:
-        self.dropped += 1
-        last = self._items[-1]
-        if isinstance(last, _Loss):
-            last.dropped += 1
-        else:
-            self._items.append(_Loss(1))
-            self._overflowed()
-
-    def _drop_oldest(self, message: Message) -> None:
-        self.dropped += 1
-        self._items.popleft()
+    def _add(self, message: Message) -> None:
         self._items.append(message)
-        if self._unread_loss is None:
-            self._unread_loss = _Loss(0)
-            self._overflowed()
-        self._unread_loss.dropped += 1
+        self._messages += 1
+        if self._readers:
+            self._readers.unpark()
+
+    def _drop(self, *, at_head: bool) -> None:
+        """Drop the oldest message, or one that is not in the buffer, and mark the place."""
+        self.dropped += 1
+        now = self._now()
+        gap = Gap("overflow", now, now, 1)
+        items = self._items
+        if at_head:
+            first = items.popleft()
+            if isinstance(first, Gap):
+                items.popleft()  # gaps are never side by side: this is the oldest message
+            self._messages -= 1
+            neighbour = first if isinstance(first, Gap) else None
+        else:
+            neighbour = items.pop() if isinstance(items[-1], Gap) else None  # type: ignore[assignment]
+        merged = gap if neighbour is None else _merged(neighbour, gap)
+        if not at_head:
+            items.append(merged)
+        elif items and isinstance(items[0], Gap):
+            merged = items[0] = _merged(merged, items[0])
+        else:
+            items.appendleft(merged)
+        self._overflowed(merged, neighbour is None or not neighbour.dropped)
+
+
+def _merged(first: Message | Gap, second: Gap) -> Gap:
+    assert isinstance(first, Gap)
+    reason = first.reason if first.reason != "overflow" else second.reason
+    return evolve(first, reason=reason, until=max(first.until, second.until), dropped=first.dropped + second.dropped)

@@ -6,23 +6,12 @@ from enum import Enum
 from typing import Any, Final, Literal, Self, final
 
 from ..protocol import RESERVED_EVENTS, Message
-from ..telemetry import (
-    ClientJoinStart,
-    ClientJoinStop,
-    ClientLeaveStart,
-    ClientLeaveStop,
-    ClientPushStart,
-    ClientPushStop,
-    Origin,
-    Outcome,
-    Record,
-)
-from .buffer import Buffer
-from .dial import ask
+from .buffer import Buffer, Gap, Overflow
 from .membership import ChannelStatus, Membership
-from .spans import observed, opening
+from .operations import join, leave, leave_soon, push, send
+from .presence import ChannelPresence
 
-__all__ = ["DEFAULT", "Channel", "Default", "Subscription"]
+__all__ = ["DEFAULT", "Channel", "Default", "Stream", "Subscription", "Timeout", "check_event"]
 
 
 class Default(Enum):
@@ -41,6 +30,21 @@ Timeout = float | Literal[Default.DEFAULT] | None
 
 
 @final
+class Stream:
+    """An async iterator over messages, and gaps where some may be missing: what `stream` gives."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message | Gap:
+        """Return the next message or gap; raises as `Subscription.__anext__`."""
+        return await self._buffer.get_item()
+
+
+@final
 class Subscription:
     """An async iterator over a channel's messages with certain events, with a buffer of its own.
 
@@ -55,6 +59,10 @@ class Subscription:
         """How many messages did not fit into its buffer so far."""
         return self._buffer.dropped
 
+    def stream(self) -> Stream:
+        """Iterate over the messages, and the gaps between them."""
+        return Stream(self._buffer)
+
     def __aiter__(self) -> Self:
         return self
 
@@ -63,29 +71,25 @@ class Subscription:
 
         Raises:
             SlowConsumer: messages were dropped here, as the buffer was full; iteration may go on.
-            ChannelClosed: the channel crashed.
-            ConnectionLost: the connection ended, and that was not asked for.
+            ChannelClosed: the channel crashed, and is not joined again.
+            JoinError: joining it again was refused, and given up.
+            ConnectionLost: the connection ended for good, and that was not asked for.
         """
         return await self._buffer.get()
 
 
 @final
 class Channel:
-    """A topic on a socket.
+    """A topic on a socket. It survives reconnects and crashes: it is joined again, as `rejoin` says.
 
     Iterate over it for its messages: `async for message in channel`. Tasks that do share its messages; `subscribe`
     gives a stream of its own. Its messages are buffered from the join on. Iteration ends when the channel is left or
     the server closes it.
     """
 
-    def __init__(self, membership: Membership, payload: Any) -> None:
+    def __init__(self, membership: Membership) -> None:
         self._membership = membership
-        self._payload = payload
-        self._session = membership.session
-        telemetry = membership.session.telemetry
-        self._join_point = telemetry.span(ClientJoinStart.name[:-1])
-        self._leave_point = telemetry.span(ClientLeaveStart.name[:-1])
-        self._push_point = telemetry.span(ClientPushStart.name[:-1])
+        self._options = membership.session.options
 
     def __repr__(self) -> str:
         return f"<Channel {self.topic!r} {self.status}>"
@@ -97,7 +101,7 @@ class Channel:
 
     @property
     def status(self) -> ChannelStatus:
-        """One of "closed", "joining", "joined", "leaving", "errored" (it crashed)."""
+        """One of "closed", "joining", "joined", "leaving", "errored" (it waits to be joined again, or has crashed)."""
         return self._membership.status
 
     @property
@@ -109,6 +113,11 @@ class Channel:
     def join_response(self) -> Any:
         """The server's answer to the latest join."""
         return self._membership.join_response
+
+    @property
+    def last_gap(self) -> Gap | None:
+        """The latest place where messages may be missing, None if there was none."""
+        return self._membership.last_gap
 
     @property
     def dropped(self) -> int:
@@ -130,17 +139,7 @@ class Channel:
             ConnectionLost: the connection ended first.
             SerializationError: the payload is not a JSON value.
         """
-        seconds = self._session.options.join_timeout if timeout is DEFAULT else timeout
-        params = await ask(self._payload)
-        joining = self._membership.join(params, seconds)
-        if not self._join_point.active:
-            return await joining
-        start = ClientJoinStart(*opening(self._session), self.topic, params)
-
-        def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
-            return ClientJoinStop(start, origin, now, outcome, getattr(error, "response", response))
-
-        return await observed(self._session, self._join_point, start, joining, stop)
+        return await join(self._membership, self._options.join_timeout if timeout is DEFAULT else timeout)
 
     async def leave(self, *, timeout: Timeout = DEFAULT) -> None:
         """Leave the topic, and wait until the server has confirmed that.
@@ -150,21 +149,11 @@ class Channel:
         Parameters:
             timeout: seconds to wait, None for ever; by default `leave_timeout`. Nothing is raised when they are over.
         """
-        seconds = self._session.options.leave_timeout if timeout is DEFAULT else timeout
-        leaving = self._membership.leave(seconds)
-        if not self._leave_point.active:
-            await leaving
-            return
-        start = ClientLeaveStart(*opening(self._session), self.topic, {})
-
-        def stop(origin: Origin, now: int, outcome: Outcome, how: Outcome | None, _: BaseException | None) -> Record:
-            return ClientLeaveStop(start, origin, now, how or outcome, None)
-
-        await observed(self._session, self._leave_point, start, leaving, stop)
+        await leave(self._membership, self._options.leave_timeout if timeout is DEFAULT else timeout)
 
     def leave_soon(self) -> None:
         """Send the leave, without waiting for anything; for clean-up in code that must not await."""
-        self._membership.leave_soon(self._session.options.leave_timeout)
+        leave_soon(self._membership, self._options.leave_timeout)
 
     async def push(self, event: str, payload: Any = None, *, timeout: Timeout = DEFAULT) -> Any:
         """Push a message, and wait for the reply; returns the response of a reply that is "ok".
@@ -184,21 +173,9 @@ class Channel:
             ConnectionLost: the connection ended before the reply.
             SerializationError: the payload is no JSON value; nothing was sent.
         """
-        _check_event(event)
-        payload = {} if payload is None else payload
-        seconds = self._session.options.push_timeout if timeout is DEFAULT else timeout
-        if not self._push_point.active:
-            return await self._membership.push(event, payload, seconds)
-        start = ClientPushStart(*opening(self._session), self.topic, event, payload)
-        refs: list[str] = []
-
-        def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
-            ref = refs[0] if refs else None
-            status = "ok" if error is None else getattr(error, "status", None)
-            return ClientPushStop(start, origin, now, outcome, ref, status, getattr(error, "response", response))
-
-        pushing = self._membership.push(event, payload, seconds, refs.append)
-        return await observed(self._session, self._push_point, start, pushing, stop)
+        check_event(event)
+        seconds = self._options.push_timeout if timeout is DEFAULT else timeout
+        return await push(self._membership, event, {} if payload is None else payload, seconds)
 
     async def send(self, event: str, payload: Any = None) -> None:
         """Push a message whose reply, if there is one, is of no interest; returns when it is queued.
@@ -214,15 +191,30 @@ class Channel:
             ConnectionLost: the connection has ended.
             SerializationError: the payload is no JSON value; nothing was sent.
         """
-        _check_event(event)
-        await self._membership.send(event, {} if payload is None else payload)
+        check_event(event)
+        await send(self._membership, event, {} if payload is None else payload)
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Iterate over the channel's messages; see `Subscription.__anext__` for what it raises."""
-        return Subscription(self._membership.buffer)
+        return Subscription(self._own_buffer())
+
+    def stream(self) -> Stream:
+        """Iterate over the channel's messages, and the gaps where some may be missing.
+
+        It is another view of the channel's own stream: who iterates over the channel and who iterates over this share
+        the messages.
+        """
+        return Stream(self._own_buffer())
+
+    def _own_buffer(self) -> Buffer:
+        if self._membership.tap is not None:
+            raise RuntimeError("the messages of a Client's channel go to handle_message; or use subscribe()")
+        return self._membership.buffer
 
     @asynccontextmanager
-    async def subscribe(self, *events: str, buffer: int | None = None) -> AsyncIterator[Subscription]:
+    async def subscribe(
+        self, *events: str, buffer: int | None = None, overflow: Overflow | None = None
+    ) -> AsyncIterator[Subscription]:
         """Get these events in a buffer of one's own, for the time of an `async with` block.
 
         It sees what arrives after it opened, however often the topic is joined anew; to miss nothing, open it on
@@ -231,15 +223,36 @@ class Channel:
         Parameters:
             events: their names; none means all.
             buffer: how many messages wait; by default what `connect` was told.
+            overflow: what happens when there are more; by default what `connect` was told.
         """
-        limit = self._session.configuration.buffer if buffer is None else buffer
-        messages, end = self._membership.subscribe(events, limit)
+        messages, end = self._membership.subscribe(events, buffer, overflow)
         try:
             yield Subscription(messages)
         finally:
             end()
 
+    @asynccontextmanager
+    async def presence(self, *, buffer: int = 1024) -> AsyncIterator[ChannelPresence]:
+        """Follow who is there, for the time of an `async with` block.
 
-def _check_event(event: str) -> None:
+        Presences are tracked from the join on, so nothing is missed before this is called.
+
+        Parameters:
+            buffer: how many changes wait for who iterates over it.
+        """
+        membership = self._membership
+        presence = ChannelPresence(membership.topic, membership.presence, buffer)
+        end = membership.listen_to_presence(presence)
+        if membership.session.finished.is_set():
+            presence.close()
+        try:
+            yield presence
+        finally:
+            end()
+            presence.close()
+
+
+def check_event(event: str) -> None:
+    """Raise `ValueError` for an event that is not the user's to push."""
     if event in RESERVED_EVENTS:
         raise ValueError(f"{event!r} is an event of the protocol, which cannot be pushed: use join() or leave()")

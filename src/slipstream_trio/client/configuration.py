@@ -4,16 +4,26 @@ import difflib
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ssl import SSLContext
-from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Union
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Union, get_args
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
 from attrs import frozen
 
 from ..errors import ConfigurationError
-from ..protocol import Options, Serializer, serializer_for
+from ..protocol import (
+    RECONNECT,
+    REJOIN,
+    Backoff,
+    Disconnect,
+    Options,
+    Serializer,
+    serializer_for,
+    worth_retrying,
+)
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
+from .buffer import Overflow
 
 __all__ = ["Configuration", "ConnectOptions", "configure"]
 
@@ -49,7 +59,11 @@ class ConnectOptions(TypedDict, total=False):
     heartbeat_timeout: float | None
     max_message_size: int
     buffer: int
-    overflow: Literal["raise"]
+    overflow: Overflow
+    retry_first: bool
+    reconnect: Backoff | None
+    rejoin: Backoff | None
+    should_reconnect: Callable[[Disconnect], bool]
     trace_parent: OrCallable[str | None]
     telemetry: Telemetry
 
@@ -105,9 +119,15 @@ def _kind(*kinds: type, ask: bool = False) -> Validator:
     return check
 
 
+def _function(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not callable(value):
+        raise ConfigurationError(attribute.name, f"a function; not {type(value).__name__}")
+
+
 def _overflow(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value != "raise":
-        raise ConfigurationError(attribute.name, f"'raise' is the one policy that there is; not {value!r}")
+    policies = get_args(Overflow)
+    if value not in policies:
+        raise ConfigurationError(attribute.name, f"one of {', '.join(map(repr, policies))}; not {value!r}")
 
 
 def _unsupported(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -170,7 +190,12 @@ class Configuration:
         heartbeat_timeout: for the answer to a heartbeat; by default as long as the interval.
         max_message_size: of a message from the server, in bytes.
         buffer: how many messages wait for a consumer.
-        overflow: what happens when there are more; "raise": the consumer is told by `SlowConsumer`.
+        overflow: what happens when there are more: "raise" drops what comes, and tells the consumer by `SlowConsumer`;
+            "drop_oldest" and "drop_newest" go on. All are counted, and in telemetry.
+        retry_first: whether a first connection that fails is retried as later ones are, in place of raising.
+        reconnect: the delays before reconnecting; None: a lost connection ends the block.
+        rejoin: the delays before joining again a channel that crashed or was refused; None: it ends.
+        should_reconnect: decides, of a `Disconnect`, whether to reconnect; by default all but 401, 403 and 404.
         trace_parent: a W3C traceparent, to make connections share its trace; may be a function.
         telemetry: the bus; by default the process's.
     """
@@ -200,7 +225,11 @@ class Configuration:
     )
     max_message_size: int = attrs.field(default=16 * 2**20, validator=_positive)
     buffer: int = attrs.field(default=1024, validator=_positive)
-    overflow: Literal["raise"] = attrs.field(default="raise", validator=_overflow)
+    overflow: Overflow = attrs.field(default="raise", validator=_overflow)
+    retry_first: bool = attrs.field(default=False, validator=_kind(bool))
+    reconnect: Backoff | None = attrs.field(default=RECONNECT, validator=_kind(Backoff, type(None)))
+    rejoin: Backoff | None = attrs.field(default=REJOIN, validator=_kind(Backoff, type(None)))
+    should_reconnect: Callable[[Disconnect], bool] = attrs.field(default=worth_retrying, validator=_function)
     trace_parent: OrCallable[str | None] = attrs.field(default=None, validator=_kind(str, type(None), ask=True))
     telemetry: Telemetry = attrs.field(default=default_telemetry, validator=_kind(Telemetry))
 
@@ -229,6 +258,9 @@ class Configuration:
             max_message_size=self.max_message_size,
             buffer=self.buffer,
             overflow=self.overflow,
+            retry_first=self.retry_first,
+            reconnect=self.reconnect,
+            rejoin=self.rejoin,
         )
 
 

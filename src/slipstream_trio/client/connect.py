@@ -6,20 +6,24 @@ cancelled user never tears a frame. The supervisor raises nothing into the nurse
 is left, so that the body's exception comes out as it went in.
 """
 
-import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Unpack
 
 import trio
+from attrs import evolve
 
-from ..errors import InternalError
+from ..errors import ConnectionRejected, InternalError
+from ..protocol import Disconnect, reconnect_delay
+from ..protocol.recovery import retry_after
 from .configuration import Configuration, ConnectOptions, configure
 from .dial import dial
+from .operations import leave_soon
 from .session import Session
 from .socket import Socket
+from .tap import SocketTap
 
-__all__ = ["connect"]
+__all__ = ["connect", "connected"]
 
 
 def connect(url: str, **options: Unpack[ConnectOptions]) -> AbstractAsyncContextManager[Socket]:
@@ -31,8 +35,9 @@ def connect(url: str, **options: Unpack[ConnectOptions]) -> AbstractAsyncContext
             await channel.push("new_msg", {"body": "hi"})
     ```
 
-    Leaving the block leaves the channels and closes the connection, within `close_timeout`. If the connection ends
-    before that, the body is cancelled, and `ConnectionLost` is raised.
+    A connection that ends is replaced, as `reconnect` says, and its channels are joined again. When that is given up,
+    the body is cancelled, and `ConnectionLost`, or what the last attempt failed with, is raised. Leaving the block
+    leaves the channels and closes the connection, within `close_timeout`.
 
     Parameters:
         url: ws, wss, http or https; with Phoenix it ends in /websocket.
@@ -42,27 +47,38 @@ def connect(url: str, **options: Unpack[ConnectOptions]) -> AbstractAsyncContext
         ConfigurationError: at the call, an option cannot be used; or on entering, what a function returned cannot.
         ConnectError: on entering, the server could not be reached.
         ConnectionRejected: on entering, the server refused the upgrade.
-        ConnectionLost: on leaving, the connection ended and the body was cancelled for it.
+        ConnectionLost: on leaving, the connection ended for good and the body was cancelled for it.
         InternalError: a bug.
     """
-    return _connected(configure(url, options))
+    return connected(configure(url, options))
 
 
 @asynccontextmanager
-async def _connected(configuration: Configuration) -> AsyncIterator[Socket]:
-    supervisor = _Supervisor(Session(configuration))
-    session = supervisor.session
+async def connected(configuration: Configuration, tap: SocketTap | None = None) -> AsyncIterator[Socket]:
+    """Connect for the time of a block; see `connect`.
+
+    With a tap the body begins before there is a connection, and is not cancelled when there is none any more: the tap
+    is told of both.
+    """
+    session = Session(configuration, tap)
+    supervisor = _Supervisor(session)
     body = trio.CancelScope()
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.run)
         try:
-            await session.opened.wait()
-            if (failure := supervisor.failure or supervisor.bug) is not None:
-                raise failure
-            with body:
-                session.on_end = body.cancel
+            if tap is not None:
+                tap.attached(session)
                 yield Socket(session)
+            else:
+                await session.opened.wait()
+                if session.shown is None:
+                    raise session.error or session.lost()
+                with body:
+                    session.on_end = body.cancel
+                    if session.status == "closed":
+                        body.cancel()
+                    yield Socket(session)
         except BaseException as raised:  # noqa: BLE001 - raised again below, outside of the nursery
             error = raised
         try:
@@ -71,21 +87,17 @@ async def _connected(configuration: Configuration) -> AsyncIterator[Socket]:
             error = raised if error is None or not isinstance(raised, Exception) else error
     if error is not None:
         raise error
-    if supervisor.bug is not None:
-        raise supervisor.bug
-    if body.cancelled_caught and session.error is not None:
+    if session.error is not None and (body.cancelled_caught or _is_loud(session.error)):
         raise session.error
 
 
 class _Supervisor:
-    """Opens the connection, and sees to its end."""
+    """Opens connections, one after the other, and sees to the end."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.failure: BaseException | None = None
-        self.bug: BaseException | None = None
         self._scope = trio.CancelScope(shield=True)
-        self._finished = trio.Event()
+        session.abort = self._scope.cancel
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -93,47 +105,101 @@ class _Supervisor:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    session.nursery = nursery
                     nursery.start_soon(session.timer.run)
-                    await self._connect_and_serve()
+                    await self._keep_connected()
                     nursery.cancel_scope.cancel()
         except BaseException as error:  # noqa: BLE001 - `connect` raises it
-            self.bug = _bug(error)
+            session.error = _bug(error)
             session.fail(error)
         finally:
+            session.settle()
+            # Those who waited run first, and the body is cancelled after them.
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
             session.end()
-            self._finished.set()
 
-    async def _connect_and_serve(self) -> None:
+    async def _keep_connected(self) -> None:
+        """Connect, and connect again, until that is of no use, or the user has asked to end."""
+        session, configuration = self.session, self.session.configuration
+        step, attempt, generation = 0, 1, 1
+        while True:
+            error, disconnect = await self._one_connection(attempt, generation, step)
+            if session.asked_to_end is not None:
+                return
+            if disconnect.lived is not None:
+                generation, attempt = generation + 1, 0
+            first = generation == 1 and not configuration.retry_first
+            if configuration.reconnect is not None:
+                step = configuration.reconnect.step_after(step, disconnect.lived)
+            delay = None if first else self._delay(evolve(disconnect, step=step))
+            if delay is None:
+                session.error = session.error or error
+                return
+            step, attempt = step + 1, attempt + 1
+            session.reconnect_scheduled(disconnect, delay, attempt)
+            await trio.sleep(delay)
+
+    async def _one_connection(self, attempt: int, generation: int, step: int) -> tuple[Exception, Disconnect]:
+        """Connect once, and serve that to its end; returns what to raise for it, and what it was."""
         session = self.session
         try:
             dialed = await dial(session.configuration)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
-            self.failure = error
-            return
-        connection = session.begin(dialed.trace_id, attempt=1, generation=1)
+            session.attempt_failed(error)
+            return error, Disconnect("option_failed", step=step)
+        connection = session.begin(dialed.trace_id, attempt, generation)
         await connection.run(session.connector, dialed.request)
-        self.failure = connection.failure
+        failure = connection.failure
+        if failure is None:
+            lost = session.lost()
+            return lost, Disconnect(lost.reason, code=lost.code, lived=connection.lived, step=step)
+        if isinstance(failure, ConnectionRejected):
+            wait = retry_after(failure.headers)
+            return failure, Disconnect("rejected", status=failure.status, retry_after=wait, step=step)
+        return failure, Disconnect(failure.reason, step=step)
+
+    def _delay(self, disconnect: Disconnect) -> float | None:
+        configuration = self.session.configuration
+        try:
+            return reconnect_delay(
+                disconnect, configuration.reconnect, configuration.should_reconnect, self.session.draw()
+            )
+        except Exception as error:  # noqa: BLE001 - the user's function; `connect` raises it
+            self.session.error = error
+            return None
 
     async def shut_down(self, *, graceful: bool) -> None:
         """Leave all topics and close the connection, or abort what is not closed in time."""
         session = self.session
-        timeout = session.options.close_timeout
-        deadline = math.inf if timeout is None else trio.current_time() + timeout
+        deadline = session.deadline()
+        if session.status != "closed":
+            session.asked_to_end = session.asked_to_end or "closed_by_client"
+            session.statuses.set("closing")
         try:
             with trio.CancelScope(shield=True, deadline=deadline):
-                if session.connection is None or session.connection.state.status == "opening":
-                    self._scope.cancel()
-                elif session.status != "closed":
-                    await session.leave_all(wait=graceful)
-                    session.connection.close(1000, "closed_by_client", deadline)
-                await self._finished.wait()
+                await self._leave_all(wait=graceful)
+                session.close_connection(deadline)
+                await session.finished.wait()
         finally:
-            self._scope.cancel()
             if session.connection is not None:
-                # If that cut it off: the client wanted the end, though no close frame tells of it.
-                session.connection.close(1000, "closed_by_client", trio.current_time())
+                # Out of time, perhaps: that the client wanted the end is known, though no close frame tells of it.
+                session.connection.close(1000, session.asked_to_end or "closed_by_client", trio.current_time())
+            self._scope.cancel()
             with trio.CancelScope(shield=True):
-                await self._finished.wait()
+                await session.finished.wait()
+
+    async def _leave_all(self, *, wait: bool) -> None:
+        memberships = self.session.memberships
+        for membership in list(memberships.values()):
+            leave_soon(membership, self.session.options.leave_timeout)
+        while wait and memberships:
+            await next(iter(memberships.values())).changed()
+
+
+def _is_loud(error: BaseException) -> bool:
+    """Tell whether an error is raised even if the body did not notice it: a bug, or a KeyboardInterrupt."""
+    return isinstance(error, InternalError) or not isinstance(error, Exception)
 
 
 def _bug(error: BaseException) -> BaseException:

@@ -31,7 +31,7 @@ from ..protocol.transitions import ABNORMAL_CLOSURE, receive
 from ..telemetry import Origin, Telemetry
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
-from .buffer import Buffer
+from .buffer import Crowd
 from .outbox import Outbox
 from .pushes import PushTable
 from .timer import Timer
@@ -48,7 +48,7 @@ LAST_WORDS: Final = 1.0
 class Owner(Protocol):
     """Whom a connection reports to."""
 
-    crowded: Buffer | None
+    crowded: Crowd | None
     """A buffer that `deliver` found to fill up faster than it is read; the receive loop resets it."""
 
     def deliver(self, message: Message) -> None:
@@ -83,6 +83,7 @@ class Connection:
         self.outbox: Outbox = Outbox()
         self.pushes: PushTable = PushTable()
         self.failure: ConnectError | None = None
+        self.lived: float | None = None
         self._serializer = serializer
         self._spans = ConnectionSpans(telemetry, self.origin)
         self._owner = owner
@@ -143,8 +144,10 @@ class Connection:
         try:
             try:
                 async with connector.open(request, self.outbox.wake) as transport:
-                    self.handle(TransportOpened(trio.current_time(), transport.response_headers))
+                    opened_at = trio.current_time()
+                    self.handle(TransportOpened(opened_at, transport.response_headers))
                     await self._serve(transport)
+                    self.lived = trio.current_time() - opened_at
             except ConnectError as error:
                 self._fail(error)
         except BaseException as error:
@@ -266,7 +269,7 @@ def only_cancelled(error: BaseException) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
-async def _ease(buffer: Buffer) -> None:
+async def _ease(buffer: Crowd) -> None:
     """Let the consumer of a buffer catch up for as long as it does, but not for long."""
     until = time.perf_counter() + EASING
     size = len(buffer)

@@ -1,135 +1,201 @@
-"""A topic on a socket: joining, leaving, pushing, and where its messages go."""
+"""A topic on a socket: its status, what happens to it, and where its messages go."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Literal, Protocol
 
 import trio
 
-from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout, PushTimeout
-from ..protocol import JoinTopic, LeaveTopic, Message, PushMessage, SendFrame
-from ..telemetry import BufferOverflowed, Outcome
-from .buffer import Buffer
-from .connection import Connection
-from .pushes import PendingPush
+from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout, ProtocolError
+from ..protocol import Message, Presence, PresenceChange, rejoin_delay
+from ..protocol.presence import PRESENCE_EVENTS
+from ..telemetry import BufferOverflowed, GapOpened
+from .buffer import Buffer, Crowd, Gap, Overflow
 from .session import Session
 from .spans import moment
+from .tap import ChannelTap
 from .waiter import Waiter
 
 __all__ = ["ChannelStatus", "Membership"]
 
 ChannelStatus = Literal["closed", "joining", "joined", "leaving", "errored"]
 
-_LEAVE_OUTCOMES: Final[Mapping[str, Outcome]] = {"leave_timeout": "timeout", "lost": "lost"}
+
+class PresenceListener(Protocol):
+    """Who follows the presences of a channel."""
+
+    def update(self, presence: Presence, changes: tuple[PresenceChange, ...]) -> None:
+        """Take in what is known now, and what has changed."""
+        ...
+
+    def close(self) -> None:
+        """The channel has ended."""
+        ...
 
 
 class Membership:
-    """The inside of a channel.
+    """The inside of a channel: what it is, and what the connection and the session tell it.
+
+    What tasks do with it (join, push, leave, recover) is in `operations`.
 
     ```
-    closed ── join ──> joining ── reply ok ──> joined ── leave ──> leaving ── phx_close ──> closed
-      ^                  │ refused, timeout, cancelled (is left)     (crashed: errored)
-      └──────────────────┘
+    closed ─ join ─> joining ─ ok ─> joined ─ leave ─> leaving ─ phx_close ─> closed
+      ^                │               │ phx_error, or the connection is lost
+      │   refused,     │               v
+      └── timeout ─────┴─ rejoin ── errored ─ given up, left ─> closed
     ```
+
+    Parameters:
+        recover: starts a task that rejoins, after so many seconds, because of such an ending.
 
     Attributes:
         topic: the topic.
+        payload: the join's payload, or a function that returns it.
         status: as above.
+        reason: why it is not joined, where it is not.
         join_ref: the ref of the latest join.
         join_response: the answer to it.
-        reason: why it is not joined, where it is not.
+        attempt: who claimed it last; see `claim`.
+        joining: who waits for the answer to the join that is under way.
+        recovery: the scope of the task that rejoins, while there is one.
+        step: how many rejoins there were since it last went well.
         buffer: what waits for those who iterate over the channel.
+        presence: who is there.
+        last_gap: the latest place where messages may be missing.
+        tap: who is given the messages, and told of what happens, in place of `buffer`; None if nobody is.
     """
 
-    def __init__(self, session: Session, topic: str) -> None:
+    def __init__(
+        self, session: Session, topic: str, payload: Any, recover: Callable[["Membership", float, str], None]
+    ) -> None:
         self.session: Session = session
         self.topic: str = topic
+        self.payload: Any = payload
         self.status: ChannelStatus = "closed"
+        self.reason: str = "not_joined"
         self.join_ref: str | None = None
         self.join_response: Any = None
-        self.reason: str = "not_joined"
-        self.buffer: Buffer = self._new_buffer("channel")
-        self._join: Waiter | None = None
-        self._join_timeout: float | None = None
+        self.attempt: object = None
+        self.joining: Waiter | None = None
+        self.join_timeout: float | None = None
+        self.recovery: trio.CancelScope | None = None
+        self.step: int = 0
+        self.presence: Presence = Presence()
+        self.last_gap: Gap | None = None
+        self.tap: ChannelTap | None = None
+        self.buffer: Buffer = self._new_buffer("channel", None, None)
+        self._recover = recover
+        self._refusal: JoinError | None = None
+        self._joined_at = 0.0
+        self._missing_since: tuple[Literal["reconnected", "rejoined"], datetime] | None = None
         self._changed = trio.lowlevel.ParkingLot()
         self._subscribed: dict[str | None, list[Buffer]] = {}
+        self._presence_listeners: list[PresenceListener] = []
 
-    # What tasks do
+    @property
+    def is_held(self) -> bool:
+        """Whether the socket holds this membership for its topic."""
+        return self.session.memberships.get(self.topic) is self
 
-    async def join(self, payload: Any, timeout: float | None) -> Any:
-        """Join with this payload; see `Channel.join`."""
-        session = self.session
-        waiter = await self._claim()
-        try:
-            while not waiter.settled and not (outbox := session.open_connection().outbox).has_room:
-                await outbox.room()
-            if not waiter.settled:
-                self._submit_join(session.open_connection(), payload, timeout)
-            return await waiter.wait()
-        except BaseException:
-            if self._join is waiter and self.status == "joining":
-                self.leave_soon(session.options.leave_timeout)
-            raise
-        finally:
-            if self._join is waiter:
-                self._join = None
+    async def changed(self) -> None:
+        """Wait for the next change of `status`."""
+        await self._changed.park()
 
-    async def leave(self, timeout: float | None) -> Outcome:
-        """Leave, and wait until that is confirmed, or is not in time, or the connection ends."""
-        await trio.lowlevel.checkpoint()
-        self.leave_soon(timeout)
+    async def until_left(self) -> bool:
+        """Wait while the topic is being left; returns whether it was."""
         waited = False
         while self.status == "leaving":
             waited = True
-            await self._changed.park()
-        return _LEAVE_OUTCOMES.get(self.reason, "ok") if waited else "ok"
+            await self.changed()
+        return waited
 
-    def leave_soon(self, timeout: float | None) -> None:
-        """Ask to leave, and do not wait."""
-        connection = self.session.connection
-        if self.status not in ("joining", "joined"):
-            return
-        if self._join is not None:
-            self._join.fail(ChannelClosed(self.topic, "left"))
-        if self.join_ref is None or connection is None or not connection.is_open:
-            self._end("closed", "left")
-        else:
-            self._change("leaving", "left")
-            connection.handle(LeaveTopic(trio.current_time(), self.topic, timeout))
+    async def claim(self) -> object:
+        """Take the topic on this socket, when a leave of it that is under way is complete.
 
-    async def push(
-        self, event: str, payload: Any, timeout: float | None, queued: Callable[[str], object] | None = None
-    ) -> Any:
-        """Push, and wait for the reply; `queued` is told the ref."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        deadline = math.inf if timeout is None else trio.current_time() + timeout
-        connection = self._ready()
-        if connection is None:
-            try:
-                with trio.fail_at(deadline):
-                    connection = await self._until_ready()
-            except trio.TooSlowError:
-                assert timeout is not None
-                raise PushTimeout(self.topic, event, timeout) from None
-        push = self._submit_push(connection, event, payload, timeout, deadline)
-        if queued is not None:
-            queued(push.ref)
-        try:
-            return await push.waiter.wait()
-        except trio.Cancelled:
-            connection.pushes.abandon(push, "cancelled")
-            raise
-
-    async def send(self, event: str, payload: Any) -> None:
-        """Push, and return when it is queued."""
+        Returns a token: `attempt` is the same for as long as nobody else claims it.
+        """
         await trio.lowlevel.checkpoint()
-        connection = self._ready() or await self._until_ready()
-        push = PushMessage(self.topic, event, payload)
-        connection.handle(push, note=push)
+        memberships = self.session.memberships
+        while True:
+            self.session.check_usable()
+            holder = memberships.get(self.topic)
+            if holder is None:
+                break
+            if holder.status != "leaving":
+                raise AlreadyJoined(self.topic)
+            await holder.changed()
+        memberships[self.topic] = self
+        self.attempt = attempt = object()
+        self.join_ref = None
+        self.step = 0
+        self._missing_since = None
+        self._change("joining", "")
+        return attempt
 
-    def subscribe(self, events: tuple[str, ...], limit: int) -> tuple[Buffer, Callable[[], None]]:
+    def begin_join(self, waiter: Waiter, timeout: float | None) -> None:
+        """Take note of a join that is sent now."""
+        self.joining = waiter
+        self.join_timeout = timeout
+        self.presence = self.presence.rejoined()
+        for listener in self._presence_listeners:
+            listener.update(self.presence, ())
+        for buffer in self._buffers():
+            buffer.open()
+        self._change("joining", "")
+
+    def await_connection(self) -> None:
+        """Be joined with the next connection."""
+        self._change("errored", "lost")
+
+    def begin_leave(self) -> None:
+        """Take note of a leave that is sent now."""
+        self._change("leaving", "left")
+
+    def end(self, status: ChannelStatus, reason: str) -> None:
+        """End: give the topic back, fail pushes, end streams."""
+        session = self.session
+        if self.is_held:
+            del session.memberships[self.topic]
+        if self.recovery is not None:
+            self.recovery.cancel()
+        self._fail_pushes(reason)
+        self._change(status, reason)
+        end = self._end_of_stream()
+        for buffer in self._buffers():
+            buffer.close(end)
+        for listener in self._presence_listeners:
+            listener.close()
+
+    def end_left(self, reason: Literal["left", "leave_timeout", "leave_lost"]) -> None:
+        """End, as the user has asked for it."""
+        self.end("closed", reason)
+        if self.tap is not None:
+            self.tap.left()
+
+    # Streams
+
+    def deliver(self, message: Message) -> Crowd | None:
+        """Buffer a message; returns a buffer that is more than half full."""
+        if message.event in PRESENCE_EVENTS:
+            self._presence_received(message)
+        crowded: Crowd | None
+        if self.tap is None:
+            self.buffer.put(message)
+            crowded = self.buffer if self.buffer.crowded else None
+        else:
+            crowded = self.tap.message(message)
+        if self._subscribed:
+            for key in (None, message.event):
+                for buffer in self._subscribed.get(key, ()):
+                    buffer.put(message)
+                    crowded = buffer if buffer.crowded else crowded
+        return crowded
+
+    def subscribe(
+        self, events: tuple[str, ...], limit: int | None, policy: Overflow | None
+    ) -> tuple[Buffer, Callable[[], None]]:
         """Return a buffer that gets these events (all, if there are none), and what ends that."""
-        buffer = self._new_buffer("subscription", limit)
+        buffer = self._new_buffer("subscription", limit, policy)
         keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
         for key in keys:
             self._subscribed.setdefault(key, []).append(buffer)
@@ -139,161 +205,193 @@ class Membership:
                 self._subscribed[key].remove(buffer)
                 if not self._subscribed[key]:
                     del self._subscribed[key]
+            buffer.close(StopAsyncIteration)
 
         return buffer, end
 
-    # What the connection reports
+    def listen_to_presence(self, listener: PresenceListener) -> Callable[[], None]:
+        """Let `listener` follow the presences; returns what ends that."""
+        self._presence_listeners.append(listener)
+        return lambda: self._presence_listeners.remove(listener)
 
-    def deliver(self, message: Message) -> Buffer | None:
-        """Buffer a message; returns a buffer that is more than half full."""
-        self.buffer.put(message)
-        crowded = self.buffer if self.buffer.crowded else None
-        if self._subscribed:
-            for key in (None, message.event):
-                for buffer in self._subscribed.get(key, ()):
-                    buffer.put(message)
-                    crowded = buffer if buffer.crowded else crowded
-        return crowded
+    # What the connection reports
 
     def accepted(self, response: Any) -> None:
         """The join was accepted."""
         self.join_response = response
+        self._joined_at = trio.current_time()
         self._change("joined", "")
-        if self._join is not None:
-            self._join.succeed(response)
+        if self.tap is not None:
+            self.tap.joined(response)
+        self._mark_gap()
+        self._settle_join(None, response)
 
     def refused(self, reason: Literal["refused", "timeout"], response: Any) -> None:
         """The join was refused, or not answered in time."""
-        self._end("closed", "join_refused" if reason == "refused" else "join_timeout")
-        if self._join is not None:
-            if reason == "refused":
-                self._join.fail(JoinError(self.topic, response))
-            else:
-                self._join.fail(JoinTimeout(self.topic, self._join_timeout or 0.0))
+        error: JoinError | JoinTimeout
+        if reason == "refused":
+            error = self._refusal = JoinError(self.topic, response)
+        else:
+            error = JoinTimeout(self.topic, self.join_timeout or 0.0)
+        self._join_failed(f"join_{reason}")
+        self._settle_join(error)
+        self.tell_closed(error)
 
     def closed(self, reason: Literal["closed", "crashed", "replaced"]) -> None:
         """The server ended the channel."""
-        self._end("errored" if reason == "crashed" else "closed", reason)
-        if self._join is not None:
-            self._join.fail(ChannelClosed(self.topic, reason))
+        if self.joining is not None:
+            self._join_failed(reason)
+            self._settle_join(ChannelClosed(self.topic, reason))
+            self.tell_closed(ChannelClosed(self.topic, reason))
+            return
+        self._fail_pushes(reason)
+        self._update_step()
+        delay = rejoin_delay(reason, self.session.configuration.rejoin, self.step, self.session.draw())
+        if delay is None:
+            self.end("errored" if reason == "crashed" else "closed", reason)
+        else:
+            self._missing_since = ("rejoined", self.session.utc_now())
+            self._change("errored", reason)
+            self._recover(self, delay, reason)
+        self.tell_closed(ChannelClosed(self.topic, reason))
 
     def left(self, reason: Literal["left", "timeout"]) -> None:
         """The leave is complete."""
-        self._end("closed", "left" if reason == "left" else "leave_timeout")
+        self.end_left("left" if reason == "left" else "leave_timeout")
+
+    # What the session reports
+
+    def connection_lost(self) -> None:
+        """The connection has ended, and another one may come."""
+        if self.status == "leaving":
+            self.end_left("left" if self.session.asked_to_end is not None else "leave_lost")
+        elif self.joining is not None:
+            self._join_failed("lost")
+            self._settle_join(self.session.lost())
+        elif self.status == "joined":
+            self._update_step()
+            self._missing_since = ("reconnected", self.session.utc_now())
+            self._change("errored", "lost")
+        if self.recovery is not None:
+            self.recovery.cancel()
+            self.recovery = None
+
+    def connection_opened(self) -> None:
+        """There is another connection."""
+        if self.status == "joining":
+            self._changed.unpark_all()
+        elif self.status == "errored":
+            self._recover(self, 0.0, "lost")
 
     def lost(self) -> None:
-        """The connection has ended for good."""
-        session = self.session
-        self._end("closed", "lost" if session.error is not None else "left")
-        if self._join is not None:
-            self._join.fail(session.lost())
+        """There will be no other connection."""
+        self.end("closed", "lost" if self.session.error is not None else "left")
+        self._settle_join(self.session.lost())
+
+    def payload_failed(self) -> None:
+        """What to join again with could not be had."""
+        self._change("errored", "payload_failed")
+
+    def give_up(self) -> None:
+        """Rejoining is of no use."""
+        self.end("closed", self.reason)
+
+    def tell_closed(self, reason: Exception) -> None:
+        """Tell the tap that the channel has ended, or could not be joined; it may be joined again."""
+        if self.tap is not None:
+            self.tap.closed(reason)
 
     # Inside
 
-    async def _claim(self) -> Waiter:
-        """Take the topic on this socket, when a leave of it that is under way is complete."""
-        await trio.lowlevel.checkpoint()
-        memberships = self.session.memberships
-        while True:
-            self.session.open_connection()
-            holder = memberships.get(self.topic)
-            if holder is None:
-                break
-            if holder.status != "leaving":
-                raise AlreadyJoined(self.topic)
-            await holder.changed()
-        memberships[self.topic] = self
-        self.join_ref = None
-        self._join = Waiter()
-        self._change("joining", "")
-        return self._join
+    def closed_error(self) -> Exception:
+        """Return what a push raises now."""
+        if self.reason == "lost" or self.session.asked_to_end == "disconnected":
+            return self.session.lost()
+        return ChannelClosed(self.topic, self.reason)
 
-    async def changed(self) -> None:
-        """Wait for the next change of `status`."""
-        await self._changed.park()
+    def _join_failed(self, reason: str) -> None:
+        if self.recovery is not None:
+            self._change("errored", reason)
+        else:
+            self.end("closed", reason)
 
-    @trio.lowlevel.enable_ki_protection
-    def _submit_join(self, connection: Connection, payload: Any, timeout: float | None) -> None:
-        self._join_timeout = timeout
+    def _update_step(self) -> None:
+        backoff = self.session.configuration.rejoin
+        if backoff is not None:
+            self.step = backoff.step_after(self.step, trio.current_time() - self._joined_at)
+
+    def _settle_join(self, error: Exception | None, response: Any = None) -> None:
+        waiter, self.joining = self.joining, None
+        if waiter is not None and error is None:
+            waiter.succeed(response)
+        elif waiter is not None and error is not None:
+            waiter.fail(error)
+
+    def _fail_pushes(self, reason: str) -> None:
+        if self.session.connection is not None:
+            self.session.connection.pushes.fail_topic(self.topic, reason)
+
+    def _mark_gap(self) -> None:
+        if self._missing_since is None:
+            return
+        (reason, since), self._missing_since = self._missing_since, None
+        gap = self.last_gap = Gap(reason, since, self.session.utc_now())
         for buffer in self._buffers():
-            buffer.open()
-        transition = connection.handle(JoinTopic(trio.current_time(), self.topic, payload, timeout))
-        self.join_ref = transition.state.joins[self.topic]
+            buffer.mark(gap)
+        if self.tap is not None:
+            self.tap.gap(gap)
+        session = self.session
+        if session.gap_point.handlers:
+            session.gap_point.emit(
+                GapOpened(*moment(session), self.topic, gap.reason, gap.since, gap.until, gap.dropped)
+            )
 
-    @trio.lowlevel.enable_ki_protection
-    def _submit_push(
-        self, connection: Connection, event: str, payload: Any, timeout: float | None, deadline: float
-    ) -> PendingPush:
-        transition = connection.handle(PushMessage(self.topic, event, payload))
-        sent = transition.return_[0]
-        assert isinstance(sent, SendFrame)
-        push = PendingPush(self.topic, event, sent.ref, connection.outbox.number, timeout, Waiter())
-        connection.pushes.add(push, deadline)
-        if deadline < math.inf:
-            self.session.push_due(deadline)
-        return push
+    def _buffers(self) -> list[Buffer]:
+        """The channel's buffer, and those of subscriptions, each once."""
+        subscribed = {id(buffer): buffer for buffers in self._subscribed.values() for buffer in buffers}
+        return [self.buffer, *subscribed.values()]
 
-    def _ready(self) -> Connection | None:
-        """Return the connection if a push can be made now, None if it has to wait; raises if it never can."""
-        if self.status == "joined":
-            connection = self.session.open_connection()
-            return connection if connection.outbox.has_room else None
-        if self.status == "joining":
-            return None
-        raise self._closed_error()
-
-    async def _until_ready(self) -> Connection:
-        while True:
-            connection = self._ready()
-            if connection is not None:
-                return connection
-            if self.status == "joining":
-                await self._changed.park()
-            else:
-                await self.session.open_connection().outbox.room()
-
-    def _end(self, status: ChannelStatus, reason: str) -> None:
-        connection = self.session.connection
-        assert connection is not None
-        del self.session.memberships[self.topic]
-        connection.pushes.fail_topic(self.topic, reason)
-        self._change(status, reason)
-        end = self._end_of_stream()
-        for buffer in self._buffers():
-            buffer.close(end)
-
-    def _buffers(self) -> Iterator[Buffer]:
-        yield self.buffer
-        for buffers in self._subscribed.values():
-            yield from buffers
+    def _presence_received(self, message: Message) -> None:
+        try:
+            self.presence, changes = self.presence.received(message.event, message.payload)
+        except ProtocolError as error:
+            self.session.frame_rejected(error.problem)
+            return
+        for listener in list(self._presence_listeners):
+            listener.update(self.presence, changes)
 
     def _end_of_stream(self) -> Callable[[], BaseException]:
-        if self.reason == "crashed":
-            return lambda: ChannelClosed(self.topic, "crashed")
+        refusal = self._refusal
+        if self.reason == "join_refused" and refusal is not None:
+            return lambda: JoinError(refusal.topic, refusal.response)
+        if self.reason in ("crashed", "join_timeout", "payload_failed"):
+            reason = self.reason
+            return lambda: ChannelClosed(self.topic, reason)
         if self.reason == "lost":
             return self.session.lost
         return StopAsyncIteration
-
-    def _closed_error(self) -> Exception:
-        if self.reason == "lost":
-            return self.session.lost()
-        return ChannelClosed(self.topic, self.reason)
 
     def _change(self, status: ChannelStatus, reason: str) -> None:
         self.status = status
         self.reason = reason
         self._changed.unpark_all()
-        assert self.session.connection is not None
-        self.session.connection.outbox.reconsider()
+        if self.session.connection is not None:
+            self.session.connection.outbox.reconsider()
 
-    def _new_buffer(self, consumer: Literal["channel", "subscription"], limit: int | None = None) -> Buffer:
+    def _new_buffer(
+        self, consumer: Literal["channel", "subscription"], limit: int | None, policy: Overflow | None
+    ) -> Buffer:
         session = self.session
         size = session.configuration.buffer if limit is None else limit
+        overflow = session.configuration.overflow if policy is None else policy
         point = session.telemetry.point(BufferOverflowed.name)
 
-        def overflowed() -> None:
-            if point.handlers:
-                policy = session.configuration.overflow
-                point.emit(BufferOverflowed(*moment(session), self.topic, policy, size, consumer))
+        def overflowed(gap: Gap, first: bool) -> None:  # noqa: FBT001
+            self.last_gap = gap
+            if first and point.handlers:
+                point.emit(BufferOverflowed(*moment(session), self.topic, overflow, size, consumer))
 
-        return Buffer(self.topic, size, overflowed)
+        buffer = Buffer(self.topic, size, overflow, session.utc_now, overflowed)
+        if session.finished.is_set():
+            buffer.close(StopAsyncIteration)  # nothing will ever come
+        return buffer

@@ -3,14 +3,13 @@
 import heapq
 import math
 from collections import OrderedDict
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from attrs import define
 
 from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
-from .waiter import Waiter
 
-__all__ = ["Abandoned", "PendingPush", "PushTable"]
+__all__ = ["Abandoned", "PendingPush", "PushTable", "Settlement"]
 
 REMEMBERED: Final = 1024
 """How many abandoned pushes are remembered, so that their late replies can be told from others."""
@@ -18,6 +17,23 @@ REMEMBERED: Final = 1024
 SWEEP_ABOVE: Final = 64
 
 Abandoned = Literal["cancelled", "timeout"]
+
+
+class Settlement(Protocol):
+    """Where the end of a push goes, such as a `Waiter`. What comes after the first changes nothing."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it came."""
+        ...
+
+    def succeed(self, value: Any = None) -> None:
+        """The reply's response, of a reply that is "ok"."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Any other end."""
+        ...
 
 
 @define(eq=False)
@@ -29,7 +45,7 @@ class PendingPush:
     ref: str
     number: int
     timeout: float | None
-    waiter: Waiter
+    waiter: Settlement
 
 
 class PushTable:

@@ -4,11 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, final
 
+import trio
+
 from ..protocol import State
 from .channel import DEFAULT, Channel, Timeout
 from .connection import Connection
 from .membership import Membership
-from .session import Session, Status
+from .operations import start_recovery
+from .session import Session
+from .status import Status, StatusChanges
 
 __all__ = ["Socket"]
 
@@ -57,7 +61,7 @@ class Socket:
             topic: the topic.
             payload: as with `join`.
         """
-        return Channel(Membership(self._session, topic), {} if payload is None else payload)
+        return Channel(Membership(self._session, topic, {} if payload is None else payload, start_recovery))
 
     async def ping(self) -> float:
         """Send a heartbeat, or take the one that is outstanding, and wait for the answer.
@@ -69,6 +73,23 @@ class Socket:
         """
         return await self._session.ping()
 
+    async def disconnect(self) -> None:
+        """Close the connection for good: streams end, pushes raise `ConnectionLost`, the block's body runs on."""
+        await self._session.disconnect()
+
+    async def wait_connected(self) -> None:
+        """Wait until the socket is connected.
+
+        Raises:
+            ConnectionLost: it never will be.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._session.until_open()
+
+    def status_changes(self) -> StatusChanges:
+        """Iterate over the status of now, and every one that follows, up to "closed"."""
+        return StatusChanges(self._session.statuses)
+
     @property
     def status(self) -> Status:
         """One of "connecting", "connected", "reconnecting", "closing", "closed"."""
@@ -76,7 +97,7 @@ class Socket:
 
     @property
     def state(self) -> State:
-        """The state of the connection."""
+        """The state of the connection; while there is none, that of the last one. So are the ids."""
         return self._connection.state
 
     @property
@@ -101,6 +122,7 @@ class Socket:
 
     @property
     def _connection(self) -> Connection:
-        connection = self._session.connection
-        assert connection is not None
+        connection = self._session.shown or self._session.connection
+        if connection is None:
+            raise RuntimeError("there is no connection yet: await wait_connected() first")
         return connection

@@ -1,7 +1,7 @@
 """Spans of what a client does: emitted in the caller's task, around its operation."""
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -19,9 +19,12 @@ from ..telemetry import Origin, Outcome, Record, SpanStart, Telemetry
 from ..telemetry.bus import SpanPoint
 from ..telemetry.span import exception_record
 
-__all__ = ["Emitter", "moment", "observed", "opening", "outcome_of"]
+__all__ = ["Emitter", "Stop", "end_span", "moment", "observed", "opening", "outcome_of"]
 
 T = TypeVar("T")
+
+Stop = Callable[[Origin, int, Outcome, Any, BaseException | None], Record]
+"""Makes the record to end a span with, of the ids then, the monotonic time, the outcome, the result and the error."""
 
 _OUTCOMES: dict[type[BaseException], Outcome] = {
     AlreadyJoined: "error",
@@ -75,24 +78,37 @@ async def observed(
     point: SpanPoint,
     start: SpanStart,
     operation: Awaitable[T],
-    stop: Callable[[Origin, int, Outcome, T | None, BaseException | None], Record],
+    stop: Stop,
 ) -> T:
     """Await `operation` inside of a span.
 
     Parameters:
         start: the record to begin with.
-        stop: makes the record to end with, of the ids then, the monotonic time, the outcome, the result and the error.
+        stop: makes the record to end with.
     """
-    telemetry = emitter.telemetry
     point.start.emit(start)
     try:
         result = await operation
     except BaseException as error:
-        outcome = outcome_of(error)
-        if outcome is None:
-            point.exception.emit(exception_record(telemetry, start, emitter.origin, error))
-        else:
-            point.stop.emit(stop(emitter.origin, telemetry.monotonic_ns(), outcome, None, error))
+        end_span(emitter, point, start, stop, error=error)
         raise
-    point.stop.emit(stop(emitter.origin, telemetry.monotonic_ns(), "ok", result, None))
+    end_span(emitter, point, start, stop, result=result)
     return result
+
+
+def end_span(
+    emitter: Emitter,
+    point: SpanPoint,
+    start: SpanStart,
+    stop: Stop,
+    *,
+    result: Any = None,
+    error: BaseException | None = None,
+) -> None:
+    """Emit the end of a span, a stop or an exception, for what its operation returned or raised."""
+    telemetry = emitter.telemetry
+    outcome = "ok" if error is None else outcome_of(error)
+    if outcome is not None:
+        point.stop.emit(stop(emitter.origin, telemetry.monotonic_ns(), outcome, result, error))
+    elif error is not None:
+        point.exception.emit(exception_record(telemetry, start, emitter.origin, error))

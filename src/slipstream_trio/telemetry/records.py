@@ -17,6 +17,8 @@ from ..protocol import Options, State, Transition
 
 __all__ = [
     "BufferOverflowed",
+    "ClientCallbackStart",
+    "ClientCallbackStop",
     "ClientConnectStart",
     "ClientConnectStop",
     "ClientJoinStart",
@@ -28,13 +30,16 @@ __all__ = [
     "ConnectStart",
     "ConnectStop",
     "EventName",
+    "GapOpened",
     "HandleStart",
     "HandleStop",
     "HandlerFailed",
     "MessageDiscarded",
     "Origin",
     "Outcome",
+    "ReconnectScheduled",
     "Record",
+    "RejoinScheduled",
     "ReplyOrphaned",
     "SpanException",
     "SpanStart",
@@ -490,6 +495,52 @@ class ClientPushStop(_End):
         return {**self.start.metadata, **self._describe(self.start.system_time), **more}
 
 
+@frozen
+class ClientCallbackStart(_Start):
+    """A callback of a `Client` is called; the event's name has the callback's."""
+
+    origin: Origin
+    span_id: str
+    system_time: int
+    monotonic_time: int
+    client: str
+    callback: str
+    arguments: tuple[Any, ...]
+
+    @property
+    def name(self) -> EventName:
+        """Such as ("slipstream", "client", "handle_message", "start")."""
+        return ("slipstream", "client", self.callback, "start")
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Ids, `start_time`, `client` (the class's name), `callback`, `arguments`."""
+        more = {"client": self.client, "callback": self.callback, "arguments": self.arguments}
+        return self._describe(self.system_time, span_id=self.span_id, **more)
+
+
+@frozen
+class ClientCallbackStop(_End):
+    """A callback of a `Client` has returned, or was cancelled (outcome "cancelled", and `return_` is None)."""
+
+    start: ClientCallbackStart
+    origin: Origin
+    monotonic_time: int
+    outcome: Outcome
+    return_: Any
+
+    @property
+    def name(self) -> EventName:
+        """Such as ("slipstream", "client", "handle_message", "stop")."""
+        return ("slipstream", "client", self.start.callback, "stop")
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The start's, and `outcome`, `return`."""
+        more = {"outcome": self.outcome, "return": self.return_}
+        return {**self.start.metadata, **self._describe(self.start.system_time), **more}
+
+
 # What happens once
 
 
@@ -536,6 +587,68 @@ class MessageDiscarded(_Once):
 
 
 @frozen
+class GapOpened(_Once):
+    """A channel is joined again, and messages may have been missed; times are UTC datetimes."""
+
+    name: ClassVar[EventName] = ("slipstream", "client", "gap")
+    origin: Origin
+    system_time: int
+    monotonic_time: int
+    topic: str
+    reason: Literal["reconnected", "rejoined", "overflow"]
+    since: datetime
+    until: datetime
+    dropped: int
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Ids, `start_time`, `topic`, `reason`, `since`, `until`, `dropped`."""
+        more = {"topic": self.topic, "reason": self.reason, "since": self.since, "until": self.until}
+        return self._describe(self.system_time, **more, dropped=self.dropped)
+
+
+@frozen
+class ReconnectScheduled(_Once):
+    """The connection ended, or an attempt failed; another follows in `delay` seconds."""
+
+    name: ClassVar[EventName] = ("slipstream", "client", "reconnect_scheduled")
+    origin: Origin
+    system_time: int
+    monotonic_time: int
+    delay: float
+    attempt: int
+    reason: str
+    code: int | None
+    status: int | None
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Ids, `start_time`, `delay`, `attempt`, `reason`, `code`, `status`."""
+        more = {"delay": self.delay, "attempt": self.attempt, "code": self.code, "status": self.status}
+        return self._describe(self.system_time, **more, reason=self.reason)
+
+
+@frozen
+class RejoinScheduled(_Once):
+    """A channel has ended; it is joined again in `delay` seconds."""
+
+    name: ClassVar[EventName] = ("slipstream", "client", "rejoin_scheduled")
+    origin: Origin
+    system_time: int
+    monotonic_time: int
+    topic: str
+    delay: float
+    attempt: int
+    reason: str
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Ids, `start_time`, `topic`, `delay`, `attempt`, `reason`."""
+        more = {"topic": self.topic, "delay": self.delay, "attempt": self.attempt}
+        return self._describe(self.system_time, **more, reason=self.reason)
+
+
+@frozen
 class BufferOverflowed(_Once):
     """A consumer's buffer is full, and what follows is dropped; once an episode, at its first message."""
 
@@ -546,7 +659,7 @@ class BufferOverflowed(_Once):
     topic: str
     policy: str
     buffer: int
-    consumer: Literal["channel", "subscription"]
+    consumer: Literal["channel", "subscription", "client"]
 
     @property
     def metadata(self) -> Mapping[str, Any]:

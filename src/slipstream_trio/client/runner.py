@@ -1,0 +1,273 @@
+"""What runs a callback client: one task that calls the callbacks, one at a time, in order."""
+
+import logging
+import math
+from typing import Any, Final
+
+import trio
+
+from ..errors import (
+    AlreadyJoined,
+    CallTimeout,
+    ChannelClosed,
+    ClientBusy,
+    ClientStopped,
+    ConnectionLost,
+    SlowConsumer,
+)
+from ..telemetry import ClientCallbackStart, ClientCallbackStop
+from ..telemetry.bus import SpanPoint
+from ..telemetry.span import exception_record
+from .buffer import Gap
+from .channel import Channel
+from .configuration import Configuration
+from .connect import connected
+from .connection import only_cancelled
+from .inbox import Entry, Inbox, Lane
+from .membership import Membership
+from .operations import start_recovery
+from .replies import NO_REPLY, Caller, Reply
+from .requests import request_join, request_leave, request_push
+from .session import Session
+from .socket import Socket
+from .spans import opening
+
+__all__ = ["CALLBACKS", "Runner"]
+
+logger: Final = logging.getLogger("slipstream_trio")
+
+CALLBACKS: Final = (
+    "handle_connect",
+    "handle_disconnect",
+    "handle_join",
+    "handle_message",
+    "handle_reply",
+    "handle_topic_close",
+    "handle_leave",
+    "handle_gap",
+    "handle_info",
+    "handle_call",
+    "handle_cast",
+    "terminate",
+)
+
+
+class Runner:
+    """One run of a client: a `SocketTap` whose task calls what the inbox says.
+
+    Parameters:
+        client: whose callbacks are called: an object that has all of `CALLBACKS`.
+
+    Attributes:
+        session: what the client runs on, None before it does.
+        socket: the same, for users.
+        ended: whether the run is over.
+    """
+
+    def __init__(self, client: object) -> None:
+        self.session: Session | None = None
+        self.socket: Socket | None = None
+        self.ended: bool = False
+        self._client = client
+        self._name = type(client).__name__
+        self._inbox = Inbox()
+        self._error: BaseException | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self._callers: set[Caller] = set()
+        self._spans: dict[str, SpanPoint] = {}
+
+    @property
+    def is_running(self) -> bool:
+        """Whether somebody runs it."""
+        return self._task is not None and not self.ended
+
+    # What others ask
+
+    def stop(self) -> None:
+        """Call nothing any more but `terminate`."""
+        self._inbox.close()
+
+    def post(self, callback: str, message: Any) -> None:
+        """Let a cast or an info be handled."""
+        if self._inbox.closed:
+            raise ClientStopped(self._name)
+        if not self._inbox.has_room:
+            raise ClientBusy(self._name, self._inbox.limit)
+        self._inbox.put(Entry(callback, (message,)))
+
+    async def call(self, message: Any, timeout: float | None) -> Any:
+        """Let a call be handled, and wait for the answer."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._inbox.closed:
+            raise ClientStopped(self._name)
+        if trio.lowlevel.current_task() is self._task:
+            raise RuntimeError(f"a callback of {self._name} called its own client, and would wait for itself")
+        caller = Caller()
+        number = self._inbox.put(Entry("handle_call", (message, caller)))
+        self._callers.add(caller)
+        try:
+            with trio.move_on_after(math.inf if timeout is None else timeout):
+                return await caller.wait()
+        finally:
+            self._callers.discard(caller)
+            self._inbox.remove(number)
+        raise CallTimeout(self._name, timeout or 0.0)
+
+    async def join(self, topic: str, payload: Any) -> None:
+        """Ask for a topic, unless it is held."""
+        session = self.running_session()
+        held = session.memberships.get(topic)
+        if held is not None and held.status != "leaving":
+            await trio.lowlevel.checkpoint()
+            return
+        membership = Membership(session, topic, {} if payload is None else payload, start_recovery)
+        membership.tap = Lane(self._inbox, membership)
+        try:
+            await request_join(membership)
+        except AlreadyJoined:
+            return  # somebody else was waiting for the leave, too
+
+    async def leave(self, topic: str) -> None:
+        """Give up a topic, if it is held."""
+        membership = self.running_session().memberships.get(topic)
+        if membership is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await request_leave(membership)
+
+    async def push(self, topic: str, event: str, payload: Any, timeout: float | None) -> str:
+        """Push, and return the ref when that is queued."""
+        membership = self.running_session().memberships.get(topic)
+        if membership is None:
+            await trio.lowlevel.checkpoint()
+            raise ChannelClosed(topic, "not_joined")
+
+        def tell(ref: str, response: Any, error: Exception | None) -> None:
+            self._inbox.put(Entry("handle_reply", (ref, Reply(topic, event, response, error))))
+
+        return await request_push(membership, event, payload, timeout, tell)
+
+    def running_session(self) -> Session:
+        """Return the session; raises `ClientStopped` if the client does not run."""
+        if self.session is None or self.ended:
+            raise ClientStopped(self._name)
+        return self.session
+
+    # What the session tells
+
+    def attached(self, session: Session) -> None:
+        """See `SocketTap`."""
+        self.session = session
+
+    def opened(self) -> None:
+        """See `SocketTap`."""
+        self._inbox.put(Entry("handle_connect", (self.socket,)))
+
+    def closed(self, reason: Exception) -> None:
+        """See `SocketTap`."""
+        self._inbox.put(Entry("handle_disconnect", (reason,)))
+
+    def finished(self, error: BaseException | None) -> None:
+        """See `SocketTap`."""
+        self._error = error
+        self._inbox.finish()
+
+    # The task
+
+    async def run(self, configuration: Configuration) -> None:
+        """Connect, and call callbacks until the end."""
+        self._task = trio.lowlevel.current_task()
+        self._inbox.limit = configuration.buffer
+        self._spans = {name: configuration.telemetry.span(("slipstream", "client", name)) for name in CALLBACKS}
+        try:
+            async with connected(configuration, self) as self.socket:
+                await self._serve()
+        finally:
+            self.ended = True
+            self._end_calls()
+
+    async def _serve(self) -> None:
+        reason: BaseException | None = None
+        try:
+            await self._call_callbacks()
+        except BaseException as error:
+            reason = error
+            raise
+        finally:
+            self._inbox.close()
+            await self._terminate(reason)
+            self._end_calls()
+
+    async def _call_callbacks(self) -> None:
+        session = self.running_session()
+        while (entry := await self._inbox.get()) is not None:
+            try:
+                await self._handle(entry)
+            except ConnectionLost as lost:
+                # As there will be no connection any more, the end is near, and tells why itself.
+                if session.status not in ("closing", "closed"):
+                    raise
+                logger.debug("%s: %s was interrupted: %s", self._name, entry.callback, lost)
+        if self._error is not None:
+            raise self._error
+
+    async def _handle(self, entry: Entry) -> None:
+        if entry.callback == "handle_call":
+            await self._answer(*entry.arguments)
+        elif entry.callback == "handle_gap":
+            await self._tell_gap(*entry.arguments)
+        else:
+            await self._invoke(entry.callback, *entry.arguments)
+
+    async def _answer(self, message: Any, caller: Caller) -> None:
+        value = await self._invoke("handle_call", message, caller)
+        if value is not NO_REPLY:
+            caller.reply(value)
+
+    async def _tell_gap(self, channel: Channel, gap: Gap) -> None:
+        if gap.dropped and self.running_session().configuration.overflow == "raise":
+            raise SlowConsumer(channel.topic, gap.dropped)
+        await self._invoke("handle_gap", channel, gap)
+
+    async def _terminate(self, reason: BaseException | None) -> None:
+        deadline = self.running_session().deadline()
+        with trio.CancelScope(shield=True, deadline=deadline) as scope:
+            try:
+                await self._invoke("terminate", reason)
+            except Exception:
+                if reason is None or only_cancelled(reason):
+                    raise
+                logger.exception("%s.terminate raised, while something else is being raised", self._name)
+        if scope.cancelled_caught:
+            logger.warning("%s.terminate took longer than close_timeout, and was cancelled", self._name)
+
+    def _end_calls(self) -> None:
+        for caller in self._callers:
+            caller.fail(ClientStopped(self._name))
+
+    # Calling one
+
+    async def _invoke(self, name: str, *arguments: Any) -> Any:
+        callback = getattr(self._client, name)
+        point = self._spans[name]
+        if not point.active:
+            return await callback(*arguments)
+        session = self.running_session()
+        start = ClientCallbackStart(*opening(session), self._name, name, arguments)
+        point.start.emit(start)
+        try:
+            result = await callback(*arguments)
+        except BaseException as error:
+            self._end_span(session, point, start, error)
+            raise
+        stop = ClientCallbackStop(start, session.origin, session.telemetry.monotonic_ns(), "ok", result)
+        point.stop.emit(stop)
+        return result
+
+    @staticmethod
+    def _end_span(session: Session, point: SpanPoint, start: ClientCallbackStart, error: BaseException) -> None:
+        if only_cancelled(error):
+            now = session.telemetry.monotonic_ns()
+            point.stop.emit(ClientCallbackStop(start, session.origin, now, "cancelled", None))
+        else:
+            point.exception.emit(exception_record(session.telemetry, start, session.origin, error))
