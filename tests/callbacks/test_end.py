@@ -1,0 +1,469 @@
+"""How a client ends: asked to, by an exception, by a cancellation, or for want of a connection."""
+
+from typing import Any
+
+import pytest
+import trio
+from tests.callbacks.support import Told, World, a_world, running
+from trio.testing import MockClock
+
+from slipstream_trio import (
+    Backoff,
+    Channel,
+    Client,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    ConnectionRejected,
+    InternalError,
+    SlipstreamError,
+    Socket,
+    run_client,
+)
+from slipstream_trio.testing.server import Refuse
+from slipstream_trio.transport import OpenRequest
+
+
+def terminations(client: Told) -> list[Any]:
+    return [entry[1] for entry in client.log if entry[0] == "terminate"]
+
+
+# Asked to
+
+
+async def test_stop_makes_the_callback_that_runs_the_last(autojump_clock: MockClock) -> None:
+    async def stop(message: Any) -> None:
+        client.info("never handled")
+        client.stop()
+        await trio.sleep(1)
+        client.note("still here")
+
+    client = Told("room:1", info=stop)
+    async with a_world() as world, running(world, client) as run:
+        await client.until(("join", "room:1", 1))
+        client.info("stop")
+    assert run.error is None
+    assert client.log[2:] == [("info", "stop"), "still here", ("terminate", None)]
+
+
+async def test_a_stop_leaves_the_topics_and_closes_the_connection(autojump_clock: MockClock) -> None:
+    client = Told("room:1")
+    async with a_world() as world, running(world, client) as run:
+        await client.until(("join", "room:1", 1))
+        [connection] = world.server.connections
+        client.stop()
+        await run.ended.wait()
+        assert world.server.connections == ()
+        assert [message.event for message in connection.received] == ["phx_join", "phx_leave"]
+
+
+async def test_a_client_stopped_before_it_runs_ends_as_soon_as_it_does(autojump_clock: MockClock) -> None:
+    client = Told()
+    client.stop()
+    async with a_world() as world:
+        await world.run_client(client)
+        assert client.log == [("terminate", None)]
+        assert trio.current_time() < 1
+
+
+async def test_a_client_can_terminate_with_the_connection_at_hand(autojump_clock: MockClock) -> None:
+    async def say_good_bye(_: Any) -> None:
+        assert client.socket is not None
+        channel = channels[0]
+        client.note(await channel.push("echo", {"n": 3}))
+        await client.push("room:1", "echo")  # whose reply nobody gets
+
+    async def joined(channel: Channel, _: Any) -> None:
+        channels.append(channel)
+        client.stop()
+
+    channels: list[Channel] = []
+    client = Told("room:1", join=joined, terminate=say_good_bye)
+    async with a_world() as world, running(world, client) as run:
+        pass
+    assert run.error is None
+    assert client.log[-2:] == [("terminate", None), {"n": 3}]
+
+
+async def test_a_disconnect_lets_what_has_come_be_handled(autojump_clock: MockClock) -> None:
+    async def disconnect(_: Any, __: Any) -> None:
+        if len(client.log) == 3:
+            await trio.sleep(1)
+            await client.disconnect()
+
+    client = Told("room:1", message=disconnect)
+    async with a_world() as world, running(world, client) as run:
+        await client.until(("join", "room:1", 1))
+        await client.push("room:1", "burst", {"n": 2})
+    assert run.error is None
+    assert client.log[2:] == [
+        ("message", "tick", 0),
+        ("message", "tick", 1),
+        ("reply", "burst", {"n": 2}),
+        ("disconnect", "ConnectionLost", "disconnected"),
+        ("terminate", None),
+    ]
+
+
+async def test_a_callback_that_a_disconnect_interrupts_does_no_harm(autojump_clock: MockClock) -> None:
+    async def wait_for_a_reply(channel: Channel, _: Any) -> None:
+        await channel.push("ignore", timeout=None)
+
+    client = Told("room:1", join=wait_for_a_reply)
+    async with a_world() as world, running(world, client) as run:
+        await client.until(("join", "room:1", 1))
+        await trio.sleep(1)
+        await client.disconnect()
+    assert run.error is None
+    assert client.log[2:] == [("disconnect", "ConnectionLost", "disconnected"), ("terminate", None)]
+
+
+async def test_a_disconnect_while_there_is_no_connection_ends_the_attempts(autojump_clock: MockClock) -> None:
+    client = Told()
+    async with a_world() as world:
+        world.upgrades.extend([OSError("nobody there")] * 100)
+        async with running(world, client) as run:
+            await client.until(("disconnect", "ConnectError", "no connection: nobody there"))
+            await client.disconnect()
+    assert run.error is None
+    assert client.log[-1] == ("terminate", None)
+    assert len(client.log) == 2
+
+
+async def test_a_disconnect_ends_an_attempt_that_is_under_way(autojump_clock: MockClock) -> None:
+    client = Told()
+    async with a_world() as world, running(world, client, connect_timeout=None, transport=_Hanging()) as run:
+        await trio.sleep(1)
+        await client.disconnect()
+    assert run.error is None
+    assert client.log == [("terminate", None)]
+
+
+class _Hanging:
+    """A transport that never opens."""
+
+    name = "hanging"
+
+    def open(self, request: OpenRequest, wake: Any) -> Any:
+        return self
+
+    async def __aenter__(self) -> Any:
+        await trio.sleep_forever()
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+async def test_stopping_in_handle_disconnect_prevents_another_attempt(autojump_clock: MockClock) -> None:
+    async def stop(_: Exception) -> None:
+        client.stop()
+
+    client = Told(disconnect=stop)
+    async with a_world() as world, running(world, client) as run:
+        await client.until("connect")
+        world.connection.close(1012)
+    assert run.error is None
+    assert client.log == ["connect", ("disconnect", "ConnectionLost", "closed_by_server", 1012), ("terminate", None)]
+
+
+async def test_a_client_that_has_ended_can_be_run_again(autojump_clock: MockClock) -> None:
+    async def stop(_: Socket) -> None:
+        client.stop()
+
+    client = Told(connect=stop)
+    async with a_world() as world:
+        await world.run_client(client)
+        await world.run_client(client)
+    assert client.log == ["connect", ("terminate", None)] * 2
+
+
+async def test_a_client_runs_once_at_a_time(autojump_clock: MockClock) -> None:
+    client = Told()
+    async with a_world() as world, running(world, client):
+        await client.until("connect")
+        with pytest.raises(RuntimeError, match="this Told is running already"):
+            await world.run_client(client)
+        client.stop()
+
+
+async def test_options_are_checked_before_anything_else() -> None:
+    client = Told()
+    with pytest.raises(ConfigurationError, match="buffer"):
+        await run_client(client, "ws://localhost/socket/websocket", buffer=0)
+    with pytest.raises(ConfigurationError, match="did you mean 'buffer'"):
+        await run_client(client, "ws://localhost/socket/websocket", bufer=1)  # type: ignore[call-arg]
+    assert client.log == []
+
+
+# By an exception
+
+
+@pytest.mark.parametrize("callback", ["connect", "join", "message", "reply", "info", "cast", "call", "gap"])
+async def test_an_exception_of_a_callback_leaves_run_client_unchanged(callback: str, autojump_clock: MockClock) -> None:
+    error = KeyError("a bug")
+
+    async def fail(*_: Any) -> None:
+        raise error
+
+    client = Told("room:1", **{callback: fail})
+    async with a_world() as world, running(world, client) as run, trio.open_nursery() as nursery:
+        nursery.start_soon(_provoke, world, client, run.ended)
+    assert run.error is error
+    assert terminations(client) == ["KeyError"]
+    assert error.__context__ is None
+
+
+async def _provoke(world: World, client: Told, ended: trio.Event) -> None:
+    """Let every callback be called."""
+    client.info("x")
+    client.cast("x")
+    try:
+        await client.call("x")
+        await client.until(("join", "room:1", 1), timeout=5)
+        await client.push("room:1", "burst", {"n": 1})
+        await trio.sleep(1)
+        for connection in world.server.connections:
+            connection.drop()
+    except (SlipstreamError, trio.TooSlowError):
+        pass
+    with trio.fail_after(50):
+        await ended.wait()
+
+
+async def test_what_terminate_raises_after_an_exception_is_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise KeyError("first")
+
+    async def fail_again(_: Any) -> None:
+        raise ValueError("second")
+
+    client = Told(connect=fail, terminate=fail_again)
+    async with a_world() as world, running(world, client) as run:
+        pass
+    assert isinstance(run.error, KeyError)
+    assert "ValueError: second" in caplog.text
+
+
+async def test_what_terminate_raises_otherwise_leaves_run_client(autojump_clock: MockClock) -> None:
+    async def fail(_: Any) -> None:
+        raise ValueError("only")
+
+    client = Told(terminate=fail)
+    client.stop()
+    async with a_world() as world, running(world, client) as run:
+        pass
+    assert isinstance(run.error, ValueError)
+    assert terminations(client) == [None]
+
+
+async def test_the_error_of_an_awaited_push_ends_the_client_while_it_reconnects(autojump_clock: MockClock) -> None:
+    async def wait_for_a_reply(channel: Channel, _: Any) -> None:
+        await channel.push("drop")
+
+    client = Told("room:1", join=wait_for_a_reply)
+    async with a_world() as world, running(world, client) as run:
+        pass
+    assert isinstance(run.error, ConnectionLost)
+    assert run.error.sent
+    assert terminations(client) == ["ConnectionLost"]
+
+
+async def test_a_group_of_exceptions_stays_as_the_callback_raised_it(autojump_clock: MockClock) -> None:
+    group = ExceptionGroup("the user's", [KeyError("one"), ValueError("two")])
+
+    async def fail(_: Any) -> None:
+        raise group
+
+    client = Told(connect=fail)
+    async with a_world() as world, running(world, client) as run:
+        pass
+    assert run.error is group
+
+
+# By a cancellation
+
+
+async def test_a_cancellation_terminates_first(autojump_clock: MockClock) -> None:
+    async def take_time(_: Any) -> None:
+        await trio.sleep(1)
+        client.note("terminated")
+
+    client = Told("room:1", terminate=take_time)
+    async with a_world() as world, running(world, client) as run:
+        await client.until(("join", "room:1", 1))
+        run.scope.cancel()
+    assert run.error is None
+    assert run.scope.cancelled_caught
+    assert client.log[-2:] == [("terminate", "Cancelled"), "terminated"]
+    assert trio.current_time() == 1
+
+
+async def test_a_cancellation_reaches_the_callback_that_runs(autojump_clock: MockClock) -> None:
+    async def wait(_: Any) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            client.note("cancelled")
+
+    client = Told(connect=wait)
+    async with a_world() as world, running(world, client) as run:
+        await client.until("connect")
+        run.scope.cancel()
+    assert client.log == ["connect", "cancelled", ("terminate", "Cancelled")]
+
+
+async def test_terminate_has_no_more_than_close_timeout(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hang(_: Any) -> None:
+        await trio.sleep_forever()
+
+    client = Told(terminate=hang)
+    async with a_world() as world, running(world, client, close_timeout=3) as run:
+        await client.until("connect")
+        run.scope.cancel()
+    assert trio.current_time() == 3
+    assert "Told.terminate took longer than close_timeout" in caplog.text
+
+
+async def test_what_terminate_raises_wins_over_a_cancellation(autojump_clock: MockClock) -> None:
+    async def fail(_: Any) -> None:
+        raise ValueError("cannot clean up")
+
+    client = Told(terminate=fail)
+    async with a_world() as world, running(world, client) as run:
+        await client.until("connect")
+        run.scope.cancel()
+    assert isinstance(run.error, ValueError)
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 3))
+async def test_a_cancellation_at_any_checkpoint_leaves_nothing_behind(turns: int, autojump_clock: MockClock) -> None:
+    async def ask(channel: Channel, _: Any) -> None:
+        await client.push(channel.topic, "echo", {"n": 1})
+
+    client = Told("room:1", join=ask)
+    async with a_world() as world, running(world, client) as run:
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        run.scope.cancel()
+    assert run.error is None
+    assert terminations(client) in (["Cancelled"], [])
+    if client.log:
+        assert client.log[-1] == ("terminate", "Cancelled")
+
+
+# For want of a connection
+
+
+async def test_the_last_loss_is_told_then_terminates_then_is_raised(autojump_clock: MockClock) -> None:
+    client = Told()
+    async with a_world() as world, running(world, client, reconnect=None) as run:
+        await client.until("connect")
+        world.connection.close(4001)
+    assert isinstance(run.error, ConnectionLost)
+    assert (run.error.reason, run.error.code) == ("closed_by_server", 4001)
+    assert client.log == [
+        "connect",
+        ("disconnect", "ConnectionLost", "closed_by_server", 4001),
+        ("terminate", "ConnectionLost"),
+    ]
+
+
+async def test_a_refusal_that_stays_is_told_then_terminates_then_is_raised(autojump_clock: MockClock) -> None:
+    client = Told()
+    async with a_world() as world:
+        world.upgrades.append(Refuse(403))
+        async with running(world, client) as run:
+            pass
+    assert isinstance(run.error, ConnectionRejected)
+    assert run.error.status == 403
+    assert [entry[:2] for entry in client.log] == [
+        ("disconnect", "ConnectionRejected"),
+        ("terminate", "ConnectionRejected"),
+    ]
+
+
+async def test_a_first_failure_is_final_if_so_asked(autojump_clock: MockClock) -> None:
+    client = Told()
+    async with a_world() as world:
+        world.upgrades.append(OSError("nobody there"))
+        async with running(world, client, retry_first=False) as run:
+            pass
+    assert isinstance(run.error, ConnectError)
+    assert [entry[0] for entry in client.log] == ["disconnect", "terminate"]
+
+
+async def test_a_callback_that_the_last_loss_interrupts_does_not_hide_it(autojump_clock: MockClock) -> None:
+    async def wait_for_a_reply(channel: Channel, _: Any) -> None:
+        await trio.sleep(1)
+        await channel.push("echo")
+
+    client = Told("room:1", join=wait_for_a_reply)
+    async with a_world() as world, running(world, client, reconnect=None) as run:
+        await client.until(("join", "room:1", 1))
+        world.connection.close(4001)
+    assert isinstance(run.error, ConnectionLost)
+    assert client.log[2:] == [
+        ("disconnect", "ConnectionLost", "closed_by_server", 4001),
+        ("terminate", "ConnectionLost"),
+    ]
+
+
+async def test_attempts_that_are_given_up_are_each_told(autojump_clock: MockClock) -> None:
+    client = Told()
+    async with a_world() as world:
+        world.upgrades.extend([OSError("nobody there")] * 3)
+        async with running(world, client, reconnect=Backoff((1,), limit=2)) as run:
+            pass
+    assert isinstance(run.error, ConnectError)
+    assert [entry[0] for entry in client.log] == ["disconnect"] * 3 + ["terminate"]
+
+
+async def test_an_option_that_raises_is_told_and_asked_again(autojump_clock: MockClock) -> None:
+    answers: list[dict[str, str] | None] = [{}, None]
+
+    async def params() -> dict[str, str]:
+        answer = answers.pop()
+        if answer is None:
+            raise LookupError("no token yet")
+        return answer
+
+    client = Told()
+    async with a_world() as world, running(world, client, params=params):
+        await client.until("connect")
+        client.stop()
+    assert client.log == [("disconnect", "LookupError"), "connect", ("terminate", None)]
+
+
+async def test_a_bug_of_the_library_is_raised(autojump_clock: MockClock) -> None:
+    class Buggy(_Hanging):
+        async def __aenter__(self) -> Any:
+            raise AttributeError("a bug")
+
+    client = Told()
+    async with a_world() as world:
+        world.telemetry.detach("world")
+        async with running(world, client, transport=Buggy()) as run:
+            pass
+    assert isinstance(run.error, InternalError)
+    assert client.log == [("terminate", "InternalError")]
+
+
+async def test_a_subclass_need_not_call_the_constructor_of_client(autojump_clock: MockClock) -> None:
+    class Careless(Client):
+        def __init__(self) -> None:
+            self.joined = trio.Event()
+
+        async def handle_connect(self, socket: Socket) -> None:
+            await self.join("room:1")
+
+        async def handle_join(self, channel: Channel, response: Any) -> None:
+            self.joined.set()
+
+    client = Careless()
+    async with a_world() as world, running(world, client):
+        await client.joined.wait()
+        client.stop()

@@ -1,0 +1,141 @@
+"""Pushes whose end comes to `handle_reply`."""
+
+from typing import Any
+
+import pytest
+import trio
+from tests.callbacks.support import Told, a_world, running
+from trio.testing import MockClock
+
+from slipstream_trio import (
+    ChannelClosed,
+    PushError,
+    PushTimeout,
+    Reply,
+    SerializationError,
+)
+from slipstream_trio.telemetry import ClientPushStop
+
+
+class Pushing(Told):
+    """Keeps the replies."""
+
+    def __init__(self) -> None:
+        super().__init__("room:1")
+        self.replies: dict[str, Reply] = {}
+
+    async def handle_reply(self, ref: str, reply: Reply) -> None:
+        assert ref not in self.replies
+        self.replies[ref] = reply
+        await super().handle_reply(ref, reply)
+
+
+async def test_each_push_ends_once_by_its_ref(autojump_clock: MockClock) -> None:
+    client = Pushing()
+    async with a_world() as world, running(world, client, push_timeout=2):
+        await client.until(("join", "room:1", 1))
+        ok = await client.push("room:1", "echo", {"n": 1})
+        binary = await client.push("room:1", "echo", b"\x00\xff")
+        refused = await client.push("room:1", "refuse", {"n": 2})
+        silent = await client.push("room:1", "ignore")
+        closed = await client.push("room:1", "ignore", timeout=None)
+        await trio.sleep(3)
+        await client.push("room:1", "stop")
+        await client.until(("topic_close", "room:1", "closed"))
+        client.stop()
+    replies = client.replies
+    assert replies[ok] == Reply("room:1", "echo", {"n": 1})
+    assert replies[ok].ok
+    assert replies[ok].unwrap() == {"n": 1}
+    assert replies[binary].response == b"\x00\xff"
+    assert isinstance(replies[refused].error, PushError)
+    assert replies[refused].response == {"n": 2}
+    assert isinstance(replies[silent].error, PushTimeout)
+    assert not replies[silent].ok
+    with pytest.raises(PushTimeout):
+        replies[silent].unwrap()
+    assert isinstance(replies[closed].error, ChannelClosed)
+    assert len(replies) == 6
+
+
+async def test_a_late_reply_changes_nothing(autojump_clock: MockClock) -> None:
+    client = Pushing()
+    async with a_world() as world, running(world, client):
+        await client.until(("join", "room:1", 1))
+        world.connection.pause_reading()
+        await client.push("room:1", "echo", timeout=1)
+        await trio.sleep(2)
+        world.connection.resume_reading()
+        await trio.sleep(2)
+        client.stop()
+    assert client.log[2:] == [("reply", "echo", "PushTimeout"), ("terminate", None)]
+    assert len([record for record in world.records if record.name[-1] == "reply_orphaned"]) == 1
+
+
+async def test_a_push_waits_for_the_join(autojump_clock: MockClock) -> None:
+    async def connected(_: Any) -> None:
+        await client.push("room:1", "echo", {"n": 1})
+
+    client = Told("room:1", connect=connected)
+    async with a_world() as world:
+        world.refusals.append("refuse")
+        async with running(world, client):
+            await client.until(("reply", "echo", {"n": 1}))
+            assert trio.current_time() == 1
+            client.stop()
+
+
+async def test_a_push_that_cannot_be_queued_in_time_raises(autojump_clock: MockClock) -> None:
+    client = Told("room:1")
+    async with a_world() as world:
+        world.refusals.append("refuse")
+        async with running(world, client):
+            await client.until("connect")
+            with pytest.raises(PushTimeout):
+                await client.push("room:1", "echo", timeout=0.5)
+            client.stop()
+
+
+async def test_what_cannot_be_pushed_raises_at_once(autojump_clock: MockClock) -> None:
+    client = Told("room:1")
+    async with a_world() as world, running(world, client):
+        await client.until(("join", "room:1", 1))
+        with pytest.raises(ChannelClosed, match="not_joined"):
+            await client.push("room:2", "echo")
+        with pytest.raises(SerializationError):
+            await client.push("room:1", "echo", {1, 2})
+        with pytest.raises(ValueError, match="phx_leave"):
+            await client.push("room:1", "phx_leave")
+        client.stop()
+    assert client.log == ["connect", ("join", "room:1", 1), ("terminate", None)]
+
+
+async def test_a_push_is_a_span_from_the_asking_to_the_reply(autojump_clock: MockClock) -> None:
+    client = Told("room:1")
+    async with a_world() as world, running(world, client):
+        await client.until(("join", "room:1", 1))
+        ref = await client.push("room:1", "echo", {"n": 1})
+        await client.push("room:1", "ignore", timeout=1)
+        await client.until(("reply", "ignore", "PushTimeout"))
+        client.stop()
+    stops = [record for record in world.records if isinstance(record, ClientPushStop)]
+    assert [(stop.outcome, stop.status, stop.response) for stop in stops] == [
+        ("ok", "ok", {"n": 1}),
+        ("timeout", None, None),
+    ]
+    assert stops[0].ref == ref
+    assert stops[0].start.params == {"n": 1}
+
+
+async def test_nothing_is_built_for_a_push_that_nobody_observes(autojump_clock: MockClock) -> None:
+    client = Told("room:1")
+    async with a_world() as world:
+        world.telemetry.detach("world")
+        async with running(world, client):
+            await client.until(("join", "room:1", 1))
+            await client.push("room:1", "echo", {"n": 1})
+            with pytest.raises(SerializationError):
+                await client.push("room:1", "echo", {1, 2})
+            await client.until(("reply", "echo", {"n": 1}))
+            client.stop()
+    assert world.records == []
