@@ -10,7 +10,10 @@ import pytest
 from slipstream_trio import errors
 from slipstream_trio.errors import (
     AlreadyJoined,
+    CallTimeout,
     ChannelClosed,
+    ClientBusy,
+    ClientStopped,
     ConfigurationError,
     ConnectError,
     ConnectionLost,
@@ -85,6 +88,13 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
         {"topic": "room", "dropped": 3},
         "3 messages of 'room' were dropped here: read faster, or raise `buffer`",
     ),
+    (
+        ClientBusy("Lobby", 1024),
+        {"client": "Lobby", "waiting": 1024},
+        "Lobby has 1024 casts and infos waiting: use call(), which waits, or raise `buffer`",
+    ),
+    (ClientStopped("Lobby"), {"client": "Lobby"}, "Lobby does not run (any more): run_client runs it"),
+    (CallTimeout("Lobby", 2.5), {"client": "Lobby", "timeout": 2.5}, "Lobby did not answer a call within 2.5 s"),
     (SerializationError("not a JSON value"), {}, "not a JSON value"),
     (ProtocolError("not JSON"), {"problem": "not JSON"}, "not JSON"),
     (InternalError("a bug"), {}, "a bug"),
@@ -143,7 +153,7 @@ def test_no_error_has_a_place_for_secrets() -> None:
         name for error in PARENTS if "__init__" in vars(error) for name in inspect.signature(error).parameters
     }
     told_by_the_server = {"status", "headers", "body", "response", "code"}
-    told_by_the_library = {"option", "problem", "reason", "sent", "timeout", "dropped"}
+    told_by_the_library = {"option", "problem", "reason", "sent", "timeout", "dropped", "client", "waiting"}
     assert parameters <= {"topic", "event"} | told_by_the_server | told_by_the_library
 
 

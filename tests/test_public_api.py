@@ -15,16 +15,20 @@ from slipstream_trio.testing import server
 
 NAMES = {
     slipstream_trio: """
-        DEFAULT AlreadyJoined Channel ChannelClosed ChannelStatus Configuration ConfigurationError ConnectError
-        ConnectOptions ConnectionLost ConnectionRejected Default InternalError JoinError JoinTimeout Message
-        ProtocolError PushError PushTimeout SerializationError SlipstreamError SlowConsumer Socket Status Subscription
-        connect protocol telemetry trace
+        AlreadyJoined Backoff CallTimeout Caller Channel ChannelClosed ChannelPresence ChannelStatus Client
+        ClientBusy ClientStopped Configuration ConfigurationError ConnectError ConnectOptions ConnectionLost
+        ConnectionRejected DEFAULT Default Disconnect Gap InternalError JoinError JoinTimeout Message NO_REPLY
+        NoReply Overflow PresenceChange ProtocolError PushError PushTimeout Reply SerializationError
+        SlipstreamError SlowConsumer Socket Status StatusChanges Stream Subscription connect protocol
+        run_client telemetry trace
     """,
     telemetry: """
-        BufferOverflowed ClientConnectStart ClientConnectStop ClientJoinStart ClientJoinStop ClientLeaveStart
-        ClientLeaveStop ClientPushStart ClientPushStop ConnectStart ConnectStop EventName HandleStart HandleStop
-        Handler HandlerFailed MessageDiscarded Origin Outcome Record RecordStream ReplyOrphaned SpanException SpanStart
-        Telemetry attach attach_many default_telemetry detach list_handlers listen stream
+        BufferOverflowed ClientCallbackStart ClientCallbackStop ClientConnectStart ClientConnectStop
+        ClientJoinStart ClientJoinStop ClientLeaveStart ClientLeaveStop ClientPushStart ClientPushStop
+        ConnectStart ConnectStop EventName GapOpened HandleStart HandleStop Handler HandlerFailed
+        MessageDiscarded Origin Outcome ReconnectScheduled Record RecordStream RejoinScheduled ReplyOrphaned
+        SpanException SpanStart Telemetry attach attach_many default_telemetry detach list_handlers listen
+        stream
     """,
     trace: "Verifier Violation verify",
 }

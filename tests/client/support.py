@@ -170,11 +170,15 @@ class Scripted:
             peer.left = True
 
 
+ONE_CONNECTION: dict[str, Any] = {"reconnect": None, "rejoin": None}
+"""Options of a socket whose connection, and whose channels, are not replaced when they end."""
+
+
 @asynccontextmanager
 async def scripted(*, answers: Iterable[str] = PHOENIX, **options: Any) -> AsyncIterator[tuple[Socket, Peer]]:
     """Connect to a scripted peer."""
     connector = Scripted(answers)
-    async with connect(URL, transport=connector, **options) as socket:
+    async with connect(URL, transport=connector, **{**ONE_CONNECTION, **options}) as socket:
         yield socket, connector.peer
 
 

@@ -7,7 +7,7 @@ import attrs
 import pytest
 from tests.client.support import URL, Scripted
 
-from slipstream_trio import Configuration, ConfigurationError, ConnectOptions, connect
+from slipstream_trio import Backoff, Configuration, ConfigurationError, ConnectOptions, connect
 from slipstream_trio.client.configuration import configure
 from slipstream_trio.protocol import V1Serializer, V2Serializer
 from slipstream_trio.telemetry import Telemetry, default_telemetry
@@ -87,7 +87,7 @@ def test_a_time_is_a_number_above_zero_or_none(name: str, value: Any) -> None:
         ("buffer", 0, "at least 1"),
         ("buffer", True, "whole number"),
         ("buffer", None, "whole number"),
-        ("overflow", "drop_oldest", "'raise'"),
+        ("overflow", "drop_some", "drop_oldest"),
         ("overflow", None, "'raise'"),
         ("proxy", "http://user:s3cr3t@localhost:3128", "trio_websocket"),
         ("compression", True, "trio_websocket"),
@@ -158,7 +158,7 @@ def test_a_vsn_in_the_url_must_be_that_of_the_option() -> None:
 
 def test_the_defaults_are_those_of_the_design() -> None:
     configuration = configure(URL, {})
-    assert attrs.asdict(configuration.options()) == {
+    assert attrs.asdict(configuration.options(), recurse=False) == {
         "url": URL,
         "vsn": "2.0.0",
         "serializer": "v2",
@@ -173,6 +173,9 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "max_message_size": 16 * 2**20,
         "buffer": 1024,
         "overflow": "raise",
+        "retry_first": False,
+        "reconnect": Backoff((0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1, 2, 5)),
+        "rejoin": Backoff((1, 2, 5, 10)),
     }
     assert configuration.telemetry is default_telemetry
     assert configuration.ssl_context is None

@@ -39,7 +39,7 @@ async def test_the_exception_of_the_body_leaves_as_it_is(error: BaseException, a
     caught: BaseException | None = None
     connector = Scripted()
     try:
-        async with connect(URL, transport=connector) as socket, socket.join("room"):
+        async with connect(URL, transport=connector, reconnect=None) as socket, socket.join("room"):
             raise error
     except BaseException as raised:  # noqa: BLE001 - compared below
         caught = raised
@@ -295,7 +295,7 @@ async def test_a_bug_after_the_connection_was_lost_is_raised(autojump_clock: Moc
 
     connector = Clumsy()
     with pytest.raises(InternalError) as raised:
-        async with connect(URL, transport=connector) as socket:
+        async with connect(URL, transport=connector, reconnect=None) as socket:
             connector.peer.end()
             await trio.sleep_forever()
     assert isinstance(raised.value.__cause__, Mine)

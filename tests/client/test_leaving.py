@@ -17,7 +17,7 @@ QUIET = frozenset({"phx_join"})
 
 async def test_a_normal_exit_leaves_what_is_joined_waits_and_closes_with_1000(autojump_clock: MockClock) -> None:
     async with running() as server:
-        async with connect(URL, transport=in_memory(server)) as socket:
+        async with connect(URL, transport=in_memory(server), reconnect=None) as socket:
             for number in range(3):
                 await socket.channel(f"lab:{number}").join()
             (connection,) = server.connections

@@ -17,6 +17,12 @@ def pending(number: int, timeout: float | None = 1.0) -> PendingPush:
     return PendingPush("room", "event", str(number), number, timeout, Waiter())
 
 
+async def wait(push: PendingPush) -> None:
+    """Wait for what a push is settled with."""
+    assert isinstance(push.waiter, Waiter)
+    await push.waiter.wait()
+
+
 async def test_the_heap_of_deadlines_does_not_grow_with_the_traffic(autojump_clock: MockClock) -> None:
     table = PushTable()
     waiting = pending(0)
@@ -29,7 +35,7 @@ async def test_the_heap_of_deadlines_does_not_grow_with_the_traffic(autojump_clo
     assert table.expire(49.0) == 50.0
     assert table.expire(50.0) == math.inf
     with pytest.raises(PushTimeout):
-        await waiting.waiter.wait()
+        await wait(waiting)
 
 
 def test_pushes_without_a_limit_have_no_deadline() -> None:
@@ -59,7 +65,7 @@ async def test_a_loss_tells_which_pushes_may_have_been_sent(autojump_clock: Mock
     sent = []
     for push in pushes:
         with pytest.raises(ConnectionLost) as raised:
-            await push.waiter.wait()
+            await wait(push)
         sent.append(raised.value.sent)
     assert sent == [True, True, False, False]
     assert table.expire(100.0) == math.inf

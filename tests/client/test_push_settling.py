@@ -173,7 +173,7 @@ async def test_a_push_that_waits_for_room_is_settled_at_the_end_of_its_channel(
     async with trio.open_nursery() as outside:
         waiting = Waiting(outside)
         try:
-            async with connect(URL, transport=connector, close_timeout=1) as socket:
+            async with connect(URL, transport=connector, close_timeout=1, reconnect=None, rejoin=None) as socket:
                 channel, peer = socket.channel("room"), connector.peer
                 await channel.join()
                 await fill(channel, peer)

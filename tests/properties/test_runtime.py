@@ -30,7 +30,12 @@ def test_every_trace_keeps_its_invariants(script: Script) -> None:
             event(" ".join(record.name[1:]))
     assert verify(played.records) == []
     assert unbalanced(played.records) == []
-    assert len({record.metadata["trace_id"] for record in played.records if record.name[1] == "connection"}) <= 1
+    ids = {
+        (record.metadata["connection_id"], record.metadata["trace_id"])
+        for record in played.records
+        if record.name[1] == "connection"
+    }
+    assert len({trace_id for _, trace_id in ids}) == len({connection_id for connection_id, _ in ids}) == len(ids)
 
 
 @given(scripts())

@@ -205,7 +205,7 @@ async def test_a_leave_that_code_breaks_off_is_an_exception(
     async def interrupted(socket: Socket, peer: Peer) -> None:
         await join_ok(socket, peer)
         channel = socket.channel("room")
-        monkeypatch.setattr("slipstream_trio.client.membership.Membership.leave_soon", broken)
+        monkeypatch.setattr("slipstream_trio.client.operations.leave_soon", broken)
         with pytest.raises(KeyboardInterrupt):
             await channel.leave()
         monkeypatch.undo()

@@ -168,7 +168,7 @@ async def test_a_server_that_is_killed_ends_the_connection() -> None:
     server = make_server()
     async with server.serve() as listening:
         with pytest.raises(ConnectionLost) as raised:
-            async with connect(listening.url(PATH)) as socket, socket.join("lab:1"):
+            async with connect(listening.url(PATH), reconnect=None) as socket, socket.join("lab:1"):
                 await server.kill()
                 await trio.sleep_forever()
     assert (raised.value.reason, raised.value.code) == ("lost", 1006)

@@ -22,7 +22,9 @@ async def connected(server: RawServer, **options: Any) -> AsyncIterator[Socket]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
         try:
-            async with connect(URL, transport=TrioWebSocketConnector(server.open_stream), **options) as socket:
+            async with connect(
+                URL, transport=TrioWebSocketConnector(server.open_stream), reconnect=None, **options
+            ) as socket:
                 yield socket
         except BaseException as error:  # noqa: BLE001 - raised again, outside of the nursery's group
             failure = error

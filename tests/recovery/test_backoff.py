@@ -1,0 +1,184 @@
+"""The tables of recovery: what is tried again, and after how long."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from slipstream_trio.protocol import (
+    RECONNECT,
+    REJOIN,
+    Backoff,
+    Disconnect,
+    reconnect_delay,
+    rejoin_delay,
+    worth_retrying,
+)
+from slipstream_trio.protocol.recovery import recovery_of, retry_after
+
+DELAYS = st.lists(st.floats(0, 1000), min_size=1, max_size=8)
+DRAWS = st.floats(0, 1)
+
+# Back-off
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    assert Backoff((0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1, 2, 5)) == RECONNECT
+    assert Backoff((1, 2, 5, 10)) == REJOIN
+    assert [backoff.limit for backoff in (RECONNECT, REJOIN)] == [None, None]
+
+
+@pytest.mark.parametrize(("step", "delay"), [(0, 1), (1, 2), (2, 5), (3, 10), (4, 10), (1000, 10)])
+def test_the_delays_are_taken_in_order_and_the_last_one_stays(step: int, delay: float) -> None:
+    assert Backoff((1, 2, 5, 10), jitter=0).delay(step, 0.7) == delay
+
+
+def test_delays_may_be_any_iterable() -> None:
+    assert Backoff([1, 2]).delays == (1, 2)
+    assert Backoff(range(3)).delays == (0, 1, 2)
+
+
+@given(DELAYS, st.floats(0, 1), DRAWS, st.integers(0, 20))
+def test_jitter_only_shortens_and_by_its_part_at_most(
+    delays: list[float], jitter: float, draw: float, step: int
+) -> None:
+    backoff = Backoff(tuple(delays), jitter=jitter)
+    full = delays[min(step, len(delays) - 1)]
+    assert full * (1 - jitter) - 1e-9 <= backoff.delay(step, draw) <= full
+    assert backoff.delay(step, 0) == full
+
+
+@pytest.mark.parametrize(
+    ("lived", "step"),
+    [(None, 3), (0.0, 3), (4.999, 3), (5.0, 0), (1000.0, 0)],
+)
+def test_a_life_of_reset_after_begins_the_delays_anew(lived: float | None, step: int) -> None:
+    assert Backoff((1,), reset_after=5.0).step_after(3, lived) == step
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"delays": ()}, "delays"),
+        ({"delays": (1, -0.1)}, "delays"),
+        ({"delays": (1, float("nan"))}, "delays"),
+        ({"delays": (float("inf"),)}, "delays"),
+        ({"delays": (1,), "jitter": -0.1}, "jitter"),
+        ({"delays": (1,), "jitter": 1.1}, "jitter"),
+    ],
+)
+def test_a_backoff_that_makes_no_sense_says_so(arguments: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Backoff(**arguments)  # type: ignore[arg-type]
+
+
+# Reconnecting
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_status_that_stays_as_it_is_is_final(status: int) -> None:
+    assert not worth_retrying(Disconnect("rejected", status=status))
+
+
+@pytest.mark.parametrize("status", [400, 408, 429, 500, 502, 503, 504])
+def test_any_other_status_is_retried(status: int) -> None:
+    assert worth_retrying(Disconnect("rejected", status=status))
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1006, 1007, 1009, 1011, 1012, 1013, 4000])
+def test_every_close_code_is_retried(code: int) -> None:
+    assert worth_retrying(Disconnect("closed_by_server", code=code, lived=1.0))
+
+
+def test_no_backoff_means_no_retry() -> None:
+    assert reconnect_delay(Disconnect("lost"), None, worth_retrying, 0) is None
+
+
+@pytest.mark.parametrize(("step", "delay"), [(0, 1), (1, 2), (2, None), (3, None)])
+def test_a_limit_ends_the_retries(step: int, delay: float | None) -> None:
+    backoff = Backoff((1, 2, 5), jitter=0, limit=2)
+    assert reconnect_delay(Disconnect("lost", step=step), backoff, worth_retrying, 0) == delay
+
+
+def test_should_reconnect_decides_and_is_asked_with_the_disconnect() -> None:
+    asked: list[Disconnect] = []
+
+    def no(disconnect: Disconnect) -> bool:
+        asked.append(disconnect)
+        return False
+
+    disconnect = Disconnect("lost", code=1006, lived=2.0, step=4)
+    assert reconnect_delay(disconnect, RECONNECT, no, 0) is None
+    assert asked == [disconnect]
+    assert reconnect_delay(Disconnect("rejected", status=403), RECONNECT, lambda _: True, 0) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "delay"),
+    [
+        (429, 30.0, 30.0),
+        (503, 30.0, 30.0),
+        (429, 0.5, 1),
+        (429, None, 1),
+        (503, None, 1),
+        (500, 30.0, 1),
+        (502, 30.0, 1),
+        (None, 30.0, 1),
+    ],
+)
+def test_retry_after_is_honoured_where_it_means_something(
+    status: int | None, header: float | None, delay: float
+) -> None:
+    disconnect = Disconnect("rejected", status=status, retry_after=header)
+    assert reconnect_delay(disconnect, Backoff((1,), jitter=0), worth_retrying, 0) == delay
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("30", 30.0), (" 7 ", 7.0), ("0", 0.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None), ("1.5", None)],
+)
+def test_retry_after_is_read_where_it_is_a_number(value: str, seconds: float | None) -> None:
+    assert retry_after((("server", "x"), ("retry-after", value))) == seconds
+    assert retry_after({"retry-after": value}) == seconds
+
+
+def test_there_may_be_no_retry_after() -> None:
+    assert retry_after(()) is None
+    assert retry_after({"retry-after": ""}) is None
+
+
+# Rejoining
+
+
+@pytest.mark.parametrize(
+    ("ending", "recovery"),
+    [
+        ("lost", "rejoin_now"),
+        ("crashed", "rejoin"),
+        ("refused", "rejoin"),
+        ("timeout", "rejoin"),
+        ("payload_failed", "rejoin"),
+        ("closed", "end"),
+        ("replaced", "end"),
+        ("left", "end"),
+    ],
+)
+def test_every_ending_of_a_channel_has_its_recovery(ending: str, recovery: str) -> None:
+    assert recovery_of(ending) == recovery
+    backoff = Backoff((3, 4), jitter=0)
+    delays = {"rejoin_now": 0.0, "rejoin": 4, "end": None}
+    assert rejoin_delay(ending, backoff, 1, 0) == delays[recovery]
+
+
+def test_without_a_backoff_only_a_lost_connection_is_recovered_from() -> None:
+    endings = ("lost", "crashed", "refused", "timeout", "payload_failed")
+    assert [rejoin_delay(ending, None, 0, 0) for ending in endings] == [0.0, None, None, None, None]
+
+
+@pytest.mark.parametrize(("step", "delay"), [(0, 1), (2, 1), (3, None), (4, None)])
+def test_a_limit_ends_the_rejoins(step: int, delay: float | None) -> None:
+    assert rejoin_delay("refused", Backoff((1,), jitter=0, limit=3), step, 0) == delay
+
+
+@given(st.sampled_from(["crashed", "refused", "timeout"]), DELAYS, DRAWS, st.integers(0, 20))
+def test_a_rejoin_waits_as_the_backoff_says(ending: str, delays: list[float], draw: float, step: int) -> None:
+    backoff = Backoff(tuple(delays))
+    assert rejoin_delay(ending, backoff, step, draw) == backoff.delay(step, draw)

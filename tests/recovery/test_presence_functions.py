@@ -1,0 +1,242 @@
+"""Presence as pure functions: states, diffs, and the order in which they come."""
+
+from typing import Any
+
+import pytest
+
+from slipstream_trio.errors import ProtocolError
+from slipstream_trio.protocol import Presence, PresenceChange, sync_diff, sync_state
+
+
+def meta(ref: str, previous: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"phx_ref": ref, **({} if previous is None else {"phx_ref_prev": previous}), **more}
+
+
+def metas(*refs: str) -> dict[str, Any]:
+    return {"metas": [meta(ref) for ref in refs]}
+
+
+def diff(joins: dict[str, Any] | None = None, leaves: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"joins": joins or {}, "leaves": leaves or {}}
+
+
+def told(changes: tuple[PresenceChange, ...]) -> list[tuple[str, str, list[str]]]:
+    """Return kind, key and refs of changes."""
+    return [(change.kind, change.key, [item["phx_ref"] for item in change.metas]) for change in changes]
+
+
+# States
+
+
+def test_the_first_state_is_all_joins() -> None:
+    entries, changes = sync_state({}, {"a": metas("1"), "b": metas("2", "3")})
+    assert entries == {"a": metas("1"), "b": metas("2", "3")}
+    assert told(changes) == [("join", "a", ["1"]), ("join", "b", ["2", "3"])]
+    assert changes[0] == PresenceChange("join", "a", None, (meta("1"),), metas("1"))
+
+
+def test_a_state_that_says_what_is_known_changes_nothing() -> None:
+    known = {"a": metas("1"), "b": metas("2", "3")}
+    entries, changes = sync_state(known, {"b": metas("2", "3"), "a": metas("1")})
+    assert entries == known
+    assert changes == ()
+
+
+def test_a_state_tells_who_went_before_who_came() -> None:
+    entries, changes = sync_state({"gone": metas("1"), "stays": metas("2")}, {"new": metas("3"), "stays": metas("2")})
+    assert entries == {"new": metas("3"), "stays": metas("2")}
+    assert told(changes) == [("leave", "gone", ["1"]), ("join", "new", ["3"])]
+    assert changes[0].before == metas("1")
+    assert changes[0].after is None
+
+
+def test_a_state_tells_single_metas() -> None:
+    entries, changes = sync_state({"a": metas("1", "2")}, {"a": metas("2", "3")})
+    assert entries == {"a": metas("2", "3")}
+    assert told(changes) == [("leave", "a", ["1"]), ("join", "a", ["3"])]
+    assert [change.before for change in changes] == [metas("1", "2"), metas("1", "2")]
+    assert [change.after for change in changes] == [metas("2", "3"), metas("2", "3")]
+
+
+def test_a_presence_without_metas_is_one_all_the_same() -> None:
+    entries, changes = sync_state({}, {"a": {"metas": []}})
+    assert entries == {"a": {"metas": []}}
+    assert told(changes) == [("join", "a", [])]
+
+
+# Diffs
+
+
+def test_a_diff_brings_somebody() -> None:
+    entries, changes = sync_diff({}, diff({"a": {"metas": [meta("1")], "user": {"name": "A"}}}))
+    assert entries == {"a": {"metas": [meta("1")], "user": {"name": "A"}}}
+    assert told(changes) == [("join", "a", ["1"])]
+
+
+def test_another_meta_is_added_to_those_there_are() -> None:
+    entries, changes = sync_diff({"a": metas("1")}, diff({"a": metas("2")}))
+    assert entries == {"a": metas("1", "2")}
+    assert told(changes) == [("join", "a", ["2"])]
+    assert changes[0].before == metas("1")
+    assert changes[0].after == metas("1", "2")
+
+
+def test_somebody_goes_with_the_last_meta() -> None:
+    entries, changes = sync_diff({"a": metas("1", "2")}, diff(leaves={"a": metas("1")}))
+    assert entries == {"a": metas("2")}
+    entries, more = sync_diff(entries, diff(leaves={"a": metas("2")}))
+    assert entries == {}
+    assert told(changes + more) == [("leave", "a", ["1"]), ("leave", "a", ["2"])]
+    assert [change.after for change in changes + more] == [metas("2"), None]
+
+
+def test_an_update_is_a_join_and_a_leave_in_one_diff() -> None:
+    new = {"metas": [meta("2", "1", status="away")]}
+    entries, changes = sync_diff({"a": metas("1"), "b": metas("9")}, diff({"a": new}, {"a": metas("1")}))
+    assert entries == {"a": new, "b": metas("9")}
+    assert told(changes) == [("join", "a", ["2"]), ("leave", "a", ["1"])]
+    assert changes[0].metas[0]["phx_ref_prev"] == "1"
+
+
+def test_what_is_known_already_is_no_change() -> None:
+    known = {"a": metas("1", "2")}
+    assert sync_diff(known, diff({"a": metas("1")})) == (known, ())
+    assert sync_diff(known, diff(leaves={"a": metas("3"), "nobody": metas("4")})) == (known, ())
+    entries, changes = sync_diff(known, diff({"a": metas("2", "3")}, {"a": metas("1", "7")}))
+    assert entries == {"a": metas("2", "3")}
+    assert told(changes) == [("join", "a", ["3"]), ("leave", "a", ["1"])]
+
+
+def test_a_presence_without_metas_can_go() -> None:
+    entries, changes = sync_diff({"a": {"metas": []}}, diff(leaves={"a": {"metas": []}}))
+    assert entries == {}
+    assert told(changes) == [("leave", "a", [])]
+
+
+def test_arguments_are_not_changed() -> None:
+    known, state, change = {"a": metas("1")}, {"a": metas("2")}, diff({"a": metas("3")}, {"a": metas("1")})
+    sync_state(known, state)
+    sync_diff(known, change)
+    assert (known, state, change) == (
+        {"a": metas("1")},
+        {"a": metas("2")},
+        diff({"a": metas("3")}, {"a": metas("1")}),
+    )
+
+
+# What is known
+
+
+def received(presence: Presence, *messages: tuple[str, Any]) -> tuple[Presence, tuple[PresenceChange, ...]]:
+    changes: tuple[PresenceChange, ...] = ()
+    for event, payload in messages:
+        presence, more = presence.received(event, payload)
+        changes += more
+    return presence, changes
+
+
+def test_diffs_wait_for_the_state() -> None:
+    own = ("presence_diff", diff({"me": metas("1")}))
+    presence, changes = received(Presence(), own)
+    assert (dict(presence.entries), presence.synced, changes) == ({}, False, ())
+    presence, changes = received(presence, ("presence_state", {"me": metas("1"), "other": metas("2")}))
+    assert presence.entries == {"me": metas("1"), "other": metas("2")}
+    assert presence.synced
+    assert presence.pending == ()
+    assert told(changes) == [("join", "me", ["1"]), ("join", "other", ["2"])]  # each once
+
+
+def test_diffs_that_waited_are_applied_in_order_and_only_what_came_of_them_is_told() -> None:
+    presence, changes = received(
+        Presence(),
+        ("presence_diff", diff({"a": metas("1")})),
+        ("presence_diff", diff({"a": {"metas": [meta("2", "1")]}}, {"a": metas("1")})),
+        ("presence_state", {}),
+    )
+    assert presence.entries == {"a": {"metas": [meta("2", "1")]}}
+    assert told(changes) == [("join", "a", ["2"])]
+
+
+def test_once_there_is_a_state_diffs_count_at_once() -> None:
+    presence, changes = received(
+        Presence(), ("presence_state", {"a": metas("1")}), ("presence_diff", diff(leaves={"a": metas("1")}))
+    )
+    assert presence.entries == {}
+    assert told(changes) == [("join", "a", ["1"]), ("leave", "a", ["1"])]
+
+
+def test_after_a_rejoin_the_state_tells_what_happened_meanwhile() -> None:
+    presence, _ = received(Presence(), ("presence_state", {"a": metas("1"), "b": metas("2")}))
+    presence = presence.rejoined()
+    assert not presence.synced
+    assert presence.entries == {"a": metas("1"), "b": metas("2")}
+    presence, changes = received(
+        presence, ("presence_diff", diff({"c": metas("4")})), ("presence_state", {"b": metas("3")})
+    )
+    assert presence.entries == {"b": metas("3"), "c": metas("4")}
+    assert told(changes) == [
+        ("leave", "a", ["1"]),
+        ("leave", "b", ["2"]),
+        ("join", "b", ["3"]),
+        ("join", "c", ["4"]),
+    ]
+
+
+def test_a_rejoin_forgets_diffs_of_the_join_before() -> None:
+    presence, _ = received(Presence(), ("presence_diff", diff({"old": metas("1")})))
+    presence, _ = received(presence.rejoined(), ("presence_state", {}))
+    assert presence.entries == {}
+
+
+def test_what_waits_for_a_state_is_bounded() -> None:
+    messages = [("presence_diff", diff({str(number): metas(str(number))})) for number in range(3000)]
+    presence, _ = received(Presence(), *messages)
+    assert len(presence.pending) == 1024
+    presence, _ = received(presence, ("presence_state", {}))
+    assert "2999" in presence.entries
+
+
+@pytest.mark.parametrize("missing", ["joins", "leaves"])
+def test_half_a_diff_is_one(missing: str) -> None:
+    payload = diff({"a": metas("1")}, {"b": metas("2")})
+    del payload[missing]
+    presence, _ = received(Presence(), ("presence_state", {"b": metas("2")}), ("presence_diff", payload))
+    assert ("b" in presence.entries) == (missing == "leaves")
+    assert ("a" in presence.entries) == (missing == "leaves")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        [],
+        "x",
+        b"x",
+        {"a": None},
+        {"a": []},
+        {"a": {}},
+        {"a": {"metas": None}},
+        {"a": {"metas": {}}},
+        {"a": {"metas": [None]}},
+        {"a": {"metas": [{}]}},
+        {"a": {"metas": [{"phx_ref": 1}]}},
+        {"a": {"metas": [{"phx_ref": None}]}},
+        {"ok": {"metas": [{"phx_ref": "1"}]}, "a": 1},
+    ],
+)
+def test_what_phoenix_never_sends_is_a_protocol_error(payload: Any) -> None:
+    presence, _ = received(Presence(), ("presence_state", {"x": metas("1")}))
+    for event, given in (
+        ("presence_state", payload),
+        ("presence_diff", {"joins": payload, "leaves": {}}),
+        ("presence_diff", {"joins": {}, "leaves": payload}),
+    ):
+        with pytest.raises(ProtocolError):
+            presence.received(event, given)
+    assert presence.entries == {"x": metas("1")}
+
+
+@pytest.mark.parametrize("payload", [None, [], "x", 1, b"\0"])
+def test_a_diff_is_an_object(payload: Any) -> None:
+    with pytest.raises(ProtocolError, match="presence_diff"):
+        Presence().received("presence_diff", payload)
