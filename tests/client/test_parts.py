@@ -56,6 +56,15 @@ def test_only_so_many_abandoned_pushes_are_remembered() -> None:
     assert table.was_abandoned("10") is None
 
 
+def test_a_push_that_is_settled_between_its_cancellation_and_its_task_is_not_abandoned() -> None:
+    table = PushTable()
+    push = pending(1)
+    table.add(push, 5.0)
+    assert table.settle("1", "ok", None)
+    table.abandon(push, "cancelled")
+    assert table.was_abandoned("1") is None
+
+
 async def test_a_loss_tells_which_pushes_may_have_been_sent(autojump_clock: MockClock) -> None:
     table = PushTable()
     pushes = [pending(number) for number in range(1, 5)]

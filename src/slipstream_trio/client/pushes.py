@@ -79,7 +79,8 @@ class PushTable:
 
     def abandon(self, push: PendingPush, why: Abandoned) -> None:
         """Forget a push that is given up; its reply will be recognised."""
-        del self._pending[push.ref]
+        if self._pending.pop(push.ref, None) is None:
+            return  # settled after the cancellation, before its task ran again
         push.waiter.succeed()  # nobody waits any more; its deadline can be swept
         self._abandoned[push.ref] = why
         if len(self._abandoned) > REMEMBERED:
