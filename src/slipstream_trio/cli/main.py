@@ -9,12 +9,13 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Final, Protocol
+from typing import Final
 
 from . import demo_command
+from .command import Command, add_commands
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError
 
-__all__ = ["COMMANDS", "Command", "main"]
+__all__ = ["COMMANDS", "main"]
 
 DESCRIPTION: Final = """\
 See what happens on the connections of Phoenix Channels, from the terminal."""
@@ -28,38 +29,6 @@ examples:
 exit status: 0 all is well; 1 something failed; 2 wrong usage; 130 interrupted"""
 
 MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
-
-
-class Command(Protocol):
-    """What the module of a command has."""
-
-    @property
-    def NAME(self) -> str:  # noqa: N802 - a constant of the module
-        """How it is called."""
-        ...
-
-    @property
-    def HELP(self) -> str:  # noqa: N802 - likewise
-        """What it does, in a line."""
-        ...
-
-    @property
-    def DESCRIPTION(self) -> str:  # noqa: N802 - likewise
-        """What it does."""
-        ...
-
-    @property
-    def EPILOG(self) -> str:  # noqa: N802 - likewise
-        """Examples."""
-        ...
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare its options."""
-        ...
-
-    def run(self, options: Namespace) -> int:
-        """Do it; returns the exit status."""
-        ...
 
 
 COMMANDS: Final[Sequence[Command]] = (demo_command,)
@@ -84,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         parser.error(f"there is no option {', '.join(names)}" if names else "too many arguments; see --help")
     if options.command is None:
-        parser.print_help(sys.stderr)
+        options.parser.print_help(sys.stderr)
         return USAGE
     return _run(options.command, options)
 
@@ -98,19 +67,8 @@ def _parser() -> ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"slipstream {_version()}")
-    parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="command")
-    for command in COMMANDS:
-        inner = commands.add_parser(
-            command.NAME,
-            help=command.HELP,
-            description=command.DESCRIPTION,
-            epilog=command.EPILOG,
-            formatter_class=RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        command.add_arguments(inner)
-        inner.set_defaults(command=command)
+    parser.set_defaults(command=None, parser=parser)
+    add_commands(parser, COMMANDS)
     return parser
 
 

@@ -1,0 +1,58 @@
+"""What a command is, and how commands are declared to argparse: those of `slipstream`, and those of a group."""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from typing import Protocol
+
+__all__ = ["Command", "add_commands"]
+
+
+class Command(Protocol):
+    """What the module of a command has."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a constant of the module
+        """How it is called."""
+        ...
+
+    @property
+    def HELP(self) -> str:  # noqa: N802 - likewise
+        """What it does, in a line."""
+        ...
+
+    @property
+    def DESCRIPTION(self) -> str:  # noqa: N802 - likewise
+        """What it does."""
+        ...
+
+    @property
+    def EPILOG(self) -> str:  # noqa: N802 - likewise
+        """Examples."""
+        ...
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare its options."""
+        ...
+
+    def run(self, options: Namespace) -> int:
+        """Do it; returns the exit status."""
+        ...
+
+
+def add_commands(parser: ArgumentParser, commands: Sequence[Command]) -> None:
+    """Declare commands to a parser, which may itself be that of a command: of a group.
+
+    What is parsed has `command`, the module of the innermost command that was given, and `parser`, its parser.
+    """
+    subparsers = parser.add_subparsers(title="commands", metavar="command")
+    for command in commands:
+        inner = subparsers.add_parser(
+            command.NAME,
+            help=command.HELP,
+            description=command.DESCRIPTION,
+            epilog=command.EPILOG,
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        inner.set_defaults(command=command, parser=inner)
+        command.add_arguments(inner)
