@@ -90,25 +90,21 @@ def existing(*paths: str) -> list[str]:
     return [path for path in paths if (ROOT / path).exists()]
 
 
-def run_tests(session: nox.Session, *, measured: bool) -> None:
-    """Run the tests; the session `coverage` reports on all the measured runs together."""
-    if not measured:
-        session.run("pytest", "-n", WORKERS, *session.posargs)
-        return
-    data_file = f".coverage.{session.name}"
-    for stale in ROOT.glob(f"{data_file}.*"):
-        stale.unlink()
-    session.run(
-        *("coverage", "run", "-m", "pytest", "-n", WORKERS, *session.posargs),
-        env={"COVERAGE_FILE": data_file},
-    )
+def run_tests(session: nox.Session, *, drawn: str = "0.3") -> None:
+    """Run the tests; `drawn` is how much Hypothesis draws, as `tests/drawing.py` has it."""
+    session.run("pytest", "-n", WORKERS, *session.posargs, env={"SLIPSTREAM_EXAMPLES": drawn})
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests with every extra."""
+    """Run the tests with every extra; those on the oldest Python draw most, and are measured for `coverage`."""
     session.install("-e", ALL_EXTRAS, *group("test"))
-    run_tests(session, measured=session.python == OLDEST)  # measuring takes half as long again
+    if session.python != OLDEST:
+        run_tests(session)
+        return
+    for stale in ROOT.glob(".coverage.*"):
+        stale.unlink()
+    session.run("coverage", "run", "-m", "pytest", "-n", WORKERS, *session.posargs)
 
 
 @nox.session(python=OLDEST)
@@ -117,7 +113,17 @@ def tests_minimal(session: nox.Session) -> None:
     session.install(".", env={"UV_RESOLUTION": "lowest-direct"})
     session.run("python", "-c", "import slipstream_trio")
     session.install(*group("test"))
-    run_tests(session, measured=True)
+    run_tests(session)
+
+
+@nox.session(python=OLDEST, default=False)
+def thorough(session: nox.Session) -> None:
+    """Let Hypothesis draw a hundred times as much as in `tests`; takes an hour. Arguments choose other tests."""
+    session.install("-e", ALL_EXTRAS, *group("test"))
+    chosen = session.posargs or ["tests/properties", "tests/protocol", "tests/recovery"]
+    session.run(
+        *("pytest", "-n", WORKERS, "-o", "faulthandler_timeout=7200", *chosen), env={"SLIPSTREAM_EXAMPLES": "100"}
+    )
 
 
 @nox.session
@@ -156,7 +162,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Combine what the test sessions measured, and fail under the limit."""
+    """Combine what the processes of the tests measured, and fail under the limit."""
     session.install(*group("coverage"))
     session.run("coverage", "combine")
     session.run("coverage", "report")

@@ -2,7 +2,8 @@
 
 import trio
 import trio.testing
-from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import event, example, given
+from tests.drawing import examples
 from tests.properties.scripts import Play, Script, Step, play, scripts, unbalanced
 
 from slipstream_trio.telemetry import ClientJoinStop, ClientLeaveStop, ClientPushStop, ConnectStop
@@ -14,7 +15,7 @@ def run(script: Script) -> Play:
 
 
 @given(scripts())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(80)
 @example(Script([[Step("join")]]))
 @example(Script([[Step("join"), Step("push", value=[["close", 1012]])]]))
 @example(Script([[Step("join"), Step("push", value=[["drop", 0]])]], cancel_after=30))
@@ -39,7 +40,7 @@ def test_every_trace_keeps_its_invariants(script: Script) -> None:
 
 
 @given(scripts())
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(30)
 def test_a_failing_handler_is_reported_and_changes_nothing(script: Script) -> None:
     failures = [
         record for record in run(script).records if record.name == ("slipstream", "telemetry", "handler", "failure")

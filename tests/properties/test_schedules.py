@@ -2,7 +2,8 @@
 
 import trio
 import trio.testing
-from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import event, example, given
+from tests.drawing import examples
 from tests.properties.schedules import Act, Outcome, Schedule, follow, schedules
 from tests.properties.scripts import unbalanced
 
@@ -17,7 +18,7 @@ def run(schedule: Schedule) -> Outcome:
 
 
 @given(schedules())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(80)
 @example(Schedule([[Act("join")]], [Act("drop", after=1)]))
 @example(Schedule([[Act("join")]], [Act("drop", after=1)], {"reconnect": None}))
 @example(Schedule([[Act("join"), Act("push", value="drop"), Act("leave")]]))

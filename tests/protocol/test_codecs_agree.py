@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
+from tests.drawing import examples
 from tests.protocol import json_texts
 from tests.protocol.json_texts import exactly
 
@@ -40,19 +41,19 @@ def encoded(codec: Codec, value: Any) -> Any:
         return None
 
 
-@settings(deadline=None, max_examples=600)
+@examples(300)
 @given(json_texts.texts)
 def test_both_codecs_decode_the_same_texts_to_the_same_values(text: str) -> None:
     assert decoded(STDLIB, text) == decoded(MSGSPEC, text)
 
 
-@settings(deadline=None, max_examples=600)
+@examples(300)
 @given(json_texts.texts | json_texts.messages.map(json.dumps))
 def test_both_codecs_decode_the_same_messages(text: str) -> None:
     assert decoded_message(STDLIB, text) == decoded_message(MSGSPEC, text)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(150)
 @given(json_texts.messages, st.lists(json_texts.values, max_size=2), st.booleans())
 def test_every_message_is_decoded(message: Any, more: list[Any], ascii_only: bool) -> None:
     text = json.dumps([*message, *more], ensure_ascii=ascii_only)
@@ -62,7 +63,7 @@ def test_every_message_is_decoded(message: Any, more: list[Any], ascii_only: boo
         assert exactly(codec.decode_message(text)) == exactly(Message(*message))
 
 
-@settings(deadline=None, max_examples=500)
+@examples(250)
 @given(json_texts.values)
 def test_what_one_codec_encodes_both_decode(value: Any) -> None:
     for encoder in (STDLIB, MSGSPEC):
@@ -71,7 +72,7 @@ def test_what_one_codec_encodes_both_decode(value: Any) -> None:
             assert exactly(decoder.decode(text)) == exactly(value)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(150)
 @given(
     st.recursive(
         json_texts.unsendable | json_texts.scalars,

@@ -3,13 +3,14 @@
 import copy
 from typing import Any
 
-from hypothesis import event, given, settings
+from hypothesis import event, given
+from tests.drawing import examples
 from tests.protocol.scripts import Act, Raw, opened, options, scripts
 
 from slipstream_trio.protocol import TransportClosed
 
 
-@settings(deadline=None, max_examples=300)
+@examples(100)
 @given(options, scripts)
 def test_every_script_keeps_the_invariants(chosen: dict[str, Any], script: list[Act | Raw]) -> None:
     run = opened(chosen)
@@ -18,7 +19,7 @@ def test_every_script_keeps_the_invariants(chosen: dict[str, Any], script: list[
         event(life)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(40)
 @given(options, scripts)
 def test_the_same_script_gives_an_equal_state(chosen: dict[str, Any], script: list[Act | Raw]) -> None:
     runs = [opened(chosen), opened(chosen)]
@@ -30,7 +31,7 @@ def test_the_same_script_gives_an_equal_state(chosen: dict[str, Any], script: li
     assert runs[0].sent == runs[1].sent
 
 
-@settings(deadline=None, max_examples=100)
+@examples(40)
 @given(options, scripts, scripts)
 def test_a_state_is_all_that_the_future_depends_on(
     chosen: dict[str, Any], before: list[Act | Raw], after: list[Act | Raw]

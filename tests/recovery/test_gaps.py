@@ -236,11 +236,11 @@ async def test_a_slow_consumer_stalls_nobody(autojump_clock: MockClock) -> None:
         async with there.connect(buffer=2, heartbeat_interval=1) as socket, socket.join("room:1") as channel:
             await burst(channel, 1)
             await anext(aiter(channel))
-            for _ in range(100):
+            for _ in range(40):
                 await burst(channel, 100)
                 await trio.sleep(1)
             assert socket.generation == 1
-            assert channel.dropped >= 9998
+            assert channel.dropped >= 3998
 
 
 async def test_a_subscription_to_many_events_gets_each_message_and_each_gap_once(autojump_clock: MockClock) -> None:

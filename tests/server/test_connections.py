@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
+from tests.drawing import examples
 from tests.server.app import CHANNELS, connect, make_server
 from tests.server.raw_client import KEY, RawClient
 from wsproto.events import CloseConnection
@@ -479,7 +480,7 @@ async def test_a_null_join_ref_is_dropped_by_some_versions(
 # Anything at all
 
 
-@settings(max_examples=100, deadline=None)
+@examples(50)
 @given(data=st.lists(st.binary(max_size=200), max_size=5), good=st.booleans())
 def test_no_bytes_break_the_server(data: list[bytes], good: bool) -> None:
     """After each, the server serves the next client; garbage costs no more than its own connection."""
@@ -515,7 +516,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(60)
 @given(message=st.tuples(JSON, JSON, JSON, st.sampled_from(["phx_join", "phx_leave", "echo", 5, None]), JSON))
 def test_refs_and_topics_of_any_type_come_back_verbatim(message: tuple[Any, ...]) -> None:
     async def main() -> None:
