@@ -67,6 +67,7 @@ if RUNNING not in PYTHONS:  # newer than the classifiers: better tested than not
     PYTHONS.append(RUNNING)
     FOUND[RUNNING] = sys.executable
 OLDEST = next(version for version in PYTHONS if FOUND[version])
+NEWEST = next(version for version in reversed(PYTHONS) if FOUND[version])
 
 # At the end of the PATH, so that nox finds them and nothing else changes.
 os.environ["PATH"] = os.pathsep.join(
@@ -90,21 +91,23 @@ def existing(*paths: str) -> list[str]:
     return [path for path in paths if (ROOT / path).exists()]
 
 
-def run_tests(session: nox.Session, *, drawn: str = "0.3") -> None:
-    """Run the tests; `drawn` is how much Hypothesis draws, as `tests/drawing.py` has it."""
-    session.run("pytest", "-n", WORKERS, *session.posargs, env={"SLIPSTREAM_EXAMPLES": drawn})
+def run_tests(session: nox.Session, *, drawn: str = "0.2") -> None:
+    """Run all tests but those that need to run once; `drawn` is how much Hypothesis draws (`tests/drawing.py`)."""
+    session.run("pytest", "-n", WORKERS, "-m", "not once", *session.posargs, env={"SLIPSTREAM_EXAMPLES": drawn})
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests with every extra; those on the oldest Python draw most, and are measured for `coverage`."""
+    """Run the tests with every extra: on the oldest Python all of them, measured; on the newest they draw most."""
     session.install("-e", ALL_EXTRAS, *group("test"))
+    drawn = "1" if session.python == NEWEST else "0.2"
     if session.python != OLDEST:
-        run_tests(session)
+        run_tests(session, drawn=drawn)
         return
     for stale in ROOT.glob(".coverage.*"):
         stale.unlink()
-    session.run("coverage", "run", "-m", "pytest", "-n", WORKERS, *session.posargs)
+    measured = ("coverage", "run", "-m", "pytest", "-n", WORKERS)
+    session.run(*measured, *session.posargs, env={"SLIPSTREAM_EXAMPLES": drawn})
 
 
 @nox.session(python=OLDEST)

@@ -22,6 +22,8 @@ from rich.cells import cell_len
 from slipstream_trio.cli import demo, demo_server, demo_tour
 from slipstream_trio.cli.demo_server import Room
 
+pytestmark = pytest.mark.once
+
 FULL_IDS = re.compile(r"^socket [0-9a-f]{16}\nconnection [0-9a-f]{16} .*\ntrace [0-9a-f]{32}$", re.MULTILINE)
 
 

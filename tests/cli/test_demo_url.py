@@ -11,6 +11,8 @@ from tests.cli.support import COMMAND, served
 
 from slipstream_trio.cli import main
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("rich")
 
 REFUSED = "the server refused the connection with HTTP status"

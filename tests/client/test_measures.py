@@ -119,6 +119,7 @@ class Clock(Channel):
             await trio.sleep(1)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("began", [False, True])
 async def test_a_consumer_that_never_reads_stops_nobody(began: bool, autojump_clock: MockClock) -> None:
     limit = 64

@@ -13,6 +13,7 @@ from slipstream_trio.protocol import RECONNECT
 from slipstream_trio.testing.server import Request
 
 
+@pytest.mark.once
 async def test_reconnecting_over_and_over_loses_nothing_and_keeps_nothing(autojump_clock: MockClock) -> None:
     reconnects, channels = 40, 50
     figures = await endure(reconnects, channels, (20, 40))

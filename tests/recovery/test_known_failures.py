@@ -166,6 +166,7 @@ def held_by_the_client() -> int:
     return sum(name.startswith("slipstream_trio.") and ".testing." not in name for name in modules)
 
 
+@pytest.mark.once
 async def test_memory_growing_while_a_rejoin_is_refused_over_and_over(autojump_clock: MockClock) -> None:
     async with world() as there:
         there.telemetry.detach("world")
@@ -197,6 +198,7 @@ async def test_memory_growing_while_a_rejoin_is_refused_over_and_over(autojump_c
             there.joins.clear()
 
 
+@pytest.mark.once
 async def test_memory_growing_while_a_join_of_the_users_is_refused_over_and_over(autojump_clock: MockClock) -> None:
     async with world() as there:
         there.telemetry.detach("world")

@@ -20,6 +20,8 @@ from slipstream_trio import Backoff, Channel, ConnectionLost, Gap, connect
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.trace import verify
 
+pytestmark = pytest.mark.once
+
 STEP = 0.1
 """Seconds between two attempts."""
 

@@ -8,6 +8,8 @@ import pytest
 import trio.testing
 from tests.server.replay import SERVERS, Line, Replay, differences, scenarios
 
+pytestmark = pytest.mark.once
+
 NOT_REPRODUCED: dict[str, str] = {}
 """Scenarios that the server does not reproduce, each with the reason."""
 
