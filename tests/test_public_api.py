@@ -18,8 +18,8 @@ NAMES = {
         AlreadyJoined Backoff CallTimeout Caller Channel ChannelClosed ChannelPresence ChannelStatus Client
         ClientBusy ClientStopped Configuration ConfigurationError ConnectError ConnectOptions ConnectionLost
         ConnectionRejected DEFAULT Default Disconnect Gap InternalError JoinError JoinTimeout Message NO_REPLY
-        NoReply Overflow PresenceChange ProtocolError PushError PushTimeout Reply SerializationError
-        SlipstreamError SlowConsumer Socket Status StatusChanges Stream Subscription connect protocol
+        NoReply Overflow PresenceChange ProtocolError PushError PushTimeout RecordingError Reply
+        SerializationError SlipstreamError SlowConsumer Socket Status StatusChanges Stream Subscription connect protocol
         run_client telemetry trace
     """,
     telemetry: """
@@ -30,7 +30,10 @@ NAMES = {
         SpanException SpanStart Telemetry attach attach_many default_telemetry detach list_handlers listen
         stream
     """,
-    trace: "Verifier Violation verify",
+    trace: """
+        Damage End Entry Header Missing Progress Recorded Recording RecordingWarning Unencodable Verifier Violation
+        read read_entries record verify
+    """,
 }
 
 MODULES = [slipstream_trio, protocol, telemetry, testing, server, trace]
@@ -108,6 +111,7 @@ def test_every_error_is_a_slipstream_error() -> None:
         (slipstream_trio.ConnectError("no"), "no"),
         (slipstream_trio.ConfigurationError("url", "is odd"), "url: is odd"),
         (slipstream_trio.ProtocolError("odd"), "odd"),
+        (slipstream_trio.RecordingError("a.jsonl", "is odd"), "a.jsonl: is odd"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

@@ -23,6 +23,7 @@ __all__ = [
     "ProtocolError",
     "PushError",
     "PushTimeout",
+    "RecordingError",
     "SerializationError",
     "SlipstreamError",
     "SlowConsumer",
@@ -300,6 +301,23 @@ class ProtocolError(SlipstreamError):
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
         self.problem = problem
+
+
+class RecordingError(SlipstreamError):
+    """A recording cannot be written or read.
+
+    Attributes:
+        path: the file.
+        problem: what is wrong with it, and what to do.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
 
 
 class InternalError(SlipstreamError):

@@ -30,6 +30,11 @@ class Command(Protocol):
         """Examples."""
         ...
 
+    @property
+    def NEEDS(self) -> Sequence[str]:  # noqa: N802 - likewise
+        """The modules of the extra `cli` that it cannot do without."""
+        ...
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare its options."""
         ...

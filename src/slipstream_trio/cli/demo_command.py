@@ -14,7 +14,7 @@ from .screen import add_screen_arguments
 from .status import CommandFailed, UsageError
 from .text import Secrets, printable, strings_in
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
 
 NAME: Final = "demo"
 HELP: Final = "watch a connection live: every span and event, then the trace and whether it is sound"
@@ -39,6 +39,8 @@ examples:
   slipstream demo --url wss://example.org/socket/websocket --topic room:1 \\
       --param user=ada --token "$TOKEN" \\
       --event new_msg --payload '{"body": "hi"}' --seconds 30"""
+
+NEEDS: Final = ("rich", "wsproto")
 
 NEEDS_URL: Final = ("topic", "param", "token", "join_payload", "event", "payload", "seconds")
 SECONDS: Final = 2.0

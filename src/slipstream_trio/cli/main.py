@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Final
 
-from . import demo_command
+from . import demo_command, trace_command
 from .command import Command, add_commands
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError
 
@@ -31,7 +31,7 @@ exit status: 0 all is well; 1 something failed; 2 wrong usage; 130 interrupted""
 MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
 
 
-COMMANDS: Final[Sequence[Command]] = (demo_command,)
+COMMANDS: Final[Sequence[Command]] = (demo_command, trace_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,12 +80,12 @@ def _version() -> str:
 
 
 def _run(command: Command, options: Namespace) -> int:
-    if find_spec("rich") is None or find_spec("wsproto") is None:
+    if any(find_spec(module) is None for module in command.NEEDS):
         return _say(MISSING, USAGE)
     try:
         return command.run(options)
     except UsageError as error:
-        return _say(f"{error}; see slipstream {command.NAME} --help", USAGE)
+        return _say(f"{error}; see {options.parser.prog} --help", USAGE)
     except CommandFailed as error:
         return _say(str(error), FAILED)
     except KeyboardInterrupt:

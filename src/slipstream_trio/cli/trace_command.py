@@ -1,0 +1,38 @@
+"""`slipstream trace`: the group of commands about recordings."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Final
+
+from . import trace_verify
+from .command import Command, add_commands
+from .status import USAGE
+
+__all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+
+NAME: Final = "trace"
+HELP: Final = "look into recordings of connections"
+DESCRIPTION: Final = """\
+A recording is what `with trace.record(path):` writes: everything that happened on
+connections, as lines of JSON. Rotated files are given oldest first, or as the
+newest alone, which finds those before it."""
+
+EPILOG: Final = """\
+examples:
+  slipstream trace verify trace.jsonl   does it hold what a trace has to?"""
+
+NEEDS: Final = ()
+
+COMMANDS: Final[Sequence[Command]] = (trace_verify,)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the commands of the group."""
+    add_commands(parser, COMMANDS)
+
+
+def run(options: Namespace) -> int:
+    """Show the help: a command of the group is needed."""
+    options.parser.print_help(sys.stderr)
+    return USAGE

@@ -1,0 +1,119 @@
+"""The files of a recording: written, rotated, and left readable whatever happens."""
+
+import gzip
+import os
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Files", "Fsync", "parts"]
+
+Fsync = Literal["never", "close", "always"]
+"""When what was written is forced onto the disk: never, when a file is closed, or with every batch of lines."""
+
+
+class Files:
+    """The file that is written to, and those before it: `path.1`, the latest, to `path.<keep>`.
+
+    Each batch of lines is written at once. With gzip, each is a member of its own, so that a file which was cut off can
+    be read up to its last whole batch.
+
+    Parameters:
+        path: the file; with gzip if its name ends in .gz.
+        keep: how many files before it are kept.
+        fsync: when what was written is forced onto the disk.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, keep: int, fsync: Fsync) -> None:
+        self.path: Path = Path(path)
+        self._zipped = self.path.suffix == ".gz"
+        self._keep = keep
+        self._fsync = fsync
+        self._header = b""
+        self._file: int | None = None
+        self._size = 0
+
+    def open(self, header: bytes) -> None:
+        """Begin a file with its first line. One that is there is moved on, and the oldest deleted.
+
+        Raises:
+            OSError: that cannot be done; `write` tries again.
+        """
+        self._header = header
+        self.close()
+        if self.path.exists() and self.path.stat().st_size:
+            self._move()
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._size = 0
+        self.write([header])
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write lines, all or none.
+
+        Raises:
+            OSError: that cannot be done.
+        """
+        if self._file is None:
+            self.open(self._header)
+        assert self._file is not None
+        data = b"".join(lines)
+        rest = memoryview(gzip.compress(data, 6, mtime=0) if self._zipped else data)
+        size = self._size + len(rest)
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            if self._fsync == "always":
+                os.fsync(self._file)
+        except OSError:
+            self._take_back()
+            raise
+        self._size = size
+
+    def close(self) -> None:
+        """Close the file, if one is open.
+
+        Raises:
+            OSError: it could not be forced onto the disk, or closed.
+        """
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            if self._fsync != "never":
+                os.fsync(file)
+        finally:
+            os.close(file)
+
+    def _take_back(self) -> None:
+        """Remove what was written of a batch, so that what follows it can be read."""
+        assert self._file is not None
+        if self._size:
+            os.ftruncate(self._file, self._size)
+            os.lseek(self._file, self._size, os.SEEK_SET)
+        else:
+            # Without its header nothing in it could be read: it is begun again.
+            os.close(self._file)
+            self._file = None
+
+    def _move(self) -> None:
+        for number in range(self._keep, 0, -1):
+            older = _numbered(self.path, number)
+            newer = _numbered(self.path, number - 1) if number > 1 else self.path
+            if newer.exists():
+                newer.replace(older)
+
+
+def parts(path: str | PathLike[str]) -> list[Path]:
+    """Return the files of a recording that rotation made, the oldest first, `path` last."""
+    newest = Path(path)
+    found = []
+    number = 1
+    while (older := _numbered(newest, number)).exists():
+        found.append(older)
+        number += 1
+    return [*reversed(found), newest]
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")

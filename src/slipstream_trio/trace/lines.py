@@ -1,0 +1,41 @@
+"""Lines of JSON: to bytes and back, by msgspec where it is installed, else by the standard library.
+
+Unlike the codec of frames this one checks nothing on the way out: what is written was made by `values`, which leaves
+JSON types only.
+"""
+
+import json
+from typing import Any, Final
+
+__all__ = ["decode_line", "encode_line"]
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
+
+
+def _encode(value: Any) -> bytes:
+    return _ENCODER.encode(value).encode("ascii")
+
+
+try:
+    import msgspec
+
+    encode_line: Final = msgspec.json.Encoder().encode
+    _decode: Final = msgspec.json.Decoder().decode
+except ImportError:
+    encode_line = _encode  # type: ignore[misc]
+    _decode = json.loads  # type: ignore[assignment, misc]
+
+
+def decode_line(line: bytes) -> Any:
+    """Return the value of a line.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        return _decode(line)
+    except ValueError:
+        # msgspec refuses lone surrogates, which another writer may have escaped.
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

@@ -1,0 +1,177 @@
+"""Recording: telemetry records go into files as they happen."""
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from os import PathLike
+from typing import Final
+
+from ..errors import RecordingError
+from ..telemetry import Origin, Record, Telemetry, default_telemetry
+from .encode import Encoder, end_line, header_line, missing_line
+from .files import Files, Fsync
+from .redact import KEEP, Redactor
+from .writer import NewFile, Writer
+
+__all__ = ["Recording", "record"]
+
+QUEUE: Final = 16 * 2**20
+FLUSH_INTERVAL: Final = 0.2
+CLOSE_TIMEOUT: Final = 10.0
+
+
+class Recording:
+    """A recording in progress: a telemetry handler.
+
+    Parameters:
+        writer: what takes the lines.
+        telemetry: the bus, for its clock and its ids.
+        redactor: hides what is not to be written.
+        max_size: bytes of lines, after which another file is begun; None: never.
+        wanted: tells whose records are recorded.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        *,
+        telemetry: Telemetry,
+        redactor: Redactor,
+        max_size: int | None,
+        wanted: Callable[[Origin], bool],
+    ) -> None:
+        self._writer = writer
+        self._telemetry = telemetry
+        self._redactor = redactor
+        self._max_size = max_size
+        self._wanted = wanted
+        self._encoder = Encoder(redactor)
+        self._id = telemetry.ids.span_id()
+        self._part = 0
+        self._size = 0
+        self._dropped = 0
+        self._missing = 0
+        self._why = "queue_full"
+        self._lost = 0
+
+    @property
+    def written(self) -> int:
+        """How many records are in the files."""
+        return self._writer.written
+
+    @property
+    def dropped(self) -> int:
+        """How many records are missing in them."""
+        return self._dropped + self._writer.lost
+
+    @property
+    def error(self) -> OSError | None:
+        """What writing last failed for, None if it never did; what is lost by it is in `dropped`."""
+        return self._writer.error
+
+    def header(self) -> bytes:
+        """Return the first line of the next file."""
+        self._part += 1
+        self._size = 0
+        self._encoder.restart()
+        now = self._telemetry.time_ns()
+        return header_line(self._id, self._part, now, self._redactor.redacted, self._encoder.alive)
+
+    def handle(self, record: Record) -> None:
+        """Take in a record. What it has is encoded at once, and written later."""
+        if not self._wanted(record.origin):
+            return
+        writer = self._writer
+        with writer.lock:
+            if writer.lost != self._lost:
+                self._note_missing(writer.lost - self._lost, "write_failed")
+                self._lost = writer.lost
+            if not writer.has_room():
+                self._encoder.notice(record)
+                self._drop("queue_full")
+                return
+            if self._max_size is not None and self._size >= self._max_size:
+                writer.put(NewFile(self.header()))
+            try:
+                line = self._encoder.encode(record)
+            except Exception:  # noqa: BLE001 - it is the user's objects that are encoded
+                self._drop("not_encodable")
+                return
+            if self._missing:
+                line = missing_line(self._missing, self._why) + line
+                self._missing = 0
+            self._size += len(line)
+            writer.put(line)
+
+    def close(self, timeout: float) -> bool:
+        """Write what waits; returns whether that was done within so many seconds."""
+
+        def last(written: int, lost: int) -> bytes:
+            missing = self._missing + lost - self._lost
+            line = missing_line(missing, self._why) if missing else b""
+            return line + end_line(written, self._dropped + lost, self._encoder.alive)
+
+        return self._writer.close(last, timeout)
+
+    def _drop(self, reason: str) -> None:
+        self._dropped += 1
+        self._note_missing(1, reason)
+
+    def _note_missing(self, records: int, reason: str) -> None:
+        self._missing += records
+        self._why = reason
+        self._encoder.restart()
+
+
+@contextmanager
+def record(
+    path: str | PathLike[str],
+    *,
+    telemetry: Telemetry | None = None,
+    sockets: Collection[str] | None = None,
+    redactor: Redactor = KEEP,
+    max_size: int | None = None,
+    keep: int = 5,
+    queue: int = QUEUE,
+    flush_interval: float = FLUSH_INTERVAL,
+    fsync: Fsync = "close",
+) -> Iterator[Recording]:
+    """Record all telemetry for the time of a `with` block.
+
+    Records are encoded when they happen, and written by a thread. A connection never waits for the disk, nor fails
+    with it: what cannot be written is dropped and counted, and the recording says where it is missing.
+
+    A file that is there already is not overwritten, but moved on to `path.1`, as by rotation.
+
+    Parameters:
+        path: the file; with gzip if its name ends in .gz.
+        telemetry: the bus; None: the process's.
+        sockets: the socket_ids to record; None: all.
+        redactor: hides what is not to be written.
+        max_size: bytes of lines (before compression) after which another file is begun, and this one becomes `path.1`.
+        keep: how many files before the current one are kept.
+        queue: bytes that may wait to be written.
+        flush_interval: seconds after which a line is written at the latest; so much is lost if the process is killed.
+        fsync: "never", "close" or "always": when lines are forced onto the disk, so that they survive a loss of power.
+
+    Yields:
+        The recording, which counts.
+
+    Raises:
+        RecordingError: the file cannot be opened.
+    """
+    bus = telemetry or default_telemetry
+    files = Files(path, keep=keep, fsync=fsync)
+    writer = Writer(files, limit=queue, flush_interval=flush_interval)
+    wanted = (lambda _: True) if sockets is None else (lambda origin: origin.socket_id in sockets)
+    recording = Recording(writer, telemetry=bus, redactor=redactor, max_size=max_size, wanted=wanted)
+    try:
+        files.open(recording.header())
+    except OSError as error:
+        raise RecordingError(os.fspath(path), f"cannot be written: {error.strerror or error}") from error
+    writer.start()
+    try:
+        with bus.listen(recording.handle):
+            yield recording
+    finally:
+        recording.close(CLOSE_TIMEOUT)

@@ -1,0 +1,186 @@
+"""What a recording consists of: lines of JSON, one a telemetry event, and a few others.
+
+The first line of a file is its `Header`. Every other line is one of
+
+* an event: `name`, the ids, `span_id`, the measurements, and the metadata, under the names that telemetry gives them;
+* `missing`: how many events are missing at this place, and why;
+* `end`: the recording was ended in good order.
+
+To keep lines short, nothing is repeated that can be looked up in the same file:
+
+* `trace_id`, `socket_id` and `generation` are in the first line of a `connection_id`; later ones have that id alone.
+* A state is written in full once, as `{"n": 1, …}`; then as `{"n": 2, "from": 1, …}` with the fields that changed;
+  where it did not change, its number stands for it. Numbers are a connection's own. Now and then one is written in
+  full again, so that a damaged line does not cost the rest of the file.
+* A stop has the `span_id` of its start, and not again what the start has. Where the start is not in this file, the stop
+  has it, whole, as `start`.
+* A message that was decoded has no payload: it is decoded again from its frame. In a stop, `{"$": "@input"}`,
+  `"@message"`, `"@payload"` and `"@response"` stand for its start's input, for the message, for the message's payload,
+  and for the response in that.
+
+What JSON does not have is an object with the key `$`, which names it: see `values`.
+
+Versions are `major.minor`. Minor ones add lines, fields and objects, and readers ignore what they do not know.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import attrs
+from attrs import frozen
+
+from ..telemetry import EventName, Origin
+
+__all__ = ["HEADER", "MAJOR", "MINOR", "SCHEMA", "Damage", "End", "Entry", "Header", "Missing", "Recorded"]
+
+MAJOR: Final = 1
+MINOR: Final = 0
+SCHEMA: Final = f"{MAJOR}.{MINOR}"
+"""The version of the schema that is written."""
+
+HEADER: Final = "slipstream_trace"
+"""The key of a header."""
+
+
+@frozen
+class Recorded:
+    """A telemetry record that was read from a recording; handlers and the verifier take it like a live one.
+
+    Attributes:
+        line: the number of its line in its file, from 1.
+        name: the event's name.
+        origin: the ids.
+        measurements: times and durations in nanoseconds, under the telemetry's keys.
+        metadata: everything else, under the telemetry's keys; the values are the protocol's own objects.
+        start: of a span's end, its start; None for other records.
+    """
+
+    line: int
+    name: EventName
+    origin: Origin
+    measurements: Mapping[str, int]
+    metadata: Mapping[str, Any]
+    start: "Recorded | None" = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def connection_id(self) -> str | None:
+        """The id of the connection, None where there is none."""
+        return self.origin.connection_id
+
+    @property
+    def trace_id(self) -> str | None:
+        """The id of the connection's trace, None where there is none."""
+        return self.origin.trace_id
+
+    @property
+    def socket_id(self) -> str:
+        """The id of the socket."""
+        return self.origin.socket_id
+
+    @property
+    def generation(self) -> int:
+        """The number of the connection on its socket."""
+        return self.origin.generation
+
+    @property
+    def span_id(self) -> str | None:
+        """The span's id, None for what happens once."""
+        return self.metadata.get("span_id")
+
+    @property
+    def start_time(self) -> datetime:
+        """When its span started, or it happened, in UTC."""
+        time: datetime = self.metadata["start_time"]
+        return time
+
+    @property
+    def system_time(self) -> int:
+        """When its span started, or it happened, in nanoseconds since the epoch."""
+        return (self.start or self).measurements["system_time"]
+
+
+@frozen
+class Header:
+    """The first line of a file.
+
+    Attributes:
+        line: 1.
+        schema: the version of the schema.
+        library: the version of the library that wrote it.
+        recording: the recording's id, 16 hex digits, the same in all its parts.
+        part: the number of this file in its recording, from 1.
+        started: when the file was begun, in UTC.
+        redacted: what was redacted: "secrets", and "payloads" where they are not as they were.
+        open: the connection_ids whose records began in a part before.
+    """
+
+    line: int
+    schema: str
+    library: str
+    recording: str
+    part: int
+    started: datetime
+    redacted: tuple[str, ...]
+    open: tuple[str, ...]
+
+
+@frozen
+class Missing:
+    """Here records are missing, and the recorder knows it.
+
+    Attributes:
+        line: the number of its line.
+        records: how many; None where that is not known.
+        reason: "queue_full", "write_failed", or "began_before" for a connection that was open when recording began.
+        connection_id: the connection that they are missing of; None where it may be any.
+    """
+
+    line: int
+    records: int | None
+    reason: str
+    connection_id: str | None = None
+
+
+@frozen
+class End:
+    """The recording was ended in good order.
+
+    Attributes:
+        line: the number of its line.
+        records: how many records were written.
+        dropped: how many were not.
+        open: the connection_ids of connections that had not ended.
+    """
+
+    line: int
+    records: int
+    dropped: int
+    open: tuple[str, ...]
+
+
+@frozen
+class Damage:
+    """A line that cannot be read.
+
+    Attributes:
+        line: its number.
+        problem: what is wrong with it.
+        last: whether it is the last of its file and has no end: the recording was cut off there.
+    """
+
+    line: int
+    problem: str
+    last: bool = False
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.problem}"
+
+
+Entry = Recorded | Header | Missing | End | Damage
+"""What a line of a recording is read as."""
+
+
+def start_time(system_time: int) -> datetime:
+    """Return nanoseconds since the epoch as a datetime in UTC, as telemetry does."""
+    return datetime.fromtimestamp(system_time / 1e9, UTC)

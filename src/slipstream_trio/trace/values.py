@@ -1,0 +1,288 @@
+"""The values in a recording, as JSON and back.
+
+JSON types are themselves. Everything else is an object with the key `$`: the name of an attrs class of the protocol,
+with its fields; or one of
+
+| `$` | what |
+|---|---|
+| `bytes` | `base64` |
+| `tuple` | `items` |
+| `datetime` | `iso` |
+| `float` | `text`: "nan", "inf", "-inf" |
+| `str` | `base64` of UTF-16, for text with lone surrogates |
+| `dict` | `items`: pairs, for keys that are no strings, or that are `$` |
+| `redacted` | nothing: a frame that is not shown |
+| `object` | `type` and `repr` of what has no place in JSON |
+"""
+
+import base64
+import math
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import attrs
+from attrs import frozen
+
+from ..protocol import (
+    Backoff,
+    CloseConnection,
+    CloseTransport,
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    Disconnect,
+    FrameReceived,
+    FrameRejected,
+    HeartbeatAcknowledged,
+    JoinTopic,
+    LeaveTopic,
+    Message,
+    MessageDropped,
+    MessageReceived,
+    Options,
+    PushMessage,
+    ReplyReceived,
+    SendFrame,
+    SendHeartbeat,
+    State,
+    Step,
+    TimerTicked,
+    TopicJoinClosed,
+    TopicJoinFailed,
+    TopicJoinSucceeded,
+    TopicLeft,
+    TransportClosed,
+    TransportFailed,
+    TransportOpened,
+)
+from .redact import Redacted, Redactor
+
+__all__ = ["CLASSES", "FIELDS", "TAG", "Unencodable", "decode_value", "encode_value", "fields_of", "from_fields"]
+
+TAG: Final = "$"
+DEEPEST: Final = 140
+LONGEST_REPR: Final = 1000
+
+CLASSES: Final[Mapping[str, type]] = {
+    kind.__name__: kind
+    for kind in (
+        Backoff,
+        CloseConnection,
+        CloseTransport,
+        ConnectionClosed,
+        ConnectionFailed,
+        ConnectionOpened,
+        Disconnect,
+        FrameReceived,
+        FrameRejected,
+        HeartbeatAcknowledged,
+        JoinTopic,
+        LeaveTopic,
+        MessageDropped,
+        MessageReceived,
+        Options,
+        PushMessage,
+        ReplyReceived,
+        SendFrame,
+        SendHeartbeat,
+        State,
+        Step,
+        TimerTicked,
+        TopicJoinClosed,
+        TopicJoinFailed,
+        TopicJoinSucceeded,
+        TopicLeft,
+        TransportClosed,
+        TransportFailed,
+        TransportOpened,
+    )
+}
+"""The attrs classes that are written field by field."""
+
+_PAYLOADS: Final = {
+    JoinTopic: "payload",
+    PushMessage: "payload",
+    TopicJoinSucceeded: "response",
+    TopicJoinFailed: "response",
+    TopicJoinClosed: "payload",
+    ReplyReceived: "response",
+}
+_TEXTS: Final = frozenset({"reason", "body", "message", "url", "close_reason"})
+_HEADERS: Final = frozenset({"headers", "response_headers"})
+
+
+@frozen
+class Unencodable:
+    """What stands in a recording for an object that has no place in JSON.
+
+    Attributes:
+        type: the object's type, with its module.
+        text: its repr, or the beginning of that.
+    """
+
+    type: str
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _how(kind: type, name: str) -> Callable[[Any, Redactor], Any]:
+    """Return how a field of a class is redacted."""
+    if _PAYLOADS.get(kind) == name:
+        return lambda value, redactor: redactor.payload(value)
+    if name == "frame":
+        return lambda value, redactor: redactor.frame(value)
+    if name in _HEADERS:
+        return lambda value, redactor: redactor.headers(value)
+    if name in _TEXTS:
+        return lambda value, redactor: redactor.text(value) if type(value) is str else value
+    return lambda value, _: value
+
+
+FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
+    kind: tuple(field.name for field in attrs.fields(kind)) for kind in CLASSES.values()
+}
+_FIELDS: Final[Mapping[type, tuple[tuple[str, Callable[[Any, Redactor], Any]], ...]]] = {
+    kind: tuple((name, _how(kind, name)) for name in names) for kind, names in FIELDS.items()
+}
+
+
+def fields_of(value: Any, redactor: Redactor, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields of an instance of one of `CLASSES`, encoded, without some."""
+    return {
+        name: encode_value(how(getattr(value, name), redactor), redactor)
+        for name, how in _FIELDS[type(value)]
+        if name not in without
+    }
+
+
+def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
+    """Return a value in JSON types.
+
+    What `redactor` hides as a payload, a header or a frame is hidden where the protocol's classes have such; of any
+    other value, it hides what is secret.
+    """
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else _text(value)
+    if kind is int or kind is bool or value is None:
+        return value
+    if depth > DEEPEST:
+        return _by_repr(value, redactor)
+    encode = _ENCODERS.get(kind)
+    if encode is not None:
+        return encode(value, redactor, depth)
+    if kind in _FIELDS:
+        return {TAG: kind.__name__, **fields_of(value, redactor)}
+    if isinstance(value, Mapping):
+        return _encode_dict(dict(value), redactor, depth)
+    return _by_repr(value, redactor)
+
+
+def _text(value: str) -> Any:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return {TAG: "str", "base64": _base64(value.encode("utf-16-le", "surrogatepass"))}
+    return value
+
+
+def _encode_dict(value: dict[Any, Any], redactor: Redactor, depth: int) -> Any:
+    if TAG in value or not all(map(_is_text, value)):
+        pairs = [[encode_value(each, redactor, depth + 1) for each in pair] for pair in value.items()]
+        return {TAG: "dict", "items": pairs}
+    return {key: encode_value(item, redactor, depth + 1) for key, item in value.items()}
+
+
+def _is_text(key: Any) -> bool:
+    return type(key) is str and (key.isascii() or type(_text(key)) is str)
+
+
+def _encode_items(value: Any, redactor: Redactor, depth: int) -> list[Any]:
+    return [encode_value(item, redactor, depth + 1) for item in value]
+
+
+def _encode_message(message: Message, redactor: Redactor, depth: int) -> Any:
+    payload = redactor.message_payload(message)
+    fields = {**message._asdict(), "payload": payload}
+    return {TAG: "Message", **{name: encode_value(item, redactor, depth + 1) for name, item in fields.items()}}
+
+
+def _by_repr(value: Any, redactor: Redactor) -> Any:
+    if isinstance(value, Unencodable):
+        return {TAG: "object", "type": value.type, "repr": encode_value(value.text, redactor)}
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a repr may raise anything, and the object is the user's
+        text = f"<its repr raised {type(error).__name__}>"
+    text = redactor.text(text[: 10 * LONGEST_REPR])[:LONGEST_REPR]
+    kind = type(value)
+    return {TAG: "object", "type": f"{kind.__module__}.{kind.__qualname__}", "repr": _text(text)}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+_ENCODERS: Final[Mapping[type, Callable[[Any, Redactor, int], Any]]] = {
+    float: lambda value, _, __: value if math.isfinite(value) else {TAG: "float", "text": str(value)},
+    bytes: lambda value, _, __: {TAG: "bytes", "base64": _base64(value)},
+    list: _encode_items,
+    tuple: lambda value, redactor, depth: {TAG: "tuple", "items": _encode_items(value, redactor, depth)},
+    dict: _encode_dict,
+    datetime: lambda value, _, __: {TAG: "datetime", "iso": value.isoformat()},
+    Message: _encode_message,
+    Redacted: lambda _, __, ___: {TAG: "redacted"},
+}
+
+
+# And back
+
+
+def decode_value(value: Any) -> Any:
+    """Return the value that `encode_value` has made this of.
+
+    Raises:
+        ValueError: an object that is not of this schema.
+    """
+    kind = type(value)
+    if kind is list:
+        return [decode_value(item) for item in value]
+    if kind is not dict:
+        return value
+    name = value.get(TAG)
+    if name is None:
+        return {key: decode_value(item) for key, item in value.items()}
+    try:
+        return from_fields(CLASSES[name], value) if name in CLASSES else _DECODERS[name](value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"an object {name!r} that cannot be read: {type(error).__name__}: {error}") from None
+
+
+def from_fields(kind: type, fields: Mapping[str, Any]) -> Any:
+    """Return an instance of one of `CLASSES`; fields that it does not have are ignored.
+
+    Raises:
+        TypeError: one is missing.
+    """
+    given = {name: decode_value(fields[name]) for name in FIELDS[kind] if name in fields}
+    return kind(**given)
+
+
+def _decode_items(value: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(decode_value(item) for item in value["items"])
+
+
+_DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
+    "bytes": lambda value: base64.b64decode(value["base64"], validate=True),
+    "str": lambda value: base64.b64decode(value["base64"], validate=True).decode("utf-16-le", "surrogatepass"),
+    "tuple": _decode_items,
+    "datetime": lambda value: datetime.fromisoformat(value["iso"]),
+    "float": lambda value: float(value["text"]),
+    "dict": lambda value: {decode_value(key): decode_value(item) for key, item in value["items"]},
+    "redacted": lambda _: Redacted(),
+    "object": lambda value: Unencodable(value["type"], decode_value(value["repr"])),
+    "Message": lambda value: Message(*(decode_value(value[name]) for name in Message._fields)),
+}

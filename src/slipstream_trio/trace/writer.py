@@ -1,0 +1,166 @@
+"""The thread that writes lines, so that whoever has them never waits for a disk."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from attrs import frozen
+
+from .files import Files
+
+__all__ = ["NewFile", "Writer"]
+
+URGENT = 1 << 18
+"""Bytes that are written without waiting for more."""
+
+RETRY = 1.0
+"""Seconds after which writing is tried again, when it has failed."""
+
+
+@frozen
+class NewFile:
+    """Go on in another file, which begins with this line."""
+
+    header: bytes
+
+
+class Writer:
+    """Lines on their way into files.
+
+    All that is public may be called from any thread; `lock` is held for moments only.
+
+    Parameters:
+        files: where to write; used by the thread alone, once it is started.
+        limit: bytes that may wait.
+        flush_interval: seconds that a line waits at most.
+
+    Attributes:
+        lock: held by `put`; a caller may hold it for longer.
+        waiting: bytes that wait.
+        written: lines that are written.
+        lost: lines that could not be.
+        broken: whether writing has just failed; lines are not taken then.
+        error: what writing last failed for.
+    """
+
+    def __init__(self, files: Files, *, limit: int, flush_interval: float) -> None:
+        self._files = files
+        self._limit = limit
+        self._flush_interval = flush_interval
+        self.lock: threading.RLock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self._queue: list[bytes | NewFile] = []
+        self._closing = False
+        self._last: Callable[[int, int], bytes] | None = None
+        self._full = False
+        self.waiting: int = 0
+        self.written: int = 0
+        self.lost: int = 0
+        self.broken: bool = False
+        self.error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="slipstream recording", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def has_room(self) -> bool:
+        """Tell whether lines are taken. Once too many wait, none are until half of them are written."""
+        if self._full:
+            self._full = self.waiting > self._limit // 2
+        else:
+            self._full = self.waiting > self._limit
+        return not self._full and not self.broken
+
+    def put(self, line: bytes | NewFile) -> None:
+        """Let a line be written after those before; a `NewFile` is not counted."""
+        with self.lock:
+            if not self._queue:
+                self._changed.notify()
+            self._queue.append(line)
+            if type(line) is bytes:
+                before = self.waiting
+                self.waiting += len(line)
+                if before < URGENT <= self.waiting:
+                    self._changed.notify()
+
+    def close(self, last: Callable[[int, int], bytes], timeout: float) -> bool:
+        """Write what waits, and end the thread; returns whether that was done within so many seconds.
+
+        Parameters:
+            last: makes the last line, of how many lines were written and lost.
+        """
+        with self.lock:
+            self._last = last
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # In the thread
+
+    def _run(self) -> None:
+        while (batch := self._next()) is not None:
+            if not self._write(batch):
+                self._rest()
+        if self._last is not None:
+            last = self._last
+            self._attempt(lambda: self._files.write([last(self.written, self.lost)]))
+        self._attempt(self._files.close)
+
+    def _next(self) -> list[bytes | NewFile] | None:
+        """Wait for lines; returns None at the end."""
+        with self.lock:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            until = time.monotonic() + self._flush_interval
+            while not self._closing and self.waiting < URGENT and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            batch, self._queue = self._queue, []
+            return batch or None
+
+    def _write(self, batch: list[bytes | NewFile]) -> bool:
+        """Write lines, file by file; when that fails, those that follow are lost too, as they refer to those before."""
+        start = 0
+        for end, item in enumerate(batch):
+            if isinstance(item, NewFile):
+                header = item.header
+                if not self._flush(batch[start:end]) or not self._attempt(lambda: self._files.open(header)):  # noqa: B023
+                    return self._lose(batch[end:])
+                start = end + 1
+        return self._flush(batch[start:]) or self._lose([])
+
+    def _flush(self, items: list[bytes | NewFile]) -> bool:
+        lines = [item for item in items if type(item) is bytes]
+        if not lines:
+            return True
+        if not self._attempt(lambda: self._files.write(lines)):
+            return self._lose(items)
+        with self.lock:
+            self.waiting -= sum(map(len, lines))
+            self.written += len(lines)
+        return True
+
+    def _lose(self, items: list[bytes | NewFile]) -> bool:
+        """Drop these, and what waits behind them."""
+        with self.lock:
+            lines = [item for item in (*items, *self._queue) if type(item) is bytes]
+            self._queue = [item for item in self._queue if not isinstance(item, bytes)]
+            self.waiting -= sum(map(len, lines))
+            self.lost += len(lines)
+            self.broken = True
+        return False
+
+    def _rest(self) -> None:
+        """Wait a little before trying again."""
+        with self.lock:
+            self._changed.wait_for(lambda: self._closing, RETRY)
+            self.broken = False
+
+    def _attempt(self, action: Callable[[], object]) -> bool:
+        try:
+            action()
+        except OSError as error:
+            self.error = error
+            return False
+        return True
