@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from slipstream_trio import Channel, Socket, connect
 from slipstream_trio.errors import ConnectError, ConnectionLost, SlipstreamError, SlowConsumer
 from slipstream_trio.ids import RandomIds
-from slipstream_trio.telemetry import Record, SpanException, Telemetry
+from slipstream_trio.telemetry import EventName, Record, SpanException, Telemetry
 from slipstream_trio.testing.server import Channel as ServerChannel, JoinRefused, Mount, PhoenixServer, Reply, Stop
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
@@ -144,12 +144,14 @@ class Script:
         tasks: the steps of each task.
         cancel_after: after so many turns of the scheduler the body is cancelled; None: it is not.
         failing_handler: a handler of telemetry raises at its so manieth record; None: there is none.
+        acting_handler: at every so manieth record of these names, a handler leaves these topics; None: there is none.
         garbage: bytes that are added after so many reads of the client; None: none are.
     """
 
     tasks: list[list[Step]]
     cancel_after: int | None = None
     failing_handler: int | None = None
+    acting_handler: tuple[EventName, int, tuple[str, ...]] | None = None
     garbage: tuple[int, bytes] | None = None
 
 
@@ -178,6 +180,13 @@ def _seldom(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(st.none(), st.none(), st.none(), strategy)
 
 
+def _acting_handlers() -> st.SearchStrategy[tuple[EventName, int, tuple[str, ...]]]:
+    handle = ("slipstream", "connection", "handle")
+    names = [(), (*handle, "start"), (*handle, "stop"), (*handle, "exception"), ("slipstream", "client")]
+    topics = st.sampled_from([TOPICS, TOPICS[:1], TOPICS[1:]])
+    return st.tuples(st.sampled_from(names), st.integers(1, 12), topics)
+
+
 def scripts() -> st.SearchStrategy[Script]:
     """Scripts of all kinds; each task begins by joining a topic."""
     joins = st.builds(Step, st.just("join"), st.sampled_from(TOPICS), st.just("ok"))
@@ -187,6 +196,7 @@ def scripts() -> st.SearchStrategy[Script]:
         st.lists(task, min_size=1, max_size=3),
         _seldom(st.integers(0, 200)),
         _seldom(st.integers(0, 40)),
+        st.one_of(st.none(), _acting_handlers()),
         _seldom(st.tuples(st.integers(1, 12), st.binary(min_size=1, max_size=12))),
     )
 
@@ -200,6 +210,7 @@ class Play:
 
     records: list[Record] = field(factory=list)
     raised: list[BaseException] = field(factory=list)
+    channels: list[Channel] = field(factory=list)
 
 
 class Garbling(trio.abc.Stream):
@@ -238,16 +249,21 @@ async def play(script: Script) -> Play:
     with telemetry.listen(played.records.append):
         if script.failing_handler is not None:
             telemetry.attach("fails", (), _failing(script.failing_handler), prefix=True)
+        if script.acting_handler is not None:
+            name, every, topics = script.acting_handler
+            telemetry.attach("acts", name, _acting(every, topics, played.channels), prefix=True)
         with trio.fail_after(10_000):
             async with server.run():
                 try:
-                    await _connected(script, telemetry, TrioWebSocketConnector(open_stream))
+                    await _connected(script, telemetry, TrioWebSocketConnector(open_stream), played.channels)
                 except* (Raised, ConnectionLost, ConnectError) as expected:
                     played.raised.append(expected)
     return played
 
 
-async def _connected(script: Script, telemetry: Telemetry, connector: TrioWebSocketConnector) -> None:
+async def _connected(
+    script: Script, telemetry: Telemetry, connector: TrioWebSocketConnector, made: list[Channel]
+) -> None:
     connecting = connect(
         "ws://server/socket/websocket",
         transport=connector,
@@ -264,7 +280,7 @@ async def _connected(script: Script, telemetry: Telemetry, connector: TrioWebSoc
                 beside.start_soon(_cancel, scope, script.cancel_after)
             async with connecting as socket, trio.open_nursery() as nursery:
                 for steps in script.tasks:
-                    nursery.start_soon(_user, socket, steps)
+                    nursery.start_soon(_user, socket, steps, made)
             beside.cancel_scope.cancel()
 
 
@@ -274,20 +290,21 @@ async def _cancel(scope: trio.CancelScope, turns: int) -> None:
     scope.cancel()
 
 
-async def _user(socket: Socket, steps: list[Step]) -> None:
+async def _user(socket: Socket, steps: list[Step], made: list[Channel]) -> None:
     channels: dict[str, Channel] = {}
     for step in steps:
         try:
-            await _do(socket, channels, step)
+            await _do(socket, channels, step, made)
         except (ConnectionLost, Raised):
             raise
         except (SlipstreamError, StopAsyncIteration):
             continue
 
 
-async def _do(socket: Socket, channels: dict[str, Channel], step: Step) -> None:
+async def _do(socket: Socket, channels: dict[str, Channel], step: Step, made: list[Channel]) -> None:
     if step.what == "join":
         channel = channels[step.topic] = socket.channel(step.topic, step.value)
+        made.append(channel)
         await channel.join(timeout=step.timeout)
         return
     # Mostly on a channel that the task has joined; now and then on one that nobody has.
@@ -330,6 +347,20 @@ def _failing(at: int) -> Callable[[Record], None]:
         seen += 1
         if seen > at:
             raise RuntimeError("told to")
+
+    return handler
+
+
+def _acting(every: int, topics: tuple[str, ...], channels: list[Channel]) -> Callable[[Record], None]:
+    seen = 0
+
+    def handler(_: Record) -> None:
+        nonlocal seen
+        seen += 1
+        if seen % every == 0:
+            for channel in channels:
+                if channel.topic in topics:
+                    channel.leave_soon()
 
     return handler
 

@@ -4,7 +4,7 @@ import trio
 import trio.testing
 from hypothesis import event, example, given
 from tests.drawing import examples
-from tests.properties.scripts import Play, Script, Step, play, scripts, unbalanced
+from tests.properties.scripts import TOPICS, Play, Script, Step, play, scripts, unbalanced
 
 from slipstream_trio.telemetry import ClientJoinStop, ClientLeaveStop, ClientPushStop, ConnectStop
 from slipstream_trio.trace import verify
@@ -20,6 +20,7 @@ def run(script: Script) -> Play:
 @example(Script([[Step("join"), Step("push", value=[["close", 1012]])]]))
 @example(Script([[Step("join"), Step("push", value=[["drop", 0]])]], cancel_after=30))
 @example(Script([[Step("join")]], garbage=(1, b"\x00")))
+@example(Script([[Step("join"), Step("push", value=[["reply", 1]])]], acting_handler=((), 1, TOPICS)))
 def test_every_trace_keeps_its_invariants(script: Script) -> None:
     played = run(script)
     for record in played.records:
@@ -29,6 +30,7 @@ def test_every_trace_keeps_its_invariants(script: Script) -> None:
             event(f"{record.name[2]} {record.outcome}")
         elif record.name[-1] not in ("start", "stop"):
             event(" ".join(record.name[1:]))
+    assert script.failing_handler is not None or not [record for record in played.records if "failure" in record.name]
     assert verify(played.records) == []
     assert unbalanced(played.records) == []
     ids = {

@@ -1,6 +1,7 @@
 """One connection at work: its state, its receive loop, its writer, and the telemetry of all that it handles."""
 
 import time
+from collections import deque
 from typing import Any, Final, Protocol
 
 import trio
@@ -13,6 +14,7 @@ from ..protocol import (
     Frame,
     FrameReceived,
     Input,
+    LeaveTopic,
     Message,
     PushMessage,
     SendFrame,
@@ -67,6 +69,10 @@ class Owner(Protocol):
 class Connection:
     """One attempt at, and life of, one transport.
 
+    Inputs are handled one at a time. A handler of telemetry, and any other code of the user's that is called while an
+    input is being handled, may give another one to `submit`: it is handled right after, so that spans do not nest,
+    frames are sent in the order of the states, and nothing is delivered out of turn.
+
     Parameters:
         state: the state to begin with, "opening".
         serializer: the serializer.
@@ -84,6 +90,8 @@ class Connection:
         self.pushes: PushTable = PushTable()
         self.failure: ConnectError | None = None
         self.lived: float | None = None
+        self.handling: bool = False
+        self._submitted: deque[LeaveTopic] = deque()
         self._serializer = serializer
         self._spans = ConnectionSpans(telemetry, self.origin)
         self._owner = owner
@@ -100,14 +108,36 @@ class Connection:
 
     @trio.lowlevel.enable_ki_protection
     def handle(self, given: Input, note: Any = None) -> Transition:
-        """Let the core handle an input, and do what it says.
+        """Let the core handle an input, and do what it says; then handle what was submitted meanwhile.
 
         Parameters:
             note: what the outbox is told of the frame that this sends.
 
         Raises:
             SerializationError: a command's payload cannot be sent.
+            RuntimeError: another input is being handled.
         """
+        if self.handling:
+            raise RuntimeError("a telemetry handler may not wait for the connection whose records it is given")
+        self.handling = True
+        try:
+            return self._handle(given, note)
+        finally:
+            if self._submitted:
+                self._catch_up()
+            self.handling = False
+
+    def submit(self, leave: LeaveTopic) -> None:
+        """Handle a leave: now, or right after the input that is being handled. The connection has to be open.
+
+        It is the one command that can be given without awaiting, thus from within a handler.
+        """
+        if self.handling:
+            self._submitted.append(leave)
+        else:
+            self.handle(leave)
+
+    def _handle(self, given: Input, note: Any) -> Transition:
         spans = self._spans
         if spans.handle.active:
             start = spans.start_handle(given, self.state)
@@ -123,6 +153,15 @@ class Connection:
             self.state = transition.state
         self._carry_out(transition, note)
         return transition
+
+    def _catch_up(self) -> None:
+        """Handle what was submitted. This ends: each topic is left once, and none can be joined without awaiting."""
+        try:
+            while self._submitted and self.is_open:
+                self._handle(self._submitted.popleft(), None)
+        finally:
+            # The end of the connection is the end of its topics, and has been told.
+            self._submitted.clear()
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
@@ -217,9 +256,18 @@ class Connection:
         if is_plain(self.state, message):
             self._owner.deliver(message)
         else:
-            transition = receive(self.state, message, FrameReceived(now, frame))
+            self._take_in_other(message, FrameReceived(now, frame))
+
+    def _take_in_other(self, message: Message, received: FrameReceived) -> None:
+        self.handling = True
+        try:
+            transition = receive(self.state, message, received)
             self.state = transition.state
             self._carry_out(transition, None)
+        finally:
+            if self._submitted:
+                self._catch_up()
+            self.handling = False
 
     def _carry_out(self, transition: Transition, note: Any) -> None:
         for effect in transition.return_:

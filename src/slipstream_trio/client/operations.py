@@ -107,9 +107,14 @@ def _submit_join(
 ) -> Waiter:
     """Send a join that has so many seconds left, of those that it was given."""
     waiter = Waiter()
-    transition = connection.handle(JoinTopic(trio.current_time(), membership.topic, params, left))
-    membership.join_ref = transition.state.joins[membership.topic]
+    # First, as a handler of telemetry may leave the topic while the join is being handled.
     membership.begin_join(waiter, timeout)
+    try:
+        transition = connection.handle(JoinTopic(trio.current_time(), membership.topic, params, left))
+    except BaseException:
+        membership.joining = None
+        raise
+    membership.join_ref = transition.state.joins[membership.topic]
     return waiter
 
 
@@ -219,21 +224,30 @@ async def until_left(membership: Membership) -> Outcome:
     return _LEAVE_OUTCOMES.get(membership.reason, "ok") if waited else "ok"
 
 
+@trio.lowlevel.enable_ki_protection
 def leave_soon(membership: Membership, timeout: float | None) -> None:
-    """Ask to leave, and do not wait; a channel that is not joined just ends."""
+    """Ask to leave, and do not wait; a channel that is not joined just ends.
+
+    Handlers of telemetry may call it, whatever is being handled.
+    """
     if not membership.is_held or membership.status == "leaving":
         return
     connection = membership.session.connection
     joining, membership.joining = membership.joining, None
-    if connection is not None and connection.is_open and membership.topic in connection.state.joins:
+    if connection is not None and connection.is_open and _is_joined(membership, connection, joining):
         membership.begin_leave()
         if membership.recovery is not None:
             membership.recovery.cancel()
-        connection.handle(LeaveTopic(trio.current_time(), membership.topic, timeout))
+        connection.submit(LeaveTopic(trio.current_time(), membership.topic, timeout))
     else:
         membership.end_left("left")
     if joining is not None:
         joining.fail(ChannelClosed(membership.topic, "left"))
+
+
+def _is_joined(membership: Membership, connection: Connection, joining: Waiter | None) -> bool:
+    """Tell whether there is a join to leave: in the state, or about to be, as it is being handled."""
+    return membership.topic in connection.state.joins or (connection.handling and joining is not None)
 
 
 # Push
@@ -308,9 +322,9 @@ def _submit_push(
     *,
     settlement: Settlement,
 ) -> PendingPush:
+    number = connection.outbox.number + 1
     sent = connection.handle(message).return_[0]
     assert isinstance(sent, SendFrame)
-    number = connection.outbox.number
     pending = PendingPush(message.topic, message.event, sent.ref, number, timeout, settlement)
     connection.pushes.add(pending, deadline)
     if deadline < math.inf:

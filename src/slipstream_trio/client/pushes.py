@@ -102,16 +102,17 @@ class PushTable:
 
     def fail_topic(self, topic: str, reason: str) -> None:
         """Fail the pushes of a channel that has ended."""
-        for push in [push for push in self._pending.values() if push.topic == topic]:
-            del self._pending[push.ref]
+        # Out of the table first: whoever is told may end other topics.
+        for push in [self._pending.pop(push.ref) for push in list(self._pending.values()) if push.topic == topic]:
             push.waiter.fail(ChannelClosed(topic, reason))
 
     def fail_all(self, reason: str, code: int | None, taken: int) -> None:
         """Fail all pushes, as the connection has ended; `taken` frames of it may have been sent."""
-        for push in self._pending.values():
-            push.waiter.fail(ConnectionLost(reason, code, sent=push.number <= taken))
+        pending = list(self._pending.values())
         self._pending.clear()
         self._deadlines.clear()
+        for push in pending:
+            push.waiter.fail(ConnectionLost(reason, code, sent=push.number <= taken))
 
     def _sweep(self) -> None:
         """Drop settled deadlines when they outnumber live ones, so that the heap does not grow with the traffic."""
