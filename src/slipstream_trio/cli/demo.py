@@ -7,13 +7,13 @@ from collections.abc import Callable
 import trio
 
 from ..telemetry import Record, Telemetry
+from ..trace.text import Secrets
+from ..trace.view import describe
 from .demo_tour import Tour
 from .demo_visit import Plan, Visit
-from .history import describe
 from .screen import Screen, open_screen
 from .status import OK, CommandFailed
 from .tally import Tally
-from .text import Secrets
 
 __all__ = ["run_demo"]
 

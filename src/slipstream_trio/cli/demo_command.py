@@ -9,10 +9,10 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import ConfigurationError, ConnectionRejected, SlipstreamError
+from ..trace.text import Secrets, printable, strings_in
 from .demo_visit import Plan
 from .screen import add_screen_arguments
 from .status import CommandFailed, UsageError
-from .text import Secrets, printable, strings_in
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
 

@@ -10,10 +10,10 @@ import trio
 from .. import Channel, ChannelClosed, JoinError, PushError, SlipstreamError, Socket, connect
 from ..telemetry import Telemetry
 from ..testing.server import PhoenixServer
+from ..trace.text import duration
 from .demo_server import PATH, make_server
 from .screen import Screen
 from .status import CommandFailed
-from .text import duration
 
 __all__ = ["Tour"]
 

@@ -7,9 +7,9 @@ from attrs import frozen
 
 from .. import Channel, PushError, PushTimeout, SlowConsumer, connect
 from ..telemetry import Telemetry
+from ..trace.text import duration
 from .screen import Screen
 from .status import CommandFailed
-from .text import duration
 
 __all__ = ["Plan", "Visit"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Final, TextIO
 
-from .history import Direction, Line
+from ..trace.text import Secrets, duration, printable
+from ..trace.view import Direction, Line
 from .tally import INVARIANTS, REMARK, Latencies, Report, SpanKind
-from .text import Secrets, duration, printable
 
 __all__ = ["PlainScreen"]
 
@@ -44,7 +44,7 @@ class PlainScreen:
         took = "" if line.took is None else duration(line.took)
         self._print(
             f"{seconds:8.4f} {line.span_id[:8]:8} {ARROWS[line.direction]} {line.what:14} {line.topic:16} "
-            f"{line.event:14} {line.status:16} {took:>8}  {line.detail}"
+            f"{line.event:14} {line.status:16} {took:>8}  {line.detail(self._secrets)}"
         )
 
     def note(self, text: str) -> None:

@@ -10,9 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .history import Direction, Line, Mood
+from ..trace.text import Secrets, duration, printable
+from ..trace.view import Direction, Line, Mood
 from .tally import INVARIANTS, REMARK, Latencies, Report, SpanKind
-from .text import Secrets, duration, printable
 
 __all__ = ["RichScreen"]
 
@@ -89,7 +89,7 @@ class RichScreen:
         text.append(event_cell(line, widths.event))
         text.append(f" {duration(line.took) if line.took is not None else '':>{TOOK}}", FAINT)
         if widths.detail:
-            text.append(f"  {fit(line.detail, widths.detail)}", FAINT)
+            text.append(f"  {fit(line.detail(self._secrets), widths.detail)}", FAINT)
         text.rstrip()
         self._print(text)
 

@@ -4,9 +4,9 @@ import os
 from argparse import ArgumentParser
 from typing import Protocol, TextIO
 
-from .history import Line
+from ..trace.text import Secrets
+from ..trace.view import Line
 from .tally import Report
-from .text import Secrets
 
 __all__ = ["Screen", "add_screen_arguments", "open_screen"]
 

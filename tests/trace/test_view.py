@@ -1,13 +1,10 @@
-"""Lines of what the demo itself does not bring about."""
+"""What records say as lines of history: those that the demo itself does not bring about."""
 
 from typing import Any
 
 import attrs
 import pytest
 
-from slipstream_trio.cli.history import Line, describe
-from slipstream_trio.cli.tally import Tally
-from slipstream_trio.cli.text import Secrets
 from slipstream_trio.protocol import (
     FrameReceived,
     Input,
@@ -31,6 +28,8 @@ from slipstream_trio.telemetry import (
     Record,
     SpanException,
 )
+from slipstream_trio.trace.text import Secrets
+from slipstream_trio.trace.view import Line, describe
 
 ORIGIN = Origin("c" * 16, "d" * 32, "e" * 16, 1)
 EMPTY = State(
@@ -69,20 +68,20 @@ JOINED = after(JoinTopic(0.0, "t", {}, 5.0), frame("1", "1", "t", "phx_reply", '
         (JOINED, frame("1", "1", "t", "phx_close"), {"what": "closed", "mood": "bad", "event": "phx_close"}),
         (JOINED, frame("1", "7", "t", "phx_reply"), {"what": "bad frame", "mood": "bad"}),
         (JOINED, frame("1", "7", "t", "phx_reply", "3"), {"what": "bad frame", "mood": "bad"}),
-        (JOINED, JoinTopic(1.0, "t", {"token": "x"}, None), {"what": "join", "direction": "out", "detail": "ref 2"}),
-        (JOINED, TimerTicked(1.0), {"what": "timer", "direction": "here", "detail": ""}),
-        (JOINED, TimerTicked(60.0), {"what": "timer", "direction": "out", "detail": "ref 2"}),
+        (JOINED, JoinTopic(1.0, "t", {"token": "x"}, None), {"what": "join", "direction": "out", "note": "ref 2"}),
+        (JOINED, TimerTicked(1.0), {"what": "timer", "direction": "here", "note": ""}),
+        (JOINED, TimerTicked(60.0), {"what": "timer", "direction": "out", "note": "ref 2"}),
         (
             after(JoinTopic(0.0, "t", {}, 5.0)),
             TimerTicked(6.0),
-            {"what": "timer", "direction": "out", "detail": "ref 2, topic_join_failed t"},
+            {"what": "timer", "direction": "out", "note": "ref 2, topic_join_failed t"},
         ),
-        (after(SendHeartbeat(0.0)), SendHeartbeat(1.0), {"what": "heartbeat", "detail": "one is outstanding"}),
+        (after(SendHeartbeat(0.0)), SendHeartbeat(1.0), {"what": "heartbeat", "note": "one is outstanding"}),
     ],
 )
 def test_handle_spans(state: State, given: Input, shown: dict[str, Any]) -> None:
-    line = attrs.asdict(line_of(state, given))
-    assert {name: line[name] for name in shown} == shown
+    line = line_of(state, given)
+    assert {name: getattr(line, name) for name in shown} == shown
 
 
 def test_what_happens_once() -> None:
@@ -103,13 +102,13 @@ PUSH = ClientPushStart(ORIGIN, "b" * 16, 0, 5, "t", "e", {})
 def test_a_span_that_raised() -> None:
     line = describe(SpanException(PUSH, ORIGIN, 9, "ValueError", "the secret\n", "…"), Secrets.of(["the secret"]))
     assert line is not None
-    assert (line.what, line.status, line.detail, line.took) == ("client push", "raised", "ValueError: ***\\n", 4)
+    assert (line.what, line.status, line.detail(), line.took) == ("client push", "raised", "ValueError: ***\\n", 4)
 
 
 def test_a_push_that_was_never_sent() -> None:
     line = describe(ClientPushStop(PUSH, ORIGIN, 9, "timeout", None, None, None))
     assert line is not None
-    assert (line.status, line.mood, line.detail) == ("timeout", "bad", "never sent")
+    assert (line.status, line.mood, line.detail()) == ("timeout", "bad", "never sent")
 
 
 def test_starts_have_no_line() -> None:
@@ -127,23 +126,7 @@ class Novelty:
 
 
 def test_records_that_are_not_known_are_shown_by_their_name() -> None:
-    line = describe(Novelty(("slipstream", "client", "gap")))
+    line = describe(Novelty(("slipstream", "client", "novelty")))
     assert line is not None
-    assert (line.what, line.monotonic_time) == ("client gap", 7)
+    assert (line.what, line.monotonic_time) == ("client novelty", 7)
     assert describe(Novelty(("slipstream", "client", "wait", "start"))) is None
-
-
-def test_the_tally_misses_what_has_not_ended() -> None:
-    tally = Tally()
-    tally.feed(PUSH)
-    report = tally.report()
-    assert report.unfinished == {"client push": 1}
-    assert report.problems == ["1 client push without an end"]
-
-
-def test_the_tally_counts_exceptions_as_outcomes() -> None:
-    tally = Tally()
-    tally.feed(PUSH)
-    tally.feed(SpanException(PUSH, ORIGIN, 9, "ValueError", "no", "…"))
-    (kind,) = tally.report().kinds
-    assert (kind.name, kind.outcomes) == ("client push", {"exception": 1})

@@ -3,7 +3,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from slipstream_trio.cli.text import Secrets, brief, duration, printable, strings_in
+from slipstream_trio.trace.text import Secrets, brief, duration, printable, strings_in
 
 
 @pytest.mark.parametrize(

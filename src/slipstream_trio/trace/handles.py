@@ -1,0 +1,193 @@
+"""What the handling of an input says in a line: by the input, and for frames by what was made of it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from ..protocol import (
+    CloseConnection,
+    ConnectionClosed,
+    FrameReceived,
+    FrameRejected,
+    HeartbeatAcknowledged,
+    Input,
+    JoinTopic,
+    LeaveTopic,
+    Message,
+    MessageDropped,
+    MessageReceived,
+    PushMessage,
+    ReplyReceived,
+    SendFrame,
+    SendHeartbeat,
+    TimerTicked,
+    TopicJoinClosed,
+    TopicJoinFailed,
+    TopicJoinSucceeded,
+    TopicLeft,
+    TransportClosed,
+    TransportFailed,
+    TransportOpened,
+)
+from .text import duration
+
+__all__ = ["describe_handle"]
+
+Parts: TypeAlias = dict[str, Any]
+"""Attributes of a line, as `view` has it."""
+
+Metadata: TypeAlias = Mapping[str, Any]
+
+
+def describe_handle(metadata: Metadata) -> Parts:
+    """Return what a `handle stop` says.
+
+    Parameters:
+        metadata: of the record; an input of a type that is not known here is called by that.
+    """
+    given = metadata["raw_message"]
+    function = _INPUTS.get(type(given))
+    return {"what": type(given).__name__} if function is None else function(metadata, given)
+
+
+def _sent(metadata: Metadata) -> Parts:
+    refs = " ".join(effect.ref for effect in metadata["return"] if isinstance(effect, SendFrame))
+    return {"ref": refs, "note": f"ref {refs}" if refs else ""}
+
+
+def _join(metadata: Metadata, given: JoinTopic) -> Parts:
+    # The payload of a join is often a credential, so it is never shown.
+    return {"direction": "out", "what": "join", "topic": given.topic, "event": "phx_join", **_sent(metadata)}
+
+
+def _leave(metadata: Metadata, given: LeaveTopic) -> Parts:
+    return {"direction": "out", "what": "leave", "topic": given.topic, "event": "phx_leave", **_sent(metadata)}
+
+
+def _push(metadata: Metadata, given: PushMessage) -> Parts:
+    return {
+        "direction": "out",
+        "what": "push",
+        "topic": given.topic,
+        "event": given.event,
+        "payload": given.payload,
+        **_sent(metadata),
+    }
+
+
+def _heartbeat(metadata: Metadata, _: SendHeartbeat) -> Parts:
+    sent = _sent(metadata)
+    sent["note"] = sent["note"] or "one is outstanding"
+    return {"direction": "out", "what": "heartbeat", "topic": "phoenix", "event": "heartbeat", **sent}
+
+
+def _close(_: Metadata, given: CloseConnection) -> Parts:
+    return {"direction": "out", "what": "close", "status": str(given.code), "note": given.reason}
+
+
+def _opened(_: Metadata, given: TransportOpened) -> Parts:
+    server = dict(given.response_headers).get("server", "")
+    return {"direction": "in", "what": "opened", "status": "101", "mood": "good", "note": server}
+
+
+def _failed(_: Metadata, given: TransportFailed) -> Parts:
+    status = "" if given.status is None else str(given.status)
+    return {"what": "failed", "status": status, "mood": "bad", "note": "" if status else given.reason}
+
+
+def _closed(metadata: Metadata, given: TransportClosed) -> Parts:
+    reasons = [event.reason for event in metadata["built_events"] if isinstance(event, ConnectionClosed)]
+    mood = "plain" if given.code == 1000 else "bad"
+    note = " ".join([*reasons, given.message])
+    return {"direction": "in", "what": "closed", "status": str(given.code), "mood": mood, "note": note}
+
+
+def _ticked(metadata: Metadata, _: TimerTicked) -> Parts:
+    sent = _sent(metadata)
+    steps = [f"{step.type} {step.attrs.get('topic', '')}" for step in metadata["event"]]
+    sent["note"] = ", ".join(filter(None, [sent["note"], *steps]))
+    mood = "bad" if metadata["built_events"] else "plain"  # a time limit that was reached
+    return {"direction": "out" if metadata["return"] else "here", "what": "timer", "mood": mood, **sent}
+
+
+# Frames
+
+
+def _received(metadata: Metadata, given: FrameReceived) -> Parts:
+    message = metadata["message"]
+    if isinstance(message, Message):
+        parts = _decoded(message)
+    else:
+        parts = {"direction": "in", "what": "frame", "note": f"{len(given.frame):,} long"}
+    for event in metadata["built_events"]:
+        if (function := _BUILT.get(type(event))) is not None:
+            parts.update(function(event))
+    return parts
+
+
+def _decoded(message: Message) -> Parts:
+    ref = message.ref or ""
+    parts = {
+        "direction": "in",
+        "what": "message",
+        "topic": message.topic,
+        "event": message.event,
+        "note": f"ref {ref}" if ref else "",
+        "ref": ref,
+        "payload": message.payload,
+    }
+    payload = message.payload
+    if message.event == "phx_reply" and ref and isinstance(payload, dict) and "status" in payload:
+        status = str(payload["status"])
+        mood = "good" if status == "ok" else "bad"
+        parts.update(what="reply", status=status, mood=mood, payload=payload.get("response"))
+    return parts
+
+
+def _join_failed(event: TopicJoinFailed) -> Parts:
+    return {"what": event.reason, "mood": "bad"}
+
+
+def _join_closed(event: TopicJoinClosed) -> Parts:
+    return {"what": event.reason, "mood": "bad"}
+
+
+def _message(event: MessageReceived) -> Parts:
+    return {"what": "message" if event.message.join_ref is not None else "broadcast"}
+
+
+def _dropped(event: MessageDropped) -> Parts:
+    return {"what": "dropped", "status": event.reason, "mood": "bad"}
+
+
+def _rejected(event: FrameRejected) -> Parts:
+    return {"what": "bad frame", "mood": "bad", "note": event.reason}
+
+
+def _acknowledged(event: HeartbeatAcknowledged) -> Parts:
+    return {"what": "heartbeat", "note": f"ref {event.ref} round trip {duration(event.round_trip * 1e9)}"}
+
+
+_BUILT: Final[Mapping[type, Callable[[Any], Parts]]] = {
+    TopicJoinSucceeded: lambda _: {"what": "joined"},
+    TopicJoinFailed: _join_failed,
+    TopicJoinClosed: _join_closed,
+    TopicLeft: lambda _: {"what": "left"},
+    ReplyReceived: lambda _: {},
+    MessageReceived: _message,
+    MessageDropped: _dropped,
+    FrameRejected: _rejected,
+    HeartbeatAcknowledged: _acknowledged,
+}
+
+_INPUTS: Final[Mapping[type[Input], Callable[[Metadata, Any], Parts]]] = {
+    JoinTopic: _join,
+    LeaveTopic: _leave,
+    PushMessage: _push,
+    SendHeartbeat: _heartbeat,
+    CloseConnection: _close,
+    TransportOpened: _opened,
+    TransportFailed: _failed,
+    TransportClosed: _closed,
+    TimerTicked: _ticked,
+    FrameReceived: _received,
+}

@@ -1,0 +1,263 @@
+"""What a record of telemetry comes to as one line of history, live or recorded. No drawing here.
+
+Records are taken as generic handlers take them, by name, measurements and metadata, so that those read from a recording
+say the same as they did when they happened.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+from attrs import frozen
+
+from ..telemetry import EventName, Record
+from .handles import describe_handle
+from .text import NO_SECRETS, Secrets, brief, printable
+
+__all__ = ["NO_PAYLOAD", "Direction", "Line", "Mood", "describe"]
+
+Direction = Literal["out", "in", "here"]
+"""Whether something goes to the server, comes from it, or happens on this side."""
+
+Mood = Literal["good", "bad", "plain"]
+
+NO_PAYLOAD: Final = object()
+"""What `Line.payload` is where there is none: None is a payload."""
+
+
+@frozen(kw_only=True)
+class Line:
+    """One line of history.
+
+    Attributes:
+        monotonic_time: when it was emitted, in nanoseconds.
+        span_id: the span that has ended; "" for what happens once.
+        direction: which way it goes.
+        what: what it is, in a word or two.
+        topic: the topic, "" where there is none.
+        event: the event on that topic.
+        status: how it went: a reply's status, an outcome, a reason.
+        mood: whether it is good news.
+        note: refs, and whatever else is said in words.
+        ref: the ref of the message, "" where there is none.
+        payload: a payload, of which `detail` shows the beginning.
+        took: the span's duration in nanoseconds; None for what happens once.
+        client: whether it is a span of the client, not of the connection.
+    """
+
+    monotonic_time: int
+    span_id: str = ""
+    direction: Direction = "here"
+    what: str
+    topic: str = ""
+    event: str = ""
+    status: str = ""
+    mood: Mood = "plain"
+    note: str = ""
+    ref: str = ""
+    payload: Any = NO_PAYLOAD
+    took: int | None = None
+    client: bool = False
+
+    def detail(self, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
+        """Return the note, and the payload in brief.
+
+        Parameters:
+            secrets: what to mask in the payload; the note has no secrets any more.
+            limit: how long the payload's text may be, in characters.
+        """
+        if self.payload is NO_PAYLOAD:
+            return self.note
+        text = brief(self.payload, secrets, limit)
+        return f"{self.note} {text}" if self.note else text
+
+
+Parts: TypeAlias = dict[str, Any]
+"""Attributes of a line."""
+
+
+def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
+    """Return a record's line; None where it is told by another one: a start by its stop.
+
+    Parameters:
+        record: of telemetry, or read from a recording.
+        secrets: what to mask.
+    """
+    name, metadata = record.name, record.metadata
+    last = name[-1]
+    if last == "exception":
+        parts = _raised(name, metadata)
+    elif (function := _EVENTS.get(name)) is not None:
+        parts = function(metadata)
+    elif last == "start":
+        return None
+    else:
+        parts = _callback(metadata) if "callback" in metadata else _unknown(name, metadata)
+    for key in ("topic", "event", "status", "note"):
+        if key in parts:
+            parts[key] = printable(secrets.hide(parts[key]))
+    measurements = record.measurements
+    return Line(
+        monotonic_time=measurements["monotonic_time"],
+        span_id=metadata.get("span_id", ""),
+        took=measurements.get("duration"),
+        **parts,
+    )
+
+
+def _mood(status: str) -> Mood:
+    return "good" if status == "ok" else "bad"
+
+
+def _raised(name: EventName, metadata: Mapping[str, Any]) -> Parts:
+    return {
+        "what": " ".join(name[1:-1]),
+        "topic": metadata.get("topic") or "",
+        "event": metadata.get("event") or "",
+        "status": "raised",
+        "mood": "bad",
+        "note": f"{metadata['kind']}: {metadata['reason']}",
+        "client": name[1] == "client",
+    }
+
+
+def _unknown(name: EventName, metadata: Mapping[str, Any]) -> Parts:
+    """Show what this module does not know by its name, and by what is mostly there."""
+    known = {key: metadata[key] for key in ("topic", "event") if isinstance(metadata.get(key), str)}
+    what = name[1:-1] if name[-1] == "stop" else name[1:]
+    return {"what": " ".join(what), **known}
+
+
+# The connection
+
+
+def _connect_started(metadata: Mapping[str, Any]) -> Parts:
+    options = metadata["state"].options
+    note = f"generation {metadata['generation']}, vsn {options.vsn}, {options.transport}"
+    return {"what": "connection", "event": "begins", "note": note}
+
+
+def _connect_stopped(metadata: Mapping[str, Any]) -> Parts:
+    reason = metadata["termination_reason"]
+    mood = "good" if reason == "closed_by_client" else "bad"
+    return {"what": "connection", "event": "ends", "status": reason, "mood": mood}
+
+
+# The client
+
+
+def _client(what: str, metadata: Mapping[str, Any], **more: Any) -> Parts:
+    outcome = metadata["outcome"]
+    return {"what": what, "status": outcome, "mood": _mood(outcome), "client": True, **more}
+
+
+def _client_connected(metadata: Mapping[str, Any]) -> Parts:
+    return _client("client connect", metadata, note=f"attempt {metadata['attempt']}")
+
+
+def _client_joined(metadata: Mapping[str, Any]) -> Parts:
+    response = metadata["response"]
+    payload = NO_PAYLOAD if response is None else response
+    return _client("client join", metadata, topic=metadata["topic"], payload=payload)
+
+
+def _client_left(metadata: Mapping[str, Any]) -> Parts:
+    return _client("client leave", metadata, topic=metadata["topic"])
+
+
+def _client_pushed(metadata: Mapping[str, Any]) -> Parts:
+    ref = metadata["ref"]
+    return _client(
+        "client push",
+        metadata,
+        topic=metadata["topic"],
+        event=metadata["event"],
+        note="never sent" if ref is None else f"ref {ref}",
+        ref=ref or "",
+        payload=NO_PAYLOAD if metadata["status"] is None else metadata["response"],
+    )
+
+
+def _callback(metadata: Mapping[str, Any]) -> Parts:
+    return _client(metadata["callback"], metadata, note=f"{metadata['client']}.{metadata['callback']}")
+
+
+# What happens once
+
+
+def _orphaned(metadata: Mapping[str, Any]) -> Parts:
+    return {
+        "what": "late reply",
+        "topic": metadata["topic"],
+        "event": f"push {metadata['reason']}",
+        "note": f"ref {metadata['ref']} {metadata['status']}",
+        "ref": metadata["ref"],
+        "payload": metadata["response"],
+    }
+
+
+def _discarded(metadata: Mapping[str, Any]) -> Parts:
+    return {
+        "what": "dropped",
+        "direction": "in" if metadata["direction"] == "in" else "out",
+        "topic": metadata["topic"] or "",
+        "event": metadata["event"] or "",
+        "status": metadata["reason"],
+        "mood": "bad",
+        "ref": metadata["ref"] or "",
+    }
+
+
+def _overflowed(metadata: Mapping[str, Any]) -> Parts:
+    note = f"the {metadata['consumer']}'s buffer of {metadata['buffer']} is full"
+    return {"what": "overflow", "topic": metadata["topic"], "mood": "bad", "note": note}
+
+
+def _gap(metadata: Mapping[str, Any]) -> Parts:
+    seconds = (metadata["until"] - metadata["since"]).total_seconds()
+    dropped = metadata["dropped"]
+    note = f"{seconds:.3f} s" + (f", {dropped:,} dropped" if dropped else "")
+    return {"what": "gap", "topic": metadata["topic"], "status": metadata["reason"], "mood": "bad", "note": note}
+
+
+def _reconnecting(metadata: Mapping[str, Any]) -> Parts:
+    found = metadata["code"] if metadata["status"] is None else metadata["status"]
+    note = f"attempt {metadata['attempt']} in {metadata['delay']:.3f} s" + ("" if found is None else f", after {found}")
+    return {"what": "reconnect", "status": metadata["reason"], "mood": "bad", "note": note}
+
+
+def _rejoining(metadata: Mapping[str, Any]) -> Parts:
+    note = f"attempt {metadata['attempt']} in {metadata['delay']:.3f} s"
+    return {"what": "rejoin", "topic": metadata["topic"], "status": metadata["reason"], "mood": "bad", "note": note}
+
+
+def _handler_failed(metadata: Mapping[str, Any]) -> Parts:
+    return {
+        "what": "handler",
+        "status": "failed",
+        "mood": "bad",
+        "note": f"{metadata['handler_id']}: {metadata['reason']}",
+    }
+
+
+def _names(rows: Mapping[str, Callable[[Mapping[str, Any]], Parts]]) -> dict[EventName, Any]:
+    return {("slipstream", *name.split()): function for name, function in rows.items()}
+
+
+_EVENTS: Final = _names(
+    {
+        "connection connect start": _connect_started,
+        "connection connect stop": _connect_stopped,
+        "connection handle stop": describe_handle,
+        "client connect stop": _client_connected,
+        "client join stop": _client_joined,
+        "client leave stop": _client_left,
+        "client push stop": _client_pushed,
+        "client reply_orphaned": _orphaned,
+        "client message_dropped": _discarded,
+        "client overflow": _overflowed,
+        "client gap": _gap,
+        "client reconnect_scheduled": _reconnecting,
+        "client rejoin_scheduled": _rejoining,
+        "telemetry handler failure": _handler_failed,
+    }
+)

@@ -1,0 +1,23 @@
+"""What the tally of a run makes of spans that did not end well."""
+
+from slipstream_trio.cli.tally import Tally
+from slipstream_trio.telemetry import ClientPushStart, Origin, SpanException
+
+ORIGIN = Origin("c" * 16, "d" * 32, "e" * 16, 1)
+PUSH = ClientPushStart(ORIGIN, "b" * 16, 0, 5, "t", "e", {})
+
+
+def test_the_tally_misses_what_has_not_ended() -> None:
+    tally = Tally()
+    tally.feed(PUSH)
+    report = tally.report()
+    assert report.unfinished == {"client push": 1}
+    assert report.problems == ["1 client push without an end"]
+
+
+def test_the_tally_counts_exceptions_as_outcomes() -> None:
+    tally = Tally()
+    tally.feed(PUSH)
+    tally.feed(SpanException(PUSH, ORIGIN, 9, "ValueError", "no", "…"))
+    (kind,) = tally.report().kinds
+    assert (kind.name, kind.outcomes) == ("client push", {"exception": 1})
