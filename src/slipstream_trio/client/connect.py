@@ -148,7 +148,7 @@ class _Supervisor:
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
             session.attempt_failed(error)
             return error, Disconnect("option_failed", step=step)
-        connection = session.begin(dialed.trace_id, attempt, generation)
+        connection = session.begin(dialed.trace_parent, attempt, generation)
         await connection.run(session.connector, dialed.request)
         failure = connection.failure
         if failure is None:

@@ -35,6 +35,7 @@ from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .buffer import Crowd
 from .outbox import Outbox
+from .propagation import with_trace_context
 from .pushes import PushTable
 from .timer import Timer
 
@@ -93,6 +94,7 @@ class Connection:
         self.handling: bool = False
         self._submitted: deque[LeaveTopic] = deque()
         self._serializer = serializer
+        self._telemetry = telemetry
         self._spans = ConnectionSpans(telemetry, self.origin)
         self._owner = owner
         self._timer = timer
@@ -180,6 +182,7 @@ class Connection:
     async def run(self, connector: Connector, request: OpenRequest) -> None:
         """Open the transport, and serve it until it ends; `state` and `failure` tell how."""
         life = self._spans.start_connect(self.state)
+        request = with_trace_context(request, self.state, self._telemetry.propagate(self.origin))
         try:
             try:
                 async with connector.open(request, self.outbox.wake) as transport:

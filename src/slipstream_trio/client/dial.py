@@ -15,7 +15,7 @@ from .configuration import Configuration
 
 __all__ = ["Dial", "ask", "dial"]
 
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -26,11 +26,11 @@ class Dial:
 
     Attributes:
         request: for the transport.
-        trace_id: of the trace that it joins, None for one of its own.
+        trace_parent: the W3C traceparent of the trace that it joins, None for one of its own.
     """
 
     request: OpenRequest
-    trace_id: str | None
+    trace_parent: str | None
 
 
 async def ask(option: Any) -> Any:
@@ -58,7 +58,7 @@ async def dial(configuration: Configuration) -> Dial:
             max_message_size=configuration.max_message_size,
             ssl_context=configuration.ssl_context,
         ),
-        _trace_id(trace_parent),
+        _checked_parent(trace_parent),
     )
 
 
@@ -115,10 +115,9 @@ def _subprotocols(token: Any) -> tuple[str, ...]:
     return ("phoenix", f"base64url.bearer.phx.{encoded}")
 
 
-def _trace_id(trace_parent: Any) -> str | None:
+def _checked_parent(trace_parent: Any) -> str | None:
     if trace_parent is None:
         return None
-    match = _TRACEPARENT.fullmatch(trace_parent) if isinstance(trace_parent, str) else None
-    if match is None:
+    if not isinstance(trace_parent, str) or _TRACEPARENT.fullmatch(trace_parent) is None:
         raise ConfigurationError("trace_parent", "a W3C traceparent: 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")
-    return match[1]
+    return trace_parent

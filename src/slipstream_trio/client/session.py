@@ -201,15 +201,16 @@ class Session:
 
     # What the supervisor says
 
-    def begin(self, trace_id: str | None, attempt: int, generation: int) -> Connection:
+    def begin(self, trace_parent: str | None, attempt: int, generation: int) -> Connection:
         """Return the connection for another attempt."""
         ids = self.telemetry.ids
         state = State(
             connection_id=ids.span_id(),
-            trace_id=trace_id or ids.trace_id(),
+            trace_id=ids.trace_id() if trace_parent is None else trace_parent[3:35],
             socket_id=self.socket_id,
             generation=generation,
             options=self.options,
+            trace_parent=trace_parent,
         )
         self.connection = Connection(
             state, serializer=self.serializer, telemetry=self.telemetry, owner=self, timer=self.timer

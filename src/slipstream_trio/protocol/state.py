@@ -24,6 +24,7 @@ class State:
         trace_id: 32 hex digits, that of every span of the connection.
         socket_id: 16 hex digits, that of the socket which the connection serves.
         generation: the number of this connection on its socket, from 1.
+        trace_parent: the W3C traceparent that gave it its trace_id, None where the trace is its own.
         options: what it was configured with.
         status: "opening", "open", "closing" (a close was asked for) or "closed".
         joins: topic to join_ref, of joins pending and accepted.
@@ -42,6 +43,7 @@ class State:
     socket_id: str
     generation: int
     options: Options
+    trace_parent: str | None = None
     status: Status = "opening"
     joins: Mapping[str, str] = attrs.field(factory=dict)
     join_deadlines: Mapping[str, float | None] = attrs.field(factory=dict)

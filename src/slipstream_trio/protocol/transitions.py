@@ -414,6 +414,7 @@ def _with_ref(state: State) -> State:
         socket_id=state.socket_id,
         generation=state.generation,
         options=state.options,
+        trace_parent=state.trace_parent,
         status=state.status,
         joins=state.joins,
         join_deadlines=state.join_deadlines,

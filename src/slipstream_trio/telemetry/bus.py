@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from ..ids import IdSource, RandomIds
-from .records import EventName, HandlerFailed, Record
+from .records import ConnectStart, EventName, HandlerFailed, Origin, Record
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -33,6 +33,12 @@ __all__ = [
 
 HandlerFunction = Callable[[Record], object]
 """What a handler is: called with the record, synchronously; what it returns is ignored."""
+
+Propagator = Callable[[Origin], Iterable[tuple[str, str]]]
+"""Returns the headers by which the server learns of a connection's trace, such as `traceparent`."""
+
+PROPAGATOR: Final = "propagator"
+"""What a propagator that raised is called in the report."""
 
 
 @frozen
@@ -106,6 +112,9 @@ class Telemetry:
         ids: the source of trace, connection, span and socket ids; None makes random ones.
         time_ns: the system clock, in nanoseconds since the epoch.
         monotonic_ns: the monotonic clock, in nanoseconds.
+
+    Attributes:
+        propagator: asked for headers at every upgrade, after the connection's `connect start`; None sends none.
     """
 
     def __init__(
@@ -118,6 +127,7 @@ class Telemetry:
         self.ids: IdSource = ids or RandomIds()
         self.time_ns: Callable[[], int] = time_ns
         self.monotonic_ns: Callable[[], int] = monotonic_ns
+        self.propagator: Propagator | None = None
         self._lock = threading.RLock()
         self._numbers = count(1)
         self._handlers: dict[str, tuple[Handler, ...]] = {}
@@ -251,14 +261,29 @@ class Telemetry:
         with self._lock:
             if handler in self._handlers.get(handler.handler_id, ()):
                 self.detach(handler.handler_id)
+        self._report(handler.handler_id, record.origin, record.name, error)
+
+    def propagate(self, origin: Origin) -> tuple[tuple[str, str], ...]:
+        """Return the propagator's headers for a connection; one that raises an `Exception` is removed, and reported."""
+        propagator = self.propagator
+        if propagator is None:
+            return ()
+        try:
+            return tuple((name, value) for name, value in propagator(origin))
+        except Exception as error:  # noqa: BLE001 - as with handlers, the connection goes on
+            self.propagator = None
+            self._report(PROPAGATOR, origin, ConnectStart.name, error)
+            return ()
+
+    def _report(self, handler_id: str, origin: Origin, event: EventName, error: Exception) -> None:
         if self._failure.handlers:
             self._failure.emit(
                 HandlerFailed(
-                    record.origin,
+                    origin,
                     self.time_ns(),
                     self.monotonic_ns(),
-                    handler.handler_id,
-                    record.name,
+                    handler_id,
+                    event,
                     f"{type(error).__name__}: {error}",
                     "".join(traceback.format_exception(error)),
                 )
