@@ -1,1 +1,5 @@
-"""What tests of Phoenix clients are made of: a Phoenix-compatible server, to begin with."""
+"""What tests of a client need: a server, strategies, machines, deterministic ids and clock. The extra `testing`."""
+
+from .deterministic import SequentialIds, SteppingClock, deterministic_telemetry
+
+__all__ = ["SequentialIds", "SteppingClock", "deterministic_telemetry"]
