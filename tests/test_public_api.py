@@ -31,8 +31,9 @@ NAMES = {
         stream
     """,
     trace: """
-        Damage End Entry Header Missing Progress Recorded Recording RecordingWarning Unencodable Verifier Violation
-        read read_entries record verify
+        Checker Damage End Entry Finding Header MEANINGS Missing Progress Recorded Recording RecordingWarning
+        Redacted SECRETS Unencodable Verifier Violation check files_of read read_entries read_header record
+        verify
     """,
 }
 

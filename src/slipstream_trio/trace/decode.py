@@ -71,9 +71,9 @@ class Decoder:
             if "end" in line:
                 return _end(number, line["end"])
         except KeyError as error:
-            return Damage(number, f"it has no {error}")
+            return Damage(number, f"it has no {error}", connection_id=_connection_of(line))
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
-            return Damage(number, str(error))
+            return Damage(number, str(error), connection_id=_connection_of(line))
         return Damage(number, "neither an event nor anything else that this version knows")
 
     def _header(self, number: int, value: Any) -> Header:
@@ -263,6 +263,11 @@ def _missing(number: int, value: Any) -> Missing:
 
 def _end(number: int, value: Any) -> End:
     return End(number, value["records"], value["dropped"], tuple(value["open"]))
+
+
+def _connection_of(line: Mapping[str, Any]) -> str | None:
+    connection_id = line.get("connection_id")
+    return connection_id if isinstance(connection_id, str) else None
 
 
 def _remember(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:

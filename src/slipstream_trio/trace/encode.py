@@ -7,12 +7,12 @@ from typing import Any, Final
 import attrs
 from attrs import define, field
 
-from ..protocol import FrameReceived, Message, State
+from ..protocol import FrameReceived, Message, SendFrame, State
 from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
 from .lines import encode_line
-from .redact import KEEP, Redactor
+from .redact import Redacted, Redactor
 from .schema import HEADER, SCHEMA, start_time
-from .values import TAG, encode_value, fields_of
+from .values import FIELDS, TAG, encode_value, fields_of
 
 __all__ = ["BUILT_IN", "Encoder", "end_line", "header_line", "missing_line"]
 
@@ -30,8 +30,7 @@ CONNECT: Final = CONNECT_START[:-1]
 HANDLE_STOP: Final = HandleStop.name
 _HANDLE_START_TEXT: Final = " ".join(HandleStart.name)
 _COMMON: Final = frozenset({"connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id"})
-_PAYLOADS: Final = frozenset({"params", "response", "arguments", "return"})
-_TEXTS: Final = frozenset({"reason", "stacktrace"})
+_PAYLOADS: Final = frozenset({"params", "response", "return"})
 _STATE_FIELDS: Final = tuple(each.name for each in attrs.fields(State))
 _NOTHING: Final = object()
 
@@ -57,7 +56,7 @@ class Encoder:
         alive: the connections whose start was written, and whose end was not.
     """
 
-    _redactor: Redactor = KEEP
+    _redactor: Redactor
     alive: dict[str, None] = field(factory=dict, init=False)
     _seen: dict[str, None] = field(factory=dict, init=False)
     _written: dict[str, _Written] = field(factory=dict, init=False)
@@ -137,36 +136,42 @@ class Encoder:
     def _metadata(self, origin: Origin, metadata: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         """Return the metadata beyond what every record has, and beyond what is known from the start."""
         return {
-            key: self._value(origin, key, value)
+            key: self._value(origin, key, value, metadata)
             for key, value in metadata.items()
             if key not in _COMMON and known.get(key, _NOTHING) is not value
         }
 
-    def _value(self, origin: Origin, key: str, value: Any) -> Any:
+    def _value(self, origin: Origin, key: str, value: Any, metadata: Mapping[str, Any]) -> Any:
         redactor = self._redactor
         if type(value) is State:
             return self._state(origin, value)
+        if key == "raw_message":
+            return self._framed(value, metadata["state"])
         if key in _PAYLOADS:
             value = redactor.payload(value)
-        elif key in _TEXTS and type(value) is str:
-            value = redactor.text(value)
+        elif key == "arguments":
+            value = redactor.arguments(value)
         elif key == "response_headers":
             value = redactor.headers(value)
+        elif key in ("reason", "stacktrace"):
+            # Where there is a traceback, the reason is an exception's text.
+            value = redactor.error(value) if "stacktrace" in metadata else redactor.text(value)
         return encode_value(value, redactor)
 
     # The lines
 
     def _handle_start(self, record: HandleStart) -> dict[str, Any]:
         # The same as `_other` does, without its detours: one is written for every message.
-        self._open[record.span_id] = {"raw_message": record.raw_message, "state": record.state}
+        given, state = record.raw_message, record.state
+        self._open[record.span_id] = {"raw_message": given, "state": state}
         return {
             "name": _HANDLE_START_TEXT,
             **self._ids(record.origin),
             "span_id": record.span_id,
             "system_time": record.system_time,
             "monotonic_time": record.monotonic_time,
-            "raw_message": encode_value(record.raw_message, self._redactor),
-            "state": self._state(record.origin, record.state),
+            "raw_message": self._framed(given, state),
+            "state": self._state(record.origin, state),
         }
 
     def _other(self, record: Record, name: EventName) -> dict[str, Any]:
@@ -214,17 +219,35 @@ class Encoder:
             **record.measurements,
         }
         self._start_of(record, line, metadata)
-        line["message"] = self._message(given, message, metadata["state"].options.serializer)
+        line["message"] = self._message(given, message, metadata["state"])
         shared = _shared(given, message)
         line["built_events"] = [self._event(event, shared) for event in built]
-        line["return"] = [encode_value(effect, self._redactor) for effect in return_]
+        line["return"] = [self._framed(effect, metadata["state"]) for effect in return_]
         line["end_state"] = self._state(origin, state)
         return line
 
-    def _message(self, given: Any, message: Any, serializer: str) -> Any:
+    def _framed(self, value: Any, state: State) -> Any:
+        """Return an input or an effect, which may have a frame."""
+        kind = type(value)
+        if kind is not FrameReceived and kind is not SendFrame:
+            return encode_value(value, self._redactor)
+        frame = self._redactor.frame(value.frame, state.options.serializer, sent=kind is SendFrame)
+        return {
+            TAG: kind.__name__,
+            **{name: encode_value(getattr(value, name), self._redactor) for name in FIELDS[kind] if name != "frame"},
+            "frame": encode_value(frame, self._redactor),
+        }
+
+    def _message(self, given: Any, message: Any, state: State) -> Any:
         if message is given:
             return {TAG: "@input"}
-        if type(message) is Message and type(given) is FrameReceived and serializer in BUILT_IN:
+        serializer = state.options.serializer
+        if (
+            type(message) is Message
+            and type(given) is FrameReceived
+            and serializer in BUILT_IN
+            and type(self._redactor.frame(given.frame, serializer, sent=False)) is not Redacted
+        ):
             join_ref, ref, topic, event, _ = message
             return {TAG: "Message", "join_ref": join_ref, "ref": ref, "topic": topic, "event": event}
         return encode_value(message, self._redactor)

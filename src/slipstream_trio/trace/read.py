@@ -3,7 +3,8 @@
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import IO, Final
@@ -12,10 +13,11 @@ from attrs import frozen
 
 from ..errors import RecordingError
 from .decode import Decoder
+from .files import parts
 from .lines import decode_line
 from .schema import Damage, Entry, Header, Recorded
 
-__all__ = ["Progress", "RecordingWarning", "read", "read_entries"]
+__all__ = ["Progress", "RecordingWarning", "files_of", "read", "read_entries", "read_header"]
 
 CHUNK: Final = 1 << 18
 REPORT_EVERY: Final = 1 << 20
@@ -98,6 +100,39 @@ def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], ob
         raise RecordingError(name, f"it cannot be read: {error.strerror or error}") from error
     if number == 0:
         raise RecordingError(name, "not a recording: it is empty")
+
+
+def read_header(path: str | PathLike[str]) -> Header:
+    """Read the first line of a file of a recording.
+
+    Raises:
+        RecordingError: the file cannot be opened, or is no recording, or one of another major version.
+    """
+    header = next(read_entries(path))
+    assert isinstance(header, Header)
+    return header
+
+
+def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+    """Return the files of recordings, in the order in which they were written.
+
+    Parameters:
+        paths: all of them; of a recording that was rotated, the newest alone finds those before it.
+
+    Raises:
+        RecordingError: one cannot be opened, or is no recording, or one of another major version.
+    """
+    found: dict[Path, Header] = {}
+    for path in map(Path, paths):
+        found[path] = header = read_header(path)
+        for older in parts(path)[:-1]:
+            if older not in found and (other := read_header(older)).recording == header.recording:
+                found[older] = other
+    begun: dict[str, datetime] = {}
+    for header in found.values():
+        begun[header.recording] = min(header.started, begun.get(header.recording, header.started))
+    headers = sorted(found.items(), key=lambda item: (begun[item[1].recording], item[1].recording, item[1].part))
+    return [path for path, _ in headers]
 
 
 def _entry(decoder: Decoder, number: int, line: bytes) -> Entry:

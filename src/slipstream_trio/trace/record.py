@@ -10,7 +10,7 @@ from ..errors import RecordingError
 from ..telemetry import Origin, Record, Telemetry, default_telemetry
 from .encode import Encoder, end_line, header_line, missing_line
 from .files import Files, Fsync
-from .redact import KEEP, Redactor
+from .redact import SECRETS, Payloads, Redactor
 from .writer import NewFile, Writer
 
 __all__ = ["Recording", "record"]
@@ -53,6 +53,7 @@ class Recording:
         self._missing = 0
         self._why = "queue_full"
         self._lost = 0
+        self._failure: Exception | None = None
 
     @property
     def written(self) -> int:
@@ -65,9 +66,9 @@ class Recording:
         return self._dropped + self._writer.lost
 
     @property
-    def error(self) -> OSError | None:
+    def error(self) -> Exception | None:
         """What writing last failed for, None if it never did; what is lost by it is in `dropped`."""
-        return self._writer.error
+        return self._writer.error or self._failure
 
     def header(self) -> bytes:
         """Return the first line of the next file."""
@@ -94,7 +95,8 @@ class Recording:
                 writer.put(NewFile(self.header()))
             try:
                 line = self._encoder.encode(record)
-            except Exception:  # noqa: BLE001 - it is the user's objects that are encoded
+            except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
+                self._failure = error
                 self._drop("not_encodable")
                 return
             if self._missing:
@@ -129,7 +131,8 @@ def record(
     *,
     telemetry: Telemetry | None = None,
     sockets: Collection[str] | None = None,
-    redactor: Redactor = KEEP,
+    secrets: Collection[str] | None = SECRETS,
+    payloads: Payloads = "keep",
     max_size: int | None = None,
     keep: int = 5,
     queue: int = QUEUE,
@@ -147,7 +150,9 @@ def record(
         path: the file; with gzip if its name ends in .gz.
         telemetry: the bus; None: the process's.
         sockets: the socket_ids to record; None: all.
-        redactor: hides what is not to be written.
+        secrets: names whose values are hidden, `SECRETS` and more if you like; None hides nothing.
+        payloads: "keep", "omit", "size" (its size stands for each), or a function that returns what is to be written in
+            place of a payload; the same for the same payload, so that the recording can be replayed.
         max_size: bytes of lines (before compression) after which another file is begun, and this one becomes `path.1`.
         keep: how many files before the current one are kept.
         queue: bytes that may wait to be written.
@@ -164,6 +169,7 @@ def record(
     files = Files(path, keep=keep, fsync=fsync)
     writer = Writer(files, limit=queue, flush_interval=flush_interval)
     wanted = (lambda _: True) if sockets is None else (lambda origin: origin.socket_id in sockets)
+    redactor = Redactor(secrets, payloads)
     recording = Recording(writer, telemetry=bus, redactor=redactor, max_size=max_size, wanted=wanted)
     try:
         files.open(recording.header())

@@ -1,12 +1,69 @@
-"""What a recording does not show."""
+"""What a recording does not show: secrets, and payloads if that is chosen.
 
-from typing import Any, Protocol
+A secret is told by its name: the value of an object's key, of a header or of a `name=value` in a text whose name has
+one of `SECRETS` in it; or by its looks: JSON Web Tokens, Phoenix's tokens, bearer tokens, passwords in URLs. What a
+server said with a refusal is hidden whole, as it may repeat what it refused.
 
-from attrs import frozen
+Frames are made again from what is left of their payload, and the same is left of a payload wherever it occurs, so that
+a recording agrees with itself and can be replayed. A frame that is no message, or of a serializer that is not known
+here, is left out where something in it would have to be hidden.
+"""
 
-from ..protocol import Frame, Message
+import re
+from collections.abc import Callable, Collection
+from functools import cached_property, lru_cache
+from typing import Any, Final, Literal
 
-__all__ = ["KEEP", "KeepAll", "Redacted", "Redactor"]
+import attrs
+from attrs import define, frozen
+
+from ..errors import ProtocolError, SerializationError
+from ..protocol import Frame, Message, Serializer, V1Serializer, V2Serializer
+from ..protocol.message import REPLY
+from .lines import encode_line
+
+__all__ = ["SECRETS", "Payloads", "Redacted", "Redactor"]
+
+Payloads = Literal["keep", "omit", "size"] | Callable[[Any], Any]
+"""What becomes of payloads: they are kept, left out, replaced by their size, or by what a function returns."""
+
+SECRETS: Final = frozenset(
+    {
+        "accesskey",
+        "apikey",
+        "authorization",
+        "cookie",
+        "credential",
+        "jwt",
+        "passphrase",
+        "passwd",
+        "password",
+        "privatekey",
+        "secret",
+        "sessionid",
+        "signature",
+        "signingkey",
+        "token",
+    }
+)
+"""What makes a name that of a secret, in lower case and without separators: `api_key` and `X-Api-Key` have "apikey"."""
+
+MASK: Final = "[redacted]"
+
+_SEPARATORS: Final = "_-. "
+_HINTS: Final = ("eyj", "sfmynty", "bearer", "basic", "://", "\\u")
+"""What else may be in the text of a frame that has something to hide; with escapes, anything may."""
+
+_LOOKS: Final = (
+    (re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"), MASK),
+    (re.compile(r"SFMyNTY\.[\w-]+(?:\.[\w-]+)?"), MASK),
+    (re.compile(r"base64url\.bearer\.phx\.[\w-]+"), MASK),
+    (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]{6,}"), rf"\1 {MASK}"),
+    (re.compile(r"(://)[^/\s@:]{1,200}(?::[^/\s@]{0,200})?@"), rf"\1{MASK}@"),
+    # What this library says of a refusal, see `ConnectionRejected`.
+    (re.compile(r"""(HTTP status \d+: )(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?)"""), rf"\1{MASK}"),
+)
+_PLACE: Final = re.compile(r'^\s*File ".*", line \d+.*$|^Traceback .*$', re.MULTILINE)
 
 
 @frozen
@@ -14,59 +71,188 @@ class Redacted:
     """What stands in a recording for a frame that is not shown."""
 
 
-class Redactor(Protocol):
-    """What hides secrets and payloads before they are written."""
+@define(slots=False)
+class Redactor:
+    """Hides secrets and payloads.
 
-    @property
+    Parameters:
+        secrets: what makes a name that of a secret, as in `SECRETS`; None: nothing is a secret.
+        payloads: what becomes of payloads.
+    """
+
+    secrets: Collection[str] | None = SECRETS
+    payloads: Payloads = "keep"
+    _serializers: dict[str, Serializer] = attrs.field(
+        factory=lambda: {"v1": V1Serializer(), "v2": V2Serializer()}, init=False, repr=False
+    )
+
+    @cached_property
     def redacted(self) -> tuple[str, ...]:
-        """What it hides, for the header."""
-        ...
+        """What is hidden, for the header of a file."""
+        payloads = () if self.payloads == "keep" else ("payloads",)
+        return payloads if self.secrets is None else ("secrets", *payloads)
 
     def payload(self, payload: Any) -> Any:
-        """Return a payload as it is to be shown."""
-        ...
+        """Return a payload as it is shown; the very same object where nothing in it is hidden."""
+        if self.payloads == "keep":
+            return payload if self.secrets is None else self._walk(payload)
+        if self.payloads == "omit":
+            return None
+        if self.payloads == "size":
+            return {"size": _size(payload)}
+        try:
+            payload = self.payloads(payload)
+        except Exception:  # noqa: BLE001 - a function of the user's; better nothing than too much
+            return MASK
+        return payload if self.secrets is None else self._walk(payload)
 
     def message_payload(self, message: Message) -> Any:
-        """Return the payload of a message as it is to be shown."""
-        ...
+        """Return the payload of a message as it is shown; a reply's status is no secret."""
+        payload = message.payload
+        if message.event != REPLY or type(payload) is not dict or type(payload.get("status")) is not str:
+            return self.payload(payload)
+        response = payload.get("response")
+        shown = self.payload(response)
+        return payload if shown is response else {**payload, "response": shown}
 
-    def frame(self, frame: Frame | Redacted) -> Frame | Redacted:
-        """Return a frame as it is to be shown."""
-        ...
+    def arguments(self, arguments: Any) -> Any:
+        """Return a callback's arguments as they are shown; messages look after themselves."""
+        if type(arguments) is not tuple:
+            return self.payload(arguments)
+        return tuple(each if type(each) is Message else self.payload(each) for each in arguments)
+
+    def frame(self, frame: Frame | Redacted, serializer: str, *, sent: bool) -> Frame | Redacted:
+        """Return a frame as it is shown.
+
+        Parameters:
+            serializer: the name of the connection's.
+            sent: whether the client sent it.
+        """
+        if isinstance(frame, Redacted) or not self._suspicious(frame):
+            return frame
+        known = self._serializers.get(serializer)
+        if known is None:
+            return Redacted()
+        try:
+            message = _decode_sent(frame) if sent and isinstance(frame, bytes) else known.decode(frame)
+            payload = self.message_payload(message)
+            return frame if payload is message.payload else known.encode(message._replace(payload=payload))
+        except (ProtocolError, SerializationError, ValueError):
+            return Redacted()
 
     def headers(self, headers: Any) -> Any:
-        """Return response headers as they are to be shown."""
-        ...
+        """Return response headers as they are shown."""
+        if self.secrets is None:
+            return headers
+        return tuple((name, MASK if self._is_secret(name) else self.text(value)) for name, value in headers)
 
     def text(self, text: str) -> str:
-        """Return a text as it is to be shown: an exception's, a server's, a repr."""
-        ...
+        """Return a text as it is shown."""
+        if self.secrets is None:
+            return text
+        for pattern, replacement in _LOOKS:
+            text = pattern.sub(replacement, text)
+        return self._assignment.sub(_masked, text) if self.secrets else text
+
+    def body(self, body: str) -> str:
+        """Return what a server said with a refusal as it is shown."""
+        return body if self.secrets is None or not body else MASK
+
+    def error(self, text: str) -> str:
+        """Return an exception's text or traceback as it is shown; it may have a payload in it."""
+        if self.payloads == "keep":
+            return self.text(text)
+        return "\n".join(_PLACE.findall(text)) or MASK
+
+    def object(self, text: str) -> str:
+        """Return an object's repr as it is shown; it may have a payload in it."""
+        return self.text(text) if self.payloads == "keep" else MASK
+
+    def _suspicious(self, frame: Frame) -> bool:
+        """Tell whether there may be something to hide in a frame: a quick look, as this is asked for each."""
+        if self.payloads != "keep":
+            return True
+        if self.secrets is None or not isinstance(frame, str):
+            return False
+        squeezed = frame.lower()
+        for separator in _SEPARATORS:
+            squeezed = squeezed.replace(separator, "")
+        return any(hint in squeezed for hint in (*self.secrets, *_HINTS))
+
+    def _walk(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is str:
+            return self.text(value)
+        if kind is dict:
+            shown = {key: _blank(item) if self._is_secret(key) else self._walk(item) for key, item in value.items()}
+            return value if all(shown[key] is item for key, item in value.items()) else shown
+        if kind is list or kind is tuple:
+            items = kind(map(self._walk, value))
+            return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+        return value
+
+    def _is_secret(self, name: Any) -> bool:
+        return type(name) is str and self._name_is_secret(name)
+
+    @cached_property
+    def _name_is_secret(self) -> Callable[[str], bool]:
+        words = tuple(self.secrets or ())
+
+        @lru_cache(maxsize=1024)
+        def is_secret(name: str) -> bool:
+            squeezed = name.lower()
+            for separator in _SEPARATORS:
+                squeezed = squeezed.replace(separator, "")
+            return any(word in squeezed for word in words)
+
+        return is_secret
+
+    @cached_property
+    def _assignment(self) -> re.Pattern[str]:
+        """What assigns to a secret's name in a text: `name=value`, `name: value`, `'name': 'value'`."""
+        words = "|".join(
+            rf"[{re.escape(_SEPARATORS)}]?".join(map(re.escape, word))
+            for word in sorted(self.secrets or (), key=len, reverse=True)
+        )
+        value = r"""(?P<value>"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s&,;)}\]]+)"""
+        return re.compile(rf"""(?i)(?P<name>(?:{words})[\w.-]{{0,40}}\\?["']?\s{{0,8}}(?:=>|[=:])\s{{0,8}}){value}""")
 
 
-class KeepAll:
-    """Hides nothing."""
-
-    redacted: tuple[str, ...] = ()
-
-    def payload(self, payload: Any) -> Any:
-        """Return it as it is."""
-        return payload
-
-    def message_payload(self, message: Message) -> Any:
-        """Return it as it is."""
-        return message.payload
-
-    def frame(self, frame: Frame | Redacted) -> Frame | Redacted:
-        """Return it as it is."""
-        return frame
-
-    def headers(self, headers: Any) -> Any:
-        """Return them as they are."""
-        return headers
-
-    def text(self, text: str) -> str:
-        """Return it as it is."""
-        return text
+def _masked(match: re.Match[str]) -> str:
+    return f"{match['name']}{MASK}"
 
 
-KEEP = KeepAll()
+def _blank(value: Any) -> Any:
+    """Return a value of the same structure that says nothing."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _blank(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return kind(map(_blank, value))
+    if value is None or kind is bool:
+        return value
+    if kind is int or kind is float:
+        return kind(0)
+    return b"" if kind is bytes else MASK
+
+
+def _size(payload: Any) -> int | None:
+    if isinstance(payload, bytes):
+        return len(payload)
+    try:
+        return len(encode_line(payload))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
+
+
+def _decode_sent(frame: bytes) -> Message:
+    """Return the message of a binary frame that the client sent."""
+    if frame[:1] != b"\x00" or len(frame) < 5:
+        raise ProtocolError("a binary frame of unknown kind")
+    start = 5
+    strings = []
+    for length in frame[1:5]:
+        strings.append(frame[start : start + length].decode())
+        start += length
+    join_ref, ref, topic, event = strings
+    return Message(join_ref or None, ref or None, topic, event, frame[start:])

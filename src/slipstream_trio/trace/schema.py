@@ -167,11 +167,13 @@ class Damage:
         line: its number.
         problem: what is wrong with it.
         last: whether it is the last of its file and has no end: the recording was cut off there.
+        connection_id: the connection that it is about, None where that cannot be told.
     """
 
     line: int
     problem: str
     last: bool = False
+    connection_id: str | None = None
 
     def __str__(self) -> str:
         return f"line {self.line}: {self.problem}"

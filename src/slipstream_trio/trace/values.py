@@ -108,7 +108,7 @@ _PAYLOADS: Final = {
     TopicJoinClosed: "payload",
     ReplyReceived: "response",
 }
-_TEXTS: Final = frozenset({"reason", "body", "message", "url", "close_reason"})
+_TEXTS: Final = frozenset({"reason", "message", "url", "close_reason"})
 _HEADERS: Final = frozenset({"headers", "response_headers"})
 
 
@@ -133,7 +133,10 @@ def _how(kind: type, name: str) -> Callable[[Any, Redactor], Any]:
     if _PAYLOADS.get(kind) == name:
         return lambda value, redactor: redactor.payload(value)
     if name == "frame":
-        return lambda value, redactor: redactor.frame(value)
+        # The encoder does it better, as it knows the serializer.
+        return lambda value, redactor: redactor.frame(value, "", sent=False)
+    if name == "body":
+        return lambda value, redactor: redactor.body(value)
     if name in _HEADERS:
         return lambda value, redactor: redactor.headers(value)
     if name in _TEXTS:
@@ -217,7 +220,7 @@ def _by_repr(value: Any, redactor: Redactor) -> Any:
         text = repr(value)
     except Exception as error:  # noqa: BLE001 - a repr may raise anything, and the object is the user's
         text = f"<its repr raised {type(error).__name__}>"
-    text = redactor.text(text[: 10 * LONGEST_REPR])[:LONGEST_REPR]
+    text = redactor.object(text[: 10 * LONGEST_REPR])[:LONGEST_REPR]
     kind = type(value)
     return {TAG: "object", "type": f"{kind.__module__}.{kind.__qualname__}", "repr": _text(text)}
 

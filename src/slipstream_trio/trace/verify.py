@@ -60,10 +60,11 @@ class _Connection:
 
     ids: tuple[Any, ...]
     state: State | None = None
+    unsure: bool = False
     ended: bool = False
     open_span: str | None = None
-    open_at: int = 0
-    began_at: int = 0
+    open_at: int | None = 0
+    began_at: int | None = 0
     monotonic: int = 0
     last_ref: int = 0
     joins: dict[str, str] = field(factory=dict)
@@ -82,6 +83,8 @@ class Verifier:
         self._connections: dict[str, _Connection] = {}
         self._traces: dict[str, str] = {}
         self._spans: set[str] = set()
+        self._adopted: set[str] = set()
+        self._adopts = False
         self._index = 0
         self._found: list[Violation] = []
         self._current: str | None = None
@@ -108,11 +111,29 @@ class Verifier:
         self._index += 1
         return self._found
 
+    def missed(self, connection_id: str | None = None) -> None:
+        """Take note that records are missing at this place, which is nobody's fault.
+
+        What they may have said is not held against those that follow.
+
+        Parameters:
+            connection_id: the connection that they are missing of; None: they may be anybody's.
+        """
+        if connection_id is None:
+            self._adopts = True
+        else:
+            self._adopted.add(connection_id)
+        for known_id, connection in self._connections.items():
+            if connection_id in (None, known_id):
+                connection.unsure = True
+
     def finish(self) -> list[Violation]:
         """Check that everything that began has ended; returns what has not."""
         self._found = []
         for connection_id, connection in self._connections.items():
             self._current = connection_id
+            if connection.unsure:
+                continue
             if not connection.ended:
                 self._violated(2, "the connection has no connect stop")
             if connection.open_span is not None:
@@ -128,8 +149,11 @@ class Verifier:
         if name == (*CONNECT, "start"):
             connection = self._connect_started(connection, metadata)
         elif connection is None:
-            self._violated(2, f"{' '.join(name)} before connect start")
-            return
+            if not self._adopts and self._current not in self._adopted:
+                self._violated(2, f"{' '.join(name)} before connect start")
+                return
+            connection = _Connection(_ids(metadata), unsure=True, open_at=None, began_at=None)
+            self._connections[self._current or ""] = connection
         self._check_ids(connection, metadata)
         if connection.ended:
             self._violated(2, f"{' '.join(name)} after the end of the connection")
@@ -168,20 +192,25 @@ class Verifier:
                 connection.began_at = monotonic
             return
         began = connection.began_at if record.name[:3] == CONNECT else connection.open_at
-        if measurements["duration"] != monotonic - began:
+        if connection.unsure and record.name[:3] == HANDLE:
+            return
+        if began is not None and measurements["duration"] != monotonic - began:
             self._violated(5, f"its duration is {measurements['duration']} ns, not {monotonic - began}")
 
     def _handle_record(self, connection: _Connection, record: Record, metadata: Any) -> None:
         if record.name[-1] == "start":
             self._handle_started(connection, record, metadata)
             return
-        if connection.open_span is None:
+        if connection.unsure:
+            pass  # its start may be among what is missing
+        elif connection.open_span is None:
             self._violated(3, "a handle ends that did not start")
         elif metadata["span_id"] != connection.open_span:
             self._violated(3, f"a handle ends with span_id {metadata['span_id']}, not {connection.open_span}")
         connection.open_span = None
         if record.name[-1] == "stop":
             connection.state = metadata["end_state"]
+            connection.unsure = False
             for effect in metadata["return"]:
                 if isinstance(effect, SendFrame):
                     self._ref_sent(connection, effect.ref)
@@ -190,23 +219,27 @@ class Verifier:
 
     def _handle_started(self, connection: _Connection, record: Record, metadata: Any) -> None:
         span_id = metadata["span_id"]
-        if connection.open_span is not None:
+        if connection.open_span is not None and not connection.unsure:
             self._violated(3, f"a handle starts before the one with span_id {connection.open_span} ended")
         if span_id in self._spans:
             self._violated(3, f"the span_id {span_id} was used before")
         self._spans.add(span_id)
         connection.open_span = span_id
         connection.open_at = record.measurements["monotonic_time"]
-        if metadata["state"] != connection.state:
+        if connection.unsure:
+            connection.state = metadata["state"]
+            connection.unsure = False
+        elif metadata["state"] != connection.state:
             self._violated(4, "its state is not the end state of the span before")
 
     def _connect_ended(self, connection: _Connection, record: Record, metadata: Any) -> None:
-        if connection.open_span is not None:
+        if connection.open_span is not None and not connection.unsure:
             self._violated(3, f"the connection ends while span {connection.open_span} is open")
-            connection.open_span = None
-        if record.name[-1] == "stop" and metadata["state"] != connection.state:
+        connection.open_span = None
+        if record.name[-1] == "stop" and not connection.unsure and metadata["state"] != connection.state:
             self._violated(4, "its state is not the end state of the last span")
         connection.ended = True
+        connection.unsure = False
 
     def _ref_sent(self, connection: _Connection, ref: str) -> None:
         if not ref.isdecimal() or int(ref) <= connection.last_ref:

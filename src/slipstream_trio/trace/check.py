@@ -1,0 +1,189 @@
+"""Recordings, checked: what breaks an invariant, what cannot be read, what is missing, and where."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from os import PathLike
+from typing import Final, Literal
+
+from attrs import frozen
+
+from .read import Progress, files_of, read_entries
+from .schema import Damage, End, Entry, Header, Missing, Recorded
+from .verify import Verifier, Violation
+
+__all__ = ["MEANINGS", "Checker", "Finding", "check"]
+
+MEANINGS: Final[Mapping[int, str]] = {
+    1: "every record of a connection carries its own ids, and no other connection has them",
+    2: "a connection's records begin with connect start and end with its stop, each once",
+    3: "each input is handled in one span, from its start to its end, and no other starts before that",
+    4: "each state is what the span before left",
+    5: "time never goes back, durations are differences, refs increase, and each settles once",
+}
+"""What each invariant means."""
+
+WHY: Final[Mapping[str, str]] = {
+    "queue_full": "they came faster than they were written",
+    "write_failed": "they could not be written",
+    "not_encodable": "they could not be encoded",
+    "began_before": "the connection was open when the recording began",
+}
+
+
+@frozen
+class Finding:
+    """Something to know about a recording.
+
+    Attributes:
+        path: the file.
+        line: the number of the line, from 1.
+        kind: "violation" of an invariant; "damaged": the line cannot be read, or lines are gone that nobody knows of;
+            "missing": records that the recorder knows to be missing; "unfinished": a connection that had not ended when
+            the recording did.
+        connection_id: the connection that it is about, None where that cannot be told.
+        invariant: the number of the invariant that is broken, None for other kinds.
+        problem: what is wrong, in a sentence.
+    """
+
+    path: str
+    line: int
+    kind: Literal["violation", "damaged", "missing", "unfinished"]
+    connection_id: str | None
+    invariant: int | None
+    problem: str
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it is a fault; what was not finished, or is known to be missing, is none."""
+        return self.kind in ("violation", "damaged")
+
+    def __str__(self) -> str:
+        what = self.kind if self.invariant is None else f"invariant {self.invariant}"
+        whose = "" if self.connection_id is None else f"connection {self.connection_id}: "
+        return f"{self.path}:{self.line}: {what}: {whose}{self.problem}"
+
+
+class Checker:
+    """Checks recordings entry by entry.
+
+    Parameters:
+        shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
+
+    Attributes:
+        records: how many records were read.
+        missing: how many the recorder knows to be missing.
+        connections: how many connections were seen.
+    """
+
+    def __init__(self, shared_traces: Collection[str] = ()) -> None:
+        self._shared_traces = shared_traces
+        self._end: End | None = None
+        self._begin("", 0)
+        self._path = ""
+        self._line = 0
+        self.records: int = 0
+        self.missing: int = 0
+        self.connections: int = 0
+
+    def feed(self, path: str, entry: Entry) -> list[Finding]:
+        """Check what the next line says, of files in their order; returns what there is to know about it."""
+        if isinstance(entry, Header):
+            return self._header(path, entry)
+        self._path, self._line = path, entry.line
+        if isinstance(entry, Recorded):
+            self.records += 1
+            self._read += 1
+            return [self._violation(violation) for violation in self._verifier.feed(entry)]
+        if isinstance(entry, End):
+            self._end = entry
+            return self._count(entry)
+        if isinstance(entry, Missing):
+            return [self._missing(entry)]
+        return [self._damaged(entry)]
+
+    def finish(self) -> list[Finding]:
+        """Check that what began has ended; returns what has not."""
+        findings = []
+        for violation in self._verifier.finish():
+            if self._end is None or violation.connection_id in self._end.open:
+                findings.append(self._finding("unfinished", "it had not ended here", violation.connection_id))
+            else:
+                findings.append(self._violation(violation))
+        self.connections += self._verifier.connections
+        self._begin("", 0)
+        return list(dict.fromkeys(findings))
+
+    def _begin(self, recording: str, part: int) -> None:
+        self._verifier = Verifier(self._shared_traces)
+        self._recording = recording
+        self._part = part
+        self._whole = part == 1
+        self._read = 0
+        self._end = None
+
+    def _header(self, path: str, header: Header) -> list[Finding]:
+        findings = []
+        if header.recording != self._recording:
+            findings = self.finish()
+            self._begin(header.recording, header.part)
+            for connection_id in header.open:
+                self._verifier.missed(connection_id)
+        elif header.part != self._part + 1:
+            self._verifier.missed()
+            self._whole = False
+            problem = f"of this recording, part {header.part} follows part {self._part}"
+            findings = [Finding(path, header.line, "missing", None, None, problem)]
+        self._path, self._line, self._part = path, header.line, header.part
+        return findings
+
+    def _count(self, end: End) -> list[Finding]:
+        if not self._whole or self._read == end.records:
+            return []
+        problem = f"{end.records:,} records were written, and {self._read:,} were read: lines are gone, or came in"
+        return [self._finding("damaged", problem)]
+
+    def _missing(self, entry: Missing) -> Finding:
+        self._verifier.missed(entry.connection_id)
+        self.missing += entry.records or 0
+        many = "records" if entry.records is None else f"{entry.records:,} records"
+        problem = f"{many} are missing before this: {WHY.get(entry.reason, entry.reason)}"
+        return self._finding("missing", problem, entry.connection_id)
+
+    def _damaged(self, damage: Damage) -> Finding:
+        self._whole = False
+        if damage.last:
+            return self._finding("unfinished", damage.problem)
+        self._verifier.missed(damage.connection_id)
+        return self._finding("damaged", damage.problem, damage.connection_id)
+
+    def _violation(self, violation: Violation) -> Finding:
+        return Finding(
+            self._path, self._line, "violation", violation.connection_id, violation.invariant, violation.problem
+        )
+
+    def _finding(
+        self, kind: Literal["damaged", "missing", "unfinished"], problem: str, connection_id: str | None = None
+    ) -> Finding:
+        return Finding(self._path, self._line, kind, connection_id, None, problem)
+
+
+def check(
+    paths: Iterable[str | PathLike[str]],
+    *,
+    shared_traces: Collection[str] = (),
+    progress: Callable[[Progress], object] | None = None,
+) -> Iterator[Finding]:
+    """Check recordings; gives what there is to know about them, as it is found.
+
+    Parameters:
+        paths: their files; of a recording that was rotated, the newest alone finds those before it.
+        shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
+        progress: called now and then.
+
+    Raises:
+        RecordingError: a file cannot be opened, or is no recording, or one of another major version.
+    """
+    checker = Checker(shared_traces)
+    for path in files_of(paths):
+        for entry in read_entries(path, progress=progress):
+            yield from checker.feed(str(path), entry)
+    yield from checker.finish()
