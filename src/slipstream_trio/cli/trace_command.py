@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Final
 
-from . import trace_verify
+from . import trace_replay, trace_verify
 from .command import Command, add_commands
 from .status import USAGE
 
@@ -20,11 +20,12 @@ newest alone, which finds those before it."""
 
 EPILOG: Final = """\
 examples:
-  slipstream trace verify trace.jsonl   does it hold what a trace has to?"""
+  slipstream trace verify trace.jsonl          does it hold what a trace has to?
+  slipstream trace replay --step trace.jsonl   go through it, input by input"""
 
 NEEDS: Final = ()
 
-COMMANDS: Final[Sequence[Command]] = (trace_verify,)
+COMMANDS: Final[Sequence[Command]] = (trace_verify, trace_replay)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

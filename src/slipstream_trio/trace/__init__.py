@@ -4,6 +4,7 @@ from .check import MEANINGS, Checker, Finding, check
 from .read import Progress, RecordingWarning, files_of, read, read_entries, read_header
 from .record import Recording, record
 from .redact import SECRETS, Redacted
+from .replay import Absent, Difference, Divergence, Replayer, ReplayStep, differences, replay
 from .schema import Damage, End, Entry, Header, Missing, Recorded
 from .values import Unencodable
 from .verify import Verifier, Violation, verify
@@ -11,8 +12,11 @@ from .verify import Verifier, Violation, verify
 __all__ = [
     "MEANINGS",
     "SECRETS",
+    "Absent",
     "Checker",
     "Damage",
+    "Difference",
+    "Divergence",
     "End",
     "Entry",
     "Finding",
@@ -23,14 +27,18 @@ __all__ = [
     "Recording",
     "RecordingWarning",
     "Redacted",
+    "ReplayStep",
+    "Replayer",
     "Unencodable",
     "Verifier",
     "Violation",
     "check",
+    "differences",
     "files_of",
     "read",
     "read_entries",
     "read_header",
     "record",
+    "replay",
     "verify",
 ]

@@ -1,0 +1,201 @@
+"""Stepping through a replay: a tape that goes both ways, what a step looks like, and the keys."""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from ..protocol import Message
+from ..trace import Absent, ReplayStep, differences
+from .status import FAILED, OK, UsageError
+from .text import brief, duration, printable
+
+__all__ = ["Tape", "step_through"]
+
+Steps = Iterator[tuple[Path, ReplayStep]]
+
+REMEMBERED: Final = 1000
+"""Steps to go back to without reading the recording again."""
+
+HELP: Final = """\
+n or Enter: next; b: back; g N: go to line N; x: next divergence; s: the whole state; h: help; q: quit"""
+
+
+class Tape:
+    """The steps of a replay, forward and back; little of it is in memory.
+
+    Parameters:
+        open_steps: gives the steps from the beginning, each time it is called.
+    """
+
+    def __init__(self, open_steps: Callable[[], Steps]) -> None:
+        self._open = open_steps
+        self._steps = open_steps()
+        self._near: deque[tuple[Path, ReplayStep]] = deque(maxlen=REMEMBERED)
+        self._read = 0
+        self._at = -1
+
+    @property
+    def current(self) -> tuple[Path, ReplayStep]:
+        """The step that the tape is at."""
+        return self._near[self._at]
+
+    def forward(self) -> bool:
+        """Go to the next step; returns False if there is none."""
+        if self._at + 1 < len(self._near):
+            self._at += 1
+            return True
+        step = next(self._steps, None)
+        if step is None:
+            return False
+        self._near.append(step)
+        self._read += 1
+        self._at = len(self._near) - 1
+        return True
+
+    def back(self) -> bool:
+        """Go to the step before; returns False if there is none."""
+        if self._at > 0:
+            self._at -= 1
+            return True
+        number = self._read - len(self._near)
+        if number <= 0:
+            return False
+        self._rewind()
+        for _ in range(number):
+            self.forward()
+        return True
+
+    def to_line(self, line: int) -> bool:
+        """Go to the first step whose last line is `line` or later; returns False, at the last, if there is none."""
+        self._rewind()
+        while self.forward():
+            if self.current[1].record.line >= line:
+                return True
+        return False
+
+    def to_divergence(self) -> bool:
+        """Go to the next step that diverges; returns False, at the last step, if there is none."""
+        while self.forward():
+            if self.current[1].divergences:
+                return True
+        return False
+
+    def _rewind(self) -> None:
+        self._steps = self._open()
+        self._near.clear()
+        self._read = 0
+        self._at = -1
+
+
+def step_through(tape: Tape) -> int:
+    """Let the user go through a replay; returns the exit status: whether a step that was seen diverges.
+
+    Raises:
+        UsageError: there is no step.
+    """
+    if not tape.forward():
+        raise UsageError("there is no input to replay, or none of that connection")
+    diverged = _show(tape)
+    for command in _commands():
+        word, _, argument = command.partition(" ")
+        if word == "q":
+            break
+        if word == "s":
+            _print_state(tape.current[1])
+        elif word in _MOVES or (word == "g" and argument.strip().isdecimal()):
+            moved = tape.to_line(int(argument)) if word == "g" else _MOVES[word](tape)
+            if not moved:
+                print("(no further)")
+            diverged = _show(tape) or diverged
+        else:
+            print(HELP)
+    return FAILED if diverged else OK
+
+
+_MOVES: Final[dict[str, Callable[[Tape], bool]]] = {
+    "": Tape.forward,
+    "n": Tape.forward,
+    "b": Tape.back,
+    "x": Tape.to_divergence,
+}
+
+
+def _commands() -> Iterator[str]:
+    """Give what the user wants: keys from a terminal, else lines."""
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin)
+        return
+    while True:
+        key = _key()
+        if key in ("", "\x04"):
+            return
+        if key == "g":
+            key = f"g {input('line ')}"
+        yield key.strip()
+
+
+def _key() -> str:
+    """Wait for a key, without Enter after it."""
+    try:
+        import termios
+        import tty
+    except ImportError:  # no such terminal: a line will do
+        return sys.stdin.readline()
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setcbreak(sys.stdin)
+        return sys.stdin.read(1)
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _show(tape: Tape) -> bool:
+    path, step = tape.current
+    for line in _describe(path, step):
+        print(line)
+    return bool(step.divergences)
+
+
+def _describe(path: Path, step: ReplayStep) -> Iterator[str]:
+    record, metadata = step.record, step.record.metadata
+    verdict = "DIVERGES" if step.divergences else "agrees"
+    took = duration(record.measurements["duration"])
+    yield f"--- {path}:{record.line}  connection {record.connection_id}  span {record.span_id}  {took}  {verdict}"
+    yield f"input    {_thing(metadata['raw_message'])}"
+    if isinstance(metadata.get("message"), Message):
+        yield f"message  {_thing(metadata['message'])}"
+    for event in metadata.get("built_events", ()):
+        yield f"event    {_thing(event)}"
+    for effect in metadata.get("return", ()):
+        yield f"effect   {_thing(effect)}"
+    if "kind" in metadata:
+        yield f"raised   {printable(metadata['kind'] + ': ' + metadata['reason'])}"
+    for change in differences(step.before, step.after):
+        yield f"state    {change.field}: {_value(change.expected)} -> {_value(change.got)}"
+    for divergence in step.divergences:
+        yield f"recorded {divergence.field}: {_value(divergence.expected)}"
+        yield f"core     {divergence.field}: {_value(divergence.got)}"
+
+
+def _print_state(step: ReplayStep) -> None:
+    for each in attrs.fields(type(step.after)):
+        print(f"  {each.name}: {_value(getattr(step.after, each.name))}")
+
+
+def _thing(value: Any) -> str:
+    """Return an input, event, effect or message in a line."""
+    if isinstance(value, Message):
+        fields = value._asdict()
+    elif attrs.has(type(value)):
+        fields = {each.name: getattr(value, each.name) for each in attrs.fields(type(value))}
+    else:
+        return _value(value)
+    return " ".join([type(value).__name__, *(f"{name}={_value(item)}" for name, item in fields.items())])
+
+
+def _value(value: Any) -> str:
+    return repr(value) if isinstance(value, Absent) else brief(value)

@@ -1,0 +1,261 @@
+"""Replay: what was put into connections goes through the pure core again, and all that comes out is compared.
+
+The core is a function of a state and an input, and a recording has both. So a recording can be checked against the core
+of this version, wherever it was made; and a bug that was seen once can be seen again, step by step.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+from attrs import define, field, frozen
+
+from ..errors import ProtocolError
+from ..protocol import (
+    Frame,
+    FrameReceived,
+    FrameRejected,
+    Message,
+    SendFrame,
+    Serializer,
+    State,
+    Transition,
+    handle,
+    serializer_for,
+)
+from ..telemetry import ConnectStart, HandleStart
+from .encode import BUILT_IN
+from .redact import Redacted
+from .schema import Recorded
+
+__all__ = ["Absent", "Difference", "Divergence", "ReplayStep", "Replayer", "differences", "replay"]
+
+CONNECT: Final = ConnectStart.name[:-1]
+HANDLE: Final = HandleStart.name[:-1]
+
+
+@frozen
+class Absent:
+    """What a difference has on the side that has nothing there."""
+
+    def __repr__(self) -> str:
+        return "(nothing)"
+
+
+ABSENT: Final = Absent()
+
+
+@frozen
+class Difference:
+    """Where two values differ.
+
+    Attributes:
+        field: the way to it, such as "joins" or "built_events[0].response.body".
+        expected: what the first value has there.
+        got: what the second has.
+    """
+
+    field: str
+    expected: Any
+    got: Any
+
+
+@frozen
+class Divergence:
+    """Where the core does something else than what was recorded.
+
+    Attributes:
+        line: the line of the record, in its file.
+        connection_id: the connection.
+        field: what differs, such as "end_state.current_ref" or "built_events[0].status".
+        expected: what was recorded.
+        got: what the core does.
+    """
+
+    line: int
+    connection_id: str | None
+    field: str
+    expected: Any
+    got: Any
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.field}: {self.expected!r} was recorded, and the core gives {self.got!r}"
+
+
+@frozen
+class ReplayStep:
+    """One input, replayed.
+
+    Attributes:
+        record: the record of its end, which has all that was recorded of it.
+        before: the state before it.
+        transition: what the core makes of it now; None where it raises.
+        divergences: where that is not what was recorded.
+    """
+
+    record: Recorded
+    before: State
+    transition: Transition | None
+    divergences: tuple[Divergence, ...]
+
+    @property
+    def after(self) -> State:
+        """The state after it, as recorded."""
+        state: State = self.record.metadata.get("end_state", self.before)
+        return state
+
+
+@define
+class Replayer:
+    """Replays records one by one, of any number of connections.
+
+    Parameters:
+        serializer: the connections' own, where it is not one of Phoenix's; None: what was recorded of messages that
+            went through it is taken as it is.
+        payloads_hidden: whether payloads are not as they were, so that what could not be sent now can.
+    """
+
+    _serializer: Serializer | None = None
+    _payloads_hidden: bool = False
+    _states: dict[str | None, State] = field(factory=dict, init=False)
+
+    def feed(self, record: Recorded) -> ReplayStep | None:
+        """Take in the next record; returns the step, if an input was handled with it."""
+        name = record.name
+        if name[:3] == CONNECT:
+            if name[-1] == "start":
+                self._states[record.connection_id] = record.metadata["state"]
+            else:
+                self._states.pop(record.connection_id, None)
+        elif name[:3] == HANDLE and name[-1] != "start":
+            return self._replay(record)
+        return None
+
+    def missed(self) -> None:
+        """Take note that records are missing at this place: states are taken up again as they were recorded."""
+        self._states.clear()
+
+    def _replay(self, record: Recorded) -> ReplayStep:
+        metadata = record.metadata
+        recorded: State = metadata["state"]
+        found = list(differences(self._states.get(record.connection_id, recorded), recorded, "state"))
+        found = [Difference(each.field, each.got, each.expected) for each in found]
+        transition = None
+        try:
+            transition = handle(recorded, metadata["raw_message"], self._serializer_of(record))
+        except Exception as error:  # noqa: BLE001 - whatever the core raises is an outcome like any other
+            found += self._raised(record, error)
+        else:
+            found += self._compared(record, transition)
+        self._states[record.connection_id] = metadata.get("end_state", recorded)
+        divergences = [
+            Divergence(record.line, record.connection_id, each.field, each.expected, each.got) for each in found
+        ]
+        return ReplayStep(record, recorded, transition, tuple(divergences))
+
+    def _raised(self, record: Recorded, error: Exception) -> list[Difference]:
+        kind = type(error).__name__
+        expected = record.metadata.get("kind", "no exception")
+        return [] if expected == kind else [Difference("exception", expected, f"{kind}: {error}")]
+
+    def _compared(self, record: Recorded, transition: Transition) -> Iterator[Difference]:
+        metadata = record.metadata
+        if record.name[-1] == "exception":
+            if not self._payloads_hidden:
+                yield Difference("exception", metadata["kind"], "no exception")
+            return
+        yield from differences(metadata["message"], transition.message, "message")
+        yield from differences(metadata["built_events"], transition.built_events, "built_events")
+        yield from differences(metadata["return"], transition.return_, "return")
+        yield from differences(metadata["end_state"], transition.state, "end_state")
+
+    def _serializer_of(self, record: Recorded) -> Serializer:
+        options = record.metadata["state"].options
+        given = record.metadata["raw_message"]
+        hidden = type(given) is FrameReceived and isinstance(given.frame, Redacted)
+        if options.serializer in BUILT_IN and not hidden:
+            return serializer_for(options.vsn)
+        if self._serializer is not None and not hidden:
+            return self._serializer
+        return _AsRecorded(options.serializer, options.vsn, record.metadata)
+
+
+@define
+class _AsRecorded:
+    """A serializer that gives what was recorded of one input."""
+
+    name: str
+    vsn: str
+    metadata: Mapping[str, Any]
+
+    def encode(self, message: Message) -> Frame:
+        sent: dict[str, Frame] = {
+            each.ref: each.frame for each in self.metadata.get("return", ()) if isinstance(each, SendFrame)
+        }
+        return sent.get(message.ref or "", "")
+
+    def decode(self, frame: Frame) -> Message:  # noqa: ARG002 - there is but one
+        for event in self.metadata.get("built_events", ()):
+            if isinstance(event, FrameRejected) and not isinstance(self.metadata["message"], Message):
+                raise ProtocolError(event.reason)
+        message: Message = self.metadata["message"]
+        return message
+
+
+def replay(
+    records: Iterable[Recorded], *, serializer: Serializer | None = None, payloads_hidden: bool = False
+) -> Iterator[Divergence]:
+    """Replay records; gives each difference between what was recorded and what the core does.
+
+    Parameters:
+        records: such as `read` gives them.
+        serializer: the connections' own, where it is not one of Phoenix's; None: what was recorded of messages that
+            went through it is taken as it is.
+        payloads_hidden: whether payloads are not as they were.
+    """
+    replayer = Replayer(serializer, payloads_hidden)
+    for record in records:
+        step = replayer.feed(record)
+        if step is not None:
+            yield from step.divergences
+
+
+def differences(expected: Any, got: Any, field: str = "") -> Iterator[Difference]:
+    """Give where two values differ: states, events, messages, payloads.
+
+    Frames are the same if they say the same: codecs write numbers in more than one way.
+
+    Parameters:
+        field: what the way to a difference begins with.
+    """
+    if expected is got or expected == got:
+        return
+    parts = None if type(expected) is not type(got) else _parts(expected), _parts(got)
+    before, after = parts
+    if before is None or after is None:
+        if not (field.endswith(".frame") and _same_frame(expected, got)):
+            yield Difference(field, expected, got)
+        return
+    for key in dict.fromkeys((*before, *after)):
+        yield from differences(before.get(key, ABSENT), after.get(key, ABSENT), f"{field}{key}" if field else key[1:])
+
+
+def _parts(value: Any) -> dict[str, Any] | None:
+    """Return what a value consists of, under the ways to it; None if it is one thing."""
+    if attrs.has(type(value)):
+        return {f".{each.name}": getattr(value, each.name) for each in attrs.fields(type(value))}
+    if isinstance(value, Message):
+        return {f".{name}": item for name, item in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {f".{key}": item for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return {f"[{index}]": item for index, item in enumerate(value)}
+    return None
+
+
+def _same_frame(expected: Any, got: Any) -> bool:
+    try:
+        return isinstance(expected, str) and isinstance(got, str) and bool(json.loads(expected) == json.loads(got))
+    except ValueError:
+        return False
