@@ -1,6 +1,7 @@
 """Traces: what the records of connections say when they are put together; recorded, read, verified."""
 
 from .check import MEANINGS, Checker, Finding, check
+from .flight import FlightRecorder, ended_badly, flight_recorder
 from .read import Progress, RecordingWarning, files_of, read, read_entries, read_header
 from .record import Recording, record
 from .redact import SECRETS, Redacted
@@ -20,6 +21,7 @@ __all__ = [
     "End",
     "Entry",
     "Finding",
+    "FlightRecorder",
     "Header",
     "Missing",
     "Progress",
@@ -34,7 +36,9 @@ __all__ = [
     "Violation",
     "check",
     "differences",
+    "ended_badly",
     "files_of",
+    "flight_recorder",
     "read",
     "read_entries",
     "read_header",

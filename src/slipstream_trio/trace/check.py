@@ -25,6 +25,7 @@ WHY: Final[Mapping[str, str]] = {
     "queue_full": "they came faster than they were written",
     "write_failed": "they could not be written",
     "not_encodable": "they could not be encoded",
+    "ring_full": "the flight recorder keeps the latest only",
     "began_before": "the connection was open when the recording began",
 }
 

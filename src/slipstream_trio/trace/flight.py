@@ -1,0 +1,267 @@
+"""The flight recorder: the latest records of each connection in memory, written out only if it ends badly."""
+
+import gzip
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Final
+
+from attrs import define, field
+
+from ..errors import RecordingError
+from ..telemetry import ClientConnectStart, ConnectStart, Record, Telemetry, default_telemetry
+from .encode import Encoder, header_line, missing_line
+from .redact import SECRETS, Payloads, Redactor
+
+__all__ = ["FlightRecorder", "ended_badly", "flight_recorder"]
+
+SIZE: Final = 2**18
+CLOSE_TIMEOUT: Final = 10.0
+SEGMENTS: Final = 8
+"""Pieces that a ring consists of; the oldest is dropped as a whole, as lines refer to earlier ones of their piece."""
+
+MOST_WAITING: Final = 64 * 2**20
+"""Bytes that may wait to be written."""
+
+MOST_ENDED: Final = 256
+"""Connections that have ended and may yet be told something of."""
+
+GOOD_ENDS: Final = frozenset({"closed_by_client", "disconnected", "cancelled"})
+CONNECT: Final = ConnectStart.name[:-1]
+CLIENT_CONNECT_START: Final = ClientConnectStart.name
+
+
+def ended_badly(end: Record) -> bool:
+    """Tell whether a connection ended otherwise than because its user wanted it to.
+
+    Parameters:
+        end: the record of its connect stop or exception.
+    """
+    return end.name[-1] == "exception" or end.metadata["termination_reason"] not in GOOD_ENDS
+
+
+@define
+class _Ring:
+    """The latest lines of one connection."""
+
+    encoder: Encoder
+    size: int
+    segments: deque[list[bytes]] = field(factory=deque)
+    filled: int = 0
+    in_all: int = 0
+    dropped: int = 0
+    path: Path | None = None
+
+    def add(self, record: Record) -> bytes:
+        """Take in a record; returns its line."""
+        if not self.segments or self.filled >= self.size // SEGMENTS:
+            self.encoder.restart()
+            self.segments.append([])
+            self.filled = 0
+        line = self.encoder.encode(record)
+        self.segments[-1].append(line)
+        self.filled += len(line)
+        self.in_all += len(line)
+        while self.in_all > self.size and len(self.segments) > 1:
+            oldest = self.segments.popleft()
+            self.in_all -= sum(map(len, oldest))
+            self.dropped += len(oldest)
+        return line
+
+    def lines(self, header: bytes) -> bytes:
+        """Return what a file of it consists of."""
+        missing = [missing_line(self.dropped, "ring_full")] if self.dropped else []
+        return b"".join([header, *missing, *(line for segment in self.segments for line in segment)])
+
+
+class FlightRecorder:
+    """Rings of records, one a connection: a telemetry handler.
+
+    Parameters:
+        directory: where files are written.
+        telemetry: the bus, for its clock and its ids.
+        redactor: hides what is not to be written.
+        size: bytes of lines that are kept of a connection.
+        when: tells of the record of a connection's end whether it is written out.
+        keep: how many files are kept of those that this recorder has written.
+        zipped: whether they are compressed.
+        sockets: the socket_ids to record; None: all.
+
+    Attributes:
+        paths: the files, the latest last.
+        dropped: how many connections, or lines after a connection's end, could not be written.
+        error: what writing, or a function of the user's, last failed for; None if it never did.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        telemetry: Telemetry,
+        redactor: Redactor,
+        size: int,
+        when: Callable[[Record], bool],
+        keep: int,
+        zipped: bool,
+        sockets: Collection[str] | None,
+    ) -> None:
+        self._directory = directory
+        self._telemetry = telemetry
+        self._redactor = redactor
+        self._size = size
+        self._when = when
+        self._keep = keep
+        self._zipped = zipped
+        self._sockets = sockets
+        self._rings: dict[str, _Ring] = {}
+        self._ended_last: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[tuple[Path, bytes] | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self.paths: list[Path] = []
+        self.dropped: int = 0
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._write_all, name="slipstream flight recorder", daemon=True)
+        self._thread.start()
+
+    def handle(self, record: Record) -> None:
+        """Take in a record: it is encoded at once."""
+        connection_id = record.origin.connection_id
+        if connection_id is None or (self._sockets is not None and record.origin.socket_id not in self._sockets):
+            return
+        with self._lock:
+            ring = self._ring(connection_id, record)
+            if ring is None:
+                return  # it has ended, and well
+            try:
+                line = ring.add(record)
+                if ring.path is not None:
+                    self._put(ring.path, line)
+                elif record.name[:3] == CONNECT and record.name[-1] != "start":
+                    self._ended(connection_id, ring, record)
+            except Exception as error:  # noqa: BLE001 - objects and functions of the user's; no connection's business
+                self.error = error
+                self.dropped += 1
+
+    def close(self, timeout: float) -> bool:
+        """Write what waits; returns whether that was done within so many seconds."""
+        self._queue.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _ring(self, connection_id: str, record: Record) -> _Ring | None:
+        ring = self._rings.get(connection_id)
+        if ring is None and (record.name[1] == "connection" or record.name == CLIENT_CONNECT_START):
+            # Of the connection that its socket had before, nothing more will come.
+            self._rings.pop(self._ended_last.pop(record.origin.socket_id, ""), None)
+            ring = self._rings[connection_id] = _Ring(Encoder(self._redactor), self._size)
+        return ring
+
+    def _ended(self, connection_id: str, ring: _Ring, end: Record) -> None:
+        if not self._when(end):
+            del self._rings[connection_id]
+            return
+        self._ended_last[end.origin.socket_id] = connection_id
+        if len(self._ended_last) > MOST_ENDED:
+            self._rings.pop(self._ended_last.pop(next(iter(self._ended_last))), None)
+        now = self._telemetry.time_ns()
+        suffix = ".jsonl.gz" if self._zipped else ".jsonl"
+        moment = datetime.fromtimestamp(now / 1e9, UTC)
+        ring.path = self._directory / f"{moment:%Y%m%dT%H%M%SZ}-{connection_id}{suffix}"
+        alive = [connection_id] if ring.dropped else []
+        header = header_line(self._telemetry.ids.span_id(), 1, now, self._redactor.redacted, alive)
+        self._put(ring.path, ring.lines(header))
+        ring.segments.clear()
+
+    def _put(self, path: Path, data: bytes) -> None:
+        if self._waiting > MOST_WAITING:
+            self.dropped += 1
+            return
+        self._waiting += len(data)
+        self._queue.put((path, data))
+
+    # In the thread
+
+    def _write_all(self) -> None:
+        while (item := self._queue.get()) is not None:
+            path, data = item
+            try:
+                self._write(path, data)
+            except OSError as error:
+                self.error = error
+                self.dropped += 1
+            with self._lock:
+                self._waiting -= len(data)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        with open(path, "ab", opener=_private) as file:
+            file.write(gzip.compress(data, 6, mtime=0) if self._zipped else data)
+        if path not in self.paths:
+            self.paths.append(path)
+            while len(self.paths) > self._keep:
+                self.paths.pop(0).unlink(missing_ok=True)
+
+
+@contextmanager
+def flight_recorder(
+    directory: str | PathLike[str],
+    *,
+    telemetry: Telemetry | None = None,
+    sockets: Collection[str] | None = None,
+    when: Callable[[Record], bool] = ended_badly,
+    size: int = SIZE,
+    keep: int = 100,
+    zipped: bool = False,
+    secrets: Collection[str] | None = SECRETS,
+    payloads: Payloads = "keep",
+) -> Iterator[FlightRecorder]:
+    """Keep the latest records of each connection in memory for the time of a `with` block; write out what ends badly.
+
+    A file is named after the time and the connection. What is told of a connection after its end, such as pushes that
+    were lost with it, is added to its file until its socket has another one.
+
+    Parameters:
+        directory: where files are written; it is made if it is not there.
+        telemetry: the bus; None: the process's.
+        sockets: the socket_ids to record; None: all.
+        when: tells of the record of a connection's end whether to write; by default, if it ended otherwise than because
+            the user wanted it to.
+        size: bytes of lines that are kept of each connection.
+        keep: how many files are kept; the oldest of this block's are deleted.
+        zipped: whether to compress them.
+        secrets: names whose values are hidden; see `record`.
+        payloads: what becomes of payloads; see `record`.
+
+    Yields:
+        The recorder, which lists the files.
+
+    Raises:
+        RecordingError: the directory cannot be made or written to.
+    """
+    bus = telemetry or default_telemetry
+    path = Path(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordingError(str(path), f"no directory can be made here: {error.strerror or error}") from error
+    if not os.access(path, os.W_OK):
+        raise RecordingError(str(path), "the directory cannot be written to")
+    redactor = Redactor(secrets, payloads)
+    recorder = FlightRecorder(
+        path, telemetry=bus, redactor=redactor, size=size, when=when, keep=keep, zipped=zipped, sockets=sockets
+    )
+    try:
+        with bus.listen(recorder.handle):
+            yield recorder
+    finally:
+        recorder.close(CLOSE_TIMEOUT)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
