@@ -3,11 +3,14 @@
 import gc
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import trio
 
 from ..telemetry import Record, Telemetry
-from ..trace.text import Secrets
+from ..trace import record
+from ..trace.text import Secrets, hidden
 from ..trace.view import describe
 from .demo_tour import Tour
 from .demo_visit import Plan, Visit
@@ -18,13 +21,14 @@ from .tally import Tally
 __all__ = ["run_demo"]
 
 
-def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool) -> int:
+def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool, path: str | None = None) -> int:
     """Run the demo, and show its trace, however it ends.
 
     Parameters:
         plan: what to do with a server of the user's; None: the tour of the embedded one.
         secrets: what to mask.
         plain: plain lines, even on a terminal.
+        path: a file to record into, if not None.
 
     Returns:
         The exit status, 0.
@@ -45,7 +49,8 @@ def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool) -> int:
     scenario = Tour(screen, telemetry) if plan is None else Visit(screen, telemetry, plan)
     gc.freeze()  # else a collection looks through everything imported, and for milliseconds in the midst of a span
     try:
-        _run(scenario, history)
+        with _recorded(path, telemetry, secrets):
+            _run(scenario, history)
     finally:
         gc.unfreeze()
         report = tally.report()
@@ -54,6 +59,13 @@ def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool) -> int:
     if report.problems:
         raise CommandFailed(f"the trace is not sound: {len(report.problems)} problems, as listed above")
     return OK
+
+
+def _recorded(path: str | None, telemetry: Telemetry, secrets: Secrets) -> AbstractContextManager[object]:
+    """Record into a file, if there is one, without what is secret."""
+    if path is None:
+        return nullcontext()
+    return record(path, telemetry=telemetry, payloads=partial(hidden, secrets=secrets) if secrets.forms else "keep")
 
 
 class History:

@@ -35,6 +35,7 @@ reading a line:
 examples:
   slipstream demo
   slipstream demo --plain > history.txt
+  slipstream demo --record demo.jsonl && slipstream trace replay demo.jsonl
   slipstream demo --url ws://localhost:4000/socket/websocket --topic room:lobby
   slipstream demo --url wss://example.org/socket/websocket --topic room:1 \\
       --param user=ada --token "$TOKEN" \\
@@ -52,6 +53,9 @@ OPTIONS: Final = {"params": "param", "auth_token": "token"}
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_screen_arguments(parser)
+    parser.add_argument(
+        "--record", metavar="PATH", help="record all of it, for `slipstream trace`; gzip if it ends in .gz"
+    )
     parser.add_argument("--url", metavar="URL", help="a server of yours; with Phoenix it ends in /websocket")
     group = parser.add_argument_group("with --url")
     group.add_argument("--topic", help="the topic to join (needed)")
@@ -83,7 +87,7 @@ def run(options: Namespace) -> int:
 
     plan = make_plan(options)
     try:
-        return run_demo(plan, _secrets(plan), plain=options.plain)
+        return run_demo(plan, _secrets(plan), plain=options.plain, path=options.record)
     except ConfigurationError as error:
         raise UsageError(f"--{OPTIONS.get(error.option, error.option)}: {error.problem}") from error
     except BrokenPipeError:

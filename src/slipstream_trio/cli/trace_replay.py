@@ -8,9 +8,9 @@ from typing import Final
 
 from ..errors import RecordingError
 from ..trace import Damage, Header, Missing, Recorded, Replayer, ReplayStep, files_of, read_entries
+from ..trace.text import printable
 from .progress import ProgressBar
 from .status import FAILED, OK, UsageError
-from .text import printable
 from .trace_step import Tape, step_through
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]

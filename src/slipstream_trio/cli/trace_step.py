@@ -10,8 +10,8 @@ import attrs
 
 from ..protocol import Message
 from ..trace import Absent, ReplayStep, differences
+from ..trace.text import brief, duration, printable
 from .status import FAILED, OK, UsageError
-from .text import brief, duration, printable
 
 __all__ = ["Tape", "step_through"]
 

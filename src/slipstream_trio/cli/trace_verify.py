@@ -8,9 +8,9 @@ import attrs
 
 from ..errors import RecordingError
 from ..trace import MEANINGS, Checker, Finding, files_of, read_entries
+from ..trace.text import printable
 from .progress import ProgressBar
 from .status import FAILED, OK, UsageError
-from .text import printable
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import attrs
 from attrs import frozen
 
-__all__ = ["NO_SECRETS", "Secrets", "brief", "duration", "printable"]
+__all__ = ["NO_SECRETS", "Secrets", "brief", "duration", "hidden", "printable"]
 
 MASK: Final = "***"
 SHORTEST: Final = 4
@@ -61,6 +61,15 @@ def strings_in(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from strings_in(item)
+
+
+def hidden(value: Any, secrets: Secrets) -> Any:
+    """Return a JSON value with stars in place of secrets, in keys too."""
+    if isinstance(value, str):
+        return secrets.hide(value)
+    if isinstance(value, dict):
+        return {hidden(key, secrets): hidden(item, secrets) for key, item in value.items()}
+    return [hidden(item, secrets) for item in value] if isinstance(value, list) else value
 
 
 def printable(text: str) -> str:
