@@ -6,7 +6,7 @@ import pytest
 import trio
 from tests.client.support import URL, Recorder, in_memory, running, scripted
 from tests.protocol import wire
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import (
     ChannelClosed,
@@ -16,6 +16,7 @@ from slipstream_trio import (
     SerializationError,
     connect,
 )
+from slipstream_trio.trace import verify
 
 QUIET = frozenset({"phx_join", "phx_leave", "heartbeat"})
 
@@ -241,6 +242,27 @@ async def test_the_late_reply_of_a_push_that_was_given_up_is_orphaned(why: str, 
     (record,) = recorder.named("client", "reply_orphaned")
     assert (record.topic, record.ref, record.status, record.reason) == ("room", push.ref, "ok", why)
     assert record.response == {"late": True}
+
+
+@pytest.mark.parametrize("status", ["ok", "error"])
+async def test_a_reply_between_a_cancellation_and_its_task_is_orphaned(status: str, autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus) as (socket, peer), socket.join("room") as channel:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.push, "event")
+            push = await peer.wait_sent("event")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            # The task has not run yet; this is what the receive loop does with a frame.
+            reply = wire.text(push.join_ref, push.ref, "room", "phx_reply", {"status": status, "response": {"late": 1}})
+            socket._connection._take_in(reply, trio.current_time())
+            (record,) = recorder.named("client", "reply_orphaned")
+            assert (record.ref, record.status, record.reason) == (push.ref, status, "cancelled")
+            assert recorder.named("client", "push", "stop") == []
+        assert [stop.outcome for stop in recorder.named("client", "push", "stop")] == ["cancelled"]
+        assert await channel.push("echo", "next") == "next"
+    assert len(recorder.named("client", "reply_orphaned")) == 1
+    assert verify(recorder.records) == []
 
 
 @pytest.mark.parametrize("event", ["phx_join", "phx_leave", "phx_reply", "phx_close", "phx_error"])

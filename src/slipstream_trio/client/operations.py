@@ -282,7 +282,7 @@ async def _push(membership: Membership, event: str, payload: Any, timeout: float
         refs.append(pending.ref)
     try:
         return await waiter.wait()
-    except trio.Cancelled:
+    except (trio.Cancelled, KeyboardInterrupt):
         connection.pushes.abandon(pending, "cancelled")
         raise
 

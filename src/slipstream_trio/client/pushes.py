@@ -27,6 +27,11 @@ class Settlement(Protocol):
         """Whether it came."""
         ...
 
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more."""
+        ...
+
     def succeed(self, value: Any = None) -> None:
         """The reply's response, of a reply that is "ok"."""
         ...
@@ -68,9 +73,13 @@ class PushTable:
 
     def settle(self, ref: str, status: str, response: Any) -> bool:
         """Give a push its reply; returns False if none of this ref waits."""
-        push = self._pending.pop(ref, None)
+        push = self._pending.get(ref)
         if push is None:
             return False
+        if push.waiter.given_up:
+            self.abandon(push, "cancelled")  # its task will not run before this reply is told of
+            return False
+        del self._pending[ref]
         if status == "ok":
             push.waiter.succeed(response)
         else:
@@ -80,7 +89,7 @@ class PushTable:
     def abandon(self, push: PendingPush, why: Abandoned) -> None:
         """Forget a push that is given up; its reply will be recognised."""
         if self._pending.pop(push.ref, None) is None:
-            return  # settled after the cancellation, before its task ran again
+            return  # settled, or given up, after the cancellation and before its task ran again
         push.waiter.succeed()  # nobody waits any more; its deadline can be swept
         self._abandoned[push.ref] = why
         if len(self._abandoned) > REMEMBERED:

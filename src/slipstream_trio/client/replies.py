@@ -88,6 +88,7 @@ class Teller:
     def __init__(self, tell: Callable[[Any, Exception | None], None]) -> None:
         self._tell = tell
         self.settled: bool = False
+        self.given_up: bool = False
 
     def succeed(self, value: Any = None) -> None:
         """The reply is "ok"."""

@@ -12,11 +12,15 @@ class Waiter:
     """What one task awaits, and some other code settles, once; later settlements change nothing.
 
     An Event with a place for a result would do the same; every push awaits one of these, and this is a tenth cheaper.
+
+    Attributes:
+        given_up: whether the task that waited was cancelled; it may not have run since.
     """
 
-    __slots__ = ("_outcome", "_task")
+    __slots__ = ("_outcome", "_task", "given_up")
 
     def __init__(self) -> None:
+        self.given_up: bool = False
         self._task: trio.lowlevel.Task | None = None
         self._outcome: outcome.Outcome[Any] | None = None
 
@@ -37,6 +41,7 @@ class Waiter:
         """Return or raise what it is settled with."""
         if self._outcome is None:
             self._task = trio.lowlevel.current_task()
+            self.given_up = False
             try:
                 await trio.lowlevel.wait_task_rescheduled(self._abort)
             finally:
@@ -55,4 +60,5 @@ class Waiter:
 
     def _abort(self, _: Any) -> trio.lowlevel.Abort:
         self._task = None
+        self.given_up = True
         return trio.lowlevel.Abort.SUCCEEDED
