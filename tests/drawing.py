@@ -9,7 +9,7 @@ from typing import Final
 
 from hypothesis import HealthCheck, settings
 
-__all__ = ["examples"]
+__all__ = ["FACTOR", "examples"]
 
 FACTOR: Final = float(os.environ.get("SLIPSTREAM_EXAMPLES", "1"))
 LEAST: Final = 10

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from ..errors import SlowConsumer
 from ..protocol import Message
 
-__all__ = ["Buffer", "Crowd", "Gap", "Overflow"]
+__all__ = ["Buffer", "Crowd", "Gap", "Overflow", "merged"]
 
 MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
@@ -107,7 +107,7 @@ class Buffer:
     def mark(self, gap: Gap) -> None:
         """Add a gap; it is merged with one that ends the buffer."""
         if self._items and isinstance(self._items[-1], Gap):
-            gap = _merged(self._items.pop(), gap)
+            gap = merged(self._items.pop(), gap)
         self._items.append(gap)
         self._readers.unpark()
 
@@ -182,17 +182,18 @@ class Buffer:
             neighbour = first if isinstance(first, Gap) else None
         else:
             neighbour = items.pop() if isinstance(items[-1], Gap) else None  # type: ignore[assignment]
-        merged = gap if neighbour is None else _merged(neighbour, gap)
+        whole = gap if neighbour is None else merged(neighbour, gap)
         if not at_head:
-            items.append(merged)
+            items.append(whole)
         elif items and isinstance(items[0], Gap):
-            merged = items[0] = _merged(merged, items[0])
+            whole = items[0] = merged(whole, items[0])
         else:
-            items.appendleft(merged)
-        self._overflowed(merged, neighbour is None or not neighbour.dropped)
+            items.appendleft(whole)
+        self._overflowed(whole, neighbour is None or not neighbour.dropped)
 
 
-def _merged(first: Message | Gap, second: Gap) -> Gap:
+def merged(first: Message | Gap, second: Gap) -> Gap:
+    """Return one gap that tells of two, of which `first` came first."""
     assert isinstance(first, Gap)
     reason = first.reason if first.reason != "overflow" else second.reason
     return evolve(first, reason=reason, until=max(first.until, second.until), dropped=first.dropped + second.dropped)

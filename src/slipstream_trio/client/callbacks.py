@@ -42,7 +42,14 @@ class Client:
     thread use `trio.from_thread`. What is asked by `call`, `cast` and `info` before the client runs is handled when it
     does.
 
-    Of messages, `buffer` wait for each channel at most, and as many casts and infos together.
+    A callback that takes long, or never returns, does not make memory grow. Of messages, `buffer` wait for each channel
+    at most, and as many casts and infos together; a push of another task waits while so many replies have not been
+    handled. What else has become outdated before it was told is left out, so that what is told last is true:
+
+    * a connection that ended before its `handle_connect` was called (its end is told), and all ends but the last;
+    * of the joins of a channel that are not told yet, those between the first and the last; of its gaps those, too,
+      which are merged into the first; of its `handle_topic_close`, all but the last;
+    * a topic that another task joined and left again before `handle_leave` was called for the time before.
     """
 
     __runner: Runner | None = None

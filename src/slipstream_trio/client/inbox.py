@@ -1,7 +1,21 @@
-"""What waits for the callbacks of a client, in the order in which it came."""
+"""What waits for the callbacks of a client, in the order in which it came.
+
+A callback may take long, or never return, while connections come and go. What waits for it is bounded all the same:
+whatever has become outdated before it was told is not told, or told as one.
+
+* Messages wait in lanes, `buffer` for each channel; what does not fit is dropped, as `overflow` says.
+* Of a connection that ended before its `handle_connect` was called, only the end is told; of several ends, the last.
+* Of a channel's `handle_join` that wait, the first (messages may follow it) and the last are told; so with gaps, and
+  those between are merged into the first, which then tells of more than one. Of its `handle_topic_close`, the last is.
+* A topic that is joined and left again before its last `handle_leave` was called is not told of.
+* Posts are refused, and pushes of other tasks wait, while `buffer` of them have not been handled.
+
+So what is told last is true, what was missed has its gap, and who was told of an end is told of what follows.
+"""
 
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -9,7 +23,7 @@ from attrs import evolve
 
 from ..protocol import Message
 from ..telemetry import BufferOverflowed
-from .buffer import MESSAGES_A_TURN, SECONDS_A_TURN, Gap
+from .buffer import MESSAGES_A_TURN, SECONDS_A_TURN, Gap, merged
 from .channel import Channel
 from .membership import Membership
 from .spans import moment
@@ -31,22 +45,23 @@ class Entry(NamedTuple):
 class Inbox:
     """A queue of callbacks to call. One task reads it; whoever writes never waits.
 
-    Messages are bounded by their lanes, posts by `has_room`; everything else is as much as there were connections,
-    joins and pushes.
-
     Attributes:
-        limit: how many messages of one channel, and how many posts, wait at most.
+        limit: how many messages of one channel, how many posts, and how many replies, wait at most.
+        leaves: topic to the number of the `handle_leave` that waits.
         closed: whether nothing is read or taken any more.
     """
 
     def __init__(self) -> None:
         self.limit = 1024
+        self.leaves: dict[str, int] = {}
         self.closed: bool = False
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._count = 0
         self._posts = 0
+        self._replies = 0
         self._finished = False
         self._reader = trio.lowlevel.ParkingLot()
+        self._pushers = trio.lowlevel.ParkingLot()
         self._turn = 0
         self._turn_began = 0.0
 
@@ -54,6 +69,24 @@ class Inbox:
     def has_room(self) -> bool:
         """Whether another post may be put."""
         return self._posts < self.limit
+
+    @property
+    def has_room_for_reply(self) -> bool:
+        """Whether fewer replies than `limit` are expected or wait, or nothing is read any more."""
+        return self._replies < self.limit or self.closed or self._finished
+
+    async def room_for_reply(self) -> None:
+        """Wait until there is room for another reply."""
+        while not self.has_room_for_reply:
+            await self._pushers.park()
+
+    def expect_reply(self) -> None:
+        """Take note of a push whose reply will be put."""
+        self._replies += 1
+
+    def waits(self, number: int) -> bool:
+        """Tell whether the entry of this number waits; none has the number 0."""
+        return number in self._entries
 
     def put(self, entry: Entry) -> int:
         """Add an entry; returns its number."""
@@ -81,12 +114,15 @@ class Inbox:
         """Let the reader know that it may end when everything is read."""
         self._finished = True
         self._reader.unpark()
+        self._pushers.unpark_all()
 
     def close(self) -> None:
         """Drop what waits, and take no more."""
         self.closed = True
         self._entries.clear()
+        self.leaves.clear()
         self._reader.unpark()
+        self._pushers.unpark_all()
 
     async def get(self) -> Entry | None:
         """Return the next entry, None if there is none any more."""
@@ -97,10 +133,19 @@ class Inbox:
             await self._reader.park()
             self._begin_turn()
         number, entry = self._entries.popitem(last=False)
-        self._posts -= entry.callback in POSTS
+        self._took(number, entry)
+        return entry
+
+    def _took(self, number: int, entry: Entry) -> None:
         if entry.lane is not None:
             entry.lane.took(number)
-        return entry
+        elif entry.callback in POSTS:
+            self._posts -= 1
+        elif entry.callback == "handle_reply":
+            self._replies -= 1
+            self._pushers.unpark_all()
+        elif entry.callback == "handle_leave":
+            self.leaves.pop(entry.arguments[0], None)
 
     async def _let_others_run(self) -> None:
         """A reader whose callbacks wait for nothing must not keep the others from running."""
@@ -116,8 +161,66 @@ class Inbox:
         self._turn_began = time.perf_counter()
 
 
+class FirstAndLatest:
+    """The entries of one kind, of which two wait at most: the first that nobody has been told of, and the latest.
+
+    Parameters:
+        merge: makes one entry of the first and the one that was the latest, to stand in place of the first; None: the
+            latter is dropped.
+    """
+
+    def __init__(self, inbox: Inbox, merge: Callable[[Entry, Entry], Entry] | None = None) -> None:
+        self._inbox = inbox
+        self._merge = merge
+        self._first = 0
+        self._latest = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether any of them waits."""
+        return self._inbox.waits(self._first) or self._inbox.waits(self._latest)
+
+    def put(self, entry: Entry) -> None:
+        """Add an entry, which is the latest now."""
+        inbox = self._inbox
+        if not inbox.waits(self._first):
+            self._first = self._latest
+        elif inbox.waits(self._latest):
+            if self._merge is not None:
+                inbox.replace(self._first, self._merge(inbox.at(self._first), inbox.at(self._latest)))
+            inbox.remove(self._latest)
+        self._latest = inbox.put(entry)
+
+    def drop(self) -> None:
+        """Take back what waits."""
+        self._inbox.remove(self._first)
+        self._inbox.remove(self._latest)
+
+
+class Latest:
+    """The entries of one kind, of which one waits at most."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._number = 0
+
+    def put(self, entry: Entry) -> None:
+        """Add an entry, in place of the one that waits; it stands at the end."""
+        self.drop()
+        self._number = self._inbox.put(entry)
+
+    def drop(self) -> None:
+        """Take back what waits."""
+        self._inbox.remove(self._number)
+
+
+def _merged_gaps(first: Entry, second: Entry) -> Entry:
+    channel, gap = first.arguments
+    return Entry(first.callback, (channel, merged(gap, second.arguments[1])))
+
+
 class Lane:
-    """The entries of one channel: a `ChannelTap` whose messages are bounded, each channel's on their own.
+    """The entries of one channel: a `ChannelTap` that is bounded, each channel on its own.
 
     Messages that do not fit are dropped by the policy, and one entry tells of all that are dropped in a row. It stands
     where the first of them would have come.
@@ -135,6 +238,9 @@ class Lane:
         self._policy = configuration.overflow
         self._messages: deque[int] = deque()
         self._gap: int | None = None
+        self._joins = FirstAndLatest(inbox)
+        self._gaps = FirstAndLatest(inbox, _merged_gaps)
+        self._closes = Latest(inbox)
 
     # As what fills up
 
@@ -157,7 +263,7 @@ class Lane:
 
     def joined(self, response: Any) -> None:
         """See `ChannelTap`."""
-        self._inbox.put(Entry("handle_join", (self.channel, response)))
+        self._joins.put(Entry("handle_join", (self.channel, response)))
 
     def message(self, message: Message) -> "Lane | None":
         """See `ChannelTap`."""
@@ -176,17 +282,29 @@ class Lane:
 
     def gap(self, gap: Gap) -> None:
         """See `ChannelTap`."""
-        self._inbox.put(Entry("handle_gap", (self.channel, gap)))
+        self._gaps.put(Entry("handle_gap", (self.channel, gap)))
 
     def closed(self, reason: Exception) -> None:
         """See `ChannelTap`."""
-        self._inbox.put(Entry("handle_topic_close", (self._membership.topic, reason)))
+        self._closes.put(Entry("handle_topic_close", (self._membership.topic, reason)))
 
     def left(self) -> None:
         """See `ChannelTap`."""
-        self._inbox.put(Entry("handle_leave", (self._membership.topic,)))
+        topic, inbox = self._membership.topic, self._inbox
+        if inbox.waits(inbox.leaves.get(topic, 0)):
+            self._drop_all()
+        else:
+            inbox.leaves[topic] = inbox.put(Entry("handle_leave", (topic,)))
 
     # Inside
+
+    def _drop_all(self) -> None:
+        for kind in (self._joins, self._gaps, self._closes):
+            kind.drop()
+        for number in (*self._messages, self._gap or 0):
+            self._inbox.remove(number)
+        self._messages.clear()
+        self._gap = None
 
     def _add(self, message: Message) -> None:
         self._messages.append(self._inbox.put(Entry("handle_message", (self.channel, message), self)))

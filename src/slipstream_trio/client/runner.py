@@ -13,6 +13,7 @@ from ..errors import (
     ClientBusy,
     ClientStopped,
     ConnectionLost,
+    PushTimeout,
     SlowConsumer,
 )
 from ..telemetry import ClientCallbackStart, ClientCallbackStop
@@ -23,7 +24,7 @@ from .channel import Channel
 from .configuration import Configuration
 from .connect import connected
 from .connection import only_cancelled
-from .inbox import Entry, Inbox, Lane
+from .inbox import Entry, Inbox, Lane, Latest
 from .membership import Membership
 from .operations import start_recovery
 from .replies import NO_REPLY, Caller, Reply
@@ -71,6 +72,8 @@ class Runner:
         self._client = client
         self._name = type(client).__name__
         self._inbox = Inbox()
+        self._connects = Latest(self._inbox)
+        self._disconnects = Latest(self._inbox)
         self._error: BaseException | None = None
         self._task: trio.lowlevel.Task | None = None
         self._callers: set[Caller] = set()
@@ -145,7 +148,22 @@ class Runner:
         def tell(ref: str, response: Any, error: Exception | None) -> None:
             self._inbox.put(Entry("handle_reply", (ref, Reply(topic, event, response, error))))
 
-        return await request_push(membership, event, payload, timeout, tell)
+        left = await self._until_room(topic, event, timeout)
+        ref = await request_push(membership, event, payload, left, tell)
+        self._inbox.expect_reply()
+        return ref
+
+    async def _until_room(self, topic: str, event: str, timeout: float | None) -> float | None:
+        """Let a task that pushes wait while too many replies are not handled; returns what is left of `timeout`."""
+        if self._inbox.has_room_for_reply or trio.lowlevel.current_task() is self._task:  # which would wait for itself
+            return timeout
+        deadline = math.inf if timeout is None else trio.current_time() + timeout
+        try:
+            with trio.fail_at(deadline):
+                await self._inbox.room_for_reply()
+        except trio.TooSlowError:
+            raise PushTimeout(topic, event, timeout or 0.0) from None
+        return None if timeout is None else deadline - trio.current_time()
 
     def running_session(self) -> Session:
         """Return the session; raises `ClientStopped` if the client does not run."""
@@ -161,11 +179,12 @@ class Runner:
 
     def opened(self) -> None:
         """See `SocketTap`."""
-        self._inbox.put(Entry("handle_connect", (self.socket,)))
+        self._connects.put(Entry("handle_connect", (self.socket,)))
 
     def closed(self, reason: Exception) -> None:
         """See `SocketTap`."""
-        self._inbox.put(Entry("handle_disconnect", (reason,)))
+        self._connects.drop()  # it came and went before anybody was told
+        self._disconnects.put(Entry("handle_disconnect", (reason,)))
 
     def finished(self, error: BaseException | None) -> None:
         """See `SocketTap`."""
