@@ -8,7 +8,7 @@ from tests.client.support import URL, Recorder, in_memory, living_tasks, running
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, ConnectionLost, connect
-from slipstream_trio.testing.server import MemoryStream
+from slipstream_trio.testing.server import Channel as ServerChannel, MemoryStream
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
@@ -51,6 +51,45 @@ async def test_leaves_that_are_not_confirmed_are_waited_for_as_long_as_leave_tim
         started = trio.current_time()
     assert trio.current_time() - started == pytest.approx(2)
     assert peer.closed_with == (1000, "")
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "at"),
+    [
+        ({}, 4),
+        ({"close_timeout": 2}, 1.6),
+        ({"leave_timeout": None, "close_timeout": 10}, 8),
+        ({"leave_timeout": 3, "close_timeout": None}, 3),
+    ],
+)
+async def test_leaves_that_are_never_confirmed_leave_time_for_the_close_frame(
+    timeouts: dict[str, Any], at: float, autojump_clock: MockClock
+) -> None:
+    recorder = Recorder()
+    async with scripted(answers=QUIET, telemetry=recorder.bus, **timeouts) as (socket, peer):
+        for number in range(3):
+            await socket.channel(f"room:{number}").join()
+        started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(at)
+    assert peer.count("phx_leave") == 3
+    assert peer.closed_with == (1000, "")
+    (stop,) = recorder.named("connection", "connect", "stop")
+    assert stop.termination_reason == "closed_by_client"
+
+
+async def test_a_real_server_that_never_confirms_a_leave_gets_a_close_frame(autojump_clock: MockClock) -> None:
+    class Stubborn(ServerChannel):
+        async def handle_in(self, event: str, payload: Any, ref: Any) -> None:
+            await trio.sleep_forever()
+
+    async with running(channels={"stubborn": Stubborn}) as server:
+        async with connect(URL, transport=in_memory(server), reconnect=None) as socket:
+            channel = socket.channel("stubborn")
+            await channel.join()
+            await channel.send("hang")  # a leave waits behind it
+            (connection,) = server.connections
+        await connection.wait_closed()
+        assert (connection.close_code, connection.closed_by) == (1000, "client")
 
 
 @pytest.mark.parametrize("how", ["exception", "cancellation"])
@@ -99,9 +138,10 @@ async def test_a_dead_server_is_aborted_at_close_timeout(autojump_clock: MockClo
     options: Any = {"leave_timeout": None, "close_timeout": 3, "telemetry": recorder.bus}
     async with scripted(answers=QUIET, **options) as (socket, peer):
         await socket.channel("room").join()
+        peer.answers_close = False
         started = trio.current_time()
     assert trio.current_time() - started == pytest.approx(3)
-    assert peer.closed_with is None
+    assert peer.closed_with == (1000, "")
     assert peer.left
     assert socket.state.close_reason == "closed_by_client"
     (stop,) = recorder.named("connection", "connect", "stop")

@@ -185,7 +185,8 @@ class Configuration:
         join_timeout: for the reply to a join.
         push_timeout: for the reply to a push.
         leave_timeout: for a leave to be confirmed.
-        close_timeout: for everything that happens when the block is left.
+        close_timeout: for everything that happens when the block is left: leaves are waited for within four fifths of
+            it at most, so that there is time to close the connection properly.
         heartbeat_interval: between heartbeats; None: none are sent (Phoenix hangs up after 60 s of silence).
         heartbeat_timeout: for the answer to a heartbeat; by default as long as the interval.
         max_message_size: of a message from the server, in bytes.

@@ -8,7 +8,7 @@ is left, so that the body's exception comes out as it went in.
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Unpack
+from typing import Final, Unpack
 
 import trio
 from attrs import evolve
@@ -24,6 +24,9 @@ from .socket import Socket
 from .tap import SocketTap
 
 __all__ = ["connect", "connected"]
+
+FAREWELL: Final = 0.2
+"""The part of `close_timeout` that is kept for the close frame and its answer, however long leaves take."""
 
 
 def connect(url: str, **options: Unpack[ConnectOptions]) -> AbstractAsyncContextManager[Socket]:
@@ -178,7 +181,10 @@ class _Supervisor:
             session.statuses.set("closing")
         try:
             with trio.CancelScope(shield=True, deadline=deadline):
-                await self._leave_all(wait=graceful)
+                _leave_all(session)
+                if graceful:
+                    with trio.move_on_at(deadline - FAREWELL * (session.options.close_timeout or 0.0)):
+                        await _until_all_are_left(session)
                 session.close_connection(deadline)
                 await session.finished.wait()
         finally:
@@ -189,12 +195,16 @@ class _Supervisor:
             with trio.CancelScope(shield=True):
                 await session.finished.wait()
 
-    async def _leave_all(self, *, wait: bool) -> None:
-        memberships = self.session.memberships
-        for membership in list(memberships.values()):
-            leave_soon(membership, self.session.options.leave_timeout)
-        while wait and memberships:
-            await next(iter(memberships.values())).changed()
+
+def _leave_all(session: Session) -> None:
+    for membership in list(session.memberships.values()):
+        leave_soon(membership, session.options.leave_timeout)
+
+
+async def _until_all_are_left(session: Session) -> None:
+    memberships = session.memberships
+    while memberships:
+        await next(iter(memberships.values())).changed()
 
 
 def _is_loud(error: BaseException) -> bool:
