@@ -12,8 +12,7 @@ from slipstream_trio import Message, Socket, connect
 from slipstream_trio.protocol import Frame
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.server import Channel, Mount, Outcome, PhoenixServer, Reply, Stop
-from slipstream_trio.transport import Connector, OpenRequest, Transport, TransportEnded
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+from slipstream_trio.transport import OpenRequest, Transport, TransportEnded
 
 URL = "ws://localhost/socket/websocket"
 
@@ -211,11 +210,6 @@ async def running(**mount: Any) -> AsyncIterator[PhoenixServer]:
     channels = {"lab:*": Lab, **mount.pop("channels", {})}
     async with PhoenixServer({"/socket": Mount(channels=channels, **mount)}).run() as server:
         yield server
-
-
-def in_memory(server: PhoenixServer) -> Connector:
-    """Return a connector to a server in memory, by trio-websocket."""
-    return TrioWebSocketConnector(lambda _: server.open_stream())
 
 
 class Recorder:

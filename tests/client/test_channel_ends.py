@@ -2,7 +2,7 @@
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, in_memory, running, scripted
+from tests.client.support import URL, Recorder, running, scripted
 from tests.protocol import wire
 from trio.testing import MockClock
 
@@ -217,7 +217,7 @@ async def test_a_frame_that_is_no_message_costs_itself_alone(
 
 
 async def test_a_channel_of_the_server_that_stops_or_crashes(autojump_clock: MockClock) -> None:
-    async with running() as server, connect(URL, transport=in_memory(server), rejoin=None) as socket:
+    async with running() as server, connect(URL, transport=server.connector(), rejoin=None) as socket:
         async with socket.join("lab:1") as channel:
             with pytest.raises(ChannelClosed, match="closed"):
                 await channel.push("stop")

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from tests.client.support import URL, Scripted, in_memory, running, scripted
+from tests.client.support import URL, Scripted, running, scripted
 from trio.testing import MockClock
 
 from slipstream_trio import ConnectError, ConnectionLost, ConnectionRejected, InternalError, connect
@@ -57,7 +57,7 @@ async def test_the_status_is_connecting_while_the_transport_opens_and_closing_wh
 
 async def test_the_library_talks_to_its_own_server_over_a_stream_in_memory(autojump_clock: MockClock) -> None:
     async with running() as server:
-        async with connect(URL, transport=in_memory(server)) as socket:
+        async with connect(URL, transport=server.connector()) as socket:
             async with socket.join("lab:1", {"user": 1}) as channel:
                 assert channel.join_response == {"joined": {"user": 1}}
                 assert await channel.push("echo", {"body": "hi"}) == {"body": "hi"}
@@ -69,7 +69,7 @@ async def test_the_library_talks_to_its_own_server_over_a_stream_in_memory(autoj
 
 @pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
 async def test_both_serializers_work_with_the_server(vsn: str, autojump_clock: MockClock) -> None:
-    async with running() as server, connect(URL, transport=in_memory(server), vsn=vsn) as socket:
+    async with running() as server, connect(URL, transport=server.connector(), vsn=vsn) as socket:
         async with socket.join("lab:1") as channel:
             assert await channel.push("echo", [1, "zwei", None]) == [1, "zwei", None]
             assert await channel.push("burst", {"count": 2}) == {}
@@ -93,7 +93,7 @@ async def test_a_refused_upgrade_raises_connection_rejected(
 
     async with running(connect=refuse) as server:
         with pytest.raises(ConnectionRejected, match=said) as raised:
-            async with connect(URL, transport=in_memory(server)):
+            async with connect(URL, transport=server.connector()):
                 pytest.fail("the block must not be entered")
     error = raised.value
     assert isinstance(error, ConnectError)
@@ -105,7 +105,7 @@ async def test_a_refused_upgrade_raises_connection_rejected(
 async def test_a_404_hints_at_a_missing_websocket(autojump_clock: MockClock) -> None:
     async with running() as server:
         with pytest.raises(ConnectionRejected, match="/websocket") as raised:
-            async with connect("ws://localhost/socket", transport=in_memory(server)):
+            async with connect("ws://localhost/socket", transport=server.connector()):
                 pytest.fail("the block must not be entered")
     assert raised.value.status == 404
 
@@ -125,7 +125,7 @@ async def test_an_opener_that_raises_an_os_error_is_a_connect_error(autojump_clo
     async with running() as server:
         pass
     with pytest.raises(ConnectError, match="no connections") as raised:
-        async with connect(URL, transport=in_memory(server)):
+        async with connect(URL, transport=server.connector()):
             pytest.fail("the block must not be entered")
     assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 

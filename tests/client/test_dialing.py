@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, Scripted, in_memory, running
+from tests.client.support import URL, Recorder, Scripted, running
 from trio.testing import MockClock
 
 from slipstream_trio import ConfigurationError, ConnectError, connect
@@ -58,7 +58,7 @@ async def test_params_are_read_by_the_server_as_they_were_given(autojump_clock: 
     params = {"user": {"name": "Zoë & co", "tags": ["a", "b"]}, "x": "1+1=2", "l[]": "odd"}
     seen: list[Request] = []
     async with running(connect=seen.append) as server:
-        async with connect(URL, transport=in_memory(server), params=params):
+        async with connect(URL, transport=server.connector(), params=params):
             pass
     assert seen[0].params == {
         "vsn": "2.0.0",
@@ -89,7 +89,7 @@ async def test_headers_may_be_a_mapping_or_pairs(autojump_clock: MockClock) -> N
 async def test_headers_reach_the_server(autojump_clock: MockClock) -> None:
     seen: list[Request] = []
     async with running(connect=seen.append) as server:
-        async with connect(URL, transport=in_memory(server), headers={"x-user": "me"}):
+        async with connect(URL, transport=server.connector(), headers={"x-user": "me"}):
             pass
     assert seen[0].header("x-user") == "me"
 
@@ -192,7 +192,7 @@ async def test_the_token_is_a_subprotocol_and_no_part_of_the_url(autojump_clock:
 async def test_the_token_reaches_the_server(autojump_clock: MockClock) -> None:
     seen: list[Request] = []
     async with running(connect=seen.append, auth_token=True) as server:
-        async with connect(URL, transport=in_memory(server), auth_token="tök?n/"):
+        async with connect(URL, transport=server.connector(), auth_token="tök?n/"):
             pass
     assert seen[0].auth_token == "tök?n/"
 
@@ -210,12 +210,12 @@ async def test_no_secret_is_in_telemetry_state_reprs_or_logs(
     }
     encoded = base64.urlsafe_b64encode(SECRET.encode()).decode().rstrip("=")
     async with running(auth_token=True) as server:
-        async with connect(f"{URL}?key={SECRET}", transport=in_memory(server), **secrets) as socket:
+        async with connect(f"{URL}?key={SECRET}", transport=server.connector(), **secrets) as socket:
             async with socket.join("lab:1") as channel:
                 await channel.push("echo")
             shown = [socket, socket.state, channel]
     with pytest.raises(ConnectError) as refused:
-        async with connect(f"{URL}?key={SECRET}", transport=in_memory(server), **secrets):
+        async with connect(f"{URL}?key={SECRET}", transport=server.connector(), **secrets):
             pass
     texts = [repr(thing) for thing in (*shown, refused.value, refused.value.args)]
     texts += [repr((record, record.metadata)) for record in recorder.records]

@@ -2,7 +2,7 @@
 
 import pytest
 import trio
-from tests.client.support import URL, in_memory, running, scripted
+from tests.client.support import URL, running, scripted
 from trio.testing import MockClock
 
 from slipstream_trio import ConnectionLost, Socket, connect
@@ -39,7 +39,7 @@ async def test_without_an_interval_none_are_sent_and_the_server_hangs_up(autojum
     with pytest.raises(ConnectionLost) as raised:
         async with (
             running() as server,
-            connect(URL, transport=in_memory(server), reconnect=None, heartbeat_interval=None),
+            connect(URL, transport=server.connector(), reconnect=None, heartbeat_interval=None),
         ):
             await trio.sleep_forever()
     assert (raised.value.reason, raised.value.code) == ("closed_by_server", 1002)
@@ -147,7 +147,7 @@ async def test_a_slow_join_extends_the_deadline_of_the_heartbeat(autojump_clock:
 async def test_a_join_that_blocks_the_whole_server_is_survived(autojump_clock: MockClock) -> None:
     async with running(channels={"slow:*": Slow}) as server:
         options = {"heartbeat_interval": 10.0, "heartbeat_timeout": 5.0, "join_timeout": 120.0}
-        async with connect(URL, transport=in_memory(server), reconnect=None, **options) as socket:  # type: ignore[arg-type]
+        async with connect(URL, transport=server.connector(), reconnect=None, **options) as socket:  # type: ignore[arg-type]
             async with socket.join("slow:1", 100), socket.join("lab:1") as channel:
                 await trio.sleep(60)
                 assert await channel.push("echo", 1) == 1

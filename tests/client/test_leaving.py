@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, in_memory, living_tasks, running, scripted
+from tests.client.support import URL, Recorder, living_tasks, running, scripted
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, ConnectionLost, connect
@@ -17,7 +17,7 @@ QUIET = frozenset({"phx_join"})
 
 async def test_a_normal_exit_leaves_what_is_joined_waits_and_closes_with_1000(autojump_clock: MockClock) -> None:
     async with running() as server:
-        async with connect(URL, transport=in_memory(server), reconnect=None) as socket:
+        async with connect(URL, transport=server.connector(), reconnect=None) as socket:
             for number in range(3):
                 await socket.channel(f"lab:{number}").join()
             (connection,) = server.connections

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Lab, in_memory, running
+from tests.client.support import URL, Lab, running
 from trio.testing import MockClock
 
 from slipstream_trio import Socket, connect
@@ -124,7 +124,7 @@ class Clock(Channel):
 async def test_a_consumer_that_never_reads_stops_nobody(began: bool, autojump_clock: MockClock) -> None:
     limit = 64
     async with running(channels={"flood": Flood, "clock": Clock}) as server:
-        async with connect(URL, transport=in_memory(server), buffer=limit, heartbeat_interval=10) as socket:
+        async with connect(URL, transport=server.connector(), buffer=limit, heartbeat_interval=10) as socket:
             (connection,) = server.connections
             async with socket.join("flood") as flooded, flooded.subscribe("tick") as ticks:
                 if began:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, in_memory, running, scripted
+from tests.client.support import URL, Recorder, running, scripted
 from tests.protocol import wire
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -88,7 +88,7 @@ async def test_replies_may_come_in_any_order_and_twice(autojump_clock: MockClock
 
 
 async def test_a_thousand_pushes_in_flight_have_refs_in_wire_order(autojump_clock: MockClock) -> None:
-    async with running() as server, connect(URL, transport=in_memory(server)) as socket:
+    async with running() as server, connect(URL, transport=server.connector()) as socket:
         channels = [socket.channel(f"lab:{number}") for number in range(4)]
         for channel in channels:
             await channel.join()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, in_memory, running, scripted
+from tests.client.support import URL, running, scripted
 from trio.testing import MockClock
 
 from slipstream_trio import Message, Subscription, connect
@@ -53,7 +53,7 @@ async def test_channels_get_their_own_messages_only(autojump_clock: MockClock) -
 
 
 async def test_two_tasks_that_iterate_over_one_channel_share_its_messages(autojump_clock: MockClock) -> None:
-    async with running() as server, connect(URL, transport=in_memory(server)) as socket:
+    async with running() as server, connect(URL, transport=server.connector()) as socket:
         async with socket.join("lab:1") as channel:
             taken: dict[str, list[int]] = {"a": [], "b": []}
 
@@ -216,7 +216,7 @@ async def test_an_iterator_is_a_checkpoint_for_cancellation_only(autojump_clock:
 @pytest.mark.parametrize("count", [2000])
 async def test_a_consumer_that_keeps_up_gets_everything(count: int, autojump_clock: MockClock) -> None:
     """More messages than a buffer holds: the receive loop lets the consumer catch up."""
-    async with running() as server, connect(URL, transport=in_memory(server), buffer=64) as socket:
+    async with running() as server, connect(URL, transport=server.connector(), buffer=64) as socket:
         async with socket.join("lab:1") as channel, trio.open_nursery() as nursery:
             taken: list[Any] = []
 

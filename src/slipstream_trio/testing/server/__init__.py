@@ -21,7 +21,7 @@ from .channel import Channel, JoinRefused, NoReply, Outcome, Reply, Stop
 from .connection import Connection
 from .dialect import Flavour, Version
 from .memory import MemoryStream, memory_pipe
-from .mount import ChannelFactory, Connect, Mount
+from .mount import ChannelFactory, Connect, Handler, Mount
 from .presence import ChannelPresence
 from .request import Accept, Refuse, Request
 from .server import Listening, PhoenixServer
@@ -34,6 +34,7 @@ __all__ = [
     "Connect",
     "Connection",
     "Flavour",
+    "Handler",
     "JoinRefused",
     "Listening",
     "MemoryStream",

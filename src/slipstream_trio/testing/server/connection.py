@@ -14,6 +14,7 @@ from ...protocol.message import Frame, Message
 from .channel import Channel
 from .framing import Control, Violation, frame_bytes
 from .handshake import Upgrade
+from .mount import Handler
 from .outbox import Gauge, Item, Outbox
 from .process import Process
 from .request import Request
@@ -74,6 +75,8 @@ class Connection:
         self._receiving: trio.CancelScope | None = None
         self._unpaused = trio.Event()
         self._unpaused.set()
+        self._writable = trio.Event()
+        self._writable.set()
         self._deaf = False
         self._everything = trio.CancelScope()
         self._flushed = trio.Event()
@@ -81,6 +84,7 @@ class Connection:
         self._nursery: trio.Nursery | None = None
         self._arrived = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
+        self._handler: Handler = upgrade.mount.handler(self) if upgrade.mount.handler else self.router
 
     def __repr__(self) -> str:
         return f"<Connection {self.request.path} id={self.id!r} topics={list(self.router.processes)}>"
@@ -131,6 +135,11 @@ class Connection:
             data = b"".join(map(frame_bytes, frames))
             self._outbox.put(data, len(data))
 
+    async def send_bytes(self, data: bytes) -> None:
+        """Send the client bytes that need be no frames, behind what is queued."""
+        await self._outbox.wait_room()
+        self._outbox.put(data, len(data))
+
     def pause_reading(self) -> None:
         """Read nothing from the client until `resume_reading`, so that what it sends piles up on its side.
 
@@ -144,6 +153,15 @@ class Connection:
     def resume_reading(self) -> None:
         """Read on after `pause_reading`."""
         self._unpaused.set()
+
+    def pause_writing(self) -> None:
+        """Write nothing to the client until `resume_writing`; what is being written goes on."""
+        if self._writable.is_set():
+            self._writable = trio.Event()
+
+    def resume_writing(self) -> None:
+        """Write on after `pause_writing`."""
+        self._writable.set()
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, and all its channels with it."""
@@ -227,6 +245,7 @@ class Connection:
                 self.close_code, self.closed_by = 1006, "lost"
             self._ended.set()
             self._arrived.unpark_all()
+            self._handler.ended()
 
     # Reading
 
@@ -285,7 +304,7 @@ class Connection:
             return
         self.received.append(message)
         self._arrived.unpark_all()
-        await self.router.handle(message, size + _OVERHEAD)
+        await self._handler.handle(message, size + _OVERHEAD)
 
     # Writing
 
@@ -293,6 +312,7 @@ class Connection:
         try:
             while (taken := await self._outbox.take()) is not None:
                 data, counted = taken
+                await self._writable.wait()
                 await self._stream.send_all(data)
                 self._outbox.written(counted)
             self._flushed.set()

@@ -74,6 +74,9 @@ class Router:
         self._connection.server.pubsub.unsubscribe(process)
         self._connection.server.presence.untrack(process)
 
+    def ended(self) -> None:
+        """Do nothing: the processes end by themselves."""
+
     async def _deliver(self, process: Process, message: Message, size: int) -> None:
         if self._last is not None and self._last is not process and self._last.has_mail:
             # Trio wakes two channels in random order. With a head start for the first, handlers that wait for

@@ -10,6 +10,8 @@ from typing import Any, Final
 import attrs
 import trio
 
+from ...transport import Connector
+from ...transport.trio_websocket import TrioWebSocketConnector
 from .connection import Connection
 from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
 from .handshake import accept_upgrade
@@ -166,6 +168,10 @@ class PhoenixServer:
         ours, theirs = memory_pipe()
         self._nursery.start_soon(self._handle, ours)
         return theirs
+
+    def connector(self) -> Connector:
+        """Return a `Connector` to this server in memory: `connect("ws://any/socket/websocket", transport=…)`."""
+        return TrioWebSocketConnector(lambda _: self.open_stream())
 
     async def drain(self) -> None:
         """Close the connections that have channels with 1012, as Phoenix's drainer does; new ones may come."""
