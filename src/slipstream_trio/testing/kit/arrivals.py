@@ -1,0 +1,127 @@
+"""What has come from a client, until a test asks for it."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
+
+import trio
+from attrs import define
+
+from ...protocol.message import Message
+from .expectation import Expectation, ExpectationFailed
+from .patterns import brief
+
+__all__ = ["Arrival", "Arrivals"]
+
+_SHOWN: Final = 20
+_KEPT: Final = 200
+
+
+@define(eq=False)
+class Arrival:
+    """A message from a client.
+
+    Attributes:
+        message: the message.
+        number: its place among the messages of its connection, from 1.
+        at: when it came, in seconds since its server was started.
+        fate: what has become of it: it waits to be expected, was expected, or was answered without being asked for.
+    """
+
+    message: Message
+    number: int
+    at: float
+    fate: Literal["waiting", "expected", "answered"] = "waiting"
+
+    def __str__(self) -> str:
+        message = self.message
+        return f"+{self.at:.3f} s  {message.event} {message.topic} {brief(message.payload)} ref {message.ref}"
+
+
+class Arrivals:
+    """The messages of one client, in order; those that nobody asked for yet are kept, however many they are.
+
+    Parameters:
+        name: what the connection is called in messages.
+        ending: returns how the connection has ended, in a sentence; None while it is open.
+    """
+
+    def __init__(self, name: str, ending: Callable[[], str | None]) -> None:
+        self._name = name
+        self._ending = ending
+        self._waiting: list[Arrival] = []
+        self._done: deque[Arrival] = deque(maxlen=_KEPT)
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def __iter__(self) -> Iterator[Arrival]:
+        """Iterate over what is remembered, in the order of arrival."""
+        return iter(sorted([*self._done, *self._waiting], key=lambda arrival: arrival.number))
+
+    def put(self, arrival: Arrival) -> None:
+        """Take note of a message; one that was answered without being asked for can be expected still."""
+        self._waiting.append(arrival)
+        self._changed.unpark_all()
+
+    def wake(self) -> None:
+        """Have those who wait look again: the connection has ended."""
+        self._changed.unpark_all()
+
+    @property
+    def unexpected(self) -> list[Arrival]:
+        """What was neither expected nor answered without being asked for."""
+        return [arrival for arrival in self._waiting if arrival.fate == "waiting"]
+
+    async def take(self, expectation: Expectation, within: float) -> Arrival:
+        """Return the first message that is as expected, and that nobody has taken; wait for it if need be.
+
+        Raises:
+            ExpectationFailed: it did not come within so many seconds, or the connection ended first.
+        """
+        if (found := await self._await(expectation, within)) is not None:
+            # No checkpoint from here on: what is taken is handed over, also if the task is being cancelled.
+            self._waiting.remove(found)
+            self._done.append(found)
+            found.fate = "expected"
+            return found
+        ending = self._ending()
+        why = f"it did not come within {within:g} s" if ending is None else ending
+        raise ExpectationFailed(f"expected {expectation} on {self._name}: {why}\n{self.history(expectation)}")
+
+    async def refute(self, expectation: Expectation, within: float) -> None:
+        """Wait for so many seconds, or to the connection's end, and see that no such message comes, nor has come.
+
+        Raises:
+            ExpectationFailed: one came; or came before, and was not expected.
+        """
+        if (found := await self._await(expectation, within)) is not None:
+            raise ExpectationFailed(
+                f"expected no message like {expectation} on {self._name} within {within:g} s, but it came:\n  {found}"
+            )
+
+    def history(self, expectation: Expectation | None = None) -> str:
+        """Return what came, line by line, and why each message is not what was expected."""
+        everything = list(self)
+        if not everything:
+            return "Nothing had come from this client."
+        left_out = len(everything) - _SHOWN
+        lines = [f"  … {left_out} earlier ones"] if left_out > 0 else []
+        lines += [f"  {arrival}  - {self._remark(arrival, expectation)}" for arrival in everything[-_SHOWN:]]
+        return "\n".join(["What came from this client:", *lines])
+
+    async def _await(self, expectation: Expectation, within: float) -> Arrival | None:
+        with trio.move_on_after(within):
+            await trio.lowlevel.checkpoint()
+            while (found := self._find(expectation)) is None and self._ending() is None:
+                await self._changed.park()
+            return found
+        return self._find(expectation)  # what came at the last moment has come in time
+
+    def _find(self, expectation: Expectation) -> Arrival | None:
+        return next((one for one in self._waiting if expectation.mismatch(one.message) is None), None)
+
+    @staticmethod
+    def _remark(arrival: Arrival, expectation: Expectation | None) -> str:
+        if arrival.fate == "expected":
+            return "was expected before"
+        problem = expectation.mismatch(arrival.message) if expectation is not None else None
+        return problem or ("was answered by itself" if arrival.fate == "answered" else "was not expected")

@@ -1,0 +1,192 @@
+"""What a test gets in its hands: a client's join, push or leave to answer, and a channel to speak on."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...protocol.message import CLOSE, ERROR, Message
+from .expectation import Expectation
+from .patterns import ANY, Exactly
+
+if TYPE_CHECKING:
+    from .arrivals import Arrival
+    from .connection import FakeConnection
+
+__all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush"]
+
+
+class _Received:
+    """What all messages of a client have.
+
+    Attributes:
+        connection: the connection that it came on.
+        message: all five values.
+    """
+
+    def __init__(self, connection: "FakeConnection", message: Message) -> None:
+        self.connection: FakeConnection = connection
+        self.message: Message = message
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.event!r} on {self.topic!r} ref={self.ref!r}>"
+
+    @property
+    def topic(self) -> str:
+        """The topic."""
+        return self.message.topic
+
+    @property
+    def event(self) -> str:
+        """The event."""
+        return self.message.event
+
+    @property
+    def payload(self) -> Any:
+        """The payload: a JSON value, or `bytes` of a binary frame."""
+        return self.message.payload
+
+    @property
+    def ref(self) -> str | None:
+        """The ref, which a reply repeats."""
+        return self.message.ref
+
+    @property
+    def join_ref(self) -> str | None:
+        """The ref of the join that it belongs to."""
+        return self.message.join_ref
+
+    async def reply(self, status: str, response: Any = None) -> None:
+        """Answer it: now, late, or more than once, as the test likes.
+
+        Parameters:
+            status: "ok", "error", or any other string.
+            response: a JSON value, or `bytes` for a binary frame; None is {}.
+
+        Raises:
+            SerializationError: it cannot be encoded.
+            RuntimeError: the connection has ended.
+        """
+        await self.connection.reply(self.message, status, response)
+
+    async def reply_error(self, response: Any = None) -> None:
+        """Answer it with "error"; see `reply`."""
+        await self.reply("error", response)
+
+
+class FakePush(_Received):
+    """A push, to be answered or not."""
+
+    async def reply_ok(self, response: Any = None) -> None:
+        """Answer it with "ok"; see `reply`."""
+        await self.reply("ok", response)
+
+
+class FakeJoin(_Received):
+    """A join, to be answered or not."""
+
+    async def reply_ok(self, response: Any = None) -> "FakeChannel":
+        """Let the client join.
+
+        Parameters:
+            response: a JSON value, or `bytes` for a binary frame; None is {}.
+
+        Returns:
+            The channel.
+        """
+        channel = FakeChannel(self.connection, self.topic, self.join_ref if self.join_ref is not None else self.ref)
+        # Before the reply is sent: the client may answer it at once.
+        self.connection.add_channel(channel)
+        await self.reply("ok", response)
+        return channel
+
+
+class FakeLeave(_Received):
+    """A leave, to be confirmed unless the server does that by itself."""
+
+    async def confirm(self) -> None:
+        """Confirm it as Phoenix does: the reply, then phx_close."""
+        await self.reply("ok")
+        channel = self.connection.channels.get(self.topic)
+        if channel is not None and self.join_ref in (channel.join_ref, None):
+            await channel.close()
+
+
+class FakeChannel:
+    """The server's side of a channel that a client has joined.
+
+    Attributes:
+        connection: the connection it is on.
+        topic: the topic.
+        join_ref: the ref of the join, which everything sent on it bears.
+    """
+
+    def __init__(self, connection: "FakeConnection", topic: str, join_ref: str | None) -> None:
+        self.connection: FakeConnection = connection
+        self.topic: str = topic
+        self.join_ref: str | None = join_ref
+
+    def __repr__(self) -> str:
+        return f"<FakeChannel {self.topic!r} join_ref={self.join_ref!r} {'joined' if self.joined else 'ended'}>"
+
+    @property
+    def joined(self) -> bool:
+        """Whether it is joined: not left, closed, crashed, replaced by another join, nor ended with its connection."""
+        return self.connection.channels.get(self.topic) is self
+
+    # To the client
+
+    async def push(self, event: str, payload: Any = None) -> None:
+        """Send the client a message on this channel.
+
+        Also on one that has ended: the client then gets a message with an outdated join_ref.
+
+        Parameters:
+            event: the event.
+            payload: a JSON value, or `bytes` for a binary frame; None is {}.
+
+        Raises:
+            SerializationError: it cannot be encoded.
+            RuntimeError: the connection has ended.
+        """
+        await self.connection.push(self.topic, event, payload, join_ref=self.join_ref)
+
+    async def crash(self, payload: Any = None) -> None:
+        """Let the channel crash: phx_error.
+
+        Parameters:
+            payload: None is Phoenix's own, {"reason": "channel_crash"}.
+        """
+        await self._end(ERROR, {"reason": "channel_crash"} if payload is None else payload)
+
+    async def close(self) -> None:
+        """Let the channel end in good order: phx_close."""
+        await self._end(CLOSE, {})
+
+    async def _end(self, event: str, payload: Any) -> None:
+        self.connection.remove_channel(self)
+        await self.connection.push(self.topic, event, payload, join_ref=self.join_ref, ref=self.join_ref)
+
+    # From the client
+
+    async def expect_push(self, event: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> FakePush:
+        """Return the next push on this channel that is like this; see `FakeConnection.expect_push`."""
+        return FakePush(self.connection, (await self._expect("push", event, payload, within)).message)
+
+    async def expect_leave(self, *, within: float | None = None) -> FakeLeave:
+        """Return the client's leave of this channel; see `FakeConnection.expect_leave`."""
+        return FakeLeave(self.connection, (await self._expect("leave", ANY, ANY, within)).message)
+
+    async def refute_push(self, event: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
+        """See that no push like this comes on this channel; see `FakeConnection.refute_push`."""
+        await self.connection.refute(self._wanted("push", event, payload), within)
+
+    async def refute_leave(self, *, within: float | None = None) -> None:
+        """See that the client does not leave this channel; see `FakeConnection.refute_push`."""
+        await self.connection.refute(self._wanted("leave", ANY, ANY), within)
+
+    async def _expect(
+        self, kind: Literal["push", "leave"], event: Any, payload: Any, within: float | None
+    ) -> "Arrival":
+        return await self.connection.expect(self._wanted(kind, event, payload), within)
+
+    def _wanted(self, kind: Literal["push", "leave"], event: Any, payload: Any) -> Expectation:
+        join_ref = ANY if self.connection.vsn == "1.0.0" else self.join_ref
+        return Expectation(kind=kind, topic=Exactly(self.topic), event=event, payload=payload, join_ref=join_ref)

@@ -1,0 +1,387 @@
+"""One client's connection, in the hands of a test."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import trio
+from attrs import frozen
+
+from ...protocol.message import Frame, Message
+from ..server import Connection, Request
+from .arrivals import Arrival, Arrivals
+from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush
+from .expectation import Expectation, ExpectationFailed, Kind, kind_of
+from .partition import Partition
+from .patterns import ANY, mismatch, shown
+
+if TYPE_CHECKING:
+    from .server import FakeServer
+
+__all__ = ["Disconnection", "FakeConnection"]
+
+
+@frozen
+class Disconnection:
+    """How a connection ended.
+
+    Attributes:
+        code: the code of the first close frame, either way; 1006 if there was none.
+        by: who ended it; "lost" where nobody sent a close frame.
+    """
+
+    code: int
+    by: Literal["client", "server", "lost"]
+
+    def __str__(self) -> str:
+        whose = {"client": "the client closed it", "server": "the server closed it", "lost": "it was lost"}
+        return f"{whose[self.by]}, code {self.code}"
+
+
+class FakeConnection:
+    """A client's connection: what the client sends is expected, what it gets is said.
+
+    Expectations are selective: each takes the first message that is as expected, and leaves the others, which other
+    expectations may still take. Patterns are told in `mismatch`; a topic and an event may have a `*` for any text.
+    `within` is in seconds of Trio's clock, and None is what the server was made with.
+
+    Attributes:
+        server: the server.
+        number: its number among the server's connections, from 1.
+        request: the request that opened it: path, params, headers, auth_token.
+        channels: the channels that the client has joined, by topic.
+    """
+
+    def __init__(self, server: "FakeServer", number: int, connection: Connection) -> None:
+        self.server: FakeServer = server
+        self.number: int = number
+        self.request: Request = connection.request
+        self.channels: dict[str, FakeChannel] = {}
+        self.accepted: bool = False
+        self._connection = connection
+        self._arrivals = Arrivals(f"connection {number}", self._ending)
+        self._ended = trio.Event()
+        self._count = 0
+
+    def __repr__(self) -> str:
+        state = f"ended: {self.disconnection}" if self.disconnection else f"topics={list(self.channels)}"
+        return f"<FakeConnection {self.number} {state}>"
+
+    @property
+    def vsn(self) -> str:
+        """The version of the protocol that the client chose: "2.0.0" or "1.0.0"."""
+        return self._connection.wire.vsn
+
+    @property
+    def messages(self) -> list[Message]:
+        """What the client has sent: everything that nobody expected, and the last of the rest."""
+        return [arrival.message for arrival in self._arrivals]
+
+    @property
+    def unexpected(self) -> list[Message]:
+        """What the client has sent, and was neither expected nor answered by itself."""
+        return [arrival.message for arrival in self._arrivals.unexpected]
+
+    @property
+    def disconnection(self) -> Disconnection | None:
+        """How it ended; None while it is open."""
+        code, by = self._connection.close_code, self._connection.closed_by
+        return Disconnection(code, by) if self._ended.is_set() and code is not None and by is not None else None
+
+    # What the client does
+
+    async def expect_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> FakeJoin:
+        """Return the next join that is like this.
+
+        Parameters:
+            topic: the pattern of the topic, "room:*" for example.
+            payload: the pattern of the payload.
+            within: how long to wait for it.
+
+        Raises:
+            ExpectationFailed: it did not come.
+        """
+        return FakeJoin(self, (await self.expect(_wanted("join", topic, payload=payload), within)).message)
+
+    async def expect_push(
+        self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
+    ) -> FakePush:
+        """Return the next push that is like this; see `expect_join`."""
+        return FakePush(self, (await self.expect(_wanted("push", topic, event, payload), within)).message)
+
+    async def expect_leave(self, topic: Any = ANY, *, within: float | None = None) -> FakeLeave:
+        """Return the next leave that is like this; see `expect_join`. By default it has been answered already."""
+        return FakeLeave(self, (await self.expect(_wanted("leave", topic), within)).message)
+
+    async def expect_heartbeat(self, *, within: float | None = None) -> FakePush:
+        """Return the next heartbeat; see `expect_join`. By default it has been answered already."""
+        return FakePush(self, (await self.expect(_wanted("heartbeat"), within)).message)
+
+    async def expect_message(
+        self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
+    ) -> FakePush:
+        """Return the next message of any kind that is like this; see `expect_join`."""
+        return FakePush(self, (await self.expect(_wanted("message", topic, event, payload), within)).message)
+
+    async def expect_disconnect(self, code: Any = ANY, *, by: Any = ANY, within: float | None = None) -> Disconnection:
+        """Wait for the connection's end.
+
+        Parameters:
+            code: the pattern of the close code.
+            by: the pattern of who ended it: "client", "server", or "lost".
+            within: how long to wait for it.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            ExpectationFailed: it did not end, or in another way.
+        """
+        within = self.server.timeout if within is None else within
+        wanted = _disconnect(code, by)
+        with trio.move_on_after(within):
+            await self._ended.wait()
+        ended = self.disconnection
+        if ended is None:
+            raise ExpectationFailed(
+                f"expected {wanted} of connection {self.number}: it is open after {within:g} s\n"
+                f"{self._arrivals.history()}"
+            )
+        problem = mismatch(code, ended.code, "the code") or mismatch(by, ended.by, "who ended it")
+        if problem:
+            raise ExpectationFailed(f"expected {wanted} of connection {self.number}: {ended} - {problem}")
+        return ended
+
+    # What the client does not do
+
+    async def refute_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
+        """See that no join like this comes; see `refute_push`."""
+        await self.refute(_wanted("join", topic, payload=payload), within)
+
+    async def refute_push(
+        self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
+    ) -> None:
+        """See that no push like this comes for a while, and that none waits to be expected.
+
+        Parameters:
+            topic: the pattern of the topic.
+            event: the pattern of the event.
+            payload: the pattern of the payload.
+            within: how long to watch; None is the server's `patience`.
+
+        Raises:
+            ExpectationFailed: one came.
+        """
+        await self.refute(_wanted("push", topic, event, payload), within)
+
+    async def refute_leave(self, topic: Any = ANY, *, within: float | None = None) -> None:
+        """See that no leave like this comes; see `refute_push`."""
+        await self.refute(_wanted("leave", topic), within)
+
+    async def refute_heartbeat(self, *, within: float | None = None) -> None:
+        """See that no heartbeat comes; see `refute_push`."""
+        await self.refute(_wanted("heartbeat"), within)
+
+    async def refute_message(
+        self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
+    ) -> None:
+        """See that no message of any kind that is like this comes; see `refute_push`."""
+        await self.refute(_wanted("message", topic, event, payload), within)
+
+    async def refute_disconnect(self, *, within: float | None = None) -> None:
+        """See that the connection stays open; see `refute_push`."""
+        within = self.server.patience if within is None else within
+        with trio.move_on_after(within):
+            await self._ended.wait()
+        if self.disconnection is not None:
+            raise ExpectationFailed(
+                f"expected connection {self.number} to stay open for {within:g} s, but {self.disconnection}"
+            )
+
+    # What the server does
+
+    async def push(
+        self, topic: str, event: str, payload: Any = None, *, join_ref: str | None = None, ref: str | None = None
+    ) -> None:
+        """Send any message; `FakeChannel.push` knows the join_ref.
+
+        Parameters:
+            topic: the topic.
+            event: the event; reserved ones too.
+            payload: a JSON value, or `bytes` for a binary frame; None is {}.
+            join_ref: the ref of the join that it belongs to.
+            ref: the ref of what it answers.
+
+        Raises:
+            SerializationError: it cannot be encoded.
+            RuntimeError: the connection has ended.
+        """
+        message = Message(join_ref, ref, topic, event, {} if payload is None else payload)
+        await self._send(self._connection.wire.encode(message))
+
+    async def reply(self, to: Message, status: str, response: Any = None) -> None:
+        """Answer any message of the client's; `FakePush.reply` knows which.
+
+        Parameters:
+            to: the message.
+            status: "ok", "error", or any other string.
+            response: a JSON value, or `bytes` for a binary frame; None is {}.
+
+        Raises:
+            SerializationError: it cannot be encoded.
+            RuntimeError: the connection has ended.
+        """
+        response = {} if response is None else response
+        await self._send(self._connection.wire.encode_reply(to.join_ref, to.ref, to.topic, status, response))
+
+    async def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
+        """Send this client a broadcast, whether it has joined the topic or not; see `FakeServer.broadcast`."""
+        await self._send(self._connection.wire.encode_broadcast(topic, event, {} if payload is None else payload))
+
+    async def crash_channel(self, topic: str, payload: Any = None) -> None:
+        """Let a channel crash; see `FakeChannel.crash`."""
+        await self.channel(topic).crash(payload)
+
+    async def close_channel(self, topic: str) -> None:
+        """Let a channel end in good order; see `FakeChannel.close`."""
+        await self.channel(topic).close()
+
+    def channel(self, topic: str) -> FakeChannel:
+        """Return the channel that the client has joined.
+
+        Raises:
+            LookupError: it has joined no such topic.
+        """
+        try:
+            return self.channels[topic]
+        except KeyError:
+            joined = ", ".join(map(repr, self.channels)) or "none"
+            raise LookupError(
+                f"the client of connection {self.number} has not joined {topic!r}; joined: {joined}"
+            ) from None
+
+    async def send_raw(self, *frames: Frame) -> None:
+        """Send frames of any content: `str` as text frames, `bytes` as binary ones."""
+        self._check_open()
+        await self._connection.send_raw(*frames)
+        await trio.lowlevel.checkpoint()
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send bytes that need be no WebSocket frames."""
+        self._check_open()
+        await self._connection.send_bytes(data)
+        await trio.lowlevel.checkpoint()
+
+    async def close(self, code: int = 1000, reason: str = "") -> Disconnection:
+        """Close it with this code, and wait for its end.
+
+        Parameters:
+            code: the close code.
+            reason: the close reason, up to 123 bytes of UTF-8.
+        """
+        self._connection.close(code, reason)
+        return await self.wait_closed()
+
+    async def drop(self) -> Disconnection:
+        """Cut it without a close frame, as a TCP reset does, and wait for its end."""
+        self._connection.drop()
+        return await self.wait_closed()
+
+    async def wait_closed(self) -> Disconnection:
+        """Wait for its end, however it comes, and return how it came."""
+        await self._ended.wait()
+        if self.disconnection is None:
+            raise RuntimeError("a connection ended without a code")
+        return self.disconnection
+
+    def partition(self) -> Partition:
+        """Let no more bytes through, in either direction, until `heal`; nothing is lost, and nothing is closed.
+
+        As with a cable that was pulled, neither side is told. In a `with` statement it heals at the block's end:
+
+            with connection.partition():
+                await trio.sleep(60)
+        """
+        self._connection.pause_reading()
+        self._connection.pause_writing()
+        return Partition(self.heal)
+
+    def heal(self) -> None:
+        """End a partition: what waited goes through."""
+        self._connection.resume_reading()
+        self._connection.resume_writing()
+
+    # For the kit
+
+    async def expect(self, expectation: Expectation, within: float | None) -> Arrival:
+        """Take the first message that is as expected; for the kit alone."""
+        return await self._arrivals.take(expectation, self.server.timeout if within is None else within)
+
+    async def refute(self, expectation: Expectation, within: float | None) -> None:
+        """See that no such message comes; for the kit alone."""
+        await self._arrivals.refute(expectation, self.server.patience if within is None else within)
+
+    def add_channel(self, channel: FakeChannel) -> None:
+        """Take note of a channel that is joined; for the kit alone."""
+        self.channels[channel.topic] = channel
+
+    def remove_channel(self, channel: FakeChannel) -> None:
+        """Take note of a channel that has ended; for the kit alone."""
+        if channel.joined:
+            del self.channels[channel.topic]
+
+    async def handle(self, message: Message, size: int) -> None:  # noqa: ARG002 - a `Handler`
+        """Take a message from the client; for the server alone."""
+        self._count += 1
+        arrival = Arrival(message, self._count, self.server.now())
+        if kind_of(message) in self.server.answers:
+            arrival.fate = "answered"
+        self._arrivals.put(arrival)
+        if arrival.fate == "answered":
+            await self._answer(message)
+
+    def ended(self) -> None:
+        """Take note of the connection's end; for the server alone."""
+        self._ended.set()
+        self.channels.clear()
+        self._arrivals.wake()
+
+    def history(self) -> str:
+        """Return what came, line by line."""
+        return self._arrivals.history()
+
+    def describe_unexpected(self) -> list[str]:
+        """Return what came and was not expected, a line each; for the kit alone."""
+        return [str(arrival) for arrival in self._arrivals.unexpected]
+
+    async def _answer(self, message: Message) -> None:
+        match kind_of(message):
+            case "leave":
+                await FakeLeave(self, message).confirm()
+            case "join":
+                await FakeJoin(self, message).reply_ok()
+            case _:
+                await self.reply(message, "ok")
+
+    async def _send(self, frame: Frame) -> None:
+        self._check_open()
+        await self._connection.send(frame)
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._ended.is_set():
+            raise RuntimeError(f"connection {self.number} has ended: {self.disconnection}")
+
+    def _ending(self) -> str | None:
+        return None if self.disconnection is None else f"the connection has ended: {self.disconnection}"
+
+
+def _wanted(kind: Kind, topic: Any = ANY, event: Any = ANY, payload: Any = ANY) -> Expectation:
+    return Expectation(kind=kind, topic=topic, event=event, payload=payload)
+
+
+def _disconnect(code: Any, by: Any) -> str:
+    words = ["a disconnect"]
+    if code is not ANY:
+        words.append(f"with code {shown(code)}")
+    if by is not ANY:
+        words.append(f"by {shown(by)}")
+    return " ".join(words)

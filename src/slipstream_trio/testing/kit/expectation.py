@@ -1,0 +1,79 @@
+"""What a test waits for on a connection, and how it reads."""
+
+from typing import Any, Final, Literal
+
+from attrs import frozen
+
+from ...protocol.message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
+from .patterns import ANY, brief, mismatch, shown, text_mismatch
+
+__all__ = ["Expectation", "ExpectationFailed", "Kind", "kind_of"]
+
+Kind = Literal["join", "push", "leave", "heartbeat", "message"]
+"""What a client's message is; "message" stands for all of them."""
+
+
+class ExpectationFailed(AssertionError):
+    """What a test expected did not happen, or what it refuted did. The message shows what happened instead."""
+
+
+def kind_of(message: Message) -> Kind:
+    """Return what a client's message is."""
+    if message.topic == PHOENIX and message.event == HEARTBEAT:
+        return "heartbeat"
+    event: Any = message.event  # a client may put a list there, which no dict takes as a key
+    return _KINDS.get(event, "push") if isinstance(event, str) else "push"
+
+
+_KINDS: Final[dict[str, Kind]] = {JOIN: "join", LEAVE: "leave"}
+
+_ARTICLED: Final[dict[Kind, str]] = {
+    "join": "a join",
+    "push": "a push",
+    "leave": "a leave",
+    "heartbeat": "a heartbeat",
+    "message": "a message",
+}
+
+
+@frozen(kw_only=True)
+class Expectation:
+    """What a message has to be like.
+
+    Attributes:
+        kind: what it is.
+        topic: the pattern of its topic.
+        event: the pattern of its event.
+        payload: the pattern of its payload.
+        join_ref: the join_ref that it has to have; `ANY` for whatever.
+    """
+
+    kind: Kind
+    topic: Any = ANY
+    event: Any = ANY
+    payload: Any = ANY
+    join_ref: Any = ANY
+
+    def mismatch(self, message: Message) -> str | None:
+        """Return why a message is not it; None if it is."""
+        kind = kind_of(message)
+        if self.kind not in (kind, "message"):
+            return f"it is {_ARTICLED[kind]}"
+        return (
+            text_mismatch(self.topic, message.topic, "its topic")
+            or text_mismatch(self.event, message.event, "its event")
+            or mismatch(self.join_ref, message.join_ref, "its join_ref")
+            or mismatch(self.payload, message.payload, "its payload")
+        )
+
+    def __str__(self) -> str:
+        words = [_ARTICLED[self.kind]]
+        if self.event is not ANY:
+            words.append(shown(self.event))
+        if self.topic is not ANY:
+            words.append(f"on {shown(self.topic)}")
+        if self.payload is not ANY:
+            words.append(f"with payload {shown(self.payload)}")
+        if self.join_ref is not ANY:
+            words.append(f"with join_ref {brief(self.join_ref)}")
+        return " ".join(words)

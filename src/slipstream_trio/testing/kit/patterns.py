@@ -1,0 +1,203 @@
+"""What a test expects of topics, events and payloads, and why something else is not it."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, final
+
+from attrs import frozen
+
+__all__ = ["ANY", "Exactly", "Including", "brief", "including", "mismatch", "shown", "text_mismatch"]
+
+_LONGEST: Final = 200
+
+
+@final
+class _Any:
+    """Matches everything; equal to everything as well, so that it may stand in a comparison."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "ANY"
+
+
+ANY: Final[Any] = _Any()
+"""Matches every topic, event or payload, or any value within a payload."""
+
+
+@frozen
+class Including:
+    """Matches objects that have these members, and whatever others; see `including`.
+
+    Attributes:
+        members: the pattern of each member that there must be.
+    """
+
+    members: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"including({shown(self.members)})"
+
+
+@frozen
+class Exactly:
+    """Matches one value, also where it would be a pattern.
+
+    Attributes:
+        value: the value.
+    """
+
+    value: Any
+
+    def __repr__(self) -> str:
+        return brief(self.value)
+
+
+def including(members: Mapping[str, Any] | None = None, /, **more: Any) -> Including:
+    """Return a pattern for objects that have these members, and whatever others.
+
+        await channel.expect_push("new_msg", including(body="hi"))
+
+    Parameters:
+        members: names and patterns; each pattern is a value, `ANY`, a type, a predicate, or another `including`.
+        more: the same, as keywords.
+    """
+    return Including({**(members or {}), **more})
+
+
+def mismatch(pattern: Any, value: Any, where: str) -> str | None:
+    """Return why a value does not match a pattern, None if it does.
+
+    Parameters:
+        pattern: a value, `ANY`, `including(…)`, a type, a regular expression for the whole of a string, or a
+            predicate: a function of the value. Objects and arrays may have patterns within.
+        value: what came.
+        where: what the value is called in the answer: "payload", for example.
+    """
+    for kind, compare in _KINDS:
+        if isinstance(pattern, kind):
+            return compare(pattern, value, where)
+    return _predicate(pattern, value, where) if callable(pattern) else _equal(pattern, value, where)
+
+
+def text_mismatch(pattern: Any, value: Any, where: str) -> str | None:
+    """Return why a topic or an event does not match, None if it does. As `mismatch`; a `*` in a string is any text."""
+    if not isinstance(pattern, str) or "*" not in pattern:
+        return mismatch(pattern, value, where)
+    glob = ".*".join(map(re.escape, pattern.split("*")))
+    if isinstance(value, str) and re.fullmatch(glob, value, re.DOTALL):
+        return None
+    return f"{where} {brief(value)} does not match {brief(pattern)}"
+
+
+def shown(pattern: Any) -> str:
+    """Return how a pattern reads in a message."""
+    if isinstance(pattern, re.Pattern):
+        return f"re.compile({pattern.pattern!r})"
+    if isinstance(pattern, Mapping):
+        return "{" + ", ".join(f"{name!r}: {shown(item)}" for name, item in pattern.items()) + "}"
+    if isinstance(pattern, list):
+        return "[" + ", ".join(map(shown, pattern)) + "]"
+    return _name(pattern) if callable(pattern) else brief(pattern)
+
+
+def brief(value: Any) -> str:
+    """Return a value's repr, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+
+
+def _name(function: Any) -> str:
+    name: str = getattr(function, "__qualname__", None) or repr(function)
+    return name.rpartition("<locals>.")[2]
+
+
+def _anything(pattern: Any, value: Any, where: str) -> str | None:  # noqa: ARG001 - the signature of all
+    return None
+
+
+def _exactly(pattern: Exactly, value: Any, where: str) -> str | None:
+    return _equal(pattern.value, value, where)
+
+
+def _members(pattern: Including, value: Any, where: str) -> str | None:
+    if not isinstance(value, Mapping):
+        return f"{where} is {brief(value)}, no object"
+    return _first_of(pattern.members, value, where)
+
+
+def _object(pattern: Mapping[str, Any], value: Any, where: str) -> str | None:
+    if not isinstance(value, Mapping):
+        return f"{where} is {brief(value)}, not {shown(pattern)}"
+    unwanted = [name for name in value if name not in pattern]
+    if problem := _first_of(pattern, value, where):
+        return problem
+    return f"{where} has {unwanted[0]!r} as well: {brief(value[unwanted[0]])}" if unwanted else None
+
+
+def _first_of(pattern: Mapping[str, Any], value: Mapping[str, Any], where: str) -> str | None:
+    for name, wanted in pattern.items():
+        if name not in value:
+            return f"{where} has no {name!r}: {brief(value)}"
+        if problem := mismatch(wanted, value[name], f"{where}[{name!r}]"):
+            return problem
+    return None
+
+
+def _array(pattern: Sequence[Any], value: Any, where: str) -> str | None:
+    if not isinstance(value, list | tuple):
+        return f"{where} is {brief(value)}, not {shown(pattern)}"
+    if len(pattern) != len(value):
+        return f"{where} has {len(value)} items, not {len(pattern)}: {brief(value)}"
+    pairs = enumerate(zip(pattern, value, strict=True))
+    found = (mismatch(wanted, item, f"{where}[{at}]") for at, (wanted, item) in pairs)
+    return next((problem for problem in found if problem), None)
+
+
+def _type(pattern: type, value: Any, where: str) -> str | None:
+    # JSON's true is no number, though Python's is.
+    if isinstance(value, pattern) and (type(value) is not bool or pattern in (bool, object)):
+        return None
+    return f"{where} is {brief(value)}, no {pattern.__name__}"
+
+
+def _expression(pattern: "re.Pattern[str]", value: Any, where: str) -> str | None:
+    if isinstance(value, str) and pattern.fullmatch(value):
+        return None
+    return f"{where} {brief(value)} does not match {shown(pattern)}"
+
+
+def _predicate(pattern: Callable[[Any], object], value: Any, where: str) -> str | None:
+    try:
+        if pattern(value):
+            return None
+    except Exception as error:  # noqa: BLE001 - made for one kind of payload, it sees them all
+        return f"{where} {brief(value)}: {_name(pattern)} raised {type(error).__name__}: {error}"
+    return f"{where} {brief(value)}: {_name(pattern)} says no"
+
+
+def _equal(pattern: Any, value: Any, where: str) -> str | None:
+    # JSON's true is not 1, though Python's is.
+    if pattern == value and (isinstance(pattern, bool) == isinstance(value, bool) or _is_foreign(pattern)):
+        return None
+    return f"{where} is {brief(value)}, not {brief(pattern)}"
+
+
+def _is_foreign(pattern: Any) -> bool:
+    """Whether a pattern is no JSON value, but something with an equality of its own, as mock.ANY is."""
+    return not isinstance(pattern, int | float | str | bytes | None)
+
+
+_KINDS: Final[tuple[tuple[Any, Callable[[Any, Any, str], str | None]], ...]] = (
+    (_Any, _anything),
+    (Exactly, _exactly),
+    (Including, _members),
+    (Mapping, _object),
+    (list | tuple, _array),
+    (type, _type),
+    (re.Pattern, _expression),
+)

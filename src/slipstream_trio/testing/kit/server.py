@@ -1,0 +1,351 @@
+"""A server that does what a test tells it, step by step."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from ssl import SSLContext
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import trio
+
+from ...transport import Connector, OpenRequest
+from ...transport.trio_websocket import TrioWebSocketConnector
+from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
+from .connection import FakeConnection
+from .expectation import ExpectationFailed
+from .partition import Partition
+from .upgrades import Step, Upgrades
+
+__all__ = ["Answer", "FakeServer"]
+
+Answer = Literal["connect", "join", "push", "leave", "heartbeat"]
+"""What a server may answer by itself."""
+
+_USUAL: Final[tuple[Answer, ...]] = ("connect", "leave", "heartbeat")
+
+
+class FakeServer:
+    """A Phoenix server that does what a test says, step by step, and tells the test what clients do.
+
+        async with FakeServer() as server:
+            async with connect(server.url, transport=server.connector()) as socket:
+                connection = await server.accept()
+                ...
+
+    Clients connect by the library's own transport, over streams in memory or over real sockets, so all of it can run
+    in virtual time, and emits the telemetry of any connection. Any number of servers can run side by side.
+
+    By itself it lets clients in, and answers their heartbeats and leaves, as what is closing waits for that; joins and
+    pushes get the answer that the test gives, or none. What no expectation has asked for stays, and is not answered.
+
+    Parameters:
+        answers: what it answers by itself, with "ok": any of "connect", "join", "push", "leave", "heartbeat".
+        strict: whether the block's end fails where something unexpected has come; see `refute_unexpected`.
+        timeout: how long an expectation waits unless told otherwise, in seconds of Trio's clock.
+        patience: how long a refutation watches unless told otherwise, in seconds of Trio's clock.
+        sockets: whether it listens on a port of 127.0.0.1, in place of streams in memory.
+        ssl_context: serves TLS with it, on sockets only.
+        path: of the socket; the URL has `/websocket` behind it.
+        flavour: the web server to take after: "bandit" or "cowboy"; they close connections differently.
+
+    Attributes:
+        requests: all requests for an upgrade, refused ones too.
+        connections: all connections that there were.
+    """
+
+    def __init__(
+        self,
+        *,
+        answers: Collection[Answer] = _USUAL,
+        strict: bool = False,
+        timeout: float = 5.0,
+        patience: float = 0.1,
+        sockets: bool = False,
+        ssl_context: SSLContext | None = None,
+        path: str = "/socket",
+        flavour: Flavour = "bandit",
+    ) -> None:
+        unknown = set(answers) - {"connect", "join", "push", "leave", "heartbeat"}
+        if unknown or isinstance(answers, str):
+            raise ValueError(f"answers: any of connect, join, push, leave, heartbeat; not {answers!r}")
+        if ssl_context is not None and not sockets:
+            raise ValueError("ssl_context: streams in memory know no TLS; pass sockets=True as well")
+        self.answers: frozenset[str] = frozenset(answers)
+        self.timeout: float = timeout
+        self.patience: float = patience
+        self.requests: list[Request] = []
+        self.connections: list[FakeConnection] = []
+        self._strict = strict
+        self._sockets = sockets
+        self._ssl_context = ssl_context
+        self._path = path.rstrip("/")
+        self._phoenix = PhoenixServer(
+            {path: Mount(connect=self._upgrade, handler=self._opened, timeout=None)}, flavour=flavour
+        )
+        self._upgrades = Upgrades(waits="connect" not in answers)
+        self._reachable = trio.Event()
+        self._reachable.set()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._listening: AsyncExitStack | None = None
+        self._port = 0
+        self._began = 0.0
+        self._running: AbstractAsyncContextManager[None] | None = None
+
+    def __repr__(self) -> str:
+        where = f"on port {self._port}" if self._sockets else "in memory"
+        return f"<FakeServer {where}: {len(self.connections)} connections>"
+
+    async def __aenter__(self) -> Self:
+        """Start it.
+
+        Raises:
+            RuntimeError: it was started before; a server is for one block.
+        """
+        if self._running is not None:
+            raise RuntimeError("a FakeServer is for one block: make another")
+        self._running = self._run()
+        await self._running.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Cut all connections, and stop it; the block's own exception leaves it unchanged.
+
+        Raises:
+            ExpectationFailed: with `strict`, if something came that was not expected.
+        """
+        assert self._running is not None
+        return await self._running.__aexit__(kind, error, traceback)
+
+    # How clients find it
+
+    @property
+    def url(self) -> str:
+        """The URL to connect to; that of a server in memory leads there with `connector` only."""
+        if not self._sockets:
+            return f"ws://fake{self._path}/websocket"
+        if not self._port:
+            raise RuntimeError("a server on sockets has a URL within its block only")
+        return f"{'wss' if self._ssl_context else 'ws'}://127.0.0.1:{self._port}{self._path}/websocket"
+
+    def connector(self) -> Connector:
+        """Return what clients reach this server by: pass it to `connect` as `transport`."""
+        return TrioWebSocketConnector(None if self._sockets else self._open_stream)
+
+    # Connections
+
+    async def accept(self, *, within: float | None = None) -> FakeConnection:
+        """Return the next connection that was not accepted yet; wait for it if need be.
+
+        A server that does not answer "connect" by itself lets it in now.
+
+        Parameters:
+            within: how long to wait, in seconds; None is the server's `timeout`.
+
+        Raises:
+            ExpectationFailed: no client has connected.
+        """
+        within = self.timeout if within is None else within
+        step = Step()
+        if "connect" not in self.answers and self._unaccepted() is None:
+            self._upgrades.script(step)
+        with trio.move_on_after(within):
+            await trio.lowlevel.checkpoint()
+            while self._unaccepted() is None:
+                await self._changed.park()
+        connection = self._unaccepted()
+        if connection is None:
+            self._upgrades.withdraw(step)
+            raise ExpectationFailed(f"expected a connection: none came within {within:g} s; {self._so_far()}")
+        connection.accepted = True
+        return connection
+
+    def refuse(
+        self,
+        status: int = 403,
+        headers: Sequence[tuple[str, str]] = (),
+        body: str = "",
+        *,
+        after: float = 0.0,
+        times: int = 1,
+    ) -> None:
+        """Refuse the client that waits to be let in, or else the next one to come.
+
+        Parameters:
+            status: the HTTP status.
+            headers: further headers, such as ("retry-after", "1").
+            body: the body.
+            after: how long the client waits for it, in seconds.
+            times: how many clients to refuse.
+        """
+        for _ in range(times):
+            self._upgrades.script(Step(after, Refuse(status, headers, body)))
+
+    def delay(self, seconds: float, *, times: int = 1) -> None:
+        """Let the client that waits to be let in, or else the next one, wait for so long before it is let in.
+
+        Parameters:
+            seconds: how long the handshake takes.
+            times: for how many clients.
+        """
+        for _ in range(times):
+            self._upgrades.script(Step(seconds))
+
+    async def refute_connect(self, *, within: float | None = None) -> None:
+        """See that no client asks to be let in for a while.
+
+        Parameters:
+            within: how long to watch, in seconds; None is the server's `patience`.
+
+        Raises:
+            ExpectationFailed: one did, or had done so and was not accepted.
+        """
+        within = self.patience if within is None else within
+        known = len(self.requests)
+        with trio.move_on_after(within):
+            await trio.lowlevel.checkpoint()
+            while len(self.requests) == known and self._unaccepted() is None:
+                await self._changed.park()
+        if len(self.requests) > known or self._unaccepted() is not None:
+            raise ExpectationFailed(f"expected no connection within {within:g} s, but one came; {self._so_far()}")
+
+    async def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
+        """Send a message to every client that has joined a topic, as `Endpoint.broadcast` does.
+
+        Parameters:
+            topic: the topic.
+            event: the event.
+            payload: a JSON value, or `bytes` for a binary frame; None is {}.
+
+        Raises:
+            SerializationError: it cannot be encoded.
+        """
+        await trio.lowlevel.checkpoint()
+        for connection in self.connections:
+            if topic in connection.channels:
+                await connection.broadcast(topic, event, payload)
+
+    # Trouble
+
+    async def stop(self, code: int | None = 1012) -> None:
+        """End all connections, and refuse new ones until `start`.
+
+        Parameters:
+            code: the close code; None cuts the connections, as a crash of the server does.
+        """
+        await self._close_listeners()
+        self._upgrades.decide_all(Step(refusal=Refuse(503)))
+        for connection in self._phoenix.connections:
+            if code is None:
+                connection.drop()
+            else:
+                connection.close(code)
+        for connection in self._phoenix.connections:
+            await connection.wait_closed()
+
+    async def start(self) -> None:
+        """Accept connections again after `stop`, at the same URL."""
+        await trio.lowlevel.checkpoint()
+        if self._listening is None:
+            self._listening = AsyncExitStack()
+            if self._sockets:
+                serving = self._phoenix.serve(port=self._port, ssl_context=self._ssl_context)
+                self._port = (await self._listening.enter_async_context(serving)).port
+
+    async def restart(self, down: float = 1.0, code: int | None = 1012) -> None:
+        """End all connections, refuse new ones for a while, then accept them again.
+
+        Parameters:
+            down: how long it refuses, in seconds.
+            code: the close code; None cuts the connections.
+        """
+        await self.stop(code)
+        await trio.sleep(down)
+        await self.start()
+
+    def partition(self) -> Partition:
+        """Let no more bytes through on any connection until `heal`, also not for clients who connect meanwhile.
+
+        See `FakeConnection.partition`; in a `with` statement it heals at the block's end.
+        """
+        if self._reachable.is_set():
+            self._reachable = trio.Event()
+        for connection in self.connections:
+            connection.partition()
+        return Partition(self.heal)
+
+    def heal(self) -> None:
+        """End a partition: what waited goes through."""
+        self._reachable.set()
+        for connection in self.connections:
+            connection.heal()
+
+    # At the end
+
+    def refute_unexpected(self) -> None:
+        """See that everything that came was expected: connections, messages, and only frames that Phoenix can read.
+
+        Raises:
+            ExpectationFailed: something was not; the text has it all.
+        """
+        lines = [f"connection {one.number} was not accepted" for one in self.connections if not one.accepted]
+        for one in self.connections:
+            lines += [f"connection {one.number}: {what}" for what in one.describe_unexpected()]
+        lines += [f"{type(error).__name__}: {error}" for error in self._phoenix.errors]
+        if lines:
+            raise ExpectationFailed("\n  ".join(["what came was not expected:", *lines]))
+
+    def now(self) -> float:
+        """Return how long it has been running, in seconds of Trio's clock."""
+        return trio.current_time() - self._began
+
+    def history(self) -> str:
+        """Return what all clients have sent, line by line, for a failure report of one's own."""
+        return "\n".join([self._so_far(), *(f"{one!r}\n{one.history()}" for one in self.connections)])
+
+    # Inside
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        self._began = trio.current_time()
+        async with self._phoenix.run():
+            await self.start()
+            yield
+            if self._strict:
+                self.refute_unexpected()
+            await self._close_listeners()
+
+    async def _close_listeners(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await listening.aclose()
+
+    async def _open_stream(self, _: OpenRequest) -> trio.abc.Stream:
+        if self._listening is None:
+            raise ConnectionRefusedError("the fake server is not running, or was stopped")
+        return await self._phoenix.open_stream()
+
+    async def _upgrade(self, request: Request) -> Accept:
+        self.requests.append(request)
+        self._changed.unpark_all()
+        await self._reachable.wait()
+        await (await self._upgrades.next_step()).take()
+        return Accept()
+
+    def _opened(self, opened: Connection) -> FakeConnection:
+        connection = FakeConnection(self, len(self.connections) + 1, opened)
+        self.connections.append(connection)
+        if not self._reachable.is_set():
+            connection.partition()
+        self._changed.unpark_all()
+        return connection
+
+    def _unaccepted(self) -> FakeConnection | None:
+        return next((one for one in self.connections if not one.accepted), None)
+
+    def _so_far(self) -> str:
+        return f"{len(self.requests)} asked to be let in so far, {len(self.connections)} were"

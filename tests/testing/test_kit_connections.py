@@ -1,0 +1,287 @@
+"""The kit's fake server: letting in, refusing, closing, cutting, partitions and restarts."""
+
+import ssl
+from typing import Any
+
+import pytest
+import trio
+from tests.testing.support import parties, watched
+from trio.testing import MockClock
+
+from slipstream_trio import Backoff, ConnectError, ConnectionLost, ConnectionRejected, connect
+from slipstream_trio.testing.kit import ExpectationFailed, FakeServer
+
+EVERY_SECOND = Backoff((1,), jitter=0)
+
+
+# Letting in
+
+
+async def test_a_client_can_be_refused(autojump_clock: MockClock) -> None:
+    async with watched() as on:
+        on.server.refuse(429, [("retry-after", "7")], "slow down", times=2)
+        for _ in range(2):
+            with pytest.raises(ConnectionRejected) as caught:
+                async with on.connect(auth_token="secret"):
+                    pytest.fail("let in")
+            assert (caught.value.status, caught.value.body) == (429, "slow down")
+            assert ("retry-after", "7") in caught.value.headers
+        async with on.connect():
+            await on.server.accept()
+        assert len(on.server.requests) == 3
+        assert "secret" not in repr(on.server.requests) + repr(on.server.connections) + on.server.history()
+
+
+async def test_a_slow_handshake_takes_as_long_as_it_is_told(autojump_clock: MockClock) -> None:
+    async with watched() as on:
+        on.server.delay(9)
+        on.server.refuse(403, after=8)
+        on.server.delay(11, times=2)
+        async with on.connect():
+            assert on.server.now() == pytest.approx(9)
+        with pytest.raises(ConnectionRejected):
+            async with on.connect():
+                pytest.fail("let in")
+        assert on.server.now() == pytest.approx(17)
+        with pytest.raises(ConnectError, match="not connected within 10"):
+            async with on.connect():
+                pytest.fail("let in")
+
+
+async def test_a_server_that_lets_nobody_in_by_itself_waits_for_the_test(autojump_clock: MockClock) -> None:
+    async with watched(answers=()) as on:
+        outcomes: list[Any] = []
+
+        async def client() -> None:
+            try:
+                async with on.connect() as socket:
+                    outcomes.append(socket.status)
+            except ConnectionRejected as error:
+                outcomes.append(error.status)
+
+        for _ in range(3):
+            on.nursery.start_soon(client)
+        await trio.sleep(1)
+        assert outcomes == []
+        on.server.refuse(503)
+        await trio.sleep(1)
+        assert outcomes == [503]
+        first = await on.server.accept()
+        second = await on.server.accept()
+        for connection in (first, second):
+            await connection.expect_disconnect(1000)
+        assert outcomes == [503, "connected", "connected"]
+        with pytest.raises(ExpectationFailed):
+            await on.server.accept(within=1)
+        on.server.refuse(401)  # and nothing is left of the accept that failed
+        on.nursery.start_soon(client)
+        await trio.sleep(1)
+        assert outcomes[3:] == [401]
+
+
+async def test_clients_are_accepted_in_the_order_of_their_coming(autojump_clock: MockClock) -> None:
+    async with watched(answers={"connect", "leave"}) as on, on.connect(params={"n": 1}), on.connect(params={"n": 2}):
+        assert (await on.server.accept()).request.params == {"n": "1", "vsn": "2.0.0"}
+        assert (await on.server.accept()).number == 2
+
+
+async def test_no_connection_can_be_refuted(autojump_clock: MockClock) -> None:
+    async with watched() as on:
+        await on.server.refute_connect(within=60)
+        async with on.connect():
+            await on.server.accept()
+            await on.server.refute_connect()
+
+
+# Ends
+
+
+async def test_a_close_code_reaches_the_client(autojump_clock: MockClock) -> None:
+    async with parties() as (on, channel, fake):
+        with pytest.raises(ConnectionLost) as caught:
+            on.nursery.start_soon(fake.connection.close, 4001, "go away")
+            await channel.push("anything")
+        assert (caught.value.reason, caught.value.code) == ("closed_by_server", 4001)
+        ended = await fake.connection.expect_disconnect(4001, by="server")
+        assert ended == fake.connection.disconnection == await fake.connection.wait_closed()
+        with pytest.raises(RuntimeError, match="connection 1 has ended: the server closed it, code 4001"):
+            await fake.push("anything")
+        with pytest.raises(RuntimeError, match="has ended"):
+            await fake.connection.send_raw("x")
+        with pytest.raises(RuntimeError, match="has ended"):
+            await fake.connection.send_bytes(b"x")
+
+
+async def test_a_connection_can_be_cut(autojump_clock: MockClock) -> None:
+    async with watched() as on, on.connect(reconnect=EVERY_SECOND) as socket:
+        connection = await on.server.accept()
+        assert str(await connection.drop()) == "it was lost, code 1006"
+        await (await on.server.accept()).refute_disconnect(within=10)
+        await socket.wait_connected()
+        assert socket.generation == 2
+
+
+@pytest.mark.parametrize("flavour", ["bandit", "cowboy"])
+async def test_a_close_is_answered_as_the_web_server_does(flavour: Any, autojump_clock: MockClock) -> None:
+    async with watched(flavour=flavour) as on:
+        async with on.connect():
+            pass
+        assert str(await (await on.server.accept()).expect_disconnect()) == "the client closed it, code 1000"
+
+
+# Trouble with the net
+
+
+async def test_a_partition_loses_nothing_and_says_nothing(autojump_clock: MockClock) -> None:
+    async with parties() as (_on, channel, fake):
+        with fake.connection.partition():
+            await channel.send("lost?")
+            await fake.push("lost?")
+            await fake.refute_push(within=20)
+            with trio.move_on_after(20) as waiting:
+                await anext(aiter(channel))
+            assert waiting.cancelled_caught
+            assert channel.status == "joined"
+        await fake.expect_push("lost?")
+        assert (await anext(aiter(channel))).event == "lost?"
+
+
+async def test_a_client_notices_a_long_partition_by_its_heartbeat(autojump_clock: MockClock) -> None:
+    async with watched() as on:
+        async with on.connect(heartbeat_interval=30, reconnect=EVERY_SECOND) as socket:
+            connection = await on.server.accept()
+            partition = on.server.partition()
+            await on.server.refute_connect(within=50)
+            await trio.sleep(50)
+            assert socket.status == "reconnecting"
+            assert len(on.server.connections) == 1
+            await trio.sleep(55)
+            partition.heal()
+            again = await on.server.accept(within=20)
+            await connection.expect_disconnect()
+            await again.refute_disconnect(within=100)
+            await socket.wait_connected()
+
+
+async def test_a_client_that_has_just_come_is_cut_off_by_a_partition_as_well(autojump_clock: MockClock) -> None:
+    async with watched() as on:
+        on.server.delay(1)
+        async with trio.open_nursery() as nursery:
+
+            async def client() -> None:
+                async with on.connect() as socket:
+                    assert await socket.ping() == pytest.approx(9, abs=0.01)
+
+            nursery.start_soon(client)
+            await trio.sleep(0.5)
+            with on.server.partition():
+                await trio.sleep(9.5)
+        await (await on.server.accept()).expect_disconnect(1000)
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1012, "closed_by_server"), (None, "transport_lost")])
+async def test_a_restart_ends_all_and_refuses_all_for_a_while(
+    code: int | None, reason: str, autojump_clock: MockClock
+) -> None:
+    async with watched() as on, on.connect(reconnect=EVERY_SECOND) as one, on.connect(reconnect=EVERY_SECOND):
+        for _ in range(2):
+            await on.server.accept()
+        await on.server.restart(down=3.5, code=code)
+        assert on.server.now() == pytest.approx(3.5)
+        for _ in range(2):
+            await on.server.accept(within=1)
+        await one.wait_connected()
+        assert one.generation == 2
+        assert on.server.now() == pytest.approx(4)
+        assert {record.code for record in on.named("reconnect_scheduled")} >= {code or 1006}
+
+
+async def test_a_stopped_server_refuses_those_who_wait_and_those_who_come(autojump_clock: MockClock) -> None:
+    async with watched(answers=()) as on:
+
+        async def client(expected: type[Exception]) -> None:
+            with pytest.raises(expected):
+                async with on.connect():
+                    pytest.fail("let in")
+
+        on.nursery.start_soon(client, ConnectionRejected)
+        await trio.testing.wait_all_tasks_blocked()
+        await on.server.stop()
+        await client(ConnectError)
+        await on.server.start()
+        await on.server.start()
+        on.nursery.start_soon(client, ConnectionRejected)
+        on.server.refuse()
+
+
+# On sockets
+
+
+async def test_the_same_goes_on_real_sockets() -> None:
+    async with watched(sockets=True) as on:
+        url = on.server.url
+        async with on.connect(reconnect=Backoff((0.01,), jitter=0)) as socket:
+            connection = await on.server.accept()
+
+            async def serve() -> None:
+                channel = await (await connection.expect_join("room", {"n": 1})).reply_ok({"n": 2})
+                await (await channel.expect_push("echo")).reply_ok([3])
+
+            on.nursery.start_soon(serve)
+            async with socket.join("room", {"n": 1}) as channel:
+                assert channel.join_response == {"n": 2}
+                assert await channel.push("echo") == [3]
+            await connection.expect_leave("room")
+            await on.server.restart(down=0.02, code=None)
+            again = await on.server.accept()
+            await socket.wait_connected()
+            assert (on.server.url, again.number) == (url, 2)
+        await again.expect_disconnect(1000)
+        on.server.refute_unexpected()
+
+
+async def test_it_speaks_tls() -> None:
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with watched(sockets=True, ssl_context=serving) as on, on.connect(ssl_context=trusting) as socket:
+        assert on.server.url.startswith("wss://127.0.0.1:")
+        connection = await on.server.accept()
+        await socket.ping()
+        await connection.expect_heartbeat()
+
+
+# Its own life
+
+
+async def test_another_path_is_not_found(autojump_clock: MockClock) -> None:
+    async with watched(path="/live") as on:
+        assert on.server.url == "ws://fake/live/websocket"
+        with pytest.raises(ConnectionRejected, match="404"):
+            async with connect("ws://fake/socket/websocket", transport=on.server.connector()):
+                pytest.fail("let in")
+
+
+async def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="answers: any of connect, join, push, leave, heartbeat; not 'join'"):
+        FakeServer(answers="join")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"answers: any of .*; not \('joins',\)"):
+        FakeServer(answers=("joins",))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="pass sockets=True as well"):
+        FakeServer(ssl_context=ssl.create_default_context())
+    server = FakeServer(sockets=True)
+    with pytest.raises(RuntimeError, match="within its block only"):
+        _ = server.url
+    async with server:
+        assert repr(server) == f"<FakeServer on port {server.url.split(':')[2].split('/')[0]}: 0 connections>"
+    with pytest.raises(RuntimeError, match="make another"):
+        async with server:
+            pytest.fail("entered")
+    async with FakeServer() as other:
+        assert repr(other) == "<FakeServer in memory: 0 connections>"
+    with pytest.raises(ConnectError, match="not running, or was stopped"):
+        async with connect(other.url, transport=other.connector()):
+            pytest.fail("let in")

@@ -1,0 +1,340 @@
+"""What a failed expectation says: what was expected, and what came in its place."""
+
+import re
+from collections.abc import Awaitable
+from typing import Any
+from unittest import mock
+
+import pytest
+import trio
+from tests.testing.support import parties, watched
+from trio.testing import MockClock
+
+from slipstream_trio.testing.kit import ANY, ExpectationFailed, FakeChannel, FakeServer, Including, including, mismatch
+from slipstream_trio.testing.kit.patterns import text_mismatch
+
+
+def never(payload: Any) -> bool:
+    """A predicate."""
+    return False
+
+
+def needs_id(payload: Any) -> bool:
+    """A predicate made for other payloads."""
+    return bool(payload["id"])
+
+
+async def failure(operation: Awaitable[object]) -> str:
+    """Return what an expectation says when it fails."""
+    with pytest.raises(ExpectationFailed) as caught:
+        await operation
+    return str(caught.value)
+
+
+# Expectations
+
+
+async def test_nothing_came(autojump_clock: MockClock) -> None:
+    async with watched() as on, on.connect():
+        connection = await on.server.accept()
+        assert await failure(connection.expect_join("room:*", {"a": 1})) == (
+            "expected a join on 'room:*' with payload {'a': 1} on connection 1: it did not come within 5 s\n"
+            "Nothing had come from this client."
+        )
+        assert on.server.now() == pytest.approx(5)
+
+
+async def test_something_else_came(autojump_clock: MockClock) -> None:
+    async with parties() as (_, channel, fake):
+        await channel.send("new_msg", {"body": "hi"})
+        await channel.send("typing")
+        assert await failure(fake.expect_push("new_*", {"body": "hello"}, within=0.25)) == (
+            "expected a push 'new_*' on 'room:1' with payload {'body': 'hello'} with join_ref '1' on connection 1: "
+            "it did not come within 0.25 s\n"
+            "What came from this client:\n"
+            "  +0.000 s  phx_join room:1 {} ref 1  - was expected before\n"
+            "  +0.000 s  new_msg room:1 {'body': 'hi'} ref 2  - its payload['body'] is 'hi', not 'hello'\n"
+            "  +0.000 s  typing room:1 {} ref 3  - its event 'typing' does not match 'new_*'"
+        )
+
+
+async def test_another_topic_another_kind_and_what_was_answered_are_told_apart(autojump_clock: MockClock) -> None:
+    async with parties(connecting={"heartbeat_interval": 1}) as (_, channel, fake):
+        await channel.send("x")
+        assert await failure(fake.connection.expect_leave("room:2", within=1.5)) == (
+            "expected a leave on 'room:2' on connection 1: it did not come within 1.5 s\n"
+            "What came from this client:\n"
+            "  +0.000 s  phx_join room:1 {} ref 1  - was expected before\n"
+            "  +0.000 s  x room:1 {} ref 2  - it is a push\n"
+            "  +1.000 s  heartbeat phoenix {} ref 3  - it is a heartbeat"
+        )
+        text = await failure(fake.connection.expect_message("room:2", within=0))
+        assert "x room:1 {} ref 2  - its topic is 'room:1', not 'room:2'" in text
+
+
+async def test_the_join_ref_of_another_join_is_told(autojump_clock: MockClock) -> None:
+    async with parties() as (_, channel, fake):
+        await channel.send("x")
+        stale = FakeChannel(fake.connection, "room:1", "9")
+        assert "x room:1 {} ref 2  - its join_ref is '1', not '9'" in await failure(stale.expect_push("x"))
+        assert repr(stale) == "<FakeChannel 'room:1' join_ref='9' ended>"
+        assert repr(fake) == "<FakeChannel 'room:1' join_ref='1' joined>"
+
+
+async def test_the_connection_ended_first(autojump_clock: MockClock) -> None:
+    async with watched() as on:
+        async with on.connect():
+            connection = await on.server.accept()
+        assert await failure(connection.expect_push("room:1", within=3600)) == (
+            "expected a push on 'room:1' on connection 1: the connection has ended: the client closed it, code 1000\n"
+            "Nothing had come from this client."
+        )
+        assert on.server.now() < 1
+        await connection.refute_push(within=3600)
+        assert on.server.now() < 1
+
+
+async def test_only_the_latest_of_many_are_shown(autojump_clock: MockClock) -> None:
+    async with parties() as (_, channel, fake):
+        for number in range(30):
+            await channel.send("tick", {"n": number, "long": "x" * 500})
+        text = await failure(fake.expect_push("tock"))
+        lines = text.splitlines()
+        assert lines[2] == "  … 11 earlier ones"
+        assert len(lines) == 3 + 20
+        assert lines[-1] == (
+            "  +0.000 s  tick room:1 {'n': 29, 'long': '" + "x" * 181 + "… (521 characters) ref 31"
+            "  - its event is 'tick', not 'tock'"
+        )
+
+
+async def test_no_connection_came(autojump_clock: MockClock) -> None:
+    async with watched() as on:
+        on.server.refuse()
+        with pytest.raises(Exception, match="403"):
+            async with on.connect():
+                pass
+        assert await failure(on.server.accept(within=2)) == (
+            "expected a connection: none came within 2 s; 1 asked to be let in so far, 0 were"
+        )
+
+
+# Refutations
+
+
+async def test_what_was_refuted_came(autojump_clock: MockClock) -> None:
+    async with parties() as (on, channel, fake):
+        await channel.send("shout", {"loud": True})
+        text = (
+            "expected no message like a push 'sh*' on 'room:1' with join_ref '1' on connection 1 within 0.1 s, "
+            "but it came:\n"
+            "  +0.000 s  shout room:1 {'loud': True} ref 2"
+        )
+        assert await failure(fake.refute_push("sh*")) == text
+        assert await failure(fake.refute_push("sh*")) == text, "it was taken by the refutation"
+        await fake.expect_push("shout")
+        await fake.refute_push("sh*")
+        on.nursery.start_soon(channel.leave)
+        assert (await failure(fake.connection.refute_leave(within=1))).startswith(
+            "expected no message like a leave on c"
+        )
+        on.nursery.start_soon(channel.join)
+        assert (await failure(fake.connection.refute_join(within=1))).startswith(
+            "expected no message like a join on co"
+        )
+        await (await fake.connection.expect_join()).reply_ok()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_connection_came_that_was_refuted(autojump_clock: MockClock) -> None:
+    async with watched() as on, on.connect():
+        assert await failure(on.server.refute_connect(within=1)) == (
+            "expected no connection within 1 s, but one came; 1 asked to be let in so far, 1 were"
+        )
+        connection = await on.server.accept()
+        on.nursery.start_soon(connection.close, 1001)
+        assert await failure(connection.refute_disconnect(within=1)) == (
+            "expected connection 1 to stay open for 1 s, but the server closed it, code 1001"
+        )
+
+
+# Disconnects
+
+
+async def test_the_connection_stayed_open(autojump_clock: MockClock) -> None:
+    async with watched() as on, on.connect(heartbeat_interval=30):
+        connection = await on.server.accept()
+        assert await failure(connection.expect_disconnect(1000, by="client", within=31)) == (
+            "expected a disconnect with code 1000 by 'client' of connection 1: it is open after 31 s\n"
+            "What came from this client:\n"
+            "  +30.000 s  heartbeat phoenix {} ref 1  - was answered by itself"
+        )
+
+
+async def test_the_connection_ended_in_another_way(autojump_clock: MockClock) -> None:
+    async with watched() as on:
+        async with on.connect():
+            connection = await on.server.accept()
+        assert await failure(connection.expect_disconnect(lambda code: code > 4000)) == (
+            "expected a disconnect with code <lambda> of connection 1: the client closed it, code 1000 - "
+            "the code 1000: <lambda> says no"
+        )
+        assert await failure(connection.expect_disconnect(by="lost")) == (
+            "expected a disconnect by 'lost' of connection 1: the client closed it, code 1000 - "
+            "who ended it is 'client', not 'lost'"
+        )
+
+
+# What nobody expected
+
+
+async def test_a_strict_server_tells_everything_that_was_not_expected(autojump_clock: MockClock) -> None:
+    with pytest.raises(ExpectationFailed) as caught:
+        async with FakeServer(strict=True, answers={"connect", "join", "leave"}) as server:
+            stream = await server._phoenix.open_stream()
+            async with watched() as on:
+                on.server = server
+                async with on.connect() as socket, socket.join("room:1") as channel:
+                    await channel.send("hello", {"a": 1})
+                    await channel.send("world")
+                    await server.connections[0].expect_message(event="world")
+                await server.connections[0].wait_closed()
+            await stream.aclose()
+    assert str(caught.value) == (
+        "what came was not expected:\n"
+        "  connection 1 was not accepted\n"
+        "  connection 1: +0.000 s  hello room:1 {'a': 1} ref 2"
+    )
+
+
+async def test_frames_that_phoenix_cannot_read_are_not_expected_either(autojump_clock: MockClock) -> None:
+    class Babbling:
+        name = "babbling"
+
+        def encode(self, message: Any) -> str:
+            return "[]"
+
+        def decode(self, frame: Any) -> Any:
+            raise AssertionError("nothing comes")
+
+    async with watched() as on, on.connect(serializer=Babbling()) as socket:
+        connection = await on.server.accept()
+        with pytest.raises(Exception, match="1011"):
+            await socket.ping()
+        await connection.expect_disconnect(1011, by="server")
+        with pytest.raises(ExpectationFailed, match="a frame that Phoenix cannot read: not an array of five"):
+            on.server.refute_unexpected()
+
+
+async def test_the_history_of_all_clients_can_be_shown(autojump_clock: MockClock) -> None:
+    async with parties() as (on, channel, fake), on.connect():
+        second = await on.server.accept()
+        await channel.send("hello")
+        await fake.connection.expect_push()
+        assert on.server.history() == (
+            "2 asked to be let in so far, 2 were\n"
+            "<FakeConnection 1 topics=['room:1']>\n"
+            "What came from this client:\n"
+            "  +0.000 s  phx_join room:1 {} ref 1  - was expected before\n"
+            "  +0.000 s  hello room:1 {} ref 2  - was expected before\n"
+            "<FakeConnection 2 topics=[]>\n"
+            "Nothing had come from this client."
+        )
+        await second.close(1001)
+        assert repr(second) == "<FakeConnection 2 ended: the server closed it, code 1001>"
+        assert [message.event for message in fake.connection.messages] == ["phx_join", "hello"]
+        assert fake.connection.unexpected == []
+        with pytest.raises(LookupError, match=r"connection 1 has not joined 'room:2'; joined: 'room:1'"):
+            await fake.connection.crash_channel("room:2")
+        with pytest.raises(LookupError, match=r"connection 2 has not joined 'room:2'; joined: none"):
+            await second.close_channel("room:2")
+
+
+async def test_what_a_test_has_in_its_hands_says_what_it_is(autojump_clock: MockClock) -> None:
+    async with parties() as (_, channel, fake):
+        await channel.send("hello")
+        assert repr(await fake.expect_push()) == "<FakePush 'hello' on 'room:1' ref='2'>"
+
+
+# Patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        (ANY, {"a": [1]}),
+        (mock.ANY, {"a": [1]}),
+        ({"a": ANY}, {"a": None}),
+        ({"a": mock.ANY}, {"a": True}),
+        ({}, {}),
+        ([], []),
+        (None, None),
+        (1, 1.0),
+        (True, True),
+        (b"\x00", b"\x00"),
+        (["a", {"b": int}], ["a", {"b": 2}]),
+        (including(a=1), {"a": 1, "b": 2}),
+        (including({"a": including(b=[ANY, 2])}, c=3), {"a": {"b": [1, 2], "x": 0}, "c": 3}),
+        (int, 3),
+        (dict, {}),
+        (bool, False),
+        (object, True),
+        (re.compile("a+"), "aaa"),
+        (len, [1]),
+    ],
+)
+def test_patterns_that_match(pattern: Any, value: Any) -> None:
+    assert mismatch(pattern, value, "it") is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "problem"),
+    [
+        (1, 2, "it is 2, not 1"),
+        (1, True, "it is True, not 1"),
+        (False, 0, "it is 0, not False"),
+        (int, True, "it is True, no int"),
+        (str, 1, "it is 1, no str"),
+        ({}, {"a": 1}, "it has 'a' as well: 1"),
+        ({"a": 1}, {"a": 2, "b": 1}, "it['a'] is 2, not 1"),
+        ({"a": 1}, {"b": 1}, "it has no 'a': {'b': 1}"),
+        ({"a": str}, [], "it is [], not {'a': str}"),
+        ([1, ANY], [2, 3], "it[0] is 2, not 1"),
+        ([1], [1, 2], "it has 2 items, not 1: [1, 2]"),
+        ([re.compile("x")], None, "it is None, not [re.compile('x')]"),
+        (including(a={"b": 1}), {"a": {"b": 2}}, "it['a']['b'] is 2, not 1"),
+        (including(a=1), "a", "it is 'a', no object"),
+        (including(a=1), {}, "it has no 'a': {}"),
+        (re.compile("a"), "ab", "it 'ab' does not match re.compile('a')"),
+        (never, 5, "it 5: never says no"),
+        (needs_id, {"a": 1}, "it {'a': 1}: needs_id raised KeyError: 'id'"),
+        (b"\x00", "\x00", "it is '\\x00', not b'\\x00'"),
+    ],
+)
+def test_patterns_that_do_not_match_say_why(pattern: Any, value: Any, problem: str) -> None:
+    assert mismatch(pattern, value, "it") == problem
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "problem"),
+    [
+        ("room:*", "room:1", None),
+        ("*", "", None),
+        ("a*c", "abc", None),
+        ("a.c", "abc", "it is 'abc', not 'a.c'"),
+        ("a.*", "abc", "it 'abc' does not match 'a.*'"),
+        ("*x*", "a\nxb", None),
+        (str, "x", None),
+        ("*", ["x"], "it ['x'] does not match '*'"),
+        (ANY, None, None),
+    ],
+)
+def test_a_star_in_a_topic_or_an_event_is_any_text(pattern: Any, topic: Any, problem: str | None) -> None:
+    assert text_mismatch(pattern, topic, "it") == problem
+
+
+def test_patterns_read_as_they_were_written() -> None:
+    assert repr(including({"a": including(b=ANY)}, c=int)) == "including({'a': including({'b': ANY}), 'c': int})"
+    assert including(a=1) == Including({"a": 1})
+    assert repr(ANY) == "ANY"
+    assert {ANY: 1}[ANY] == 1
