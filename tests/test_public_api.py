@@ -11,7 +11,7 @@ import pytest
 
 import slipstream_trio
 from slipstream_trio import Configuration, ConnectOptions, protocol, telemetry, testing, trace
-from slipstream_trio.testing import server
+from slipstream_trio.testing import faults, server
 
 NAMES = {
     slipstream_trio: """
@@ -37,7 +37,7 @@ NAMES = {
     """,
 }
 
-MODULES = [slipstream_trio, protocol, telemetry, testing, server, trace]
+MODULES = [slipstream_trio, protocol, telemetry, testing, faults, server, trace]
 
 
 @pytest.mark.parametrize("module", NAMES, ids=lambda module: module.__name__)

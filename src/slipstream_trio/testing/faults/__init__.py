@@ -1,0 +1,64 @@
+"""Bad networks for tests: one description of faults, applied to streams in memory and to real sockets.
+
+    from slipstream_trio.testing.faults import AtFrame, Faults, Link, Reset, Rule, faulty_network
+
+    faults = Faults(seed=7, toward_client=Link(latency=0.05), rules=[Rule(Reset(), AtFrame(3))])
+
+    async with faulty_network(faults) as network:
+        listening = await network.listen("127.0.0.1", 4000)            # a TCP proxy in front of any server
+        connector = TrioWebSocketConnector(network.opener(open_stream))  # or a network in memory, in virtual time
+
+It needs the extra `testing`.
+"""
+
+from .description import (
+    AtByte,
+    AtFrame,
+    AtTime,
+    Corrupt,
+    EachByte,
+    EachFrame,
+    Fault,
+    Faults,
+    Ignore,
+    Link,
+    Lose,
+    Moment,
+    Refuse,
+    Reset,
+    Rule,
+    SlowOpening,
+    Stall,
+    Toward,
+    Truncate,
+    Vanish,
+)
+from .log import FaultLog, Injected
+from .network import FaultyNetwork, faulty_network
+
+__all__ = [
+    "AtByte",
+    "AtFrame",
+    "AtTime",
+    "Corrupt",
+    "EachByte",
+    "EachFrame",
+    "Fault",
+    "FaultLog",
+    "Faults",
+    "FaultyNetwork",
+    "Ignore",
+    "Injected",
+    "Link",
+    "Lose",
+    "Moment",
+    "Refuse",
+    "Reset",
+    "Rule",
+    "SlowOpening",
+    "Stall",
+    "Toward",
+    "Truncate",
+    "Vanish",
+    "faulty_network",
+]

@@ -1,0 +1,213 @@
+"""What happens to one direction of a connection: decided from its bytes alone, without I/O and without a clock.
+
+Every rule has a source of random numbers of its own, made of the seed, the rule's place, the connection and the
+direction. Decisions are bound to the numbers of bytes and frames, so in which reads the bytes come changes nothing.
+"""
+
+import heapq
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Final, TypeAlias
+
+from attrs import frozen
+
+from .description import (
+    OPENING,
+    AtByte,
+    AtFrame,
+    Corrupt,
+    EachByte,
+    EachFrame,
+    Faults,
+    Lose,
+    Moment,
+    Rule,
+    SlowOpening,
+    Toward,
+)
+from .frames import FrameCounter, SeenFrame
+
+__all__ = ["Course", "Hit", "Piece", "Step", "opening", "rules_for"]
+
+_SEGMENT: Final = 1024
+"""Bytes that share their jitter."""
+
+
+@frozen
+class Piece:
+    """Bytes that pass.
+
+    Attributes:
+        data: what is left of them.
+        jitter: how much of the link's jitter they get, from 0 to 1.
+    """
+
+    data: bytes
+    jitter: float
+
+
+@frozen
+class Hit:
+    """A fault that happens here.
+
+    Attributes:
+        rule: whose.
+        byte: how many bytes have come before it.
+        frame: the frame that it is in, None where frames are not what the rule counts.
+    """
+
+    rule: Rule
+    byte: int
+    frame: int | None = None
+
+
+Step: TypeAlias = Piece | Hit
+
+
+def rules_for(faults: Faults, name: str, number: int) -> Iterator[tuple[int, Rule]]:
+    """Give the rules that hold for a connection, each with its place.
+
+    Parameters:
+        name: the connection's whole name.
+        number: its number.
+    """
+    for place, rule in enumerate(faults.rules):
+        if rule.connections is None or number in rule.connections:
+            drawn = Random(f"{faults.seed}:{place}:{name}").random()  # noqa: S311 - to be reproduced
+            if drawn < rule.chance:
+                yield place, rule
+
+
+def opening(faults: Faults, name: str, number: int) -> Iterator[tuple[Rule, float]]:
+    """Give the rules that hold for a connection's opening, each with its delay in seconds."""
+    for place, rule in rules_for(faults, name, number):
+        if isinstance(rule.fault, OPENING):
+            delay = 0.0
+            if isinstance(rule.fault, SlowOpening):
+                drawn = Random(f"{faults.seed}:{place}:{name}:opening").random()  # noqa: S311 - to be reproduced
+                delay = rule.fault.seconds + rule.fault.jitter * drawn
+            yield rule, delay
+
+
+class Course:
+    """One direction of one connection.
+
+    Parameters:
+        faults: what is wrong with the network.
+        name: the connection's whole name.
+        number: its number.
+        toward: the direction.
+        active: whether faults happen now; what is decided while they do not is skipped.
+    """
+
+    def __init__(
+        self, faults: Faults, name: str, number: int, toward: Toward, active: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._key = f"{faults.seed}:{name}:{toward}"
+        self.active = active
+        self.toward = toward
+        self._rules = {place: rule for place, rule in rules_for(faults, name, number) if rule.toward == toward}
+        self._draw = {place: Random(f"{self._key}:{place}") for place in self._rules}  # noqa: S311 - as above
+        self._noise = Random(f"{self._key}:noise")  # noqa: S311 - as above
+        self._frames = FrameCounter()
+        self._held = b""
+        self._due: list[tuple[int, int, int | None]] = []  # byte, the rule's place, frame
+        self._losing = 0
+        self._corrupting = 0
+        self.position = 0
+        for place, rule in self._rules.items():
+            if isinstance(rule.when, AtByte):
+                heapq.heappush(self._due, (rule.when.number, place, None))
+            elif isinstance(rule.when, EachByte):
+                self._draw_byte(place, rule.when.probability, 0)
+
+    def feed(self, data: bytes) -> Iterator[Step]:
+        """Follow the next bytes; gives what happens, in order."""
+        frames, held = self._frames.feed(data)
+        for frame in frames:
+            self._meet(frame)
+        data = self._held + data
+        # A header that is not whole is of no use to anyone: it waits until it is known how long the frame is.
+        keep = len(data) - held
+        self._held = data[keep:]
+        yield from self._pass(data[:keep])
+
+    def finish(self) -> Iterator[Step]:
+        """The stream has ended; gives what happens to the bytes that were kept."""
+        data, self._held = self._held, b""
+        yield from self._pass(data)
+
+    def damage(self, fault: Lose | Corrupt) -> None:
+        """Let a fault hit the next bytes."""
+        if isinstance(fault, Lose):
+            self._losing += fault.count
+        else:
+            self._corrupting += fault.count
+
+    def _pass(self, data: bytes) -> Iterator[Step]:
+        began = self.position
+        end = began + len(data)
+        while self._due and self._due[0][0] <= end:
+            byte, place, frame = heapq.heappop(self._due)
+            yield from self._pieces(data, self.position - began, byte - began)
+            rule = self._rules[place]
+            if isinstance(rule.when, EachByte):
+                self._draw_byte(place, rule.when.probability, byte + 1)
+            if self.active():
+                if isinstance(rule.fault, Lose | Corrupt):
+                    self.damage(rule.fault)
+                yield Hit(rule, byte, frame)
+        yield from self._pieces(data, self.position - began, len(data))
+
+    def _pieces(self, data: bytes, start: int, stop: int) -> Iterator[Piece]:
+        while start < stop:
+            size = min(stop - start, _SEGMENT - self.position % _SEGMENT)
+            jitter = zlib.crc32(f"{self._key}:{self.position // _SEGMENT}".encode()) / 2**32
+            left = self._damaged(data[start : start + size])
+            start += size
+            self.position += size
+            if left:
+                yield Piece(left, jitter)
+
+    def _damaged(self, data: bytes) -> bytes:
+        if self._losing:
+            lost = min(self._losing, len(data))
+            self._losing -= lost
+            data = data[lost:]
+        if self._corrupting and data:
+            count = min(self._corrupting, len(data))
+            self._corrupting -= count
+            flipped = bytes(byte ^ self._noise.randint(1, 255) for byte in data[:count])
+            data = flipped + data[count:]
+        return data
+
+    def _draw_byte(self, place: int, probability: float, start: int) -> None:
+        """Draw the next byte that a rule hits, from `start` on: how many are spared is distributed geometrically."""
+        drawn = self._draw[place].random()
+        if probability >= 1:
+            spared = 0
+        elif probability > 0:
+            spared = math.floor(math.log1p(-drawn) / math.log1p(-probability))
+        else:
+            return
+        heapq.heappush(self._due, (start + spared, place, None))
+
+    def _meet(self, frame: SeenFrame) -> None:
+        """Enter what happens in a frame."""
+        for place, rule in self._rules.items():
+            into = self._into(place, rule.when, frame.number)
+            if into is not None:
+                heapq.heappush(self._due, (frame.start + round(into * frame.length), place, frame.number))
+
+    def _into(self, place: int, when: Moment | None, number: int) -> float | None:
+        """Return how far into a frame a rule hits it, None if it does not."""
+        if isinstance(when, AtFrame):
+            return when.into if when.number == number else None
+        if isinstance(when, EachFrame):
+            # Two numbers a frame, whether it is hit or not, so that each frame has its own.
+            hit, where = self._draw[place].random(), self._draw[place].random()
+            if hit < when.probability:
+                return where if when.into is None else when.into
+        return None

@@ -1,0 +1,314 @@
+"""What can go wrong on a network, and when: frozen values, whose `repr` can be pasted into a test."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+from attrs import frozen
+
+__all__ = [
+    "OPENING",
+    "AtByte",
+    "AtFrame",
+    "AtTime",
+    "Corrupt",
+    "EachByte",
+    "EachFrame",
+    "Fault",
+    "Faults",
+    "Ignore",
+    "Link",
+    "Lose",
+    "Moment",
+    "Refuse",
+    "Reset",
+    "Rule",
+    "SlowOpening",
+    "Stall",
+    "Toward",
+    "Truncate",
+    "Vanish",
+]
+
+Toward: TypeAlias = Literal["client", "server"]
+"""A direction: that in which bytes travel."""
+
+
+def _at_least(least: float, what: str, *, above: bool = False) -> Any:
+    def check(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if value is None and attribute.default is None:
+            return
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < least or (above and value == least):
+            kind, more = type(instance).__name__, "more than" if above else "at least"
+            raise ValueError(f"{kind}.{attribute.name} is {what} of {more} {least}, not {value!r}")
+
+    return check
+
+
+def _count(least: int) -> Any:
+    return [_whole, _at_least(least, "a number")]
+
+
+def _whole(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} is a whole number, not {value!r}")  # noqa: TRY004 - as the others
+
+
+def _share(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is None and attribute.default is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} is a number from 0 to 1, not {value!r}")
+
+
+# How a connection is opened
+
+
+@frozen
+class Refuse:
+    """The connection is refused.
+
+    In memory opening it raises `ConnectionRefusedError`. The proxy can only accept it and reset it at once.
+    """
+
+
+@frozen
+class Ignore:
+    """The connection is never answered, as if the packets that open it were lost.
+
+    In memory opening it takes for ever. The proxy accepts it, and sends nothing until the client leaves.
+    """
+
+
+@frozen
+class SlowOpening:
+    """The connection is opened after a while.
+
+    Attributes:
+        seconds: how much later.
+        jitter: up to so much later still, in seconds.
+    """
+
+    seconds: float = attrs.field(validator=_at_least(0, "a time in seconds"))
+    jitter: float = attrs.field(default=0.0, validator=_at_least(0, "a time in seconds"))
+
+
+# What happens on an open connection
+
+
+@frozen
+class Stall:
+    """Bytes wait, and none is lost; the sender is slowed down once the link's buffer is full.
+
+    Attributes:
+        seconds: how long; None: until `FaultyNetwork.heal`.
+        both: whether in both directions.
+    """
+
+    seconds: float | None = attrs.field(default=None, validator=_at_least(0, "a time in seconds"))
+    both: bool = False
+
+
+@frozen
+class Vanish:
+    """The peer is gone without a word: what is sent is lost, and neither FIN nor RST ever arrives.
+
+    This leaves the connection half open: whoever waits finds out by a timeout only.
+
+    Attributes:
+        both: whether in both directions; False: one direction is dead, the other works on.
+    """
+
+    both: bool = True
+
+
+@frozen
+class Reset:
+    """The connection is cut: both ends get a TCP reset."""
+
+
+@frozen
+class Truncate:
+    """What comes after is lost, and both ends get an ordinary end of the stream."""
+
+
+@frozen
+class Lose:
+    """Some bytes are left out, and the stream goes on behind them.
+
+    Attributes:
+        count: how many bytes.
+    """
+
+    count: int = attrs.field(default=1, validator=_count(1))
+
+
+@frozen
+class Corrupt:
+    """Some bytes are replaced by others.
+
+    Attributes:
+        count: how many bytes, one behind the other.
+    """
+
+    count: int = attrs.field(default=1, validator=_count(1))
+
+
+Fault: TypeAlias = Refuse | Ignore | SlowOpening | Stall | Vanish | Reset | Truncate | Lose | Corrupt
+
+OPENING: Final = (Refuse, Ignore, SlowOpening)
+"""The faults that have no moment: they happen when a connection is opened."""
+
+_ON_A_CONNECTION: Final = (Stall, Vanish, Reset, Truncate, Lose, Corrupt)
+
+
+# Moments
+
+
+@frozen
+class AtByte:
+    """Once so many bytes of a connection have passed in the rule's direction, the upgrade's included.
+
+    Attributes:
+        number: how many bytes; 0: before the first.
+    """
+
+    number: int = attrs.field(validator=_count(0))
+
+
+@frozen
+class AtFrame:
+    """In the nth WebSocket frame of a connection in the rule's direction, control frames included.
+
+    Attributes:
+        number: which frame, from 1.
+        into: where: 0 is before its first byte, 1 after its last, 0.5 half-way.
+    """
+
+    number: int = attrs.field(validator=_count(1))
+    into: float = attrs.field(default=0.5, validator=_share)
+
+
+@frozen
+class AtTime:
+    """So long after a connection was opened.
+
+    Attributes:
+        seconds: how long.
+    """
+
+    seconds: float = attrs.field(validator=_at_least(0, "a time in seconds"))
+
+
+@frozen
+class EachByte:
+    """At every byte, with a probability.
+
+    Attributes:
+        probability: from 0 to 1; 0.0001 is once in 10,000 bytes, on average.
+    """
+
+    probability: float = attrs.field(validator=_share)
+
+
+@frozen
+class EachFrame:
+    """In every WebSocket frame, with a probability.
+
+    Attributes:
+        probability: from 0 to 1.
+        into: where in the frame, as for `AtFrame`; None: somewhere within it.
+    """
+
+    probability: float = attrs.field(validator=_share)
+    into: float | None = attrs.field(default=None, validator=_share)
+
+
+Moment: TypeAlias = AtByte | AtFrame | AtTime | EachByte | EachFrame
+
+_MOMENTS: Final = (AtByte, AtFrame, AtTime, EachByte, EachFrame)
+
+
+def _numbers(numbers: Iterable[int] | None) -> tuple[int, ...] | None:
+    return None if numbers is None else tuple(numbers)
+
+
+@frozen
+class Rule:
+    """A fault, and when it happens.
+
+    Attributes:
+        fault: what happens.
+        when: the moment; None for `Refuse`, `Ignore` and `SlowOpening`, which happen at the opening.
+        toward: the direction in which bytes and frames are counted, and which is hit: "client" is what the server
+            sends.
+        connections: the numbers of the connections that it holds for, from 1, in the order in which they were opened;
+            None: all.
+        chance: the share of these connections that it holds for, from 0 to 1.
+    """
+
+    fault: Fault = attrs.field(validator=attrs.validators.instance_of((*OPENING, *_ON_A_CONNECTION)))
+    when: Moment | None = attrs.field(default=None)
+    toward: Toward = attrs.field(default="client", validator=attrs.validators.in_(("client", "server")))
+    connections: tuple[int, ...] | None = attrs.field(default=None, converter=_numbers)
+    chance: float = attrs.field(default=1.0, validator=_share)
+
+    @when.validator
+    def _check_when(self, _: "attrs.Attribute[Any]", when: Any) -> None:
+        kind = type(self.fault).__name__
+        if isinstance(self.fault, OPENING):
+            if when is not None:
+                raise ValueError(f"{kind} happens when a connection is opened: leave out the moment, {when!r}")
+        elif not isinstance(when, _MOMENTS):
+            raise ValueError(f"{kind} needs a moment, such as AtFrame(3) or EachByte(0.0001), not {when!r}")  # noqa: TRY004 - as the others
+
+
+def _rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    return tuple(rules)
+
+
+@frozen
+class Link:
+    """One direction of a network.
+
+    Attributes:
+        latency: how long bytes are on their way, in seconds.
+        jitter: up to so much longer, in seconds; bytes never overtake one another.
+        bandwidth: bytes a second; None: no limit.
+        buffer: how many bytes may be on their way; beyond, the sender waits, as for a TCP window.
+    """
+
+    latency: float = attrs.field(default=0.0, validator=_at_least(0, "a time in seconds"))
+    jitter: float = attrs.field(default=0.0, validator=_at_least(0, "a time in seconds"))
+    bandwidth: float | None = attrs.field(default=None, validator=_at_least(0, "a number of bytes", above=True))
+    buffer: int = attrs.field(default=65_536, validator=_count(1))
+
+
+@frozen
+class Faults:
+    """Everything that is wrong with a network.
+
+    What happens is decided by the seed, the rule's place among the rules, the connection's number (and name), the
+    direction, and the number of the byte or frame: by no clock, and not by how the bytes are divided into reads. So the
+    same seed makes the same faults at the same bytes, whatever the tasks' order. (`AtTime` is as exact as the clock is;
+    under a mock clock it is exact.)
+
+    Attributes:
+        seed: makes the decisions; any whole number.
+        toward_client: the direction from the server to the client.
+        toward_server: the other one.
+        rules: the faults; where several hit the same byte, they do in this order.
+    """
+
+    seed: int = attrs.field(default=0, validator=_whole)
+    toward_client: Link = attrs.field(default=Link(), validator=attrs.validators.instance_of(Link))
+    toward_server: Link = attrs.field(default=Link(), validator=attrs.validators.instance_of(Link))
+    rules: tuple[Rule, ...] = attrs.field(
+        default=(), converter=_rules, validator=attrs.validators.deep_iterable(attrs.validators.instance_of(Rule))
+    )
+
+    def link(self, toward: Toward) -> Link:
+        """Return the link in a direction."""
+        return self.toward_client if toward == "client" else self.toward_server

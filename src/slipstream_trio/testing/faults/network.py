@@ -1,0 +1,233 @@
+"""A bad network: one description of faults, in front of streams in memory and of real servers."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import ParamSpec
+
+import trio
+
+from ..server.memory import memory_pipe
+from ..server.server import Listening
+from .course import Course, Hit, opening, rules_for
+from .description import OPENING, AtTime, Fault, Faults, Ignore, Refuse, Toward
+from .log import FaultLog, Injected
+from .relay import Relay, reset_stream
+
+__all__ = ["FaultyNetwork", "faulty_network"]
+
+P = ParamSpec("P")
+
+_READ = 65_536
+
+
+class FaultyNetwork:
+    """A network with faults; `faulty_network` makes one.
+
+    Attributes:
+        faults: what is wrong with it.
+        log: what it has done.
+    """
+
+    def __init__(self, faults: Faults, nursery: trio.Nursery) -> None:
+        self.faults: Faults = faults
+        self.log: FaultLog = FaultLog(faults)
+        self._nursery = nursery
+        self._began = trio.current_time()
+        self._numbers: Counter[str] = Counter()
+        self._relays: dict[Relay, str] = {}
+        self._active = True
+
+    # Where it is applied
+
+    def opener(
+        self, open_stream: Callable[P, Awaitable[trio.abc.Stream]], *, name: str = ""
+    ) -> Callable[P, Awaitable[trio.abc.Stream]]:
+        """Return a function that opens streams through this network, in place of `open_stream`.
+
+            network.opener(lambda request: server.open_stream())   # a server in memory
+            network.opener(open_tcp)                               # a real one
+
+        Parameters:
+            open_stream: opens a stream to the server.
+            name: a name of its connections. They are numbered by name: where several clients connect at the same time,
+                a name for each makes the numbers independent of who comes first.
+
+        Returns:
+            A function of the same arguments. It raises what `open_stream` raises, `ConnectionRefusedError` at a
+            `Refuse`, and never returns at an `Ignore`.
+        """
+
+        async def open_through(*args: P.args, **kwargs: P.kwargs) -> trio.abc.Stream:
+            number, whole = self._next(name)
+            fault = await self._open(number, whole)
+            if isinstance(fault, Refuse):
+                raise ConnectionRefusedError(f"the faults refuse connection {whole}")
+            if isinstance(fault, Ignore):
+                await trio.sleep_forever()
+            far = await open_stream(*args, **kwargs)
+            near, client = memory_pipe()
+            self._nursery.start_soon(self._run, self._relay(number, whole, name, (near, far)))
+            return client
+
+        return open_through
+
+    async def listen(self, host: str, port: int, *, name: str = "") -> Listening:
+        """Listen on a free port of 127.0.0.1, and pass connections on to a server, until the network ends.
+
+        The server may be any: another process, another language. TLS passes through unread, so that frames cannot be
+        counted in it; bytes can.
+
+        Parameters:
+            host: the server's host.
+            port: the server's port.
+            name: as for `opener`.
+
+        Returns:
+            Where it listens.
+
+        Raises:
+            OSError: there is no free port.
+        """
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        address = listeners[0].socket.getsockname()
+        handler = partial(self._proxy, host, port, name)
+        self._nursery.start_soon(partial(trio.serve_listeners, handler, listeners, handler_nursery=self._nursery))
+        return Listening(address[0], address[1])
+
+    # By hand
+
+    @property
+    def connections(self) -> tuple[str, ...]:
+        """The names of the open connections, the oldest first."""
+        return tuple(relay.name for relay in self._relays if not relay.cut)
+
+    def inject(self, fault: Fault, *, toward: Toward = "client", name: str | None = None) -> int:
+        """Let a fault happen now on open connections.
+
+        Parameters:
+            fault: what happens: one of those that happen on an open connection.
+            toward: the direction it happens in.
+            name: the connections' name, or the whole name of one; None: all.
+
+        Returns:
+            On how many connections it happened.
+
+        Raises:
+            ValueError: the fault is one of those that happen at the opening.
+        """
+        if isinstance(fault, OPENING):
+            raise ValueError(f"{fault!r} happens when a connection is opened: give it a Rule")  # noqa: TRY004 - no other type is right
+        live = [(relay, its) for relay, its in self._relays.items() if not relay.cut]
+        chosen = [relay for relay, its in live if name is None or name in (its, relay.name)]
+        for relay in chosen:
+            relay.inject(fault, toward)
+        return len(chosen)
+
+    def heal(self) -> None:
+        """End all stalls: what waits goes on. What was lost stays lost."""
+        for relay in self._relays:
+            for lane in relay.lanes:
+                lane.heal()
+
+    def quiet(self, quiet: bool = True) -> None:  # noqa: FBT001, FBT002 - reads as a sentence
+        """Let no rule's fault happen from now on, or let them happen again; links stay as they are."""
+        self._active = not quiet
+
+    # How it works
+
+    def _next(self, name: str) -> tuple[int, str]:
+        self._numbers[name] += 1
+        self.log.connections += 1
+        number = self._numbers[name]
+        return number, f"{name}/{number}" if name else str(number)
+
+    async def _open(self, number: int, whole: str) -> Fault | None:
+        """Do what happens at a connection's opening; returns the fault that is its end, if there is one."""
+        for rule, delay in opening(self.faults, whole, number):
+            if self._active:
+                self._note(whole, rule.fault)
+                await trio.sleep(delay)
+                if isinstance(rule.fault, Refuse | Ignore):
+                    return rule.fault
+        return None
+
+    def _relay(self, number: int, whole: str, name: str, streams: tuple[trio.abc.Stream, trio.abc.Stream]) -> Relay:
+        to_client = Course(self.faults, whole, number, "client", self._is_active)
+        to_server = Course(self.faults, whole, number, "server", self._is_active)
+        timed = [rule for _, rule in rules_for(self.faults, whole, number) if isinstance(rule.when, AtTime)]
+        links = self.faults.toward_client, self.faults.toward_server
+        relay = Relay(whole, streams, links, (to_client, to_server), timed=timed, on_fault=self._on_fault)
+        self._relays[relay] = name
+        return relay
+
+    async def _run(self, relay: Relay) -> None:
+        try:
+            await relay.run()
+        finally:
+            del self._relays[relay]
+
+    async def _proxy(self, host: str, port: int, name: str, near: trio.SocketStream) -> None:
+        number, whole = self._next(name)
+        try:
+            fault = await self._open(number, whole)
+            if isinstance(fault, Ignore):
+                await _outwait(near)
+                return
+            far = None if isinstance(fault, Refuse) else await _connect(host, port)
+            if far is None:
+                reset_stream(near)
+                return
+            await self._run(self._relay(number, whole, name, (near, far)))
+        finally:
+            await trio.aclose_forcefully(near)
+
+    def _is_active(self) -> bool:
+        return self._active
+
+    def _on_fault(self, relay: Relay, fault: Fault, toward: Toward, hit: Hit | None) -> None:
+        self._note(relay.name, fault, toward, hit)
+
+    def _note(self, whole: str, fault: Fault, toward: Toward | None = None, hit: Hit | None = None) -> None:
+        byte, frame = (hit.byte, hit.frame) if hit is not None else (None, None)
+        self.log.add(Injected(whole, fault, toward, byte, frame, trio.current_time() - self._began))
+
+
+@asynccontextmanager
+async def faulty_network(faults: Faults) -> AsyncIterator[FaultyNetwork]:
+    """Make a network with faults, for the time of an `async with` block.
+
+    Leaving the block cuts all its connections. An exception of the block's leaves it unchanged, but for a note that
+    tells the faults and what they did, so that a test that fails shows how to reproduce it.
+
+    Parameters:
+        faults: what is wrong with the network.
+    """
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        network = FaultyNetwork(faults, nursery)
+        try:
+            yield network
+        except BaseException as error:  # noqa: BLE001 - raised below, outside of the nursery's group
+            failure = error
+            if isinstance(error, Exception):
+                error.add_note(str(network.log))
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _connect(host: str, port: int) -> trio.SocketStream | None:
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except OSError:
+        return None  # the client sees what it would see of a server that refuses: its connection ends
+
+
+async def _outwait(stream: trio.SocketStream) -> None:
+    try:
+        while await stream.receive_some(_READ):
+            pass
+    except trio.BrokenResourceError:
+        pass  # the client is gone, which is what was waited for
