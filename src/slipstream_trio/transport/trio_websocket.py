@@ -17,6 +17,7 @@ import trio_websocket
 
 from ..errors import ConnectError, ConnectionRejected
 from .base import Connector, Frame, OpenRequest, Transport, TransportEnded
+from .tls import explain_tls, refused_certificate
 
 __all__ = ["TrioWebSocketConnector", "connector"]
 
@@ -30,6 +31,8 @@ LONGEST_BODY: Final = 4096
 """Characters of a refusal's body that are kept."""
 
 ABNORMAL_CLOSURE: Final = 1006
+
+_ENCRYPTED: Final = ("wss", "https")
 
 T = TypeVar("T")
 
@@ -97,7 +100,7 @@ async def open_tcp(request: OpenRequest) -> trio.abc.Stream:
     except (OSError, UnicodeError) as error:  # the latter: a host's name that IDNA has no form for
         raise ConnectError(f"no connection to {host} port {port}: {_reason(error)}") from error
     except trio.BrokenResourceError as error:
-        raise ConnectError(f"no TLS with {host} port {port}: {error.__cause__ or 'it hung up'}") from error
+        raise ConnectError(f"no TLS with {host} port {port}: {explain_tls(_cause(error))}") from error
     return stream
 
 
@@ -114,6 +117,12 @@ class _CollectingStream(trio.abc.Stream):
         self._pending: list[bytes] = []
         self._received = 0
         self.opened = False
+        self.broken_by: BaseException | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was ever received."""
+        return not self._received
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._asked:
@@ -134,7 +143,11 @@ class _CollectingStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self._stream.receive_some(max_bytes)
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError as error:
+            self.broken_by = _cause(error)
+            raise
         if not self.opened:
             self._received += len(data)
             if self._received > LONGEST_HANDSHAKE:
@@ -238,16 +251,21 @@ async def _shake_hands(
         )
         stream.opened = True
         return connection
-    raise _refusal(reader.failure)
+    raise _refusal(reader.failure, stream, encrypted=parts.scheme in _ENCRYPTED)
 
 
-def _refusal(failure: Exception | None) -> ConnectError:
+def _refusal(failure: Exception | None, stream: _CollectingStream, *, encrypted: bool) -> ConnectError:
     if isinstance(failure, trio_websocket.ConnectionRejected):
         body = (failure.body or b"").decode(errors="replace")[:LONGEST_BODY]
         return ConnectionRejected(failure.status_code, _decoded(failure.headers), body)
     if failure is not None:
         return ConnectError(f"the upgrade failed: {failure}")
-    return ConnectError("the server hung up during the upgrade, or is no WebSocket server")
+    if stream.broken_by is not None and refused_certificate(stream.broken_by):
+        return ConnectError(f"no TLS: {explain_tls(stream.broken_by)}")
+    # In TLS 1.3 the client is done with its handshake before the server has looked at the client's certificate, and
+    # what the server says to that may be lost in the reset that follows.
+    hint = "; or it wants a client certificate (see ssl_context)" if encrypted and stream.silent else ""
+    return ConnectError(f"the server hung up during the upgrade, or is no WebSocket server{hint}")
 
 
 async def _in_time(deadline: float, timeout: float | None, operation: Awaitable[T]) -> T:
@@ -260,8 +278,12 @@ async def _in_time(deadline: float, timeout: float | None, operation: Awaitable[
 
 def _address(url: str) -> tuple[str, int, bool]:
     parts = urlsplit(url)
-    encrypted = parts.scheme in ("wss", "https")
+    encrypted = parts.scheme in _ENCRYPTED
     return parts.hostname or "", parts.port or (443 if encrypted else 80), encrypted
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ or error
 
 
 def _reason(error: BaseException) -> str:
