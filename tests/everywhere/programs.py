@@ -1,0 +1,385 @@
+"""Programs that do all that the library can do."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+from tests.everywhere.strike import Strike
+from tests.everywhere.world import LARGE, URL, World
+
+from slipstream_trio import (
+    AlreadyJoined,
+    Backoff,
+    Caller,
+    CallTimeout,
+    Channel,
+    ChannelClosed,
+    Client,
+    ClientStopped,
+    ConnectionLost,
+    Gap,
+    JoinError,
+    JoinTimeout,
+    Message,
+    PushError,
+    PushTimeout,
+    Reply,
+    Socket,
+    connect,
+    run_client,
+)
+
+__all__ = ["VISITED", "call_back", "crowd", "loopback", "visit"]
+
+AT_ONCE = Backoff((0.5,), jitter=0)
+
+
+async def _params() -> dict[str, Any]:
+    await trio.lowlevel.checkpoint()
+    return {"user": "me"}
+
+
+def _options(world: World) -> dict[str, Any]:
+    return {
+        "transport": world.connector,
+        "telemetry": world.telemetry,
+        "params": _params,
+        "auth_token": lambda: "token",
+        "reconnect": AT_ONCE,
+        "rejoin": AT_ONCE,
+        "close_timeout": 1,
+        "leave_timeout": 0.5,
+        "heartbeat_interval": 5,
+    }
+
+
+@contextmanager
+def _raises(world: World, kind: type[Exception], what: str) -> Iterator[None]:
+    try:
+        yield
+    except kind:
+        world.log.append(what)
+
+
+# One task does one thing after the other.
+
+
+async def visit(world: World, strike: Strike) -> None:
+    """Do everything once, in one task."""
+    async with connect(URL, **_options(world)) as socket:
+        world.sockets.append(socket)
+        with strike.inner:
+            await strike.within(_visit(world, socket))
+        strike.leaving = True
+
+
+async def _visit(world: World, socket: Socket) -> None:
+    await socket.wait_connected()
+    world.log.append(await anext(socket.status_changes()))
+    await socket.ping()
+    await _joins(world, socket)
+    async with socket.join("room:a", _params) as channel:
+        world.channels.append(channel)
+        await _pushes(world, channel)
+        await _messages(world, channel)
+        await _crash(world, channel)
+        await _losses(world, socket, channel)
+    await _ends(world, socket)
+
+
+async def _joins(world: World, socket: Socket) -> None:
+    with _raises(world, JoinError, "refused"):
+        async with socket.join("room:refused", "refuse"):
+            pass
+    slow = socket.channel("room:slow", "slow")
+    world.channels.append(slow)
+    with _raises(world, JoinTimeout, "join timed out"):
+        await slow.join(timeout=0.5)
+    async with socket.join("room:twice"):
+        with _raises(world, AlreadyJoined, "already joined"):
+            await socket.channel("room:twice").join()
+
+
+async def _pushes(world: World, channel: Channel) -> None:
+    world.log.append(await channel.push("echo", "answered"))
+    with _raises(world, PushError, "error"):
+        await channel.push("refuse", {"reason": "no"})
+    with _raises(world, PushTimeout, "push timed out"):
+        await channel.push("nothing", timeout=0.5)
+    await channel.send("nothing")
+    assert await channel.push("echo", b"\x00\x01") == b"\x00\x01"
+    assert await channel.push("size", bytes(LARGE)) == {"size": LARGE}
+    world.log.append("binary")
+
+
+async def _messages(world: World, channel: Channel) -> None:
+    async with channel.subscribe("tick") as ticks, channel.presence() as presence:
+        await channel.push("burst", 2)
+        world.log.append(f"tick {(await anext(ticks)).payload['n']}")
+        async for message in channel:
+            if message.event == "tick":
+                break
+        while "me" not in presence:
+            await anext(presence)
+        world.log.append("present")
+
+
+async def _crash(world: World, channel: Channel) -> None:
+    with _raises(world, ChannelClosed, "crashed"):
+        await channel.push("crash")
+    world.log.append(await channel.push("echo", "rejoined"))
+    await _until_gap(world, channel, "rejoined")
+
+
+async def _losses(world: World, socket: Socket, channel: Channel) -> None:
+    with _raises(world, ConnectionLost, "lost"):
+        await channel.push("drop")
+    world.log.append(await channel.push("echo", "reconnected"))
+    await _until_gap(world, channel, "reconnected")
+    await channel.push("pause", 2)
+    await channel.send("size", bytes(LARGE))  # half of it is written for two seconds
+    world.log.append(await channel.push("echo", "read at last"))
+    await channel.send("close", 1012)
+    while socket.status == "connected":
+        await trio.lowlevel.checkpoint()
+    await socket.wait_connected()
+    world.log.append(f"generation {socket.generation}")
+    world.log.append(await channel.push("echo", "here again"))
+
+
+async def _ends(world: World, socket: Socket) -> None:
+    left, kept = socket.channel("room:b"), socket.channel("room:c")
+    world.channels += [left, kept]
+    await left.join()
+    await left.leave()
+    await left.join()
+    left.leave_soon()
+    await kept.join()
+    await socket.disconnect()
+    with _raises(world, ConnectionLost, "disconnected"):
+        await kept.push("echo", 1)
+
+
+async def _until_gap(world: World, channel: Channel, reason: str) -> None:
+    async for item in channel.stream():
+        if isinstance(item, Gap) and item.reason == reason:
+            world.log.append(f"gap: {reason}")
+            return
+
+
+VISITED = [
+    "connected",
+    "refused",
+    "join timed out",
+    "already joined",
+    "answered",
+    "error",
+    "push timed out",
+    "binary",
+    "tick 0",
+    "present",
+    "crashed",
+    "rejoined",
+    "gap: rejoined",
+    "lost",
+    "reconnected",
+    "gap: reconnected",
+    "read at last",
+    "generation 3",
+    "here again",
+    "disconnected",
+]
+
+
+# Several tasks share a socket.
+
+
+async def crowd(world: World, strike: Strike) -> None:
+    """Let three tasks use one socket, while it is lost and comes back; leave with channels joined."""
+    async with connect(URL, **_options(world)) as socket:
+        world.sockets.append(socket)
+        with strike.inner:
+            await strike.within(_crowd(world, socket, strike))
+        strike.leaving = True
+
+
+async def _crowd(world: World, socket: Socket, strike: Strike) -> None:
+    async with trio.open_nursery() as nursery:
+        for other in (_read, _talk):
+            nursery.start_soon(_beside, strike, other, world, socket)
+        async with socket.join("room:main") as channel:
+            world.channels.append(channel)
+            await channel.push("size", bytes(LARGE))
+            await trio.sleep(1)
+            with _raises(world, ConnectionLost, "lost"):
+                await channel.push("drop")
+            await channel.push("echo", 1)
+            await socket.channel("room:kept").join()
+            await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    world.log.append("over")
+
+
+async def _beside(strike: Strike, other: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+    await strike.within(other(*arguments))
+
+
+async def _read(world: World, socket: Socket) -> None:
+    async with socket.join("room:read") as channel:
+        world.channels.append(channel)
+        await channel.send("burst", 3)
+        async for _ in channel:
+            await trio.sleep(0.1)
+
+
+async def _talk(world: World, socket: Socket) -> None:
+    async with socket.join("room:talk") as channel:
+        world.channels.append(channel)
+        while True:
+            with _raises(world, ConnectionLost, "lost"):
+                await channel.push("echo", 1)
+                await trio.sleep(0.3)
+
+
+# On a real socket.
+
+HUGE = 6_000_000
+"""Bytes of a push that does not fit into what the kernel buffers."""
+
+
+async def loopback(world: World, strike: Strike) -> None:
+    """Push more than the kernel takes at once, in real time; the server reads it, but the second only after a while."""
+    async with world.server.serve() as listening:
+        options = {**_options(world), "transport": "trio_websocket", "reconnect": None, "close_timeout": 0.2}
+        async with connect(listening.url("/socket/websocket"), **options) as socket:
+            world.sockets.append(socket)
+            with strike.inner:
+                await strike.within(_loopback(world, socket))
+            strike.leaving = True
+
+
+async def _loopback(world: World, socket: Socket) -> None:
+    await socket.ping()
+    async with socket.join("room:a") as channel:
+        world.channels.append(channel)
+        await channel.push("echo", 1)
+        await channel.push("size", bytes(HUGE))
+        await channel.push("pause", 0.3)
+        await channel.send("size", bytes(HUGE))
+        await trio.sleep(0.1)
+        await channel.push("echo", 2)
+    world.log.append("over")
+
+
+# A client by callbacks.
+
+
+class Talker(Client):
+    """Does in its callbacks what a client can do.
+
+    Parameters:
+        strike: struck in the callbacks.
+    """
+
+    def __init__(self, world: World, strike: Strike) -> None:
+        self._world = world
+        self._strike = strike
+        self._joins = 0
+
+    async def handle_connect(self, socket: Socket) -> None:
+        await self._strike.within(self._connected(socket))
+
+    async def handle_disconnect(self, reason: Exception) -> None:
+        await self._strike.within(self._note(f"disconnect {type(reason).__name__}"))
+
+    async def handle_join(self, channel: Channel, response: Any) -> None:
+        await self._strike.within(self._joined(channel))
+
+    async def handle_message(self, channel: Channel, message: Message) -> None:
+        await self._strike.within(self._note(message.event))
+
+    async def handle_reply(self, ref: str, reply: Reply) -> None:
+        await self._strike.within(self._replied(reply))
+
+    async def handle_topic_close(self, topic: str, reason: Exception) -> None:
+        await self._strike.within(self._note(f"close {topic} {type(reason).__name__}"))
+
+    async def handle_leave(self, topic: str) -> None:
+        await self._strike.within(self._left(topic))
+
+    async def handle_info(self, message: Any) -> None:
+        await self._strike.within(self._note(f"info {message}"))
+
+    async def handle_call(self, message: Any, caller: Caller) -> Any:
+        await self._strike.within(self._note(f"call {message}"))
+        return message
+
+    async def handle_cast(self, message: Any) -> None:
+        await self._strike.within(self._note(f"cast {message}"))
+
+    async def terminate(self, reason: BaseException | None) -> None:
+        await self._strike.within(self._note("terminate"))
+        self._strike.leaving = True
+
+    async def _note(self, what: str) -> None:
+        self._world.log.append(what)
+        await trio.lowlevel.checkpoint()
+
+    async def _connected(self, socket: Socket) -> None:
+        self._world.sockets += [socket] if socket not in self._world.sockets else []
+        await self._note("connect")
+        await self.join("room:a", _params)
+        await self.join("room:refused", "refuse")
+
+    async def _joined(self, channel: Channel) -> None:
+        self._joins += 1
+        await self._note(f"join {self._joins}")
+        if self._joins == 1:
+            self._world.channels.append(channel)
+            await self.push(channel.topic, "echo", "first")
+            await self.push(channel.topic, "refuse", timeout=1)
+            await self.push(channel.topic, "nothing", timeout=1)
+            await self.push(channel.topic, "burst", 1)
+        elif self._joins == 2:
+            await self.push(channel.topic, "drop")
+        elif self._joins == 3:
+            await self.leave(channel.topic)
+
+    async def _replied(self, reply: Reply) -> None:
+        await self._note(f"reply {reply.event} {type(reply.error).__name__}")
+        if reply.event == "nothing":
+            await self.leave("room:refused")
+            await self.push("room:a", "crash")
+
+    async def _left(self, topic: str) -> None:
+        await self._note(f"leave {topic}")
+        if topic == "room:a":
+            await self.disconnect()
+
+
+async def call_back(world: World, strike: Strike) -> None:
+    """Run a client, and let others call it, cast and tell."""
+    client = Talker(world, strike)
+    assert world.server._nursery is not None
+    for ask in (_call, _cast):
+        world.server._nursery.start_soon(_ask, world, client, ask)
+    await run_client(client, URL, **_options(world))
+
+
+async def _ask(world: World, client: Talker, ask: Callable[[Talker, int], Awaitable[object]]) -> None:
+    for number in range(20):
+        try:
+            await ask(client, number)
+        except (ClientStopped, CallTimeout) as error:
+            world.log.append(type(error).__name__)
+        await trio.sleep(0.2)
+
+
+async def _call(client: Talker, number: int) -> None:
+    assert await client.call(number, timeout=1) == number
+
+
+async def _cast(client: Talker, number: int) -> None:
+    client.cast(number)
+    client.info(number)
