@@ -183,9 +183,8 @@ async def test_a_slow_function_can_be_cancelled(autojump_clock: MockClock) -> No
 
 
 async def test_the_token_is_a_subprotocol_and_no_part_of_the_url(autojump_clock: MockClock) -> None:
-    request = await request_of(auth_token="tök?n/")
-    encoded = base64.urlsafe_b64encode("tök?n/".encode()).decode()
-    assert request.subprotocols == ("phoenix", f"base64url.bearer.phx.{encoded.rstrip('=')}")
+    request = await request_of(auth_token="who>>>")  # whose base64 differs by its alphabet
+    assert request.subprotocols == ("phoenix", "base64url.bearer.phx.d2hvPj4+")
     assert (await request_of()).subprotocols == ()
 
 
@@ -208,7 +207,7 @@ async def test_no_secret_is_in_telemetry_state_reprs_or_logs(
         "auth_token": SECRET,
         "telemetry": recorder.bus,
     }
-    encoded = base64.urlsafe_b64encode(SECRET.encode()).decode().rstrip("=")
+    encoded = base64.b64encode(SECRET.encode()).decode().rstrip("=")
     async with running(auth_token=True) as server:
         async with connect(f"{URL}?key={SECRET}", transport=server.connector(), **secrets) as socket:
             async with socket.join("lab:1") as channel:

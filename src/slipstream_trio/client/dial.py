@@ -103,13 +103,16 @@ def _checked_headers(headers: Any) -> Iterator[tuple[str, str]]:
 
 
 def _subprotocols(token: Any) -> tuple[str, ...]:
-    """Phoenix 1.8 takes the token from a subprotocol, and selects `phoenix` in its answer."""
+    """Phoenix 1.8 takes the token from a subprotocol, and selects `phoenix` in its answer.
+
+    For all its prefix says, it reads the standard alphabet of base64 only, without padding, and fails at any other.
+    """
     if token is None:
         return ()
     if not isinstance(token, str):
         raise ConfigurationError("auth_token", f"a string, not {type(token).__name__}")
     try:
-        encoded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+        encoded = base64.b64encode(token.encode()).decode().rstrip("=")
     except UnicodeEncodeError:  # which would show the token
         raise ConfigurationError("auth_token", "text without lone surrogates") from None
     return ("phoenix", f"base64url.bearer.phx.{encoded}")

@@ -95,7 +95,7 @@ def choose_subprotocol(offered: Sequence[str]) -> tuple[str | None, str | None]:
     """Return the subprotocol to answer with, and the token, of a client that offered these subprotocols.
 
     Raises:
-        Refuse: the client knows none of Phoenix's subprotocols.
+        Refuse: the client knows none of Phoenix's subprotocols, or its token cannot be read.
     """
     tokens = [name for name in offered if name.startswith(_TOKEN_PREFIX)]
     if "phoenix" not in offered and len(tokens) != len(offered):
@@ -103,11 +103,10 @@ def choose_subprotocol(offered: Sequence[str]) -> tuple[str | None, str | None]:
     return "phoenix" if "phoenix" in offered else None, _decode_token(tokens[0]) if tokens else None
 
 
-def _decode_token(subprotocol: str) -> str | None:
+def _decode_token(subprotocol: str) -> str:
+    """Decode a token as Phoenix does: whatever the prefix says, in the standard alphabet, without padding."""
     encoded = subprotocol.removeprefix(_TOKEN_PREFIX)
     try:
-        # validate: b64decode skips foreign characters, urlsafe_b64decode cannot be told not to.
-        padded = encoded + "=" * (-len(encoded) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
-        return None  # as Phoenix: connect/3 then sees no token
+        raise Refuse(500) from None
