@@ -54,6 +54,22 @@ class Room(Channel):
         raise ValueError(f"no clause for {event!r}")
 
 
+class Lounge(Channel):
+    """What `lounge:*` is: it shows who is there."""
+
+    async def join(self, payload: Any) -> Any:
+        self.name = payload["name"]
+
+    async def after_join(self) -> None:
+        self.presence.track(self.name, {"mood": "fine"})
+        await self.push("presence_state", self.presence.list())
+
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:  # noqa: ARG002 - as above
+        if event == "mood":
+            self.presence.update(self.name, payload)
+        return Reply()
+
+
 class ExampleServer:
     """Serves from its making until `stop`."""
 
@@ -66,7 +82,8 @@ class ExampleServer:
     async def _serve(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         with trio.CancelScope() as self._scope:
-            async with PhoenixServer({"/socket": Mount(channels={"room:*": Room})}).serve() as listening:
+            channels = {"room:*": Room, "lounge:*": Lounge}
+            async with PhoenixServer({"/socket": Mount(channels=channels)}).serve() as listening:
                 self._started.put(listening)
                 await trio.sleep_forever()
 

@@ -79,6 +79,11 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
         "no reply to 'new_msg' on 'room' within 2.5 s; use send() for events that the server does not answer",
     ),
     (
+        ChannelClosed("room", "not_joined"),
+        {"topic": "room", "reason": "not_joined"},
+        "the channel 'room' is not joined: join it first",
+    ),
+    (
         ChannelClosed("room", "left"),
         {"topic": "room", "reason": "left"},
         "the channel 'room' is not joined: left",

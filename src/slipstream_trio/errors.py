@@ -218,6 +218,8 @@ class ChannelClosed(SlipstreamError):
         self.reason = reason
 
     def __str__(self) -> str:
+        if self.reason == "not_joined":
+            return f"the channel {self.topic!r} is not joined: join it first"
         return f"the channel {self.topic!r} is not joined: {self.reason}"
 
 
