@@ -14,10 +14,17 @@ from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import MAX_DEPTH, Codec, MsgspecCodec, StdlibCodec, default_codec
 from slipstream_trio.protocol.codec import check_depth
 
-CODECS: list[Codec] = [StdlibCodec()]
+CODECS: list[type[Codec]] = [StdlibCodec]
 if default_codec().name != StdlibCodec.name:
-    CODECS.append(default_codec())
-both = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+    CODECS.append(MsgspecCodec)
+both = pytest.mark.parametrize("codec", CODECS, indirect=True, ids=lambda codec: codec.name)
+
+
+@pytest.fixture
+def codec(request: pytest.FixtureRequest) -> Codec:
+    """Return a new codec: how it is made is under test too."""
+    made: Codec = request.param()
+    return made
 
 
 @both
@@ -89,6 +96,22 @@ def test_a_long_text_is_checked_as_a_short_one_is(codec: Codec, bad: str) -> Non
     assert codec.decode(f"[{long}1.5]")[-1] == 1.5
     with pytest.raises(ProtocolError):
         codec.decode(f"[{long}{bad}]")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[1e999]", "not JSON: a number beyond the range of a float"),
+        ("[NaN]", "not JSON: NaN is not JSON"),
+        ("[-Infinity]", "not JSON: -Infinity is not JSON"),
+        (f"[-{'9' * 4300}]", "not JSON: an integer of more than 4300 characters"),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_the_standard_librarys_codec_says_what_is_wrong(text: str, problem: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        StdlibCodec().decode(text)
+    assert caught.value.problem == problem
 
 
 @both

@@ -1,5 +1,6 @@
 """Heartbeats: one at a time, patient while a join is pending; no answer ends the connection."""
 
+import attrs
 import pytest
 from tests.protocol import wire
 from tests.protocol.core import Core, only, sent
@@ -14,6 +15,7 @@ from slipstream_trio.protocol import (
     SendHeartbeat,
     TimerTicked,
     TopicJoinFailed,
+    handle,
     next_deadline,
 )
 
@@ -52,6 +54,15 @@ def test_an_answer_with_an_error_is_an_answer() -> None:
     core = Core()
     ref = core.heartbeat()
     assert only(core.reply(ref, "phoenix", status="error")) == HeartbeatAcknowledged(ref, 0.0)
+
+
+def test_a_state_made_by_hand_may_not_know_when_its_heartbeat_was_sent() -> None:
+    core = Core(heartbeat_interval=30.0)
+    ref = core.heartbeat()
+    unknown = attrs.evolve(core.state, heartbeat_sent_at=None)
+    transition = handle(unknown, FrameReceived(7.0, wire.text(None, ref, "phoenix", "phx_reply", OK)))
+    assert only(transition) == HeartbeatAcknowledged(ref, 0.0)
+    assert transition.state.heartbeat_deadline == 37.0
 
 
 def test_a_heartbeat_is_answered_once() -> None:

@@ -7,6 +7,7 @@ from slipstream_trio.errors import ProtocolError
 from slipstream_trio.protocol import (
     JoinTopic,
     LeaveTopic,
+    Message,
     MessageDropped,
     MessageReceived,
     PushMessage,
@@ -61,7 +62,10 @@ def test_a_leave_answered_with_an_error_is_complete() -> None:
     core = Core()
     join = core.joined()
     leave = core.leave()
-    assert only(core.reply(leave, status="error")) == TopicLeft("room", join, "left")
+    transition = core.reply(leave, status="error")
+    assert only(transition) == TopicLeft("room", join, "left")
+    payload = {"status": "error", "response": {}}
+    assert transition.message == Message(None, leave, "room", "phx_reply", payload)
     assert core.state.joins == {}
 
 

@@ -128,6 +128,15 @@ def test_a_binary_push_has_at_most_255_bytes_not_characters_of_each_string(name:
     assert wire.parse(frame) == too_long._replace(payload={})
 
 
+def test_a_binary_push_that_cannot_be_sent_says_what_to_do() -> None:
+    message = Message("1", "2", "room", "ev", b"data")
+    advice = "send the payload as JSON, or use a shorter one"
+    with pytest.raises(SerializationError, match=f"has at most 255 bytes, this one has 256: {advice}$"):
+        V2.encode(message._replace(topic="x" * 256))
+    with pytest.raises(SerializationError, match=r"^event: 'utf-8' codec can't encode"):
+        V2.encode(message._replace(event="\ud800"))
+
+
 @pytest.mark.parametrize("name", ["join_ref", "ref", "topic", "event"])
 @pytest.mark.parametrize("payload", [b"data", {}])
 def test_lone_surrogates_cannot_be_sent(name: str, payload: Any) -> None:

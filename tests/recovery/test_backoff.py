@@ -16,6 +16,7 @@ from slipstream_trio.protocol.recovery import recovery_of, retry_after
 
 DELAYS = st.lists(st.floats(0, 1000), min_size=1, max_size=8)
 DRAWS = st.floats(0, 1)
+DELAYS_PROBLEM = "delays: at least one number of seconds, none below 0"
 
 # Back-off
 
@@ -46,6 +47,11 @@ def test_jitter_only_shortens_and_by_its_part_at_most(
     assert backoff.delay(step, 0) == full
 
 
+@pytest.mark.parametrize("jitter", [0, 1])
+def test_jitter_may_be_all_or_nothing_of_a_delay(jitter: float) -> None:
+    assert Backoff((4,), jitter=jitter).delay(0, 0.5) == 4 * (1 - jitter * 0.5)
+
+
 @pytest.mark.parametrize(
     ("lived", "step"),
     [(None, 3), (0.0, 3), (4.999, 3), (5.0, 0), (1000.0, 0)],
@@ -55,18 +61,18 @@ def test_a_life_of_reset_after_begins_the_delays_anew(lived: float | None, step:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "problem"),
     [
-        ({"delays": ()}, "delays"),
-        ({"delays": (1, -0.1)}, "delays"),
-        ({"delays": (1, float("nan"))}, "delays"),
-        ({"delays": (float("inf"),)}, "delays"),
-        ({"delays": (1,), "jitter": -0.1}, "jitter"),
-        ({"delays": (1,), "jitter": 1.1}, "jitter"),
+        ({"delays": ()}, DELAYS_PROBLEM),
+        ({"delays": (1, -0.1)}, DELAYS_PROBLEM),
+        ({"delays": (1, float("nan"))}, DELAYS_PROBLEM),
+        ({"delays": (float("inf"),)}, DELAYS_PROBLEM),
+        ({"delays": (1,), "jitter": -0.1}, "jitter: from 0 to 1"),
+        ({"delays": (1,), "jitter": 1.1}, "jitter: from 0 to 1"),
     ],
 )
-def test_a_backoff_that_makes_no_sense_says_so(arguments: dict[str, object], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+def test_a_backoff_that_makes_no_sense_says_so(arguments: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^{problem}$"):
         Backoff(**arguments)  # type: ignore[arg-type]
 
 

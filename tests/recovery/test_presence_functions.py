@@ -238,5 +238,25 @@ def test_what_phoenix_never_sends_is_a_protocol_error(payload: Any) -> None:
 
 @pytest.mark.parametrize("payload", [None, [], "x", 1, b"\0"])
 def test_a_diff_is_an_object(payload: Any) -> None:
-    with pytest.raises(ProtocolError, match="presence_diff"):
+    with pytest.raises(ProtocolError, match=r"^a presence_diff that is no object$"):
         Presence().received("presence_diff", payload)
+
+
+@pytest.mark.parametrize("payload", [None, [], "x", 1, b"\0"])
+def test_a_state_is_an_object(payload: Any) -> None:
+    with pytest.raises(ProtocolError, match=r"^presences that are no object$"):
+        Presence().received("presence_state", payload)
+
+
+@pytest.mark.parametrize("presence", [None, [], {}, {"metas": None}, {"metas": [{}]}, {"metas": [{"phx_ref": 1}]}])
+def test_a_presence_has_metas_and_they_have_refs(presence: Any) -> None:
+    with pytest.raises(ProtocolError, match=r"^a presence without a list of metas that have a phx_ref$"):
+        Presence().received("presence_state", {"x": presence})
+
+
+def test_whoever_is_not_there_leaves_without_keeping_others_from_it() -> None:
+    current = {"x": metas("1"), "y": metas("2", "3")}
+    leaves = {"nobody": metas("9"), "x": metas("8"), "y": metas("2")}
+    entries, changes = sync_diff(current, diff(leaves=leaves))
+    assert entries == {"x": metas("1"), "y": metas("3")}
+    assert changes == (PresenceChange("leave", "y", metas("2", "3"), (meta("2"),), metas("3")),)
