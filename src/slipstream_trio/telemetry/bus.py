@@ -269,7 +269,7 @@ class Telemetry:
         if propagator is None:
             return ()
         try:
-            return tuple((name, value) for name, value in propagator(origin))
+            return tuple(_checked(name, value) for name, value in propagator(origin))
         except Exception as error:  # noqa: BLE001 - as with handlers, the connection goes on
             self.propagator = None
             self._report(PROPAGATOR, origin, ConnectStart.name, error)
@@ -297,6 +297,13 @@ class Telemetry:
             point.handlers = tuple(reversed(matching.values()))
         for span in self._spans.values():
             span.active = bool(span.start.handlers or span.stop.handlers or span.exception.handlers)
+
+
+def _checked(name: str, value: str) -> tuple[str, str]:
+    """Return a header as it is; raises ValueError if it cannot be sent."""
+    if not (name + value).isascii() or not (name + value).isprintable():
+        raise ValueError(f"{name!r} is no header's name, or its value has other characters")
+    return name, value
 
 
 default_telemetry: Final = Telemetry()
