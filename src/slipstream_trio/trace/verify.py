@@ -169,7 +169,8 @@ class Verifier:
             return known
         trace_id = metadata["trace_id"]
         other = self._traces.setdefault(trace_id, self._current or "")
-        if other != self._current and trace_id not in self._shared_traces:
+        given = getattr(metadata["state"], "trace_parent", None) is not None
+        if other != self._current and trace_id not in self._shared_traces and not given:
             self._violated(1, f"its trace_id is that of connection {other}")
         connection = _Connection(_ids(metadata), metadata["state"])
         self._connections[self._current or ""] = connection
