@@ -17,6 +17,7 @@ __all__ = [
     "ConnectError",
     "ConnectionLost",
     "ConnectionRejected",
+    "ExportError",
     "InternalError",
     "JoinError",
     "JoinTimeout",
@@ -320,6 +321,10 @@ class RecordingError(SlipstreamError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.problem}"
+
+
+class ExportError(SlipstreamError):
+    """A recording could not be sent to where it was to go; the text says why, and what to do."""
 
 
 class InternalError(SlipstreamError):

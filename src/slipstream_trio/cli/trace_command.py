@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Final
 
-from . import trace_replay, trace_verify
+from . import trace_export, trace_replay, trace_verify
 from .command import Command, add_commands
 from .status import USAGE
 
@@ -21,11 +21,12 @@ newest alone, which finds those before it."""
 EPILOG: Final = """\
 examples:
   slipstream trace verify trace.jsonl          does it hold what a trace has to?
-  slipstream trace replay --step trace.jsonl   go through it, input by input"""
+  slipstream trace replay --step trace.jsonl   go through it, input by input
+  slipstream trace export trace.jsonl --to perfetto --output trace.json.gz"""
 
 NEEDS: Final = ()
 
-COMMANDS: Final[Sequence[Command]] = (trace_verify, trace_replay)
+COMMANDS: Final[Sequence[Command]] = (trace_verify, trace_replay, trace_export)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

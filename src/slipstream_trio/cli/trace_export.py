@@ -1,0 +1,144 @@
+"""`slipstream trace export`: a recording for Perfetto, or for OpenTelemetry."""
+
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from ..errors import ExportError, RecordingError
+from ..trace import Damage, Recorded, read
+from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp, write_otlp_json
+from ..trace.export_perfetto import export_perfetto, write_perfetto
+from .status import OK, CommandFailed, UsageError
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+
+NAME: Final = "export"
+HELP: Final = "turn a recording into what Perfetto or OpenTelemetry shows"
+DESCRIPTION: Final = """\
+Reads a recording as a stream, and writes it as
+
+  perfetto    Chrome trace events in JSON: sockets, connections and topics as
+              tracks, arrows from what was sent to its reply
+  otlp-json   OpenTelemetry spans, a line of OTLP JSON for each 512 of them
+  otlp        nothing: the spans are sent to a collector, by OTLP over HTTP
+
+Ids are those of the telemetry, and each span is a child of its connection's.
+Payloads are not exported."""
+EPILOG: Final = """\
+examples:
+  slipstream trace export trace.jsonl --to perfetto --output trace.json.gz
+      then open https://ui.perfetto.dev, and there the file
+  slipstream trace export trace.jsonl --to otlp-json --output - | head
+  slipstream trace export trace.jsonl --to otlp \\
+      --endpoint http://localhost:4318/v1/traces --header "api-key=$KEY"
+
+exit status: 0 all was exported; 1 something failed; 2 wrong usage"""
+NEEDS: Final = ()
+
+TARGETS: Final = ("perfetto", "otlp-json", "otlp")
+STDOUT: Final = "-"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; several are one")
+    parser.add_argument("--to", required=True, choices=TARGETS, help="what to turn it into")
+    parser.add_argument("--output", metavar="FILE", help="the file to write; .gz compresses it; - is the output")
+    group = parser.add_argument_group("with --to otlp")
+    group.add_argument(
+        "--endpoint",
+        type=_url,
+        metavar="URL",
+        help="by default OTEL_EXPORTER_OTLP_ENDPOINT, or port 4318 here",
+    )
+    group.add_argument(
+        "--header", action="append", type=_header, metavar="NAME=VALUE", help="sent along, never shown; can be repeated"
+    )
+    parser.add_argument("--service", help=f"the service's name, for OpenTelemetry; by default {SERVICE}")
+
+
+def run(options: Namespace) -> int:
+    """Export, and say how much it was.
+
+    Raises:
+        UsageError: the options do not go together.
+        CommandFailed: the recording cannot be read, or the export not written or sent.
+    """
+    _check(options)
+    try:
+        count = EXPORTS[options.to](options)
+    except (RecordingError, ExportError) as error:
+        raise CommandFailed(str(error)) from error
+    except BrokenPipeError:
+        raise CommandFailed("the output was closed before the end") from None
+    except OSError as error:
+        raise CommandFailed(f"{options.output}: it cannot be written: {error.strerror or error}") from error
+    what = "events" if options.to == "perfetto" else "spans"
+    print(f"{count:,} {what}", file=sys.stderr)
+    return OK
+
+
+def _check(options: Namespace) -> None:
+    if options.to == "otlp":
+        if options.output is not None:
+            raise UsageError("--output goes with a file, and --to otlp sends to --endpoint")
+        return
+    if options.output is None:
+        raise UsageError(f"--to {options.to} needs --output")
+    for name in ("endpoint", "header"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} goes with --to otlp")
+    if options.to == "perfetto" and options.service is not None:
+        raise UsageError("--service goes with --to otlp and --to otlp-json")
+
+
+def _records(options: Namespace) -> Iterator[Recorded]:
+    for path in options.paths:
+
+        def tell(damage: Damage, path: str = path) -> None:
+            print(f"slipstream: {path}:{damage.line}: left out: {damage.problem}", file=sys.stderr)
+
+        yield from read(path, damaged=tell)
+
+
+def _perfetto(options: Namespace) -> int:
+    if options.output == STDOUT:
+        return write_perfetto(_records(options), sys.stdout)
+    return export_perfetto(_records(options), options.output)
+
+
+def _otlp_json(options: Namespace) -> int:
+    service = options.service or SERVICE
+    if options.output == STDOUT:
+        return write_otlp_json(_records(options), sys.stdout, service=service)
+    return export_otlp_json(_records(options), options.output, service=service)
+
+
+def _otlp(options: Namespace) -> int:
+    headers = None if options.header is None else dict(options.header)
+    return send_otlp(_records(options), options.endpoint, headers=headers, service=options.service or SERVICE)
+
+
+EXPORTS: Final[Mapping[str, Callable[[Namespace], int]]] = {
+    "perfetto": _perfetto,
+    "otlp-json": _otlp_json,
+    "otlp": _otlp,
+}
+
+
+# What argparse reports: none of it repeats what was typed, as that may be a secret.
+
+
+def _url(text: str) -> str:
+    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:
+        raise ArgumentTypeError("write it like http://localhost:4318/v1/traces")
+    return text
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError("write it NAME=VALUE")
+    return name, value

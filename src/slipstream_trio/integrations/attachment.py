@@ -1,0 +1,37 @@
+"""What attaching an integration returns: the way to take it off again."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Attachment"]
+
+
+class Attachment:
+    """An integration that is attached: until `detach` is called, or for the time of a `with` block.
+
+    Parameters:
+        take_off: called once, to end it.
+    """
+
+    def __init__(self, take_off: Callable[[], object]) -> None:
+        self._take_off: Callable[[], object] | None = take_off
+
+    @property
+    def attached(self) -> bool:
+        """Whether it still is."""
+        return self._take_off is not None
+
+    def detach(self) -> None:
+        """End it; a second call does nothing."""
+        take_off, self._take_off = self._take_off, None
+        if take_off is not None:
+            take_off()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.detach()

@@ -1,0 +1,153 @@
+"""Telemetry in the standard library's logs: `attach()` is all there is to call. Needs no extra.
+
+A record goes to the logger of its event, such as `slipstream_trio.client.push`, at a level that its kind and its
+outcome decide, with ids, topic, ref and the like as attributes of the log record (`extra`) for formatters.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ..telemetry import EventName, HandleStop, Record, Telemetry, default_telemetry
+from .attachment import Attachment
+from .brief import SENSITIVE, brief
+
+__all__ = ["attach", "level_of"]
+
+HANDLER: Final = "slipstream_trio.integrations.logging"
+CONNECTION: Final = ("slipstream", "connection", "connect")
+CLIENT: Final = ("slipstream", "client")
+FAILURE: Final = ("slipstream", "telemetry", "handler", "failure")
+
+LEVELS: Final[Mapping[EventName, int]] = {
+    ("connection", "connect", "stop"): logging.INFO,
+    ("client", "connect", "stop"): logging.INFO,
+    ("client", "join", "stop"): logging.INFO,
+    ("client", "leave", "stop"): logging.INFO,
+    ("client", "gap"): logging.WARNING,
+    ("client", "overflow"): logging.WARNING,
+    ("client", "reconnect_scheduled"): logging.WARNING,
+    ("client", "rejoin_scheduled"): logging.WARNING,
+    ("client", "message_dropped"): logging.INFO,
+    ("client", "reply_orphaned"): logging.INFO,
+    ("telemetry", "handler", "failure"): logging.ERROR,
+}
+"""The levels of what went well; anything else is DEBUG."""
+
+OUTCOMES: Final[Mapping[str, int]] = {"error": logging.WARNING, "timeout": logging.WARNING, "lost": logging.WARNING}
+"""The levels of what did not; a cancellation is what its user wanted."""
+
+GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "cancelled"})
+
+FIELDS: Final[Mapping[str, str]] = {
+    **{
+        key: key
+        for key in (
+            *("connection_id", "trace_id", "socket_id", "generation", "span_id", "topic", "ref", "outcome", "status"),
+            *("reason", "termination_reason", "attempt", "delay", "code", "dropped", "direction", "policy", "consumer"),
+            *("client", "callback", "handler_id", "kind", "stacktrace"),
+        )
+    },
+    # `event` is what structlog calls the text itself.
+    "event": "message_event",
+}
+"""What of the metadata becomes which attribute of a log record."""
+
+PAYLOADS: Final = ("params", "response", "arguments", "return")
+"""What of the metadata is a payload."""
+
+
+def level_of(record: Record) -> int:
+    """Return the level of a record: by its event, and by its outcome where that is worse."""
+    name = record.name
+    if name[-1] == "exception":
+        return logging.ERROR
+    # By the fields: to make the metadata takes longer than most records are worth.
+    if getattr(record, "termination_reason", "cancelled") not in GOOD_ENDS:
+        return logging.WARNING
+    level = LEVELS.get(name[1:], logging.DEBUG)
+    return max(level, OUTCOMES.get(getattr(record, "outcome", ""), level))
+
+
+def attach(
+    *,
+    telemetry: Telemetry = default_telemetry,
+    name: str = "slipstream_trio",
+    level: Callable[[Record], int | None] = level_of,
+    handles: bool = False,
+    payloads: bool = False,
+    payload_limit: int = 200,
+    sensitive: "re.Pattern[str]" = SENSITIVE,
+) -> Attachment:
+    """Log what the bus tells.
+
+    Parameters:
+        telemetry: the bus whose connections are meant; by default the process's.
+        name: what the loggers' names begin with; the event's second and third word follow.
+        level: the level of a record, None for none; see `level_of`.
+        handles: log every handled input, at DEBUG: each message, command and tick.
+        payloads: log params, responses and arguments, with the values of `sensitive` keys masked.
+        payload_limit: how long a payload's text gets at most, in characters.
+        sensitive: matches the keys whose values are masked; by default those with token, password, secret and the like.
+
+    Raises:
+        ValueError: it is attached already.
+    """
+    loggers: dict[EventName, logging.Logger] = {}
+
+    def log(record: Record) -> None:
+        event = record.name[1:3]
+        logger = loggers.get(event)
+        if logger is None:
+            logger = loggers[event] = logging.getLogger(".".join((name, *event)))
+        chosen = level(record)
+        if chosen is None or not logger.isEnabledFor(chosen):
+            return
+        extra = _extra(record)
+        text = _text(record, extra)
+        if payloads:
+            extra["payload"] = {
+                key: brief(record.metadata[key], payload_limit, sensitive) for key in PAYLOADS if key in record.metadata
+            }
+            text += "".join(f" {key}={value}" for key, value in extra["payload"].items())
+        logger.log(chosen, "%s", text, extra=extra)
+
+    events = [CONNECTION, CLIENT, FAILURE, *([HandleStop.name[:-1]] if handles else [])]
+    telemetry.attach_many(HANDLER, events, log, prefix=True)
+    return Attachment(lambda: telemetry.detach(HANDLER))
+
+
+def _extra(record: Record) -> dict[str, Any]:
+    metadata = record.metadata
+    extra: dict[str, Any] = {"telemetry_event": " ".join(record.name)}
+    for key, attribute in FIELDS.items():
+        if metadata.get(key) is not None:
+            extra[attribute] = metadata[key]
+    message = metadata.get("message") or metadata.get("raw_message")
+    for key, attribute in (("topic", "topic"), ("event", "message_event"), ("ref", "ref")):
+        if message is not None and isinstance(getattr(message, key, None), str):
+            extra[attribute] = getattr(message, key)
+    duration = record.measurements.get("duration")
+    if duration is not None:
+        extra["duration_ms"] = duration / 1e6
+    return extra
+
+
+WORDS: Final = ("topic", "message_event", "callback", "outcome", "status", "reason", "termination_reason", "kind")
+"""What of the attributes is in the text too."""
+
+
+def _text(record: Record, extra: Mapping[str, Any]) -> str:
+    """Return a line: the event, then what tells it apart, quoted, so that no topic can pose as another line."""
+    words = [" ".join(record.name[1:])]
+    words += [f"{key}={_quoted(extra[key])}" for key in WORDS if isinstance(extra.get(key), str | int)]
+    if "duration_ms" in extra:
+        words.append(f"in {extra['duration_ms']:.3f} ms")
+    connection_id = extra.get("connection_id")
+    return " ".join(words) if connection_id is None else f"{' '.join(words)} connection={connection_id}"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return text if re.fullmatch(r"[\w:.*/-]+", text, re.ASCII) else ascii(text)

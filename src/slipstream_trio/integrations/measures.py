@@ -1,0 +1,232 @@
+"""What is measured of a client, by whichever system of metrics: the instruments, and what each record adds to them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Literal
+
+from attrs import field, frozen
+
+from ..protocol import (
+    FrameReceived,
+    HeartbeatAcknowledged,
+    JoinTopic,
+    LeaveTopic,
+    Message,
+    PushMessage,
+    SendFrame,
+    SendHeartbeat,
+)
+from ..telemetry import (
+    BufferOverflowed,
+    ClientConnectStop,
+    ClientJoinStop,
+    ClientPushStop,
+    ConnectStart,
+    ConnectStop,
+    EventName,
+    GapOpened,
+    HandleStop,
+    MessageDiscarded,
+    ReconnectScheduled,
+    Record,
+    SpanException,
+    Telemetry,
+)
+from ..trace.export_spans import TopicPattern
+from .attachment import Attachment
+from .labels import Capped
+
+__all__ = ["INSTRUMENTS", "Instrument", "Sink", "attach_measures"]
+
+
+@frozen(eq=False)
+class Instrument:
+    """Something that is measured.
+
+    Attributes:
+        name: dotted.
+        kind: "gauge" goes up and down, "counter" up only, of a "histogram" each value counts.
+        unit: as UCUM has it: "s" is seconds, "{…}" counts things.
+        description: in a sentence.
+        labels: what it is told apart by.
+        buckets: a histogram's upper bounds.
+    """
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    unit: str
+    description: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = field(default=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))
+
+
+CONNECTIONS: Final = Instrument("slipstream.connections", "gauge", "{connection}", "Connections that are open.")
+CONNECTS: Final = Instrument(
+    "slipstream.connects", "counter", "{attempt}", "Attempts to connect, by outcome.", ("outcome",)
+)
+MESSAGES: Final = Instrument(
+    "slipstream.messages", "counter", "{message}", "Messages sent and received.", ("direction", "topic", "event")
+)
+PUSHES: Final = Instrument(
+    "slipstream.push.duration", "histogram", "s", "From a push to its reply.", ("topic", "event", "outcome")
+)
+JOINS: Final = Instrument(
+    "slipstream.joins", "counter", "{join}", "Joins and rejoins, by outcome.", ("topic", "outcome")
+)
+RECONNECTS: Final = Instrument(
+    "slipstream.reconnects", "counter", "{attempt}", "Connections to be replaced, by why.", ("reason",)
+)
+GAPS: Final = Instrument(
+    "slipstream.gaps", "counter", "{gap}", "Times that messages may have been missed.", ("topic", "reason")
+)
+DROPS: Final = Instrument(
+    "slipstream.dropped", "counter", "{message}", "Messages that were nobody's, or never sent.", ("direction", "reason")
+)
+OVERFLOWS: Final = Instrument(
+    "slipstream.overflows", "counter", "{episode}", "Times that a consumer's buffer was full.", ("topic", "policy")
+)
+HEARTBEATS: Final = Instrument("slipstream.heartbeat.duration", "histogram", "s", "Round trips of heartbeats.")
+
+INSTRUMENTS: Final = (
+    CONNECTIONS, CONNECTS, MESSAGES, PUSHES, JOINS, RECONNECTS, GAPS, DROPS, OVERFLOWS, HEARTBEATS,
+)  # fmt: skip
+
+Sink = Callable[[Instrument, float, tuple[str, ...]], None]
+"""Takes in a value of an instrument, with the values of its labels."""
+
+CONNECTION: Final = ("slipstream", "connection", "connect")
+HANDLE: Final[EventName] = HandleStop.name
+LASTING: Final[tuple[EventName, ...]] = (
+    (*CONNECTION, "start"),
+    (*CONNECTION, "stop"),
+    (*CONNECTION, "exception"),
+    ClientConnectStop.name,
+    ClientPushStop.name,
+    ClientJoinStop.name,
+    ReconnectScheduled.name,
+    GapOpened.name,
+    MessageDiscarded.name,
+    BufferOverflowed.name,
+)
+
+COMMANDS: Final[Mapping[type, tuple[str | None, str]]] = {
+    JoinTopic: (None, "phx_join"),
+    LeaveTopic: (None, "phx_leave"),
+    SendHeartbeat: ("phoenix", "heartbeat"),
+}
+REASONS: Final = 30
+"""How many different reasons are told apart; some come from servers."""
+
+
+def attach_measures(
+    handler_id: str, telemetry: Telemetry, sink: Sink, *, pattern: TopicPattern, limit: int, messages: bool
+) -> Attachment:
+    """Give what the bus tells to a sink.
+
+    Parameters:
+        pattern: maps topics to labels.
+        limit: how many different topics, and how many different events, there are at most.
+        messages: whether handled inputs are measured too: messages and heartbeats.
+
+    Raises:
+        ValueError: a handler of this id is attached.
+    """
+    measures = _Measures(sink, Capped(pattern, limit), Capped(limit=limit), Capped(limit=REASONS))
+    telemetry.attach_many(handler_id, [*LASTING, *([HANDLE] if messages else [])], measures.handle)
+    return Attachment(lambda: telemetry.detach(handler_id))
+
+
+class _Measures:
+    def __init__(self, sink: Sink, topic: Capped, event: Capped, reason: Capped) -> None:
+        self._sink = sink
+        self._topic = topic
+        self._event = event
+        self._reason = reason
+        self._begun: set[str] = set()
+        self._open: set[str] = set()
+
+    def handle(self, record: Record) -> None:
+        """Measure what a record tells."""
+        self._REACTIONS[type(record)](self, record)
+
+    def _connection_started(self, record: ConnectStart) -> None:
+        self._begun.add(record.state.connection_id)
+
+    def _connected(self, record: ClientConnectStop) -> None:
+        self._sink(CONNECTS, 1, (record.outcome,))
+        connection_id = record.origin.connection_id
+        # A connection whose start was not seen will have no end here either, and would be counted for ever.
+        if record.outcome == "ok" and connection_id in self._begun:
+            self._open.add(connection_id)
+            self._sink(CONNECTIONS, 1, ())
+
+    def _connection_ended(self, record: ConnectStop | SpanException) -> None:
+        connection_id = record.origin.connection_id or ""
+        self._begun.discard(connection_id)
+        if connection_id in self._open:
+            self._open.discard(connection_id)
+            self._sink(CONNECTIONS, -1, ())
+
+    def _push_ended(self, record: ClientPushStop) -> None:
+        labels = (self._topic(record.start.topic), self._event(record.start.event), record.outcome)
+        self._sink(PUSHES, record.duration / 1e9, labels)
+
+    def _join_ended(self, record: ClientJoinStop) -> None:
+        self._sink(JOINS, 1, (self._topic(record.start.topic), record.outcome))
+
+    def _reconnecting(self, record: ReconnectScheduled) -> None:
+        self._sink(RECONNECTS, 1, (self._reason(record.reason),))
+
+    def _gap(self, record: GapOpened) -> None:
+        self._sink(GAPS, 1, (self._topic(record.topic), record.reason))
+
+    def _discarded(self, record: MessageDiscarded) -> None:
+        self._sink(DROPS, 1, (record.direction, self._reason(record.reason)))
+
+    def _overflowed(self, record: BufferOverflowed) -> None:
+        self._sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))
+
+    def _handled(self, record: HandleStop) -> None:
+        transition = record.transition
+        message = transition.message
+        if type(message) is Message:
+            self._sink(MESSAGES, 1, ("in", self._topic(message.topic), self._event(message.event)))
+            for event in transition.built_events:
+                if type(event) is HeartbeatAcknowledged:
+                    self._sink(HEARTBEATS, event.round_trip, ())
+        elif transition.return_ and not isinstance(message, FrameReceived):
+            for topic, name in _sent(record):
+                self._sink(MESSAGES, 1, ("out", self._topic(topic), self._event(name)))
+
+    _REACTIONS: Final[Mapping[type, Callable[[Any, Any], None]]] = {
+        ConnectStart: _connection_started,
+        ConnectStop: _connection_ended,
+        SpanException: _connection_ended,
+        ClientConnectStop: _connected,
+        ClientPushStop: _push_ended,
+        ClientJoinStop: _join_ended,
+        ReconnectScheduled: _reconnecting,
+        GapOpened: _gap,
+        MessageDiscarded: _discarded,
+        BufferOverflowed: _overflowed,
+        HandleStop: _handled,
+    }
+
+
+def _sent(record: HandleStop) -> Iterator[tuple[str, str]]:
+    """Give topic and event of the messages that a command, or a tick, has sent."""
+    transition = record.transition
+    given = transition.message
+    heartbeat = transition.state.heartbeat_ref
+    abandoned = iter(transition.built_events)
+    for effect in transition.return_:
+        if not isinstance(effect, SendFrame):
+            continue
+        if type(given) is PushMessage:
+            yield given.topic, given.event
+        elif type(given) in COMMANDS:
+            topic, event = COMMANDS[type(given)]
+            yield topic or given.topic, event
+        elif effect.ref == heartbeat:
+            yield "phoenix", "heartbeat"
+        else:  # a join that was not answered in time is left
+            yield getattr(next(abandoned, None), "topic", "?"), "phx_leave"

@@ -1,0 +1,64 @@
+"""Metrics for OpenTelemetry: one instrument of its API for each of `measures`."""
+
+from collections.abc import Callable
+from typing import Final
+
+from opentelemetry import metrics
+from opentelemetry.metrics import Meter, MeterProvider
+
+from ...telemetry import Telemetry, default_telemetry
+from ...trace.export_spans import TopicPattern, topic_pattern
+from ..attachment import Attachment
+from ..measures import INSTRUMENTS, Instrument, attach_measures
+
+__all__ = ["attach_metrics"]
+
+HANDLER: Final = "slipstream_trio.integrations.opentelemetry.metrics"
+
+Recording = Callable[[float, dict[str, str]], None]
+
+
+def attach_metrics(
+    *,
+    meter_provider: MeterProvider | None = None,
+    telemetry: Telemetry = default_telemetry,
+    pattern: TopicPattern = topic_pattern,
+    limit: int = 100,
+    messages: bool = True,
+) -> Attachment:
+    """Measure connections, messages, pushes, joins, reconnects, gaps, drops and heartbeats by OpenTelemetry.
+
+    Parameters:
+        meter_provider: None takes the global one.
+        telemetry: the bus whose connections are meant; by default the process's.
+        pattern: maps a topic to the value of the attribute `topic`.
+        limit: how many topics, and how many events, are told apart; what is more is "other".
+        messages: count messages and heartbeats. It costs each message its telemetry records.
+
+    Raises:
+        ValueError: it is attached already.
+    """
+    meter = metrics.get_meter("slipstream_trio", meter_provider=meter_provider)
+    recordings = {instrument: _create(meter, instrument) for instrument in INSTRUMENTS}
+    known: dict[tuple[Instrument, tuple[str, ...]], dict[str, str]] = {}
+
+    def sink(instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
+        key = instrument, labels
+        attributes = known.get(key)
+        if attributes is None:
+            pairs = zip(instrument.labels, labels, strict=True)
+            attributes = known[key] = {f"slipstream.{name}": label for name, label in pairs}
+        recordings[instrument](value, attributes)
+
+    return attach_measures(HANDLER, telemetry, sink, pattern=pattern, limit=limit, messages=messages)
+
+
+def _create(meter: Meter, instrument: Instrument) -> Recording:
+    name, unit, description = instrument.name, instrument.unit, instrument.description
+    if instrument.kind == "gauge":
+        return meter.create_up_down_counter(name, unit, description).add
+    if instrument.kind == "counter":
+        return meter.create_counter(name, unit, description).add
+    return meter.create_histogram(
+        name, unit, description, explicit_bucket_boundaries_advisory=instrument.buckets
+    ).record

@@ -1,0 +1,334 @@
+"""Telemetry spans as OpenTelemetry's.
+
+A connection is one trace, and its span, whose id is the connection_id, the parent of all others. These are made when
+they end, of their last record: until then nothing is held, and a sampler sees all attributes. A callback's is made at
+its start, as it is the current span while the callback runs.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from weakref import ref
+
+from attrs import define
+from opentelemetry import context as otel_context, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    TracerProvider,
+)
+
+from ...telemetry import (
+    ClientCallbackStart,
+    ClientConnectStop,
+    ConnectStart,
+    ConnectStop,
+    Origin,
+    Record,
+    SpanException,
+    Telemetry,
+    default_telemetry,
+)
+from ...trace.export_spans import Description, TopicPattern, describe, topic_pattern
+from ..attachment import Attachment
+from .contexts import current, links_to, of_ids, of_trace_parent, traceparent, under
+from .ids import handing_over
+
+__all__ = ["attach_spans", "current_trace_parent"]
+
+HANDLER: Final = "slipstream_trio.integrations.opentelemetry.spans"
+CONNECTION: Final = ("slipstream", "connection", "connect")
+HANDLE: Final = ("slipstream", "connection", "handle")
+CLIENT: Final = ("slipstream", "client")
+
+KINDS: Final = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT, "consumer": SpanKind.CONSUMER}
+SPAN_IDS: Final = 2**64
+
+
+def attach_spans(
+    *,
+    tracer_provider: TracerProvider | None = None,
+    telemetry: Telemetry = default_telemetry,
+    handles: float = 0.0,
+    hold: bool = False,
+    propagation: bool = True,
+    pattern: TopicPattern = topic_pattern,
+) -> Attachment:
+    """Make OpenTelemetry spans of connections, and of the joins, pushes, leaves and callbacks on them.
+
+    Their trace is the telemetry's, and their parent the connection. Give the provider an `IdGenerator`, and their span
+    ids are the telemetry's too; else these are attributes only.
+
+    Parameters:
+        tracer_provider: None takes the global one.
+        telemetry: the bus whose connections are meant; by default the process's.
+        handles: which part of all handled inputs (messages, commands, ticks) have a span too, from 0 to 1. Anything
+            above 0 costs each message its telemetry records.
+        hold: keep a connection's span open until the connection ends, for days perhaps. Otherwise it ends when the
+            connection is established, and another one, "connection closed", tells of its end.
+        propagation: tell servers of the trace, by the headers of the global propagators (`traceparent`, …).
+        pattern: what topics are called in names of spans.
+
+    Raises:
+        ValueError: it is attached already, or `handles` is not from 0 to 1.
+    """
+    if not 0 <= handles <= 1:
+        raise ValueError(f"handles is a part of all, from 0 to 1, not {handles!r}")
+    tracer = trace.get_tracer("slipstream_trio", tracer_provider=tracer_provider)
+    tracing = _Tracing(tracer, handles=handles, hold=hold, pattern=pattern)
+    telemetry.attach_many(HANDLER, [CONNECTION, CLIENT], tracing.handle, prefix=True)
+    handle_id = f"{HANDLER}.handles"
+    if handles:
+        telemetry.attach_many(handle_id, [(*HANDLE, "stop"), (*HANDLE, "exception")], tracing.handled)
+    if propagation:
+        telemetry.propagator = tracing.headers
+
+    def take_off() -> None:
+        telemetry.detach(HANDLER)
+        telemetry.detach(handle_id)
+        if telemetry.propagator == tracing.headers:
+            telemetry.propagator = None
+        tracing.end()
+
+    return Attachment(take_off)
+
+
+def current_trace_parent() -> str | None:
+    """Return the current span as a W3C traceparent, None if there is none: for the option `trace_parent` of `connect`.
+
+    ```
+    connect(url, trace_parent=current_trace_parent)
+    ```
+
+    makes each of its connections a part of the trace in which `connect` is entered. Otherwise it is only linked to it.
+    """
+    context = current()
+    return None if context is None else traceparent(context)
+
+
+@define(eq=False)
+class _Connection:
+    """What is known of a connection: `parent` is the context of its children, None where they are sampled out."""
+
+    alive: "ref[Origin]"
+    context: SpanContext | None
+    parent: Context | None
+    span: Span | None
+
+
+class _Tracing:
+    def __init__(self, tracer: Tracer, *, handles: float, hold: bool, pattern: TopicPattern) -> None:
+        self._tracer = tracer
+        self._below = int(handles * SPAN_IDS)
+        self._hold = hold
+        self._pattern = pattern
+        self._connections: dict[str, _Connection] = {}
+        self._callers: dict[str, SpanContext] = {}
+        self._callbacks: dict[str, tuple[Span, Any]] = {}
+
+    # Which records are handled how
+
+    def handle(self, record: Record) -> None:
+        """Take in any record but those of handles."""
+        reaction = self._REACTIONS.get(type(record))
+        if reaction is not None:
+            reaction(self, record)
+        elif len(record.name) == 3:
+            self._once(record)
+        elif record.name[-1] == "start":
+            self._started(record)
+        else:
+            self._ended(record)
+
+    def handled(self, record: Record) -> None:
+        """Take in the end of a handle."""
+        connection = self._connections.get(record.origin.connection_id or "")
+        if connection is None or connection.parent is None:
+            return
+        if int(record.span_id, 16) < self._below:  # type: ignore[attr-defined]  # the end of a span has one
+            self._child(connection.parent, record)
+
+    def headers(self, origin: Origin) -> list[tuple[str, str]]:
+        """Return what tells a server of a connection's trace; nothing where OpenTelemetry is not set up."""
+        connection = self._connections.get(origin.connection_id or "")
+        if connection is None or connection.context is None:
+            return []
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, trace.set_span_in_context(NonRecordingSpan(connection.context)))
+        return list(carrier.items())
+
+    def end(self) -> None:
+        """End what is open: there will be no record of its end."""
+        for connection in list(self._connections.values()):
+            if connection.span is not None:
+                connection.span.end()
+        for span, _ in list(self._callbacks.values()):
+            span.end()
+        self._connections.clear()
+        self._callbacks.clear()
+        self._callers.clear()
+
+    # The connection
+
+    def _connection_started(self, record: ConnectStart) -> None:
+        origin, state = record.origin, record.state
+        description = describe(record, self._pattern)
+        given = None if state.trace_parent is None else of_trace_parent(state.trace_parent)
+        here = current()
+        links = () if given is not None and here == given else links_to(here)
+
+        def start(parent: SpanContext | None) -> Span:
+            with handing_over(state.trace_id, state.connection_id):
+                return self._tracer.start_span(
+                    description.name,
+                    context=under(parent),
+                    kind=SpanKind.CLIENT,
+                    attributes=description.attributes,
+                    links=links,
+                    start_time=record.system_time,
+                )
+
+        span = start(given)
+        context = span.get_span_context()
+        flags = context.trace_flags
+        if context.is_valid and given is None and f"{context.trace_id:032x}" != state.trace_id:
+            # Without our `IdGenerator` a first span has a trace_id of its own. It has told what the sampler wants, and
+            # is forgotten; another one begins, in the telemetry's trace.
+            span = start(of_ids(state.trace_id, state.connection_id, flags, context.trace_state))
+        self._know(origin, span, flags if context.is_valid else None)
+
+    def _know(self, origin: Origin, span: Span, flags: int | None) -> None:
+        connection_id, connections = origin.connection_id or "", self._connections
+
+        def forget(_: "ref[Origin]") -> None:
+            connections.pop(connection_id, None)
+
+        # Records of a connection may come after its end, such as those of joins that wait for the next one; when its
+        # ids are gone, none can come any more.
+        alive = ref(origin, forget)
+        context = None
+        if flags is not None and origin.trace_id is not None:
+            context = of_ids(origin.trace_id, connection_id, flags, span.get_span_context().trace_state)
+        if span.is_recording():
+            connections[connection_id] = _Connection(alive, context, under(context), span)
+        else:
+            connections[connection_id] = _Connection(alive, context, None, None)
+
+    def _connected(self, record: ClientConnectStop) -> None:
+        self._ended(record)
+        connection = self._connections.get(record.origin.connection_id or "")
+        if record.outcome == "ok" and not self._hold and connection is not None and connection.span is not None:
+            connection.span.end(_end_of(record))
+            connection.span = None
+
+    def _connection_ended(self, record: ConnectStop | SpanException) -> None:
+        connection = self._connections.get(record.origin.connection_id or "")
+        if connection is None or connection.parent is None:
+            return
+        description = describe(record, self._pattern)
+        span, connection.span = connection.span, None
+        if span is None:
+            now = _end_of(record)
+            description.attributes["slipstream.connection.duration"] = record.duration / 1e9
+            span = self._tracer.start_span(
+                "connection closed", connection.parent, KINDS["internal"], description.attributes, start_time=now
+            )
+        _finish(span, description, _end_of(record))
+
+    # What happens on it
+
+    def _started(self, record: Any) -> None:
+        """Remember the caller's span: the end may come in another task."""
+        here = current()
+        if here is not None and self._context_of(record) is not None:
+            self._callers[record.span_id] = here
+
+    def _ended(self, record: Any) -> None:
+        caller = self._callers.pop(record.span_id, None)
+        if record.name[:3] == CONNECTION:
+            self._connection_ended(record)
+        elif record.span_id in self._callbacks:
+            self._callback_ended(record)
+        else:
+            parent = self._context_of(record) or self._context_of(record.start)
+            if parent is not None:
+                self._child(parent, record, caller)
+
+    def _once(self, record: Any) -> None:
+        parent = self._context_of(record)
+        if parent is not None:
+            description = describe(record, self._pattern)
+            self._start(parent, description, record.system_time).end(record.system_time)
+
+    def _context_of(self, record: Record) -> Context | None:
+        """Return the connection's context; None where it is sampled out, or there is none."""
+        connection = self._connections.get(record.origin.connection_id or "")
+        return None if connection is None else connection.parent
+
+    def _child(self, parent: Context, record: Any, caller: SpanContext | None = None) -> None:
+        description = describe(record, self._pattern)
+        with handing_over(None, record.span_id):
+            span = self._start(parent, description, record.start.system_time, caller)
+        _finish(span, description, _end_of(record))
+
+    def _start(
+        self, parent: Context, description: Description, start_time: int, caller: SpanContext | None = None
+    ) -> Span:
+        return self._tracer.start_span(
+            description.name,
+            parent,
+            KINDS[description.kind],
+            description.attributes,
+            links_to(caller),
+            start_time,
+        )
+
+    # Callbacks
+
+    def _callback_started(self, record: ClientCallbackStart) -> None:
+        connection = self._connections.get(record.origin.connection_id or "")
+        if connection is None or connection.context is None:
+            return
+        if connection.parent is None:
+            # Sampled out; what the callback traces of its own is to share that fate.
+            flags = connection.context.trace_flags
+            span: Span = NonRecordingSpan(of_ids(f"{connection.context.trace_id:032x}", record.span_id, flags))
+        else:
+            with handing_over(None, record.span_id):
+                span = self._start(connection.parent, describe(record, self._pattern), record.system_time)
+        self._callbacks[record.span_id] = span, otel_context.attach(trace.set_span_in_context(span))
+
+    def _callback_ended(self, record: Any) -> None:
+        span, token = self._callbacks.pop(record.span_id)
+        otel_context.detach(token)
+        if span.is_recording():
+            _finish(span, describe(record, self._pattern), _end_of(record))
+
+    _REACTIONS: Final[Mapping[type, Callable[[Any, Any], None]]] = {
+        ConnectStart: _connection_started,
+        ClientConnectStop: _connected,
+        ClientCallbackStart: _callback_started,
+    }
+
+
+def _end_of(record: Any) -> int:
+    """Return when a span ended, in nanoseconds since the epoch: on the clock that it started on."""
+    end: int = record.start.system_time + record.duration
+    return end
+
+
+def _finish(span: Span, description: Description, end_time: int) -> None:
+    for key, value in description.attributes.items():
+        span.set_attribute(key, value)
+    if description.exception is not None:
+        kind, message, stacktrace = description.exception
+        attributes = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stacktrace}
+        span.add_event("exception", attributes, end_time)
+    if description.error is not None:
+        span.set_status(Status(StatusCode.ERROR, description.error))
+    span.end(end_time)

@@ -1,0 +1,82 @@
+"""Metrics for Prometheus, by `prometheus_client`: the extra `prometheus`."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from ..telemetry import Telemetry, default_telemetry
+from ..trace.export_spans import TopicPattern, topic_pattern
+from .attachment import Attachment
+from .measures import INSTRUMENTS, Instrument, attach_measures
+
+__all__ = ["attach"]
+
+HANDLER: Final = "slipstream_trio.integrations.prometheus"
+
+Metric = Counter | Gauge | Histogram
+Recording = Callable[[float], None]
+
+
+def attach(
+    *,
+    registry: CollectorRegistry = REGISTRY,
+    telemetry: Telemetry = default_telemetry,
+    pattern: TopicPattern = topic_pattern,
+    limit: int = 100,
+    messages: bool = True,
+) -> Attachment:
+    """Measure connections, messages, pushes, joins, reconnects, gaps, drops and heartbeats by Prometheus.
+
+    Detaching takes the metrics out of the registry.
+
+    Parameters:
+        registry: where the metrics are registered; by default the process's.
+        telemetry: the bus whose connections are meant; by default the process's.
+        pattern: maps a topic to the value of the label `topic`.
+        limit: how many topics, and how many events, are told apart; what is more is "other".
+        messages: count messages and heartbeats. It costs each message its telemetry records.
+
+    Raises:
+        ValueError: it is attached already, or the registry has metrics of these names.
+    """
+    made = {instrument: _create(instrument) for instrument in INSTRUMENTS}
+    series: dict[tuple[Instrument, tuple[str, ...]], Recording] = {}
+
+    def sink(instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
+        key = instrument, labels
+        recording = series.get(key)
+        if recording is None:
+            metric = made[instrument]
+            recording = series[key] = _recording(metric.labels(*labels) if labels else metric)
+        recording(value)
+
+    attachment = attach_measures(HANDLER, telemetry, sink, pattern=pattern, limit=limit, messages=messages)
+    registered: list[Metric] = []
+
+    def take_off() -> None:
+        attachment.detach()
+        for metric in registered:
+            registry.unregister(metric)
+
+    try:
+        for metric in made.values():
+            registry.register(metric)
+            registered.append(metric)
+    except ValueError:
+        take_off()
+        raise
+    return Attachment(take_off)
+
+
+def _create(instrument: Instrument) -> Metric:
+    name = instrument.name.replace(".", "_") + ("_seconds" if instrument.unit == "s" else "")
+    if instrument.kind == "gauge":
+        return Gauge(name, instrument.description, instrument.labels, registry=None)
+    if instrument.kind == "counter":
+        return Counter(name, instrument.description, instrument.labels, registry=None)
+    return Histogram(name, instrument.description, instrument.labels, registry=None, buckets=instrument.buckets)
+
+
+def _recording(metric: Metric) -> Recording:
+    return metric.observe if isinstance(metric, Histogram) else metric.inc

@@ -1,0 +1,185 @@
+"""Spans for OpenTelemetry's collectors: as a file of OTLP JSON, or sent by OTLP over HTTP."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from itertools import islice
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from ..errors import ExportError
+from ..telemetry import Record
+from .export_files import written
+from .export_spans import TopicPattern, topic_pattern
+from .exported import ExportedSpan, exported_spans
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["SERVICE", "export_otlp_json", "send_otlp", "write_otlp_json"]
+
+SERVICE: Final = "slipstream"
+SCOPE: Final = "slipstream_trio"
+BATCH: Final = 512
+"""Spans in a line, and in a request."""
+
+KINDS: Final = {"internal": 1, "client": 3, "consumer": 5}
+"""The numbers of `SpanKind` in OTLP."""
+
+ERROR: Final = 2
+"""The number of the status `STATUS_CODE_ERROR`."""
+
+SAMPLED: Final = 1
+
+
+def export_otlp_json(
+    records: Iterable[Record],
+    path: str | PathLike[str],
+    *,
+    service: str = SERVICE,
+    pattern: TopicPattern = topic_pattern,
+) -> int:
+    """Write the spans of records as OTLP JSON, one `TracesData` a line, and return how many these are.
+
+    Parameters:
+        records: in the order in which they were emitted, such as `trace.read` gives them.
+        path: the file; compressed if its name ends in `.gz`.
+        service: the resource's `service.name`.
+        pattern: what topics are called in names of spans.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with written(path) as file:
+        return write_otlp_json(records, file, service=service, pattern=pattern)
+
+
+def write_otlp_json(
+    records: Iterable[Record], file: TextIO, *, service: str = SERVICE, pattern: TopicPattern = topic_pattern
+) -> int:
+    """Write the spans of records to an open file; see `export_otlp_json`."""
+    count = 0
+    resource = {"attributes": _attributes({"service.name": service})}
+    scope = {"name": SCOPE, "version": version("slipstream-trio")}
+    for batch in _batches(exported_spans(records, pattern)):
+        count += len(batch)
+        spans = [_json(span) for span in batch]
+        line = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": spans}]}]}
+        file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    return count
+
+
+def _batches(spans: Iterator[ExportedSpan]) -> Iterator[list[ExportedSpan]]:
+    while batch := list(islice(spans, BATCH)):
+        yield batch
+
+
+def _json(span: ExportedSpan) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "traceId": span.trace_id,
+        "spanId": span.span_id,
+        "flags": SAMPLED,
+        "name": span.name,
+        "kind": KINDS[span.kind],
+        "startTimeUnixNano": str(span.start),
+        "endTimeUnixNano": str(span.end),
+        "attributes": _attributes(span.attributes),
+    }
+    if span.parent_id is not None:
+        message["parentSpanId"] = span.parent_id
+    if span.exception is not None:
+        event = {"timeUnixNano": str(span.end), "name": "exception", "attributes": _attributes(_exception(span))}
+        message["events"] = [event]
+    if span.error is not None:
+        message["status"] = {"code": ERROR, "message": span.error}
+    return message
+
+
+def _exception(span: ExportedSpan) -> dict[str, str]:
+    assert span.exception is not None
+    return dict(zip(("exception.type", "exception.message", "exception.stacktrace"), span.exception, strict=True))
+
+
+def _attributes(values: Mapping[str, str | float | bool]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": _value(value)} for key, value in values.items()]
+
+
+def _value(value: str | float | bool) -> dict[str, Any]:  # noqa: FBT001 - an attribute's value may be one
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+
+
+def send_otlp(
+    records: Iterable[Record],
+    endpoint: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 10.0,
+    service: str = SERVICE,
+    pattern: TopicPattern = topic_pattern,
+) -> int:
+    """Send the spans of records to a collector, by OTLP over HTTP (protobuf), and return how many these are.
+
+    Needs the extra `otlp`. It runs until everything is sent: in a Trio program call it by `trio.to_thread.run_sync`.
+
+    Parameters:
+        records: in the order in which they were emitted, such as `trace.read` gives them.
+        endpoint: such as http://localhost:4318/v1/traces; None takes what OpenTelemetry's environment variables say.
+        headers: to be sent with each request.
+        timeout: of a request and its retries, in seconds.
+        service: the resource's `service.name`.
+        pattern: what topics are called in names of spans.
+
+    Raises:
+        ExportError: the collector could not be reached, or refused; or the extra is missing.
+    """
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace.export import SpanExportResult
+    except ImportError as error:
+        raise ExportError(f"OTLP needs an extra: pip install 'slipstream-trio[otlp]' ({error})") from error
+    exporter = OTLPSpanExporter(endpoint=endpoint, headers=None if headers is None else dict(headers), timeout=timeout)
+    resource = Resource({"service.name": service})
+    count = 0
+    try:
+        for batch in _batches(exported_spans(records, pattern)):
+            if exporter.export([_readable(span, resource) for span in batch]) is not SpanExportResult.SUCCESS:
+                where = endpoint or "the endpoint of OTEL_EXPORTER_OTLP_ENDPOINT"
+                raise ExportError(f"{where} did not take the spans; {count} were sent before. Is a collector there?")
+            count += len(batch)
+    finally:
+        exporter.shutdown()  # type: ignore[no-untyped-call]  # it has no types
+    return count
+
+
+def _readable(span: ExportedSpan, resource: "Resource") -> "ReadableSpan":
+    from opentelemetry.sdk.trace import Event, ReadableSpan
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+
+    kinds = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT, "consumer": SpanKind.CONSUMER}
+    events = [] if span.exception is None else [Event("exception", _exception(span), span.end)]
+    return ReadableSpan(
+        name=span.name,
+        context=_context(span.trace_id, span.span_id),
+        parent=None if span.parent_id is None else _context(span.trace_id, span.parent_id),
+        resource=resource,
+        attributes=span.attributes,
+        events=events,
+        kind=kinds[span.kind],
+        instrumentation_scope=InstrumentationScope(SCOPE, version("slipstream-trio")),
+        status=Status(StatusCode.UNSET) if span.error is None else Status(StatusCode.ERROR, span.error),
+        start_time=span.start,
+        end_time=span.end,
+    )
+
+
+def _context(trace_id: str, span_id: str) -> Any:
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags(SAMPLED))

@@ -1,0 +1,204 @@
+"""A recording for Perfetto, or any other reader of Chrome's trace events: what happened when, on which track.
+
+A socket is a process. Each of its connections is a track, with all that it handled in it, and so is each topic, with
+the joins, pushes and leaves on it; those that overlap are on tracks of their own. Arrows lead from the handling of what
+was sent to the handling of its reply.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from typing import Any, Final, TextIO
+
+from attrs import define, field
+
+from ..protocol import SendFrame
+from ..telemetry import Record
+from .export_files import written
+from .export_spans import describe, is_once
+from .exported import UNFINISHED
+
+__all__ = ["export_perfetto", "write_perfetto"]
+
+CONNECT: Final = ("slipstream", "connection", "connect")
+HANDLE: Final = ("slipstream", "connection", "handle")
+REFS: Final = 1 << 32
+"""How many refs a connection has, so that a flow's number is one of connection and ref."""
+
+Event = dict[str, Any]
+
+
+def export_perfetto(records: Iterable[Record], path: str | PathLike[str]) -> int:
+    """Write records as Chrome trace events in JSON, and return how many events these are.
+
+    Open the file at ui.perfetto.dev, or in chrome://tracing.
+
+    Parameters:
+        records: in the order in which they were emitted, such as `trace.read` gives them.
+        path: the file; compressed if its name ends in `.gz`, which Perfetto opens too.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with written(path) as file:
+        return write_perfetto(records, file)
+
+
+def write_perfetto(records: Iterable[Record], file: TextIO) -> int:
+    """Write records to an open file; see `export_perfetto`."""
+    count = 0
+    file.write('{"displayTimeUnit":"ns","traceEvents":[')
+    for event in _Tracks().events(records):
+        file.write(f"{',' if count else ''}\n{json.dumps(event, separators=(',', ':'))}")
+        count += 1
+    file.write("\n]}\n")
+    return count
+
+
+@define
+class _Lanes:
+    """Tracks of the same name: spans on one track must not overlap."""
+
+    pid: int
+    tids: list[int] = field(factory=list)
+    free_from: list[float] = field(factory=list)
+
+    def find(self, start: int) -> int | None:
+        """Return the first that is free at `start`."""
+        return next((number for number, free in enumerate(self.free_from) if free <= start), None)
+
+
+class _Tracks:
+    def __init__(self) -> None:
+        self._pids: dict[str, int] = {}
+        self._lanes: dict[tuple[int, str], _Lanes] = {}
+        self._tids = 0
+        self._open: dict[str, tuple[_Lanes, int, Any]] = {}
+        self._connections: dict[str, int] = {}
+        self._latest = 0
+
+    def events(self, records: Iterable[Record]) -> Iterator[Event]:
+        record: Any
+        for record in records:
+            self._latest = max(self._latest, record.measurements["monotonic_time"])
+            kind = record.name[-1]
+            if kind == "start":
+                lanes, number, made = self._take(record, record.measurements["monotonic_time"])
+                self._open[record.span_id] = lanes, number, record
+                yield from made
+            elif kind in ("stop", "exception"):
+                yield from self._ended(record)
+            elif is_once(record.name):
+                yield from self._once(record)
+        for lanes, number, record in self._open.values():
+            start = record.measurements["monotonic_time"]
+            yield _slice(record, (lanes.pid, lanes.tids[number]), start, self._latest, **{UNFINISHED: True})
+
+    def _ended(self, record: Any) -> Iterator[Event]:
+        end = record.measurements["monotonic_time"]
+        start = end - record.measurements["duration"]
+        opened = self._open.pop(record.span_id, None)
+        if opened is None:
+            lanes, number, made = self._take(record, start)
+            yield from made
+        else:
+            lanes, number, _ = opened
+        lanes.free_from[number] = end
+        tid = lanes.tids[number]
+        yield _slice(record, (lanes.pid, tid), start, end)
+        if record.name[:3] == HANDLE and record.name[-1] == "stop":
+            yield from self._flows(record, lanes.pid, tid, (start + end) // 2)
+
+    def _flows(self, record: Any, pid: int, tid: int, time: int) -> Iterator[Event]:
+        """Give an arrow's beginning for each ref that was sent, and its end for each that was settled."""
+        connection = self._connections.setdefault(record.origin.connection_id, len(self._connections) + 1)
+        common = {"cat": "reply", "name": "reply", "pid": pid, "tid": tid, "ts": _microseconds(time)}
+        for effect in record.metadata["return"]:
+            if isinstance(effect, SendFrame) and effect.ref.isdecimal():
+                yield {"ph": "s", "id": connection * REFS + int(effect.ref), **common}
+        for event in record.metadata["built_events"]:
+            ref = getattr(event, "ref", None)
+            if isinstance(ref, str) and ref.isdecimal() and type(event).__name__ in _SETTLED:
+                yield {"ph": "f", "bp": "e", "id": connection * REFS + int(ref), **common}
+
+    def _once(self, record: Any) -> Iterator[Event]:
+        lanes, number, made = self._take(record, record.measurements["monotonic_time"])
+        lanes.free_from[number] = record.measurements["monotonic_time"]
+        yield from made
+        told = describe(record)
+        yield {
+            "ph": "i",
+            "s": "t",
+            "cat": "telemetry",
+            "name": told.name,
+            "pid": lanes.pid,
+            "tid": lanes.tids[number],
+            "ts": _microseconds(record.measurements["monotonic_time"]),
+            "args": told.attributes,
+        }
+
+    # Which track
+
+    def _take(self, record: Any, start: int) -> tuple[_Lanes, int, list[Event]]:
+        """Return the lane of a span, which is taken until it is set free, and the events that introduce it."""
+        made: list[Event] = []
+        socket_id = record.origin.socket_id
+        pid = self._pids.get(socket_id)
+        if pid is None:
+            pid = self._pids[socket_id] = len(self._pids) + 1
+            made.append(_named("process_name", pid, 0, f"socket {socket_id}"))
+        name = _track(record)
+        lanes = self._lanes.setdefault((pid, name), _Lanes(pid))
+        # What a connection handles lies within its own span.
+        number = 0 if record.name[:3] == HANDLE and lanes.tids else lanes.find(start)
+        if number is None:
+            number = len(lanes.tids)
+            self._tids += 1
+            lanes.tids.append(self._tids)
+            lanes.free_from.append(start)
+            made.append(_named("thread_name", pid, self._tids, f"{name} ({number + 1})" if number else name))
+            order = {"sort_index": self._tids}
+            made.append({"ph": "M", "name": "thread_sort_index", "pid": pid, "tid": self._tids, "args": order})
+        lanes.free_from[number] = float("inf")
+        return lanes, number, made
+
+
+_SETTLED: Final = frozenset({"ReplyReceived", "TopicJoinSucceeded", "TopicJoinFailed", "HeartbeatAcknowledged"})
+"""The events that tell of the answer to their ref."""
+
+
+def _track(record: Any) -> str:
+    origin, name = record.origin, record.name
+    if name[1] == "connection":
+        return f"connection {origin.generation} {origin.connection_id}"
+    metadata = record.metadata
+    if metadata.get("callback") is not None:
+        return "callbacks"
+    topic = metadata.get("topic")
+    return "client" if topic is None else f"topic {topic}"
+
+
+def _slice(record: Any, track: tuple[int, int], start: int, end: int, **more: bool) -> Event:
+    told = describe(record)
+    pid, tid = track
+    args = {**told.attributes, **more, "trace_id": record.origin.trace_id}
+    if told.error is not None:
+        args["error"] = told.error
+    return {
+        "ph": "X",
+        "cat": record.name[1],
+        "name": told.name,
+        "pid": pid,
+        "tid": tid,
+        "ts": _microseconds(start),
+        "dur": _microseconds(max(0, end - start)),
+        "args": args,
+    }
+
+
+def _named(what: str, pid: int, tid: int, name: str) -> Event:
+    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
+
+
+def _microseconds(nanoseconds: int) -> float:
+    return nanoseconds / 1000

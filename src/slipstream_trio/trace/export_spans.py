@@ -1,0 +1,227 @@
+"""Telemetry spans as tracing systems have them: name, kind, parent, attributes, status.
+
+The names of attributes are those of OpenTelemetry's semantic conventions where it has one, and `slipstream.…` else.
+Payloads, parameters and headers are not among them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from ..protocol import (
+    FrameReceived,
+    FrameRejected,
+    JoinTopic,
+    LeaveTopic,
+    Message,
+    Options,
+    PushMessage,
+    SendFrame,
+    SendHeartbeat,
+)
+from ..telemetry import EventName, Record
+
+__all__ = ["Attributes", "Description", "Kind", "TopicPattern", "describe", "is_once", "topic_pattern"]
+
+Attributes = dict[str, str | int | float | bool]
+Kind = Literal["internal", "client", "consumer"]
+TopicPattern = Callable[[str], str]
+"""Maps a topic, of which there is no end, to a pattern, of which there are few."""
+
+PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
+
+FAILURES: Final = frozenset({"error", "timeout", "lost"})
+"""The outcomes that make a span's status an error; a cancellation is none."""
+
+GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "cancelled"})
+"""The termination reasons that do not."""
+
+COMMANDS: Final[Mapping[type, str]] = {JoinTopic: "phx_join", LeaveTopic: "phx_leave", SendHeartbeat: "heartbeat"}
+
+ONCE: Final = frozenset(
+    {"gap", "overflow", "reply_orphaned", "message_dropped", "reconnect_scheduled", "rejoin_scheduled"}
+)
+"""What happens once, and is shown as a span without length."""
+
+
+@frozen
+class Description:
+    """What a span is called, and what it tells.
+
+    Attributes:
+        name: few different ones, such as "push room:*".
+        kind: who it is for, as OpenTelemetry has it.
+        attributes: what it tells.
+        error: why its status is an error, in words; None if it is not.
+        exception: type, message and stacktrace, where code raised.
+    """
+
+    name: str
+    kind: Kind
+    attributes: Attributes
+    error: str | None = None
+    exception: tuple[str, str, str] | None = None
+
+
+def topic_pattern(topic: str) -> str:
+    """Return `room:*` for `room:lobby`, as Phoenix routes topics; a topic without a colon is its own pattern."""
+    prefix, colon, _ = topic.partition(":")
+    return f"{prefix}:*" if colon else topic
+
+
+def is_once(name: EventName) -> bool:
+    """Tell whether events of this name are no spans, but worth a place among them."""
+    return len(name) == 3 and name[2] in ONCE
+
+
+def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Description:
+    """Return what a record says as a span: a start what is known then, an end everything.
+
+    Parameters:
+        pattern: what topics are called in names of spans.
+    """
+    metadata, name = record.metadata, record.name
+    attributes: Attributes = {"slipstream.socket_id": metadata["socket_id"]}
+    for key in ("connection_id", "generation", "span_id", "outcome", "status", "ref", "attempt", "client", "callback"):
+        _put(attributes, f"slipstream.{key}", metadata.get(key))
+    title, kind = _TITLES.get(name[1:3], _callback)(metadata, attributes, pattern)
+    error = _failure(metadata, attributes)
+    exception = None
+    if name[-1] == "exception":
+        exception = (metadata["kind"], metadata["reason"], metadata["stacktrace"])
+        attributes["error.type"], error = metadata["kind"], metadata["reason"]
+    return Description(title, kind, attributes, error, exception)
+
+
+def _put(attributes: Attributes, key: str, value: Any) -> None:
+    if isinstance(value, str | int | float):
+        attributes[key] = value
+
+
+def _failure(metadata: Mapping[str, Any], attributes: Attributes) -> str | None:
+    outcome, reason = metadata.get("outcome"), metadata.get("termination_reason")
+    _put(attributes, "slipstream.termination_reason", reason)
+    if outcome in FAILURES:
+        attributes["error.type"] = outcome
+        status = metadata.get("status")
+        return f"{outcome}, status {status}" if status else str(outcome)
+    if reason is not None and reason not in GOOD_ENDS:
+        attributes["error.type"] = reason
+        return str(reason)
+    return None
+
+
+def _destination(attributes: Attributes, topic: Any, pattern: TopicPattern, operation: str) -> str:
+    """Tell of a topic; returns its pattern."""
+    attributes["messaging.system"] = "phoenix"
+    attributes["messaging.operation.name"] = operation
+    if not isinstance(topic, str):
+        return "?"
+    attributes["messaging.destination.name"] = topic
+    template = attributes["messaging.destination.template"] = pattern(topic)
+    return template
+
+
+def _server(attributes: Attributes, options: Options) -> None:
+    parts = urlsplit(options.url)
+    attributes["network.protocol.name"] = "websocket"
+    if parts.hostname:
+        attributes["server.address"] = parts.hostname
+        attributes["server.port"] = parts.port or PORTS.get(parts.scheme, 80)
+        attributes["url.full"] = options.url
+    attributes["slipstream.vsn"] = options.vsn
+    attributes["slipstream.transport"] = options.transport
+
+
+Title = tuple[str, Kind]
+
+
+def _connection(metadata: Mapping[str, Any], attributes: Attributes, _: TopicPattern) -> Title:
+    if metadata.get("state") is not None:
+        _server(attributes, metadata["state"].options)
+    return "connection", "client"
+
+
+def _connect(metadata: Mapping[str, Any], attributes: Attributes, _: TopicPattern) -> Title:
+    _server(attributes, metadata["configuration"])
+    return "connect", "client"
+
+
+def _on_topic(operation: str) -> "_Titler":
+    def title(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
+        template = _destination(attributes, metadata.get("topic"), pattern, operation)
+        return f"{operation} {template}", "client"
+
+    return title
+
+
+def _push(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
+    template = _destination(attributes, metadata["topic"], pattern, "push")
+    attributes["slipstream.event"] = metadata["event"]
+    return f"push {template} {metadata['event']}", "client"
+
+
+def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
+    given, message = metadata["raw_message"], metadata.get("message")
+    attributes["slipstream.input"] = type(given).__name__
+    for effect in metadata.get("return") or ():
+        if isinstance(effect, SendFrame):
+            attributes["slipstream.ref"] = effect.ref
+    if isinstance(given, FrameReceived):
+        attributes["messaging.message.envelope.size"] = _size(given.frame)
+        for event in metadata.get("built_events") or ():
+            if isinstance(event, FrameRejected):
+                attributes["error.type"] = "frame_rejected"
+        if not isinstance(message, Message):
+            return "receive", "internal"
+        _put(attributes, "slipstream.ref", message.ref)
+        return _message("receive", message, attributes, pattern), "internal"
+    if isinstance(given, PushMessage):
+        return _message("send", given, attributes, pattern), "internal"
+    if isinstance(given, JoinTopic | LeaveTopic):
+        sent = Message(None, None, given.topic, COMMANDS[type(given)], None)
+        return _message("send", sent, attributes, pattern), "internal"
+    return f"handle {type(given).__name__}", "internal"
+
+
+def _message(operation: str, message: Message | PushMessage, attributes: Attributes, pattern: TopicPattern) -> str:
+    attributes["slipstream.event"] = message.event
+    return f"{operation} {_destination(attributes, message.topic, pattern, operation)} {message.event}"
+
+
+def _size(frame: Any) -> int:
+    return len(frame) if isinstance(frame, bytes) or not isinstance(frame, str) else len(frame.encode(errors="replace"))
+
+
+def _once(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern, what: str) -> Title:
+    for key in ("reason", "direction", "dropped", "delay", "policy", "consumer", "code"):
+        _put(attributes, f"slipstream.{key}", metadata.get(key))
+    _put(attributes, "slipstream.event", metadata.get("event"))
+    if metadata.get("topic") is None:
+        return what, "internal"
+    return f"{what} {_destination(attributes, metadata['topic'], pattern, what)}", "internal"
+
+
+def _once_titler(what: str) -> "_Titler":
+    return lambda metadata, attributes, pattern: _once(metadata, attributes, pattern, what)
+
+
+def _callback(metadata: Mapping[str, Any], attributes: Attributes, _: TopicPattern) -> Title:
+    callback = metadata.get("callback", "callback")
+    attributes["code.function.name"] = f"{metadata.get('client')}.{callback}"
+    return str(callback), "consumer" if callback == "handle_message" else "internal"
+
+
+_Titler = Callable[[Mapping[str, Any], Attributes, TopicPattern], Title]
+
+_TITLES: Final[Mapping[tuple[str, ...], _Titler]] = {
+    ("connection", "connect"): _connection,
+    ("connection", "handle"): _handle,
+    ("client", "connect"): _connect,
+    ("client", "join"): _on_topic("join"),
+    ("client", "leave"): _on_topic("leave"),
+    ("client", "push"): _push,
+    **{("client", what): _once_titler(what) for what in sorted(ONCE)},
+}

@@ -1,0 +1,185 @@
+"""Recordings for OpenTelemetry's collectors: as a file, and sent over HTTP."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from tests.client.support import Recorder
+from tests.integrations.collector import ABSENT, collecting
+from tests.integrations.support import lose_once, visit
+from trio.testing import MockClock
+
+from slipstream_trio import ExportError
+from slipstream_trio.telemetry import Record
+from slipstream_trio.trace import read, record, verify
+from slipstream_trio.trace.export_otlp import export_otlp_json, send_otlp
+from slipstream_trio.trace.exported import exported_spans
+
+TRACE_PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+async def _both(recorder: Recorder) -> None:
+    await visit(recorder, trace_parent=TRACE_PARENT)
+    await lose_once(recorder)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
+    """Record three connections; return the file, and the records as they were live."""
+    path = tmp_path_factory.mktemp("recording") / "trace.jsonl"
+    recorder = Recorder()
+    with record(path, telemetry=recorder.bus):
+        trio.run(_both, recorder, clock=MockClock(autojump_threshold=0))
+    return path, recorder.records
+
+
+def told(records: list[Record]) -> dict[str, tuple[str, str]]:
+    """Return the spans that telemetry told of: span_id to trace_id and parent."""
+    spans: dict[str, tuple[str, str]] = {}
+    each: Any
+    for each in records:
+        if each.name[-1] in ("stop", "exception"):
+            parent = each.origin.connection_id
+            if each.span_id == parent:
+                parent = "b" * 16 if each.origin.trace_id == "a" * 32 else ""
+            spans[each.span_id] = (each.origin.trace_id, parent)
+    return spans
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def spans_in(path: Path) -> list[dict[str, Any]]:
+    return [
+        span
+        for line in lines_of(path)
+        for resource in line["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+
+
+def test_a_file_has_the_ids_of_the_telemetry_and_the_right_parents(
+    made: tuple[Path, list[Record]], tmp_path: Path
+) -> None:
+    path, records = made
+    target = tmp_path / "spans.json"
+    count = export_otlp_json(read(path), target, service="shop")
+    spans = spans_in(target)
+    ids = {span["spanId"]: (span["traceId"], span.get("parentSpanId", "")) for span in spans}
+    assert len(spans) == len(ids) == count
+    expected = told(records)
+    assert {span_id: ids[span_id] for span_id in expected} == expected
+    once = [each for each in records if len(each.name) == 3]
+    assert len(ids) == len(expected) + len(once)
+    assert verify(records) == []
+    resource = lines_of(target)[0]["resourceSpans"][0]["resource"]
+    assert resource == {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]}
+
+
+def test_live_records_and_those_read_back_are_the_same_spans(made: tuple[Path, list[Record]]) -> None:
+    path, records = made
+    assert list(exported_spans(read(path))) == list(exported_spans(records))
+
+
+def test_a_file_is_otlp_json(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    parse = pytest.importorskip("google.protobuf.json_format", reason=ABSENT).Parse
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
+
+    target = tmp_path / "spans.json"
+    export_otlp_json(read(made[0]), target)
+    parsed: list[Any] = []
+    for line in target.read_text().splitlines():
+        data: Any = parse(line, TracesData())  # raises on any field that OTLP does not have
+        parsed.extend(data.resource_spans[0].scope_spans[0].spans)
+    push = next(span for span in parsed if span.name == "push lab:* fail")
+    assert push.kind == Span.SPAN_KIND_CLIENT
+    assert push.status.code == Status.STATUS_CODE_ERROR
+    assert push.end_time_unix_nano > push.start_time_unix_nano > 1_600_000_000 * 10**9
+    attributes = {each.key: each.value for each in push.attributes}
+    assert attributes["messaging.destination.name"].string_value == "lab:1"
+    assert attributes["slipstream.generation"].int_value == 1
+
+
+def test_a_collector_gets_the_ids_of_the_telemetry(made: tuple[Path, list[Record]]) -> None:
+    path, records = made
+    threads = set(threading.enumerate())
+    with collecting() as collector:
+        count = send_otlp(read(path), collector.url, headers={"api-key": "k"}, service="shop")
+    assert set(threading.enumerate()) == threads
+    expected = told(records)
+    received = collector.ids()
+    assert len(received) == count
+    assert {span_id: received[span_id] for span_id in expected} == expected
+    assert {resource["service.name"] for resource in collector.resources} == {"shop"}
+    assert {headers["api-key"] for headers in collector.headers} == {"k"}
+    push = collector.named("push lab:* fail")
+    assert push.status.message == "error, status error"
+
+
+def test_what_is_sent_and_what_is_written_is_the_same(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    with collecting() as collector:
+        send_otlp(read(made[0]), collector.url)
+    target = tmp_path / "spans.json"
+    export_otlp_json(read(made[0]), target)
+    written = {
+        span["spanId"]: (span["name"], span["kind"], span["startTimeUnixNano"], span["endTimeUnixNano"])
+        for span in spans_in(target)
+    }
+    sent = {
+        span.span_id.hex(): (span.name, span.kind, str(span.start_time_unix_nano), str(span.end_time_unix_nano))
+        for span in collector.spans
+    }
+    assert sent == written
+
+
+def test_a_collector_that_refuses_is_an_error(made: tuple[Path, list[Record]]) -> None:
+    with collecting(status=400) as collector, pytest.raises(ExportError, match="did not take the spans; 0 were sent"):
+        send_otlp(read(made[0]), collector.url)
+
+
+def test_a_missing_extra_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(ExportError, match="slipstream-trio\\[otlp\\]"):
+        send_otlp([], "http://127.0.0.1:1/v1/traces")
+
+
+def test_spans_that_have_no_end_are_exported_as_unfinished(made: tuple[Path, list[Record]]) -> None:
+    records = made[1]
+    cut = next(index for index, each in enumerate(records) if each.name[2:] == ("push", "stop"))
+    spans = {span.span_id: span for span in exported_spans(records[:cut])}
+    connection = spans[str(records[cut].origin.connection_id)]
+    assert connection.attributes["slipstream.unfinished"] is True
+    assert connection.end == max(span.end for span in spans.values())
+    assert sum("slipstream.unfinished" in span.attributes for span in spans.values()) == 2
+
+
+def test_it_is_a_stream(made: tuple[Path, list[Record]]) -> None:
+    taken = 0
+
+    def counted() -> Iterator[Record]:
+        nonlocal taken
+        for each in made[1]:
+            taken += 1
+            yield each
+
+    next(exported_spans(counted()))
+    assert taken < 10
+
+
+def test_a_file_that_fails_on_the_way_leaves_what_was_there(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    def broken() -> Iterator[Record]:
+        yield from made[1]
+        raise RuntimeError("the disk is gone")
+
+    target = tmp_path / "spans.json.gz"
+    target.write_text("before")
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        export_otlp_json(broken(), target)
+    assert target.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["spans.json.gz"]
