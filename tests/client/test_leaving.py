@@ -83,7 +83,7 @@ async def test_a_real_server_that_never_confirms_a_leave_gets_a_close_frame(auto
             await trio.sleep_forever()
 
     async with running(channels={"stubborn": Stubborn}) as server:
-        async with connect(URL, transport=in_memory(server), reconnect=None) as socket:
+        async with connect(URL, transport=server.connector(), reconnect=None) as socket:
             channel = socket.channel("stubborn")
             await channel.join()
             await channel.send("hang")  # a leave waits behind it

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from tests.client.support import URL, Recorder, Scripted, in_memory, running
+from tests.client.support import URL, Recorder, Scripted, running
 from tests.telemetry.support import ORIGIN
 from trio.testing import MockClock
 
@@ -46,7 +46,7 @@ async def test_the_state_tells_the_trace_parent(autojump_clock: MockClock) -> No
 
 async def test_it_arrives_by_the_real_transport(autojump_clock: MockClock) -> None:
     async with running() as server:
-        async with connect(URL, transport=in_memory(server), trace_parent=PARENT) as socket:
+        async with connect(URL, transport=server.connector(), trace_parent=PARENT) as socket:
             (connection,) = server.connections
             assert dict(connection.request.headers)["traceparent"] == f"00-{'a' * 32}-{socket.connection_id}-00"
 

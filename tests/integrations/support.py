@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, Scripted, in_memory, running
+from tests.client.support import URL, Recorder, Scripted, running
 
 from slipstream_trio import PushError, PushTimeout, Socket, connect
 
@@ -22,7 +22,7 @@ async def visit(recorder: Recorder, **options: Any) -> Socket:
     """Join a channel, push with and without luck, ping, leave, on the recorder's bus."""
     async with (
         running() as server,
-        connect(URL, transport=in_memory(server), telemetry=recorder.bus, **options) as socket,
+        connect(URL, transport=server.connector(), telemetry=recorder.bus, **options) as socket,
     ):
         async with socket.join("lab:1") as channel:
             await channel.push("echo", {"body": "hello"})
