@@ -18,12 +18,14 @@ from slipstream_trio.errors import (
     ConnectError,
     ConnectionLost,
     ConnectionRejected,
+    ExportError,
     InternalError,
     JoinError,
     JoinTimeout,
     ProtocolError,
     PushError,
     PushTimeout,
+    RecordingError,
     SerializationError,
     SlipstreamError,
     SlowConsumer,
@@ -102,6 +104,12 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (CallTimeout("Lobby", 2.5), {"client": "Lobby", "timeout": 2.5}, "Lobby did not answer a call within 2.5 s"),
     (SerializationError("not a JSON value"), {}, "not a JSON value"),
     (ProtocolError("not JSON"), {"problem": "not JSON"}, "not JSON"),
+    (
+        RecordingError("trace.jsonl", "is no recording"),
+        {"path": "trace.jsonl", "problem": "is no recording"},
+        "trace.jsonl: is no recording",
+    ),
+    (ExportError("nobody listens"), {}, "nobody listens"),
     (InternalError("a bug"), {}, "a bug"),
 ]
 
@@ -159,7 +167,7 @@ def test_no_error_has_a_place_for_secrets() -> None:
     }
     told_by_the_server = {"status", "headers", "body", "response", "code"}
     told_by_the_library = {"option", "problem", "reason", "sent", "timeout", "dropped", "client", "waiting"}
-    assert parameters <= {"topic", "event"} | told_by_the_server | told_by_the_library
+    assert parameters <= {"topic", "event", "path"} | told_by_the_server | told_by_the_library
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,10 @@ NAMES = {
         stream
     """,
     trace: """
-        Checker Damage End Entry Finding Header MEANINGS Missing Progress Recorded Recording RecordingWarning
-        Redacted SECRETS Unencodable Verifier Violation check files_of read read_entries read_header record
-        verify
+        Absent Checker Damage Difference Divergence End Entry Finding FlightRecorder Header MEANINGS Missing
+        Progress Recorded Recording RecordingWarning Redacted ReplayStep Replayer SECRETS Unencodable Verifier
+        Violation check differences ended_badly files_of flight_recorder read read_entries read_header record
+        replay verify
     """,
 }
 

@@ -100,7 +100,7 @@ async def test_what_cannot_be_pushed_raises_at_once(autojump_clock: MockClock) -
     client = Told("room:1")
     async with a_world() as world, running(world, client):
         await client.until(("join", "room:1", 1))
-        with pytest.raises(ChannelClosed, match="not_joined"):
+        with pytest.raises(ChannelClosed, match="not joined"):
             await client.push("room:2", "echo")
         with pytest.raises(SerializationError):
             await client.push("room:1", "echo", {1, 2})

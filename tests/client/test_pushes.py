@@ -205,7 +205,7 @@ async def test_a_push_on_a_channel_that_is_not_joined_raises_at_once(autojump_cl
     async with scripted() as (socket, peer):
         channel = socket.channel("room")
         for operation in (channel.push, channel.send):
-            with pytest.raises(ChannelClosed, match="not_joined"):
+            with pytest.raises(ChannelClosed, match="not joined"):
                 await operation("event")
         await channel.join()
         await channel.leave()
