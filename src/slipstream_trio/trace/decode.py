@@ -12,7 +12,7 @@ from ..errors import ProtocolError, RecordingError
 from ..protocol import Serializer, State, Transition, serializer_for
 from ..telemetry import EventName, HandleStop, Origin
 from .encode import BUILT_IN
-from .schema import HEADER, MAJOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded, start_time
+from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded, start_time
 from .values import CLASSES, FIELDS, TAG, decode_value, from_fields
 
 __all__ = ["Decoder"]
@@ -45,12 +45,13 @@ class Decoder:
     """
 
     path: str
+    _newer: bool = field(default=False, init=False)
     _connections: dict[str, _Read] = field(factory=dict, init=False)
     _spans: dict[str, Recorded] = field(factory=dict, init=False)
     _last_handle: dict[str, Recorded] = field(factory=dict, init=False)
 
-    def decode(self, number: int, line: Any) -> Entry:
-        """Return what a line says.
+    def decode(self, number: int, line: Any) -> Entry | None:
+        """Return what a line says; None for one that only later versions know.
 
         Parameters:
             number: the line's number, from 1.
@@ -74,7 +75,7 @@ class Decoder:
             return Damage(number, f"it has no {error}", connection_id=_connection_of(line))
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
             return Damage(number, str(error), connection_id=_connection_of(line))
-        return Damage(number, "neither an event nor anything else that this version knows")
+        return None if self._newer else Damage(number, "neither an event nor anything else that this version knows")
 
     def _header(self, number: int, value: Any) -> Header:
         schema = value["schema"]
@@ -84,6 +85,7 @@ class Decoder:
                 self.path,
                 f"a recording of schema {schema}, and this version reads {SCHEMA}: use slipstream-trio {library}",
             )
+        self._newer = int(schema.partition(".")[2]) > MINOR
         return Header(
             number,
             schema,

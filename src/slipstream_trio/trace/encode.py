@@ -56,7 +56,7 @@ class Encoder:
         alive: the connections whose start was written, and whose end was not.
     """
 
-    _redactor: Redactor
+    redactor: Redactor
     alive: dict[str, None] = field(factory=dict, init=False)
     _seen: dict[str, None] = field(factory=dict, init=False)
     _written: dict[str, _Written] = field(factory=dict, init=False)
@@ -118,19 +118,19 @@ class Encoder:
     def _state(self, origin: Origin, state: State) -> Any:
         written = self._written.get(origin.connection_id or "")
         if written is None:
-            return encode_value(state, self._redactor)
+            return encode_value(state, self.redactor)
         if state is written.state:
             return written.number
         before, written.state = written.state, state
         written.number += 1
         if before is None:
-            return {"n": written.number, **fields_of(state, self._redactor)}
+            return {"n": written.number, **fields_of(state, self.redactor)}
         changed = [
             name
             for name in _STATE_FIELDS
             if (value := getattr(state, name)) is not (old := getattr(before, name)) and value != old
         ]
-        fields = {name: encode_value(getattr(state, name), self._redactor) for name in changed}
+        fields = {name: encode_value(getattr(state, name), self.redactor) for name in changed}
         return {"n": written.number, "from": written.number - 1, **fields}
 
     def _metadata(self, origin: Origin, metadata: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Encoder:
         }
 
     def _value(self, origin: Origin, key: str, value: Any, metadata: Mapping[str, Any]) -> Any:
-        redactor = self._redactor
+        redactor = self.redactor
         if type(value) is State:
             return self._state(origin, value)
         if key == "raw_message":
@@ -230,12 +230,12 @@ class Encoder:
         """Return an input or an effect, which may have a frame."""
         kind = type(value)
         if kind is not FrameReceived and kind is not SendFrame:
-            return encode_value(value, self._redactor)
-        frame = self._redactor.frame(value.frame, state.options.serializer, sent=kind is SendFrame)
+            return encode_value(value, self.redactor)
+        frame = self.redactor.frame(value.frame, state.options.serializer, sent=kind is SendFrame)
         return {
             TAG: kind.__name__,
-            **{name: encode_value(getattr(value, name), self._redactor) for name in FIELDS[kind] if name != "frame"},
-            "frame": encode_value(frame, self._redactor),
+            **{name: encode_value(getattr(value, name), self.redactor) for name in FIELDS[kind] if name != "frame"},
+            "frame": encode_value(frame, self.redactor),
         }
 
     def _message(self, given: Any, message: Any, state: State) -> Any:
@@ -246,24 +246,24 @@ class Encoder:
             type(message) is Message
             and type(given) is FrameReceived
             and serializer in BUILT_IN
-            and type(self._redactor.frame(given.frame, serializer, sent=False)) is not Redacted
+            and type(self.redactor.frame(given.frame, serializer, sent=False)) is not Redacted
         ):
             join_ref, ref, topic, event, _ = message
             return {TAG: "Message", "join_ref": join_ref, "ref": ref, "topic": topic, "event": event}
-        return encode_value(message, self._redactor)
+        return encode_value(message, self.redactor)
 
     def _event(self, event: Any, shared: Mapping[int, str]) -> Any:
         """Return an event in JSON types; what is the message, or a part of it, is not written again."""
         if not shared or not attrs.has(type(event)):
-            return encode_value(event, self._redactor)
+            return encode_value(event, self.redactor)
         replaced = {
             name: shared[id(value)]
             for name in type(event).__slots__
             if (value := getattr(event, name, None)) is not None and id(value) in shared
         }
         if not replaced:
-            return encode_value(event, self._redactor)
-        fields = fields_of(event, self._redactor, replaced)
+            return encode_value(event, self.redactor)
+        fields = fields_of(event, self.redactor, replaced)
         return {TAG: type(event).__name__, **fields, **{name: {TAG: what} for name, what in replaced.items()}}
 
 

@@ -95,7 +95,8 @@ def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], ob
                     entry = Damage(number, "the recording was cut off here", last=True)
                 if number == 1 and not isinstance(entry, Header):
                     raise RecordingError(name, "not a recording: its first line is no header")
-                yield entry
+                if entry is not None:
+                    yield entry
     except OSError as error:
         raise RecordingError(name, f"it cannot be read: {error.strerror or error}") from error
     if number == 0:
@@ -135,7 +136,7 @@ def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     return [path for path, _ in headers]
 
 
-def _entry(decoder: Decoder, number: int, line: bytes) -> Entry:
+def _entry(decoder: Decoder, number: int, line: bytes) -> Entry | None:
     try:
         value = decode_line(line)
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ here, is left out where something in it would have to be hidden.
 import re
 from collections.abc import Callable, Collection
 from functools import cached_property, lru_cache
+from operator import is_
 from typing import Any, Final, Literal
 
 import attrs
@@ -49,6 +50,9 @@ SECRETS: Final = frozenset(
 """What makes a name that of a secret, in lower case and without separators: `api_key` and `X-Api-Key` have "apikey"."""
 
 MASK: Final = "[redacted]"
+
+DEEPEST: Final = 140
+"""How deep a payload is looked into; what is deeper cannot be sent anyway, and is hidden."""
 
 _SEPARATORS: Final = "_-. "
 _HINTS: Final = ("eyj", "sfmynty", "bearer", "basic", "://", "\\u")
@@ -179,17 +183,22 @@ class Redactor:
             squeezed = squeezed.replace(separator, "")
         return any(hint in squeezed for hint in (*self.secrets, *_HINTS))
 
-    def _walk(self, value: Any) -> Any:
+    def _walk(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
         if kind is str:
             return self.text(value)
+        if kind not in (dict, list, tuple):
+            return value
+        if depth > DEEPEST:
+            return MASK
         if kind is dict:
-            shown = {key: _blank(item) if self._is_secret(key) else self._walk(item) for key, item in value.items()}
+            shown = {
+                key: _blank(item, depth) if self._is_secret(key) else self._walk(item, depth + 1)
+                for key, item in value.items()
+            }
             return value if all(shown[key] is item for key, item in value.items()) else shown
-        if kind is list or kind is tuple:
-            items = kind(map(self._walk, value))
-            return value if all(new is old for new, old in zip(items, value, strict=True)) else items
-        return value
+        items = kind(self._walk(item, depth + 1) for item in value)
+        return value if all(map(is_, items, value)) else items
 
     def _is_secret(self, name: Any) -> bool:
         return type(name) is str and self._name_is_secret(name)
@@ -222,18 +231,20 @@ def _masked(match: re.Match[str]) -> str:
     return f"{match['name']}{MASK}"
 
 
-def _blank(value: Any) -> Any:
+def _blank(value: Any, depth: int = 0) -> Any:
     """Return a value of the same structure that says nothing."""
     kind = type(value)
-    if kind is dict:
-        return {key: _blank(item) for key, item in value.items()}
-    if kind is list or kind is tuple:
-        return kind(map(_blank, value))
     if value is None or kind is bool:
         return value
     if kind is int or kind is float:
         return kind(0)
-    return b"" if kind is bytes else MASK
+    if kind is bytes:
+        return b""
+    if depth > DEEPEST or kind not in (dict, list, tuple):
+        return MASK
+    if kind is dict:
+        return {key: _blank(item, depth + 1) for key, item in value.items()}
+    return kind(_blank(item, depth + 1) for item in value)
 
 
 def _size(payload: Any) -> int | None:

@@ -9,7 +9,7 @@ with its fields; or one of
 | `tuple` | `items` |
 | `datetime` | `iso` |
 | `float` | `text`: "nan", "inf", "-inf" |
-| `str` | `base64` of UTF-16, for text with lone surrogates |
+| `str` | `base64` of UTF-8, for text with surrogates, which are written as if they were characters |
 | `dict` | `items`: pairs, for keys that are no strings, or that are `$` |
 | `redacted` | nothing: a frame that is not shown |
 | `object` | `type` and `repr` of what has no place in JSON |
@@ -188,7 +188,7 @@ def _text(value: str) -> Any:
     try:
         value.encode()
     except UnicodeEncodeError:
-        return {TAG: "str", "base64": _base64(value.encode("utf-16-le", "surrogatepass"))}
+        return {TAG: "str", "base64": _base64(value.encode("utf-8", "surrogatepass"))}
     return value
 
 
@@ -259,7 +259,11 @@ def decode_value(value: Any) -> Any:
     if name is None:
         return {key: decode_value(item) for key, item in value.items()}
     try:
-        return from_fields(CLASSES[name], value) if name in CLASSES else _DECODERS[name](value)
+        if name in CLASSES:
+            return from_fields(CLASSES[name], value)
+        decode = _DECODERS.get(name)
+        # What a later version has, and this one does not know, is shown as it was written.
+        return Unencodable(str(name), repr(value)) if decode is None else decode(value)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"an object {name!r} that cannot be read: {type(error).__name__}: {error}") from None
 
@@ -280,7 +284,7 @@ def _decode_items(value: Mapping[str, Any]) -> tuple[Any, ...]:
 
 _DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
     "bytes": lambda value: base64.b64decode(value["base64"], validate=True),
-    "str": lambda value: base64.b64decode(value["base64"], validate=True).decode("utf-16-le", "surrogatepass"),
+    "str": lambda value: base64.b64decode(value["base64"], validate=True).decode("utf-8", "surrogatepass"),
     "tuple": _decode_items,
     "datetime": lambda value: datetime.fromisoformat(value["iso"]),
     "float": lambda value: float(value["text"]),
