@@ -16,6 +16,8 @@ from slipstream_trio.trace.redact import Redactor
 
 Records = list[Any]
 
+REDACTOR = Redactor()
+
 
 async def eventful(telemetry: Telemetry, *, connections: int = 2, **options: Any) -> None:
     """Live through joins, pushes, text and binary messages, bad frames, crashes, pings and leaves."""
@@ -23,7 +25,7 @@ async def eventful(telemetry: Telemetry, *, connections: int = 2, **options: Any
         async with scripted(telemetry=telemetry, **options) as (socket, peer):
             channel = socket.channel("room")
             for _ in range(2):
-                async with socket.join("room", {"name": "ada", "number": number}) as joined:
+                async with socket.join("room", {"name": "grace", "number": number}) as joined:
                     peer.message("room", "event", {"text": 'a "quoted" ümlaut \u2028', "big": 2**70, "small": 1e-9})
                     peer.feed("[", b"\x02\x04\x04roomdata\x00\xff", b"", '[null,null,"other","event",{}]')
                     await joined.push("echo", {"deep": [{"er": [None, True, 1.5]}]})
@@ -49,7 +51,7 @@ def live_records(scenario: Callable[[Telemetry], Any] = eventful) -> Records:
 
 def encoded(records: Iterable[Any], *, redactor: Redactor | None = None, end: bool = True) -> list[bytes]:
     """Return the lines of a recording of these records, each with its line feed."""
-    encoder = Encoder(redactor or Redactor())
+    encoder = Encoder(redactor or REDACTOR)
     lines = [header_line("4" * 16, 1, 0, encoder.redactor.redacted, [])]
     lines += [encoder.encode(record) for record in records]
     return [*lines, end_line(len(lines) - 1, 0, encoder.alive)] if end else lines

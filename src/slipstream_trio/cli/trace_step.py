@@ -1,8 +1,10 @@
 """Stepping through a replay: a tape that goes both ways, what a step looks like, and the keys."""
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,31 +128,34 @@ _MOVES: Final[dict[str, Callable[[Tape], bool]]] = {
 
 def _commands() -> Iterator[str]:
     """Give what the user wants: keys from a terminal, else lines."""
-    if not sys.stdin.isatty():
-        yield from (line.strip() for line in sys.stdin)
-        return
-    while True:
-        key = _key()
-        if key in ("", "\x04"):
-            return
-        if key == "g":
-            key = f"g {input('line ')}"
-        yield key.strip()
+    if sys.stdin.isatty() and find_spec("termios") is not None:
+        return _keys(sys.stdin.fileno())
+    return (line.strip() for line in sys.stdin)
 
 
-def _key() -> str:
-    """Wait for a key, without Enter after it."""
+def _keys(terminal: int) -> Iterator[str]:
+    """Give keys as they are pressed, without Enter after them; `g` takes what is typed up to Enter."""
+    import termios
+    import tty
+
+    before = termios.tcgetattr(terminal)
+    # NOW, not FLUSH: what was typed ahead counts.
+    tty.setcbreak(terminal, termios.TCSANOW)
     try:
-        import termios
-        import tty
-    except ImportError:  # no such terminal: a line will do
-        return sys.stdin.readline()
-    before = termios.tcgetattr(sys.stdin)
-    try:
-        tty.setcbreak(sys.stdin)
-        return sys.stdin.read(1)
+        while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\x04"):
+            yield f"g {_typed(terminal)}" if key == "g" else key.strip()
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def _typed(terminal: int) -> str:
+    print("line ", end="", flush=True)
+    typed = ""
+    while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\n", "\r"):
+        typed = typed[:-1] if key in "\b\x7f" else typed + key
+        print(f"\rline {typed}\x1b[K", end="", flush=True)
+    print()
+    return typed
 
 
 def _show(tape: Tape) -> bool:

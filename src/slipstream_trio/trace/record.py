@@ -138,6 +138,7 @@ def record(
     queue: int = QUEUE,
     flush_interval: float = FLUSH_INTERVAL,
     fsync: Fsync = "close",
+    close_timeout: float = CLOSE_TIMEOUT,
 ) -> Iterator[Recording]:
     """Record all telemetry for the time of a `with` block.
 
@@ -158,6 +159,7 @@ def record(
         queue: bytes that may wait to be written.
         flush_interval: seconds after which a line is written at the latest; so much is lost if the process is killed.
         fsync: "never", "close" or "always": when lines are forced onto the disk, so that they survive a loss of power.
+        close_timeout: seconds that leaving the block may take, while what waits is written.
 
     Yields:
         The recording, which counts.
@@ -180,4 +182,4 @@ def record(
         with bus.listen(recording.handle):
             yield recording
     finally:
-        recording.close(CLOSE_TIMEOUT)
+        recording.close(close_timeout)

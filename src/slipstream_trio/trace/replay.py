@@ -234,11 +234,13 @@ def differences(expected: Any, got: Any, field: str = "") -> Iterator[Difference
     parts = None if type(expected) is not type(got) else _parts(expected), _parts(got)
     before, after = parts
     if before is None or after is None:
-        if not (field.endswith(".frame") and _same_frame(expected, got)):
+        if not (field.rpartition(".")[2] == "frame" and _same_frame(expected, got)):
             yield Difference(field, expected, got)
         return
     for key in dict.fromkeys((*before, *after)):
-        yield from differences(before.get(key, ABSENT), after.get(key, ABSENT), f"{field}{key}" if field else key[1:])
+        yield from differences(
+            before.get(key, ABSENT), after.get(key, ABSENT), f"{field}{key}" if field else key.removeprefix(".")
+        )
 
 
 def _parts(value: Any) -> dict[str, Any] | None:

@@ -1,0 +1,264 @@
+"""`slipstream trace verify` and `replay`: what they say, and with which exit status."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from tests.cli.support import Terminal
+from tests.trace.support import encoded, live_records, values, written
+
+from slipstream_trio.cli import main
+from slipstream_trio.cli.progress import ProgressBar
+from slipstream_trio.telemetry import HandleStop
+from slipstream_trio.trace import Progress
+
+Said = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Any]:
+    return live_records()
+
+
+@pytest.fixture(name="good")
+def _good(records: list[Any], tmp_path: Path) -> Path:
+    return written(tmp_path / "good.jsonl", encoded(records))
+
+
+@pytest.fixture(name="diverging")
+def _diverging(records: list[Any], tmp_path: Path) -> Path:
+    """A recording in which one state is wrong; the next span goes on from it."""
+    index = [i for i, each in enumerate(records) if isinstance(each, HandleStop)][4]
+    transition = records[index].transition
+    wrong = attrs.evolve(transition, state=attrs.evolve(transition.state, current_ref=99))
+    changed = attrs.evolve(records[index], transition=wrong)
+    return written(tmp_path / "diverging.jsonl", encoded([*records[:index], changed, *records[index + 1 :]]))
+
+
+@pytest.fixture(name="said")
+def _said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+    """Run the command, and return its output and its errors."""
+
+    def run(*arguments: object, status: int = 0, keys: str = "") -> tuple[str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(keys))
+        assert main(["trace", *map(str, arguments)]) == status
+        out, err = capsys.readouterr()
+        return out, err
+
+    return run
+
+
+def test_the_group_shows_its_commands(said: Said) -> None:
+    _, err = said(status=2)
+    assert "verify" in err
+    assert "replay" in err
+
+
+@pytest.mark.parametrize("command", ["verify", "replay"])
+def test_the_helps_teach(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["trace", command, "--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert "examples:" in out
+    assert "exit status: 0" in out
+
+
+# verify
+
+
+def test_a_sound_recording_is_told_so(said: Said, good: Path, records: list[Any]) -> None:
+    assert said("verify", good) == (f"{len(records)} records of 2 connections: sound\n", "")
+
+
+def test_violations_are_told_with_file_and_line_and_what_they_mean(said: Said, good: Path) -> None:
+    lines = good.read_bytes().splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if b"handle stop" in line)
+    line = values(lines[at])
+    line["monotonic_time"] += 1
+    lines[at] = json.dumps(line).encode() + b"\n"
+    bad = written(good.with_name("bad.jsonl"), lines)
+    out, err = said("verify", bad, status=1)
+    assert f"{bad}:{at + 1}: invariant 5: connection " in out
+    assert "ns, not " in out
+    assert "invariant 5: time never goes back" in out
+    assert out.endswith(" faults\n")
+    assert err == ""
+    first, *_, summary = map(json.loads, said("verify", "--json", bad, status=1)[0].splitlines())
+    assert (first["line"], first["kind"], first["invariant"], first["path"]) == (at + 1, "violation", 5, str(bad))
+    assert summary["sound"] is False
+    assert summary["files"] == [str(bad)]
+    out, _ = said("verify", "--most", 0, bad, status=1)
+    assert out.startswith("… and ")
+
+
+def test_a_recording_that_was_cut_off_is_sound_unless_it_must_not_be(said: Said, good: Path) -> None:
+    cut = written(good.with_name("cut.jsonl"), [good.read_bytes()[:9000]])
+    out, _ = said("verify", cut)
+    assert "unfinished: the recording was cut off here" in out
+    assert ": unfinished: connection " in out
+    assert ": sound\n" in out
+    said("verify", "--strict", cut, status=1)
+
+
+def test_traces_can_be_shared_on_purpose(said: Said, tmp_path: Path) -> None:
+    from tests.trace.support import eventful
+
+    trace_id = "a" * 32
+    shared = live_records(lambda bus: eventful(bus, trace_parent=f"00-{trace_id}-{'b' * 16}-01"))
+    path = written(tmp_path / "shared.jsonl", encoded(shared))
+    said("verify", path, status=1)
+    said("verify", "--shared-trace", trace_id, path)
+
+
+@pytest.mark.parametrize("command", ["verify", "replay"])
+def test_what_is_no_recording_is_wrong_usage(command: str, said: Said, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere.jsonl"
+    assert said(command, nowhere, status=2)[1] == (
+        f"slipstream: {nowhere}: it cannot be read: No such file or directory; see slipstream trace {command} --help\n"
+    )
+    other = tmp_path / "other"
+    other.write_text("hello\n")
+    assert "not a recording" in said(command, other, status=2)[1]
+
+
+def test_a_bar_shows_the_progress_where_somebody_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = ProgressBar()
+    bar.show(Progress("trace.jsonl", 50, 100, 1234))
+    bar.clear()
+    drawn = terminal.getvalue()
+    assert "###############---------------  50%  1,234 lines of trace.jsonl" in drawn
+    assert drawn.endswith("\r\x1b[K")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    hidden = ProgressBar()
+    hidden.show(Progress("trace.jsonl", 50, 0, 1))
+    hidden.clear()
+    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+
+
+# replay
+
+
+def test_a_recording_that_agrees_is_told_so(said: Said, good: Path, records: list[Any]) -> None:
+    inputs = sum(isinstance(each, HandleStop) for each in records)
+    said_so = f"{inputs} inputs of 2 connections replayed: every state, event and effect agrees\n"
+    assert said("replay", good) == (said_so, "")
+    assert json.loads(said("replay", "--json", good)[0]) == {
+        "inputs": inputs,
+        "connections": 2,
+        "divergences": 0,
+        "agrees": True,
+    }
+
+
+def test_the_first_divergence_is_told(said: Said, diverging: Path) -> None:
+    out, _ = said("replay", diverging, status=1)
+    first, summary = out.splitlines()
+    assert ": end_state.current_ref: 99 was recorded, and the core gives " in first
+    assert "it is the first, after 4 inputs that agree" in summary
+    out, _ = said("replay", "--all", diverging, status=1)
+    assert out.count("was recorded") > 1
+    first, *_, summary = map(json.loads, said("replay", "--json", diverging, status=1)[0].splitlines())
+    assert (first["field"], first["expected"]) == ("end_state.current_ref", "99")
+    assert summary["agrees"] is False
+
+
+def test_connections_can_be_chosen(said: Said, good: Path, records: list[Any]) -> None:
+    out, _ = said("replay", "--connection", records[0].connection_id[:12], good)
+    assert "of 1 connections" in out
+    for more in ([], ["--step"]):
+        assert "none of that connection" in said("replay", "--connection", "nobody", *more, good, status=2)[1]
+
+
+def test_damage_is_no_divergence(said: Said, good: Path) -> None:
+    lines = good.read_bytes().splitlines(keepends=True)
+    lines[20] = b"(damaged)\n"
+    said("replay", written(good.with_name("damaged.jsonl"), lines))
+
+
+# replay --step
+
+
+def headings(out: str) -> list[int]:
+    """Return the lines of the steps that were shown."""
+    return [int(line.split(":")[1].split()[0]) for line in out.splitlines() if line.startswith("--- ")]
+
+
+def test_a_replay_is_stepped_through_forward_and_back(said: Said, good: Path) -> None:
+    out, _ = said("replay", "--step", good, keys="n\n\nb\nb\nb\nq\nn\n")
+    shown = headings(out)
+    assert len(shown) == 6
+    assert shown[0] < shown[1] < shown[2]
+    assert shown[3:] == [shown[1], shown[0], shown[0]]
+    assert "(no further)" in out
+    assert "input    TransportOpened now=0.0" in out
+    assert 'state    status: "opening" -> "open"' in out
+    assert "effect   SendFrame frame=" in out
+    assert " agrees" in out
+
+
+def test_a_step_can_be_gone_to_by_its_line(said: Said, good: Path) -> None:
+    out, _ = said("replay", "--step", good, keys="g 40\nb\ng 3\ng 9999\ns\nh\ng x\n")
+    start, at, before, first, last = headings(out)
+    assert at >= 40 > before
+    assert first == start
+    assert last > 150
+    assert '  status: "closed"' in out
+    assert out.count("next divergence") == 2
+
+
+def test_the_next_divergence_can_be_gone_to(said: Said, diverging: Path) -> None:
+    out, _ = said("replay", "--step", diverging, keys="x\nq\n", status=1)
+    assert "DIVERGES" in out
+    assert "recorded end_state.current_ref: 99" in out
+    assert "core     end_state.current_ref: " in out
+    # What was not looked at is not held against the recording.
+    said("replay", "--step", diverging, keys="n\nq\n")
+
+
+def test_going_far_back_reads_the_recording_again(said: Said, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slipstream_trio.cli.trace_step.REMEMBERED", 3)
+    out, _ = said("replay", "--step", good, keys="n\n" * 9 + "b\n" * 9 + "n\n")
+    shown = headings(out)
+    assert shown[10:19] == shown[8::-1]
+    assert shown[19] == shown[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_on_a_terminal_keys_need_no_enter(good: Path, monkeypatch: pytest.MonkeyPatch, said: Said) -> None:
+    import os
+
+    ours, theirs = os.openpty()
+    with open(theirs, closefd=True) as terminal:  # noqa: PTH123
+        monkeypatch.setattr("io.StringIO", lambda _: terminal)
+        os.write(ours, b"nbg4x\x7f0\nq")
+        out, _ = said("replay", "--step", good)
+    os.close(ours)
+    shown = headings(out)
+    assert shown[:3] == [shown[0], shown[1], shown[0]]
+    assert shown[3] >= 40
+    assert len(shown) == 4
+
+
+# The demo's recording
+
+
+@pytest.mark.once
+def test_the_demo_can_be_recorded(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    from slipstream_trio.cli import demo_tour
+
+    monkeypatch.setattr(demo_tour, "PACE", 0.0)
+    monkeypatch.setattr(demo_tour, "GIVE_UP", 0.01)
+    path = tmp_path / "demo.jsonl.gz"
+    assert main(["demo", "--plain", "--record", str(path)]) == 0
+    said("verify", "--strict", path)
+    said("replay", path)
+    assert main(["demo", "--plain", "--record", str(tmp_path / "nowhere" / "demo.jsonl")]) == 1
