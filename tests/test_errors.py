@@ -18,6 +18,7 @@ from slipstream_trio.errors import (
     ConnectError,
     ConnectionLost,
     ConnectionRejected,
+    ConnectTimeout,
     ExportError,
     InternalError,
     JoinError,
@@ -40,6 +41,11 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
         "buffer: must be at least 1, not 0",
     ),
     (ConnectError("no route to host"), {"reason": "no route to host"}, "no route to host"),
+    (
+        ConnectTimeout(1.5),
+        {"timeout": 1.5, "reason": "not connected within 1.5 s; see connect_timeout"},
+        "not connected within 1.5 s; see connect_timeout",
+    ),
     (
         ConnectionRejected(429, HEADERS, "Too many\nrequests"),
         {"status": 429, "headers": HEADERS, "body": "Too many\nrequests"},
@@ -117,6 +123,7 @@ PARENTS: dict[type[Exception], type[Exception]] = {
     **{type(example): SlipstreamError for example, _, _ in EXAMPLES},
     SlipstreamError: Exception,
     ConnectionRejected: ConnectError,
+    ConnectTimeout: ConnectError,
 }
 
 every = pytest.mark.parametrize(

@@ -15,6 +15,7 @@ __all__ = [
     "ClientStopped",
     "ConfigurationError",
     "ConnectError",
+    "ConnectTimeout",
     "ConnectionLost",
     "ConnectionRejected",
     "ExportError",
@@ -62,6 +63,21 @@ class ConnectError(SlipstreamError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class ConnectTimeout(ConnectError):
+    """A connection was not open in time.
+
+    Attributes:
+        timeout: the time waited, in seconds.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(f"not connected within {timeout} s; see connect_timeout")
+        self.timeout = timeout
+
+    def __reduce__(self) -> tuple[type["ConnectTimeout"], tuple[float]]:
+        return type(self), (self.timeout,)
 
 
 class ConnectionRejected(ConnectError):

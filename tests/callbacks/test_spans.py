@@ -87,7 +87,7 @@ async def test_the_metadata_of_a_callback(autojump_clock: MockClock) -> None:
 async def test_a_callback_before_the_first_connection_has_no_connection_id(autojump_clock: MockClock) -> None:
     client = Told()
     client.info("early")
-    async with a_world() as world, running(world, client, params=_slow_params):
+    async with a_world() as world, running(world, client, trace_parent=_slow_trace_parent):
         await client.until("connect")
         client.stop()
     [start] = [record for record in world.records if record.name[2:] == ("handle_info", "start")]
@@ -95,9 +95,8 @@ async def test_a_callback_before_the_first_connection_has_no_connection_id(autoj
     assert start.metadata["socket_id"] is not None
 
 
-async def _slow_params() -> dict[str, str]:
+async def _slow_trace_parent() -> None:
     await trio.sleep(1)
-    return {}
 
 
 async def test_a_callback_that_raises_is_an_exception(autojump_clock: MockClock) -> None:

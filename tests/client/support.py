@@ -215,8 +215,8 @@ async def running(**mount: Any) -> AsyncIterator[PhoenixServer]:
 class Recorder:
     """A bus, and every record that was emitted on it."""
 
-    def __init__(self) -> None:
-        self.bus = Telemetry()
+    def __init__(self, bus: Telemetry | None = None) -> None:
+        self.bus = bus or Telemetry()
         self.records: list[Record] = []
         self.bus.attach("recorder", (), self.records.append, prefix=True)
 

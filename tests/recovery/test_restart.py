@@ -17,16 +17,13 @@ from tests.properties.scripts import unbalanced
 from tests.recovery.support import reading
 
 from slipstream_trio import Backoff, Channel, ConnectionLost, Gap, connect
-from slipstream_trio.telemetry import Record, Telemetry
+from slipstream_trio.telemetry import ClientConnectStop, ReconnectScheduled, Record, Telemetry
 from slipstream_trio.trace import verify
 
 pytestmark = pytest.mark.once
 
 STEP = 0.1
 """Seconds between two attempts."""
-
-NOISE = 0.5
-"""Seconds that a busy machine may take for anything."""
 
 PUSHERS = 4
 
@@ -108,6 +105,7 @@ async def test_a_restart_in_real_time(how: signal.Signals, tmp_path: Path, recor
                 await process.wait()
                 assert process.returncode == (0 if how is signal.SIGTERM else -how)
                 await processes.enter_async_context(serving(port, log))
+                returned = telemetry.monotonic_ns()
                 took = await until_joined(channel)
                 await pushing.answers(20)
                 pushing.stopped = True
@@ -131,6 +129,11 @@ async def test_a_restart_in_real_time(how: signal.Signals, tmp_path: Path, recor
 
     assert [item.reason for item in stream.items if isinstance(item, Gap)] == ["reconnected"]
     assert isinstance(stream.ended, StopAsyncIteration)
-    assert took <= STEP + NOISE
+    # Within a step of the back-off: the first attempt after the return succeeds, and no delay is longer.
+    after = [
+        record for record in records if isinstance(record, ClientConnectStop) and record.start.monotonic_time > returned
+    ]
+    assert [record.outcome for record in after] in (["ok"], [])  # none, if the last one before came just in time
+    assert {record.delay for record in records if isinstance(record, ReconnectScheduled)} == {STEP}
     assert verify(records) == []
     assert unbalanced(records) == []

@@ -9,8 +9,8 @@ import trio
 from tests.client.support import URL, Peer, Recorder, Scripted, scripted
 from trio.testing import MockClock
 
-from slipstream_trio import ConnectError, ConnectionRejected, SlipstreamError, Socket, connect
-from slipstream_trio.telemetry import SpanException
+from slipstream_trio import ConnectError, ConnectionRejected, ConnectTimeout, SlipstreamError, Socket, connect
+from slipstream_trio.telemetry import SpanException, Telemetry
 
 QUIET = frozenset({"heartbeat"})
 Scenario = Callable[[Socket, Peer], Awaitable[None]]
@@ -219,6 +219,7 @@ async def test_a_leave_that_code_breaks_off_is_an_exception(
     ("error", "outcome", "headers"),
     [
         (ConnectError("no"), "error", ()),
+        (ConnectTimeout(10), "timeout", ()),
         (ConnectionRejected(429, [("retry-after", "1")]), "error", (("retry-after", "1"),)),
     ],
 )
@@ -235,6 +236,52 @@ async def test_connects_that_fail(error: Exception, outcome: str, headers: Any, 
     (stop,) = recorder.named("connection", "connect", "stop")
     assert stop.termination_reason == "connect_failed"
     assert stop.state.status == "closed"
+
+
+@pytest.mark.parametrize("option", ["params", "headers", "auth_token", "trace_parent"])
+async def test_an_option_that_raises_ends_the_attempt_by_an_exception(option: str, autojump_clock: MockClock) -> None:
+    """The span has begun before, and lasts as long as the option's function."""
+
+    async def fail() -> None:
+        await trio.sleep(2)
+        raise KeyError("a bug")
+
+    telemetry = Telemetry(monotonic_ns=lambda: int(trio.current_time() * 1e9))
+    recorder = Recorder(telemetry)
+    given: Any = {option: fail}
+    with pytest.raises(KeyError):
+        async with connect(URL, transport=Scripted(), telemetry=telemetry, **given):
+            pass
+    start, end = recorder.records
+    assert start.name == ("slipstream", "client", "connect", "start")
+    assert isinstance(end, SpanException)
+    assert (end.name, end.start, end.kind) == (("slipstream", "client", "connect", "exception"), start, "KeyError")
+    assert end.measurements["duration"] == (0 if option == "trace_parent" else 2_000_000_000)
+    assert start.origin == end.origin
+    assert start.metadata["connection_id"] is not None
+
+
+async def test_the_attempt_begins_before_its_options_are_asked(autojump_clock: MockClock) -> None:
+    seen: list[Any] = []
+    recorder = Recorder()
+
+    def ask() -> dict[str, str]:
+        seen.extend(record.name for record in recorder.records)
+        return {}
+
+    async with connect(URL, transport=Scripted(), telemetry=recorder.bus, params=ask) as socket:
+        (start,) = recorder.named("client", "connect", "start")
+        assert (start.connection_id, start.trace_id) == (socket.connection_id, socket.trace_id)
+    assert seen == [("slipstream", "client", "connect", "start")]
+
+
+async def test_an_attempt_that_is_cancelled_while_its_options_are_asked(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    with trio.move_on_after(1):
+        async with connect(URL, transport=Scripted(), telemetry=recorder.bus, params=trio.sleep_forever):
+            pass
+    assert ends(recorder, "connect") == ["cancelled"]
+    assert recorder.named("connection", "connect", "start") == []
 
 
 async def test_a_connect_that_is_cancelled(autojump_clock: MockClock) -> None:

@@ -7,8 +7,8 @@ import trio
 
 from ..protocol import Message
 from .buffer import Gap
-from .channel import DEFAULT, Channel, Timeout, check_event
-from .configuration import ConnectOptions, configure
+from .channel import DEFAULT, Channel, Timeout, check_event, chosen
+from .configuration import ConnectOptions, checked_seconds, configure
 from .replies import Caller, Reply
 from .runner import Runner
 from .socket import Socket
@@ -213,6 +213,7 @@ class Client:
             timeout: seconds to wait for the reply, None for ever; by default `push_timeout`.
 
         Raises:
+            ConfigurationError: `timeout` is no number of seconds above 0.
             ChannelClosed: the topic is not joined.
             PushTimeout: it could not be queued in time.
             ClientStopped: the client does not run.
@@ -221,7 +222,7 @@ class Client:
         """
         check_event(event)
         runner = self.__ready()
-        seconds = runner.running_session().options.push_timeout if timeout is DEFAULT else timeout
+        seconds = chosen(timeout, runner.running_session().options.push_timeout)
         return await runner.push(topic, event, {} if payload is None else payload, seconds)
 
     async def disconnect(self) -> None:
@@ -272,11 +273,12 @@ class Client:
             timeout: seconds to wait for the answer, None for ever.
 
         Raises:
+            ConfigurationError: `timeout` is no number of seconds above 0.
             CallTimeout: there was no answer in time.
             ClientStopped: the client has ended, or ends before it has answered.
             RuntimeError: this is a callback of the same client, which would wait for itself.
         """
-        return await self.__ready().call(message, timeout)
+        return await self.__ready().call(message, checked_seconds("timeout", timeout))
 
     def __ready(self) -> Runner:
         # Not in __init__, so that subclasses need not call that one.

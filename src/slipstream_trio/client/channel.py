@@ -7,11 +7,12 @@ from typing import Any, Final, Literal, Self, final
 
 from ..protocol import RESERVED_EVENTS, Message
 from .buffer import Buffer, Gap, Overflow
+from .configuration import checked_overflow, checked_seconds, checked_size
 from .membership import ChannelStatus, Membership
 from .operations import join, leave, leave_soon, push, send
 from .presence import ChannelPresence
 
-__all__ = ["DEFAULT", "Channel", "Default", "Stream", "Subscription", "Timeout", "check_event"]
+__all__ = ["DEFAULT", "Channel", "Default", "Stream", "Subscription", "Timeout", "check_event", "chosen"]
 
 
 class Default(Enum):
@@ -133,13 +134,14 @@ class Channel:
             timeout: seconds to wait for the answer, None for ever; by default `join_timeout`.
 
         Raises:
+            ConfigurationError: `timeout` is no number of seconds above 0.
             AlreadyJoined: this socket holds the topic.
             JoinError: the server refused.
             JoinTimeout: it did not answer in time.
             ConnectionLost: the connection ended first.
             SerializationError: the payload is not a JSON value.
         """
-        return await join(self._membership, self._options.join_timeout if timeout is DEFAULT else timeout)
+        return await join(self._membership, chosen(timeout, self._options.join_timeout))
 
     async def leave(self, *, timeout: Timeout = DEFAULT) -> None:
         """Leave the topic, and wait until the server has confirmed that.
@@ -148,8 +150,11 @@ class Channel:
 
         Parameters:
             timeout: seconds to wait, None for ever; by default `leave_timeout`. Nothing is raised when they are over.
+
+        Raises:
+            ConfigurationError: `timeout` is no number of seconds above 0.
         """
-        await leave(self._membership, self._options.leave_timeout if timeout is DEFAULT else timeout)
+        await leave(self._membership, chosen(timeout, self._options.leave_timeout))
 
     def leave_soon(self) -> None:
         """Send the leave, without waiting for anything; for clean-up in code that must not await."""
@@ -167,6 +172,7 @@ class Channel:
             timeout: seconds to wait for the reply, None for ever; by default `push_timeout`.
 
         Raises:
+            ConfigurationError: `timeout` is no number of seconds above 0.
             PushError: the reply's status is not "ok".
             PushTimeout: no reply came in time.
             ChannelClosed: the channel is not joined, or ended before the reply.
@@ -174,7 +180,7 @@ class Channel:
             SerializationError: the payload is no JSON value; nothing was sent.
         """
         check_event(event)
-        seconds = self._options.push_timeout if timeout is DEFAULT else timeout
+        seconds = self._options.push_timeout if timeout is DEFAULT else checked_seconds("timeout", timeout)
         return await push(self._membership, event, {} if payload is None else payload, seconds)
 
     async def send(self, event: str, payload: Any = None) -> None:
@@ -224,7 +230,14 @@ class Channel:
             events: their names; none means all.
             buffer: how many messages wait; by default what `connect` was told.
             overflow: what happens when there are more; by default what `connect` was told.
+
+        Raises:
+            ConfigurationError: `buffer` or `overflow` cannot be used.
         """
+        if buffer is not None:
+            checked_size("buffer", buffer)
+        if overflow is not None:
+            checked_overflow("overflow", overflow)
         messages, end = self._membership.subscribe(events, buffer, overflow)
         try:
             yield Subscription(messages)
@@ -239,7 +252,11 @@ class Channel:
 
         Parameters:
             buffer: how many changes wait for who iterates over it.
+
+        Raises:
+            ConfigurationError: `buffer` is not at least 1.
         """
+        checked_size("buffer", buffer)
         membership = self._membership
         presence = ChannelPresence(membership.topic, membership.presence, buffer)
         end = membership.listen_to_presence(presence)
@@ -250,6 +267,11 @@ class Channel:
         finally:
             end()
             presence.close()
+
+
+def chosen(timeout: Timeout, default: float | None) -> float | None:
+    """Return the seconds that a call was given, or else the option's; raises `ConfigurationError` for no timeout."""
+    return default if timeout is DEFAULT else checked_seconds("timeout", timeout)
 
 
 def check_event(event: str) -> None:

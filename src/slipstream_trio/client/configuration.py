@@ -25,7 +25,14 @@ from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from .buffer import Overflow
 
-__all__ = ["Configuration", "ConnectOptions", "configure"]
+__all__ = [
+    "Configuration",
+    "ConnectOptions",
+    "checked_overflow",
+    "checked_seconds",
+    "checked_size",
+    "configure",
+]
 
 T = TypeVar("T")
 OrCallable: TypeAlias = Union[T, Callable[[], Union[T, Awaitable[T]]]]  # noqa: UP007 - `T | …` is no alias to mypy
@@ -97,15 +104,40 @@ def _problem_of_url(url: Any) -> str | None:
 
 
 def _seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(attribute.name, f"a number of seconds above 0, or None for no limit; not {value!r}")
+    checked_seconds(attribute.name, value)
+
+
+def checked_seconds(argument: str, value: Any) -> float | None:
+    """Return a call's timeout; raises `ConfigurationError`, which names the argument, for what is none.
+
+    The same is asked of it as of the options.
+    """
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
+    ):
+        raise ConfigurationError(argument, f"a number of seconds above 0, or None for no limit; not {value!r}")
+    seconds: float | None = value
+    return seconds
+
+
+def checked_size(argument: str, value: Any) -> int:
+    """Return how many of something there may be; raises `ConfigurationError` likewise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(argument, f"a whole number of at least 1, not {value!r}")
+    return value
+
+
+def checked_overflow(argument: str, value: Any) -> Overflow:
+    """Return a policy for buffers; raises `ConfigurationError` likewise."""
+    policies = get_args(Overflow)
+    if value not in policies:
+        raise ConfigurationError(argument, f"one of {', '.join(map(repr, policies))}; not {value!r}")
+    policy: Overflow = value
+    return policy
 
 
 def _positive(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(attribute.name, f"a whole number of at least 1, not {value!r}")
+    checked_size(attribute.name, value)
 
 
 def _kind(*kinds: type, ask: bool = False) -> Validator:
@@ -125,9 +157,7 @@ def _function(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
 
 
 def _overflow(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    policies = get_args(Overflow)
-    if value not in policies:
-        raise ConfigurationError(attribute.name, f"one of {', '.join(map(repr, policies))}; not {value!r}")
+    checked_overflow(attribute.name, value)
 
 
 def _unsupported(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:

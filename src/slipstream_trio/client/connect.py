@@ -16,8 +16,10 @@ from attrs import evolve
 from ..errors import ConnectionRejected, InternalError
 from ..protocol import Disconnect, reconnect_delay
 from ..protocol.recovery import retry_after
+from ..transport import OpenRequest
 from .configuration import Configuration, ConnectOptions, configure
-from .dial import dial
+from .connection import Connection, only_cancelled
+from .dial import ask_trace_parent, dial
 from .operations import leave_soon
 from .session import Session
 from .socket import Socket
@@ -49,6 +51,7 @@ def connect(url: str, **options: Unpack[ConnectOptions]) -> AbstractAsyncContext
     Raises:
         ConfigurationError: at the call, an option cannot be used; or on entering, what a function returned cannot.
         ConnectError: on entering, the server could not be reached.
+        ConnectTimeout: on entering, the connection was not open within `connect_timeout`.
         ConnectionRejected: on entering, the server refused the upgrade.
         ConnectionLost: on leaving, the connection ended for good and the body was cancelled for it.
         InternalError: a bug.
@@ -146,13 +149,10 @@ class _Supervisor:
     async def _one_connection(self, attempt: int, generation: int, step: int) -> tuple[Exception, Disconnect]:
         """Connect once, and serve that to its end; returns what to raise for it, and what it was."""
         session = self.session
-        try:
-            dialed = await dial(session.configuration)
-        except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
-            session.attempt_failed(error)
-            return error, Disconnect("option_failed", step=step)
-        connection = session.begin(dialed.trace_parent, attempt, generation)
-        await connection.run(session.connector, dialed.request)
+        connection, request = await self._asked(attempt, generation)
+        if isinstance(request, Exception):
+            return request, Disconnect("option_failed", step=step)
+        await connection.run(session.connector, request)
         failure = connection.failure
         if failure is None:
             lost = session.lost()
@@ -161,6 +161,31 @@ class _Supervisor:
             wait = retry_after(failure.headers)
             return failure, Disconnect("rejected", status=failure.status, retry_after=wait, step=step)
         return failure, Disconnect(failure.reason, step=step)
+
+    async def _asked(self, attempt: int, generation: int) -> tuple[Connection, OpenRequest | Exception]:
+        """Begin a connection, and ask for everything that it is opened with; returns what an option's function raised.
+
+        The trace is asked for first, as the attempt's span is in it.
+        """
+        session = self.session
+        trace_parent: str | None = None
+        failure: Exception | None = None
+        try:
+            trace_parent = await ask_trace_parent(session.configuration)
+        except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
+            failure = error
+        connection = session.begin(trace_parent, attempt, generation)
+        try:
+            if failure is not None:
+                raise failure
+            return connection, await dial(session.configuration)
+        except Exception as error:  # noqa: BLE001 - likewise
+            session.option_failed(error)
+            return connection, error
+        except BaseException as error:
+            if only_cancelled(error):
+                session.end_attempt("cancelled")
+            raise
 
     def _delay(self, disconnect: Disconnect) -> float | None:
         configuration = self.session.configuration

@@ -7,30 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from attrs import frozen
-
 from ..errors import ConfigurationError
 from ..transport import OpenRequest
 from .configuration import Configuration
 
-__all__ = ["Dial", "ask", "dial"]
+__all__ = ["ask", "ask_trace_parent", "dial"]
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-
-
-@frozen
-class Dial:
-    """What one connection is opened with.
-
-    Attributes:
-        request: for the transport.
-        trace_parent: the W3C traceparent of the trace that it joins, None for one of its own.
-    """
-
-    request: OpenRequest
-    trace_parent: str | None
 
 
 async def ask(option: Any) -> Any:
@@ -39,7 +24,16 @@ async def ask(option: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-async def dial(configuration: Configuration) -> Dial:
+async def ask_trace_parent(configuration: Configuration) -> str | None:
+    """Ask for the W3C traceparent of the trace that a connection joins; None if it has one of its own.
+
+    Raises:
+        ConfigurationError: a function returned what cannot be used.
+    """
+    return _checked_parent(await ask(configuration.trace_parent))
+
+
+async def dial(configuration: Configuration) -> OpenRequest:
     """Ask for everything that a connection is opened with.
 
     Raises:
@@ -48,17 +42,13 @@ async def dial(configuration: Configuration) -> Dial:
     params = await ask(configuration.params)
     headers = await ask(configuration.headers)
     token = await ask(configuration.auth_token)
-    trace_parent = await ask(configuration.trace_parent)
-    return Dial(
-        OpenRequest(
-            url=_with_query(configuration.url, configuration.vsn, params),
-            headers=tuple(_checked_headers(headers)),
-            subprotocols=_subprotocols(token),
-            connect_timeout=configuration.connect_timeout,
-            max_message_size=configuration.max_message_size,
-            ssl_context=configuration.ssl_context,
-        ),
-        _checked_parent(trace_parent),
+    return OpenRequest(
+        url=_with_query(configuration.url, configuration.vsn, params),
+        headers=tuple(_checked_headers(headers)),
+        subprotocols=_subprotocols(token),
+        connect_timeout=configuration.connect_timeout,
+        max_message_size=configuration.max_message_size,
+        ssl_context=configuration.ssl_context,
     )
 
 

@@ -50,7 +50,7 @@ from ..transport import Connector
 from .buffer import Crowd
 from .configuration import Configuration
 from .connection import Connection
-from .spans import moment, opening
+from .spans import moment, opening, outcome_of
 from .status import Status, StatusLog
 from .tap import SocketTap
 from .timer import Timer
@@ -306,13 +306,14 @@ class Session:
             membership.connection_opened()
 
     def _connection_failed(self, event: ConnectionFailed) -> None:
-        self.end_attempt("cancelled" if event.reason == "cancelled" else "error", event.headers)
         failure = None if self.connection is None else self.connection.failure
-        if failure is not None:
-            self.attempt_failed(failure)
+        self.end_attempt("cancelled" if failure is None else outcome_of(failure) or "error", event.headers)
+        if failure is not None and self.tap is not None:
+            self.tap.closed(failure)
 
-    def attempt_failed(self, error: Exception) -> None:
-        """Tell that there is no connection, for this reason."""
+    def option_failed(self, error: Exception) -> None:
+        """Tell that there is no connection, as a function of the user's failed, or what it returned is of no use."""
+        self._fail_attempt(error)
         if self.tap is not None:
             self.tap.closed(error)
 
@@ -344,11 +345,14 @@ class Session:
 
     def fail(self, error: BaseException) -> None:
         """Tell everybody who waits that a bug has ended the connection."""
+        self._fail_attempt(error)
+        self.error = self.error or error
+        self._fail_waiters("internal_error", None)
+
+    def _fail_attempt(self, error: BaseException) -> None:
         start, self._connecting = self._connecting, None
         if start is not None:
             self._connect_point.exception.emit(exception_record(self.telemetry, start, self.origin, error))
-        self.error = self.error or error
-        self._fail_waiters("internal_error", None)
 
     def _fail_waiters(self, reason: str, code: int | None) -> None:
         self._last = ConnectionLost(reason, code)

@@ -39,6 +39,7 @@ class Socket:
             timeout: seconds to wait for the answer, None for ever; by default `join_timeout`.
 
         Raises:
+            ConfigurationError: `timeout` is no number of seconds above 0.
             AlreadyJoined: this socket holds the topic.
             JoinError: the server refused.
             JoinTimeout: it did not answer in time.

@@ -91,7 +91,8 @@ class Connector(Protocol):
             wake: called by the transport when it has control frames to be written, so that the writer calls `send`.
 
         Raises:
-            ConnectError: on entering; the server could not be reached, or is no WebSocket server, or took too long.
+            ConnectError: on entering; the server could not be reached, or is no WebSocket server.
+            ConnectTimeout: on entering; that took longer than `request.connect_timeout`.
             ConnectionRejected: on entering; the server answered with an HTTP status other than 101.
         """
         ...

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import trio
 import trio_websocket
 
-from ..errors import ConnectError, ConnectionRejected
+from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
 from .base import Connector, Frame, OpenRequest, Transport, TransportEnded
 from .tls import explain_tls, refused_certificate
 
@@ -273,7 +273,7 @@ async def _in_time(deadline: float, timeout: float | None, operation: Awaitable[
         with trio.fail_at(deadline):
             return await operation
     except trio.TooSlowError:
-        raise ConnectError(f"not connected within {timeout} s; see connect_timeout") from None
+        raise ConnectTimeout(timeout or 0.0) from None
 
 
 def _address(url: str) -> tuple[str, int, bool]:
