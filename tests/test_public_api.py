@@ -18,8 +18,8 @@ NAMES = {
         AlreadyJoined Backoff CallTimeout Caller Channel ChannelClosed ChannelPresence ChannelStatus Client ClientBusy
         ClientStopped Configuration ConfigurationError ConnectError ConnectOptions ConnectTimeout ConnectionLost
         ConnectionRejected DEFAULT Default Disconnect ExportError Gap InternalError JoinError JoinTimeout Message
-        NO_REPLY NoReply Overflow PresenceChange ProtocolError PushError PushTimeout RecordingError Reply SerializationError
-        SlipstreamError SlowConsumer Socket Status StatusChanges Stream Subscription connect protocol run_client
+        NO_REPLY NoReply Overflow PresenceChange ProtocolError PushError PushTimeout RecordingError Reply
+        SerializationError SlipstreamError SlowConsumer Socket Status StatusChanges Stream Subscription connect protocol run_client
         telemetry trace
     """,
     telemetry: """

@@ -76,16 +76,52 @@ async def test_many_frames_are_one_write(autojump_clock: MockClock) -> None:
 
 async def test_a_ping_is_answered_by_whoever_sends(autojump_clock: MockClock) -> None:
     async with opened() as (transport, server):
-        await server.stream.send_all(frame(PING, b"one") + frame(PING, b"two"))
+        for number, payload in enumerate([b"one", b"two"], 1):
+            await server.stream.send_all(frame(PING, payload))
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.woken == number
+            assert len(server.client.writes) == number
+            await transport.send([])
+            assert await server.read_frame() == (PONG, payload)
+        await transport.send([])
+        assert len(server.client.writes) == 3
+
+
+async def test_of_the_pings_that_wait_for_an_answer_the_latest_gets_one(autojump_clock: MockClock) -> None:
+    async with opened() as (transport, server):
+        await transport.send(["before"])
+        for number in range(5000):
+            await server.stream.send_all(frame(PING, str(number).encode()))
         await trio.testing.wait_all_tasks_blocked()
-        assert server.woken == 2
-        assert len(server.client.writes) == 1
-        await transport.send([])
-        assert len(server.client.writes) == 2
-        assert await server.read_frame() == (PONG, b"one")
-        assert await server.read_frame() == (PONG, b"two")
-        await transport.send([])
-        assert len(server.client.writes) == 2
+        assert server.woken == 1 + 1  # by the frame, and by the first pong
+        await transport.send(["after"])
+        assert await server.read_frame() == (TEXT, b"before")
+        assert await server.read_frame() == (PONG, b"4999")
+        assert await server.read_frame() == (TEXT, b"after")
+        assert server.buffer == b""
+
+
+async def test_a_server_that_pings_and_does_not_read_fills_no_memory(autojump_clock: MockClock) -> None:
+    async with opened() as (transport, server), trio.open_nursery() as nursery:
+        written = trio.Event()
+
+        async def write_slowly(data: Any) -> None:
+            await written.wait()
+            await server.client.stream.send_all(data)
+
+        server.client.send_all = write_slowly  # type: ignore[method-assign]
+        await server.stream.send_all(frame(PING, b"first"))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(transport.send, [])
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(5000):
+            await server.stream.send_all(frame(PING, b"x" * 100))
+        await server.stream.send_all(frame(PING, b"last"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(transport._stream._pending) == 1  # type: ignore[attr-defined]
+        written.set()
+        assert await server.read_frame() == (PONG, b"first")
+        assert await server.read_frame() == (PONG, b"last")
 
 
 async def test_pongs_and_frames_share_a_write(autojump_clock: MockClock) -> None:
@@ -220,6 +256,10 @@ async def test_a_violation_of_the_protocol_ends_the_transport_with_its_code(
                 received.extend(await transport.receive())
         assert raised.value.code == code
         assert received in (["fine"], [])
+        await transport.send([])
+        assert await server.read_frame() == (CLOSE, code.to_bytes(2, "big"))
+        await transport.send([])
+        assert server.buffer == b""
 
 
 async def test_the_stream_that_collects_is_a_stream(autojump_clock: MockClock) -> None:

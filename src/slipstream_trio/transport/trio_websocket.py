@@ -4,8 +4,13 @@ trio-websocket writes each frame at once, from whichever task has one, and a can
 wire. So it is given a stream of ours which only collects what it writes; `send` writes that out in one go, and is
 called by the connection's writer alone. Pongs and close frames, which trio-websocket writes from its own reader task,
 take the same way: they wake the writer.
+
+Two things it leaves to us. Of the pongs that wait to be written only the latest is (RFC 6455, 5.5.3), so that a server
+which pings and does not read fills no memory. And a frame that breaks the protocol is answered with a close frame that
+says so: trio-websocket just stops there, as if that close had come from the server.
 """
 
+import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +38,13 @@ LONGEST_BODY: Final = 4096
 ABNORMAL_CLOSURE: Final = 1006
 
 _ENCRYPTED: Final = ("wss", "https")
+
+PONG: Final = b"\x8a"
+CLOSE: Final = b"\x88"
+"""First bytes of a frame that is the last (and here the only one) of its message; the rest of it is the opcode."""
+
+VIOLATIONS: Final = frozenset({1002, 1007})
+"""Codes that trio-websocket gives for frames that break the protocol, or hold text that is no UTF-8."""
 
 T = TypeVar("T")
 
@@ -115,8 +127,10 @@ class _CollectingStream(trio.abc.Stream):
         self._wake = wake
         self._asked = False
         self._pending: list[bytes] = []
+        self._pong: int | None = None
         self._received = 0
         self.opened = False
+        self.closing = False
         self.broken_by: BaseException | None = None
 
     @property
@@ -125,18 +139,30 @@ class _CollectingStream(trio.abc.Stream):
         return not self._received
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Collect a frame: trio-websocket writes each with one call."""
         if self._asked:
-            self._pending.append(bytes(data))
-            self._wake()
+            self.collect(bytes(data))
         else:
             self._asked = True
             await self._stream.send_all(data)
+
+    def collect(self, frame: bytes) -> None:
+        """Let a frame be written."""
+        if frame[:1] == PONG and self._pong is not None:
+            self._pending[self._pong] = frame
+            return  # the writer knows already that something waits
+        if frame[:1] == PONG:
+            self._pong = len(self._pending)
+        self.closing = self.closing or frame[:1] == CLOSE
+        self._pending.append(frame)
+        self._wake()
 
     async def flush(self) -> None:
         """Write what was collected, in one write."""
         while self._pending:
             data = b"".join(self._pending)
             self._pending.clear()
+            self._pong = None
             await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -206,7 +232,11 @@ class _TrioWebSocket(Transport):
         except trio_websocket.ConnectionClosed:
             if self._closing is not None:
                 await self._closing.wait()
-            raise self._ended() from None
+            ended = self._ended()
+            if ended.code in VIOLATIONS and not self._stream.closing:
+                # The server has not closed: it broke the protocol, and nobody has told it.
+                self._stream.collect(_close_frame(ended.code))
+            raise ended from None
 
     async def send(self, frames: Sequence[Frame]) -> None:
         try:
@@ -232,6 +262,13 @@ class _TrioWebSocket(Transport):
         if closed is None:
             return TransportEnded(ABNORMAL_CLOSURE)
         return TransportEnded(int(closed.code), closed.reason or "")
+
+
+def _close_frame(code: int) -> bytes:
+    """Return a client's close frame, masked as all of its frames."""
+    mask = secrets.token_bytes(4)
+    body = code.to_bytes(2, "big")
+    return CLOSE + bytes((0x80 | len(body),)) + mask + bytes(byte ^ key for byte, key in zip(body, mask, strict=False))
 
 
 async def _shake_hands(
