@@ -249,6 +249,33 @@ async def test_a_handler_told_of_lost_pushes_may_leave_their_topics(autojump_clo
     assert bus.list_handlers(("slipstream", "client", "push", "stop"))  # it has not failed
 
 
+@pytest.mark.parametrize("name", [START, STOP])
+async def test_an_exit_that_a_handler_raises_leaves_the_connection_as_its_state_says(
+    name: tuple[str, ...], autojump_clock: MockClock
+) -> None:
+    """An `Exception` would detach the handler; this one is meant for whoever pushes."""
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus) as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+
+        def leave_the_program() -> None:
+            channel.leave_soon()
+            raise SystemExit
+
+        when(recorder.bus, name, PushMessage, leave_the_program)
+        with pytest.raises(SystemExit):
+            await channel.push("echo", {"x": 1})
+        await trio.testing.wait_all_tasks_blocked()
+        assert sent(peer) == ["phx_join", *(["echo"] if name is STOP else []), "phx_leave"]
+        assert socket.state.joins == {}
+        await channel.join()
+        assert await channel.push("echo", {"x": 2}) == {"x": 2}
+    ends = [record for record in recorder.named("push", "exception") if record.kind == "SystemExit"]
+    assert len(ends) == 1
+    assert verify(recorder.records) == []
+
+
 async def test_a_handler_that_drives_a_push_by_hand_is_stopped(autojump_clock: MockClock) -> None:
     recorder = Recorder()
     async with scripted(telemetry=recorder.bus) as (socket, peer):

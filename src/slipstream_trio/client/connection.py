@@ -140,20 +140,28 @@ class Connection:
             self.handle(leave)
 
     def _handle(self, given: Input, note: Any) -> Transition:
-        spans = self._spans
-        if spans.handle.active:
-            start = spans.start_handle(given, self.state)
-            try:
-                transition = handle(self.state, given, self._serializer)
-            except Exception as error:
-                spans.fail_handle(start, error)
-                raise
-            self.state = transition.state
-            spans.stop_handle(start, transition)
-        else:
-            transition = handle(self.state, given, self._serializer)
-            self.state = transition.state
+        if self._spans.handle.active:
+            return self._handle_in_span(given, note)
+        transition = handle(self.state, given, self._serializer)
+        self.state = transition.state
         self._carry_out(transition, note)
+        return transition
+
+    def _handle_in_span(self, given: Input, note: Any) -> Transition:
+        spans = self._spans
+        start = spans.new_handle(given, self.state)
+        try:
+            spans.handle.start.emit(start)
+            transition = handle(self.state, given, self._serializer)
+        except BaseException as error:
+            spans.fail_handle(start, error)
+            raise
+        self.state = transition.state
+        try:
+            spans.stop_handle(start, transition)
+        finally:
+            # A handler may raise SystemExit; what the state says is done, is done.
+            self._carry_out(transition, note)
         return transition
 
     def _catch_up(self) -> None:

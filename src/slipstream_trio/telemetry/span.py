@@ -24,8 +24,8 @@ def exception_record(telemetry: Telemetry, start: SpanStart, origin: Origin, err
 class ConnectionSpans:
     """The spans of one connection: its life, and each input that it handles.
 
-    A span is emitted whole or not at all: if nobody listened at its start, `start_…` returns None, and the `stop_…` of
-    None does nothing.
+    A span is emitted whole or not at all: if nobody listened at its start, `start_connect` returns None, and
+    `stop_connect` of None does nothing; `new_handle` is called only if somebody listens.
 
     Parameters:
         telemetry: the bus.
@@ -57,14 +57,12 @@ class ConnectionSpans:
         if start is not None:
             self._connect.exception.emit(exception_record(self._telemetry, start, self._origin, error))
 
-    def start_handle(self, given: Input, state: State) -> HandleStart:
-        """Emit the beginning of the handling of an input; call it only if `handle.active`."""
+    def new_handle(self, given: Input, state: State) -> HandleStart:
+        """Return the record that begins the handling of an input, to be emitted at `handle.start` if that is active."""
         telemetry = self._telemetry
-        start = HandleStart(
+        return HandleStart(
             self._origin, telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns(), given, state
         )
-        self.handle.start.emit(start)
-        return start
 
     def stop_handle(self, start: HandleStart, transition: Transition) -> None:
         """Emit what the handling of an input came to."""
