@@ -19,8 +19,8 @@ NAMES = {
         ClientStopped Configuration ConfigurationError ConnectError ConnectOptions ConnectTimeout ConnectionLost
         ConnectionRejected DEFAULT Default Disconnect ExportError Gap InternalError JoinError JoinTimeout Message
         NO_REPLY NoReply Overflow PresenceChange ProtocolError PushError PushTimeout RecordingError Reply
-        SerializationError SlipstreamError SlowConsumer Socket Status StatusChanges Stream Subscription connect protocol run_client
-        telemetry trace
+        SerializationError SlipstreamError SlowConsumer Socket Status StatusChanges Stream Subscription connect
+        protocol run_client telemetry trace
     """,
     telemetry: """
         BufferOverflowed ClientCallbackStart ClientCallbackStop ClientConnectStart ClientConnectStop

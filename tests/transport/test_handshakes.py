@@ -7,7 +7,7 @@ import trio
 from tests.transport.support import REQUEST, RawServer, opened
 from trio.testing import MockClock
 
-from slipstream_trio import ConnectError, ConnectionRejected
+from slipstream_trio import ConnectError, ConnectionRejected, ConnectTimeout
 from slipstream_trio.transport import OpenRequest, find_connector
 from slipstream_trio.transport.trio_websocket import LONGEST_BODY, LONGEST_HANDSHAKE, TrioWebSocketConnector
 
@@ -156,7 +156,7 @@ async def test_the_timeout_is_for_everything_together(stage: str, autojump_clock
         await trio.sleep(2 if stage == "upgrade" else 100)
         return await server.open_stream(request)
 
-    with pytest.raises(ConnectError, match="connect_timeout"):
+    with pytest.raises(ConnectTimeout, match="connect_timeout"):
         async with TrioWebSocketConnector(open_slowly).open(OpenRequest(url="ws://h", connect_timeout=3), server.wake):
             pytest.fail("the block must not be entered")
     assert trio.current_time() == pytest.approx(3)
