@@ -115,7 +115,7 @@ async def test_no_connection_came(autojump_clock: MockClock) -> None:
             async with on.connect():
                 pass
         assert await failure(on.server.accept(within=2)) == (
-            "expected a connection: none came within 2 s; 1 asked to be let in so far, 0 were"
+            "expected a connection: none came within 2 s; so far, clients asked 1 times to be let in, and 0 were"
         )
 
 
@@ -149,7 +149,7 @@ async def test_what_was_refuted_came(autojump_clock: MockClock) -> None:
 async def test_a_connection_came_that_was_refuted(autojump_clock: MockClock) -> None:
     async with watched() as on, on.connect():
         assert await failure(on.server.refute_connect(within=1)) == (
-            "expected no connection within 1 s, but one came; 1 asked to be let in so far, 1 were"
+            "expected no connection within 1 s, but one came; so far, clients asked 1 times to be let in, and 1 were"
         )
         connection = await on.server.accept()
         on.nursery.start_soon(connection.close, 1001)
@@ -232,7 +232,7 @@ async def test_the_history_of_all_clients_can_be_shown(autojump_clock: MockClock
         await channel.send("hello")
         await fake.connection.expect_push()
         assert on.server.history() == (
-            "2 asked to be let in so far, 2 were\n"
+            "so far, clients asked 2 times to be let in, and 2 were\n"
             "<FakeConnection 1 topics=['room:1']>\n"
             "What came from this client:\n"
             "  +0.000 s  phx_join room:1 {} ref 1  - was expected before\n"

@@ -348,4 +348,4 @@ class FakeServer:
         return next((one for one in self.connections if not one.accepted), None)
 
     def _so_far(self) -> str:
-        return f"{len(self.requests)} asked to be let in so far, {len(self.connections)} were"
+        return f"so far, clients asked {len(self.requests)} times to be let in, and {len(self.connections)} were"

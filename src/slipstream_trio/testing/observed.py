@@ -1,0 +1,147 @@
+"""All that telemetry told during a test: what the fixture `slipstream_trace` is."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+
+from ..telemetry import Record, Telemetry, default_telemetry
+from ..trace import Verifier, Violation
+from .history import Moment, tell
+
+__all__ = ["ObservedTrace", "describe"]
+
+
+class ObservedTrace:
+    """The records of all connections opened while it listens: on the process's bus, and on what `listen_to` is given.
+
+        async def test_my_client(slipstream_trace):
+            ...
+            assert [push.outcome for push in slipstream_trace.named("push", "stop")] == ["ok"]
+            slipstream_trace.verify()
+
+    Parameters:
+        keep: how many records to keep, the latest ones; None keeps all, which `verify` needs.
+    """
+
+    def __init__(self, keep: int | None = None) -> None:
+        self._moments: deque[Moment] = deque(maxlen=keep)
+        self._complete = keep is None
+        self._shared: set[str] = set()
+        self._listening = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Begin to listen to the process's bus."""
+        self.listen_to(default_telemetry)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Listen no more."""
+        self._listening.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        """Iterate over the records, in the order in which they were emitted."""
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def __repr__(self) -> str:
+        return f"<ObservedTrace: {len(self)} records of {len(self.connections)} connections>"
+
+    # What happened
+
+    @property
+    def records(self) -> list[Record]:
+        """The records, in the order in which they were emitted."""
+        return [moment.record for moment in self._moments]
+
+    @property
+    def connections(self) -> list[str]:
+        """The connection_ids, in the order in which the connections began."""
+        return list(dict.fromkeys(one for one in (record.origin.connection_id for record in self.records) if one))
+
+    def named(self, *name: str) -> list[Any]:
+        """Return the records whose names end like this: `named("push", "stop")`."""
+        return [record for record in self.records if record.name[-len(name) :] == name]
+
+    def of(self, connection_id: str) -> list[Record]:
+        """Return the records of one connection."""
+        return [record for record in self.records if record.origin.connection_id == connection_id]
+
+    def history(self, limit: int = 40) -> str:
+        """Return what happened, line by line, as failure reports have it.
+
+        Parameters:
+            limit: how many lines, the latest ones.
+        """
+        return tell(self._moments, limit) if self._moments else "No connection was made."
+
+    # Whether it is sound
+
+    def share(self, *trace_ids: str) -> None:
+        """Allow several connections to have these trace_ids, as `trace_parent` makes them."""
+        self._shared.update(trace_ids)
+
+    def violations(self, *, ended: bool = True) -> list[Violation]:
+        """Return the invariants that the records break.
+
+        Parameters:
+            ended: whether all connections have to have ended; else those that are open are judged by what is there.
+
+        Raises:
+            RuntimeError: not all records were kept.
+        """
+        if not self._complete:
+            raise RuntimeError("only the latest records were kept: use the marker slipstream_verify or the fixture")
+        verifier = Verifier(self._shared)
+        found = [violation for record in self._own() for violation in verifier.feed(record)]
+        return found + (verifier.finish() if ended else [])
+
+    def verify(self, *, ended: bool = True) -> None:
+        """See that the records keep all invariants; see `violations`.
+
+        Raises:
+            AssertionError: they do not; the message lists what is broken, and what happened.
+        """
+        if found := self.violations(ended=ended):
+            raise AssertionError(describe(found))
+
+    # How it comes to know
+
+    def listen_to(self, bus: Telemetry) -> None:
+        """Keep the records of another bus as well, for as long as those of the process's."""
+        self._listening.enter_context(bus.listen(self._emitted))
+
+    def _own(self) -> Iterator[Record]:
+        """Iterate over the records without those of connections that had begun before."""
+        begun: set[str | None] = set()
+        for record in self.records:
+            if record.name == ("slipstream", "connection", "connect", "start"):
+                begun.add(record.origin.connection_id)
+            if record.name[1] != "connection" or record.origin.connection_id in begun:
+                yield record
+
+    def _emitted(self, record: Record) -> None:
+        self._moments.append(Moment(record, _now()))
+
+
+def describe(found: Sequence[Violation]) -> str:
+    """Return what a report says of violations."""
+    number = "an invariant" if len(found) == 1 else f"invariants {len(found)} times"
+    return "\n".join([f"this test's connections break {number}:", *(f"  {violation}" for violation in found)])
+
+
+def _now() -> float | None:
+    try:
+        return trio.current_time()
+    except RuntimeError:
+        return None

@@ -1,0 +1,351 @@
+"""The pytest plugin, in test runs of its own."""
+
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+# Imported here, as what an inner run imports first is forgotten at its end, and would be there twice.
+import slipstream_trio.testing.plugin
+import slipstream_trio.transport.trio_websocket  # noqa: F401
+
+pytest_plugins = ["pytester"]
+
+INI = """
+[pytest]
+trio_mode = true
+filterwarnings = error
+addopts = -p no:cacheprovider
+"""
+
+HEAD = """
+import pytest
+import trio
+from trio.testing import MockClock
+from slipstream_trio import connect
+from slipstream_trio.telemetry import Telemetry, default_telemetry
+from slipstream_trio.testing.server import Channel, Reply
+
+class Room(Channel):
+    async def handle_in(self, event, payload, ref):
+        if event == "crash":
+            raise RuntimeError("told to")
+        return Reply(payload)
+
+async def visit(server, fails=False, **options):
+    async with server.run():
+        transport = server.connector()
+        async with connect("ws://x/socket/websocket", transport=transport, **options) as socket:
+            async with socket.join("room:1", {"token": "s3cret"}) as channel:
+                await channel.push("echo", {"n": 1})
+                assert not fails, "told to fail"
+
+def break_an_invariant(trace):
+    stop = trace.named("connection", "connect", "stop")[0]
+    default_telemetry.point(stop.name).emit(stop)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _inner_runs_warn_of_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makeini(INI)
+
+
+def run(pytester: pytest.Pytester, source: str, *arguments: str, ini: str = "") -> pytest.RunResult:
+    """Run the tests of a source in an inner run of pytest."""
+    if ini:
+        pytester.makeini(INI + ini)
+    pytester.makepyfile(HEAD + source)
+    return pytester.runpytest_inprocess(*arguments)
+
+
+def test_its_fixtures_serve_async_tests_and_plain_ones(pytester: pytest.Pytester) -> None:
+    source = """
+    async def test_async(phoenix_server, slipstream_trace, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}))
+        assert [push.outcome for push in slipstream_trace.named("push", "stop")] == ["ok"]
+        assert len(slipstream_trace.connections) == 1
+
+    def test_plain(phoenix_server, slipstream_trace):
+        server = phoenix_server({"room:*": Room})
+        for _ in range(2):
+            trio.run(visit, server, clock=MockClock(autojump_threshold=0))
+        first, second = slipstream_trace.connections
+        assert len(slipstream_trace.of(first)) == len(slipstream_trace.of(second))
+        assert len(slipstream_trace) == len(list(slipstream_trace)) == 2 * len(slipstream_trace.of(first))
+        slipstream_trace.verify()
+
+    async def drive(fake_server):
+        async with fake_server as server, connect(server.url, transport=server.connector()):
+            connection = await server.accept()
+        await connection.expect_disconnect(1000)
+
+    async def test_fake_async(fake_server, autojump_clock):
+        await drive(fake_server)
+
+    def test_fake_plain(fake_server):
+        trio.run(drive, fake_server, clock=MockClock(autojump_threshold=0))
+    """
+    run(pytester, dedented(source)).assert_outcomes(passed=4)
+
+
+def test_a_bus_of_the_tests_own_has_the_same_ids_in_every_run(pytester: pytest.Pytester) -> None:
+    source = """
+    SEEN = []
+
+    @pytest.mark.parametrize("turn", range(2))
+    async def test_it(turn, phoenix_server, slipstream_telemetry, slipstream_trace, slipstream_ids, autojump_clock):
+        assert slipstream_telemetry.ids is slipstream_ids
+        await visit(phoenix_server({"room:*": Room}), telemetry=slipstream_telemetry)
+        SEEN.append(slipstream_trace.connections)
+
+    def test_they_are_the_same():
+        assert len(SEEN[0]) == 1
+        assert SEEN[0] == SEEN[1]
+    """
+    run(pytester, dedented(source)).assert_outcomes(passed=3)
+
+
+def test_a_marked_test_fails_if_its_connections_break_an_invariant(pytester: pytest.Pytester) -> None:
+    source = """
+    pytestmark = pytest.mark.slipstream_verify
+
+    async def test_sound(phoenix_server, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}))
+
+    async def test_broken(phoenix_server, slipstream_trace, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}))
+        break_an_invariant(slipstream_trace)
+
+    def test_without_connections():
+        pass
+    """
+    result = run(pytester, dedented(source))
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*test_broken*",
+            "this test's connections break an invariant:",
+            "  record *, connection *: invariant 2: slipstream connection connect stop after the end of the connection",
+            "*- slipstream: recent history -*",
+            "*#1  connection connect - closed_by_client",
+        ]
+    )
+
+
+def test_a_test_that_is_not_marked_does_not_fail_for_it(pytester: pytest.Pytester) -> None:
+    source = """
+    async def test_broken(phoenix_server, slipstream_trace, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}))
+        break_an_invariant(slipstream_trace)
+        assert [violation.invariant for violation in slipstream_trace.violations()] == [2]
+        with pytest.raises(AssertionError, match="break an invariant:\\n  record .*: invariant 2: "):
+            slipstream_trace.verify()
+        break_an_invariant(slipstream_trace)
+        with pytest.raises(AssertionError, match="break invariants 2 times:"):
+            slipstream_trace.verify()
+    """
+    run(pytester, dedented(source)).assert_outcomes(passed=1)
+
+
+def test_a_connection_that_outlives_its_test_is_an_error_of_its_teardown(pytester: pytest.Pytester) -> None:
+    source = """
+    from slipstream_trio.telemetry import ConnectStart
+
+    @pytest.mark.slipstream_verify
+    async def test_leaking(phoenix_server, slipstream_trace, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}))
+        [start] = slipstream_trace.named("connection", "connect", "start")
+        bus = Telemetry()
+        slipstream_trace.listen_to(bus)
+        import attrs
+        origin = attrs.evolve(start.origin, connection_id="1" * 16, trace_id="2" * 32)
+        state = attrs.evolve(start.state, connection_id="1" * 16, trace_id="2" * 32)
+        bus.point(start.name).emit(attrs.evolve(start, origin=origin, state=state))
+    """
+    result = run(pytester, dedented(source))
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*connection 1111111111111111: invariant 2: the connection has no connect stop"])
+    result.stdout.fnmatch_lines(["Begun and not ended:", "*#2  connection connect begins"])
+
+
+def test_connections_may_share_a_trace_that_the_marker_names(pytester: pytest.Pytester) -> None:
+    source = """
+    TRACE = "ab" * 16
+    PARENT = f"00-{TRACE}-{'cd' * 8}-01"
+
+    async def twice(phoenix_server):
+        for _ in range(2):
+            await visit(phoenix_server({"room:*": Room}), trace_parent=PARENT)
+
+    @pytest.mark.slipstream_verify(shared_traces=[TRACE])
+    async def test_shared(phoenix_server, autojump_clock):
+        await twice(phoenix_server)
+
+    @pytest.mark.slipstream_verify
+    async def test_shared_by_word(phoenix_server, slipstream_trace, autojump_clock):
+        slipstream_trace.share(TRACE)
+        await twice(phoenix_server)
+
+    @pytest.mark.slipstream_verify
+    async def test_not_shared(phoenix_server, autojump_clock):
+        await twice(phoenix_server)
+    """
+    result = run(pytester, dedented(source))
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*test_not_shared*", "*invariant 1: its trace_id is that of connection *"])
+
+
+def test_any_failing_test_shows_what_happened_on_its_connections(pytester: pytest.Pytester) -> None:
+    source = """
+    async def test_failing(phoenix_server, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}), fails=True)
+
+    def test_failing_plain(phoenix_server):
+        trio.run(visit, phoenix_server({"room:*": Room}), True)
+
+    def test_failing_without_connections():
+        assert False
+
+    @pytest.mark.xfail(strict=True)
+    async def test_failing_as_expected(phoenix_server, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}), fails=True)
+    """
+    result = run(pytester, dedented(source))
+    result.assert_outcomes(failed=3, xfailed=1)
+    text = result.stdout.str()
+    assert text.count("- slipstream: recent history -") == 2
+    assert "s3cret" not in text[text.index("recent history") :].partition("test_failing_plain")[0]
+    result.stdout.fnmatch_lines(
+        [
+            "*+0.000 s  #1  connection connect begins",
+            "*+0.000 s  #1  connection handle TransportOpened - ConnectionOpened",
+            "*+0.000 s  #1  client connect attempt 1 - ok",
+            "*+0.000 s  #1  connection handle JoinTopic room:1 {'token': '…'} - sent ref 1",
+            "*+0.000 s  #1  connection handle phx_reply room:1 {*} ref 1 - TopicJoinSucceeded",
+            "*+0.000 s  #1  client join room:1 params {'token': '…'} - ok {}",
+            "*+0.000 s  #1  connection handle PushMessage room:1 echo {'n': 1} - sent ref 2",
+            "*+0.000 s  #1  client push room:1 echo params {'n': 1} - ok {'n': 1}",
+            "*+0.000 s  #1  connection connect - closed_by_client",
+            "where #1 is *",
+        ]
+    )
+
+
+def test_a_failing_test_shows_what_its_servers_know(pytester: pytest.Pytester) -> None:
+    source = """
+    async def test_failing(phoenix_server, fake_server, autojump_clock):
+        server = phoenix_server({"room:*": Room})
+        async with server.run(), fake_server:
+            async with connect("ws://x/socket/websocket", transport=server.connector(), rejoin=None) as socket:
+                async with socket.join("room:1") as channel:
+                    await channel.send("crash")
+                    await trio.testing.wait_all_tasks_blocked()
+            assert False
+    """
+    result = run(pytester, dedented(source))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*- slipstream: what crashed on the server -*", "RuntimeError: told to"])
+    result.stdout.fnmatch_lines(["*- slipstream: what the fake server got -*", "so far, clients asked 0 times *"])
+
+
+def test_a_marked_test_that_fails_by_itself_shows_broken_invariants_as_well(pytester: pytest.Pytester) -> None:
+    source = """
+    @pytest.mark.slipstream_verify
+    async def test_failing(phoenix_server, slipstream_trace, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}))
+        break_an_invariant(slipstream_trace)
+        assert False, "by itself"
+    """
+    result = run(pytester, dedented(source))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*by itself*", "*- slipstream: broken invariants -*", "*: invariant 2: *"])
+
+
+def test_the_history_can_be_shorter_or_left_out(pytester: pytest.Pytester) -> None:
+    source = """
+    async def test_failing(phoenix_server, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}), fails=True)
+
+    async def test_observed(phoenix_server, slipstream_trace, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}), fails=True)
+    """
+    short = run(pytester, dedented(source), ini="slipstream_history = 2")
+    short.stdout.fnmatch_lines(
+        ["*  … * earlier ones", "*connection handle TransportClosed*", "*connection connect - *", "where *"],
+        consecutive=True,
+    )
+    none = run(pytester, dedented(source), ini="slipstream_history = 0")
+    none.assert_outcomes(failed=2)
+    assert "slipstream: recent" not in none.stdout.str()
+    odd = run(pytester, dedented(source), ini="slipstream_history = many")
+    assert odd.ret == pytest.ExitCode.USAGE_ERROR
+    odd.stderr.fnmatch_lines(["*slipstream_history: a whole number of lines, 0 for none; not 'many'"])
+
+
+def test_a_trace_that_was_not_kept_whole_cannot_be_verified(pytester: pytest.Pytester) -> None:
+    source = """
+    async def test_late(phoenix_server, request, autojump_clock):
+        trace = request.getfixturevalue("slipstream_trace")
+        await visit(phoenix_server({"room:*": Room}))
+        assert repr(trace).startswith("<ObservedTrace: ")
+        with pytest.raises(RuntimeError, match="use the marker slipstream_verify or the fixture"):
+            trace.verify()
+    """
+    run(pytester, dedented(source)).assert_outcomes(passed=1)
+    result = run(pytester, dedented(source), ini="slipstream_history = 0")
+    result.stdout.fnmatch_lines(
+        ["*RuntimeError: this test is not observed: slipstream_trace has to be among its fixt*"]
+    )
+
+
+def test_what_had_begun_before_the_test_is_not_judged(pytester: pytest.Pytester) -> None:
+    source = """
+    EARLIER = []
+
+    async def test_first(phoenix_server, slipstream_trace, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}))
+        EARLIER.extend(slipstream_trace.named("connection", "handle", "stop"))
+
+    @pytest.mark.slipstream_verify
+    def test_second():
+        for record in EARLIER:
+            default_telemetry.point(record.name).emit(record)
+    """
+    run(pytester, dedented(source)).assert_outcomes(passed=2)
+
+
+def test_the_marker_is_told(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_inprocess("--markers")
+    result.stdout.fnmatch_lines(
+        ["@pytest.mark.slipstream_verify(shared_traces=()): the records of all connections that the test opens have *"]
+    )
+
+
+UNRELATED = """
+import sys
+
+def test_nothing_is_imported():
+    assert "pytest_slipstream" in sys.modules
+    assert not [name for name in sys.modules if name.partition(".")[0] in ("slipstream_trio", "trio", "attrs")]
+"""
+
+
+def test_a_session_that_has_nothing_to_do_with_it_imports_nothing(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # as other plugins may import trio
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    pytester.makepyfile(UNRELATED)
+    result = pytester.runpytest_subprocess("-p", "pytest_slipstream", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+
+
+def test_it_is_found_by_pytest() -> None:
+    [found] = [point for point in entry_points(group="pytest11") if point.value == "pytest_slipstream"]
+    assert found.load() is sys.modules["pytest_slipstream"]
+
+
+def dedented(source: str) -> str:
+    """Return a source without the four spaces that it is indented by."""
+    return "\n".join(line.removeprefix("    ") for line in source.splitlines())
