@@ -11,7 +11,7 @@ import pytest
 
 import slipstream_trio
 from slipstream_trio import Configuration, ConnectOptions, protocol, telemetry, testing, trace
-from slipstream_trio.testing import faults, server
+from slipstream_trio.testing import faults, kit, observed, plugin, server
 
 NAMES = {
     slipstream_trio: """
@@ -30,6 +30,10 @@ NAMES = {
         SpanException SpanStart Telemetry attach attach_many default_telemetry detach list_handlers listen
         stream
     """,
+    kit: """
+        ANY Answer Disconnection ExpectationFailed FakeChannel FakeConnection FakeJoin FakeLeave FakePush FakeServer
+        Including including mismatch
+    """,
     trace: """
         Absent Checker Damage Difference Divergence End Entry Finding FlightRecorder Header MEANINGS Missing
         Progress Recorded Recording RecordingWarning Redacted ReplayStep Replayer SECRETS Unencodable Verifier
@@ -38,7 +42,7 @@ NAMES = {
     """,
 }
 
-MODULES = [slipstream_trio, protocol, telemetry, testing, faults, server, trace]
+MODULES = [slipstream_trio, protocol, telemetry, testing, faults, kit, observed, plugin, server, trace]
 
 
 @pytest.mark.parametrize("module", NAMES, ids=lambda module: module.__name__)

@@ -7,8 +7,11 @@ import trio
 from tests.testing.support import parties, watched
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, ChannelClosed, JoinError, PushError, PushTimeout
+from slipstream_trio import Backoff, ChannelClosed, JoinError, PushError, PushTimeout, connect
+from slipstream_trio.ids import RandomIds
+from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.kit import ANY, ExpectationFailed, FakeServer, including
+from slipstream_trio.testing.server import Channel as ServerChannel, Mount, PhoenixServer, Reply
 
 
 async def test_a_conversation_reads_from_top_to_bottom(autojump_clock: MockClock) -> None:
@@ -293,3 +296,51 @@ async def test_the_bodys_exception_leaves_the_block_unchanged(autojump_clock: Mo
             server.requests.append(None)  # type: ignore[arg-type]
             raise mine
     assert caught.value is mine
+
+
+class Echo(ServerChannel):
+    """What the fake server is made to do, too."""
+
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Any:
+        await self.push("echo", payload)
+        return Reply(payload)
+
+
+async def test_its_clients_emit_the_telemetry_that_clients_of_a_server_emit(autojump_clock: MockClock) -> None:
+    async def visit(**options: Any) -> list[Any]:
+        seen: list[Any] = []
+        telemetry = Telemetry(ids=RandomIds(0), time_ns=lambda: 0, monotonic_ns=lambda: 0)
+        telemetry.attach("seen", (), seen.append, prefix=True)
+        async with connect(
+            "ws://fake/socket/websocket", telemetry=telemetry, heartbeat_interval=1, **options
+        ) as socket:
+            async with socket.join("room:1", {"a": 1}) as channel:
+                await channel.push("new_msg", {"b": 2})
+                await trio.sleep(2.5)
+        return [told(record) for record in seen]
+
+    async with PhoenixServer({"/socket": Mount(channels={"room:*": Echo})}).run() as phoenix:
+        real = await visit(transport=phoenix.connector())
+    async with FakeServer() as server, trio.open_nursery() as nursery:
+
+        async def play() -> None:
+            channel = await (await (await server.accept()).expect_join()).reply_ok()
+            push = await channel.expect_push()
+            await channel.push("echo", push.payload)
+            await push.reply_ok(push.payload)
+
+        nursery.start_soon(play)
+        fake = await visit(transport=server.connector())
+    assert real == fake
+    assert len(real) > 20
+
+
+def told(record: Record) -> Any:
+    """Return what a record says, but for times and headers, in which servers differ."""
+    metadata = dict(record.metadata)
+    events = [type(event).__name__ for event in metadata.get("built_events", ())]
+    kept = {
+        name: metadata.get(name) for name in ("connection_id", "trace_id", "span_id", "generation", "topic", "event")
+    }
+    kept |= {name: metadata.get(name) for name in ("params", "response", "outcome", "ref", "status")}
+    return record.name, kept, events

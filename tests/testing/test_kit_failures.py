@@ -167,7 +167,7 @@ async def test_the_connection_stayed_open(autojump_clock: MockClock) -> None:
         assert await failure(connection.expect_disconnect(1000, by="client", within=31)) == (
             "expected a disconnect with code 1000 by 'client' of connection 1: it is open after 31 s\n"
             "What came from this client:\n"
-            "  +30.000 s  heartbeat phoenix {} ref 1  - was answered by itself"
+            "  +30.000 s  heartbeat phoenix {} ref 1  - the server answered it"
         )
 
 

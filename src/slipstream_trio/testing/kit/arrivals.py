@@ -124,4 +124,4 @@ class Arrivals:
         if arrival.fate == "expected":
             return "was expected before"
         problem = expectation.mismatch(arrival.message) if expectation is not None else None
-        return problem or ("was answered by itself" if arrival.fate == "answered" else "was not expected")
+        return problem or ("the server answered it" if arrival.fate == "answered" else "was not expected")

@@ -92,7 +92,7 @@ class FakeConnection:
         """Return the next join that is like this.
 
         Parameters:
-            topic: the pattern of the topic, "room:*" for example.
+            topic: the pattern of the topic, `"room:*"` for example.
             payload: the pattern of the payload.
             within: how long to wait for it.
 
