@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker, and check the option."""
     text = "the records of all connections that the test opens have to keep the invariants of traces"
-    config.addinivalue_line("markers", f"{MARKER}(shared_traces=()): {text}.")
+    config.addinivalue_line("markers", f"{MARKER}: {text}.")
     lines = config.getini("slipstream_history")
     if not lines.isdecimal():
         raise pytest.UsageError(f"slipstream_history: a whole number of lines, 0 for none; not {lines!r}")
@@ -59,9 +59,9 @@ def slipstream_trace(request: pytest.FixtureRequest) -> "ObservedTrace":
 @pytest.fixture
 def slipstream_ids() -> "IdSource":
     """Where `slipstream_telemetry` has its ids from: the same ones in every run. Override it for others."""
-    from slipstream_trio.ids import RandomIds
+    from slipstream_trio.testing.deterministic import SequentialIds
 
-    return RandomIds(0)
+    return SequentialIds()
 
 
 @pytest.fixture

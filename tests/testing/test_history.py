@@ -18,33 +18,43 @@ async def told(on: Watched) -> list[str]:
     return [line.strip().removeprefix("-  ") for line in lines]
 
 
-async def test_frames_that_are_refused_and_replies_that_are_late_are_told(autojump_clock: MockClock) -> None:
+async def test_pushes_late_replies_and_bad_frames_are_told_without_their_secrets(autojump_clock: MockClock) -> None:
     async with parties() as (on, channel, fake):
         with trio.move_on_after(1):
-            await channel.push("slow", {"password": "x", "list": [{"api_key": 1}]})
-        await (await fake.expect_push()).reply_ok({"auth": 1})
+            await channel.push("slow", {"password": "sesame", "list": [{"api_key": "open"}], "n": 1})
+        await (await fake.expect_push()).reply_ok({"again": "sesame"})
         await fake.connection.send_raw("nonsense")
         lines = await told(on)
-    assert (
-        "#1  connection handle PushMessage room:1 slow {'password': '…', 'list': [{'api_key': '…'}]} - sent ref 2"
-        in lines
-    )
-    assert "#1  client push room:1 slow params {'password': '…', 'list': [{'api_key': '…'}]} - cancelled" in lines
-    assert "#1  client reply_orphaned room:1 cancelled ok" in lines
-    assert "#1  connection handle FrameReceived 'nonsense' - FrameRejected" in lines
+    assert '#1  → push room:1 slow ref 2 {"password":"***","list":[{"api_key":"***"}],"n":1}' in lines
+    assert "#1  · client push room:1 slow cancelled ref 2" in lines
+    assert '#1  · late reply room:1 push cancelled ref 2 ok {"again":"***"}' in lines
+    assert len([line for line in lines if line.startswith("#1  ← bad frame not JSON: ")]) == 1
 
 
-async def test_every_connection_has_its_number_and_reconnects_are_told(autojump_clock: MockClock) -> None:
-    async with watched() as on, on.connect(reconnect=Backoff((1,), jitter=0)):
+async def test_every_connection_has_its_number_and_what_is_open_is_told(autojump_clock: MockClock) -> None:
+    async with watched() as on, on.connect(reconnect=Backoff((1,), jitter=0)) as socket:
         await (await on.server.accept()).close(1001)
         await on.server.accept()
-        lines = await told(on)
-    assert "#1  connection handle TransportClosed 1001 - ConnectionClosed" in lines
-    assert "#1  connection connect - closed_by_server" in lines
-    [scheduled] = [line for line in lines if "reconnect_scheduled" in line]
-    assert scheduled == "#1  client reconnect_scheduled delay 1 attempt 1 closed_by_server code 1001"
-    assert "#2  connection connect begins" in lines
-    assert lines[-3:-1] == ["Begun and not ended:", "#2  connection connect begins"]
+        await socket.wait_connected()
+
+        async def join() -> None:
+            async with socket.join("room:1", {"token": "sesame"}):
+                pytest.fail("joined")
+
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(join)
+                lines = await told(on)
+                nursery.cancel_scope.cancel()
+    assert "#1  ← closed 1001 closed_by_server" in lines
+    assert "#1  · connection ends closed_by_server" in lines
+    assert "#1  · reconnect closed_by_server attempt 1 in 1.000 s, after 1001" in lines
+    assert "#2  · connection begins generation 2, vsn 2.0.0, trio_websocket" in lines
+    assert lines[-4:-1] == [
+        "Begun and not ended:",
+        "#2  connection connect",
+        '#2  client join room:1 {"token":"***"}',
+    ]
     assert lines[-1].startswith("where #1 is ")
 
 
@@ -59,21 +69,19 @@ async def test_refusals_and_what_a_handler_raises_are_told(autojump_clock: MockC
             async with on.connect():
                 pytest.fail("let in")
         lines = await told(on)
-    assert "#1  client connect attempt 1 - error" in lines
-    [failure] = [line for line in lines if "failure" in line]
-    assert failure == "#1  telemetry handler failure slipstream connection connect start KeyError: 'mine' failing"
+    assert "#1  · client connect error attempt 1" in lines
+    assert "#1  · handler failed failing: KeyError: 'mine'" in lines
 
 
-async def test_an_exception_that_ends_a_span_is_told(autojump_clock: MockClock) -> None:
+async def test_time_is_that_of_the_connection_in_virtual_seconds(autojump_clock: MockClock) -> None:
     async with watched() as on, on.connect():
         await on.server.accept()
     [start] = on.named("connection", "connect", "start")
     raised = SpanException(start, start.origin, 0, "LookupError", "a bug", "")
     lines = tell([Moment(start, 1.0), Moment(raised, 2.5)], 10).splitlines()
-    assert lines[:2] == [
-        "    +0.000 s  #1  connection connect begins",
-        "    +1.500 s  #1  connection connect - raised LookupError: a bug",
-    ]
+    assert lines[0] == "    +0.000 s  #1  · connection begins generation 1, vsn 2.0.0, trio_websocket"
+    assert "+1.500 s  #1  · " in lines[1]
+    assert "LookupError" in lines[1]
 
 
 async def test_the_latest_lines_are_told(autojump_clock: MockClock) -> None:
@@ -81,7 +89,7 @@ async def test_the_latest_lines_are_told(autojump_clock: MockClock) -> None:
         await on.server.accept()
     told = tell([Moment(record, 5.0) for record in on.records], 2).splitlines()
     assert told[0] == "  … 4 earlier ones"
-    assert told[1].endswith("+0.000 s  #1  connection handle TransportClosed 1000 - ConnectionClosed")
+    assert told[1].endswith("+0.000 s  #1  ← closed 1000 closed_by_client")
     assert len(told) == 4
 
 

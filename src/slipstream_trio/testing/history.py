@@ -1,20 +1,19 @@
 """What happened on the connections of a test, as lines of text for a failure report."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import frozen
 
-from ..protocol import CloseConnection, JoinTopic, LeaveTopic, Message, PushMessage, SendFrame
 from ..telemetry import Record
-from .kit.patterns import brief
+from ..trace import SECRETS
+from ..trace.text import Secrets, brief, printable
+from ..trace.view import describe
 
 __all__ = ["Moment", "tell"]
 
-_SECRET: Final = ("auth", "key", "password", "secret", "token")
-"""A member of a payload whose name has one of these is not shown."""
-
-_CONNECT: Final = ("slipstream", "connection", "connect", "start")
+_ARROWS: Final = {"out": "→", "in": "←", "here": "·"}
+_ABOUT: Final = ("client", "callback", "topic", "event")
 
 
 @frozen
@@ -30,13 +29,16 @@ class Moment:
     at: float | None
 
 
-def tell(moments: Iterable[Moment], limit: int) -> str:
+def tell(moments: Sequence[Moment], limit: int) -> str:
     """Return the history of some connections: the latest lines, and what had begun and not ended.
+
+    Members of payloads whose names are those of secrets are masked, wherever their values occur.
 
     Parameters:
         moments: in order.
         limit: how many lines of each.
     """
+    secrets = Secrets.of(_secrets_of(moments))
     numbers: dict[Any, int] = {}
     began: dict[int, float] = {}
     open_spans: dict[Any, str] = {}
@@ -45,14 +47,16 @@ def tell(moments: Iterable[Moment], limit: int) -> str:
         record = moment.record
         number = numbers.setdefault(record.origin.connection_id or record.origin.socket_id, len(numbers) + 1)
         since = "-" if moment.at is None else f"+{moment.at - began.setdefault(number, moment.at):.3f} s"
-        line = f"{since:>12}  #{number}  {_words(record)}"
+        beginning = f"{since:>12}  #{number}  "
+        line = describe(record, secrets)
         span_id = record.metadata.get("span_id")
         if record.name[-1] == "start":
-            open_spans[span_id] = line
+            open_spans[span_id] = f"{beginning}{_begun(record, secrets)}"
         else:
             open_spans.pop(span_id, None)
-        if record.name[-1] != "start" or record.name == _CONNECT:
-            lines.append(line)
+        if line is not None:
+            words = (_ARROWS[line.direction], line.what, line.topic, line.event, line.status, line.detail(secrets))
+            lines.append(beginning + " ".join(filter(None, words)).rstrip())
     return _joined(lines, list(open_spans.values()), numbers, limit)
 
 
@@ -64,80 +68,37 @@ def _joined(lines: list[str], still_open: list[str], numbers: Mapping[Any, int],
     return "\n".join([*told, "where " + ", ".join(f"#{number} is {name}" for name, number in numbers.items())])
 
 
-def _words(record: Record) -> str:
-    """What a record says, without its time and its connection."""
+def _begun(record: Record, secrets: Secrets) -> str:
+    """What a span is about that has no line yet."""
     metadata = record.metadata
-    name = record.name[1:-1] if "span_id" in metadata else record.name[1:]
-    if record.name[:3] == ("slipstream", "connection", "handle"):
-        what = _input(metadata.get("message", metadata["raw_message"]))
-    else:
-        what = _details(metadata)
-    return " ".join(filter(None, [*name, what, _end(record)]))
+    words = [*record.name[1:-1], *(str(metadata[name]) for name in _ABOUT if name in metadata)]
+    payload = f" {brief(metadata['params'], secrets)}" if "params" in metadata else ""
+    return printable(secrets.hide(" ".join(words))) + payload
 
 
-def _end(record: Record) -> str:
-    metadata = record.metadata
-    if record.name[-1] == "start":
-        return "begins" if record.name == _CONNECT else ""
-    if record.name[-1] == "exception":
-        return f"- raised {metadata['kind']}: {metadata['reason']}"
-    if "built_events" in metadata:
-        events = [type(event).__name__ for event in metadata["built_events"]]
-        refs = [f"sent ref {effect.ref}" for effect in metadata["return"] if isinstance(effect, SendFrame)]
-        return f"- {', '.join([*refs, *events])}" if refs or events else ""
-    outcome = metadata.get("outcome") or metadata.get("termination_reason")
-    response = metadata.get("response")
-    if outcome is None:
-        return ""
-    return f"- {outcome}" + ("" if response is None else f" {brief(_masked(response))}")
+def _secrets_of(moments: Iterable[Moment]) -> Iterator[str]:
+    for moment in moments:
+        metadata = moment.record.metadata
+        for value in (
+            metadata.get("params"),
+            metadata.get("response"),
+            getattr(metadata.get("message"), "payload", None),
+        ):
+            yield from _secrets_in(value)
 
 
-def _input(given: Any) -> str:
-    match given:
-        case Message():
-            return f"{given.event} {given.topic} {brief(_masked(given.payload))} ref {given.ref}"
-        case JoinTopic() | PushMessage():
-            event = f" {given.event}" if isinstance(given, PushMessage) else ""
-            return f"{type(given).__name__} {given.topic}{event} {brief(_masked(given.payload))}"
-        case LeaveTopic():
-            return f"LeaveTopic {given.topic}"
-        case CloseConnection():
-            return f"CloseConnection {given.code} {given.reason}"
-    frame = getattr(given, "frame", None)
-    code = getattr(given, "code", None)
-    return " ".join(
-        [
-            type(given).__name__,
-            *([brief(frame)] if frame is not None else []),
-            *([str(code)] if code is not None else []),
-        ]
-    )
-
-
-_TOLD: Final = ("topic", "event", "params", "delay", "attempt", "reason", "code", "status", "dropped", "handler_id")
-
-
-def _details(metadata: Mapping[str, Any]) -> str:
-    # What the end of a span tells is left to `_end`: a push's status by its outcome, an exception's reason.
-    elsewhere = {"status"} if "outcome" in metadata else {"reason"} if "kind" in metadata else set()
-    names = [name for name in _TOLD if name not in elsewhere]
-    told = [(name, metadata[name]) for name in names if metadata.get(name) is not None]
-    return " ".join(_detail(name, value) for name, value in told)
-
-
-def _detail(name: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, tuple):  # the name of an event of telemetry
-        return " ".join(map(str, value))
-    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {brief(_masked(value))}"
-
-
-def _masked(value: Any) -> Any:
+def _secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
+    """Iterate over the strings below the names of secrets, as recordings know them."""
     if isinstance(value, Mapping):
-        return {name: "…" if _is_secret(name) else _masked(item) for name, item in value.items()}
-    return list(map(_masked, value)) if isinstance(value, list) else value
+        for name, item in value.items():
+            yield from _secrets_in(item, secret=secret or _is_secret(name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _secrets_in(item, secret=secret)
+    elif secret and isinstance(value, str):
+        yield value
 
 
 def _is_secret(name: Any) -> bool:
-    return isinstance(name, str) and any(word in name.lower() for word in _SECRET)
+    letters = "".join(filter(str.isalnum, name.lower())) if isinstance(name, str) else ""
+    return any(word in letters for word in SECRETS)

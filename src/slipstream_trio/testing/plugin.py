@@ -136,11 +136,9 @@ def _wants_all(item: pytest.Item) -> bool:
 
 def _news(item: pytest.Item, *, ended: bool) -> list[Violation]:
     """Return the invariants that a marked test's connections break, without those that were told before."""
-    marker = item.get_closest_marker(MARKER)
     trace = item.stash.get(_TRACE, None)
-    if marker is None or trace is None:
+    if trace is None or item.get_closest_marker(MARKER) is None:
         return []
-    trace.share(*marker.kwargs.get("shared_traces", ()))
     found = trace.violations(ended=ended)
     told, item.stash[_TOLD] = item.stash.get(_TOLD, 0), len(found)
     return found[told:]
