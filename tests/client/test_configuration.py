@@ -50,7 +50,7 @@ def test_the_options_of_connect_are_the_fields_of_configuration() -> None:
         ("ws://localhost:0/", "port 0"),
         ("ws://localhost:port/", "ort"),
         ("ws://localhost:70000/", "ort"),
-        ("ws://[::1/", "IPv6"),
+        ("ws://[::1/", "host or port cannot be read"),
         (f"ws://user:{SECRET}@localhost/", "auth_token"),
         ("ws://localhost/#part", "fragment"),
     ],

@@ -5,7 +5,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Union, get_args
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import attrs
 from attrs import frozen
@@ -89,11 +89,10 @@ def _url(_: Any, attribute: "attrs.Attribute[Any]", url: Any) -> None:
 def _problem_of_url(url: Any) -> str | None:
     if not isinstance(url, str):
         return f"a string, not {type(url).__name__}"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return str(error)
+    split = _split(url)
+    if split is None:  # the error is not shown: what stands where the port should may be a password
+        return "its host or port cannot be read; write it like ws://localhost:4000/socket/websocket"
+    parts, port = split
     if parts.scheme not in _SCHEMES:
         return f"its scheme is one of {', '.join(_SCHEMES)}, not {parts.scheme!r}"
     if not parts.hostname or port == 0:
@@ -101,6 +100,14 @@ def _problem_of_url(url: Any) -> str | None:
     if parts.username is not None or parts.fragment:
         return "it has user information or a fragment; put credentials into headers, params or auth_token"
     return None
+
+
+def _split(url: str) -> tuple[SplitResult, int | None] | None:
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError:
+        return None
 
 
 def _seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:

@@ -37,6 +37,7 @@ from .buffer import Crowd
 from .outbox import Outbox
 from .propagation import with_trace_context
 from .pushes import PushTable
+from .redaction import redacted_error, redactor
 from .timer import Timer
 
 __all__ = ["Connection", "Owner", "only_cancelled"]
@@ -190,16 +191,18 @@ class Connection:
     async def run(self, connector: Connector, request: OpenRequest) -> None:
         """Open the transport, and serve it until it ends; `state` and `failure` tell how."""
         life = self._spans.start_connect(self.state)
+        redact = redactor(request)
         request = with_trace_context(request, self.state, self._telemetry.propagate(self.origin))
         try:
             try:
                 async with connector.open(request, self.outbox.wake) as transport:
                     opened_at = trio.current_time()
-                    self.handle(TransportOpened(opened_at, transport.response_headers))
+                    headers = tuple((name, redact(value)) for name, value in transport.response_headers)
+                    self.handle(TransportOpened(opened_at, headers))
                     await self._serve(transport)
                     self.lived = trio.current_time() - opened_at
             except ConnectError as error:
-                self._fail(error)
+                self._fail(redacted_error(error, redact))
         except BaseException as error:
             if not only_cancelled(error):
                 self._broken = True

@@ -4,6 +4,7 @@ import base64
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -15,7 +16,7 @@ __all__ = ["ask", "ask_trace_parent", "dial"]
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HEADER_VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[!-~\x80-\xff])?)?")
 
 
 async def ask(option: Any) -> Any:
@@ -56,10 +57,11 @@ def _with_query(url: str, vsn: str, params: Any) -> str:
     if not isinstance(params, Mapping):
         raise ConfigurationError("params", f"a mapping, not {type(params).__name__}")
     parts = urlsplit(url)
-    try:
+    pairs = None
+    with suppress(UnicodeEncodeError):
         pairs = [f"{quote(name, safe='[]')}={quote(value, safe='')}" for name, value in _flat("", params)]
-    except UnicodeEncodeError:  # which would show what it could not encode
-        raise ConfigurationError("params", "text with a lone surrogate has no form in a query") from None
+    if pairs is None:  # raised here, without the other error as its context, which shows what it could not encode
+        raise ConfigurationError("params", "text with a lone surrogate has no form in a query")
     if not any(piece.startswith("vsn=") for piece in parts.query.split("&")):
         pairs.insert(0, f"vsn={vsn}")
     query = "&".join(([parts.query] if parts.query else []) + pairs)
@@ -83,13 +85,18 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _checked_headers(headers: Any) -> Iterator[tuple[str, str]]:
-    try:
-        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-                raise ConfigurationError("headers", f"{name!r} is no header's name, or its value has other characters")
-            yield name, value
-    except (TypeError, ValueError):
-        raise ConfigurationError("headers", "a mapping of strings, or pairs of strings") from None
+    pairs = None
+    with suppress(TypeError, ValueError):
+        pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    if pairs is None or not all(isinstance(text, str) for pair in pairs for text in pair):
+        # Raised here, without the other error as its context, which may show a value.
+        raise ConfigurationError("headers", "a mapping of strings, or pairs of strings")
+    for number, (name, value) in enumerate(pairs, 1):
+        if not _HEADER_NAME.fullmatch(name):  # which is not shown: it may be a whole line, with the value
+            raise ConfigurationError("headers", f"number {number} has a name that no header can have")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ConfigurationError("headers", f"{name!r} has a value that no header can have; strip it?")
+        yield name, value
 
 
 def _subprotocols(token: Any) -> tuple[str, ...]:
@@ -101,10 +108,11 @@ def _subprotocols(token: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(token, str):
         raise ConfigurationError("auth_token", f"a string, not {type(token).__name__}")
-    try:
+    encoded = None
+    with suppress(UnicodeEncodeError):
         encoded = base64.b64encode(token.encode()).decode().rstrip("=")
-    except UnicodeEncodeError:  # which would show the token
-        raise ConfigurationError("auth_token", "text without lone surrogates") from None
+    if encoded is None:  # raised here, without the other error as its context, which shows the token
+        raise ConfigurationError("auth_token", "text without lone surrogates")
     return ("phoenix", f"base64url.bearer.phx.{encoded}")
 
 

@@ -1,0 +1,397 @@
+"""No parameter, token or header is ever told: not by repr, telemetry, logs, warnings, or exceptions.
+
+What is joined with and pushed is a payload, and is in telemetry, as the records are there to show it; what a connection
+is opened with is a secret, whatever it is. Where a server repeats it, it is taken out of what the server said.
+"""
+
+import base64
+import itertools
+import logging
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import attrs
+import pytest
+import trio
+import trustme
+from tests.client.support import Lab
+from tests.transport.test_tls import client_context, server_context
+from trio.testing import MockClock
+
+from slipstream_trio import (
+    Backoff,
+    Client,
+    Configuration,
+    ConfigurationError,
+    ConnectError,
+    ConnectionRejected,
+    SlipstreamError,
+    connect,
+    run_client,
+)
+from slipstream_trio.client.dial import dial
+from slipstream_trio.client.redaction import redacted_error, redactor
+from slipstream_trio.telemetry import Record, Telemetry
+from slipstream_trio.testing.faults import AtFrame, Faults, Ignore, Reset, Rule, Stall, faulty_network
+from slipstream_trio.testing.server import Mount, PhoenixServer, Refuse, Request
+from slipstream_trio.transport import OpenRequest
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+
+URL = "ws://server/socket/websocket"
+PARAM, HEADER, TOKEN, QUERY = (f"canary{kind}0f3b9d" for kind in ("Param", "Header", "Token", "Query"))
+ODD = "canary/odd+=&?é 0f3b9d"
+
+FORMS = {
+    form
+    for secret in (PARAM, HEADER, TOKEN, QUERY, ODD)
+    for form in (secret, quote(secret), quote(secret, safe=""), base64.b64encode(secret.encode()).decode().rstrip("="))
+}
+
+
+class Spy:
+    """Everything that can be seen, as text with where it was seen."""
+
+    def __init__(self) -> None:
+        self.telemetry = Telemetry()
+        self.telemetry.attach("spy", (), self.see_record, prefix=True)
+        self.records = 0
+        self.seen: list[tuple[str, str]] = []
+
+    def see_record(self, record: Record) -> None:
+        self.records += 1
+        where = " ".join(record.name)
+        self.seen += [(where, text) for text in texts(record.metadata)]
+        self.seen += [(where, text) for text in (repr(record), str(record))]
+
+    def see(self, where: str, *things: Any) -> None:
+        self.seen += [(where, text) for thing in things for text in (repr(thing), str(thing))]
+
+    def see_error(self, error: BaseException) -> None:
+        self.seen.append(("traceback", "".join(traceback.format_exception(error))))
+        for one in chain(error):
+            self.see(f"{type(one).__name__} in the chain of {type(error).__name__}", one, one.args, vars(one))
+
+    def see_log(self, records: list[logging.LogRecord]) -> None:
+        for record in records:
+            self.see(f"log {record.name}", record.getMessage(), record.args)
+            if record.exc_info and record.exc_info[1]:
+                self.see_error(record.exc_info[1])
+
+    def leaks(self) -> list[tuple[str, str]]:
+        return [(where, text) for where, text in self.seen if any(form in text for form in FORMS)]
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Give all that is in a value, as a handler that encodes whatever it finds would."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from (str(key), *texts(item))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from texts(item)
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from texts(getattr(value, field.name))
+    else:
+        yield repr(value)
+        yield str(value)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and all that it comes from, even where it says that it does not."""
+    todo, known = [error], set()
+    while todo:
+        one = todo.pop()
+        if id(one) not in known:
+            known.add(id(one))
+            yield one
+            todo += [cause for cause in (one.__cause__, one.__context__) if cause is not None]
+            todo += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+
+
+@pytest.fixture
+def spy(caplog: pytest.LogCaptureFixture) -> Iterator[Spy]:
+    made = Spy()
+    caplog.set_level(logging.DEBUG)
+    yield made
+    made.see_log(caplog.get_records("call"))
+    assert len(made.seen) > 3, "it has seen something"
+    assert made.leaks() == []
+
+
+class Given:
+    """A callable whose `repr` would tell what it returns."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.asked = 0
+
+    def __call__(self) -> Any:
+        self.asked += 1
+        return self.value
+
+    def __repr__(self) -> str:
+        return f"Given({self.value!r})"
+
+
+async def later(value: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    return value
+
+
+PLAIN: dict[str, Any] = {
+    "params": {"token": PARAM, "nested": {"odd": [ODD]}},
+    "headers": {"authorization": f"Bearer {HEADER}", "x-key": HEADER},
+    "auth_token": TOKEN,
+}
+ASKED: dict[str, Callable[[Any], Any]] = {
+    "values": lambda value: value,
+    "callables": Given,
+    "partials of async functions": lambda value: partial(later, value),
+}
+
+
+@pytest.fixture(params=ASKED)
+def secrets(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the options that are secret, in one of the forms that they may have."""
+    return {name: ASKED[request.param](value) for name, value in PLAIN.items()}
+
+
+def url(base: str = URL) -> str:
+    return f"{base}?key={QUERY}"
+
+
+def never_named(request: Request) -> None:
+    """Let everyone in who has brought everything."""
+    assert request.params["token"] == PARAM
+    assert request.params["key"] == QUERY
+    assert request.auth_token == TOKEN
+    assert request.header("x-key") == HEADER
+
+
+@asynccontextmanager
+async def world(
+    spy: Spy, *rules: Rule, answer: Callable[[Request], None] = never_named
+) -> AsyncIterator[dict[str, Any]]:
+    """Run a server behind a network; gives the options to connect to it."""
+    mount = Mount(channels={"lab:*": Lab}, connect=answer, auth_token=True)
+    server = PhoenixServer({"/socket": mount}, close_timeout=1)
+    async with server.run(), faulty_network(Faults(rules=rules)) as network:
+        connector = TrioWebSocketConnector(network.opener(lambda _: server.open_stream()))
+        quick = {"reconnect": Backoff((1,), jitter=0), "rejoin": Backoff((1,), jitter=0)}
+        yield {"transport": connector, "telemetry": spy.telemetry, **quick}
+        spy.see("the network", network.log)
+    for error in server.errors:
+        spy.see_error(error)
+
+
+async def test_of_a_connection_that_works(spy: Spy, secrets: dict[str, Any], autojump_clock: MockClock) -> None:
+    async with world(spy) as options:
+        async with connect(url(), **secrets, **options) as socket:
+            async with socket.join("lab:1", {"user": 1}) as channel, channel.subscribe("tick") as ticks:
+                async with channel.presence() as presence:
+                    await channel.push("echo", {"a": 1})
+                    await channel.push("burst", {"count": 1})
+                    spy.see("a message", await anext(ticks), await anext(aiter(channel)))
+                    with pytest.raises(SlipstreamError) as raised:
+                        await channel.push("fail", {"a": 1})
+                    spy.see_error(raised.value)
+                    spy.see("objects", socket, channel, ticks, presence, channel.stream(), socket.status_changes())
+            spy.see("the state", socket.state, *texts(socket.state))
+        spy.see("the socket afterwards", socket, socket.state)
+        spy.see("the options", Configuration(url=url(), **secrets, **options))
+        dialed = await dial(Configuration(url=url(), **secrets, **options))
+        spy.see("the request", dialed, dialed.request)
+    assert spy.records > 20
+
+
+async def test_of_connections_that_are_replaced(spy: Spy, secrets: dict[str, Any], autojump_clock: MockClock) -> None:
+    rules = Rule(Reset(), AtFrame(3), connections=[1]), Rule(Stall(both=True), AtFrame(3), connections=[2])
+    async with world(spy, *rules, Rule(Ignore(), connections=[3])) as options:
+        async with connect(url(), **secrets, **options, heartbeat_interval=5, connect_timeout=3) as socket:
+            async with socket.join("lab:1") as channel:
+                while socket.generation < 3:
+                    try:
+                        await channel.push("echo", 1)
+                    except SlipstreamError as error:
+                        spy.see_error(error)
+                assert await channel.push("echo", 1) == 1
+    for value in secrets.values():
+        assert not isinstance(value, Given) or value.asked == 4
+
+
+def repeating(request: Request, status: int) -> None:
+    """Refuse, and repeat everything that was said, as error pages and redirects do."""
+    lines = [f"{name}: {value}" for name, value in request.headers]
+    location = request.uri.replace("http:", "https:")
+    body = f"<a href='{location}'>{request.params} {request.auth_token} {' '.join(lines)}</a>"
+    raise Refuse(status, [("location", location), ("x-said", request.header("authorization") or "")], body)
+
+
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 429, 500, 503])
+async def test_of_a_refusal_that_repeats_the_request(
+    status: int, spy: Spy, secrets: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    async with world(spy, answer=lambda request: repeating(request, status)) as options:
+        with pytest.raises(ConnectionRejected) as raised:
+            async with connect(url(), **secrets, **options):
+                pytest.fail("the block must not be entered")
+    spy.see_error(raised.value)
+    assert raised.value.status == status
+    assert "[redacted]" in raised.value.body
+    assert "[redacted]" in dict(raised.value.headers)["location"]
+
+
+async def test_of_a_transport_whose_error_repeats_the_request(spy: Spy, autojump_clock: MockClock) -> None:
+    class Repeats:
+        name = "repeats"
+
+        def open(self, request: OpenRequest, wake: Callable[[], None]) -> Any:
+            self.request = request
+            return self
+
+        async def __aenter__(self) -> None:
+            await trio.lowlevel.checkpoint()
+            url, headers = self.request.url, self.request.headers
+            raise ConnectError(f"cannot open {url} with {headers}") from ValueError(url)
+
+        async def __aexit__(self, *_: object) -> None:
+            pytest.fail("it was not entered")
+
+    with pytest.raises(ConnectError, match="redacted") as raised:
+        async with connect(url(), transport=Repeats(), telemetry=spy.telemetry, **PLAIN):
+            pytest.fail("the block must not be entered")
+    spy.see_error(raised.value)
+
+
+@pytest.mark.parametrize("rule", [Rule(Ignore()), Rule(Reset(), AtFrame(1, into=0))], ids=["timeout", "reset"])
+async def test_of_a_connection_that_fails(
+    rule: Rule, spy: Spy, secrets: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    async with world(spy, rule) as options:
+        with pytest.raises(SlipstreamError) as raised:
+            async with connect(url(), **secrets, **{**options, "reconnect": None}) as socket:
+                await socket.ping()
+    spy.see_error(raised.value)
+
+
+async def test_of_tls_that_fails(spy: Spy, secrets: dict[str, Any]) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    server = PhoenixServer({"/socket": Mount()})
+    async with server.serve(ssl_context=server_context(authority.issue_cert("localhost"))) as listening:
+        base = listening.url("/socket/websocket").replace("127.0.0.1", "localhost")
+        with pytest.raises(ConnectError) as raised:
+            async with connect(url(base), ssl_context=client_context(stranger), telemetry=spy.telemetry, **secrets):
+                pytest.fail("the block must not be entered")
+    spy.see_error(raised.value)
+
+
+async def test_of_an_exception_in_the_block_and_in_a_handler(
+    spy: Spy, secrets: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    def broken(record: Record) -> None:
+        raise RuntimeError("a handler's")
+
+    spy.telemetry.attach("broken", (), broken, prefix=True)
+    async with world(spy) as options:
+        with pytest.raises(RuntimeError) as raised:
+            async with connect(url(), **secrets, **options) as socket, socket.join("lab:1"):
+                raise RuntimeError("the block's")
+    spy.see_error(raised.value)
+
+
+async def test_of_a_client_by_callbacks(spy: Spy, secrets: dict[str, Any], autojump_clock: MockClock) -> None:
+    class Lobby(Client):
+        connected = 0
+
+        async def handle_connect(self, socket: Any) -> None:
+            self.connected += 1
+            spy.see("the client", self, socket)
+            await self.join("lab:1")
+
+        async def handle_disconnect(self, reason: Exception) -> None:
+            spy.see_error(reason)
+
+        async def handle_join(self, channel: Any, response: Any) -> None:
+            if self.connected == 2:
+                raise RuntimeError("a callback's")
+            await self.push("lab:1", "burst", {"count": 3})
+
+    async with world(spy, Rule(Reset(), AtFrame(4), connections=[1])) as options:
+        with pytest.raises(RuntimeError) as raised:
+            await run_client(Lobby(), url(), **secrets, **options)
+    spy.see_error(raised.value)
+
+
+class _Refuses:
+    def __iter__(self) -> Any:
+        raise TypeError(f"not these: {HEADER}")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": f"ws://user:{PARAM}@server/socket"},
+        {"url": f"ws://user:{PARAM}/x@server/socket"},
+        {"url": f"ws://server/socket#{PARAM}"},
+        {"url": f"ftp://server/socket?token={PARAM}"},
+        {"url": f"ws://[{PARAM}/socket"},
+        {"url": f"ws://server/socket?token={PARAM}&vsn=9"},
+        {"params": PARAM},
+        {"params": lambda: [PARAM]},
+        {"params": {"token": {PARAM}}},
+        {"params": {"token": f"{PARAM}\ud800"}},
+        {"headers": PARAM},
+        {"headers": {f"authorization: Bearer {HEADER}": "x"}},
+        {"headers": {"authorization": f"Bearer {HEADER}\r\n"}},
+        {"headers": {"authorization": f" Bearer {HEADER}"}},
+        {"headers": {"authorization": f"{HEADER}☃"}},
+        {"headers": [HEADER]},
+        {"headers": [("authorization", HEADER, "x")]},
+        {"headers": _Refuses},
+        {"headers": lambda: {"authorization": HEADER.encode()}},
+        {"auth_token": TOKEN.encode()},
+        {"auth_token": lambda: [TOKEN]},
+        {"auth_token": f"{TOKEN}\ud800"},
+        {"proxy": f"http://user:{PARAM}@proxy"},
+        {"trace_parent": lambda: PARAM},
+        {"nonsense": PARAM},
+    ],
+    ids=itertools.count(),
+)
+async def test_of_options_that_cannot_be_used(options: dict[str, Any], spy: Spy, autojump_clock: MockClock) -> None:
+    async with world(spy) as given:
+        address = options.pop("url", url())
+        with pytest.raises(ConfigurationError) as raised:
+            async with connect(address, **{**given, **options}):
+                pytest.fail("the block must not be entered")
+    spy.see_error(raised.value)
+
+
+@pytest.mark.parametrize("query", [f"key={QUERY} with spaces", f"key={QUERY}é", f"key={QUERY}\r\nx: y"], ids=repr)
+async def test_of_a_query_that_http_has_no_form_for(query: str, spy: Spy, autojump_clock: MockClock) -> None:
+    async with world(spy, answer=lambda _: None) as given:
+        try:
+            async with connect(f"{URL}?{query}", **{**given, "reconnect": None}) as socket:
+                await socket.ping()
+        except SlipstreamError as error:
+            spy.see_error(error)
+
+
+def test_what_is_not_secret_stays() -> None:
+    request = OpenRequest(
+        url="ws://server/socket?vsn=2.0.0&a=1&flag=true1&token=abcd%2Fefgh",
+        headers=[("origin", "https://example.org"), ("x", "")],
+        subprotocols=["phoenix", "base64url.bearer.phx.====="],
+    )
+    redact = redactor(request)
+    assert redact("vsn=2.0.0, phoenix, https://example.org, a=1, untrue1, abcd/efgh, abcd%2Fefgh!") == (
+        "vsn=2.0.0, phoenix, https://example.org, a=1, untrue1, [redacted], [redacted]!"
+    )
+    error = ConnectionRejected(404, [("server", "x")], "not found")
+    assert redacted_error(error, redact) is error
+    assert redactor(OpenRequest(url="ws://server/socket?vsn=2.0.0"))("a=1") == "a=1"
