@@ -137,6 +137,15 @@ def everywhere(session: nox.Session) -> None:
     session.run("pytest", "-s", *patience, "tests/everywhere", env={"SLIPSTREAM_EXAMPLES": "10000"})
 
 
+@nox.session(python=OLDEST, default=False)
+def soak(session: nox.Session) -> None:
+    """Let 200 clients live on a bad network, in real time and in virtual; takes half an hour. Arguments: see --help."""
+    session.install("-e", ALL_EXTRAS)
+    both = [["--minutes", "5", "--pace", "5"], ["--days", "2", "--pace", "900"]]
+    for arguments in [session.posargs] if session.posargs else both:
+        session.run("python", "benchmarks/soak.py", *arguments)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""

@@ -25,6 +25,7 @@ from slipstream_trio.testing.faults import (
     Vanish,
     faulty_network,
 )
+from slipstream_trio.testing.faults.relay import reset_stream
 
 
 class _Echo(socketserver.BaseRequestHandler):
@@ -174,3 +175,11 @@ async def test_a_slow_link_slows_the_sender() -> None:
                 await stream.send_all(bytes(4096))
                 sent += 4096
         assert sent < 10_000_000  # the kernel's buffers, and no more than 2,000 bytes in the proxy
+
+
+async def test_a_reset_of_what_is_closed_already_is_nothing() -> None:
+    with echo_server() as server:
+        async with await trio.open_tcp_stream(*server.server_address) as stream:
+            reset_stream(stream)
+            reset_stream(stream)
+            assert stream.socket.fileno() < 0

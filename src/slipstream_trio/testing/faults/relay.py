@@ -285,7 +285,7 @@ def reset_stream(stream: trio.abc.Stream) -> None:
     """Cut a stream: with a TCP reset where it has one."""
     if isinstance(stream, MemoryStream):
         stream.reset()
-    elif isinstance(stream, trio.SocketStream):
+    elif isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
         # Closing with a linger time of 0 sends RST; the stream's owner closes it soon after.
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         stream.socket.close()

@@ -1,0 +1,71 @@
+"""Two hundred clients on a bad network, for minutes of real time or days of virtual time.
+
+    python benchmarks/soak.py --minutes 3              # real sockets, through a TCP proxy with faults
+    python benchmarks/soak.py --days 2 --pace 120      # in memory, under a mock clock
+
+Clients join, push, receive numbered messages, lose connections, rejoin, leave and come again. Ends with status 1 if
+a message was lost that no Gap and no SlowConsumer announced, a trace breaks an invariant, a client hangs, tasks or
+files are left, or memory grows.
+"""
+
+import argparse
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import trio
+from trio.testing import MockClock
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.soak.figures import Figures, Held
+from tests.soak.soaking import Plan, soak
+
+
+def main() -> int:
+    """Run it and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    duration = parser.add_mutually_exclusive_group()
+    duration.add_argument("--minutes", type=float, default=3.0, help="of real time, over TCP (default: 3)")
+    duration.add_argument("--days", type=float, help="of virtual time, in memory")
+    parser.add_argument("--clients", type=int, default=200, help="how many (default: 200)")
+    parser.add_argument(
+        "--pace", type=float, default=1.0, help="seconds that one second of a client's life takes; days want 120"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the faults (default: 1)")
+    parser.add_argument("--growth", type=float, default=0.15, help="of memory that is no failure, as a share")
+    asked = parser.parse_args()
+    seconds = asked.days * 86_400 if asked.days is not None else asked.minutes * 60
+    plan = Plan(asked.clients, seconds, asked.pace, asked.days is None, asked.seed)
+    say(f"{plan}")
+    began = time.monotonic()
+    clock = None if plan.real else MockClock(autojump_threshold=0)
+    figures = trio.run(partial(soak, plan, say), clock=clock)
+    say(f"{time.monotonic() - began:.0f} s of real time")
+    return tell(figures, figures.judge(growth=asked.growth))
+
+
+def tell(figures: Figures, wrong: list[str]) -> int:
+    """Print what came of it; returns the exit status."""
+    for name, count in sorted(figures.counts.items()):
+        if name:
+            say(f"{name:40} {count:12,}")
+    for name in ("before", "warm", "last", "after"):
+        now: Held = getattr(figures, name)
+        say(f"{name:8} {now.resident / 2**20:8.1f} MiB {now.blocks:10,} blocks {now.tasks:6} tasks {now.files:5} files")
+    say(f"lost and not announced: {figures.counts['lost in silence']}; violations: {len(figures.violations)}")
+    for sentence in wrong:
+        say(f"WRONG: {sentence}")
+    say("all is well" if not wrong else f"{len(wrong)} things are wrong")
+    return 1 if wrong else 0
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
