@@ -106,8 +106,8 @@ class Course:
         self, faults: Faults, name: str, number: int, toward: Toward, active: Callable[[], bool] = lambda: True
     ) -> None:
         self._key = f"{faults.seed}:{name}:{toward}"
-        self.active = active
-        self.toward = toward
+        self.active: Callable[[], bool] = active
+        self.toward: Toward = toward
         self._rules = {place: rule for place, rule in rules_for(faults, name, number) if rule.toward == toward}
         self._draw = {place: Random(f"{self._key}:{place}") for place in self._rules}  # noqa: S311 - as above
         self._noise = Random(f"{self._key}:noise")  # noqa: S311 - as above
@@ -116,7 +116,7 @@ class Course:
         self._due: list[tuple[int, int, int | None]] = []  # byte, the rule's place, frame
         self._losing = 0
         self._corrupting = 0
-        self.position = 0
+        self.position: int = 0
         for place, rule in self._rules.items():
             if isinstance(rule.when, AtByte):
                 heapq.heappush(self._due, (rule.when.number, place, None))

@@ -36,7 +36,7 @@ class FrameCounter:
     """
 
     def __init__(self) -> None:
-        self.blind = False
+        self.blind: bool = False
         self._status = b""
         self._head: bytes | None = b""
         self._header = b""

@@ -37,7 +37,7 @@ class Lane:
         self, relay: "Relay", source: trio.abc.Stream, sink: trio.abc.Stream, link: Link, course: Course
     ) -> None:
         self.toward: Toward = course.toward
-        self.course = course
+        self.course: Course = course
         self._relay = relay
         self._source = source
         self._sink = sink
@@ -192,7 +192,7 @@ class Relay:
         on_fault: OnFault,
     ) -> None:
         near, far = streams
-        self.name = name
+        self.name: str = name
         self._streams = streams
         self._timed = tuple(timed)
         self._on_fault = on_fault
