@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import scripted
+from tests.client.support import Recorder, scripted
 from tests.protocol import wire
 from trio.testing import MockClock
 
@@ -18,6 +18,7 @@ from slipstream_trio import (
     SerializationError,
     Socket,
 )
+from slipstream_trio.protocol import TopicJoinSucceeded
 
 QUIET = frozenset({"phx_leave", "heartbeat"})
 
@@ -136,6 +137,24 @@ async def test_a_cancelled_join_is_left(autojump_clock: MockClock) -> None:
         peer.answers.add("phx_join")
         async with socket.join("room"):
             pass
+
+
+async def test_a_join_that_is_cancelled_as_its_answer_comes_is_left(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+
+    def cancel(record: Any) -> None:
+        if any(isinstance(event, TopicJoinSucceeded) for event in record.metadata["built_events"]):
+            scope.cancel()
+
+    recorder.bus.attach("cancel", ("slipstream", "connection", "handle", "stop"), cancel)
+    async with scripted(telemetry=recorder.bus) as (socket, peer):
+        with trio.CancelScope() as scope:
+            await socket.channel("room").join()
+        assert scope.cancelled_caught
+        recorder.bus.detach("cancel")
+        with trio.fail_after(1):
+            await peer.wait_sent("phx_leave")
+        await socket.channel("room").join()
 
 
 async def test_a_join_cancelled_at_once_sends_nothing(autojump_clock: MockClock) -> None:
@@ -272,6 +291,19 @@ async def test_an_exception_in_the_block_of_a_join_passes_and_leaves_without_wai
         assert peer.count("phx_leave") == 1
         assert trio.current_time() == 0
         peer.end_channel("room")
+
+
+async def test_a_block_whose_leave_is_cancelled_before_it_is_sent_leaves_all_the_same(
+    autojump_clock: MockClock,
+) -> None:
+    async with scripted() as (socket, peer):
+        with trio.CancelScope() as scope:
+            async with socket.join("room"):
+                scope.cancel()
+        assert scope.cancelled_caught
+        with trio.fail_after(1):
+            await peer.wait_sent("phx_leave")
+        await socket.channel("room").join()
 
 
 async def test_a_cancelled_block_of_a_join_leaves_without_waiting(autojump_clock: MockClock) -> None:

@@ -80,8 +80,8 @@ async def _first_join(membership: Membership, params: Any, timeout: float | None
         left = None if timeout is None else max(0.0, deadline - trio.current_time())
         return await _submit_join(membership, connection, params, left, timeout).wait()
     except BaseException:
-        # Cancelled, or what comes before it is sent; if the connection told the end, it is told already.
-        if membership.attempt is attempt and membership.status == "joining":
+        # Cancelled, perhaps just before the answer came, or not sent; if the connection told the end, nothing is left.
+        if membership.attempt is attempt:
             leave_soon(membership, membership.session.options.leave_timeout)
         raise
 

@@ -50,10 +50,10 @@ class Socket:
         await channel.join(timeout=timeout)
         try:
             yield channel
+            await channel.leave()
         except BaseException:
-            channel.leave_soon()
+            channel.leave_soon()  # also where the leave was cancelled before it was sent
             raise
-        await channel.leave()
 
     def channel(self, topic: str, payload: Any = None) -> Channel:
         """Return a channel that is not joined yet: subscribe on it first, then `await channel.join()`.
