@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import Peer, Recorder, living_tasks, scripted
+from tests.client.support import URL, Peer, Recorder, living_tasks, running, scripted
 from trio.testing import MockClock
 
-from slipstream_trio import ConnectionLost, Socket
+from slipstream_trio import ConnectionLost, Socket, connect
 from slipstream_trio.protocol import Message, PushMessage
+from slipstream_trio.transport import OpenRequest
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 Body = Callable[[Socket, Peer], Awaitable[None]]
 
@@ -133,6 +135,56 @@ def test_a_signal_while_a_frame_is_handled_reaches_the_body() -> None:
 
     interrupted(body, telemetry=recorder.bus)
     assert not recorder.named("connect", "exception")
+
+
+class Interrupting(trio.abc.Stream):
+    """A stream that interrupts the task which reads from it, if asked to."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.armed = False
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._stream.receive_some(max_bytes)
+        if self.armed:
+            self.armed = False
+            signal.raise_signal(signal.SIGINT)
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def test_a_signal_while_the_transport_reads_reaches_the_body() -> None:
+    streams: list[Interrupting] = []
+    ends: list[tuple[int | None, str | None]] = []
+
+    async def main() -> None:
+        async with running() as server:
+
+            async def open_stream(_: OpenRequest) -> trio.abc.Stream:
+                streams.append(Interrupting(await server.open_stream()))
+                return streams[-1]
+
+            try:
+                async with connect(URL, transport=TrioWebSocketConnector(open_stream)) as socket:
+                    async with socket.join("lab:1") as channel:
+                        [connection] = server.connections
+                        streams[0].armed = True
+                        await channel.push("echo")
+                        await trio.sleep_forever()
+            finally:
+                ends.append((connection.close_code, connection.closed_by))
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert ends == [(1000, "client")]
 
 
 @pytest.mark.parametrize("body_raises", [False, True])

@@ -53,6 +53,7 @@ async def request_leave(membership: Membership) -> None:
         leave_soon(membership, session.options.leave_timeout)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _end_leave(membership: Membership, point: SpanPoint, start: ClientLeaveStart) -> None:
     try:
         outcome = await until_left(membership)

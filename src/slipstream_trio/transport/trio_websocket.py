@@ -206,6 +206,7 @@ class _Reader:
     def start_soon(self, task: Callable[[], Awaitable[Any]]) -> None:
         self._nursery.start_soon(self._run, task)
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, task: Callable[[], Awaitable[Any]]) -> None:
         try:
             await task()
