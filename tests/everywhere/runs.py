@@ -23,6 +23,7 @@ STRIKES: tuple[tuple[Way, Moments], ...] = (
     ("interrupt", "resuming"),
     ("interrupt", "all"),
     ("interrupt in the body", "resuming"),
+    ("interrupt in the library", "calls"),
 )
 """How a program is struck, and at which moments."""
 
@@ -82,7 +83,7 @@ def problems(play: Play, way: Way, moments: Moments, at: int, *, groups: bool = 
         struck = run(play, Strike(way, moments, at), real=real)
     wrong = [f"warning: {warning.message}" for warning in warned]
     # Who interrupts the leaving itself wishes to be gone at once: that cuts the connection.
-    impatient = way == "interrupt" and struck.strike.leaving
+    impatient = way in ("interrupt", "interrupt in the library") and struck.strike.leaving
     wrong += wrong_with(struck.world, cut=impatient)
     wrong += _wrong_exception(struck, groups=groups)
     if not struck.strike.struck:

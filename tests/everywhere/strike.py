@@ -6,9 +6,10 @@ deterministically, so that the runs are alike up to the strike.
 
 import math
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from types import coroutine
+from types import FrameType, coroutine
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -18,7 +19,7 @@ from slipstream_trio.client import buffer, inbox
 
 __all__ = ["Moments", "Strike", "Thrown", "Way", "deterministic"]
 
-Way = Literal["cancel", "leave", "raise", "interrupt", "interrupt in the body"]
+Way = Literal["cancel", "leave", "raise", "interrupt", "interrupt in the body", "interrupt in the library"]
 """What happens at the moment.
 
 - cancel: the scope around everything is cancelled.
@@ -26,10 +27,14 @@ Way = Literal["cancel", "leave", "raise", "interrupt", "interrupt in the body"]
 - raise: what the body awaits raises an exception.
 - interrupt: SIGINT comes while Trio, or a protected task, runs: the main task gets it where it waits.
 - interrupt in the body: SIGINT comes as the body goes on, and is raised there and then.
+- interrupt in the library: SIGINT comes as a task of the library's calls a function of the library's.
 """
 
-Moments = Literal["waiting", "resuming", "all"]
-"""Which moments are counted: as a task of the user's begins to wait, as it goes on, or each step of each task."""
+Moments = Literal["waiting", "resuming", "all", "calls"]
+"""Which moments are counted.
+
+They are: as a task of the user's begins to wait, as it goes on, each step of each task, each call of a function.
+"""
 
 
 class Thrown(Exception):
@@ -51,6 +56,7 @@ class Strike(trio.abc.Instrument):
         error: what it raises in the body.
         outer: to be the scope around everything.
         inner: to be the scope around the body.
+        server: to be the nursery of the server's tasks, which are no task of the library's.
     """
 
     def __init__(self, way: Way, moments: Moments = "resuming", at: int = 0) -> None:
@@ -60,29 +66,37 @@ class Strike(trio.abc.Instrument):
         self.error: BaseException = Thrown() if way == "raise" else KeyboardInterrupt()
         self.outer = trio.CancelScope()
         self.inner = trio.CancelScope()
+        self.server: trio.Nursery | None = None
         self.way = way
         self._moments = moments
         self._at = at
         self._raises = way in ("raise", "interrupt in the body")
         self._open = False
         self._tasks: set[trio.lowlevel.Task] = set()
+        self._stepping: trio.lowlevel.Task | None = None
 
     def begin(self) -> None:
         """Count from now on; the task that calls this is the user's."""
         self._open = True
         self._tasks.add(trio.lowlevel.current_task())
+        if self._moments == "calls":
+            sys.setprofile(self._called)
 
     def end(self) -> None:
         """Count no more."""
         self._open = False
+        if self._moments == "calls":
+            sys.setprofile(None)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Trio calls this."""
+        self._stepping = task
         if self._moments == "resuming" and not self._raises and task in self._tasks:
             self._moment()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Trio calls this."""
+        self._stepping = None
         counts = self._moments == "all" or (self._moments == "waiting" and task in self._tasks)
         if counts and not self._raises:
             self._moment()
@@ -109,6 +123,19 @@ class Strike(trio.abc.Instrument):
             if self._raises and _can_raise(body) and self._moment():
                 step = _throwing(body, self.error)
 
+    def _called(self, frame: FrameType, event: str, _: Any) -> None:
+        module = frame.f_globals.get("__name__", "")
+        if event == "call" and module.startswith("slipstream_trio.") and ".testing." not in module:
+            task = self._stepping
+            if task is not None and task not in self._tasks and not self._is_servers(task):
+                self._moment()
+
+    def _is_servers(self, task: trio.lowlevel.Task) -> bool:
+        nursery = task.parent_nursery
+        while nursery is not None and nursery is not self.server:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
+
     def _moment(self) -> bool:
         if not self._open:
             return False
@@ -120,7 +147,7 @@ class Strike(trio.abc.Instrument):
             self.outer.cancel()
         elif self.way == "leave":
             self.inner.cancel()
-        elif self.way == "interrupt":
+        elif self.way in ("interrupt", "interrupt in the library"):
             signal.raise_signal(signal.SIGINT)
         return True
 

@@ -187,6 +187,7 @@ async def play_out(world: World, play: Play, strike: Strike) -> None:
     """Run a program beside the server, and look whether any task is left of it."""
     async with world.server.run():
         before = _tasks_but_of(world.server)
+        strike.server = world.server._nursery
         with strike.outer:
             strike.begin()
             try:
