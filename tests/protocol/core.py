@@ -29,6 +29,7 @@ from slipstream_trio.protocol import (
     serializer_for,
 )
 from slipstream_trio.protocol.transitions import receive
+from slipstream_trio.testing.stateful import check_state
 
 URL = "ws://localhost:4000/socket/websocket"
 
@@ -42,18 +43,6 @@ def opening_state(**options: Any) -> State:
         generation=1,
         options=Options(url=URL, **options),
     )
-
-
-def check_consistency(state: State) -> None:
-    """Assert what holds in every state that `handle` returns."""
-    assert state.join_deadlines.keys() <= state.joins.keys()
-    assert state.leaves.keys() == state.leave_deadlines.keys()
-    assert state.leaves.keys() <= state.joins.keys()
-    assert not state.join_deadlines.keys() & state.leaves.keys()
-    if state.heartbeat_ref is not None:
-        assert state.heartbeat_sent_at is not None
-        timeout = state.options.heartbeat_timeout
-        assert (state.heartbeat_deadline is None) == (timeout is None)
 
 
 def check_plain(state: State, message: Message, transition: Transition) -> None:
@@ -81,7 +70,7 @@ class Core:
         if isinstance(given, FrameReceived) and isinstance(transition.message, Message):
             check_plain(self.state, transition.message, transition)
             assert receive(self.state, transition.message, given) == transition
-        check_consistency(transition.state)
+        assert check_state(transition.state) == []
         self.state = transition.state
         return transition
 

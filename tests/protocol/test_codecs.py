@@ -7,12 +7,12 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from tests.protocol import json_texts
-from tests.protocol.json_texts import exactly
+from tests.protocol.json_texts import UNSENDABLE, exactly
 
 from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import MAX_DEPTH, Codec, MsgspecCodec, StdlibCodec, default_codec
 from slipstream_trio.protocol.codec import check_depth
+from slipstream_trio.testing.strategies.payloads import nested
 
 CODECS: list[type[Codec]] = [StdlibCodec]
 if default_codec().name != StdlibCodec.name:
@@ -28,7 +28,7 @@ def codec(request: pytest.FixtureRequest) -> Codec:
 
 
 @both
-@pytest.mark.parametrize("value", json_texts.UNSENDABLE, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("value", UNSENDABLE, ids=lambda value: type(value).__name__)
 def test_what_is_not_json_is_not_encoded_at_any_place(codec: Codec, value: Any) -> None:
     for given_value in (value, [value], {"a": [1, {"b": value}]}):
         with pytest.raises(SerializationError) as caught:
@@ -39,7 +39,7 @@ def test_what_is_not_json_is_not_encoded_at_any_place(codec: Codec, value: Any) 
 
 @both
 def test_what_is_too_much_to_print_is_not_encoded(codec: Codec) -> None:
-    for value in (json_texts.nested(5_000), 10**4300, -(10**4300)):
+    for value in (nested(5_000), 10**4300, -(10**4300)):
         with pytest.raises(SerializationError):
             codec.encode([value])
 

@@ -45,6 +45,9 @@ class SequentialIds:
 class SteppingClock:
     """A clock that moves by one step whenever it is read, and otherwise only where it is told to.
 
+        clock = SteppingClock()
+        telemetry = Telemetry(ids=SequentialIds(), time_ns=clock.time_ns, monotonic_ns=clock.monotonic_ns)
+
     Both of its readings are of one time: between two of them the system clock and the monotonic clock have gone on
     by the same number of nanoseconds.
 

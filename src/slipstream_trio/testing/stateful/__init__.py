@@ -1,0 +1,11 @@
+"""State machines over the pure core, for Hypothesis to run: whatever happens on a connection, its invariants hold.
+
+A user's subclass adds the rules of an application's own protocol. It needs the extra `testing`.
+"""
+
+from .core_connection import CoreConnection
+from .ledger import Ledger, check_state
+from .machine import ConnectionMachine
+from .server_model import ServerModel
+
+__all__ = ["ConnectionMachine", "CoreConnection", "Ledger", "ServerModel", "check_state"]

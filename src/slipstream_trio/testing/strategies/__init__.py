@@ -1,0 +1,41 @@
+"""Hypothesis strategies for everything that goes over a Phoenix connection, and for connections themselves.
+
+All of them are functions that return a strategy. They shrink to what is plainest, and discard nothing. It needs the
+extra `testing`.
+"""
+
+from .bad_frames import bad_frames
+from .frames import frames, good_frames, messages, odd_frames, reply_payloads
+from .json_texts import json_texts, nearly_json_texts, valid_json_texts
+from .names import events, refs, statuses, topics
+from .payloads import binary_payloads, json_payloads, json_scalars, json_values, payloads, unsendable_payloads
+from .states import History, close_codes, histories, inputs, opening_state, options, states
+
+__all__ = [
+    "History",
+    "bad_frames",
+    "binary_payloads",
+    "close_codes",
+    "events",
+    "frames",
+    "good_frames",
+    "histories",
+    "inputs",
+    "json_payloads",
+    "json_scalars",
+    "json_texts",
+    "json_values",
+    "messages",
+    "nearly_json_texts",
+    "odd_frames",
+    "opening_state",
+    "options",
+    "payloads",
+    "refs",
+    "reply_payloads",
+    "states",
+    "statuses",
+    "topics",
+    "unsendable_payloads",
+    "valid_json_texts",
+]

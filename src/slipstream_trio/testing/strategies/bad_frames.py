@@ -1,0 +1,146 @@
+"""Frames that are no message, by what is wrong with them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hypothesis import strategies as st
+
+from ...protocol import MAX_DEPTH, Frame
+from .names import events, refs, topics
+from .payloads import json_payloads, json_values
+
+__all__ = ["TROUBLES_V1", "TROUBLES_V2", "bad_frames"]
+
+_TEXTS: Final[Mapping[str, list[str]]] = {
+    "not_json": [
+        "not json",
+        "",
+        " ",
+        "nul",
+        "[",
+        "]",
+        '"',
+        "'x'",
+        "[1,]",
+        '{"a":1,}',
+        "[1 2]",
+        "//",
+        "[]x",
+        "\ufeff[]",
+    ],
+    "no_json_number": ["[NaN]", "[Infinity]", "[-Infinity]", "[1e999]", "01", "1.", "+1", "[" + "9" * 4301 + "]"],
+    "surrogates": [r'["\ud800"]', r'["\udc00\ud800"]', r'{"\ud800":1}', "\ud800", '["\udfff"]'],
+    "control_characters": ['["\x00"]', '["\t"]', "[]\x00", "\x0c[]"],
+    "nested": ["[" * 2_000, "[" * 2_000 + "]" * 2_000, '{"a":' * 2_000, "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)],
+}
+_NO_STRINGS: Final[list[Any]] = [5, 1.5, True, ["room"], {}]
+"""What a ref, a topic or an event never is."""
+
+
+def _fixed(name: str) -> st.SearchStrategy[Frame]:
+    return st.sampled_from(_TEXTS[name])
+
+
+def _no_array() -> st.SearchStrategy[Frame]:
+    return json_values().map(lambda value: {"value": value}).map(json.dumps) | st.sampled_from(["null", "5", '"[]"'])
+
+
+def _no_object() -> st.SearchStrategy[Frame]:
+    return st.lists(json_values(), max_size=6).map(json.dumps) | st.sampled_from(["null", "5", '"{}"'])
+
+
+def _too_short() -> st.SearchStrategy[Frame]:
+    five = st.tuples(st.none() | refs(), st.none() | refs(), topics(), events(reserved=True))
+    return st.tuples(five, st.integers(0, 4)).map(lambda drawn: json.dumps(drawn[0][: drawn[1]]))
+
+
+@st.composite
+def _wrong_type(draw: st.DrawFn) -> str:
+    five: list[Any] = [draw(st.none() | refs()), draw(st.none() | refs()), draw(topics()), draw(events()), {}]
+    slot = draw(st.integers(0, 3))
+    bad = [*_NO_STRINGS, None] if slot >= 2 else _NO_STRINGS
+    five[slot] = draw(st.sampled_from(bad))
+    return json.dumps(five)
+
+
+@st.composite
+def _wrong_object(draw: st.DrawFn) -> str:
+    message: dict[str, Any] = {"topic": draw(topics()), "event": draw(events()), "payload": {}, "ref": None}
+    name = draw(st.sampled_from(["topic", "event", "ref", "payload"]))
+    if name == "payload" or draw(st.booleans()):
+        del message[name]
+    else:
+        message[name] = draw(st.sampled_from(_NO_STRINGS))
+    return json.dumps(message)
+
+
+def _unknown_kind() -> st.SearchStrategy[Frame]:
+    return st.tuples(st.integers(3, 255), st.binary(max_size=20)).map(lambda drawn: bytes([drawn[0]]) + drawn[1])
+
+
+@st.composite
+def _truncated(draw: st.DrawFn) -> bytes:
+    """A binary frame that ends inside of its lengths, or of the strings that they announce."""
+    kind, count = draw(st.sampled_from([(0, 3), (1, 4), (2, 2)]))
+    lengths = draw(st.lists(st.integers(1, 255), min_size=count, max_size=count))
+    whole = bytes([kind, *lengths]) + b"x" * sum(lengths)
+    return whole[: draw(st.integers(1, len(whole) - 1))]
+
+
+@st.composite
+def _no_utf8(draw: st.DrawFn) -> bytes:
+    kind, count = draw(st.sampled_from([(0, 3), (1, 4), (2, 2)]))
+    strings = draw(st.lists(st.sampled_from([b"1", b"room", "ä".encode()]), min_size=count, max_size=count))
+    strings[draw(st.integers(0, count - 1))] = draw(
+        st.sampled_from([b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xe2\x98"])
+    )
+    return bytes([kind, *map(len, strings)]) + b"".join(strings) + draw(st.binary(max_size=4))
+
+
+def _binary() -> st.SearchStrategy[Frame]:
+    payload = json_payloads().map(json.dumps).map(str.encode)
+    return payload | st.binary(max_size=20)
+
+
+_JSON: Final[Mapping[str, st.SearchStrategy[Frame]]] = {name: _fixed(name) for name in _TEXTS}
+
+TROUBLES_V2: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
+    **_JSON,
+    "no_array": _no_array(),
+    "too_short": _too_short(),
+    "wrong_type": _wrong_type(),
+    "empty_binary": st.just(b""),
+    "unknown_kind": _unknown_kind(),
+    "truncated": _truncated(),
+    "no_utf8": _no_utf8(),
+}
+"""What can be wrong with a frame of vsn 2.0.0, and the frames with which it is."""
+
+TROUBLES_V1: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
+    **_JSON,
+    "no_object": _no_object(),
+    "wrong_object": _wrong_object(),
+    "binary": _binary(),
+}
+"""What can be wrong with a frame of vsn 1.0.0, likewise."""
+
+
+def bad_frames(vsn: str = "2.0.0", trouble: str | None = None) -> st.SearchStrategy[Frame]:
+    """Frames that no message can be read from: each costs that frame, never the connection.
+
+    Parameters:
+        vsn: "2.0.0" or "1.0.0".
+        trouble: what is wrong with them: "not_json", "no_json_number", "surrogates", "control_characters", "nested";
+            with vsn 2.0.0 "no_array", "too_short", "wrong_type", "empty_binary", "unknown_kind", "truncated",
+            "no_utf8"; with vsn 1.0.0 "no_object", "wrong_object", "binary". None: any of these.
+
+    Raises:
+        ValueError: no frame of this vsn has such a trouble.
+    """
+    troubles = TROUBLES_V1 if vsn.startswith("1.") else TROUBLES_V2
+    if trouble is None:
+        return st.one_of(*troubles.values())
+    if trouble not in troubles:
+        raise ValueError(f"trouble: one of {', '.join(troubles)}; not {trouble!r}")
+    return troubles[trouble]

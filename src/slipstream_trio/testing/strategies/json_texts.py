@@ -1,0 +1,87 @@
+"""Texts that are JSON, and texts that nearly are."""
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ...protocol import MAX_DEPTH
+from .payloads import json_values
+
+__all__ = ["json_texts", "nearly_json_texts", "valid_json_texts"]
+
+_NUMBERS = ["0", "-0", "1e5", "1E-400", "1e999", "-1e999", "1.7976931348623159e308", "01", "1.", ".5", "+1", "NaN"]
+_NUMBERS += ["Infinity", "-Infinity", "1e", "- 1", "0x1", "1_0", "123456789012345678901234567890"]
+_NUMBERS += [sign + "9" * digits + tail for sign in ("", "-") for digits in (4299, 4300, 4301) for tail in ("", ".0")]
+_STRINGS = [r"\ud800", r"\udc00", r"\uD83D\uDE00", r"\ud83dx", r"\udc00\ud800", r"\\ud800", r"\u0000", r"\x41", r"\u12"]
+_STRINGS += ["\x00", "\x1f", "\x7f", "\u2028", r"\/", "\\", r"\"", '"', "\ud800", "\udfff", "\ufeff"]
+_DEEP = [
+    opening * depth + core + closing * depth
+    for opening, closing in (("[", "]"), ('{"a":', "}"))
+    for depth in (MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 1_100)
+    for core in ("", "0")
+]
+_WORDS = ["null", "true", "nul", "{}", "[]", "[1,]", '{"a":1,}', "{1:2}", "'a'", "/**/1", ""]
+_AROUND = ["", "", "", " ", "\n\t\r", "\ufeff", "\x0c", "\xa0", "x", ","]
+_JUNK = [b'"', b"\\", b"[", b"}", b",", b"\\ud800", b"9", b"e9"]
+
+
+def valid_json_texts(values: st.SearchStrategy[Any] | None = None) -> st.SearchStrategy[str]:
+    """JSON texts, compact or indented, in ASCII or not.
+
+    Parameters:
+        values: what is written; None: any JSON value.
+    """
+    return st.builds(
+        _written,
+        json_values() if values is None else values,
+        ascii_only=st.booleans(),
+        indented=st.booleans(),
+    )
+
+
+def nearly_json_texts(texts: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[str]:
+    """Texts that look like JSON, most of which are not: damaged ones, and arrays of what is JSON and what is not.
+
+    Parameters:
+        texts: the texts that are damaged; None: any JSON text.
+    """
+    valid = valid_json_texts() if texts is None else texts
+    assembled = st.builds(
+        _assembled, st.lists(_fragments(valid), max_size=6), st.sampled_from(_AROUND), st.sampled_from(_AROUND)
+    )
+    return _damaged(valid) | assembled | _fragments(valid)
+
+
+def json_texts() -> st.SearchStrategy[str]:
+    """Texts of all kinds: any text, JSON, and nearly JSON."""
+    return st.text() | valid_json_texts() | nearly_json_texts()
+
+
+def _written(value: Any, *, ascii_only: bool, indented: bool) -> str:
+    return json.dumps(value, ensure_ascii=ascii_only, indent=1 if indented else None)
+
+
+def _fragments(valid: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return (
+        st.sampled_from([*_NUMBERS, *_WORDS])
+        | st.sampled_from(_STRINGS).map(lambda inner: f'"{inner}"')
+        | st.sampled_from(_STRINGS).map(lambda inner: f'{{"{inner}":1}}')
+        | st.sampled_from(_DEEP)
+        | valid
+    )
+
+
+def _assembled(parts: list[str], before: str, after: str) -> str:
+    return f"{before}[{','.join(parts)}]{after}"
+
+
+@st.composite
+def _damaged(draw: st.DrawFn, valid: st.SearchStrategy[str]) -> str:
+    """Valid texts with some of their bytes changed, cut out or put in, as far as UTF-8 survives that."""
+    data = bytearray(draw(valid).encode())
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        junk = draw(st.binary(max_size=2) | st.sampled_from(_JUNK))
+        data[at : at + draw(st.integers(0, 2))] = junk
+    return data.decode(errors="ignore")

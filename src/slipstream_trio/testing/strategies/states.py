@@ -1,0 +1,258 @@
+"""Connections as the pure core has them: options, inputs that fit a state, and the states that they lead to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from attrs import frozen
+from hypothesis import strategies as st
+
+from ...protocol import (
+    CloseConnection,
+    FrameReceived,
+    Input,
+    JoinTopic,
+    LeaveTopic,
+    Message,
+    Options,
+    PushMessage,
+    SendHeartbeat,
+    State,
+    TimerTicked,
+    Transition,
+    TransportClosed,
+    TransportFailed,
+    TransportOpened,
+    handle,
+    next_deadline,
+)
+from ...protocol.message import CLOSE, ERROR, PHOENIX
+from ..deterministic import SequentialIds
+from ..server.wire import V1Wire, V2Wire, Wire
+from .frames import frames
+from .names import events, statuses, topics
+from .payloads import binary_payloads, json_payloads, json_values
+
+__all__ = ["History", "close_codes", "histories", "inputs", "opening_state", "options", "states"]
+
+URL: Final = "ws://localhost:4000/socket/websocket"
+
+_HEADERS: Final = (("upgrade", "websocket"), ("connection", "Upgrade"))
+_TIMEOUTS: Final = [1.0, 5.0, 10.0, None]
+_REFUSALS: Final[list[int | None]] = [None, 403, 404, 429, 503]
+_WAITS: Final = [0.0, 0.001, 0.5, 1.0, 7.0, 30.0]
+
+
+@frozen
+class History:
+    """What happened to one connection, from before its upgrade.
+
+    Attributes:
+        start: its first state.
+        inputs: what it handled, in order.
+        transitions: what each of them did.
+    """
+
+    start: State
+    inputs: tuple[Input, ...] = ()
+    transitions: tuple[Transition, ...] = ()
+
+    @property
+    def state(self) -> State:
+        """The state that it led to."""
+        return self.transitions[-1].state if self.transitions else self.start
+
+    @property
+    def now(self) -> float:
+        """The time of its last input that has one, in seconds; 0.0 at its beginning."""
+        times = [given.now for given in self.inputs if hasattr(given, "now")]
+        return times[-1] if times else 0.0
+
+    def then(self, given: Input) -> "History":
+        """Return the history that goes on with an input; raises what `handle` raises."""
+        return History(self.start, (*self.inputs, given), (*self.transitions, handle(self.state, given)))
+
+
+def options() -> st.SearchStrategy[Options]:
+    """Options that matter to the core: the version of the protocol, and the heartbeat's times, in seconds."""
+    return st.builds(
+        _options,
+        st.sampled_from(["2.0.0", "2.0.0", "1.0.0"]),
+        st.sampled_from([30.0, 1.0, 7.0, None]),
+        st.sampled_from([10.0, 1.0, None]),
+    )
+
+
+def _options(vsn: str, interval: float | None, timeout: float | None) -> Options:
+    name = "v1" if vsn.startswith("1.") else "v2"
+    return Options(url=URL, vsn=vsn, serializer=name, heartbeat_interval=interval, heartbeat_timeout=timeout)
+
+
+def opening_state(chosen: Options | None = None) -> State:
+    """Return the state of a connection whose transport is being opened, with ids that are always the same.
+
+    Parameters:
+        chosen: its options; None: the defaults.
+    """
+    ids = SequentialIds()
+    return State(
+        connection_id=ids.span_id(),
+        trace_id=ids.trace_id(),
+        socket_id=ids.span_id(),
+        generation=1,
+        options=Options(url=URL) if chosen is None else chosen,
+    )
+
+
+def close_codes() -> st.SearchStrategy[int]:
+    """Codes with which a connection may end; 1006 is an end without a close frame."""
+    return st.sampled_from([1000, 1001, 1002, 1006, 1007, 1009, 1011, 1012, 4000, 4999])
+
+
+# Inputs
+
+# Made once: an input is drawn for every step of a history, and to make a strategy costs more than to draw from it.
+_JSON: Final = st.sampled_from([{}, {"n": 1}, {"body": "hi"}, None, [1], "text"]) | json_payloads() | json_values()
+_PAYLOADS: Final = {"1.0.0": _JSON, "2.0.0": _JSON | binary_payloads(40)}
+_FRAMES: Final = {vsn: frames(vsn) for vsn in _PAYLOADS}
+_WIRES: Final[Mapping[str, Wire]] = {"1.0.0": V1Wire(), "2.0.0": V2Wire()}
+_TOPICS: Final = topics()
+_EVENTS: Final = events()
+_ANY_EVENTS: Final = events(reserved=True)
+_STATUSES: Final = st.sampled_from(["ok", "ok", "ok", "error"]) | st.sampled_from(["ok", "ok", "error"]) | statuses()
+_CODES: Final = close_codes()
+_DELAYS: Final = st.sampled_from(_WAITS)
+_TIMEOUT: Final = st.sampled_from(_TIMEOUTS)
+
+
+@st.composite
+def inputs(draw: st.DrawFn, state: State, now: float = 0.0) -> Input:
+    """Inputs that fit a state: `handle` takes each of them, and raises nothing.
+
+    Commands, if the connection is open; what its transport may report; the timer; and frames: answers to what was sent,
+    ends of channels, messages on topics that are joined and on others, and whatever else a server may send.
+
+    Parameters:
+        state: of the connection.
+        now: the time of the latest input, in seconds; those drawn are not earlier.
+    """
+    kinds = [kind for kind in _KINDS[state.status] if state.joins or kind not in (_push, _own)]
+    kind = draw(st.sampled_from(kinds))
+    return kind(draw, state, now + draw(_DELAYS))
+
+
+def _open(_draw: st.DrawFn, _state: State, now: float) -> Input:
+    return TransportOpened(now, _HEADERS)
+
+
+def _fail(draw: st.DrawFn, _state: State, _now: float) -> Input:
+    return TransportFailed("refused", draw(st.sampled_from(_REFUSALS)))
+
+
+def _end(draw: st.DrawFn, _state: State, _now: float) -> Input:
+    return TransportClosed(draw(_CODES))
+
+
+def _join(draw: st.DrawFn, state: State, now: float) -> Input:
+    return JoinTopic(now, _topic(draw, state), draw(_JSON), draw(_TIMEOUT))
+
+
+def _leave(draw: st.DrawFn, state: State, now: float) -> Input:
+    return LeaveTopic(now, _topic(draw, state), draw(_TIMEOUT))
+
+
+def _push(draw: st.DrawFn, state: State, _now: float) -> Input:
+    return PushMessage(draw(st.sampled_from(sorted(state.joins))), draw(_EVENTS), draw(_PAYLOADS[_vsn(state)]))
+
+
+def _beat(_draw: st.DrawFn, _state: State, now: float) -> Input:
+    return SendHeartbeat(now)
+
+
+def _close(draw: st.DrawFn, _state: State, _now: float) -> Input:
+    return CloseConnection(draw(_CODES))
+
+
+def _tick(draw: st.DrawFn, state: State, now: float) -> Input:
+    deadline = next_deadline(state)
+    due = deadline is not None and draw(st.booleans())
+    return TimerTicked(max(now, deadline) if due and deadline is not None else now)
+
+
+def _answer(draw: st.DrawFn, state: State, now: float) -> Input:
+    """A reply to the join, the leave or the heartbeat that awaits one, or to a push of the past."""
+    awaited = [(topic, ref) for known in (state.joins, state.leaves) for topic, ref in sorted(known.items())]
+    if state.heartbeat_ref is not None:
+        awaited.append((PHOENIX, state.heartbeat_ref))
+    if not awaited or draw(st.integers(0, 3)) == 3:
+        awaited = [(_topic(draw, state), str(draw(st.integers(1, max(1, state.current_ref)))))]
+    topic, ref = draw(st.sampled_from(awaited))
+    status, response = draw(_STATUSES), draw(_PAYLOADS[_vsn(state)])
+    return FrameReceived(now, _WIRES[_vsn(state)].encode_reply(None, ref, topic, status, response))
+
+
+def _own(draw: st.DrawFn, state: State, now: float) -> Input:
+    """A push of a joined channel, its end, or a broadcast on it."""
+    topic = draw(st.sampled_from(sorted(state.joins)))
+    ref, wire = state.joins[topic], _WIRES[_vsn(state)]
+    match draw(st.sampled_from(["push", "push", "push", "broadcast", "broadcast", CLOSE, ERROR])):
+        case "push":
+            frame = wire.encode(Message(ref, None, topic, draw(_EVENTS), draw(_PAYLOADS[_vsn(state)])))
+        case "broadcast":
+            frame = wire.encode_broadcast(topic, draw(_ANY_EVENTS), draw(_PAYLOADS[_vsn(state)]))
+        case ending:
+            frame = wire.encode(Message(ref, ref, topic, ending, {}))
+    return FrameReceived(now, frame)
+
+
+def _stray(draw: st.DrawFn, state: State, now: float) -> Input:
+    """A frame that has nothing to do with what went before."""
+    return FrameReceived(now, draw(_FRAMES[_vsn(state)]))
+
+
+def _topic(draw: st.DrawFn, state: State) -> str:
+    joined = sorted(state.joins)
+    usual: st.SearchStrategy[str] = st.sampled_from(joined) if joined else _TOPICS
+    return draw(usual if draw(st.booleans()) else _TOPICS)
+
+
+def _vsn(state: State) -> str:
+    return "1.0.0" if state.options.vsn.startswith("1.") else "2.0.0"
+
+
+_Kind = Callable[[st.DrawFn, State, float], Input]
+
+_COMMANDS: Final = (_join, _join, _push, _push, _leave, _beat)
+_HEARD: Final = (_answer, _answer, _answer, _own, _own, _tick, _stray)
+_KINDS: Final[Mapping[str, Sequence[_Kind]]] = {
+    "opening": (_open, _open, _open, _open, _open, _open, _fail, _end, _tick),
+    "open": (*(*_COMMANDS, *_HEARD) * 4, _end, _close),
+    "closing": (*_HEARD, _end),
+    "closed": (_tick,),
+}
+"""What may happen, by the status of the connection; what is there more than once happens more often."""
+
+
+# States
+
+
+@st.composite
+def histories(draw: st.DrawFn, *, max_inputs: int = 20, start: State | None = None) -> History:
+    """Whole lives of connections, or their beginnings: inputs that each fit what went before.
+
+    Parameters:
+        max_inputs: how many inputs one has at most.
+        start: the state that they begin in; None: one whose transport is being opened, with any options.
+    """
+    history = History(opening_state(draw(options())) if start is None else start)
+    for _ in range(draw(st.integers(0, max_inputs))):
+        history = history.then(draw(inputs(history.state, history.now)))
+    return history
+
+
+def states(*, max_inputs: int = 20) -> st.SearchStrategy[State]:
+    """States that a connection can reach: opening, open with topics joined and left, closing, closed.
+
+    Parameters:
+        max_inputs: after how many inputs at most.
+    """
+    return histories(max_inputs=max_inputs).map(lambda history: history.state)
