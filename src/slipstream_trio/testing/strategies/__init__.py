@@ -5,18 +5,23 @@ extra `testing`.
 """
 
 from .bad_frames import bad_frames
+from .faults import fault_rules, faults, links, moments
 from .frames import frames, good_frames, messages, odd_frames, reply_payloads
 from .json_texts import json_texts, nearly_json_texts, valid_json_texts
 from .names import events, refs, statuses, topics
 from .payloads import binary_payloads, json_payloads, json_scalars, json_values, payloads, unsendable_payloads
+from .server_scripts import acts, server_scripts
 from .states import History, close_codes, histories, inputs, opening_state, options, states
 
 __all__ = [
     "History",
+    "acts",
     "bad_frames",
     "binary_payloads",
     "close_codes",
     "events",
+    "fault_rules",
+    "faults",
     "frames",
     "good_frames",
     "histories",
@@ -25,7 +30,9 @@ __all__ = [
     "json_scalars",
     "json_texts",
     "json_values",
+    "links",
     "messages",
+    "moments",
     "nearly_json_texts",
     "odd_frames",
     "opening_state",
@@ -33,6 +40,7 @@ __all__ = [
     "payloads",
     "refs",
     "reply_payloads",
+    "server_scripts",
     "states",
     "statuses",
     "topics",

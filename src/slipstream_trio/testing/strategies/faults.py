@@ -1,0 +1,88 @@
+"""Bad networks, as descriptions for `slipstream_trio.testing.faults`."""
+
+from hypothesis import strategies as st
+
+from ..faults import (
+    AtByte,
+    AtFrame,
+    AtTime,
+    Corrupt,
+    EachByte,
+    EachFrame,
+    Faults,
+    Ignore,
+    Link,
+    Lose,
+    Moment,
+    Refuse,
+    Reset,
+    Rule,
+    SlowOpening,
+    Stall,
+    Truncate,
+    Vanish,
+)
+
+__all__ = ["fault_rules", "faults", "links", "moments"]
+
+_SHARES = st.sampled_from([0.0, 0.5, 1.0, 0.25, 0.9])
+_TOWARD = st.sampled_from(["client", "server"])
+
+
+def links() -> st.SearchStrategy[Link]:
+    """One direction of a network: a perfect one, or one with latency, jitter, little bandwidth and a small buffer."""
+    return st.builds(
+        Link,
+        st.sampled_from([0.0, 0.01, 0.3]),
+        st.sampled_from([0.0, 0.05]),
+        st.sampled_from([None, 100_000.0, 2_000.0]),
+        st.sampled_from([65_536, 1_024]),
+    )
+
+
+def moments() -> st.SearchStrategy[Moment]:
+    """Moments on an open connection: at a byte, in a frame, at a time, or by probability."""
+    return st.one_of(
+        st.builds(AtFrame, st.integers(1, 12), _SHARES),
+        st.builds(AtByte, st.integers(0, 2_000)),
+        st.builds(AtTime, st.sampled_from([0.0, 0.1, 1.0, 10.0, 60.0])),
+        st.builds(EachFrame, st.sampled_from([0.01, 0.1]), st.none() | _SHARES),
+        st.builds(EachByte, st.sampled_from([0.0001, 0.001])),
+    )
+
+
+def fault_rules(*, connections: int | None = 3) -> st.SearchStrategy[Rule]:
+    """Single faults and when they happen: resets, stalls, silence, lost and damaged bytes, refused and slow openings.
+
+    Parameters:
+        connections: faults hold for one of so many first connections, so that the network is good in the end; None:
+            for any of them.
+    """
+    of = st.none() if connections is None else st.integers(1, connections).map(lambda number: (number,))
+    opening = st.sampled_from([Refuse(), SlowOpening(0.5), SlowOpening(2.0, 1.0), Ignore()])
+    later = st.one_of(
+        st.sampled_from([Reset(), Truncate(), Vanish(), Vanish(both=False), Stall(1.0), Stall(30.0, both=True)]),
+        st.builds(Lose, st.integers(1, 20)),
+        st.builds(Corrupt, st.integers(1, 20)),
+    )
+    return st.one_of(
+        st.builds(Rule, later, moments(), _TOWARD, of),
+        st.builds(Rule, later, moments(), _TOWARD, of),
+        st.builds(Rule, opening, st.none(), st.just("client"), of),
+    )
+
+
+def faults(*, max_rules: int = 4, connections: int | None = 3) -> st.SearchStrategy[Faults]:
+    """Schedules of what is wrong with a network; the plainest is that nothing is.
+
+    Parameters:
+        max_rules: how many faults there are at most.
+        connections: as for `fault_rules`.
+    """
+    return st.builds(
+        Faults,
+        st.integers(0, 2**16),
+        links(),
+        links(),
+        st.lists(fault_rules(connections=connections), max_size=max_rules),
+    )

@@ -1,0 +1,58 @@
+"""What servers do, as scripts for `slipstream_trio.testing.scripted`."""
+
+from hypothesis import strategies as st
+
+from ...protocol import Frame
+from ..scripted import Act, JoinFate, ServerScript
+from .frames import frames
+from .names import events, statuses
+from .payloads import binary_payloads, json_payloads
+
+__all__ = ["acts", "server_scripts"]
+
+_CODES = [1000, 1001, 1011, 1012, 4000]
+_FATES: list[JoinFate] = ["accept", "accept", "accept", "refuse", "slow", "crash", "crash_after"]
+
+
+def acts() -> st.SearchStrategy[Act]:
+    """What a channel does for a push: replies, pushes, broadcasts, frames that are no message, ends of all kinds."""
+    payloads = json_payloads() | binary_payloads(40)
+    replies = st.builds(Act, st.just("reply"), st.tuples(statuses(), payloads))
+    return st.one_of(
+        replies,
+        replies,
+        st.builds(Act, st.just("push"), st.tuples(events(), payloads)),
+        st.builds(Act, st.just("burst"), st.integers(1, 12)),
+        st.builds(Act, st.just("broadcast"), st.tuples(events(reserved=True), json_payloads())),
+        st.builds(Act, st.just("sleep"), st.sampled_from([0.1, 0.5, 4.0])),
+        st.builds(Act, st.just("raw"), frames().map(_sendable)),
+        st.sampled_from([Act("ping"), Act("stop"), Act("crash"), Act("drop")]),
+        st.builds(Act, st.just("close"), st.sampled_from(_CODES)),
+    )
+
+
+def server_scripts(
+    *, max_refusals: int = 2, max_joins: int = 6, max_pushes: int = 12, act: st.SearchStrategy[Act] | None = None
+) -> st.SearchStrategy[ServerScript]:
+    """Scripts of what a server does: upgrades, joins accepted, refused and slow, replies in any order and number, ends.
+
+    The plainest is that of a server that accepts all and echoes.
+
+    Parameters:
+        max_refusals: how many upgrades are refused at most (429, 500 or 503, which are worth another attempt).
+        max_joins: for how many joins a fate is drawn, at most.
+        max_pushes: for how many pushes it is said what follows, at most.
+        act: what a channel does; None: `acts()`.
+    """
+    each = st.lists(acts() if act is None else act, max_size=3)
+    return st.builds(
+        ServerScript,
+        st.lists(st.sampled_from([None, 503, 429, 500]), max_size=max_refusals),
+        st.lists(st.sampled_from(_FATES), max_size=max_joins),
+        st.lists(each, max_size=max_pushes),
+    )
+
+
+def _sendable(frame: Frame) -> Frame:
+    """Return a frame without lone surrogates, as no text frame can have them."""
+    return frame if isinstance(frame, bytes) else frame.encode(errors="replace").decode()
