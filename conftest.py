@@ -5,6 +5,7 @@ A block that is not to run comes after a line `% skip: next`, in the README `<!-
 """
 
 import ast
+import builtins
 from inspect import CO_COROUTINE
 from types import FunctionType
 
@@ -17,6 +18,7 @@ def run_block(example: Example) -> None:
     """Run one code block, numbered by its lines in the document."""
     source = "\n" * (example.line + example.parsed.line_offset) + example.parsed
     code = compile(source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    example.namespace.setdefault("__builtins__", builtins)  # as `exec` does; an import by C code asks for it
     block = FunctionType(code, example.namespace)
     if code.co_flags & CO_COROUTINE:
         trio.run(block)
