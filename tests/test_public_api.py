@@ -11,7 +11,9 @@ import pytest
 
 import slipstream_trio
 from slipstream_trio import Configuration, ConnectOptions, protocol, telemetry, testing, trace
+from slipstream_trio.integrations import logging
 from slipstream_trio.testing import faults, kit, observed, plugin, server
+from slipstream_trio.trace import export_otlp, export_perfetto
 
 NAMES = {
     slipstream_trio: """
@@ -42,7 +44,21 @@ NAMES = {
     """,
 }
 
-MODULES = [slipstream_trio, protocol, telemetry, testing, faults, kit, observed, plugin, server, trace]
+MODULES = [
+    slipstream_trio,
+    protocol,
+    telemetry,
+    testing,
+    faults,
+    kit,
+    observed,
+    plugin,
+    server,
+    trace,
+    export_otlp,
+    export_perfetto,
+    logging,
+]
 
 
 @pytest.mark.parametrize("module", NAMES, ids=lambda module: module.__name__)

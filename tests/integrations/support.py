@@ -1,5 +1,6 @@
 """What the tests of integrations share: a scenario with a bit of everything, and OpenTelemetry's SDK in memory."""
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,6 +12,15 @@ from tests.client.support import URL, Recorder, Scripted, running
 from slipstream_trio import PushError, PushTimeout, Socket, connect
 
 ABSENT = "needs the OpenTelemetry SDK, of the extra `otlp`"
+
+
+def installed(module: str) -> bool:
+    """Tell whether a module can be imported."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def sdk() -> Any:

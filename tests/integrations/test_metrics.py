@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 from tests.client.support import URL, Recorder, Scripted, scripted
-from tests.integrations.support import lose_once, visit
+from tests.integrations.support import ABSENT, installed, lose_once, visit
 from trio.testing import MockClock
 
 from slipstream_trio import ConnectionRejected, JoinTimeout, connect
@@ -36,7 +36,6 @@ class Measured:
 
 @contextmanager
 def by_opentelemetry(recorder: Recorder, **options: Any) -> Iterator[Measured]:
-    pytest.importorskip("opentelemetry.sdk.metrics", reason="needs the OpenTelemetry SDK, of the extra `otlp`")
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -68,7 +67,6 @@ def by_opentelemetry(recorder: Recorder, **options: Any) -> Iterator[Measured]:
 
 @contextmanager
 def by_prometheus(recorder: Recorder, **options: Any) -> Iterator[Measured]:
-    pytest.importorskip("prometheus_client", reason="needs the extra `prometheus`")
     from prometheus_client import CollectorRegistry
 
     from slipstream_trio.integrations.prometheus import attach
@@ -93,7 +91,16 @@ def by_prometheus(recorder: Recorder, **options: Any) -> Iterator[Measured]:
 
 
 Measuring = Callable[..., Any]
-both = pytest.mark.parametrize("measuring", [by_opentelemetry, by_prometheus])
+both = pytest.mark.parametrize(
+    "measuring",
+    [
+        pytest.param(by_opentelemetry, marks=pytest.mark.skipif(not installed("opentelemetry.sdk"), reason=ABSENT)),
+        pytest.param(
+            by_prometheus,
+            marks=pytest.mark.skipif(not installed("prometheus_client"), reason="needs the extra `prometheus`"),
+        ),
+    ],
+)
 
 
 @both

@@ -9,7 +9,9 @@ from typing import Any, Final
 __all__ = ["MASK", "SENSITIVE", "brief"]
 
 SENSITIVE: Final = re.compile(
-    r"token|passw|secret|authorization|cookie|credential|api[_-]?key|private[_-]?key|session|jwt|bearer", re.IGNORECASE
+    r"token|passw|passphrase|secret|authorization|cookie|credential|signature|session|jwt|bearer"
+    r"|(api|access|private|signing)[_-]?key",
+    re.IGNORECASE,
 )
 """Matches the keys whose values are not shown."""
 

@@ -32,6 +32,8 @@ TopicPattern = Callable[[str], str]
 
 PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 
+_SIMPLE: Final = (str, int, float)
+
 FAILURES: Final = frozenset({"error", "timeout", "lost"})
 """The outcomes that make a span's status an error; a cancellation is none."""
 
@@ -96,7 +98,7 @@ def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Descripti
 
 
 def _put(attributes: Attributes, key: str, value: Any) -> None:
-    if isinstance(value, str | int | float):
+    if isinstance(value, _SIMPLE):
         attributes[key] = value
 
 
@@ -124,7 +126,9 @@ def _destination(attributes: Attributes, topic: Any, pattern: TopicPattern, oper
     return template
 
 
-def _server(attributes: Attributes, options: Options) -> None:
+def _server(attributes: Attributes, options: Any) -> None:
+    if not isinstance(options, Options):
+        return
     parts = urlsplit(options.url)
     attributes["network.protocol.name"] = "websocket"
     if parts.hostname:
@@ -139,13 +143,12 @@ Title = tuple[str, Kind]
 
 
 def _connection(metadata: Mapping[str, Any], attributes: Attributes, _: TopicPattern) -> Title:
-    if metadata.get("state") is not None:
-        _server(attributes, metadata["state"].options)
+    _server(attributes, getattr(metadata.get("state"), "options", None))
     return "connection", "client"
 
 
 def _connect(metadata: Mapping[str, Any], attributes: Attributes, _: TopicPattern) -> Title:
-    _server(attributes, metadata["configuration"])
+    _server(attributes, metadata.get("configuration"))
     return "connect", "client"
 
 
@@ -170,7 +173,7 @@ def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicP
         if isinstance(effect, SendFrame):
             attributes["slipstream.ref"] = effect.ref
     if isinstance(given, FrameReceived):
-        attributes["messaging.message.envelope.size"] = _size(given.frame)
+        _put(attributes, "messaging.message.envelope.size", _size(given.frame))
         for event in metadata.get("built_events") or ():
             if isinstance(event, FrameRejected):
                 attributes["error.type"] = "frame_rejected"
@@ -191,8 +194,11 @@ def _message(operation: str, message: Message | PushMessage, attributes: Attribu
     return f"{operation} {_destination(attributes, message.topic, pattern, operation)} {message.event}"
 
 
-def _size(frame: Any) -> int:
-    return len(frame) if isinstance(frame, bytes) or not isinstance(frame, str) else len(frame.encode(errors="replace"))
+def _size(frame: Any) -> int | None:
+    """Return how many bytes a frame has; None where a recording does not show it."""
+    if isinstance(frame, str):
+        return len(frame.encode(errors="replace"))
+    return len(frame) if isinstance(frame, bytes) else None
 
 
 def _once(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern, what: str) -> Title:

@@ -238,15 +238,18 @@ class _Tracing:
             span = self._tracer.start_span(
                 "connection closed", connection.parent, KINDS["internal"], description.attributes, start_time=now
             )
+        else:
+            span.set_attributes(description.attributes)
         _finish(span, description, _end_of(record))
 
     # What happens on it
 
     def _started(self, record: Any) -> None:
         """Remember the caller's span: the end may come in another task."""
-        here = current()
-        if here is not None and self._context_of(record) is not None:
-            self._callers[record.span_id] = here
+        if self._context_of(record) is not None:
+            here = current()
+            if here is not None:
+                self._callers[record.span_id] = here
 
     def _ended(self, record: Any) -> None:
         caller = self._callers.pop(record.span_id, None)
@@ -307,7 +310,9 @@ class _Tracing:
         span, token = self._callbacks.pop(record.span_id)
         otel_context.detach(token)
         if span.is_recording():
-            _finish(span, describe(record, self._pattern), _end_of(record))
+            description = describe(record, self._pattern)
+            span.set_attributes(description.attributes)
+            _finish(span, description, _end_of(record))
 
     _REACTIONS: Final[Mapping[type, Callable[[Any, Any], None]]] = {
         ConnectStart: _connection_started,
@@ -323,8 +328,6 @@ def _end_of(record: Any) -> int:
 
 
 def _finish(span: Span, description: Description, end_time: int) -> None:
-    for key, value in description.attributes.items():
-        span.set_attribute(key, value)
     if description.exception is not None:
         kind, message, stacktrace = description.exception
         attributes = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stacktrace}
