@@ -3,18 +3,20 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
-from tests.client.support import Recorder
+from tests.client.support import URL, Recorder, Scripted, scripted
 from tests.integrations.collector import ABSENT, collecting
 from tests.integrations.support import lose_once, visit
 from trio.testing import MockClock
 
-from slipstream_trio import ExportError
-from slipstream_trio.telemetry import Record
+from slipstream_trio import Client, ExportError, run_client
+from slipstream_trio.telemetry import ClientJoinStart, ClientJoinStop, MessageDiscarded, Origin, Record
 from slipstream_trio.trace import read, record, verify
 from slipstream_trio.trace.export_otlp import export_otlp_json, send_otlp
 from slipstream_trio.trace.exported import exported_spans
@@ -157,6 +159,91 @@ def test_spans_that_have_no_end_are_exported_as_unfinished(made: tuple[Path, lis
     assert connection.attributes["slipstream.unfinished"] is True
     assert connection.end == max(span.end for span in spans.values())
     assert sum("slipstream.unfinished" in span.attributes for span in spans.values()) == 2
+
+
+class _Broken(Client):
+    async def handle_connect(self, socket: Any) -> None:
+        raise RuntimeError("the callback failed")
+
+
+@pytest.fixture(scope="module")
+def broken() -> list[Record]:
+    """Return the records of a client whose callback raised."""
+    recorder = Recorder()
+
+    async def fail() -> None:
+        with suppress(RuntimeError):
+            await run_client(_Broken(), URL, transport=Scripted(), telemetry=recorder.bus)
+
+    trio.run(fail, clock=MockClock(autojump_threshold=0))
+    return recorder.records
+
+
+def test_an_exception_is_an_event_of_its_span(broken: list[Record], tmp_path: Path) -> None:
+    target = tmp_path / "spans.json"
+    export_otlp_json(broken, target)
+    (span,) = [each for each in spans_in(target) if each["name"] == "handle_connect"]
+    assert span["status"] == {"code": 2, "message": "the callback failed"}
+    (event,) = span["events"]
+    said = {each["key"]: each["value"]["stringValue"] for each in event["attributes"]}
+    assert (event["name"], event["timeUnixNano"]) == ("exception", span["endTimeUnixNano"])
+    assert (said["exception.type"], said["exception.message"]) == ("RuntimeError", "the callback failed")
+    assert "in handle_connect" in said["exception.stacktrace"]
+    names = {each["key"]: each["value"] for each in span["attributes"]}
+    assert names["error.type"] == {"stringValue": "RuntimeError"}
+    assert names["code.function.name"] == {"stringValue": "_Broken.handle_connect"}
+
+
+def test_an_exception_is_sent_too(broken: list[Record]) -> None:
+    with collecting() as collector:
+        send_otlp(broken, collector.url)
+    span = collector.named("handle_connect")
+    assert span.status.message == "the callback failed"
+    assert [event.name for event in span.events] == ["exception"]
+
+
+def test_values_have_their_types(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    target = tmp_path / "spans.json"
+    cut = next(index for index, each in enumerate(made[1]) if each.name[2:] == ("push", "stop"))
+    scheduled = [each for each in made[1] if each.name[2:] == ("reconnect_scheduled",)]
+    export_otlp_json([*made[1][:cut], *scheduled], target)
+    values: dict[str, Any] = {}
+    for span in spans_in(target):
+        values |= {each["key"]: each["value"] for each in span["attributes"]}
+    assert values["slipstream.unfinished"] == {"boolValue": True}
+    assert values["slipstream.generation"] == {"intValue": "1"}
+    assert set(values["slipstream.delay"]) == {"doubleValue"}
+
+
+def test_what_belongs_to_no_connection_is_left_out() -> None:
+    nowhere = Origin(None, None, "5" * 16, 0)
+    start = ClientJoinStart(nowhere, "d" * 16, 10**18, 5, "room", {})
+    stop = ClientJoinStop(start, nowhere, 9, "lost", None)
+    assert (
+        list(exported_spans([start, stop, MessageDiscarded(nowhere, 10**18, 5, "out", "a", "b", None, "lost")])) == []
+    )
+    assert list(exported_spans([start])) == []
+    here = Origin("c" * 16, "7" * 32, "5" * 16, 1)
+    begun = attrs.evolve(start, origin=here)
+    (span,) = exported_spans([begun, ClientJoinStop(begun, nowhere, 9, "lost", None)])
+    assert (span.trace_id, span.parent_id) == ("7" * 32, "c" * 16)
+
+
+def test_handles_are_told_by_what_they_handled() -> None:
+    recorder = Recorder()
+
+    async def odd() -> None:
+        async with scripted(telemetry=recorder.bus) as (socket, peer):
+            await socket.channel("room").join()
+            peer.feed("nonsense", b"\x00\x01")
+            peer.message("room", "news", 1)
+            await trio.testing.wait_all_tasks_blocked()
+
+    trio.run(odd, clock=MockClock(autojump_threshold=0))
+    spans = {span.name: span for span in exported_spans(recorder.records)}
+    assert spans["receive"].attributes["error.type"] == "frame_rejected"
+    assert spans["receive room news"].attributes["messaging.message.envelope.size"] == 31
+    assert spans["handle CloseConnection"].attributes["slipstream.input"] == "CloseConnection"
 
 
 def test_it_is_a_stream(made: tuple[Path, list[Record]]) -> None:
