@@ -136,11 +136,12 @@ def test_a_bar_shows_the_progress_where_somebody_sees_it(monkeypatch: pytest.Mon
     drawn = terminal.getvalue()
     assert "###############---------------  50%  1,234 lines of trace.jsonl" in drawn
     assert drawn.endswith("\r\x1b[K")
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    unseen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", unseen)
     hidden = ProgressBar()
     hidden.show(Progress("trace.jsonl", 50, 0, 1))
     hidden.clear()
-    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+    assert unseen.getvalue() == ""
 
 
 # replay

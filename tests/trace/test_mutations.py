@@ -97,13 +97,18 @@ def test_lines_that_are_gone_are_missed_even_where_no_invariant_is_broken(good: 
 # Records edited, and written as if they had been so
 
 
+def choose(random: Random, changes: list[Callable[[], Any]]) -> Any:
+    return random.choice(changes)()
+
+
 def edited(random: Random, records: list[Any]) -> list[Any]:
     """Change something in one record."""
     at = random.choice([i for i, each in enumerate(records) if isinstance(each, HandleStart | HandleStop)])
     record = records[at]
     if isinstance(record, HandleStart):
         origin, state = record.origin, record.state
-        record = random.choice(
+        record = choose(
+            random,
             [
                 lambda: attrs.evolve(record, origin=attrs.evolve(origin, trace_id="e" * 32)),
                 lambda: attrs.evolve(record, origin=attrs.evolve(origin, generation=origin.generation + 1)),
@@ -112,12 +117,13 @@ def edited(random: Random, records: list[Any]) -> list[Any]:
                 lambda: attrs.evolve(record, state=attrs.evolve(state, joins={**state.joins, "x": "1"})),
                 lambda: attrs.evolve(record, span_id=next(each.span_id for each in records if each is not record)),
                 lambda: attrs.evolve(record, monotonic_time=record.monotonic_time - random.choice([1, 10**9])),
-            ]
-        )()
+            ],
+        )
     else:
         transition, sent = record.transition, record.transition.return_
         state = transition.state
-        record = random.choice(
+        record = choose(
+            random,
             [
                 lambda: attrs.evolve(record, monotonic_time=record.monotonic_time - 10**9),
                 lambda: attrs.evolve(
@@ -133,8 +139,8 @@ def edited(random: Random, records: list[Any]) -> list[Any]:
                 lambda: attrs.evolve(
                     record, transition=attrs.evolve(transition, built_events=transition.built_events * 2)
                 ),
-            ]
-        )()
+            ],
+        )
     return [*records[:at], record, *records[at + 1 :]]
 
 

@@ -92,7 +92,7 @@ def test_the_structure_of_what_is_redacted_is_kept(secrets: list[Any], tmp_path:
     hidden = {"user_token": "[redacted]", "nested": [{"apiKey": "[redacted]"}], "name": "grace", "count": 3}
     assert joins[0].metadata["params"] == hidden
     received = [each.metadata["raw_message"] for each in recorded if "raw_message" in each.metadata]
-    frames = [each.frame for each in received if isinstance(each, FrameReceived)]
+    frames: list[Any] = [each.frame for each in received if isinstance(each, FrameReceived)]
     assert '[null,null,"room","event",{"Access-Token":"[redacted]","list":[1,2],"said":"Bearer [redacted]"}]' in frames
     assert Redacted() in frames  # the one that is no message
     sent = [

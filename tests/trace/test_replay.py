@@ -14,6 +14,7 @@ from tests.trace.test_schema import Reversing
 from slipstream_trio import Message, SerializationError
 from slipstream_trio.protocol import (
     FrameReceived,
+    Input,
     JoinTopic,
     MessageReceived,
     Options,
@@ -153,9 +154,8 @@ def test_a_serializer_of_the_users_is_taken_at_its_word_or_used(serializer: Any,
     state = State(connection_id="c" * 16, trace_id="7" * 32, socket_id="5" * 16, generation=1, options=options)
     records: list[Any] = []
     frames = ('[null,null,"room","event",{"a":1}]'[::-1], "[", "]")
-    for number, given in enumerate(
-        [TransportOpened(0.0), JoinTopic(0.0, "room", {}, None), *(FrameReceived(0.0, frame) for frame in frames)]
-    ):
+    opening: list[Input] = [TransportOpened(0.0), JoinTopic(0.0, "room", {}, None)]
+    for number, given in enumerate([*opening, *(FrameReceived(0.0, frame) for frame in frames)]):
         transition = handle(state, given, Reversing())
         start = HandleStart(ORIGIN, f"{number:016x}", number, number, given, state)
         records += [start, HandleStop(start, number, transition)]

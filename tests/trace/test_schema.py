@@ -143,6 +143,18 @@ def test_recordings_can_be_written_again(good: list[Any], tmp_path: Path) -> Non
     assert all(map(same, recorded, back(tmp_path / "again.jsonl", recorded)))
 
 
+def test_the_short_cut_for_plain_messages_writes_what_the_long_way_does(good: list[Any]) -> None:
+    quick, thorough = Encoder(Redactor()), Encoder(Redactor())
+    short = 0
+    for record in good:
+        line = quick.encode(record)
+        # The standard library's JSON escapes more, where that is what there is.
+        assert values(line) == values(thorough._thorough(record))
+        assert list(values(line)) == list(json.loads(line))
+        short += b'"@message"' in line
+    assert short >= 4
+
+
 # What has no place in JSON
 
 

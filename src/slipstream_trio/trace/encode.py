@@ -7,9 +7,10 @@ from typing import Any, Final
 import attrs
 from attrs import define, field
 
-from ..protocol import FrameReceived, Message, SendFrame, State
+from ..protocol import FrameReceived, Message, MessageReceived, SendFrame, State
 from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
 from .lines import encode_line
+from .quick import quick_start, quick_stop
 from .redact import Redacted, Redactor
 from .schema import HEADER, SCHEMA, start_time
 from .values import FIELDS, TAG, encode_value, fields_of
@@ -69,6 +70,15 @@ class Encoder:
 
     def encode(self, record: Record) -> bytes:
         """Return the line of a record, with its line feed; two lines, where the first tells what is missing."""
+        if type(record) is HandleStart:
+            quick = self._quick_start(record)
+        elif type(record) is HandleStop:
+            quick = self._quick_stop(record)
+        else:
+            quick = None
+        return self._thorough(record) if quick is None else quick
+
+    def _thorough(self, record: Record) -> bytes:
         name = record.name
         before = self.notice(record)
         if type(record) is HandleStart:
@@ -97,6 +107,54 @@ class Encoder:
             self.alive[connection_id] = None
             return missing_line(None, "began_before", connection_id)
         return b""
+
+    # The short cuts
+
+    def _quick_start(self, record: HandleStart) -> bytes | None:
+        """Return the line of a text frame's arrival, None if there is more to it."""
+        given, state, connection_id = record.raw_message, record.state, record.origin.connection_id or ""
+        written = self._written.get(connection_id)
+        if (
+            written is None
+            or written.origin is not record.origin
+            or written.state is not state
+            or written.lines >= FULL_EVERY
+            or type(given) is not FrameReceived
+            or type(given.frame) is not str
+            or (serializer := state.options.serializer) not in BUILT_IN
+            or self.redactor.frame(given.frame, serializer, sent=False) is not given.frame
+        ):
+            return None
+        try:
+            line = quick_start(record, written.number)
+        except UnicodeEncodeError:  # lone surrogates
+            return None
+        written.lines += 1
+        self._open[record.span_id] = {"raw_message": given, "state": state, "plain": True}
+        return line
+
+    def _quick_stop(self, record: HandleStop) -> bytes | None:
+        """Return the line of a plain message's delivery, None if there is more to it."""
+        start, transition = record.start, record.transition
+        built, message = transition.built_events, transition.message
+        known = self._open.get(start.span_id)
+        if (
+            known is None
+            or "plain" not in known
+            or transition.state is not start.state
+            or transition.return_
+            or len(built) != 1
+            or type(built[0]) is not MessageReceived
+            or built[0].message is not message
+        ):
+            return None
+        connection_id = start.origin.connection_id or ""
+        written = self._written[connection_id]
+        if written.lines >= FULL_EVERY or written.state is not start.state:
+            return None
+        written.lines += 1
+        del self._open[start.span_id]
+        return quick_stop(record, written.number)
 
     # The parts of a line
 
