@@ -72,7 +72,8 @@ class Wire:
         if not spans.handle.active:
             self.state = handle(self.state, given, SERIALIZER).state
             return
-        start = spans.start_handle(given, self.state)
+        start = spans.new_handle(given, self.state)
+        spans.handle.start.emit(start)
         transition = handle(self.state, given, SERIALIZER)
         self.state = transition.state
         spans.stop_handle(start, transition)
@@ -184,26 +185,22 @@ def write_many(path: Path, records: int) -> None:
 
 
 def measure_read(directory: Path, records: int) -> None:
-    """Measure reading and verifying in processes of their own."""
+    """Measure reading and verifying in processes of their own; a tenth of the records shows whether memory is flat."""
     for count in (records // 10, records):
         path = directory / f"many{count}.jsonl"
         write_many(path, count)
-        for what in ("read", "verify", "read.gz"):
+        for what in ("read", "verify"):
             given = path
-            if what == "read.gz":
-                given = path.with_suffix(".jsonl.gz")
-                subprocess.run(["gzip", "-k", "-1", str(path)], check=True)  # noqa: S603, S607
             command = [sys.executable, __file__, "--child", what, str(given)]
             said = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
             say(f"read  {what:8} {path.stat().st_size / 1e6:6.0f} MB  {said.stdout.strip()}")
         path.unlink()
-        path.with_suffix(".jsonl.gz").unlink()
 
 
 def child(what: str, path: Path) -> None:
     """Read or verify one recording, and print what it took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     if what == "verify":
         (_,) = files_of([path])
         lines = 0
@@ -216,9 +213,9 @@ def child(what: str, path: Path) -> None:
         outcome = f"{lines:9,} lines, {faults} faults"
     else:
         outcome = f"{sum(1 for _ in read(path)):9,} records"
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    say(f"{outcome}  {seconds:6.1f} s  memory {before:.0f} MB before, {after:.0f} MB at most")
+    say(f"{outcome}  {seconds:6.1f} s, {cpu:6.1f} s of CPU time  memory {before:.0f} MB before, {after:.0f} MB at most")
 
 
 def main() -> None:

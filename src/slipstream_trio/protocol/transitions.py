@@ -15,6 +15,7 @@ a recorded connection can be replayed through it. What the server does, and why 
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -451,6 +452,7 @@ def _without(mapping: Mapping[str, V], topic: str) -> Mapping[str, V]:
     return {key: value for key, value in mapping.items() if key != topic}
 
 
+@cache  # of a dozen names, asked for with every event that is looked at
 def _snake_case(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
