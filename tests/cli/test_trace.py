@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 from tests.cli.support import Terminal
-from tests.trace.support import encoded, live_records, values, written
+from tests.trace.support import encoded, eventful, live_records, values, written
 
 from slipstream_trio.cli import main
 from slipstream_trio.cli.progress import ProgressBar
@@ -107,13 +107,8 @@ def test_a_recording_that_was_cut_off_is_sound_unless_it_must_not_be(said: Said,
 
 
 def test_traces_can_be_shared_on_purpose(said: Said, tmp_path: Path) -> None:
-    from tests.trace.support import eventful
-
-    trace_id = "a" * 32
-    shared = live_records(lambda bus: eventful(bus, trace_parent=f"00-{trace_id}-{'b' * 16}-01"))
-    path = written(tmp_path / "shared.jsonl", encoded(shared))
-    said("verify", path, status=1)
-    said("verify", "--shared-trace", trace_id, path)
+    shared = live_records(lambda bus: eventful(bus, trace_parent=f"00-{'a' * 32}-{'b' * 16}-01"))
+    said("verify", written(tmp_path / "shared.jsonl", encoded(shared)))
 
 
 @pytest.mark.parametrize("command", ["verify", "replay"])

@@ -16,7 +16,7 @@ from tests.telemetry.support import ORIGIN
 from tests.trace.support import eventful, live_records, run
 
 from slipstream_trio import RecordingError
-from slipstream_trio.telemetry import ClientPushStart, Telemetry, default_telemetry
+from slipstream_trio.telemetry import ClientConnectStart, ClientPushStart, Telemetry, default_telemetry
 from slipstream_trio.trace import (
     End,
     Header,
@@ -84,9 +84,12 @@ def test_the_processs_own_bus_is_the_default(tmp_path: Path) -> None:
 def test_sockets_can_be_chosen(tmp_path: Path) -> None:
     telemetry = Telemetry()
     chosen: set[str] = set()
-    telemetry.attach(
-        "choose", ("slipstream", "client", "connect", "start"), lambda each: chosen or chosen.add(each.origin.socket_id)
-    )
+
+    def choose(each: Any) -> None:
+        if not chosen:
+            chosen.add(each.origin.socket_id)
+
+    telemetry.attach("choose", ClientConnectStart.name, choose)
     with record(tmp_path / "trace.jsonl", telemetry=telemetry, sockets=chosen):
         run(eventful, telemetry)
     recorded = list(read(tmp_path / "trace.jsonl"))

@@ -46,13 +46,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="fail for what is missing or unfinished, too")
     parser.add_argument("--json", action="store_true", help="print lines of JSON: each finding, then a summary")
     parser.add_argument(
-        "--shared-trace",
-        action="append",
-        default=[],
-        metavar="TRACE_ID",
-        help="a trace that several connections may have, as trace_parent made it",
-    )
-    parser.add_argument(
         "--most",
         type=int,
         default=MOST,
@@ -80,7 +73,7 @@ class _Verification:
 
     def __init__(self, options: Namespace) -> None:
         self._options = options
-        self._checker = Checker(options.shared_trace)
+        self._checker = Checker()
         self._bar = ProgressBar()
         self._printed = 0
         self._broken: set[int] = set()
