@@ -322,7 +322,7 @@ async def test_the_socket_is_there_before_its_first_connection(autojump_clock: M
 
     client = Told(info=look)
     client.info("look")
-    async with a_world() as world, running(world, client, params=_slow_params):
+    async with a_world() as world, running(world, client, trace_parent=_slow_trace_parent):
         await client.until("looked")
         assert client.socket is not None
         await client.socket.wait_connected()
@@ -330,9 +330,8 @@ async def test_the_socket_is_there_before_its_first_connection(autojump_clock: M
         client.stop()
 
 
-async def _slow_params() -> dict[str, str]:
+async def _slow_trace_parent() -> None:
     await trio.sleep(1)
-    return {}
 
 
 async def test_what_needs_a_running_client_says_so(autojump_clock: MockClock) -> None:

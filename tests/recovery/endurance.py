@@ -129,5 +129,5 @@ async def _joined_again(server: PhoenixServer, socket: Any, channels: int, gener
 def _held() -> tuple[int, int]:
     gc.collect()
     parts = tuple(f"slipstream_trio.{part}" for part in ("client", "protocol", "telemetry", "transport"))
-    objects = sum(type(thing).__module__.startswith(parts) for thing in gc.get_objects())
+    objects = sum(str(type(thing).__module__).startswith(parts) for thing in gc.get_objects())
     return sys.getallocatedblocks(), objects

@@ -185,7 +185,7 @@ async def test_bytes_that_are_no_frames_cost_the_connection(autojump_clock: Mock
     async with watched() as on, on.connect(reconnect=Backoff((1,), jitter=0)) as socket:
         connection = await on.server.accept()
         await connection.send_bytes(b"\xff\xff\xff\xff")
-        await connection.expect_disconnect(1006, by="lost")
+        await connection.expect_disconnect(1002, by="client")
         await (await on.server.accept()).refute_disconnect(within=10)
         assert socket.generation == 2
 
