@@ -12,8 +12,9 @@ from tests.server.app import CHANNELS, connect, make_server
 from tests.server.raw_client import KEY, RawClient
 from wsproto.events import CloseConnection
 
-from slipstream_trio.errors import ConnectionLost
-from slipstream_trio.testing.server import Accept, Channel, Mount, PhoenixServer, Refuse, Reply, Request
+from slipstream_trio import Message, connect as slipstream_connect
+from slipstream_trio.errors import ConnectError, ConnectionLost
+from slipstream_trio.testing.server import Accept, Channel, Connection, Mount, PhoenixServer, Refuse, Reply, Request
 from slipstream_trio.testing.server.request import parse_query
 
 UPGRADE = (
@@ -50,6 +51,45 @@ async def test_serves_real_sockets() -> None:
         await client.close()
         await client.over.wait()
         assert client.closed == (1000, "client")
+
+
+async def test_a_connector_leads_to_the_server_whatever_the_url_says(autojump_clock: trio.testing.MockClock) -> None:
+    server = make_server()
+    transport = server.connector()
+    async with server.run():
+        async with slipstream_connect("ws://any:1/socket/websocket", transport=transport) as socket:
+            async with socket.join("echo:1") as channel:
+                assert await channel.push("echo", {"over": "memory"}) == {"over": "memory"}
+    with pytest.raises(ConnectError, match="is it within run"):
+        async with slipstream_connect("ws://any:1/socket/websocket", transport=transport):
+            pytest.fail("a server that is not running let a client in")
+
+
+async def test_a_handler_takes_the_place_of_channels(autojump_clock: trio.testing.MockClock) -> None:
+    class Handler:
+        def __init__(self, connection: Connection) -> None:
+            self.connection = connection
+            made.append(self)
+            self.over = False
+
+        async def handle(self, message: Message, size: int) -> None:
+            assert size > len(message.topic)
+            response = {"topic": message.topic}
+            answer = self.connection.wire.encode_reply(message.join_ref, message.ref, message.topic, "ok", response)
+            await self.connection.send(answer)
+
+        def ended(self) -> None:
+            self.over = True
+
+    made: list[Handler] = []
+    async with PhoenixServer({"/socket": Mount(handler=Handler)}).run() as server:
+        async with slipstream_connect("ws://any/socket/websocket", transport=server.connector()) as socket:
+            async with socket.join("no such channel") as channel:
+                assert channel.join_response == {"topic": "no such channel"}
+            [handler] = made
+            assert not handler.over
+        await handler.connection.wait_closed()
+        assert handler.over
 
 
 async def test_serves_real_sockets_and_memory_at_once() -> None:

@@ -214,6 +214,22 @@ async def test_a_stopped_server_refuses_those_who_wait_and_those_who_come(autoju
         on.server.refuse()
 
 
+async def test_who_waits_to_be_let_in_is_refused_when_the_server_is_stopped_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    async with watched() as on, trio.open_nursery() as nursery:
+
+        async def client() -> None:
+            with pytest.raises(ConnectionRejected, match="503"):
+                async with on.connect():
+                    pytest.fail("let in")
+
+        on.server.delay(5)
+        nursery.start_soon(client)
+        await trio.sleep(1)
+        await on.server.stop()
+
+
 # On sockets
 
 

@@ -334,6 +334,8 @@ class FakeServer:
         self._changed.unpark_all()
         await self._reachable.wait()
         await (await self._upgrades.next_step()).take()
+        if self._listening is None:  # it was stopped while the client waited
+            raise Refuse(503)
         return Accept()
 
     def _opened(self, opened: Connection) -> FakeConnection:
