@@ -146,6 +146,27 @@ async def test_a_partition_loses_nothing_and_says_nothing(autojump_clock: MockCl
         assert (await anext(aiter(channel))).event == "lost?"
 
 
+async def test_what_was_said_before_a_partition_arrives(autojump_clock: MockClock) -> None:
+    async with parties() as (_, channel, fake):
+        for number in range(100):
+            await fake.push("said", {"n": number})
+            with fake.connection.partition():
+                assert (await anext(aiter(channel))).payload == {"n": number}
+
+
+async def test_a_client_that_does_not_read_holds_a_test_up_for_a_while_only(autojump_clock: MockClock) -> None:
+    async with FakeServer(timeout=7) as server:
+        stream = await server._phoenix.open_stream()
+        await stream.send_all(
+            b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        connection = await server.accept()
+        started = trio.current_time()
+        await connection.push("room", "large", "x" * 100_000)
+        assert trio.current_time() - started == pytest.approx(7)
+
+
 async def test_a_client_notices_a_long_partition_by_its_heartbeat(autojump_clock: MockClock) -> None:
     async with watched() as on:
         async with on.connect(heartbeat_interval=30, reconnect=EVERY_SECOND) as socket:

@@ -262,13 +262,13 @@ class FakeConnection:
         """Send frames of any content: `str` as text frames, `bytes` as binary ones."""
         self._check_open()
         await self._connection.send_raw(*frames)
-        await trio.lowlevel.checkpoint()
+        await self._sent()
 
     async def send_bytes(self, data: bytes) -> None:
         """Send bytes that need be no WebSocket frames."""
         self._check_open()
         await self._connection.send_bytes(data)
-        await trio.lowlevel.checkpoint()
+        await self._sent()
 
     async def close(self, code: int = 1000, reason: str = "") -> Disconnection:
         """Close it with this code, and wait for its end.
@@ -364,7 +364,12 @@ class FakeConnection:
     async def _send(self, frame: Frame) -> None:
         self._check_open()
         await self._connection.send(frame)
-        await trio.lowlevel.checkpoint()
+        await self._sent()
+
+    async def _sent(self) -> None:
+        """Wait until all is on its way, so that what a test does next comes after it: a partition, for example."""
+        with trio.move_on_after(self.server.timeout):  # a client that does not read must not hang the test
+            await self._connection.wait_written()
 
     def _check_open(self) -> None:
         if self._ended.is_set():

@@ -77,6 +77,7 @@ class Connection:
         self._unpaused.set()
         self._writable = trio.Event()
         self._writable.set()
+        self._flow = trio.lowlevel.ParkingLot()
         self._deaf = False
         self._everything = trio.CancelScope()
         self._flushed = trio.Event()
@@ -158,10 +159,17 @@ class Connection:
         """Write nothing to the client until `resume_writing`; what is being written goes on."""
         if self._writable.is_set():
             self._writable = trio.Event()
+            self._flow.unpark_all()
 
     def resume_writing(self) -> None:
         """Write on after `pause_writing`."""
         self._writable.set()
+
+    async def wait_written(self) -> None:
+        """Wait until what is queued is on its way; not for what `pause_writing` holds back, nor after the end."""
+        await trio.lowlevel.checkpoint()
+        while self._outbox.size and self._writable.is_set() and not self._ended.is_set():
+            await self._flow.park()
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, and all its channels with it."""
@@ -245,6 +253,7 @@ class Connection:
                 self.close_code, self.closed_by = 1006, "lost"
             self._ended.set()
             self._arrived.unpark_all()
+            self._flow.unpark_all()
             self._handler.ended()
 
     # Reading
@@ -275,7 +284,8 @@ class Connection:
                     return bytes(await self._stream.receive_some(_READ_SIZE))
                 except _GONE:
                     return b""
-            if self._unpaused.is_set():
+            # Else it was paused, and perhaps resumed again before this task noticed.
+            if self._unpaused.is_set() and trio.current_time() >= self._receiving.deadline:
                 self.close(self.server.web_server.idle_code)
                 await trio.lowlevel.checkpoint()  # close has cancelled this
 
@@ -315,6 +325,7 @@ class Connection:
                 await self._writable.wait()
                 await self._stream.send_all(data)
                 self._outbox.written(counted)
+                self._flow.unpark_all()
             self._flushed.set()
         except _GONE:
             self._lose()
