@@ -200,6 +200,6 @@ class _Soak:
 
 async def soak(plan: Plan, report: Callable[[str], None]) -> Figures:
     """Do it, and return what came of it; progress is reported in lines."""
-    logging.getLogger("slipstream_trio.testing.server").setLevel(logging.CRITICAL)
+    logging.getLogger("slipstream_trio").setLevel(logging.CRITICAL)
     logging.getLogger("trio-websocket").setLevel(logging.CRITICAL)
     return await _Soak(plan, report).run()
