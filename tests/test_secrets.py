@@ -205,7 +205,7 @@ async def test_of_a_connection_that_works(spy: Spy, secrets: dict[str, Any], aut
         spy.see("the socket afterwards", socket, socket.state)
         spy.see("the options", Configuration(url=url(), **secrets, **options))
         dialed = await dial(Configuration(url=url(), **secrets, **options))
-        spy.see("the request", dialed, dialed.request)
+        spy.see("the request", dialed)
     assert spy.records > 20
 
 
