@@ -131,7 +131,7 @@ def thorough(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, default=False)
 def everywhere(session: nox.Session) -> None:
-    """Cancel, raise and interrupt at every moment of every program in `tests/everywhere`; takes ten minutes."""
+    """Cancel, raise and interrupt at every moment of every program in `tests/everywhere`; takes twenty minutes."""
     session.install("-e", ALL_EXTRAS, *group("test"))
     patience = ("-o", "faulthandler_timeout=1800")
     session.run("pytest", "-s", *patience, "tests/everywhere", env={"SLIPSTREAM_EXAMPLES": "10000"})

@@ -15,6 +15,9 @@ from tests.everywhere.world import Play, wrong_with
 
 pytestmark = pytest.mark.once
 
+RAISING = ("raise", "interrupt in the body")
+ON_A_SOCKET = [(way, moments) for way, moments in STRIKES if moments == "waiting" or way in RAISING]
+
 WANTED = max(1, round(FACTOR))
 """At how many moments a program is struck in each way."""
 
@@ -44,15 +47,13 @@ def test_a_program_has_the_same_moments_each_time(play: Play) -> None:
 @pytest.mark.parametrize(("way", "moments"), STRIKES)
 @pytest.mark.parametrize("play", [visit, crowd, call_back])
 def test_a_program_is_struck(play: Play, way: Way, moments: Moments) -> None:
-    total = count(play, moments, raises=way in ("raise", "interrupt in the body"))
+    total = count(play, moments, raises=way in RAISING)
     strike_at(play, way, moments, total)
 
 
-@pytest.mark.parametrize(
-    ("way", "moments"), [(way, moments) for way, moments in STRIKES if moments not in ("all", "calls")]
-)
+@pytest.mark.parametrize(("way", "moments"), ON_A_SOCKET)
 def test_a_program_on_a_real_socket_is_struck(way: Way, moments: Moments) -> None:
-    total = count(loopback, moments, raises=way in ("raise", "interrupt in the body"), real=True)
+    total = count(loopback, moments, raises=way in RAISING, real=True)
     strike_at(loopback, way, moments, total - 1)  # the last is not the same in each run
 
 
