@@ -146,6 +146,30 @@ def soak(session: nox.Session) -> None:
         session.run("python", "benchmarks/soak.py", *arguments)
 
 
+@nox.session(python=OLDEST, default=False)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the serializers and the core: `-- 600` for ten minutes each instead of one, `-- 60 core` for one of them."""
+    session.install("-e", ALL_EXTRAS, *group("test", "fuzz"))
+    seconds = next((argument for argument in session.posargs if argument.isdecimal()), "60")
+    targets = [argument for argument in session.posargs if not argument.isdecimal()] or ["serializers", "core"]
+    for target in targets:
+        found = Path(session.create_tmp()) / target
+        found.mkdir(exist_ok=True)
+        session.run(
+            *("python", "-m", "fuzz.run", target, f"-max_total_time={seconds}", "-max_len=1000", "-timeout=20"),
+            *(f"-artifact_prefix=fuzz/found-{target}-", "-print_final_stats=1", str(found), f"fuzz/corpus/{target}"),
+        )
+
+
+@nox.session(python=OLDEST, default=False)
+def mutation(session: nox.Session) -> None:
+    """Test the tests of the protocol with mutants; takes a quarter of an hour. Arguments choose mutants."""
+    session.install("-e", ALL_EXTRAS, *group("test", "mutation"))
+    # What survived is tested again, what was killed is remembered in mutants/.
+    session.run("mutmut", "run", *session.posargs, env={"SLIPSTREAM_EXAMPLES": "0.1"})
+    session.run("mutmut", "results")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
@@ -158,7 +182,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types, and that every public name has one."""
     session.install("-e", ALL_EXTRAS, *group("test", "types"))
-    session.run("mypy", *existing("src", "tests", "examples", "conftest.py"))
+    session.run("mypy", *existing("src", "tests", "examples", "fuzz", "conftest.py"))
     session.run(
         *("pyright", "--verifytypes", "slipstream_trio", "--ignoreexternal"),
         env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
