@@ -50,7 +50,7 @@ QUIETLY = settings(
 
 
 TestConnections = ConnectionMachine.TestCase
-TestConnections.settings = settings(examples(25), stateful_step_count=30)
+TestConnections.settings = settings(examples(20), stateful_step_count=30)
 
 
 # What it finds
@@ -176,7 +176,7 @@ class HastyMachine(CounterMachine):
 
 
 class TestCounter(CounterMachine.TestCase):  # type: ignore[misc, valid-type]
-    settings = settings(examples(15), stateful_step_count=20)
+    settings = settings(examples(10), stateful_step_count=20)
 
 
 def test_a_subclass_finds_a_bug_of_an_application() -> None:

@@ -68,7 +68,7 @@ def simplest(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool])
     return find(strategy, condition, settings=QUICK)
 
 
-@examples(50)
+@examples(25)
 @given(topics(), events(), refs(), statuses())
 def test_names_are_text_that_fits_a_binary_frame(topic: str, event: str, ref: str, status: str) -> None:
     for name in (topic, event, ref, status):
@@ -77,7 +77,7 @@ def test_names_are_text_that_fits_a_binary_frame(topic: str, event: str, ref: st
     assert int(ref) > 0
 
 
-@examples(50)
+@examples(25)
 @given(messages(payload=payloads()))
 def test_every_message_can_be_sent_and_is_read_by_a_server(message: Message) -> None:
     wire = wire_for("2.0.0")
@@ -87,7 +87,7 @@ def test_every_message_can_be_sent_and_is_read_by_a_server(message: Message) -> 
         assert read._replace(join_ref=read.join_ref or None, ref=read.ref or None) == message
 
 
-@examples(100)
+@examples(30)
 @given(unsendable_payloads())
 def test_no_unsendable_payload_can_be_sent(payload: Any) -> None:
     for codec in CODECS:
@@ -95,7 +95,7 @@ def test_no_unsendable_payload_can_be_sent(payload: Any) -> None:
             V2Serializer(codec).encode(Message("1", "2", "room", "ev", payload))
 
 
-@examples(50)
+@examples(25)
 @given(valid_json_texts())
 def test_valid_texts_are_json(text: str) -> None:
     value = json.loads(text)
@@ -118,7 +118,7 @@ def test_of_texts_that_are_nearly_json_some_are_and_some_are_not() -> None:
 
 
 @pytest.mark.parametrize("vsn", VSNS)
-@examples(50)
+@examples(25)
 @given(st.data())
 def test_good_and_odd_frames_are_messages(vsn: str, data: st.DataObject) -> None:
     frame = data.draw(MESSAGES[vsn])
@@ -170,7 +170,7 @@ def opened(vsn: str) -> State:
 OPEN = {vsn: opened(vsn) for vsn in VSNS}
 
 
-@examples(30)
+@examples(20)
 @given(histories())
 def test_every_history_can_be_handled_again(history: History) -> None:
     state = history.start
@@ -183,7 +183,7 @@ def test_every_history_can_be_handled_again(history: History) -> None:
     assert history.now == (times[-1] if times else 0.0)
 
 
-@examples(30)
+@examples(20)
 @given(st.data())
 def test_every_input_that_fits_a_state_is_handled(data: st.DataObject) -> None:
     state = data.draw(states(max_inputs=8))
