@@ -12,7 +12,7 @@ import pytest
 import slipstream_trio
 from slipstream_trio import Configuration, ConnectOptions, protocol, telemetry, testing, trace
 from slipstream_trio.integrations import logging
-from slipstream_trio.testing import faults, kit, observed, plugin, server
+from slipstream_trio.testing import faults, kit, observed, plugin, scripted, server, stateful, strategies
 from slipstream_trio.trace import export_otlp, export_perfetto
 
 NAMES = {
@@ -58,6 +58,9 @@ MODULES = [
     export_otlp,
     export_perfetto,
     logging,
+    scripted,
+    stateful,
+    strategies,
 ]
 
 
