@@ -1,5 +1,6 @@
 """What records say as lines of history: those that the demo itself does not bring about."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -13,19 +14,25 @@ from slipstream_trio.protocol import (
     SendHeartbeat,
     State,
     TimerTicked,
+    Transition,
     TransportOpened,
     handle,
 )
 from slipstream_trio.telemetry import (
     BufferOverflowed,
+    ClientCallbackStart,
+    ClientCallbackStop,
     ClientPushStart,
     ClientPushStop,
+    GapOpened,
     HandlerFailed,
     HandleStart,
     HandleStop,
     MessageDiscarded,
     Origin,
+    ReconnectScheduled,
     Record,
+    RejoinScheduled,
     SpanException,
 )
 from slipstream_trio.trace.text import Secrets
@@ -70,7 +77,7 @@ JOINED = after(JoinTopic(0.0, "t", {}, 5.0), frame("1", "1", "t", "phx_reply", '
         (JOINED, frame("1", "7", "t", "phx_reply", "3"), {"what": "bad frame", "mood": "bad"}),
         (JOINED, JoinTopic(1.0, "t", {"token": "x"}, None), {"what": "join", "direction": "out", "note": "ref 2"}),
         (JOINED, TimerTicked(1.0), {"what": "timer", "direction": "here", "note": ""}),
-        (JOINED, TimerTicked(60.0), {"what": "timer", "direction": "out", "note": "ref 2"}),
+        (JOINED, TimerTicked(60.0), {"what": "heartbeat", "direction": "out", "note": "ref 2"}),
         (
             after(JoinTopic(0.0, "t", {}, 5.0)),
             TimerTicked(6.0),
@@ -130,3 +137,53 @@ def test_records_that_are_not_known_are_shown_by_their_name() -> None:
     assert line is not None
     assert (line.what, line.monotonic_time) == ("client novelty", 7)
     assert describe(Novelty(("slipstream", "client", "wait", "start"))) is None
+
+
+def test_recoveries_say_how_long_and_why() -> None:
+    began, ended = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 0, 2, 500_000, tzinfo=UTC)
+    records: list[tuple[Record, dict[str, Any]]] = [
+        (
+            GapOpened(ORIGIN, 0, 5, "t", "reconnected", began, ended, 1_200),
+            {"what": "gap", "topic": "t", "status": "reconnected", "note": "2.500 s, 1,200 dropped"},
+        ),
+        (
+            ReconnectScheduled(ORIGIN, 0, 5, 0.25, 3, "lost", 1006, None),
+            {"what": "reconnect", "status": "lost", "note": "attempt 3 in 0.250 s, after 1006"},
+        ),
+        (
+            ReconnectScheduled(ORIGIN, 0, 5, 1.0, 1, "refused", None, 503),
+            {"what": "reconnect", "status": "refused", "note": "attempt 1 in 1.000 s, after 503"},
+        ),
+        (
+            RejoinScheduled(ORIGIN, 0, 5, "t", 1.0, 1, "crashed"),
+            {"what": "rejoin", "topic": "t", "status": "crashed", "note": "attempt 1 in 1.000 s"},
+        ),
+    ]
+    for record, shown in records:
+        line = describe(record)
+        assert line is not None
+        assert {name: getattr(line, name) for name in shown} == shown
+        assert line.mood == "bad"
+
+
+def test_callbacks_are_called_by_their_name() -> None:
+    start = ClientCallbackStart(ORIGIN, "b" * 16, 0, 5, "Lobby", "handle_message", ())
+    line = describe(ClientCallbackStop(start, ORIGIN, 9, "ok", None))
+    assert line is not None
+    assert (line.what, line.status, line.note, line.client) == ("handle_message", "ok", "Lobby.handle_message", True)
+
+
+def test_a_frame_that_a_recording_hides_has_a_line() -> None:
+    state = after(JoinTopic(0.0, "t", {}, None))
+    hidden: Any = object()
+    start = HandleStart(ORIGIN, "a" * 16, 0, 5, FrameReceived(1.0, hidden), state)
+    line = describe(HandleStop(start, 9, Transition(state, None)))
+    assert line is not None
+    assert (line.what, line.direction, line.detail()) == ("frame", "in", "")
+
+
+def test_a_payload_is_shown_in_brief_and_without_secrets() -> None:
+    line = Line(monotonic_time=0, what="push", note="ref 1", payload={"token": "hunter22", "long": "x" * 99})
+    assert line.detail(Secrets.of(["hunter22"]), 40) == 'ref 1 {"token":"***","long":"xxxxxxxxxxxxxxxx…'
+    assert Line(monotonic_time=0, what="push", payload=None).detail() == "null"
+    assert Line(monotonic_time=0, what="push").detail() == ""

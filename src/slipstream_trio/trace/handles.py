@@ -103,6 +103,8 @@ def _closed(metadata: Metadata, given: TransportClosed) -> Parts:
 
 def _ticked(metadata: Metadata, _: TimerTicked) -> Parts:
     sent = _sent(metadata)
+    if sent["ref"] and sent["ref"] == metadata["end_state"].heartbeat_ref:
+        return {"direction": "out", "what": "heartbeat", "topic": "phoenix", "event": "heartbeat", **sent}
     steps = [f"{step.type} {step.attrs.get('topic', '')}" for step in metadata["event"]]
     sent["note"] = ", ".join(filter(None, [sent["note"], *steps]))
     mood = "bad" if metadata["built_events"] else "plain"  # a time limit that was reached
@@ -117,7 +119,10 @@ def _received(metadata: Metadata, given: FrameReceived) -> Parts:
     if isinstance(message, Message):
         parts = _decoded(message)
     else:
-        parts = {"direction": "in", "what": "frame", "note": f"{len(given.frame):,} long"}
+        # A recording may have something else in the frame's place.
+        frame: Any = given.frame
+        note = f"{len(frame):,} long" if isinstance(frame, str | bytes) else ""
+        parts = {"direction": "in", "what": "frame", "note": note}
     for event in metadata["built_events"]:
         if (function := _BUILT.get(type(event))) is not None:
             parts.update(function(event))

@@ -13,7 +13,7 @@ from ..telemetry import EventName, Record
 from .handles import describe_handle
 from .text import NO_SECRETS, Secrets, brief, printable
 
-__all__ = ["NO_PAYLOAD", "Direction", "Line", "Mood", "describe"]
+__all__ = ["NO_PAYLOAD", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
 
 Direction = Literal["out", "in", "here"]
 """Whether something goes to the server, comes from it, or happens on this side."""
@@ -101,6 +101,22 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
         span_id=metadata.get("span_id", ""),
         took=measurements.get("duration"),
         **parts,
+    )
+
+
+def describe_unfinished(start: Record) -> Line:
+    """Return the line of a span's start whose end is not in the recording."""
+    name, metadata = start.name, start.metadata
+    given = metadata.get("raw_message")
+    return Line(
+        monotonic_time=start.measurements["monotonic_time"],
+        span_id=metadata.get("span_id", ""),
+        what=" ".join(name[1:-1]) if given is None else type(given).__name__,
+        topic=printable(metadata.get("topic") or ""),
+        event=printable(metadata.get("event") or ""),
+        status="unfinished",
+        mood="bad",
+        client=name[1] == "client",
     )
 
 

@@ -1,0 +1,184 @@
+"""What the commands that look at recordings have in common: which files, which records, and how they are read."""
+
+import os
+import sys
+import time
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self, TextIO
+
+from attrs import Factory, define
+
+from ..errors import RecordingError
+from ..trace import Damage, Entry, Missing, Progress
+from ..trace.selection import Moment, Selection
+from ..trace.source import Source, sources
+from ..trace.text import printable
+from .status import CommandFailed
+
+__all__ = [
+    "SELECTING",
+    "Notices",
+    "ProgressLine",
+    "add_reading_arguments",
+    "open_sources",
+    "quiet_pipe",
+    "selection_of",
+]
+
+SELECTING: Final = """\
+choosing records: ids by their beginnings; topics, events and kinds with the
+wildcards * and ?; each option can be repeated, and any of its values will do.
+  --since 12.5   seconds after the first record; also 300ms, 2m, 1h
+  --since 14:05  the time of day (UTC); also 2026-01-31T14:05:00+01:00
+  --kind push    what the column `what` says: push, reply, message, broadcast,
+                 joined, heartbeat, gap, reconnect, dropped, 'client *', …"""
+
+
+def add_reading_arguments(parser: ArgumentParser) -> None:
+    """Declare the files and the options that choose records."""
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; rotated files are found")
+    group = parser.add_argument_group("choosing records")
+    group.add_argument("--connection", action="append", default=[], metavar="ID", help="of this connection")
+    group.add_argument("--trace", action="append", default=[], metavar="ID", help="of this trace")
+    group.add_argument("--topic", action="append", default=[], metavar="GLOB", help="about this topic: 'room:*'")
+    group.add_argument("--event", action="append", default=[], metavar="GLOB", help="about this event")
+    group.add_argument("--kind", action="append", default=[], metavar="GLOB", help="of this kind")
+    group.add_argument("--since", type=_moment, metavar="WHEN", help="not before")
+    group.add_argument("--until", type=_moment, metavar="WHEN", help="not after")
+    group.add_argument("--slower", type=_duration, metavar="TIME", help="spans that took so long at least: 10ms")
+    group.add_argument("--errors", action="store_true", help="only what went wrong")
+
+
+def selection_of(options: Namespace) -> Selection:
+    """Return which records the options choose."""
+    return Selection(
+        connections=tuple(options.connection),
+        traces=tuple(options.trace),
+        topics=options.topic,
+        events=options.event,
+        kinds=options.kind,
+        since=options.since,
+        until=options.until,
+        slower=options.slower,
+        errors=options.errors,
+    )
+
+
+def _moment(text: str) -> Moment:
+    try:
+        return Moment.parse(text)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{text!r} is no time: write 12.5 (seconds), 300ms, 2m, 14:05:30 or 2026-01-31T14:05:30"
+        ) from None
+
+
+def _duration(text: str) -> int:
+    moment = _moment(text)
+    if moment.since != "start":
+        raise ArgumentTypeError(f"{text!r} is no duration: write 10ms or 1.5s")
+    return moment.nanoseconds
+
+
+def open_sources(paths: list[str]) -> list[Source]:
+    """Find the recordings.
+
+    Raises:
+        CommandFailed: a file cannot be read, or is no recording.
+    """
+    with told_errors():
+        return sources(paths)
+
+
+@contextmanager
+def told_errors() -> Iterator[None]:
+    """Say in a line what cannot be read."""
+    try:
+        yield
+    except RecordingError as error:
+        raise CommandFailed(printable(str(error))) from error
+
+
+@contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """End without a word where whoever reads the output has had enough, as `head` does."""
+    try:
+        with told_errors():
+            yield
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer has nowhere to go either, and Python would try at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@define
+class Notices:
+    """What recordings say beside their records: what is missing, and what cannot be read.
+
+    Attributes:
+        say: called with each at once, in words; nothing is remembered then but how many there were.
+    """
+
+    say: Callable[[str], object] = lambda _: None
+    _missing: Counter[str] = Factory(Counter)
+    _damaged: int = 0
+    _cut_off: list[str] = Factory(list)
+
+    def told(self, path: Path, entry: Entry) -> None:
+        """Take in what is no record."""
+        if isinstance(entry, Missing) and entry.reason != "began_before":
+            self._missing[entry.reason] += entry.records or 1
+            self.say(f"here {_records(entry.records)} missing: {entry.reason}")
+        elif isinstance(entry, Damage) and entry.last:
+            self._cut_off.append(str(path))
+            self.say(f"{path} was cut off here")
+        elif isinstance(entry, Damage):
+            self._damaged += 1
+            self.say(f"{path}:{entry.line} cannot be read: {entry.problem}")
+
+    def summary(self) -> list[str]:
+        """Return what there was, in a few lines."""
+        missing = [f"{_records(count)} missing: {reason}" for reason, count in self._missing.items()]
+        damaged = [f"{self._damaged:,} lines could not be read"] if self._damaged else []
+        return missing + damaged + [f"{path} was cut off" for path in self._cut_off]
+
+
+def _records(count: int | None) -> str:
+    return "records are" if count is None else f"{count:,} record{' is' if count == 1 else 's are'}"
+
+
+class ProgressLine:
+    """How far the reading has come, on a terminal, in one line that is gone at the end."""
+
+    INTERVAL: Final = 0.1
+
+    def __init__(self, output: TextIO, source: list[Source]) -> None:
+        self._output = output
+        self._sizes = {str(path): path.stat().st_size for each in source for path in each.paths}
+        self._done = dict.fromkeys(self._sizes, 0)
+        self._lines = dict.fromkeys(self._sizes, 0)
+        self._next = time.monotonic() + 3 * self.INTERVAL  # what is read at once needs no progress
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._output.write("\r\x1b[K")
+            self._output.flush()
+
+    def update(self, progress: Progress) -> None:
+        """Take in the progress in one file, and show that in all of them."""
+        self._done[progress.path], self._lines[progress.path] = progress.done, progress.lines
+        if not self._output.isatty() or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self.INTERVAL
+        self._shown = True
+        share = sum(self._done.values()) / max(1, sum(self._sizes.values()))
+        self._output.write(f"\r\x1b[Kreading: {min(share, 1):4.0%}, {sum(self._lines.values()):,} lines")
+        self._output.flush()

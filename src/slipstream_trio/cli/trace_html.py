@@ -1,0 +1,84 @@
+"""`slipstream trace html`: the history of connections as a page that can be searched and zoomed."""
+
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import Any, Final
+
+from ..trace.page import MAX_ROWS, Page, PageTooLarge
+from ..trace.page_file import render_page
+from ..trace.selection import look
+from .reading import SELECTING, Notices, ProgressLine, add_reading_arguments, open_sources, selection_of, told_errors
+from .status import OK, CommandFailed
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+
+NAME: Final = "html"
+HELP: Final = "a page to search and zoom in: one file that needs nothing else"
+DESCRIPTION: Final = f"""\
+Makes a page of the history of connections: a waterfall of all spans, an overview,
+search, latencies, and for each span its payload and the state before and after.
+It is one file that loads nothing, to be opened in any browser of 2024 or newer,
+attached to a report, or printed. It shows what the recording has: payloads too,
+unless they were redacted. It carries {MAX_ROWS:,} spans and events; of a larger
+recording, choose what to look at."""
+EPILOG: Final = f"""\
+{SELECTING}
+
+examples:
+  slipstream trace html trace.jsonl
+  slipstream trace html trace.jsonl --last 50000 -o end.html
+  slipstream trace html trace.jsonl --connection 3f2a --topic 'room:*'"""
+NEEDS: Final = ()
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    add_reading_arguments(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="the page; by default the recording's name and .html")
+    parser.add_argument("--title", help="by default the recording's name")
+    parser.add_argument("--last", type=_count, metavar="N", help="only the last N spans and events of those chosen")
+    parser.add_argument("--payload", type=_count, metavar="N", default=4000, help="characters of a payload; 4,000")
+
+
+def run(options: Namespace) -> int:
+    """Make the page.
+
+    Raises:
+        CommandFailed: a file cannot be read or written, or there is nothing, or too much, to show.
+    """
+    page = Page(last=options.last, payload_limit=options.payload)
+    notices = Notices()
+    sources = open_sources(options.paths)
+    with ProgressLine(sys.stderr, sources) as progress, told_errors():
+        recordings = [source.records(told=notices.told, progress=progress.update) for source in sources]
+        try:
+            for glance in look(recordings, selection_of(options)):
+                page.add(glance)
+        except PageTooLarge as error:
+            raise CommandFailed(
+                f"{error}: choose some with --last {MAX_ROWS}, --connection, --topic, --since and --until, or --errors"
+            ) from None
+    if not page.rows:
+        raise CommandFailed("nothing to show: no record was chosen")
+    content = {**page.content(), **_about(options, page, notices)}
+    output = Path(options.output or f"{options.paths[0]}.html")
+    try:
+        output.write_text(render_page(content, options.title or Path(options.paths[0]).name), "utf-8")
+    except OSError as error:
+        raise CommandFailed(f"{output}: it cannot be written: {error.strerror or error}") from error
+    print(f"{output}: {page.rows:,} spans and events, {output.stat().st_size / 1e6:.1f} MB")
+    return OK
+
+
+def _about(options: Namespace, page: Page, notices: Notices) -> dict[str, Any]:
+    found = notices.summary()
+    if page.left_out:
+        found.append(f"{page.left_out:,} spans and events before these were left out (--last {options.last})")
+    return {"sources": [str(path) for path in options.paths], "notices": found}
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no count: write a number, 1 or more")
+    return min(int(text), sys.maxsize)

@@ -1,0 +1,41 @@
+"""When records happened: on the wall's clock, in the order of the monotonic one."""
+
+from datetime import datetime
+from typing import Final
+
+from ..telemetry import Record
+
+__all__ = ["WallClock", "system_time_of"]
+
+JUMP: Final = 1_000_000_000
+"""Nanoseconds by which the two clocks may part before it is believed that one of them was set, or is another one."""
+
+
+def system_time_of(record: Record) -> int:
+    """Return when a record was emitted, in nanoseconds since the epoch, as the system's clock had it."""
+    measurements = record.measurements
+    system_time = measurements.get("system_time")
+    if system_time is not None:
+        return system_time
+    began: datetime = record.metadata["start_time"]
+    return round(began.timestamp() * 1_000_000) * 1_000 + measurements["duration"]
+
+
+class WallClock:
+    """Tells when the records of one recording happened.
+
+    Monotonic times have the finer order, but begin anywhere, and anew when a machine does; system times are comparable,
+    but are set back and forth. So monotonic times are taken, shifted by what the first record says,
+    and shifted anew where the clocks have parted by a second.
+    """
+
+    def __init__(self) -> None:
+        self._shift: int | None = None
+
+    def at(self, record: Record) -> int:
+        """Return when a record was emitted, in nanoseconds since the epoch."""
+        monotonic_time = record.measurements["monotonic_time"]
+        system_time = system_time_of(record)
+        if self._shift is None or abs(monotonic_time + self._shift - system_time) > JUMP:
+            self._shift = system_time - monotonic_time
+        return monotonic_time + self._shift

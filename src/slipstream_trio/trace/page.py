@@ -1,0 +1,278 @@
+"""What a page about recordings holds: rows of spans and events as columns, each text once, states as differences."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+from attrs import define, frozen
+
+from ..errors import SlipstreamError
+from ..protocol import Message, SendFrame, State
+from .plain import as_text, flat_state, plain, plain_record
+from .selection import Glance
+from .view import NO_PAYLOAD, Direction, Line, Mood
+
+__all__ = ["MAX_ROWS", "Page", "PageTooLarge"]
+
+MAX_ROWS: Final = 200_000
+"""How many spans and events a page carries well."""
+
+MAX_TEXT: Final = 200_000_000
+"""How many characters of payloads and details, likewise."""
+
+PAYLOAD_LIMIT: Final = 4_000
+"""How many characters of a payload are kept."""
+
+DIRECTIONS: Final[Mapping[Direction, int]] = {"here": 0, "out": 1, "in": 2}
+MOODS: Final[Mapping[Mood, int]] = {"plain": 0, "good": 1, "bad": 2}
+
+SHOWN_ELSEWHERE: Final = frozenset(
+    {
+        *("connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id", "topic", "outcome"),
+        *("state", "end_state", "raw_message", "message", "event", "built_events", "return"),
+    }
+)
+"""Metadata that a row shows in columns of its own, or as states."""
+
+
+class PageTooLarge(SlipstreamError):
+    """The recordings hold more than a page carries well.
+
+    Attributes:
+        limit: what it carries, in words.
+    """
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"a page carries {limit} at most")
+        self.limit = limit
+
+
+@frozen
+class _Row:
+    """A span, or what happens once, before it is put into columns."""
+
+    start: int
+    took: int
+    connection: int
+    group: str
+    line: Line
+    payload: str
+    more: str
+    states: tuple[State, State] | None
+
+
+@define
+class _Connection:
+    """What the page tells of a connection; times are nanoseconds since the epoch."""
+
+    connection_id: str | None
+    trace_id: str | None
+    socket_id: str
+    generation: int
+    start: int
+    end: int | None = None
+    reason: str | None = None
+    state: State | None = None
+
+
+@define
+class _Texts:
+    """Every text once: rows hold its number."""
+
+    numbers: dict[str, int] = attrs.field(factory=lambda: {"": 0})
+
+    def number(self, text: str) -> int:
+        """Return the number of a text."""
+        return self.numbers.setdefault(text, len(self.numbers))
+
+
+class Page:
+    """Takes in what is looked at, and keeps it in brief.
+
+    Parameters:
+        last: how many rows to keep, the last ones; None: all, up to `limit`.
+        limit: how many rows there may be.
+        payload_limit: how many characters of a payload are kept.
+    """
+
+    def __init__(self, *, last: int | None = None, limit: int = MAX_ROWS, payload_limit: int = PAYLOAD_LIMIT) -> None:
+        self._rows: deque[_Row] = deque(maxlen=last)
+        self._limit = limit
+        self._payload_limit = payload_limit
+        self._connections: list[_Connection] = []
+        self._numbers: dict[str, int] = {}
+        self._text = 0
+        self._seen = 0
+        self._end = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows the page has."""
+        return len(self._rows)
+
+    @property
+    def left_out(self) -> int:
+        """How many rows came before the last ones."""
+        return self._seen - len(self._rows)
+
+    def add(self, glance: Glance) -> None:
+        """Take in a record.
+
+        Raises:
+            PageTooLarge: there are too many.
+        """
+        self._end = max(self._end, glance.at)
+        number = self._connection(glance)
+        if glance.record.name[1:3] == ("connection", "connect"):
+            self._connection_told(self._connections[number], glance)
+            if glance.line.status != "raised":
+                return
+        row = self._row(glance, number)
+        self._seen += 1
+        if self._rows.maxlen is None and self._seen > self._limit:
+            raise PageTooLarge(f"{self._limit:,} spans and events")
+        if len(self._rows) == self._rows.maxlen:
+            self._text -= _length(self._rows[0])
+        self._rows.append(row)
+        self._text += _length(row)
+        if self._text > MAX_TEXT:
+            raise PageTooLarge(f"{MAX_TEXT // 1_000_000} million characters of payloads")
+
+    def content(self) -> dict[str, Any]:
+        """Return what the page holds, as JSON values; times are nanoseconds since `start`."""
+        rows = sorted(self._rows, key=lambda row: row.start)
+        begun = [connection.start for connection in self._connections]
+        start = min([*begun, rows[0].start] if rows else begun, default=0)
+        texts = _Texts()
+        columns = _columns(rows, start, texts)
+        return {
+            "start": str(start),
+            "end": max([self._end - start, *(row.start + max(row.took, 0) - start for row in rows)], default=0),
+            "left_out": self.left_out,
+            "connections": [_connection_content(connection, start) for connection in self._connections],
+            **columns,
+            "texts": list(texts.numbers),
+        }
+
+    def _connection(self, glance: Glance) -> int:
+        origin = glance.record.origin
+        key = origin.connection_id or f"socket {origin.socket_id}"
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._connections)
+            start = glance.at - (glance.line.took or 0)
+            connection = _Connection(origin.connection_id, origin.trace_id, origin.socket_id, origin.generation, start)
+            self._connections.append(connection)
+        return number
+
+    def _connection_told(self, connection: _Connection, glance: Glance) -> None:
+        metadata = glance.record.metadata
+        connection.state = metadata.get("state", connection.state)
+        connection.start = min(connection.start, glance.at - (glance.line.took or 0))
+        if glance.record.name[-1] != "start":
+            connection.end = glance.at
+            connection.reason = glance.line.status
+
+    def _row(self, glance: Glance, connection: int) -> _Row:
+        line, metadata, name = glance.line, glance.record.metadata, glance.record.name
+        took = -1 if line.took is None else line.took
+        start = glance.at - max(took, 0)
+        if line.what == "gap" and "since" in metadata:
+            took = max(0, round((metadata["until"] - metadata["since"]).total_seconds() * 1e9))
+            start = glance.at - took
+        elif "delay" in metadata:
+            took = round(metadata["delay"] * 1e9)
+        group = "handle" if name[1:3] == ("connection", "handle") else "client" if line.client else "once"
+        states = (metadata["state"], metadata["end_state"]) if "end_state" in metadata else None
+        payload = "" if line.payload is NO_PAYLOAD else as_text(line.payload, self._payload_limit)
+        more = as_text(_more(group, metadata), self._payload_limit)
+        return _Row(start, took, connection, group, line, payload, "" if more == "{}" else more, states)
+
+
+def _length(row: _Row) -> int:
+    return len(row.payload) + len(row.more)
+
+
+def _more(group: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row's details show beside its columns and its payload."""
+    told = {key: value for key, value in metadata.items() if key not in SHOWN_ELSEWHERE and value is not None}
+    if group != "handle":
+        # A push's response is its payload, and a push has an event that is its column.
+        return {key: plain(value) for key, value in told.items() if key not in ("response", "callback")}
+    if "raw_message" in metadata:
+        without = ("payload", "frame") if isinstance(metadata.get("message"), Message) else ("payload",)
+        given = metadata["raw_message"]
+        told["input"] = plain_record(given, without) if attrs.has(type(given)) else plain(given)
+    told["built_events"] = [
+        plain_record(event, ("message", "response", "payload")) for event in metadata.get("built_events", ())
+    ]
+    told["effects"] = [
+        {"type": "SendFrame", "ref": effect.ref, "length": _frame_length(effect.frame)}
+        if isinstance(effect, SendFrame)
+        else plain_record(effect)
+        for effect in metadata.get("return", ())
+    ]
+    return {key: plain(value) for key, value in told.items() if value != []}
+
+
+def _frame_length(frame: Any) -> int | None:
+    return len(frame) if isinstance(frame, str | bytes) else None
+
+
+def _connection_content(connection: _Connection, start: int) -> dict[str, Any]:
+    told = attrs.asdict(connection, recurse=False)
+    told["start"] = connection.start - start
+    told["end"] = None if connection.end is None else connection.end - start
+    told["state"] = None if connection.state is None else flat_state(connection.state)
+    return told
+
+
+def _columns(rows: list[_Row], start: int, texts: _Texts) -> dict[str, Any]:
+    number = texts.number
+    lines = [row.line for row in rows]
+    return {
+        "begin": [row.start - start for row in rows],
+        "took": [row.took for row in rows],
+        "connection": [row.connection for row in rows],
+        "group": [number(row.group) for row in rows],
+        "direction": [DIRECTIONS[line.direction] for line in lines],
+        "mood": [MOODS[line.mood] for line in lines],
+        "what": [number(line.what) for line in lines],
+        "topic": [number(line.topic) for line in lines],
+        "event": [number(line.event) for line in lines],
+        "status": [number(line.status) for line in lines],
+        "note": [number(line.note) for line in lines],
+        "ref": [number(line.ref) for line in lines],
+        "payload": [number(row.payload) for row in rows],
+        "more": [number(row.more) for row in rows],
+        "span_ids": " ".join(line.span_id or "-" for line in lines),
+        "states": _states(rows),
+    }
+
+
+def _states(rows: list[_Row]) -> list[Any]:
+    """Return for every row what its state became: 0 for no state, 1 for no change, else what changed.
+
+    A change is [set, deleted]; where the state before is not that after the connection's last row, [set, deleted,
+    before], the latter in full.
+    """
+    known: dict[int, tuple[State, dict[str, Any]]] = {}
+    told: list[Any] = []
+    for row in rows:
+        if row.states is None:
+            told.append(0)
+            continue
+        before, after = row.states
+        last = known.get(row.connection)
+        follows = last is not None and (last[0] is before or last[0] == before)
+        flat = last[1] if last is not None and follows else flat_state(before)
+        changed = flat if after is before or after == before else flat_state(after)
+        known[row.connection] = (after, changed)
+        if follows and changed is flat:
+            told.append(1)
+            continue
+        given = {key: value for key, value in changed.items() if key not in flat or flat[key] != value}
+        deleted = [key for key in flat if key not in changed]
+        told.append([given, deleted] if follows else [given, deleted, flat])
+    return told

@@ -1,0 +1,258 @@
+"""What recordings come to in numbers: counts, rates, sizes and quantiles, in memory that does not grow with them."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from attrs import Factory, define, frozen
+
+from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
+from .quantiles import Quantiles
+from .selection import Glance
+from .view import Line
+
+__all__ = ["KEYS", "MAX_GROUPS", "QUANTILES", "Group", "Statistics", "Summary"]
+
+MAX_GROUPS: Final = 1_000
+"""So many topics and events are told apart in a section; what comes after those is counted together."""
+
+OTHERS: Final = "(others)"
+
+QUANTILES: Final = (0.5, 0.9, 0.99)
+
+KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "connections": (),
+    "connects": (),
+    "heartbeats": (),
+    "joins": ("topic",),
+    "leaves": ("topic",),
+    "pushes": ("topic", "event"),
+    "messages": ("direction", "topic", "event"),
+    "callbacks": ("callback",),
+    "handling": ("what",),
+    "reconnects": (),
+    "rejoins": ("topic",),
+    "gaps": ("topic",),
+    "drops": ("direction", "topic"),
+    "errors": ("what",),
+}
+"""The sections, and what their groups are told apart by."""
+
+Key = tuple[str, ...]
+
+
+@define
+class Group:
+    """What is counted together.
+
+    Attributes:
+        count: how many.
+        size: their frames, in bytes; 0 where they have none.
+        times: durations in nanoseconds: how long they took, or how long what they tell of is.
+        outcomes: how they went, such as {"ok": 3, "timeout": 1}.
+    """
+
+    count: int = 0
+    size: int = 0
+    times: Quantiles = Factory(Quantiles)
+    outcomes: Counter[str] = Factory(Counter)
+
+    def as_dict(self, seconds: float) -> dict[str, Any]:
+        """Return it as JSON values; `seconds` is what its rate is of."""
+        told: dict[str, Any] = {"count": self.count}
+        if seconds > 0:
+            told["per_second"] = round(self.count / seconds, 3)
+        if self.size:
+            told["bytes"] = self.size
+        if self.times.count:
+            quantiles = {f"p{share * 100:g}": self.times.quantile(share) for share in QUANTILES}
+            least, most = self.times.least, self.times.most
+            told["nanoseconds"] = {"min": least, **quantiles, "max": most, "exact": self.times.exact}
+        if self.outcomes:
+            told["outcomes"] = dict(self.outcomes.most_common())
+        return told
+
+
+@frozen(kw_only=True)
+class Summary:
+    """What recordings come to.
+
+    Attributes:
+        records: how many were looked at.
+        first: when the first was emitted, in nanoseconds since the epoch; None if there were none.
+        last: when the last was.
+        bytes_in: the size of all frames received.
+        bytes_out: the size of all frames sent.
+        sections: the groups of each section in `KEYS`, the most frequent first.
+    """
+
+    records: int
+    first: int | None
+    last: int | None
+    bytes_in: int
+    bytes_out: int
+    sections: Mapping[str, Mapping[Key, Group]]
+
+    @property
+    def seconds(self) -> float:
+        """From the first record to the last."""
+        return 0.0 if self.first is None or self.last is None else (self.last - self.first) / 1e9
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values; durations are nanoseconds."""
+        told: dict[str, Any] = {
+            "records": self.records,
+            "seconds": self.seconds,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+        }
+        for name, groups in self.sections.items():
+            told[name] = [
+                {**dict(zip(KEYS[name], key, strict=True)), **group.as_dict(self.seconds)}
+                for key, group in groups.items()
+            ]
+        return told
+
+
+class Statistics:
+    """Takes in what is looked at, and forgets it.
+
+    Parameters:
+        merge_topics: count "room:1" and "room:2" together, as "room:*".
+    """
+
+    def __init__(self, *, merge_topics: bool = False) -> None:
+        self._merge_topics = merge_topics
+        self._sections: dict[str, dict[Key, Group]] = {name: {} for name in KEYS}
+        self._records = 0
+        self._first: int | None = None
+        self._last: int | None = None
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._events: Mapping[Key, Callable[[Glance], object]] = {
+            ("connection", "handle", "stop"): self._handled,
+            ("connection", "connect", "stop"): partial(self._span, "connections"),
+            ("client", "connect", "stop"): partial(self._span, "connects"),
+            ("client", "join", "stop"): partial(self._span, "joins"),
+            ("client", "leave", "stop"): partial(self._span, "leaves"),
+            ("client", "push", "stop"): partial(self._span, "pushes"),
+            ("client", "reconnect_scheduled"): partial(self._scheduled, "reconnects"),
+            ("client", "rejoin_scheduled"): partial(self._scheduled, "rejoins"),
+            ("client", "gap"): self._gap,
+            ("client", "message_dropped"): self._dropped,
+            ("client", "overflow"): self._dropped,
+        }
+
+    def feed(self, glance: Glance) -> None:
+        """Take in a record."""
+        self._records += 1
+        self._first = glance.at if self._first is None else min(glance.at, self._first)
+        self._last = glance.at if self._last is None else max(glance.at, self._last)
+        name, line = glance.record.name, glance.line
+        if line.mood == "bad":
+            group = self._group("errors", (line.what,))
+            group.count += 1
+            group.outcomes[line.status or line.event or "-"] += 1
+        if (function := self._events.get(name[1:])) is not None:
+            function(glance)
+        elif "callback" in glance.record.metadata and line.took is not None:
+            self._span("callbacks", glance)
+
+    def summary(self) -> Summary:
+        """Return what it has come to."""
+        sections = {
+            name: dict(sorted(groups.items(), key=lambda item: (-item[1].count, item[0])))
+            for name, groups in self._sections.items()
+        }
+        return Summary(
+            records=self._records,
+            first=self._first,
+            last=self._last,
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+            sections=sections,
+        )
+
+    def _group(self, section: str, key: Key) -> Group:
+        groups = self._sections[section]
+        group = groups.get(key)
+        if group is None:
+            if len(groups) >= MAX_GROUPS:
+                key = (OTHERS,) * len(key)
+            group = groups.setdefault(key, Group())
+        return group
+
+    def _topic(self, topic: str) -> str:
+        prefix, colon, _ = topic.partition(":")
+        return f"{prefix}:*" if self._merge_topics and colon else topic
+
+    def _key(self, section: str, line: Line) -> Key:
+        its = {
+            "topic": self._topic(line.topic),
+            "event": line.event,
+            "callback": line.what,
+            "what": line.what,
+            "direction": "out" if line.direction == "out" else "in",
+        }
+        return tuple(its[name] for name in KEYS[section])
+
+    def _span(self, section: str, glance: Glance) -> None:
+        line = glance.line
+        group = self._group(section, self._key(section, line))
+        group.count += 1
+        group.times.add(line.took or 0)
+        if line.status:
+            group.outcomes[line.status] += 1
+
+    def _handled(self, glance: Glance) -> None:
+        line, metadata = glance.line, glance.record.metadata
+        group = self._group("handling", (line.what,))
+        group.count += 1
+        group.times.add(line.took or 0)
+        given = metadata["raw_message"]
+        if isinstance(given, FrameReceived):
+            size = _size(given.frame)
+            self._bytes_in += size
+            self._message("in", glance, size)
+        for effect in metadata["return"]:
+            if isinstance(effect, SendFrame):
+                size = _size(effect.frame)
+                self._bytes_out += size
+                self._message("out", glance, size)
+        for event in metadata["built_events"]:
+            if isinstance(event, HeartbeatAcknowledged):
+                group = self._group("heartbeats", ())
+                group.count += 1
+                group.times.add(round(event.round_trip * 1e9))
+
+    def _message(self, direction: str, glance: Glance, size: int) -> None:
+        line = glance.line
+        group = self._group("messages", (direction, self._topic(line.topic), line.event or line.what))
+        group.count += 1
+        group.size += size
+        group.times.add(line.took or 0)
+
+    def _once(self, section: str, glance: Glance, seconds: float | None = None) -> None:
+        group = self._group(section, self._key(section, glance.line))
+        group.count += 1
+        group.outcomes[glance.line.status or glance.line.what] += 1
+        if seconds is not None:
+            group.times.add(round(seconds * 1e9))
+
+    def _scheduled(self, section: str, glance: Glance) -> None:
+        self._once(section, glance, glance.record.metadata["delay"])
+
+    def _gap(self, glance: Glance) -> None:
+        metadata = glance.record.metadata
+        length = (metadata["until"] - metadata["since"]).total_seconds()
+        self._once("gaps", glance, max(length, 0.0))
+
+    def _dropped(self, glance: Glance) -> None:
+        self._once("drops", glance)
+
+
+def _size(frame: Any) -> int:
+    if isinstance(frame, str):
+        return len(frame) if frame.isascii() else len(frame.encode("utf-8", "surrogatepass"))
+    return len(frame) if isinstance(frame, bytes) else 0  # a recording may have something else in the frame's place
