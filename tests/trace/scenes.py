@@ -1,6 +1,8 @@
 """Records to look at: connections told by hand, with every kind of thing that happens."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from slipstream_trio.protocol import (
@@ -35,9 +37,11 @@ from slipstream_trio.telemetry import (
     ReconnectScheduled,
     Record,
     RejoinScheduled,
+    Telemetry,
 )
+from slipstream_trio.trace import record
 
-__all__ = ["ODD", "START", "Scene", "repeated", "two_connections"]
+__all__ = ["ODD", "START", "Scene", "repeated", "two_connections", "write_recording"]
 
 START: Final = 1_700_000_000_000_000_000
 """Nanoseconds since the epoch, when the first record is emitted."""
@@ -179,3 +183,10 @@ def repeated(content: dict[str, Any], times: int) -> dict[str, Any]:
     told["payload"] = [its and len(content["texts"]) + number for number, its in enumerate(told["payload"])]
     ends = [{**its, "end": content["end"] * times} for its in content["connections"]]
     return {**content, **told, "connections": ends, "end": content["end"] * times}
+
+
+def write_recording(path: Path, records: Iterable[Record], **options: Any) -> None:
+    """Write records into a recording."""
+    with record(path, telemetry=Telemetry(), **options) as recording:
+        for each in records:
+            recording.handle(each)

@@ -65,6 +65,10 @@ def _globs(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(translate(pattern)) for pattern in patterns)
 
 
+def _strings(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
 @frozen(kw_only=True)
 class Selection:
     """Which records are looked at; what is empty or None does not restrict.
@@ -81,8 +85,8 @@ class Selection:
         slower: only spans that took so long at least, in nanoseconds.
     """
 
-    connections: tuple[str, ...] = ()
-    traces: tuple[str, ...] = ()
+    connections: tuple[str, ...] = field(default=(), converter=_strings)
+    traces: tuple[str, ...] = field(default=(), converter=_strings)
     topics: tuple[re.Pattern[str], ...] = field(default=(), converter=_globs)
     events: tuple[re.Pattern[str], ...] = field(default=(), converter=_globs)
     kinds: tuple[re.Pattern[str], ...] = field(default=(), converter=_globs)
