@@ -170,6 +170,13 @@ def mutation(session: nox.Session) -> None:
     session.run("mutmut", "results")
 
 
+@nox.session(python=OLDEST)
+def browser(session: nox.Session) -> None:
+    """Open the page of `slipstream trace html` in Chromium; skipped where that, or its chromedriver, is missing."""
+    session.install("-e", ".", *group("test", "browser"))
+    session.run("pytest", "tests/browser", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
@@ -181,7 +188,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types, and that every public name has one."""
-    session.install("-e", ALL_EXTRAS, *group("test", "types"))
+    session.install("-e", ALL_EXTRAS, *group("test", "types", "browser"))
     session.run("mypy", *existing("src", "tests", "examples", "fuzz", "conftest.py"))
     session.run(
         *("pyright", "--verifytypes", "slipstream_trio", "--ignoreexternal"),

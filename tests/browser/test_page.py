@@ -1,4 +1,4 @@
-"""The page of `slipstream trace html`, in a real browser: run by `nox -s browser`, skipped where Chromium is missing."""
+"""The page of `slipstream trace html` in a real browser: `nox -s browser`; skipped where Chromium is missing."""
 
 import re
 import shutil
@@ -14,11 +14,13 @@ from slipstream_trio.trace.page import Page
 from slipstream_trio.trace.page_file import render_page
 from slipstream_trio.trace.selection import look
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: see the nox session `browser`")
+pytest.importorskip("selenium", reason="selenium is not installed; the nox session `browser` has it")
 
+from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -30,9 +32,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 ARGUMENTS = (
-    "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
-    "disable-sync window-size=1400,900"
-).split()
+    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"),
+    *("disable-component-update", "disable-sync", "window-size=1400,900"),
+)
 
 Browser = Any
 
@@ -189,7 +191,7 @@ def test_zooming_by_the_wheel_keeps_what_is_under_the_pointer(browser: Browser) 
     whole = length(browser)
     axis = browser.find_element("id", "axis")
     middle = value(browser, "(range.from + range.to) / 2")
-    origin = webdriver.common.actions.wheel_input.ScrollOrigin.from_element(axis)
+    origin = ScrollOrigin.from_element(axis)
     ActionChains(browser).scroll_from_origin(origin, 0, -200).perform()
     settled(browser, lambda: length(browser) < whole * 0.7)
     assert value(browser, "(range.from + range.to) / 2") == pytest.approx(middle, rel=0.01)
@@ -224,7 +226,7 @@ def test_details_show_the_payload_and_how_the_state_changed(browser: Browser) ->
     rows = value(
         browser, "[...document.querySelectorAll('.difference')].map((row) => [...row.cells].map((c) => c.textContent))"
     )
-    assert ["joins[room:lobby]", "–", "1"] in rows
+    assert ["joins[room:lobby]", "\u2013", "1"] in rows
     assert ["current_ref", "0", "1"] in rows
     assert not any(row[0] == "status" for row in rows)
     browser.find_element("css selector", "#side details summary").click()
@@ -242,9 +244,8 @@ def test_rows_of_the_same_ref_lead_to_each_other(browser: Browser) -> None:
     press(browser, Keys.ENTER)
     assert "client push" in text(browser, "#side h2")
     buttons = browser.find_elements("css selector", "#side .links button")
-    assert ["push room:lobby last_msg", "reply room:lobby phx_reply ok"] == [
-        re.sub(r"\s+", " ", button.text.split("\n")[1]) for button in buttons
-    ]
+    lines = [button.text.split("\n")[1] for button in buttons]
+    assert lines == ["push room:lobby last_msg", "reply room:lobby phx_reply ok"]
     buttons[0].click()
     assert "→ push" in text(browser, "#side h2")
 
@@ -267,7 +268,7 @@ def test_everything_can_be_done_by_keys_and_help_lists_them(browser: Browser) ->
     press(browser, "?")
     assert value(browser, "$('help').open")
     assert value(browser, "$('help').getBoundingClientRect().height") > 200
-    assert {"/", "n N", "+ −", "t"} <= set(texts(browser, "#help kbd"))
+    assert {"/", "n N", "+ \u2212", "t"} <= set(texts(browser, "#help kbd"))
     press(browser, Keys.ESCAPE)
     assert not value(browser, "$('help').open")
     press(browser, Keys.END)
@@ -303,8 +304,10 @@ def test_light_and_dark_follow_the_system_and_the_button(browser: Browser) -> No
 
 
 def test_every_control_has_a_name(browser: Browser) -> None:
-    script = """return [...document.querySelectorAll("button, input, select, canvas, [role=grid]")].filter((each) =>
-        !(each.getAttribute("aria-label") || each.textContent.trim() || each.labels?.length)).map((each) => each.outerHTML)"""
+    script = """
+        return [...document.querySelectorAll("button, input, select, canvas, [role=grid]")]
+            .filter((each) => !(each.getAttribute("aria-label") || each.textContent.trim() || each.labels?.length))
+            .map((each) => each.outerHTML)"""
     assert browser.execute_script(script) == []
 
 
