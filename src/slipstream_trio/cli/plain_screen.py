@@ -25,7 +25,7 @@ class PlainScreen:
         self._output = output
         self._secrets = secrets
         self._began: int | None = None
-        self._all = _can_print(output, "→←·µ…")
+        self._all = can_print(output, "→←·µ…")
 
     def begin(self, title: str, about: str) -> None:
         """Show what this run is."""
@@ -95,7 +95,8 @@ def latency_columns(latencies: Latencies | None) -> str:
     return " ".join(f"{value if isinstance(value, str) else duration(value):>8}" for value in values)
 
 
-def _can_print(output: TextIO, text: str) -> bool:
+def can_print(output: TextIO, text: str) -> bool:
+    """Tell whether the encoding of an output has these letters."""
     try:
         text.encode(output.encoding or "utf-8")
     except (UnicodeEncodeError, LookupError):

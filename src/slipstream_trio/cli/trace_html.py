@@ -16,12 +16,12 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "r
 NAME: Final = "html"
 HELP: Final = "a page to search and zoom in: one file that needs nothing else"
 DESCRIPTION: Final = f"""\
-Makes a page of the history of connections: a waterfall of all spans, an overview,
-search, latencies, and for each span its payload and the state before and after.
-It is one file that loads nothing, to be opened in any browser of 2024 or newer,
-attached to a report, or printed. It shows what the recording has: payloads too,
-unless they were redacted. It carries {MAX_ROWS:,} spans and events; of a larger
-recording, choose what to look at."""
+Makes a page of the history of connections: a waterfall of all spans, an
+overview, search, latencies, and for each span its payload and the state before
+and after. It is one file that loads nothing, to be opened in any browser of
+2024 or newer, attached to a report, or printed. It shows what the recording
+has: payloads too, unless they were redacted. It carries {MAX_ROWS:,} spans and
+events; of a larger recording, choose what to look at."""
 EPILOG: Final = f"""\
 {SELECTING}
 

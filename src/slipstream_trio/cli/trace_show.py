@@ -24,16 +24,16 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "r
 NAME: Final = "show"
 HELP: Final = "the history of connections, line by line; --follow shows it live"
 DESCRIPTION: Final = """\
-Shows what happened on connections: every message with its direction, topic, event
-and how long it took to handle, the client's operations from call to outcome, and
-what happened once. Lines are cut at the terminal's width, and whole in pipes. The
-recording is read as a stream, so `| head` and `| grep` answer at once. Several
-recordings are put in order of time."""
+Shows what happened on connections: every message with its direction, topic,
+event and how long it took to handle, the client's operations from call to
+outcome, and what happened once. Lines are cut at the terminal's width, and
+whole in pipes. The recording is read as a stream, so `| head` answers at once.
+Several recordings are put in order of time."""
 EPILOG: Final = f"""\
 reading a line:
   1.2041 3f2a → push  room:lobby  new_msg  31 µs
-  seconds since the first record, the connection, → to the server, ← from it, · on
-  this side, what it is, the topic, the event, how it went, how long it took.
+  seconds since the first record, the connection, → to the server, ← from it,
+  · on this side, what it is, the topic, the event, how it went, its time.
 
 {SELECTING}
 

@@ -32,10 +32,11 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "r
 NAME: Final = "stats"
 HELP: Final = "counts, rates, sizes and latencies, by topic and event"
 DESCRIPTION: Final = f"""\
-Counts what happened on connections, and measures how long it took: connections and
-how they ended, joins, pushes from call to reply, messages and their sizes,
-heartbeat round trips, reconnects, gaps, drops and errors. Memory does not grow with
-the recording: quantiles are exact for up to {EXACT:,} values, and within 1 % for more."""
+Counts what happened on connections, and measures how long it took: connections
+and how they ended, joins, pushes from call to reply, messages and their sizes,
+heartbeat round trips, reconnects, gaps, drops and errors. Memory does not grow
+with the recording: quantiles are exact for up to {EXACT:,} values, and within 1 %
+for more."""
 EPILOG: Final = f"""\
 {SELECTING}
 
@@ -64,14 +65,14 @@ TITLES: Final = {
 QUIET: Final = frozenset({"drops", "errors"})
 """Sections that have no durations."""
 
+Align = Literal["<", ">"]
+
 _LEFT: Final[Sequence[Align]] = ("<", "<", "<")
 
 EXPENDABLE: Final = ("min", "a second", "p90", "bytes")
 """Columns that are left out where a terminal is too narrow, the first first."""
 
 FAINT, BOLD, BAD = 90, 1, 31
-
-Align = Literal["<", ">"]
 
 
 @frozen
