@@ -14,7 +14,7 @@ import pytest
 from tests.cli.support import ANSI, COMMAND, Terminal
 from tests.trace.scenes import ODD, Scene, two_connections, write_recording
 
-from slipstream_trio.cli import main, reading, timeline, trace_html, trace_show
+from slipstream_trio.cli import main, timeline, trace_html, trace_show
 from slipstream_trio.cli.timeline import cells, fit
 from slipstream_trio.trace.page import Page
 
@@ -256,17 +256,16 @@ def test_nothing_chosen_is_said(run: Run, recording: Path) -> None:
     assert run("stats", recording, "--topic", "nowhere") == "no records\n"
 
 
+@pytest.mark.parametrize("command", [["stats"], ["html", "-o", os.devnull]])
 def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
-    recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: list[str], recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(reading.ProgressLine, "INTERVAL", 0.0)
     with redirect_stderr(Terminal()) as terminal:
-        assert main(["trace", "stats", str(recording)]) == 0
+        assert main(["trace", *command, str(recording)]) == 0
     shown = terminal.getvalue()
-    lines = len(recording.read_bytes().splitlines())
-    assert f"reading: 100%, {lines} lines" in shown
+    assert f"{len(recording.read_bytes().splitlines())} lines of {recording}" in shown
     assert shown.endswith("\r\x1b[K")
-    assert "reading" not in capsys.readouterr().out
+    assert "\r" not in capsys.readouterr().out
 
 
 # html

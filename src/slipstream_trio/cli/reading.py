@@ -2,30 +2,30 @@
 
 import os
 import sys
-import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Self, TextIO
+from typing import Final
 
 from attrs import Factory, define
 
 from ..errors import RecordingError
-from ..trace import Damage, Entry, Missing, Progress
+from ..trace import Damage, Entry, Missing, Recorded
 from ..trace.selection import Moment, Selection
-from ..trace.source import Source, sources
+from ..trace.source import Source, Told, sources
 from ..trace.text import printable
+from .progress import ProgressBar
 from .status import CommandFailed
 
 __all__ = [
     "SELECTING",
     "Notices",
-    "ProgressLine",
     "add_reading_arguments",
     "open_sources",
     "quiet_pipe",
+    "reading_all",
     "selection_of",
 ]
 
@@ -151,34 +151,16 @@ def _records(count: int | None) -> str:
     return "records are" if count is None else f"{count:,} record{' is' if count == 1 else 's are'}"
 
 
-class ProgressLine:
-    """How far the reading has come, on a terminal, in one line that is gone at the end."""
+@contextmanager
+def reading_all(sources: Sequence[Source], told: Told) -> Iterator[list[Iterator[Recorded]]]:
+    """Give the records of each recording, with a bar on a terminal while they are read.
 
-    INTERVAL: Final = 0.1
-
-    def __init__(self, output: TextIO, source: list[Source]) -> None:
-        self._output = output
-        self._sizes = {str(path): path.stat().st_size for each in source for path in each.paths}
-        self._done = dict.fromkeys(self._sizes, 0)
-        self._lines = dict.fromkeys(self._sizes, 0)
-        self._next = time.monotonic() + 3 * self.INTERVAL  # what is read at once needs no progress
-        self._shown = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            self._output.write("\r\x1b[K")
-            self._output.flush()
-
-    def update(self, progress: Progress) -> None:
-        """Take in the progress in one file, and show that in all of them."""
-        self._done[progress.path], self._lines[progress.path] = progress.done, progress.lines
-        if not self._output.isatty() or time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + self.INTERVAL
-        self._shown = True
-        share = sum(self._done.values()) / max(1, sum(self._sizes.values()))
-        self._output.write(f"\r\x1b[Kreading: {min(share, 1):4.0%}, {sum(self._lines.values()):,} lines")
-        self._output.flush()
+    Raises:
+        CommandFailed: a file cannot be read.
+    """
+    bar = ProgressBar()
+    try:
+        with told_errors():
+            yield [source.records(told=told, progress=bar.show) for source in sources]
+    finally:
+        bar.clear()

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ..trace.page import MAX_ROWS, Page, PageTooLarge
 from ..trace.page_file import render_page
 from ..trace.selection import look
-from .reading import SELECTING, Notices, ProgressLine, add_reading_arguments, open_sources, selection_of, told_errors
+from .reading import SELECTING, Notices, add_reading_arguments, open_sources, reading_all, selection_of
 from .status import OK, CommandFailed
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
@@ -49,9 +49,7 @@ def run(options: Namespace) -> int:
     """
     page = Page(last=options.last, payload_limit=options.payload)
     notices = Notices()
-    sources = open_sources(options.paths)
-    with ProgressLine(sys.stderr, sources) as progress, told_errors():
-        recordings = [source.records(told=notices.told, progress=progress.update) for source in sources]
+    with reading_all(open_sources(options.paths), notices.told) as recordings:
         try:
             for glance in look(recordings, selection_of(options)):
                 page.add(glance)

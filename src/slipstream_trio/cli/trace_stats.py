@@ -17,12 +17,11 @@ from ..trace.text import duration, printable
 from .reading import (
     SELECTING,
     Notices,
-    ProgressLine,
     add_reading_arguments,
     open_sources,
     quiet_pipe,
+    reading_all,
     selection_of,
-    told_errors,
 )
 from .status import OK
 from .timeline import cells, fit, wants_colour
@@ -102,9 +101,7 @@ def run(options: Namespace) -> int:
     """
     statistics = Statistics(merge_topics=options.merge_topics)
     notices = Notices()
-    sources = open_sources(options.paths)
-    with ProgressLine(sys.stderr, sources) as progress, told_errors():
-        recordings = [source.records(told=notices.told, progress=progress.update) for source in sources]
+    with reading_all(open_sources(options.paths), notices.told) as recordings:
         for glance in look(recordings, selection_of(options)):
             statistics.feed(glance)
     summary = statistics.summary()

@@ -11,7 +11,7 @@ from .files import parts
 from .read import Progress, read_entries
 from .schema import Entry, Header, Recorded
 
-__all__ = ["Source", "sources"]
+__all__ = ["Source", "Told", "sources"]
 
 Told = Callable[[Path, Entry], object]
 """Takes what a recording says beside its records."""
