@@ -266,9 +266,9 @@ HUGE = 6_000_000
 
 
 async def loopback(world: World, strike: Strike) -> None:
-    """Push more than the kernel takes at once, in real time; the server reads it, but the second only after a while."""
+    """Push more than the kernel takes at once, in real time, to a server that reads it only after a while."""
     async with world.server.serve() as listening:
-        options = {**_options(world), "transport": "trio_websocket", "reconnect": None, "close_timeout": 0.2}
+        options = {**_options(world), "transport": "trio_websocket", "reconnect": None, "close_timeout": 1}
         async with connect(listening.url("/socket/websocket"), **options) as socket:
             world.sockets.append(socket)
             with strike.inner:
@@ -281,8 +281,8 @@ async def _loopback(world: World, socket: Socket) -> None:
     async with socket.join("room:a") as channel:
         world.channels.append(channel)
         await channel.push("echo", 1)
-        await channel.push("size", bytes(HUGE))
-        await channel.push("pause", 0.3)
+        await channel.push("size", bytes(LARGE))  # is written within close_timeout, on a busy machine too
+        await channel.push("pause", 1.2)
         await channel.send("size", bytes(HUGE))
         await trio.sleep(0.1)
         await channel.push("echo", 2)
