@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from tests.client.support import URL, Recorder, Scripted, running
+from trio.testing import wait_all_tasks_blocked
 
 from slipstream_trio import PushError, PushTimeout, Socket, connect
 
@@ -103,7 +104,7 @@ async def lose_once(recorder: Recorder, **options: Any) -> Scripted:
         for number in range(4):
             connector.peer.message("lab:1", "tick", number)
         connector.peer.message("lab:9", "tick", 0)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         connector.peer.end()
         await trio.sleep(5)
         assert (socket.generation, channel.status) == (2, "joined")
