@@ -1,15 +1,18 @@
 """`slipstream trace export`: a recording for Perfetto, or for OpenTelemetry."""
 
+import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import ExportError, RecordingError
-from ..trace import Damage, Recorded, read
+from ..trace import Damage, Recorded, files_of, read
 from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp, write_otlp_json
 from ..trace.export_perfetto import export_perfetto, write_perfetto
+from .progress import ProgressBar
 from .status import OK, CommandFailed, UsageError
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
@@ -63,15 +66,19 @@ def run(options: Namespace) -> int:
     """Export, and say how much it was.
 
     Raises:
-        UsageError: the options do not go together.
-        CommandFailed: the recording cannot be read, or the export not written or sent.
+        UsageError: the options do not go together, or a file is no recording.
+        CommandFailed: the export cannot be written or sent.
     """
     _check(options)
     try:
         count = EXPORTS[options.to](options)
-    except (RecordingError, ExportError) as error:
+    except RecordingError as error:
+        raise UsageError(str(error)) from error
+    except ExportError as error:
         raise CommandFailed(str(error)) from error
     except BrokenPipeError:
+        # What is left in the buffer has nowhere to go either, and Python would try at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CommandFailed("the output was closed before the end") from None
     except OSError as error:
         raise CommandFailed(f"{options.output}: it cannot be written: {error.strerror or error}") from error
@@ -95,12 +102,15 @@ def _check(options: Namespace) -> None:
 
 
 def _records(options: Namespace) -> Iterator[Recorded]:
-    for path in options.paths:
+    bar = ProgressBar()
+    for path in files_of(options.paths):
 
-        def tell(damage: Damage, path: str = path) -> None:
+        def tell(damage: Damage, path: Path = path) -> None:
+            bar.clear()
             print(f"slipstream: {path}:{damage.line}: left out: {damage.problem}", file=sys.stderr)
 
-        yield from read(path, damaged=tell)
+        yield from read(path, progress=bar.show, damaged=tell)
+    bar.clear()
 
 
 def _perfetto(options: Namespace) -> int:
