@@ -107,7 +107,9 @@ def measure(attach: Attach | None, seconds: float) -> tuple[float, float]:
 
         def message() -> None:
             if connection.handle.active:
-                connection.stop_handle(connection.start_handle(GIVEN, STATE), TRANSITION)
+                start = connection.new_handle(GIVEN, STATE)
+                connection.handle.start.emit(start)
+                connection.stop_handle(start, TRANSITION)
 
         def push() -> None:
             if pushes.active:
