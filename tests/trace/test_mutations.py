@@ -3,7 +3,7 @@
 Two oracles, both independent of how recordings are written and read: the verifier on the records in memory, mutated
 alike; and, for edits of lines, how the edit was made.
 
-A hundred mutations in a run of the tests; `SLIPSTREAM_EXAMPLES=10 pytest tests/trace/test_mutations.py` has a thousand.
+Some in a run of the tests; `SLIPSTREAM_EXAMPLES=20 pytest tests/trace/test_mutations.py` has thousands.
 """
 
 import json
@@ -23,7 +23,7 @@ from slipstream_trio.trace import Finding, check, verify
 
 pytestmark = pytest.mark.once
 
-MUTATIONS = max(10, round(100 * FACTOR))
+MUTATIONS = max(12, round(50 * FACTOR))
 HANDLE_STOP = "slipstream connection handle stop"
 
 
@@ -71,7 +71,7 @@ def test_a_line_is_named_where_lines_were_dropped_duplicated_or_moved(
 ) -> None:
     lines = encoded(good)
     broken = 0
-    for seed in range(MUTATIONS // 3):
+    for seed in range(MUTATIONS // 2):
         records, at = mutate(Random(seed), good)
         mutated, _ = mutate(Random(seed), lines[1:-1])
         violations = verify(records)
@@ -82,7 +82,7 @@ def test_a_line_is_named_where_lines_were_dropped_duplicated_or_moved(
         # Where the verifier sees it, or before that, where a line refers to one that is not there any more.
         assert named, (seed, violations[0])
         assert line_of(at) <= min(named) <= line_of(violations[0].index), (seed, violations[0])
-    assert broken > MUTATIONS // 6
+    assert broken > MUTATIONS // 4
 
 
 def test_lines_that_are_gone_are_missed_even_where_no_invariant_is_broken(good: list[Any], tmp_path: Path) -> None:
@@ -227,6 +227,6 @@ def test_the_line_is_named_where_one_was_edited(good: list[Any], tmp_path: Path,
             at for at, each in enumerate(lines) if at >= index and b"slipstream connection" in each
         ]  # one connection at a time
         assert connection[later] + 1 in named, index
-        if tried >= max(3, MUTATIONS // len(EDITS)):
+        if tried >= MUTATIONS // 4:
             break
     assert tried
