@@ -101,10 +101,11 @@ def _entries(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterato
             entry = _entry(decoder, number, line)
             if number == 1 and not isinstance(entry, Header):
                 raise RecordingError(str(newest), "not a recording: its first line is no header")
-            yield entry
+            if entry is not None:  # else a line of a later version
+                yield entry
 
 
-def _entry(decoder: Decoder, number: int, line: bytes) -> Entry:
+def _entry(decoder: Decoder, number: int, line: bytes) -> Entry | None:
     try:
         value = decode_line(line)
     except (ValueError, RecursionError) as error:

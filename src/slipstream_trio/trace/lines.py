@@ -5,6 +5,7 @@ JSON types only.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 __all__ = ["decode_line", "encode_line"]
@@ -16,14 +17,18 @@ def _encode(value: Any) -> bytes:
     return _ENCODER.encode(value).encode("ascii")
 
 
+encode_line: Callable[[Any], bytes] = _encode
+"""Returns the line of a value, without a line feed."""
+
+_decode: Callable[[bytes], Any] = json.loads
+
 try:
     import msgspec
-
-    encode_line: Final = msgspec.json.Encoder().encode
-    _decode: Final = msgspec.json.Decoder().decode
 except ImportError:
-    encode_line = _encode  # type: ignore[misc]
-    _decode = json.loads  # type: ignore[assignment, misc]
+    pass  # the standard library it is
+else:
+    encode_line = msgspec.json.Encoder().encode
+    _decode = msgspec.json.Decoder().decode
 
 
 def decode_line(line: bytes) -> Any:
