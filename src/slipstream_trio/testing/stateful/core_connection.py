@@ -107,7 +107,8 @@ class CoreConnection:
         self._raise([*wrong, *self._violations, *map(str, self._verifier.finish())])
 
     def _handled(self, given: Input) -> Transition:
-        span = self._spans.start_handle(given, self.state)
+        span = self._spans.new_handle(given, self.state)
+        self._spans.handle.start.emit(span)
         try:
             transition = handle(self.state, given, self._serializer)
         except Exception as error:
