@@ -27,10 +27,10 @@ class Quantiles:
     __slots__ = ("_buckets", "_values", "count", "least", "most", "total")
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total = 0
-        self.least = 0
-        self.most = 0
+        self.count: int = 0
+        self.total: int = 0
+        self.least: int = 0
+        self.most: int = 0
         self._values: array[int] | None = array("q")
         self._buckets: Counter[int] = Counter()
 
