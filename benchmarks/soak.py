@@ -1,7 +1,7 @@
 """Two hundred clients on a bad network, for minutes of real time or days of virtual time.
 
     python benchmarks/soak.py --minutes 3              # real sockets, through a TCP proxy with faults
-    python benchmarks/soak.py --days 2 --pace 120      # in memory, under a mock clock
+    python benchmarks/soak.py --days 2 --pace 2400     # in memory, under a mock clock
 
 Clients join, push, receive numbered messages, lose connections, rejoin, leave and come again. Ends with status 1 if
 a message was lost that no Gap and no SlowConsumer announced, a trace breaks an invariant, a client hangs, tasks or
@@ -31,7 +31,7 @@ def main() -> int:
     duration.add_argument("--days", type=float, help="of virtual time, in memory")
     parser.add_argument("--clients", type=int, default=200, help="how many (default: 200)")
     parser.add_argument(
-        "--pace", type=float, default=1.0, help="seconds that one second of a client's life takes; days want 120"
+        "--pace", type=float, default=1.0, help="seconds that one second of a client's life takes; days want 1000 and more"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the faults (default: 1)")
     parser.add_argument("--growth", type=float, default=0.15, help="of memory that is no failure, as a share")
