@@ -23,7 +23,7 @@ class Figures:
 
     Attributes:
         rejoined: for each connection after the first, how many channels were joined again on the server.
-        ids: the pairs of connection_id and trace_id.
+        id_bytes: connection_id and trace_id of every connection, one after the other: what is to be flat is the memory.
         violations: of a trace's invariants.
         held: memory blocks, and objects of the library's, after each mark.
         traced: bytes after each mark, if that was asked for.
@@ -32,7 +32,7 @@ class Figures:
     """
 
     rejoined: list[int] = field(factory=list)
-    ids: set[tuple[Any, Any]] = field(factory=set)
+    id_bytes: bytearray = field(factory=bytearray)
     violations: list[str] = field(factory=list)
     held: dict[int, tuple[int, int]] = field(factory=dict)
     traced: dict[int, int] = field(factory=dict)
@@ -40,6 +40,12 @@ class Figures:
     records: int = 0
     gaps: int = 0
     seconds: float = 0.0
+
+    @property
+    def ids(self) -> list[tuple[str, str]]:
+        """The pairs of connection_id and trace_id, in order."""
+        pairs = [bytes(self.id_bytes[at : at + 24]).hex() for at in range(0, len(self.id_bytes), 24)]
+        return [(pair[:16], pair[16:]) for pair in pairs]
 
 
 class Room(ServerChannel):
@@ -66,7 +72,7 @@ async def endure(reconnects: int, channels: int, marks: tuple[int, ...], *, trac
         figures.records += 1
         origin = record.origin
         if record.name == ("slipstream", "connection", "connect", "start"):
-            figures.ids.add((origin.connection_id, origin.trace_id))
+            figures.id_bytes += bytes.fromhex(f"{origin.connection_id}{origin.trace_id}")
             verifiers[origin.connection_id] = Verifier()
         if record.name[1] == "connection":
             # One for each connection, so that what is known of those that have ended is not held.

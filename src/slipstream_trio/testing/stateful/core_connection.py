@@ -108,8 +108,8 @@ class CoreConnection:
 
     def _handled(self, given: Input) -> Transition:
         span = self._spans.new_handle(given, self.state)
-        self._spans.handle.start.emit(span)
         try:
+            self._spans.handle.start.emit(span)
             transition = handle(self.state, given, self._serializer)
         except Exception as error:
             self._spans.fail_handle(span, error)
