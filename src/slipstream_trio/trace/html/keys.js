@@ -56,12 +56,17 @@ function listen_to_keys() {
       return;
     }
     const action = actions.get(event.key);
-    // What has keys of its own keeps them: a menu its arrows, a button its Enter, the details their scrolling.
-    const own = event.target.matches("select, button, summary, input, pre") || $("side").contains(event.target);
-    if (!action || (own && /^(Enter|Arrow|Page|Home|End)/.test(event.key)) || event.target.matches("select")) return;
+    if (!action || keeps(event.target, event.key)) return;
     event.preventDefault();
     action(event);
   });
+}
+
+// What has keys of its own keeps them: a menu all, a button its Enter, the details their scrolling.
+function keeps(element, key) {
+  if (element.matches("select")) return true;
+  if (element.matches("button, summary, input")) return key === "Enter";
+  return $("side").contains(element) && /^(Arrow|Page|Home|End)/.test(key);
 }
 
 function search_key(event) {

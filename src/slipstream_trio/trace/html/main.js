@@ -1,7 +1,7 @@
 // Puts it together: what happens when something changes, and where the page begins.
 
 const redraw_all = once_a_frame(() => { make_list(); draw_overview(); draw_window(); if (chosen === null) show_side(); });
-const redraw_range = once_a_frame(() => { make_list(); draw_window(); });
+const redraw_range = once_a_frame(() => { make_list(); draw_window(); if (chosen === null) show_first_match(); });
 const redraw_rows = once_a_frame(draw_rows);
 let summing = 0;
 
@@ -127,8 +127,18 @@ function drag_time(event) {
 
 // Paper is light, and has no scrolling: as many rows as can be printed are put there.
 function listen_to_print() {
-  addEventListener("beforeprint", () => { const theme = document.documentElement.dataset.theme; set_theme("light"); document.documentElement.dataset.screen = theme ?? ""; put_rows(0, Math.min(listed.length, PAGE)); });
-  addEventListener("afterprint", () => { set_theme(document.documentElement.dataset.screen || null); draw_rows(); });
+  const root = document.documentElement;
+  addEventListener("beforeprint", () => {
+    root.dataset.screen = root.dataset.theme ?? "";
+    set_theme("light");
+    put_rows(0, Math.min(listed.length, PAGE));
+    const left = listed.length - PAGE;
+    if (left > 0) $("rows").append(el("p", { class: "faint" }, `${count(left, "row")} more: zoom in to print them`));
+  });
+  addEventListener("afterprint", () => {
+    set_theme(root.dataset.screen || null);
+    draw_rows();
+  });
 }
 
 function fill_header() {
@@ -154,7 +164,11 @@ async function begin_page() {
   listen_to_print();
   $("search").addEventListener("input", once_a_frame(search_now));
   $("only").addEventListener("change", (event) => { shown.only = event.target.checked; search_now(); });
-  for (const [id, action] of [["previous", () => next_match(-1)], ["next", () => next_match(1)], ["in", () => zoom(0.625, middle())], ["out", () => zoom(1.6, middle())], ["fit", look_at_all], ["theme", toggle_theme], ["help-button", () => $("help").showModal()]]) $(id).addEventListener("click", action);
+  const buttons = {
+    previous: () => next_match(-1), next: () => next_match(1), in: () => zoom(0.625, middle()), out: () => zoom(1.6, middle()),
+    fit: look_at_all, theme: toggle_theme, "help-button": () => $("help").showModal(),
+  };
+  for (const [id, action] of Object.entries(buttons)) $(id).addEventListener("click", action);
   $("nothing").querySelector("button").addEventListener("click", look_at_all);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw_overview);
   addEventListener("resize", redraw_all);

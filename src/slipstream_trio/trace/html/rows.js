@@ -1,6 +1,7 @@
 // The list: connections and their spans, of which only those rows exist that are seen.
 
-const ROW = 24, PAGE = 1000;
+const ROW = 24;                     // pixels, as in the style
+const PAGE = 1000;                  // rows that are printed
 const shown = { kinds: [true, true, true, true, true], errors: false, only: false };
 const folded = new Set();           // connections whose spans are not listed
 let listed = [];                    // rows: spans' numbers, and -1 and less for connections
@@ -103,9 +104,11 @@ function connection_cells(number) {
   const more = [end, its.connection_id && `generation ${its.generation}`, count(by_connection[number].length, "row")].filter(Boolean).join(", ");
   const track = cell("track", bar(its.start, lasts_to(number), ""));
   track.style.setProperty("--colour", `var(--${!its.reason || its.reason === "closed_by_client" ? "here" : "bad"})`);
+  const subject = cell("subject", name, el("span", { class: "more" }, more));
+  subject.title = `${name}: ${more}`;
   return [
     cell("time", seconds(its.start)), cell("arrow", folded.has(number) ? "▸" : "▾"),
-    cell("subject", name, el("span", { class: "more" }, more)), cell("took", its.end === null ? "" : duration(its.end - its.start)), track,
+    subject, cell("took", its.end === null ? "" : duration(its.end - its.start)), track,
   ];
 }
 
