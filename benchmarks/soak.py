@@ -31,7 +31,7 @@ def main() -> int:
     duration.add_argument("--days", type=float, help="of virtual time, in memory")
     parser.add_argument("--clients", type=int, default=200, help="how many (default: 200)")
     parser.add_argument(
-        "--pace", type=float, default=1.0, help="seconds that one second of a client's life takes; days want 1000 and more"
+        "--pace", type=float, default=1.0, help="seconds a second of a client's life takes; days want 1000 and more"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the faults (default: 1)")
     parser.add_argument("--growth", type=float, default=0.15, help="of memory that is no failure, as a share")

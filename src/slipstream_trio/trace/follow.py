@@ -10,8 +10,8 @@ from typing import IO, Final
 from ..errors import RecordingError
 from .decode import Decoder
 from .files import parts
-from .lines import decode_line
-from .schema import Damage, Entry, Header
+from .read import read_line
+from .schema import Entry, Header
 
 __all__ = ["follow"]
 
@@ -98,19 +98,11 @@ def _entries(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterato
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             number += 1
-            entry = _entry(decoder, number, line)
+            entry = read_line(decoder, number, line)
             if number == 1 and not isinstance(entry, Header):
                 raise RecordingError(str(newest), "not a recording: its first line is no header")
-            if entry is not None:  # else a line of a later version
+            if entry is not None:
                 yield entry
-
-
-def _entry(decoder: Decoder, number: int, line: bytes) -> Entry | None:
-    try:
-        value = decode_line(line)
-    except (ValueError, RecursionError) as error:
-        return Damage(number, f"not JSON: {error}")
-    return decoder.decode(number, value)
 
 
 def _chunks(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterator[bytes]:

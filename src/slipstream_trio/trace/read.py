@@ -17,7 +17,7 @@ from .files import parts
 from .lines import decode_line
 from .schema import Damage, Entry, Header, Recorded
 
-__all__ = ["Progress", "RecordingWarning", "files_of", "read", "read_entries", "read_header"]
+__all__ = ["Progress", "RecordingWarning", "files_of", "read", "read_entries", "read_header", "read_line"]
 
 CHUNK: Final = 1 << 18
 REPORT_EVERY: Final = 1 << 20
@@ -90,7 +90,7 @@ def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], ob
     try:
         with Path(path).open("rb") as file:
             for number, (line, whole) in enumerate(_lines(file, name, progress), 1):
-                entry = _entry(decoder, number, line)
+                entry = read_line(decoder, number, line)
                 if isinstance(entry, Damage) and not whole:
                     entry = Damage(number, "the recording was cut off here", last=True)
                 if number == 1 and not isinstance(entry, Header):
@@ -136,7 +136,17 @@ def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     return [path for path, _ in headers]
 
 
-def _entry(decoder: Decoder, number: int, line: bytes) -> Entry | None:
+def read_line(decoder: Decoder, number: int, line: bytes) -> Entry | None:
+    """Return what a line of a file says; None for one that only later versions know.
+
+    Parameters:
+        decoder: the file's.
+        number: the line's number, from 1.
+        line: without its end.
+
+    Raises:
+        RecordingError: it is the header of another schema.
+    """
     try:
         value = decode_line(line)
     except (ValueError, RecursionError) as error:

@@ -1,15 +1,13 @@
 """Which files make up a recording, and what is read from them one after the other."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
 from attrs import frozen
 
-from .files import parts
-from .read import Progress, read_entries
-from .schema import Entry, Header, Recorded
+from .read import Progress, files_of, read_entries, read_header
+from .schema import Entry, Recorded
 
 __all__ = ["Source", "Told", "sources"]
 
@@ -50,33 +48,15 @@ class Source:
 
 
 def sources(paths: Iterable[str | PathLike[str]]) -> list[Source]:
-    """Return the recordings that files belong to, in the order in which they were named.
+    """Return the recordings that files belong to, each with its files in order.
 
-    Files of one recording are put together, in order. The newest of them, named alone, brings those before it that are
-    there.
+    Parameters:
+        paths: files of them; of a recording that was rotated, the newest alone finds those before it.
 
     Raises:
         RecordingError: a file cannot be read, or is no recording.
     """
-    found: dict[str, dict[Path, Header]] = {}
-    for path in map(Path, paths):
-        header = _header(path)
-        files = found.setdefault(header.recording, {})
-        files[path] = header
-        for older in parts(path)[:-1]:
-            # A file of another recording was there before, and was moved on.
-            if older not in files and (its := _header(older)).recording == header.recording:
-                files[older] = its
-    return [Source(recording, _in_order(files)) for recording, files in found.items()]
-
-
-def _in_order(files: dict[Path, Header]) -> tuple[Path, ...]:
-    once = {os.path.realpath(path): path for path in files}
-    return tuple(sorted(once.values(), key=lambda path: files[path].part))
-
-
-def _header(path: Path) -> Header:
-    entries = read_entries(path)
-    header = next(entries)
-    assert isinstance(header, Header)  # `read_entries` raises otherwise
-    return header
+    found: dict[str, list[Path]] = {}
+    for path in files_of(paths):
+        found.setdefault(read_header(path).recording, []).append(path)
+    return [Source(recording, tuple(files)) for recording, files in found.items()]
