@@ -25,9 +25,9 @@ async def test_pushes_late_replies_and_bad_frames_are_told_without_their_secrets
         await (await fake.expect_push()).reply_ok({"again": "sesame"})
         await fake.connection.send_raw("nonsense")
         lines = await told(on)
-    assert '#1  → push room:1 slow ref 2 {"password":"***","list":[{"api_key":"***"}],"n":1}' in lines
+    assert '#1  → push room:1 slow ref 2 {"password":"[redacted]","list":[{"api_key":"[redacted]"}],"n":1}' in lines
     assert "#1  · client push room:1 slow cancelled ref 2" in lines
-    assert '#1  · late reply room:1 push cancelled ref 2 ok {"again":"***"}' in lines
+    assert '#1  · late reply room:1 push cancelled ref 2 ok {"again":"[redacted]"}' in lines
     assert len([line for line in lines if line.startswith("#1  ← bad frame not JSON: ")]) == 1
 
 
@@ -53,7 +53,7 @@ async def test_every_connection_has_its_number_and_what_is_open_is_told(autojump
     assert lines[-4:-1] == [
         "Begun and not ended:",
         "#2  connection connect",
-        '#2  client join room:1 {"token":"***"}',
+        '#2  client join room:1 {"token":"[redacted]"}',
     ]
     assert lines[-1].startswith("where #1 is ")
 

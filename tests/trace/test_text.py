@@ -49,23 +49,23 @@ def test_a_secret_is_masked_in_every_form(secret: str, before: str, after: str) 
     secrets = Secrets.of([secret])
     for encode in (str, repr, json.dumps):
         hidden = secrets.hide(encode(before + secret + after))
-        assert encode(secret).strip("\"'") not in hidden.replace("***", "\x00")
+        assert encode(secret).strip("\"'") not in hidden.replace("[redacted]", "\x00")
 
 
 def test_a_secret_that_would_be_cut_in_two_is_masked_first() -> None:
     secrets = Secrets.of(["the secret"])
-    assert brief("x" * 12 + "the secret", secrets, limit=20) == '"xxxxxxxxxxxx***"'
-    assert brief(["x" * 12 + "the secret", 1], secrets, limit=20) == '["xxxxxxxxxxxx***"…'
+    assert brief("x" * 12 + "the secret", secrets, limit=24) == '"xxxxxxxxxxxx[redacted]"'
+    assert brief(["x" * 12 + "the secret", 1], secrets, limit=24) == '["xxxxxxxxxxxx[redacted]"…'
 
 
 def test_secrets_are_masked_longest_first_and_not_in_the_repr() -> None:
     secrets = Secrets.of(["hunter", "hunter22", "abc"])
-    assert secrets.hide("hunter22 hunter abc") == "*** *** abc"
+    assert secrets.hide("hunter22 hunter abc") == "[redacted] [redacted] abc"
     assert "hunter" not in repr(secrets)
 
 
 def test_a_secret_may_be_any_string() -> None:
-    assert Secrets.of(["\udc80\ud800abc"]).hide("a \udc80\ud800abc") == "a ***"
+    assert Secrets.of(["\udc80\ud800abc"]).hide("a \udc80\ud800abc") == "a [redacted]"
 
 
 def test_strings_in_json() -> None:

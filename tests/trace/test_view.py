@@ -109,7 +109,12 @@ PUSH = ClientPushStart(ORIGIN, "b" * 16, 0, 5, "t", "e", {})
 def test_a_span_that_raised() -> None:
     line = describe(SpanException(PUSH, ORIGIN, 9, "ValueError", "the secret\n", "…"), Secrets.of(["the secret"]))
     assert line is not None
-    assert (line.what, line.status, line.detail(), line.took) == ("client push", "raised", "ValueError: ***\\n", 4)
+    assert (line.what, line.status, line.detail(), line.took) == (
+        "client push",
+        "raised",
+        "ValueError: [redacted]\\n",
+        4,
+    )
 
 
 def test_a_push_that_was_never_sent() -> None:
@@ -184,6 +189,6 @@ def test_a_frame_that_a_recording_hides_has_a_line() -> None:
 
 def test_a_payload_is_shown_in_brief_and_without_secrets() -> None:
     line = Line(monotonic_time=0, what="push", note="ref 1", payload={"token": "hunter22", "long": "x" * 99})
-    assert line.detail(Secrets.of(["hunter22"]), 40) == 'ref 1 {"token":"***","long":"xxxxxxxxxxxxxxxx…'
+    assert line.detail(Secrets.of(["hunter22"]), 47) == 'ref 1 {"token":"[redacted]","long":"xxxxxxxxxxxxxxxx…'
     assert Line(monotonic_time=0, what="push", payload=None).detail() == "null"
     assert Line(monotonic_time=0, what="push").detail() == ""

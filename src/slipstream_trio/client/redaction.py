@@ -12,14 +12,13 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import ConnectError, ConnectionRejected
+from ..telemetry.secrecy import MASK
 from ..transport import OpenRequest
 
 __all__ = ["Redact", "redacted_error", "redactor"]
 
 Redact = Callable[[str], str]
 """Takes the secrets of a request out of a text."""
-
-_SHOWN: Final = "[redacted]"
 
 _SHORTEST: Final = 4
 """Characters of what is taken for a secret; a text without its every "1" would not be readable."""
@@ -35,7 +34,7 @@ def redactor(request: OpenRequest) -> Redact:
     # The longest first: one may be within another.
     choices = "|".join(re.escape(secret) for secret in sorted(found, key=len, reverse=True))
     pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{choices})(?![A-Za-z0-9])")
-    return lambda text: pattern.sub(_SHOWN, text)
+    return lambda text: pattern.sub(MASK, text)
 
 
 def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:

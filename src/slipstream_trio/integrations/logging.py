@@ -6,12 +6,13 @@ outcome decide, with ids, topic, ref and the like as attributes of the log recor
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from ..telemetry import EventName, HandleStop, Record, Telemetry, default_telemetry
+from ..telemetry.secrecy import SECRETS
 from .attachment import Attachment
-from .brief import SENSITIVE, brief
+from .brief import brief
 
 __all__ = ["attach", "level_of"]
 
@@ -78,7 +79,7 @@ def attach(
     handles: bool = False,
     payloads: bool = False,
     payload_limit: int = 200,
-    sensitive: "re.Pattern[str]" = SENSITIVE,
+    secrets: Collection[str] = SECRETS,
 ) -> Attachment:
     """Log what the bus tells.
 
@@ -87,9 +88,9 @@ def attach(
         name: what the loggers' names begin with; the event's second and third word follow.
         level: the level of a record, None for none; see `level_of`.
         handles: log every handled input, at DEBUG: each message, command and tick.
-        payloads: log params, responses and arguments, with the values of `sensitive` keys masked.
+        payloads: log params, responses and arguments, with the values of keys that name `secrets` masked.
         payload_limit: how long a payload's text gets at most, in characters.
-        sensitive: matches the keys whose values are masked; by default those with token, password, secret and the like.
+        secrets: what makes a key one whose value is masked: words in lower case and without separators.
 
     Raises:
         ValueError: it is attached already.
@@ -108,7 +109,7 @@ def attach(
         text = _text(record, extra)
         if payloads:
             extra["payload"] = {
-                key: brief(record.metadata[key], payload_limit, sensitive) for key in PAYLOADS if key in record.metadata
+                key: brief(record.metadata[key], payload_limit, secrets) for key in PAYLOADS if key in record.metadata
             }
             text += "".join(f" {key}={value}" for key, value in extra["payload"].items())
         logger.log(chosen, "%s", text, extra=extra)

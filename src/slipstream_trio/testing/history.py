@@ -6,7 +6,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from ..telemetry import Record
-from ..trace import SECRETS
+from ..telemetry.secrecy import is_secret
 from ..trace.text import Secrets, brief, printable
 from ..trace.view import describe
 
@@ -91,14 +91,9 @@ def _secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
     """Iterate over the strings below the names of secrets, as recordings know them."""
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _secrets_in(item, secret=secret or _is_secret(name))
+            yield from _secrets_in(item, secret=secret or is_secret(name))
     elif isinstance(value, list):
         for item in value:
             yield from _secrets_in(item, secret=secret)
     elif secret and isinstance(value, str):
         yield value
-
-
-def _is_secret(name: Any) -> bool:
-    letters = "".join(filter(str.isalnum, name.lower())) if isinstance(name, str) else ""
-    return any(word in letters for word in SECRETS)

@@ -11,7 +11,7 @@ here, is left out where something in it would have to be hidden.
 
 import re
 from collections.abc import Callable, Collection
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from operator import is_
 from typing import Any, Final, Literal
 
@@ -21,6 +21,7 @@ from attrs import define, frozen
 from ..errors import ProtocolError, SerializationError
 from ..protocol import Frame, Message, Serializer, V1Serializer, V2Serializer
 from ..protocol.message import REPLY
+from ..telemetry.secrecy import MASK, SECRETS, SEPARATORS, is_secret, squeezed
 from .lines import encode_line
 
 __all__ = ["SECRETS", "Payloads", "Redacted", "Redactor"]
@@ -28,33 +29,9 @@ __all__ = ["SECRETS", "Payloads", "Redacted", "Redactor"]
 Payloads = Literal["keep", "omit", "size"] | Callable[[Any], Any]
 """What becomes of payloads: they are kept, left out, replaced by their size, or by what a function returns."""
 
-SECRETS: Final = frozenset(
-    {
-        "accesskey",
-        "apikey",
-        "authorization",
-        "cookie",
-        "credential",
-        "jwt",
-        "passphrase",
-        "passwd",
-        "password",
-        "privatekey",
-        "secret",
-        "sessionid",
-        "signature",
-        "signingkey",
-        "token",
-    }
-)
-"""What makes a name that of a secret, in lower case and without separators: `api_key` and `X-Api-Key` have "apikey"."""
-
-MASK: Final = "[redacted]"
-
 DEEPEST: Final = 140
 """How deep a payload is looked into; what is deeper cannot be sent anyway, and is hidden."""
 
-_SEPARATORS: Final = "_-. "
 _HINTS: Final = ("eyj", "sfmynty", "bearer", "basic", "://", "httpstatus")
 """What is in every text in which one of `_LOOKS` is found; to look for these is far quicker."""
 
@@ -160,8 +137,8 @@ class Redactor:
             return text
         for pattern, replacement in _LOOKS:
             text = pattern.sub(replacement, text)
-        squeezed = _squeezed(text)
-        if any(word in squeezed for word in self.secrets):
+        letters = squeezed(text)
+        if any(word in letters for word in self.secrets):
             text = self._assignment.sub(_masked, text)
         return text
 
@@ -190,9 +167,9 @@ class Redactor:
 
     def _hinted(self, text: str) -> bool:
         """Tell whether there may be something to hide in a text: a quick look."""
-        squeezed = _squeezed(text)
+        letters = squeezed(text)
         for hint in self._hints:  # noqa: SIM110 - any() takes twice as long, and this is asked for each frame
-            if hint in squeezed:
+            if hint in letters:
                 return True
         return False
 
@@ -222,32 +199,17 @@ class Redactor:
 
     @cached_property
     def _name_is_secret(self) -> Callable[[str], bool]:
-        words = tuple(self.secrets or ())
-
-        @lru_cache(maxsize=1024)
-        def is_secret(name: str) -> bool:
-            squeezed = _squeezed(name)
-            return any(word in squeezed for word in words)
-
-        return is_secret
+        return lru_cache(maxsize=1024)(partial(is_secret, words=tuple(self.secrets or ())))
 
     @cached_property
     def _assignment(self) -> re.Pattern[str]:
         """What assigns to a secret's name in a text: `name=value`, `name: value`, `'name': 'value'`."""
         words = "|".join(
-            rf"[{re.escape(_SEPARATORS)}]?".join(map(re.escape, word))
+            rf"[{re.escape(SEPARATORS)}]?".join(map(re.escape, word))
             for word in sorted(self.secrets or (), key=len, reverse=True)
         )
         value = r"""(?P<value>"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s&,;)}\]]+)"""
         return re.compile(rf"""(?i)(?P<name>(?:{words})[\w.-]{{0,40}}\\?["']?\s{{0,8}}(?:=>|[=:])\s{{0,8}}){value}""")
-
-
-def _squeezed(text: str) -> str:
-    """Return a text in lower case and without what separates the words of a name."""
-    text = text.lower()
-    for separator in _SEPARATORS:
-        text = text.replace(separator, "")
-    return text
 
 
 def _masked(match: re.Match[str]) -> str:

@@ -9,9 +9,10 @@ from urllib.parse import quote
 import attrs
 from attrs import frozen
 
+from ..telemetry.secrecy import MASK
+
 __all__ = ["NO_SECRETS", "Secrets", "brief", "duration", "hidden", "printable"]
 
-MASK: Final = "***"
 SHORTEST: Final = 4
 """Values that are shorter are no secrets: to mask every "1" would make what is shown unreadable."""
 
@@ -33,7 +34,7 @@ class Secrets:
         return cls(tuple(sorted(forms, key=len, reverse=True)))
 
     def hide(self, text: str) -> str:
-        """Return the text with stars in place of secrets."""
+        """Return the text without secrets."""
         for form in self.forms:
             text = text.replace(form, MASK)
         return text
@@ -64,7 +65,7 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def hidden(value: Any, secrets: Secrets) -> Any:
-    """Return a JSON value with stars in place of secrets, in keys too."""
+    """Return a JSON value without secrets, in keys too."""
     if isinstance(value, str):
         return secrets.hide(value)
     if isinstance(value, dict):

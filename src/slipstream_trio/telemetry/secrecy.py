@@ -1,0 +1,52 @@
+"""What tells a secret by its name, and what is shown in its place: one rule for logs, recordings and reports."""
+
+from collections.abc import Collection
+from typing import Any, Final
+
+__all__ = ["MASK", "SECRETS", "is_secret", "squeezed"]
+
+MASK: Final = "[redacted]"
+"""What is shown in place of a secret."""
+
+SECRETS: Final = frozenset(
+    {
+        "accesskey",
+        "apikey",
+        "authorization",
+        "cookie",
+        "credential",
+        "jwt",
+        "passphrase",
+        "passwd",
+        "password",
+        "privatekey",
+        "secret",
+        "sessionid",
+        "signature",
+        "signingkey",
+        "token",
+    }
+)
+"""What makes a name that of a secret, in lower case and without separators: `api_key` and `X-Api-Key` have "apikey"."""
+
+SEPARATORS: Final = "_-. "
+
+
+def squeezed(text: str) -> str:
+    """Return a text in lower case and without what separates the words of a name."""
+    text = text.lower()
+    for separator in SEPARATORS:
+        text = text.replace(separator, "")
+    return text
+
+
+def is_secret(name: Any, words: Collection[str] = SECRETS) -> bool:
+    """Tell whether a name is that of a secret; what is no string names none.
+
+    Parameters:
+        words: what makes it so, as in `SECRETS`.
+    """
+    if not isinstance(name, str):
+        return False
+    letters = squeezed(name)
+    return any(word in letters for word in words)
