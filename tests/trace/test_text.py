@@ -55,7 +55,7 @@ def test_a_secret_is_masked_in_every_form(secret: str, before: str, after: str) 
 def test_a_secret_that_would_be_cut_in_two_is_masked_first() -> None:
     secrets = Secrets.of(["the secret"])
     assert brief("x" * 12 + "the secret", secrets, limit=24) == '"xxxxxxxxxxxx[redacted]"'
-    assert brief(["x" * 12 + "the secret", 1], secrets, limit=24) == '["xxxxxxxxxxxx[redacted]"…'
+    assert brief(["x" * 12 + "the secret", 1], secrets, limit=26) == '["xxxxxxxxxxxx[redacted]"…'
 
 
 def test_secrets_are_masked_longest_first_and_not_in_the_repr() -> None:
