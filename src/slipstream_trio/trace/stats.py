@@ -119,7 +119,7 @@ class Statistics:
     """Takes in what is looked at, and forgets it.
 
     Parameters:
-        merge_topics: count "room:1" and "room:2" together, as "room:*".
+        merge_topics: count "room:1" and "room:2" together, as `room:*`.
     """
 
     def __init__(self, *, merge_topics: bool = False) -> None:
