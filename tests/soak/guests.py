@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections import deque
 from random import Random
 from typing import Any
 
@@ -43,6 +44,7 @@ class Listener:
         self._strict = strict
         self._pause = pause
         self._announced = True
+        self._seen: deque[str] = deque(maxlen=12)
         self.expected: int | None = None
         self.moved = trio.Event()
 
@@ -54,13 +56,15 @@ class Listener:
                 item = await anext(stream)
             except StopAsyncIteration:
                 return
-            except SlowConsumer:
+            except SlowConsumer as error:
+                self._note(error)
                 self._figures.counts["slow consumers told"] += 1
                 self._announced = True
                 continue
             except SlipstreamError:
                 return
             if isinstance(item, Gap):
+                self._note(item)
                 self._announced = True
             else:
                 self._received(item)
@@ -70,6 +74,7 @@ class Listener:
 
     def start_at(self, number: int) -> None:
         """The channel is joined, and the next message is to have this number."""
+        self._note(f"joined before {number}")
         if self.expected is None:
             self.expected = number
             self._announced = False
@@ -80,8 +85,12 @@ class Listener:
             return 0
         return max(0, next_number - self.expected)
 
+    def _note(self, what: object) -> None:
+        self._seen.append(f"{trio.current_time():.1f} {what}")
+
     def _received(self, message: Message) -> None:
         counts = self._figures.counts
+        self._note(message.payload.get("n") if isinstance(message.payload, dict) else message)
         number = message.payload.get("n") if isinstance(message.payload, dict) else None
         if message.event != "number" or not isinstance(number, int) or message.payload != numbered(number):
             counts["received damaged"] += 1
@@ -93,7 +102,8 @@ class Listener:
             what = "lost and announced" if self._announced else "lost in silence"
             counts[what if self._strict else "lost by damage"] += number - self.expected
             if what == "lost in silence" and self._strict:
-                self._figures.fail(f"{message.topic}: {self.expected} to {number - 1} are missing, and no gap was told")
+                missing = f"{message.topic}: {self.expected} to {number - 1} are missing, and no gap was told"
+                self._figures.fail(f"{missing}: {list(self._seen)}")
         elif self.expected is not None and number < self.expected:
             counts["out of order" if self._strict else "lost by damage"] += 1
         self.expected = number + 1
