@@ -348,3 +348,28 @@ async def test_what_still_comes_for_a_topic_left_while_the_connection_closes_is_
             peer.end_channel("crashed", "phx_error")
             await trio.sleep_forever()
     assert peer.count("phx_leave") == 0
+
+
+async def test_what_is_broadcast_before_the_answer_to_a_join_is_for_an_earlier_one(autojump_clock: MockClock) -> None:
+    """Found by the soak: it was delivered, and what was sent between the two joins was missing, without a word."""
+    recorder = Recorder()
+    async with scripted(answers={"heartbeat"}, telemetry=recorder.bus) as (socket, peer):
+        with pytest.raises(JoinTimeout):
+            await socket.channel("room").join(timeout=5)
+        await trio.sleep(10)  # the leave is not answered either
+        channel = socket.channel("room")
+        async with trio.open_nursery() as nursery, channel.subscribe("tick") as ticks:
+            nursery.start_soon(channel.join)
+            join = await peer.wait_sent("phx_join", 2)
+            # All that the server did meanwhile comes at last.
+            peer.reply(await peer.wait_sent("phx_join", 1))
+            peer.message("room", "tick", 1)
+            peer.message("room", "tick", 2)
+            peer.reply(join)
+            peer.message("room", "tick", 7)
+            assert (await anext(ticks)).payload == 7
+            assert (await anext(aiter(channel))).payload == 7
+        peer.answers.update({"phx_leave"})
+        await channel.leave()
+    dropped = [record.metadata for record in recorder.named("message_dropped")]
+    assert [(one["event"], one["reason"]) for one in dropped if one["reason"] == "joining"] == [("tick", "joining")] * 2

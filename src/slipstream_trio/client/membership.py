@@ -178,12 +178,14 @@ class Membership:
         """Buffer a message; returns a buffer that is more than half full."""
         if message.event in PRESENCE_EVENTS:
             self._presence_received(message)
-        crowded: Crowd | None
-        if self.tap is None:
+        if self.status == "joining":  # a broadcast for an earlier join; it would hide what is missing between the two
+            self.session.discard("in", message, "joining")
+            return None
+        if self.tap is not None:
+            crowded = self.tap.message(message)
+        else:
             self.buffer.put(message)
             crowded = self.buffer if self.buffer.crowded else None
-        else:
-            crowded = self.tap.message(message)
         if self._subscribed:
             for key in (None, message.event):
                 for buffer in self._subscribed.get(key, ()):

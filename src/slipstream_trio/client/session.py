@@ -293,7 +293,7 @@ class Session:
         self.frame_rejected(event.reason)
 
     def _message_dropped(self, event: MessageDropped) -> None:
-        self._discard("in", event.message, event.reason)
+        self.discard("in", event.message, event.reason)
 
     def _connection_opened(self, event: ConnectionOpened) -> None:
         self.shown = self.connection
@@ -320,7 +320,7 @@ class Session:
     def frame_rejected(self, reason: str) -> None:
         """Tell that a frame, or what was in it, is not what it should be."""
         logger.warning("connection %s: a frame was rejected: %s", self.origin.connection_id, reason)
-        self._discard("in", None, reason)
+        self.discard("in", None, reason)
 
     def _reply_received(self, reply: ReplyReceived) -> None:
         assert self.connection is not None
@@ -331,7 +331,8 @@ class Session:
         if why is not None and self._orphaned.handlers:
             self._orphaned.emit(ReplyOrphaned(*moment(self), reply.topic, reply.ref, reply.status, reply.response, why))
 
-    def _discard(self, direction: Literal["in", "out"], message: Message | None, reason: str) -> None:
+    def discard(self, direction: Literal["in", "out"], message: Message | None, reason: str) -> None:
+        """Tell that a message, or what cannot be read as one, is dropped."""
         if self._discarded.handlers:
             _, ref, topic, event, _ = message or (None, None, None, None, None)
             self._discarded.emit(MessageDiscarded(*moment(self), direction, topic, event, ref, reason))
@@ -361,7 +362,7 @@ class Session:
             return
         for push in connection.outbox.left_over():
             if isinstance(push, PushMessage):
-                self._discard("out", Message(None, None, push.topic, push.event, None), reason)
+                self.discard("out", Message(None, None, push.topic, push.event, None), reason)
         connection.pushes.fail_all(reason, code, connection.outbox.taken)
         for waiter in self._pings:
             waiter.fail(ConnectionLost(reason, code))
