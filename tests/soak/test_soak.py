@@ -98,7 +98,7 @@ async def test_a_listener_finds_out_what_is_missing(items: list[Any], counted: d
     assert dict(figures.counts) == counted
 
 
-def test_what_never_came_at_the_end_is_missing_unless_it_was_announced() -> None:
+async def test_what_never_came_at_the_end_is_missing_unless_it_was_announced() -> None:
     listener = Listener(Figures(), strict=True, pause=0)
     assert listener.missing(9) == 0
     listener.start_at(5)
