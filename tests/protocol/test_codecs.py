@@ -7,6 +7,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from tests.naming import short
 from tests.protocol.json_texts import UNSENDABLE, exactly
 
 from slipstream_trio.errors import ProtocolError, SerializationError
@@ -65,7 +66,7 @@ def test_what_is_too_much_to_print_is_not_encoded(codec: Codec) -> None:
         ('{"a":1,"a":2}', {"a": 2}),
         (" \t\r\n1 ", 1),
     ],
-    ids=lambda value: ascii(value)[:30],
+    ids=short,
 )
 def test_odd_texts_that_are_json(codec: Codec, text: str, value: Any) -> None:
     assert exactly(codec.decode(text)) == exactly(value)
@@ -79,7 +80,7 @@ def test_odd_texts_that_are_json(codec: Codec, text: str, value: Any) -> None:
         *('"\\ud800"', '{"\\udc00":1}', '"\\uDBFF"', '"\ud800"', '{"\udfff":1}', "\ud800", "\ufeff1", '"\x1f"'),
         *("", " ", "01", "1.", "[1,]", '{"a":1,}', "1 2", "\u0661", "\xa01", "\x0c1"),
     ],
-    ids=lambda value: ascii(value)[:30],
+    ids=short,
 )
 def test_texts_that_are_not_json(codec: Codec, text: str) -> None:
     for refuse in (codec.decode, codec.decode_message):

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from tests.naming import short
 from tests.protocol import wire
 from tests.protocol.core import Core, only
 
@@ -92,10 +93,6 @@ NO_V1_MESSAGE: list[Frame] = [
     json.dumps({**V1_MESSAGE, "event": "phx_reply", "ref": "1"}),
     json.dumps({**V1_MESSAGE, "event": "phx_reply", "ref": "1", "payload": None}),
 ]
-
-
-def short(frame: Any) -> str:
-    return ascii(frame)[:40]
 
 
 @pytest.fixture(params=CODECS, ids=lambda codec: codec.name)

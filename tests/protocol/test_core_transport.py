@@ -241,7 +241,8 @@ def test_a_push_changes_the_current_ref_and_nothing_else() -> None:
     core.join("pending")
     core.leave("left")
     core.heartbeat()
-    state = attrs.evolve(core.state, close_reason="as it was")  # no state that is open has one, but it would be kept
+    # No state that is open has a close_reason, but it would be kept.
+    state = attrs.evolve(core.state, close_reason="as it was", trace_parent="00-trace-parent-01")
     transition = handle(state, PushMessage("room", "ev", {}))
     assert transition.state == attrs.evolve(state, current_ref=state.current_ref + 1)
 
