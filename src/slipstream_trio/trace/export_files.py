@@ -2,8 +2,9 @@
 
 import gzip
 import io
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import IO, TextIO
@@ -12,29 +13,38 @@ __all__ = ["written"]
 
 
 @contextmanager
-def written(path: str | PathLike[str]) -> Iterator[TextIO]:
+def written(path: str | PathLike[str], *, mode: int = 0o666) -> Iterator[TextIO]:
     """Write a text file for the time of a block; one whose name ends in `.gz` is compressed.
 
-    The file has its name once it is whole: what fails on the way leaves what was there before.
+    The file has its name once it is whole: what fails on the way leaves what was there before. What is no file, such
+    as a device or a pipe, is written to as it is; a link stays, and what it points to is written.
+
+    Parameters:
+        path: the file.
+        mode: who may read and write it, as the system has it; its mask applies.
 
     Raises:
         OSError: it cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.part")
+    zipped = Path(path).suffix == ".gz"
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        with target.open("wb") as raw, _text(raw, zipped=zipped) as text:
+            yield text
+        return
+    partial = target.with_name(f"{target.name}.part")
     try:
-        with partial.open("wb") as raw:
-            if path.suffix == ".gz":
-                # Its header has neither a name nor a time, so that the same export gives the same file.
-                with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as zipped, _text(zipped) as text:
-                    yield text
-            else:
-                with _text(raw) as text:
-                    yield text
-        partial.replace(path)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as raw, _text(raw, zipped=zipped) as text:  # noqa: PTH123 - it has no path yet
+            yield text
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _text(binary: IO[bytes] | gzip.GzipFile) -> io.TextIOWrapper:
-    return io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
+@contextmanager
+def _text(raw: IO[bytes], *, zipped: bool) -> Iterator[TextIO]:
+    with ExitStack() as stack:
+        # A header of gzip has neither a name nor a time here, so that the same export gives the same file.
+        binary = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0)) if zipped else raw
+        yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))
