@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import attrs
 import pytest
-from tests.cli.support import Terminal
+from tests.cli.support import COMMAND, Terminal
 from tests.trace.support import encoded, eventful, live_records, values, written
 
 from slipstream_trio.cli import main
@@ -111,15 +113,38 @@ def test_traces_can_be_shared_on_purpose(said: Said, tmp_path: Path) -> None:
     said("verify", written(tmp_path / "shared.jsonl", encoded(shared)))
 
 
-@pytest.mark.parametrize("command", ["verify", "replay"])
+@pytest.mark.parametrize("command", ["show", "stats", "html", "verify", "replay", "export --to otlp"])
 def test_what_is_no_recording_is_wrong_usage(command: str, said: Said, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere.jsonl"
-    assert said(command, nowhere, status=2)[1] == (
-        f"slipstream: {nowhere}: it cannot be read: No such file or directory; see slipstream trace {command} --help\n"
-    )
+    told = f"slipstream: {nowhere}: it cannot be read: No such file or directory\n"
+    assert said(*command.split(), nowhere, status=2) == ("", told)
     other = tmp_path / "other"
     other.write_text("hello\n")
-    assert "not a recording" in said(command, other, status=2)[1]
+    told = f"slipstream: {other}: not a recording: its first line is no header\n"
+    assert said(*command.split(), other, status=2) == ("", told)
+
+
+@pytest.mark.parametrize("command", ["verify", "replay", "replay --step", "export --to perfetto --output -"])
+def test_an_output_that_is_closed_is_told_in_a_line(command: str, good: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        arguments = [*COMMAND, "trace", *command.split(), str(good)]
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": closed, "stderr": subprocess.PIPE}
+        ended = subprocess.run(arguments, check=False, text=True, timeout=60, **streams)
+    assert (ended.returncode, ended.stderr) == (1, "slipstream: the output was closed before the end\n")
+
+
+@pytest.mark.parametrize("command", ["html -o", "export --to perfetto --output", "export --to otlp-json --output"])
+def test_a_recording_is_not_written_over(command: str, said: Said, good: Path) -> None:
+    before = good.read_bytes()
+    link = good.with_name("link")
+    link.symlink_to(good)
+    for output in (good, link):
+        told = f"slipstream: {output} is the recording itself: name another file; see slipstream trace "
+        assert said(*command.split(), output, good, status=2)[1].startswith(told)
+    assert good.read_bytes() == before
+    link.unlink()
 
 
 def test_a_bar_shows_the_progress_where_somebody_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,10 @@
 """`slipstream trace export`."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import trio
-from tests.cli.support import COMMAND
 from tests.client.support import Recorder
 from tests.integrations.collector import collecting
 from tests.integrations.support import visit
@@ -131,16 +128,6 @@ def test_damaged_lines_are_told_and_left_out(
     damaged.write_text("".join([*lines[:10], "nonsense\n", *lines[10:]]))
     assert export(str(damaged), "--to", "perfetto", "--output", str(tmp_path / "out.json")) == 0
     assert "damaged.jsonl:11: left out: not JSON" in capsys.readouterr().err
-
-
-def test_an_output_that_is_closed_is_told_in_a_line(recording: str) -> None:
-    command = [*COMMAND, "trace", "export", recording, "--to", "perfetto", "--output", "-"]
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "wb") as closed:
-        ended = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, check=False, text=True, timeout=60)
-    assert ended.returncode == 1
-    assert ended.stderr == "slipstream: the output was closed before the end\n"
 
 
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -91,9 +89,7 @@ def run(options: Namespace) -> int:
     except ConfigurationError as error:
         raise UsageError(f"--{OPTIONS.get(error.option, error.option)}: {error.problem}") from error
     except BrokenPipeError:
-        # What is left in the buffer has nowhere to go either, and Python would try at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise CommandFailed("the output was closed before the end") from None
+        raise  # the output was closed: no matter of the connection
     except (SlipstreamError, OSError) as error:
         raise CommandFailed(explain(error, _secrets(plan))) from error
 

@@ -4,6 +4,7 @@ argparse reads it: it is in the standard library, so `--help` and `--version` wo
 and a handful of commands with flat options asks for nothing that click or typer could add.
 """
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Final
 
+from ..errors import RecordingError
+from ..trace.text import printable
 from . import demo_command, trace_command
 from .command import Command, add_commands
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError
@@ -26,7 +29,8 @@ examples:
   slipstream demo --plain   the same as plain lines, for pipes, logs and CI
   slipstream demo --help    how to point it at a server of yours
 
-exit status: 0 all is well; 1 something failed; 2 wrong usage; 130 interrupted"""
+exit status: 0 all is well; 1 something failed; 2 wrong usage, or a file that is
+no recording; 130 interrupted"""
 
 MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
 
@@ -41,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: by default those of the process.
 
     Returns:
-        The exit status: 0 all is well, 1 something failed, 2 wrong usage, 130 interrupted.
+        The exit status: 0 all is well, 1 something failed, 2 wrong usage or a file that is no recording, 130
+        interrupted.
 
     Raises:
         SystemExit: for `--help`, `--version`, and what argparse cannot read.
@@ -83,13 +88,21 @@ def _run(command: Command, options: Namespace) -> int:
     if any(find_spec(module) is None for module in command.NEEDS):
         return _say(MISSING, USAGE)
     try:
-        return command.run(options)
+        status = command.run(options)
+        sys.stdout.flush()
     except UsageError as error:
         return _say(f"{error}; see {options.parser.prog} --help", USAGE)
+    except RecordingError as error:
+        return _say(printable(str(error)), USAGE)
     except CommandFailed as error:
         return _say(str(error), FAILED)
+    except BrokenPipeError:
+        # What is left in the buffer has nowhere to go either, and Python would try at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _say("the output was closed before the end", FAILED)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
+    return status
 
 
 def _say(problem: str, status: int) -> int:

@@ -4,29 +4,27 @@ import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from attrs import Factory, define
 
-from ..errors import RecordingError
 from ..trace import Damage, Entry, Missing, Recorded
 from ..trace.selection import Moment, Selection
-from ..trace.source import Source, Told, sources
-from ..trace.text import printable
+from ..trace.source import Source, Told
 from .progress import ProgressBar
-from .status import CommandFailed
+from .status import UsageError
 
 __all__ = [
     "SELECTING",
     "Notices",
     "add_reading_arguments",
-    "open_sources",
     "quiet_pipe",
     "reading_all",
     "selection_of",
+    "spare",
 ]
 
 SELECTING: Final = """\
@@ -84,32 +82,22 @@ def _duration(text: str) -> int:
     return moment.nanoseconds
 
 
-def open_sources(paths: list[str]) -> list[Source]:
-    """Find the recordings.
+def spare(output: Path, paths: Iterable[Path]) -> None:
+    """Refuse to write over what is read.
 
     Raises:
-        CommandFailed: a file cannot be read, or is no recording.
+        UsageError: the output is one of the files.
     """
-    with told_errors():
-        return sources(paths)
-
-
-@contextmanager
-def told_errors() -> Iterator[None]:
-    """Say in a line what cannot be read."""
-    try:
-        yield
-    except RecordingError as error:
-        raise CommandFailed(printable(str(error))) from error
+    if output.exists() and any(output.samefile(path) for path in paths):
+        raise UsageError(f"{output} is the recording itself: name another file")
 
 
 @contextmanager
 def quiet_pipe() -> Iterator[None]:
     """End without a word where whoever reads the output has had enough, as `head` does."""
     try:
-        with told_errors():
-            yield
-            sys.stdout.flush()
+        yield
+        sys.stdout.flush()
     except BrokenPipeError:
         # What is left in the buffer has nowhere to go either, and Python would try at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -153,14 +141,9 @@ def _records(count: int | None) -> str:
 
 @contextmanager
 def reading_all(sources: Sequence[Source], told: Told) -> Iterator[list[Iterator[Recorded]]]:
-    """Give the records of each recording, with a bar on a terminal while they are read.
-
-    Raises:
-        CommandFailed: a file cannot be read.
-    """
+    """Give the records of each recording, with a bar on a terminal while they are read."""
     bar = ProgressBar()
     try:
-        with told_errors():
-            yield [source.records(told=told, progress=bar.show) for source in sources]
+        yield [source.records(told=told, progress=bar.show) for source in sources]
     finally:
         bar.clear()

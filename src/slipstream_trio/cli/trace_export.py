@@ -1,6 +1,5 @@
 """`slipstream trace export`: a recording for Perfetto, or for OpenTelemetry."""
 
-import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Mapping
@@ -8,11 +7,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..errors import ExportError, RecordingError
+from ..errors import ExportError
 from ..trace import Damage, Recorded, files_of, read
 from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp, write_otlp_json
 from ..trace.export_perfetto import export_perfetto, write_perfetto
 from .progress import ProgressBar
+from .reading import spare
 from .status import OK, CommandFailed, UsageError
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
@@ -37,7 +37,8 @@ examples:
   slipstream trace export trace.jsonl --to otlp \\
       --endpoint http://localhost:4318/v1/traces --header "api-key=$KEY"
 
-exit status: 0 all was exported; 1 something failed; 2 wrong usage"""
+exit status: 0 all was exported; 1 something failed; 2 wrong usage, or a file that
+is no recording"""
 NEEDS: Final = ()
 
 TARGETS: Final = ("perfetto", "otlp-json", "otlp")
@@ -66,20 +67,19 @@ def run(options: Namespace) -> int:
     """Export, and say how much it was.
 
     Raises:
-        UsageError: the options do not go together, or a file is no recording.
+        UsageError: the options do not go together, or the output is the recording.
+        RecordingError: a file is no recording, or cannot be read.
         CommandFailed: the export cannot be written or sent.
     """
     _check(options)
+    if options.output not in (None, STDOUT):
+        spare(Path(options.output), files_of(options.paths))
     try:
         count = EXPORTS[options.to](options)
-    except RecordingError as error:
-        raise UsageError(str(error)) from error
     except ExportError as error:
         raise CommandFailed(str(error)) from error
     except BrokenPipeError:
-        # What is left in the buffer has nowhere to go either, and Python would try at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise CommandFailed("the output was closed before the end") from None
+        raise  # the output was closed, and could be written to
     except OSError as error:
         raise CommandFailed(f"{options.output}: it cannot be written: {error.strerror or error}") from error
     what = "events" if options.to == "perfetto" else "spans"

@@ -5,10 +5,12 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any, Final
 
+from ..trace.export_files import written
 from ..trace.page import MAX_ROWS, Page, PageTooLarge
 from ..trace.page_file import render_page
 from ..trace.selection import look
-from .reading import SELECTING, Notices, add_reading_arguments, open_sources, reading_all, selection_of
+from ..trace.source import sources
+from .reading import SELECTING, Notices, add_reading_arguments, reading_all, selection_of, spare
 from .status import OK, CommandFailed
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
@@ -20,8 +22,9 @@ Makes a page of the history of connections: a waterfall of all spans, an
 overview, search, latencies, and for each span its payload and the state before
 and after. It is one file that loads nothing, to be opened in any browser of
 2024 or newer, attached to a report, or printed. It shows what the recording
-has: payloads too, unless they were redacted. It carries {MAX_ROWS:,} spans and
-events; of a larger recording, choose what to look at."""
+has: payloads too, unless they were redacted; like that, it can be read by its
+owner alone. It carries {MAX_ROWS:,} spans and events; of a larger recording,
+choose what to look at."""
 EPILOG: Final = f"""\
 {SELECTING}
 
@@ -47,9 +50,12 @@ def run(options: Namespace) -> int:
     Raises:
         CommandFailed: a file cannot be read or written, or there is nothing, or too much, to show.
     """
+    found = sources(options.paths)
+    output = Path(options.output or f"{options.paths[0]}.html")
+    spare(output, [path for source in found for path in source.paths])
     page = Page(last=options.last, payload_limit=options.payload)
     notices = Notices()
-    with reading_all(open_sources(options.paths), notices.told) as recordings:
+    with reading_all(found, notices.told) as recordings:
         try:
             for glance in look(recordings, selection_of(options)):
                 page.add(glance)
@@ -60,9 +66,9 @@ def run(options: Namespace) -> int:
     if not page.rows:
         raise CommandFailed("nothing to show: no record was chosen")
     content = {**page.content(), **_about(options, page, notices)}
-    output = Path(options.output or f"{options.paths[0]}.html")
     try:
-        output.write_text(render_page(content, options.title or Path(options.paths[0]).name), "utf-8")
+        with written(output, mode=0o600) as file:
+            file.write(render_page(content, options.title or Path(options.paths[0]).name))
     except OSError as error:
         raise CommandFailed(f"{output}: it cannot be written: {error.strerror or error}") from error
     print(f"{output}: {page.rows:,} spans and events, {output.stat().st_size / 1e6:.1f} MB")

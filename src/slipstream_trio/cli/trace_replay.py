@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ..errors import RecordingError
 from ..trace import Damage, Header, Missing, Recorded, Replayer, ReplayStep, files_of, read_entries
 from ..trace.text import printable
 from .progress import ProgressBar
@@ -58,15 +57,13 @@ def run(options: Namespace) -> int:
     """Replay, and print the outcome.
 
     Raises:
-        UsageError: a file is no recording, or cannot be read, or has no input of that connection.
+        UsageError: there is no input of that connection.
+        RecordingError: a file is no recording, or cannot be read.
     """
-    try:
-        paths = files_of(options.paths)
-        if options.step:
-            return step_through(Tape(lambda: replayed(paths, options.connection)))
-        return _replay(paths, options)
-    except RecordingError as error:
-        raise UsageError(str(error)) from error
+    paths = files_of(options.paths)
+    if options.step:
+        return step_through(Tape(lambda: replayed(paths, options.connection)))
+    return _replay(paths, options)
 
 
 def replayed(

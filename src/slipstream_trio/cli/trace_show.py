@@ -14,8 +14,9 @@ from ..trace import Recorded
 from ..trace.follow import follow
 from ..trace.plain import plain
 from ..trace.selection import Glance, look
+from ..trace.source import sources
 from ..trace.view import NO_PAYLOAD
-from .reading import SELECTING, Notices, add_reading_arguments, open_sources, quiet_pipe, selection_of
+from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, selection_of
 from .status import OK, UsageError
 from .timeline import Timeline, wants_colour
 
@@ -64,17 +65,17 @@ def run(options: Namespace) -> int:
 
     Raises:
         UsageError: the options do not go together.
-        CommandFailed: a file cannot be read.
+        RecordingError: a file is no recording, or cannot be read.
     """
     if options.follow and len(options.paths) > 1:
         raise UsageError("--follow goes with one file")
-    sources = [] if options.follow else open_sources(options.paths)
+    found = [] if options.follow else sources(options.paths)
     with quiet_pipe():
         show, note = _json_lines() if options.json else _timeline(options)
         notices = Notices(note)
         if options.follow:
             return _follow(options, show, notices)
-        recordings = [source.records(told=notices.told) for source in sources]
+        recordings = [source.records(told=notices.told) for source in found]
         for glance in look(recordings, selection_of(options)):
             show(glance)
     return OK

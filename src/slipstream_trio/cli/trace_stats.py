@@ -12,17 +12,10 @@ from attrs import evolve, frozen
 
 from ..trace.quantiles import EXACT, Quantiles
 from ..trace.selection import look
+from ..trace.source import sources
 from ..trace.stats import KEYS, QUANTILES, Group, Statistics, Summary
 from ..trace.text import duration, printable
-from .reading import (
-    SELECTING,
-    Notices,
-    add_reading_arguments,
-    open_sources,
-    quiet_pipe,
-    reading_all,
-    selection_of,
-)
+from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, reading_all, selection_of
 from .status import OK
 from .timeline import cells, fit, wants_colour
 
@@ -97,11 +90,11 @@ def run(options: Namespace) -> int:
     """Count, and print what it came to.
 
     Raises:
-        CommandFailed: a file cannot be read.
+        RecordingError: a file is no recording, or cannot be read.
     """
     statistics = Statistics(merge_topics=options.merge_topics)
     notices = Notices()
-    with reading_all(open_sources(options.paths), notices.told) as recordings:
+    with reading_all(sources(options.paths), notices.told) as recordings:
         for glance in look(recordings, selection_of(options)):
             statistics.feed(glance)
     summary = statistics.summary()

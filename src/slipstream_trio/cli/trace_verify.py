@@ -6,11 +6,10 @@ from typing import Final
 
 import attrs
 
-from ..errors import RecordingError
 from ..trace import MEANINGS, Checker, Finding, files_of, read_entries
 from ..trace.text import printable
 from .progress import ProgressBar
-from .status import FAILED, OK, UsageError
+from .status import FAILED, OK
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
 
@@ -58,13 +57,10 @@ def run(options: Namespace) -> int:
     """Check, and print what is wrong.
 
     Raises:
-        UsageError: a file is no recording, or cannot be read.
+        RecordingError: a file is no recording, or cannot be read.
     """
     verification = _Verification(options)
-    try:
-        verification.run()
-    except RecordingError as error:
-        raise UsageError(str(error)) from error
+    verification.run()
     return FAILED if verification.faults else OK
 
 
