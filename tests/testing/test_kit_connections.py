@@ -1,6 +1,8 @@
 """The kit's fake server: letting in, refusing, closing, cutting, partitions and restarts."""
 
+import gc
 import ssl
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -79,6 +81,16 @@ async def test_a_server_that_lets_nobody_in_by_itself_waits_for_the_test(autojum
         assert outcomes[3:] == [401]
 
 
+async def test_an_accept_that_was_cancelled_lets_nobody_in(autojump_clock: MockClock) -> None:
+    async with watched(answers=()) as on:
+        with trio.move_on_after(1) as waiting:
+            await on.server.accept()
+        assert waiting.cancelled_caught
+        with pytest.raises(ConnectError, match="not connected within 10"):
+            async with on.connect():
+                pytest.fail("let in")
+
+
 async def test_clients_are_accepted_in_the_order_of_their_coming(autojump_clock: MockClock) -> None:
     async with watched(answers={"connect", "leave"}) as on, on.connect(params={"n": 1}), on.connect(params={"n": 2}):
         assert (await on.server.accept()).request.params == {"n": "1", "vsn": "2.0.0"}
@@ -152,6 +164,23 @@ async def test_what_was_said_before_a_partition_arrives(autojump_clock: MockCloc
             await fake.push("said", {"n": number})
             with fake.connection.partition():
                 assert (await anext(aiter(channel))).payload == {"n": number}
+
+
+async def test_what_is_expected_was_answered_before_a_partition(autojump_clock: MockClock) -> None:
+    async with watched(answers={"connect", "join", "push"}) as on, on.connect() as socket:
+        connection = await on.server.accept()
+        channel = socket.channel("room:1")
+        on.nursery.start_soon(channel.join)
+        await connection.expect_join()
+        with connection.partition():
+            await trio.testing.wait_all_tasks_blocked()
+            assert channel.status == "joined"
+        on.nursery.start_soon(channel.push, "question")
+        await connection.expect_push()
+        with connection.partition():
+            await trio.testing.wait_all_tasks_blocked()
+            assert [push.outcome for push in on.named("push", "stop")] == ["ok"]
+        connection.server.answers |= {"leave"}
 
 
 async def test_a_client_that_does_not_read_holds_a_test_up_for_a_while_only(autojump_clock: MockClock) -> None:
@@ -275,6 +304,23 @@ async def test_the_same_goes_on_real_sockets() -> None:
             assert (on.server.url, again.number) == (url, 2)
         await again.expect_disconnect(1000)
         on.server.refute_unexpected()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_server_on_sockets_stops_listening_however_its_block_ends(cancelled: bool) -> None:
+    before = trio.lowlevel.current_statistics().tasks_living
+    with trio.CancelScope() as scope, nullcontext() if cancelled else pytest.raises(LookupError, match="mine"):
+        async with FakeServer(sockets=True) as server:
+            port = int(server.url.split(":")[2].split("/")[0])
+            if cancelled:
+                scope.cancel()
+                await trio.sleep_forever()
+            raise LookupError("mine")
+    assert trio.lowlevel.current_statistics().tasks_living == before
+    with pytest.raises(OSError, match="all attempts to connect"):
+        await trio.open_tcp_stream("127.0.0.1", port)
+    del server
+    gc.collect()  # an async generator that was left behind would be a warning, and so an error
 
 
 async def test_it_speaks_tls() -> None:

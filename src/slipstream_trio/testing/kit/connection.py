@@ -332,11 +332,13 @@ class FakeConnection:
         """Take a message from the client; for the server alone."""
         self._count += 1
         arrival = Arrival(message, self._count, self.server.now())
-        if kind_of(message) in self.server.answers:
-            arrival.fate = "answered"
-        self._arrivals.put(arrival)
-        if arrival.fate == "answered":
-            await self._answer(message)
+        try:
+            if kind_of(message) in self.server.answers:
+                arrival.fate = "answered"
+                await self._answer(message)
+        finally:
+            # Behind the answer, so that what a test does next comes after it: a partition, for example.
+            self._arrivals.put(arrival)
 
     def ended(self) -> None:
         """Take note of the connection's end; for the server alone."""

@@ -153,13 +153,15 @@ class FakeServer:
         step = Step()
         if "connect" not in self.answers and self._unaccepted() is None:
             self._upgrades.script(step)
-        with trio.move_on_after(within):
-            await trio.lowlevel.checkpoint()
-            while self._unaccepted() is None:
-                await self._changed.park()
+        try:
+            with trio.move_on_after(within):
+                await trio.lowlevel.checkpoint()
+                while self._unaccepted() is None:
+                    await self._changed.park()
+        finally:
+            self._upgrades.withdraw(step)  # whoever comes once this has ended, or was cancelled, waits for another
         connection = self._unaccepted()
         if connection is None:
-            self._upgrades.withdraw(step)
             raise ExpectationFailed(f"expected a connection: none came within {within:g} s; {self._so_far()}")
         connection.accepted = True
         return connection
@@ -313,11 +315,13 @@ class FakeServer:
     async def _run(self) -> AsyncIterator[None]:
         self._began = trio.current_time()
         async with self._phoenix.run():
-            await self.start()
-            yield
-            if self._strict:
-                self.refute_unexpected()
-            await self._close_listeners()
+            try:
+                await self.start()
+                yield
+                if self._strict:
+                    self.refute_unexpected()
+            finally:
+                await self._close_listeners()
 
     async def _close_listeners(self) -> None:
         listening, self._listening = self._listening, None
