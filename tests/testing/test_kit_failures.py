@@ -115,7 +115,7 @@ async def test_no_connection_came(autojump_clock: MockClock) -> None:
             async with on.connect():
                 pass
         assert await failure(on.server.accept(within=2)) == (
-            "expected a connection: none came within 2 s; so far, clients asked 1 times to be let in, and 0 were"
+            "expected a connection: none came within 2 s; so far, 1 asked to be let in, and 0 were"
         )
 
 
@@ -149,13 +149,51 @@ async def test_what_was_refuted_came(autojump_clock: MockClock) -> None:
 async def test_a_connection_came_that_was_refuted(autojump_clock: MockClock) -> None:
     async with watched() as on, on.connect():
         assert await failure(on.server.refute_connect(within=1)) == (
-            "expected no connection within 1 s, but one came; so far, clients asked 1 times to be let in, and 1 were"
+            "expected no connection within 1 s, but one came; so far, 1 asked to be let in, and 1 were"
         )
         connection = await on.server.accept()
         on.nursery.start_soon(connection.close, 1001)
         assert await failure(connection.refute_disconnect(within=1)) == (
             "expected connection 1 to stay open for 1 s, but the server closed it, code 1001"
         )
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ({"password": "hunter22", "echo": ANY}, "its payload['password'] is '[redacted]', not '[redacted]'"),
+        (including(password=re.compile("hunter22")), "'[redacted]' does not match re.compile('[redacted]')"),
+        (including(echo="other"), "its payload['echo'] is 'it is [redacted]', not 'other'"),
+        (including(password=lambda it: it == {}[it]), "<lambda> raised KeyError: '[redacted]'"),
+        (including(token=int), "its payload has no 'token': {'password': '[redacted]', 'echo': 'it is [redacted]'}"),
+    ],
+)
+async def test_secrets_are_told_neither_of_what_came_nor_of_what_was_expected(
+    pattern: Any, problem: str, autojump_clock: MockClock
+) -> None:
+    async with parties() as (_, channel, fake):
+        await channel.send("log_in", {"password": "sesame!!", "echo": "it is sesame!!"})
+        texts = [
+            await failure(fake.expect_push("log_in", pattern)),
+            await failure(fake.refute_push("log_in", including(password="sesame!!"))),
+            await failure(fake.expect_push("other", {"authorization": ["hunter22"]})),
+            fake.connection.history(),
+            *fake.connection.describe_unexpected(),
+        ]
+    assert problem in texts[0]
+    for text in texts:
+        assert "log_in room:1 {'password': '[redacted]', 'echo': 'it is [redacted]'} ref 2" in text
+        assert "sesame" not in text
+        assert "hunter" not in text
+
+
+async def test_no_half_of_a_secret_is_left_where_a_payload_is_cut(autojump_clock: MockClock) -> None:
+    async with parties() as (_, channel, fake):
+        await channel.send("long", {"text": "x" * 185 + "sesame!!" * 9, "token": "sesame!!"})
+        assert "sesame" not in await failure(fake.expect_push("short"))
 
 
 # Disconnects
@@ -232,7 +270,7 @@ async def test_the_history_of_all_clients_can_be_shown(autojump_clock: MockClock
         await channel.send("hello")
         await fake.connection.expect_push()
         assert on.server.history() == (
-            "so far, clients asked 2 times to be let in, and 2 were\n"
+            "so far, 2 asked to be let in, and 2 were\n"
             "<FakeConnection 1 topics=['room:1']>\n"
             "What came from this client:\n"
             "  +0.000 s  phx_join room:1 {} ref 1  - was expected before\n"

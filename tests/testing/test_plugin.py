@@ -236,7 +236,7 @@ def test_a_failing_test_shows_what_its_servers_know(pytester: pytest.Pytester) -
     result = run(pytester, dedented(source))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*- slipstream: what crashed on the server -*", "RuntimeError: told to"])
-    result.stdout.fnmatch_lines(["*- slipstream: what the fake server got -*", "so far, clients asked 0 times *"])
+    result.stdout.fnmatch_lines(["*- slipstream: what the fake server got -*", "no client has asked to be let in"])
 
 
 def test_a_marked_test_that_fails_by_itself_shows_broken_invariants_as_well(pytester: pytest.Pytester) -> None:

@@ -6,8 +6,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from ..telemetry import Record
-from ..telemetry.secrecy import is_secret
-from ..trace.text import Secrets, brief, printable
+from ..trace.text import Secrets, brief, named_secrets_in, printable
 from ..trace.view import describe
 
 __all__ = ["Moment", "tell"]
@@ -84,16 +83,4 @@ def _secrets_of(moments: Iterable[Moment]) -> Iterator[str]:
             metadata.get("response"),
             getattr(metadata.get("message"), "payload", None),
         ):
-            yield from _secrets_in(value)
-
-
-def _secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
-    """Iterate over the strings below the names of secrets, as recordings know them."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _secrets_in(item, secret=secret or is_secret(name))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _secrets_in(item, secret=secret)
-    elif secret and isinstance(value, str):
-        yield value
+            yield from named_secrets_in(value)

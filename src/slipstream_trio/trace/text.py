@@ -9,9 +9,9 @@ from urllib.parse import quote
 import attrs
 from attrs import frozen
 
-from ..telemetry.secrecy import MASK
+from ..telemetry.secrecy import MASK, is_secret
 
-__all__ = ["NO_SECRETS", "Secrets", "brief", "duration", "hidden", "printable"]
+__all__ = ["NO_SECRETS", "Secrets", "brief", "duration", "hidden", "named_secrets_in", "printable", "strings_in"]
 
 SHORTEST: Final = 4
 """Values that are shorter are no secrets: to mask every "1" would make what is shown unreadable."""
@@ -62,6 +62,22 @@ def strings_in(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from strings_in(item)
+
+
+def named_secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
+    """Return every string in a JSON value that is below the name of a secret, as recordings know them.
+
+    Parameters:
+        secret: whether the value as a whole is.
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from named_secrets_in(item, secret=secret or is_secret(name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from named_secrets_in(item, secret=secret)
+    elif secret and isinstance(value, str):
+        yield value
 
 
 def hidden(value: Any, secrets: Secrets) -> Any:

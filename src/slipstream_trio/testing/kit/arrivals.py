@@ -8,8 +8,9 @@ import trio
 from attrs import define
 
 from ...protocol.message import Message
+from ...trace.text import Secrets
 from .expectation import Expectation, ExpectationFailed
-from .patterns import brief
+from .patterns import brief, secrets_in
 
 __all__ = ["Arrival", "Arrivals"]
 
@@ -33,9 +34,10 @@ class Arrival:
     at: float
     fate: Literal["waiting", "expected", "answered"] = "waiting"
 
-    def __str__(self) -> str:
+    def describe(self, secrets: Secrets) -> str:
+        """Return it as a line, without secrets."""
         message = self.message
-        return f"+{self.at:.3f} s  {message.event} {message.topic} {brief(message.payload)} ref {message.ref}"
+        return f"+{self.at:.3f} s  {message.event} {message.topic} {brief(message.payload, secrets)} ref {message.ref}"
 
 
 class Arrivals:
@@ -66,6 +68,11 @@ class Arrivals:
         """Have those who wait look again: the connection has ended."""
         self._changed.unpark_all()
 
+    def describe_unexpected(self) -> list[str]:
+        """Return what was neither expected nor answered without being asked for, a line each."""
+        secrets = self._secrets()
+        return [arrival.describe(secrets) for arrival in self.unexpected]
+
     @property
     def unexpected(self) -> list[Arrival]:
         """What was neither expected nor answered without being asked for."""
@@ -85,7 +92,8 @@ class Arrivals:
             return found
         ending = self._ending()
         why = f"it did not come within {within:g} s" if ending is None else ending
-        raise ExpectationFailed(f"expected {expectation} on {self._name}: {why}\n{self.history(expectation)}")
+        wanted = expectation.describe(self._secrets(expectation))
+        raise ExpectationFailed(f"expected {wanted} on {self._name}: {why}\n{self.history(expectation)}")
 
     async def refute(self, expectation: Expectation, within: float) -> None:
         """Wait for so many seconds, or to the connection's end, and see that no such message comes, nor has come.
@@ -94,8 +102,10 @@ class Arrivals:
             ExpectationFailed: one came; or came before, and was not expected.
         """
         if (found := await self._await(expectation, within)) is not None:
+            secrets = self._secrets(expectation)
             raise ExpectationFailed(
-                f"expected no message like {expectation} on {self._name} within {within:g} s, but it came:\n  {found}"
+                f"expected no message like {expectation.describe(secrets)} on {self._name} within {within:g} s, "
+                f"but it came:\n  {found.describe(secrets)}"
             )
 
     def history(self, expectation: Expectation | None = None) -> str:
@@ -105,7 +115,11 @@ class Arrivals:
             return "Nothing had come from this client."
         left_out = len(everything) - _SHOWN
         lines = [f"  … {left_out} earlier ones"] if left_out > 0 else []
-        lines += [f"  {arrival}  - {self._remark(arrival, expectation)}" for arrival in everything[-_SHOWN:]]
+        secrets = self._secrets(expectation)
+        lines += [
+            f"  {arrival.describe(secrets)}  - {_remark(arrival, expectation, secrets)}"
+            for arrival in everything[-_SHOWN:]
+        ]
         return "\n".join(["What came from this client:", *lines])
 
     async def _await(self, expectation: Expectation, within: float) -> Arrival | None:
@@ -119,9 +133,15 @@ class Arrivals:
     def _find(self, expectation: Expectation) -> Arrival | None:
         return next((one for one in self._waiting if expectation.mismatch(one.message) is None), None)
 
-    @staticmethod
-    def _remark(arrival: Arrival, expectation: Expectation | None) -> str:
-        if arrival.fate == "expected":
-            return "was expected before"
-        problem = expectation.mismatch(arrival.message) if expectation is not None else None
-        return problem or ("the server answered it" if arrival.fate == "answered" else "was not expected")
+    def _secrets(self, expectation: Expectation | None = None) -> Secrets:
+        """Return what is below the names of secrets in what came, and in what was expected."""
+        payloads = [arrival.message.payload for arrival in self]
+        wanted = [] if expectation is None else [expectation.payload]
+        return Secrets.of(secret for payload in (*payloads, *wanted) for secret in secrets_in(payload))
+
+
+def _remark(arrival: Arrival, expectation: Expectation | None, secrets: Secrets) -> str:
+    if arrival.fate == "expected":
+        return "was expected before"
+    problem = expectation.mismatch(arrival.message, secrets) if expectation is not None else None
+    return problem or ("the server answered it" if arrival.fate == "answered" else "was neither expected nor answered")

@@ -352,7 +352,7 @@ class FakeConnection:
 
     def describe_unexpected(self) -> list[str]:
         """Return what came and was not expected, a line each; for the kit alone."""
-        return [str(arrival) for arrival in self._arrivals.unexpected]
+        return self._arrivals.describe_unexpected()
 
     async def _answer(self, message: Message) -> None:
         match kind_of(message):

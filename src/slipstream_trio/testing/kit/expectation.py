@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 from attrs import frozen
 
 from ...protocol.message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
+from ...trace.text import NO_SECRETS, Secrets
 from .patterns import ANY, brief, mismatch, shown, text_mismatch
 
 __all__ = ["Expectation", "ExpectationFailed", "Kind", "kind_of"]
@@ -54,8 +55,8 @@ class Expectation:
     payload: Any = ANY
     join_ref: Any = ANY
 
-    def mismatch(self, message: Message) -> str | None:
-        """Return why a message is not it; None if it is."""
+    def mismatch(self, message: Message, secrets: Secrets = NO_SECRETS) -> str | None:
+        """Return why a message is not it, without secrets; None if it is."""
         kind = kind_of(message)
         if self.kind not in (kind, "message"):
             return f"it is {_ARTICLED[kind]}"
@@ -63,17 +64,18 @@ class Expectation:
             text_mismatch(self.topic, message.topic, "its topic")
             or text_mismatch(self.event, message.event, "its event")
             or mismatch(self.join_ref, message.join_ref, "its join_ref")
-            or mismatch(self.payload, message.payload, "its payload")
+            or mismatch(self.payload, message.payload, "its payload", secrets)
         )
 
-    def __str__(self) -> str:
+    def describe(self, secrets: Secrets) -> str:
+        """Return how it reads in a message, without secrets."""
         words = [_ARTICLED[self.kind]]
         if self.event is not ANY:
             words.append(shown(self.event))
         if self.topic is not ANY:
             words.append(f"on {shown(self.topic)}")
         if self.payload is not ANY:
-            words.append(f"with payload {shown(self.payload)}")
+            words.append(f"with payload {shown(self.payload, secrets)}")
         if self.join_ref is not ANY:
             words.append(f"with join_ref {brief(self.join_ref)}")
         return " ".join(words)

@@ -1,12 +1,14 @@
 """What a test expects of topics, events and payloads, and why something else is not it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, final
 
 from attrs import frozen
 
-__all__ = ["ANY", "Exactly", "Including", "brief", "including", "mismatch", "shown", "text_mismatch"]
+from ...trace.text import NO_SECRETS, Secrets, named_secrets_in
+
+__all__ = ["ANY", "Exactly", "Including", "brief", "including", "mismatch", "secrets_in", "shown", "text_mismatch"]
 
 _LONGEST: Final = 200
 
@@ -69,7 +71,7 @@ def including(members: Mapping[str, Any] | None = None, /, **more: Any) -> Inclu
     return Including({**(members or {}), **more})
 
 
-def mismatch(pattern: Any, value: Any, where: str) -> str | None:
+def mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS) -> str | None:
     """Return why a value does not match a pattern, None if it does.
 
     Parameters:
@@ -77,38 +79,57 @@ def mismatch(pattern: Any, value: Any, where: str) -> str | None:
             predicate: a function of the value. Objects and arrays may have patterns within.
         value: what came.
         where: what the value is called in the answer: "payload", for example.
+        secrets: what the answer must not show.
     """
     for kind, compare in _KINDS:
         if isinstance(pattern, kind):
-            return compare(pattern, value, where)
-    return _predicate(pattern, value, where) if callable(pattern) else _equal(pattern, value, where)
+            return compare(pattern, value, where, secrets)
+    return (_predicate if callable(pattern) else _equal)(pattern, value, where, secrets)
 
 
-def text_mismatch(pattern: Any, value: Any, where: str) -> str | None:
+def text_mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS) -> str | None:
     """Return why a topic or an event does not match, None if it does. As `mismatch`; a `*` in a string is any text."""
     if not isinstance(pattern, str) or "*" not in pattern:
-        return mismatch(pattern, value, where)
+        return mismatch(pattern, value, where, secrets)
     glob = ".*".join(map(re.escape, pattern.split("*")))
     if isinstance(value, str) and re.fullmatch(glob, value, re.DOTALL):
         return None
-    return f"{where} {brief(value)} does not match {brief(pattern)}"
+    return f"{where} {brief(value, secrets)} does not match {brief(pattern, secrets)}"
 
 
-def shown(pattern: Any) -> str:
-    """Return how a pattern reads in a message."""
+def secrets_in(pattern: Any) -> Iterator[str]:
+    """Return the strings of a pattern, or of a payload, that are below the name of a secret."""
+    return named_secrets_in(_without_patterns(pattern))
+
+
+def shown(pattern: Any, secrets: Secrets = NO_SECRETS) -> str:
+    """Return how a pattern reads in a message, without secrets."""
     if isinstance(pattern, re.Pattern):
-        return f"re.compile({pattern.pattern!r})"
+        return secrets.hide(f"re.compile({pattern.pattern!r})")
+    if isinstance(pattern, Including):
+        return f"including({shown(pattern.members, secrets)})"
     if isinstance(pattern, Mapping):
-        return "{" + ", ".join(f"{name!r}: {shown(item)}" for name, item in pattern.items()) + "}"
+        return "{" + ", ".join(f"{name!r}: {shown(item, secrets)}" for name, item in pattern.items()) + "}"
     if isinstance(pattern, list):
-        return "[" + ", ".join(map(shown, pattern)) + "]"
-    return _name(pattern) if callable(pattern) else brief(pattern)
+        return "[" + ", ".join(shown(item, secrets) for item in pattern) + "]"
+    return _name(pattern) if callable(pattern) else brief(pattern, secrets)
 
 
-def brief(value: Any) -> str:
-    """Return a value's repr, cut where it is long."""
-    text = repr(value)
+def brief(value: Any, secrets: Secrets = NO_SECRETS) -> str:
+    """Return a value's repr without secrets, cut where it is long."""
+    text = secrets.hide(repr(value))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+
+
+def _without_patterns(pattern: Any) -> Any:
+    """Return the JSON value that a pattern was made of, as far as there is one."""
+    if isinstance(pattern, Including):
+        return _without_patterns(pattern.members)
+    if isinstance(pattern, Mapping):
+        return {name: _without_patterns(item) for name, item in pattern.items()}
+    if isinstance(pattern, list | tuple):
+        return [_without_patterns(item) for item in pattern]
+    return pattern.pattern if isinstance(pattern, re.Pattern) else pattern
 
 
 def _name(function: Any) -> str:
@@ -116,75 +137,76 @@ def _name(function: Any) -> str:
     return name.rpartition("<locals>.")[2]
 
 
-def _anything(pattern: Any, value: Any, where: str) -> str | None:  # noqa: ARG001 - the signature of all
+def _anything(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:  # noqa: ARG001 - the signature of all
     return None
 
 
-def _exactly(pattern: Exactly, value: Any, where: str) -> str | None:
-    return _equal(pattern.value, value, where)
+def _exactly(pattern: Exactly, value: Any, where: str, secrets: Secrets) -> str | None:
+    return _equal(pattern.value, value, where, secrets)
 
 
-def _members(pattern: Including, value: Any, where: str) -> str | None:
+def _members(pattern: Including, value: Any, where: str, secrets: Secrets) -> str | None:
     if not isinstance(value, Mapping):
-        return f"{where} is {brief(value)}, no object"
-    return _first_of(pattern.members, value, where)
+        return f"{where} is {brief(value, secrets)}, no object"
+    return _first_of(pattern.members, value, where, secrets)
 
 
-def _object(pattern: Mapping[str, Any], value: Any, where: str) -> str | None:
+def _object(pattern: Mapping[str, Any], value: Any, where: str, secrets: Secrets) -> str | None:
     if not isinstance(value, Mapping):
-        return f"{where} is {brief(value)}, not {shown(pattern)}"
+        return f"{where} is {brief(value, secrets)}, not {shown(pattern, secrets)}"
     unwanted = [name for name in value if name not in pattern]
-    if problem := _first_of(pattern, value, where):
+    if problem := _first_of(pattern, value, where, secrets):
         return problem
-    return f"{where} has {unwanted[0]!r} as well: {brief(value[unwanted[0]])}" if unwanted else None
+    return f"{where} has {unwanted[0]!r} as well: {brief(value[unwanted[0]], secrets)}" if unwanted else None
 
 
-def _first_of(pattern: Mapping[str, Any], value: Mapping[str, Any], where: str) -> str | None:
+def _first_of(pattern: Mapping[str, Any], value: Mapping[str, Any], where: str, secrets: Secrets) -> str | None:
     for name, wanted in pattern.items():
         if name not in value:
-            return f"{where} has no {name!r}: {brief(value)}"
-        if problem := mismatch(wanted, value[name], f"{where}[{name!r}]"):
+            return f"{where} has no {name!r}: {brief(value, secrets)}"
+        if problem := mismatch(wanted, value[name], f"{where}[{name!r}]", secrets):
             return problem
     return None
 
 
-def _array(pattern: Sequence[Any], value: Any, where: str) -> str | None:
+def _array(pattern: Sequence[Any], value: Any, where: str, secrets: Secrets) -> str | None:
     if not isinstance(value, list | tuple):
-        return f"{where} is {brief(value)}, not {shown(pattern)}"
+        return f"{where} is {brief(value, secrets)}, not {shown(pattern, secrets)}"
     if len(pattern) != len(value):
-        return f"{where} has {len(value)} items, not {len(pattern)}: {brief(value)}"
+        return f"{where} has {len(value)} items, not {len(pattern)}: {brief(value, secrets)}"
     pairs = enumerate(zip(pattern, value, strict=True))
-    found = (mismatch(wanted, item, f"{where}[{at}]") for at, (wanted, item) in pairs)
+    found = (mismatch(wanted, item, f"{where}[{at}]", secrets) for at, (wanted, item) in pairs)
     return next((problem for problem in found if problem), None)
 
 
-def _type(pattern: type, value: Any, where: str) -> str | None:
+def _type(pattern: type, value: Any, where: str, secrets: Secrets) -> str | None:
     # JSON's true is no number, though Python's is.
     if isinstance(value, pattern) and (type(value) is not bool or pattern in (bool, object)):
         return None
-    return f"{where} is {brief(value)}, no {pattern.__name__}"
+    return f"{where} is {brief(value, secrets)}, no {pattern.__name__}"
 
 
-def _expression(pattern: "re.Pattern[str]", value: Any, where: str) -> str | None:
+def _expression(pattern: "re.Pattern[str]", value: Any, where: str, secrets: Secrets) -> str | None:
     if isinstance(value, str) and pattern.fullmatch(value):
         return None
-    return f"{where} {brief(value)} does not match {shown(pattern)}"
+    return f"{where} {brief(value, secrets)} does not match {shown(pattern, secrets)}"
 
 
-def _predicate(pattern: Callable[[Any], object], value: Any, where: str) -> str | None:
+def _predicate(pattern: Callable[[Any], object], value: Any, where: str, secrets: Secrets) -> str | None:
     try:
         if pattern(value):
             return None
     except Exception as error:  # noqa: BLE001 - made for one kind of payload, it sees them all
-        return f"{where} {brief(value)}: {_name(pattern)} raised {type(error).__name__}: {error}"
-    return f"{where} {brief(value)}: {_name(pattern)} says no"
+        text = secrets.hide(f"{type(error).__name__}: {error}")
+        return f"{where} {brief(value, secrets)}: {_name(pattern)} raised {text}"
+    return f"{where} {brief(value, secrets)}: {_name(pattern)} says no"
 
 
-def _equal(pattern: Any, value: Any, where: str) -> str | None:
+def _equal(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
     # JSON's true is not 1, though Python's is.
     if pattern == value and (isinstance(pattern, bool) == isinstance(value, bool) or _is_foreign(pattern)):
         return None
-    return f"{where} is {brief(value)}, not {brief(pattern)}"
+    return f"{where} is {brief(value, secrets)}, not {brief(pattern, secrets)}"
 
 
 def _is_foreign(pattern: Any) -> bool:
@@ -192,7 +214,7 @@ def _is_foreign(pattern: Any) -> bool:
     return not isinstance(pattern, int | float | str | bytes | None)
 
 
-_KINDS: Final[tuple[tuple[Any, Callable[[Any, Any, str], str | None]], ...]] = (
+_KINDS: Final[tuple[tuple[Any, Callable[[Any, Any, str, Secrets], str | None]], ...]] = (
     (_Any, _anything),
     (Exactly, _exactly),
     (Including, _members),

@@ -354,4 +354,6 @@ class FakeServer:
         return next((one for one in self.connections if not one.accepted), None)
 
     def _so_far(self) -> str:
-        return f"so far, clients asked {len(self.requests)} times to be let in, and {len(self.connections)} were"
+        if not self.requests:
+            return "no client has asked to be let in"
+        return f"so far, {len(self.requests)} asked to be let in, and {len(self.connections)} were"
