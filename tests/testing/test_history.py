@@ -73,12 +73,12 @@ async def test_refusals_and_what_a_handler_raises_are_told(autojump_clock: MockC
     assert "#1  · handler failed failing: KeyError: 'mine'" in lines
 
 
-async def test_time_is_that_of_the_connection_in_virtual_seconds(autojump_clock: MockClock) -> None:
+async def test_time_is_told_in_virtual_seconds(autojump_clock: MockClock) -> None:
     async with watched() as on, on.connect():
         await on.server.accept()
     [start] = on.named("connection", "connect", "start")
     raised = SpanException(start, start.origin, 0, "LookupError", "a bug", "")
-    lines = tell([Moment(start, 1.0), Moment(raised, 2.5)], 10).splitlines()
+    lines = tell([Moment(start, 0.0), Moment(raised, 1.5)], 10).splitlines()
     assert lines[0] == "    +0.000 s  #1  · connection begins generation 1, vsn 2.0.0, trio_websocket"
     assert "+1.500 s  #1  · " in lines[1]
     assert "LookupError" in lines[1]
@@ -87,10 +87,41 @@ async def test_time_is_that_of_the_connection_in_virtual_seconds(autojump_clock:
 async def test_the_latest_lines_are_told(autojump_clock: MockClock) -> None:
     async with watched() as on, on.connect():
         await on.server.accept()
-    told = tell([Moment(record, 5.0) for record in on.records], 2).splitlines()
+    told = tell([Moment(record, 0.0) for record in on.records], 2).splitlines()
     assert told[0] == "  … 4 earlier ones"
     assert told[1].endswith("+0.000 s  #1  ← closed 1000 closed_by_client")
     assert len(told) == 4
+
+
+async def test_the_time_of_all_connections_is_told_from_the_first_record_on(autojump_clock: MockClock) -> None:
+    with ObservedTrace(keep=20) as trace:
+        async with watched() as on:
+            trace.listen_to(on.telemetry)
+            async with on.connect(reconnect=Backoff((7,), jitter=0)) as socket:
+                await trio.sleep(2)
+                await (await on.server.accept()).close(1001)
+                await on.server.accept(within=8)
+                await socket.wait_connected()
+                await trio.sleep(1)
+    lines = trace.history().splitlines()
+    assert "    +2.000 s  #1  · reconnect closed_by_server attempt 1 in 7.000 s, after 1001" in lines
+    assert "    +9.000 s  #2  · connection begins generation 2, vsn 2.0.0, trio_websocket" in lines
+    assert "   +10.000 s  #2  · connection ends closed_by_client" in lines
+    assert trace.history(1).splitlines()[-1] == f"where #2 is {trace.connections[1]}"
+
+
+def test_each_run_of_trio_has_its_own_time() -> None:
+    async def once() -> None:
+        async with watched() as on:
+            trace.listen_to(on.telemetry)
+            async with on.connect():
+                await on.server.accept()
+
+    with ObservedTrace() as trace:
+        for _ in range(2):
+            trio.run(once, clock=MockClock(autojump_threshold=0))
+    beginnings = [line for line in trace.history().splitlines() if "connection begins" in line]
+    assert [line.split("  #")[0].strip() for line in beginnings] == ["+0.000 s", "+0.000 s"]
 
 
 def test_nothing_happened() -> None:

@@ -21,7 +21,8 @@ class Moment:
 
     Attributes:
         record: the record.
-        at: in seconds of Trio's clock, so that virtual time is told in virtual seconds; None outside of Trio.
+        at: in seconds of Trio's clock since the first record of a test, so that virtual time is told in virtual
+            seconds; None outside of Trio.
     """
 
     record: Record
@@ -39,32 +40,38 @@ def tell(moments: Sequence[Moment], limit: int) -> str:
     """
     secrets = Secrets.of(_secrets_of(moments))
     numbers: dict[Any, int] = {}
-    began: dict[int, float] = {}
-    open_spans: dict[Any, str] = {}
-    lines: list[str] = []
+    open_spans: dict[Any, tuple[int, str]] = {}
+    lines: list[tuple[int, str]] = []
     for moment in moments:
         record = moment.record
         number = numbers.setdefault(record.origin.connection_id or record.origin.socket_id, len(numbers) + 1)
-        since = "-" if moment.at is None else f"+{moment.at - began.setdefault(number, moment.at):.3f} s"
+        since = "-" if moment.at is None else f"+{moment.at:.3f} s"
         beginning = f"{since:>12}  #{number}  "
         line = describe(record, secrets)
         span_id = record.metadata.get("span_id")
         if record.name[-1] == "start":
-            open_spans[span_id] = f"{beginning}{_begun(record, secrets)}"
+            open_spans[span_id] = (number, f"{beginning}{_begun(record, secrets)}")
         else:
             open_spans.pop(span_id, None)
         if line is not None:
             words = (_ARROWS[line.direction], line.what, line.topic, line.event, line.status, line.detail(secrets))
-            lines.append(beginning + " ".join(filter(None, words)).rstrip())
+            lines.append((number, beginning + " ".join(filter(None, words)).rstrip()))
     return _joined(lines, list(open_spans.values()), numbers, limit)
 
 
-def _joined(lines: list[str], still_open: list[str], numbers: Mapping[Any, int], limit: int) -> str:
-    left_out = [f"  … {len(lines) - limit} earlier ones"] if len(lines) > limit else []
-    told = [*left_out, *lines[-limit:]]
+def _joined(
+    lines: list[tuple[int, str]], still_open: list[tuple[int, str]], names: Mapping[Any, int], limit: int
+) -> str:
+    """Return the latest lines, each with its connection's number, and the names of these connections."""
+    lines, left_out = lines[-limit:], len(lines) - limit
+    still_open = still_open[-limit:]
+    told = [f"  … {left_out} earlier ones"] if left_out > 0 else []
+    told += [text for _, text in lines]
     if still_open:
-        told += ["Begun and not ended:", *still_open[-limit:]]
-    return "\n".join([*told, "where " + ", ".join(f"#{number} is {name}" for name, number in numbers.items())])
+        told += ["Begun and not ended:", *(text for _, text in still_open)]
+    shown = {number for number, _ in (*lines, *still_open)}
+    where = ", ".join(f"#{number} is {name}" for name, number in names.items() if number in shown)
+    return "\n".join([*told, f"where {where}"])
 
 
 def _begun(record: Record, secrets: Secrets) -> str:

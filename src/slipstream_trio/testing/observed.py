@@ -31,6 +31,7 @@ class ObservedTrace:
         self._moments: deque[Moment] = deque(maxlen=keep)
         self._complete = keep is None
         self._listening = ExitStack()
+        self._began: dict[trio.abc.Clock, float] = {}
 
     def __enter__(self) -> Self:
         """Begin to listen to the process's bus."""
@@ -126,17 +127,19 @@ class ObservedTrace:
                 yield record
 
     def _emitted(self, record: Record) -> None:
-        self._moments.append(Moment(record, _now()))
+        self._moments.append(Moment(record, self._now()))
+
+    def _now(self) -> float | None:
+        """Return the time since the first record by the same clock: each run has its own, unless the test made one."""
+        try:
+            clock = trio.lowlevel.current_clock()
+        except RuntimeError:
+            return None
+        now = clock.current_time()
+        return now - self._began.setdefault(clock, now)
 
 
 def describe(found: Sequence[Violation]) -> str:
     """Return what a report says of violations."""
     number = "an invariant" if len(found) == 1 else f"invariants {len(found)} times"
     return "\n".join([f"this test's connections break {number}:", *(f"  {violation}" for violation in found)])
-
-
-def _now() -> float | None:
-    try:
-        return trio.current_time()
-    except RuntimeError:
-        return None
