@@ -27,6 +27,7 @@ from slipstream_trio.protocol import (
     TransportOpened,
     handle,
 )
+from slipstream_trio.protocol.message import JOIN
 from slipstream_trio.telemetry import Record
 from slipstream_trio.testing.server.wire import V2Wire
 from slipstream_trio.testing.stateful import (
@@ -177,6 +178,22 @@ class HastyMachine(CounterMachine):
 
 class TestCounter(CounterMachine.TestCase):  # type: ignore[misc, valid-type]
     settings = settings(examples(10), stateful_step_count=20)
+
+
+class PrivateMachine(ConnectionMachine):
+    """A server that lets nobody in."""
+
+    def response_to(self, request: Message, status: str, response: Any) -> tuple[str, Any]:
+        return ("error", {"reason": "private"}) if request.event == JOIN else (status, response)
+
+
+def test_a_server_that_refuses_joins_refuses_all() -> None:
+    machine = PrivateMachine()
+    machine.configure(opening_state().options)
+    machine.join_accepted("room:a", {}, {})
+    assert not machine.is_joined("room:a")
+    assert machine.state.joins == {}
+    machine.teardown()
 
 
 def test_a_subclass_finds_a_bug_of_an_application() -> None:
