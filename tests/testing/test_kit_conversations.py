@@ -84,6 +84,26 @@ async def test_what_is_not_expected_waits_and_is_not_answered(autojump_clock: Mo
         assert (late.ref, late.response) == (push.ref, {"too": "late"})
 
 
+async def test_an_expectation_looks_at_each_message_once_until_it_fails(autojump_clock: MockClock) -> None:
+    async with parties() as (_, channel, fake):
+        asked: list[int] = []
+
+        def is_third(payload: Any) -> bool:
+            asked.append(payload["n"])
+            return bool(payload["n"] == 3)
+
+        async def speak() -> None:
+            for number in range(1, 5):
+                await channel.send("tick", {"n": number})
+                await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(speak)
+            await fake.expect_push("tick", is_third)
+        assert asked == [1, 2, 3]
+        assert [message.payload for message in fake.connection.unexpected] == [{"n": 1}, {"n": 2}, {"n": 4}]
+
+
 async def test_replies_may_come_in_another_order_and_twice(autojump_clock: MockClock) -> None:
     async with parties() as (on, channel, fake):
         replies: dict[str, Any] = {}

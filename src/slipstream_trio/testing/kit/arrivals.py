@@ -1,7 +1,9 @@
 """What has come from a client, until a test asks for it."""
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Final, Literal
 
 import trio
@@ -123,15 +125,18 @@ class Arrivals:
         return "\n".join(["What came from this client:", *lines])
 
     async def _await(self, expectation: Expectation, within: float) -> Arrival | None:
+        looked = 0  # each message is held against the expectation once, however many come meanwhile
         with trio.move_on_after(within):
             await trio.lowlevel.checkpoint()
-            while (found := self._find(expectation)) is None and self._ending() is None:
+            while (found := self._find(expectation, looked)) is None and self._ending() is None:
+                looked = self._waiting[-1].number if self._waiting else looked
                 await self._changed.park()
             return found
-        return self._find(expectation)  # what came at the last moment has come in time
+        return self._find(expectation, looked)  # what came at the last moment has come in time
 
-    def _find(self, expectation: Expectation) -> Arrival | None:
-        return next((one for one in self._waiting if expectation.mismatch(one.message) is None), None)
+    def _find(self, expectation: Expectation, after: int) -> Arrival | None:
+        new = bisect_right(self._waiting, after, key=attrgetter("number"))
+        return next((one for one in self._waiting[new:] if expectation.mismatch(one.message) is None), None)
 
     def _secrets(self, expectation: Expectation | None = None) -> Secrets:
         """Return what is below the names of secrets in what came, and in what was expected."""
