@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 ALL_EXTRAS = ".[{}]".format(",".join(PYPROJECT["project"]["optional-dependencies"]))
 WORKERS = "2"
+GUESTS = ["tests/browser", "tests/javascript"]
+"""Tests that need programs which pip does not bring; each has a session."""
 
 
 def find_interpreter(version: str) -> str | None:
@@ -91,14 +93,22 @@ def existing(*paths: str) -> list[str]:
     return [path for path in paths if (ROOT / path).exists()]
 
 
-def run_tests(session: nox.Session, *, drawn: str = "0.2") -> None:
-    """Run all tests but those that need to run once; `drawn` is how much Hypothesis draws (`tests/drawing.py`)."""
-    session.run("pytest", "-n", WORKERS, "-m", "not once", *session.posargs, env={"SLIPSTREAM_EXAMPLES": drawn})
+def run_tests(session: nox.Session, *command: str, which: str = "not once", drawn: str = "0.2") -> None:
+    """Run the tests that need nothing but Python.
+
+    Parameters:
+        command: what runs them; by default pytest.
+        which: those with the mark `once`, or the others.
+        drawn: how much Hypothesis draws, see `tests/drawing.py`.
+    """
+    guests = [f"--ignore={folder}" for folder in GUESTS]
+    arguments = ("-n", WORKERS, "-m", which, *guests, *session.posargs)
+    session.run(*(command or ("pytest",)), *arguments, env={"SLIPSTREAM_EXAMPLES": drawn})
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests with every extra: on the oldest Python all of them, measured; on the newest they draw most."""
+    """Run the tests with every extra; on the oldest Python they are measured, on the newest they draw most."""
     session.install("-e", ALL_EXTRAS, *group("test"))
     drawn = "1" if session.python == NEWEST else "0.2"
     if session.python != OLDEST:
@@ -106,8 +116,14 @@ def tests(session: nox.Session) -> None:
         return
     for stale in ROOT.glob(".coverage.*"):
         stale.unlink()
-    measured = ("coverage", "run", "-m", "pytest", "-n", WORKERS)
-    session.run(*measured, *session.posargs, env={"SLIPSTREAM_EXAMPLES": drawn})
+    run_tests(session, "coverage", "run", "-m", "pytest", drawn=drawn)
+
+
+@nox.session(python=OLDEST)
+def tests_once(session: nox.Session) -> None:
+    """Run the tests that take their time and do not depend on Python's version."""
+    session.install("-e", ALL_EXTRAS, *group("test"))
+    run_tests(session, which="once")
 
 
 @nox.session(python=OLDEST)
@@ -170,7 +186,17 @@ def mutation(session: nox.Session) -> None:
     session.run("mutmut", "results")
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, default=False)
+def javascript(session: nox.Session) -> None:
+    """Talk to the server for tests with the official JavaScript client; needs Node and npm, and skips without them."""
+    session.install("-e", ".[testing]", *group("test"))
+    if shutil.which("npm"):
+        npm = ("npm", "install", "--prefix", "tests/javascript", "--no-audit", "--no-fund", "--no-package-lock")
+        session.run(*npm, external=True)
+    session.run("pytest", "-n", WORKERS, "tests/javascript", *session.posargs)
+
+
+@nox.session(python=OLDEST, default=False)
 def browser(session: nox.Session) -> None:
     """Open the page of `slipstream trace html` in Chromium; skipped where that, or its chromedriver, is missing."""
     session.install("-e", ".", *group("test", "browser"))

@@ -122,6 +122,7 @@ async def reconnected(connector: Scripted) -> None:
     connector.requests.clear()
 
 
+@pytest.mark.once
 async def test_reconnects_while_a_callback_hangs_keep_the_memory_flat(autojump_clock: MockClock) -> None:
     few, many = (500, 5000) if FACTOR > 1 else (50, 250)
     connector = Scripted()

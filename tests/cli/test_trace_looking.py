@@ -118,6 +118,7 @@ def test_json_lines_have_what_a_script_needs(run: Run, recording: Path) -> None:
     assert push["time"] == "2023-11-14T22:13:20.006250+00:00"
 
 
+@pytest.mark.once
 def test_an_output_without_arrows_gets_ascii(recording: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ran = subprocess.run(
@@ -128,6 +129,7 @@ def test_an_output_without_arrows_gets_ascii(recording: Path) -> None:
     assert ran.stderr == b""
 
 
+@pytest.mark.once
 def test_a_reader_that_has_had_enough_ends_it_quietly(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     write_recording(path, two_connections())

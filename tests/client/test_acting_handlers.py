@@ -159,6 +159,7 @@ async def test_a_handler_that_leaves_at_every_record_ends(autojump_clock: MockCl
             assert {channel.status for channel in channels} == {"closed"}
 
 
+@pytest.mark.once
 async def test_hundreds_of_topics_may_be_left_one_in_the_handling_of_the_other(autojump_clock: MockClock) -> None:
     """They wait in a queue, not on the stack."""
     count = 300

@@ -12,6 +12,8 @@ from tests.drawing import FACTOR, examples
 from slipstream_trio.protocol import Message, V2Serializer
 from slipstream_trio.testing.strategies import frames as any_frames
 
+pytestmark = pytest.mark.once
+
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus"
 
 

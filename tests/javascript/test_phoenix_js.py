@@ -10,7 +10,6 @@ from slipstream_trio import Socket, connect
 from slipstream_trio.testing.server import Channel, Mount, Outcome, PhoenixServer, Reply
 
 pytestmark = [
-    pytest.mark.once,
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 

@@ -72,6 +72,7 @@ async def test_a_server_that_accepts_and_drops_at_once_is_not_hammered(autojump_
     assert made.told("reconnect_scheduled", "delay")[:10] == list(RECONNECT.delays)
 
 
+@pytest.mark.once
 async def test_even_without_delays_it_does_not_spin(autojump_clock: MockClock) -> None:
     """A back-off of no seconds is the user's choice; others still get their turn."""
     async with world() as there:

@@ -231,6 +231,7 @@ async def test_a_channel_that_nobody_reads_fails_nobody(autojump_clock: MockCloc
     assert there.told("overflow", "policy", "consumer") == [("raise", "channel")]
 
 
+@pytest.mark.once
 async def test_a_slow_consumer_stalls_nobody(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect(buffer=2, heartbeat_interval=1) as socket, socket.join("room:1") as channel:

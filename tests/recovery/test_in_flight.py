@@ -105,6 +105,7 @@ async def test_the_time_waited_counts_against_the_pushs_timeout(autojump_clock: 
     assert there.pushed == [("silence", {})]
 
 
+@pytest.mark.once
 async def test_many_pushes_made_meanwhile_are_sent_once_each(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel, trio.open_nursery() as nursery:

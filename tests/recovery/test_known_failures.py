@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from slipstream_trio import Backoff, ConnectionLost, JoinError
 
 
+@pytest.mark.once
 async def test_rejoin_loops(autojump_clock: MockClock) -> None:
     """A channel that dies after each join, or is refused, is joined by the back-off, and once at a time."""
     async with world() as there:

@@ -310,6 +310,7 @@ class Flood(Channel):
             type(self).sent = i + 1
 
 
+@pytest.mark.once
 async def test_a_client_that_does_not_read_makes_its_channel_wait(autojump_clock: trio.testing.MockClock) -> None:
     mount = Mount(channels={"flood": Flood}, timeout=None, outbox_limit=100_000)
     async with PhoenixServer({"/socket": mount}).run() as server, trio.open_nursery() as nursery:

@@ -13,6 +13,8 @@ from trio.testing import MockClock
 
 from slipstream_trio import Gap, Message, SlowConsumer
 
+pytestmark = pytest.mark.once
+
 
 async def test_on_a_bad_network_nothing_is_lost_in_silence(autojump_clock: MockClock) -> None:
     reports: list[str] = []

@@ -186,6 +186,7 @@ ANY_RULE = st.one_of(
 )
 
 
+@pytest.mark.once
 @given(seed=st.integers(0, 1000), rules=st.lists(ANY_RULE, max_size=4))
 @examples(10)
 def test_whatever_the_network_does_the_client_ends_in_time_and_its_trace_holds(seed: int, rules: list[Rule]) -> None:

@@ -130,6 +130,7 @@ def test_bytes_are_replaced_by_others() -> None:
     assert out != run(course(Rule(Corrupt(5), AtByte(10)), seed=1), [data])[0]
 
 
+@pytest.mark.once
 def test_a_probability_is_what_happens_on_average() -> None:
     data = bytes(20_000)
     for probability in (0.5, 0.01, 0.001):

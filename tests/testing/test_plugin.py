@@ -273,6 +273,7 @@ def test_the_history_can_be_shorter_or_left_out(pytester: pytest.Pytester) -> No
     odd.stderr.fnmatch_lines(["*slipstream_history: a whole number of lines, 0 for none; not 'many'"])
 
 
+@pytest.mark.once
 def test_a_trace_that_was_not_kept_whole_cannot_be_verified(pytester: pytest.Pytester) -> None:
     source = """
     async def test_late(phoenix_server, request, autojump_clock):
@@ -321,6 +322,7 @@ def test_nothing_is_imported():
 """
 
 
+@pytest.mark.once
 def test_a_session_that_has_nothing_to_do_with_it_imports_nothing(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

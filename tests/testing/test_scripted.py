@@ -18,6 +18,8 @@ from slipstream_trio.testing.strategies import faults, server_scripts
 from slipstream_trio.trace import verify
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
+pytestmark = pytest.mark.once
+
 URL = "ws://scripted/socket/websocket"
 
 

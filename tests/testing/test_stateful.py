@@ -40,6 +40,8 @@ from slipstream_trio.testing.stateful import (
 )
 from slipstream_trio.testing.strategies import opening_state
 
+pytestmark = pytest.mark.once
+
 QUIETLY = settings(
     max_examples=200,
     stateful_step_count=30,

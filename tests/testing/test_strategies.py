@@ -50,6 +50,8 @@ from slipstream_trio.testing.strategies import (
 )
 from slipstream_trio.testing.strategies.bad_frames import TROUBLES_V1, TROUBLES_V2
 
+pytestmark = pytest.mark.once
+
 CODECS: list[Codec] = [StdlibCodec()]
 if default_codec().name != StdlibCodec.name:
     CODECS.append(default_codec())

@@ -87,6 +87,7 @@ async def test_a_ping_is_answered_by_whoever_sends(autojump_clock: MockClock) ->
         assert len(server.client.writes) == 3
 
 
+@pytest.mark.once
 async def test_of_the_pings_that_wait_for_an_answer_the_latest_gets_one(autojump_clock: MockClock) -> None:
     async with opened() as (transport, server):
         await transport.send(["before"])
@@ -101,6 +102,7 @@ async def test_of_the_pings_that_wait_for_an_answer_the_latest_gets_one(autojump
         assert server.buffer == b""
 
 
+@pytest.mark.once
 async def test_a_server_that_pings_and_does_not_read_fills_no_memory(autojump_clock: MockClock) -> None:
     async with opened() as (transport, server), trio.open_nursery() as nursery:
         written = trio.Event()
