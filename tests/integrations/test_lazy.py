@@ -7,8 +7,6 @@ import pytest
 
 PROGRAM = """
 import sys
-
-import pytest
 import slipstream_trio, slipstream_trio.cli, slipstream_trio.integrations.logging
 from slipstream_trio.trace import export_otlp, export_perfetto
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"opentelemetry", "prometheus_client", "google"}))
