@@ -26,7 +26,7 @@ def topics() -> st.SearchStrategy[str]:
 
 
 def events(*, reserved: bool = False) -> st.SearchStrategy[str]:
-    """Names of events, plain ones first.
+    """Names of events, plain ones first; also empty, long and non-ASCII ones.
 
     Parameters:
         reserved: whether "phx_reply", "phx_close" and the other names of the protocol's own are among them. An
