@@ -8,9 +8,11 @@ import pytest
 import trio
 from tests.client.support import URL, Recorder, Scripted, scripted
 from tests.integrations.support import ABSENT, installed, lose_once, visit
+from tests.telemetry.support import ORIGIN
 from trio.testing import MockClock
 
 from slipstream_trio import ConnectionRejected, JoinTimeout, connect
+from slipstream_trio.telemetry import MessageDiscarded, ReconnectScheduled
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 
@@ -176,6 +178,20 @@ async def test_a_loss(measuring: Measuring, autojump_clock: MockClock) -> None:
     assert measured("overflows", topic="lab:*", policy="raise") == 1
     assert measured("dropped", direction="in", reason="not_joined") == 1
     assert measured("connects", outcome="ok") == 2
+
+
+@both
+def test_reasons_are_words(measuring: Measuring) -> None:
+    recorder = Recorder()
+    with measuring(recorder) as measured:
+        for port in range(3):
+            told = f"no connection to localhost port {port}"
+            scheduled = ReconnectScheduled(ORIGIN, 0, 0, 0.1, 1, told, None, None)
+            discarded = MessageDiscarded(ORIGIN, 0, 0, "in", None, None, None, f"not JSON: at {port}")
+            recorder.bus.point(ReconnectScheduled.name).emit(scheduled)
+            recorder.bus.point(MessageDiscarded.name).emit(discarded)
+        assert measured("reconnects", reason="connect_failed") == 3
+        assert measured("dropped", direction="in", reason="malformed") == 3
 
 
 @both

@@ -156,6 +156,18 @@ def test_recoveries_say_how_long_and_why() -> None:
             {"what": "reconnect", "status": "lost", "note": "attempt 3 in 0.250 s, after 1006"},
         ),
         (
+            ReconnectScheduled(ORIGIN, 0, 5, 0.25, 3, "no connection to localhost", None, None),
+            {
+                "what": "reconnect",
+                "status": "connect_failed",
+                "note": "attempt 3 in 0.250 s, after no connection to localhost",
+            },
+        ),
+        (
+            MessageDiscarded(ORIGIN, 0, 5, "in", None, None, None, "not JSON: at character 22"),
+            {"what": "dropped", "status": "malformed", "note": "not JSON: at character 22"},
+        ),
+        (
             ReconnectScheduled(ORIGIN, 0, 5, 1.0, 1, "refused", None, 503),
             {"what": "reconnect", "status": "refused", "note": "attempt 1 in 1.000 s, after 503"},
         ),

@@ -32,6 +32,7 @@ from ..telemetry import (
     Telemetry,
 )
 from ..trace.export_spans import TopicPattern
+from ..trace.text import in_a_word
 from .attachment import Attachment
 from .labels import Capped
 
@@ -114,7 +115,7 @@ COMMANDS: Final[Mapping[type, tuple[str | None, str]]] = {
     SendHeartbeat: ("phoenix", "heartbeat"),
 }
 REASONS: Final = 30
-"""How many different reasons are told apart; some come from servers."""
+"""How many different reasons are told apart; some are the words of a transport of the user's."""
 
 
 def attach_measures(
@@ -174,13 +175,14 @@ class _Measures:
         self._sink(JOINS, 1, (self._topic(record.start.topic), record.outcome))
 
     def _reconnecting(self, record: ReconnectScheduled) -> None:
-        self._sink(RECONNECTS, 1, (self._reason(record.reason),))
+        self._sink(RECONNECTS, 1, (self._reason(in_a_word(record.reason, "connect_failed")),))
 
     def _gap(self, record: GapOpened) -> None:
         self._sink(GAPS, 1, (self._topic(record.topic), record.reason))
 
     def _discarded(self, record: MessageDiscarded) -> None:
-        self._sink(DROPS, 1, (record.direction, self._reason(record.reason)))
+        reason = self._reason(in_a_word(record.reason, "malformed"))
+        self._sink(DROPS, 1, (record.direction, reason))
 
     def _overflowed(self, record: BufferOverflowed) -> None:
         self._sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))

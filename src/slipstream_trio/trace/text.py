@@ -11,7 +11,17 @@ from attrs import frozen
 
 from ..telemetry.secrecy import MASK, is_secret
 
-__all__ = ["NO_SECRETS", "Secrets", "brief", "duration", "hidden", "named_secrets_in", "printable", "strings_in"]
+__all__ = [
+    "NO_SECRETS",
+    "Secrets",
+    "brief",
+    "duration",
+    "hidden",
+    "in_a_word",
+    "named_secrets_in",
+    "printable",
+    "strings_in",
+]
 
 SHORTEST: Final = 4
 """Values that are shorter are no secrets: to mask every "1" would make what is shown unreadable."""
@@ -117,6 +127,16 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
         length += len(piece)
     text = printable(secrets.hide("".join(pieces)))
     return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def in_a_word(reason: str, sentence: str) -> str:
+    """Return a reason as a word that can be counted: transports and decoders say theirs in sentences, no two alike.
+
+    Parameters:
+        reason: such as "lost", or a sentence.
+        sentence: the word for reasons that are sentences.
+    """
+    return reason if reason.isidentifier() else sentence
 
 
 def duration(nanoseconds: float) -> str:

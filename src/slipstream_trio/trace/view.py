@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ..telemetry import EventName, Record
 from .handles import describe_handle
-from .text import NO_SECRETS, Secrets, brief, printable
+from .text import NO_SECRETS, Secrets, brief, in_a_word, printable
 
 __all__ = ["NO_PAYLOAD", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
 
@@ -212,12 +212,15 @@ def _orphaned(metadata: Mapping[str, Any]) -> Parts:
 
 
 def _discarded(metadata: Mapping[str, Any]) -> Parts:
+    reason = metadata["reason"]
+    status = in_a_word(reason, "malformed")
     return {
         "what": "dropped",
         "direction": "in" if metadata["direction"] == "in" else "out",
         "topic": metadata["topic"] or "",
         "event": metadata["event"] or "",
-        "status": metadata["reason"],
+        "status": status,
+        "note": "" if status == reason else reason,
         "mood": "bad",
         "ref": metadata["ref"] or "",
     }
@@ -238,7 +241,10 @@ def _gap(metadata: Mapping[str, Any]) -> Parts:
 def _reconnecting(metadata: Mapping[str, Any]) -> Parts:
     found = metadata["code"] if metadata["status"] is None else metadata["status"]
     note = f"attempt {metadata['attempt']} in {metadata['delay']:.3f} s" + ("" if found is None else f", after {found}")
-    return {"what": "reconnect", "status": metadata["reason"], "mood": "bad", "note": note}
+    reason = metadata["reason"]
+    status = in_a_word(reason, "connect_failed")
+    note += "" if status == reason else f", after {reason}"
+    return {"what": "reconnect", "status": status, "mood": "bad", "note": note}
 
 
 def _rejoining(metadata: Mapping[str, Any]) -> Parts:
