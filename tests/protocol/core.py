@@ -67,6 +67,8 @@ class Core:
         transition = handle(self.state, given, self.serializer)
         assert handle(self.state, given, self.serializer) == transition
         assert self.state == before
+        # What is shown is the message, and where there is none, the very input.
+        assert transition.message is given or transition.message == self.serializer.decode(getattr(given, "frame", b""))
         if isinstance(given, FrameReceived) and isinstance(transition.message, Message):
             check_plain(self.state, transition.message, transition)
             assert receive(self.state, transition.message, given) == transition

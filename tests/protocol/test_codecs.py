@@ -106,6 +106,7 @@ def test_a_long_text_is_checked_as_a_short_one_is(codec: Codec, bad: str) -> Non
         ("[NaN]", "not JSON: NaN is not JSON"),
         ("[-Infinity]", "not JSON: -Infinity is not JSON"),
         (f"[-{'9' * 4300}]", "not JSON: an integer of more than 4300 characters"),
+        (r'["\ud800"]', "not JSON: a lone surrogate"),
     ],
     ids=lambda value: value[:12],
 )
@@ -113,6 +114,12 @@ def test_the_standard_librarys_codec_says_what_is_wrong(text: str, problem: str)
     with pytest.raises(ProtocolError) as caught:
         StdlibCodec().decode(text)
     assert caught.value.problem == problem
+
+
+@both
+def test_what_cannot_be_encoded_is_named(codec: Codec) -> None:
+    with pytest.raises(SerializationError, match=r"^not a JSON value: .*surrogate"):
+        codec.encode(["\ud800"])
 
 
 @both

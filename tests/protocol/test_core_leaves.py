@@ -28,6 +28,7 @@ def test_a_leave_is_sent_with_the_joins_ref_as_join_ref() -> None:
     assert sent(transition) == (join, "2", "room", "phx_leave", {})
     assert transition.built_events == ()
     assert core.state.leaves == {"room": "2"}
+    assert core.state.current_ref == 2
     assert next_deadline(core.state) == 8.0
 
 

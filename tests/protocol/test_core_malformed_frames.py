@@ -132,6 +132,11 @@ def test_a_malformed_v1_frame_costs_that_frame(frame: Frame, codec: Codec) -> No
     check_rejected(busy(Core(vsn="1.0.0", serializer=V1Serializer(codec))), frame)
 
 
+def test_a_reply_without_a_status_is_named() -> None:
+    transition = Core().receive(None, "1", "room", "phx_reply", {})
+    assert only(transition) == FrameRejected("a phx_reply whose payload has no status")
+
+
 def test_the_connection_goes_on_after_bad_frames() -> None:
     core = Core()
     ref = core.joined()

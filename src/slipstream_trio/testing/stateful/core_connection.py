@@ -89,6 +89,8 @@ class CoreConnection:
         wrong = ["the state before the input was changed in place"] if before != snapshot else []
         if handle(before, given, self._serializer) != transition:
             wrong.append("the same input does something else when it is handled again")
+        if transition.message is not given and not isinstance(transition.message, Message):
+            wrong.append(f"the transition shows neither a message nor its input, but {transition.message!r}")
         if isinstance(given, FrameReceived) and isinstance(transition.message, Message):
             wrong += _shortcut(before, given, transition.message, transition)
         self.state = transition.state
