@@ -44,10 +44,10 @@ def test_everything_else_is_counted() -> None:
     assert sections["joins"]["room:lobby",].outcomes == {"ok": 2}
     assert sections["reconnects"][()].times.most == 50_000_000
     assert sections["gaps"]["room:lobby",].outcomes == {"reconnected": 1}
-    assert {key: group.count for key, group in sections["drops"].items()} == {
-        ("in", "room:other"): 1,
-        ("in", "room:lobby"): 1,
+    assert {key: group.outcomes for key, group in sections["drops"].items()} == {
+        ("in", "room:other"): {"not_joined": 1}
     }
+    assert {key: group.outcomes for key, group in sections["overflows"].items()} == {("room:lobby",): {"raise": 1}}
     assert sections["errors"]["client push",].outcomes == {"error": 1, "timeout": 1, "cancelled": 1}
     assert list(sections) == list(KEYS)
 

@@ -51,10 +51,11 @@ TITLES: Final = {
     "reconnects": "reconnects, and their delays",
     "rejoins": "rejoins, and their delays",
     "gaps": "gaps, and their lengths",
-    "drops": "messages dropped",
+    "drops": "messages dropped: nobody's, malformed, or never sent",
+    "overflows": "buffers that were full, an episode each, and what was done",
     "errors": "what went wrong",
 }
-QUIET: Final = frozenset({"drops", "errors"})
+QUIET: Final = frozenset({"drops", "overflows", "errors"})
 """Sections that have no durations."""
 
 Align = Literal["<", ">"]

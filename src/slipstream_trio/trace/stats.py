@@ -35,6 +35,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "rejoins": ("topic",),
     "gaps": ("topic",),
     "drops": ("direction", "topic"),
+    "overflows": ("topic",),
     "errors": ("what",),
 }
 """The sections, and what their groups are told apart by."""
@@ -140,8 +141,8 @@ class Statistics:
             ("client", "reconnect_scheduled"): partial(self._scheduled, "reconnects"),
             ("client", "rejoin_scheduled"): partial(self._scheduled, "rejoins"),
             ("client", "gap"): self._gap,
-            ("client", "message_dropped"): self._dropped,
-            ("client", "overflow"): self._dropped,
+            ("client", "message_dropped"): partial(self._once, "drops"),
+            ("client", "overflow"): self._overflowed,
         }
 
     def feed(self, glance: Glance) -> None:
@@ -248,8 +249,10 @@ class Statistics:
         length = (metadata["until"] - metadata["since"]).total_seconds()
         self._once("gaps", glance, max(length, 0.0))
 
-    def _dropped(self, glance: Glance) -> None:
-        self._once("drops", glance)
+    def _overflowed(self, glance: Glance) -> None:
+        group = self._group("overflows", self._key("overflows", glance.line))
+        group.count += 1
+        group.outcomes[glance.record.metadata["policy"]] += 1
 
 
 def _size(frame: Any) -> int:
