@@ -179,6 +179,11 @@ def test_following_shows_what_comes_until_it_is_interrupted(
     assert run("show", path, "--follow", error="\n") == run("show", recording)
 
 
+def test_a_narrow_terminal_shows_why_where_nothing_else_is_to_be_said(draw: Run, recording: Path) -> None:
+    lines = ANSI.sub("", draw("show", recording, "--kind", "overflow")).splitlines()
+    assert re.search(r"overflow +room:lobby +the channel's buffer", lines[1])
+
+
 def test_following_goes_with_one_file(run: Run, recording: Path) -> None:
     said = "slipstream: --follow goes with one file; see slipstream trace show --help\n"
     run("show", recording, recording, "--follow", status=2, error=said)

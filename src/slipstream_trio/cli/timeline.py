@@ -77,7 +77,7 @@ class Timeline:
             self._style(ARROWS[line.direction], way, 1),
             self._style(fit(line.what, 14), what),
             fit(line.topic, topic),
-            self._event(line, event),
+            self._event(line, event) if detail or line.event or line.status else fit(line.note, event),
             self._style(f"{took:>{TOOK}}", FAINT),
         ]
         if detail:
