@@ -145,6 +145,31 @@ def test_a_collector_that_refuses_is_an_error(made: tuple[Path, list[Record]]) -
         send_otlp(read(made[0]), collector.url)
 
 
+@pytest.mark.parametrize(
+    ("variable", "where"),
+    [
+        (None, "http://localhost:4318/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "the endpoint of OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "the endpoint of OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+    ],
+)
+def test_an_endpoint_that_was_not_given_is_named(
+    variable: str | None, where: str, made: tuple[Path, list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter", reason=ABSENT)
+    results = pytest.importorskip("opentelemetry.sdk.trace.export", reason=ABSENT)
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "http://user:hush@localhost:1/v1/traces")
+    failure = results.SpanExportResult.FAILURE
+    monkeypatch.setattr(exporter.OTLPSpanExporter, "export", lambda *_: failure)
+    with pytest.raises(ExportError) as told:
+        send_otlp(read(made[0]))
+    assert str(told.value).startswith(f"{where} did not take the spans")
+    assert "hush" not in str(told.value)
+
+
 def test_a_missing_extra_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(ExportError, match="slipstream-trio\\[otlp\\]"):

@@ -1,6 +1,7 @@
 """Spans for OpenTelemetry's collectors: as a file of OTLP JSON, or sent by OTLP over HTTP."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import islice
@@ -31,6 +32,10 @@ ERROR: Final = 2
 """The number of the status `STATUS_CODE_ERROR`."""
 
 SAMPLED: Final = 1
+
+ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+DEFAULT: Final = "http://localhost:4318/v1/traces"
+"""Where OpenTelemetry's exporter sends to: what the first of these variables says that is set, or else there."""
 
 
 def export_otlp_json(
@@ -149,12 +154,18 @@ def send_otlp(
     try:
         for batch in _batches(exported_spans(records, pattern)):
             if exporter.export([_readable(span, resource) for span in batch]) is not SpanExportResult.SUCCESS:
-                where = endpoint or "the endpoint of OTEL_EXPORTER_OTLP_ENDPOINT"
+                where = endpoint or _default_endpoint()
                 raise ExportError(f"{where} did not take the spans; {count} were sent before. Is a collector there?")
             count += len(batch)
     finally:
         exporter.shutdown()  # type: ignore[no-untyped-call]  # it has no types
     return count
+
+
+def _default_endpoint() -> str:
+    """Return what OpenTelemetry's exporter sends to; of a variable the name, as the URL in it may have a password."""
+    named = [name for name in ENDPOINTS if os.environ.get(name)]
+    return f"the endpoint of {named[0]}" if named else DEFAULT
 
 
 def _readable(span: ExportedSpan, resource: "Resource") -> "ReadableSpan":
