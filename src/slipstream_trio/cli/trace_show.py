@@ -76,8 +76,12 @@ def run(options: Namespace) -> int:
         if options.follow:
             return _follow(options, show, notices)
         recordings = [source.records(told=notices.told) for source in found]
+        chosen = False
         for glance in look(recordings, selection_of(options)):
+            chosen = True
             show(glance)
+        if not chosen:
+            note("no record was chosen")
     return OK
 
 
