@@ -184,6 +184,19 @@ def test_a_narrow_terminal_shows_why_where_nothing_else_is_to_be_said(draw: Run,
     assert re.search(r"overflow +room:lobby +the channel's buffer", lines[1])
 
 
+def test_what_was_recorded_before_the_oldest_file_is_said_to_be_missing(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    write_recording(path, two_connections(), max_size=9_000, keep=1)
+    said = re.compile(f"{re.escape(str(path))}\\.1 is part \\d+: what was recorded before is not here\n")
+    assert said.match(run("show", path).splitlines(keepends=True)[1].removeprefix("# "))
+    assert said.search(run("stats", path))
+
+
+def test_nothing_that_fits_is_said(run: Run, recording: Path) -> None:
+    assert run("show", recording, "--topic", "nowhere").splitlines()[1:] == ["# no record was chosen"]
+    assert run("show", recording, "--topic", "nowhere", "--json", error="slipstream: no record was chosen\n") == ""
+
+
 def test_following_goes_with_one_file(run: Run, recording: Path) -> None:
     said = "slipstream: --follow goes with one file; see slipstream trace show --help\n"
     run("show", recording, recording, "--follow", status=2, error=said)

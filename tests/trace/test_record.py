@@ -163,7 +163,19 @@ def test_a_part_that_is_missing_is_told(tmp_path: Path) -> None:
     files.pop(1).unlink()
     findings = list(check(files))
     assert not any(finding.wrong for finding in findings)
-    assert "part 3 follows part 1" in findings[0].problem
+    assert findings[0].problem == "this is part 3: it follows part 1"
+
+
+def test_parts_that_rotation_has_deleted_are_told(tmp_path: Path) -> None:
+    telemetry = Telemetry()
+    path = tmp_path / "trace.jsonl"
+    with record(path, telemetry=telemetry, max_size=10_000, keep=1):
+        run(eventful, telemetry)
+    oldest = tmp_path / "trace.jsonl.1"
+    (first, *rest) = check([path])
+    problem = f"this is part {read_header(oldest).part}: what was recorded before is not here"
+    assert (first.path, first.line, first.kind, first.problem) == (str(oldest), 1, "missing", problem)
+    assert not any(finding.wrong for finding in rest)
 
 
 def test_a_recording_that_is_there_is_kept(point: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import Factory, define
 
-from ..trace import Damage, Entry, Missing, Recorded
+from ..trace import Damage, Entry, Header, Missing, Recorded
 from ..trace.selection import Moment, Selection
 from ..trace.source import Source, Told
 from .progress import ProgressBar
@@ -115,10 +115,17 @@ class Notices:
     _missing: Counter[str] = Factory(Counter)
     _damaged: int = 0
     _cut_off: list[str] = Factory(list)
+    _recordings: set[str] = Factory(set)
+    _gone: list[str] = Factory(list)
 
     def told(self, path: Path, entry: Entry) -> None:
         """Take in what is no record."""
-        if isinstance(entry, Missing) and entry.reason != "began_before":
+        if isinstance(entry, Header):
+            if entry.recording not in self._recordings and entry.part > 1:
+                self._gone.append(f"{path} is part {entry.part}: what was recorded before is not here")
+                self.say(self._gone[-1])
+            self._recordings.add(entry.recording)
+        elif isinstance(entry, Missing) and entry.reason != "began_before":
             self._missing[entry.reason] += entry.records or 1
             self.say(f"here {_records(entry.records)} missing: {entry.reason}")
         elif isinstance(entry, Damage) and entry.last:
@@ -132,7 +139,7 @@ class Notices:
         """Return what there was, in a few lines."""
         missing = [f"{_records(count)} missing: {reason}" for reason, count in self._missing.items()]
         damaged = [f"{self._damaged:,} lines could not be read"] if self._damaged else []
-        return missing + damaged + [f"{path} was cut off" for path in self._cut_off]
+        return self._gone + missing + damaged + [f"{path} was cut off" for path in self._cut_off]
 
 
 def _records(count: int | None) -> str:

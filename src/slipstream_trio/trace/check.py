@@ -128,13 +128,17 @@ class Checker:
             self._begin(header.recording, header.part)
             for connection_id in header.open:
                 self._verifier.missed(connection_id)
+            if header.part > 1:
+                findings.append(self._gone(path, header, "what was recorded before is not here"))
         elif header.part != self._part + 1:
             self._verifier.missed()
             self._whole = False
-            problem = f"of this recording, part {header.part} follows part {self._part}"
-            findings = [Finding(path, header.line, "missing", None, None, problem)]
+            findings = [self._gone(path, header, f"it follows part {self._part}")]
         self._path, self._line, self._part = path, header.line, header.part
         return findings
+
+    def _gone(self, path: str, header: Header, problem: str) -> Finding:
+        return Finding(path, header.line, "missing", None, None, f"this is part {header.part}: {problem}")
 
     def _count(self, end: End) -> list[Finding]:
         if not self._whole or self._read == end.records:
