@@ -1,5 +1,8 @@
 """The flight recorder: nothing is written of a connection that ends well, and the latest of one that does not."""
 
+import errno
+import itertools
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from tests.trace.support import eventful, run
 from slipstream_trio import ConnectionLost, RecordingError
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.trace import Missing, check, ended_badly, flight_recorder, read, read_entries, replay
+from slipstream_trio.trace.encode import Encoder
 
 COUNT = 50
 
@@ -131,6 +135,51 @@ def test_a_function_or_a_disk_that_fails_is_no_connections_business(tmp_path: Pa
         lose(telemetry)
     assert isinstance(recorder.error, OSError)
     assert recorder.dropped >= 1
+
+
+def test_what_comes_after_the_end_is_not_written_where_the_beginning_could_not_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def full_at_first(path: str, flags: int) -> int:
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.open(path, flags, 0o600)
+
+    monkeypatch.setattr("slipstream_trio.trace.flight._private", full_at_first)
+    telemetry = Telemetry()
+    seen: list[Any] = []
+    with telemetry.listen(seen.append), flight_recorder(tmp_path, telemetry=telemetry) as recorder:
+        lose(telemetry)
+        recorder.handle(next(each for each in reversed(seen) if each.name[1] == "client"))
+    assert isinstance(recorder.error, OSError)
+    assert (recorder.dropped, len(calls)) == (2, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_encoded_is_missing_and_nothing_refers_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Encoder.encode
+    counted = itertools.count()
+
+    def failing(encoder: Encoder, record: Any) -> bytes:
+        line = encode(encoder, record)
+        if next(counted) == 20:
+            raise ValueError("an object of the user's")
+        return line
+
+    monkeypatch.setattr(Encoder, "encode", failing)
+    telemetry = Telemetry()
+    with flight_recorder(tmp_path, telemetry=telemetry) as recorder:
+        lose(telemetry)
+    assert (recorder.dropped, str(recorder.error)) == (1, "an object of the user's")
+    (path,) = recorder.paths
+    missing = [entry for entry in read_entries(path) if isinstance(entry, Missing)]
+    assert [(entry.records, entry.reason) for entry in missing] == [(1, "not_encodable")]
+    assert not any(finding.wrong for finding in check([path]))
 
 
 def test_a_directory_that_cannot_be_made_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class _Ring:
     filled: int = 0
     in_all: int = 0
     dropped: int = 0
+    left_out: int = 0
     path: Path | None = None
 
     def add(self, record: Record) -> bytes:
@@ -64,7 +65,15 @@ class _Ring:
             self.encoder.restart()
             self.segments.append([])
             self.filled = 0
-        line = self.encoder.encode(record)
+        try:
+            line = self.encoder.encode(record)
+        except Exception:
+            self.encoder.restart()  # what it has noted for lines after this one is nowhere
+            self.left_out += 1
+            raise
+        if self.left_out:
+            line = missing_line(self.left_out, "not_encodable") + line
+            self.left_out = 0
         self.segments[-1].append(line)
         self.filled += len(line)
         self.in_all += len(line)
@@ -122,7 +131,7 @@ class FlightRecorder:
         self._rings: dict[str, _Ring] = {}
         self._ended_last: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[tuple[Path, bytes] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Path, bytes, bool] | None] = queue.SimpleQueue()
         self._waiting = 0
         self.paths: list[Path] = []
         self.dropped: int = 0
@@ -176,23 +185,26 @@ class FlightRecorder:
         ring.path = self._directory / f"{moment:%Y%m%dT%H%M%SZ}-{connection_id}{suffix}"
         alive = [connection_id] if ring.dropped else []
         header = header_line(self._telemetry.ids.span_id(), 1, now, self._redactor.redacted, alive)
-        self._put(ring.path, ring.lines(header))
+        self._put(ring.path, ring.lines(header), begins=True)
         ring.segments.clear()
 
-    def _put(self, path: Path, data: bytes) -> None:
+    def _put(self, path: Path, data: bytes, *, begins: bool = False) -> None:
         if self._waiting > MOST_WAITING:
             self.dropped += 1
             return
         self._waiting += len(data)
-        self._queue.put((path, data))
+        self._queue.put((path, data, begins))
 
     # In the thread
 
     def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:
-            path, data = item
+            path, data, begins = item
             try:
-                self._write(path, data)
+                if begins or path in self.paths:
+                    self._write(path, data)
+                else:  # its beginning could not be written, or is deleted again, and without it nothing can be read
+                    self.dropped += 1
             except OSError as error:
                 self.error = error
                 self.dropped += 1
