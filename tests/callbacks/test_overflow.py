@@ -8,7 +8,7 @@ from tests.callbacks.support import Told, World, a_world, running
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, Client, SlowConsumer
-from slipstream_trio.telemetry import BufferOverflowed
+from slipstream_trio.telemetry import BufferOverflowed, GapOpened
 
 
 async def hold_up(*_: Any) -> None:
@@ -105,6 +105,10 @@ async def test_the_oldest_are_dropped_and_it_is_said_in_their_place(autojump_clo
         ("message", "tick", 3),
     ]
     assert len(overflows(world)) == 2
+    assert [(gap.reason, gap.dropped) for gap in world.records if isinstance(gap, GapOpened)] == [
+        ("overflow", 2),
+        ("overflow", 1),
+    ]
 
 
 async def test_gaps_with_messages_between_them_are_told_apart(autojump_clock: MockClock) -> None:

@@ -143,6 +143,15 @@ def test_options_that_cannot_be_used_are_refused(
     assert capsys.readouterr().err == f"slipstream: {said}; see slipstream demo --help\n"
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Let SIGINT interrupt children, also where the tests run in the background of a shell, which makes it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_ends_it_with_the_trace_and_130(url: str) -> None:
     arguments = [*COMMAND, "demo", "--url", url, "--topic", "lab:1", "--seconds", "60"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:

@@ -21,7 +21,15 @@ class Counted:
 
     def __init__(self, limit: int) -> None:
         self.overflows = 0
-        self.buffer = Buffer("room", limit, "raise", lambda: datetime.now(UTC), self._overflowed)
+        self.told: list[Gap] = []
+        self.buffer = Buffer(
+            "room",
+            limit,
+            "raise",
+            now=lambda: datetime.now(UTC),
+            overflowed=self._overflowed,
+            told=self.told.append,
+        )
 
     def _overflowed(self, gap: Gap, first: bool) -> None:
         self.overflows += first

@@ -195,8 +195,9 @@ async def test_each_connection_of_a_socket_is_a_trace_and_what_happens_once_is_i
     for span in collected.spans:
         if span.name != "connection":
             assert connections[str(parent_id(span))] == trace_id(span)
-    gap = collected.named("gap lab:*")
+    gap, loss = [span for span in collected.spans if span.name == "gap lab:*"]
     assert gap.attributes["slipstream.reason"] == "reconnected"
+    assert loss.attributes["slipstream.reason"] == "overflow"
     assert gap.start_time == gap.end_time
 
 

@@ -20,7 +20,8 @@ class Made:
         self.seconds = 0
         self.told: list[Gap] = []
         self.last: Gap | None = None
-        self.buffer = Buffer("room:1", limit, policy, self._now, self._overflowed)
+        self.lost: list[tuple[str, int]] = []
+        self.buffer = Buffer("room:1", limit, policy, now=self._now, overflowed=self._overflowed, told=self._lost)
 
     def put(self, *numbers: int) -> None:
         for number in numbers:
@@ -49,6 +50,9 @@ class Made:
         self.last = gap
         if first:
             self.told.append(gap)
+
+    def _lost(self, gap: Gap) -> None:
+        self.lost.append((gap.reason, gap.dropped))
 
     def _now(self) -> datetime:
         self.seconds += 1
@@ -347,3 +351,38 @@ async def test_it_can_be_opened_again(autojump_clock: trio.testing.MockClock) ->
     with trio.move_on_after(1) as waiting:
         await made.buffer.get()
     assert waiting.cancelled_caught
+
+
+@pytest.mark.parametrize("policy", ["raise", "drop_oldest", "drop_newest"])
+async def test_each_loss_is_told_once_when_its_reader_comes_to_it(policy: Overflow) -> None:
+    made = Made(2, policy)
+    made.put(1, 2, 3)
+    assert made.lost == []
+    await made.rest()
+    made.put(4, 5, 6, 7)
+    await made.rest()
+    assert made.lost == [("overflow", 1), ("overflow", 2)]
+    made.buffer.close(StopAsyncIteration)
+    assert made.lost == [("overflow", 1), ("overflow", 2)]
+
+
+async def test_losses_that_nobody_came_to_are_told_at_the_end_and_not_again() -> None:
+    made = Made(2)
+    made.put(1, 2, 3)
+    made.buffer.mark(Gap("reconnected", BEGIN, BEGIN))
+    made.put(4, 5)
+    made.buffer.close(StopAsyncIteration)
+    assert made.lost == [("overflow", 3)]
+    assert made.buffer.dropped == 3
+    await made.rest()
+    assert made.lost == [("overflow", 3)]
+
+
+async def test_a_loss_beside_a_reconnect_is_told_as_a_loss() -> None:
+    made = Made(2)
+    made.put(1, 2)
+    await made.take()
+    made.put(3, 4)
+    made.buffer.mark(Gap("reconnected", BEGIN, BEGIN))
+    assert await made.rest() == [2, 3, ("room:1", 1), ("reconnected", 0)]
+    assert made.lost == [("overflow", 1)]

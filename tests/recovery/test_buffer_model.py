@@ -76,7 +76,15 @@ async def next_of(buffer: Buffer) -> Any:
 
 async def compare(limit: int, policy: Overflow, steps: list[tuple[str, int]]) -> None:
     episodes: list[bool] = []
-    buffer = Buffer("room:1", limit, policy, lambda: NOW, lambda _, first: episodes.append(first))
+    told: list[Gap] = []
+    buffer = Buffer(
+        "room:1",
+        limit,
+        policy,
+        now=lambda: NOW,
+        overflowed=lambda _, first: episodes.append(first),
+        told=told.append,
+    )
     model = Model(limit, policy)
     number = 0
     for what, count in steps:
@@ -98,6 +106,7 @@ async def compare(limit: int, policy: Overflow, steps: list[tuple[str, int]]) ->
         for expected in model.get():
             assert await next_of(buffer) == expected
     assert len(buffer) == 0
+    assert sum(gap.dropped for gap in told) == buffer.dropped
 
 
 @given(st.integers(1, 4), st.sampled_from(get_args(Overflow)), STEPS)

@@ -114,6 +114,7 @@ async def test_overflow(autojump_clock: MockClock) -> None:
         "buffer": 2,
         "consumer": "channel",
     }
+    assert {"topic": "room:1", "reason": "overflow", "dropped": 3}.items() <= more_of(only(there, "gap")).items()
 
 
 @pytest.mark.parametrize("reason", ["timeout", "cancelled"])

@@ -47,6 +47,7 @@ METADATA = {
     "client push start": PUSH,
     "client push stop": PUSH | {"outcome", "ref", "status", "response"},
     "client push exception": PUSH | EXCEPTION,
+    "client gap": IDS | {"topic", "reason", "since", "until", "dropped"},
     "client overflow": IDS | {"topic", "policy", "buffer", "consumer"},
     "client reply_orphaned": IDS | {"topic", "ref", "status", "response", "reason"},
     "client message_dropped": IDS | {"direction", "topic", "event", "ref", "reason"},

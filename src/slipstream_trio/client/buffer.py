@@ -62,6 +62,7 @@ class Buffer:
         policy: what is dropped; "raise" drops the newest, and raises where they are missing.
         now: the time, for gaps.
         overflowed: called when a message is dropped: with the gap that marks it, and whether it is the first of a row.
+        told: called with each gap of dropped messages when a reader comes to it, or with what is left at the end.
     """
 
     def __init__(
@@ -69,14 +70,18 @@ class Buffer:
         topic: str,
         limit: int,
         policy: Overflow,
+        *,
         now: Callable[[], datetime],
         overflowed: Callable[[Gap, bool], None],
+        told: Callable[[Gap], None],
     ) -> None:
         self._topic = topic
         self._limit = limit
         self._policy = policy
         self._now = now
         self._overflowed = overflowed
+        self._told = told
+        self._untold = 0
         self._items: deque[Message | Gap] = deque()
         self._messages = 0
         self._readers = trio.lowlevel.ParkingLot()
@@ -119,6 +124,9 @@ class Buffer:
         """End: when what is buffered is read, readers are raised what `end` returns."""
         self._end = end
         self._readers.unpark_all()
+        left = [item for item in self._items if isinstance(item, Gap)]
+        if self._untold:
+            self._tell(evolve(left[0], until=left[-1].until, dropped=self._untold))
 
     async def get(self) -> Message:
         """Return the next message; gaps are passed over, but for losses with the policy "raise".
@@ -144,11 +152,24 @@ class Buffer:
         item = self._items.popleft()
         if isinstance(item, Message):
             self._messages -= 1
-        elif item.dropped and self._policy == "raise":
-            if item.reason != "overflow":
-                self._items.appendleft(evolve(item, dropped=0))  # a lost connection is told too
-            raise SlowConsumer(self._topic, item.dropped)
+        elif item.dropped:
+            return self._lost(item)
         return item
+
+    def _lost(self, gap: Gap) -> Gap:
+        if self._policy == "raise" and gap.reason != "overflow":
+            self._items.appendleft(evolve(gap, dropped=0))  # a lost connection is told too
+        self._tell(gap)
+        if self._policy == "raise":
+            raise SlowConsumer(self._topic, gap.dropped)
+        return gap
+
+    def _tell(self, gap: Gap) -> None:
+        """Tell of the messages of a gap, unless that was done when the channel ended."""
+        untold = min(gap.dropped, self._untold)
+        self._untold -= untold
+        if untold:
+            self._told(evolve(gap, reason="overflow", dropped=untold))
 
     async def _let_others_run(self) -> None:
         self._turn += 1
@@ -171,6 +192,7 @@ class Buffer:
     def _drop(self, *, at_head: bool) -> None:
         """Drop the oldest message, or one that is not in the buffer, and mark the place."""
         self.dropped += 1
+        self._untold += 1
         now = self._now()
         gap = Gap("overflow", now, now, 1)
         items = self._items

@@ -138,7 +138,7 @@ class Inbox:
 
     def _took(self, number: int, entry: Entry) -> None:
         if entry.lane is not None:
-            entry.lane.took(number)
+            entry.lane.took(number, entry)
         elif entry.callback in POSTS:
             self._posts -= 1
         elif entry.callback == "handle_reply":
@@ -252,10 +252,12 @@ class Lane:
         """Whether it is more than half full."""
         return len(self._messages) * 2 > self._limit
 
-    def took(self, number: int) -> None:
+    def took(self, number: int, entry: Entry) -> None:
         """Take note that the reader has taken an entry."""
         if number == self._gap:
             self._gap = None
+        if entry.callback == "handle_gap":
+            self._membership.tell_gap(entry.arguments[1])
         elif self._messages and self._messages[0] == number:
             self._messages.popleft()
 
@@ -301,6 +303,8 @@ class Lane:
     def _drop_all(self) -> None:
         for kind in (self._joins, self._gaps, self._closes):
             kind.drop()
+        if self._gap is not None:
+            self._membership.tell_gap(self._inbox.at(self._gap).arguments[1])
         for number in (*self._messages, self._gap or 0):
             self._inbox.remove(number)
         self._messages.clear()

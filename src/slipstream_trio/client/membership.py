@@ -342,6 +342,10 @@ class Membership:
             buffer.mark(gap)
         if self.tap is not None:
             self.tap.gap(gap)
+        self.tell_gap(gap)
+
+    def tell_gap(self, gap: Gap) -> None:
+        """Emit where messages may be missing, or how many are."""
         session = self.session
         if session.gap_point.handlers:
             session.gap_point.emit(
@@ -393,7 +397,7 @@ class Membership:
             if first and point.handlers:
                 point.emit(BufferOverflowed(*moment(session), self.topic, overflow, size, consumer))
 
-        buffer = Buffer(self.topic, size, overflow, session.utc_now, overflowed)
+        buffer = Buffer(self.topic, size, overflow, now=session.utc_now, overflowed=overflowed, told=self.tell_gap)
         if session.finished.is_set():
             buffer.close(StopAsyncIteration)  # nothing will ever come
         return buffer

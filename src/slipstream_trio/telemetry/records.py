@@ -588,7 +588,10 @@ class MessageDiscarded(_Once):
 
 @frozen
 class GapOpened(_Once):
-    """A channel is joined again, and messages may have been missed; times are UTC datetimes."""
+    """Messages may have been missed, as a channel is joined again, or were, at a full buffer; times are UTC datetimes.
+
+    Of a full buffer, it is emitted where its reader learns of the loss, or, if nobody reads it, when the channel ends.
+    """
 
     name: ClassVar[EventName] = ("slipstream", "client", "gap")
     origin: Origin
