@@ -21,6 +21,15 @@ WORKERS = "2"
 GUESTS = ["tests/browser", "tests/javascript"]
 """Tests that need programs which pip does not bring; each has a session."""
 
+RUNTIME = [
+    *("tests/callbacks", "tests/client", "tests/examples", "tests/integrations", "tests/properties", "tests/recovery"),
+    *("tests/server", "tests/telemetry", "tests/transport", "tests/test_public_api.py"),
+]
+"""Tests of what meets the versions of Python, Trio and the like: those that run between the oldest and the newest too."""
+
+WITHOUT_EXTRAS = ["tests/cli", "tests/protocol/test_codecs.py", "tests/protocol/test_codecs_agree.py"]
+"""Tests of what is otherwise where an extra is missing."""
+
 
 def find_interpreter(version: str) -> str | None:
     """Return an interpreter of that version which really runs.
@@ -93,37 +102,44 @@ def existing(*paths: str) -> list[str]:
     return [path for path in paths if (ROOT / path).exists()]
 
 
-def run_tests(session: nox.Session, *command: str, which: str = "not once", drawn: str = "0.2") -> None:
-    """Run the tests that need nothing but Python.
+def run_tests(session: nox.Session, *chosen: str, by: tuple[str, ...] = ("pytest",), which: str = "not once") -> None:
+    """Run tests that need nothing but Python, and let Hypothesis draw little (see `tests/drawing.py`).
 
     Parameters:
-        command: what runs them; by default pytest.
+        chosen: files and folders; by default all.
+        by: what runs them.
         which: those with the mark `once`, or the others.
-        drawn: how much Hypothesis draws, see `tests/drawing.py`.
     """
     guests = [f"--ignore={folder}" for folder in GUESTS]
-    arguments = ("-n", WORKERS, "-m", which, *guests, *session.posargs)
-    session.run(*(command or ("pytest",)), *arguments, env={"SLIPSTREAM_EXAMPLES": drawn})
+    session.run(
+        *by,
+        *("-n", WORKERS, "-m", which),
+        *guests,
+        *(session.posargs or chosen),
+        env={"SLIPSTREAM_EXAMPLES": "1" if which == "once" else "0.2"},
+    )
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests with every extra; on the oldest Python they are measured, on the newest they draw most."""
+    """Run the tests with every extra: on the oldest Python, measured, and the newest all, between those of `RUNTIME`."""
     session.install("-e", ALL_EXTRAS, *group("test"))
-    drawn = "1" if session.python == NEWEST else "0.2"
-    if session.python != OLDEST:
-        run_tests(session, drawn=drawn)
-        return
-    for stale in ROOT.glob(".coverage.*"):
-        stale.unlink()
-    run_tests(session, "coverage", "run", "-m", "pytest", drawn=drawn)
+    if session.python == OLDEST:
+        for stale in ROOT.glob(".coverage.*"):
+            stale.unlink()
+        run_tests(session, by=("coverage", "run", "-m", "pytest"))
+    elif session.python == NEWEST:
+        run_tests(session)
+    else:
+        run_tests(session, *RUNTIME)
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, default=False)
 def tests_once(session: nox.Session) -> None:
-    """Run the tests that take their time and do not depend on Python's version."""
+    """Run the tests that take their time and do not depend on Python's version, and let the properties draw more."""
     session.install("-e", ALL_EXTRAS, *group("test"))
     run_tests(session, which="once")
+    session.run("pytest", "-n", WORKERS, "tests/properties", "tests/protocol", env={"SLIPSTREAM_EXAMPLES": "1"})
 
 
 @nox.session(python=OLDEST)
@@ -132,7 +148,7 @@ def tests_minimal(session: nox.Session) -> None:
     session.install(".", env={"UV_RESOLUTION": "lowest-direct"})
     session.run("python", "-c", "import slipstream_trio")
     session.install(*group("test"))
-    run_tests(session)
+    run_tests(session, *RUNTIME, *WITHOUT_EXTRAS)
 
 
 @nox.session(python=OLDEST, default=False)
