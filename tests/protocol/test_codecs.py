@@ -108,7 +108,7 @@ def test_a_long_text_is_checked_as_a_short_one_is(codec: Codec, bad: str) -> Non
         (f"[-{'9' * 4300}]", "not JSON: an integer of more than 4300 characters"),
         (r'["\ud800"]', "not JSON: a lone surrogate"),
     ],
-    ids=lambda value: value[:12],
+    ids=short,
 )
 def test_the_standard_librarys_codec_says_what_is_wrong(text: str, problem: str) -> None:
     with pytest.raises(ProtocolError) as caught:
@@ -117,9 +117,19 @@ def test_the_standard_librarys_codec_says_what_is_wrong(text: str, problem: str)
 
 
 @both
-def test_what_cannot_be_encoded_is_named(codec: Codec) -> None:
-    with pytest.raises(SerializationError, match=r"^not a JSON value: .*surrogate"):
-        codec.encode(["\ud800"])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("\ud800", "not a JSON value: .*surrogate"),
+        (float("nan"), "nan is not a JSON number$"),
+        ({1: 2}, "an object's keys are strings; a key of type int is not$"),
+        ((1, 2), "tuple is not a JSON type: use dict, list, str, int, float, bool or None, or bytes as the payload$"),
+    ],
+    ids=short,
+)
+def test_what_cannot_be_encoded_is_named(codec: Codec, value: Any, problem: str) -> None:
+    with pytest.raises(SerializationError, match=f"^{problem}"):
+        codec.encode([value])
 
 
 @both
