@@ -25,7 +25,7 @@ RUNTIME = [
     *("tests/callbacks", "tests/client", "tests/examples", "tests/integrations", "tests/properties", "tests/recovery"),
     *("tests/server", "tests/telemetry", "tests/transport", "tests/test_public_api.py"),
 ]
-"""Tests of what meets the versions of Python, Trio and the like: those that run between the oldest and the newest too."""
+"""Tests of what meets the versions of Python and of Trio: they run on the Pythons between oldest and newest too."""
 
 WITHOUT_EXTRAS = ["tests/cli", "tests/protocol/test_codecs.py", "tests/protocol/test_codecs_agree.py"]
 """Tests of what is otherwise where an extra is missing."""
@@ -122,7 +122,7 @@ def run_tests(session: nox.Session, *chosen: str, by: tuple[str, ...] = ("pytest
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests with every extra: on the oldest Python, measured, and the newest all, between those of `RUNTIME`."""
+    """Run the tests with every extra: all on the oldest Python, measured, and the newest; `RUNTIME` between them."""
     session.install("-e", ALL_EXTRAS, *group("test"))
     if session.python == OLDEST:
         for stale in ROOT.glob(".coverage.*"):

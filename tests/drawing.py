@@ -1,7 +1,7 @@
 """How much Hypothesis draws: some in every run of the tests, and far more where `SLIPSTREAM_EXAMPLES` asks for it.
 
-`SLIPSTREAM_EXAMPLES` is a factor: 1 is what a test asks for, as in `nox -s tests_once`; plain `nox`, which runs the same
-tests on several Pythons, has less, and `nox -s thorough` far more.
+`SLIPSTREAM_EXAMPLES` is a factor: 1 is what a test asks for, as in `nox -s tests_once`; plain `nox`, which runs the
+same tests on several Pythons, has less, and `nox -s thorough` far more.
 """
 
 import os
