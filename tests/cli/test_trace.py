@@ -113,7 +113,7 @@ def test_traces_can_be_shared_on_purpose(said: Said, tmp_path: Path) -> None:
     said("verify", written(tmp_path / "shared.jsonl", encoded(shared)))
 
 
-@pytest.mark.parametrize("command", ["show", "stats", "html", "verify", "replay", "export --to otlp"])
+@pytest.mark.parametrize("command", ["show", "stats", "html", "verify", "replay", "export --to perfetto --output -"])
 def test_what_is_no_recording_is_wrong_usage(command: str, said: Said, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere.jsonl"
     told = f"slipstream: {nowhere}: it cannot be read: No such file or directory\n"
@@ -124,6 +124,7 @@ def test_what_is_no_recording_is_wrong_usage(command: str, said: Said, tmp_path:
     assert said(*command.split(), other, status=2) == ("", told)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("command", ["verify", "replay", "replay --step", "export --to perfetto --output -"])
 def test_an_output_that_is_closed_is_told_in_a_line(command: str, good: Path) -> None:
     reading, writing = os.pipe()
