@@ -116,7 +116,7 @@ def run_tests(session: nox.Session, *chosen: str, by: tuple[str, ...] = ("pytest
         *("-n", WORKERS, "-m", which),
         *guests,
         *(session.posargs or chosen),
-        env={"SLIPSTREAM_EXAMPLES": "1" if which == "once" else "0.2"},
+        env={"SLIPSTREAM_EXAMPLES": "1" if which == "once" else "0.1"},
     )
 
 

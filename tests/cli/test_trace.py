@@ -113,8 +113,13 @@ def test_traces_can_be_shared_on_purpose(said: Said, tmp_path: Path) -> None:
     said("verify", written(tmp_path / "shared.jsonl", encoded(shared)))
 
 
-@pytest.mark.parametrize("command", ["show", "stats", "html", "verify", "replay", "export --to perfetto --output -"])
-def test_what_is_no_recording_is_wrong_usage(command: str, said: Said, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command", ["show", "stats", "html", "verify", "replay", "export --to perfetto --output out.json"]
+)
+def test_what_is_no_recording_is_wrong_usage(
+    command: str, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     nowhere = tmp_path / "nowhere.jsonl"
     told = f"slipstream: {nowhere}: it cannot be read: No such file or directory\n"
     assert said(*command.split(), nowhere, status=2) == ("", told)
@@ -122,6 +127,7 @@ def test_what_is_no_recording_is_wrong_usage(command: str, said: Said, tmp_path:
     other.write_text("hello\n")
     told = f"slipstream: {other}: not a recording: its first line is no header\n"
     assert said(*command.split(), other, status=2) == ("", told)
+    assert list(tmp_path.iterdir()) == [other]
 
 
 @pytest.mark.once
