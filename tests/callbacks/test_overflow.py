@@ -157,6 +157,7 @@ async def test_each_channel_has_its_own_bound_and_nothing_else_is_dropped(
     assert [entry for entry in client.log if entry[0] == "gap"] == [("gap", "room:1", "overflow", 47)]
 
 
+@pytest.mark.once
 async def test_what_waits_does_not_grow_with_what_is_dropped(autojump_clock: MockClock) -> None:
     client = Told("room:1", info=hold_up)
     async with a_world() as world, running(world, client, buffer=3, overflow="drop_oldest"):
@@ -170,6 +171,7 @@ async def test_what_waits_does_not_grow_with_what_is_dropped(autojump_clock: Moc
         client.stop()
 
 
+@pytest.mark.once
 async def test_a_burst_that_is_handled_at_once_drops_nothing(autojump_clock: MockClock) -> None:
     class Quick(Client):
         count = 0

@@ -87,6 +87,7 @@ async def test_replies_may_come_in_any_order_and_twice(autojump_clock: MockClock
     assert results == {number: {"was": number} for number in range(5)}
 
 
+@pytest.mark.once
 async def test_a_thousand_pushes_in_flight_have_refs_in_wire_order(autojump_clock: MockClock) -> None:
     async with running() as server, connect(URL, transport=server.connector()) as socket:
         channels = [socket.channel(f"lab:{number}") for number in range(4)]

@@ -213,6 +213,7 @@ async def test_an_iterator_is_a_checkpoint_for_cancellation_only(autojump_clock:
         assert await take(channel, 1) == [2]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("count", [2000])
 async def test_a_consumer_that_keeps_up_gets_everything(count: int, autojump_clock: MockClock) -> None:
     """More messages than a buffer holds: the receive loop lets the consumer catch up."""

@@ -369,6 +369,7 @@ async def test_pausing_reading_makes_the_client_s_sends_wait(autojump_clock: tri
         assert client.closed == (1002, "server")
 
 
+@pytest.mark.once
 async def test_a_channel_that_does_not_keep_up_stops_the_reading(autojump_clock: trio.testing.MockClock) -> None:
     server = make_server()
     async with server.run(), trio.open_nursery() as nursery:
@@ -402,6 +403,7 @@ async def test_a_client_that_never_answers_a_close_is_waited_for_a_while(
         assert connection.close_code == 1012
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("deflate", [False, True])
 async def test_many_raw_frames_are_sent_in_order(deflate: bool, autojump_clock: trio.testing.MockClock) -> None:
     server = make_server()

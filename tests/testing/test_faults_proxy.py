@@ -27,6 +27,8 @@ from slipstream_trio.testing.faults import (
 )
 from slipstream_trio.testing.faults.relay import reset_stream
 
+pytestmark = pytest.mark.once
+
 
 class _Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:

@@ -351,6 +351,7 @@ def test_a_damaged_member_of_a_zipped_recording_costs_itself(good: list[Any], tm
     assert same(good[-1], records[-1])
 
 
+@pytest.mark.once
 def test_progress_is_told(good: list[Any], tmp_path: Path) -> None:
     path = written(tmp_path / "trace.jsonl", encoded(good * 20, end=False))
     told: list[Any] = []

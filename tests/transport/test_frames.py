@@ -56,6 +56,7 @@ async def test_fragments_are_put_together(autojump_clock: MockClock) -> None:
         assert await transport.receive() == ("zwölf",)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536, 3_000_000])
 async def test_frames_of_any_size_go_both_ways(size: int, autojump_clock: MockClock) -> None:
     data = bytes(range(256)) * (size // 256) + bytes(size % 256)
