@@ -67,7 +67,7 @@ class Figures:
         """Return what is wrong, in sentences; nothing, if all is well.
 
         Parameters:
-            growth: by how much Python's memory blocks may grow from `warm` to `last`, as a share of them.
+            growth: by how much memory may grow from `warm` to `last`, as a share of it.
         """
         wrong = [f"it failed: {failure}" for failure in self.failures]
         wrong += [f"a trace is broken: {violation}" for violation in self.violations[:20]]
@@ -80,10 +80,9 @@ class Figures:
         if self.before and self.after and self.after.files > self.before.files:
             wrong.append(f"{self.after.files - self.before.files} files are left open")
         if self.warm and self.last:
-            # The system's figure gets twice the room: what was freed in pieces is not given back.
-            for name, room in (("resident", 2 * growth), ("blocks", growth)):
+            for name in ("resident", "blocks"):
                 warm, last = getattr(self.warm, name), getattr(self.last, name)
-                if last > warm * (1 + room):
+                if last > warm * (1 + growth):
                     wrong.append(f"memory grew: {name} from {warm:,} to {last:,}")
         wrong += [
             f"nothing was {what}" for what in ("received", "connected", "joined", "left") if not self.counts[what]
