@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from slipstream_trio import ConnectError, ConnectionRejected, ConnectTimeout, SlipstreamError, Socket, connect
 from slipstream_trio.telemetry import SpanException, Telemetry
+from slipstream_trio.trace import verify
 
 QUIET = frozenset({"heartbeat"})
 Scenario = Callable[[Socket, Peer], Awaitable[None]]
@@ -252,13 +253,18 @@ async def test_an_option_that_raises_ends_the_attempt_by_an_exception(option: st
     with pytest.raises(KeyError):
         async with connect(URL, transport=Scripted(), telemetry=telemetry, **given):
             pass
-    start, end = recorder.records
-    assert start.name == ("slipstream", "client", "connect", "start")
+    (start,) = recorder.named("client", "connect", "start")
+    (end,) = recorder.named("client", "connect", "exception")
     assert isinstance(end, SpanException)
-    assert (end.name, end.start, end.kind) == (("slipstream", "client", "connect", "exception"), start, "KeyError")
+    assert (end.start, end.kind) == (start, "KeyError")
     assert end.measurements["duration"] == (0 if option == "trace_parent" else 2_000_000_000)
     assert start.origin == end.origin
-    assert start.metadata["connection_id"] is not None
+    # The connection has come to an end of its own, though nothing was opened.
+    (stop,) = recorder.named("connection", "connect", "stop")
+    assert (stop.termination_reason, stop.state.status) == ("option_failed", "closed")
+    assert stop.measurements["duration"] == end.measurements["duration"]
+    assert stop.connection_id == start.metadata["connection_id"]
+    assert verify(recorder.records) == []
 
 
 async def test_the_attempt_begins_before_its_options_are_asked(autojump_clock: MockClock) -> None:
@@ -272,7 +278,7 @@ async def test_the_attempt_begins_before_its_options_are_asked(autojump_clock: M
     async with connect(URL, transport=Scripted(), telemetry=recorder.bus, params=ask) as socket:
         (start,) = recorder.named("client", "connect", "start")
         assert (start.connection_id, start.trace_id) == (socket.connection_id, socket.trace_id)
-    assert seen == [("slipstream", "client", "connect", "start")]
+    assert seen == [("slipstream", "client", "connect", "start"), ("slipstream", "connection", "connect", "start")]
 
 
 async def test_an_attempt_that_is_cancelled_while_its_options_are_asked(autojump_clock: MockClock) -> None:
@@ -281,7 +287,8 @@ async def test_an_attempt_that_is_cancelled_while_its_options_are_asked(autojump
         async with connect(URL, transport=Scripted(), telemetry=recorder.bus, params=trio.sleep_forever):
             pass
     assert ends(recorder, "connect") == ["cancelled"]
-    assert recorder.named("connection", "connect", "start") == []
+    (stop,) = recorder.named("connection", "connect", "stop")
+    assert (stop.termination_reason, stop.state.status) == ("cancelled", "closed")
 
 
 async def test_a_connect_that_is_cancelled(autojump_clock: MockClock) -> None:

@@ -6,9 +6,10 @@ cancelled user never tears a frame. The supervisor raises nothing into the nurse
 is left, so that the body's exception comes out as it went in.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Unpack
+from functools import partial
+from typing import Final, NoReturn, Unpack
 
 import trio
 from attrs import evolve
@@ -18,7 +19,7 @@ from ..protocol import Disconnect, reconnect_delay
 from ..protocol.recovery import retry_after
 from ..transport import OpenRequest
 from .configuration import Configuration, ConnectOptions, configure
-from .connection import Connection, only_cancelled
+from .connection import OPTION_FAILED, Connection
 from .dial import ask_trace_parent, dial
 from .operations import leave_soon
 from .session import Session
@@ -149,10 +150,10 @@ class _Supervisor:
     async def _one_connection(self, attempt: int, generation: int, step: int) -> tuple[Exception, Disconnect]:
         """Connect once, and serve that to its end; returns what to raise for it, and what it was."""
         session = self.session
-        connection, request = await self._asked(attempt, generation)
-        if isinstance(request, Exception):
-            return request, Disconnect("option_failed", step=step)
-        await connection.run(session.connector, request)
+        connection, ask = await self._begin(attempt, generation)
+        await connection.run(session.connector, ask)
+        if connection.option_error is not None:
+            return connection.option_error, Disconnect(OPTION_FAILED, step=step)
         failure = connection.failure
         if failure is None:
             lost = session.lost()
@@ -162,30 +163,17 @@ class _Supervisor:
             return failure, Disconnect("rejected", status=failure.status, retry_after=wait, step=step)
         return failure, Disconnect(failure.reason, step=step)
 
-    async def _asked(self, attempt: int, generation: int) -> tuple[Connection, OpenRequest | Exception]:
-        """Begin a connection, and ask for everything that it is opened with; returns what an option's function raised.
+    async def _begin(self, attempt: int, generation: int) -> tuple[Connection, Callable[[], Awaitable[OpenRequest]]]:
+        """Begin a connection; returns what asks for all that it is opened with.
 
-        The trace is asked for first, as the attempt's span is in it.
+        The trace is asked for before, as the connection is in it. If that fails, so does the connection.
         """
-        session = self.session
-        trace_parent: str | None = None
-        failure: Exception | None = None
+        configuration = self.session.configuration
         try:
-            trace_parent = await ask_trace_parent(session.configuration)
+            trace_parent = await ask_trace_parent(configuration)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
-            failure = error
-        connection = session.begin(trace_parent, attempt, generation)
-        try:
-            if failure is not None:
-                raise failure
-            return connection, await dial(session.configuration)
-        except Exception as error:  # noqa: BLE001 - likewise
-            session.option_failed(error)
-            return connection, error
-        except BaseException as error:
-            if only_cancelled(error):
-                session.end_attempt("cancelled")
-            raise
+            return self.session.begin(None, attempt, generation), partial(_fail_with, error)
+        return self.session.begin(trace_parent, attempt, generation), partial(dial, configuration)
 
     def _delay(self, disconnect: Disconnect) -> float | None:
         configuration = self.session.configuration
@@ -219,6 +207,10 @@ class _Supervisor:
             self._scope.cancel()
             with trio.CancelScope(shield=True):
                 await session.finished.wait()
+
+
+async def _fail_with(error: Exception) -> NoReturn:
+    raise error
 
 
 def _leave_all(session: Session) -> None:

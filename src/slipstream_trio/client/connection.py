@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import trio
@@ -40,10 +41,13 @@ from .pushes import PushTable
 from .redaction import redacted_error, redactor
 from .timer import Timer
 
-__all__ = ["Connection", "Owner", "only_cancelled"]
+__all__ = ["OPTION_FAILED", "Connection", "Owner", "only_cancelled"]
 
 EASING: Final = 0.05
 """Seconds that the receive loop lets a consumer catch up, at most."""
+
+OPTION_FAILED: Final = "option_failed"
+"""The reason of a connection that has ended before it was opened: a function among the options has failed."""
 
 LAST_WORDS: Final = 1.0
 """Seconds to answer a close frame, or to find out why a write failed."""
@@ -91,6 +95,7 @@ class Connection:
         self.outbox: Outbox = Outbox()
         self.pushes: PushTable = PushTable()
         self.failure: ConnectError | None = None
+        self.option_error: Exception | None = None
         self.lived: float | None = None
         self.handling: bool = False
         self._submitted: deque[LeaveTopic] = deque()
@@ -188,21 +193,17 @@ class Connection:
             self.handle(CloseConnection(code, reason))
         self._end_by(deadline)
 
-    async def run(self, connector: Connector, request: OpenRequest) -> None:
-        """Open the transport, and serve it until it ends; `state` and `failure` tell how."""
+    async def run(self, connector: Connector, ask: Callable[[], Awaitable[OpenRequest]]) -> None:
+        """Open the transport, and serve it until it ends; `state`, `failure` and `option_error` tell how.
+
+        Parameters:
+            ask: returns what to open it with, or raises what an option's function did.
+        """
         life = self._spans.start_connect(self.state)
-        redact = redactor(request)
-        request = with_trace_context(request, self.state, self._telemetry.propagate(self.origin))
         try:
-            try:
-                async with connector.open(request, self.outbox.wake) as transport:
-                    opened_at = trio.current_time()
-                    headers = tuple((name, redact(value)) for name, value in transport.response_headers)
-                    self.handle(TransportOpened(opened_at, headers))
-                    await self._serve(transport)
-                    self.lived = trio.current_time() - opened_at
-            except ConnectError as error:
-                self._fail(redacted_error(error, redact))
+            request = await self._asked(ask)
+            if request is not None:
+                await self._open(connector, request)
         except BaseException as error:
             if not only_cancelled(error):
                 self._broken = True
@@ -212,7 +213,29 @@ class Connection:
             self._end_if_needed("cancelled")
             self._spans.stop_connect(life, self.state, self.state.close_reason or "cancelled")
             raise
-        self._spans.stop_connect(life, self.state, self.state.close_reason or "connect_failed")
+        reason = "connect_failed" if self.option_error is None else OPTION_FAILED
+        self._spans.stop_connect(life, self.state, self.state.close_reason or reason)
+
+    async def _asked(self, ask: Callable[[], Awaitable[OpenRequest]]) -> OpenRequest | None:
+        try:
+            return await ask()
+        except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
+            self.option_error = error
+            self.handle(TransportFailed(OPTION_FAILED))
+            return None
+
+    async def _open(self, connector: Connector, request: OpenRequest) -> None:
+        redact = redactor(request)
+        request = with_trace_context(request, self.state, self._telemetry.propagate(self.origin))
+        try:
+            async with connector.open(request, self.outbox.wake) as transport:
+                opened_at = trio.current_time()
+                headers = tuple((name, redact(value)) for name, value in transport.response_headers)
+                self.handle(TransportOpened(opened_at, headers))
+                await self._serve(transport)
+                self.lived = trio.current_time() - opened_at
+        except ConnectError as error:
+            self._fail(redacted_error(error, redact))
 
     def _fail(self, error: ConnectError) -> None:
         self.failure = error

@@ -243,13 +243,6 @@ class Session:
         if self.tap is not None:
             self.tap.finished(self.error)
 
-    def end_attempt(self, outcome: Outcome, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        """Emit that an attempt to connect is over."""
-        start, self._connecting = self._connecting, None
-        if start is not None:
-            now = self.telemetry.monotonic_ns()
-            self._connect_point.stop.emit(ClientConnectStop(start, self.origin, now, outcome, headers))
-
     # What the connection reports
 
     def deliver(self, message: Message) -> None:
@@ -298,7 +291,7 @@ class Session:
     def _connection_opened(self, event: ConnectionOpened) -> None:
         self.shown = self.connection
         self.statuses.set("connected")
-        self.end_attempt("ok", event.response_headers)
+        self._end_attempt("ok", event.response_headers)
         self.opened.set()
         if self.tap is not None:
             self.tap.opened()
@@ -306,15 +299,14 @@ class Session:
             membership.connection_opened()
 
     def _connection_failed(self, event: ConnectionFailed) -> None:
-        failure = None if self.connection is None else self.connection.failure
-        self.end_attempt("cancelled" if failure is None else outcome_of(failure) or "error", event.headers)
-        if failure is not None and self.tap is not None:
-            self.tap.closed(failure)
-
-    def option_failed(self, error: Exception) -> None:
-        """Tell that there is no connection, as a function of the user's failed, or what it returned is of no use."""
-        self._fail_attempt(error)
-        if self.tap is not None:
+        assert self.connection is not None
+        failure, mistake = self.connection.failure, self.connection.option_error
+        if mistake is not None:
+            self._fail_attempt(mistake)
+        else:
+            self._end_attempt("cancelled" if failure is None else outcome_of(failure) or "error", event.headers)
+        error = mistake or failure
+        if error is not None and self.tap is not None:
             self.tap.closed(error)
 
     def frame_rejected(self, reason: str) -> None:
@@ -349,6 +341,12 @@ class Session:
         self._fail_attempt(error)
         self.error = self.error or error
         self._fail_waiters("internal_error", None)
+
+    def _end_attempt(self, outcome: Outcome, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        start, self._connecting = self._connecting, None
+        if start is not None:
+            now = self.telemetry.monotonic_ns()
+            self._connect_point.stop.emit(ClientConnectStop(start, self.origin, now, outcome, headers))
 
     def _fail_attempt(self, error: BaseException) -> None:
         start, self._connecting = self._connecting, None
