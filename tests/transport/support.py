@@ -34,11 +34,15 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 
 class Recording(trio.abc.Stream):
-    """The client's stream; keeps what is written, write by write. If it is `broken`, nothing can be."""
+    """The client's stream; keeps what is written, write by write, and the sizes that are asked for by reads.
+
+    If it is `broken`, nothing can be written.
+    """
 
     def __init__(self, stream: MemoryStream) -> None:
         self.stream = stream
         self.writes: list[bytes] = []
+        self.reads: list[int | None] = []
         self.closed = False
         self.broken = False
 
@@ -53,6 +57,7 @@ class Recording(trio.abc.Stream):
         await self.stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        self.reads.append(max_bytes)
         return await self.stream.receive_some(max_bytes)
 
     async def aclose(self) -> None:

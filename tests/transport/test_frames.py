@@ -19,7 +19,7 @@ from tests.transport.support import (
 from trio.testing import MockClock
 
 from slipstream_trio.transport import Transport, TransportEnded
-from slipstream_trio.transport.trio_websocket import _CollectingStream
+from slipstream_trio.transport.trio_websocket import LEAST_READ, MOST_READ, _CollectingStream
 
 
 async def ended(transport: Transport) -> TransportEnded:
@@ -54,6 +54,25 @@ async def test_fragments_are_put_together(autojump_clock: MockClock) -> None:
         ):
             await server.stream.send_all(part)
         assert await transport.receive() == ("zwölf",)
+
+
+async def test_reads_are_as_large_as_what_comes(autojump_clock: MockClock) -> None:
+    """A read's memory is allocated whole; large ones for small messages would leave holes in the process's memory."""
+    async with opened() as (transport, server):
+        reads = server.client.reads
+        for _ in range(100):
+            await server.stream.send_all(frame(TEXT, b"small"))
+            await transport.receive()
+        assert {*reads} == {LEAST_READ}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.stream.send_all, frame(BINARY, b"x" * 1_000_000))
+            await transport.receive()
+        assert reads[-1] == MOST_READ == max(size for size in reads if size is not None)
+        assert len(reads) < 130
+        for _ in range(10):
+            await server.stream.send_all(frame(TEXT, b"small"))
+            await transport.receive()
+        assert reads[-1] == LEAST_READ
 
 
 @pytest.mark.once

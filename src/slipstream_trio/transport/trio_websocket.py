@@ -26,8 +26,14 @@ from .tls import explain_tls, refused_certificate
 
 __all__ = ["TrioWebSocketConnector", "connector"]
 
-READ_SIZE: Final = 64 * 1024
-"""Bytes a read. With the library's default of 4 KiB, a message of 64 KiB takes five times as long."""
+LEAST_READ: Final = 4 * 1024
+MOST_READ: Final = 64 * 1024
+"""Bytes a read.
+
+More after a read that was filled, less after one that was not nearly. With 4 KiB at a time, a message of 64 KiB takes
+five times as long. But memory for a read is allocated whole, and cut down to what has come: where all reads are for
+64 KiB and what comes is small, the process grows by some MiB a minute, of pieces too small for the next read.
+"""
 
 LONGEST_HANDSHAKE: Final = 2**20
 """Bytes of a response to the upgrade, a refusal's body included."""
@@ -129,6 +135,7 @@ class _CollectingStream(trio.abc.Stream):
         self._pending: list[bytes] = []
         self._pong: int | None = None
         self._received = 0
+        self._read_size = LEAST_READ
         self.opened = False
         self.closing = False
         self.broken_by: BaseException | None = None
@@ -170,10 +177,11 @@ class _CollectingStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
-            data = await self._stream.receive_some(max_bytes)
+            data = await self._stream.receive_some(self._read_size if max_bytes is None else max_bytes)
         except trio.BrokenResourceError as error:
             self.broken_by = _cause(error)
             raise
+        self._read_size = read_size_after(self._read_size, len(data))
         if not self.opened:
             self._received += len(data)
             if self._received > LONGEST_HANDSHAKE:
@@ -265,6 +273,15 @@ class _TrioWebSocket(Transport):
         return TransportEnded(int(closed.code), closed.reason or "")
 
 
+def read_size_after(size: int, received: int) -> int:
+    """Return how many bytes to ask for, when a read of up to `size` has brought `received`."""
+    if received >= size:
+        return min(size * 4, MOST_READ)
+    if received < size // 4:
+        return max(size // 2, LEAST_READ)
+    return size
+
+
 def _close_frame(code: int) -> bytes:
     """Return a client's close frame, masked as all of its frames."""
     mask = secrets.token_bytes(4)
@@ -285,7 +302,7 @@ async def _shake_hands(
             subprotocols=request.subprotocols,
             extra_headers=[(name.encode(), value.encode()) for name, value in request.headers],
             max_message_size=request.max_message_size,
-            receive_buffer_size=READ_SIZE,
+            receive_buffer_size=None,
         )
         stream.opened = True
         return connection

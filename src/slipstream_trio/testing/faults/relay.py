@@ -14,7 +14,7 @@ from .transit import Transit
 
 __all__ = ["Lane", "OnFault", "Relay", "reset_stream"]
 
-_READ: Final = 65_536
+_READ: Final = 16_384
 _SLICES_PER_SECOND: Final = 20
 """A slow link lets so many slices through a second, so that bytes trickle."""
 

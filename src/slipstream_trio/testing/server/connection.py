@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-_READ_SIZE: Final = 65_536
+_READ_SIZE: Final = 16_384
 _INBOX_LIMIT: Final = 16_777_216
 _HOPELESS: Final = 16
 """At how many times its limit an outbox costs the connection, as broadcasts wait for nobody."""

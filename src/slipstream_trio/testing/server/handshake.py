@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Upgrade", "accept_upgrade"]
 
-_READ_SIZE: Final = 65_536
+_READ_SIZE: Final = 16_384
 _CRASHED: Final = Refuse(500, [("content-type", "application/json; charset=utf-8")], '{"errors":{"detail":"500.json"}}')
 _NOT_FOUND: Final = Refuse(404, body="not found")
 
