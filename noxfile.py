@@ -173,7 +173,7 @@ def everywhere(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Let 200 clients live on a bad network, in real time and in virtual; takes half an hour. Arguments: see --help."""
     session.install("-e", ALL_EXTRAS)
-    both = [["--minutes", "5", "--pace", "5"], ["--days", "2", "--pace", "2400"]]
+    both = [["--minutes", "5", "--pace", "2"], ["--days", "2", "--pace", "2400"]]
     for arguments in [session.posargs] if session.posargs else both:
         session.run("python", "benchmarks/soak.py", *arguments)
 
