@@ -3,6 +3,7 @@
 Each program is run once to count its moments, then struck at some of them; with `nox -s everywhere` at all of them.
 """
 
+import logging
 import signal
 from collections.abc import Iterator
 
@@ -28,6 +29,14 @@ def interrupts() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Let nothing be logged: pytest keeps what is, with its tracebacks, and so all that there was in each run."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("play", [visit, crowd, call_back, loopback])
