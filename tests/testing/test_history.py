@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from attrs import define, field
 from tests.testing.support import Watched, parties, watched
 from trio.testing import MockClock
 
@@ -122,6 +123,35 @@ def test_each_run_of_trio_has_its_own_time() -> None:
             trio.run(once, clock=MockClock(autojump_threshold=0))
     beginnings = [line for line in trace.history().splitlines() if "connection begins" in line]
     assert [line.split("  #")[0].strip() for line in beginnings] == ["+0.000 s", "+0.000 s"]
+
+
+@define
+class ClockWithoutHash(trio.abc.Clock):
+    """A clock that a test may have written for itself: equal by value, so it has no hash."""
+
+    inner: MockClock = field(factory=lambda: MockClock(autojump_threshold=0))
+
+    def start_clock(self) -> None:
+        self.inner.start_clock()
+
+    def current_time(self) -> float:
+        return self.inner.current_time()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return self.inner.deadline_to_sleep_time(deadline)
+
+
+def test_any_clock_tells_the_time() -> None:
+    async def once() -> None:
+        async with watched() as on:
+            trace.listen_to(on.telemetry)
+            async with on.connect():
+                await on.server.accept()
+
+    with ObservedTrace() as trace:
+        trio.run(once, clock=ClockWithoutHash())
+    assert len(trace.connections) == 1
+    assert "    +0.000 s  #1  · connection ends closed_by_client" in trace.history().splitlines()
 
 
 def test_nothing_happened() -> None:
