@@ -7,7 +7,7 @@ from tests.testing.support import Watched, parties, watched
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, ConnectionRejected
-from slipstream_trio.telemetry import SpanException, Telemetry
+from slipstream_trio.telemetry import SpanException, Telemetry, default_telemetry
 from slipstream_trio.testing.history import Moment, tell
 from slipstream_trio.testing.observed import ObservedTrace
 
@@ -152,6 +152,19 @@ def test_any_clock_tells_the_time() -> None:
         trio.run(once, clock=ClockWithoutHash())
     assert len(trace.connections) == 1
     assert "    +0.000 s  #1  · connection ends closed_by_client" in trace.history().splitlines()
+
+
+async def test_a_bus_that_is_listened_to_twice_is_heard_once(autojump_clock: MockClock) -> None:
+    with ObservedTrace() as trace:
+        async with watched() as on:
+            for bus in (on.telemetry, on.telemetry, default_telemetry):
+                trace.listen_to(bus)
+            async with on.connect():
+                await on.server.accept()
+            async with on.connect(telemetry=default_telemetry):
+                await on.server.accept()
+    assert len(trace.named("connection", "connect", "start")) == 2
+    trace.verify()
 
 
 def test_nothing_happened() -> None:

@@ -31,6 +31,7 @@ class ObservedTrace:
         self._moments: deque[Moment] = deque(maxlen=keep)
         self._complete = keep is None
         self._listening = ExitStack()
+        self._buses: list[Telemetry] = []
         self._began: dict[int, tuple[trio.abc.Clock, float]] = {}
 
     def __enter__(self) -> Self:
@@ -45,6 +46,7 @@ class ObservedTrace:
         traceback: TracebackType | None,
     ) -> None:
         """Listen no more."""
+        self._buses.clear()
         self._listening.close()
 
     def __iter__(self) -> Iterator[Record]:
@@ -114,8 +116,10 @@ class ObservedTrace:
     # How it comes to know
 
     def listen_to(self, bus: Telemetry) -> None:
-        """Keep the records of another bus as well, for as long as those of the process's."""
-        self._listening.enter_context(bus.listen(self._emitted))
+        """Keep the records of another bus as well, for as long as those of the process's; once, if told twice."""
+        if not any(known is bus for known in self._buses):
+            self._buses.append(bus)
+            self._listening.enter_context(bus.listen(self._emitted))
 
     def _own(self) -> Iterator[Record]:
         """Iterate over the records without those of connections that had begun before."""
