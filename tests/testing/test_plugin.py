@@ -290,6 +290,27 @@ def test_a_trace_that_was_not_kept_whole_cannot_be_verified(pytester: pytest.Pyt
     )
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("lines", ["40", "0"])
+def test_a_marker_that_comes_too_late_is_told_and_costs_no_other_test(pytester: pytest.Pytester, lines: str) -> None:
+    source = """
+    @pytest.fixture(params=[False, True])
+    def marked_late(request):
+        request.applymarker(pytest.mark.slipstream_verify)
+        return request.param
+
+    async def test_late(phoenix_server, marked_late, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}), fails=marked_late)
+
+    async def test_other():
+        pass
+    """
+    result = run(pytester, dedented(source), ini=f"slipstream_history = {lines}")
+    result.assert_outcomes(failed=2, passed=1)
+    result.stdout.fnmatch_lines(["the marker slipstream_verify came too late, as this test runs already: *"])
+    result.stdout.fnmatch_lines(["*AssertionError: told to fail*"])
+
+
 def test_what_had_begun_before_the_test_is_not_judged(pytester: pytest.Pytester) -> None:
     source = """
     EARLIER = []

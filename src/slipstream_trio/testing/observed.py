@@ -25,11 +25,14 @@ class ObservedTrace:
 
     Parameters:
         keep: how many records to keep, the latest ones; None keeps all, which `verify` needs.
+
+    Attributes:
+        complete: whether all records are kept.
     """
 
     def __init__(self, keep: int | None = None) -> None:
         self._moments: deque[Moment] = deque(maxlen=keep)
-        self._complete = keep is None
+        self.complete: bool = keep is None
         self._listening = ExitStack()
         self._buses: list[Telemetry] = []
         self._began: dict[int, tuple[trio.abc.Clock, float]] = {}
@@ -98,7 +101,7 @@ class ObservedTrace:
         Raises:
             RuntimeError: not all records were kept.
         """
-        if not self._complete:
+        if not self.complete:
             raise RuntimeError("only the latest records were kept: use the marker slipstream_verify or the fixture")
         verifier = Verifier()
         found = [violation for record in self._own() for violation in verifier.feed(record)]

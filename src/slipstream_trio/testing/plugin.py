@@ -98,6 +98,7 @@ class Observer:
             result = yield
         finally:
             found = _news(item, ended=False)
+        _check_marked_in_time(item)
         _fail(found)
         return result
 
@@ -120,7 +121,8 @@ class Observer:
         trace = item.stash.get(_TRACE, None)
         if trace is not None and len(trace) and self._lines:
             yield "slipstream: recent history", trace.history(self._lines)
-        if trace is not None and item.get_closest_marker(MARKER) and (found := trace.violations(ended=False)):
+        judged = _judged(item)
+        if judged is not None and (found := judged.violations(ended=False)):
             yield "slipstream: broken invariants", describe(found)
         for server in item.stash.get(_SERVERS, []):
             if isinstance(server, FakeServer):
@@ -134,10 +136,26 @@ def _wants_all(item: pytest.Item) -> bool:
     return item.get_closest_marker(MARKER) is not None or "slipstream_trace" in getattr(item, "fixturenames", ())
 
 
+def _judged(item: pytest.Item) -> ObservedTrace | None:
+    """Return all that is known of a marked test's connections; None if it is not marked, or was marked too late."""
+    trace = item.stash.get(_TRACE, None)
+    return trace if trace is not None and trace.complete and item.get_closest_marker(MARKER) else None
+
+
+def _check_marked_in_time(item: pytest.Item) -> None:
+    """Fail a test that was marked while it ran: its records were not kept, and nobody is to think that they were."""
+    if item.get_closest_marker(MARKER) and _judged(item) is None:
+        pytest.fail(
+            f"the marker {MARKER} came too late, as this test runs already: "
+            "mark the test, its class or module, or do it in pytest_collection_modifyitems",
+            pytrace=False,
+        )
+
+
 def _news(item: pytest.Item, *, ended: bool) -> list[Violation]:
     """Return the invariants that a marked test's connections break, without those that were told before."""
-    trace = item.stash.get(_TRACE, None)
-    if trace is None or item.get_closest_marker(MARKER) is None:
+    trace = _judged(item)
+    if trace is None:
         return []
     found = trace.violations(ended=ended)
     told, item.stash[_TOLD] = item.stash.get(_TOLD, 0), len(found)
