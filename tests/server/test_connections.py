@@ -275,6 +275,31 @@ async def test_connect_may_be_sync_or_async_and_its_crash_is_a_500(
         nursery.cancel_scope.cancel()
 
 
+async def test_connect_may_take_its_time_for_as_long_as_the_client_waits(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    came_to_its_end: list[str] = []
+
+    async def decide_late(request: Request) -> None:
+        await trio.sleep(3600)
+        came_to_its_end.append(request.params["n"])
+
+    server = PhoenixServer({"/socket": Mount(connect=decide_late)})
+    async with server.run():
+        streams = [await server.open_stream() for _ in range(3)]
+        for number, stream in enumerate(streams):
+            await stream.send_all(UPGRADE.format(target=f"{SOCKET}&n={number}").encode())
+        await trio.sleep(60)
+        await streams[0].aclose()
+        streams[1].reset()
+        heartbeat = json.dumps([None, "1", "phoenix", "heartbeat", {}]).encode()
+        await streams[2].send_all(bytes([0x81, 0x80 | len(heartbeat), 0, 0, 0, 0]) + heartbeat)  # before its answer
+        assert (await streams[2].receive_some()).startswith(b"HTTP/1.1 101 ")
+        assert b"phx_reply" in await streams[2].receive_some()
+        assert came_to_its_end == ["2"]
+        assert list(server.errors) == []
+
+
 def test_a_token_is_not_in_the_request_s_repr() -> None:
     assert "s3cret" not in repr(Request("/", "http://h/", {}, (), auth_token="s3cret"))
 

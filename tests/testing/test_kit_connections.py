@@ -91,6 +91,25 @@ async def test_an_accept_that_was_cancelled_lets_nobody_in(autojump_clock: MockC
                 pytest.fail("let in")
 
 
+async def test_a_client_that_has_given_up_is_not_accepted_in_place_of_the_one_that_waits(
+    autojump_clock: MockClock,
+) -> None:
+    async with watched(answers={"leave"}) as on:
+        with pytest.raises(ConnectError, match="not connected within 2"):
+            async with on.connect(connect_timeout=2):
+                pytest.fail("let in")
+
+        async def client() -> None:
+            async with on.connect(connect_timeout=None):
+                pass
+
+        on.nursery.start_soon(client)
+        await trio.sleep(3600)  # as long as it likes: the server does not hang up either
+        connection = await on.server.accept()
+        await connection.expect_disconnect(1000)
+        assert (connection.number, len(on.server.requests)) == (1, 2)
+
+
 async def test_clients_are_accepted_in_the_order_of_their_coming(autojump_clock: MockClock) -> None:
     async with watched(answers={"connect", "leave"}) as on, on.connect(params={"n": 1}), on.connect(params={"n": 2}):
         assert (await on.server.accept()).request.params == {"n": "1", "vsn": "2.0.0"}

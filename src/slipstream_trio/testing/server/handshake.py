@@ -1,6 +1,8 @@
 """The HTTP side: a client's request, and the upgrade to a WebSocket or the response that refuses it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from http.client import responses
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
@@ -22,8 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Upgrade", "accept_upgrade"]
 
 _READ_SIZE: Final = 16_384
+_READ_TIMEOUT: Final = 60.0
+"""How long a client may take for its request, in seconds; for its answer it waits as long as it likes."""
 _CRASHED: Final = Refuse(500, [("content-type", "application/json; charset=utf-8")], '{"errors":{"detail":"500.json"}}')
 _NOT_FOUND: Final = Refuse(404, body="not found")
+
+
+class _Gone(Exception):
+    """The client has hung up before it had its answer."""
 
 
 @attrs.frozen
@@ -48,14 +56,16 @@ class Upgrade:
 
 
 async def accept_upgrade(server: "PhoenixServer", stream: trio.abc.Stream) -> Upgrade | None:
-    """Read a request, and answer it; return the WebSocket, or None where the answer was no.
+    """Read a request, and answer it; return the WebSocket, or None where the answer was no, or nobody waits for it.
 
     Raises:
         trio.BrokenResourceError: the client is gone.
     """
     http = h11.Connection(h11.SERVER)
     try:
-        received = await _read_request(http, stream)
+        received = None
+        with trio.move_on_after(_READ_TIMEOUT):
+            received = await _read_request(http, stream)
         if received is None:
             return None
         mount, request = _route(server, received, secure=isinstance(stream, trio.SSLStream))
@@ -66,12 +76,14 @@ async def accept_upgrade(server: "PhoenixServer", stream: trio.abc.Stream) -> Up
         wire = wire_for(request.params.get("vsn", "1.0.0"))
         if wire is None:
             raise Refuse(403)
-        accepted = await _connect(server, mount, request)
+        accepted = await _connect(server, mount, request, partial(_while_it_stays, http, stream))
         headers, framing = _negotiate(server, mount, request, subprotocol)
     except h11.RemoteProtocolError as error:
         await _refuse(server, http, stream, Refuse(error.error_status_hint, body="Bad Request"))
     except Refuse as refusal:
         await _refuse(server, http, stream, refusal)
+    except _Gone:
+        pass
     else:
         await stream.send_all(_bytes(http, h11.InformationalResponse(status_code=101, headers=headers)))
         return Upgrade(mount, request, accepted, wire, framing, http.trailing_data[0])
@@ -121,19 +133,55 @@ def _check_upgrade(method: bytes, request: Request) -> None:
         raise Refuse(426, [("sec-websocket-version", "13")], "this server speaks version 13 of WebSocket")
 
 
-async def _connect(server: "PhoenixServer", mount: Mount, request: Request) -> Accept:
+async def _connect(
+    server: "PhoenixServer", mount: Mount, request: Request, wait: Callable[[Awaitable[Any]], Awaitable[Any]]
+) -> Accept:
     try:
         answer: Any = mount.connect(request)
         if isawaitable(answer):
-            answer = await answer
+            answer = await wait(answer)
         if answer is not None and not isinstance(answer, Accept):
             raise TypeError(f"connect returned {answer!r}, which is neither an Accept nor None")
         return answer or Accept()
-    except Refuse:
+    except (Refuse, _Gone):
         raise
     except Exception as error:
         server.report(f"connect of {request.path} crashed", error)
         raise _CRASHED from error
+
+
+async def _while_it_stays(http: h11.Connection, stream: trio.abc.Stream, answer: Awaitable[Any]) -> Any:
+    """Wait for the answer to a client's request, for as long as the client does.
+
+    A client that has given up must get no answer that was meant for the next.
+
+    Raises:
+        _Gone: the client has hung up.
+    """
+    result: Any = None
+    failure: Exception | None = None
+
+    async def watch() -> None:
+        nonlocal failure
+        data = b""
+        with suppress(trio.BrokenResourceError):
+            data = bytes(await stream.receive_some(_READ_SIZE))
+        if data:
+            http.receive_data(data)  # sent before it may: it is of the WebSocket, and the client is still there
+        else:
+            failure = _Gone()
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            result = await answer
+        except Exception as error:  # noqa: BLE001 - raised below, outside of the nursery's group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return result
 
 
 def _negotiate(

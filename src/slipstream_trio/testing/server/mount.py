@@ -50,6 +50,7 @@ class Mount:
         channels: channels by topic; a pattern that ends in `*` matches every topic that begins like it.
         connect: called with each client's `Request`, sync or async. It returns an `Accept`, or None for one
             without id and assigns, or raises `Refuse`; any other exception is answered with HTTP status 500.
+            What it awaits is cancelled if the client hangs up first.
         timeout: how long a client may send nothing before it is disconnected, in seconds; None: for ever.
         max_frame_size: the most bytes of a frame from a client; a larger one costs the connection (1009).
         max_channels: the most channels of a connection (from Phoenix 1.8.9 on); None: any number.

@@ -23,7 +23,6 @@ from .pubsub import PubSub
 
 __all__ = ["Listening", "PhoenixServer"]
 
-_HANDSHAKE_TIMEOUT: Final = 60.0
 _RESTART: Final = 1012
 
 logger: Final = logging.getLogger("slipstream_trio.testing.server")
@@ -281,9 +280,7 @@ class PhoenixServer:
             await trio.aclose_forcefully(stream)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
-        upgrade = None
-        with trio.move_on_after(_HANDSHAKE_TIMEOUT):
-            upgrade = await accept_upgrade(self, stream)
+        upgrade = await accept_upgrade(self, stream)
         if upgrade is None:
             return
         connection = Connection(self, stream, upgrade)
