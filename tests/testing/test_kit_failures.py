@@ -158,6 +158,22 @@ async def test_a_connection_came_that_was_refuted(autojump_clock: MockClock) -> 
         )
 
 
+async def test_a_client_that_waits_to_be_let_in_has_connected_as_far_as_it_can(autojump_clock: MockClock) -> None:
+    async with watched(answers={"leave"}) as on:
+
+        async def client() -> None:
+            async with on.connect():
+                pass
+
+        on.nursery.start_soon(client)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await failure(on.server.refute_connect()) == (
+            "expected no connection within 0.1 s, but one came; so far, 1 asked to be let in, and 0 were"
+        )
+        await (await on.server.accept()).expect_disconnect(1000)
+        await on.server.refute_connect()
+
+
 # Secrets
 
 

@@ -208,11 +208,15 @@ class FakeServer:
         """
         within = self.patience if within is None else within
         known = len(self.requests)
+
+        def came() -> bool:
+            return len(self.requests) > known or self._unaccepted() is not None or self._upgrades.undecided
+
         with trio.move_on_after(within):
             await trio.lowlevel.checkpoint()
-            while len(self.requests) == known and self._unaccepted() is None:
+            while not came():
                 await self._changed.park()
-        if len(self.requests) > known or self._unaccepted() is not None:
+        if came():
             raise ExpectationFailed(f"expected no connection within {within:g} s, but one came; {self._so_far()}")
 
     async def broadcast(self, topic: str, event: str, payload: Any = None) -> None:

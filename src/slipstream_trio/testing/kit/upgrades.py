@@ -46,6 +46,11 @@ class Upgrades:
         self._steps: deque[Step] = deque()
         self._pending: list[_Waiting] = []
 
+    @property
+    def undecided(self) -> bool:
+        """Whether an upgrade has come that waits for its step."""
+        return any(waiting.step is None for waiting in self._pending)
+
     def script(self, step: Step) -> None:
         """Give a step to the upgrade that waits for one, or else to the next."""
         undecided = next((one for one in self._pending if one.step is None), None)
