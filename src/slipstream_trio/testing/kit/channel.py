@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .arrivals import Arrival
     from .connection import FakeConnection
 
-__all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush"]
+__all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush", "join_ref_of"]
 
 
 class _Received:
@@ -89,13 +89,20 @@ class FakeJoin(_Received):
             response: a JSON value, or `bytes` for a binary frame; None is {}.
 
         Returns:
-            The channel.
+            The channel. It is not joined if the client has left or replaced this join, or had its answer before.
         """
-        channel = FakeChannel(self.connection, self.topic, self.join_ref if self.join_ref is not None else self.ref)
         # Before the reply is sent: the client may answer it at once.
-        self.connection.add_channel(channel)
-        await self.reply("ok", response)
+        channel = self._answered(accepted=True)
+        await super().reply("ok", response)
         return channel
+
+    async def reply(self, status: str, response: Any = None) -> None:
+        """Answer it; "ok" lets the client join, as `reply_ok` does. See there, and `FakePush.reply`."""
+        self._answered(accepted=status == "ok")
+        await super().reply(status, response)
+
+    def _answered(self, *, accepted: bool) -> "FakeChannel":
+        return self.connection.joins.answer(self.topic, join_ref_of(self.message), accepted=accepted)
 
 
 class FakeLeave(_Received):
@@ -103,10 +110,15 @@ class FakeLeave(_Received):
 
     async def confirm(self) -> None:
         """Confirm it as Phoenix does: the reply, then phx_close."""
+        channel = self.connection.joins.leave(self.topic, self.join_ref)
         await self.reply("ok")
-        channel = self.connection.channels.get(self.topic)
-        if channel is not None and self.join_ref in (channel.join_ref, None):
+        if channel is not None:
             await channel.close()
+
+
+def join_ref_of(join: Message) -> str | None:
+    """Return the join_ref of a channel that is joined by a message: vsn 1.0.0 knows the message's ref only."""
+    return join.join_ref if join.join_ref is not None else join.ref
 
 
 class FakeChannel:
@@ -161,7 +173,7 @@ class FakeChannel:
         await self._end(CLOSE, {})
 
     async def _end(self, event: str, payload: Any) -> None:
-        self.connection.remove_channel(self)
+        self.connection.joins.end(self)
         await self.connection.push(self.topic, event, payload, join_ref=self.join_ref, ref=self.join_ref)
 
     # From the client

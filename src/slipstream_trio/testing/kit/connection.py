@@ -8,8 +8,9 @@ from attrs import frozen
 from ...protocol.message import Frame, Message
 from ..server import Connection, Request
 from .arrivals import Arrival, Arrivals
-from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush
+from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush, join_ref_of
 from .expectation import Expectation, ExpectationFailed, Kind, kind_of
+from .joins import Joins
 from .partition import Partition
 from .patterns import ANY, mismatch, shown
 
@@ -48,13 +49,15 @@ class FakeConnection:
         number: its number among the server's connections, from 1.
         request: the request that opened it: path, params, headers, auth_token.
         channels: the channels that the client has joined, by topic.
+        joins: how it came to them; for the kit alone.
     """
 
     def __init__(self, server: "FakeServer", number: int, connection: Connection) -> None:
         self.server: FakeServer = server
         self.number: int = number
         self.request: Request = connection.request
-        self.channels: dict[str, FakeChannel] = {}
+        self.joins: Joins = Joins(self)
+        self.channels: dict[str, FakeChannel] = self.joins.channels
         self.accepted: bool = False
         self._connection = connection
         self._arrivals = Arrivals(f"connection {number}", self._ending)
@@ -319,21 +322,15 @@ class FakeConnection:
         """See that no such message comes; for the kit alone."""
         await self._arrivals.refute(expectation, self.server.patience if within is None else within)
 
-    def add_channel(self, channel: FakeChannel) -> None:
-        """Take note of a channel that is joined; for the kit alone."""
-        self.channels[channel.topic] = channel
-
-    def remove_channel(self, channel: FakeChannel) -> None:
-        """Take note of a channel that has ended; for the kit alone."""
-        if channel.joined:
-            del self.channels[channel.topic]
-
     async def handle(self, message: Message, size: int) -> None:  # noqa: ARG002 - a `Handler`
         """Take a message from the client; for the server alone."""
         self._count += 1
         arrival = Arrival(message, self._count, self.server.now())
+        kind = kind_of(message)
+        if kind == "join" and isinstance(message.topic, str):  # a client may put a list there
+            self.joins.ask(message.topic, join_ref_of(message))
         try:
-            if kind_of(message) in self.server.answers:
+            if kind in self.server.answers:
                 arrival.fate = "answered"
                 await self._answer(message)
         finally:
@@ -343,7 +340,7 @@ class FakeConnection:
     def ended(self) -> None:
         """Take note of the connection's end; for the server alone."""
         self._ended.set()
-        self.channels.clear()
+        self.joins.clear()
         self._arrivals.wake()
 
     def history(self) -> str:
