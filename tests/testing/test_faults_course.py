@@ -97,7 +97,7 @@ def test_at_frame_hits_the_frame_where_it_says(size: int) -> None:
 
 
 def test_frames_of_clients_are_counted_too() -> None:
-    head = b"GET /socket/websocket HTTP/1.1\r\nhost: x\r\n\r\n"
+    head = b"GET /socket/websocket HTTP/1.1\r\nhost: x\r\nUpgrade: WebSocket\r\n\r\n"
     masked = bytes([0x81, 0x80 | 3, 1, 2, 3, 4]) + b"abc"
     counter = FrameCounter()
     frames, held = counter.feed(head + masked + masked[:5])
@@ -106,11 +106,19 @@ def test_frames_of_clients_are_counted_too() -> None:
     assert counter.feed(masked[5:])[0][0].start == len(head) + 9
 
 
-@pytest.mark.parametrize("data", [b"\x16\x03\x01" + bytes(600), b"HTTP/1.1 403 Forbidden\r\n\r\n" + bytes(600)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01" + bytes(600),
+        b"HTTP/1.1 403 Forbidden\r\n\r\n" + bytes(600),
+        b"POST /socket/longpoll HTTP/1.1\r\ncontent-length: 600\r\n\r\n" + bytes(600),
+        b"HELLO" * 14_000 + b"\r\nupgrade: websocket\r\n\r\n" + bytes(600),
+    ],
+)
 def test_what_is_no_plain_websocket_has_no_frames(data: bytes) -> None:
     assert hits(EachFrame(1), data) == []
     assert len(hits(EachByte(0.1), data)) > 20
-    for chunks in ([data], [data[:1], data[1:]]):
+    for chunks in ([data], [data[:1], data[1:]], [data[:69_000], data[69_000:], b"\x81"]):
         counter = FrameCounter()
         assert [counter.feed(chunk) for chunk in chunks] == [([], 0)] * len(chunks)
         assert counter.blind

@@ -93,6 +93,16 @@ async def test_bytes_pass_in_both_directions_and_ends_too() -> None:
             await trio.lowlevel.checkpoint()
 
 
+async def test_requests_that_ask_for_no_upgrade_pass_whole() -> None:
+    async with proxied() as (open_stream, _):
+        async with await open_stream() as stream:
+            request = b"POST /socket/longpoll HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1"
+            for _ in range(2):
+                await stream.send_all(request)
+                with trio.fail_after(5):
+                    assert await read(stream, len(request)) == request
+
+
 async def test_a_reset_is_a_reset() -> None:
     async with proxied(Rule(Reset(), AtByte(3))) as (open_stream, network):
         async with await open_stream() as stream:

@@ -1,5 +1,6 @@
 """Counts the WebSocket frames in a stream of bytes: where each begins, and how long it is."""
 
+import re
 from typing import Final
 
 from attrs import frozen
@@ -7,6 +8,8 @@ from attrs import frozen
 __all__ = ["FrameCounter", "SeenFrame"]
 
 _HEAD_END: Final = b"\r\n\r\n"
+_UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*websocket", re.IGNORECASE)
+_LONGEST_HEAD: Final = 65_536
 _LONGEST_STATUS: Final = 12
 _LONGEST_HEADER: Final = 14
 
@@ -29,7 +32,7 @@ class SeenFrame:
 class FrameCounter:
     """Follows one direction of a connection, from the upgrade on.
 
-    Of what is no plain WebSocket (TLS, a refusal) no frame is seen.
+    Of what is no plain WebSocket (TLS, a refusal, HTTP that asks for no upgrade) no frame is seen.
 
     Attributes:
         blind: whether it turned out to be none.
@@ -50,8 +53,8 @@ class FrameCounter:
         Returns:
             The frames whose headers are whole now, and how many of the last bytes belong to a header that is not.
         """
-        rest = self._skip_head(data)
         seen: list[SeenFrame] = []
+        rest = b"" if self.blind else self._skip_head(data)
         if self.blind:
             return seen, 0
         rest, self._header = self._header + rest, b""
@@ -82,11 +85,13 @@ class FrameCounter:
             refused = self._status.startswith(b"HTTP/") and not b"HTTP/1.1 101".startswith(self._status)
             self.blind = refused or not self._status[:1].isalpha()
         joined = self._head + data
-        end = joined.find(_HEAD_END)
+        end = joined.find(_HEAD_END, max(0, len(self._head) - len(_HEAD_END)), _LONGEST_HEAD)
         if end < 0:
-            self._head = joined[-3:]
+            self._head = joined
+            self.blind = self.blind or len(joined) > _LONGEST_HEAD
             self._position += len(data)
             return b""
+        self.blind = self.blind or not _UPGRADE.search(joined, 0, end)
         rest = joined[end + len(_HEAD_END) :]
         self._head = None
         self._position += len(data) - len(rest)
