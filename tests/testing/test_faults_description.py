@@ -79,6 +79,10 @@ def test_faults_are_frozen_and_can_be_told_apart() -> None:
         (lambda: Rule(Refuse(), AtByte(1)), "leave out the moment"),
         (lambda: Rule(Reset(), AtByte(1), toward="up"), "toward"),  # type: ignore[arg-type]
         (lambda: Rule(Reset(), AtByte(1), chance=3), "Rule.chance"),
+        (lambda: Rule(Reset(), AtByte(1), connections=[0]), r"Rule.connections are numbers from 1, .* not \(0,\)"),
+        (lambda: Rule(Reset(), AtByte(1), connections=1), r"such as \[1\] for the first, .* not 1"),  # type: ignore[arg-type]
+        (lambda: Rule(Reset(), AtByte(1), connections="1"), "Rule.connections"),  # type: ignore[arg-type]
+        (lambda: Rule(Reset(), AtByte(1), connections=[True]), "Rule.connections"),
         (lambda: Faults(seed=0.5), "Faults.seed"),  # type: ignore[arg-type]
     ],
 )

@@ -231,8 +231,16 @@ Moment: TypeAlias = AtByte | AtFrame | AtTime | EachByte | EachFrame
 _MOMENTS: Final = (AtByte, AtFrame, AtTime, EachByte, EachFrame)
 
 
-def _numbers(numbers: Iterable[int] | None) -> tuple[int, ...] | None:
-    return None if numbers is None else tuple(numbers)
+def _numbers(numbers: Iterable[int] | None) -> Any:
+    return tuple(numbers) if isinstance(numbers, Iterable) else numbers
+
+
+def _from_one(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, tuple) or not all(type(number) is int and number >= 1 for number in value):
+        kind = f"{type(instance).__name__}.{attribute.name}"
+        raise ValueError(f"{kind} are numbers from 1, such as [1] for the first, or None for all; not {value!r}")
 
 
 @frozen
@@ -252,7 +260,7 @@ class Rule:
     fault: Fault = attrs.field(validator=attrs.validators.instance_of((*OPENING, *_ON_A_CONNECTION)))
     when: Moment | None = attrs.field(default=None)
     toward: Toward = attrs.field(default="client", validator=attrs.validators.in_(("client", "server")))
-    connections: tuple[int, ...] | None = attrs.field(default=None, converter=_numbers)
+    connections: tuple[int, ...] | None = attrs.field(default=None, converter=_numbers, validator=_from_one)
     chance: float = attrs.field(default=1.0, validator=_share)
 
     @when.validator
