@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, final
+from inspect import iscoroutinefunction
+from types import UnionType
+from typing import Any, Final, Union, final, get_args, get_origin
 
 from attrs import frozen
 
@@ -75,12 +77,17 @@ def mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS
     """Return why a value does not match a pattern, None if it does.
 
     Parameters:
-        pattern: a value, `ANY`, `including(…)`, a type, a regular expression for the whole of a string, or a
-            predicate: a function of the value. Objects and arrays may have patterns within.
+        pattern: a value, `ANY`, `including(…)`, a type or several (`int | None`), a regular expression for the whole
+            of a string, or a predicate: a function of the value. Objects and arrays may have patterns within.
         value: what came.
         where: what the value is called in the answer: "payload", for example.
         secrets: what the answer must not show.
+
+    Raises:
+        TypeError: the pattern is none that a value can be held against: `list[int]`, or an async function.
     """
+    if get_origin(pattern) in (Union, UnionType):
+        return _one_of(pattern, value, where, secrets)
     for kind, compare in _KINDS:
         if isinstance(pattern, kind):
             return compare(pattern, value, where, secrets)
@@ -112,7 +119,8 @@ def shown(pattern: Any, secrets: Secrets = NO_SECRETS) -> str:
         return "{" + ", ".join(f"{name!r}: {shown(item, secrets)}" for name, item in pattern.items()) + "}"
     if isinstance(pattern, list):
         return "[" + ", ".join(shown(item, secrets) for item in pattern) + "]"
-    return _name(pattern) if callable(pattern) else brief(pattern, secrets)
+    named = callable(pattern) and get_origin(pattern) is None
+    return _name(pattern) if named else brief(pattern, secrets)
 
 
 def brief(value: Any, secrets: Secrets = NO_SECRETS) -> str:
@@ -186,6 +194,12 @@ def _type(pattern: type, value: Any, where: str, secrets: Secrets) -> str | None
     return f"{where} is {brief(value, secrets)}, no {pattern.__name__}"
 
 
+def _one_of(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
+    if any(mismatch(kind, value, where, secrets) is None for kind in get_args(pattern)):
+        return None
+    return f"{where} is {brief(value, secrets)}, no {pattern}"
+
+
 def _expression(pattern: "re.Pattern[str]", value: Any, where: str, secrets: Secrets) -> str | None:
     if isinstance(value, str) and pattern.fullmatch(value):
         return None
@@ -193,6 +207,11 @@ def _expression(pattern: "re.Pattern[str]", value: Any, where: str, secrets: Sec
 
 
 def _predicate(pattern: Callable[[Any], object], value: Any, where: str, secrets: Secrets) -> str | None:
+    # Called, both would return something that is true, whatever the value.
+    if (origin := get_origin(pattern)) is not None:
+        raise TypeError(f"{pattern!r} is no pattern: use {shown(origin)}, or a function of the value")
+    if iscoroutinefunction(pattern):
+        raise TypeError(f"{_name(pattern)} is async, but a pattern is a plain function of the value")
     try:
         if pattern(value):
             return None
