@@ -50,11 +50,13 @@ class History:
         start: its first state.
         inputs: what it handled, in order.
         transitions: what each of them did.
+        began: the time of its beginning, in seconds.
     """
 
     start: State
     inputs: tuple[Input, ...] = ()
     transitions: tuple[Transition, ...] = ()
+    began: float = 0.0
 
     @property
     def state(self) -> State:
@@ -63,13 +65,14 @@ class History:
 
     @property
     def now(self) -> float:
-        """The time of its last input that has one, in seconds; 0.0 at its beginning."""
+        """The time of its last input that has one, in seconds; `began` at its beginning."""
         times = [given.now for given in self.inputs if hasattr(given, "now")]
-        return times[-1] if times else 0.0
+        return times[-1] if times else self.began
 
     def then(self, given: Input) -> "History":
         """Return the history that goes on with an input; raises what `handle` raises."""
-        return History(self.start, (*self.inputs, given), (*self.transitions, handle(self.state, given)))
+        transitions = (*self.transitions, handle(self.state, given))
+        return History(self.start, (*self.inputs, given), transitions, self.began)
 
 
 def options() -> st.SearchStrategy[Options]:
@@ -236,14 +239,19 @@ _KINDS: Final[Mapping[str, Sequence[_Kind]]] = {
 
 
 @st.composite
-def histories(draw: st.DrawFn, *, max_inputs: int = 20, start: State | None = None) -> History:
+def histories(
+    draw: st.DrawFn, *, max_inputs: int = 20, start: State | None = None, now: float | None = None
+) -> History:
     """Whole lives of connections, or their beginnings: inputs that each fit what went before.
 
     Parameters:
         max_inputs: how many inputs one has at most.
         start: the state that they begin in; None: one whose transport is being opened, with any options.
+        now: the time of their beginning, in seconds: that of the history which led to `start`, as time does not go
+            back. None: that of the last heartbeat which `start` knows of, 0.0 if there is none.
     """
-    history = History(opening_state(draw(options())) if start is None else start)
+    first = opening_state(draw(options())) if start is None else start
+    history = History(first, began=(first.heartbeat_sent_at or 0.0) if now is None else now)
     for _ in range(draw(st.integers(0, max_inputs))):
         history = history.then(draw(inputs(history.state, history.now)))
     return history
