@@ -151,6 +151,11 @@ def test_a_probability_is_what_happens_on_average() -> None:
     assert hits(EachFrame(0), frames) == []
 
 
+@pytest.mark.parametrize("probability", [0.0, 5e-324, 1e-300])
+def test_what_is_next_to_impossible_does_not_happen(probability: float) -> None:
+    assert hits(EachByte(probability), bytes(10_000), seed=1) == []
+
+
 def test_every_connection_direction_and_seed_has_faults_of_its_own() -> None:
     data = bytes(10_000)
     rules = (Rule(Stall(), EachByte(0.001)), Rule(Stall(), EachByte(0.001), toward="server"))

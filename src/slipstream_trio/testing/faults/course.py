@@ -187,12 +187,13 @@ class Course:
         """Draw the next byte that a rule hits, from `start` on: how many are spared is distributed geometrically."""
         drawn = self._draw[place].random()
         if probability >= 1:
-            spared = 0
+            spared = 0.0
         elif probability > 0:
-            spared = math.floor(math.log1p(-drawn) / math.log1p(-probability))
+            spared = math.log1p(-drawn) / math.log1p(-probability)
         else:
             return
-        heapq.heappush(self._due, (start + spared, place, None))
+        if spared < math.inf:  # else the probability is so small that no stream is long enough
+            heapq.heappush(self._due, (start + math.floor(spared), place, None))
 
     def _meet(self, frame: SeenFrame) -> None:
         """Enter what happens in a frame."""
