@@ -166,6 +166,11 @@ async def test_can_be_run_again_on_the_same_port() -> None:
         nursery.cancel_scope.cancel()
 
 
+def test_a_phoenix_that_it_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"version: one of 1\.7\.24, .*; not '2\.0'"):
+        PhoenixServer({}, version="2.0")  # type: ignore[arg-type]
+
+
 async def test_is_not_run_twice_at_once() -> None:
     server = make_server()
     with pytest.raises(ConnectionRefusedError):

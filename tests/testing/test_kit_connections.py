@@ -10,7 +10,7 @@ import trio
 from tests.testing.support import parties, watched
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, ConnectError, ConnectionLost, ConnectionRejected, connect
+from slipstream_trio import Backoff, ConnectError, ConnectionLost, ConnectionRejected
 from slipstream_trio.testing.kit import ExpectationFailed, FakeServer
 
 EVERY_SECOND = Backoff((1,), jitter=0)
@@ -359,31 +359,10 @@ async def test_it_speaks_tls() -> None:
 # Its own life
 
 
-async def test_another_path_is_not_found(autojump_clock: MockClock) -> None:
-    async with watched(path="/live") as on:
-        assert on.server.url == "ws://fake/live/websocket"
-        with pytest.raises(ConnectionRejected, match="404"):
-            async with connect("ws://fake/socket/websocket", transport=on.server.connector()):
-                pytest.fail("let in")
-
-
-async def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="answers: any of connect, join, push, leave, heartbeat; not 'join'"):
-        FakeServer(answers="join")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"answers: any of .*; not \('joins',\)"):
-        FakeServer(answers=("joins",))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="pass sockets=True as well"):
-        FakeServer(ssl_context=ssl.create_default_context())
-    server = FakeServer(sockets=True)
-    with pytest.raises(RuntimeError, match="within its block only"):
-        _ = server.url
-    async with server:
-        assert repr(server) == f"<FakeServer on port {server.url.split(':')[2].split('/')[0]}: 0 connections>"
-    with pytest.raises(RuntimeError, match="make another"):
-        async with server:
-            pytest.fail("entered")
-    async with FakeServer() as other:
-        assert repr(other) == "<FakeServer in memory: 0 connections>"
-    with pytest.raises(ConnectError, match="not running, or was stopped"):
-        async with connect(other.url, transport=other.connector()):
-            pytest.fail("let in")
+async def test_a_code_that_no_close_frame_can_have_is_refused(autojump_clock: MockClock) -> None:
+    async with watched() as on, on.connect():
+        connection = await on.server.accept()
+        for code in (65_536, -1, None):
+            with pytest.raises(ValueError, match=r"code: a whole number from 0 to 65535, .* not"):
+                await connection.close(code)  # type: ignore[arg-type]
+        await connection.refute_disconnect()

@@ -41,12 +41,15 @@ class FakeServer:
     Parameters:
         answers: what it answers by itself, with "ok": any of "connect", "join", "push", "leave", "heartbeat".
         strict: whether the block's end fails where something unexpected has come; see `refute_unexpected`.
-        timeout: how long an expectation waits unless told otherwise, in seconds of Trio's clock.
+        timeout: how long an expectation waits unless told otherwise, in seconds of Trio's clock; `math.inf`: for ever.
         patience: how long a refutation watches unless told otherwise, in seconds of Trio's clock.
         sockets: whether it listens on a port of 127.0.0.1, in place of streams in memory.
         ssl_context: serves TLS with it, on sockets only.
         path: of the socket; the URL has `/websocket` behind it.
         flavour: the web server to take after: "bandit" or "cowboy"; they close connections differently.
+
+    Raises:
+        ValueError: an option makes no sense; the message names it.
 
     Attributes:
         requests: all requests for an upgrade, refused ones too.
@@ -70,6 +73,10 @@ class FakeServer:
             raise ValueError(f"answers: any of connect, join, push, leave, heartbeat; not {answers!r}")
         if ssl_context is not None and not sockets:
             raise ValueError("ssl_context: streams in memory know no TLS; pass sockets=True as well")
+        times: dict[str, Any] = {"timeout": timeout, "patience": patience}
+        for option, seconds in times.items():
+            if not isinstance(seconds, int | float) or not seconds >= 0:
+                raise ValueError(f"{option}: a time in seconds, math.inf for no limit; not {seconds!r}")
         self.answers: frozenset[str] = frozenset(answers)
         self.timeout: float = timeout
         self.patience: float = patience
@@ -78,7 +85,7 @@ class FakeServer:
         self._strict = strict
         self._sockets = sockets
         self._ssl_context = ssl_context
-        self._path = path.rstrip("/")
+        self._path = f"/{path.strip('/')}".rstrip("/")
         self._phoenix = PhoenixServer(
             {path: Mount(connect=self._upgrade, handler=self._opened, timeout=None)}, flavour=flavour
         )

@@ -106,9 +106,14 @@ class Connection:
         """Close the connection: what is queued is sent, then a close frame; its channels end without a word.
 
         Parameters:
-            code: the close code.
+            code: the close code, any that fits into two bytes.
             reason: the close reason, up to 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: no close frame can have this code.
         """
+        if code not in range(0x1_0000):
+            raise ValueError(f"code: a whole number from 0 to 65535, such as 1000 or 4001; not {code!r}")
         if self.close_code is None:
             self._say_close("server", code, code, reason)
             self._reading.cancel()

@@ -5,7 +5,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 import trio
@@ -24,6 +24,7 @@ from .pubsub import PubSub
 __all__ = ["Listening", "PhoenixServer"]
 
 _RESTART: Final = 1012
+Chosen = TypeVar("Chosen")
 
 logger: Final = logging.getLogger("slipstream_trio.testing.server")
 # A channel that crashes is what many tests and demos are about: heard by those who configure logging.
@@ -65,6 +66,9 @@ class PhoenixServer:
         close_timeout: how long a closing connection waits for the client's close frame, in seconds.
         keep_received: how many messages `Connection.received` keeps.
 
+    Raises:
+        ValueError: there is no such flavour or version.
+
     Attributes:
         errors: what crashed lately, the newest last: channels, joins, `Mount.connect`; also frames that could
             not be read. It is logged as well, to "slipstream_trio.testing.server".
@@ -80,8 +84,8 @@ class PhoenixServer:
         keep_received: int = 1000,
     ) -> None:
         self.mounts: Mapping[str, Mount] = dict(mounts)
-        self.web_server: WebServer = FLAVOURS[flavour]
-        self.release: Release = VERSIONS[version]
+        self.web_server: WebServer = _chosen("flavour", flavour, FLAVOURS)
+        self.release: Release = _chosen("version", version, VERSIONS)
         self.close_timeout: float = close_timeout
         self.keep_received: int = keep_received
         self.errors: deque[BaseException] = deque(maxlen=100)
@@ -296,6 +300,12 @@ class PhoenixServer:
         await trio.lowlevel.checkpoint()
         while self._connections:
             await self._changed.park()
+
+
+def _chosen(option: str, name: str, table: Mapping[Any, Chosen]) -> Chosen:
+    if name not in table:
+        raise ValueError(f"{option}: one of {', '.join(table)}; not {name!r}")
+    return table[name]
 
 
 async def _close_all(listeners: Iterable[trio.abc.Listener[Any]]) -> None:

@@ -1,0 +1,58 @@
+"""The kit's fake server: what it is made with."""
+
+import math
+import ssl
+from typing import Any
+
+import pytest
+from tests.testing.support import watched
+from trio.testing import MockClock
+
+from slipstream_trio import ConnectError, ConnectionRejected, connect
+from slipstream_trio.testing.kit import FakeServer
+
+
+@pytest.mark.parametrize("path", ["/live", "live", "/live/"])
+async def test_another_path_is_not_found(path: str, autojump_clock: MockClock) -> None:
+    async with watched(path=path) as on, on.connect():
+        assert on.server.url == "ws://fake/live/websocket"
+        with pytest.raises(ConnectionRejected, match="404"):
+            async with connect("ws://fake/socket/websocket", transport=on.server.connector()):
+                pytest.fail("let in")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"timeout": None}, "timeout: a time in seconds, math.inf for no limit; not None"),
+        ({"timeout": -1}, "timeout: a time in seconds"),
+        ({"timeout": math.nan}, "timeout: a time in seconds"),
+        ({"patience": "5"}, "patience: a time in seconds"),
+        ({"flavour": "nginx"}, "flavour: one of bandit, cowboy; not 'nginx'"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        FakeServer(**options)
+
+
+async def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="answers: any of connect, join, push, leave, heartbeat; not 'join'"):
+        FakeServer(answers="join")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"answers: any of .*; not \('joins',\)"):
+        FakeServer(answers=("joins",))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="pass sockets=True as well"):
+        FakeServer(ssl_context=ssl.create_default_context())
+    server = FakeServer(sockets=True)
+    with pytest.raises(RuntimeError, match="within its block only"):
+        _ = server.url
+    async with server:
+        assert repr(server) == f"<FakeServer on port {server.url.split(':')[2].split('/')[0]}: 0 connections>"
+    with pytest.raises(RuntimeError, match="make another"):
+        async with server:
+            pytest.fail("entered")
+    async with FakeServer() as other:
+        assert repr(other) == "<FakeServer in memory: 0 connections>"
+    with pytest.raises(ConnectError, match="not running, or was stopped"):
+        async with connect(other.url, transport=other.connector()):
+            pytest.fail("let in")
