@@ -1,5 +1,7 @@
 """The tables of recovery: what is tried again, and after how long."""
 
+import math
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -16,6 +18,10 @@ from slipstream_trio.protocol.recovery import recovery_of, retry_after
 
 DELAYS = st.lists(st.floats(0, 1000), min_size=1, max_size=8)
 DRAWS = st.floats(0, 1)
+WORDS_OF_DATES = ["Sun,", "6", "06-Nov-94", "Nov", "1994", "08:49:37", "25:00:00", "GMT", "+9999", "9" * 30, "-", "\t"]
+NOW = 784_111_800.0
+"""1994-11-06 08:50:00 UTC."""
+
 DELAYS_PROBLEM = "delays: at least one number of seconds, none below 0"
 
 # Back-off
@@ -139,16 +145,56 @@ def test_retry_after_is_honoured_where_it_means_something(
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("30", 30.0), (" 7 ", 7.0), ("0", 0.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None), ("1.5", None)],
+    [("30", 30.0), (" 7 ", 7.0), ("0", 0.0), ("-1", None), ("1.5", None), ("soon", None), ("9" * 400, None)],
 )
 def test_retry_after_is_read_where_it_is_a_number(value: str, seconds: float | None) -> None:
-    assert retry_after((("server", "x"), ("retry-after", value))) == seconds
-    assert retry_after({"retry-after": value}) == seconds
+    assert retry_after((("server", "x"), ("retry-after", value)), NOW) == seconds
+    assert retry_after({"retry-after": value}, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Sun, 06 Nov 1994 08:50:00 GMT",
+        " Sun, 06 Nov 1994 08:50:00 GMT ",
+        "Sunday, 06-Nov-94 08:50:00 GMT",
+        "Sun Nov  6 08:50:00 1994",
+        "Sun, 06 Nov 1994 10:20:00 +0130",
+        "Sun, 06 Nov 1994 08:50:00 -0000",
+    ],
+)
+@pytest.mark.parametrize(
+    ("before", "seconds"), [(30, 30.0), (0.25, 0.25), (0, 0.0), (-0.25, 0.0), (-3600, 0.0), (86400, 86400.0)]
+)
+def test_retry_after_may_be_a_date(date: str, before: float, seconds: float) -> None:
+    assert retry_after({"retry-after": date}, NOW - before) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Sun, 06 Nov 1994",
+        "Sun, 31 Feb 1994 08:49:37 GMT",
+        "Sun, 06 Nov 1994 08:49:37 +9999",
+        f"Sun, {'9' * 30} Nov 1994 08:49:37 GMT",
+        "Sun, 06 Nov 1994 25:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -0100",
+    ],
+)
+def test_a_date_that_is_none_is_ignored(value: str) -> None:
+    assert retry_after({"retry-after": value}, NOW) is None
+
+
+@given(st.lists(st.sampled_from(WORDS_OF_DATES) | st.text(max_size=3)))
+def test_no_header_of_any_kind_makes_reading_it_fail(words: list[str]) -> None:
+    for space in (" ", ""):
+        seconds = retry_after({"retry-after": space.join(words)}, NOW)
+        assert seconds is None or 0 <= seconds < math.inf
 
 
 def test_there_may_be_no_retry_after() -> None:
-    assert retry_after(()) is None
-    assert retry_after({"retry-after": ""}) is None
+    assert retry_after((), NOW) is None
+    assert retry_after({"retry-after": ""}, NOW) is None
 
 
 # Rejoining

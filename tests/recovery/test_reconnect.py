@@ -107,7 +107,17 @@ async def test_a_refusal_that_stays_is_final(status: int, autojump_clock: MockCl
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(("header", "waited"), [("30", 30), ("0", 2), ("Wed, 21 Oct 2026 07:28:00 GMT", 2)])
+@pytest.mark.parametrize(
+    ("header", "waited"),
+    [
+        ("30", 30),
+        ("0", 2),
+        # Of the clock that is given to telemetry, by which it is 22:13:21 then.
+        ("Tue, 14 Nov 2023 22:13:51 GMT", 30),
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 2),
+        ("soon", 2),
+    ],
+)
 async def test_retry_after_is_waited_for(status: int, header: str, waited: float, autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket:

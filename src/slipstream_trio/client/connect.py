@@ -159,7 +159,7 @@ class _Supervisor:
             lost = session.lost()
             return lost, Disconnect(lost.reason, code=lost.code, lived=connection.lived, step=step)
         if isinstance(failure, ConnectionRejected):
-            wait = retry_after(failure.headers)
+            wait = retry_after(failure.headers, session.utc_now().timestamp())
             return failure, Disconnect("rejected", status=failure.status, retry_after=wait, step=step)
         return failure, Disconnect(failure.reason, step=step)
 

@@ -1,7 +1,9 @@
 """What to do when a connection or a channel has ended: tables, and functions without clock and randomness."""
 
 import math
+from calendar import timegm
 from collections.abc import Callable, Iterable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Final, Literal
 
 import attrs
@@ -119,10 +121,30 @@ def reconnect_delay(
     return delay
 
 
-def retry_after(headers: Mapping[str, str] | tuple[tuple[str, str], ...]) -> float | None:
-    """Return the seconds of a `retry-after` header, None if there is none or it is a date."""
+def retry_after(headers: Mapping[str, str] | tuple[tuple[str, str], ...], now: float) -> float | None:
+    """Return the seconds that a `retry-after` header asks to wait, None if there is none, or nonsense.
+
+    Parameters:
+        headers: those of the answer, with names in lower case.
+        now: the time, in seconds since 1970 in UTC; a header may say until when, which is 0 seconds if that is past.
+    """
     value = dict(headers).get("retry-after", "").strip()
-    return float(value) if value.isdecimal() else None
+    if value.isdecimal():
+        seconds = float(value)
+        return seconds if seconds < math.inf else None
+    until = _http_date(value)
+    return None if until is None else max(0.0, until - now)
+
+
+def _http_date(text: str) -> int | None:
+    """Return the seconds since 1970 of a date, in any of the three forms that HTTP knows; None if it is none.
+
+    One of the forms names no zone: dates of HTTP are in UTC.
+    """
+    try:
+        return timegm(parsedate_to_datetime(text).utctimetuple())
+    except (ValueError, OverflowError):
+        return None
 
 
 Recovery = Literal["rejoin", "rejoin_now", "end"]
