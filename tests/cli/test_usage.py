@@ -34,6 +34,30 @@ def test_help_needs_no_extra_and_shows_examples() -> None:
         assert helped.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("group", "first"),
+    [
+        ([], "  demo      watch a connection live: every span and event, then the trace and"),
+        (["trace"], "  show      the history of connections, line by line; --follow shows it live"),
+    ],
+)
+def test_help_lists_the_commands_and_nothing_else(
+    group: list[str], first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*group, "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: {' '.join(['slipstream', *group])} [options] command ...\n")
+    listed = out.partition("\ncommands:\n")[2].partition("\n\n")[0].splitlines()
+    assert listed[0] == first
+    # Names begin in the third column, and what does not fit beside one goes on below its help.
+    assert all(line[2:10].strip() or line.startswith(" " * 12) for line in listed)
+
+
+def test_the_usage_of_a_command_names_what_it_belongs_to(capsys: pytest.CaptureFixture[str]) -> None:
+    assert usage_error(capsys, "trace", "verify").startswith("usage: slipstream trace verify [-h]")
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])

@@ -1,10 +1,17 @@
 """What a command is, and how commands are declared to argparse: those of `slipstream`, and those of a group."""
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import Protocol
+from textwrap import fill
+from typing import Final, Protocol
 
 __all__ = ["Command", "add_commands"]
+
+COLUMN: Final = 10
+"""Where the help of a command begins, in characters after its name does."""
+
+WIDTH: Final = 76
+"""How long the lines of a list get at most, in characters."""
 
 
 class Command(Protocol):
@@ -49,7 +56,12 @@ def add_commands(parser: ArgumentParser, commands: Sequence[Command]) -> None:
 
     What is parsed has `command`, the module of the innermost command that was given, and `parser`, its parser.
     """
-    subparsers = parser.add_subparsers(title="commands", metavar="command")
+    # argparse would put a line above its list that says "command" and no more, so the list is made here; and as it then
+    # takes the commands for hidden, it has to be told what the usage is.
+    subparsers = parser.add_subparsers(
+        title="commands", description=_listed(commands), metavar="command", help=SUPPRESS, prog=parser.prog
+    )
+    parser.usage = "%(prog)s [options] command ..."
     for command in commands:
         inner = subparsers.add_parser(
             command.NAME,
@@ -61,3 +73,10 @@ def add_commands(parser: ArgumentParser, commands: Sequence[Command]) -> None:
         )
         inner.set_defaults(command=command, parser=inner)
         command.add_arguments(inner)
+
+
+def _listed(commands: Sequence[Command]) -> str:
+    return "\n".join(
+        fill(command.HELP, WIDTH, initial_indent=f"{command.NAME:{COLUMN}}", subsequent_indent=" " * COLUMN)
+        for command in commands
+    )
