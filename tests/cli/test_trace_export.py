@@ -27,9 +27,10 @@ def export(*arguments: str) -> int:
     return main(["trace", "export", *arguments])
 
 
-def test_perfetto(recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["-o", "--output"])
+def test_perfetto(option: str, recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "trace.json"
-    assert export(recording, "--to", "perfetto", "--output", str(target)) == 0
+    assert export(recording, "--to", "perfetto", option, str(target)) == 0
     count = len(json.loads(target.read_text())["traceEvents"])
     assert capsys.readouterr().err == f"{count} events\n"
 

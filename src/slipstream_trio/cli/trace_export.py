@@ -49,7 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; several are one")
     parser.add_argument("--to", required=True, choices=TARGETS, help="what to turn it into")
-    parser.add_argument("--output", metavar="FILE", help="the file to write; .gz compresses it; - is the output")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the file to write; .gz compresses it; - is the output")
     group = parser.add_argument_group("with --to otlp")
     group.add_argument(
         "--endpoint",
