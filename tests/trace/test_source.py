@@ -11,6 +11,7 @@ from tests.trace.scenes import two_connections, write_recording
 from slipstream_trio.errors import RecordingError
 from slipstream_trio.trace import Entry, Header, Recorded
 from slipstream_trio.trace.follow import follow
+from slipstream_trio.trace.read import read_entries, read_files
 from slipstream_trio.trace.source import sources
 
 RECORDS = two_connections()
@@ -43,6 +44,14 @@ def test_files_are_put_in_order_however_they_are_named(tmp_path: Path) -> None:
     part = ids_of([files[1]])
     assert len(part) == 1
     assert 0 < len(part[0]) < len(IDS)
+
+
+def test_files_are_read_one_after_the_other_each_entry_with_its_file(tmp_path: Path) -> None:
+    files = rotated(tmp_path)
+    progress: list[str] = []
+    found = list(read_files(files, progress=lambda at: progress.append(at.path)))
+    assert found == [(path, entry) for path in files for entry in read_entries(path)]
+    assert list(dict.fromkeys(progress)) == [str(path) for path in files]
 
 
 def test_a_recording_that_was_there_before_is_another_one(tmp_path: Path) -> None:

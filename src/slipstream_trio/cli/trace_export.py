@@ -8,9 +8,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import ExportError
-from ..trace import Damage, Recorded, files_of, read
+from ..trace import Damage, Recorded, files_of
 from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp, write_otlp_json
 from ..trace.export_perfetto import export_perfetto, write_perfetto
+from ..trace.read import read_files
 from .progress import ProgressBar
 from .reading import spare
 from .status import OK, CommandFailed, UsageError
@@ -103,13 +104,12 @@ def _check(options: Namespace) -> None:
 
 def _records(options: Namespace) -> Iterator[Recorded]:
     bar = ProgressBar()
-    for path in files_of(options.paths):
-
-        def tell(damage: Damage, path: Path = path) -> None:
+    for path, entry in read_files(files_of(options.paths), progress=bar.show):
+        if isinstance(entry, Recorded):
+            yield entry
+        elif isinstance(entry, Damage) and not entry.last:
             bar.clear()
-            print(f"slipstream: {path}:{damage.line}: left out: {damage.problem}", file=sys.stderr)
-
-        yield from read(path, progress=bar.show, damaged=tell)
+            print(f"slipstream: {path}:{entry.line}: left out: {entry.problem}", file=sys.stderr)
     bar.clear()
 
 

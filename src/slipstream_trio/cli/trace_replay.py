@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ..trace import Damage, Header, Missing, Recorded, Replayer, ReplayStep, files_of, read_entries
+from ..trace import Damage, Header, Missing, Recorded, Replayer, ReplayStep, files_of
+from ..trace.read import read_files
 from ..trace.text import printable
 from .progress import ProgressBar
 from .status import FAILED, OK, UsageError
@@ -80,17 +81,16 @@ def replayed(
     """
     replayer = Replayer()
     recording = None
-    for path in paths:
-        for entry in read_entries(path, progress=None if bar is None else bar.show):
-            if isinstance(entry, Header) and entry.recording != recording:
-                recording = entry.recording
-                replayer = Replayer(payloads_hidden="payloads" in entry.redacted)
-            elif isinstance(entry, Missing | Damage):
-                replayer.missed()
-            elif isinstance(entry, Recorded):
-                step = replayer.feed(entry)
-                if step is not None and (entry.connection_id or "").startswith(connection or ""):
-                    yield path, step
+    for path, entry in read_files(paths, progress=None if bar is None else bar.show):
+        if isinstance(entry, Header) and entry.recording != recording:
+            recording = entry.recording
+            replayer = Replayer(payloads_hidden="payloads" in entry.redacted)
+        elif isinstance(entry, Missing | Damage):
+            replayer.missed()
+        elif isinstance(entry, Recorded):
+            step = replayer.feed(entry)
+            if step is not None and (entry.connection_id or "").startswith(connection or ""):
+                yield path, step
 
 
 def _replay(paths: list[Path], options: Namespace) -> int:

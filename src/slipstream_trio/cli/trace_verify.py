@@ -6,7 +6,8 @@ from typing import Final
 
 import attrs
 
-from ..trace import MEANINGS, Checker, Finding, files_of, read_entries
+from ..trace import MEANINGS, Checker, Finding, files_of
+from ..trace.read import read_files
 from ..trace.text import printable
 from .progress import ProgressBar
 from .status import FAILED, OK
@@ -78,9 +79,8 @@ class _Verification:
 
     def run(self) -> None:
         paths = files_of(self._options.paths)
-        for path in paths:
-            for entry in read_entries(path, progress=self._bar.show):
-                self._tell(self._checker.feed(str(path), entry))
+        for path, entry in read_files(paths, progress=self._bar.show):
+            self._tell(self._checker.feed(str(path), entry))
         self._tell(self._checker.finish())
         self._bar.clear()
         self._sum_up([str(path) for path in paths])

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from attrs import frozen
 
-from .read import Progress, files_of, read_entries
+from .read import Progress, files_of, read_files
 from .schema import Damage, End, Entry, Header, Missing, Recorded
 from .verify import Verifier, Violation
 
@@ -188,7 +188,6 @@ def check(
         RecordingError: a file cannot be opened, or is no recording, or one of another major version.
     """
     checker = Checker(shared_traces)
-    for path in files_of(paths):
-        for entry in read_entries(path, progress=progress):
-            yield from checker.feed(str(path), entry)
+    for path, entry in read_files(files_of(paths), progress=progress):
+        yield from checker.feed(str(path), entry)
     yield from checker.finish()

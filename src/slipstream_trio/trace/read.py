@@ -17,7 +17,7 @@ from .files import parts
 from .lines import decode_line
 from .schema import Damage, Entry, Header, Recorded
 
-__all__ = ["Progress", "RecordingWarning", "files_of", "read", "read_entries", "read_header", "read_line"]
+__all__ = ["Progress", "RecordingWarning", "files_of", "read", "read_entries", "read_files", "read_header", "read_line"]
 
 CHUNK: Final = 1 << 18
 REPORT_EVERY: Final = 1 << 20
@@ -101,6 +101,23 @@ def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], ob
         raise RecordingError(name, f"it cannot be read: {error.strerror or error}") from error
     if number == 0:
         raise RecordingError(name, "not a recording: it is empty")
+
+
+def read_files(
+    paths: Iterable[Path], *, progress: Callable[[Progress], object] | None = None
+) -> Iterator[tuple[Path, Entry]]:
+    """Read everything that files of recordings say, one after the other; gives each entry with its file.
+
+    Parameters:
+        paths: the files, as `files_of` found them.
+        progress: called now and then, with the progress in one file.
+
+    Raises:
+        RecordingError: a file cannot be opened, or is no recording, or one of another major version.
+    """
+    for path in paths:
+        for entry in read_entries(path, progress=progress):
+            yield path, entry
 
 
 def read_header(path: str | PathLike[str]) -> Header:

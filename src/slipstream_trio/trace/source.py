@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from .read import Progress, files_of, read_entries, read_header
+from .read import Progress, files_of, read_files, read_header
 from .schema import Entry, Recorded
 
 __all__ = ["Source", "Told", "sources"]
@@ -39,12 +39,11 @@ class Source:
         Raises:
             RecordingError: a file cannot be read.
         """
-        for path in self.paths:
-            for entry in read_entries(path, progress=progress):
-                if isinstance(entry, Recorded):
-                    yield entry
-                else:
-                    told(path, entry)
+        for path, entry in read_files(self.paths, progress=progress):
+            if isinstance(entry, Recorded):
+                yield entry
+            else:
+                told(path, entry)
 
 
 def sources(paths: Iterable[str | PathLike[str]]) -> list[Source]:
