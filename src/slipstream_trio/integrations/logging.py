@@ -6,13 +6,14 @@ outcome decide, with ids, topic, ref and the like as attributes of the log recor
 
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from ..telemetry import EventName, HandleStop, Record, Telemetry, default_telemetry
 from ..telemetry.secrecy import SECRETS
 from .attachment import Attachment
 from .brief import brief
+from .effects import effects_of
 
 __all__ = ["attach", "level_of"]
 
@@ -88,7 +89,8 @@ def attach(
         name: what the loggers' names begin with; the event's second and third word follow.
         level: the level of a record, None for none; see `level_of`.
         handles: log every handled input, at DEBUG: each message, command and tick.
-        payloads: log params, responses and arguments, with the values of keys that name `secrets` masked.
+        payloads: log params, responses and arguments, and of handled inputs what was sent for them, with the values of
+            keys that name `secrets` masked.
         payload_limit: how long a payload's text gets at most, in characters.
         secrets: what makes a key one whose value is masked: words in lower case and without separators.
 
@@ -108,9 +110,7 @@ def attach(
         extra = _extra(record)
         text = _text(record, extra)
         if payloads:
-            extra["payload"] = {
-                key: brief(record.metadata[key], payload_limit, secrets) for key in PAYLOADS if key in record.metadata
-            }
+            extra["payload"] = {key: brief(value, payload_limit, secrets) for key, value in _payloads(record)}
             text += "".join(f" {key}={value}" for key, value in extra["payload"].items())
         logger.log(chosen, "%s", text, extra=extra)
 
@@ -133,6 +133,16 @@ def _extra(record: Record) -> dict[str, Any]:
     if duration is not None:
         extra["duration_ms"] = duration / 1e6
     return extra
+
+
+def _payloads(record: Record) -> Iterator[tuple[str, Any]]:
+    if isinstance(record, HandleStop):
+        yield "return", effects_of(record.transition)
+        return
+    metadata = record.metadata
+    for key in PAYLOADS:
+        if key in metadata:
+            yield key, metadata[key]
 
 
 WORDS: Final = ("topic", "message_event", "callback", "outcome", "status", "reason", "termination_reason", "kind")
