@@ -9,7 +9,7 @@ import trio
 from tests.client.support import scripted
 from trio.testing import MockClock
 
-from slipstream_trio import Channel, Client, ConfigurationError, Socket
+from slipstream_trio import Channel, Client, ConfigurationError, SerializationError, Socket
 
 NO_TIMEOUTS = (0, 0.0, -1, math.inf, math.nan, True, "5", [1])
 
@@ -64,6 +64,34 @@ async def test_what_a_subscription_is_given_is_checked(arguments: Any, problem: 
             async with channel.subscribe("tick", **arguments):
                 pytest.fail("not to be subscribed to")
         assert str(raised.value) == problem
+
+
+@pytest.mark.parametrize("name", [None, 5, True, b"room", ["room"], {"room": 1}])
+async def test_a_topic_or_event_that_is_no_string_is_refused_before_anything_is_sent(
+    name: Any, autojump_clock: MockClock
+) -> None:
+    said = f"is a string, not {type(name).__name__}$"
+    async with scripted() as (socket, peer), socket.join("room") as channel:
+        with pytest.raises(SerializationError, match=f"^a topic {said}"):
+            socket.channel(name)
+        with pytest.raises(SerializationError, match=f"^a topic {said}"):
+            async with socket.join(name):
+                pytest.fail("not to be joined")
+        for operation in (channel.push, channel.send):
+            with pytest.raises(SerializationError, match=f"^an event {said}"):
+                await operation(name)
+        with pytest.raises(ConfigurationError, match=f"^events: names, each a string; not {type(name).__name__}$"):
+            async with channel.subscribe("tick", name):
+                pytest.fail("not to be subscribed to")
+        assert [message.event for message in peer.sent] == ["phx_join"]
+
+
+@pytest.mark.parametrize("name", [None, 5, ["room"]])
+async def test_a_client_refuses_them_too(name: Any) -> None:
+    with pytest.raises(SerializationError, match=r"^a topic is a string"):
+        await Client().join(name)
+    with pytest.raises(SerializationError, match=r"^an event is a string"):
+        await Client().push("room", name)
 
 
 async def test_the_buffer_of_presence_is_checked(autojump_clock: MockClock) -> None:

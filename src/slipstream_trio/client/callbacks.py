@@ -7,7 +7,7 @@ import trio
 
 from ..protocol import Message
 from .buffer import Gap
-from .channel import DEFAULT, Channel, Timeout, check_event, chosen
+from .channel import DEFAULT, Channel, Timeout, check_event, check_topic, chosen
 from .configuration import ConnectOptions, checked_seconds, configure
 from .replies import Caller, Reply
 from .runner import Runner
@@ -185,8 +185,9 @@ class Client:
         Raises:
             ClientStopped: the client does not run.
             ConnectionLost: there will be no connection any more.
-            SerializationError: the payload is not a JSON value.
+            SerializationError: the topic is no string, or the payload not a JSON value.
         """
+        check_topic(topic)
         await self.__ready().join(topic, payload)
 
     async def leave(self, topic: str) -> None:
@@ -218,7 +219,8 @@ class Client:
             PushTimeout: it could not be queued in time.
             ClientStopped: the client does not run.
             ConnectionLost: there will be no connection any more.
-            SerializationError: the payload is no JSON value; nothing was sent.
+            SerializationError: the event is no string, or the payload no JSON value; nothing was sent.
+            ValueError: the event is one of the protocol's.
         """
         check_event(event)
         runner = self.__ready()

@@ -5,14 +5,15 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, Final, Literal, Self, final
 
+from ..errors import SerializationError
 from ..protocol import RESERVED_EVENTS, Message
 from .buffer import Buffer, Gap, Overflow
-from .configuration import checked_overflow, checked_seconds, checked_size
+from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
 from .membership import ChannelStatus, Membership
 from .operations import join, leave, leave_soon, push, send
 from .presence import ChannelPresence
 
-__all__ = ["DEFAULT", "Channel", "Default", "Stream", "Subscription", "Timeout", "check_event", "chosen"]
+__all__ = ["DEFAULT", "Channel", "Default", "Stream", "Subscription", "Timeout", "check_event", "check_topic", "chosen"]
 
 
 class Default(Enum):
@@ -177,7 +178,8 @@ class Channel:
             PushTimeout: no reply came in time.
             ChannelClosed: the channel is not joined, or ended before the reply.
             ConnectionLost: the connection ended before the reply.
-            SerializationError: the payload is no JSON value; nothing was sent.
+            SerializationError: the event is no string, or the payload no JSON value; nothing was sent.
+            ValueError: the event is one of the protocol's.
         """
         check_event(event)
         seconds = self._options.push_timeout if timeout is DEFAULT else checked_seconds("timeout", timeout)
@@ -195,7 +197,8 @@ class Channel:
         Raises:
             ChannelClosed: the channel is not joined.
             ConnectionLost: the connection has ended.
-            SerializationError: the payload is no JSON value; nothing was sent.
+            SerializationError: the event is no string, or the payload no JSON value; nothing was sent.
+            ValueError: the event is one of the protocol's.
         """
         check_event(event)
         await send(self._membership, event, {} if payload is None else payload)
@@ -232,8 +235,9 @@ class Channel:
             overflow: what happens when there are more; by default what `connect` was told.
 
         Raises:
-            ConfigurationError: `buffer` or `overflow` cannot be used.
+            ConfigurationError: an event is no string, or `buffer` or `overflow` cannot be used.
         """
+        checked_events("events", events)
         if buffer is not None:
             checked_size("buffer", buffer)
         if overflow is not None:
@@ -275,6 +279,14 @@ def chosen(timeout: Timeout, default: float | None) -> float | None:
 
 
 def check_event(event: str) -> None:
-    """Raise `ValueError` for an event that is not the user's to push."""
+    """Raise `SerializationError` for an event that is no string, `ValueError` for one of the protocol's own."""
+    if not isinstance(event, str):
+        raise SerializationError(f"an event is a string, not {type(event).__name__}")
     if event in RESERVED_EVENTS:
         raise ValueError(f"{event!r} is an event of the protocol, which cannot be pushed: use join() or leave()")
+
+
+def check_topic(topic: str) -> None:
+    """Raise `SerializationError` for a topic that is no string: the server would hang up on it."""
+    if not isinstance(topic, str):
+        raise SerializationError(f"a topic is a string, not {type(topic).__name__}")

@@ -28,6 +28,7 @@ from .buffer import Overflow
 __all__ = [
     "Configuration",
     "ConnectOptions",
+    "checked_events",
     "checked_overflow",
     "checked_seconds",
     "checked_size",
@@ -131,6 +132,14 @@ def checked_size(argument: str, value: Any) -> int:
     """Return how many of something there may be; raises `ConfigurationError` likewise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(argument, f"a whole number of at least 1, not {value!r}")
+    return value
+
+
+def checked_events(argument: str, value: Sequence[Any]) -> Sequence[str]:
+    """Return names of events; raises `ConfigurationError` likewise."""
+    for event in value:
+        if not isinstance(event, str):
+            raise ConfigurationError(argument, f"names, each a string; not {type(event).__name__}")
     return value
 
 

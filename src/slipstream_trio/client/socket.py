@@ -7,7 +7,7 @@ from typing import Any, final
 import trio
 
 from ..protocol import State
-from .channel import DEFAULT, Channel, Timeout
+from .channel import DEFAULT, Channel, Timeout, check_topic
 from .connection import Connection
 from .membership import Membership
 from .operations import start_recovery
@@ -44,7 +44,7 @@ class Socket:
             JoinError: the server refused.
             JoinTimeout: it did not answer in time.
             ConnectionLost: the connection ended first.
-            SerializationError: the payload is not a JSON value.
+            SerializationError: the topic is no string, or the payload not a JSON value.
         """
         channel = self.channel(topic, payload)
         await channel.join(timeout=timeout)
@@ -61,7 +61,11 @@ class Socket:
         Parameters:
             topic: the topic.
             payload: as with `join`.
+
+        Raises:
+            SerializationError: the topic is no string.
         """
+        check_topic(topic)
         return Channel(Membership(self._session, topic, {} if payload is None else payload, start_recovery))
 
     async def ping(self) -> float:
