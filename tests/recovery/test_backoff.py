@@ -22,6 +22,8 @@ WORDS_OF_DATES = ["Sun,", "6", "06-Nov-94", "Nov", "1994", "08:49:37", "25:00:00
 NOW = 784_111_800.0
 """1994-11-06 08:50:00 UTC."""
 
+RESET_PROBLEM = "reset_after: a number of seconds, not below 0"
+LIMIT_PROBLEM = "limit: a whole number of attempts, not below 0, or None"
 DELAYS_PROBLEM = "delays: at least one number of seconds, none below 0"
 
 # Back-off
@@ -75,11 +77,23 @@ def test_a_life_of_reset_after_begins_the_delays_anew(lived: float | None, step:
         ({"delays": (float("inf"),)}, DELAYS_PROBLEM),
         ({"delays": (1,), "jitter": -0.1}, "jitter: from 0 to 1"),
         ({"delays": (1,), "jitter": 1.1}, "jitter: from 0 to 1"),
+        ({"delays": 1}, DELAYS_PROBLEM),
+        ({"delays": "soon"}, DELAYS_PROBLEM),
+        ({"delays": (1, None)}, DELAYS_PROBLEM),
+        ({"delays": (True,)}, DELAYS_PROBLEM),
+        ({"delays": (1,), "jitter": None}, "jitter: from 0 to 1"),
+        *(({"delays": (1,), "reset_after": value}, RESET_PROBLEM) for value in (-1, None, "5", float("nan"))),
+        *(({"delays": (1,), "limit": value}, LIMIT_PROBLEM) for value in (-1, 1.5, True, "5")),
     ],
 )
 def test_a_backoff_that_makes_no_sense_says_so(arguments: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{problem}$"):
         Backoff(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_backoff_may_never_begin_anew_and_may_be_given_up_at_once() -> None:
+    assert Backoff((1,), reset_after=math.inf).step_after(3, 1e9) == 3
+    assert reconnect_delay(Disconnect("lost"), Backoff((1,), limit=0), worth_retrying, 0) is None
 
 
 # Reconnecting

@@ -1,6 +1,7 @@
 """What to do when a connection or a channel has ended: tables, and functions without clock and randomness."""
 
 import math
+import sys
 from calendar import timegm
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
@@ -27,9 +28,21 @@ FINAL_STATUSES: Final = frozenset({401, 403, 404})
 PATIENT_STATUSES: Final = frozenset({429, 503})
 """HTTP statuses whose `retry-after` is honoured."""
 
+_DELAYS: Final = "delays: at least one number of seconds, none below 0"
+_LONGEST: Final = sys.float_info.max
+"""Seconds that are no infinity."""
+
 
 def _numbers(delays: Iterable[float]) -> tuple[float, ...]:
-    return tuple(delays)
+    try:
+        return tuple(delays)
+    except TypeError:
+        raise ValueError(_DELAYS) from None
+
+
+def _within(value: object, most: float) -> bool:
+    """Tell whether a value is a number from 0 to `most`."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 
 
 @frozen
@@ -41,6 +54,9 @@ class Backoff:
         jitter: by which part of it a delay may be shorter, from 0 to 1, so that a thousand clients do not come at once.
         reset_after: for how many seconds it has to go well before the delays begin anew.
         limit: after so many attempts it is given up; None: never.
+
+    Raises:
+        ValueError: one of them makes no sense.
     """
 
     delays: tuple[float, ...] = attrs.field(converter=_numbers)
@@ -49,10 +65,14 @@ class Backoff:
     limit: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        if not self.delays or not all(0 <= delay < math.inf for delay in self.delays):
-            raise ValueError("delays: at least one number of seconds, none below 0")
-        if not 0 <= self.jitter <= 1:
+        if not self.delays or not all(_within(delay, _LONGEST) for delay in self.delays):
+            raise ValueError(_DELAYS)
+        if not _within(self.jitter, 1):
             raise ValueError("jitter: from 0 to 1")
+        if not _within(self.reset_after, math.inf):
+            raise ValueError("reset_after: a number of seconds, not below 0")
+        if self.limit is not None and not (type(self.limit) is int and self.limit >= 0):
+            raise ValueError("limit: a whole number of attempts, not below 0, or None")
 
     def delay(self, step: int, draw: float) -> float:
         """Return the seconds before attempt number `step`, from 0, for a random number `draw` from 0 to 1."""
