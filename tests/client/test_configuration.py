@@ -7,7 +7,7 @@ import attrs
 import pytest
 from tests.client.support import URL, Scripted
 
-from slipstream_trio import Backoff, Configuration, ConfigurationError, ConnectOptions, connect
+from slipstream_trio import Backoff, Configuration, ConfigurationError, ConnectOptions, Disconnect, connect
 from slipstream_trio.client.configuration import configure
 from slipstream_trio.protocol import V1Serializer, V2Serializer
 from slipstream_trio.telemetry import Telemetry, default_telemetry
@@ -121,6 +121,15 @@ def test_an_unusable_option_is_refused_at_the_call_by_name(option: str, value: A
     assert raised.value.option == option
     assert str(raised.value).startswith(f"{option}: ")
     assert SECRET not in str(raised.value)
+
+
+def test_an_async_should_reconnect_is_refused_as_its_answer_would_always_be_true() -> None:
+    async def never(_: Disconnect) -> bool:
+        return False
+
+    with pytest.raises(ConfigurationError, match=r"^should_reconnect: a function that is not async") as raised:
+        connect(URL, **OPTIONS({"should_reconnect": never}))
+    assert raised.value.option == "should_reconnect"
 
 
 def test_a_connector_without_a_name_is_refused() -> None:

@@ -1,6 +1,7 @@
 """The options of `connect`, checked when they are given."""
 
 import difflib
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ssl import SSLContext
@@ -170,6 +171,8 @@ def _kind(*kinds: type, ask: bool = False) -> Validator:
 def _function(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if not callable(value):
         raise ConfigurationError(attribute.name, f"a function; not {type(value).__name__}")
+    if inspect.iscoroutinefunction(value):
+        raise ConfigurationError(attribute.name, "a function that is not async: what it would return counts as true")
 
 
 def _overflow(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -242,7 +245,8 @@ class Configuration:
         retry_first: whether a first connection that fails is retried as later ones are, in place of raising.
         reconnect: the delays before reconnecting; None: a lost connection ends the block.
         rejoin: the delays before joining again a channel that crashed or was refused; None: it ends.
-        should_reconnect: decides, of a `Disconnect`, whether to reconnect; by default all but 401, 403 and 404.
+        should_reconnect: decides, of a `Disconnect`, whether to reconnect; by default all but 401, 403 and 404. It is
+            not async.
         trace_parent: a W3C traceparent, to make connections share its trace; may be a function.
         telemetry: the bus; by default the process's.
     """
