@@ -119,6 +119,13 @@ async def test_headers_that_cannot_be_sent_are_refused(headers: Any, autojump_cl
         assert raised.value.option == "headers"
 
 
+@pytest.mark.parametrize("name", ["Host", "upgrade", "Connection", "Sec-WebSocket-Key", "sec-websocket-protocol"])
+async def test_headers_of_the_upgrade_itself_are_refused(name: str, autojump_clock: MockClock) -> None:
+    with pytest.raises(ConfigurationError, match=f"^headers: '{name}' is the upgrade's own"):
+        await request_of(headers={"x-a": "1", name: "hush"})
+    assert ("x-websocket-key", "1") in (await request_of(headers={"x-websocket-key": "1"})).headers
+
+
 async def test_a_function_that_returns_no_headers_at_all_is_refused(autojump_clock: MockClock) -> None:
     with pytest.raises(ConfigurationError, match="mapping"):
         await request_of(headers=lambda: 5)

@@ -222,7 +222,7 @@ class Configuration:
     Attributes:
         url: ws, wss, http or https, used as it is: with Phoenix it ends in /websocket.
         params: added to the query, nested as Plug reads them (a[b]=1, l[]=1); may be a function.
-        headers: sent with the upgrade; may be a function.
+        headers: sent with the upgrade, whose own (Host, Upgrade, Sec-WebSocket-…) they cannot be; may be a function.
         auth_token: sent as a subprotocol, not in the URL (Phoenix 1.8); may be a function.
         vsn: "2.0.0" or "1.0.0", which chooses the serializer.
         serializer: one of your own, in place of that which `vsn` chooses.

@@ -17,6 +17,11 @@ __all__ = ["ask", "ask_trace_parent", "dial"]
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[!-~\x80-\xff])?)?")
+_UPGRADES_OWN: Final = frozenset(
+    {"host", "connection", "upgrade", "content-length", "transfer-encoding", "sec-websocket-accept"}
+    | {f"sec-websocket-{what}" for what in ("key", "version", "protocol", "extensions")}
+)
+"""Headers that make the upgrade what it is; a second one would break it, in ways that are hard to see."""
 
 
 async def ask(option: Any) -> Any:
@@ -96,6 +101,10 @@ def _checked_headers(headers: Any) -> Iterator[tuple[str, str]]:
             raise ConfigurationError("headers", f"number {number} has a name that no header can have")
         if not _HEADER_VALUE.fullmatch(value):
             raise ConfigurationError("headers", f"{name!r} has a value that no header can have; strip it?")
+        if name.lower() in _UPGRADES_OWN:
+            raise ConfigurationError(
+                "headers", f"{name!r} is the upgrade's own, and is sent as `url` and the options say"
+            )
         yield name, value
 
 
