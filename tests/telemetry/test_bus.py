@@ -63,6 +63,31 @@ def test_a_list_serves_as_a_name() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("event", ["slipstream client gap", ("slipstream", 5), (DROPPED,)])
+def test_what_names_no_event_is_refused(event: Any) -> None:
+    bus = Telemetry()
+    for attach in (partial(bus.attach, "one", event), partial(bus.attach_many, "one", [GAP, event])):
+        with pytest.raises(TypeError, match=r"^an event is named by a tuple of strings"):
+            attach(print)
+    with pytest.raises(TypeError, match=r"^an event is named"):
+        bus.attach_many("one", DROPPED, print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^an event is named"), bus.listen(print, event):
+        pytest.fail("not to be listened to")
+    assert bus.list_handlers() == []
+
+
+def test_a_handler_that_could_not_be_called_is_refused() -> None:
+    async def later(_: Record) -> None:
+        pytest.fail("not to be called")
+
+    bus = Telemetry()
+    with pytest.raises(TypeError, match=r"^a handler is called synchronously, .* use stream\(\)"):
+        bus.attach("one", GAP, later)
+    with pytest.raises(TypeError, match=r"^a handler is a function of one record, not NoneType"):
+        bus.attach("one", GAP, None)  # type: ignore[arg-type]
+    assert bus.list_handlers() == []
+
+
 def test_one_handler_of_several_events_is_called_once_for_each_record() -> None:
     bus, seen = Telemetry(), list[Record]()
     bus.attach_many("one", [DROPPED, DROPPED[:2], GAP, ()], seen.append, prefix=True)

@@ -1,5 +1,6 @@
 """Who listens to what: handlers, and the points at which events are emitted."""
 
+import inspect
 import threading
 import time
 import traceback
@@ -160,6 +161,7 @@ class Telemetry:
 
         Raises:
             ValueError: a handler of this id is attached.
+            TypeError: the event's name is not a tuple of strings, or the function is async, or none.
         """
         self.attach_many(handler_id, [event], function, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
 
@@ -174,8 +176,9 @@ class Telemetry:
         connection_id: str | None = None,
     ) -> None:
         """Attach one handler to several events; see `attach`."""
+        _check_function(function)
         handlers = tuple(
-            Handler(handler_id, tuple(event), prefix, function, socket_id, connection_id) for event in events
+            Handler(handler_id, _checked_name(event), prefix, function, socket_id, connection_id) for event in events
         )
         with self._lock:
             if handler_id in self._handlers:
@@ -297,6 +300,23 @@ class Telemetry:
             point.handlers = tuple(reversed(matching.values()))
         for span in self._spans.values():
             span.active = bool(span.start.handlers or span.stop.handlers or span.exception.handlers)
+
+
+def _check_function(function: HandlerFunction) -> None:
+    """Raise TypeError for what cannot be called as a handler is."""
+    if not callable(function):
+        raise TypeError(f"a handler is a function of one record, not {type(function).__name__}")
+    if inspect.iscoroutinefunction(function):
+        raise TypeError("a handler is called synchronously, so it cannot be async: use stream() to await something")
+
+
+def _checked_name(event: Iterable[object]) -> EventName:
+    """Return an event's name as a tuple; raises TypeError for a string, whose letters would be the name of no event."""
+    given = list(event)
+    words = [word for word in given if isinstance(word, str)]
+    if isinstance(event, str) or len(words) < len(given):
+        raise TypeError('an event is named by a tuple of strings, such as ("slipstream", "client", "push", "stop")')
+    return tuple(words)
 
 
 def _checked(name: str, value: str) -> tuple[str, str]:
