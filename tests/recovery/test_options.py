@@ -1,6 +1,6 @@
 """What may be a function is asked again for every connection, and every join."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ import trio
 from tests.recovery.support import connected_again, status_of, until, world
 from trio.testing import MockClock
 
-from slipstream_trio import ChannelClosed, ConfigurationError
+from slipstream_trio import ChannelClosed, ConfigurationError, ConnectionLost, JoinError, JoinTimeout
 from slipstream_trio.testing.server import Refuse
 
 
@@ -189,7 +189,18 @@ async def test_an_option_that_takes_forever_can_be_cancelled_and_disconnected(au
         assert waiting.cancelled_caught
 
 
-@pytest.mark.parametrize("payload", [LookupError("mine"), {1, 2}])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        LookupError("mine"),
+        # What another channel, or another socket, is asked for may fail as this one does.
+        ChannelClosed("room:token", "not_joined"),
+        ConnectionLost("lost"),
+        JoinError("room:token", {}),
+        JoinTimeout("room:token", 1),
+        {1, 2},
+    ],
+)
 async def test_a_payload_that_fails_at_a_rejoin_is_asked_again_by_the_backoff(
     payload: Any, autojump_clock: MockClock
 ) -> None:
@@ -214,11 +225,21 @@ async def test_a_payload_that_fails_at_a_rejoin_is_asked_again_by_the_backoff(
     assert len(spans) == (0 if isinstance(payload, Exception) else 2)
 
 
-async def test_a_payload_that_fails_at_a_rejoin_for_good_ends_the_channel_with_that(autojump_clock: MockClock) -> None:
-    values: Iterator[dict[str, Any]] = iter([{}])
+@pytest.mark.parametrize("error", [LookupError("mine"), JoinError("room:token", {})])
+async def test_a_payload_that_fails_at_a_rejoin_for_good_ends_the_channel_with_that(
+    error: Exception, autojump_clock: MockClock
+) -> None:
+    values = iter([{}, error])
+
+    def ask() -> Any:
+        value = next(values)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
     async with world() as there:
         async with there.connect(rejoin=None) as socket:
-            channel = socket.channel("room:1", lambda: next(values))
+            channel = socket.channel("room:1", ask)
             await channel.join()
             there.connection.drop()
             await connected_again(there, socket, 2)

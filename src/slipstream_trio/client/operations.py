@@ -152,9 +152,11 @@ async def recover(membership: Membership, scope: trio.CancelScope, delay: float 
 
 async def _rejoin(membership: Membership) -> str | None:
     """Return how a rejoin failed; None if it did not, or if the next connection will see to it."""
-    session = membership.session
     try:
         params = await ask(membership.payload)
+    except Exception as error:  # noqa: BLE001 - the user's function; what it raises says nothing of this channel
+        return await _payload_failed(membership, error)
+    try:
         await _observed_join(membership, params, _again(membership, params))
     except JoinError:
         return "refused"
@@ -164,14 +166,23 @@ async def _rejoin(membership: Membership) -> str | None:
         return closed.reason
     except ConnectionLost:
         return None
-    except Exception as error:
-        # The user's function, or its payload: the next attempt may do better.
-        logger.exception("socket %s: the payload for rejoining %r failed", session.socket_id, membership.topic)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        membership.payload_failed()
-        membership.tell_closed(error)
-        return "payload_failed"
+    except Exception as error:  # noqa: BLE001 - a payload that cannot be sent
+        return await _payload_failed(membership, error)
     return None
+
+
+async def _payload_failed(membership: Membership, error: Exception) -> str:
+    """Tell that there is nothing to join with; the next attempt may do better."""
+    logger.error(
+        "socket %s: the payload for rejoining %r failed",
+        membership.session.socket_id,
+        membership.topic,
+        exc_info=error,
+    )
+    await trio.lowlevel.checkpoint_if_cancelled()
+    membership.payload_failed()
+    membership.tell_closed(error)
+    return "payload_failed"
 
 
 async def _again(membership: Membership, params: Any) -> Any:
