@@ -131,6 +131,63 @@ async def test_disconnecting_is_final(stage: Stage, autojump_clock: MockClock) -
         assert len(there.attempts) <= attempts  # the body runs on, and nobody reconnects
 
 
+async def _iterate(channel: Channel) -> None:
+    async for _ in channel:
+        pass
+
+
+async def _follow_a_subscription(channel: Channel) -> None:
+    async with channel.subscribe("tick") as ticks:
+        async for _ in ticks:
+            pass
+
+
+async def _follow_presences(channel: Channel) -> None:
+    async with channel.presence() as presence:
+        async for _ in presence:
+            pass
+
+
+READINGS = (_iterate, _follow_a_subscription, _follow_presences)
+
+
+@pytest.mark.parametrize("before", ["never joined", "left"])
+async def test_streams_of_a_channel_that_is_not_joined_end_with_the_socket(
+    before: str, autojump_clock: MockClock
+) -> None:
+    async with world() as there, there.connect() as socket, trio.open_nursery() as nursery:
+        done = Outcomes(nursery)
+        channel = socket.channel("room:1")
+        if before == "left":
+            await channel.join()
+            await channel.leave()
+        for read in READINGS:
+            done.start(read, read, channel)
+        await settle()
+        await socket.disconnect()
+        await settle()
+        for read in READINGS:
+            done.start((read, "afterwards"), read, channel)
+        await settle()
+        assert list(done.by.values()) == [None] * 6
+        nursery.cancel_scope.cancel()
+
+
+async def test_streams_of_a_channel_that_is_not_joined_tell_of_a_loss_for_good(autojump_clock: MockClock) -> None:
+    async with world() as there, trio.open_nursery() as outer:
+        done = Outcomes(outer)
+        with pytest.raises(ConnectionLost):
+            async with there.connect(reconnect=None) as socket:
+                for read in READINGS:
+                    done.start(read, read, socket.channel("room:1"))
+                await settle()
+                there.connection.drop()
+                await trio.sleep_forever()
+        await settle()
+        assert [type(done.by[read]) for read in READINGS] == [ConnectionLost, ConnectionLost, type(None)]
+        outer.cancel_scope.cancel()
+
+
 async def _join_slowly(there: World, channel: Channel) -> Any:
     there.joins["room:2"].append("hang")
     return await channel.join()

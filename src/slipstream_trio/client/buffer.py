@@ -95,6 +95,11 @@ class Buffer:
         return len(self._items)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it takes messages: it has no end yet."""
+        return self._end is None
+
+    @property
     def crowded(self) -> bool:
         """Whether somebody reads, and is more than half a buffer behind."""
         return self._read and self._messages * 2 > self._limit

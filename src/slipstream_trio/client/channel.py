@@ -264,7 +264,7 @@ class Channel:
         membership = self._membership
         presence = ChannelPresence(membership.topic, membership.presence, buffer)
         end = membership.listen_to_presence(presence)
-        if membership.session.finished.is_set():
+        if membership.session.status == "closed":
             presence.close()
         try:
             yield presence

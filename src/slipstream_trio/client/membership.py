@@ -91,6 +91,7 @@ class Membership:
         self._changed = trio.lowlevel.ParkingLot()
         self._subscribed: dict[str | None, list[Buffer]] = {}
         self._presence_listeners: list[PresenceListener] = []
+        session.channels.add(self)
 
     @property
     def is_held(self) -> bool:
@@ -163,6 +164,14 @@ class Membership:
         end = self._end_of_stream()
         for buffer in self._buffers():
             buffer.close(end)
+        for listener in self._presence_listeners:
+            listener.close()
+
+    def end_streams(self) -> None:
+        """End what has not ended: the socket has, and nothing will ever come for a topic that is not joined."""
+        for buffer in self._buffers():
+            if buffer.is_open:
+                buffer.close(StopAsyncIteration if self.session.error is None else self.session.lost)
         for listener in self._presence_listeners:
             listener.close()
 
@@ -398,6 +407,6 @@ class Membership:
                 point.emit(BufferOverflowed(*moment(session), self.topic, overflow, size, consumer))
 
         buffer = Buffer(self.topic, size, overflow, now=session.utc_now, overflowed=overflowed, told=self.tell_gap)
-        if session.finished.is_set():
+        if session.status == "closed":
             buffer.close(StopAsyncIteration)  # nothing will ever come
         return buffer
