@@ -29,6 +29,7 @@ from slipstream_trio import (
     ConfigurationError,
     ConnectError,
     ConnectionRejected,
+    ConnectTimeout,
     SlipstreamError,
     connect,
     run_client,
@@ -394,4 +395,6 @@ def test_what_is_not_secret_stays() -> None:
     )
     error = ConnectionRejected(404, [("server", "x")], "not found")
     assert redacted_error(error, redact) is error
+    timeout = ConnectTimeout(10.0)
+    assert redacted_error(timeout, redactor(OpenRequest(url="ws://server/socket?version=10.0"))) is timeout
     assert redactor(OpenRequest(url="ws://server/socket?vsn=2.0.0"))("a=1") == "a=1"

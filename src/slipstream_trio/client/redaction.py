@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from ..errors import ConnectError, ConnectionRejected
+from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
 from ..telemetry.secrecy import MASK
 from ..transport import OpenRequest
 
@@ -39,6 +39,8 @@ def redactor(request: OpenRequest) -> Redact:
 
 def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
     """Return the error if it tells no secret, else one that does not, and has no cause that might."""
+    if isinstance(error, ConnectTimeout):
+        return error  # its words are ours, and a secret may be one of them
     if isinstance(error, ConnectionRejected):
         headers = tuple((name, redact(value)) for name, value in error.headers)
         body = redact(error.body)
