@@ -149,12 +149,13 @@ async def test_a_payload_function_that_fails_is_told_and_asked_again(
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_payload_that_cannot_be_sent_raises_at_once(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("payload", [{"a": {1, 2}}, b"binary"])
+async def test_a_payload_that_cannot_be_sent_raises_at_once(payload: Any, autojump_clock: MockClock) -> None:
     client = Told()
     async with a_world() as world, running(world, client):
         await client.until("connect")
         with pytest.raises(SerializationError):
-            await client.join("room:1", {"a": {1, 2}})
+            await client.join("room:1", payload)
         await client.join("room:1", {"a": 1})
         await client.until(("join", "room:1", 1))
         client.stop()

@@ -7,6 +7,7 @@ import trio
 
 from ..protocol import Message
 from ..protocol.message import JOIN
+from ..protocol.transitions import check_join
 from ..telemetry import ClientLeaveStart, ClientPushStart
 from ..telemetry.bus import SpanPoint
 from .membership import Membership
@@ -28,6 +29,7 @@ async def request_join(membership: Membership) -> None:
     session = membership.session
     if not callable(membership.payload):
         # What can never be sent is better said here than with every attempt.
+        check_join(membership.payload)
         session.serializer.encode(Message("1", "1", membership.topic, JOIN, membership.payload))
     await membership.claim()
     membership.await_connection()

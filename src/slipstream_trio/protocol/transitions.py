@@ -174,8 +174,7 @@ def _transport_closed(state: State, closed: TransportClosed, _: Serializer) -> T
 
 def _join_topic(state: State, join: JoinTopic, serializer: Serializer) -> Transition:
     _require(state, "open", join)
-    if type(join.payload) is bytes:
-        raise SerializationError("a join's payload is JSON: Phoenix closes the connection on a binary join")
+    check_join(join.payload)
     ref = str(state.current_ref + 1)
     effect = SendFrame(serializer.encode(Message(ref, ref, join.topic, JOIN, join.payload)), ref)
     replaced = state.joins.get(join.topic)
@@ -189,6 +188,12 @@ def _join_topic(state: State, join: JoinTopic, serializer: Serializer) -> Transi
         leave_deadlines=_without(state.leave_deadlines, join.topic),
     )
     return Transition(state, join, events, (effect,))
+
+
+def check_join(payload: Any) -> None:
+    """Refuse a join's payload that a serializer would take, but no server; raises `SerializationError`."""
+    if type(payload) is bytes:
+        raise SerializationError("a join's payload is JSON: Phoenix closes the connection on a binary join")
 
 
 def _leave_topic(state: State, leave: LeaveTopic, serializer: Serializer) -> Transition:
