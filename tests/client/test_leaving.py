@@ -225,6 +225,20 @@ async def test_what_is_queued_is_written_before_the_close(autojump_clock: MockCl
     assert peer.closed_with == (1000, "")
 
 
+async def test_a_leave_that_was_not_confirmed_says_so_though_the_next_join_has_begun(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(answers=QUIET, telemetry=recorder.bus, leave_timeout=1) as (socket, _):
+        channel = socket.channel("room")
+        await channel.join()
+        async with trio.open_nursery() as nursery:
+            # Tasks that wake at once run in this order, or in its reverse: one leave is behind the join in either.
+            for operation in (channel.leave, channel.join, channel.leave):
+                nursery.start_soon(operation)
+                await trio.testing.wait_all_tasks_blocked()
+    assert channel.status == "closed"
+    assert [record.outcome for record in recorder.named("client", "leave", "stop")] == ["timeout", "timeout"]
+
+
 async def test_sends_that_were_never_written_are_reported_as_dropped(autojump_clock: MockClock) -> None:
     recorder = Recorder()
     async with scripted(telemetry=recorder.bus, close_timeout=1) as (socket, peer):

@@ -20,6 +20,8 @@ __all__ = ["ChannelStatus", "Membership"]
 
 ChannelStatus = Literal["closed", "joining", "joined", "leaving", "errored"]
 
+Departure = Literal["left", "leave_timeout", "leave_lost"]
+
 
 class PresenceListener(Protocol):
     """Who follows the presences of a channel."""
@@ -53,6 +55,7 @@ class Membership:
         payload: the join's payload, or a function that returns it.
         status: as above.
         reason: why it is not joined, where it is not.
+        left_by: how the latest leave ended; whoever waited for it may run after the next join has begun.
         join_ref: the ref of the latest join.
         join_response: the answer to it.
         attempt: who claimed it last; see `claim`.
@@ -73,6 +76,7 @@ class Membership:
         self.payload: Any = payload
         self.status: ChannelStatus = "closed"
         self.reason: str = "not_joined"
+        self.left_by: Departure = "left"
         self.join_ref: str | None = None
         self.join_response: Any = None
         self.attempt: object = None
@@ -175,8 +179,9 @@ class Membership:
         for listener in self._presence_listeners:
             listener.close()
 
-    def end_left(self, reason: Literal["left", "leave_timeout", "leave_lost"]) -> None:
+    def end_left(self, reason: Departure) -> None:
         """End, as the user has asked for it."""
+        self.left_by = reason
         self.end("closed", reason)
         if self.tap is not None:
             self.tap.left()

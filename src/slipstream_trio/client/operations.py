@@ -232,7 +232,7 @@ async def _leave(membership: Membership, timeout: float | None) -> Outcome:
 async def until_left(membership: Membership) -> Outcome:
     """Wait until a leave that was asked for is complete, or given up; returns how it ended."""
     waited = await membership.until_left()
-    return _LEAVE_OUTCOMES.get(membership.reason, "ok") if waited else "ok"
+    return _LEAVE_OUTCOMES.get(membership.left_by, "ok") if waited else "ok"
 
 
 @trio.lowlevel.enable_ki_protection
