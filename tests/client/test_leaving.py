@@ -250,6 +250,7 @@ async def test_sends_that_were_never_written_are_reported_as_dropped(autojump_cl
         await channel.send("second", {"secret": 1})
     dropped = recorder.named("client", "message_dropped")
     assert [(record.direction, record.topic, record.event) for record in dropped] == [("out", "room", "second")]
+    assert dropped[0].ref == "3"  # as in the span of its handling
     assert dropped[0].reason == "closed_by_client"
 
 

@@ -119,7 +119,7 @@ class Connection:
         """Let the core handle an input, and do what it says; then handle what was submitted meanwhile.
 
         Parameters:
-            note: what the outbox is told of the frame that this sends.
+            note: what the outbox is told of the frame that this sends, together with its ref.
 
         Raises:
             SerializationError: a command's payload cannot be sent.
@@ -309,7 +309,7 @@ class Connection:
     def _carry_out(self, transition: Transition, note: Any) -> None:
         for effect in transition.return_:
             if isinstance(effect, SendFrame):
-                self.outbox.put(effect.frame, note)
+                self.outbox.put(effect.frame, None if note is None else (effect.ref, note))
             else:
                 self._close = effect
                 self._close_asked.set()

@@ -23,7 +23,6 @@ from ..protocol import (
     MessageDropped,
     MessageReceived,
     Options,
-    PushMessage,
     ReplyReceived,
     SendHeartbeat,
     Serializer,
@@ -363,9 +362,10 @@ class Session:
         connection = self.connection
         if connection is None:
             return
-        for push in connection.outbox.left_over():
-            if isinstance(push, PushMessage):
-                self.discard("out", Message(None, None, push.topic, push.event, None), reason)
+        for note in connection.outbox.left_over():
+            if note is not None:
+                ref, push = note
+                self.discard("out", Message(None, ref, push.topic, push.event, None), reason)
         connection.pushes.fail_all(reason, code, connection.outbox.taken)
         for waiter in self._pings:
             waiter.fail(ConnectionLost(reason, code))
