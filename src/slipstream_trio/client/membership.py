@@ -95,7 +95,7 @@ class Membership:
         self._changed = trio.lowlevel.ParkingLot()
         self._subscribed: dict[str | None, list[Buffer]] = {}
         self._presence_listeners: list[PresenceListener] = []
-        session.channels.add(self)
+        session.channels[self] = None
 
     @property
     def is_held(self) -> bool:

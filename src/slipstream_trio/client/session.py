@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -70,7 +70,7 @@ class Session:
     Attributes:
         statuses: what `Socket.status` shows, and its changes.
         memberships: topic to membership: joining, joined or leaving.
-        channels: all memberships that somebody has, those that hold no topic included.
+        channels: all memberships that somebody has, those that hold no topic included, in the order of their making.
         connection: the connection of the moment, or the last one.
         error: why the session has ended for good, None while it has not, or if that was asked for.
         asked_to_end: "closed_by_client" or "disconnected", once that is asked for.
@@ -91,7 +91,7 @@ class Session:
         self.timer: Timer = Timer(self._due)
         self.statuses: StatusLog = StatusLog()
         self.memberships: dict[str, Membership] = {}
-        self.channels: WeakSet[Membership] = WeakSet()
+        self.channels: WeakKeyDictionary[Membership, None] = WeakKeyDictionary()
         self.connection: Connection | None = None
         self.crowded: Crowd | None = None
         self.error: BaseException | None = None
