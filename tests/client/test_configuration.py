@@ -9,7 +9,7 @@ from tests.client.support import URL, Scripted
 
 from slipstream_trio import Backoff, Configuration, ConfigurationError, ConnectOptions, Disconnect, connect
 from slipstream_trio.client.configuration import configure
-from slipstream_trio.protocol import V1Serializer, V2Serializer
+from slipstream_trio.protocol import Frame, Message, V1Serializer, V2Serializer
 from slipstream_trio.telemetry import Telemetry, default_telemetry
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
@@ -27,6 +27,21 @@ TIMES = [
     "heartbeat_interval",
     "heartbeat_timeout",
 ]
+
+
+class Versioned:
+    """A serializer that says which `vsn` it is for."""
+
+    name = "versioned"
+
+    def __init__(self, vsn: Any) -> None:
+        self.vsn = vsn
+
+    def encode(self, message: Message) -> str:
+        raise NotImplementedError
+
+    def decode(self, frame: Frame) -> Message:
+        raise NotImplementedError
 
 
 def test_the_options_of_connect_are_the_fields_of_configuration() -> None:
@@ -113,6 +128,9 @@ def test_a_time_is_a_number_above_zero_or_none(name: str, value: Any) -> None:
         ("transport", object(), "Connector"),
         ("serializer", "v2", "Serializer"),
         ("serializer", object(), "Serializer"),
+        ("serializer", Versioned(3), "a version such as '3.0.0'"),
+        ("serializer", Versioned(""), "a version such as '3.0.0'"),
+        ("serializer", Versioned("3.0.0&token=s3cr3t"), "a version such as '3.0.0'"),
     ],
 )
 def test_an_unusable_option_is_refused_at_the_call_by_name(option: str, value: Any, problem: str) -> None:
@@ -155,6 +173,31 @@ def test_an_unknown_option_that_is_like_no_other_is_refused_without_one() -> Non
     with pytest.raises(ConfigurationError) as raised:
         connect(URL, **OPTIONS({"zebra": 1}))
     assert str(raised.value) == "zebra: there is no such option"
+
+
+@pytest.mark.parametrize("vsn", ["3.0.0", "1.0.0", "2.0.0"])
+def test_the_vsn_of_a_serializer_of_ones_own_is_that_of_the_connection(vsn: str) -> None:
+    serializer = Versioned(vsn)
+    for url in (URL, f"{URL}?vsn={vsn}"):
+        configuration = configure(url, {"serializer": serializer})
+        assert configuration.chosen_vsn() == vsn
+        assert configuration.options().vsn == vsn
+        assert configure(url, {"serializer": serializer, "vsn": vsn}) == attrs.evolve(configuration, vsn=vsn)
+
+
+def test_a_vsn_that_contradicts_the_serializer_is_refused() -> None:
+    for url, options in ((URL, {"vsn": "1.0.0"}), (f"{URL}?vsn=2.0.0", {})):
+        with pytest.raises(ConfigurationError, match=r"^vsn: .*that of the serializer is '3\.0\.0'"):
+            configure(url, OPTIONS({"serializer": Versioned("3.0.0"), **options}))
+
+
+def test_a_serializer_without_a_vsn_takes_that_of_the_option() -> None:
+    for given in (None, "1.0.0"):
+        options = {} if given is None else {"vsn": given}
+        configuration = configure(URL, OPTIONS({"serializer": Versioned(None), **options}))
+        assert configuration.chosen_vsn() == (given or "2.0.0")
+    with pytest.raises(ConfigurationError, match=r"^vsn: '3\.0\.0' is no version"):
+        configure(URL, OPTIONS({"serializer": Versioned(None), "vsn": "3.0.0"}))
 
 
 def test_a_vsn_in_the_url_must_be_that_of_the_option() -> None:

@@ -11,7 +11,7 @@ from tests.client.support import URL, Recorder, Scripted, running
 from trio.testing import MockClock
 
 from slipstream_trio import ConfigurationError, ConnectError, connect
-from slipstream_trio.protocol import Options
+from slipstream_trio.protocol import Options, V1Serializer, V2Serializer
 from slipstream_trio.testing.server import Request
 from slipstream_trio.transport import OpenRequest
 
@@ -52,6 +52,15 @@ def sync_and_async(value: Any) -> list[Callable[[], Any | Awaitable[Any]]]:
 async def test_params_join_the_query(params: Any, query: str, autojump_clock: MockClock) -> None:
     request = await request_of(params=params)
     assert request.url == f"{URL}?{query}"
+
+
+async def test_the_server_is_told_the_vsn_of_the_serializer(autojump_clock: MockClock) -> None:
+    class Third(V2Serializer):
+        name = "third"
+        vsn = "3.0.0"
+
+    assert (await request_of(serializer=Third(), params={"a": 1})).url == f"{URL}?vsn=3.0.0&a=1"
+    assert (await request_of(serializer=V1Serializer())).url == f"{URL}?vsn=1.0.0"
 
 
 async def test_params_are_read_by_the_server_as_they_were_given(autojump_clock: MockClock) -> None:

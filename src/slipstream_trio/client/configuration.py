@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Union, get_args
@@ -44,6 +45,8 @@ Params = Mapping[str, Any]
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 DEFAULT_TRANSPORT: Final = "trio_websocket"
+DEFAULT_VSN: Final = "2.0.0"
+_VSN: Final = re.compile(r"[\w.+-]+", re.ASCII)
 _SCHEMES: Final = ("ws", "wss", "http", "https")
 
 
@@ -185,13 +188,19 @@ def _unsupported(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
 
 
 def _vsn(self: "Configuration", attribute: "attrs.Attribute[Any]", vsn: Any) -> None:
-    try:
-        serializer_for(str(vsn))
-    except ValueError as error:
-        raise ConfigurationError(attribute.name, str(error)) from None
-    for said in parse_qs(urlsplit(self.url).query).get("vsn", [vsn]):
-        if said != vsn:
-            raise ConfigurationError(attribute.name, f"the URL says vsn={said}: pass vsn={said!r} in its place")
+    own = getattr(self.serializer, "vsn", None)
+    if own is None:
+        try:
+            serializer_for(str(vsn))
+        except ValueError as error:
+            raise ConfigurationError(attribute.name, str(error)) from None
+    elif vsn not in (DEFAULT_VSN, own):
+        raise ConfigurationError(attribute.name, f"that of the serializer is {own!r}: leave it out")
+    chosen = own or vsn
+    for said in parse_qs(urlsplit(self.url).query).get("vsn", [chosen]):
+        if said != chosen:
+            advice = f"pass vsn={said!r} in its place" if own is None else f"that of the serializer is {own!r}"
+            raise ConfigurationError(attribute.name, f"the URL says vsn={said}: {advice}")
 
 
 def _transport(_: Any, attribute: "attrs.Attribute[Any]", transport: Any) -> None:
@@ -210,6 +219,9 @@ def _serializer(_: Any, attribute: "attrs.Attribute[Any]", serializer: Any) -> N
     able = all(callable(getattr(serializer, method, None)) for method in ("encode", "decode"))
     if serializer is not None and not (able and isinstance(getattr(serializer, "name", None), str)):
         raise ConfigurationError(attribute.name, f"a Serializer with a name, or None; not {type(serializer).__name__}")
+    vsn = getattr(serializer, "vsn", None)
+    if vsn is not None and (not isinstance(vsn, str) or not _VSN.fullmatch(vsn)):
+        raise ConfigurationError(attribute.name, "its vsn is a version such as '3.0.0', or None for that of the option")
 
 
 @frozen(kw_only=True)
@@ -225,7 +237,7 @@ class Configuration:
         headers: sent with the upgrade, whose own (Host, Upgrade, Sec-WebSocket-…) they cannot be; may be a function.
         auth_token: sent as a subprotocol, not in the URL (Phoenix 1.8); may be a function.
         vsn: "2.0.0" or "1.0.0", which chooses the serializer.
-        serializer: one of your own, in place of that which `vsn` chooses.
+        serializer: one of your own, in place of that which `vsn` chooses; the server is told its `vsn`, if it has one.
         transport: "auto", a transport's name, or a `Connector`.
         ssl_context: for wss and https; None: the system's certificate authorities.
         proxy: refused; no transport that there is has one.
@@ -259,7 +271,7 @@ class Configuration:
     auth_token: OrCallable[str | None] = attrs.field(
         default=None, repr=False, validator=_kind(str, type(None), ask=True)
     )
-    vsn: str = attrs.field(default="2.0.0", validator=_vsn)
+    vsn: str = attrs.field(default=DEFAULT_VSN, validator=_vsn)
     serializer: Serializer | None = attrs.field(default=None, validator=_serializer)
     transport: str | Connector = attrs.field(default="auto", validator=_transport)
     ssl_context: SSLContext | None = attrs.field(default=None, validator=_kind(SSLContext, type(None)))
@@ -288,6 +300,10 @@ class Configuration:
         """Return the serializer to use."""
         return self.serializer or serializer_for(self.vsn)
 
+    def chosen_vsn(self) -> str:
+        """Return the version of the protocol that the server is told."""
+        return getattr(self.serializer, "vsn", None) or self.vsn
+
     def chosen_connector(self) -> Connector:
         """Return the connector to use."""
         return _connector(self.transport) if isinstance(self.transport, str) else self.transport
@@ -296,7 +312,7 @@ class Configuration:
         """Return what may be shown of it: for states and telemetry."""
         return Options(
             url=self.url.partition("?")[0],
-            vsn=self.vsn,
+            vsn=self.chosen_vsn(),
             serializer=self.chosen_serializer().name,
             transport=self.chosen_connector().name,
             connect_timeout=self.connect_timeout,

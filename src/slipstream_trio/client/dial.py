@@ -49,7 +49,7 @@ async def dial(configuration: Configuration) -> OpenRequest:
     headers = await ask(configuration.headers)
     token = await ask(configuration.auth_token)
     return OpenRequest(
-        url=_with_query(configuration.url, configuration.vsn, params),
+        url=_with_query(configuration.url, configuration.chosen_vsn(), params),
         headers=tuple(_checked_headers(headers)),
         subprotocols=_subprotocols(token),
         connect_timeout=configuration.connect_timeout,

@@ -25,7 +25,7 @@ class Serializer(Protocol):
     name: str
     """What `State.options` shows."""
     vsn: str
-    """The `vsn` parameter that tells the server which serializer to use."""
+    """The `vsn` parameter that tells the server which serializer to use; without one, it is told that of `connect`."""
 
     def encode(self, message: Message) -> Frame:
         """Return the frame of a message to the server; raises `SerializationError`."""
