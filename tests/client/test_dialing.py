@@ -54,6 +54,12 @@ async def test_params_join_the_query(params: Any, query: str, autojump_clock: Mo
     assert request.url == f"{URL}?{query}"
 
 
+async def test_the_vsn_is_no_parameter_of_the_users(autojump_clock: MockClock) -> None:
+    with pytest.raises(ConfigurationError, match=r"^params: 'vsn' is an option of its own"):
+        await request_of(params={"vsn": "1.0.0"})
+    assert (await request_of(params={"a": {"vsn": 1}})).url == f"{URL}?vsn=2.0.0&a[vsn]=1"
+
+
 async def test_the_server_is_told_the_vsn_of_the_serializer(autojump_clock: MockClock) -> None:
     class Third(V2Serializer):
         name = "third"

@@ -61,6 +61,8 @@ async def dial(configuration: Configuration) -> OpenRequest:
 def _with_query(url: str, vsn: str, params: Any) -> str:
     if not isinstance(params, Mapping):
         raise ConfigurationError("params", f"a mapping, not {type(params).__name__}")
+    if "vsn" in params:
+        raise ConfigurationError("params", "'vsn' is an option of its own, and would be sent twice")
     parts = urlsplit(url)
     pairs = None
     with suppress(UnicodeEncodeError):
