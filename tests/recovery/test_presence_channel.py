@@ -141,6 +141,18 @@ async def test_callbacks_are_told(autojump_clock: MockClock) -> None:
             ]
 
 
+async def test_callbacks_that_could_not_be_called_are_refused(autojump_clock: MockClock) -> None:
+    async def later(_: object) -> None:
+        pytest.fail("not to be called")
+
+    unusable: Any
+    async with world() as there, there.connect() as socket, socket.channel("room").presence() as presence:
+        for attach in (presence.on_join, presence.on_leave, presence.on_sync):
+            for unusable in (later, None):
+                with pytest.raises(TypeError, match=r"^a callback is a function that is not async"):
+                    attach(unusable)
+
+
 async def test_a_callback_sees_the_mapping_of_now(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel, channel.presence() as presence:

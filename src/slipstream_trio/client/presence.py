@@ -1,5 +1,6 @@
 """Who is there, as a user sees it."""
 
+import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from ..protocol import Presence, PresenceChange, Presences
 __all__ = ["ChannelPresence"]
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 logger: Final = logging.getLogger("slipstream_trio")
 
@@ -60,16 +62,28 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
         return [by(key, presence) for key, presence in self._presence.entries.items()]
 
     def on_join(self, callback: Callable[[PresenceChange], object]) -> None:
-        """Call `callback` whenever a presence, or a meta of one, has come."""
-        self._joined.append(callback)
+        """Call `callback` whenever a presence, or a meta of one, has come.
+
+        Raises:
+            TypeError: it is async.
+        """
+        self._joined.append(_synchronous(callback))
 
     def on_leave(self, callback: Callable[[PresenceChange], object]) -> None:
-        """Call `callback` whenever a presence, or a meta of one, has gone."""
-        self._left.append(callback)
+        """Call `callback` whenever a presence, or a meta of one, has gone.
+
+        Raises:
+            TypeError: it is async.
+        """
+        self._left.append(_synchronous(callback))
 
     def on_sync(self, callback: Callable[[Presences], object]) -> None:
-        """Call `callback` with all presences whenever a message of the server has been taken in."""
-        self._synced.append(callback)
+        """Call `callback` with all presences whenever a message of the server has been taken in.
+
+        Raises:
+            TypeError: it is async.
+        """
+        self._synced.append(_synchronous(callback))
 
     def __aiter__(self) -> Self:
         return self
@@ -108,3 +122,10 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
             callback(argument)
         except Exception:
             logger.exception("a presence callback of %r failed", self._topic)
+
+
+def _synchronous(callback: F) -> F:
+    """Return a callback that can be called as callbacks are; raises TypeError for another one."""
+    if not callable(callback) or inspect.iscoroutinefunction(callback):
+        raise TypeError("a callback is a function that is not async: to await something, iterate over the changes")
+    return callback
