@@ -272,6 +272,15 @@ async def test_attaching_twice_is_refused_and_detaching_ends_it(autojump_clock: 
     assert records == []
 
 
+def test_arguments_that_would_fail_at_the_first_record_are_refused() -> None:
+    recorder = Recorder()
+    with pytest.raises(TypeError, match=r"^level: a function of a record; .*getLogger\('slipstream_trio'\)\.setLevel"):
+        attach(telemetry=recorder.bus, level=logging.INFO)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="payload_limit: at least 1"):
+        attach(telemetry=recorder.bus, payloads=True, payload_limit=0)
+    assert [handler.handler_id for handler in recorder.bus.list_handlers()] == ["recorder"]
+
+
 async def test_a_lost_body_is_logged_as_lost(autojump_clock: MockClock) -> None:
     recorder = Recorder()
     with logged(recorder, logging.WARNING) as records, suppress(ConnectionLost):

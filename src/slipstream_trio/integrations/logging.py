@@ -95,8 +95,13 @@ def attach(
         secrets: what makes a key one whose value is masked: words in lower case and without separators.
 
     Raises:
-        ValueError: it is attached already.
+        ValueError: it is attached already, or `payload_limit` is less than 1.
+        TypeError: `level` is no function.
     """
+    if not callable(level):
+        raise TypeError(f"level: a function of a record; to see less, logging.getLogger({name!r}).setLevel(…)")
+    if payload_limit < 1:
+        raise ValueError(f"payload_limit: at least 1 character, not {payload_limit}")
     loggers: dict[EventName, logging.Logger] = {}
 
     def log(record: Record) -> None:
