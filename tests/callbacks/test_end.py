@@ -195,6 +195,12 @@ async def test_options_are_checked_before_anything_else() -> None:
     assert client.log == []
 
 
+async def test_what_is_no_client_is_refused() -> None:
+    for client, hint in ((Told, r"; write Told\(\)$"), (object(), "from Client$")):
+        with pytest.raises(TypeError, match=f"^client: an object .*{hint}"):
+            await run_client(client, "ws://localhost/socket/websocket")  # type: ignore[arg-type]
+
+
 # By an exception
 
 

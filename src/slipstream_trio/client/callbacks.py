@@ -315,10 +315,19 @@ async def run_client(client: Client, url: str, **options: Unpack[ConnectOptions]
         ConnectionLost: the connection ended, and no further attempt is made.
         SlowConsumer: messages were dropped, and `overflow` is "raise".
         RuntimeError: it is running already.
+        TypeError: it is no `Client`, but its class perhaps.
         InternalError: a bug.
         Exception: what a callback raised, unchanged.
     """
+    _check_client(client)
     options.setdefault("retry_first", True)
     configuration = configure(url, options)
     await trio.lowlevel.checkpoint_if_cancelled()
     await client._begin().run(configuration)  # noqa: SLF001 - the other half of this module
+
+
+def _check_client(client: object) -> None:
+    """Raise TypeError for what is no client; to give its class is easily done."""
+    if not isinstance(client, Client):
+        hint = f"; write {client.__name__}()" if isinstance(client, type) else ""
+        raise TypeError(f"client: an object whose class is derived from Client{hint}")
