@@ -8,7 +8,7 @@ import trio
 from tests.recovery.support import connected_again, reading, settle, until, world
 from trio.testing import MockClock
 
-from slipstream_trio import Gap, Overflow, SlowConsumer
+from slipstream_trio import ChannelClosed, Gap, Overflow, SlowConsumer
 
 EPOCH = 1_700_000_000
 
@@ -125,6 +125,43 @@ async def test_where_nothing_was_missed_there_is_no_gap(autojump_clock: MockCloc
             await channel.push("burst", 1)
             assert not isinstance(await anext(channel.stream()), Gap)
     assert there.told("gap", "topic") == []
+
+
+@pytest.mark.parametrize("end", ["crash", "stop"])
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_channel_that_had_ended_and_is_joined_by_hand_has_a_gap(
+    end: str, cancelled: bool, autojump_clock: MockClock
+) -> None:
+    async with world() as there:
+        async with there.connect(rejoin=None) as socket:
+            channel = socket.channel("room:1")
+            await channel.join()
+            async with channel.subscribe("tick") as ticks:
+                await channel.push("burst", 1)
+                with pytest.raises(ChannelClosed):
+                    await channel.push(end)  # whoever reads is busy, and does not see the end
+                since = trio.current_time()
+                if cancelled:
+                    there.joins["room:1"].append("hang")
+                    with trio.move_on_after(1):
+                        await channel.join()
+                    there.connection.drop()
+                    await connected_again(there, socket, 2)
+                await trio.sleep(1)
+                await channel.join()
+                await channel.push("burst", 1)
+                stream = ticks.stream()
+                with trio.fail_after(1):
+                    before, gap, after = [await anext(stream) for _ in range(3)]
+            assert isinstance(gap, Gap)
+            assert not isinstance(before, Gap)
+            assert not isinstance(after, Gap)
+            assert (gap.reason, gap.since) == ("rejoined", at(since))
+            assert channel.last_gap == gap
+            assert len(there.told("gap", "topic")) == 1
+            await channel.leave()
+            await channel.join()
+    assert len(there.told("gap", "topic")) == 1
 
 
 async def test_what_was_buffered_before_the_loss_is_still_read(autojump_clock: MockClock) -> None:

@@ -27,7 +27,8 @@ class Gap:
     """A place in a stream where messages may be missing.
 
     Attributes:
-        reason: "reconnected" (the connection was lost), "rejoined" (the channel had crashed), or "overflow".
+        reason: "reconnected" (the connection was lost), "rejoined" (the channel had crashed, or been closed by the
+            server), or "overflow".
         since: when it began, in UTC.
         until: when it ended; with "overflow", when the last message was dropped.
         dropped: how many messages are known to be missing.

@@ -133,7 +133,6 @@ class Membership:
         self.attempt = attempt = object()
         self.join_ref = None
         self.step = 0
-        self._missing_since = None
         self._change("joining", "")
         return attempt
 
@@ -154,6 +153,7 @@ class Membership:
 
     def begin_leave(self) -> None:
         """Take note of a leave that is sent now."""
+        self._forget_what_is_missing()
         self._change("leaving", "left")
 
     def end(self, status: ChannelStatus, reason: str) -> None:
@@ -181,6 +181,7 @@ class Membership:
 
     def end_left(self, reason: Departure) -> None:
         """End, as the user has asked for it."""
+        self._forget_what_is_missing()
         self.left_by = reason
         self.end("closed", reason)
         if self.tap is not None:
@@ -261,12 +262,12 @@ class Membership:
             self.tell_closed(ChannelClosed(self.topic, reason))
             return
         self._fail_pushes(reason)
+        self._missing_since = ("rejoined", self.session.utc_now())
         self._update_step()
         delay = rejoin_delay(reason, self.session.configuration.rejoin, self.step, self.session.draw())
         if delay is None:
             self.end("errored" if reason == "crashed" else "closed", reason)
         else:
-            self._missing_since = ("rejoined", self.session.utc_now())
             self._change("errored", reason)
             self._recover(self, delay, reason)
         self.tell_closed(ChannelClosed(self.topic, reason))
@@ -346,6 +347,11 @@ class Membership:
     def _fail_pushes(self, reason: str) -> None:
         if self.session.connection is not None:
             self.session.connection.pushes.fail_topic(self.topic, reason)
+
+    def _forget_what_is_missing(self) -> None:
+        """What is missed after a leave is of the user's own accord; that a join is taken back is no leave."""
+        if self.status in ("joined", "errored"):
+            self._missing_since = None
 
     def _mark_gap(self) -> None:
         if self._missing_since is None:
