@@ -68,6 +68,10 @@ def test_the_options_of_connect_are_the_fields_of_configuration() -> None:
         ("ws://[::1/", "host or port cannot be read"),
         (f"ws://user:{SECRET}@localhost/", "auth_token"),
         ("ws://localhost/#part", "fragment"),
+        ("ws://localhost/web socket", "percent-encode"),
+        ("ws://localhost/sökkel", "percent-encode"),
+        (f"ws://localhost/?token={SECRET} 1", "percent-encode"),
+        ("ws://localhost/\x7f", "percent-encode"),
     ],
 )
 def test_an_unusable_url_is_refused_at_the_call(url: Any, problem: str) -> None:

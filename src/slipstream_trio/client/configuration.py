@@ -48,6 +48,7 @@ DEFAULT_TRANSPORT: Final = "trio_websocket"
 DEFAULT_VSN: Final = "2.0.0"
 _VSN: Final = re.compile(r"[\w.+-]+", re.ASCII)
 _SCHEMES: Final = ("ws", "wss", "http", "https")
+_NOT_IN_URLS: Final = re.compile(r"[^!-~]")
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -104,6 +105,8 @@ def _problem_of_url(url: Any) -> str | None:
         return "it names no host, or port 0; write it like ws://localhost:4000/socket/websocket"
     if parts.username is not None or parts.fragment:
         return "it has user information or a fragment; put credentials into headers, params or auth_token"
+    if _NOT_IN_URLS.search(parts.path + parts.query):  # which is not shown: the query may be a secret
+        return "its path or query has a character that no URL has: percent-encode it, or put it into params"
     return None
 
 
