@@ -226,7 +226,9 @@ class ChannelClosed(SlipstreamError):
 
     Attributes:
         topic: the channel's topic.
-        reason: why: "not_joined", "left", "closed" (by the server), "crashed" or "replaced" (by a newer join).
+        reason: why: "not_joined", "left", "leave_timeout" or "leave_lost" (left, without a confirmation), "closed" (by
+            the server), "crashed", "replaced" (by a newer join), "join_refused", "join_timeout", or "payload_failed"
+            (there was nothing to join again with).
     """
 
     def __init__(self, topic: str, reason: str) -> None:

@@ -214,6 +214,7 @@ class Client:
             timeout: seconds to wait for the reply, None for ever; by default `push_timeout`.
 
         Raises:
+            ValueError: the event is one of the protocol's, such as "phx_leave".
             ConfigurationError: `timeout` is no number of seconds above 0.
             ChannelClosed: the topic is not joined.
             PushTimeout: it could not be queued in time.

@@ -139,6 +139,7 @@ class Channel:
             AlreadyJoined: this socket holds the topic.
             JoinError: the server refused.
             JoinTimeout: it did not answer in time.
+            ChannelClosed: the channel ended, or another task left it, before the answer.
             ConnectionLost: the connection ended first.
             SerializationError: the payload is not a JSON value.
         """
@@ -173,6 +174,7 @@ class Channel:
             timeout: seconds to wait for the reply, None for ever; by default `push_timeout`.
 
         Raises:
+            ValueError: the event is one of the protocol's, such as "phx_leave".
             ConfigurationError: `timeout` is no number of seconds above 0.
             PushError: the reply's status is not "ok".
             PushTimeout: no reply came in time.
@@ -195,6 +197,7 @@ class Channel:
             payload: a JSON value, or `bytes` for a binary frame; None is {}.
 
         Raises:
+            ValueError: the event is one of the protocol's, such as "phx_leave".
             ChannelClosed: the channel is not joined.
             ConnectionLost: the connection has ended.
             SerializationError: the event is no string, or the payload no JSON value; nothing was sent.

@@ -43,6 +43,7 @@ class Socket:
             AlreadyJoined: this socket holds the topic.
             JoinError: the server refused.
             JoinTimeout: it did not answer in time.
+            ChannelClosed: the channel ended, or another task left it, before the answer.
             ConnectionLost: the connection ended first.
             SerializationError: the topic is no string, or the payload not a JSON value.
         """
