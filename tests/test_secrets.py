@@ -35,7 +35,7 @@ from slipstream_trio import (
     run_client,
 )
 from slipstream_trio.client.dial import dial
-from slipstream_trio.client.redaction import redacted_error, redactor
+from slipstream_trio.client.redaction import LONGEST_BODY, redacted_error, redactor
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.faults import AtFrame, Faults, Ignore, Reset, Rule, Stall, faulty_network
 from slipstream_trio.testing.server import Mount, PhoenixServer, Refuse, Request
@@ -245,6 +245,20 @@ async def test_of_a_refusal_that_repeats_the_request(
     assert raised.value.status == status
     assert "[redacted]" in raised.value.body
     assert "[redacted]" in dict(raised.value.headers)["location"]
+
+
+@pytest.mark.parametrize("place", range(LONGEST_BODY - 30, LONGEST_BODY, 7))
+async def test_of_a_refusal_whose_body_is_cut_off_in_a_secret(place: int, spy: Spy, autojump_clock: MockClock) -> None:
+    def refuse(_: Request) -> None:
+        raise Refuse(500, body=f"{'x' * (place - 1)} {TOKEN} and more")
+
+    async with world(spy, answer=refuse) as options:
+        with pytest.raises(ConnectionRejected) as raised:
+            async with connect(url(), auth_token=TOKEN, **options):
+                pytest.fail("the block must not be entered")
+    body = raised.value.body
+    assert body == f"{'x' * (place - 1)} [redacted] and more"[:LONGEST_BODY]
+    spy.see_error(raised.value)
 
 
 async def test_of_a_transport_whose_error_repeats_the_request(spy: Spy, autojump_clock: MockClock) -> None:

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from slipstream_trio import ConnectError, ConnectionRejected, ConnectTimeout
 from slipstream_trio.transport import OpenRequest, find_connector
-from slipstream_trio.transport.trio_websocket import LONGEST_BODY, LONGEST_HANDSHAKE, TrioWebSocketConnector
+from slipstream_trio.transport.trio_websocket import LONGEST_HANDSHAKE, TrioWebSocketConnector
 
 
 async def fail(response: bytes, *, then: str = "wait", request: OpenRequest = REQUEST) -> ConnectError:
@@ -120,14 +120,6 @@ async def test_a_rejection_may_be_chunked_or_end_with_the_connection(autojump_cl
     error = await fail(chunked)
     assert isinstance(error, ConnectionRejected)
     assert error.body == "oops"
-
-
-async def test_of_a_long_body_the_start_is_kept(autojump_clock: MockClock) -> None:
-    size = 3 * LONGEST_BODY
-    error = await fail(f"HTTP/1.1 500 Oops\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size)
-    assert isinstance(error, ConnectionRejected)
-    assert error.body == "x" * LONGEST_BODY
-    assert len(str(error)) < 400
 
 
 async def test_a_body_that_does_not_end_is_cut_off(autojump_clock: MockClock) -> None:

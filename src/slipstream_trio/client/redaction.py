@@ -23,6 +23,9 @@ Redact = Callable[[str], str]
 _SHORTEST: Final = 4
 """Characters of what is taken for a secret; a text without its every "1" would not be readable."""
 
+LONGEST_BODY: Final = 4096
+"""Characters of a refusal's body that are kept; of a secret that is cut in two, the first part would not be found."""
+
 _PUBLIC_HEADERS: Final = frozenset({"origin", "traceparent", "tracestate", "user-agent"})
 
 
@@ -43,7 +46,7 @@ def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
         return error  # its words are ours, and a secret may be one of them
     if isinstance(error, ConnectionRejected):
         headers = tuple((name, redact(value)) for name, value in error.headers)
-        body = redact(error.body)
+        body = redact(error.body)[:LONGEST_BODY]
         if (headers, body) == (error.headers, error.body):
             return error
         return ConnectionRejected(error.status, headers, body)

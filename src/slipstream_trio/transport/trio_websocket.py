@@ -38,9 +38,6 @@ five times as long. But memory for a read is allocated whole, and cut down to wh
 LONGEST_HANDSHAKE: Final = 2**20
 """Bytes of a response to the upgrade, a refusal's body included."""
 
-LONGEST_BODY: Final = 4096
-"""Characters of a refusal's body that are kept."""
-
 ABNORMAL_CLOSURE: Final = 1006
 
 _ENCRYPTED: Final = ("wss", "https")
@@ -311,7 +308,7 @@ async def _shake_hands(
 
 def _refusal(failure: Exception | None, stream: _CollectingStream, *, encrypted: bool) -> ConnectError:
     if isinstance(failure, trio_websocket.ConnectionRejected):
-        body = (failure.body or b"").decode(errors="replace")[:LONGEST_BODY]
+        body = (failure.body or b"").decode(errors="replace")
         return ConnectionRejected(failure.status_code, _decoded(failure.headers), body)
     if failure is not None:
         return ConnectError(f"the upgrade failed: {failure}")
