@@ -135,6 +135,18 @@ def test_a_shortcut_that_does_something_else_is_found(monkeypatch: pytest.Monkey
 # What a user adds
 
 
+def test_a_core_that_stumbles_over_what_it_changed_in_place_is_told_what_it_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core_connection, "handle", changes_in_place)
+    connection = CoreConnection()
+    connection.feed(TransportOpened(0.0))
+    connection.feed(JoinTopic(0.0, "room:1", {}, 1.0))
+    with pytest.raises(AssertionError, match="changed in place"):
+        connection.feed(TimerTicked(1.0))
+    assert connection.failed
+
+
 class CounterMachine(ConnectionMachine):
     """A client that adds numbers to a counter of the server's, which answers with the total."""
 
