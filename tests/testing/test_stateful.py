@@ -11,11 +11,13 @@ from tests.drawing import examples
 
 from slipstream_trio.errors import ProtocolError
 from slipstream_trio.protocol import (
+    ConnectionClosed,
     Event,
     FrameReceived,
     Input,
     JoinTopic,
     Message,
+    Options,
     PushMessage,
     ReplyReceived,
     SendFrame,
@@ -220,6 +222,18 @@ def test_a_subclass_finds_a_bug_of_an_application() -> None:
     machine.answer(1, "ok", {})  # the same message again
     with pytest.raises(AssertionError, match=r"assert 10 <= 5"):
         machine.what_was_acknowledged_was_counted()
+
+
+def test_what_a_subclass_says_of_a_connections_end_is_all_that_is_told() -> None:
+    class Complaining(ConnectionMachine):
+        def on_event(self, event: Event) -> None:
+            assert not isinstance(event, ConnectionClosed), "told by the subclass"
+
+    machine = Complaining()
+    machine.configure(Options(url="ws://s/socket/websocket"))
+    with pytest.raises(AssertionError, match="told by the subclass"):
+        machine.end(1000, asked=False)
+    machine.teardown()
 
 
 def test_a_machine_between_two_connections_says_so() -> None:
