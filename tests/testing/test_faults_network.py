@@ -103,6 +103,30 @@ async def test_connections_are_refused_ignored_and_delayed(autojump_clock: MockC
         assert there.network.log.connections == 4
 
 
+async def test_a_network_that_has_ended_refuses_connections(autojump_clock: MockClock) -> None:
+    opened: list[MemoryStream] = []
+
+    async def open_late() -> MemoryStream:
+        await trio.sleep(5)
+        ours, theirs = memory_pipe()
+        opened.append(theirs)
+        return ours
+
+    async def client(open_stream: Callable[[], Awaitable[trio.abc.Stream]]) -> None:
+        with pytest.raises(ConnectionRefusedError, match="the faulty network has ended"):
+            await open_stream()
+
+    async with trio.open_nursery() as nursery:
+        async with faulty_network(Faults()) as network:
+            open_stream = network.opener(open_late)
+            nursery.start_soon(client, open_stream)
+            await trio.sleep(1)
+        await client(open_stream)
+        await trio.sleep(5)
+        assert len(opened) == 1
+        assert await opened[0].receive_some() == b""
+
+
 async def test_a_quiet_network_hits_nobody(autojump_clock: MockClock) -> None:
     rules = Rule(Reset(), EachByte(1), toward="server"), Rule(Reset(), AtTime(1)), Rule(Refuse())
     async with faulty_network(Faults(rules=rules)) as network:

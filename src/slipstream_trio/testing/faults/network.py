@@ -56,7 +56,7 @@ class FaultyNetwork:
 
         Returns:
             A function of the same arguments. It raises what `open_stream` raises, `ConnectionRefusedError` at a
-            `Refuse`, and never returns at an `Ignore`.
+            `Refuse` and once the network has ended, and never returns at an `Ignore`.
         """
 
         async def open_through(*args: P.args, **kwargs: P.kwargs) -> trio.abc.Stream:
@@ -66,7 +66,13 @@ class FaultyNetwork:
                 raise ConnectionRefusedError(f"the faults refuse connection {whole}")
             if isinstance(fault, Ignore):
                 await trio.sleep_forever()
+            self._check_up(whole)
             far = await open_stream(*args, **kwargs)
+            try:
+                self._check_up(whole)
+            except ConnectionRefusedError:
+                await trio.aclose_forcefully(far)
+                raise
             near, client = memory_pipe()
             self._nursery.start_soon(self._run, self._relay(number, whole, name, (near, far)))
             return client
@@ -136,6 +142,10 @@ class FaultyNetwork:
         self._active = not quiet
 
     # How it works
+
+    def _check_up(self, whole: str) -> None:
+        if self._nursery.cancel_scope.cancel_called:
+            raise ConnectionRefusedError(f"the faulty network has ended: its block was left before connection {whole}")
 
     def _next(self, name: str) -> tuple[int, str]:
         self._numbers[name] += 1
