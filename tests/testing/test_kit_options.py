@@ -8,8 +8,10 @@ import pytest
 from tests.testing.support import watched
 from trio.testing import MockClock
 
-from slipstream_trio import ConnectError, ConnectionRejected, connect
+from slipstream_trio import Backoff, ConnectError, ConnectionRejected, connect
+from slipstream_trio.testing.faults import AtFrame, Faults, Reset, Rule, faulty_network
 from slipstream_trio.testing.kit import FakeServer
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 
 @pytest.mark.parametrize("path", ["/live", "live", "/live/"])
@@ -56,3 +58,16 @@ async def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConnectError, match="not running, or was stopped"):
         async with connect(other.url, transport=other.connector()):
             pytest.fail("let in")
+
+
+async def test_its_streams_can_be_put_behind_a_bad_network(autojump_clock: MockClock) -> None:
+    cut = Rule(Reset(), AtFrame(1), connections=[1])
+    async with faulty_network(Faults(rules=[cut])) as network, watched(answers={"connect", "leave"}) as on:
+        transport = TrioWebSocketConnector(network.opener(lambda _: on.server.open_stream()))
+        async with on.connect(transport=transport, reconnect=Backoff((1,), jitter=0)) as socket:
+            await (await on.server.accept()).push("room:1", "anything")
+            connection = await on.server.accept()
+            await socket.wait_connected()
+            assert (connection.number, socket.generation) == (2, 2)
+    with pytest.raises(ConnectionRefusedError, match="not running, or was stopped"):
+        await on.server.open_stream()

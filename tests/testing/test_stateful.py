@@ -134,9 +134,6 @@ def test_a_shortcut_that_does_something_else_is_found(monkeypatch: pytest.Monkey
         run_state_machine_as_test(ConnectionMachine, settings=QUIETLY)
 
 
-# What a user adds
-
-
 def test_a_core_that_stumbles_over_what_it_changed_in_place_is_told_what_it_did(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -147,6 +144,9 @@ def test_a_core_that_stumbles_over_what_it_changed_in_place_is_told_what_it_did(
     with pytest.raises(AssertionError, match="changed in place"):
         connection.feed(TimerTicked(1.0))
     assert connection.failed
+
+
+# What a user adds
 
 
 class CounterMachine(ConnectionMachine):

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self
 
 import trio
 
-from ...transport import Connector, OpenRequest
+from ...transport import Connector
 from ...transport.trio_websocket import TrioWebSocketConnector
 from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
 from .connection import FakeConnection
@@ -141,7 +141,19 @@ class FakeServer:
 
     def connector(self) -> Connector:
         """Return what clients reach this server by: pass it to `connect` as `transport`."""
-        return TrioWebSocketConnector(None if self._sockets else self._open_stream)
+        return TrioWebSocketConnector(None if self._sockets else lambda _: self.open_stream())
+
+    async def open_stream(self) -> trio.abc.Stream:
+        """Return the client's end of a new connection in memory, to be put behind a bad network, for example.
+
+            TrioWebSocketConnector(network.opener(lambda request: server.open_stream()))
+
+        Raises:
+            ConnectionRefusedError: the server is not running, or was stopped.
+        """
+        if self._listening is None:
+            raise ConnectionRefusedError("the fake server is not running, or was stopped")
+        return await self._phoenix.open_stream()
 
     # Connections
 
@@ -338,11 +350,6 @@ class FakeServer:
         listening, self._listening = self._listening, None
         if listening is not None:
             await listening.aclose()
-
-    async def _open_stream(self, _: OpenRequest) -> trio.abc.Stream:
-        if self._listening is None:
-            raise ConnectionRefusedError("the fake server is not running, or was stopped")
-        return await self._phoenix.open_stream()
 
     async def _upgrade(self, request: Request) -> Accept:
         self.requests.append(request)
