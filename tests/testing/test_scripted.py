@@ -86,6 +86,21 @@ async def test_an_act_with_a_value_that_it_does_not_take_says_so(autojump_clock:
         Act("dance")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ({"joins": ["reject"]}, "joins: each is one of accept, refuse, .*; not 'reject'"),
+        ({"joins": "accept"}, "joins: each is one of .*; not 'a'"),
+        ({"upgrades": [7]}, "upgrades: each is an HTTP status, or None to accept; not 7"),
+        ({"upgrades": ["503"]}, "upgrades: each is an HTTP status, .*; not '503'"),
+        ({"pushes": [["crash"]]}, "pushes: each is a list of Act; not of 'crash'"),
+    ],
+)
+def test_a_script_that_nobody_could_follow_is_refused(script: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        ServerScript(**script)
+
+
 async def use(channel: Channel) -> None:
     """Join, push and read, whatever comes."""
     for _ in range(6):

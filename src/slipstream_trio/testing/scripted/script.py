@@ -53,6 +53,24 @@ def _tuples(lists: Any) -> tuple[tuple[Any, ...], ...]:
     return tuple(tuple(items) for items in lists)
 
 
+def _check_upgrades(_: Any, __: Any, upgrades: tuple[Any, ...]) -> None:
+    for status in upgrades:
+        if status is not None and status not in range(200, 600):
+            raise ValueError(f"ServerScript.upgrades: each is an HTTP status, or None to accept; not {status!r}")
+
+
+def _check_joins(_: Any, __: Any, joins: tuple[Any, ...]) -> None:
+    for fate in joins:
+        if fate not in get_args(JoinFate):
+            raise ValueError(f"ServerScript.joins: each is one of {', '.join(get_args(JoinFate))}; not {fate!r}")
+
+
+def _check_pushes(_: Any, __: Any, pushes: tuple[tuple[Any, ...], ...]) -> None:
+    for act in (act for acts in pushes for act in acts):
+        if not isinstance(act, Act):
+            raise ValueError(f"ServerScript.pushes: each is a list of Act; not of {act!r}")  # noqa: TRY004 - as the others
+
+
 @frozen
 class ServerScript:
     """What a server does to its clients, in order; once the script is over, it accepts all and echoes every push.
@@ -62,8 +80,11 @@ class ServerScript:
         joins: the fate of each join in turn, whatever its topic.
         pushes: of each push in turn, whatever its channel: what that channel does then. Nothing at all, (), is a push
             that never gets its reply.
+
+    Raises:
+        ValueError: there is no such status or fate, or what is said of a push is no list of `Act`.
     """
 
-    upgrades: tuple[int | None, ...] = attrs.field(default=(), converter=_tuple)
-    joins: tuple[JoinFate, ...] = attrs.field(default=(), converter=_tuple)
-    pushes: tuple[tuple[Act, ...], ...] = attrs.field(default=(), converter=_tuples)
+    upgrades: tuple[int | None, ...] = attrs.field(default=(), converter=_tuple, validator=_check_upgrades)
+    joins: tuple[JoinFate, ...] = attrs.field(default=(), converter=_tuple, validator=_check_joins)
+    pushes: tuple[tuple[Act, ...], ...] = attrs.field(default=(), converter=_tuples, validator=_check_pushes)
