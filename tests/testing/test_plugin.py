@@ -273,6 +273,39 @@ def test_the_history_can_be_shorter_or_left_out(pytester: pytest.Pytester) -> No
     odd.stderr.fnmatch_lines(["*slipstream_history: a whole number of lines, 0 for none; not 'many'"])
 
 
+RUN_TWICE = """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    for _ in range(2):
+        item._initrequest()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+
+
+@pytest.mark.once
+def test_a_test_that_is_run_again_is_judged_by_its_last_run(pytester: pytest.Pytester) -> None:
+    source = """
+    RUNS = []
+
+    @pytest.mark.slipstream_verify
+    async def test_flaky(phoenix_server, slipstream_telemetry, slipstream_trace, autojump_clock):
+        await visit(phoenix_server({"room:*": Room}), telemetry=slipstream_telemetry)
+        RUNS.append(slipstream_trace.connections)
+        assert RUNS == [["0000000000000002"]] * 2
+
+    async def test_fails(fake_server):
+        assert False
+    """
+    pytester.makeconftest(RUN_TWICE)
+    result = run(pytester, dedented(source))
+    result.assert_outcomes(passed=1, failed=1)
+    assert result.stdout.str().count("what the fake server got") == 1
+
+
 @pytest.mark.once
 def test_a_trace_that_was_not_kept_whole_cannot_be_verified(pytester: pytest.Pytester) -> None:
     source = """

@@ -124,6 +124,10 @@ class ObservedTrace:
             self._buses.append(bus)
             self._listening.enter_context(bus.listen(self._emitted))
 
+    def clear(self) -> None:
+        """Forget all that was told so far, and go on listening."""
+        self._moments.clear()
+
     def _own(self) -> Iterator[Record]:
         """Iterate over the records without those of connections that had begun before."""
         begun: set[str | None] = set()

@@ -90,6 +90,14 @@ class Observer:
             finally:
                 del item.stash[_TRACE]
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Begin anew, as a plugin may let a test that failed run again."""
+        item.stash[_TOLD] = 0
+        item.stash[_SERVERS] = []
+        if (trace := item.stash.get(_TRACE, None)) is not None:
+            trace.clear()
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Fail a marked test whose connections break an invariant, if it does not fail by itself."""
