@@ -1,8 +1,5 @@
 """The pytest plugin, in test runs of its own."""
 
-import sys
-from importlib.metadata import entry_points
-
 import pytest
 
 # Imported here, as what an inner run imports first is forgotten at its end, and would be there twice.
@@ -273,6 +270,25 @@ def test_the_history_can_be_shorter_or_left_out(pytester: pytest.Pytester) -> No
     odd.stderr.fnmatch_lines(["*slipstream_history: a whole number of lines, 0 for none; not 'many'"])
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("lines", ["40", "0"])
+def test_what_a_test_used_is_let_go_of_when_it_has_ended(pytester: pytest.Pytester, lines: str) -> None:
+    source = """
+    import gc
+    import weakref
+
+    USED = []
+
+    async def test_first(fake_server, slipstream_telemetry):
+        USED.extend(map(weakref.ref, (fake_server, slipstream_telemetry)))
+
+    async def test_second():
+        gc.collect()
+        assert [used() for used in USED] == [None, None]
+    """
+    run(pytester, dedented(source), ini=f"slipstream_history = {lines}").assert_outcomes(passed=2)
+
+
 RUN_TWICE = """
 from _pytest.runner import runtestprotocol
 
@@ -365,31 +381,6 @@ def test_the_marker_is_told(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         ["@pytest.mark.slipstream_verify: the records of all connections that the test opens have *"]
     )
-
-
-UNRELATED = """
-import sys
-
-def test_nothing_is_imported():
-    assert "pytest_slipstream" in sys.modules
-    assert not [name for name in sys.modules if name.partition(".")[0] in ("slipstream_trio", "trio", "attrs")]
-"""
-
-
-@pytest.mark.once
-def test_a_session_that_has_nothing_to_do_with_it_imports_nothing(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # as other plugins may import trio
-    pytester.makeini("[pytest]\nfilterwarnings = error\n")
-    pytester.makepyfile(UNRELATED)
-    result = pytester.runpytest_subprocess("-p", "pytest_slipstream", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=1)
-
-
-def test_it_is_found_by_pytest() -> None:
-    [found] = [point for point in entry_points(group="pytest11") if point.value == "pytest_slipstream"]
-    assert found.load() is sys.modules["pytest_slipstream"]
 
 
 def dedented(source: str) -> str:

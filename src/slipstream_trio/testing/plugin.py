@@ -81,13 +81,16 @@ class Observer:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Listen while a test runs, its fixtures' beginning and end included."""
         keep = None if _wants_all(item) else self._lines * _RECORDS_A_LINE
-        if keep == 0:
-            return (yield)
-        with ObservedTrace(keep) as trace:
-            item.stash[_TRACE] = trace
-            try:
+        try:
+            if keep == 0:
                 return (yield)
-            finally:
+            with ObservedTrace(keep) as trace:
+                item.stash[_TRACE] = trace
+                return (yield)
+        finally:
+            # pytest keeps its items to the end of the session, but nobody needs these any more.
+            item.stash[_SERVERS] = []
+            if _TRACE in item.stash:
                 del item.stash[_TRACE]
 
     @pytest.hookimpl(tryfirst=True)
