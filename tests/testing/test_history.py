@@ -109,6 +109,7 @@ async def test_the_time_of_all_connections_is_told_from_the_first_record_on(auto
     assert "    +9.000 s  #2  · connection begins generation 2, vsn 2.0.0, trio_websocket" in lines
     assert "   +10.000 s  #2  · connection ends closed_by_client" in lines
     assert trace.history(1).splitlines()[-1] == f"where #2 is {trace.connections[1]}"
+    assert trace.history(0) == f"  … {len(lines) - 1} earlier ones"
 
 
 def test_each_run_of_trio_has_its_own_time() -> None:

@@ -63,15 +63,15 @@ def _joined(
     lines: list[tuple[int, str]], still_open: list[tuple[int, str]], names: Mapping[Any, int], limit: int
 ) -> str:
     """Return the latest lines, each with its connection's number, and the names of these connections."""
-    lines, left_out = lines[-limit:], len(lines) - limit
-    still_open = still_open[-limit:]
+    left_out = len(lines) - limit
+    lines, still_open = lines[max(0, left_out) :], still_open[max(0, len(still_open) - limit) :]
     told = [f"  … {left_out} earlier ones"] if left_out > 0 else []
     told += [text for _, text in lines]
     if still_open:
         told += ["Begun and not ended:", *(text for _, text in still_open)]
     shown = {number for number, _ in (*lines, *still_open)}
     where = ", ".join(f"#{number} is {name}" for name, number in names.items() if number in shown)
-    return "\n".join([*told, f"where {where}"])
+    return "\n".join([*told, f"where {where}"] if where else told)
 
 
 def _begun(record: Record, secrets: Secrets) -> str:
