@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from tests.testing.support import parties, watched
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, ConnectError, ConnectionLost, ConnectionRejected
+from slipstream_trio import Backoff, ConnectError, ConnectionLost, ConnectionRejected, connect
 from slipstream_trio.testing.kit import ExpectationFailed, FakeServer
 
 EVERY_SECOND = Backoff((1,), jitter=0)
@@ -297,6 +298,21 @@ async def test_who_waits_to_be_let_in_is_refused_when_the_server_is_stopped_mean
         nursery.start_soon(client)
         await trio.sleep(1)
         await on.server.stop()
+
+
+async def test_who_waits_to_be_let_in_was_not_expected(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=()) as server, trio.open_nursery() as nursery:
+
+        async def client() -> None:
+            async with connect(server.url, transport=server.connector()):
+                pytest.fail("let in")
+
+        server.refute_unexpected()
+        nursery.start_soon(client)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(ExpectationFailed, match="a client waits to be let in, or refused"):
+            server.refute_unexpected()
+        nursery.cancel_scope.cancel()
 
 
 # On sockets

@@ -318,6 +318,8 @@ class FakeServer:
             ExpectationFailed: something was not; the text has it all.
         """
         lines = [f"connection {one.number} was not accepted" for one in self.connections if not one.accepted]
+        if self._upgrades.undecided:
+            lines.append("a client waits to be let in, or refused")
         for one in self.connections:
             lines += [f"connection {one.number}: {what}" for what in one.describe_unexpected()]
         lines += [f"{type(error).__name__}: {error}" for error in self._phoenix.errors]
