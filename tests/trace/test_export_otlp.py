@@ -113,7 +113,7 @@ def test_a_collector_gets_the_ids_of_the_telemetry(made: tuple[Path, list[Record
     threads = set(threading.enumerate())
     with collecting() as collector:
         count = send_otlp(read(path), collector.url, headers={"api-key": "k"}, service="shop")
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads  # one that was idle may have ended
     expected = told(records)
     received = collector.ids()
     assert len(received) == count
