@@ -67,8 +67,8 @@ async def test_reads_are_as_large_as_what_comes(autojump_clock: MockClock) -> No
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.stream.send_all, frame(BINARY, b"x" * 1_000_000))
             await transport.receive()
-        assert reads[-1] == MOST_READ == max(size for size in reads if size is not None)
-        assert len(reads) < 130
+        assert max(size for size in reads if size is not None) == MOST_READ
+        assert len(reads) < 200  # with the least it would be some 350
         for _ in range(10):
             await server.stream.send_all(frame(TEXT, b"small"))
             await transport.receive()
