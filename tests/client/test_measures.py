@@ -138,7 +138,7 @@ async def test_a_consumer_that_never_reads_stops_nobody(began: bool, autojump_cl
                 heartbeats = [message for message in connection.received if message.event == "heartbeat"]
                 assert len(heartbeats) == (SECONDS + 1) // 10
                 assert min(flooded.dropped, ticks.dropped) > 10_000
-                for buffer in (flooded._membership.buffer, ticks._buffer):
+                for buffer in (flooded._membership.streams.buffer, ticks._buffer):
                     assert len(buffer) <= limit + 1  # the mark of the loss included
                 assert len(socket._connection.outbox._frames) == 0
                 assert socket.status == "connected"

@@ -97,7 +97,7 @@ async def test_a_message_that_one_reader_was_woken_for_may_go_to_another(autojum
         nursery.start_soon(iterate)
         await trio.testing.wait_all_tasks_blocked()
         channel._membership.deliver(Message(None, None, "room", "event", 1))
-        assert channel._membership.buffer._items.popleft()
+        assert channel._membership.streams.buffer._items.popleft()
         await trio.testing.wait_all_tasks_blocked()
         assert taken == []
         peer.message("room", "event", 2)
@@ -132,7 +132,7 @@ async def test_a_subscription_sees_what_comes_while_it_is_open(autojump_clock: M
         for subscription in (first, second):
             assert await take(subscription, 1) == ["during"]
             assert len(subscription._buffer) == 0
-        assert not channel._membership._subscribed
+        assert not channel._membership.streams._subscribed
         assert await take(channel, 3) == ["before", "during", "after"]
 
 

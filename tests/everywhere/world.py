@@ -277,7 +277,7 @@ def _waiting_on_channel(channel: Channel) -> list[str]:
         "joining": inside.joining,
         "recovery": inside.recovery,
         "changed": len(inside._changed),
-        "subscribed": inside._subscribed,
+        "subscribed": inside.streams._subscribed,
         "presence": inside._presence_listeners,
     }
     wrong = [f"{channel}: {name}: {value}" for name, value in held.items() if value]

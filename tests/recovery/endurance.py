@@ -108,7 +108,7 @@ async def endure(reconnects: int, channels: int, marks: tuple[int, ...], *, trac
                 if count in marks:
                     figures.held[count] = _held()
                     figures.traced[count] = tracemalloc.get_traced_memory()[0]
-            figures.left["buffered"] = sum(len(channel._membership.buffer) for channel in joined)
+            figures.left["buffered"] = sum(len(channel._membership.streams.buffer) for channel in joined)
             for channel in joined:
                 await channel.leave()
         while server.connections:

@@ -199,7 +199,7 @@ async def test_nothing_missed_is_ever_silent(policy: Overflow, autojump_clock: M
                         there.connection.drop()
                         await connected_again(there, socket, 2)
                         await until(lambda: channel.status == "joined")
-                for number, buffer in enumerate((channel._membership.buffer, subscription._buffer)):
+                for number, buffer in enumerate((channel._membership.streams.buffer, subscription._buffer)):
                     stream = channel.stream() if number == 0 else subscription.stream()
                     while len(buffer):
                         try:
@@ -294,4 +294,4 @@ async def test_a_subscription_to_many_events_gets_each_message_and_each_gap_once
                 assert stream.shape == [("tick", {"n": 0}), ("reconnected", 0)]
             await channel.leave()
             nursery.cancel_scope.cancel()
-        assert channel._membership._subscribed == {}
+        assert channel._membership.streams._subscribed == {}

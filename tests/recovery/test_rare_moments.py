@@ -104,7 +104,7 @@ async def test_subscriptions_to_the_same_event_end_each_for_itself(autojump_cloc
                 assert (await anext(one)).event == "tick"
                 with pytest.raises(StopAsyncIteration):
                     await anext(other)
-            assert channel._membership._subscribed == {}
+            assert channel._membership.streams._subscribed == {}
 
 
 async def test_a_subscription_ends_with_its_block_for_those_who_wait(autojump_clock: MockClock) -> None:

@@ -102,7 +102,7 @@ async def test_a_handles_stop_comes_before_delivery_and_writing(autojump_clock: 
         def check(record: Any) -> None:
             message = record.transition.message
             if isinstance(message, Message) and message.event == "event":
-                assert len(channel._membership.buffer) == 0
+                assert len(channel._membership.streams.buffer) == 0
                 checked.append("delivery")
             elif isinstance(message, PushMessage):
                 assert len(socket._connection.outbox._frames) == 0

@@ -119,12 +119,12 @@ class Channel:
     @property
     def last_gap(self) -> Gap | None:
         """The latest place where messages may be missing, None if there was none."""
-        return self._membership.last_gap
+        return self._membership.streams.last_gap
 
     @property
     def dropped(self) -> int:
         """How many messages did not fit into the channel's own buffer so far."""
-        return self._membership.buffer.dropped
+        return self._membership.streams.buffer.dropped
 
     async def join(self, *, timeout: Timeout = DEFAULT) -> Any:
         """Join the topic; returns the server's answer.
@@ -219,9 +219,9 @@ class Channel:
         return Stream(self._own_buffer())
 
     def _own_buffer(self) -> Buffer:
-        if self._membership.tap is not None:
+        if self._membership.streams.tap is not None:
             raise RuntimeError("the messages of a Client's channel go to handle_message; or use subscribe()")
-        return self._membership.buffer
+        return self._membership.streams.buffer
 
     @asynccontextmanager
     async def subscribe(
@@ -245,7 +245,7 @@ class Channel:
             checked_size("buffer", buffer)
         if overflow is not None:
             checked_overflow("overflow", overflow)
-        messages, end = self._membership.subscribe(events, buffer, overflow)
+        messages, end = self._membership.streams.subscribe(events, buffer, overflow)
         try:
             yield Subscription(messages)
         finally:

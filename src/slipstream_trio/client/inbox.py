@@ -257,7 +257,7 @@ class Lane:
         if number == self._gap:
             self._gap = None
         if entry.callback == "handle_gap":
-            self._membership.tell_gap(entry.arguments[1])
+            self._membership.streams.tell_gap(entry.arguments[1])
         elif self._messages and self._messages[0] == number:
             self._messages.popleft()
 
@@ -304,7 +304,7 @@ class Lane:
         for kind in (self._joins, self._gaps, self._closes):
             kind.drop()
         if self._gap is not None:
-            self._membership.tell_gap(self._inbox.at(self._gap).arguments[1])
+            self._membership.streams.tell_gap(self._inbox.at(self._gap).arguments[1])
         for number in (*self._messages, self._gap or 0):
             self._inbox.remove(number)
         self._messages.clear()
@@ -340,8 +340,8 @@ class Lane:
         else:
             before: Gap = self._inbox.at(self._gap).arguments[1]
             gap = evolve(before, until=now, dropped=before.dropped + 1)
-        membership.last_gap = gap
-        membership.buffer.dropped += 1
+        membership.streams.last_gap = gap
+        membership.streams.buffer.dropped += 1
         return Entry("handle_gap", (self.channel, gap), self)
 
     def _tell_overflow(self) -> None:

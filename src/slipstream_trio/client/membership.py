@@ -1,4 +1,4 @@
-"""A topic on a socket: its status, what happens to it, and where its messages go."""
+"""A topic on a socket: its status, and what happens to it."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,11 +9,9 @@ import trio
 from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout, ProtocolError
 from ..protocol import Message, Presence, PresenceChange, rejoin_delay
 from ..protocol.presence import PRESENCE_EVENTS
-from ..telemetry import BufferOverflowed, GapOpened
-from .buffer import Buffer, Crowd, Gap, Overflow
+from .buffer import Crowd, Gap
 from .session import Session
-from .spans import moment
-from .tap import ChannelTap
+from .streams import Streams
 from .waiter import Waiter
 
 __all__ = ["ChannelStatus", "Membership"]
@@ -62,10 +60,8 @@ class Membership:
         joining: who waits for the answer to the join that is under way.
         recovery: the scope of the task that rejoins, while there is one.
         step: how many rejoins there were since it last went well.
-        buffer: what waits for those who iterate over the channel.
+        streams: where its messages go.
         presence: who is there.
-        last_gap: the latest place where messages may be missing.
-        tap: who is given the messages, and told of what happens, in place of `buffer`; None if nobody is.
     """
 
     def __init__(
@@ -85,15 +81,12 @@ class Membership:
         self.recovery: trio.CancelScope | None = None
         self.step: int = 0
         self.presence: Presence = Presence()
-        self.last_gap: Gap | None = None
-        self.tap: ChannelTap | None = None
-        self.buffer: Buffer = self._new_buffer("channel", None, None)
+        self.streams: Streams = Streams(session, topic)
         self._recover = recover
         self._refusal: JoinError | None = None
         self._joined_at = 0.0
         self._missing_since: tuple[Literal["reconnected", "rejoined"], datetime] | None = None
         self._changed = trio.lowlevel.ParkingLot()
-        self._subscribed: dict[str | None, list[Buffer]] = {}
         self._presence_listeners: list[PresenceListener] = []
         session.channels[self] = None
 
@@ -143,8 +136,7 @@ class Membership:
         self.presence = self.presence.rejoined()
         for listener in self._presence_listeners:
             listener.update(self.presence, ())
-        for buffer in self._buffers():
-            buffer.open()
+        self.streams.open()
         self._change("joining", "")
 
     def await_connection(self) -> None:
@@ -165,17 +157,13 @@ class Membership:
             self.recovery.cancel()
         self._fail_pushes(reason)
         self._change(status, reason)
-        end = self._end_of_stream()
-        for buffer in self._buffers():
-            buffer.close(end)
+        self.streams.close(self._end_of_stream())
         for listener in self._presence_listeners:
             listener.close()
 
     def end_streams(self) -> None:
         """End what has not ended: the socket has, and nothing will ever come for a topic that is not joined."""
-        for buffer in self._buffers():
-            if buffer.is_open:
-                buffer.close(StopAsyncIteration if self.session.error is None else self.session.lost)
+        self.streams.close_open(StopAsyncIteration if self.session.error is None else self.session.lost)
         for listener in self._presence_listeners:
             listener.close()
 
@@ -184,47 +172,19 @@ class Membership:
         self._forget_what_is_missing()
         self.left_by = reason
         self.end("closed", reason)
-        if self.tap is not None:
-            self.tap.left()
+        if self.streams.tap is not None:
+            self.streams.tap.left()
 
-    # Streams
+    # Messages
 
     def deliver(self, message: Message) -> Crowd | None:
-        """Buffer a message; returns a buffer that is more than half full."""
+        """Give a message to the streams; returns a buffer that is more than half full."""
         if message.event in PRESENCE_EVENTS:
             self._presence_received(message)
         if self.status == "joining":  # a broadcast for an earlier join; it would hide what is missing between the two
             self.session.discard("in", message, "joining")
             return None
-        if self.tap is not None:
-            crowded = self.tap.message(message)
-        else:
-            self.buffer.put(message)
-            crowded = self.buffer if self.buffer.crowded else None
-        if self._subscribed:
-            for key in (None, message.event):
-                for buffer in self._subscribed.get(key, ()):
-                    buffer.put(message)
-                    crowded = buffer if buffer.crowded else crowded
-        return crowded
-
-    def subscribe(
-        self, events: tuple[str, ...], limit: int | None, policy: Overflow | None
-    ) -> tuple[Buffer, Callable[[], None]]:
-        """Return a buffer that gets these events (all, if there are none), and what ends that."""
-        buffer = self._new_buffer("subscription", limit, policy)
-        keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
-        for key in keys:
-            self._subscribed.setdefault(key, []).append(buffer)
-
-        def end() -> None:
-            for key in keys:
-                self._subscribed[key].remove(buffer)
-                if not self._subscribed[key]:
-                    del self._subscribed[key]
-            buffer.close(StopAsyncIteration)
-
-        return buffer, end
+        return self.streams.put(message)
 
     def listen_to_presence(self, listener: PresenceListener) -> Callable[[], None]:
         """Let `listener` follow the presences; returns what ends that."""
@@ -238,8 +198,8 @@ class Membership:
         self.join_response = response
         self._joined_at = trio.current_time()
         self._change("joined", "")
-        if self.tap is not None:
-            self.tap.joined(response)
+        if self.streams.tap is not None:
+            self.streams.tap.joined(response)
         self._mark_gap()
         self._settle_join(None, response)
 
@@ -315,8 +275,8 @@ class Membership:
 
     def tell_closed(self, reason: Exception) -> None:
         """Tell the tap that the channel has ended, or could not be joined; it may be joined again."""
-        if self.tap is not None:
-            self.tap.closed(reason)
+        if self.streams.tap is not None:
+            self.streams.tap.closed(reason)
 
     # Inside
 
@@ -357,25 +317,7 @@ class Membership:
         if self._missing_since is None:
             return
         (reason, since), self._missing_since = self._missing_since, None
-        gap = self.last_gap = Gap(reason, since, self.session.utc_now())
-        for buffer in self._buffers():
-            buffer.mark(gap)
-        if self.tap is not None:
-            self.tap.gap(gap)
-        self.tell_gap(gap)
-
-    def tell_gap(self, gap: Gap) -> None:
-        """Emit where messages may be missing, or how many are."""
-        session = self.session
-        if session.gap_point.handlers:
-            session.gap_point.emit(
-                GapOpened(*moment(session), self.topic, gap.reason, gap.since, gap.until, gap.dropped)
-            )
-
-    def _buffers(self) -> list[Buffer]:
-        """The channel's buffer, and those of subscriptions, each once."""
-        subscribed = {id(buffer): buffer for buffers in self._subscribed.values() for buffer in buffers}
-        return [self.buffer, *subscribed.values()]
+        self.streams.mark(Gap(reason, since, self.session.utc_now()))
 
     def _presence_received(self, message: Message) -> None:
         try:
@@ -403,21 +345,3 @@ class Membership:
         self._changed.unpark_all()
         if self.session.connection is not None:
             self.session.connection.outbox.reconsider()
-
-    def _new_buffer(
-        self, consumer: Literal["channel", "subscription"], limit: int | None, policy: Overflow | None
-    ) -> Buffer:
-        session = self.session
-        size = session.configuration.buffer if limit is None else limit
-        overflow = session.configuration.overflow if policy is None else policy
-        point = session.telemetry.point(BufferOverflowed.name)
-
-        def overflowed(gap: Gap, first: bool) -> None:  # noqa: FBT001
-            self.last_gap = gap
-            if first and point.handlers:
-                point.emit(BufferOverflowed(*moment(session), self.topic, overflow, size, consumer))
-
-        buffer = Buffer(self.topic, size, overflow, now=session.utc_now, overflowed=overflowed, told=self.tell_gap)
-        if session.status == "closed":
-            buffer.close(StopAsyncIteration)  # nothing will ever come
-        return buffer

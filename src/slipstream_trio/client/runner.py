@@ -124,7 +124,7 @@ class Runner:
             await trio.lowlevel.checkpoint()
             return
         membership = Membership(session, topic, {} if payload is None else payload, start_recovery)
-        membership.tap = Lane(self._inbox, membership)
+        membership.streams.tap = Lane(self._inbox, membership)
         try:
             await request_join(membership)
         except AlreadyJoined:
