@@ -171,9 +171,9 @@ def everywhere(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, default=False)
 def soak(session: nox.Session) -> None:
-    """Let 200 clients live on a bad network, in real time and in virtual; takes half an hour. Arguments: see --help."""
+    """Let 200 clients live on a bad network, in real time and in virtual; takes 15 minutes. Arguments: see --help."""
     session.install("-e", ALL_EXTRAS)
-    both = [["--minutes", "5", "--pace", "2"], ["--days", "2", "--pace", "2400"]]
+    both = [["--minutes", "10", "--pace", "2"], ["--days", "2", "--pace", "2400"]]
     for arguments in [session.posargs] if session.posargs else both:
         session.run("python", "benchmarks/soak.py", *arguments)
 
