@@ -62,6 +62,7 @@ def big_server() -> PhoenixServer:
     return PhoenixServer({"/socket": Mount(channels={"lab:*": Lab}, max_frame_size=LIMIT)})
 
 
+@pytest.mark.once
 async def test_a_push_of_16_mb_cancelled_in_the_middle_of_its_write_over_tcp() -> None:
     server = big_server()
     async with server.serve() as listening:
@@ -72,6 +73,7 @@ async def test_a_push_of_16_mb_cancelled_in_the_middle_of_its_write_over_tcp() -
         assert (connection.close_code, connection.closed_by) == (1000, "client")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["buffered", "lockstep"])
 async def test_a_push_of_16_mb_cancelled_in_the_middle_of_its_write_in_memory(
     kind: str, autojump_clock: MockClock

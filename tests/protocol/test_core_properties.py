@@ -3,11 +3,14 @@
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import event, given
 from tests.drawing import examples
 from tests.protocol.scripts import Act, Raw, opened, options, scripts
 
 from slipstream_trio.protocol import TransportClosed
+
+pytestmark = pytest.mark.once
 
 
 @examples(100)

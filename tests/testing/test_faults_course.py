@@ -53,6 +53,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise([0, *sorted(min(place, len(data)) for place in places), None])]
 
 
+@pytest.mark.once
 @given(
     frames=st.lists(st.sampled_from(SIZES), max_size=6),
     places=st.lists(st.integers(0, 1500), max_size=30),
