@@ -112,16 +112,18 @@ async def test_the_time_of_all_connections_is_told_from_the_first_record_on(auto
     assert trace.history(0) == f"  … {len(lines) - 1} earlier ones"
 
 
-def test_each_run_of_trio_has_its_own_time() -> None:
-    async def once() -> None:
-        async with watched() as on:
-            trace.listen_to(on.telemetry)
-            async with on.connect():
-                await on.server.accept()
+async def visited(trace: ObservedTrace) -> None:
+    """Connect once, and let the trace hear of it."""
+    async with watched() as on:
+        trace.listen_to(on.telemetry)
+        async with on.connect():
+            await on.server.accept()
 
+
+def test_each_run_of_trio_has_its_own_time() -> None:
     with ObservedTrace() as trace:
         for _ in range(2):
-            trio.run(once, clock=MockClock(autojump_threshold=0))
+            trio.run(visited, trace, clock=MockClock(autojump_threshold=0))
     beginnings = [line for line in trace.history().splitlines() if "connection begins" in line]
     assert [line.split("  #")[0].strip() for line in beginnings] == ["+0.000 s", "+0.000 s"]
 
@@ -143,14 +145,8 @@ class ClockWithoutHash(trio.abc.Clock):
 
 
 def test_any_clock_tells_the_time() -> None:
-    async def once() -> None:
-        async with watched() as on:
-            trace.listen_to(on.telemetry)
-            async with on.connect():
-                await on.server.accept()
-
     with ObservedTrace() as trace:
-        trio.run(once, clock=ClockWithoutHash())
+        trio.run(visited, trace, clock=ClockWithoutHash())
     assert len(trace.connections) == 1
     assert "    +0.000 s  #1  · connection ends closed_by_client" in trace.history().splitlines()
 
