@@ -83,7 +83,7 @@ async def accept_upgrade(server: "PhoenixServer", stream: trio.abc.Stream) -> Up
     except Refuse as refusal:
         await _refuse(server, http, stream, refusal)
     except _Gone:
-        pass
+        pass  # nobody is there to be answered
     else:
         await stream.send_all(_bytes(http, h11.InformationalResponse(status_code=101, headers=headers)))
         return Upgrade(mount, request, accepted, wire, framing, http.trailing_data[0])
