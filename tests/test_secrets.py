@@ -34,8 +34,7 @@ from slipstream_trio import (
     connect,
     run_client,
 )
-from slipstream_trio.client.dial import dial
-from slipstream_trio.client.redaction import LONGEST_BODY, redacted_error, redactor
+from slipstream_trio.client.handshake import LONGEST_BODY, ask_request, redacted_error, redactor
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.faults import AtFrame, Faults, Ignore, Reset, Rule, Stall, faulty_network
 from slipstream_trio.testing.server import Mount, PhoenixServer, Refuse, Request
@@ -205,8 +204,8 @@ async def test_of_a_connection_that_works(spy: Spy, secrets: dict[str, Any], aut
             spy.see("the state", socket.state, *texts(socket.state))
         spy.see("the socket afterwards", socket, socket.state)
         spy.see("the options", Configuration(url=url(), **secrets, **options))
-        dialed = await dial(Configuration(url=url(), **secrets, **options))
-        spy.see("the request", dialed)
+        request = await ask_request(Configuration(url=url(), **secrets, **options))
+        spy.see("the request", request)
     assert spy.records > 20
 
 

@@ -20,7 +20,7 @@ from ..protocol.recovery import retry_after
 from ..transport import OpenRequest
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import OPTION_FAILED, Connection
-from .dial import ask_trace_parent, dial
+from .handshake import ask_request, ask_trace_parent
 from .operations import leave_soon
 from .session import Session
 from .socket import Socket
@@ -173,7 +173,7 @@ class _Supervisor:
             trace_parent = await ask_trace_parent(configuration)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
             return self.session.begin(None, attempt, generation), partial(_fail_with, error)
-        return self.session.begin(trace_parent, attempt, generation), partial(dial, configuration)
+        return self.session.begin(trace_parent, attempt, generation), partial(ask_request, configuration)
 
     def _delay(self, disconnect: Disconnect) -> float | None:
         configuration = self.session.configuration

@@ -35,10 +35,9 @@ from ..telemetry import Origin, Telemetry
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .buffer import Crowd
+from .handshake import redacted_error, redactor, with_trace_context
 from .outbox import Outbox
-from .propagation import with_trace_context
 from .pushes import PushTable
-from .redaction import redacted_error, redactor
 from .timer import Timer
 
 __all__ = ["OPTION_FAILED", "Connection", "Owner", "only_cancelled"]

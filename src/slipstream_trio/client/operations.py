@@ -22,7 +22,7 @@ from ..telemetry import (
     RejoinScheduled,
 )
 from .connection import Connection
-from .dial import ask
+from .handshake import ask
 from .membership import Membership
 from .pushes import PendingPush, Settlement
 from .spans import Stop, moment, observed, opening

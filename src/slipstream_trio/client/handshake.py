@@ -1,18 +1,37 @@
-"""What one connection is opened with: the values of all options that may be functions, asked for at every attempt."""
+"""The values of the options at the moment of connecting: what the upgrade carries, and which part of it is secret.
+
+Functions among the options are asked at every attempt. The headers that tell of the connection's trace join theirs.
+
+Servers and proxies like to repeat a request in their answers: a redirect shows the URL with its query, an error page
+the header that it did not like. Such answers go into exceptions, telemetry and recordings, so whatever was secret in
+the request is taken out of them first.
+"""
 
 import base64
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
-from ..errors import ConfigurationError
+import attrs
+
+from ..errors import ConfigurationError, ConnectError, ConnectionRejected, ConnectTimeout
+from ..protocol import State
+from ..telemetry.secrecy import MASK
 from ..transport import OpenRequest
 from .configuration import Configuration
 
-__all__ = ["ask", "ask_trace_parent", "dial"]
+__all__ = [
+    "Redact",
+    "ask",
+    "ask_request",
+    "ask_trace_parent",
+    "redacted_error",
+    "redactor",
+    "with_trace_context",
+]
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -39,7 +58,7 @@ async def ask_trace_parent(configuration: Configuration) -> str | None:
     return _checked_parent(await ask(configuration.trace_parent))
 
 
-async def dial(configuration: Configuration) -> OpenRequest:
+async def ask_request(configuration: Configuration) -> OpenRequest:
     """Ask for everything that a connection is opened with.
 
     Raises:
@@ -133,3 +152,90 @@ def _checked_parent(trace_parent: Any) -> str | None:
     if not isinstance(trace_parent, str) or _TRACEPARENT.fullmatch(trace_parent) is None:
         raise ConfigurationError("trace_parent", "a W3C traceparent: 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")
     return trace_parent
+
+
+# The trace
+
+
+def with_trace_context(request: OpenRequest, state: State, propagated: Iterable[tuple[str, str]]) -> OpenRequest:
+    """Return the request with the headers that tell of the trace.
+
+    A header that the user gave is left as it is.
+
+    Parameters:
+        propagated: what the telemetry's propagator wants to be sent. Without a traceparent among it, a connection that
+            was given a `trace_parent` sends one, whose parent is the connection; others send none.
+    """
+    given = {name.lower() for name, _ in request.headers}
+    added = {name.lower(): value for name, value in propagated}
+    for name, value in _given_trace(state):
+        added.setdefault(name, value)
+    new = tuple((name, value) for name, value in added.items() if name not in given)
+    return attrs.evolve(request, headers=(*request.headers, *new)) if new else request
+
+
+def _given_trace(state: State) -> Iterator[tuple[str, str]]:
+    if state.trace_parent is not None:
+        flags = state.trace_parent[-2:]
+        yield "traceparent", f"00-{state.trace_id}-{state.connection_id}-{flags}"
+
+
+# Secrets
+
+Redact = Callable[[str], str]
+"""Takes the secrets of a request out of a text."""
+
+_SHORTEST: Final = 4
+"""Characters of what is taken for a secret; a text without its every "1" would not be readable."""
+
+LONGEST_BODY: Final = 4096
+"""Characters of a refusal's body that are kept; of a secret that is cut in two, the first part would not be found."""
+
+_PUBLIC_HEADERS: Final = frozenset({"origin", "traceparent", "tracestate", "user-agent"})
+
+
+def redactor(request: OpenRequest) -> Redact:
+    """Return what takes the values of a request's query, headers and subprotocols out of a text, as whole words."""
+    found = {secret for secret in _secrets(request) if len(secret) >= _SHORTEST}
+    if not found:
+        return lambda text: text
+    # The longest first: one may be within another.
+    choices = "|".join(re.escape(secret) for secret in sorted(found, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{choices})(?![A-Za-z0-9])")
+    return lambda text: pattern.sub(MASK, text)
+
+
+def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
+    """Return the error if it tells no secret, else one that does not, and has no cause that might."""
+    if isinstance(error, ConnectTimeout):
+        return error  # its words are ours, and a secret may be one of them
+    if isinstance(error, ConnectionRejected):
+        headers = tuple((name, redact(value)) for name, value in error.headers)
+        body = redact(error.body)[:LONGEST_BODY]
+        if (headers, body) == (error.headers, error.body):
+            return error
+        return ConnectionRejected(error.status, headers, body)
+    reason = redact(error.reason)
+    return error if reason == error.reason else ConnectError(reason)
+
+
+def _secrets(request: OpenRequest) -> Iterator[str]:
+    query = urlsplit(request.url).query
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name != "vsn":
+            yield value
+    for piece in query.split("&"):  # as they are sent, too
+        name, _, value = piece.partition("=")
+        if name != "vsn":
+            yield value
+    for name, value in request.headers:
+        if name.lower() not in _PUBLIC_HEADERS:
+            yield value
+            yield from value.split()
+    for subprotocol in request.subprotocols:
+        if subprotocol != "phoenix":
+            yield subprotocol
+            encoded = subprotocol.rpartition(".")[2]
+            yield encoded
+            with suppress(ValueError):  # it is no token of ours
+                yield base64.b64decode(encoded + "==", altchars=b"-_" if {"-", "_"} & {*encoded} else None).decode()
