@@ -14,7 +14,7 @@ from slipstream_trio.protocol import (
     rejoin_delay,
     worth_retrying,
 )
-from slipstream_trio.protocol.recovery import recovery_of, retry_after
+from slipstream_trio.protocol.backoff import recovery_of, retry_after
 
 DELAYS = st.lists(st.floats(0, 1000), min_size=1, max_size=8)
 DRAWS = st.floats(0, 1)

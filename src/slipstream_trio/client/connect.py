@@ -16,7 +16,7 @@ from attrs import evolve
 
 from ..errors import ConnectionRejected, InternalError
 from ..protocol import Disconnect, reconnect_delay
-from ..protocol.recovery import retry_after
+from ..protocol.backoff import retry_after
 from ..transport import OpenRequest
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import OPTION_FAILED, Connection

@@ -1,5 +1,6 @@
 """The pure core: messages, serializers, what a connection does with every input. No I/O, no clock, no randomness."""
 
+from .backoff import RECONNECT, REJOIN, Backoff, Disconnect, reconnect_delay, rejoin_delay, worth_retrying
 from .codec import MAX_DEPTH, Codec, MsgspecCodec, StdlibCodec, default_codec
 from .commands import (
     CloseConnection,
@@ -33,7 +34,6 @@ from .events import (
 from .message import RESERVED_EVENTS, Frame, Message
 from .options import Options
 from .presence import Presence, PresenceChange, Presences, sync_diff, sync_state
-from .recovery import RECONNECT, REJOIN, Backoff, Disconnect, reconnect_delay, rejoin_delay, worth_retrying
 from .serializer import Serializer, V1Serializer, V2Serializer, serializer_for
 from .state import State, Status, next_deadline
 from .transitions import CloseTransport, Effect, SendFrame, Step, Transition, handle, is_plain

@@ -2,7 +2,7 @@
 
 from attrs import frozen
 
-from .recovery import RECONNECT, REJOIN, Backoff
+from .backoff import RECONNECT, REJOIN, Backoff
 
 __all__ = ["Options"]
 
