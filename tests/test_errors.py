@@ -43,8 +43,18 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (ConnectError("no route to host"), {"reason": "no route to host"}, "no route to host"),
     (
         ConnectTimeout(1.5),
-        {"timeout": 1.5, "reason": "not connected within 1.5 s; see connect_timeout"},
+        {"timeout": 1.5, "option": None, "reason": "not connected within 1.5 s; see connect_timeout"},
         "not connected within 1.5 s; see connect_timeout",
+    ),
+    (
+        ConnectTimeout(1.5, "params"),
+        {
+            "timeout": 1.5,
+            "option": "params",
+            "reason": "not connected within 1.5 s, as the function given as 'params' had not returned; "
+            "see connect_timeout",
+        },
+        "not connected within 1.5 s, as the function given as 'params' had not returned; see connect_timeout",
     ),
     (
         ConnectionRejected(429, HEADERS, "Too many\nrequests"),
@@ -53,23 +63,41 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     ),
     (
         ConnectionLost("closed_by_server", 1012),
-        {"reason": "closed_by_server", "code": 1012, "sent": False},
+        {"reason": "closed_by_server", "code": 1012, "message": "", "ended_by": None, "sent": False},
         "the connection ended: closed_by_server (close code 1012)",
     ),
     (
+        ConnectionLost("closed_by_server", 4001, "token_expired", "server"),
+        {"reason": "closed_by_server", "code": 4001, "message": "token_expired", "ended_by": "server", "sent": False},
+        "the connection ended: closed_by_server (close code 4001: 'token_expired')",
+    ),
+    (
         ConnectionLost("lost", sent=True),
-        {"reason": "lost", "code": None, "sent": True},
-        "the connection ended: lost",
+        {"reason": "lost", "code": None, "message": "", "ended_by": None, "sent": True},
+        "the connection ended: lost; the server may have received what was pushed",
+    ),
+    (
+        ConnectionLost("heartbeat_timeout", 1006, ended_by="network"),
+        {"reason": "heartbeat_timeout", "code": 1006, "message": "", "ended_by": "network", "sent": False},
+        (
+            "the connection ended: heartbeat_timeout (close code 1006); "
+            "the server or the network did not respond within heartbeat_timeout"
+        ),
     ),
     (
         JoinError("room", {"reason": "no\nway"}),
         {"topic": "room", "response": {"reason": "no\nway"}},
-        r"the server refused to let 'room' be joined: {'reason': 'no\nway'}",
+        r"the server refused the join of 'room': {'reason': 'no\nway'}",
     ),
     (
         JoinTimeout("room", 2.5),
-        {"topic": "room", "timeout": 2.5},
+        {"topic": "room", "timeout": 2.5, "sent": None},
         "no answer to the join of 'room' within 2.5 s; see join_timeout",
+    ),
+    (
+        JoinTimeout("room", 2.5, sent=False),
+        {"topic": "room", "timeout": 2.5, "sent": False},
+        "no connection, or no turn among other joins, to send the join of 'room' within 2.5 s; see join_timeout",
     ),
     (
         AlreadyJoined("room"),
@@ -83,8 +111,21 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     ),
     (
         PushTimeout("room", "new_msg", 2.5),
-        {"topic": "room", "event": "new_msg", "timeout": 2.5},
+        {"topic": "room", "event": "new_msg", "timeout": 2.5, "sent": None, "waited": None, "awaited": None},
         "no reply to 'new_msg' on 'room' within 2.5 s; use send() for events that the server does not answer",
+    ),
+    (
+        PushTimeout("room", "new_msg", 2.5, sent=True, waited=2.04),
+        {"topic": "room", "event": "new_msg", "timeout": 2.5, "sent": True, "waited": 2.04, "awaited": None},
+        (
+            "no reply to 'new_msg' on 'room' within 2.5 s, of which it waited 2.04 s to be sent; "
+            "use send() for events that the server does not answer"
+        ),
+    ),
+    (
+        PushTimeout("room", "new_msg", 2.5, sent=False, waited=2.5, awaited="connection"),
+        {"topic": "room", "event": "new_msg", "timeout": 2.5, "sent": False, "waited": 2.5, "awaited": "connection"},
+        "'new_msg' on 'room' was not sent within 2.5 s, as there was no connection; see push_timeout",
     ),
     (
         ChannelClosed("room", "not_joined"),
@@ -94,21 +135,39 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (
         ChannelClosed("room", "left"),
         {"topic": "room", "reason": "left"},
-        "the channel 'room' is not joined: left",
+        "the channel 'room' is not joined: it was left; join it again to use it",
     ),
     (
         SlowConsumer("room", 3),
         {"topic": "room", "dropped": 3},
-        "3 messages of 'room' were dropped here: read faster, or raise `buffer`",
+        "dropped 3 messages of 'room' here, as the buffer was full: read faster, or raise `buffer`",
+    ),
+    (
+        SlowConsumer("room", 1),
+        {"topic": "room", "dropped": 1},
+        "dropped 1 message of 'room' here, as the buffer was full: read faster, or raise `buffer`",
     ),
     (
         ClientBusy("Lobby", 1024),
         {"client": "Lobby", "waiting": 1024},
         "Lobby has 1024 casts and infos waiting: use call(), which waits, or raise `buffer`",
     ),
-    (ClientStopped("Lobby"), {"client": "Lobby"}, "Lobby does not run (any more): run_client runs it"),
-    (CallTimeout("Lobby", 2.5), {"client": "Lobby", "timeout": 2.5}, "Lobby did not answer a call within 2.5 s"),
-    (SerializationError("not a JSON value"), {}, "not a JSON value"),
+    (ClientStopped("Lobby"), {"client": "Lobby"}, "Lobby does not run: it has ended, or run_client was not called yet"),
+    (
+        CallTimeout("Lobby", 2.5),
+        {"client": "Lobby", "timeout": 2.5},
+        "Lobby did not answer a call within 2.5 s; see the timeout of call()",
+    ),
+    (
+        SerializationError("not a JSON value"),
+        {"problem": "not a JSON value", "path": "", "topic": None, "event": None},
+        "not a JSON value",
+    ),
+    (
+        SerializationError("set is not a JSON type", "user.tags[2]", "room", "new_msg"),
+        {"problem": "set is not a JSON type", "path": "user.tags[2]", "topic": "room", "event": "new_msg"},
+        "at user.tags[2]: set is not a JSON type (in 'new_msg' of 'room')",
+    ),
     (ProtocolError("not JSON"), {"problem": "not JSON"}, "not JSON"),
     (
         RecordingError("trace.jsonl", "is no recording"),
@@ -155,25 +214,27 @@ def test_an_error_survives_pickling(
 
 
 def test_the_hierarchy() -> None:
-    exported = {name: getattr(errors, name) for name in errors.__all__}
-    assert {error: error.__bases__ for error in exported.values()} == {
-        error: (parent,) for error, parent in PARENTS.items()
-    }
+    exported = [getattr(errors, name) for name in errors.__all__ if name != "EndedBy"]
+    assert {error: error.__bases__ for error in exported} == {error: (parent,) for error, parent in PARENTS.items()}
 
 
 def test_every_public_error_is_exported() -> None:
-    classes = {
-        name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__
-    }
-    assert classes == set(errors.__all__)
+    modules = [module for module in vars(errors).values() if inspect.ismodule(module)]
+    classes = {name for module in modules for name, value in vars(module).items() if _is_error(value)}
+    assert classes == set(errors.__all__) - {"EndedBy"}
+
+
+def _is_error(value: object) -> bool:
+    return inspect.isclass(value) and issubclass(value, Exception)
 
 
 def test_no_error_has_a_place_for_secrets() -> None:
     parameters = {
         name for error in PARENTS if "__init__" in vars(error) for name in inspect.signature(error).parameters
     }
-    told_by_the_server = {"status", "headers", "body", "response", "code"}
-    told_by_the_library = {"option", "problem", "reason", "sent", "timeout", "dropped", "client", "waiting"}
+    told_by_the_server = {"status", "headers", "body", "response", "code", "message"}
+    told_by_the_library = {"option", "problem", "reason", "timeout", "dropped", "client", "waiting"}
+    told_by_the_library |= {"sent", "waited", "awaited", "ended_by"}
     assert parameters <= {"topic", "event", "path"} | told_by_the_server | told_by_the_library
 
 
@@ -209,3 +270,54 @@ def test_every_error_is_caught_as_a_slipstream_error() -> None:
     for error, _, _ in EXAMPLES:
         with pytest.raises(SlipstreamError):
             raise error
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_says_where_to(status: int) -> None:
+    text = str(ConnectionRejected(status, [("location", "https://example.org/socket")]))
+    assert text.endswith("; it redirects to 'https://example.org/socket': connect to that URL, if you trust it")
+    assert "redirect" not in str(ConnectionRejected(status))
+    assert "redirect" not in str(ConnectionRejected(200, [("location", "https://example.org/socket")]))
+
+
+@pytest.mark.parametrize(
+    ("awaited", "reason"),
+    [
+        (None, "it waited for a connection, a join, or room in the queue"),
+        ("join", "the join of its channel was not answered"),
+        ("room", "the queue of frames to send was full: the connection is slower than the pushes"),
+    ],
+)
+def test_a_push_that_was_never_sent_says_what_it_waited_for(awaited: Any, reason: str) -> None:
+    text = str(PushTimeout("room", "new_msg", 2.5, sent=False, awaited=awaited))
+    assert text == f"'new_msg' on 'room' was not sent within 2.5 s, as {reason}; see push_timeout"
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ("leave_timeout", "it was left, though the server has not confirmed that in time"),
+        ("leave_lost", "it was left, though the connection ended before the server had confirmed that"),
+        ("closed", "the server closed it (phx_close)"),
+        ("crashed", "it crashed on the server (phx_error), whose log has the reason"),
+        ("replaced", "a newer join of its topic has replaced it"),
+        ("join_refused", "the server refused its join"),
+        ("join_timeout", "the server did not answer its join in time; see join_timeout"),
+        ("payload_failed", "the function for the payload of its next join failed"),
+        ("another", "another"),
+    ],
+)
+def test_a_closed_channel_says_why(reason: str, text: str) -> None:
+    assert str(ChannelClosed("room", reason)) == f"the channel 'room' is not joined: {text}"
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("message_too_big", "; a message from the server exceeds max_message_size"),
+        ("protocol_error", "; the server, or something between, sent what WebSocket does not allow"),
+        ("another", ""),
+    ],
+)
+def test_a_lost_connection_says_what_may_be_the_cause(reason: str, hint: str) -> None:
+    assert str(ConnectionLost(reason)) == f"the connection ended: {reason}{hint}"

@@ -80,12 +80,20 @@ def test_a_bad_frame_is_shown(url: str, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("topic", "more", "said"),
     [
-        ("lab:shut", [], "the server refused to let 'lab:shut' be joined: {'reason': 'shut', 'you_said': {}}"),
-        ("other", [], "the server refused to let 'other' be joined: {'reason': 'unmatched topic'}"),
-        ("lab:1", ["--event", "crash"], "the channel 'lab:1' is not joined: crashed"),
-        ("lab:1", ["--event", "close"], "the channel 'lab:1' is not joined: closed"),
+        ("lab:shut", [], "the server refused the join of 'lab:shut': {'reason': 'shut', 'you_said': {}}"),
+        ("other", [], "the server refused the join of 'other': {'reason': 'unmatched topic'}"),
+        (
+            "lab:1",
+            ["--event", "crash"],
+            "the channel 'lab:1' is not joined: it crashed on the server (phx_error), whose log has the reason",
+        ),
+        ("lab:1", ["--event", "close"], "the channel 'lab:1' is not joined: the server closed it (phx_close)"),
         ("lab:1", ["--event", "close_later", "--seconds", "20"], "the server closed the channel 'lab:1'"),
-        ("lab:1", ["--event", "drop"], "the connection ended: lost (close code 1006)"),
+        (
+            "lab:1",
+            ["--event", "drop"],
+            "the connection ended: lost (close code 1006); the server may have received what was pushed",
+        ),
         (
             "lab:1",
             ["--param", "token=refused"],

@@ -1,0 +1,44 @@
+"""Every exception that the library raises on purpose.
+
+All are `SlipstreamError`s. Each carries its facts as fields, and says in its message what happened, why, and what to do
+next. Connect parameters, tokens, headers that were sent, and payloads of pushes are secrets, so that no error ever
+holds one of them.
+"""
+
+from .base import (
+    ConfigurationError,
+    ExportError,
+    InternalError,
+    ProtocolError,
+    RecordingError,
+    SerializationError,
+    SlipstreamError,
+)
+from .channel import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout, PushError, PushTimeout, SlowConsumer
+from .client import CallTimeout, ClientBusy, ClientStopped
+from .connection import ConnectError, ConnectionLost, ConnectionRejected, ConnectTimeout, EndedBy
+
+__all__ = [
+    "AlreadyJoined",
+    "CallTimeout",
+    "ChannelClosed",
+    "ClientBusy",
+    "ClientStopped",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "ConnectionRejected",
+    "EndedBy",
+    "ExportError",
+    "InternalError",
+    "JoinError",
+    "JoinTimeout",
+    "ProtocolError",
+    "PushError",
+    "PushTimeout",
+    "RecordingError",
+    "SerializationError",
+    "SlipstreamError",
+    "SlowConsumer",
+]

@@ -1,0 +1,93 @@
+"""The base of all errors, and those of options, messages and this library itself."""
+
+__all__ = [
+    "ConfigurationError",
+    "ExportError",
+    "InternalError",
+    "ProtocolError",
+    "RecordingError",
+    "SerializationError",
+    "SlipstreamError",
+]
+
+
+class SlipstreamError(Exception):
+    """The base of every error of this library."""
+
+
+class ConfigurationError(SlipstreamError):
+    """An option of `connect` cannot be used as given.
+
+    Attributes:
+        option: the option's name.
+        problem: what is wrong with it, and what would be right.
+    """
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(option, problem)
+        self.option = option
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.problem}"
+
+
+class SerializationError(SlipstreamError):
+    """A payload, topic or event cannot be put into a frame; nothing was sent, no ref was taken.
+
+    Attributes:
+        problem: what is wrong with it, and what would be right.
+        path: the way to the value in its payload, such as "user.tags[2]"; empty where it is the payload itself, or not
+            known.
+        topic: the topic of the message, None where it is not known.
+        event: the event of the message, None where it is not known.
+    """
+
+    def __init__(self, problem: str, path: str = "", topic: str | None = None, event: str | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = path
+        self.topic = topic
+        self.event = event
+
+    def __str__(self) -> str:
+        where = f"at {self.path}: " if self.path else ""
+        message = " of ".join(f"{name!r}" for name in (self.event, self.topic) if name is not None)
+        return f"{where}{self.problem}" + (f" (in {message})" if message else "")
+
+
+class ProtocolError(SlipstreamError):
+    """A frame is not a Phoenix message, or an input does not fit the connection's state.
+
+    Attributes:
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class RecordingError(SlipstreamError):
+    """A recording cannot be written or read.
+
+    Attributes:
+        path: the file.
+        problem: what is wrong with it, and what to do.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class ExportError(SlipstreamError):
+    """A recording could not be sent to where it was to go; the text says why, and what to do."""
+
+
+class InternalError(SlipstreamError):
+    """A bug in this library; its cause is the exception that revealed it. Please report it."""

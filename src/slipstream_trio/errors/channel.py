@@ -1,0 +1,183 @@
+"""Errors of channels: joins, pushes, and streams of messages."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from .base import SlipstreamError
+
+__all__ = ["AlreadyJoined", "ChannelClosed", "JoinError", "JoinTimeout", "PushError", "PushTimeout", "SlowConsumer"]
+
+
+class JoinError(SlipstreamError):
+    """The server refused a join.
+
+    Attributes:
+        topic: the topic.
+        response: the server's answer, such as {"reason": "unauthorized"}.
+    """
+
+    def __init__(self, topic: str, response: Any) -> None:
+        super().__init__(topic, response)
+        self.topic = topic
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"the server refused the join of {self.topic!r}: {self.response!r}"
+
+
+class JoinTimeout(SlipstreamError):
+    """A join was not answered in time.
+
+    Attributes:
+        topic: the topic.
+        timeout: the time waited, in seconds.
+        sent: whether the join was sent; None where it is not known.
+    """
+
+    def __init__(self, topic: str, timeout: float, *, sent: bool | None = None) -> None:
+        super().__init__(topic, timeout)
+        self.topic = topic
+        self.timeout = timeout
+        self.sent = sent
+
+    def __str__(self) -> str:
+        what = f"no answer to the join of {self.topic!r}"
+        if self.sent is False:
+            what = f"no connection, or no turn among other joins, to send the join of {self.topic!r}"
+        return f"{what} within {self.timeout} s; see join_timeout"
+
+
+class AlreadyJoined(SlipstreamError):
+    """The socket holds a channel of this topic: share that channel, or leave it first.
+
+    Attributes:
+        topic: the topic.
+    """
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.topic = topic
+
+    def __str__(self) -> str:
+        return f"this socket has already joined {self.topic!r}: share that channel, or leave it first"
+
+
+class PushError(SlipstreamError):
+    """The reply to a push has a status other than "ok".
+
+    Attributes:
+        topic: the push's topic.
+        event: the push's event.
+        status: the reply's status, "error" mostly.
+        response: the reply's response.
+    """
+
+    def __init__(self, topic: str, event: str, status: str, response: Any) -> None:
+        super().__init__(topic, event, status, response)
+        self.topic = topic
+        self.event = event
+        self.status = status
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"{self.event!r} on {self.topic!r} was answered with status {self.status!r}: {self.response!r}"
+
+
+class PushTimeout(SlipstreamError):
+    """A push was not answered in time; if it was sent, the server may have acted on it all the same.
+
+    Attributes:
+        topic: the push's topic.
+        event: the push's event.
+        timeout: the time waited, in seconds.
+        sent: whether the push may have reached the server; None where it is not known.
+        waited: the seconds of `timeout` that passed before it was queued; None where they are not known.
+        awaited: the condition that it waited for, where it was never queued: "connection", "join" or "room" (in the
+            queue of frames to send).
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        event: str,
+        timeout: float,
+        *,
+        sent: bool | None = None,
+        waited: float | None = None,
+        awaited: Literal["connection", "join", "room"] | None = None,
+    ) -> None:
+        super().__init__(topic, event, timeout)
+        self.topic = topic
+        self.event = event
+        self.timeout = timeout
+        self.sent = sent
+        self.waited = waited
+        self.awaited = awaited
+
+    def __str__(self) -> str:
+        push = f"{self.event!r} on {self.topic!r}"
+        if self.sent is False:
+            return f"{push} was not sent within {self.timeout} s, as {_NOT_SENT[self.awaited]}; see push_timeout"
+        waited = f", of which it waited {self.waited:.3g} s to be sent" if self.waited else ""
+        return (
+            f"no reply to {push} within {self.timeout} s{waited}; use send() for events that the server does not answer"
+        )
+
+
+_NOT_SENT: Final[Mapping[str | None, str]] = {
+    None: "it waited for a connection, a join, or room in the queue",
+    "connection": "there was no connection",
+    "join": "the join of its channel was not answered",
+    "room": "the queue of frames to send was full: the connection is slower than the pushes",
+}
+
+
+class ChannelClosed(SlipstreamError):
+    """The channel is not joined (any more).
+
+    Attributes:
+        topic: the channel's topic.
+        reason: why: "not_joined", "left", "leave_timeout" or "leave_lost" (left, without a confirmation), "closed" (by
+            the server), "crashed", "replaced" (by a newer join), "join_refused", "join_timeout", or "payload_failed"
+            (the function for the payload of its next join raised).
+    """
+
+    def __init__(self, topic: str, reason: str) -> None:
+        super().__init__(topic, reason)
+        self.topic = topic
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the channel {self.topic!r} is not joined: {_CLOSED.get(self.reason, self.reason)}"
+
+
+_CLOSED: Final[Mapping[str, str]] = {
+    "not_joined": "join it first",
+    "left": "it was left; join it again to use it",
+    "leave_timeout": "it was left, though the server has not confirmed that in time",
+    "leave_lost": "it was left, though the connection ended before the server had confirmed that",
+    "closed": "the server closed it (phx_close)",
+    "crashed": "it crashed on the server (phx_error), whose log has the reason",
+    "replaced": "a newer join of its topic has replaced it",
+    "join_refused": "the server refused its join",
+    "join_timeout": "the server did not answer its join in time; see join_timeout",
+    "payload_failed": "the function for the payload of its next join failed",
+}
+
+
+class SlowConsumer(SlipstreamError):
+    """A consumer did not keep up, its buffer was full, and messages were dropped; iteration may go on.
+
+    Attributes:
+        topic: the channel's topic.
+        dropped: how many messages were dropped at this place in the stream.
+    """
+
+    def __init__(self, topic: str, dropped: int) -> None:
+        super().__init__(topic, dropped)
+        self.topic = topic
+        self.dropped = dropped
+
+    def __str__(self) -> str:
+        messages = "1 message" if self.dropped == 1 else f"{self.dropped} messages"
+        return f"dropped {messages} of {self.topic!r} here, as the buffer was full: read faster, or raise `buffer`"

@@ -1,0 +1,121 @@
+"""Errors of connections: those that could not be opened, and those that ended."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+from .base import SlipstreamError
+
+__all__ = ["ConnectError", "ConnectTimeout", "ConnectionLost", "ConnectionRejected", "EndedBy"]
+
+EndedBy = Literal["client", "server", "network"]
+"""Which side ended a connection: "network" stands for every end without a close frame or an HTTP answer."""
+
+
+class ConnectError(SlipstreamError):
+    """A connection could not be opened.
+
+    Attributes:
+        reason: what went wrong, in a sentence.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ConnectTimeout(ConnectError):
+    """A connection was not open in time.
+
+    Attributes:
+        timeout: the time waited, in seconds.
+        option: the option whose function had not returned by then; None where the server was waited for.
+    """
+
+    def __init__(self, timeout: float, option: str | None = None) -> None:
+        waited = "" if option is None else f", as the function given as {option!r} had not returned"
+        super().__init__(f"not connected within {timeout} s{waited}; see connect_timeout")
+        self.timeout = timeout
+        self.option = option
+
+    def __reduce__(self) -> tuple[type["ConnectTimeout"], tuple[float, str | None]]:
+        return type(self), (self.timeout, self.option)
+
+
+class ConnectionRejected(ConnectError):
+    """The server answered the upgrade with an HTTP status other than 101.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the response's headers, names in lower case.
+        body: the start of the response's body, as text.
+    """
+
+    def __init__(self, status: int, headers: Sequence[tuple[str, str]] = (), body: str = "") -> None:
+        super().__init__(_rejection(status, headers, body))
+        self.status = status
+        self.headers: tuple[tuple[str, str], ...] = tuple(headers)
+        self.body = body
+
+    def __reduce__(self) -> tuple[type["ConnectionRejected"], tuple[int, tuple[tuple[str, str], ...], str]]:
+        return type(self), (self.status, self.headers, self.body)
+
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+_HINTS: Final[Mapping[int, str]] = {
+    401: "; check the credentials",
+    403: "; the server's connect/3 refused it: check params, auth_token and vsn",
+    404: "; does the URL's path end in /websocket, behind the path of the server's socket?",
+}
+
+
+def _rejection(status: int, headers: Sequence[tuple[str, str]], body: str) -> str:
+    hint = _HINTS.get(status, "")
+    location = dict(headers).get("location")
+    if status in _REDIRECTS and location is not None:
+        hint = f"; it redirects to {location[:200]!r}: connect to that URL, if you trust it"
+    said = f": {body[:200]!r}" if body else ""
+    return f"the server refused the connection with HTTP status {status}{said}{hint}"
+
+
+class ConnectionLost(SlipstreamError):
+    """The connection ended while it was needed.
+
+    Attributes:
+        reason: how it ended, such as "closed_by_server", "lost" (no close frame) or "heartbeat_timeout".
+        code: the WebSocket close code, 1006 where none was received.
+        message: the text of the close frame.
+        ended_by: "client", "server" (by a close frame) or "network" (everything without one); None where it is not
+            known.
+        sent: whether the push that raises this may have reached the server; False means that it certainly did not.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        code: int | None = None,
+        message: str = "",
+        ended_by: EndedBy | None = None,
+        *,
+        sent: bool = False,
+    ) -> None:
+        super().__init__(reason, code)
+        self.reason = reason
+        self.code = code
+        self.message = message
+        self.ended_by = ended_by
+        self.sent = sent
+
+    def __str__(self) -> str:
+        said = f": {self.message!r}" if self.message else ""
+        code = f" (close code {self.code}{said})" if self.code is not None else ""
+        hint = _LOST_HINTS.get(self.reason, "")
+        sent = "; the server may have received what was pushed" if self.sent else ""
+        return f"the connection ended: {self.reason}{code}{hint}{sent}"
+
+
+_LOST_HINTS: Final[Mapping[str, str]] = {
+    "heartbeat_timeout": "; the server or the network did not respond within heartbeat_timeout",
+    "message_too_big": "; a message from the server exceeds max_message_size",
+    "protocol_error": "; the server, or something between, sent what WebSocket does not allow",
+}
