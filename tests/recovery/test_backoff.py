@@ -99,12 +99,12 @@ def test_a_backoff_may_never_begin_anew_and_may_be_given_up_at_once() -> None:
 # Reconnecting
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [301, 308, 401, 403, 404])
 def test_a_status_that_stays_as_it_is_is_final(status: int) -> None:
     assert not worth_retrying(Disconnect("rejected", status=status))
 
 
-@pytest.mark.parametrize("status", [400, 408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [302, 303, 307, 400, 408, 429, 500, 502, 503, 504])
 def test_any_other_status_is_retried(status: int) -> None:
     assert worth_retrying(Disconnect("rejected", status=status))
 
@@ -142,6 +142,9 @@ def test_should_reconnect_decides_and_is_asked_with_the_disconnect() -> None:
     [
         (429, 30.0, 30.0),
         (503, 30.0, 30.0),
+        (302, 30.0, 30.0),
+        (303, 30.0, 30.0),
+        (307, 30.0, 30.0),
         (429, 0.5, 1),
         (429, None, 1),
         (503, None, 1),
@@ -157,9 +160,62 @@ def test_retry_after_is_honoured_where_it_means_something(
     assert reconnect_delay(disconnect, Backoff((1,), jitter=0), worth_retrying, 0) == delay
 
 
+@pytest.mark.parametrize(("draw", "delay"), [(0, 20.0), (0.5, 22.0), (1, 24.0)])
+def test_jitter_lengthens_what_the_server_asked_for(draw: float, delay: float) -> None:
+    disconnect = Disconnect("rejected", status=503, retry_after=20)
+    assert reconnect_delay(disconnect, Backoff((1,), jitter=0.2), worth_retrying, draw) == delay
+
+
+def test_a_wait_that_the_server_asked_for_does_not_shorten_the_backoff() -> None:
+    disconnect = Disconnect("rejected", status=503, retry_after=1, step=1)
+    assert reconnect_delay(disconnect, Backoff((1, 5), jitter=0.2), worth_retrying, 1) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "seconds"),
+    [
+        ("300", 300.0, 300.0),
+        ("301", 300.0, 300.0),
+        ("31536000", 300.0, 300.0),
+        ("31536000", 7.5, 7.5),
+        ("31536000", None, 31536000.0),
+        ("0", 7.5, 0.0),
+        ("Sun, 06 Nov 1994 10:50:00 GMT", 300.0, 300.0),
+        ("Sun, 06 Nov 1994 10:50:00 GMT", None, 7200.0),
+    ],
+)
+def test_retry_after_has_a_limit(value: str, limit: float | None, seconds: float) -> None:
+    assert retry_after({"retry-after": value}, NOW, limit) == seconds
+
+
+def test_the_limit_of_retry_after_is_five_minutes_unless_told() -> None:
+    assert retry_after({"retry-after": "86400"}, NOW) == 300.0
+
+
+@pytest.mark.parametrize("clock", [0.0, NOW, 1e10])
+@pytest.mark.parametrize(("ahead", "seconds"), [("08:50:05", 5.0), ("08:50:00", 0.0), ("08:49:00", 0.0)])
+def test_a_date_is_read_against_that_of_the_answer(clock: float, ahead: str, seconds: float) -> None:
+    headers = {"date": "Sun, 06 Nov 1994 08:50:00 GMT", "retry-after": f"Sun, 06 Nov 1994 {ahead} GMT"}
+    assert retry_after(headers, clock) == seconds
+
+
+def test_a_date_of_the_answer_that_is_nonsense_is_ignored() -> None:
+    headers = {"date": "today", "retry-after": "Sun, 06 Nov 1994 08:50:00 GMT"}
+    assert retry_after(headers, NOW - 7) == 7
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("30", 30.0), (" 7 ", 7.0), ("0", 0.0), ("-1", None), ("1.5", None), ("soon", None), ("9" * 400, None)],
+    [
+        ("30", 30.0),
+        ("\u0663", None),
+        (" 7 ", 7.0),
+        ("0", 0.0),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("9" * 400, None),
+    ],
 )
 def test_retry_after_is_read_where_it_is_a_number(value: str, seconds: float | None) -> None:
     assert retry_after((("server", "x"), ("retry-after", value)), NOW) == seconds
@@ -178,7 +234,7 @@ def test_retry_after_is_read_where_it_is_a_number(value: str, seconds: float | N
     ],
 )
 @pytest.mark.parametrize(
-    ("before", "seconds"), [(30, 30.0), (0.25, 0.25), (0, 0.0), (-0.25, 0.0), (-3600, 0.0), (86400, 86400.0)]
+    ("before", "seconds"), [(30, 30.0), (0.25, 0.25), (0, 0.0), (-0.25, 0.0), (-3600, 0.0), (299, 299.0)]
 )
 def test_retry_after_may_be_a_date(date: str, before: float, seconds: float) -> None:
     assert retry_after({"retry-after": date}, NOW - before) == seconds
@@ -209,6 +265,21 @@ def test_no_header_of_any_kind_makes_reading_it_fail(words: list[str]) -> None:
 def test_there_may_be_no_retry_after() -> None:
     assert retry_after((), NOW) is None
     assert retry_after({"retry-after": ""}, NOW) is None
+
+
+# How a connection ended
+
+
+def test_a_disconnect_knows_how_it_came_about() -> None:
+    disconnect = Disconnect("lost")
+    assert (disconnect.error, disconnect.message, disconnect.ended_by) == (None, "", None)
+    assert Disconnect("lost", message="restart", ended_by="server") != disconnect
+
+
+def test_disconnects_are_compared_without_their_errors() -> None:
+    one, other = Disconnect("option_failed", error=LookupError()), Disconnect("option_failed", error=LookupError())
+    assert one == other
+    assert hash(one) == hash(other)
 
 
 # Rejoining

@@ -1,5 +1,6 @@
 """The pure core: messages, serializers, what a connection does with every input. No I/O, no clock, no randomness."""
 
+from ..errors import EndedBy
 from .backoff import RECONNECT, REJOIN, Backoff, Disconnect, reconnect_delay, rejoin_delay, worth_retrying
 from .codec import MAX_DEPTH, Codec, MsgspecCodec, StdlibCodec, default_codec
 from .commands import (
@@ -53,6 +54,7 @@ __all__ = [
     "ConnectionOpened",
     "Disconnect",
     "Effect",
+    "EndedBy",
     "Event",
     "Frame",
     "FrameReceived",

@@ -10,6 +10,8 @@ from typing import Final, Literal
 import attrs
 from attrs import frozen
 
+from ..errors import EndedBy
+
 __all__ = [
     "RECONNECT",
     "REJOIN",
@@ -22,11 +24,14 @@ __all__ = [
     "worth_retrying",
 ]
 
-FINAL_STATUSES: Final = frozenset({401, 403, 404})
+FINAL_STATUSES: Final = frozenset({301, 308, 401, 403, 404})
 """HTTP statuses of an upgrade that will be the same next time."""
 
-PATIENT_STATUSES: Final = frozenset({429, 503})
+PATIENT_STATUSES: Final = frozenset({302, 303, 307, 429, 503})
 """HTTP statuses whose `retry-after` is honoured."""
+
+RETRY_AFTER_LIMIT: Final = 300.0
+"""The default of `retry_after_limit`: a server that asks for a year, or whose clock is wrong, does not get it."""
 
 _DELAYS: Final = "delays: at least one number of seconds, none below 0"
 _LONGEST: Final = sys.float_info.max
@@ -95,12 +100,18 @@ class Disconnect:
     """How a connection ended, or an attempt failed, that the user had not asked to end.
 
     Attributes:
-        reason: such as "closed_by_server", "lost", "heartbeat_timeout", or what an attempt failed for.
+        reason: such as "closed_by_server", "lost", "heartbeat_timeout"; of an attempt "rejected", "option_failed" (a
+            function among the options raised, or did not return in time), or the sentence of its error.
         code: the WebSocket close code, None if it never opened.
         status: the HTTP status of a refused upgrade, None if there was none.
-        retry_after: the seconds that a refusal asked to wait, None if it did not.
+        retry_after: the seconds to wait that a refusal asked for, at most `retry_after_limit`; None if it did not.
         lived: for how many seconds it was open, None if it never was.
         step: how many attempts there were since it last went well, from 0.
+        error: the exception that an attempt failed with, such as one that a function among the options raised, or a
+            `ConnectionRejected`; None if the connection was open. Not compared.
+        message: the text of the server's close frame.
+        ended_by: "client" (its own limits, and its functions that failed), "server" (its close frame, or HTTP answer)
+            or "network" (everything without either); None where it is not known.
     """
 
     reason: str
@@ -109,13 +120,16 @@ class Disconnect:
     retry_after: float | None = None
     lived: float | None = None
     step: int = 0
+    error: Exception | None = attrs.field(default=None, eq=False)  # exceptions compare by identity
+    message: str = ""
+    ended_by: EndedBy | None = None
 
 
 def worth_retrying(disconnect: Disconnect) -> bool:
     """Tell whether to reconnect; the default of `should_reconnect`.
 
-    Always, but after an HTTP status of 401, 403 or 404. A close with 1000 is no reason to stay away: that is how some
-    servers say good-bye when they are restarted.
+    It does, unless the upgrade was answered with 301, 308, 401, 403 or 404, as the next one would be. A close with 1000
+    is retried too: some servers close so when they are restarted.
     """
     return disconnect.status not in FINAL_STATUSES
 
@@ -126,7 +140,10 @@ def reconnect_delay(
     should_reconnect: Callable[[Disconnect], bool],
     draw: float,
 ) -> float | None:
-    """Return the seconds to wait before connecting again, None if that is not to be done.
+    """Return the seconds to wait before connecting again, None to give up.
+
+    The jitter shortens the back-off's own delays, and lengthens what the server asked for: earlier would be too early,
+    and all at once would be another crowd for it.
 
     Parameters:
         draw: a random number from 0 to 1, for the jitter.
@@ -137,27 +154,36 @@ def reconnect_delay(
         return None
     delay = backoff.delay(disconnect.step, draw)
     if disconnect.status in PATIENT_STATUSES and disconnect.retry_after is not None:
-        return max(delay, disconnect.retry_after)
+        return max(delay, disconnect.retry_after * (1 + backoff.jitter * draw))
     return delay
 
 
-def retry_after(headers: Mapping[str, str] | tuple[tuple[str, str], ...], now: float) -> float | None:
+def retry_after(
+    headers: Mapping[str, str] | tuple[tuple[str, str], ...], now: float, limit: float | None = RETRY_AFTER_LIMIT
+) -> float | None:
     """Return the seconds that a `retry-after` header asks to wait, None if there is none, or nonsense.
+
+    A date is read against the answer's own `date`, as the clocks of client and server may differ by years.
 
     Parameters:
         headers: those of the answer, with names in lower case.
-        now: the time, in seconds since 1970 in UTC; a header may say until when, which is 0 seconds if that is past.
+        now: the time, in seconds since 1970 in UTC, for an answer that has no `date`.
+        limit: the most seconds to return; None: no limit.
     """
-    value = dict(headers).get("retry-after", "").strip()
-    if value.isdecimal():
+    given = dict(headers)
+    value = given.get("retry-after", "").strip()
+    if value.isascii() and value.isdecimal():
         seconds = float(value)
-        return seconds if seconds < math.inf else None
-    until = _http_date(value)
-    return None if until is None else max(0.0, until - now)
+    else:
+        until, sent = _http_date(value), _http_date(given.get("date", ""))
+        seconds = math.inf if until is None else max(0.0, until - (now if sent is None else sent))
+    if seconds == math.inf:
+        return None
+    return seconds if limit is None else min(seconds, limit)
 
 
 def _http_date(text: str) -> int | None:
-    """Return the seconds since 1970 of a date, in any of the three forms that HTTP knows; None if it is none.
+    """Return the seconds since 1970 of a date, in any of the three forms that HTTP knows; None for other texts.
 
     One of the forms names no zone: dates of HTTP are in UTC.
     """

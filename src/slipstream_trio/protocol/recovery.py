@@ -1,0 +1,13 @@
+"""The former name of `backoff`, for scripts that import it from here."""
+
+from .backoff import Backoff, Disconnect, reconnect_delay, recovery_of, rejoin_delay, retry_after, worth_retrying
+
+__all__ = [
+    "Backoff",
+    "Disconnect",
+    "reconnect_delay",
+    "recovery_of",
+    "rejoin_delay",
+    "retry_after",
+    "worth_retrying",
+]
