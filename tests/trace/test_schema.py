@@ -245,7 +245,7 @@ def test_a_newer_minor_version_is_read_without_what_is_new(good: list[Any], tmp_
 
 def test_another_major_version_is_refused_in_a_sentence(good: list[Any], tmp_path: Path) -> None:
     path = written(tmp_path / "trace.jsonl", with_header(encoded(good), schema="2.0", library="9.9"))
-    with pytest.raises(RecordingError, match=r"of schema 2\.0, .* reads 1\.0: use slipstream-trio 9\.9"):
+    with pytest.raises(RecordingError, match=r"of schema 2\.0, .* reads 1\.1: use slipstream-trio 9\.9"):
         list(read(path))
 
 

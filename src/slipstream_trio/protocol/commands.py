@@ -70,20 +70,22 @@ class CloseConnection:
 
 @frozen
 class TransportOpened:
-    """The upgrade succeeded."""
+    """The upgrade succeeded; `url` is the URL without its query, where a function gave it and the options have none."""
 
     now: float
     response_headers: tuple[tuple[str, str], ...] = ()
+    url: str | None = None
 
 
 @frozen
 class TransportFailed:
-    """The upgrade did not succeed; `status` is None where no HTTP response came."""
+    """The upgrade did not succeed; `status` is None where no HTTP response came, `url` is as in `TransportOpened`."""
 
     reason: str
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
     body: str = ""
+    url: str | None = None
 
 
 @frozen

@@ -1,8 +1,8 @@
-"""What a connection was configured with, as far as it may be shown."""
+"""A connection's configuration, as far as it may be shown."""
 
 from attrs import frozen
 
-from .backoff import RECONNECT, REJOIN, Backoff
+from .backoff import RECONNECT, REJOIN, RETRY_AFTER_LIMIT, Backoff
 
 __all__ = ["Options"]
 
@@ -14,26 +14,28 @@ class Options:
     Times are seconds, None means no limit.
 
     Attributes:
-        url: the URL without query and user information.
+        url: the URL without its query; None where a function gives it, which the transport's opening tells of.
         vsn: the version of the serializer that is asked for.
         serializer: the serializer's name.
         transport: the transport's name.
-        connect_timeout: for the TCP connection, TLS and the upgrade together.
+        connect_timeout: for one attempt: the functions among the options, TCP, TLS and the upgrade together.
         join_timeout: for the reply to a join.
         push_timeout: for the reply to a push.
         leave_timeout: for a leave to be confirmed.
         close_timeout: for everything that happens when the block is left.
         heartbeat_interval: between heartbeats; None: none are sent.
         heartbeat_timeout: for the answer to a heartbeat.
+        join_window: the most joins that may be unanswered at once; None: as the answers allow.
         max_message_size: of a message from the server, in bytes.
-        buffer: how many messages wait for a consumer.
-        overflow: what happens when they are more.
+        buffer: the most messages that wait for a consumer.
+        overflow: the policy for further messages.
         retry_first: whether a first connection that fails is retried.
         reconnect: how connections that ended are replaced.
         rejoin: how channels that crashed or were refused are joined again.
+        retry_after_limit: the most that a server's `retry-after` is obeyed.
     """
 
-    url: str
+    url: str | None
     vsn: str = "2.0.0"
     serializer: str = "v2"
     transport: str = "auto"
@@ -44,9 +46,11 @@ class Options:
     close_timeout: float | None = 5.0
     heartbeat_interval: float | None = 30.0
     heartbeat_timeout: float | None = 30.0
+    join_window: int | None = None
     max_message_size: int = 16 * 2**20
     buffer: int = 1024
     overflow: str = "raise"
     retry_first: bool = False
     reconnect: Backoff | None = RECONNECT
     rejoin: Backoff | None = REJOIN
+    retry_after_limit: float | None = RETRY_AFTER_LIMIT

@@ -129,12 +129,13 @@ def _destination(attributes: Attributes, topic: Any, pattern: TopicPattern, oper
 def _server(attributes: Attributes, options: Any) -> None:
     if not isinstance(options, Options):
         return
-    parts = urlsplit(options.url)
+    url = options.url or ""  # a function's is not known here
+    parts = urlsplit(url)
     attributes["network.protocol.name"] = "websocket"
     if parts.hostname:
         attributes["server.address"] = parts.hostname
         attributes["server.port"] = parts.port or PORTS.get(parts.scheme, 80)
-        attributes["url.full"] = options.url
+        attributes["url.full"] = url
     attributes["slipstream.vsn"] = options.vsn
     attributes["slipstream.transport"] = options.transport
 

@@ -85,13 +85,14 @@ def _close(_: Metadata, given: CloseConnection) -> Parts:
 
 
 def _opened(_: Metadata, given: TransportOpened) -> Parts:
-    server = dict(given.response_headers).get("server", "")
-    return {"direction": "in", "what": "opened", "status": "101", "mood": "good", "note": server}
+    note = " ".join(filter(None, (given.url, dict(given.response_headers).get("server"))))
+    return {"direction": "in", "what": "opened", "status": "101", "mood": "good", "note": note}
 
 
 def _failed(_: Metadata, given: TransportFailed) -> Parts:
     status = "" if given.status is None else str(given.status)
-    return {"what": "failed", "status": status, "mood": "bad", "note": "" if status else given.reason}
+    note = " ".join(filter(None, (given.url, "" if status else given.reason)))
+    return {"what": "failed", "status": status, "mood": "bad", "note": note}
 
 
 def _closed(metadata: Metadata, given: TransportClosed) -> Parts:

@@ -21,6 +21,9 @@ To keep lines short, nothing is repeated that can be looked up in the same file:
 What JSON does not have is an object with the key `$`, which names it: see `values`.
 
 Versions are `major.minor`. Minor ones add lines, fields and objects, and readers ignore what they do not know.
+
+* 1.1 adds `join_window` and `retry_after_limit` to the options, whose `url` is null where a function gives it, and
+  `url` to the opening or failure of such a connection's transport.
 """
 
 from collections.abc import Mapping
@@ -35,7 +38,7 @@ from ..telemetry import EventName, Origin
 __all__ = ["HEADER", "MAJOR", "MINOR", "SCHEMA", "Damage", "End", "Entry", "Header", "Missing", "Recorded"]
 
 MAJOR: Final = 1
-MINOR: Final = 0
+MINOR: Final = 1
 SCHEMA: Final = f"{MAJOR}.{MINOR}"
 """The version of the schema that is written."""
 

@@ -76,18 +76,22 @@ class History:
 
 
 def options() -> st.SearchStrategy[Options]:
-    """Options that matter to the core: the version of the protocol, and the heartbeat's times, in seconds."""
+    """Options that matter to the core: the version of the protocol, and the heartbeat's times, in seconds.
+
+    Of some the URL is not known, as a function gives it.
+    """
     return st.builds(
         _options,
+        st.sampled_from([URL, URL, URL, None]),
         st.sampled_from(["2.0.0", "2.0.0", "1.0.0"]),
         st.sampled_from([30.0, 1.0, 7.0, None]),
         st.sampled_from([10.0, 1.0, None]),
     )
 
 
-def _options(vsn: str, interval: float | None, timeout: float | None) -> Options:
+def _options(url: str | None, vsn: str, interval: float | None, timeout: float | None) -> Options:
     name = "v1" if vsn.startswith("1.") else "v2"
-    return Options(url=URL, vsn=vsn, serializer=name, heartbeat_interval=interval, heartbeat_timeout=timeout)
+    return Options(url=url, vsn=vsn, serializer=name, heartbeat_interval=interval, heartbeat_timeout=timeout)
 
 
 def opening_state(chosen: Options | None = None) -> State:
@@ -143,12 +147,16 @@ def inputs(draw: st.DrawFn, state: State, now: float = 0.0) -> Input:
     return kind(draw, state, now + draw(_DELAYS))
 
 
-def _open(_draw: st.DrawFn, _state: State, now: float) -> Input:
-    return TransportOpened(now, _HEADERS)
+def _open(_draw: st.DrawFn, state: State, now: float) -> Input:
+    return TransportOpened(now, _HEADERS, _given_url(state))
 
 
-def _fail(draw: st.DrawFn, _state: State, _now: float) -> Input:
-    return TransportFailed("refused", draw(st.sampled_from(_REFUSALS)))
+def _fail(draw: st.DrawFn, state: State, _now: float) -> Input:
+    return TransportFailed("refused", draw(st.sampled_from(_REFUSALS)), url=_given_url(state))
+
+
+def _given_url(state: State) -> str | None:
+    return URL if state.options.url is None else None
 
 
 def _end(draw: st.DrawFn, _state: State, _now: float) -> Input:
