@@ -7,6 +7,7 @@ is opened with is a secret, whatever it is. Where a server repeats it, it is tak
 import base64
 import itertools
 import logging
+import math
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -204,7 +205,7 @@ async def test_of_a_connection_that_works(spy: Spy, secrets: dict[str, Any], aut
             spy.see("the state", socket.state, *texts(socket.state))
         spy.see("the socket afterwards", socket, socket.state)
         spy.see("the options", Configuration(url=url(), **secrets, **options))
-        request = await ask_request(Configuration(url=url(), **secrets, **options))
+        request = await ask_request(Configuration(url=url(), **secrets, **options), math.inf)
         spy.see("the request", request)
     assert spy.records > 20
 

@@ -277,8 +277,8 @@ async def test_should_reconnect_is_asked_with_what_happened(autojump_clock: Mock
     assert first == Disconnect("closed_by_server", code=1012, lived=3.0, step=0)
     assert (second.reason, second.code, second.step) == ("lost", 1006, 1)
     assert failed == [
-        Disconnect("no connection: nobody", step=2),
-        Disconnect("rejected", status=429, retry_after=7, step=3),
+        Disconnect("no connection: nobody", step=2, ended_by="network"),
+        Disconnect("rejected", status=429, retry_after=7, step=3, ended_by="server"),
     ]
 
 

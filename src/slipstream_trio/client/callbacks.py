@@ -9,6 +9,7 @@ from ..protocol import Message
 from .buffer import Gap
 from .channel import DEFAULT, Channel, Timeout, check_event, check_topic, chosen
 from .configuration import ConnectOptions, checked_seconds, configure
+from .handshake import OrCallable
 from .replies import Caller, Reply
 from .runner import Runner
 from .socket import Socket
@@ -299,7 +300,7 @@ class Client:
         return runner
 
 
-async def run_client(client: Client, url: str, **options: Unpack[ConnectOptions]) -> None:
+async def run_client(client: Client, url: OrCallable[str], **options: Unpack[ConnectOptions]) -> None:
     """Run a client until it stops, is cancelled, or has no connection for good.
 
     It starts without a server, too: the first attempt to connect is retried as the later ones are (`retry_first` is

@@ -1,13 +1,14 @@
-"""The options of `connect`, checked when they are given."""
+"""The options of `connect`, checked and fixed when they are given."""
 
 import difflib
 import inspect
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from ssl import SSLContext
-from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Union, get_args
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from typing import Any, Final, TypedDict, get_args
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 from attrs import frozen
@@ -23,13 +24,25 @@ from ..protocol import (
     serializer_for,
     worth_retrying,
 )
+from ..protocol.backoff import RETRY_AFTER_LIMIT
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from .buffer import Overflow
+from .handshake import (
+    Headers,
+    OrCallable,
+    Params,
+    checked_parent,
+    checked_url,
+    fixed_headers,
+    fixed_params,
+    subprotocols,
+)
 
 __all__ = [
     "Configuration",
     "ConnectOptions",
+    "OrCallable",
     "checked_events",
     "checked_overflow",
     "checked_seconds",
@@ -37,18 +50,10 @@ __all__ = [
     "configure",
 ]
 
-T = TypeVar("T")
-OrCallable: TypeAlias = Union[T, Callable[[], Union[T, Awaitable[T]]]]  # noqa: UP007 - `T | …` is no alias to mypy
-"""A value, or a sync or async function that returns it, asked again for every connection."""
-
-Params = Mapping[str, Any]
-Headers = Mapping[str, str] | Sequence[tuple[str, str]]
-
 DEFAULT_TRANSPORT: Final = "trio_websocket"
 DEFAULT_VSN: Final = "2.0.0"
+_PLANNED_TRANSPORTS: Final = ("websockets", "longpoll")
 _VSN: Final = re.compile(r"[\w.+-]+", re.ASCII)
-_SCHEMES: Final = ("ws", "wss", "http", "https")
-_NOT_IN_URLS: Final = re.compile(r"[^!-~]")
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -63,6 +68,12 @@ class ConnectOptions(TypedDict, total=False):
     ssl_context: SSLContext | None
     proxy: str | None
     compression: bool
+    cookies: bool
+    unix: str | PathLike[str] | None
+    server_hostname: str | None
+    host: str | None
+    max_header_size: int
+    longpoll_fallback: float | None
     connect_timeout: float | None
     join_timeout: float | None
     push_timeout: float | None
@@ -70,13 +81,16 @@ class ConnectOptions(TypedDict, total=False):
     close_timeout: float | None
     heartbeat_interval: float | None
     heartbeat_timeout: float | None
+    join_window: int | None
     max_message_size: int
     buffer: int
+    buffer_bytes: int
     overflow: Overflow
     retry_first: bool
     reconnect: Backoff | None
     rejoin: Backoff | None
     should_reconnect: Callable[[Disconnect], bool]
+    retry_after_limit: float | None
     trace_parent: OrCallable[str | None]
     telemetry: Telemetry
 
@@ -86,47 +100,12 @@ class ConnectOptions(TypedDict, total=False):
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
-def _url(_: Any, attribute: "attrs.Attribute[Any]", url: Any) -> None:
-    problem = _problem_of_url(url)
-    if problem:
-        raise ConfigurationError(attribute.name, problem)
-
-
-def _problem_of_url(url: Any) -> str | None:
-    if not isinstance(url, str):
-        return f"a string, not {type(url).__name__}"
-    split = _split(url)
-    if split is None:  # the error is not shown: what stands where the port should may be a password
-        return "its host or port cannot be read; write it like ws://localhost:4000/socket/websocket"
-    parts, port = split
-    if parts.scheme not in _SCHEMES:
-        return f"its scheme is one of {', '.join(_SCHEMES)}, not {parts.scheme!r}"
-    if not parts.hostname or port == 0:
-        return "it names no host, or port 0; write it like ws://localhost:4000/socket/websocket"
-    if parts.username is not None or parts.fragment:
-        return "it has user information or a fragment; put credentials into headers, params or auth_token"
-    if _NOT_IN_URLS.search(parts.path + parts.query):  # which is not shown: the query may be a secret
-        return "its path or query has a character that no URL has: percent-encode it, or put it into params"
-    return None
-
-
-def _split(url: str) -> tuple[SplitResult, int | None] | None:
-    try:
-        parts = urlsplit(url)
-        return parts, parts.port
-    except ValueError:
-        return None
-
-
 def _seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     checked_seconds(attribute.name, value)
 
 
 def checked_seconds(argument: str, value: Any) -> float | None:
-    """Return a call's timeout; raises `ConfigurationError`, which names the argument, for what is none.
-
-    The same is asked of it as of the options.
-    """
+    """Return a call's timeout; raises `ConfigurationError`, which names the argument, as for options."""
     if value is not None and (
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
     ):
@@ -136,7 +115,7 @@ def checked_seconds(argument: str, value: Any) -> float | None:
 
 
 def checked_size(argument: str, value: Any) -> int:
-    """Return how many of something there may be; raises `ConfigurationError` likewise."""
+    """Return the most that there may be of something; raises `ConfigurationError` likewise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(argument, f"a whole number of at least 1, not {value!r}")
     return value
@@ -177,8 +156,8 @@ def _kind(*kinds: type, ask: bool = False) -> Validator:
 def _function(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if not callable(value):
         raise ConfigurationError(attribute.name, f"a function; not {type(value).__name__}")
-    if inspect.iscoroutinefunction(value):
-        raise ConfigurationError(attribute.name, "a function that is not async: what it would return counts as true")
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        raise ConfigurationError(attribute.name, "callbacks must be synchronous: a coroutine would count as true")
 
 
 def _overflow(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -186,8 +165,23 @@ def _overflow(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
 
 
 def _unsupported(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value:
-        raise ConfigurationError(attribute.name, "the transport 'trio_websocket' has none: leave it out")
+    if value != attribute.default:
+        raise ConfigurationError(attribute.name, "not supported yet: leave it out")
+
+
+def _window(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is not None:
+        checked_size(attribute.name, value)
+
+
+def _given(check: Callable[[Any], object]) -> Validator:
+    """Check a value as that which a function returns is checked later."""
+
+    def validate(_: Any, __: "attrs.Attribute[Any]", value: Any) -> None:
+        if not callable(value):
+            check(value)
+
+    return validate
 
 
 def _vsn(self: "Configuration", attribute: "attrs.Attribute[Any]", vsn: Any) -> None:
@@ -195,15 +189,20 @@ def _vsn(self: "Configuration", attribute: "attrs.Attribute[Any]", vsn: Any) -> 
     if own is None:
         try:
             serializer_for(str(vsn))
-        except ValueError as error:
-            raise ConfigurationError(attribute.name, str(error)) from None
+        except ValueError:
+            raise ConfigurationError(attribute.name, f"unsupported vsn {vsn!r}: use '2.0.0' or '1.0.0'") from None
     elif vsn not in (DEFAULT_VSN, own):
         raise ConfigurationError(attribute.name, f"that of the serializer is {own!r}: leave it out")
-    chosen = own or vsn
-    for said in parse_qs(urlsplit(self.url).query).get("vsn", [chosen]):
+    if not callable(self.url):
+        _check_vsn_of_url(self, self.url)
+
+
+def _check_vsn_of_url(self: "Configuration", url: str) -> None:
+    own, chosen = getattr(self.serializer, "vsn", None), self.chosen_vsn()
+    for said in parse_qs(urlsplit(url).query).get("vsn", [chosen]):
         if said != chosen:
             advice = f"pass vsn={said!r} in its place" if own is None else f"that of the serializer is {own!r}"
-            raise ConfigurationError(attribute.name, f"the URL says vsn={said}: {advice}")
+            raise ConfigurationError("vsn", f"the URL says vsn={said}: {advice}")
 
 
 def _transport(_: Any, attribute: "attrs.Attribute[Any]", transport: Any) -> None:
@@ -211,6 +210,8 @@ def _transport(_: Any, attribute: "attrs.Attribute[Any]", transport: Any) -> Non
         try:
             _connector(transport)
         except LookupError as error:
+            if transport in _PLANNED_TRANSPORTS:
+                raise ConfigurationError(attribute.name, f"{transport!r} is not supported yet: leave it out") from None
             raise ConfigurationError(attribute.name, str(error)) from error
     elif not callable(getattr(transport, "open", None)) or not isinstance(getattr(transport, "name", None), str):
         raise ConfigurationError(
@@ -231,21 +232,28 @@ def _serializer(_: Any, attribute: "attrs.Attribute[Any]", serializer: Any) -> N
 class Configuration:
     """Everything that `connect` can be told. Secrets are not in its `repr`.
 
-    Times are seconds, None means no limit. What "may be a function" is a sync or async function without arguments, and
-    is called again for every connection.
+    Times are seconds, None means no limit. An option that "may be a function" takes a sync or async function without
+    arguments, which is called at every attempt to connect, within `connect_timeout`. Values are fixed when they are
+    given: later edits of a dict change nothing.
 
     Attributes:
-        url: ws, wss, http or https, used as it is: with Phoenix it ends in /websocket.
+        url: ws, wss, http or https, used as it is: with Phoenix it ends in /websocket; may be a function.
         params: added to the query, nested as Plug reads them (a[b]=1, l[]=1); may be a function.
         headers: sent with the upgrade, whose own (Host, Upgrade, Sec-WebSocket-…) they cannot be; may be a function.
         auth_token: sent as a subprotocol, not in the URL (Phoenix 1.8); may be a function.
         vsn: "2.0.0" or "1.0.0", which chooses the serializer.
-        serializer: one of your own, in place of that which `vsn` chooses; the server is told its `vsn`, if it has one.
-        transport: "auto", a transport's name, or a `Connector`.
+        serializer: one of your own, in place of the one that `vsn` chooses; its `vsn`, if any, is told to the server.
+        transport: "auto" (trio-websocket), a transport's name, or a `Connector`.
         ssl_context: for wss and https; None: the system's certificate authorities.
-        proxy: refused; no transport that there is has one.
-        compression: likewise.
-        connect_timeout: for the TCP connection, TLS and the upgrade together.
+        proxy: the URL of a proxy, or "env". Not supported yet.
+        compression: whether to offer permessage-deflate. Not supported yet.
+        cookies: whether cookies set at an upgrade come back at the next. Not supported yet.
+        unix: the path of a socket in the file system. Not supported yet.
+        server_hostname: the name that TLS asks for, in place of the URL's. Not supported yet.
+        host: the `Host` header, in place of the URL's. Not supported yet.
+        max_header_size: of the answer to the upgrade, in bytes. Other values are not supported yet.
+        longpoll_fallback: the seconds after which long-polling is tried. Not supported yet.
+        connect_timeout: for one attempt: the functions among the options, TCP, TLS and the upgrade together.
         join_timeout: for the reply to a join.
         push_timeout: for the reply to a push.
         leave_timeout: for a leave to be confirmed.
@@ -253,33 +261,48 @@ class Configuration:
             it at most, so that there is time to close the connection properly.
         heartbeat_interval: between heartbeats; None: none are sent (Phoenix hangs up after 60 s of silence).
         heartbeat_timeout: for the answer to a heartbeat; by default as long as the interval.
+        join_window: the most joins that may be unanswered at once; None: as the answers allow.
         max_message_size: of a message from the server, in bytes.
-        buffer: how many messages wait for a consumer.
-        overflow: what happens when there are more: "raise" drops what comes, and tells the consumer by `SlowConsumer`;
+        buffer: the most messages that wait for a consumer.
+        buffer_bytes: the most bytes that wait for all consumers of a socket. Other values are not supported yet.
+        overflow: the policy for further messages: "raise" drops them, and tells the consumer by `SlowConsumer`;
             "drop_oldest" and "drop_newest" go on. All are counted, and in telemetry.
         retry_first: whether a first connection that fails is retried as later ones are, in place of raising.
         reconnect: the delays before reconnecting; None: a lost connection ends the block.
         rejoin: the delays before joining again a channel that crashed or was refused; None: it ends.
-        should_reconnect: decides, of a `Disconnect`, whether to reconnect; by default all but 401, 403 and 404. It is
-            not async.
+        should_reconnect: a synchronous function that decides, of a `Disconnect`, whether to reconnect; by default it
+            does, unless the upgrade was answered with 301, 308, 401, 403 or 404.
+        retry_after_limit: the most that a server's `retry-after` is obeyed; None: no limit.
         trace_parent: a W3C traceparent, to make connections share its trace; may be a function.
         telemetry: the bus; by default the process's.
     """
 
-    url: str = attrs.field(validator=_url, repr=lambda url: repr(url.partition("?")[0]))
-    params: OrCallable[Params] = attrs.field(factory=dict, repr=False, validator=_kind(Mapping, ask=True))
+    url: OrCallable[str] = attrs.field(
+        validator=_given(checked_url), repr=lambda url: "a function" if callable(url) else repr(url.partition("?")[0])
+    )
+    params: OrCallable[Params] = attrs.field(
+        factory=dict, repr=False, converter=fixed_params, validator=_kind(Mapping, ask=True)
+    )
     headers: OrCallable[Headers] = attrs.field(
-        factory=dict, repr=False, validator=_kind(Mapping, list, tuple, ask=True)
+        factory=dict, repr=False, converter=fixed_headers, validator=_kind(Mapping, list, tuple, ask=True)
     )
     auth_token: OrCallable[str | None] = attrs.field(
-        default=None, repr=False, validator=_kind(str, type(None), ask=True)
+        default=None, repr=False, validator=[_kind(str, type(None), ask=True), _given(subprotocols)]
     )
     vsn: str = attrs.field(default=DEFAULT_VSN, validator=_vsn)
     serializer: Serializer | None = attrs.field(default=None, validator=_serializer)
     transport: str | Connector = attrs.field(default="auto", validator=_transport)
     ssl_context: SSLContext | None = attrs.field(default=None, validator=_kind(SSLContext, type(None)))
-    proxy: str | None = attrs.field(default=None, repr=False, validator=_unsupported)
-    compression: bool = attrs.field(default=False, validator=_unsupported)
+    proxy: str | None = attrs.field(default=None, repr=False, validator=[_kind(str, type(None)), _unsupported])
+    compression: bool = attrs.field(default=False, validator=[_kind(bool), _unsupported])
+    cookies: bool = attrs.field(default=False, validator=[_kind(bool), _unsupported])
+    unix: str | PathLike[str] | None = attrs.field(
+        default=None, validator=[_kind(str, PathLike, type(None)), _unsupported]
+    )
+    server_hostname: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _unsupported])
+    host: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _unsupported])
+    max_header_size: int = attrs.field(default=64 * 2**10, validator=[_positive, _unsupported])
+    longpoll_fallback: float | None = attrs.field(default=None, validator=[_seconds, _unsupported])
     connect_timeout: float | None = attrs.field(default=10.0, validator=_seconds)
     join_timeout: float | None = attrs.field(default=10.0, validator=_seconds)
     push_timeout: float | None = attrs.field(default=10.0, validator=_seconds)
@@ -289,15 +312,26 @@ class Configuration:
     heartbeat_timeout: float | None = attrs.field(
         default=attrs.Factory(lambda self: self.heartbeat_interval, takes_self=True), validator=_seconds
     )
+    join_window: int | None = attrs.field(default=None, validator=_window)
     max_message_size: int = attrs.field(default=16 * 2**20, validator=_positive)
     buffer: int = attrs.field(default=1024, validator=_positive)
+    buffer_bytes: int = attrs.field(default=64 * 2**20, validator=[_positive, _unsupported])
     overflow: Overflow = attrs.field(default="raise", validator=_overflow)
     retry_first: bool = attrs.field(default=False, validator=_kind(bool))
     reconnect: Backoff | None = attrs.field(default=RECONNECT, validator=_kind(Backoff, type(None)))
     rejoin: Backoff | None = attrs.field(default=REJOIN, validator=_kind(Backoff, type(None)))
     should_reconnect: Callable[[Disconnect], bool] = attrs.field(default=worth_retrying, validator=_function)
-    trace_parent: OrCallable[str | None] = attrs.field(default=None, validator=_kind(str, type(None), ask=True))
+    retry_after_limit: float | None = attrs.field(default=RETRY_AFTER_LIMIT, validator=_seconds)
+    trace_parent: OrCallable[str | None] = attrs.field(
+        default=None, validator=[_kind(str, type(None), ask=True), _given(checked_parent)]
+    )
     telemetry: Telemetry = attrs.field(default=default_telemetry, validator=_kind(Telemetry))
+
+    def checked_url(self, url: Any) -> str:
+        """Return a URL that the function given as `url` returned; raises `ConfigurationError` as for a given one."""
+        checked = checked_url(url)
+        _check_vsn_of_url(self, checked)
+        return checked
 
     def chosen_serializer(self) -> Serializer:
         """Return the serializer to use."""
@@ -312,9 +346,9 @@ class Configuration:
         return _connector(self.transport) if isinstance(self.transport, str) else self.transport
 
     def options(self) -> Options:
-        """Return what may be shown of it: for states and telemetry."""
+        """Return the part of it that may be shown, for states and telemetry."""
         return Options(
-            url=self.url.partition("?")[0],
+            url=None if callable(self.url) else self.url.partition("?")[0],
             vsn=self.chosen_vsn(),
             serializer=self.chosen_serializer().name,
             transport=self.chosen_connector().name,
@@ -325,16 +359,18 @@ class Configuration:
             close_timeout=self.close_timeout,
             heartbeat_interval=self.heartbeat_interval,
             heartbeat_timeout=self.heartbeat_timeout,
+            join_window=self.join_window,
             max_message_size=self.max_message_size,
             buffer=self.buffer,
             overflow=self.overflow,
             retry_first=self.retry_first,
             reconnect=self.reconnect,
             rejoin=self.rejoin,
+            retry_after_limit=self.retry_after_limit,
         )
 
 
-def configure(url: str, options: ConnectOptions) -> Configuration:
+def configure(url: OrCallable[str], options: ConnectOptions) -> Configuration:
     """Return the configuration of a call to `connect`; raises `ConfigurationError`, which names the option."""
     known = ConnectOptions.__annotations__
     for name in options:

@@ -20,7 +20,7 @@ from ..protocol.backoff import retry_after
 from ..transport import OpenRequest
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import OPTION_FAILED, Connection
-from .handshake import ask_request, ask_trace_parent
+from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
 from .operations import leave_soon
 from .session import Session
 from .socket import Socket
@@ -32,7 +32,7 @@ FAREWELL: Final = 0.2
 """The part of `close_timeout` that is kept for the close frame and its answer, however long leaves take."""
 
 
-def connect(url: str, **options: Unpack[ConnectOptions]) -> AbstractAsyncContextManager[Socket]:
+def connect(url: OrCallable[str], **options: Unpack[ConnectOptions]) -> AbstractAsyncContextManager[Socket]:
     """Connect to a Phoenix server, for the time of an `async with` block.
 
     ```
@@ -153,15 +153,19 @@ class _Supervisor:
         connection, ask = await self._begin(attempt, generation)
         await connection.run(session.connector, ask)
         if connection.option_error is not None:
-            return connection.option_error, Disconnect(OPTION_FAILED, step=step)
+            error = connection.option_error
+            return error, Disconnect(OPTION_FAILED, step=step, error=error, ended_by="client")
         failure = connection.failure
         if failure is None:
             lost = session.lost()
             return lost, Disconnect(lost.reason, code=lost.code, lived=connection.lived, step=step)
         if isinstance(failure, ConnectionRejected):
-            wait = retry_after(failure.headers, session.utc_now().timestamp())
-            return failure, Disconnect("rejected", status=failure.status, retry_after=wait, step=step)
-        return failure, Disconnect(failure.reason, step=step)
+            limit = session.configuration.retry_after_limit
+            wait = retry_after(failure.headers, session.utc_now().timestamp(), limit)
+            return failure, Disconnect(
+                "rejected", status=failure.status, retry_after=wait, step=step, error=failure, ended_by="server"
+            )
+        return failure, Disconnect(failure.reason, step=step, error=failure, ended_by="network")
 
     async def _begin(self, attempt: int, generation: int) -> tuple[Connection, Callable[[], Awaitable[OpenRequest]]]:
         """Begin a connection; returns what asks for all that it is opened with.
@@ -169,11 +173,12 @@ class _Supervisor:
         The trace is asked for before, as the connection is in it. If that fails, so does the connection.
         """
         configuration = self.session.configuration
+        deadline = attempt_deadline(configuration)
         try:
-            trace_parent = await ask_trace_parent(configuration)
+            trace_parent = await ask_trace_parent(configuration, deadline)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
             return self.session.begin(None, attempt, generation), partial(_fail_with, error)
-        return self.session.begin(trace_parent, attempt, generation), partial(ask_request, configuration)
+        return self.session.begin(trace_parent, attempt, generation), partial(ask_request, configuration, deadline)
 
     def _delay(self, disconnect: Disconnect) -> float | None:
         configuration = self.session.configuration

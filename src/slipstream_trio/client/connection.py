@@ -35,7 +35,7 @@ from ..telemetry import Origin, Telemetry
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .buffer import Crowd
-from .handshake import redacted_error, redactor, with_trace_context
+from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
 from .outbox import Outbox
 from .pushes import PushTable
 from .timer import Timer
@@ -230,18 +230,19 @@ class Connection:
             async with connector.open(request, self.outbox.wake) as transport:
                 opened_at = trio.current_time()
                 headers = tuple((name, redact(value)) for name, value in transport.response_headers)
-                self.handle(TransportOpened(opened_at, headers))
+                self.handle(TransportOpened(opened_at, headers, shown_url(request, self.state.options)))
                 await self._serve(transport)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
-            self._fail(redacted_error(error, redact))
+            failure = redacted_error(with_whole_timeout(error, request, self.state.options), redact)
+            self._fail(failure, shown_url(request, self.state.options))
 
-    def _fail(self, error: ConnectError) -> None:
+    def _fail(self, error: ConnectError, url: str | None) -> None:
         self.failure = error
         if isinstance(error, ConnectionRejected):
-            self.handle(TransportFailed(error.reason, error.status, error.headers, error.body))
+            self.handle(TransportFailed(error.reason, error.status, error.headers, error.body, url))
         else:
-            self.handle(TransportFailed(error.reason))
+            self.handle(TransportFailed(error.reason, url=url))
 
     def _end_if_needed(self, message: str) -> None:
         if self.state.status == "opening":

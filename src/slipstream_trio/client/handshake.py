@@ -1,6 +1,7 @@
 """The values of the options at the moment of connecting: what the upgrade carries, and which part of it is secret.
 
-Functions among the options are asked at every attempt. The headers that tell of the connection's trace join theirs.
+Functions among the options are asked at every attempt, within `connect_timeout`, and what they return is checked as
+what was given as a value is. The headers that tell of the connection's trace join theirs.
 
 Servers and proxies like to repeat a request in their answers: a redirect shows the URL with its query, an error page
 the header that it did not like. Such answers go into exceptions, telemetry and recordings, so whatever was secret in
@@ -9,38 +10,64 @@ the request is taken out of them first.
 
 import base64
 import inspect
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Union
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit, urlunsplit
 
 import attrs
+import trio
 
 from ..errors import ConfigurationError, ConnectError, ConnectionRejected, ConnectTimeout
-from ..protocol import State
+from ..protocol import Options, State
 from ..telemetry.secrecy import MASK
 from ..transport import OpenRequest
-from .configuration import Configuration
+
+if TYPE_CHECKING:
+    from .configuration import Configuration
 
 __all__ = [
+    "Headers",
+    "OrCallable",
+    "Params",
     "Redact",
     "ask",
     "ask_request",
     "ask_trace_parent",
+    "attempt_deadline",
+    "checked_parent",
+    "checked_url",
+    "fixed_headers",
+    "fixed_params",
     "redacted_error",
     "redactor",
+    "shown_url",
+    "subprotocols",
     "with_trace_context",
+    "with_whole_timeout",
 ]
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[!-~\x80-\xff])?)?")
+_SCHEMES: Final = ("ws", "wss", "http", "https")
+_NOT_IN_URLS: Final = re.compile(r"[^!-~]")
 _UPGRADES_OWN: Final = frozenset(
     {"host", "connection", "upgrade", "content-length", "transfer-encoding", "sec-websocket-accept"}
     | {f"sec-websocket-{what}" for what in ("key", "version", "protocol", "extensions")}
 )
 """Headers that make the upgrade what it is; a second one would break it, in ways that are hard to see."""
+
+T = TypeVar("T")
+OrCallable: TypeAlias = Union[T, Callable[[], Union[T, Awaitable[T]]]]  # noqa: UP007 - `T | …` is no alias to mypy
+"""A value, or a sync or async function that returns it, asked again for every connection."""
+
+Params = Mapping[str, Any]
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
+
+# Asking
 
 
 async def ask(option: Any) -> Any:
@@ -49,49 +76,123 @@ async def ask(option: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-async def ask_trace_parent(configuration: Configuration) -> str | None:
+def attempt_deadline(configuration: "Configuration") -> float:
+    """Return the time by which an attempt that begins now has to be connected, on Trio's clock."""
+    timeout = configuration.connect_timeout
+    return math.inf if timeout is None else trio.current_time() + timeout
+
+
+async def ask_trace_parent(configuration: "Configuration", deadline: float) -> str | None:
     """Ask for the W3C traceparent of the trace that a connection joins; None if it has one of its own.
 
-    Raises:
-        ConfigurationError: a function returned what cannot be used.
-    """
-    return _checked_parent(await ask(configuration.trace_parent))
+    This comes before all other options, as each record of a connection has its trace's id.
 
-
-async def ask_request(configuration: Configuration) -> OpenRequest:
-    """Ask for everything that a connection is opened with.
+    Parameters:
+        deadline: that of the attempt.
 
     Raises:
-        ConfigurationError: a function returned what cannot be used.
+        ConnectTimeout: the function did not return by then.
+        ConfigurationError: it returned a value that cannot be used.
     """
-    params = await ask(configuration.params)
-    headers = await ask(configuration.headers)
-    token = await ask(configuration.auth_token)
+    return checked_parent(await _ask_in_time(configuration, "trace_parent", deadline))
+
+
+async def ask_request(configuration: "Configuration", deadline: float) -> OpenRequest:
+    """Ask for everything else that a connection is opened with; the transport gets the time that is left.
+
+    Parameters:
+        deadline: that of the attempt.
+
+    Raises:
+        ConnectTimeout: a function did not return by then.
+        ConfigurationError: a function returned a value that cannot be used.
+    """
+    url = configuration.checked_url(await _ask_in_time(configuration, "url", deadline))
+    params = _query_pairs(await _ask_in_time(configuration, "params", deadline))
+    headers = _checked_headers(await _ask_in_time(configuration, "headers", deadline))
+    protocols = subprotocols(await _ask_in_time(configuration, "auth_token", deadline))
     return OpenRequest(
-        url=_with_query(configuration.url, configuration.chosen_vsn(), params),
-        headers=tuple(_checked_headers(headers)),
-        subprotocols=_subprotocols(token),
-        connect_timeout=configuration.connect_timeout,
+        url=_with_query(url, configuration.chosen_vsn(), params),
+        headers=headers,
+        subprotocols=protocols,
+        connect_timeout=None if configuration.connect_timeout is None else deadline - trio.current_time(),
         max_message_size=configuration.max_message_size,
         ssl_context=configuration.ssl_context,
     )
 
 
-def _with_query(url: str, vsn: str, params: Any) -> str:
+async def _ask_in_time(
+    configuration: "Configuration",
+    name: Literal["url", "params", "headers", "auth_token", "trace_parent"],
+    deadline: float,
+) -> Any:
+    option = getattr(configuration, name)
+    if not callable(option):
+        return option
+    with trio.move_on_at(deadline):
+        value = await ask(option)
+        if trio.current_time() < deadline:  # a function that blocks is late, though no cancellation reaches it
+            return value
+    raise ConnectTimeout(configuration.connect_timeout or 0.0, name)
+
+
+# The forms that values have in a request, and copies of them
+
+
+def checked_url(url: Any) -> str:
+    """Return a URL; raises `ConfigurationError` for anything that cannot be connected to."""
+    problem = _problem_of_url(url)
+    if problem:
+        raise ConfigurationError("url", problem)
+    return str(url)
+
+
+def _problem_of_url(url: Any) -> str | None:
+    if not isinstance(url, str):
+        return f"a string, or a function that returns it; not {type(url).__name__}"
+    split = _split(url)
+    if split is None:  # the error is not shown: in the place of the port may stand a password
+        return "its host or port cannot be read; write it like ws://localhost:4000/socket/websocket"
+    parts, port = split
+    if parts.scheme not in _SCHEMES:
+        return f"its scheme is one of {', '.join(_SCHEMES)}, not {parts.scheme!r}"
+    if not parts.hostname or port == 0:
+        return "it names no host, or port 0; write it like ws://localhost:4000/socket/websocket"
+    if parts.username is not None or parts.fragment:
+        return "it has user information or a fragment; put credentials into headers, params or auth_token"
+    if _NOT_IN_URLS.search(parts.path + parts.query):  # which is not shown: the query may be a secret
+        return "invalid character in its path or query: percent-encode it, or put it into params"
+    return None
+
+
+def _split(url: str) -> tuple[SplitResult, int | None] | None:
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError:
+        return None
+
+
+def _with_query(url: str, vsn: str, pairs: list[str]) -> str:
+    parts = urlsplit(url)
+    said = [parts.query] if parts.query else []
+    if not any(piece.startswith("vsn=") for piece in parts.query.split("&")):
+        said.append(f"vsn={vsn}")
+    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", "&".join([*said, *pairs]), ""))
+
+
+def _query_pairs(params: Any) -> list[str]:
+    """Return the pieces of the query that params add; raises `ConfigurationError` where they have no such form."""
     if not isinstance(params, Mapping):
         raise ConfigurationError("params", f"a mapping, not {type(params).__name__}")
     if "vsn" in params:
         raise ConfigurationError("params", "'vsn' is an option of its own, and would be sent twice")
-    parts = urlsplit(url)
     pairs = None
     with suppress(UnicodeEncodeError):
         pairs = [f"{quote(name, safe='[]')}={quote(value, safe='')}" for name, value in _flat("", params)]
     if pairs is None:  # raised here, without the other error as its context, which shows what it could not encode
         raise ConfigurationError("params", "text with a lone surrogate has no form in a query")
-    if not any(piece.startswith("vsn=") for piece in parts.query.split("&")):
-        pairs.insert(0, f"vsn={vsn}")
-    query = "&".join(([parts.query] if parts.query else []) + pairs)
-    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, ""))
+    return pairs
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -110,29 +211,61 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
         raise ConfigurationError("params", f"{name!r} is of type {type(value).__name__}, which has no form in a query")
 
 
-def _checked_headers(headers: Any) -> Iterator[tuple[str, str]]:
+def fixed_params(params: OrCallable[Params]) -> OrCallable[Params]:
+    """Return a copy of a mapping, so that later edits of the caller's change nothing; the validator sees the rest."""
+    if callable(params) or not isinstance(params, Mapping):
+        return params
+    try:
+        copy: Params = _copied(params)
+        _query_pairs(copy)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of the user's mapping
+        failed = type(error).__name__
+    else:
+        return copy
+    # Raised here, without the other error as its context, which may show a value.
+    raise ConfigurationError("params", f"a mapping that can be copied; copying this one raised {failed}")
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _checked_headers(headers: Any) -> tuple[tuple[str, str], ...]:
+    """Return headers as pairs; raises `ConfigurationError` for headers that an upgrade cannot have."""
     pairs = None
-    with suppress(TypeError, ValueError):
-        pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    with suppress(Exception):  # of the user's mapping
+        pairs = tuple((name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers))
     if pairs is None or not all(isinstance(text, str) for pair in pairs for text in pair):
         # Raised here, without the other error as its context, which may show a value.
         raise ConfigurationError("headers", "a mapping of strings, or pairs of strings")
     for number, (name, value) in enumerate(pairs, 1):
         if not _HEADER_NAME.fullmatch(name):  # which is not shown: it may be a whole line, with the value
-            raise ConfigurationError("headers", f"number {number} has a name that no header can have")
+            raise ConfigurationError("headers", f"invalid name of header number {number}")
         if not _HEADER_VALUE.fullmatch(value):
-            raise ConfigurationError("headers", f"{name!r} has a value that no header can have; strip it?")
+            raise ConfigurationError("headers", f"invalid header value of {name!r} (stray whitespace?)")
         if name.lower() in _UPGRADES_OWN:
             raise ConfigurationError(
                 "headers", f"{name!r} is the upgrade's own, and is sent as `url` and the options say"
             )
-        yield name, value
+    return pairs
 
 
-def _subprotocols(token: Any) -> tuple[str, ...]:
-    """Phoenix 1.8 takes the token from a subprotocol, and selects `phoenix` in its answer.
+def fixed_headers(headers: OrCallable[Headers]) -> OrCallable[Headers]:
+    """Return the headers as pairs, for the same reason."""
+    if callable(headers) or not isinstance(headers, Mapping | list | tuple):
+        return headers
+    return _checked_headers(headers)
 
-    For all its prefix says, it reads the standard alphabet of base64 only, without padding, and fails at any other.
+
+def subprotocols(token: Any) -> tuple[str, ...]:
+    """Return the subprotocols that carry a token; raises `ConfigurationError` for a token that they cannot carry.
+
+    Phoenix 1.8 takes the token from one, and selects `phoenix` in its answer. For all its prefix says, it reads the
+    standard alphabet of base64 only, without padding, and fails at any other.
     """
     if token is None:
         return ()
@@ -146,7 +279,8 @@ def _subprotocols(token: Any) -> tuple[str, ...]:
     return ("phoenix", f"base64url.bearer.phx.{encoded}")
 
 
-def _checked_parent(trace_parent: Any) -> str | None:
+def checked_parent(trace_parent: Any) -> str | None:
+    """Return a W3C traceparent, or None; raises `ConfigurationError` for anything else."""
     if trace_parent is None:
         return None
     if not isinstance(trace_parent, str) or _TRACEPARENT.fullmatch(trace_parent) is None:
@@ -158,13 +292,11 @@ def _checked_parent(trace_parent: Any) -> str | None:
 
 
 def with_trace_context(request: OpenRequest, state: State, propagated: Iterable[tuple[str, str]]) -> OpenRequest:
-    """Return the request with the headers that tell of the trace.
-
-    A header that the user gave is left as it is.
+    """Return the request with the headers that tell of the trace; a header that the user gave stays as it is.
 
     Parameters:
-        propagated: what the telemetry's propagator wants to be sent. Without a traceparent among it, a connection that
-            was given a `trace_parent` sends one, whose parent is the connection; others send none.
+        state: that of the connection; where it was given a `trace_parent`, it sends one with itself as the parent.
+        propagated: the headers of the telemetry's propagator, which come before that.
     """
     given = {name.lower() for name, _ in request.headers}
     added = {name.lower(): value for name, value in propagated}
@@ -186,16 +318,16 @@ Redact = Callable[[str], str]
 """Takes the secrets of a request out of a text."""
 
 _SHORTEST: Final = 4
-"""Characters of what is taken for a secret; a text without its every "1" would not be readable."""
+"""The fewest characters of a secret: a text whose every "1" is redacted would not be readable."""
 
 LONGEST_BODY: Final = 4096
-"""Characters of a refusal's body that are kept; of a secret that is cut in two, the first part would not be found."""
+"""Characters of a refusal's body that are kept; it is cut after its secrets were found, not in the middle of one."""
 
 _PUBLIC_HEADERS: Final = frozenset({"origin", "traceparent", "tracestate", "user-agent"})
 
 
 def redactor(request: OpenRequest) -> Redact:
-    """Return what takes the values of a request's query, headers and subprotocols out of a text, as whole words."""
+    """Return a function that takes the values of a query, headers and subprotocols out of a text, as whole words."""
     found = {secret for secret in _secrets(request) if len(secret) >= _SHORTEST}
     if not found:
         return lambda text: text
@@ -206,7 +338,7 @@ def redactor(request: OpenRequest) -> Redact:
 
 
 def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
-    """Return the error if it tells no secret, else one that does not, and has no cause that might."""
+    """Return the error without secrets: itself, where it has none, else a copy; its cause might have them, and goes."""
     if isinstance(error, ConnectTimeout):
         return error  # its words are ours, and a secret may be one of them
     if isinstance(error, ConnectionRejected):
@@ -217,6 +349,18 @@ def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
         return ConnectionRejected(error.status, headers, body)
     reason = redact(error.reason)
     return error if reason == error.reason else ConnectError(reason)
+
+
+def with_whole_timeout(error: ConnectError, request: OpenRequest, options: Options) -> ConnectError:
+    """Return the error, with the whole of `connect_timeout` in place of the rest that the transport was given."""
+    if not isinstance(error, ConnectTimeout) or error.timeout != request.connect_timeout:
+        return error
+    return ConnectTimeout(options.connect_timeout or 0.0)
+
+
+def shown_url(request: OpenRequest, options: Options) -> str | None:
+    """Return the URL without its query, where the options cannot tell it, as a function gave it; else None."""
+    return request.url.partition("?")[0] if options.url is None else None
 
 
 def _secrets(request: OpenRequest) -> Iterator[str]:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, ConnectTimeout
 from ..protocol import (
     ConnectionClosed,
     ConnectionFailed,
@@ -305,11 +305,12 @@ class Session:
     def _connection_failed(self, event: ConnectionFailed) -> None:
         assert self.connection is not None
         failure, mistake = self.connection.failure, self.connection.option_error
-        if mistake is not None:
+        error = mistake or failure
+        if mistake is not None and not (isinstance(mistake, ConnectTimeout) and mistake.option is not None):
             self._fail_attempt(mistake)
         else:
-            self._end_attempt("cancelled" if failure is None else outcome_of(failure) or "error", event.headers)
-        error = mistake or failure
+            outcome = "cancelled" if error is None else outcome_of(error) or "error"
+            self._end_attempt(outcome, event.headers)
         if error is not None and self.tap is not None:
             self.tap.closed(error)
 
