@@ -97,7 +97,10 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (
         JoinTimeout("room", 2.5, sent=False),
         {"topic": "room", "timeout": 2.5, "sent": False},
-        "no connection, or no turn among other joins, to send the join of 'room' within 2.5 s; see join_timeout",
+        (
+            "the join of 'room' was not sent within 2.5 s, as there was no connection, or others came first; "
+            "see join_timeout"
+        ),
     ),
     (
         AlreadyJoined("room"),

@@ -41,10 +41,10 @@ class JoinTimeout(SlipstreamError):
         self.sent = sent
 
     def __str__(self) -> str:
-        what = f"no answer to the join of {self.topic!r}"
+        join, within = f"the join of {self.topic!r}", f"within {self.timeout} s"
         if self.sent is False:
-            what = f"no connection, or no turn among other joins, to send the join of {self.topic!r}"
-        return f"{what} within {self.timeout} s; see join_timeout"
+            return f"{join} was not sent {within}, as there was no connection, or others came first; see join_timeout"
+        return f"no answer to {join} {within}; see join_timeout"
 
 
 class AlreadyJoined(SlipstreamError):
