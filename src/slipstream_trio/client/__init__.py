@@ -1,13 +1,12 @@
 """The client: `connect`, and what it gives."""
 
-from .buffer import Gap, Overflow
-from .callbacks import Client, run_client
-from .channel import DEFAULT, Channel, Default, Stream, Subscription
+from .arguments import DEFAULT, Default
+from .buffer import Gap, Overflow, Stream, Subscription
+from .callbacks import NO_REPLY, Caller, Client, NoReply, Reply, run_client
+from .channel import Channel, ChannelStatus
 from .configuration import Configuration, ConnectOptions
 from .connect import connect
-from .membership import ChannelStatus
 from .presence import ChannelPresence
-from .replies import NO_REPLY, Caller, NoReply, Reply
 from .socket import Socket
 from .status import Status, StatusChanges
 

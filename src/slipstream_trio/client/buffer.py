@@ -1,25 +1,27 @@
-"""What waits for a consumer: bounded, and never in the way of the receive loop."""
+"""The messages of a channel: bounded buffers that never hold up the receive loop, and the gaps in them."""
 
-import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol, Self, final
 
 import trio
 from attrs import evolve, frozen
 
 from ..errors import SlowConsumer
 from ..protocol import Message
+from .spans import Emitter
+from .turn import turn_of_this_run
 
-__all__ = ["Buffer", "Crowd", "Gap", "Overflow", "merged"]
-
-MESSAGES_A_TURN: Final = 1024
-SECONDS_A_TURN: Final = 0.005
-"""After so many messages, or so long, a consumer lets other tasks run."""
+__all__ = ["Backlog", "Buffer", "Gap", "Overflow", "Stream", "Streams", "Subscription", "merged"]
 
 Overflow = Literal["raise", "drop_oldest", "drop_newest"]
 """What happens when messages come for a consumer whose buffer is full."""
+
+Consumer = Literal["channel", "subscription", "client"]
+
+EndOfStream = Callable[[], BaseException]
+"""Returns what a reader is raised at the end: an exception of its own."""
 
 
 @frozen
@@ -40,8 +42,8 @@ class Gap:
     dropped: int = 0
 
 
-class Crowd(Protocol):
-    """What the receive loop has to know of a buffer that it fills."""
+class Backlog(Protocol):
+    """A consumer's messages that wait, as the receive loop sees them."""
 
     @property
     def crowded(self) -> bool:
@@ -51,53 +53,43 @@ class Crowd(Protocol):
     def __len__(self) -> int: ...
 
 
+@final
 class Buffer:
     """A bounded queue from the receive loop to the tasks that share one stream.
 
-    What does not fit is dropped, and a `Gap` marks the place. Until somebody first reads, the oldest messages are
-    dropped, whatever the policy: nobody is slow, nobody is there.
+    Messages that do not fit are dropped, and a `Gap` marks the place. Until somebody first reads, the oldest messages
+    are dropped, whatever the policy: nobody is slow, nobody is there.
 
     Parameters:
-        topic: for errors.
+        streams: those that it is one of; told of what is dropped.
         limit: how many messages it holds.
         policy: what is dropped; "raise" drops the newest, and raises where they are missing.
-        now: the time, for gaps.
-        overflowed: called when a message is dropped: with the gap that marks it, and whether it is the first of a row.
-        told: called with each gap of dropped messages when a reader comes to it, or with what is left at the end.
+        consumer: what reads it, for telemetry.
+
+    Attributes:
+        dropped: how many messages were dropped so far.
     """
 
-    def __init__(
-        self,
-        topic: str,
-        limit: int,
-        policy: Overflow,
-        *,
-        now: Callable[[], datetime],
-        overflowed: Callable[[Gap, bool], None],
-        told: Callable[[Gap], None],
-    ) -> None:
-        self._topic = topic
+    def __init__(self, streams: "Streams", limit: int, policy: Overflow, consumer: Consumer) -> None:
+        self.dropped: int = 0
+        self._streams = streams
         self._limit = limit
-        self._policy = policy
-        self._now = now
-        self._overflowed = overflowed
-        self._told = told
+        self._policy: Overflow = policy
+        self._consumer: Consumer = consumer
         self._untold = 0
         self._items: deque[Message | Gap] = deque()
         self._messages = 0
         self._readers = trio.lowlevel.ParkingLot()
         self._read = False
-        self._turn = 0
-        self._turn_began = 0.0
-        self._end: Callable[[], BaseException] | None = None
-        self.dropped: int = 0
+        self._turn = turn_of_this_run()
+        self._end: EndOfStream | None = None
 
     def __len__(self) -> int:
         return len(self._items)
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes messages: it has no end yet."""
+        """Whether it takes messages: it has not ended."""
         return self._end is None
 
     @property
@@ -126,7 +118,7 @@ class Buffer:
         """Take messages (again); iteration goes on."""
         self._end = None
 
-    def close(self, end: Callable[[], BaseException]) -> None:
+    def close(self, end: EndOfStream) -> None:
         """End: when what is buffered is read, readers are raised what `end` returns."""
         self._end = end
         self._readers.unpark_all()
@@ -139,7 +131,7 @@ class Buffer:
 
         Raises:
             SlowConsumer: messages were dropped here; the next call goes on after them.
-            BaseException: what the end was given.
+            BaseException: the end's.
         """
         while True:
             item = await self.get_item()
@@ -149,12 +141,12 @@ class Buffer:
     async def get_item(self) -> Message | Gap:
         """Return the next message or gap; raises as `get`."""
         self._read = True
-        await self._let_others_run()
+        await self._turn.take()
         while not self._items:
             if self._end is not None:
                 raise self._end()
             await self._readers.park()
-            self._begin_turn()
+            self._turn.begin()
         item = self._items.popleft()
         if isinstance(item, Message):
             self._messages -= 1
@@ -167,7 +159,7 @@ class Buffer:
             self._items.appendleft(evolve(gap, dropped=0))  # a lost connection is told too
         self._tell(gap)
         if self._policy == "raise":
-            raise SlowConsumer(self._topic, gap.dropped)
+            raise SlowConsumer(self._streams.topic, gap.dropped)
         return gap
 
     def _tell(self, gap: Gap) -> None:
@@ -175,19 +167,7 @@ class Buffer:
         untold = min(gap.dropped, self._untold)
         self._untold -= untold
         if untold:
-            self._told(evolve(gap, reason="overflow", dropped=untold))
-
-    async def _let_others_run(self) -> None:
-        self._turn += 1
-        if self._turn >= MESSAGES_A_TURN or time.perf_counter() - self._turn_began >= SECONDS_A_TURN:
-            await trio.lowlevel.checkpoint()
-            self._begin_turn()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
-
-    def _begin_turn(self) -> None:
-        self._turn = 0
-        self._turn_began = time.perf_counter()
+            self._streams.emit(evolve(gap, reason="overflow", dropped=untold))
 
     def _add(self, message: Message) -> None:
         self._items.append(message)
@@ -199,29 +179,197 @@ class Buffer:
         """Drop the oldest message, or one that is not in the buffer, and mark the place."""
         self.dropped += 1
         self._untold += 1
-        now = self._now()
-        gap = Gap("overflow", now, now, 1)
+        gap = self._streams.new_overflow()
         items = self._items
+        before = items.popleft() if at_head else items.pop() if isinstance(items[-1], Gap) else None
         if at_head:
-            first = items.popleft()
-            if isinstance(first, Gap):
-                items.popleft()  # gaps are never side by side: this is the oldest message
             self._messages -= 1
-            neighbour = first if isinstance(first, Gap) else None
-        else:
-            neighbour = items.pop() if isinstance(items[-1], Gap) else None  # type: ignore[assignment]
-        whole = gap if neighbour is None else merged(neighbour, gap)
-        if not at_head:
-            items.append(whole)
-        elif items and isinstance(items[0], Gap):
-            whole = items[0] = merged(whole, items[0])
-        else:
-            items.appendleft(whole)
-        self._overflowed(whole, neighbour is None or not neighbour.dropped)
+            if isinstance(before, Gap):
+                items.popleft()  # gaps are never side by side: this is the oldest message
+        whole = merged(before, gap) if isinstance(before, Gap) else gap
+        if at_head and items and isinstance(items[0], Gap):
+            whole = merged(whole, items.popleft())
+        (items.appendleft if at_head else items.append)(whole)
+        first = not isinstance(before, Gap) or not before.dropped
+        self._streams.overflowed(whole, self._policy, self._limit, self._consumer, first=first)
 
 
-def merged(first: Message | Gap, second: Gap) -> Gap:
+@final
+class Stream:
+    """An async iterator over messages, and gaps where some may be missing: what `stream` gives."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message | Gap:
+        """Return the next message or gap; raises as `Subscription.__anext__`."""
+        return await self._buffer.get_item()
+
+
+@final
+class Subscription:
+    """An async iterator over a channel's messages with certain events, with a buffer of its own.
+
+    Tasks that iterate over the same subscription share its messages.
+    """
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+
+    @property
+    def dropped(self) -> int:
+        """How many messages did not fit into its buffer so far."""
+        return self._buffer.dropped
+
+    def stream(self) -> Stream:
+        """Iterate over the messages, and the gaps between them."""
+        return Stream(self._buffer)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            SlowConsumer: messages were dropped here, as the buffer was full; iteration may go on.
+            ChannelClosed: the channel crashed, and is not joined again.
+            JoinError: joining it again was refused, and given up.
+            ConnectionLost: the connection ended for good, and that was not asked for.
+        """
+        return await self._buffer.get()
+
+
+@final
+class Streams:
+    """The buffers of a channel, and the one place that makes gaps.
+
+    Parameters:
+        topic: the channel's.
+        limit: how many messages a buffer holds, unless a subscription asks for another size.
+        policy: what a full buffer drops, likewise.
+        emitter: tells of gaps and losses.
+
+    Attributes:
+        topic: the channel's.
+        buffer: the messages that wait for those who iterate over the channel.
+        last_gap: the latest place where messages may be missing.
+        dropped: how many messages did not fit into the channel's own buffer, or its client's, so far.
+        subscribed: whether there are subscriptions.
+    """
+
+    def __init__(self, topic: str, limit: int, policy: Overflow, emitter: Emitter) -> None:
+        self.topic: str = topic
+        self.last_gap: Gap | None = None
+        self.dropped: int = 0
+        self._limit = limit
+        self._policy: Overflow = policy
+        self._emitter = emitter
+        self._subscribed: dict[str | None, list[Buffer]] = {}
+        self._missing: tuple[Literal["reconnected", "rejoined"], datetime] | None = None
+        self.buffer: Buffer = Buffer(self, limit, policy, "channel")
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether there are subscriptions."""
+        return bool(self._subscribed)
+
+    # Buffers
+
+    def open(self) -> None:
+        """Take messages, also after an end."""
+        for buffer in self._buffers():
+            buffer.open()
+
+    def put_subscribed(self, message: Message) -> Buffer | None:
+        """Buffer a message for the subscriptions to its event; returns one that is more than half full."""
+        crowded = None
+        for key in (None, message.event):
+            for buffer in self._subscribed.get(key, ()):
+                buffer.put(message)
+                crowded = buffer if buffer.crowded else crowded
+        return crowded
+
+    def subscribe(
+        self, events: tuple[str, ...], limit: int | None, policy: Overflow | None
+    ) -> tuple[Buffer, Callable[[], None]]:
+        """Return a buffer that gets these events (all, if there are none), and what ends that."""
+        buffer = Buffer(self, limit or self._limit, policy or self._policy, "subscription")
+        keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
+        for key in keys:
+            self._subscribed.setdefault(key, []).append(buffer)
+
+        def end() -> None:
+            for key in keys:
+                self._subscribed[key].remove(buffer)
+                if not self._subscribed[key]:
+                    del self._subscribed[key]
+            buffer.close(StopAsyncIteration)
+
+        return buffer, end
+
+    def close(self, end: EndOfStream) -> None:
+        """End all of them."""
+        for buffer in self._buffers():
+            buffer.close(end)
+
+    def close_open(self, end: EndOfStream) -> None:
+        """End those that have no end yet."""
+        for buffer in self._buffers():
+            if buffer.is_open:
+                buffer.close(end)
+
+    def _buffers(self) -> list[Buffer]:
+        """The channel's buffer, and those of subscriptions, each once."""
+        subscribed = {id(buffer): buffer for buffers in self._subscribed.values() for buffer in buffers}
+        return [self.buffer, *subscribed.values()]
+
+    # Gaps
+
+    def lost(self, reason: Literal["reconnected", "rejoined"], since: datetime) -> None:
+        """Take note that messages may be missing from `since` on; what is missing already is so for longer."""
+        if self._missing is None:
+            self._missing = (reason, since)
+
+    def forget(self) -> None:
+        """Take note that the user has left: nothing is missing that was not given up."""
+        self._missing = None
+
+    def resumed(self) -> Gap | None:
+        """Mark where messages may be missing, now that they come again; returns the gap, None if there is none."""
+        if self._missing is None:
+            return None
+        (reason, since), self._missing = self._missing, None
+        self.last_gap = gap = Gap(reason, since, self._emitter.utc_now())
+        for buffer in self._buffers():
+            buffer.mark(gap)
+        self.emit(gap)
+        return gap
+
+    def new_overflow(self, before: Gap | None = None) -> Gap:
+        """Return the gap of a message that is dropped now, together with those that were dropped just before it."""
+        now = self._emitter.utc_now()
+        return Gap("overflow", now, now, 1) if before is None else evolve(before, until=now, dropped=before.dropped + 1)
+
+    def overflowed(self, gap: Gap, policy: Overflow, limit: int, consumer: Consumer, *, first: bool) -> None:
+        """Take note of a dropped message, the `first` of a row or another one."""
+        self.last_gap = gap
+        if consumer != "subscription":
+            self.dropped += 1
+        if first:
+            self._emitter.overflow(self.topic, policy, limit, consumer)
+
+    def emit(self, gap: Gap) -> None:
+        """Tell of a gap, or of how many messages are missing."""
+        self._emitter.gap(self.topic, gap)
+
+
+def merged(first: Message | Gap, second: Message | Gap) -> Gap:
     """Return one gap that tells of two, of which `first` came first."""
     assert isinstance(first, Gap)
+    assert isinstance(second, Gap)
     reason = first.reason if first.reason != "overflow" else second.reason
     return evolve(first, reason=reason, until=max(first.until, second.until), dropped=first.dropped + second.dropped)

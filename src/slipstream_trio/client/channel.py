@@ -1,83 +1,31 @@
-"""A channel, as its user sees it."""
+"""A channel: what its user holds, and its state."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from enum import Enum
-from typing import Any, Final, Literal, Self, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
-from ..errors import SerializationError
-from ..protocol import RESERVED_EVENTS, Message
-from .buffer import Buffer, Gap, Overflow
-from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
-from .membership import ChannelStatus, Membership
-from .operations import join, leave, leave_soon, push, send
-from .presence import ChannelPresence
+import trio
 
-__all__ = ["DEFAULT", "Channel", "Default", "Stream", "Subscription", "Timeout", "check_event", "check_topic", "chosen"]
+from ..errors import ChannelClosed, JoinError, ProtocolError
+from ..protocol import Message
+from ..protocol.presence import PRESENCE_EVENTS
+from ..protocol.transitions import check_join
+from .arguments import DEFAULT, Timeout, check_event, chosen
+from .buffer import Backlog, Buffer, Gap, Overflow, Stream, Streams, Subscription
+from .configuration import checked_events, checked_overflow, checked_size
+from .join import join, leave
+from .joining import Joining
+from .presence import ChannelPresence, PresenceTracker
+from .push import Line, push, send
 
+if TYPE_CHECKING:
+    from .callbacks.inbox import ChannelBacklog
+    from .connection import Connection
+    from .socket import Socket
 
-class Default(Enum):
-    """The type of `DEFAULT`."""
+__all__ = ["Channel", "ChannelStatus"]
 
-    DEFAULT = "default"
-
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT: Final = Default.DEFAULT
-"""As a timeout: what `connect` was told for this operation."""
-
-Timeout = float | Literal[Default.DEFAULT] | None
-
-
-@final
-class Stream:
-    """An async iterator over messages, and gaps where some may be missing: what `stream` gives."""
-
-    def __init__(self, buffer: Buffer) -> None:
-        self._buffer = buffer
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Message | Gap:
-        """Return the next message or gap; raises as `Subscription.__anext__`."""
-        return await self._buffer.get_item()
-
-
-@final
-class Subscription:
-    """An async iterator over a channel's messages with certain events, with a buffer of its own.
-
-    Tasks that iterate over the same subscription share its messages.
-    """
-
-    def __init__(self, buffer: Buffer) -> None:
-        self._buffer = buffer
-
-    @property
-    def dropped(self) -> int:
-        """How many messages did not fit into its buffer so far."""
-        return self._buffer.dropped
-
-    def stream(self) -> Stream:
-        """Iterate over the messages, and the gaps between them."""
-        return Stream(self._buffer)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Message:
-        """Return the next message.
-
-        Raises:
-            SlowConsumer: messages were dropped here, as the buffer was full; iteration may go on.
-            ChannelClosed: the channel crashed, and is not joined again.
-            JoinError: joining it again was refused, and given up.
-            ConnectionLost: the connection ended for good, and that was not asked for.
-        """
-        return await self._buffer.get()
+ChannelStatus = Literal["closed", "joining", "joined", "leaving", "errored"]
 
 
 @final
@@ -87,11 +35,34 @@ class Channel:
     Iterate over it for its messages: `async for message in channel`. Tasks that do share its messages; `subscribe`
     gives a stream of its own. Its messages are buffered from the join on. Iteration ends when the channel is left or
     the server closes it.
+
+    ```
+    closed ─ join ─> joining ─ ok ─> joined ─ leave ─> leaving ─ phx_close ─> closed
+      ^                │               │ phx_error, or the connection is lost
+      │   refused,     │               v
+      └── timeout ─────┴─ rejoin ── errored ─ given up, left ─> closed
+    ```
     """
 
-    def __init__(self, membership: Membership) -> None:
-        self._membership = membership
-        self._options = membership.session.options
+    # Names with an underscore are for the other modules of the client.
+
+    def __init__(self, socket: "Socket", topic: str, payload: Any) -> None:
+        configuration = socket._configuration
+        self._socket = socket
+        self._topic = topic
+        self._given_payload = payload
+        self._payload: Any = payload
+        self._status: ChannelStatus = "closed"
+        self._reason = "not_joined"
+        self._refusal: JoinError | None = None
+        self._join_ref: str | None = None
+        self._join_response: Any = None
+        self._joining = Joining()
+        self._line = Line()
+        self._streams = Streams(topic, configuration.buffer, configuration.overflow, socket._emitter)
+        self._presence = PresenceTracker(topic)
+        self._backlog: ChannelBacklog | None = None
+        self._changed = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
         return f"<Channel {self.topic!r} {self.status}>"
@@ -99,32 +70,34 @@ class Channel:
     @property
     def topic(self) -> str:
         """The topic."""
-        return self._membership.topic
+        return self._topic
 
     @property
     def status(self) -> ChannelStatus:
         """One of "closed", "joining", "joined", "leaving", "errored" (it waits to be joined again, or has crashed)."""
-        return self._membership.status
+        return self._status
 
     @property
     def join_ref(self) -> str | None:
         """The ref of the latest join; None before the first."""
-        return self._membership.join_ref
+        return self._join_ref
 
     @property
     def join_response(self) -> Any:
         """The server's answer to the latest join."""
-        return self._membership.join_response
+        return self._join_response
 
     @property
     def last_gap(self) -> Gap | None:
         """The latest place where messages may be missing, None if there was none."""
-        return self._membership.streams.last_gap
+        return self._streams.last_gap
 
     @property
     def dropped(self) -> int:
         """How many messages did not fit into the channel's own buffer so far."""
-        return self._membership.streams.buffer.dropped
+        return self._streams.dropped
+
+    # What its user does
 
     async def join(self, *, timeout: Timeout = DEFAULT) -> Any:
         """Join the topic; returns the server's answer.
@@ -143,7 +116,7 @@ class Channel:
             ConnectionLost: the connection ended first.
             SerializationError: the payload is not a JSON value.
         """
-        return await join(self._membership, chosen(timeout, self._options.join_timeout))
+        return await join(self, chosen(timeout, self._socket._options.join_timeout))
 
     async def leave(self, *, timeout: Timeout = DEFAULT) -> None:
         """Leave the topic, and wait until the server has confirmed that.
@@ -156,11 +129,11 @@ class Channel:
         Raises:
             ConfigurationError: `timeout` is no number of seconds above 0.
         """
-        await leave(self._membership, chosen(timeout, self._options.leave_timeout))
+        await leave(self, chosen(timeout, self._socket._options.leave_timeout))
 
     def leave_soon(self) -> None:
         """Send the leave, without waiting for anything; for clean-up in code that must not await."""
-        leave_soon(self._membership, self._options.leave_timeout)
+        self._socket._joins.leave_soon(self, self._socket._options.leave_timeout)
 
     async def push(self, event: str, payload: Any = None, *, timeout: Timeout = DEFAULT) -> Any:
         """Push a message, and wait for the reply; returns the response of a reply that is "ok".
@@ -180,12 +153,11 @@ class Channel:
             PushTimeout: no reply came in time.
             ChannelClosed: the channel is not joined, or ended before the reply.
             ConnectionLost: the connection ended before the reply.
-            SerializationError: the event is no string, or the payload no JSON value; nothing was sent.
-            ValueError: the event is one of the protocol's.
+            SerializationError: the event is not a string, or the payload not a JSON value; nothing was sent.
         """
         check_event(event)
-        seconds = self._options.push_timeout if timeout is DEFAULT else checked_seconds("timeout", timeout)
-        return await push(self._membership, event, {} if payload is None else payload, seconds)
+        seconds = chosen(timeout, self._socket._options.push_timeout)
+        return await push(self, event, {} if payload is None else payload, seconds)
 
     async def send(self, event: str, payload: Any = None) -> None:
         """Push a message whose reply, if there is one, is of no interest; returns when it is queued.
@@ -200,11 +172,10 @@ class Channel:
             ValueError: the event is one of the protocol's, such as "phx_leave".
             ChannelClosed: the channel is not joined.
             ConnectionLost: the connection has ended.
-            SerializationError: the event is no string, or the payload no JSON value; nothing was sent.
-            ValueError: the event is one of the protocol's.
+            SerializationError: the event is not a string, or the payload not a JSON value; nothing was sent.
         """
         check_event(event)
-        await send(self._membership, event, {} if payload is None else payload)
+        await send(self, event, {} if payload is None else payload)
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Iterate over the channel's messages; see `Subscription.__anext__` for what it raises."""
@@ -213,15 +184,9 @@ class Channel:
     def stream(self) -> Stream:
         """Iterate over the channel's messages, and the gaps where some may be missing.
 
-        It is another view of the channel's own stream: who iterates over the channel and who iterates over this share
-        the messages.
+        It is another view of the channel's own stream: tasks that iterate over either share the messages.
         """
         return Stream(self._own_buffer())
-
-    def _own_buffer(self) -> Buffer:
-        if self._membership.streams.tap is not None:
-            raise RuntimeError("the messages of a Client's channel go to handle_message; or use subscribe()")
-        return self._membership.streams.buffer
 
     @asynccontextmanager
     async def subscribe(
@@ -238,14 +203,16 @@ class Channel:
             overflow: what happens when there are more; by default what `connect` was told.
 
         Raises:
-            ConfigurationError: an event is no string, or `buffer` or `overflow` cannot be used.
+            ConfigurationError: an event is not a string, or `buffer` or `overflow` cannot be used.
         """
         checked_events("events", events)
         if buffer is not None:
             checked_size("buffer", buffer)
         if overflow is not None:
             checked_overflow("overflow", overflow)
-        messages, end = self._membership.streams.subscribe(events, buffer, overflow)
+        messages, end = self._streams.subscribe(events, buffer, overflow)
+        if self._socket.status == "closed":
+            messages.close(StopAsyncIteration)  # nothing will ever come
         try:
             yield Subscription(messages)
         finally:
@@ -258,38 +225,163 @@ class Channel:
         Presences are tracked from the join on, so nothing is missed before this is called.
 
         Parameters:
-            buffer: how many changes wait for who iterates over it.
+            buffer: how many changes wait for iteration over it.
 
         Raises:
             ConfigurationError: `buffer` is not at least 1.
         """
         checked_size("buffer", buffer)
-        membership = self._membership
-        presence = ChannelPresence(membership.topic, membership.presence, buffer)
-        end = membership.listen_to_presence(presence)
-        if membership.session.status == "closed":
-            presence.close()
-        try:
+        with self._presence.follow(buffer) as presence:
+            if self._socket.status == "closed":
+                presence.close()
             yield presence
-        finally:
-            end()
-            presence.close()
 
+    def _own_buffer(self) -> Buffer:
+        if self._backlog is not None:
+            raise RuntimeError("the messages of a Client's channel go to handle_message; or use subscribe()")
+        return self._streams.buffer
 
-def chosen(timeout: Timeout, default: float | None) -> float | None:
-    """Return the seconds that a call was given, or else the option's; raises `ConfigurationError` for no timeout."""
-    return default if timeout is DEFAULT else checked_seconds("timeout", timeout)
+    # Its messages
 
+    def _tell(self, backlog: "ChannelBacklog") -> None:
+        """Let a callback client have the messages, and all that happens."""
+        self._backlog = backlog
 
-def check_event(event: str) -> None:
-    """Raise `SerializationError` for an event that is no string, `ValueError` for one of the protocol's own."""
-    if not isinstance(event, str):
-        raise SerializationError(f"an event is a string, not {type(event).__name__}")
-    if event in RESERVED_EVENTS:
-        raise ValueError(f"{event!r} is an event of the protocol, which cannot be pushed: use join() or leave()")
+    def _deliver(self, message: Message) -> Backlog | None:
+        """Give a message to the streams; returns a buffer that is more than half full."""
+        if message.event in PRESENCE_EVENTS:
+            self._presence_received(message)
+        if self._status == "joining":  # a broadcast for an earlier join; it would hide what is missing between the two
+            self._socket._emitter.dropped("in", message, "joining")
+            return None
+        crowded: Backlog | None = None
+        if self._backlog is None:
+            buffer = self._streams.buffer
+            buffer.put(message)
+            crowded = buffer if buffer.crowded else None
+        else:
+            crowded = self._backlog.message(message)
+        if self._streams.subscribed:
+            crowded = self._streams.put_subscribed(message) or crowded
+        return crowded
 
+    def _presence_received(self, message: Message) -> None:
+        try:
+            self._presence.received(message)
+        except ProtocolError as error:
+            self._socket._frame_rejected(error.problem)
 
-def check_topic(topic: str) -> None:
-    """Raise `SerializationError` for a topic that is no string: the server would hang up on it."""
-    if not isinstance(topic, str):
-        raise SerializationError(f"a topic is a string, not {type(topic).__name__}")
+    def _open_connection(self) -> "Connection | None":
+        """Return the connection if the channel can send on it, None if it has to wait; raises if it never will."""
+        socket = self._socket
+        if self._status == "joined":
+            connection = socket._connection
+            if connection is not None and connection.is_open:
+                return connection
+            socket._check_usable()
+            return None
+        if self._is_held and self._status in ("joining", "errored"):
+            socket._check_usable()
+            return None
+        raise self._closed_error()
+
+    def _closed_error(self) -> Exception:
+        """Return what a push raises now."""
+        if self._reason == "lost" or self._socket._end_asked == "disconnected":
+            return self._socket._lost()
+        return ChannelClosed(self._topic, self._reason)
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether the socket holds this channel for its topic."""
+        return self._socket._channels.get(self._topic) is self
+
+    # What `join` has decided about it
+
+    def _keep_payload(self) -> None:
+        """Fix the payload as it is now; a function is asked for it at each join."""
+        if not callable(self._given_payload):
+            check_join(self._given_payload)
+            self._payload = self._socket._kept(self._given_payload)
+
+    def _claimed(self) -> None:
+        self._join_ref = None
+        self._become("joining")
+
+    def _begin_join(self) -> None:
+        """Take note that a join is sent now."""
+        self._presence.rejoined()
+        self._streams.open()
+        self._become("joining")
+
+    def _sent(self, join_ref: str) -> None:
+        self._join_ref = join_ref
+
+    def _accepted(self, response: Any) -> None:
+        self._join_response = response
+        self._become("joined")
+        if self._backlog is not None:
+            self._backlog.joined(response)
+        gap = self._streams.resumed()
+        if gap is not None and self._backlog is not None:
+            self._backlog.gap(gap)
+
+    def _refused(self, error: JoinError) -> None:
+        self._refusal = error
+
+    def _lost(self, reason: Literal["reconnected", "rejoined"]) -> None:
+        """Take note that messages may be missing from now on."""
+        self._streams.lost(reason, self._socket._emitter.utc_now())
+
+    def _begin_leave(self) -> None:
+        self._forget_losses()
+        self._become("leaving", "left")
+
+    def _end_left(self, reason: str) -> None:
+        """End, as the user has asked for it."""
+        self._forget_losses()
+        self._end("closed", reason)
+        if self._backlog is not None:
+            self._backlog.left()
+
+    def _end(self, status: ChannelStatus, reason: str) -> None:
+        """End: give the topic back, fail pushes, end streams."""
+        self._socket._release(self)
+        self._socket._pushes.fail_topic(self._topic, reason)
+        self._become(status, reason)
+        self._streams.close(self._end_of_stream())
+        self._presence.close()
+
+    def _end_streams(self) -> None:
+        """End what has not ended: the socket has, and nothing will ever come for a topic that is not joined."""
+        self._streams.close_open(StopAsyncIteration if self._socket._error is None else self._socket._lost)
+        self._presence.close()
+
+    def _tell_closed(self, reason: Exception) -> None:
+        """Tell the callback client that the channel has ended, or could not be joined; it may be joined again."""
+        if self._backlog is not None:
+            self._backlog.closed(reason)
+
+    def _become(self, status: ChannelStatus, reason: str = "") -> None:
+        self._status = status
+        self._reason = reason
+        self._changed.unpark_all()
+        if status == "joined":
+            self._socket._pushes.readmit(self)
+        elif status != "joining" and (status != "errored" or not self._is_held):
+            self._line.fail(self._closed_error)
+
+    def _forget_losses(self) -> None:
+        """Miss nothing that the user gave up; that a join is taken back gives up nothing."""
+        if self._status in ("joined", "errored"):
+            self._streams.forget()
+
+    def _end_of_stream(self) -> Callable[[], BaseException]:
+        refusal, reason = self._refusal, self._reason
+        if reason == "join_refused" and refusal is not None:
+            return lambda: JoinError(refusal.topic, refusal.response)
+        if reason in ("crashed", "join_timeout", "payload_failed"):
+            return lambda: ChannelClosed(self._topic, reason)
+        if reason == "lost":
+            return self._socket._lost
+        return StopAsyncIteration

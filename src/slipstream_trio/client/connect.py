@@ -9,26 +9,26 @@ is left, so that the body's exception comes out as it went in.
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Final, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Unpack, final
 
 import trio
 from attrs import evolve
 
 from ..errors import ConnectionRejected, InternalError
-from ..protocol import Disconnect, reconnect_delay
+from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
 from ..transport import OpenRequest
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
-from .operations import leave_soon
-from .session import Session
 from .socket import Socket
-from .tap import SocketTap
 
-__all__ = ["connect", "connected"]
+if TYPE_CHECKING:
+    from .callbacks.runner import Runner
 
-FAREWELL: Final = 0.2
+__all__ = ["Supervisor", "connect", "connected"]
+
+CLOSE_RESERVE: Final = 0.2
 """The part of `close_timeout` that is kept for the close frame and its answer, however long leaves take."""
 
 
@@ -61,31 +61,28 @@ def connect(url: OrCallable[str], **options: Unpack[ConnectOptions]) -> Abstract
 
 
 @asynccontextmanager
-async def connected(configuration: Configuration, tap: SocketTap | None = None) -> AsyncIterator[Socket]:
+async def connected(configuration: Configuration, runner: "Runner | None" = None) -> AsyncIterator[Socket]:
     """Connect for the time of a block; see `connect`.
 
-    With a tap the body begins before there is a connection, and is not cancelled when there is none any more: the tap
-    is told of both.
+    With a runner (of a callback client) the body begins before there is a connection, and is not cancelled when there
+    is none any more: the runner is told of both.
     """
-    session = Session(configuration, tap)
-    supervisor = _Supervisor(session)
-    body = trio.CancelScope()
+    socket = Socket(configuration, runner)
+    supervisor = Supervisor(socket)
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.run)
         try:
-            if tap is not None:
-                tap.attached(session)
-                yield Socket(session)
+            if runner is not None:
+                yield socket
             else:
-                await session.opened.wait()
-                if session.shown is None:
-                    raise session.error or session.lost()
-                with body:
-                    session.on_end = body.cancel
-                    if session.status == "closed":
-                        body.cancel()
-                    yield Socket(session)
+                await supervisor.opened.wait()
+                if socket._shown is None:
+                    raise socket._error or socket._lost()
+                with supervisor.body:
+                    if socket.status == "closed":
+                        supervisor.body.cancel()
+                    yield socket
         except BaseException as raised:  # noqa: BLE001 - raised again below, outside of the nursery
             error = raised
         try:
@@ -94,45 +91,75 @@ async def connected(configuration: Configuration, tap: SocketTap | None = None) 
             error = raised if error is None or not isinstance(raised, Exception) else error
     if error is not None:
         raise error
-    if session.error is not None and (body.cancelled_caught or _is_loud(session.error)):
-        raise session.error
+    if socket._error is not None and (supervisor.body.cancelled_caught or _is_loud(socket._error)):
+        raise socket._error
 
 
-class _Supervisor:
-    """Opens connections, one after the other, and sees to the end."""
+@final
+class Supervisor:
+    """Opens connections, one after the other, and sees to the end of a socket.
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    Attributes:
+        opened: set when the first connection is open, or there will be none.
+        finished: set when everything has ended.
+        body: the scope of the user's block, cancelled at an end that the user did not ask for.
+    """
+
+    def __init__(self, socket: Socket) -> None:
+        self.opened: trio.Event = trio.Event()
+        self.finished: trio.Event = trio.Event()
+        self.body: trio.CancelScope = trio.CancelScope()
+        self._socket = socket
+        self._connector = socket._configuration.chosen_connector()
         self._scope = trio.CancelScope(shield=True)
-        session.abort = self._scope.cancel
+        self._nursery: trio.Nursery | None = None
+        self._error: BaseException | None = None
+        socket._supervised(self)
+
+    def start_task(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Run an async function in the socket's own nursery."""
+        assert self._nursery is not None
+        self._nursery.start_soon(task, *arguments)
+
+    def abort(self) -> None:
+        """Cancel everything but the user's block."""
+        self._scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        session = self.session
+        """Keep the socket connected until the end."""
+        socket = self._socket
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    session.nursery = nursery
-                    nursery.start_soon(session.timer.run)
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(socket._timer.run)
                     await self._keep_connected()
-                    nursery.cancel_scope.cancel()
+                    self._nursery.cancel_scope.cancel()
         except BaseException as error:  # noqa: BLE001 - `connect` raises it
-            session.error = _bug(error)
-            session.fail(error)
+            self._error = _bug(error)
+            socket._failed(self._error)
         finally:
-            session.settle()
+            socket._ended(self._error)
             # Those who waited run first, and the body is cancelled after them.
             with trio.CancelScope(shield=True):
                 await trio.lowlevel.checkpoint()
-            session.end()
+            self._end()
+
+    def _end(self) -> None:
+        self.opened.set()
+        self.finished.set()
+        if self._socket._end_asked is None:
+            self.body.cancel()
+        if self._socket._runner is not None:
+            self._socket._runner.finished(self._socket._error)
 
     async def _keep_connected(self) -> None:
         """Connect, and connect again, until that is of no use, or the user has asked to end."""
-        session, configuration = self.session, self.session.configuration
+        socket, configuration = self._socket, self._socket._configuration
         step, attempt, generation = 0, 1, 1
         while True:
             error, disconnect = await self._one_connection(attempt, generation, step)
-            if session.asked_to_end is not None:
+            if socket._end_asked is not None:
                 return
             if disconnect.lived is not None:
                 generation, attempt = generation + 1, 0
@@ -141,27 +168,27 @@ class _Supervisor:
                 step = configuration.reconnect.step_after(step, disconnect.lived)
             delay = None if first else self._delay(evolve(disconnect, step=step))
             if delay is None:
-                session.error = session.error or error
+                self._error = self._error or error
                 return
             step, attempt = step + 1, attempt + 1
-            session.reconnect_scheduled(disconnect, delay, attempt)
+            socket._reconnect_scheduled(disconnect, delay, attempt)
             await trio.sleep(delay)
 
     async def _one_connection(self, attempt: int, generation: int, step: int) -> tuple[Exception, Disconnect]:
         """Connect once, and serve that to its end; returns what to raise for it, and what it was."""
-        session = self.session
+        socket = self._socket
         connection, ask = await self._begin(attempt, generation)
-        await connection.run(session.connector, ask)
+        await connection.run(self._connector, ask)
         if connection.option_error is not None:
             error = connection.option_error
             return error, Disconnect(OPTION_FAILED, step=step, error=error, ended_by="client")
         failure = connection.failure
         if failure is None:
-            lost = session.lost()
+            lost = socket._lost()
             return lost, Disconnect(lost.reason, code=lost.code, lived=connection.lived, step=step)
         if isinstance(failure, ConnectionRejected):
-            limit = session.configuration.retry_after_limit
-            wait = retry_after(failure.headers, session.utc_now().timestamp(), limit)
+            limit = socket._configuration.retry_after_limit
+            wait = retry_after(failure.headers, socket._emitter.utc_now().timestamp(), limit)
             return failure, Disconnect(
                 "rejected", status=failure.status, retry_after=wait, step=step, error=failure, ended_by="server"
             )
@@ -172,61 +199,65 @@ class _Supervisor:
 
         The trace is asked for before, as the connection is in it. If that fails, so does the connection.
         """
-        configuration = self.session.configuration
+        configuration = self._socket._configuration
         deadline = attempt_deadline(configuration)
+        trace_parent: str | None = None
+        ask: Callable[[], Awaitable[OpenRequest]] = partial(ask_request, configuration, deadline)
         try:
             trace_parent = await ask_trace_parent(configuration, deadline)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
-            return self.session.begin(None, attempt, generation), partial(_fail_with, error)
-        return self.session.begin(trace_parent, attempt, generation), partial(ask_request, configuration, deadline)
+            ask = partial(_fail_with, error)
+        connection = Connection(self._socket, self._new_state(trace_parent, generation))
+        self._socket._begin(connection)
+        connection.attempt_begins(attempt)
+        return connection, ask
+
+    def _new_state(self, trace_parent: str | None, generation: int) -> State:
+        ids = self._socket._emitter.telemetry.ids
+        return State(
+            connection_id=ids.span_id(),
+            trace_id=ids.trace_id() if trace_parent is None else trace_parent[3:35],
+            socket_id=self._socket.socket_id,
+            generation=generation,
+            options=self._socket._options,
+            trace_parent=trace_parent,
+        )
 
     def _delay(self, disconnect: Disconnect) -> float | None:
-        configuration = self.session.configuration
+        configuration = self._socket._configuration
         try:
             return reconnect_delay(
-                disconnect, configuration.reconnect, configuration.should_reconnect, self.session.draw()
+                disconnect, configuration.reconnect, configuration.should_reconnect, self._socket._draw()
             )
         except Exception as error:  # noqa: BLE001 - the user's function; `connect` raises it
-            self.session.error = error
+            self._error = error
             return None
 
     async def shut_down(self, *, graceful: bool) -> None:
         """Leave all topics and close the connection, or abort what is not closed in time."""
-        session = self.session
-        deadline = session.deadline()
-        if session.status != "closed":
-            session.asked_to_end = session.asked_to_end or "closed_by_client"
-            session.statuses.set("closing")
+        socket = self._socket
+        deadline = socket._close_deadline()
+        if socket.status != "closed":
+            socket._ask_to_end("closed_by_client")
         try:
             with trio.CancelScope(shield=True, deadline=deadline):
-                _leave_all(session)
+                await socket._joins.leave_all()
                 if graceful:
-                    with trio.move_on_at(deadline - FAREWELL * (session.options.close_timeout or 0.0)):
-                        await _until_all_are_left(session)
-                session.close_connection(deadline)
-                await session.finished.wait()
+                    with trio.move_on_at(deadline - CLOSE_RESERVE * (socket._options.close_timeout or 0.0)):
+                        await socket._joins.until_all_are_left()
+                socket._close(deadline)
+                await self.finished.wait()
         finally:
-            if session.connection is not None:
+            if socket._connection is not None:
                 # Out of time, perhaps: that the client wanted the end is known, though no close frame tells of it.
-                session.connection.close(1000, session.asked_to_end or "closed_by_client", trio.current_time())
+                socket._connection.close(1000, socket._end_asked or "closed_by_client", trio.current_time())
             self._scope.cancel()
             with trio.CancelScope(shield=True):
-                await session.finished.wait()
+                await self.finished.wait()
 
 
 async def _fail_with(error: Exception) -> NoReturn:
     raise error
-
-
-def _leave_all(session: Session) -> None:
-    for membership in list(session.memberships.values()):
-        leave_soon(membership, session.options.leave_timeout)
-
-
-async def _until_all_are_left(session: Session) -> None:
-    memberships = session.memberships
-    while memberships:
-        await next(iter(memberships.values())).changed()
 
 
 def _is_loud(error: BaseException) -> bool:

@@ -1,9 +1,10 @@
-"""One connection at work: its state, its receive loop, its writer, and the telemetry of all that it handles."""
+"""One connection at work: its state, its receive loop, and the telemetry of every input that it handles."""
 
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -11,7 +12,6 @@ from ..errors import ConnectError, ConnectionRejected, ProtocolError
 from ..protocol import (
     CloseConnection,
     CloseTransport,
-    Event,
     Frame,
     FrameReceived,
     Input,
@@ -19,7 +19,6 @@ from ..protocol import (
     Message,
     PushMessage,
     SendFrame,
-    Serializer,
     State,
     TimerTicked,
     Transition,
@@ -31,16 +30,17 @@ from ..protocol import (
     next_deadline,
 )
 from ..protocol.transitions import ABNORMAL_CLOSURE, receive
-from ..telemetry import Origin, Telemetry
-from ..telemetry.span import ConnectionSpans
+from ..telemetry import ClientConnectStart, ClientConnectStop, Origin, Outcome
+from ..telemetry.span import ConnectionSpans, exception_record
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
-from .buffer import Crowd
+from .buffer import Backlog
 from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
-from .outbox import Outbox
-from .pushes import PushTable
-from .timer import Timer
+from .writer import Writer
 
-__all__ = ["OPTION_FAILED", "Connection", "Owner", "only_cancelled"]
+if TYPE_CHECKING:
+    from .socket import Socket
+
+__all__ = ["OPTION_FAILED", "Connection", "only_cancelled"]
 
 EASING: Final = 0.05
 """Seconds that the receive loop lets a consumer catch up, at most."""
@@ -48,29 +48,11 @@ EASING: Final = 0.05
 OPTION_FAILED: Final = "option_failed"
 """The reason of a connection that has ended before it was opened: a function among the options has failed."""
 
-LAST_WORDS: Final = 1.0
+GRACE_PERIOD: Final = 1.0
 """Seconds to answer a close frame, or to find out why a write failed."""
 
 
-class Owner(Protocol):
-    """Whom a connection reports to."""
-
-    crowded: Crowd | None
-    """A buffer that `deliver` found to fill up faster than it is read; the receive loop resets it."""
-
-    def deliver(self, message: Message) -> None:
-        """Give a plain message to its channel."""
-        ...
-
-    def handle_event(self, event: Event) -> None:
-        """Take notice of any other event."""
-        ...
-
-    def fail(self, error: BaseException) -> None:
-        """Take notice of a bug that has ended the connection; no event tells of it."""
-        ...
-
-
+@final
 class Connection:
     """One attempt at, and life of, one transport.
 
@@ -79,30 +61,32 @@ class Connection:
     frames are sent in the order of the states, and nothing is delivered out of turn.
 
     Parameters:
+        socket: whom it serves; events are reported to it.
         state: the state to begin with, "opening".
-        serializer: the serializer.
-        telemetry: the bus.
-        owner: whom events are reported to.
-        timer: armed with the connection's deadlines; the owner calls `tick`.
+
+    Attributes:
+        state: the state of now.
+        origin: its ids.
+        writer: the queue of frames to be sent.
+        failure: why it could not be opened.
+        option_error: what a function among the options raised.
+        lived: for how many seconds it was open; None if it never was.
+        handling: whether an input is being handled.
     """
 
-    def __init__(
-        self, state: State, *, serializer: Serializer, telemetry: Telemetry, owner: Owner, timer: Timer
-    ) -> None:
+    def __init__(self, socket: "Socket", state: State) -> None:
         self.state: State = state
         self.origin: Origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
-        self.outbox: Outbox = Outbox()
-        self.pushes: PushTable = PushTable()
+        self.writer: Writer = Writer(socket._pushes)
         self.failure: ConnectError | None = None
         self.option_error: Exception | None = None
         self.lived: float | None = None
         self.handling: bool = False
-        self._submitted: deque[LeaveTopic] = deque()
-        self._serializer = serializer
-        self._telemetry = telemetry
-        self._spans = ConnectionSpans(telemetry, self.origin)
-        self._owner = owner
-        self._timer = timer
+        self._socket = socket
+        self._spans = ConnectionSpans(socket._emitter.telemetry, self.origin)
+        self._attempt: ClientConnectStart | None = None
+        self._afterwards: deque[Callable[[], object]] = deque()
+        self._crowded: Backlog | None = None
         self._close: CloseTransport | None = None
         self._close_asked = trio.Event()
         self._broken = False
@@ -113,12 +97,15 @@ class Connection:
         """Whether commands can be given."""
         return self.state.status == "open" and not self._broken
 
+    # Inputs
+
     @trio.lowlevel.enable_ki_protection
-    def handle(self, given: Input, note: Any = None) -> Transition:
-        """Let the core handle an input, and do what it says; then handle what was submitted meanwhile.
+    def handle(self, given: Input, sent: Message | None = None) -> Transition:
+        """Let the core handle an input, and do what it says; then what was put off meanwhile.
 
         Parameters:
-            note: what the outbox is told of the frame that this sends, together with its ref.
+            given: the input.
+            sent: the message that this sends, if nobody will be told otherwise should it never be written.
 
         Raises:
             SerializationError: a command's payload cannot be sent.
@@ -128,11 +115,11 @@ class Connection:
             raise RuntimeError("a telemetry handler may not wait for the connection whose records it is given")
         self.handling = True
         try:
-            return self._handle(given, note)
+            return self._handle(given, sent)
         finally:
-            if self._submitted:
-                self._catch_up()
             self.handling = False
+            if self._afterwards:
+                self._catch_up()
 
     def submit(self, leave: LeaveTopic) -> None:
         """Handle a leave: now, or right after the input that is being handled. The connection has to be open.
@@ -140,24 +127,35 @@ class Connection:
         It is the one command that can be given without awaiting, thus from within a handler.
         """
         if self.handling:
-            self._submitted.append(leave)
+            self.afterwards(partial(self.handle, leave))
         else:
             self.handle(leave)
 
-    def _handle(self, given: Input, note: Any) -> Transition:
+    def afterwards(self, action: Callable[[], object]) -> None:
+        """Do something after the input that is being handled, if the connection is open then."""
+        self._afterwards.append(action)
+
+    def _catch_up(self) -> None:
+        """Do what was put off. This ends: each topic is left once, and none can be joined without awaiting."""
+        pending, self._afterwards = self._afterwards, deque()
+        # The end of the connection is the end of its topics, and has been told.
+        while pending and self.is_open:
+            pending.popleft()()
+
+    def _handle(self, given: Input, sent: Message | None) -> Transition:
         if self._spans.handle.active:
-            return self._handle_in_span(given, note)
-        transition = handle(self.state, given, self._serializer)
+            return self._handle_in_span(given, sent)
+        transition = handle(self.state, given, self._socket._serializer)
         self.state = transition.state
-        self._carry_out(transition, note)
+        self._carry_out(transition, sent)
         return transition
 
-    def _handle_in_span(self, given: Input, note: Any) -> Transition:
+    def _handle_in_span(self, given: Input, sent: Message | None) -> Transition:
         spans = self._spans
         start = spans.new_handle(given, self.state)
         try:
             spans.handle.start.emit(start)
-            transition = handle(self.state, given, self._serializer)
+            transition = handle(self.state, given, self._socket._serializer)
         except BaseException as error:
             spans.fail_handle(start, error)
             raise
@@ -166,17 +164,28 @@ class Connection:
             spans.stop_handle(start, transition)
         finally:
             # A handler may raise SystemExit; what the state says is done, is done.
-            self._carry_out(transition, note)
+            self._carry_out(transition, sent)
         return transition
 
-    def _catch_up(self) -> None:
-        """Handle what was submitted. This ends: each topic is left once, and none can be joined without awaiting."""
-        try:
-            while self._submitted and self.is_open:
-                self._handle(self._submitted.popleft(), None)
-        finally:
-            # The end of the connection is the end of its topics, and has been told.
-            self._submitted.clear()
+    def _carry_out(self, transition: Transition, sent: Message | None) -> None:
+        for effect in transition.return_:
+            if isinstance(effect, SendFrame):
+                self.writer.put(effect.frame, None if sent is None else sent._replace(ref=effect.ref))
+            else:
+                self._close_transport(effect, by_timer=type(transition.message) is TimerTicked)
+        for event in transition.built_events:
+            self._socket._handle_event(event)
+        if type(transition.message) is not PushMessage:
+            self._arm()
+
+    def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
+        self._close = close
+        self._close_asked.set()
+        if by_timer:
+            # A heartbeat was not answered; its server will hardly answer a close frame.
+            self._end_by(trio.current_time() + GRACE_PERIOD)
+
+    # Deadlines
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
@@ -186,6 +195,38 @@ class Connection:
         self.handle(TimerTicked(now))
         return next_deadline(self.state)
 
+    def _arm(self) -> None:
+        deadline = next_deadline(self.state)
+        if deadline is not None:
+            self._socket._timer.arm(deadline)
+
+    def _end_by(self, deadline: float) -> None:
+        self._scope.deadline = min(self._scope.deadline, deadline)
+
+    # From beginning to end
+
+    def attempt_begins(self, attempt: int) -> None:
+        """Begin the span of an attempt to connect."""
+        emitter = self._socket._emitter
+        if emitter.connect.active:
+            self._attempt = ClientConnectStart(*emitter.opening(), self.state.options, attempt)
+            emitter.connect.start.emit(self._attempt)
+
+    def attempt_ended(self, outcome: Outcome, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """End the span of the attempt."""
+        start, self._attempt = self._attempt, None
+        emitter = self._socket._emitter
+        if start is not None:
+            now = emitter.telemetry.monotonic_ns()
+            emitter.connect.stop.emit(ClientConnectStop(start, self.origin, now, outcome, headers))
+
+    def attempt_failed(self, error: BaseException) -> None:
+        """End the span of the attempt, because code raised an error."""
+        start, self._attempt = self._attempt, None
+        emitter = self._socket._emitter
+        if start is not None:
+            emitter.connect.exception.emit(exception_record(emitter.telemetry, start, self.origin, error))
+
     def close(self, code: int, reason: str, deadline: float) -> None:
         """Close once everything queued is written; what is not closed by `deadline` is aborted."""
         if self.is_open:
@@ -193,9 +234,10 @@ class Connection:
         self._end_by(deadline)
 
     async def run(self, connector: Connector, ask: Callable[[], Awaitable[OpenRequest]]) -> None:
-        """Open the transport, and serve it until it ends; `state`, `failure` and `option_error` tell how.
+        """Open the transport, and serve it until it ends; `state` and `failure` tell how.
 
         Parameters:
+            connector: opens it.
             ask: returns what to open it with, or raises what an option's function did.
         """
         life = self._spans.start_connect(self.state)
@@ -206,7 +248,7 @@ class Connection:
         except BaseException as error:
             if not only_cancelled(error):
                 self._broken = True
-                self._owner.fail(error)
+                self._socket._failed(error)
                 self._spans.fail_connect(life, error)
                 raise
             self._end_if_needed("cancelled")
@@ -225,9 +267,10 @@ class Connection:
 
     async def _open(self, connector: Connector, request: OpenRequest) -> None:
         redact = redactor(request)
-        request = with_trace_context(request, self.state, self._telemetry.propagate(self.origin))
+        propagated = self._socket._emitter.telemetry.propagate(self.origin)
+        request = with_trace_context(request, self.state, propagated)
         try:
-            async with connector.open(request, self.outbox.wake) as transport:
+            async with connector.open(request, self.writer.wake) as transport:
                 opened_at = trio.current_time()
                 headers = tuple((name, redact(value)) for name, value in transport.response_headers)
                 self.handle(TransportOpened(opened_at, headers, shown_url(request, self.state.options)))
@@ -260,11 +303,13 @@ class Connection:
                     await self._receive(transport)
                     closer.cancel()
                     # The writer ends when it has written the answer to a close frame.
-                    self._end_by(trio.current_time() + LAST_WORDS)
-                    self.outbox.close()
+                    self._end_by(trio.current_time() + GRACE_PERIOD)
+                    self.writer.close()
         finally:
-            self.outbox.close()  # also if the receive loop was cut off: users may wait for room
+            self.writer.close()  # also if the receive loop was cut off: users may wait for room
         self._end_if_needed("not closed in time")
+
+    # Its tasks
 
     @trio.lowlevel.enable_ki_protection
     async def _receive(self, transport: Transport) -> None:
@@ -274,9 +319,9 @@ class Connection:
                 now = trio.current_time()
                 for frame in frames:
                     self._take_in(frame, now)
-                if self._owner.crowded is not None:
-                    await _ease(self._owner.crowded)
-                    self._owner.crowded = None
+                if self._crowded is not None:
+                    crowded, self._crowded = self._crowded, None
+                    await _ease(crowded)
         except TransportEnded as ended:
             self.handle(TransportClosed(ended.code, ended.message))
 
@@ -286,12 +331,12 @@ class Connection:
             self.handle(FrameReceived(now, frame))
             return
         try:
-            message = self._serializer.decode(frame)
+            message = self._socket._serializer.decode(frame)
         except ProtocolError:
             self.handle(FrameReceived(now, frame))
             return
         if is_plain(self.state, message):
-            self._owner.deliver(message)
+            self._socket._deliver(message)
         else:
             self._take_in_other(message, FrameReceived(now, frame))
 
@@ -302,48 +347,28 @@ class Connection:
             self.state = transition.state
             self._carry_out(transition, None)
         finally:
-            if self._submitted:
-                self._catch_up()
             self.handling = False
+            if self._afterwards:
+                self._catch_up()
 
-    def _carry_out(self, transition: Transition, note: Any) -> None:
-        for effect in transition.return_:
-            if isinstance(effect, SendFrame):
-                self.outbox.put(effect.frame, None if note is None else (effect.ref, note))
-            else:
-                self._close = effect
-                self._close_asked.set()
-                if type(transition.message) is TimerTicked:
-                    # A heartbeat was not answered; its server will hardly answer a close frame.
-                    self._end_by(trio.current_time() + LAST_WORDS)
-        for event in transition.built_events:
-            self._owner.handle_event(event)
-        if type(transition.message) is not PushMessage:
-            self._arm()
-
-    def _end_by(self, deadline: float) -> None:
-        self._scope.deadline = min(self._scope.deadline, deadline)
-
-    def _arm(self) -> None:
-        deadline = next_deadline(self.state)
-        if deadline is not None:
-            self._timer.arm(deadline)
+    def ease(self, backlog: Backlog) -> None:
+        """Let the consumer of a backlog that fills up faster than it is read catch up, before more is received."""
+        self._crowded = backlog
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self, transport: Transport) -> None:
         try:
-            while (frames := await self.outbox.take()) is not None:
-                await transport.send(frames)
+            await self.writer.run(transport)
         except TransportEnded:
             # Why is for the receive loop to find out: a close frame may wait there.
-            self._end_by(trio.current_time() + LAST_WORDS)
+            self._end_by(trio.current_time() + GRACE_PERIOD)
 
     @trio.lowlevel.enable_ki_protection
     async def _close_when_asked(self, transport: Transport, scope: trio.CancelScope) -> None:
         with scope:
             await self._close_asked.wait()
             assert self._close is not None
-            await self.outbox.drained()
+            await self.writer.drained()
             await transport.close(self._close.code, self._close.reason)
 
 
@@ -354,7 +379,7 @@ def only_cancelled(error: BaseException) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
-async def _ease(buffer: Crowd) -> None:
+async def _ease(buffer: Backlog) -> None:
     """Let the consumer of a buffer catch up for as long as it does, but not for long."""
     until = time.perf_counter() + EASING
     size = len(buffer)

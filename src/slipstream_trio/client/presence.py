@@ -4,13 +4,14 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Self, TypeVar, final
 
 import trio
 
-from ..protocol import Presence, PresenceChange, Presences
+from ..protocol import Message, Presence, PresenceChange, Presences
 
-__all__ = ["ChannelPresence"]
+__all__ = ["ChannelPresence", "PresenceTracker"]
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -129,3 +130,43 @@ def _synchronous(callback: F) -> F:
     if not callable(callback) or inspect.iscoroutinefunction(callback):
         raise TypeError("a callback is a function that is not async: to await something, iterate over the changes")
     return callback
+
+
+@final
+class PresenceTracker:
+    """The presences of one channel, from its join on, and the users that follow them."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._presence = Presence()
+        self._followers: list[ChannelPresence] = []
+
+    def received(self, message: Message) -> None:
+        """Take in a message that carries presences; raises `ProtocolError` for a malformed one."""
+        self._presence, changes = self._presence.received(message.event, message.payload)
+        self._update(changes)
+
+    def rejoined(self) -> None:
+        """Take note that a join was sent: its state is still to come."""
+        self._presence = self._presence.rejoined()
+        self._update(())
+
+    @contextmanager
+    def follow(self, buffer: int) -> Iterator[ChannelPresence]:
+        """Let a user follow the presences, with room for so many changes that wait."""
+        follower = ChannelPresence(self._topic, self._presence, buffer)
+        self._followers.append(follower)
+        try:
+            yield follower
+        finally:
+            self._followers.remove(follower)
+            follower.close()
+
+    def close(self) -> None:
+        """End the iterations, as the channel has ended."""
+        for follower in self._followers:
+            follower.close()
+
+    def _update(self, changes: tuple[PresenceChange, ...]) -> None:
+        for follower in list(self._followers):
+            follower.update(self._presence, changes)

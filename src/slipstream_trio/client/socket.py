@@ -1,31 +1,88 @@
-"""A socket, as its user sees it."""
+"""A socket: what `connect` gives to its user, and its state."""
 
-from collections.abc import AsyncIterator
+import logging
+import math
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, Final, assert_never, final
+from weakref import WeakKeyDictionary
 
 import trio
 
-from ..protocol import State
-from .channel import DEFAULT, Channel, Timeout, check_topic
+from ..errors import ConnectionLost, ConnectTimeout
+from ..protocol import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    Disconnect,
+    Event,
+    FrameRejected,
+    HeartbeatAcknowledged,
+    Message,
+    MessageDropped,
+    MessageReceived,
+    ReplyReceived,
+    SendHeartbeat,
+    State,
+    TopicJoinClosed,
+    TopicJoinFailed,
+    TopicJoinSucceeded,
+    TopicLeft,
+)
+from .arguments import DEFAULT, KeptPayload, Timeout, check_topic
+from .channel import Channel
+from .configuration import Configuration
 from .connection import Connection
-from .membership import Membership
-from .operations import start_recovery
-from .session import Session
-from .status import Status, StatusChanges
+from .join import Joins
+from .push import Pushes
+from .result import Result
+from .spans import Emitter, outcome_of
+from .status import Status, StatusChanges, StatusLog
+from .timer import Timer
+
+if TYPE_CHECKING:
+    from .callbacks.runner import Runner
+    from .connect import Supervisor
 
 __all__ = ["Socket"]
+
+logger: Final = logging.getLogger("slipstream_trio")
 
 
 @final
 class Socket:
     """A connection to a Phoenix server, and the channels on it: what `connect` gives."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    # Names with an underscore are for the other modules of the client. They read fields, and call methods.
+
+    def __init__(self, configuration: Configuration, runner: "Runner | None" = None) -> None:
+        telemetry = configuration.telemetry
+        self._configuration = configuration
+        self._options = configuration.options()
+        self._serializer = configuration.chosen_serializer()
+        self._emitter = Emitter(telemetry, telemetry.ids.span_id())
+        self._runner = runner
+        self._supervisor: Supervisor | None = None
+        self._statuses = StatusLog()
+        # From a topic to its channel: joining, joined, leaving, or to be joined again.
+        self._channels: dict[str, Channel] = {}
+        # All channels that somebody has, also those that hold no topic: their streams end with the socket.
+        self._known: WeakKeyDictionary[Channel, None] = WeakKeyDictionary()
+        self._pushes = Pushes(self)
+        self._joins = Joins(self)
+        self._timer = Timer(self)
+        self._pings: list[Result[float]] = []
+        self._connection: Connection | None = None  # of the moment, or the last
+        self._shown: Connection | None = None  # the last that was open
+        self._last: ConnectionLost | None = None  # how the last one ended
+        self._error: BaseException | None = None  # why there will be no other one, unless that was asked for
+        self._end_asked: str | None = None  # "closed_by_client" or "disconnected"
 
     def __repr__(self) -> str:
         return f"<Socket {self.socket_id} {self.status}>"
+
+    # What its user does
 
     @asynccontextmanager
     async def join(self, topic: str, payload: Any = None, *, timeout: Timeout = DEFAULT) -> AsyncIterator[Channel]:
@@ -45,7 +102,7 @@ class Socket:
             JoinTimeout: it did not answer in time.
             ChannelClosed: the channel ended, or another task left it, before the answer.
             ConnectionLost: the connection ended first.
-            SerializationError: the topic is no string, or the payload not a JSON value.
+            SerializationError: the topic is not a string, or the payload not a JSON value.
         """
         channel = self.channel(topic, payload)
         await channel.join(timeout=timeout)
@@ -64,11 +121,14 @@ class Socket:
             payload: as with `join`.
 
         Raises:
-            SerializationError: the topic is no string.
+            SerializationError: the topic is not a string.
         """
         check_topic(topic)
-        return Channel(Membership(self._session, topic, {} if payload is None else payload, start_recovery))
+        channel = Channel(self, topic, {} if payload is None else payload)
+        self._known[channel] = None
+        return channel
 
+    @trio.lowlevel.enable_ki_protection
     async def ping(self) -> float:
         """Send a heartbeat, or take the one that is outstanding, and wait for the answer.
 
@@ -77,11 +137,24 @@ class Socket:
         Raises:
             ConnectionLost: the connection has ended, or ends before the answer.
         """
-        return await self._session.ping()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        answer: Result[float] = Result()
+        self._open_connection().handle(SendHeartbeat(trio.current_time()))
+        self._pings.append(answer)
+        try:
+            return await answer.wait()
+        finally:
+            self._pings.remove(answer)
 
+    @trio.lowlevel.enable_ki_protection
     async def disconnect(self) -> None:
         """Close the connection for good: streams end, pushes raise `ConnectionLost`, the block's body runs on."""
-        await self._session.disconnect()
+        await trio.lowlevel.checkpoint()
+        if self.status not in ("closing", "closed"):
+            self._ask_to_end("disconnected")
+            self._close(self._close_deadline())
+        assert self._supervisor is not None
+        await self._supervisor.finished.wait()
 
     async def wait_connected(self) -> None:
         """Wait until the socket is connected.
@@ -90,26 +163,33 @@ class Socket:
             ConnectionLost: it never will be.
         """
         await trio.lowlevel.checkpoint()
-        await self._session.until_open()
+        while True:
+            self._check_usable()
+            if self.status == "connected" and self._connection is not None and self._connection.is_open:
+                return
+            await self._statuses.changed()
 
     def status_changes(self) -> StatusChanges:
         """Iterate over the status of now, and every one that follows, up to "closed"."""
-        return StatusChanges(self._session.statuses)
+        return StatusChanges(self._statuses)
 
     @property
     def status(self) -> Status:
         """One of "connecting", "connected", "reconnecting", "closing", "closed"."""
-        return self._session.status
+        return self._statuses.now
 
     @property
     def state(self) -> State:
         """The state of the connection; while there is none, that of the last one. So are the ids."""
-        return self._connection.state
+        connection = self._shown or self._connection
+        if connection is None:
+            raise RuntimeError("there is no connection yet: await wait_connected() first")
+        return connection.state
 
     @property
     def socket_id(self) -> str:
         """The socket's id, 16 hex digits."""
-        return self._session.socket_id
+        return self._emitter.origin.socket_id
 
     @property
     def connection_id(self) -> str:
@@ -126,9 +206,191 @@ class Socket:
         """The number of the connection on this socket, from 1."""
         return self.state.generation
 
-    @property
-    def _connection(self) -> Connection:
-        connection = self._session.shown or self._session.connection
-        if connection is None:
-            raise RuntimeError("there is no connection yet: await wait_connected() first")
+    # What its connection is
+
+    def _open_connection(self) -> Connection:
+        """Return the connection, which is open; raises `ConnectionLost` if it is not."""
+        connection = self._connection
+        if connection is None or not connection.is_open or self.status == "closing":
+            raise self._lost()
         return connection
+
+    def _check_usable(self) -> None:
+        """Raise `ConnectionLost` if there will be no connection any more."""
+        if self.status in ("closing", "closed"):
+            raise self._lost()
+
+    def _lost(self) -> ConnectionLost:
+        """Return a new exception that tells how the connection ended."""
+        if self._end_asked is not None:
+            return ConnectionLost(self._end_asked)
+        if self._last is not None:
+            return ConnectionLost(self._last.reason, self._last.code)
+        return ConnectionLost("connect_failed")
+
+    def _close_deadline(self) -> float:
+        """Return by when everything has to be closed that is being closed from now on."""
+        timeout = self._options.close_timeout
+        return math.inf if timeout is None else trio.current_time() + timeout
+
+    def _draw(self) -> float:
+        """Return a random number from 0 to 1, for jitter."""
+        return random.random()  # noqa: S311 - not for cryptography
+
+    def _kept(self, payload: Any) -> KeptPayload:
+        """Return a payload as it is now."""
+        return KeptPayload(payload, self._serializer)
+
+    def _start_task(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Run an async function in the socket's own nursery."""
+        assert self._supervisor is not None
+        self._supervisor.start_task(task, *arguments)
+
+    # Its channels
+
+    def _hold(self, channel: Channel) -> None:
+        """Let a channel have its topic."""
+        self._channels[channel.topic] = channel
+
+    def _release(self, channel: Channel) -> None:
+        """Take a topic back from its channel, if it has it."""
+        if self._channels.get(channel.topic) is channel:
+            del self._channels[channel.topic]
+
+    # What the supervisor decides
+
+    def _supervised(self, supervisor: "Supervisor") -> None:
+        self._supervisor = supervisor
+
+    def _begin(self, connection: Connection) -> None:
+        """Take note of the connection of another attempt."""
+        self._connection = connection
+        self._emitter.follow(connection.origin)
+
+    def _reconnect_scheduled(self, disconnect: Disconnect, delay: float, attempt: int) -> None:
+        """Take note that another attempt follows."""
+        self._statuses.set("reconnecting" if self._shown is not None else "connecting")
+        self._emitter.reconnect_scheduled(disconnect, delay, attempt)
+
+    def _ask_to_end(self, reason: str) -> None:
+        """Take note that the user wants the end; the first reason counts."""
+        self._end_asked = self._end_asked or reason
+        self._statuses.set("closing")
+
+    def _close(self, deadline: float) -> None:
+        """Close the connection, or stop trying to have one."""
+        connection = self._connection
+        if connection is not None and connection.state.status in ("open", "closing"):
+            connection.close(1000, self._end_asked or "closed_by_client", deadline)
+        else:
+            assert self._supervisor is not None
+            self._supervisor.abort()
+
+    def _ended(self, error: BaseException | None) -> None:
+        """End for good, because of an error, or as that was asked for: settle all that is waited for."""
+        self._error = self._error or error
+        self._statuses.set("closed")
+        self._joins.socket_ended()
+        for channel in list(self._known):
+            channel._end_streams()
+
+    # What its connection reports
+
+    def _deliver(self, message: Message) -> None:
+        """Give a message to its channel; the connection may have to wait for the channel's consumer."""
+        channel = self._channels.get(message.topic)
+        if channel is not None:
+            crowded = channel._deliver(message)
+            if crowded is not None and self._connection is not None:
+                self._connection.ease(crowded)
+
+    def _handle_event(self, event: Event) -> None:
+        """Do what an event of the connection calls for."""
+        match event:
+            case MessageReceived():
+                self._deliver(event.message)
+            case ReplyReceived():
+                self._pushes.reply_received(event)
+            case TopicJoinSucceeded() | TopicJoinFailed() | TopicJoinClosed() | TopicLeft():
+                self._joins.handle_event(event)
+            case HeartbeatAcknowledged():
+                for answer in self._pings:
+                    answer.succeed(event.round_trip)
+            case FrameRejected():
+                self._frame_rejected(event.reason)
+            case MessageDropped():
+                self._emitter.dropped("in", event.message, event.reason)
+            case ConnectionOpened() | ConnectionFailed() | ConnectionClosed():
+                self._connection_changed(event)
+            case _:
+                assert_never(event)
+
+    def _connection_changed(self, event: ConnectionOpened | ConnectionFailed | ConnectionClosed) -> None:
+        assert self._connection is not None
+        match event:
+            case ConnectionOpened():
+                self._connection_opened(self._connection, event)
+            case ConnectionFailed():
+                self._connection_failed(self._connection, event)
+            case ConnectionClosed():
+                self._connection_closed(self._connection, event)
+            case _:
+                assert_never(event)
+
+    def _connection_opened(self, connection: Connection, event: ConnectionOpened) -> None:
+        assert self._supervisor is not None
+        self._shown = connection
+        self._statuses.set("connected")
+        connection.attempt_ended("ok", event.response_headers)
+        self._supervisor.opened.set()
+        if self._runner is not None:
+            self._runner.opened()
+        self._joins.connection_opened()
+
+    def _connection_failed(self, connection: Connection, event: ConnectionFailed) -> None:
+        failure, mistake = connection.failure, connection.option_error
+        error = mistake or failure
+        if mistake is not None and not (isinstance(mistake, ConnectTimeout) and mistake.option is not None):
+            connection.attempt_failed(mistake)
+        else:
+            outcome = "cancelled" if error is None else outcome_of(error)
+            connection.attempt_ended(outcome or "error", event.headers)
+        if error is not None and self._runner is not None:
+            self._runner.closed(error)
+
+    def _connection_closed(self, connection: Connection, event: ConnectionClosed) -> None:
+        if self._end_asked is None:
+            self._statuses.set("closing" if self._configuration.reconnect is None else "reconnecting")
+        self._settle(connection, event.reason, event.code)
+        if self._runner is not None:
+            self._runner.closed(self._lost())
+
+    def _failed(self, error: BaseException) -> None:
+        """Settle all that is waited for, as a bug has ended the connection; no event tells of it."""
+        self._error = error
+        if self._connection is not None:
+            self._connection.attempt_failed(error)
+            self._settle(self._connection, "internal_error", None)
+
+    def _settle(self, connection: Connection, reason: str, code: int | None) -> None:
+        """Tell everybody who waits for a connection that it has ended: pushes first, then channels."""
+        self._last = ConnectionLost(reason, code)
+        for message in connection.writer.left_over():
+            self._emitter.dropped("out", message, reason)
+        self._pushes.connection_ended(reason, code, connection.writer.taken)
+        for answer in self._pings:
+            answer.fail(ConnectionLost(reason, code))
+        self._joins.connection_lost()
+
+    def _frame_rejected(self, reason: str) -> None:
+        """Tell that a frame, or its payload, is malformed."""
+        logger.warning("connection %s: a frame was rejected: %s", self._emitter.origin.connection_id, reason)
+        self._emitter.dropped("in", None, reason)
+
+    def _tick(self, now: float) -> float:
+        """Do what is due; returns when that is to be asked next (infinity: never)."""
+        if self._connection is None:
+            return math.inf
+        self._joins.pump()
+        deadline = self._connection.tick(now)
+        return math.inf if deadline is None else deadline

@@ -1,7 +1,8 @@
-"""Spans of what a client does: emitted in the caller's task, around its operation."""
+"""Telemetry of what a client does: spans around its operations, and the single events of a socket."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, final
 
 import trio
 
@@ -16,16 +17,36 @@ from ..errors import (
     PushError,
     PushTimeout,
 )
-from ..telemetry import Origin, Outcome, Record, SpanStart, Telemetry
+from ..protocol import Disconnect, Message, ReplyReceived
+from ..telemetry import (
+    BufferOverflowed,
+    ClientConnectStart,
+    ClientJoinStart,
+    ClientLeaveStart,
+    ClientPushStart,
+    GapOpened,
+    MessageDiscarded,
+    Origin,
+    Outcome,
+    ReconnectScheduled,
+    Record,
+    RejoinScheduled,
+    ReplyOrphaned,
+    SpanStart,
+    Telemetry,
+)
 from ..telemetry.bus import SpanPoint
 from ..telemetry.span import exception_record
 
-__all__ = ["Emitter", "Stop", "end_span", "moment", "observed", "opening", "outcome_of"]
+if TYPE_CHECKING:
+    from .buffer import Gap, Overflow
+
+__all__ = ["Emitter", "Stop", "outcome_of"]
 
 T = TypeVar("T")
 
 Stop = Callable[[Origin, int, Outcome, Any, BaseException | None], Record]
-"""Makes the record to end a span with, of the ids then, the monotonic time, the outcome, the result and the error."""
+"""Makes the record that ends a span, of the ids then, the monotonic time, the outcome, the result and the error."""
 
 _OUTCOMES: dict[type[BaseException], Outcome] = {
     AlreadyJoined: "error",
@@ -41,32 +62,6 @@ _OUTCOMES: dict[type[BaseException], Outcome] = {
 }
 
 
-class Emitter(Protocol):
-    """Who has a bus, and knows the ids of the present."""
-
-    @property
-    def telemetry(self) -> Telemetry:
-        """The bus."""
-        ...
-
-    @property
-    def origin(self) -> Origin:
-        """The ids of the present."""
-        ...
-
-
-def moment(emitter: Emitter) -> tuple[Origin, int, int]:
-    """Return what the record of a single event begins with: ids, system time, monotonic time."""
-    telemetry = emitter.telemetry
-    return emitter.origin, telemetry.time_ns(), telemetry.monotonic_ns()
-
-
-def opening(emitter: Emitter) -> tuple[Origin, str, int, int]:
-    """Return what the record of a span's start begins with: ids, a new span id, system time, monotonic time."""
-    telemetry = emitter.telemetry
-    return emitter.origin, telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns()
-
-
 def outcome_of(error: BaseException) -> Outcome | None:
     """Return how an operation ended that raised `error`; None if code of the user's or ours failed."""
     for kind, outcome in _OUTCOMES.items():
@@ -75,42 +70,121 @@ def outcome_of(error: BaseException) -> Outcome | None:
     return None
 
 
-async def observed(
-    emitter: Emitter,
-    point: SpanPoint,
-    start: SpanStart,
-    operation: Awaitable[T],
-    stop: Stop,
-) -> T:
-    """Await `operation` inside of a span.
+@final
+class Emitter:
+    """Emits what a socket and its channels do, under the ids of the connection of the moment.
 
     Parameters:
-        start: the record to begin with.
-        stop: makes the record to end with.
+        telemetry: the bus.
+        socket_id: the socket's id.
+
+    Attributes:
+        telemetry: the bus.
+        origin: the ids of the connection of the moment; without a connection, the socket's alone.
+        connect: where the spans of attempts to connect are emitted; likewise `join`, `leave` and `push`.
     """
-    point.start.emit(start)
-    try:
-        result = await operation
-    except BaseException as error:
-        end_span(emitter, point, start, stop, error=error)
-        raise
-    end_span(emitter, point, start, stop, result=result)
-    return result
 
+    def __init__(self, telemetry: Telemetry, socket_id: str) -> None:
+        self.telemetry: Telemetry = telemetry
+        self.origin: Origin = Origin(None, None, socket_id, 0)
+        self.connect: SpanPoint = telemetry.span(ClientConnectStart.name[:-1])
+        self.join: SpanPoint = telemetry.span(ClientJoinStart.name[:-1])
+        self.leave: SpanPoint = telemetry.span(ClientLeaveStart.name[:-1])
+        self.push: SpanPoint = telemetry.span(ClientPushStart.name[:-1])
+        self._gap = telemetry.point(GapOpened.name)
+        self._overflow = telemetry.point(BufferOverflowed.name)
+        self._discarded = telemetry.point(MessageDiscarded.name)
+        self._orphaned = telemetry.point(ReplyOrphaned.name)
+        self._reconnect = telemetry.point(ReconnectScheduled.name)
+        self._rejoin = telemetry.point(RejoinScheduled.name)
 
-def end_span(
-    emitter: Emitter,
-    point: SpanPoint,
-    start: SpanStart,
-    stop: Stop,
-    *,
-    result: Any = None,
-    error: BaseException | None = None,
-) -> None:
-    """Emit the end of a span, a stop or an exception, for what its operation returned or raised."""
-    telemetry = emitter.telemetry
-    outcome = "ok" if error is None else outcome_of(error)
-    if outcome is not None:
-        point.stop.emit(stop(emitter.origin, telemetry.monotonic_ns(), outcome, result, error))
-    elif error is not None:
-        point.exception.emit(exception_record(telemetry, start, emitter.origin, error))
+    def follow(self, origin: Origin) -> None:
+        """Emit under the ids of this connection from now on."""
+        self.origin = origin
+
+    def utc_now(self) -> datetime:
+        """Return the time in UTC."""
+        return datetime.fromtimestamp(self.telemetry.time_ns() / 1e9, UTC)
+
+    # Single events
+
+    def gap(self, topic: str, gap: "Gap") -> None:
+        """Emit where messages may be missing, or how many are."""
+        if self._gap.handlers:
+            self._gap.emit(GapOpened(*self._moment(), topic, gap.reason, gap.since, gap.until, gap.dropped))
+
+    def overflow(
+        self, topic: str, policy: "Overflow", size: int, consumer: Literal["channel", "subscription", "client"]
+    ) -> None:
+        """Emit that a consumer's buffer of `size` messages has begun to lose some."""
+        if self._overflow.handlers:
+            self._overflow.emit(BufferOverflowed(*self._moment(), topic, policy, size, consumer))
+
+    def dropped(self, direction: Literal["in", "out"], message: Message | None, reason: str) -> None:
+        """Emit that a message, or what cannot be read as one (None), is dropped."""
+        if self._discarded.handlers:
+            _, ref, topic, event, _ = message or (None, None, None, None, None)
+            self._discarded.emit(MessageDiscarded(*self._moment(), direction, topic, event, ref, reason))
+
+    def orphaned(self, reply: ReplyReceived, why: Literal["cancelled", "timeout"]) -> None:
+        """Emit that the reply to a push came after the push was given up."""
+        if self._orphaned.handlers:
+            self._orphaned.emit(
+                ReplyOrphaned(*self._moment(), reply.topic, reply.ref, reply.status, reply.response, why)
+            )
+
+    def reconnect_scheduled(self, disconnect: Disconnect, delay: float, attempt: int) -> None:
+        """Emit that another attempt to connect follows in `delay` seconds."""
+        if self._reconnect.handlers:
+            ended = (disconnect.reason, disconnect.code, disconnect.status)
+            self._reconnect.emit(ReconnectScheduled(*self._moment(), delay, attempt, *ended))
+
+    def rejoin_scheduled(self, topic: str, delay: float, attempt: int, ending: str) -> None:
+        """Emit that a channel is joined again in `delay` seconds."""
+        if self._rejoin.handlers:
+            self._rejoin.emit(RejoinScheduled(*self._moment(), topic, delay, attempt, ending))
+
+    # Spans
+
+    def opening(self) -> tuple[Origin, str, int, int]:
+        """Return how the record of a span's start begins: ids, a new span id, system time, monotonic time."""
+        telemetry = self.telemetry
+        return self.origin, telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns()
+
+    async def observed(self, point: SpanPoint, start: SpanStart, operation: Awaitable[T], stop: Stop) -> T:
+        """Await `operation` inside of a span.
+
+        Parameters:
+            point: where it is emitted.
+            start: the record to begin with.
+            operation: what to await.
+            stop: makes the record to end with.
+        """
+        point.start.emit(start)
+        try:
+            result = await operation
+        except BaseException as error:
+            self.end_span(point, start, stop, error=error)
+            raise
+        self.end_span(point, start, stop, result=result)
+        return result
+
+    def end_span(
+        self,
+        point: SpanPoint,
+        start: SpanStart,
+        stop: Stop,
+        *,
+        result: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Emit the end of a span, a stop or an exception, for what its operation returned or raised."""
+        outcome = "ok" if error is None else outcome_of(error)
+        if outcome is not None:
+            point.stop.emit(stop(self.origin, self.telemetry.monotonic_ns(), outcome, result, error))
+        elif error is not None:
+            point.exception.emit(exception_record(self.telemetry, start, self.origin, error))
+
+    def _moment(self) -> tuple[Origin, int, int]:
+        """Return how the record of a single event begins: ids, system time, monotonic time."""
+        return self.origin, self.telemetry.time_ns(), self.telemetry.monotonic_ns()

@@ -3,7 +3,7 @@
 A callback may take long, or never return, while connections come and go. What waits for it is bounded all the same:
 whatever has become outdated before it was told is not told, or told as one.
 
-* Messages wait in lanes, `buffer` for each channel; what does not fit is dropped, as `overflow` says.
+* Messages wait in backlogs, `buffer` for each channel; what does not fit is dropped, as `overflow` says.
 * Of a connection that ended before its `handle_connect` was called, only the end is told; of several ends, the last.
 * Of a channel's `handle_join` that wait, the first (messages may follow it) and the last are told; so with gaps, and
   those between are merged into the first, which then tells of more than one. Of its `handle_topic_close`, the last is.
@@ -13,22 +13,18 @@ whatever has become outdated before it was told is not told, or told as one.
 So what is told last is true, what was missed has its gap, and who was told of an end is told of what follows.
 """
 
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import trio
-from attrs import evolve
 
-from ..protocol import Message
-from ..telemetry import BufferOverflowed
-from .buffer import MESSAGES_A_TURN, SECONDS_A_TURN, Gap, merged
-from .channel import Channel
-from .membership import Membership
-from .spans import moment
+from ...protocol import Message
+from ..buffer import Gap, merged
+from ..channel import Channel
+from ..turn import turn_of_this_run
 
-__all__ = ["POSTS", "Entry", "Inbox", "Lane"]
+__all__ = ["POSTS", "ChannelBacklog", "Entry", "Inbox"]
 
 POSTS: Final = frozenset({"handle_cast", "handle_info"})
 """The callbacks for what others post, and do not wait for."""
@@ -39,7 +35,7 @@ class Entry(NamedTuple):
 
     callback: str
     arguments: tuple[Any, ...]
-    lane: "Lane | None" = None
+    backlog: "ChannelBacklog | None" = None
 
 
 class Inbox:
@@ -62,8 +58,11 @@ class Inbox:
         self._finished = False
         self._reader = trio.lowlevel.ParkingLot()
         self._pushers = trio.lowlevel.ParkingLot()
-        self._turn = 0
-        self._turn_began = 0.0
+        self._turn = turn_of_this_run()
+
+    def bound(self, limit: int) -> None:
+        """Let so many messages of a channel, posts, and replies wait."""
+        self.limit = limit
 
     @property
     def has_room(self) -> bool:
@@ -126,19 +125,19 @@ class Inbox:
 
     async def get(self) -> Entry | None:
         """Return the next entry, None if there is none any more."""
-        await self._let_others_run()
+        await self._turn.take()  # callbacks that wait for nothing must not keep other tasks from running
         while not self._entries:
             if self.closed or self._finished:
                 return None
             await self._reader.park()
-            self._begin_turn()
+            self._turn.begin()
         number, entry = self._entries.popitem(last=False)
         self._took(number, entry)
         return entry
 
     def _took(self, number: int, entry: Entry) -> None:
-        if entry.lane is not None:
-            entry.lane.took(number, entry)
+        if entry.backlog is not None:
+            entry.backlog.took(number, entry)
         elif entry.callback in POSTS:
             self._posts -= 1
         elif entry.callback == "handle_reply":
@@ -146,19 +145,6 @@ class Inbox:
             self._pushers.unpark_all()
         elif entry.callback == "handle_leave":
             self.leaves.pop(entry.arguments[0], None)
-
-    async def _let_others_run(self) -> None:
-        """A reader whose callbacks wait for nothing must not keep the others from running."""
-        self._turn += 1
-        if self._turn >= MESSAGES_A_TURN or time.perf_counter() - self._turn_began >= SECONDS_A_TURN:
-            await trio.lowlevel.checkpoint()
-            self._begin_turn()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
-
-    def _begin_turn(self) -> None:
-        self._turn = 0
-        self._turn_began = time.perf_counter()
 
 
 class FirstAndLatest:
@@ -219,8 +205,8 @@ def _merged_gaps(first: Entry, second: Entry) -> Entry:
     return Entry(first.callback, (channel, merged(gap, second.arguments[1])))
 
 
-class Lane:
-    """The entries of one channel: a `ChannelTap` that is bounded, each channel on its own.
+class ChannelBacklog:
+    """The entries of one channel, bounded, each channel on its own: its channel tells it what happens, as it happens.
 
     Messages that do not fit are dropped by the policy, and one entry tells of all that are dropped in a row. It stands
     where the first of them would have come.
@@ -229,11 +215,11 @@ class Lane:
         channel: the channel.
     """
 
-    def __init__(self, inbox: Inbox, membership: Membership) -> None:
-        configuration = membership.session.configuration
-        self.channel: Channel = Channel(membership)
+    def __init__(self, inbox: Inbox, channel: Channel) -> None:
+        configuration = channel._socket._configuration
+        self.channel: Channel = channel
         self._inbox = inbox
-        self._membership = membership
+        self._streams = channel._streams
         self._limit = configuration.buffer
         self._policy = configuration.overflow
         self._messages: deque[int] = deque()
@@ -257,18 +243,18 @@ class Lane:
         if number == self._gap:
             self._gap = None
         if entry.callback == "handle_gap":
-            self._membership.streams.tell_gap(entry.arguments[1])
+            self._streams.emit(entry.arguments[1])
         elif self._messages and self._messages[0] == number:
             self._messages.popleft()
 
-    # As a tap
+    # What its channel tells
 
     def joined(self, response: Any) -> None:
-        """See `ChannelTap`."""
+        """Take note that the topic is joined, for the first time or again."""
         self._joins.put(Entry("handle_join", (self.channel, response)))
 
-    def message(self, message: Message) -> "Lane | None":
-        """See `ChannelTap`."""
+    def message(self, message: Message) -> "ChannelBacklog | None":
+        """Take a message; returns this backlog if it is more than half full."""
         if self._inbox.closed:
             return None
         if len(self._messages) < self._limit:
@@ -283,16 +269,16 @@ class Lane:
         return self if self.crowded else None
 
     def gap(self, gap: Gap) -> None:
-        """See `ChannelTap`."""
+        """Take note that messages may be missing here."""
         self._gaps.put(Entry("handle_gap", (self.channel, gap)))
 
     def closed(self, reason: Exception) -> None:
-        """See `ChannelTap`."""
-        self._closes.put(Entry("handle_topic_close", (self._membership.topic, reason)))
+        """Take note that the topic could not be joined, or is joined no longer; it may be joined again."""
+        self._closes.put(Entry("handle_topic_close", (self.channel.topic, reason)))
 
     def left(self) -> None:
-        """See `ChannelTap`."""
-        topic, inbox = self._membership.topic, self._inbox
+        """Take note that the topic is left, as the user has asked for it."""
+        topic, inbox = self.channel.topic, self._inbox
         if inbox.waits(inbox.leaves.get(topic, 0)):
             self._drop_all()
         else:
@@ -304,7 +290,7 @@ class Lane:
         for kind in (self._joins, self._gaps, self._closes):
             kind.drop()
         if self._gap is not None:
-            self._membership.streams.tell_gap(self._inbox.at(self._gap).arguments[1])
+            self._streams.emit(self._inbox.at(self._gap).arguments[1])
         for number in (*self._messages, self._gap or 0):
             self._inbox.remove(number)
         self._messages.clear()
@@ -332,21 +318,7 @@ class Lane:
 
     def _dropped(self) -> Entry:
         """Return the entry that tells of all that is dropped so far, one more message included."""
-        membership = self._membership
-        now = membership.session.utc_now()
-        if self._gap is None:
-            gap = Gap("overflow", now, now, 1)
-            self._tell_overflow()
-        else:
-            before: Gap = self._inbox.at(self._gap).arguments[1]
-            gap = evolve(before, until=now, dropped=before.dropped + 1)
-        membership.streams.last_gap = gap
-        membership.streams.buffer.dropped += 1
+        before: Gap | None = None if self._gap is None else self._inbox.at(self._gap).arguments[1]
+        gap = self._streams.new_overflow(before)
+        self._streams.overflowed(gap, self._policy, self._limit, "client", first=before is None)
         return Entry("handle_gap", (self.channel, gap), self)
-
-    def _tell_overflow(self) -> None:
-        session = self._membership.session
-        point = session.telemetry.point(BufferOverflowed.name)
-        if point.handlers:
-            topic = self._membership.topic
-            point.emit(BufferOverflowed(*moment(session), topic, self._policy, self._limit, "client"))

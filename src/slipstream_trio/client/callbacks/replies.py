@@ -1,14 +1,13 @@
 """What goes back and forth between a callback client and others: replies of the server, and answers to calls."""
 
-from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, final
 
 from attrs import frozen
 
-from .waiter import Waiter
+from ..result import Result
 
-__all__ = ["NO_REPLY", "Caller", "NoReply", "Reply", "Teller"]
+__all__ = ["NO_REPLY", "Caller", "NoReply", "Reply"]
 
 
 class NoReply(Enum):
@@ -58,47 +57,21 @@ class Caller:
     """Who waits for the answer to a `Client.call`. The first answer counts, the others change nothing."""
 
     def __init__(self) -> None:
-        self._waiter = Waiter()
+        self._answer: Result[Any] = Result()
 
     @property
     def answered(self) -> bool:
         """Whether it has its answer."""
-        return self._waiter.settled
+        return self._answer.settled
 
     def reply(self, value: Any = None) -> None:
         """Let `call` return `value`."""
-        self._waiter.succeed(value)
+        self._answer.succeed(value)
 
     def fail(self, error: BaseException) -> None:
         """Let `call` raise `error`."""
-        self._waiter.fail(error)
+        self._answer.fail(error)
 
     async def wait(self) -> Any:
         """Return or raise the answer; for `Client.call` alone."""
-        return await self._waiter.wait()
-
-
-class Teller:
-    """Where the end of a push goes that nobody awaits: it is told at once.
-
-    Parameters:
-        tell: called with the response and the error, one of which is None.
-    """
-
-    def __init__(self, tell: Callable[[Any, Exception | None], None]) -> None:
-        self._tell = tell
-        self.settled: bool = False
-        self.given_up: bool = False
-
-    def succeed(self, value: Any = None) -> None:
-        """The reply is "ok"."""
-        self._settle(value, None)
-
-    def fail(self, error: Exception) -> None:
-        """It is not, or there will be none."""
-        self._settle(getattr(error, "response", None), error)
-
-    def _settle(self, response: Any, error: Exception | None) -> None:
-        if not self.settled:
-            self.settled = True
-            self._tell(response, error)
+        return await self._answer.wait()

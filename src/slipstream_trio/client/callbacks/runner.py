@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import trio
 
-from ..errors import (
+from ...errors import (
     AlreadyJoined,
     CallTimeout,
     ChannelClosed,
@@ -16,22 +16,19 @@ from ..errors import (
     PushTimeout,
     SlowConsumer,
 )
-from ..telemetry import ClientCallbackStart, ClientCallbackStop
-from ..telemetry.bus import SpanPoint
-from ..telemetry.span import exception_record
-from .buffer import Gap
-from .channel import Channel
-from .configuration import Configuration
-from .connect import connected
-from .connection import only_cancelled
-from .inbox import Entry, Inbox, Lane, Latest
-from .membership import Membership
-from .operations import start_recovery
+from ...telemetry import ClientCallbackStart, ClientCallbackStop
+from ...telemetry.bus import SpanPoint
+from ...telemetry.span import exception_record
+from ..buffer import Gap
+from ..channel import Channel
+from ..configuration import Configuration
+from ..connect import connected
+from ..connection import only_cancelled
+from ..join import request_join, request_leave
+from ..push import request_push
+from ..socket import Socket
+from .inbox import ChannelBacklog, Entry, Inbox, Latest
 from .replies import NO_REPLY, Caller, Reply
-from .requests import request_join, request_leave, request_push
-from .session import Session
-from .socket import Socket
-from .spans import opening
 
 __all__ = ["CALLBACKS", "Runner"]
 
@@ -54,19 +51,17 @@ CALLBACKS: Final = (
 
 
 class Runner:
-    """One run of a client: a `SocketTap` whose task calls what the inbox says.
+    """One run of a client: its task calls what the inbox says, and its socket tells it of connections.
 
     Parameters:
         client: whose callbacks are called: an object that has all of `CALLBACKS`.
 
     Attributes:
-        session: what the client runs on, None before it does.
-        socket: the same, for users.
+        socket: what the client runs on, None before it does.
         ended: whether the run is over.
     """
 
     def __init__(self, client: object) -> None:
-        self.session: Session | None = None
         self.socket: Socket | None = None
         self.ended: bool = False
         self._client = client
@@ -118,30 +113,30 @@ class Runner:
 
     async def join(self, topic: str, payload: Any) -> None:
         """Ask for a topic, unless it is held."""
-        session = self.running_session()
-        held = session.memberships.get(topic)
+        socket = self.running_socket()
+        held = socket._channels.get(topic)
         if held is not None and held.status != "leaving":
             await trio.lowlevel.checkpoint()
             return
-        membership = Membership(session, topic, {} if payload is None else payload, start_recovery)
-        membership.streams.tap = Lane(self._inbox, membership)
+        channel = socket.channel(topic, payload)
+        channel._tell(ChannelBacklog(self._inbox, channel))
         try:
-            await request_join(membership)
+            await request_join(channel)
         except AlreadyJoined:
             return  # somebody else was waiting for the leave, too
 
     async def leave(self, topic: str) -> None:
         """Give up a topic, if it is held."""
-        membership = self.running_session().memberships.get(topic)
-        if membership is None:
+        channel = self.running_socket()._channels.get(topic)
+        if channel is None:
             await trio.lowlevel.checkpoint()
         else:
-            await request_leave(membership)
+            await request_leave(channel)
 
     async def push(self, topic: str, event: str, payload: Any, timeout: float | None) -> str:
         """Push, and return the ref when that is queued."""
-        membership = self.running_session().memberships.get(topic)
-        if membership is None:
+        channel = self.running_socket()._channels.get(topic)
+        if channel is None:
             await trio.lowlevel.checkpoint()
             raise ChannelClosed(topic, "not_joined")
 
@@ -149,7 +144,7 @@ class Runner:
             self._inbox.put(Entry("handle_reply", (ref, Reply(topic, event, response, error))))
 
         left = await self._until_room(topic, event, timeout)
-        ref = await request_push(membership, event, payload, left, tell)
+        ref = await request_push(channel, event, payload, left, tell)
         self._inbox.expect_reply()
         return ref
 
@@ -165,29 +160,25 @@ class Runner:
             raise PushTimeout(topic, event, timeout or 0.0) from None
         return None if timeout is None else deadline - trio.current_time()
 
-    def running_session(self) -> Session:
-        """Return the session; raises `ClientStopped` if the client does not run."""
-        if self.session is None or self.ended:
+    def running_socket(self) -> Socket:
+        """Return the socket; raises `ClientStopped` if the client does not run."""
+        if self.socket is None or self.ended:
             raise ClientStopped(self._name)
-        return self.session
+        return self.socket
 
-    # What the session tells
-
-    def attached(self, session: Session) -> None:
-        """See `SocketTap`."""
-        self.session = session
+    # What the socket tells
 
     def opened(self) -> None:
-        """See `SocketTap`."""
+        """Take note that a connection is open."""
         self._connects.put(Entry("handle_connect", (self.socket,)))
 
     def closed(self, reason: Exception) -> None:
-        """See `SocketTap`."""
+        """Take note that a connection has ended, all that it owed settled; or that an attempt to have one failed."""
         self._connects.drop()  # it came and went before anybody was told
         self._disconnects.put(Entry("handle_disconnect", (reason,)))
 
     def finished(self, error: BaseException | None) -> None:
-        """See `SocketTap`."""
+        """Take note that there will be no other connection: because of `error`, or as the user has asked for it."""
         self._error = error
         self._inbox.finish()
 
@@ -196,7 +187,7 @@ class Runner:
     async def run(self, configuration: Configuration) -> None:
         """Connect, and call callbacks until the end."""
         self._task = trio.lowlevel.current_task()
-        self._inbox.limit = configuration.buffer
+        self._inbox.bound(configuration.buffer)
         self._spans = {name: configuration.telemetry.span(("slipstream", "client", name)) for name in CALLBACKS}
         try:
             async with connected(configuration, self) as self.socket:
@@ -218,13 +209,13 @@ class Runner:
             self._end_calls()
 
     async def _call_callbacks(self) -> None:
-        session = self.running_session()
+        socket = self.running_socket()
         while (entry := await self._inbox.get()) is not None:
             try:
                 await self._handle(entry)
             except ConnectionLost as lost:
                 # As there will be no connection any more, the end is near, and tells why itself.
-                if session.status not in ("closing", "closed"):
+                if socket.status not in ("closing", "closed"):
                     raise
                 logger.debug("%s: %s was interrupted: %s", self._name, entry.callback, lost)
         if self._error is not None:
@@ -244,12 +235,12 @@ class Runner:
             caller.reply(value)
 
     async def _tell_gap(self, channel: Channel, gap: Gap) -> None:
-        if gap.dropped and self.running_session().configuration.overflow == "raise":
+        if gap.dropped and self.running_socket()._configuration.overflow == "raise":
             raise SlowConsumer(channel.topic, gap.dropped)
         await self._invoke("handle_gap", channel, gap)
 
     async def _terminate(self, reason: BaseException | None) -> None:
-        deadline = self.running_session().deadline()
+        deadline = self.running_socket()._close_deadline()
         with trio.CancelScope(shield=True, deadline=deadline) as scope:
             try:
                 await self._invoke("terminate", reason)
@@ -271,22 +262,24 @@ class Runner:
         point = self._spans[name]
         if not point.active:
             return await callback(*arguments)
-        session = self.running_session()
-        start = ClientCallbackStart(*opening(session), self._name, name, arguments)
+        socket = self.running_socket()
+        emitter = socket._emitter
+        start = ClientCallbackStart(*emitter.opening(), self._name, name, arguments)
         point.start.emit(start)
         try:
             result = await callback(*arguments)
         except BaseException as error:
-            self._end_span(session, point, start, error)
+            self._end_span(socket, point, start, error)
             raise
-        stop = ClientCallbackStop(start, session.origin, session.telemetry.monotonic_ns(), "ok", result)
+        stop = ClientCallbackStop(start, emitter.origin, emitter.telemetry.monotonic_ns(), "ok", result)
         point.stop.emit(stop)
         return result
 
     @staticmethod
-    def _end_span(session: Session, point: SpanPoint, start: ClientCallbackStart, error: BaseException) -> None:
+    def _end_span(socket: Socket, point: SpanPoint, start: ClientCallbackStart, error: BaseException) -> None:
+        emitter = socket._emitter
         if only_cancelled(error):
-            now = session.telemetry.monotonic_ns()
-            point.stop.emit(ClientCallbackStop(start, session.origin, now, "cancelled", None))
+            now = emitter.telemetry.monotonic_ns()
+            point.stop.emit(ClientCallbackStop(start, emitter.origin, now, "cancelled", None))
         else:
-            point.exception.emit(exception_record(session.telemetry, start, session.origin, error))
+            point.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))

@@ -5,14 +5,15 @@ from typing import Any, Final, Unpack
 
 import trio
 
-from ..protocol import Message
-from .buffer import Gap
-from .channel import DEFAULT, Channel, Timeout, check_event, check_topic, chosen
-from .configuration import ConnectOptions, checked_seconds, configure
-from .handshake import OrCallable
+from ...protocol import Message
+from ..arguments import DEFAULT, Timeout, check_event, check_topic, chosen
+from ..buffer import Gap
+from ..channel import Channel
+from ..configuration import ConnectOptions, checked_seconds, configure
+from ..handshake import OrCallable
+from ..socket import Socket
 from .replies import Caller, Reply
 from .runner import Runner
-from .socket import Socket
 
 __all__ = ["Client", "run_client"]
 
@@ -226,7 +227,7 @@ class Client:
         """
         check_event(event)
         runner = self.__ready()
-        seconds = chosen(timeout, runner.running_session().options.push_timeout)
+        seconds = chosen(timeout, runner.running_socket()._options.push_timeout)
         return await runner.push(topic, event, {} if payload is None else payload, seconds)
 
     async def disconnect(self) -> None:
@@ -238,7 +239,7 @@ class Client:
         Raises:
             ClientStopped: the client does not run.
         """
-        await self.__ready().running_session().disconnect()
+        await self.__ready().running_socket().disconnect()
 
     def stop(self) -> None:
         """End: the callback that runs now is the last but `terminate`, then `run_client` returns.
@@ -325,7 +326,7 @@ async def run_client(client: Client, url: OrCallable[str], **options: Unpack[Con
     options.setdefault("retry_first", True)
     configuration = configure(url, options)
     await trio.lowlevel.checkpoint_if_cancelled()
-    await client._begin().run(configuration)  # noqa: SLF001 - the other half of this module
+    await client._begin().run(configuration)
 
 
 def _check_client(client: object) -> None:

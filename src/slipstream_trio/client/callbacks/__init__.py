@@ -1,0 +1,6 @@
+"""The callback client: a class to subclass, whose methods are called with what happens."""
+
+from .client import Client, run_client
+from .replies import NO_REPLY, Caller, NoReply, Reply
+
+__all__ = ["NO_REPLY", "Caller", "Client", "NoReply", "Reply", "run_client"]

@@ -1,0 +1,480 @@
+"""Join, leave and rejoin: the one place that decides about a topic's membership, and the queue of joins.
+
+A join is a `Request`, made by a user who awaits it, or by the library for a channel that is to be joined again.
+Requests wait in a queue, users' before the library's, until there is a connection and a slot. What then happens to the
+channel is decided here; the channel only takes note of it.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
+
+import trio
+
+from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout
+from ..protocol import (
+    JoinTopic,
+    LeaveTopic,
+    TopicJoinClosed,
+    TopicJoinFailed,
+    TopicJoinSucceeded,
+    TopicLeft,
+    rejoin_delay,
+)
+from ..telemetry import (
+    ClientJoinStart,
+    ClientJoinStop,
+    ClientLeaveStart,
+    ClientLeaveStop,
+    Origin,
+    Outcome,
+    Record,
+)
+from .arguments import KeptPayload
+from .handshake import ask
+from .joining import Departure, Request, Retry
+from .result import Result
+from .spans import Stop
+
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .connection import Connection
+    from .socket import Socket
+
+__all__ = ["Joins", "join", "leave", "request_join", "request_leave"]
+
+logger: Final = logging.getLogger("slipstream_trio")
+
+JOINS_A_STEP: Final = 64
+"""How many joins of the library are sent before other tasks run."""
+
+LEAVES_A_STEP: Final = 64
+"""How many channels are left before other tasks run."""
+
+_LEAVE_OUTCOMES: Final[Mapping[str, Outcome]] = {"leave_timeout": "timeout", "leave_lost": "lost"}
+
+@final
+class Joins:
+    """The joins of one socket: who waits to join, who is to be joined again, and what an answer means."""
+
+    def __init__(self, socket: "Socket") -> None:
+        self._socket = socket
+        self._users: deque[Request] = deque()
+        self._library: deque[Request] = deque()
+
+    # Asking for a join
+
+    @trio.lowlevel.enable_ki_protection
+    async def join(self, channel: "Channel", timeout: float | None) -> Any:
+        """Join, and return the server's answer."""
+        channel._keep_payload()
+        request = await self._claim(channel, timeout, by_user=True)
+        self._socket._timer.add(request.asking.deadline, request)
+        self._users.append(request)
+        self.pump()
+        try:
+            while not request.sent:
+                await request.slot.wait()
+                params = await _asked(request)
+                connection = self._socket._connection
+                if connection is not None and connection.is_open:
+                    self._send(request, connection, params)
+                else:
+                    request.wait_again()
+                    self._users.appendleft(request)
+            return await request.answer.wait()
+        except BaseException:
+            # Cancelled, perhaps just before the answer, or not sent. If the connection told the end, nothing is left.
+            if channel._joining.claim is request:
+                self.leave_soon(channel, self._socket._options.leave_timeout)
+            raise
+
+    @trio.lowlevel.enable_ki_protection
+    async def request(self, channel: "Channel") -> None:
+        """Ask for a join that is repeated until it succeeds; its answer is told to the channel's backlog."""
+        request = await self._claim(channel, self._socket._options.join_timeout, by_user=False)
+        channel._become("errored", "lost")  # it will be joined with this connection, or the next
+        self._users.append(request)
+        self.pump()
+
+    def rejoin(self, channel: "Channel") -> None:
+        """Join a channel again, as soon as that is possible."""
+        request = Request(channel, self._socket._options.join_timeout, by_user=False)
+        channel._joining.begin(request)
+        self._library.append(request)
+        self.pump()
+
+    async def _claim(self, channel: "Channel", timeout: float | None, *, by_user: bool) -> Request:
+        """Take the topic on this socket, when a leave of it that is under way is complete."""
+        await trio.lowlevel.checkpoint()
+        socket = self._socket
+        while True:
+            socket._check_usable()
+            holder = socket._channels.get(channel.topic)
+            if holder is None:
+                break
+            if holder.status != "leaving":
+                raise AlreadyJoined(channel.topic)
+            await holder._changed.park()
+        request = Request(channel, timeout, by_user=by_user)
+        socket._hold(channel)
+        channel._joining.claimed(request)
+        channel._claimed()
+        return request
+
+    # Sending
+
+    def pump(self) -> None:
+        """Give slots to the joins that wait, in order, while that is possible."""
+        connection = self._socket._connection
+        if connection is None or not connection.is_open:
+            return
+        if connection.handling:
+            connection.afterwards(self.pump)
+            return
+        for _ in range(JOINS_A_STEP):
+            request = self._next(connection)
+            if request is None:
+                return
+            if request.by_user:
+                request.slot.succeed(None)
+            elif callable(request.channel._payload):
+                self._socket._start_task(self._ask_and_send, request)
+            else:
+                self._send_again(request, connection, request.channel._payload.value())
+        self._socket._timer.arm(trio.current_time())
+
+    def _next(self, connection: "Connection") -> Request | None:
+        """Take the next join that can be sent: one of a user needs room in the writer's queue, as pushes do."""
+        for queue in (self._users, self._library):
+            while queue and (queue is self._library or connection.writer.has_room):
+                request = queue.popleft()
+                if not request.over:
+                    return request
+        return None
+
+    @trio.lowlevel.enable_ki_protection
+    async def _ask_and_send(self, request: Request) -> None:
+        """Ask the user's function for a payload, and join again with that."""
+        try:
+            params = await _asked(request)
+        except Exception as error:  # noqa: BLE001 - the user's function; what it raises says nothing of this channel
+            self._payload_failed(request, error)
+            return
+        connection = self._socket._connection
+        if request.over:
+            return
+        if connection is not None and connection.is_open:
+            self._send_again(request, connection, params)
+        else:
+            self._library.appendleft(request)
+
+    def _send_again(self, request: Request, connection: "Connection", params: Any) -> None:
+        """Send a join that no task awaits, in its telemetry span."""
+        emitter = self._socket._emitter
+        start = ClientJoinStart(*emitter.opening(), request.channel.topic, params) if emitter.join.active else None
+
+        def answered(answer: Result[Any]) -> None:
+            if start is not None:
+                emitter.end_span(emitter.join, start, _join_stop(start), result=answer.value, error=answer.error)
+
+        request.sending(answered)
+        if start is not None:
+            emitter.join.start.emit(start)
+        try:
+            self._send(request, connection, params)
+        except Exception as error:  # noqa: BLE001 - a payload that cannot be sent, as a function returned it
+            request.answer.fail(error)
+            self._payload_failed(request, error)
+
+    def _send(self, request: Request, connection: "Connection", params: Any) -> None:
+        channel = request.channel
+        # First, as a handler of telemetry may leave the topic while the join is being handled.
+        request.sending()
+        channel._begin_join()
+        transition = connection.handle(JoinTopic(trio.current_time(), channel.topic, params, request.left))
+        channel._sent(transition.state.joins[channel.topic])
+
+    def _payload_failed(self, request: Request, error: Exception) -> None:
+        """Take note that there is nothing to join with; the next attempt may do better."""
+        channel = request.channel
+        if channel._joining.request is not request:
+            return  # it was left meanwhile
+        logger.error(
+            "socket %s: the payload for rejoining %r failed", self._socket.socket_id, channel.topic, exc_info=error
+        )
+        channel._joining.finish()
+        self._try_again(channel, "payload_failed", "payload_failed")
+        channel._tell_closed(error)
+
+    # Answers
+
+    def handle_event(self, event: TopicJoinSucceeded | TopicJoinFailed | TopicJoinClosed | TopicLeft) -> None:
+        """Do what an event of a topic calls for."""
+        channel = self._socket._channels.get(event.topic)
+        if channel is None:
+            return  # given up at once, as it was left while the connection closed
+        match event:
+            case TopicJoinSucceeded():
+                self._succeeded(channel, event.response)
+            case TopicJoinFailed():
+                self._failed(channel, event)
+            case TopicJoinClosed():
+                self._closed(channel, event.reason)
+            case TopicLeft():
+                self._end_left(channel, "left" if event.reason == "left" else "leave_timeout")
+            case _:
+                assert_never(event)
+
+    def _succeeded(self, channel: "Channel", response: Any) -> None:
+        request = channel._joining.finish()
+        channel._joining.succeeded(trio.current_time())
+        channel._accepted(response)
+        if request is not None:
+            request.answer.succeed(response)
+
+    def _failed(self, channel: "Channel", event: TopicJoinFailed) -> None:
+        if event.reason == "refused":
+            refusal = JoinError(channel.topic, event.response)
+            channel._refused(refusal)
+            self._join_failed(channel, "join_refused", "refused", refusal)
+        else:
+            request = channel._joining.request
+            timeout = None if request is None else request.timeout
+            self._join_failed(channel, "join_timeout", "timeout", JoinTimeout(channel.topic, timeout or 0.0))
+
+    def _closed(self, channel: "Channel", reason: Literal["closed", "crashed", "replaced"]) -> None:
+        """Take note that the server ended a channel."""
+        error = ChannelClosed(channel.topic, reason)
+        if channel._joining.request is not None:
+            self._join_failed(channel, reason, reason, error)
+            return
+        self._socket._pushes.fail_topic(channel.topic, reason)
+        channel._joining.lasted(self._socket._configuration.rejoin, trio.current_time())
+        channel._lost("rejoined")
+        self._try_again(channel, reason, reason, "errored" if reason == "crashed" else "closed")
+        channel._tell_closed(error)
+
+    def _join_failed(self, channel: "Channel", reason: str, ending: str, error: Exception) -> None:
+        request = channel._joining.finish()
+        if request is None or request.by_user:
+            channel._end("closed", reason)
+        else:
+            self._try_again(channel, reason, ending)
+        if request is not None:
+            request.answer.fail(error)
+        channel._tell_closed(error)
+
+    def _try_again(
+        self, channel: "Channel", reason: str, ending: str, final_status: Literal["closed", "errored"] = "closed"
+    ) -> None:
+        """Join again after a while, or end the channel, as `rejoin` says."""
+        socket, joining = self._socket, channel._joining
+        delay = rejoin_delay(ending, socket._configuration.rejoin, joining.step, socket._draw())
+        if delay is None:
+            channel._end(final_status, reason)
+            return
+        channel._become("errored", reason)
+        retry = Retry(channel)
+        joining.repeat_after(retry)
+        socket._timer.add(trio.current_time() + delay, retry)
+        socket._emitter.rejoin_scheduled(channel.topic, delay, joining.step + 1, ending)
+
+    # The connection
+
+    def connection_opened(self) -> None:
+        """Join again what was joined; what waits for its time waits on."""
+        for channel in list(self._socket._channels.values()):
+            if channel.status == "errored" and channel._joining.idle:
+                self.rejoin(channel)
+        self.pump()
+
+    def connection_lost(self) -> None:
+        """Take note that the connection has ended, and another one may come."""
+        for channel in list(self._socket._channels.values()):
+            self._lose(channel)
+
+    def _lose(self, channel: "Channel") -> None:
+        request = channel._joining.request
+        if channel.status == "leaving":
+            self._end_left(channel, "left" if self._socket._end_asked is not None else "leave_lost")
+        elif request is not None and request.sent:
+            channel._joining.finish()
+            if request.by_user:
+                channel._end("closed", "lost")
+            else:
+                channel._become("errored", "lost")
+            request.answer.fail(self._socket._lost())
+        elif channel.status == "joined":
+            channel._joining.lasted(self._socket._configuration.rejoin, trio.current_time())
+            channel._lost("reconnected")
+            channel._become("errored", "lost")
+
+    def socket_ended(self) -> None:
+        """Take note that there will be no other connection."""
+        for channel in list(self._socket._channels.values()):
+            request = channel._joining.finish()
+            channel._end("closed", "lost" if self._socket._error is not None else "left")
+            if request is not None:
+                request.fail(self._socket._lost())
+
+    # Leaving
+
+    @trio.lowlevel.enable_ki_protection
+    def leave_soon(self, channel: "Channel", timeout: float | None) -> None:
+        """Ask to leave, and do not wait; a channel that is not joined just ends.
+
+        Handlers of telemetry may call it, whatever is being handled.
+        """
+        if not channel._is_held or channel.status == "leaving":
+            return
+        connection = self._socket._connection
+        request = channel._joining.finish()
+        if connection is not None and connection.is_open and _is_joined(channel, connection, request):
+            channel._begin_leave()
+            connection.submit(LeaveTopic(trio.current_time(), channel.topic, timeout))
+        else:
+            self._end_left(channel, "left")
+        if request is not None:
+            request.fail(ChannelClosed(channel.topic, "left"))
+
+    def _end_left(self, channel: "Channel", by: Departure) -> None:
+        channel._joining.left(by)
+        channel._end_left(by)
+
+    @trio.lowlevel.enable_ki_protection
+    async def leave_all(self) -> None:
+        """Ask to leave all topics, in the time that this takes."""
+        for number, channel in enumerate(list(self._socket._channels.values()), 1):
+            self.leave_soon(channel, self._socket._options.leave_timeout)
+            if number % LEAVES_A_STEP == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def until_all_are_left(self) -> None:
+        """Wait until the socket holds no topic."""
+        channels = self._socket._channels
+        while channels:
+            await next(iter(channels.values()))._changed.park()
+
+
+def _is_joined(channel: "Channel", connection: "Connection", request: Request | None) -> bool:
+    """Tell whether there is a join to leave: in the state, or about to be, as it is being handled."""
+    return channel.topic in connection.state.joins or (connection.handling and request is not None and request.sent)
+
+
+async def _asked(request: Request) -> Any:
+    """Return the payload to join with; raises what the user's function does, or why it is not wanted any more."""
+    payload = request.channel._payload
+    if isinstance(payload, KeptPayload):
+        return payload.value()
+    with request.asking:
+        return await _ask(payload)
+    if not request.answer.settled:
+        raise JoinTimeout(request.channel.topic, request.timeout or 0.0)
+    return await request.answer.wait()
+
+
+@trio.lowlevel.disable_ki_protection
+async def _ask(payload: Any) -> Any:
+    """Call a function of the user's, which a KeyboardInterrupt may end."""
+    return await ask(payload)
+
+
+# What tasks of users call
+
+
+async def join(channel: "Channel", timeout: float | None) -> Any:
+    """Join for the first time; see `Channel.join`."""
+    socket = channel._socket
+    point = socket._emitter.join
+    joining = socket._joins.join(channel, timeout)
+    if not point.active:
+        return await joining
+    params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
+    start = ClientJoinStart(*socket._emitter.opening(), channel.topic, params)
+    return await socket._emitter.observed(point, start, joining, _join_stop(start))
+
+
+def _join_stop(start: ClientJoinStart) -> Stop:
+    """Return what makes the record that a join has ended."""
+
+    def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
+        return ClientJoinStop(start, origin, now, outcome, getattr(error, "response", response))
+
+    return stop
+
+
+async def request_join(channel: "Channel") -> None:
+    """Join as soon as there is a connection, and try again by the back-off; returns when that is under way.
+
+    Raises:
+        AlreadyJoined: the topic is held; one that is being left is waited for.
+        ConnectionLost: there will be no connection any more.
+        SerializationError: the payload is not a JSON value.
+    """
+    channel._keep_payload()
+    await channel._socket._joins.request(channel)
+
+
+async def leave(channel: "Channel", timeout: float | None) -> None:
+    """Leave, and wait until that is confirmed or given up."""
+    emitter = channel._socket._emitter
+    leaving = _leave(channel, timeout)
+    if not emitter.leave.active:
+        await leaving
+        return
+    start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
+    await emitter.observed(emitter.leave, start, leaving, _leave_stop(start))
+
+
+async def _leave(channel: "Channel", timeout: float | None) -> Outcome:
+    await trio.lowlevel.checkpoint()
+    channel._socket._joins.leave_soon(channel, timeout)
+    return await _until_left(channel)
+
+
+async def _until_left(channel: "Channel") -> Outcome:
+    """Wait until a leave that was asked for is complete, or given up; returns how it ended."""
+    waited = False
+    while channel.status == "leaving":
+        waited = True
+        await channel._changed.park()
+    return _LEAVE_OUTCOMES.get(channel._joining.left_by, "ok") if waited else "ok"
+
+
+def _leave_stop(start: ClientLeaveStart) -> Stop:
+    """Return what makes the record that a leave has ended."""
+
+    def stop(origin: Origin, now: int, outcome: Outcome, how: Outcome | None, _: BaseException | None) -> Record:
+        return ClientLeaveStop(start, origin, now, how or outcome, None)
+
+    return stop
+
+
+async def request_leave(channel: "Channel") -> None:
+    """Leave, and return when that is asked for."""
+    await trio.lowlevel.checkpoint()
+    socket = channel._socket
+    emitter, timeout = socket._emitter, socket._options.leave_timeout
+    if not emitter.leave.active:
+        socket._joins.leave_soon(channel, timeout)
+        return
+    start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
+    emitter.leave.start.emit(start)
+    socket._joins.leave_soon(channel, timeout)
+    if channel.status == "leaving":
+        socket._start_task(_end_leave, channel, start)
+    else:
+        emitter.end_span(emitter.leave, start, _leave_stop(start), result="ok")
+
+
+@trio.lowlevel.enable_ki_protection
+async def _end_leave(channel: "Channel", start: ClientLeaveStart) -> None:
+    emitter = channel._socket._emitter
+    try:
+        outcome = await _until_left(channel)
+    except trio.Cancelled as error:
+        emitter.end_span(emitter.leave, start, _leave_stop(start), error=error)
+        raise
+    emitter.end_span(emitter.leave, start, _leave_stop(start), result=outcome)

@@ -1,0 +1,392 @@
+"""Pushes and sends: those that wait to be queued, and those whose reply is awaited.
+
+What is pushed on a channel leaves in the order of the calls, whatever a call waited for. So each channel has a line,
+and a call that has to wait (for the join, for a reconnect, for room in the writer's queue) takes a place in it. Room is
+given to one place at a time, first come, first served: the task that has it hands its command to the core before the
+next one runs, as Trio promises no order among tasks that it wakes together.
+"""
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
+
+import trio
+
+from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
+from ..protocol import Message, PushMessage, ReplyReceived, SendFrame
+from ..telemetry import ClientPushStart, ClientPushStop, Origin, Outcome, Record
+from .result import Result
+from .spans import Stop
+
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .connection import Connection
+    from .socket import Socket
+
+__all__ = ["Line", "Pushes", "push", "request_push", "send"]
+
+REMEMBERED: Final = 1024
+"""How many pushes that were given up are remembered, so that their late replies can be told from others."""
+
+T = TypeVar("T")
+
+GivenUp = Literal["cancelled", "timeout"]
+
+
+@final
+class Place:
+    """The place of a call in its channel's line.
+
+    Parameters:
+        channel: the channel.
+        event: the push's event.
+        timeout: the seconds that the call was given, None for no limit.
+
+    Attributes:
+        channel: the channel.
+        turn: settled when the call may hand its command to the core, or by why it never will.
+    """
+
+    __slots__ = ("_event", "_timeout", "channel", "turn")
+
+    def __init__(self, channel: "Channel", event: str, timeout: float | None) -> None:
+        self.channel: Channel = channel
+        self.turn: Result[None] = Result()
+        self._event = event
+        self._timeout = timeout
+
+    @property
+    def over(self) -> bool:
+        """Whether its time limit means nothing any more."""
+        return self.turn.settled
+
+    def expire(self) -> None:
+        """Give up: the call's time is up."""
+        self.turn.fail(PushTimeout(self.channel.topic, self._event, self._timeout or 0.0))
+
+    def renew(self) -> None:
+        """Wait for another turn, as the channel was lost before this one could be used."""
+        self.turn = Result()
+
+
+@final
+class Line:
+    """The calls of one channel that wait to be queued, in the order in which they were made."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self) -> None:
+        self._places: dict[Place, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def first(self) -> Place | None:
+        """The call that is next."""
+        return next(iter(self._places), None)
+
+    def enter(self, place: Place) -> None:
+        """Take a place at the end."""
+        self._places[place] = None
+
+    def leave(self, place: Place) -> None:
+        """Give up a place, wherever it is."""
+        del self._places[place]
+
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """Tell all of them that they wait for nothing."""
+        for place in list(self._places):
+            place.turn.fail(error())
+
+
+@final
+class PendingPush:
+    """A push whose reply is awaited.
+
+    Attributes:
+        topic: the channel's topic.
+        event: the event.
+        ref: the push's ref.
+        number: the number of its frame in the writer's queue.
+        result: the response, or the error to raise.
+    """
+
+    __slots__ = ("_pushes", "_timeout", "event", "number", "ref", "result", "topic")
+
+    def __init__(  # noqa: PLR0917 - one is made for every push, and names cost time
+        self, pushes: "Pushes", command: PushMessage, ref: str, number: int, timeout: float | None, result: Result[Any]
+    ) -> None:
+        self.topic: str = command.topic
+        self.event: str = command.event
+        self.ref: str = ref
+        self.number: int = number
+        self.result: Result[Any] = result
+        self._pushes = pushes
+        self._timeout = timeout
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.result.settled
+
+    def expire(self) -> None:
+        """Give up: its time is up."""
+        self.result.fail(PushTimeout(self.topic, self.event, self._timeout or 0.0))
+        self._pushes.give_up(self, "timeout")
+
+
+@final
+class Pushes:
+    """The pushes of one socket."""
+
+    def __init__(self, socket: "Socket") -> None:
+        self._socket = socket
+        self._pending: dict[str, PendingPush] = {}
+        self._by_topic: dict[str, dict[str, PendingPush]] = {}
+        self._given_up: OrderedDict[str, GivenUp] = OrderedDict()
+        self._tickets: deque[Channel] = deque()
+        self._served: Place | None = None
+
+    # Waiting for a turn
+
+    def ready(self, channel: "Channel") -> "Connection | None":
+        """Return the connection if a push can leave now, None if it has to wait; raises if it never can."""
+        connection = channel._open_connection()
+        if connection is None or self._served is not None or self._tickets or len(channel._line):
+            return None
+        return connection if connection.writer.has_room else None
+
+    @trio.lowlevel.enable_ki_protection
+    async def in_turn(self, place: Place, deadline: float, submit: Callable[["Connection"], T]) -> T:
+        """Call `submit` with the connection when it is this call's turn, and return what it returns.
+
+        Raises:
+            PushTimeout: it was not by the deadline.
+            ChannelClosed: the channel has ended, or ends first.
+            ConnectionLost: there is no connection any more.
+        """
+        channel = place.channel
+        channel._line.enter(place)
+        try:
+            while True:
+                self._socket._timer.add(deadline, place)
+                self._admit(channel, 1)
+                await place.turn.wait()
+                connection = channel._open_connection()
+                if connection is not None:
+                    return submit(connection)
+                place.renew()
+        finally:
+            channel._line.leave(place)
+            if self._served is place:
+                self._served = None
+                self.serve()
+
+    def readmit(self, channel: "Channel") -> None:
+        """Let the calls that waited for a channel's join wait for room."""
+        self._admit(channel, len(channel._line))
+
+    def _admit(self, channel: "Channel", calls: int) -> None:
+        if channel.status == "joined":
+            self._tickets.extend([channel] * calls)
+            self.serve()
+
+    def serve(self) -> None:
+        """Give the next call its turn, if there is room and the call before has used its own."""
+        while self._tickets and self._served is None:
+            connection = self._socket._connection
+            if connection is None or not connection.is_open or not connection.writer.has_room:
+                return
+            channel = self._tickets.popleft()
+            place = channel._line.first
+            if place is not None and channel.status == "joined" and not place.over:
+                self._served = place
+                place.turn.succeed(None)
+                return
+        self._socket._joins.pump()
+
+    # Waiting for a reply
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def add(self, push: PendingPush, deadline: float) -> None:
+        """Await the reply to a push until `deadline` (infinity: for ever)."""
+        self._pending[push.ref] = push
+        self._by_topic.setdefault(push.topic, {})[push.ref] = push
+        self._socket._timer.add(deadline, push)
+
+    def reply_received(self, reply: ReplyReceived) -> None:
+        """Give a push its reply, or tell that it came too late."""
+        push = self._pending.get(reply.ref)
+        if push is not None and push.result.given_up:
+            self.give_up(push, "cancelled")  # its task will not run before this reply is told of
+        elif push is not None:
+            self._remove(push)
+            if reply.status == "ok":
+                push.result.succeed(reply.response)
+            else:
+                push.result.fail(PushError(push.topic, push.event, reply.status, reply.response))
+            return
+        why = self._given_up.pop(reply.ref, None)
+        if why is not None:
+            self._socket._emitter.orphaned(reply, why)
+
+    def give_up(self, push: PendingPush, why: GivenUp) -> None:
+        """Await the reply no longer; should it come, it will be recognised."""
+        if push.ref not in self._pending:
+            return  # settled, or given up, after the cancellation and before its task ran again
+        self._remove(push)
+        push.result.succeed(None)  # nobody awaits it; its deadline can be swept
+        self._given_up[push.ref] = why
+        if len(self._given_up) > REMEMBERED:
+            self._given_up.popitem(last=False)
+
+    def fail_topic(self, topic: str, reason: str) -> None:
+        """Fail the pushes of a channel that has ended."""
+        # Out of the table first: a result may be told to code that ends other topics.
+        for push in self._by_topic.pop(topic, {}).values():
+            del self._pending[push.ref]
+            push.result.fail(ChannelClosed(topic, reason))
+
+    def connection_ended(self, reason: str, code: int | None, taken: int) -> None:
+        """Fail all pushes, as their connection has ended; `taken` frames of it may have been sent."""
+        pending = list(self._pending.values())
+        self._pending.clear()
+        self._by_topic.clear()
+        self._given_up.clear()
+        self._tickets.clear()
+        for push in pending:
+            push.result.fail(ConnectionLost(reason, code, sent=push.number <= taken))
+
+    def _remove(self, push: PendingPush) -> None:
+        del self._pending[push.ref]
+        of_topic = self._by_topic[push.topic]
+        del of_topic[push.ref]
+        if not of_topic:
+            del self._by_topic[push.topic]
+
+
+# Push
+
+
+async def push(channel: "Channel", event: str, payload: Any, timeout: float | None) -> Any:
+    """Push, and wait for the reply; see `Channel.push`."""
+    emitter = channel._socket._emitter
+    if not emitter.push.active:
+        return await _push(channel, event, payload, timeout, None)
+    start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
+    refs: list[str] = []
+    pushing = _push(channel, event, payload, timeout, refs)
+    return await emitter.observed(emitter.push, start, pushing, _push_stop(start, refs))
+
+
+async def request_push(
+    channel: "Channel",
+    event: str,
+    payload: Any,
+    timeout: float | None,
+    tell: Callable[[str, Any, Exception | None], None],
+) -> str:
+    """Push, and return the ref when that is queued; raises as `Channel.push` does until then.
+
+    Parameters:
+        channel: the channel.
+        event: the event.
+        payload: the payload.
+        timeout: seconds to wait for the reply, None for ever.
+        tell: called once with the ref, the response and the error, one of which is None, when the push has ended.
+    """
+    emitter = channel._socket._emitter
+    refs: list[str] = []
+    start: ClientPushStart | None = None
+
+    def told(result: Result[Any]) -> None:
+        error = result.error
+        assert error is None or isinstance(error, Exception)
+        response = getattr(error, "response", result.value)
+        if start is not None:
+            emitter.end_span(emitter.push, start, _push_stop(start, refs), result=response, error=error)
+        tell(refs[0], response, error)
+
+    await trio.lowlevel.checkpoint()
+    if emitter.push.active:
+        start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
+        emitter.push.start.emit(start)
+    try:
+        pending = await _queue_push(channel, event, payload, timeout, Result(told))
+    except BaseException as error:
+        if start is not None:
+            emitter.end_span(emitter.push, start, _push_stop(start, refs), error=error)
+        raise
+    refs.append(pending.ref)
+    return pending.ref
+
+
+async def send(channel: "Channel", event: str, payload: Any) -> None:
+    """Push, and return when it is queued."""
+    await trio.lowlevel.checkpoint()
+
+    def submit(connection: "Connection", payload: Any) -> None:
+        sent = Message(None, None, channel.topic, event, None)
+        connection.handle(PushMessage(channel.topic, event, payload), sent)
+
+    await _in_order(Place(channel, event, None), payload, math.inf, submit)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _push(channel: "Channel", event: str, payload: Any, timeout: float | None, refs: list[str] | None) -> Any:
+    result: Result[Any] = Result()
+    pending = await _queue_push(channel, event, payload, timeout, result)
+    if refs is not None:
+        refs.append(pending.ref)
+    try:
+        return await result.wait()
+    except (trio.Cancelled, KeyboardInterrupt):
+        channel._socket._pushes.give_up(pending, "cancelled")
+        raise
+
+
+async def _queue_push(
+    channel: "Channel", event: str, payload: Any, timeout: float | None, result: Result[Any]
+) -> PendingPush:
+    """Queue a push when it is its turn; its reply goes to `result`."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    place = Place(channel, event, timeout)
+    deadline = math.inf if timeout is None else trio.current_time() + timeout
+    pushes = channel._socket._pushes
+
+    def submit(connection: "Connection", payload: Any) -> PendingPush:
+        command = PushMessage(channel.topic, event, payload)
+        number = connection.writer.number + 1
+        sent = connection.handle(command).return_[0]
+        assert isinstance(sent, SendFrame)
+        pending = PendingPush(pushes, command, sent.ref, number, timeout, result)
+        pushes.add(pending, deadline)
+        return pending
+
+    return await _in_order(place, payload, deadline, submit)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _in_order(place: Place, payload: Any, deadline: float, submit: Callable[["Connection", Any], T]) -> T:
+    """Give `submit` the connection and the payload: now if possible, else when it is this call's turn."""
+    socket = place.channel._socket
+    connection = socket._pushes.ready(place.channel)
+    if connection is not None:
+        return submit(connection, payload)
+    kept = socket._kept(payload)
+    return await socket._pushes.in_turn(place, deadline, lambda connection: submit(connection, kept.value()))
+
+
+def _push_stop(start: ClientPushStart, refs: list[str]) -> Stop:
+    """Return what makes the record that a push has ended; `refs` has its ref, once there is one."""
+
+    def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
+        ref = refs[0] if refs else None
+        status = "ok" if error is None else getattr(error, "status", None)
+        return ClientPushStop(start, origin, now, outcome, ref, status, getattr(error, "response", response))
+
+    return stop

@@ -1,0 +1,77 @@
+"""A result that one task awaits, and other code settles."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast, final
+
+import trio
+
+__all__ = ["Result"]
+
+T = TypeVar("T")
+
+
+@final
+class Result(Generic[T]):
+    """The result of an operation: settled once, by a value or an error; later settlements change nothing.
+
+    An Event with a place for a value would do the same; every push awaits one of these, and this is a tenth cheaper.
+
+    Parameters:
+        told: called with the result when it is settled, for operations whose end nobody awaits.
+
+    Attributes:
+        settled: whether the value or the error is known.
+        given_up: whether the task that awaited it was cancelled; that task may not have run since.
+        value: the value, once settled by one.
+        error: the error, once settled by one.
+    """
+
+    __slots__ = ("_task", "_told", "error", "given_up", "settled", "value")
+
+    def __init__(self, told: "Callable[[Result[T]], None] | None" = None) -> None:
+        self.settled: bool = False
+        self.given_up: bool = False
+        self.value: T | None = None
+        self.error: BaseException | None = None
+        self._told = told
+        self._task: trio.lowlevel.Task | None = None
+
+    def succeed(self, value: T) -> None:
+        """Let `wait` return `value`."""
+        if not self.settled:
+            self.value = value
+            self._settle()
+
+    def fail(self, error: BaseException) -> None:
+        """Let `wait` raise `error`."""
+        if not self.settled:
+            self.error = error
+            self._settle()
+
+    async def wait(self) -> T:
+        """Return the value, or raise the error."""
+        if not self.settled:
+            self._task = trio.lowlevel.current_task()
+            self.given_up = False
+            try:
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
+            finally:
+                self._task = None
+        else:
+            await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.value)
+
+    def _settle(self) -> None:
+        self.settled = True
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+        if self._told is not None:
+            self._told(self)
+
+    def _abort(self, _: Any) -> trio.lowlevel.Abort:
+        self._task = None
+        self.given_up = True
+        return trio.lowlevel.Abort.SUCCEEDED

@@ -1,0 +1,54 @@
+"""How long a consumer of messages may go on before it lets other tasks run."""
+
+import time
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+
+__all__ = ["Turn", "turn_of_this_run"]
+
+MESSAGES_A_TURN: Final = 1024
+SECONDS_A_TURN: Final = 0.005
+
+
+@final
+class Turn:
+    """How long consumers may go on before they let other tasks run: one for all buffers of a Trio run.
+
+    A consumer that is always answered from its buffer would keep the receive loop, and everybody else, from running.
+
+    Parameters:
+        clock: seconds; a simulation counts instead, so that a run depends on nothing but its seed.
+    """
+
+    __slots__ = ("_began", "_clock", "_messages")
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._messages = 0
+        self._began = clock()
+
+    async def take(self) -> None:
+        """Take a message: pass the scheduler if the turn is over, else only a cancellation is noticed."""
+        self._messages += 1
+        if self._messages >= MESSAGES_A_TURN or self._clock() - self._began >= SECONDS_A_TURN:
+            await trio.lowlevel.checkpoint()
+            self.begin()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    def begin(self) -> None:
+        """Begin another turn: other tasks have just run."""
+        self._messages = 0
+        self._began = self._clock()
+
+
+_TURN: Final[trio.lowlevel.RunVar[Turn | None]] = trio.lowlevel.RunVar("slipstream_trio turn", default=None)
+
+
+def turn_of_this_run(replacement: Turn | None = None) -> Turn:
+    """Return the turn that all buffers of this Trio run share; a replacement is for those made from now on."""
+    turn = replacement or _TURN.get() or Turn()
+    _TURN.set(turn)
+    return turn

@@ -1,0 +1,109 @@
+"""The queue of frames on their way to the transport, and the one task that writes them."""
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ..protocol import Frame, Message
+from ..transport import Transport
+
+if TYPE_CHECKING:
+    from .push import Pushes
+
+__all__ = ["Writer"]
+
+FRAMES: Final = 256
+BYTES: Final = 2**20
+
+
+@final
+class Writer:
+    """Frames in wire order, and the task that joins those that are queued into one write.
+
+    Users wait for room before they put a frame; heartbeats, joins and leaves do not, so it is bounded but for these.
+    One frame may be larger than the whole bound.
+
+    Parameters:
+        pushes: served when there is room again.
+
+    Attributes:
+        taken: how many frames the task has taken since the beginning; frame n may have been sent if n <= taken.
+    """
+
+    def __init__(self, pushes: "Pushes") -> None:
+        self.taken: int = 0
+        self._pushes = pushes
+        self._frames: deque[tuple[Frame, Message | None]] = deque()
+        self._bytes = 0
+        self._task = trio.lowlevel.ParkingLot()
+        self._drained = trio.lowlevel.ParkingLot()
+        self._writing = False
+        self._woken = False
+        self._closed = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a user may put a frame."""
+        return self._closed or (len(self._frames) < FRAMES and self._bytes < BYTES)
+
+    @property
+    def number(self) -> int:
+        """The number of the frame that was put last."""
+        return self.taken + len(self._frames)
+
+    def put(self, frame: Frame, sent: Message | None = None) -> None:
+        """Queue a frame.
+
+        Parameters:
+            frame: the frame.
+            sent: the message in it, if nobody will be told otherwise should it be left over.
+        """
+        self._frames.append((frame, sent))
+        self._bytes += len(frame)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the task write what there is, even if that is nothing: the transport may have control frames."""
+        self._woken = True
+        self._task.unpark_all()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, transport: Transport) -> None:
+        """Write what is queued until `close` is called; raises `TransportEnded`."""
+        while (frames := await self._take()) is not None:
+            await transport.send(frames)
+
+    async def drained(self) -> None:
+        """Wait until everything that was put is written."""
+        while self._frames or self._writing:
+            await self._drained.park()
+
+    def close(self) -> None:
+        """Take no more: the task ends when it has written what is queued, and users do not wait for room."""
+        self._closed = True
+        self._task.unpark_all()
+        self._pushes.serve()
+
+    def left_over(self) -> list[Message]:
+        """Return the messages of sends that were never written, and forget all frames."""
+        sent = [message for _, message in self._frames if message is not None]
+        self._frames.clear()
+        self._bytes = 0
+        return sent
+
+    async def _take(self) -> list[Frame] | None:
+        self._writing = False
+        self._drained.unpark_all()
+        while not self._woken and not self._closed:
+            await self._task.park()
+        if self._closed and not self._frames and not self._woken:
+            return None
+        self._woken = False
+        self._writing = True
+        frames = [frame for frame, _ in self._frames]
+        self._frames.clear()
+        self._bytes = 0
+        self.taken += len(frames)
+        self._pushes.serve()
+        return frames
