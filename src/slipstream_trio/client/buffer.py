@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol, Self, final
 
 import trio
@@ -83,6 +83,8 @@ class Buffer:
         self._read = False
         self._turn = turn_of_this_run()
         self._end: EndOfStream | None = None
+        self._end_told = False
+        self._lagging = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -109,14 +111,22 @@ class Buffer:
 
     def mark(self, gap: Gap) -> None:
         """Add a gap; it is merged with one that ends the buffer."""
+        self._lagging = False
         if self._items and isinstance(self._items[-1], Gap):
             gap = merged(self._items.pop(), gap)
         self._items.append(gap)
         self._readers.unpark()
 
+    @property
+    def is_lagging(self) -> bool:
+        """Whether it was opened again before its reader came to the end, and nothing marks that place yet."""
+        return self._lagging
+
     def open(self) -> None:
         """Take messages (again); iteration goes on."""
-        self._end = None
+        if self._end is not None:
+            self._lagging = bool(self._items) or (self._read and not self._end_told)
+            self._end, self._end_told = None, False
 
     def close(self, end: EndOfStream) -> None:
         """End: when what is buffered is read, readers are raised what `end` returns."""
@@ -144,6 +154,7 @@ class Buffer:
         await self._turn.take()
         while not self._items:
             if self._end is not None:
+                self._end_told = True
                 raise self._end()
             await self._readers.park()
             self._turn.begin()
@@ -269,7 +280,9 @@ class Streams:
         self._policy: Overflow = policy
         self._emitter = emitter
         self._subscribed: dict[str | None, list[Buffer]] = {}
-        self._missing: tuple[Literal["reconnected", "rejoined"], datetime] | None = None
+        # Since when messages may be missing, and when the streams ended, on Trio's clock.
+        self._missing: tuple[Literal["reconnected", "rejoined"], float] | None = None
+        self._ended_at = 0.0
         self.buffer: Buffer = Buffer(self, limit, policy, "channel")
 
     @property
@@ -313,6 +326,7 @@ class Streams:
 
     def close(self, end: EndOfStream) -> None:
         """End all of them."""
+        self._ended_at = trio.current_time()
         for buffer in self._buffers():
             buffer.close(end)
 
@@ -329,8 +343,8 @@ class Streams:
 
     # Gaps
 
-    def lost(self, reason: Literal["reconnected", "rejoined"], since: datetime) -> None:
-        """Take note that messages may be missing from `since` on; what is missing already is so for longer."""
+    def lost(self, reason: Literal["reconnected", "rejoined"], since: float) -> None:
+        """Take note that messages may be missing since a time on Trio's clock; an earlier one counts."""
         if self._missing is None:
             self._missing = (reason, since)
 
@@ -339,12 +353,20 @@ class Streams:
         self._missing = None
 
     def resumed(self) -> Gap | None:
-        """Mark where messages may be missing, now that they come again; returns the gap, None if there is none."""
+        """Mark where messages may be missing, now that they come again; returns the gap, None if there is none.
+
+        After a leave, that is where a reader has not come to the end yet: it would not notice the time between.
+        """
+        marked = self._buffers()
+        reason, since = self._missing or ("rejoined", self._ended_at)
         if self._missing is None:
+            marked = [buffer for buffer in marked if buffer.is_lagging]
+        if not marked:
             return None
-        (reason, since), self._missing = self._missing, None
-        self.last_gap = gap = Gap(reason, since, self._emitter.utc_now())
-        for buffer in self._buffers():
+        now = self._emitter.utc_now()
+        gap = Gap(reason, now - timedelta(seconds=trio.current_time() - since), now)
+        self.last_gap, self._missing = gap, None
+        for buffer in marked:
             buffer.mark(gap)
         self.emit(gap)
         return gap

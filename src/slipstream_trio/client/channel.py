@@ -13,8 +13,9 @@ from ..protocol.transitions import check_join
 from .arguments import DEFAULT, Timeout, check_event, chosen
 from .buffer import Backlog, Buffer, Gap, Overflow, Stream, Streams, Subscription
 from .configuration import checked_events, checked_overflow, checked_size
-from .join import join, leave
+from .join import join
 from .joining import Joining
+from .leave import leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import Line, push, send
 
@@ -57,6 +58,7 @@ class Channel:
         self._refusal: JoinError | None = None
         self._join_ref: str | None = None
         self._join_response: Any = None
+        self._unanswered = False  # whether its latest join was sent and not answered, also while it is left again
         self._joining = Joining()
         self._line = Line()
         self._streams = Streams(topic, configuration.buffer, configuration.overflow, socket._emitter)
@@ -177,6 +179,20 @@ class Channel:
         check_event(event)
         await send(self, event, {} if payload is None else payload)
 
+    async def receive(self) -> Message:
+        """Return the next message, as iteration does.
+
+        Raises:
+            SlowConsumer: messages were dropped here, as the buffer was full; the next call goes on after them.
+            ChannelClosed: the channel has ended.
+            JoinError: joining it again was refused, and given up.
+            ConnectionLost: the connection ended for good.
+        """
+        try:
+            return await anext(aiter(self))
+        except StopAsyncIteration:
+            raise self._closed_error() from None
+
     def __aiter__(self) -> AsyncIterator[Message]:
         """Iterate over the channel's messages; see `Subscription.__anext__` for what it raises."""
         return Subscription(self._own_buffer())
@@ -251,7 +267,8 @@ class Channel:
         """Give a message to the streams; returns a buffer that is more than half full."""
         if message.event in PRESENCE_EVENTS:
             self._presence_received(message)
-        if self._status == "joining":  # a broadcast for an earlier join; it would hide what is missing between the two
+        if self._unanswered:
+            # A broadcast for an earlier join, or for one whose answer is lost: it would hide what is missing before it.
             self._socket._emitter.dropped("in", message, "joining")
             return None
         crowded: Backlog | None = None
@@ -310,6 +327,7 @@ class Channel:
 
     def _begin_join(self) -> None:
         """Take note that a join is sent now."""
+        self._unanswered = True
         self._presence.rejoined()
         self._streams.open()
         self._become("joining")
@@ -318,6 +336,7 @@ class Channel:
         self._join_ref = join_ref
 
     def _accepted(self, response: Any) -> None:
+        self._unanswered = False
         self._join_response = response
         self._become("joined")
         if self._backlog is not None:
@@ -331,7 +350,7 @@ class Channel:
 
     def _lost(self, reason: Literal["reconnected", "rejoined"]) -> None:
         """Take note that messages may be missing from now on."""
-        self._streams.lost(reason, self._socket._emitter.utc_now())
+        self._streams.lost(reason, self._socket._received_at)
 
     def _begin_leave(self) -> None:
         self._forget_losses()

@@ -19,7 +19,7 @@ from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
 from ..transport import OpenRequest
 from .configuration import Configuration, ConnectOptions, configure
-from .connection import OPTION_FAILED, Connection
+from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
 from .socket import Socket
 
@@ -114,12 +114,26 @@ class Supervisor:
         self._scope = trio.CancelScope(shield=True)
         self._nursery: trio.Nursery | None = None
         self._error: BaseException | None = None
+        self._at_once = False
+        self._waiting: trio.CancelScope | None = None
         socket._supervised(self)
 
     def start_task(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
         """Run an async function in the socket's own nursery."""
         assert self._nursery is not None
         self._nursery.start_soon(task, *arguments)
+
+    def reconnect(self) -> None:
+        """Replace the connection at once, or do not wait any longer for the next attempt."""
+        connection = self._socket._connection
+        if connection is not None and connection.is_open:
+            self._at_once = True
+            # Not `close_timeout`: where the network has changed, no answer to the close frame will come.
+            deadline = min(self._socket._close_deadline(), trio.current_time() + GRACE_PERIOD)
+            connection.afterwards(partial(connection.close, 1000, "reconnect", deadline))
+        elif self._waiting is not None:
+            self._at_once = True
+            self._waiting.cancel()
 
     def abort(self) -> None:
         """Cancel everything but the user's block."""
@@ -166,13 +180,21 @@ class Supervisor:
             first = generation == 1 and not configuration.retry_first
             if configuration.reconnect is not None:
                 step = configuration.reconnect.step_after(step, disconnect.lived)
-            delay = None if first else self._delay(evolve(disconnect, step=step))
+            delay = None if first else 0.0 if self._at_once else self._delay(evolve(disconnect, step=step))
             if delay is None:
                 self._error = self._error or error
                 return
-            step, attempt = step + 1, attempt + 1
+            attempt += 1
             socket._reconnect_scheduled(disconnect, delay, attempt)
+            await self._wait(delay)
+            step = 0 if self._at_once else step + 1
+            self._at_once = False
+
+    async def _wait(self, delay: float) -> None:
+        """Wait before the next attempt, unless the user asks for it at once."""
+        with trio.CancelScope() as self._waiting:
             await trio.sleep(delay)
+        self._waiting = None
 
     async def _one_connection(self, attempt: int, generation: int, step: int) -> tuple[Exception, Disconnect]:
         """Connect once, and serve that to its end; returns what to raise for it, and what it was."""
@@ -207,9 +229,8 @@ class Supervisor:
             trace_parent = await ask_trace_parent(configuration, deadline)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
             ask = partial(_fail_with, error)
-        connection = Connection(self._socket, self._new_state(trace_parent, generation))
+        connection = Connection(self._socket, self._new_state(trace_parent, generation), attempt)
         self._socket._begin(connection)
-        connection.attempt_begins(attempt)
         return connection, ask
 
     def _new_state(self, trace_parent: str | None, generation: int) -> State:
@@ -241,9 +262,11 @@ class Supervisor:
             socket._ask_to_end("closed_by_client")
         try:
             with trio.CancelScope(shield=True, deadline=deadline):
+                reserve = CLOSE_RESERVE * (socket._options.close_timeout or 0.0)
+                limit = socket._exits.final_limit(deadline - reserve, reserve / 2)
                 await socket._joins.leave_all()
                 if graceful:
-                    with trio.move_on_at(deadline - CLOSE_RESERVE * (socket._options.close_timeout or 0.0)):
+                    with trio.move_on_at(limit):
                         await socket._joins.until_all_are_left()
                 socket._close(deadline)
                 await self.finished.wait()

@@ -1,5 +1,6 @@
 """One connection at work: its state, its receive loop, and the telemetry of every input that it handles."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ..errors import ConnectError, ConnectionRejected, ProtocolError
+from ..errors import ConnectError, ConnectionRejected, ProtocolError, SerializationError
 from ..protocol import (
     CloseConnection,
     CloseTransport,
@@ -30,17 +31,20 @@ from ..protocol import (
     next_deadline,
 )
 from ..protocol.transitions import ABNORMAL_CLOSURE, receive
-from ..telemetry import ClientConnectStart, ClientConnectStop, Origin, Outcome
-from ..telemetry.span import ConnectionSpans, exception_record
+from ..telemetry import Origin
+from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .buffer import Backlog
 from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
+from .spans import Attempt
 from .writer import Writer
 
 if TYPE_CHECKING:
     from .socket import Socket
 
-__all__ = ["OPTION_FAILED", "Connection", "only_cancelled"]
+__all__ = ["GRACE_PERIOD", "OPTION_FAILED", "Connection", "only_cancelled"]
+
+logger: Final = logging.getLogger("slipstream_trio")
 
 EASING: Final = 0.05
 """Seconds that the receive loop lets a consumer catch up, at most."""
@@ -63,28 +67,34 @@ class Connection:
     Parameters:
         socket: whom it serves; events are reported to it.
         state: the state to begin with, "opening".
+        attempt: the number of the attempt.
 
     Attributes:
         state: the state of now.
         origin: its ids.
+        attempt: the span of the attempt to connect.
         writer: the queue of frames to be sent.
         failure: why it could not be opened.
         option_error: what a function among the options raised.
         lived: for how many seconds it was open; None if it never was.
+        received: when the last whole data message came, or else the opening.
+        response_headers: those of the answer to the upgrade.
         handling: whether an input is being handled.
     """
 
-    def __init__(self, socket: "Socket", state: State) -> None:
+    def __init__(self, socket: "Socket", state: State, attempt: int) -> None:
         self.state: State = state
         self.origin: Origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
+        self.attempt: Attempt = socket._emitter.attempt(self.origin, state.options, attempt)
         self.writer: Writer = Writer(socket._pushes)
         self.failure: ConnectError | None = None
         self.option_error: Exception | None = None
         self.lived: float | None = None
+        self.received: float = trio.current_time()
+        self.response_headers: tuple[tuple[str, str], ...] = ()
         self.handling: bool = False
         self._socket = socket
         self._spans = ConnectionSpans(socket._emitter.telemetry, self.origin)
-        self._attempt: ClientConnectStart | None = None
         self._afterwards: deque[Callable[[], object]] = deque()
         self._crowded: Backlog | None = None
         self._close: CloseTransport | None = None
@@ -126,14 +136,23 @@ class Connection:
 
         It is the one command that can be given without awaiting, thus from within a handler.
         """
-        if self.handling:
-            self.afterwards(partial(self.handle, leave))
-        else:
-            self.handle(leave)
+        self.afterwards(partial(self._handle_own, leave))
+
+    def _handle_own(self, given: LeaveTopic | TimerTicked) -> None:
+        """Handle an input that nobody is told about: if the user's serializer fails, the connection ends."""
+        try:
+            self.handle(given)
+        except SerializationError as error:
+            logger.error("connection %s cannot go on: %s", self.origin.connection_id, error)  # noqa: TRY400 - not ours
+            if self.is_open:
+                self.handle(CloseConnection(1000, "serializer_failed"))
 
     def afterwards(self, action: Callable[[], object]) -> None:
-        """Do something after the input that is being handled, if the connection is open then."""
-        self._afterwards.append(action)
+        """Do something now, or right after the input that is being handled, if the connection is open then."""
+        if self.handling:
+            self._afterwards.append(action)
+        else:
+            action()
 
     def _catch_up(self) -> None:
         """Do what was put off. This ends: each topic is left once, and none can be joined without awaiting."""
@@ -192,7 +211,7 @@ class Connection:
         deadline = next_deadline(self.state)
         if deadline is None or deadline > now or self._broken:
             return deadline
-        self.handle(TimerTicked(now))
+        self._handle_own(TimerTicked(now))
         return next_deadline(self.state)
 
     def _arm(self) -> None:
@@ -204,28 +223,6 @@ class Connection:
         self._scope.deadline = min(self._scope.deadline, deadline)
 
     # From beginning to end
-
-    def attempt_begins(self, attempt: int) -> None:
-        """Begin the span of an attempt to connect."""
-        emitter = self._socket._emitter
-        if emitter.connect.active:
-            self._attempt = ClientConnectStart(*emitter.opening(), self.state.options, attempt)
-            emitter.connect.start.emit(self._attempt)
-
-    def attempt_ended(self, outcome: Outcome, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        """End the span of the attempt."""
-        start, self._attempt = self._attempt, None
-        emitter = self._socket._emitter
-        if start is not None:
-            now = emitter.telemetry.monotonic_ns()
-            emitter.connect.stop.emit(ClientConnectStop(start, self.origin, now, outcome, headers))
-
-    def attempt_failed(self, error: BaseException) -> None:
-        """End the span of the attempt, because code raised an error."""
-        start, self._attempt = self._attempt, None
-        emitter = self._socket._emitter
-        if start is not None:
-            emitter.connect.exception.emit(exception_record(emitter.telemetry, start, self.origin, error))
 
     def close(self, code: int, reason: str, deadline: float) -> None:
         """Close once everything queued is written; what is not closed by `deadline` is aborted."""
@@ -271,9 +268,10 @@ class Connection:
         request = with_trace_context(request, self.state, propagated)
         try:
             async with connector.open(request, self.writer.wake) as transport:
-                opened_at = trio.current_time()
-                headers = tuple((name, redact(value)) for name, value in transport.response_headers)
-                self.handle(TransportOpened(opened_at, headers, shown_url(request, self.state.options)))
+                self.received = opened_at = trio.current_time()
+                self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
+                url = shown_url(request, self.state.options)
+                self.handle(TransportOpened(opened_at, self.response_headers, url))
                 await self._serve(transport)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
@@ -316,7 +314,7 @@ class Connection:
         try:
             while True:
                 frames = await transport.receive()
-                now = trio.current_time()
+                now = self.received = trio.current_time()
                 for frame in frames:
                     self._take_in(frame, now)
                 if self._crowded is not None:

@@ -7,7 +7,6 @@ channel is decided here; the channel only takes note of it.
 
 import logging
 from collections import deque
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 
 import trio
@@ -25,8 +24,6 @@ from ..protocol import (
 from ..telemetry import (
     ClientJoinStart,
     ClientJoinStop,
-    ClientLeaveStart,
-    ClientLeaveStop,
     Origin,
     Outcome,
     Record,
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .socket import Socket
 
-__all__ = ["Joins", "join", "leave", "request_join", "request_leave"]
+__all__ = ["Joins", "join", "request_join"]
 
 logger: Final = logging.getLogger("slipstream_trio")
 
@@ -52,7 +49,6 @@ JOINS_A_STEP: Final = 64
 LEAVES_A_STEP: Final = 64
 """How many channels are left before other tasks run."""
 
-_LEAVE_OUTCOMES: Final[Mapping[str, Outcome]] = {"leave_timeout": "timeout", "leave_lost": "lost"}
 
 @final
 class Joins:
@@ -415,66 +411,3 @@ async def request_join(channel: "Channel") -> None:
     """
     channel._keep_payload()
     await channel._socket._joins.request(channel)
-
-
-async def leave(channel: "Channel", timeout: float | None) -> None:
-    """Leave, and wait until that is confirmed or given up."""
-    emitter = channel._socket._emitter
-    leaving = _leave(channel, timeout)
-    if not emitter.leave.active:
-        await leaving
-        return
-    start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
-    await emitter.observed(emitter.leave, start, leaving, _leave_stop(start))
-
-
-async def _leave(channel: "Channel", timeout: float | None) -> Outcome:
-    await trio.lowlevel.checkpoint()
-    channel._socket._joins.leave_soon(channel, timeout)
-    return await _until_left(channel)
-
-
-async def _until_left(channel: "Channel") -> Outcome:
-    """Wait until a leave that was asked for is complete, or given up; returns how it ended."""
-    waited = False
-    while channel.status == "leaving":
-        waited = True
-        await channel._changed.park()
-    return _LEAVE_OUTCOMES.get(channel._joining.left_by, "ok") if waited else "ok"
-
-
-def _leave_stop(start: ClientLeaveStart) -> Stop:
-    """Return what makes the record that a leave has ended."""
-
-    def stop(origin: Origin, now: int, outcome: Outcome, how: Outcome | None, _: BaseException | None) -> Record:
-        return ClientLeaveStop(start, origin, now, how or outcome, None)
-
-    return stop
-
-
-async def request_leave(channel: "Channel") -> None:
-    """Leave, and return when that is asked for."""
-    await trio.lowlevel.checkpoint()
-    socket = channel._socket
-    emitter, timeout = socket._emitter, socket._options.leave_timeout
-    if not emitter.leave.active:
-        socket._joins.leave_soon(channel, timeout)
-        return
-    start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
-    emitter.leave.start.emit(start)
-    socket._joins.leave_soon(channel, timeout)
-    if channel.status == "leaving":
-        socket._start_task(_end_leave, channel, start)
-    else:
-        emitter.end_span(emitter.leave, start, _leave_stop(start), result="ok")
-
-
-@trio.lowlevel.enable_ki_protection
-async def _end_leave(channel: "Channel", start: ClientLeaveStart) -> None:
-    emitter = channel._socket._emitter
-    try:
-        outcome = await _until_left(channel)
-    except trio.Cancelled as error:
-        emitter.end_span(emitter.leave, start, _leave_stop(start), error=error)
-        raise
-    emitter.end_span(emitter.leave, start, _leave_stop(start), result=outcome)

@@ -31,12 +31,16 @@ from ..protocol import (
     TopicLeft,
 )
 from .arguments import DEFAULT, KeptPayload, Timeout, check_topic
+from .buffer import Overflow, Subscription
 from .channel import Channel
 from .configuration import Configuration
 from .connection import Connection
 from .join import Joins
+from .leave import Exits
+from .listen import Listeners
 from .push import Pushes
 from .result import Result
+from .serializer import guarded
 from .spans import Emitter, outcome_of
 from .status import Status, StatusChanges, StatusLog
 from .timer import Timer
@@ -60,7 +64,7 @@ class Socket:
         telemetry = configuration.telemetry
         self._configuration = configuration
         self._options = configuration.options()
-        self._serializer = configuration.chosen_serializer()
+        self._serializer = guarded(configuration.chosen_serializer())
         self._emitter = Emitter(telemetry, telemetry.ids.span_id())
         self._runner = runner
         self._supervisor: Supervisor | None = None
@@ -71,7 +75,9 @@ class Socket:
         self._known: WeakKeyDictionary[Channel, None] = WeakKeyDictionary()
         self._pushes = Pushes(self)
         self._joins = Joins(self)
+        self._exits = Exits(self)
         self._timer = Timer(self)
+        self._listeners = Listeners(self)
         self._pings: list[Result[float]] = []
         self._connection: Connection | None = None  # of the moment, or the last
         self._shown: Connection | None = None  # the last that was open
@@ -96,19 +102,14 @@ class Socket:
             timeout: seconds to wait for the answer, None for ever; by default `join_timeout`.
 
         Raises:
-            ConfigurationError: `timeout` is no number of seconds above 0.
-            AlreadyJoined: this socket holds the topic.
-            JoinError: the server refused.
-            JoinTimeout: it did not answer in time.
-            ChannelClosed: the channel ended, or another task left it, before the answer.
-            ConnectionLost: the connection ended first.
-            SerializationError: the topic is not a string, or the payload not a JSON value.
+            SerializationError: the topic is not a string.
+            SlipstreamError: what `Channel.join` raises.
         """
         channel = self.channel(topic, payload)
         await channel.join(timeout=timeout)
         try:
             yield channel
-            await channel.leave()
+            await self._exits.exit(channel)
         except BaseException:
             channel.leave_soon()  # also where the leave was cancelled before it was sent
             raise
@@ -124,6 +125,7 @@ class Socket:
             SerializationError: the topic is not a string.
         """
         check_topic(topic)
+        self._exits.end()
         channel = Channel(self, topic, {} if payload is None else payload)
         self._known[channel] = None
         return channel
@@ -156,6 +158,41 @@ class Socket:
         assert self._supervisor is not None
         await self._supervisor.finished.wait()
 
+    def reconnect(self) -> None:
+        """Connect anew at once, such as when the network has changed.
+
+        A connection is closed (1000) and replaced, a wait for the next attempt is ended, and the delays begin anew; an
+        attempt that is under way goes on. Channels are joined again, as after any loss.
+
+        Raises:
+            ConnectionLost: the socket is closing or closed, or `reconnect` is None.
+        """
+        self._check_usable()
+        if self._configuration.reconnect is None:
+            raise ConnectionLost("reconnect is None")
+        assert self._supervisor is not None
+        self._supervisor.reconnect()
+
+    @asynccontextmanager
+    async def listen(
+        self, *topics: str, buffer: int | None = None, overflow: Overflow | None = None
+    ) -> AsyncIterator[Subscription]:
+        """Get messages on topics that are not joined, such as Absinthe's documents, for the time of a block.
+
+        Messages of a topic that this socket has joined, or joins, go to its channel alone. After each reconnect the
+        stream has a gap: the server has forgotten what it sent such messages for.
+
+        Parameters:
+            topics: their names; with `*` at the end, all that begin so.
+            buffer: how many messages wait; by default the option.
+            overflow: what happens when there are more; by default the option.
+
+        Raises:
+            ConfigurationError: there is no topic, one is not a string, or `buffer` or `overflow` cannot be used.
+        """
+        with self._listeners.listen(topics, buffer, overflow) as subscription:
+            yield subscription
+
     async def wait_connected(self) -> None:
         """Wait until the socket is connected.
 
@@ -177,6 +214,11 @@ class Socket:
     def status(self) -> Status:
         """One of "connecting", "connected", "reconnecting", "closing", "closed"."""
         return self._statuses.now
+
+    @property
+    def response_headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers of the answer to the connection's upgrade, names in lower case; what was secret is masked."""
+        return () if self._shown is None else self._shown.response_headers
 
     @property
     def state(self) -> State:
@@ -233,6 +275,11 @@ class Socket:
         timeout = self._options.close_timeout
         return math.inf if timeout is None else trio.current_time() + timeout
 
+    @property
+    def _received_at(self) -> float:
+        """When the last whole message came."""
+        return trio.current_time() if self._connection is None else self._connection.received
+
     def _draw(self) -> float:
         """Return a random number from 0 to 1, for jitter."""
         return random.random()  # noqa: S311 - not for cryptography
@@ -265,7 +312,6 @@ class Socket:
     def _begin(self, connection: Connection) -> None:
         """Take note of the connection of another attempt."""
         self._connection = connection
-        self._emitter.follow(connection.origin)
 
     def _reconnect_scheduled(self, disconnect: Disconnect, delay: float, attempt: int) -> None:
         """Take note that another attempt follows."""
@@ -293,6 +339,7 @@ class Socket:
         self._joins.socket_ended()
         for channel in list(self._known):
             channel._end_streams()
+        self._listeners.close()
 
     # What its connection reports
 
@@ -319,7 +366,7 @@ class Socket:
             case FrameRejected():
                 self._frame_rejected(event.reason)
             case MessageDropped():
-                self._emitter.dropped("in", event.message, event.reason)
+                self._listeners.message_dropped(event)
             case ConnectionOpened() | ConnectionFailed() | ConnectionClosed():
                 self._connection_changed(event)
             case _:
@@ -341,20 +388,21 @@ class Socket:
         assert self._supervisor is not None
         self._shown = connection
         self._statuses.set("connected")
-        connection.attempt_ended("ok", event.response_headers)
+        connection.attempt.ended("ok", event.response_headers)
         self._supervisor.opened.set()
         if self._runner is not None:
             self._runner.opened()
+        self._listeners.connection_opened()
         self._joins.connection_opened()
 
     def _connection_failed(self, connection: Connection, event: ConnectionFailed) -> None:
         failure, mistake = connection.failure, connection.option_error
         error = mistake or failure
         if mistake is not None and not (isinstance(mistake, ConnectTimeout) and mistake.option is not None):
-            connection.attempt_failed(mistake)
+            connection.attempt.failed(mistake)
         else:
             outcome = "cancelled" if error is None else outcome_of(error)
-            connection.attempt_ended(outcome or "error", event.headers)
+            connection.attempt.ended(outcome or "error", event.headers)
         if error is not None and self._runner is not None:
             self._runner.closed(error)
 
@@ -369,7 +417,7 @@ class Socket:
         """Settle all that is waited for, as a bug has ended the connection; no event tells of it."""
         self._error = error
         if self._connection is not None:
-            self._connection.attempt_failed(error)
+            self._connection.attempt.failed(error)
             self._settle(self._connection, "internal_error", None)
 
     def _settle(self, connection: Connection, reason: str, code: int | None) -> None:
@@ -380,6 +428,7 @@ class Socket:
         self._pushes.connection_ended(reason, code, connection.writer.taken)
         for answer in self._pings:
             answer.fail(ConnectionLost(reason, code))
+        self._listeners.connection_lost()
         self._joins.connection_lost()
 
     def _frame_rejected(self, reason: str) -> None:

@@ -17,10 +17,11 @@ from ..errors import (
     PushError,
     PushTimeout,
 )
-from ..protocol import Disconnect, Message, ReplyReceived
+from ..protocol import Disconnect, Message, Options, ReplyReceived
 from ..telemetry import (
     BufferOverflowed,
     ClientConnectStart,
+    ClientConnectStop,
     ClientJoinStart,
     ClientLeaveStart,
     ClientPushStart,
@@ -41,7 +42,7 @@ from ..telemetry.span import exception_record
 if TYPE_CHECKING:
     from .buffer import Gap, Overflow
 
-__all__ = ["Emitter", "Stop", "outcome_of"]
+__all__ = ["Attempt", "Emitter", "Stop", "outcome_of"]
 
 T = TypeVar("T")
 
@@ -98,13 +99,18 @@ class Emitter:
         self._reconnect = telemetry.point(ReconnectScheduled.name)
         self._rejoin = telemetry.point(RejoinScheduled.name)
 
-    def follow(self, origin: Origin) -> None:
-        """Emit under the ids of this connection from now on."""
-        self.origin = origin
-
     def utc_now(self) -> datetime:
         """Return the time in UTC."""
         return datetime.fromtimestamp(self.telemetry.time_ns() / 1e9, UTC)
+
+    def attempt(self, origin: Origin, options: Options, number: int) -> "Attempt":
+        """Follow a new connection, and begin the span of the attempt to open it."""
+        self.origin = origin
+        start = None
+        if self.connect.active:
+            start = ClientConnectStart(*self.opening(), options, number)
+            self.connect.start.emit(start)
+        return Attempt(self, start)
 
     # Single events
 
@@ -188,3 +194,32 @@ class Emitter:
     def _moment(self) -> tuple[Origin, int, int]:
         """Return how the record of a single event begins: ids, system time, monotonic time."""
         return self.origin, self.telemetry.time_ns(), self.telemetry.monotonic_ns()
+
+
+@final
+class Attempt:
+    """The span of an attempt to connect; it ends once.
+
+    Parameters:
+        emitter: emits it.
+        start: how it began; None if nobody observes it.
+    """
+
+    def __init__(self, emitter: Emitter, start: ClientConnectStart | None) -> None:
+        self._emitter = emitter
+        self._start = start
+
+    def ended(self, outcome: Outcome, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """Emit how it ended."""
+        start, self._start = self._start, None
+        emitter = self._emitter
+        if start is not None:
+            now = emitter.telemetry.monotonic_ns()
+            emitter.connect.stop.emit(ClientConnectStop(start, emitter.origin, now, outcome, headers))
+
+    def failed(self, error: BaseException) -> None:
+        """Emit that code raised an error."""
+        start, self._start = self._start, None
+        emitter = self._emitter
+        if start is not None:
+            emitter.connect.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))

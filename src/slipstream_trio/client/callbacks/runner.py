@@ -24,7 +24,8 @@ from ..channel import Channel
 from ..configuration import Configuration
 from ..connect import connected
 from ..connection import only_cancelled
-from ..join import request_join, request_leave
+from ..join import request_join
+from ..leave import request_leave
 from ..push import request_push
 from ..socket import Socket
 from .inbox import ChannelBacklog, Entry, Inbox, Latest

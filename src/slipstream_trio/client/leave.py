@@ -1,0 +1,137 @@
+"""Leaving: what tasks call, and the exits of channel blocks, which share a time limit if they follow one another.
+
+What a leave means for a channel is decided in `join`.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ..telemetry import ClientLeaveStart, ClientLeaveStop, Origin, Outcome, Record
+from .spans import Stop
+
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .socket import Socket
+
+__all__ = ["Exits", "leave", "request_leave"]
+
+_OUTCOMES: Final[Mapping[str, Outcome]] = {"leave_timeout": "timeout", "leave_lost": "lost"}
+
+
+@final
+class Exits(trio.abc.Instrument):
+    """The exits of a socket's channel blocks.
+
+    Four nested blocks whose leaves are not answered cost one `leave_timeout`, not four. Exits belong together if no
+    task ran between them: as an instrument of Trio, this notices when one does. It is attached between two exits only.
+    """
+
+    def __init__(self, socket: "Socket") -> None:
+        self._socket = socket
+        self._deadline: float | None = None
+
+    async def exit(self, channel: "Channel") -> None:
+        """Leave a channel at the end of its block; wait until the deadline of the first exit of the row."""
+        deadline = self._take_deadline()
+        left = deadline - trio.current_time()
+        if left > 0:
+            await leave(channel, None if left == math.inf else left)
+        else:
+            await request_leave(channel)
+        self._deadline = deadline
+        trio.lowlevel.add_instrument(self)
+
+    def final_limit(self, limit: float, grace: float) -> float:
+        """Return until when to wait for leaves at the end of the socket's block.
+
+        Where the block's end follows the exits of its channels, and these have left all there is, their deadline holds
+        for it too, but for a short `grace` for the leaves that were sent after it. Otherwise it is `limit`.
+        """
+        deadline, channels = self._deadline, self._socket._channels.values()
+        if deadline is None or any(channel.status != "leaving" for channel in channels):
+            return limit
+        return min(limit, max(deadline, trio.current_time() + grace))
+
+    def end(self) -> None:
+        """Let the next exit have a time limit of its own: the socket is used otherwise."""
+        if self._deadline is not None:
+            self._take_deadline()
+
+    def before_task_step(self, _: trio.lowlevel.Task) -> None:
+        """Take note that a task runs after the latest exit."""
+        self._take_deadline()
+
+    def _take_deadline(self) -> float:
+        """Return the deadline of this row of exits, which is a new one unless another exit has just ended."""
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            trio.lowlevel.remove_instrument(self)
+            return deadline
+        timeout = self._socket._options.leave_timeout
+        return math.inf if timeout is None else trio.current_time() + timeout
+
+
+async def leave(channel: "Channel", timeout: float | None) -> None:
+    """Leave, and wait until that is confirmed or given up."""
+    emitter = channel._socket._emitter
+    leaving = _leave(channel, timeout)
+    if not emitter.leave.active:
+        await leaving
+        return
+    start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
+    await emitter.observed(emitter.leave, start, leaving, _leave_stop(start))
+
+
+async def _leave(channel: "Channel", timeout: float | None) -> Outcome:
+    await trio.lowlevel.checkpoint()
+    channel._socket._joins.leave_soon(channel, timeout)
+    return await _until_left(channel)
+
+
+async def _until_left(channel: "Channel") -> Outcome:
+    """Wait until a leave that was asked for is complete, or given up; returns how it ended."""
+    waited = False
+    while channel.status == "leaving":
+        waited = True
+        await channel._changed.park()
+    return _OUTCOMES.get(channel._joining.left_by, "ok") if waited else "ok"
+
+
+def _leave_stop(start: ClientLeaveStart) -> Stop:
+    """Return what makes the record that a leave has ended."""
+
+    def stop(origin: Origin, now: int, outcome: Outcome, how: Outcome | None, _: BaseException | None) -> Record:
+        return ClientLeaveStop(start, origin, now, how or outcome, None)
+
+    return stop
+
+
+async def request_leave(channel: "Channel") -> None:
+    """Leave, and return when that is asked for."""
+    await trio.lowlevel.checkpoint()
+    socket = channel._socket
+    emitter, timeout = socket._emitter, socket._options.leave_timeout
+    if not emitter.leave.active:
+        socket._joins.leave_soon(channel, timeout)
+        return
+    start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
+    emitter.leave.start.emit(start)
+    socket._joins.leave_soon(channel, timeout)
+    if channel.status == "leaving":
+        socket._start_task(_end_leave, channel, start)
+    else:
+        emitter.end_span(emitter.leave, start, _leave_stop(start), result="ok")
+
+
+@trio.lowlevel.enable_ki_protection
+async def _end_leave(channel: "Channel", start: ClientLeaveStart) -> None:
+    emitter = channel._socket._emitter
+    try:
+        outcome = await _until_left(channel)
+    except trio.Cancelled as error:
+        emitter.end_span(emitter.leave, start, _leave_stop(start), error=error)
+        raise
+    emitter.end_span(emitter.leave, start, _leave_stop(start), result=outcome)

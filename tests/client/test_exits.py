@@ -1,0 +1,129 @@
+"""Exits of channel blocks that follow one another share the time limit of the first."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from slipstream_trio import Socket, connect
+from slipstream_trio.testing.kit import FakeServer
+
+MUTE = frozenset({"connect", "join", "heartbeat", "push"})
+
+
+async def nested(socket: Socket) -> None:
+    async with socket.join("1"), socket.join("2"), socket.join("3"):
+        pass
+
+
+async def stacked(socket: Socket) -> None:
+    async with AsyncExitStack() as stack:
+        for number in range(5):
+            await stack.enter_async_context(socket.join(str(number)))
+
+
+async def in_a_loop(socket: Socket) -> None:
+    for number in range(3):
+        async with socket.join(str(number)):
+            pass
+
+
+async def with_a_pause_between(socket: Socket) -> None:
+    async with socket.join("1"):
+        async with socket.join("2"):
+            pass
+        await trio.lowlevel.checkpoint()
+
+
+async def with_a_push_between(socket: Socket) -> None:
+    async with socket.join("1") as channel:
+        async with socket.join("2"):
+            pass
+        await channel.push("event")
+
+
+async def with_code_between(socket: Socket) -> None:
+    async with socket.join("1"):
+        async with socket.join("2"):
+            pass
+        sum(range(1000))
+
+
+@pytest.mark.parametrize(
+    ("program", "seconds"),
+    [
+        (nested, 5),
+        (stacked, 5),
+        (in_a_loop, 15),
+        (with_a_pause_between, 10),
+        (with_a_push_between, 10),
+        (with_code_between, 5),
+    ],
+)
+async def test_a_row_of_exits_costs_one_leave_timeout(
+    program: Callable[[Socket], Awaitable[None]], seconds: float, autojump_clock: MockClock
+) -> None:
+    async with FakeServer(answers=MUTE) as server, connect(server.url, transport=server.connector()) as socket:
+        connection = await server.accept()
+        began = trio.current_time()
+        await program(socket)
+        assert trio.current_time() - began == pytest.approx(seconds)
+        await trio.sleep(0.1)
+        joined = [message.topic for message in connection.messages if message.event == "phx_join"]
+        left = [message.topic for message in connection.messages if message.event == "phx_leave"]
+        assert sorted(joined) == sorted(left)
+
+
+async def test_a_late_exit_of_a_row_passes_the_scheduler(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=MUTE) as server, connect(server.url, transport=server.connector()) as socket:
+        await server.accept()
+        event, ran, seen = trio.Event(), [], []
+
+        async def run_between() -> None:
+            await event.wait()
+            ran.append(True)
+
+        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+            nursery.start_soon(run_between)
+            stack.callback(lambda: seen.append(list(ran)))
+            await stack.enter_async_context(socket.join("1"))
+            stack.callback(event.set)
+            await stack.enter_async_context(socket.join("2"))
+        assert seen == [[True]]
+
+
+async def test_the_end_of_the_socket_waits_no_second_time_for_them(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=MUTE) as server:
+        async with connect(server.url, transport=server.connector()) as socket:
+            await server.accept()
+            async with socket.join("1"), socket.join("2"):
+                began = trio.current_time()
+        assert 5 <= trio.current_time() - began < 6
+
+
+async def test_an_answered_leave_of_a_row_does_not_wait(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=MUTE | {"leave"}) as server:
+        async with connect(server.url, transport=server.connector()) as socket:
+            await server.accept()
+            began = trio.current_time()
+            await stacked(socket)
+            assert trio.current_time() == began
+
+
+async def test_exits_of_two_tasks_have_limits_of_their_own(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=MUTE) as server, connect(server.url, transport=server.connector()) as socket:
+        await server.accept()
+        took: list[float] = []
+
+        async def hold(topic: str, seconds: float) -> None:
+            async with socket.join(topic):
+                await trio.sleep(seconds)
+                began = trio.current_time()
+            took.append(trio.current_time() - began)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold, "1", 1)
+            nursery.start_soon(hold, "2", 3)
+        assert took == [pytest.approx(5), pytest.approx(5)]

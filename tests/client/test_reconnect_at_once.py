@@ -1,0 +1,132 @@
+"""`reconnect()`: the user knows that the network has changed."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from slipstream_trio import Backoff, ConnectionLost, Gap, connect
+from slipstream_trio.protocol import Disconnect
+from slipstream_trio.testing.kit import FakeServer
+
+ANSWERS = frozenset({"connect", "join", "leave", "heartbeat"})
+SLOW = Backoff((50,), jitter=0)
+
+
+async def test_a_connection_is_replaced_at_once_and_its_channels_are_joined_again(autojump_clock: MockClock) -> None:
+    asked: list[Disconnect] = []
+
+    def should(disconnect: Disconnect) -> bool:
+        asked.append(disconnect)
+        return False
+
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(server.url, transport=server.connector(), reconnect=SLOW, should_reconnect=should) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await server.accept()
+        async with socket.join("room:1") as channel:
+            lost: list[ConnectionLost] = []
+
+            async def push() -> None:
+                with pytest.raises(ConnectionLost) as caught:
+                    await channel.push("event")
+                lost.append(caught.value)
+
+            nursery.start_soon(push)
+            await connection.expect_push()
+            before = socket.connection_id
+            began = trio.current_time()
+            socket.reconnect()
+            ended = await connection.expect_disconnect(1000)
+            assert ended.by == "client"
+            connection = await server.accept()
+            await connection.expect_join("room:1")
+            assert trio.current_time() == began
+            await trio.sleep(0.1)
+            assert (socket.generation, socket.status, channel.status) == (2, "connected", "joined")
+            assert socket.connection_id != before
+            assert isinstance(channel.last_gap, Gap)
+            assert [(error.reason, error.sent) for error in lost] == [("reconnect", True)]
+    assert asked == []
+
+
+async def test_it_does_not_wait_for_a_server_that_is_gone(autojump_clock: MockClock) -> None:
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(server.url, transport=server.connector(), close_timeout=5) as socket,
+    ):
+        connection = await server.accept()
+        connection.partition()
+        began = trio.current_time()
+        socket.reconnect()
+        await server.accept(within=5)
+        assert trio.current_time() - began <= 1
+        connection.heal()
+
+
+async def test_a_wait_for_the_next_attempt_is_ended_and_the_backoff_begins_anew(autojump_clock: MockClock) -> None:
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(
+            server.url, transport=server.connector(), reconnect=Backoff((10, 100), jitter=0, reset_after=1000)
+        ) as socket,
+    ):
+        connection = await server.accept()
+        await connection.drop()
+        connection = await server.accept(within=11)
+        await connection.drop()
+        await trio.sleep(1)  # of 100 seconds
+        began = trio.current_time()
+        socket.reconnect()
+        connection = await server.accept()
+        assert trio.current_time() == began
+        await connection.drop()
+        await server.accept(within=11)
+        assert trio.current_time() - began == pytest.approx(10, abs=0.1)
+
+
+async def test_an_attempt_that_is_under_way_goes_on(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=ANSWERS) as server, connect(server.url, transport=server.connector()) as socket:
+        connection = await server.accept()
+        server.delay(3)
+        await connection.drop()
+        await trio.sleep(1)
+        socket.reconnect()
+        await server.accept(within=3)
+        await trio.sleep(10)
+        assert socket.generation == 2
+
+
+async def test_a_telemetry_handler_may_ask_for_it(autojump_clock: MockClock) -> None:
+    from slipstream_trio.telemetry import Telemetry
+
+    bus = Telemetry()
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(server.url, transport=server.connector(), telemetry=bus) as socket,
+    ):
+        connection = await server.accept()
+
+        def handler(_: object) -> None:
+            bus.detach("once")
+            socket.reconnect()
+
+        bus.attach("once", ("slipstream", "connection", "handle", "stop"), handler)
+        await connection.send_raw('[null, null, "room:1", "event", {}]')
+        await server.accept()
+        assert [handler.handler_id for handler in bus.list_handlers(())] == []
+
+
+async def test_a_socket_that_cannot_reconnect_says_so(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=ANSWERS) as server:
+        async with connect(server.url, transport=server.connector(), reconnect=None) as socket:
+            with pytest.raises(ConnectionLost):
+                socket.reconnect()
+            assert socket.status == "connected"
+        with pytest.raises(ConnectionLost):
+            socket.reconnect()
+        async with connect(server.url, transport=server.connector()) as socket:
+            await socket.disconnect()
+            with pytest.raises(ConnectionLost):
+                socket.reconnect()

@@ -1,0 +1,127 @@
+"""What a serializer of the user's raises concerns one frame, and never reads as a bug of the library."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from slipstream_trio import Backoff, SerializationError, connect
+from slipstream_trio.protocol import Frame, Message, V2Serializer
+from slipstream_trio.testing.kit import FakeServer
+
+ANSWERS = frozenset({"connect", "join", "leave", "heartbeat", "push"})
+
+
+class Mine:
+    """The serializer 2.0.0, but for what a test wants to fail."""
+
+    name = "mine"
+    vsn = "2.0.0"
+
+    def __init__(self, fails: Callable[[Message], bool]) -> None:
+        self._inner = V2Serializer()
+        self._fails = fails
+
+    def encode(self, message: Message) -> Frame:
+        if self._fails(message):
+            raise ZeroDivisionError("mine")
+        return self._inner.encode(message)
+
+    def decode(self, frame: Frame) -> Message:
+        message = self._inner.decode(frame)
+        if self._fails(message):
+            raise ZeroDivisionError("mine")
+        return message
+
+
+@pytest.mark.parametrize("telemetry", [True, False])
+async def test_a_frame_that_it_cannot_decode_is_rejected(
+    telemetry: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    serializer = Mine(lambda message: message.payload == "bad")
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(server.url, transport=server.connector(), serializer=serializer) as socket,
+    ):
+        connection = await server.accept()
+        async with socket.join("room:1") as channel:
+            fake = connection.channel("room:1")
+            await fake.push("n", "bad")
+            await fake.push("n", "good")
+            assert (await channel.receive()).payload == "good"
+            assert socket.generation == 1
+    assert "ZeroDivisionError('mine')" in caplog.text
+
+
+async def test_a_push_that_it_cannot_encode_raises_where_it_was_made(autojump_clock: MockClock) -> None:
+    serializer = Mine(lambda message: message.event == "bad")
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(server.url, transport=server.connector(), serializer=serializer) as socket,
+    ):
+        await server.accept()
+        async with socket.join("room:1") as channel:
+            with pytest.raises(SerializationError) as caught:
+                await channel.push("bad")
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+            assert await channel.push("good") == {}
+            assert socket.generation == 1
+
+
+@pytest.mark.parametrize("event", ["heartbeat", "phx_leave"])
+async def test_a_connection_that_cannot_speak_is_replaced(
+    event: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [event]
+
+    def fails(message: Message) -> bool:
+        return message.event in failures
+
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(
+            server.url,
+            transport=server.connector(),
+            serializer=Mine(fails),
+            heartbeat_interval=5,
+            reconnect=Backoff((1,), jitter=0),
+        ) as socket,
+    ):
+        await server.accept()
+        kept, left = socket.channel("room:1"), socket.channel("room:2")
+        await kept.join()
+        await left.join()
+        if event == "phx_leave":
+            await left.leave()
+        connection = await server.accept(within=10)
+        failures.clear()
+        await trio.sleep(20)
+        assert (socket.generation, socket.status, kept.status) == (2, "connected", "joined")
+        assert [message.topic for message in connection.messages if message.event == "phx_join"][0] == "room:1"
+    assert "cannot go on" in caplog.text
+
+
+async def test_a_payload_that_waits_is_copied_for_it(autojump_clock: MockClock) -> None:
+    class Uncopyable:
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise TypeError("mine")
+
+    serializer = Mine(lambda _: False)
+    async with (
+        FakeServer(answers={"connect", "leave", "heartbeat", "push"}) as server,
+        connect(server.url, transport=server.connector(), serializer=serializer) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await server.accept()
+        channel, payload = socket.channel("room:1"), {"n": 1}
+        nursery.start_soon(channel.join)
+        join = await connection.expect_join()
+        nursery.start_soon(channel.push, "event", payload)
+        await trio.sleep(1)
+        payload["n"] = 2
+        with pytest.raises(SerializationError):
+            await channel.push("event", Uncopyable())
+        await join.reply_ok()
+        assert (await connection.expect_push()).payload == {"n": 1}
