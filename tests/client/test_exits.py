@@ -76,22 +76,29 @@ async def test_a_row_of_exits_costs_one_leave_timeout(
         assert sorted(joined) == sorted(left)
 
 
+class Steps(trio.abc.Instrument):
+    """Counts how often a task runs."""
+
+    def __init__(self, task: trio.lowlevel.Task) -> None:
+        self.task = task
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task is self.task
+
+
 async def test_a_late_exit_of_a_row_passes_the_scheduler(autojump_clock: MockClock) -> None:
     async with FakeServer(answers=MUTE) as server, connect(server.url, transport=server.connector()) as socket:
         await server.accept()
-        event, ran, seen = trio.Event(), [], []
-
-        async def run_between() -> None:
-            await event.wait()
-            ran.append(True)
-
-        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-            nursery.start_soon(run_between)
-            stack.callback(lambda: seen.append(list(ran)))
-            await stack.enter_async_context(socket.join("1"))
-            stack.callback(event.set)
-            await stack.enter_async_context(socket.join("2"))
-        assert seen == [[True]]
+        steps, counts = Steps(trio.lowlevel.current_task()), list[int]()
+        async with AsyncExitStack() as stack:
+            for number in range(4):
+                stack.callback(lambda: counts.append(steps.count))
+                await stack.enter_async_context(socket.join(str(number)))
+            trio.lowlevel.add_instrument(steps)
+            stack.callback(lambda: counts.append(steps.count))
+        trio.lowlevel.remove_instrument(steps)
+        assert counts == sorted(set(counts))
 
 
 async def test_the_end_of_the_socket_waits_no_second_time_for_them(autojump_clock: MockClock) -> None:
