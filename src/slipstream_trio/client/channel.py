@@ -16,8 +16,9 @@ from .configuration import checked_events, checked_overflow, checked_size
 from .join import join
 from .joining import Joining
 from .leave import leave
+from .line import Line
 from .presence import ChannelPresence, PresenceTracker
-from .push import Line, push, send
+from .push import push, send
 
 if TYPE_CHECKING:
     from .callbacks.inbox import ChannelBacklog

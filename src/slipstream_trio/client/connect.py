@@ -207,7 +207,14 @@ class Supervisor:
         failure = connection.failure
         if failure is None:
             lost = socket._lost()
-            return lost, Disconnect(lost.reason, code=lost.code, lived=connection.lived, step=step)
+            return lost, Disconnect(
+                lost.reason,
+                code=lost.code,
+                lived=connection.lived,
+                step=step,
+                message=lost.message,
+                ended_by=lost.ended_by,
+            )
         if isinstance(failure, ConnectionRejected):
             limit = socket._configuration.retry_after_limit
             wait = retry_after(failure.headers, socket._emitter.utc_now().timestamp(), limit)

@@ -238,7 +238,7 @@ class Joins:
         else:
             request = channel._joining.request
             timeout = None if request is None else request.timeout
-            self._join_failed(channel, "join_timeout", "timeout", JoinTimeout(channel.topic, timeout or 0.0))
+            self._join_failed(channel, "join_timeout", "timeout", JoinTimeout(channel.topic, timeout or 0.0, sent=True))
 
     def _closed(self, channel: "Channel", reason: Literal["closed", "crashed", "replaced"]) -> None:
         """Take note that the server ended a channel."""
@@ -367,7 +367,7 @@ async def _asked(request: Request) -> Any:
     with request.asking:
         return await _ask(payload)
     if not request.answer.settled:
-        raise JoinTimeout(request.channel.topic, request.timeout or 0.0)
+        raise JoinTimeout(request.channel.topic, request.timeout or 0.0, sent=False)
     return await request.answer.wait()
 
 

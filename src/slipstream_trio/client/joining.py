@@ -59,7 +59,7 @@ class Request:
 
     def expire(self) -> None:
         """Give up: it could not be sent in time."""
-        self.fail(JoinTimeout(self.channel.topic, self.timeout or 0.0))
+        self.fail(JoinTimeout(self.channel.topic, self.timeout or 0.0, sent=False))
 
     def fail(self, error: Exception) -> None:
         """End, sent or not."""

@@ -16,7 +16,8 @@ import trio
 from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
 from ..protocol import Message, PushMessage, ReplyReceived, SendFrame
 from ..telemetry import ClientPushStart, ClientPushStop, Origin, Outcome, Record
-from .result import Result
+from .line import Place
+from .result import Result, again
 from .spans import Stop
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .socket import Socket
 
-__all__ = ["Line", "Pushes", "push", "request_push", "send"]
+__all__ = ["Pushes", "push", "request_push", "send"]
 
 REMEMBERED: Final = 1024
 """How many pushes that were given up are remembered, so that their late replies can be told from others."""
@@ -32,73 +33,6 @@ REMEMBERED: Final = 1024
 T = TypeVar("T")
 
 GivenUp = Literal["cancelled", "timeout"]
-
-
-@final
-class Place:
-    """The place of a call in its channel's line.
-
-    Parameters:
-        channel: the channel.
-        event: the push's event.
-        timeout: the seconds that the call was given, None for no limit.
-
-    Attributes:
-        channel: the channel.
-        turn: settled when the call may hand its command to the core, or by why it never will.
-    """
-
-    __slots__ = ("_event", "_timeout", "channel", "turn")
-
-    def __init__(self, channel: "Channel", event: str, timeout: float | None) -> None:
-        self.channel: Channel = channel
-        self.turn: Result[None] = Result()
-        self._event = event
-        self._timeout = timeout
-
-    @property
-    def over(self) -> bool:
-        """Whether its time limit means nothing any more."""
-        return self.turn.settled
-
-    def expire(self) -> None:
-        """Give up: the call's time is up."""
-        self.turn.fail(PushTimeout(self.channel.topic, self._event, self._timeout or 0.0))
-
-    def renew(self) -> None:
-        """Wait for another turn, as the channel was lost before this one could be used."""
-        self.turn = Result()
-
-
-@final
-class Line:
-    """The calls of one channel that wait to be queued, in the order in which they were made."""
-
-    __slots__ = ("_places",)
-
-    def __init__(self) -> None:
-        self._places: dict[Place, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @property
-    def first(self) -> Place | None:
-        """The call that is next."""
-        return next(iter(self._places), None)
-
-    def enter(self, place: Place) -> None:
-        """Take a place at the end."""
-        self._places[place] = None
-
-    def leave(self, place: Place) -> None:
-        """Give up a place, wherever it is."""
-        del self._places[place]
-
-    def fail(self, error: Callable[[], Exception]) -> None:
-        """Tell all of them that they wait for nothing."""
-        for place in list(self._places):
-            place.turn.fail(error())
 
 
 @final
@@ -110,18 +44,27 @@ class PendingPush:
         event: the event.
         ref: the push's ref.
         number: the number of its frame in the writer's queue.
+        waited: for how many seconds it waited to be queued.
         result: the response, or the error to raise.
     """
 
-    __slots__ = ("_pushes", "_timeout", "event", "number", "ref", "result", "topic")
+    __slots__ = ("_pushes", "_timeout", "event", "number", "ref", "result", "topic", "waited")
 
     def __init__(  # noqa: PLR0917 - one is made for every push, and names cost time
-        self, pushes: "Pushes", command: PushMessage, ref: str, number: int, timeout: float | None, result: Result[Any]
+        self,
+        pushes: "Pushes",
+        command: PushMessage,
+        ref: str,
+        number: int,
+        waited: float,
+        timeout: float | None,
+        result: Result[Any],
     ) -> None:
         self.topic: str = command.topic
         self.event: str = command.event
         self.ref: str = ref
         self.number: int = number
+        self.waited: float = waited
         self.result: Result[Any] = result
         self._pushes = pushes
         self._timeout = timeout
@@ -133,7 +76,8 @@ class PendingPush:
 
     def expire(self) -> None:
         """Give up: its time is up."""
-        self.result.fail(PushTimeout(self.topic, self.event, self._timeout or 0.0))
+        sent = self._pushes.may_be_sent(self)
+        self.result.fail(PushTimeout(self.topic, self.event, self._timeout or 0.0, sent=sent, waited=self.waited))
         self._pushes.give_up(self, "timeout")
 
 
@@ -244,6 +188,11 @@ class Pushes:
         if len(self._given_up) > REMEMBERED:
             self._given_up.popitem(last=False)
 
+    def may_be_sent(self, push: PendingPush) -> bool:
+        """Tell whether the frame of a push has gone to the transport."""
+        connection = self._socket._connection
+        return connection is not None and push.number <= connection.writer.taken
+
     def fail_topic(self, topic: str, reason: str) -> None:
         """Fail the pushes of a channel that has ended."""
         # Out of the table first: a result may be told to code that ends other topics.
@@ -251,7 +200,7 @@ class Pushes:
             del self._pending[push.ref]
             push.result.fail(ChannelClosed(topic, reason))
 
-    def connection_ended(self, reason: str, code: int | None, taken: int) -> None:
+    def connection_ended(self, lost: ConnectionLost, taken: int) -> None:
         """Fail all pushes, as their connection has ended; `taken` frames of it may have been sent."""
         pending = list(self._pending.values())
         self._pending.clear()
@@ -259,7 +208,7 @@ class Pushes:
         self._given_up.clear()
         self._tickets.clear()
         for push in pending:
-            push.result.fail(ConnectionLost(reason, code, sent=push.number <= taken))
+            push.result.fail(again(lost, sent=push.number <= taken))
 
     def _remove(self, push: PendingPush) -> None:
         del self._pending[push.ref]
@@ -329,7 +278,7 @@ async def send(channel: "Channel", event: str, payload: Any) -> None:
     """Push, and return when it is queued."""
     await trio.lowlevel.checkpoint()
 
-    def submit(connection: "Connection", payload: Any) -> None:
+    def submit(connection: "Connection", payload: Any, _: float) -> None:
         sent = Message(None, None, channel.topic, event, None)
         connection.handle(PushMessage(channel.topic, event, payload), sent)
 
@@ -358,12 +307,12 @@ async def _queue_push(
     deadline = math.inf if timeout is None else trio.current_time() + timeout
     pushes = channel._socket._pushes
 
-    def submit(connection: "Connection", payload: Any) -> PendingPush:
+    def submit(connection: "Connection", payload: Any, waited: float) -> PendingPush:
         command = PushMessage(channel.topic, event, payload)
         number = connection.writer.number + 1
         sent = connection.handle(command).return_[0]
         assert isinstance(sent, SendFrame)
-        pending = PendingPush(pushes, command, sent.ref, number, timeout, result)
+        pending = PendingPush(pushes, command, sent.ref, number, waited, timeout, result)
         pushes.add(pending, deadline)
         return pending
 
@@ -371,14 +320,18 @@ async def _queue_push(
 
 
 @trio.lowlevel.enable_ki_protection
-async def _in_order(place: Place, payload: Any, deadline: float, submit: Callable[["Connection", Any], T]) -> T:
-    """Give `submit` the connection and the payload: now if possible, else when it is this call's turn."""
+async def _in_order(place: Place, payload: Any, deadline: float, submit: Callable[["Connection", Any, float], T]) -> T:
+    """Give `submit` the connection, the payload and the seconds waited: now if possible, else in this call's turn."""
     socket = place.channel._socket
     connection = socket._pushes.ready(place.channel)
     if connection is not None:
-        return submit(connection, payload)
-    kept = socket._kept(payload)
-    return await socket._pushes.in_turn(place, deadline, lambda connection: submit(connection, kept.value()))
+        return submit(connection, payload, 0.0)
+    kept, began = socket._kept(payload), trio.current_time()
+
+    def submit_kept(connection: "Connection") -> T:
+        return submit(connection, kept.value(), trio.current_time() - began)
+
+    return await socket._pushes.in_turn(place, deadline, submit_kept)
 
 
 def _push_stop(start: ClientPushStart, refs: list[str]) -> Stop:

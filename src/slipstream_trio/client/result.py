@@ -5,7 +5,9 @@ from typing import Any, Generic, TypeVar, cast, final
 
 import trio
 
-__all__ = ["Result"]
+from ..errors import ConnectionLost
+
+__all__ = ["Result", "again"]
 
 T = TypeVar("T")
 
@@ -75,3 +77,8 @@ class Result(Generic[T]):
         self._task = None
         self.given_up = True
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+def again(lost: ConnectionLost, *, sent: bool = False) -> ConnectionLost:
+    """Return the same error anew, for another task to be raised."""
+    return ConnectionLost(lost.reason, lost.code, lost.message, lost.ended_by, sent=sent)

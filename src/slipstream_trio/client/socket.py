@@ -39,7 +39,7 @@ from .join import Joins
 from .leave import Exits
 from .listen import Listeners
 from .push import Pushes
-from .result import Result
+from .result import Result, again
 from .serializer import guarded
 from .spans import Emitter, outcome_of
 from .status import Status, StatusChanges, StatusLog
@@ -265,9 +265,9 @@ class Socket:
     def _lost(self) -> ConnectionLost:
         """Return a new exception that tells how the connection ended."""
         if self._end_asked is not None:
-            return ConnectionLost(self._end_asked)
+            return ConnectionLost(self._end_asked, ended_by="client")
         if self._last is not None:
-            return ConnectionLost(self._last.reason, self._last.code)
+            return again(self._last)
         return ConnectionLost("connect_failed")
 
     def _close_deadline(self) -> float:
@@ -409,7 +409,9 @@ class Socket:
     def _connection_closed(self, connection: Connection, event: ConnectionClosed) -> None:
         if self._end_asked is None:
             self._statuses.set("closing" if self._configuration.reconnect is None else "reconnecting")
-        self._settle(connection, event.reason, event.code)
+        self._settle(
+            connection, ConnectionLost(event.reason, event.code, event.message, getattr(event, "ended_by", None))
+        )
         if self._runner is not None:
             self._runner.closed(self._lost())
 
@@ -418,16 +420,16 @@ class Socket:
         self._error = error
         if self._connection is not None:
             self._connection.attempt.failed(error)
-            self._settle(self._connection, "internal_error", None)
+            self._settle(self._connection, ConnectionLost("internal_error"))
 
-    def _settle(self, connection: Connection, reason: str, code: int | None) -> None:
+    def _settle(self, connection: Connection, lost: ConnectionLost) -> None:
         """Tell everybody who waits for a connection that it has ended: pushes first, then channels."""
-        self._last = ConnectionLost(reason, code)
+        self._last = lost
         for message in connection.writer.left_over():
-            self._emitter.dropped("out", message, reason)
-        self._pushes.connection_ended(reason, code, connection.writer.taken)
+            self._emitter.dropped("out", message, lost.reason)
+        self._pushes.connection_ended(lost, connection.writer.taken)
         for answer in self._pings:
-            answer.fail(ConnectionLost(reason, code))
+            answer.fail(again(lost))
         self._listeners.connection_lost()
         self._joins.connection_lost()
 
