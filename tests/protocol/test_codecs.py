@@ -1,5 +1,6 @@
 """What a codec takes and gives, and what it refuses."""
 
+import inspect
 import json
 import sys
 import time
@@ -154,6 +155,21 @@ def test_the_limit_does_not_depend_on_how_deep_the_caller_is(codec: Codec) -> No
     assert deeper(sys.getrecursionlimit() - 500) == text
 
 
+@both
+def test_what_is_too_deep_is_refused_however_deep_the_caller_is(codec: Codec) -> None:
+    def deeper(levels: int, text: str) -> None:
+        if levels:
+            deeper(levels - 1, text)
+            return
+        for refuse in (codec.decode, codec.decode_message):
+            with pytest.raises(ProtocolError, match="nested deeper than 128"):
+                refuse(text)
+
+    left = sys.getrecursionlimit() - len(inspect.stack(0))
+    for text in ("[" * 200, "[" * 200 + "]" * 200):
+        deeper(left - 100, text)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000, '[{"a":' * 100_000])
 @both
 def test_absurd_nesting_is_refused(codec: Codec, text: str) -> None:
@@ -169,6 +185,25 @@ def test_brackets_inside_strings_are_not_nesting(codec: Codec, inside: str) -> N
     assert codec.decode(text)[0] == json.loads(f'"{inside}"')
     with pytest.raises(ProtocolError, match="nested deeper"):
         codec.decode(f"[{text}]")
+
+
+@pytest.mark.parametrize("payload", ["[],", '{"a":1,"b":["[[["]},', "[[[[[[0]]]]]],", r'"\"[",'])
+def test_msgspec_measures_no_text_that_is_shallow(payload: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("msgspec", reason="msgspec, an extra, is not installed")
+    codec = MsgspecCodec()
+    monkeypatch.setattr("slipstream_trio.protocol.codec.check_depth", lambda _: pytest.fail("measured"))
+    text = f"[{payload * 1000}0]"
+    assert codec.decode(text) == json.loads(text)
+    assert codec.decode_message(f'[null,null,"t","e",{text}]').payload == json.loads(text)
+
+
+@pytest.mark.parametrize("inside", ["[],", "[" * 127 + "]" * 127 + ",", '"[","\\"",', r'"\\",{"[":"]"},'])
+@both
+def test_the_depth_of_a_long_text_is_that_of_its_deepest_part(codec: Codec, inside: str) -> None:
+    long, deepest = inside * 500, "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    assert len(codec.decode(f"[{long}{deepest},{long}0]")) == 2 * 500 * len(json.loads(f"[{inside}0]")[:-1]) + 2
+    with pytest.raises(ProtocolError, match=f"^.*nested deeper than {MAX_DEPTH}$"):
+        codec.decode(f"[{long}[{deepest}],{long}0]")
 
 
 @pytest.mark.parametrize("tail", [r"\"" * 100_000, "x" * 2_000_000, "x\\"])

@@ -9,7 +9,8 @@ from tests.drawing import examples
 from tests.protocol.json_texts import UNSENDABLE, exactly
 
 from slipstream_trio.errors import ProtocolError, SerializationError
-from slipstream_trio.protocol import Codec, Message, MsgspecCodec, StdlibCodec
+from slipstream_trio.protocol import MAX_DEPTH, Codec, Message, MsgspecCodec, StdlibCodec
+from slipstream_trio.protocol.codec import SHALLOW
 from slipstream_trio.testing.strategies import json_scalars, json_texts, json_values, messages
 
 pytest.importorskip("msgspec", reason="msgspec, an extra, is not installed: there is nothing to agree with")
@@ -18,7 +19,22 @@ STDLIB = StdlibCodec()
 MSGSPEC = MsgspecCodec()
 
 MESSAGES = messages(payload=json_values())
+TRICKY = ["", "[[", "]]", "{", "}", '"', '"[', "\\", '\\"', '\\\\"]', "\n[", "é", "\U0001f600{", "ud800"]
+EDGES = [*range(SHALLOW - 1, SHALLOW + 4), *range(MAX_DEPTH - 2, MAX_DEPTH + 3), 2 * MAX_DEPTH]
 UNSENDABLE_VALUES = st.integers(0, len(UNSENDABLE) - 1).map(lambda index: UNSENDABLE[index])  # some have no repr
+
+
+@st.composite
+def levels(draw: st.DrawFn) -> tuple[Any, int]:
+    """A value that is nested so deep, beside strings that look like nesting; and how deep."""
+    tricky = st.sampled_from(TRICKY)
+    kinds = draw(st.lists(st.tuples(st.integers(0, 3), tricky, tricky), min_size=1, max_size=6))
+    value: Any = [draw(tricky)]
+    depth = draw(st.sampled_from(EDGES) | st.integers(1, 2 * MAX_DEPTH))
+    for level in range(depth - 1):
+        kind, before, after = kinds[level % len(kinds)]
+        value = [[value], [before, value, after, []], {before: value}, {before: [before], after: value}][kind]
+    return value, depth
 
 
 def decoded(codec: Codec, text: str) -> Any:
@@ -54,6 +70,26 @@ def test_both_codecs_decode_the_same_texts_to_the_same_values(text: str) -> None
 @given(json_texts() | MESSAGES.map(json.dumps))
 def test_both_codecs_decode_the_same_messages(text: str) -> None:
     assert decoded_message(STDLIB, text) == decoded_message(MSGSPEC, text)
+
+
+@examples(300)
+@given(levels(), st.booleans(), st.sampled_from([None, 1]), st.sampled_from(["", ",0", ',"[[",[]']))
+def test_both_codecs_refuse_what_is_too_deep_and_nothing_else(
+    nested: tuple[Any, int], ascii_only: bool, indent: int | None, more: str
+) -> None:
+    value, depth = nested
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
+    frame = f'["1",null,"room","[{{",{text}{more}]'
+    for codec in (STDLIB, MSGSPEC):
+        for decode, given_text, expected, deep in (
+            (codec.decode, text, value, depth),
+            (codec.decode_message, frame, Message("1", None, "room", "[{", value), depth + 1),
+        ):
+            if deep <= MAX_DEPTH:
+                assert decode(given_text) == expected
+            else:
+                with pytest.raises(ProtocolError, match=f"nested deeper than {MAX_DEPTH}$"):
+                    decode(given_text)
 
 
 @examples(150)
