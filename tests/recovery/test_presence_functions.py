@@ -1,5 +1,6 @@
 """Presence as pure functions: states, diffs, and the order in which they come."""
 
+import time
 from typing import Any
 
 import pytest
@@ -42,20 +43,40 @@ def test_a_state_that_says_what_is_known_changes_nothing() -> None:
     assert changes == ()
 
 
-def test_a_state_tells_who_went_before_who_came() -> None:
+def test_a_state_tells_who_came_before_who_went() -> None:
     entries, changes = sync_state({"gone": metas("1"), "stays": metas("2")}, {"new": metas("3"), "stays": metas("2")})
     assert entries == {"new": metas("3"), "stays": metas("2")}
-    assert told(changes) == [("leave", "gone", ["1"]), ("join", "new", ["3"])]
-    assert changes[0].before == metas("1")
-    assert changes[0].after is None
+    assert told(changes) == [("join", "new", ["3"]), ("leave", "gone", ["1"])]
+    assert [change.before for change in changes] == [None, metas("1")]
+    assert [change.after for change in changes] == [metas("3"), None]
 
 
 def test_a_state_tells_single_metas() -> None:
     entries, changes = sync_state({"a": metas("1", "2")}, {"a": metas("2", "3")})
     assert entries == {"a": metas("2", "3")}
-    assert told(changes) == [("leave", "a", ["1"]), ("join", "a", ["3"])]
-    assert [change.before for change in changes] == [metas("1", "2"), metas("1", "2")]
-    assert [change.after for change in changes] == [metas("2", "3"), metas("2", "3")]
+    assert told(changes) == [("join", "a", ["3"]), ("leave", "a", ["1"])]
+    assert [change.before for change in changes] == [metas("1", "2"), metas("1", "2", "3")]
+    assert [change.after for change in changes] == [metas("1", "2", "3"), metas("2", "3")]
+
+
+def test_a_state_is_told_as_a_diff_that_brought_it_would_be() -> None:
+    known = {"a": metas("1", "2"), "b": metas("3"), "c": metas("4")}
+    state = {"a": metas("2", "5"), "b": metas("3"), "d": metas("6")}
+    by_diff = sync_diff(known, diff({"a": metas("5"), "d": metas("6")}, {"a": metas("1"), "c": metas("4")}))
+    assert sync_state(known, state) == by_diff
+
+
+def test_an_entry_whose_refs_are_the_same_stays_as_it_is() -> None:
+    known = {"a": {"metas": [meta("1"), meta("2")], "name": "Ada"}}
+    assert sync_state(known, {"a": {"metas": [meta("2"), meta("1", mood="new")], "name": "Ada L."}}) == (known, ())
+
+
+def test_a_presence_that_loses_its_metas_or_gets_them_is_told() -> None:
+    entries, changes = sync_state({"a": {"metas": []}, "b": metas("1")}, {"a": metas("2"), "b": {"metas": []}})
+    assert entries == {"a": metas("2"), "b": {"metas": []}}
+    assert told(changes) == [("join", "a", ["2"]), ("leave", "b", ["1"])]
+    entries, changes = sync_state({"a": {"metas": []}}, {})
+    assert (entries, told(changes)) == ({}, [("leave", "a", [])])
 
 
 def test_a_presence_without_metas_is_one_all_the_same() -> None:
@@ -175,10 +196,10 @@ def test_after_a_rejoin_the_state_tells_what_happened_meanwhile() -> None:
     )
     assert presence.entries == {"b": metas("3"), "c": metas("4")}
     assert told(changes) == [
-        ("leave", "a", ["1"]),
-        ("leave", "b", ["2"]),
         ("join", "b", ["3"]),
         ("join", "c", ["4"]),
+        ("leave", "b", ["2"]),
+        ("leave", "a", ["1"]),
     ]
 
 
@@ -194,6 +215,38 @@ def test_what_waits_for_a_state_is_bounded() -> None:
     assert len(presence.pending) == 1024
     presence, _ = received(presence, ("presence_state", {}))
     assert "2999" in presence.entries
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["before the state", "behind it"])
+def test_a_thousand_diffs_cost_the_same_however_many_are_there(*, waits: bool) -> None:
+    diffs = [("presence_diff", diff({f"new {number}": metas(f"new {number}")})) for number in range(1000)]
+
+    def seconds(count: int) -> float:
+        """The CPU time of the diffs with so many presences, the least of a few tries."""
+        everybody = {str(number): metas(str(number)) for number in range(count)}
+        messages = [*diffs, ("presence_state", everybody)] if waits else diffs
+        took = []
+        for _ in range(5):
+            started = time.process_time()
+            presence, _ = Presence(everybody, synced=not waits).received_all(messages)
+            took.append(time.process_time() - started)
+            assert len(presence.entries) == count + 1000
+        return min(took)
+
+    assert seconds(10_000) < 8 * seconds(100)  # a copy of all for each: 20 times as long, or longer
+
+
+def test_messages_taken_in_together_are_as_those_one_by_one() -> None:
+    messages = [
+        ("presence_diff", diff({"a": metas("1")})),
+        ("presence_state", {"b": metas("2")}),
+        ("presence_diff", diff({"c": metas("3")}, {"b": metas("2")})),
+        ("presence_state", {"c": metas("3", "4")}),
+        ("presence_diff", diff({"c": metas("5")}, {"c": metas("3")})),
+    ]
+    assert Presence().received_all(messages) == received(Presence(), *messages)
+    with pytest.raises(ProtocolError):
+        Presence().received_all([*messages, ("presence_state", None)])
 
 
 @pytest.mark.parametrize("missing", ["joins", "leaves"])

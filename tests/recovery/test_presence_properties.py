@@ -9,7 +9,7 @@ import pytest
 from attrs import define, field
 from hypothesis import given, strategies as st
 
-from slipstream_trio.protocol import Presence, PresenceChange
+from slipstream_trio.protocol import Presence, PresenceChange, sync_diff, sync_state
 
 TRANSCRIPTS = Path(__file__).parent.parent / "fixtures" / "transcripts"
 KEYS = ("a", "b", "c")
@@ -141,6 +141,69 @@ def test_a_rejoin_catches_up_with_what_was_missed(
     presence, changes = feed(presence.rejoined(), messages)
     assert sorted_refs(presence.entries) == sorted_refs(server.state())
     assert replayed(known, changes) == sorted_refs(server.state())
+
+
+# Whatever comes: what no server sends, too
+
+REFS = st.sampled_from("123456")
+ENTRIES = st.builds(
+    lambda refs, more: {"metas": [{"phx_ref": ref, "at": index} for index, ref in enumerate(refs)], **more},
+    st.lists(REFS, max_size=4),  # none, and one twice, too
+    st.sampled_from([{}, {"name": "Ada"}, {"name": "Bob"}]),
+)
+STATES = st.dictionaries(st.sampled_from(KEYS), ENTRIES)
+DIFFS = st.builds(lambda joins, leaves: {"joins": joins, "leaves": leaves}, STATES, STATES)
+MESSAGES = st.lists(
+    st.tuples(st.just("presence_state"), STATES) | st.tuples(st.just("presence_diff"), DIFFS), max_size=8
+)
+
+
+def folded(before: Any, changes: Any) -> dict[str, Any]:
+    """Return what is known after changes to who knows nothing else; each must begin where the one before it ended."""
+    entries = dict(before)
+    for change in changes:
+        assert change.before == entries.get(change.key)
+        if change.after is None:
+            del entries[change.key]
+        else:
+            entries[change.key] = change.after
+    return entries
+
+
+def assert_joins_come_first(changes: Any) -> None:
+    kinds = [change.kind for change in changes]
+    assert kinds == sorted(kinds)
+
+
+@given(STATES, STATES)
+def test_the_changes_of_a_state_chain_and_lead_to_it(known: Any, state: Any) -> None:
+    entries, changes = sync_state(known, state)
+    assert folded(known, changes) == entries
+    assert_joins_come_first(changes)
+    assert {key: set(refs) for key, refs in sorted_refs(entries).items()} == {
+        key: set(refs) for key, refs in sorted_refs(state).items()
+    }
+    assert all(entries[key] == state[key] for key in {change.key for change in changes if change.after is not None})
+
+
+@given(STATES, DIFFS)
+def test_the_changes_of_a_diff_chain_and_lead_to_what_is_known_after_it(known: Any, diff: Any) -> None:
+    entries, changes = sync_diff(known, diff)
+    assert folded(known, changes) == entries
+    assert_joins_come_first(changes)
+    assert len({(change.kind, change.key) for change in changes}) == len(changes)
+
+
+@given(STATES, MESSAGES)
+def test_changes_chain_over_messages_and_rejoins(known: Any, messages: list[tuple[str, Any]]) -> None:
+    presence = Presence(known).rejoined()
+    changes: list[PresenceChange] = []
+    for event, payload in messages:
+        presence, more = presence.received(event, payload)
+        assert_joins_come_first(more)
+        changes += more
+    assert folded(known, changes) == presence.entries
+    assert Presence(known).received_all(messages) == (presence, tuple(changes))
 
 
 # Recordings

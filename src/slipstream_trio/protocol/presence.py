@@ -3,9 +3,14 @@
 `presence_state` has everybody, `presence_diff` who came and who went. An update of a meta is both at once: a join whose
 `phx_ref_prev` is the `phx_ref` of a leave. In the usual order a client's own diff comes before the first state, so
 diffs are kept until the state has come; the same holds after a rejoin, whose state replaces what was known.
+
+Changes chain: each `before` is the `after` of the change before it of that key, and who folds the changes over what was
+known has what is known. So a state is told as if a diff had brought it: joins, then leaves; and an entry whose refs are
+the same stays the one that is known, whatever else the state says of it. phoenix.js does both, too.
 """
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 import attrs
@@ -70,31 +75,48 @@ class Presence:
         Raises:
             ProtocolError: the payload is not what Phoenix sends.
         """
-        if event == STATE:
-            entries = _presences(payload)
-            for diff in self.pending:
-                entries, _ = sync_diff(entries, diff)
-            entries, changes = sync_state(self.entries, entries)
-            return Presence(entries, synced=True), changes
-        diff = _diff(payload)
-        if not self.synced:
-            return Presence(self.entries, pending=(*self.pending, diff)[-MOST_PENDING:]), ()
-        entries, changes = sync_diff(self.entries, diff)
-        return Presence(entries, synced=True), changes
+        return self.received_all([(event, payload)])
+
+    def received_all(self, messages: Iterable[tuple[str, Any]]) -> "tuple[Presence, tuple[PresenceChange, ...]]":
+        """Return what is known after messages, events and payloads, and what has changed; in time linear in all.
+
+        Raises:
+            ProtocolError: a payload is not what Phoenix sends.
+        """
+        entries, synced = dict(self.entries), self.synced
+        pending = deque(self.pending, MOST_PENDING)
+        changes: list[PresenceChange] = []
+        for event, payload in messages:
+            if event == STATE:
+                state = dict(_presences(payload))
+                for diff in pending:
+                    _apply_diff(state, diff)
+                pending.clear()
+                entries, more = _merge_state(entries, state)
+                changes += more
+                synced = True
+            elif synced:
+                changes += _apply_diff(entries, _diff(payload))
+            else:
+                pending.append(_diff(payload))
+        return Presence(entries, synced, tuple(pending)), tuple(changes)
+
+
+def check_presence(event: str, payload: Any) -> None:
+    """Raise `ProtocolError` unless the payload of a presence message is what Phoenix sends."""
+    if event == STATE:
+        _presences(payload)
+    else:
+        _diff(payload)
 
 
 def sync_state(current: Presences, state: Presences) -> tuple[Presences, tuple[PresenceChange, ...]]:
-    """Return `state`, and what is different from `current`: those who went, then those who came."""
-    changes = []
-    for key, presence in current.items():
-        gone = _without_refs(presence, state.get(key))
-        if gone:
-            changes.append(PresenceChange("leave", key, presence, gone, state.get(key)))
-    for key, presence in state.items():
-        new = _without_refs(presence, current.get(key))
-        if new or key not in current:
-            changes.append(PresenceChange("join", key, current.get(key), new, presence))
-    return dict(state), tuple(changes)
+    """Return the presences of `state`, and what is different from `current`: those who came, then those who went.
+
+    Of those whose refs are the same, the entry is that of `current`.
+    """
+    entries, changes = _merge_state(current, state)
+    return entries, tuple(changes)
 
 
 def sync_diff(current: Presences, diff: Mapping[str, Any]) -> tuple[Presences, tuple[PresenceChange, ...]]:
@@ -103,6 +125,37 @@ def sync_diff(current: Presences, diff: Mapping[str, Any]) -> tuple[Presences, t
     A state that came before it may have told some of it already.
     """
     entries = dict(current)
+    return entries, tuple(_apply_diff(entries, diff))
+
+
+def _merge_state(current: Presences, state: Presences) -> tuple[dict[str, Mapping[str, Any]], list[PresenceChange]]:
+    entries: dict[str, Mapping[str, Any]] = {}
+    joins, leaves = [], []
+    for key, presence in state.items():
+        known = current.get(key)
+        if presence == known:  # nearly all, after a rejoin
+            entries[key] = presence
+            continue
+        new = _without_refs(presence, known)
+        gone = () if known is None else _without_refs(known, presence)
+        if known is not None and not new and not gone:
+            entries[key] = known
+            continue
+        entries[key] = joined = presence
+        if new or known is None:
+            if known is not None and gone:
+                joined = {**presence, "metas": [*known["metas"], *new]}
+            joins.append(PresenceChange("join", key, known, new, joined))
+        if gone:
+            leaves.append(PresenceChange("leave", key, joined if new else known, gone, presence))
+    for key, known in current.items():
+        if key not in state:
+            leaves.append(PresenceChange("leave", key, known, tuple(known["metas"]), None))
+    return entries, joins + leaves
+
+
+def _apply_diff(entries: dict[str, Mapping[str, Any]], diff: Mapping[str, Any]) -> list[PresenceChange]:
+    """Bring `entries` up to date in place, and return what has changed."""
     changes = []
     for key, presence in diff["joins"].items():
         before = entries.get(key)
@@ -126,7 +179,7 @@ def sync_diff(current: Presences, diff: Mapping[str, Any]) -> tuple[Presences, t
         else:
             entries[key] = left
         changes.append(PresenceChange("leave", key, before, gone, left))
-    return entries, tuple(changes)
+    return changes
 
 
 def _without_refs(presence: Mapping[str, Any], other: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
