@@ -1,17 +1,29 @@
-"""Who is there, as a user sees it."""
+"""Who is there: what a channel keeps of it, and what a user sees.
+
+What the library knows, and what it hands out, share no object that could be edited: frames are decoded anew for it, and
+who asks gets copies. Inside, an entry is never changed in place, so that what is known may be shared.
+"""
 
 import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Final, Self, TypeVar, final
 
 import trio
+from attrs import evolve
 
-from ..protocol import Message, Presence, PresenceChange, Presences
+from ..protocol import Frame, Message, Presence, PresenceChange, Presences
+from ..protocol.presence import MOST_PENDING, STATE, check_presence
 
 __all__ = ["ChannelPresence", "PresenceTracker"]
+
+MOST_PENDING_BYTES: Final = 2**20
+"""Bytes of diffs that are kept for a state to come; the latest is kept, however large."""
+
+_ATOMS: Final = frozenset({str, int, float, bool, type(None), bytes})
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -19,12 +31,121 @@ F = TypeVar("F")
 logger: Final = logging.getLogger("slipstream_trio")
 
 
+class PresenceTracker:
+    """Who is on a channel's topic, as far as its messages tell.
+
+    Most channels have presences that nobody ever asks for, so frames are kept as they are. They are folded into entries
+    when somebody follows, or when what came after a state is larger than that: then the entries are what is smaller.
+
+    Parameters:
+        topic: the channel's.
+        decode: the serializer's: what a frame was decoded to is its reader's, who may change it.
+    """
+
+    def __init__(self, topic: str, decode: Callable[[Frame], Message]) -> None:
+        self._topic = topic
+        self._decode = decode
+        self._known = Presence()
+        self._synced = False
+        self._frames: list[Frame] = []
+        """What is known beyond `_known`: diffs, and a state if they came for one."""
+        self._state_size = self._diffs_size = 0
+        self._pending: deque[Frame] = deque()
+        self._pending_size = 0
+        self._followers: dict[int, ChannelPresence] = {}  # by id, as two mappings of the same are equal
+
+    def received(self, message: Message, frame: Frame) -> None:
+        """Take in one of `PRESENCE_EVENTS`, which was decoded from `frame`.
+
+        Raises:
+            ProtocolError: its payload is not what Phoenix sends; nothing has changed.
+        """
+        check_presence(message.event, message.payload)
+        if message.event == STATE:
+            # To followers the state is told as a difference to what is known; else it is all there is to know.
+            self._known = self._known.rejoined() if self._followers else Presence()
+            self._frames = [*self._pending, frame]
+            self._state_size, self._diffs_size = _size(frame), self._pending_size
+            self._drop_pending()
+            self._synced = True
+        elif self._synced:
+            self._frames.append(frame)
+            self._diffs_size += _size(frame)
+        else:
+            self._keep_pending(frame)
+            return
+        if self._followers or self._diffs_size > self._state_size:
+            self._show(self._fold())
+
+    def rejoined(self) -> None:
+        """A join was sent: what is known is shown until its state comes, and the channel is open again."""
+        self._drop_pending()
+        self.reopen()
+        self.lost()
+
+    def lost(self) -> None:
+        """The server tells of no change any more: the connection is lost, or the channel on the server."""
+        self._synced = False
+        self._show(())
+
+    def reopen(self) -> None:
+        """Let followers wait for changes again."""
+        for follower in self._followers.values():
+            follower.reopen()
+
+    def close(self) -> None:
+        """The channel has ended: end the iterations of followers."""
+        self.lost()
+        for follower in self._followers.values():
+            follower.close()
+
+    @contextmanager
+    def follow(self, buffer: int) -> Iterator["ChannelPresence"]:
+        """Show who is there, for the time of a `with` block.
+
+        Parameters:
+            buffer: how many changes wait for who iterates over it.
+        """
+        self._fold()
+        presence = ChannelPresence(self._topic, self._shown(), buffer)
+        self._followers[id(presence)] = presence
+        try:
+            yield presence
+        finally:
+            del self._followers[id(presence)]
+            presence.close()
+
+    def _keep_pending(self, frame: Frame) -> None:
+        self._pending.append(frame)
+        self._pending_size += _size(frame)
+        while len(self._pending) > MOST_PENDING or (self._pending_size > MOST_PENDING_BYTES and len(self._pending) > 1):
+            self._pending_size -= _size(self._pending.popleft())
+
+    def _drop_pending(self) -> None:
+        self._pending.clear()
+        self._pending_size = 0
+
+    def _fold(self) -> tuple[PresenceChange, ...]:
+        frames, self._frames, self._diffs_size = self._frames, [], 0
+        messages = (self._decode(frame) for frame in frames)
+        self._known, changes = self._known.received_all((message.event, message.payload) for message in messages)
+        return changes
+
+    def _shown(self) -> Presence:
+        return evolve(self._known, synced=self._synced)
+
+    def _show(self, changes: tuple[PresenceChange, ...]) -> None:
+        shown = self._shown()
+        for follower in list(self._followers.values()):
+            follower.update(shown, changes)
+
+
 @final
 class ChannelPresence(Mapping[str, Mapping[str, Any]]):
     """Who is on a channel: a mapping from key to presence, `{"metas": […]}`, kept up to date.
 
     Iterate over it asynchronously for the changes: `async for change in presence`. Callbacks can be given too; they are
-    called synchronously, one that raises is logged.
+    called synchronously, one that raises is logged. All that it gives are copies, which may be changed.
 
     Attributes:
         dropped: how many changes did not fit into the buffer of the async iteration; the oldest go first.
@@ -45,7 +166,11 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
         return f"<ChannelPresence {self._topic!r} {len(self)} present>"
 
     def __getitem__(self, key: str) -> Mapping[str, Any]:
-        return self._presence.entries[key]
+        presence: Mapping[str, Any] = _copied(self._presence.entries[key])
+        return presence
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._presence.entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._presence.entries)
@@ -55,12 +180,12 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
 
     @property
     def synced(self) -> bool:
-        """Whether the server's state has come since the latest join."""
+        """Whether the server's state of the latest join has come, and that join has not ended since."""
         return self._presence.synced
 
     def list(self, by: Callable[[str, Mapping[str, Any]], T]) -> list[T]:
         """Return what `by` makes of every key and presence, such as `lambda key, presence: presence["metas"][0]`."""
-        return [by(key, presence) for key, presence in self._presence.entries.items()]
+        return [by(key, presence) for key, presence in self.items()]
 
     def on_join(self, callback: Callable[[PresenceChange], object]) -> None:
         """Call `callback` whenever a presence, or a meta of one, has come.
@@ -96,22 +221,25 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
             if self._closed:
                 raise StopAsyncIteration
             await self._readers.park()
-        return self._changes.popleft()
+        return _copied_change(self._changes.popleft())
 
     def update(self, presence: Presence, changes: tuple[PresenceChange, ...]) -> None:
         """Take in what is known now, and what has changed; the channel calls this."""
         self._presence = presence
-        self._closed = False
         for change in changes:
             if len(self._changes) == self._changes.maxlen:
                 self.dropped += 1
             self._changes.append(change)
             self._readers.unpark()
             for callback in self._joined if change.kind == "join" else self._left:
-                self._call(callback, change)
+                self._call(callback, _copied_change(change))
         if presence.synced:
             for listener in self._synced:
-                self._call(listener, presence.entries)
+                self._call(listener, _Copies(presence.entries))
+
+    def reopen(self) -> None:
+        """Let iterations wait for changes again; the channel calls this when it is joined anew."""
+        self._closed = False
 
     def close(self) -> None:
         """End the iteration; the channel calls this when it ends."""
@@ -125,48 +253,50 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
             logger.exception("a presence callback of %r failed", self._topic)
 
 
+class _Copies(Mapping[str, Mapping[str, Any]]):
+    """The presences of a moment, each copied when it is asked for: most who are given all of them look at few."""
+
+    def __init__(self, entries: Presences) -> None:
+        self._entries = entries
+
+    def __repr__(self) -> str:
+        return repr(self._entries)
+
+    def __getitem__(self, key: str) -> Mapping[str, Any]:
+        presence: Mapping[str, Any] = _copied(self._entries[key])
+        return presence
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _copied(value: Any) -> Any:
+    """Return a deep copy, fast for what JSON has; a serializer of the user's may have decoded to anything."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if kind is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    if kind is list:
+        return [_copied(item) for item in value]
+    return deepcopy(value)
+
+
+def _copied_change(change: PresenceChange) -> PresenceChange:
+    metas = tuple(_copied(meta) for meta in change.metas)
+    return PresenceChange(change.kind, change.key, _copied(change.before), metas, _copied(change.after))
+
+
+def _size(frame: Frame) -> int:
+    """Return the bytes of a frame."""
+    return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode(errors="replace"))
+
+
 def _synchronous(callback: F) -> F:
     """Return a callback that can be called as callbacks are; raises TypeError for another one."""
     if not callable(callback) or inspect.iscoroutinefunction(callback):
         raise TypeError("a callback is a function that is not async: to await something, iterate over the changes")
     return callback
-
-
-@final
-class PresenceTracker:
-    """The presences of one channel, from its join on, and the users that follow them."""
-
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-        self._presence = Presence()
-        self._followers: list[ChannelPresence] = []
-
-    def received(self, message: Message) -> None:
-        """Take in a message that carries presences; raises `ProtocolError` for a malformed one."""
-        self._presence, changes = self._presence.received(message.event, message.payload)
-        self._update(changes)
-
-    def rejoined(self) -> None:
-        """Take note that a join was sent: its state is still to come."""
-        self._presence = self._presence.rejoined()
-        self._update(())
-
-    @contextmanager
-    def follow(self, buffer: int) -> Iterator[ChannelPresence]:
-        """Let a user follow the presences, with room for so many changes that wait."""
-        follower = ChannelPresence(self._topic, self._presence, buffer)
-        self._followers.append(follower)
-        try:
-            yield follower
-        finally:
-            self._followers.remove(follower)
-            follower.close()
-
-    def close(self) -> None:
-        """End the iterations, as the channel has ended."""
-        for follower in self._followers:
-            follower.close()
-
-    def _update(self, changes: tuple[PresenceChange, ...]) -> None:
-        for follower in list(self._followers):
-            follower.update(self._presence, changes)
