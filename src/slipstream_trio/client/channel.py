@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import trio
 
 from ..errors import ChannelClosed, JoinError, ProtocolError
-from ..protocol import Message
+from ..protocol import Frame, Message
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
 from .arguments import DEFAULT, Timeout, check_event, chosen
@@ -63,7 +63,7 @@ class Channel:
         self._joining = Joining()
         self._line = Line()
         self._streams = Streams(topic, configuration.buffer, configuration.overflow, socket._emitter)
-        self._presence = PresenceTracker(topic)
+        self._presence = PresenceTracker(topic, socket._serializer.decode)
         self._backlog: ChannelBacklog | None = None
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -264,10 +264,10 @@ class Channel:
         """Let a callback client have the messages, and all that happens."""
         self._backlog = backlog
 
-    def _deliver(self, message: Message) -> Backlog | None:
+    def _deliver(self, message: Message, frame: Frame) -> Backlog | None:
         """Give a message to the streams; returns a buffer that is more than half full."""
         if message.event in PRESENCE_EVENTS:
-            self._presence_received(message)
+            self._presence_received(message, frame)
         if self._unanswered:
             # A broadcast for an earlier join, or for one whose answer is lost: it would hide what is missing before it.
             self._socket._emitter.dropped("in", message, "joining")
@@ -283,9 +283,9 @@ class Channel:
             crowded = self._streams.put_subscribed(message) or crowded
         return crowded
 
-    def _presence_received(self, message: Message) -> None:
+    def _presence_received(self, message: Message, frame: Frame) -> None:
         try:
-            self._presence.received(message)
+            self._presence.received(message, frame)
         except ProtocolError as error:
             self._socket._frame_rejected(error.problem)
 
@@ -351,6 +351,7 @@ class Channel:
 
     def _lost(self, reason: Literal["reconnected", "rejoined"]) -> None:
         """Take note that messages may be missing from now on."""
+        self._presence.lost()
         self._streams.lost(reason, self._socket._received_at)
 
     def _begin_leave(self) -> None:

@@ -166,7 +166,7 @@ class Connection:
             return self._handle_in_span(given, sent)
         transition = handle(self.state, given, self._socket._serializer)
         self.state = transition.state
-        self._carry_out(transition, sent)
+        self._carry_out(transition, given, sent)
         return transition
 
     def _handle_in_span(self, given: Input, sent: Message | None) -> Transition:
@@ -183,17 +183,17 @@ class Connection:
             spans.stop_handle(start, transition)
         finally:
             # A handler may raise SystemExit; what the state says is done, is done.
-            self._carry_out(transition, sent)
+            self._carry_out(transition, given, sent)
         return transition
 
-    def _carry_out(self, transition: Transition, sent: Message | None) -> None:
+    def _carry_out(self, transition: Transition, given: Input, sent: Message | None) -> None:
         for effect in transition.return_:
             if isinstance(effect, SendFrame):
                 self.writer.put(effect.frame, None if sent is None else sent._replace(ref=effect.ref))
             else:
                 self._close_transport(effect, by_timer=type(transition.message) is TimerTicked)
         for event in transition.built_events:
-            self._socket._handle_event(event)
+            self._socket._handle_event(event, given)
         if type(transition.message) is not PushMessage:
             self._arm()
 
@@ -334,7 +334,7 @@ class Connection:
             self.handle(FrameReceived(now, frame))
             return
         if is_plain(self.state, message):
-            self._socket._deliver(message)
+            self._socket._deliver(message, frame)
         else:
             self._take_in_other(message, FrameReceived(now, frame))
 
@@ -343,7 +343,7 @@ class Connection:
         try:
             transition = receive(self.state, message, received)
             self.state = transition.state
-            self._carry_out(transition, None)
+            self._carry_out(transition, received, None)
         finally:
             self.handling = False
             if self._afterwards:

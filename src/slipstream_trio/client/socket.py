@@ -17,8 +17,11 @@ from ..protocol import (
     ConnectionOpened,
     Disconnect,
     Event,
+    Frame,
+    FrameReceived,
     FrameRejected,
     HeartbeatAcknowledged,
+    Input,
     Message,
     MessageDropped,
     MessageReceived,
@@ -343,19 +346,20 @@ class Socket:
 
     # What its connection reports
 
-    def _deliver(self, message: Message) -> None:
-        """Give a message to its channel; the connection may have to wait for the channel's consumer."""
+    def _deliver(self, message: Message, frame: Frame) -> None:
+        """Give a message to its channel, and its frame; the connection may have to wait for the channel's consumer."""
         channel = self._channels.get(message.topic)
         if channel is not None:
-            crowded = channel._deliver(message)
+            crowded = channel._deliver(message, frame)
             if crowded is not None and self._connection is not None:
                 self._connection.ease(crowded)
 
-    def _handle_event(self, event: Event) -> None:
-        """Do what an event of the connection calls for."""
+    def _handle_event(self, event: Event, given: Input) -> None:
+        """Do what an event of the connection calls for, which `given` has led to."""
         match event:
             case MessageReceived():
-                self._deliver(event.message)
+                assert isinstance(given, FrameReceived)
+                self._deliver(event.message, given.frame)
             case ReplyReceived():
                 self._pushes.reply_received(event)
             case TopicJoinSucceeded() | TopicJoinFailed() | TopicJoinClosed() | TopicLeft():
