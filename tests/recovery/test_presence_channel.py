@@ -1,37 +1,15 @@
 """Who is there, as the user of a channel sees it."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import trio
-from tests.recovery.support import World, connected_again, settle, status_of, until, world
+from tests.recovery.presences import diff, metas, state, tell, told
+from tests.recovery.support import connected_again, settle, status_of, until, world
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, PresenceChange
-
-
-def metas(*refs: str) -> dict[str, Any]:
-    return {"metas": [{"phx_ref": ref} for ref in refs]}
-
-
-async def tell(there: World, event: str, payload: Any, topic: str = "room:1") -> None:
-    """Let the server send a presence message of any content."""
-    await there.connection.send_raw(json.dumps([None, None, topic, event, payload]))
-    await settle()
-
-
-async def state(there: World, **entries: Any) -> None:
-    await tell(there, "presence_state", entries)
-
-
-async def diff(there: World, joins: Any = None, leaves: Any = None) -> None:
-    await tell(there, "presence_diff", {"joins": joins or {}, "leaves": leaves or {}})
-
-
-def told(changes: list[PresenceChange]) -> list[tuple[str, str]]:
-    return [(change.kind, change.key) for change in changes]
 
 
 async def track(channel: Channel, key: str) -> None:
@@ -108,14 +86,32 @@ async def test_its_messages_are_in_the_stream_too(autojump_clock: MockClock) -> 
 
 
 async def test_it_ends_with_its_block_and_is_told_no_more(autojump_clock: MockClock) -> None:
+    seen: list[str] = []
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel:
             async with channel.presence() as presence:
+                presence.on_join(lambda change: seen.append(change.key))
                 await state(there, a=metas("1"))
             await diff(there, {"b": metas("2")})
-            assert set(presence) == {"a"}
-            assert channel._membership._presence_listeners == []
-            assert [change.key async for change in presence] == ["a"]
+            async with channel.presence() as another:
+                assert set(another) == {"a", "b"}
+                assert set(presence) == {"a"}
+                assert [change.key async for change in presence] == ["a"]
+            there.connection.drop()
+            await connected_again(there, socket, 2)
+            assert presence.synced
+    assert seen == ["a"]
+
+
+async def test_of_two_each_ends_with_its_own_block(autojump_clock: MockClock) -> None:
+    async with world() as there:
+        async with there.connect() as socket, socket.join("room:1") as channel, channel.presence() as first:
+            async with channel.presence() as second:
+                await state(there, a=metas("1"))
+                assert first == second == {"a": metas("1")}
+            await diff(there, {"b": metas("2")})
+            assert (set(first), set(second)) == ({"a", "b"}, {"a"})
+            assert told([await anext(first) for _ in range(2)]) == [("join", "a"), ("join", "b")]
 
 
 # Callbacks
@@ -266,6 +262,44 @@ async def test_after_a_reconnect_it_says_what_changed_meanwhile(autojump_clock: 
             assert sorted(told(changes)) == [("join", "comes"), ("join", "me"), ("leave", "goes")]
 
 
+@pytest.mark.parametrize("end", ["drop", "crash"])
+async def test_it_is_not_synced_from_the_loss_to_the_next_state(end: str, autojump_clock: MockClock) -> None:
+    """The next connection, and the next join after a crash, come a second later."""
+    async with world() as there:
+        async with there.connect() as socket, socket.join("room:1") as channel, channel.presence() as presence:
+            await state(there, a=metas("1"))
+            synced: list[Any] = []
+            presence.on_sync(synced.append)
+            if end == "drop":
+                there.connection.drop()
+            else:
+                await channel.send(end)
+            await until(lambda: status_of(channel) == "errored")
+            assert (presence.synced, dict(presence)) == (False, {"a": metas("1")})
+            async with channel.presence() as opened_meanwhile:
+                assert (opened_meanwhile.synced, dict(opened_meanwhile)) == (False, {"a": metas("1")})
+            await until(lambda: status_of(channel) == "joined")
+            assert (presence.synced, synced) == (False, [])
+            await state(there, a=metas("1"))
+            assert (presence.synced, opened_meanwhile.synced) == (True, False)
+            assert synced == [{"a": metas("1")}]
+
+
+@pytest.mark.parametrize("end", ["leave", "stop", "disconnect"])
+async def test_it_is_not_synced_when_the_channel_has_ended(end: str, autojump_clock: MockClock) -> None:
+    async with world() as there:
+        async with there.connect() as socket, socket.join("room:1") as channel, channel.presence() as presence:
+            await state(there, a=metas("1"))
+            if end == "leave":
+                await channel.leave()
+            elif end == "stop":
+                await channel.send("stop")
+            else:
+                await socket.disconnect()
+            await until(lambda: status_of(channel) == "closed")
+            assert (presence.synced, dict(presence)) == (False, {"a": metas("1")})
+
+
 async def test_a_new_join_of_the_users_says_what_changed_since_the_last(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket:
@@ -277,7 +311,7 @@ async def test_a_new_join_of_the_users_says_what_changed_since_the_last(autojump
                 await channel.join()
                 await state(there, b=metas("2"))
                 assert set(presence) == {"b"}
-                assert told([await anext(presence) for _ in range(3)]) == [("join", "a"), ("leave", "a"), ("join", "b")]
+                assert told([await anext(presence) for _ in range(3)]) == [("join", "a"), ("join", "b"), ("leave", "a")]
             await channel.leave()
 
 
