@@ -1,0 +1,79 @@
+"""Read-only mappings over persistent maps: what a state shows of the records that it keeps."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from rpds import HashTrieMap
+
+if TYPE_CHECKING:
+    PersistentMap = HashTrieMap
+else:
+    PersistentMap = Mapping  # the class itself cannot be subscripted when annotations are read at run time
+
+__all__ = ["NOTHING", "PersistentMap", "View", "by_ref", "number_of", "persistent"]
+
+NOTHING: Final[Any] = HashTrieMap()
+"""A persistent map that has nothing in it, of any types."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+R = TypeVar("R")
+
+
+class View(Mapping[K, V], Generic[K, V, R]):
+    """A mapping that shows one value of each record of a persistent map.
+
+    Iteration sorts: a persistent map has an order of its own, which differs from one run of Python to the next, and
+    whatever is made of a state must not.
+
+    Parameters:
+        records: the records by key.
+        value: returns what is shown of a record.
+        order: returns what the items, key and record, are sorted by.
+    """
+
+    __slots__ = ("_order", "_records", "_value")
+
+    def __init__(
+        self, records: PersistentMap[K, R], value: Callable[[R], V], order: Callable[[tuple[K, R]], Any]
+    ) -> None:
+        self._records = records
+        self._value = value
+        self._order = order
+
+    def __getitem__(self, key: K) -> V:
+        return self._value(self._records[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[K]:
+        return (key for key, _ in sorted(self._records.items(), key=self._order))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, View) and other._records is self._records and other._value is self._value:
+            return True
+        return dict(self.items()) == dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment] # like every mapping that is equal to a dict
+
+    def __repr__(self) -> str:
+        return repr(dict(self.items()))
+
+
+def persistent(mapping: Mapping[K, V]) -> PersistentMap[K, V]:
+    """Return a persistent map of what is in a mapping."""
+    return HashTrieMap(mapping)
+
+
+def by_ref(item: tuple[Any, str]) -> tuple[int, str]:
+    """Return what sorts items by their values, refs: in the order in which they were taken."""
+    return len(item[1]), item[1]
+
+
+def number_of(ref: str) -> int:
+    """Return the number that a ref is, 0 where it is none that a connection takes."""
+    return int(ref) if len(ref) < 19 and ref.isascii() and ref.isdecimal() and ref[0] != "0" else 0
