@@ -6,6 +6,7 @@ from typing import Any
 from tests.protocol import wire
 
 from slipstream_trio.protocol import (
+    CloseConnection,
     Event,
     Frame,
     FrameReceived,
@@ -71,7 +72,7 @@ class Core:
         assert transition.message is given or transition.message == self.serializer.decode(getattr(given, "frame", b""))
         if isinstance(given, FrameReceived) and isinstance(transition.message, Message):
             check_plain(self.state, transition.message, transition)
-            assert receive(self.state, transition.message, given) == transition
+            assert receive(self.state, transition.message, given, self.serializer) == transition
         assert check_state(transition.state) == []
         self.state = transition.state
         return transition
@@ -101,9 +102,22 @@ class Core:
         payload = {"status": status, "response": {} if response is None else response}
         return self.receive(None, ref, topic, "phx_reply", payload)
 
-    def join(self, topic: str = "room", payload: Any = None, timeout: float | None = 10.0) -> str:
+    def join(
+        self,
+        topic: str = "room",
+        payload: Any = None,
+        timeout: float | None = 10.0,
+        *,
+        deadline: float | None = None,
+        rejoin: bool = False,
+    ) -> str:
         """Send a join; return its ref."""
-        return sent_ref(self.feed(JoinTopic(self.now, topic, {} if payload is None else payload, timeout)))
+        payload = {} if payload is None else payload
+        return sent_ref(self.feed(JoinTopic(self.now, topic, payload, timeout, deadline, rejoin)))
+
+    def rejoin(self, topic: str = "room", timeout: float | None = 10.0) -> str:
+        """Send a join of the library's own; return its ref."""
+        return self.join(topic, timeout=timeout, rejoin=True)
 
     def joined(self, topic: str = "room") -> str:
         """Join a topic and have it accepted; return the join's ref."""
@@ -121,6 +135,14 @@ class Core:
         """Send a leave; return its ref."""
         return sent_ref(self.feed(LeaveTopic(self.now, topic, timeout)))
 
+    def leave_nothing(self, topic: str) -> Transition:
+        """Give the leave of a topic that is not joined."""
+        return self.feed(LeaveTopic(self.now, topic, None))
+
+    def close(self) -> Transition:
+        """Ask for the end of the connection."""
+        return self.feed(CloseConnection())
+
     def push(self, topic: str = "room", event: str = "msg", payload: Any = None) -> str:
         """Push; return the push's ref."""
         return sent_ref(self.feed(PushMessage(topic, event, {} if payload is None else payload)))
@@ -129,10 +151,10 @@ class Core:
         """Send a heartbeat; return its ref."""
         return sent_ref(self.feed(SendHeartbeat(self.now)))
 
-    def tick(self, now: float) -> Transition:
-        """Let the time be `now`, and the timer tick."""
+    def tick(self, now: float, **line: float | None) -> Transition:
+        """Let the time be `now`, and the timer tick; `line` is what is known of the line."""
         self.now = now
-        return self.feed(TimerTicked(now))
+        return self.feed(TimerTicked(now, **line))
 
 
 def sent_ref(transition: Transition) -> str:

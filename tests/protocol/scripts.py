@@ -130,9 +130,13 @@ class Run:
         match act.kind:
             case "tick":
                 core.now += act.seconds
-                return TimerTicked(core.now)
+                if act.which % 3 == 0:
+                    return TimerTicked(core.now)
+                blocked = core.now - act.how if act.which == 1 else None
+                return TimerTicked(core.now, core.now - act.how * 3.0, write_blocked_since=blocked)
             case "join":
-                return JoinTopic(core.now, topic, payload, timeout)
+                deadline = core.now + act.how if act.which > 6 else None
+                return JoinTopic(core.now, topic, payload, timeout, deadline, rejoin=act.which % 2 == 1)
             case "leave":
                 return LeaveTopic(core.now, topic, timeout)
             case "push":

@@ -135,7 +135,7 @@ def test_a_late_ok_to_a_join_that_timed_out_joins_nothing() -> None:
     core = Core()
     ref = core.join(timeout=10.0)
     leave = sent_ref(core.tick(10.0))
-    late = core.receive_idle(ref, ref, "room", "phx_reply", OK)
+    late = core.receive(ref, ref, "room", "phx_reply", OK)
     assert only(late) == ReplyReceived("room", ref, "ok", {})
     welcome = only(core.receive_idle(ref, None, "room", "welcome", {}))
     assert isinstance(welcome, MessageDropped)
@@ -150,11 +150,12 @@ def test_what_comes_late_for_a_join_that_timed_out_never_touches_the_next_join()
     old = core.join(timeout=10.0)
     leave = sent_ref(core.tick(10.0))
     new = core.join()
+    core.receive(old, old, "room", "phx_reply", OK)  # which ends its turn
     pending = core.state
-    core.receive_idle(old, old, "room", "phx_reply", OK)
     core.receive_idle(old, leave, "room", "phx_reply", OK)
     core.receive_idle(old, old, "room", "phx_close", {})
     assert core.state is pending
+    assert core.state.joins == {"room": new}
     assert only(core.reply(new)) == TopicJoinSucceeded("room", new, {})
 
 
@@ -169,9 +170,9 @@ def test_a_join_without_a_timeout_waits_for_ever() -> None:
 def test_several_joins_time_out_in_one_tick_each_with_its_own_leave() -> None:
     core = Core()
     first, second, third = (
-        core.join("a", timeout=5.0),
-        core.join("b", timeout=6.0),
-        core.join("c", timeout=9.0),
+        core.join("a", timeout=None, deadline=5.0),
+        core.join("b", timeout=None, deadline=6.0),
+        core.join("c", timeout=None, deadline=9.0),
     )
     transition = core.tick(6.0)
     assert transition.built_events == (
@@ -212,7 +213,7 @@ def test_a_pending_join_that_is_replaced_cannot_succeed_any_more() -> None:
     old = core.join()
     transition = core.feed(JoinTopic(0.0, "room", {}, 10.0))
     assert transition.built_events == (TopicJoinClosed("room", old, "replaced", None),)
-    assert only(core.receive_idle(old, old, "room", "phx_reply", OK)) == ReplyReceived("room", old, "ok", {})
+    assert only(core.receive(old, old, "room", "phx_reply", OK)) == ReplyReceived("room", old, "ok", {})
     new = core.state.joins["room"]
     assert only(core.reply(new)) == TopicJoinSucceeded("room", new, {})
 

@@ -13,6 +13,7 @@ from slipstream_trio.protocol import (
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
+    EndedBy,
     HeartbeatAcknowledged,
     Input,
     JoinTopic,
@@ -121,6 +122,66 @@ def test_a_heartbeat_timeout_is_the_reason_of_the_end_that_follows() -> None:
 def test_a_transport_may_end_before_it_was_opened() -> None:
     core = Core(opened=False)
     assert only(core.feed(TransportClosed(1006))) == ConnectionClosed("lost", 1006, "")
+
+
+ENDS = [
+    # code, told of who ended it, told of the reason; then what is told
+    (1000, None, None, "closed_by_server", "server"),
+    (1012, None, None, "closed_by_server", "server"),
+    (1006, None, None, "lost", "network"),
+    (1006, "server", None, "closed_by_server", "server"),
+    (1000, "network", None, "lost", "network"),
+    (1006, "client", None, "closed_by_client", "client"),
+    (1002, "client", "protocol_error", "protocol_error", "client"),
+    (1009, None, "message_too_big", "message_too_big", "client"),
+    (3410, "server", "session_gone", "session_gone", "server"),
+    (1006, None, "lost", "lost", "network"),
+]
+
+
+@pytest.mark.parametrize(("code", "by", "reason", "told", "told_by"), ENDS)
+def test_an_end_that_nobody_asked_for_says_who_ended_it(
+    code: int, by: EndedBy | None, reason: str | None, told: str, told_by: EndedBy
+) -> None:
+    core = Core()
+    transition = core.feed(TransportClosed(code, "bye", by, reason))
+    assert only(transition) == ConnectionClosed(told, code, "bye", told_by)
+    assert core.state.close_reason == told
+
+
+@pytest.mark.parametrize(("code", "by", "reason", "_", "__"), ENDS)
+def test_an_end_that_was_asked_for_is_the_clients_whatever_the_transport_says(
+    code: int, by: EndedBy | None, reason: str | None, _: str, __: EndedBy
+) -> None:
+    core = Core()
+    core.feed(CloseConnection(1000, "reconnect"))
+    assert only(core.feed(TransportClosed(code, "", by, reason))) == ConnectionClosed("reconnect", code, "", "client")
+
+
+@pytest.mark.parametrize(("code", "by", "reason", "_", "__"), ENDS)
+def test_a_heartbeat_that_is_not_answered_is_the_networks(
+    code: int, by: EndedBy | None, reason: str | None, _: str, __: EndedBy
+) -> None:
+    core = Core(heartbeat_interval=30.0, heartbeat_timeout=20.0)
+    core.tick(30.0)
+    core.tick(50.0)
+    event = only(core.feed(TransportClosed(code, "", by, reason)))
+    assert event == ConnectionClosed("heartbeat_timeout", code, "", "network")
+
+
+@pytest.mark.parametrize(
+    ("reason", "by"),
+    [
+        ("closed_by_server", "server"),
+        ("lost", "network"),
+        ("heartbeat_timeout", "network"),
+        ("closed_by_client", "client"),
+        ("protocol_error", "client"),
+        ("disconnected", "client"),
+    ],
+)
+def test_an_end_of_which_only_the_reason_is_known_tells_who_ended_it(reason: str, by: EndedBy) -> None:
+    assert ConnectionClosed(reason, 1000, "").ended_by == by
 
 
 def test_a_transport_ends_once() -> None:

@@ -6,6 +6,7 @@ from .codec import MAX_DEPTH, Codec, MsgspecCodec, StdlibCodec, default_codec
 from .commands import (
     CloseConnection,
     Command,
+    EndedBy,
     FrameReceived,
     Input,
     JoinTopic,
@@ -17,6 +18,7 @@ from .commands import (
     TransportFailed,
     TransportOpened,
 )
+from .effects import CloseTransport, Effect, SendFrame, Step, Transition
 from .events import (
     ConnectionClosed,
     ConnectionFailed,
@@ -29,6 +31,7 @@ from .events import (
     ReplyReceived,
     TopicJoinClosed,
     TopicJoinFailed,
+    TopicJoinOverdue,
     TopicJoinSucceeded,
     TopicLeft,
 )
@@ -36,14 +39,15 @@ from .message import RESERVED_EVENTS, Frame, Message
 from .options import Options
 from .presence import Presence, PresenceChange, Presences, sync_diff, sync_state
 from .serializer import Serializer, V1Serializer, V2Serializer, serializer_for
-from .state import State, Status, next_deadline
-from .transitions import CloseTransport, Effect, SendFrame, Step, Transition, handle, is_plain
+from .state import STATE_FIELDS, State, Status, next_deadline
+from .transitions import handle, is_plain
 
 __all__ = [
     "MAX_DEPTH",
     "RECONNECT",
     "REJOIN",
     "RESERVED_EVENTS",
+    "STATE_FIELDS",
     "Backoff",
     "CloseConnection",
     "CloseTransport",
@@ -83,6 +87,7 @@ __all__ = [
     "TimerTicked",
     "TopicJoinClosed",
     "TopicJoinFailed",
+    "TopicJoinOverdue",
     "TopicJoinSucceeded",
     "TopicLeft",
     "Transition",

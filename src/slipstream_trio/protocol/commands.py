@@ -3,7 +3,7 @@
 Time is in the inputs, as `now`: seconds on the clock that the deadlines are on (`trio.current_time()`).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from attrs import frozen
 
@@ -12,6 +12,7 @@ from .message import Frame
 __all__ = [
     "CloseConnection",
     "Command",
+    "EndedBy",
     "FrameReceived",
     "Input",
     "JoinTopic",
@@ -25,14 +26,30 @@ __all__ = [
 ]
 
 
+EndedBy = Literal["client", "server", "network"]
+"""Who ended a connection: our own closes and limits, the server's close frame, or everything without either."""
+
+
 @frozen
 class JoinTopic:
-    """Join a topic; `timeout` is in seconds, None for no limit."""
+    """Join a topic.
+
+    Attributes:
+        now: the time.
+        topic: the topic.
+        payload: JSON.
+        timeout: seconds that the server may take for it, counted from its turn (`turns` tells when that begins); None
+            for no limit.
+        deadline: when it fails at the latest, whosever turn it is; None for no limit.
+        rejoin: whether the library joins again. Such a join that takes longer is reported, and its answer still counts.
+    """
 
     now: float
     topic: str
     payload: Any
     timeout: float | None
+    deadline: float | None = None
+    rejoin: bool = False
 
 
 @frozen
@@ -98,17 +115,38 @@ class FrameReceived:
 
 @frozen
 class TransportClosed:
-    """The transport has ended; `code` is 1006 where no close frame was received."""
+    """The transport has ended.
+
+    Attributes:
+        code: the close code, 1006 where no close frame was received.
+        message: the close frame's text.
+        ended_by: who ended it, None where only the code tells: 1006 is the network, any other the server.
+        reason: why, where the transport knows better than the code: "protocol_error" and "message_too_big" are the
+            client's own limits.
+    """
 
     code: int
     message: str = ""
+    ended_by: EndedBy | None = None
+    reason: str | None = None
 
 
 @frozen
 class TimerTicked:
-    """Time has passed: whatever is due by `now` is done."""
+    """Time has passed: whatever is due by `now` is done, the first 256 of it.
+
+    Attributes:
+        now: the time.
+        heard: when the last byte of a data message came, None where that is not known.
+        heartbeat_written: when the outstanding heartbeat was written, None where it is not, or that is not known.
+        write_blocked_since: since when what is to be written has made no progress, None where it makes some, there is
+            nothing to write, or that is not known.
+    """
 
     now: float
+    heard: float | None = None
+    heartbeat_written: float | None = None
+    write_blocked_since: float | None = None
 
 
 Command = JoinTopic | LeaveTopic | PushMessage | SendHeartbeat | CloseConnection

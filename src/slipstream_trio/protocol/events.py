@@ -1,9 +1,12 @@
 """What a connection tells its socket."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
+import attrs
 from attrs import frozen
 
+from .commands import EndedBy
 from .message import Message
 
 __all__ = [
@@ -18,6 +21,7 @@ __all__ = [
     "ReplyReceived",
     "TopicJoinClosed",
     "TopicJoinFailed",
+    "TopicJoinOverdue",
     "TopicJoinSucceeded",
     "TopicLeft",
 ]
@@ -44,13 +48,34 @@ class ConnectionFailed:
 class ConnectionClosed:
     """The connection has ended.
 
-    `reason` is "closed_by_client", "closed_by_server", "lost" (no close frame came), "heartbeat_timeout", or what
-    `CloseConnection` said.
+    Attributes:
+        reason: "closed_by_client", "closed_by_server", "lost" (no close frame came), "heartbeat_timeout",
+            "protocol_error", "message_too_big", or what `CloseConnection` said.
+        code: the close code, 1006 where there was none.
+        message: the close frame's text.
+        ended_by: "client", "server" or "network"; a heartbeat that is not answered is the network's.
     """
 
     reason: str
     code: int
     message: str
+    ended_by: EndedBy = attrs.field()
+
+    @ended_by.default
+    def _by_reason(self) -> EndedBy:
+        return ended_by(self.reason)
+
+
+def ended_by(reason: str) -> EndedBy:
+    """Return who ends a connection for this reason: the client, if it is none of those that others have."""
+    return _ENDED_BY.get(reason, "client")
+
+
+_ENDED_BY: Final[Mapping[str, EndedBy]] = {
+    "closed_by_server": "server",
+    "lost": "network",
+    "heartbeat_timeout": "network",
+}
 
 
 @frozen
@@ -70,6 +95,14 @@ class TopicJoinFailed:
     ref: str
     reason: Literal["refused", "timeout"]
     response: Any
+
+
+@frozen
+class TopicJoinOverdue:
+    """A rejoin has not been answered within its time; its answer still counts, and nothing is sent."""
+
+    topic: str
+    ref: str
 
 
 @frozen
@@ -137,6 +170,7 @@ Event = (
     | ConnectionClosed
     | TopicJoinSucceeded
     | TopicJoinFailed
+    | TopicJoinOverdue
     | TopicJoinClosed
     | TopicLeft
     | ReplyReceived

@@ -1,42 +1,29 @@
 """A connection's state: everything that its next step depends on, and nothing else."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, TypeVar
 
 import attrs
 from attrs import frozen
 
+from .mappings import View, by_ref, persistent
 from .options import Options
+from .topics import Leaving, Pending, Rejoin, Topics, topics_of
+from .turns import Turns, turns_of
 
-__all__ = ["State", "Status", "next_deadline"]
+__all__ = ["STATE_FIELDS", "Heartbeat", "Identity", "State", "Status", "changed_fields", "next_deadline"]
 
 Status = Literal["opening", "open", "closing", "closed"]
 
+T = TypeVar("T")
 
-@frozen(kw_only=True)
-class State:
-    """The state of one connection, compared by value.
+UNSET: Final[Any] = object()
+"""What a keyword has that is not given; None means something to most of them."""
 
-    Its mappings are never changed in place. Deadlines are seconds on the inputs' clock; None means no limit.
 
-    Attributes:
-        connection_id: 16 hex digits, never used by another connection.
-        trace_id: 32 hex digits, that of every span of the connection.
-        socket_id: 16 hex digits, that of the socket which the connection serves.
-        generation: the number of this connection on its socket, from 1.
-        trace_parent: the W3C traceparent that gave it its trace_id, None where the trace is its own.
-        options: what it was configured with.
-        status: "opening", "open", "closing" (a close was asked for) or "closed".
-        joins: topic to join_ref, of joins pending and accepted.
-        join_deadlines: topic to deadline, of the joins that are pending.
-        leaves: topic to the leave's ref, until the leave is complete.
-        leave_deadlines: topic to deadline, likewise.
-        heartbeat_ref: the ref of the outstanding heartbeat, None if there is none.
-        heartbeat_sent_at: when the latest heartbeat was sent.
-        heartbeat_deadline: when the next heartbeat is due, or the answer to the outstanding one.
-        current_ref: the last ref that was taken.
-        close_reason: why a close was asked for, None if it was not.
-    """
+@frozen
+class Identity:
+    """What never changes of a connection; `State` describes each."""
 
     connection_id: str
     trace_id: str
@@ -44,21 +31,355 @@ class State:
     generation: int
     options: Options
     trace_parent: str | None = None
-    status: Status = "opening"
-    joins: Mapping[str, str] = attrs.field(factory=dict)
-    join_deadlines: Mapping[str, float | None] = attrs.field(factory=dict)
-    leaves: Mapping[str, str] = attrs.field(factory=dict)
-    leave_deadlines: Mapping[str, float | None] = attrs.field(factory=dict)
-    heartbeat_ref: str | None = None
-    heartbeat_sent_at: float | None = None
-    heartbeat_deadline: float | None = None
-    current_ref: int = 0
-    close_reason: str | None = None
+
+
+@frozen
+class Heartbeat:
+    """The heartbeat of a connection; `State` describes each, as `heartbeat_ref` and so on."""
+
+    ref: str | None = None
+    sent_at: float | None = None
+    deadline: float | None = None
+
+
+@frozen(init=False, repr=False)
+class State:
+    """The state of one connection, compared by value.
+
+    It is made with flat keywords, and shows the same names. Inside, it keeps together what changes together, so that
+    an input makes a new state of a few references, whatever the number of topics. Its mappings are read-only. Deadlines
+    are seconds on the inputs' clock; None means no limit.
+
+    Attributes:
+        identity: the ids, the options.
+        status: "opening", "open", "closing" (a close was asked for) or "closed".
+        topics: what is joined, being joined and being left, with the deadlines.
+        turn_queue: the joins that the server has not worked off.
+        heartbeat: the heartbeat.
+        current_ref: the last ref that was taken.
+        close_reason: why a close was asked for, None if it was not.
+    """
+
+    identity: Identity
+    status: Status
+    topics: Topics
+    turn_queue: Turns
+    heartbeat: Heartbeat
+    current_ref: int
+    close_reason: str | None
+
+    def __init__(
+        self,
+        *,
+        connection_id: str = UNSET,
+        trace_id: str = UNSET,
+        socket_id: str = UNSET,
+        generation: int = UNSET,
+        options: Options = UNSET,
+        trace_parent: str | None = UNSET,
+        status: Status = "opening",
+        joins: Mapping[str, str] = UNSET,
+        join_deadlines: Mapping[str, float | None] = UNSET,
+        join_timeouts: Mapping[str, float] = UNSET,
+        rejoins: Mapping[str, Rejoin] = UNSET,
+        failed_rejoins: Mapping[str, str] = UNSET,
+        turns: Mapping[str, str] = UNSET,
+        turn_began: float | None = UNSET,
+        turn_by_timeout: bool = UNSET,
+        leaves: Mapping[str, str] = UNSET,
+        leave_deadlines: Mapping[str, float | None] = UNSET,
+        heartbeat_ref: str | None = UNSET,
+        heartbeat_sent_at: float | None = UNSET,
+        heartbeat_deadline: float | None = UNSET,
+        current_ref: int = 0,
+        close_reason: str | None = None,
+        identity: Identity | None = None,
+        topics: Topics | None = None,
+        turn_queue: Turns | None = None,
+        heartbeat: Heartbeat | None = None,
+    ) -> None:
+        """Make a state.
+
+        The first five are required, and the other flat names are described at the properties; without `turns`, the
+        joins that are pending have theirs in the order of their refs. The last four are what `attrs.evolve` hands on.
+
+        Raises:
+            TypeError: one of the first five is missing.
+        """
+        identity = _grouped(
+            Identity,
+            identity,
+            connection_id=connection_id,
+            trace_id=trace_id,
+            socket_id=socket_id,
+            generation=generation,
+            options=options,
+            trace_parent=trace_parent,
+        )
+        topics = _topics(
+            topics,
+            joins=joins,
+            join_deadlines=join_deadlines,
+            join_timeouts=join_timeouts,
+            rejoins=rejoins,
+            failed_rejoins=failed_rejoins,
+            leaves=leaves,
+            leave_deadlines=leave_deadlines,
+        )
+        turn_queue = _turns(turn_queue, topics, turns=turns, began=turn_began, by_timeout=turn_by_timeout)
+        heartbeat = _grouped(
+            Heartbeat, heartbeat, ref=heartbeat_ref, sent_at=heartbeat_sent_at, deadline=heartbeat_deadline
+        )
+        self.__attrs_init__(identity, status, topics, turn_queue, heartbeat, current_ref, close_reason)
+
+    @classmethod
+    def of(  # noqa: PLR0917 - by position, as keywords take longer
+        cls,
+        identity: Identity,
+        status: Status,
+        topics: Topics,
+        turn_queue: Turns,
+        heartbeat: Heartbeat,
+        current_ref: int,
+        close_reason: str | None,
+    ) -> "State":
+        """Return a state of these parts: the quick way, as one is made for every push."""
+        state = cls.__new__(cls)
+        state.__attrs_init__(identity, status, topics, turn_queue, heartbeat, current_ref, close_reason)
+        return state
+
+    # The flat names
+
+    @property
+    def connection_id(self) -> str:
+        """16 hex digits, never used by another connection."""
+        return self.identity.connection_id
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits, that of every span of the connection."""
+        return self.identity.trace_id
+
+    @property
+    def socket_id(self) -> str:
+        """16 hex digits, that of the socket which the connection serves."""
+        return self.identity.socket_id
+
+    @property
+    def generation(self) -> int:
+        """The number of this connection on its socket, from 1."""
+        return self.identity.generation
+
+    @property
+    def options(self) -> Options:
+        """What it was configured with."""
+        return self.identity.options
+
+    @property
+    def trace_parent(self) -> str | None:
+        """The W3C traceparent that gave it its trace_id, None where the trace is its own."""
+        return self.identity.trace_parent
+
+    @property
+    def joins(self) -> Mapping[str, str]:
+        """Topic to join_ref, of joins pending and accepted."""
+        return View(self.topics.joins, _itself, by_ref)
+
+    @property
+    def join_deadlines(self) -> Mapping[str, float | None]:
+        """Topic to deadline, of the joins that are pending; None: no limit, or its turn has not begun."""
+        return View(self.topics.pending, _deadline, _by_number)
+
+    @property
+    def join_timeouts(self) -> Mapping[str, float]:
+        """Topic to the seconds that will run from its turn, of the joins whose turn has not begun."""
+        return _chosen(
+            {topic: each for topic, each in self.topics.pending.items() if each.timeout is not None}, _timeout
+        )
+
+    @property
+    def rejoins(self) -> Mapping[str, Rejoin]:
+        """Topic to "first", "again" or "overdue", of the joins that are pending and not the user's own."""
+        return _chosen({topic: each for topic, each in self.topics.pending.items() if each.rejoin is not None}, _rejoin)
+
+    @property
+    def failed_rejoins(self) -> Mapping[str, str]:
+        """Topic to join_ref, of rejoins that failed on this connection, and were not followed by another join."""
+        return View(self.topics.failed, _itself, by_ref)
+
+    @property
+    def turns(self) -> Mapping[str, str]:
+        """Join_ref to topic, of the joins that the server has not worked off: the first one has its turn."""
+        return View(persistent({str(number): topic for number, topic in self.turn_queue}), _itself, _by_key)
+
+    @property
+    def turn_began(self) -> float | None:
+        """When the turn of the first of `turns` began, None where there is none, or that is not known."""
+        return self.turn_queue.began
+
+    @property
+    def turn_by_timeout(self) -> bool:
+        """Whether it began because the one before it took too long, and not because that was answered."""
+        return self.turn_queue.by_timeout
+
+    @property
+    def unanswered(self) -> int:
+        """How many joins the server has not worked off."""
+        return len(self.turn_queue)
+
+    @property
+    def leaves(self) -> Mapping[str, str]:
+        """Topic to the leave's ref, until the leave is complete."""
+        return View(self.topics.leaving, _ref, _by_number)
+
+    @property
+    def leave_deadlines(self) -> Mapping[str, float | None]:
+        """Topic to deadline, of the leaves that are not complete."""
+        return View(self.topics.leaving, _limit, _by_number)
+
+    @property
+    def heartbeat_ref(self) -> str | None:
+        """The ref of the outstanding heartbeat, None if there is none."""
+        return self.heartbeat.ref
+
+    @property
+    def heartbeat_sent_at(self) -> float | None:
+        """When the latest heartbeat was sent."""
+        return self.heartbeat.sent_at
+
+    @property
+    def heartbeat_deadline(self) -> float | None:
+        """When the next heartbeat is due, or the outstanding one has to be looked after."""
+        return self.heartbeat.deadline
+
+    def __repr__(self) -> str:
+        return f"State({', '.join(f'{name}={getattr(self, name)!r}' for name in STATE_FIELDS)})"
+
+
+STATE_FIELDS: Final = (
+    "connection_id",
+    "trace_id",
+    "socket_id",
+    "generation",
+    "options",
+    "trace_parent",
+    "status",
+    "joins",
+    "join_deadlines",
+    "join_timeouts",
+    "rejoins",
+    "failed_rejoins",
+    "turns",
+    "turn_began",
+    "turn_by_timeout",
+    "leaves",
+    "leave_deadlines",
+    "heartbeat_ref",
+    "heartbeat_sent_at",
+    "heartbeat_deadline",
+    "current_ref",
+    "close_reason",
+)
+"""The flat names of a state: what it is made with, and what shows all of it."""
+
+
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "identity": ("connection_id", "trace_id", "socket_id", "generation", "options", "trace_parent"),
+    "topics": (
+        *("joins", "join_deadlines", "join_timeouts", "rejoins", "failed_rejoins"),
+        *("leaves", "leave_deadlines"),
+    ),
+    "turn_queue": ("turns", "turn_began", "turn_by_timeout"),
+    "heartbeat": ("heartbeat_ref", "heartbeat_sent_at", "heartbeat_deadline"),
+}
+_FLAT: Final = tuple(name for name in STATE_FIELDS if not any(name in names for names in _PARTS.values()))
+
+
+def changed_fields(before: State, after: State) -> Iterator[str]:
+    """Give the names of what differs in two states; what they share is not looked at."""
+    differ = [names for part, names in _PARTS.items() if getattr(before, part) is not getattr(after, part)]
+    for names in (*differ, _FLAT):
+        yield from (name for name in names if getattr(before, name) != getattr(after, name))
 
 
 def next_deadline(state: State) -> float | None:
     """Return when the next `TimerTicked` is due, on the inputs' clock; None if none is."""
     if state.status != "open":
         return None
-    deadlines = [*state.join_deadlines.values(), *state.leave_deadlines.values(), state.heartbeat_deadline]
-    return min((deadline for deadline in deadlines if deadline is not None), default=None)
+    topics, heartbeat = state.topics.next_deadline, state.heartbeat.deadline
+    if topics is None or heartbeat is None:
+        return heartbeat if topics is None else topics
+    return min(topics, heartbeat)
+
+
+# Inside
+
+
+def _grouped(kind: type[T], base: T | None, **flat: Any) -> T:
+    given = {name: value for name, value in flat.items() if value is not UNSET}
+    if base is None:
+        return kind(**given)
+    return attrs.evolve(base, **given) if given else base  # type: ignore[misc] # both kinds are of attrs
+
+
+def _topics(base: Topics | None, **flat: Any) -> Topics:
+    given = {name: value for name, value in flat.items() if value is not UNSET}
+    if base is None:
+        return topics_of(given)
+    if not given:
+        return base
+    known = State.of(UNSET, "open", base, Turns(), Heartbeat(), 0, None)
+    return topics_of({name: getattr(known, name) for name in flat} | given)
+
+
+def _turns(base: Turns | None, topics: Topics, **flat: Any) -> Turns:
+    given = {name: value for name, value in flat.items() if value is not UNSET}
+    if base is not None and not given:
+        return base
+    if base is None:
+        turns = {str(each.number): topic for topic, each in topics.pending.items()}
+        known: dict[str, Any] = {"turns": turns, "began": None, "by_timeout": False}
+    else:
+        turns = {str(number): topic for number, topic in base}
+        known = {"turns": turns, "began": base.began, "by_timeout": base.by_timeout}
+    known |= given
+    overdue = [(each.number, topic) for topic, each in topics.pending.items() if each.rejoin == "overdue"]
+    late = [each for each in overdue if str(each[0]) not in known["turns"]]
+    return turns_of(known["turns"], known["began"], late, by_timeout=known["by_timeout"])
+
+
+def _chosen(records: dict[str, Any], value: Any) -> Mapping[str, Any]:
+    return View(persistent(records), value, _by_number)
+
+
+def _itself(value: str) -> str:
+    return value
+
+
+def _deadline(pending: Pending) -> float | None:
+    return pending.deadline
+
+
+def _timeout(pending: Pending) -> Any:
+    return pending.timeout
+
+
+def _rejoin(pending: Pending) -> Any:
+    return pending.rejoin
+
+
+def _ref(leaving: Leaving) -> str:
+    return leaving.ref
+
+
+def _limit(leaving: Leaving) -> float | None:
+    return leaving.limit
+
+
+def _by_number(item: tuple[Any, Any]) -> int:
+    number: int = item[1].number
+    return number
+
+
+def _by_key(item: tuple[str, Any]) -> tuple[int, str]:
+    return len(item[0]), item[0]

@@ -1,9 +1,8 @@
 """A connection of the pure core that checks itself: after every input, everything that must hold."""
 
-import attrs
-
 from ...errors import ProtocolError, SerializationError
 from ...protocol import (
+    STATE_FIELDS,
     FrameReceived,
     Input,
     Message,
@@ -93,7 +92,7 @@ class CoreConnection:
         if transition.message is not given and not isinstance(transition.message, Message):
             wrong.append(f"the transition shows neither a message nor its input, but {transition.message!r}")
         if isinstance(given, FrameReceived) and isinstance(transition.message, Message):
-            wrong += _shortcut(before, given, transition.message, transition)
+            wrong += _shortcut(before, given, transition.message, transition, self._serializer)
         self.state = transition.state
         self._raise([*wrong, *check_state(self.state), *self.ledger.note(given, transition), *self._violations])
         return transition
@@ -134,20 +133,16 @@ class CoreConnection:
 
 
 def _copied(state: State) -> State:
-    """Return a state that shares no mapping with this one; all else in it is frozen."""
-    return attrs.evolve(
-        state,
-        joins={**state.joins},
-        join_deadlines={**state.join_deadlines},
-        leaves={**state.leaves},
-        leave_deadlines={**state.leave_deadlines},
-    )
+    """Return a state that shares no mapping with this one, made of all that it shows; all else in it is frozen."""
+    return State(**{name: getattr(state, name) for name in STATE_FIELDS})
 
 
-def _shortcut(state: State, given: FrameReceived, message: Message, transition: Transition) -> list[str]:
+def _shortcut(
+    state: State, given: FrameReceived, message: Message, transition: Transition, serializer: Serializer
+) -> list[str]:
     """Return what is wrong with the runtime's shortcuts around `handle` for a message."""
     wrong = []
-    if receive(state, message, given) != transition:
+    if receive(state, message, given, serializer) != transition:
         wrong.append("receive() does something else than handle()")
     plain = transition.state is state and transition == Transition(state, message, (MessageReceived(message),))
     if is_plain(state, message) != plain:

@@ -11,6 +11,7 @@ from ...protocol import (
     ConnectionFailed,
     Event,
     FrameReceived,
+    FrameRejected,
     HeartbeatAcknowledged,
     Input,
     MessageReceived,
@@ -19,12 +20,14 @@ from ...protocol import (
     TimerTicked,
     TopicJoinClosed,
     TopicJoinFailed,
+    TopicJoinOverdue,
     TopicJoinSucceeded,
     TopicLeft,
     Transition,
     next_deadline,
 )
-from ...protocol.message import HEARTBEAT, JOIN, Message
+from ...protocol.draft import MOST_AT_A_TICK
+from ...protocol.message import CLOSE, ERROR, HEARTBEAT, JOIN, REPLY, Message
 from ..server.wire import V1Wire, V2Wire, Wire
 
 __all__ = ["Ledger", "check_state", "wire_of"]
@@ -45,8 +48,6 @@ def check_state(state: State) -> list[str]:
     wrong = []
     if not state.join_deadlines.keys() <= state.joins.keys():
         wrong.append("a join is pending that is not in joins")
-    if state.leaves.keys() != state.leave_deadlines.keys():
-        wrong.append("leaves and their deadlines are of different topics")
     if not state.leaves.keys() <= state.joins.keys():
         wrong.append("a topic is being left that is not in joins")
     if state.join_deadlines.keys() & state.leaves.keys():
@@ -54,9 +55,33 @@ def check_state(state: State) -> list[str]:
     if state.heartbeat_ref is not None:
         if state.heartbeat_sent_at is None:
             wrong.append("a heartbeat is outstanding that was never sent")
-        if (state.heartbeat_deadline is None) != (state.options.heartbeat_timeout is None):
-            wrong.append("a heartbeat is outstanding with a deadline that is not that of its timeout")
-    return wrong
+        if state.heartbeat_deadline is None:
+            wrong.append("a heartbeat is outstanding without a deadline")
+    if next_deadline(state) != _earliest(state):
+        wrong.append(f"the next deadline is {next_deadline(state)}, and the earliest that is shown {_earliest(state)}")
+    return [*wrong, *_check_turns(state)]
+
+
+def _check_turns(state: State) -> Iterator[str]:
+    turns = dict(state.turns)
+    if len(turns) != state.unanswered:
+        yield f"{state.unanswered} joins are unanswered, and {len(turns)} have a turn"
+    if not turns and (state.turn_began is not None or state.turn_by_timeout):
+        yield "a turn has begun, and it is nobody's"
+    if turns and state.turn_began is None:
+        yield "a join has its turn, which has not begun"
+    waiting = {state.joins.get(topic) for topic in state.join_timeouts}
+    if not waiting <= set(list(turns)[1:]):
+        yield f"the time of {sorted(map(str, waiting))} is not running, but their turns are {list(turns)}"
+
+
+def _earliest(state: State) -> float | None:
+    """Return the earliest deadline that a state shows, by looking at all."""
+    if state.status != "open":
+        return None
+    joins = (limit for topic, limit in state.join_deadlines.items() if state.rejoins.get(topic) != "overdue")
+    deadlines = [*joins, *state.leave_deadlines.values(), state.heartbeat_deadline]
+    return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
 
 @define
@@ -66,12 +91,16 @@ class Ledger:
     Attributes:
         sent: refs and topics of what was sent, in order.
         lives: join_ref to "pending", "joined" or "ended".
+        turns: number and topic of the joins that the server has not worked off, in order.
+        overdue: refs of the rejoins that were reported as overdue; each is once.
         heartbeats: refs of the heartbeats that are not answered; at most one.
         ends: how many times the connection has ended; once, in the end.
     """
 
     sent: list[tuple[str, str]] = field(factory=list)
     lives: dict[str, Life] = field(factory=dict)
+    turns: list[tuple[int, str]] = field(factory=list)
+    overdue: set[str] = field(factory=set)
     heartbeats: list[str] = field(factory=list)
     ends: int = 0
 
@@ -80,12 +109,12 @@ class Ledger:
         wrong = [*self._effects(given, transition)]
         for event in transition.built_events:
             wrong += self._event(event, transition.state)
-        return [*wrong, *self._state(given, transition.state)]
+        return [*wrong, *self._turns(transition), *self._state(given, transition)]
 
     def _effects(self, given: Input, transition: Transition) -> Iterator[str]:
-        if isinstance(given, FrameReceived) and transition.return_:
+        if isinstance(given, FrameReceived) and len(transition.return_) != len(_given_up(transition)):
             yield "a frame makes the client send something"
-        if not isinstance(given, TimerTicked) and len(transition.return_) > 1:
+        if not isinstance(given, TimerTicked | FrameReceived) and len(transition.return_) > 1:
             yield "one input has several effects"
         wire = wire_of(transition.state)
         for effect in transition.return_:
@@ -108,6 +137,7 @@ class Ledger:
             if join_ref != ref:
                 yield f"the join {ref} has the join_ref {join_ref}"
             self.lives[ref] = "pending"
+            self.turns.append((int(ref), message.topic))
         elif join_ref is None and message.event == HEARTBEAT:
             self.heartbeats.append(ref)
         elif join_ref not in self.lives:
@@ -121,6 +151,10 @@ class Ledger:
                 )
             case TopicJoinClosed(ref=ref) | TopicLeft(ref=str(ref)):
                 yield from self._moved(ref, ("pending", "joined"), "ended")
+            case TopicJoinOverdue(ref=ref):
+                if self.lives.get(ref) != "pending" or ref in self.overdue:
+                    yield f"the join {ref} is overdue, but {self.lives.get(ref)}, or was so before"
+                self.overdue.add(ref)
             case HeartbeatAcknowledged(ref=ref, round_trip=round_trip):
                 if ref not in self.heartbeats or round_trip < 0:
                     yield f"the heartbeat {ref} is answered after {round_trip} s; outstanding: {self.heartbeats}"
@@ -138,7 +172,22 @@ class Ledger:
             yield f"the join {ref} is {after} now, but {life} before"
         self.lives[ref] = after
 
-    def _state(self, given: Input, state: State) -> Iterator[str]:
+    def _turns(self, transition: Transition) -> Iterator[str]:
+        """Hold the turns against a list of what was sent, and of what was answered."""
+        message, state = transition.message, transition.state
+        rejected = any(isinstance(event, FrameRejected) for event in transition.built_events)
+        if isinstance(message, Message) and message.ref in {ref for ref, _ in self.sent} and not rejected:
+            number = int(message.ref) if message.event in (REPLY, CLOSE, ERROR) else 0
+            self.turns = [
+                each for each in self.turns if each[0] > number or (each[0] == number and each[1] != message.topic)
+            ]
+        while self.turns and state.options.heartbeat_interval is None and _is_over(state, *self.turns[0]):
+            del self.turns[0]
+        if dict(state.turns) != {str(number): topic for number, topic in self.turns}:
+            yield f"turns are {dict(state.turns)}, but the joins that are not worked off {self.turns}"
+
+    def _state(self, given: Input, transition: Transition) -> Iterator[str]:
+        state = transition.state
         alive = {ref for ref, life in self.lives.items() if life != "ended"}
         if set(state.joins.values()) != alive:
             yield f"joins are {dict(state.joins)}, but the refs of those alive are {sorted(alive)}"
@@ -149,5 +198,19 @@ class Ledger:
         if self.heartbeats != ([state.heartbeat_ref] if state.heartbeat_ref else []):
             yield f"the outstanding heartbeat is {state.heartbeat_ref}, not {self.heartbeats}"
         deadline = next_deadline(state)
-        if isinstance(given, TimerTicked) and deadline is not None and deadline <= given.now:
+        done = len(transition.built_events) >= MOST_AT_A_TICK
+        if isinstance(given, TimerTicked) and deadline is not None and deadline <= given.now and not done:
             yield f"at {given.now} something is still due since {deadline}"
+
+
+def _given_up(transition: Transition) -> list[Event]:
+    return [
+        event for event in transition.built_events if isinstance(event, TopicJoinFailed) and event.reason == "timeout"
+    ]
+
+
+def _is_over(state: State, number: int, topic: str) -> bool:
+    """Tell whether nobody waits for a join any more: what ends its turn where there are no heartbeats."""
+    if state.joins.get(topic) != str(number):
+        return True
+    return topic not in state.leaves and (topic not in state.join_deadlines or state.rejoins.get(topic) == "overdue")

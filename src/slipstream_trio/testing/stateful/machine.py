@@ -40,6 +40,7 @@ __all__ = ["ConnectionMachine"]
 
 _WAITS: Final = st.sampled_from([0.0, 0.001, 0.5, 1.0, 7.0, 30.0])
 _TIMEOUTS: Final = st.sampled_from([10.0, 1.0, 5.0, None])
+_LIMITS: Final = st.sampled_from([None, None, 1.0, 10.0])
 _MOSTLY_OK: Final = st.sampled_from(["ok", "ok", "ok", "error"]) | statuses()
 
 _JSON: Final = st.sampled_from([{}, {"n": 1}, {"body": "hi"}]) | st.dictionaries(
@@ -91,6 +92,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         connection: the connection as it is, None between two.
         server: what the server knows of it.
         now: the time, in seconds; it never goes back.
+        heard: when the server was last heard on this connection, None where that is not told to the core.
         telemetry: the bus of all connections, with deterministic ids and clock.
     """
 
@@ -99,6 +101,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now: float = 0.0
+        self.heard: float | None = None
         self.clock: SteppingClock = SteppingClock()
         self.telemetry: Telemetry = Telemetry(
             ids=SequentialIds(), time_ns=self.clock.time_ns, monotonic_ns=self.clock.monotonic_ns
@@ -148,6 +151,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     def deliver(self, frames: Iterable[Frame]) -> None:
         """Let frames of the server's arrive, in order, now. Raises what `feed` raises."""
         for frame in frames:
+            self.heard = self.now
             self.feed(FrameReceived(self.now, frame))
 
     def is_joined(self, topic: str) -> bool:
@@ -193,10 +197,13 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.feed(TransportFailed("refused", refusal) if refusal else TransportOpened(self.now, headers))
 
     @precondition(_is_open)
-    @rule(topic=_TOPICS, payload=_JSON, timeout=_TIMEOUTS)
-    def join(self, topic: str, payload: Any, timeout: float | None) -> None:
-        """Join a topic, also one that is joined."""
-        self.feed(JoinTopic(self.now, topic, payload, timeout))
+    @rule(topic=_TOPICS, payload=_JSON, timeout=_TIMEOUTS, limit=_LIMITS, rejoin=st.booleans())
+    def join(
+        self, topic: str, payload: Any, timeout: float | None, limit: float | None = None, *, rejoin: bool = False
+    ) -> None:
+        """Join a topic, also one that is joined; `limit` is in seconds from now, whosever turn it is."""
+        deadline = None if limit is None else self.now + limit
+        self.feed(JoinTopic(self.now, topic, payload, timeout, deadline, rejoin))
 
     @precondition(_is_open)
     @rule(topic=_TOPICS, payload=_JSON, response=_JSON)
@@ -317,6 +324,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     def _begin(self) -> None:
         self._generation += 1
+        self.heard = None
         self.connection = CoreConnection(
             self.options, telemetry=self.telemetry, socket_id=self._socket_id, generation=self._generation
         )
@@ -326,7 +334,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.clock.advance(now - self.now)
         self.now = now
         if self.connection is not None:
-            self.feed(TimerTicked(now))
+            self.feed(TimerTicked(now, self.heard))
 
     def _ended(self) -> None:
         connection, self.connection = self._current, None

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ...protocol import (
     CloseConnection,
+    EndedBy,
     FrameReceived,
     Input,
     JoinTopic,
@@ -129,6 +130,12 @@ _STATUSES: Final = st.sampled_from(["ok", "ok", "ok", "error"]) | st.sampled_fro
 _CODES: Final = close_codes()
 _DELAYS: Final = st.sampled_from(_WAITS)
 _TIMEOUT: Final = st.sampled_from(_TIMEOUTS)
+_DEADLINES: Final = st.sampled_from([None, None, 1.0, 7.0])
+_ENDED_BYS: Final[list[EndedBy | None]] = [None, None, "client", "server", "network"]
+_ENDED_BY: Final = st.sampled_from(_ENDED_BYS)
+_END_REASONS: Final = st.sampled_from([None, None, None, "protocol_error", "message_too_big"])
+_AGO: Final = st.sampled_from([None, 0.0, 0.5, 1.0, 7.0, 31.0])
+_LINE: Final = st.tuples(_AGO, _AGO, st.none() | _AGO)
 
 
 @st.composite
@@ -160,11 +167,19 @@ def _given_url(state: State) -> str | None:
 
 
 def _end(draw: st.DrawFn, _state: State, _now: float) -> Input:
-    return TransportClosed(draw(_CODES))
+    return TransportClosed(draw(_CODES), "", draw(_ENDED_BY), draw(_END_REASONS))
 
 
 def _join(draw: st.DrawFn, state: State, now: float) -> Input:
-    return JoinTopic(now, _topic(draw, state), draw(_JSON), draw(_TIMEOUT))
+    deadline = draw(_DEADLINES)
+    return JoinTopic(
+        now,
+        _topic(draw, state),
+        draw(_JSON),
+        draw(_TIMEOUT),
+        None if deadline is None else now + deadline,
+        rejoin=draw(st.booleans()),
+    )
 
 
 def _leave(draw: st.DrawFn, state: State, now: float) -> Input:
@@ -186,12 +201,17 @@ def _close(draw: st.DrawFn, _state: State, _now: float) -> Input:
 def _tick(draw: st.DrawFn, state: State, now: float) -> Input:
     deadline = next_deadline(state)
     due = deadline is not None and draw(st.booleans())
-    return TimerTicked(max(now, deadline) if due and deadline is not None else now)
+    now = max(now, deadline) if due and deadline is not None else now
+    if draw(st.booleans()):
+        return TimerTicked(now)
+    heard, written, blocked = (None if ago is None else now - ago for ago in draw(_LINE))
+    return TimerTicked(now, heard, None if state.heartbeat_ref is None else written, blocked)
 
 
 def _answer(draw: st.DrawFn, state: State, now: float) -> Input:
     """A reply to the join, the leave or the heartbeat that awaits one, or to a push of the past."""
     awaited = [(topic, ref) for known in (state.joins, state.leaves) for topic, ref in sorted(known.items())]
+    awaited += [(topic, ref) for ref, topic in state.turns.items()]
     if state.heartbeat_ref is not None:
         awaited.append((PHOENIX, state.heartbeat_ref))
     if not awaited or draw(st.integers(0, 3)) == 3:

@@ -1,0 +1,257 @@
+"""The state in the making: the parts of a state that one input changes, and what it tells and sends."""
+
+import math
+from typing import Any, Final, Literal
+
+from .commands import JoinTopic, LeaveTopic, TimerTicked
+from .effects import CloseTransport, Effect, SendFrame, Transition
+from .events import Event, TopicJoinClosed, TopicJoinFailed, TopicJoinOverdue, TopicLeft
+from .liveness import heartbeat_limit, is_write_blocked, verdict_at
+from .mappings import number_of
+from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
+from .serializer import Serializer
+from .state import Heartbeat, State
+from .topics import Leaving, Pending, Rejoin
+from .turns import Turns
+
+__all__ = ["MOST_AT_A_TICK", "Draft"]
+
+MOST_AT_A_TICK: Final = 256
+"""Deadlines that one tick handles. What is left is due at once, so the timer ticks again, and others run between."""
+
+
+class Draft:
+    """What one input makes of a state. It is used once: the state that it is made of stays as it is.
+
+    Parameters:
+        state: the state before.
+        now: the time of the input.
+        serializer: the connection's.
+
+    Attributes:
+        topics: the topics, as they are by now.
+        turns: likewise.
+        heartbeat: likewise.
+        status: likewise.
+        current_ref: likewise.
+        close_reason: likewise.
+        events: what the socket is told.
+        effects: what is to be done.
+    """
+
+    def __init__(self, state: State, now: float, serializer: Serializer) -> None:
+        self.before = state
+        self.now = now
+        self.topics = state.topics
+        self.turns = state.turn_queue
+        self.heartbeat = state.heartbeat
+        self.status = state.status
+        self.current_ref = state.current_ref
+        self.close_reason = state.close_reason
+        self.events: list[Event] = []
+        self.effects: list[Effect] = []
+        self._serializer = serializer
+        self._limit = heartbeat_limit(state.options)
+        self._beats = state.options.heartbeat_interval is not None
+
+    def transition(self, message: Any) -> Transition:
+        """Return what the input did; where it changed nothing, the state is the very one before."""
+        before = self.before
+        if self.heartbeat is before.heartbeat:
+            self._end_hold()
+        changed = (
+            self.current_ref != before.current_ref
+            or self.topics is not before.topics
+            or self.turns is not before.turn_queue
+            or self.heartbeat is not before.heartbeat
+            or self.status != before.status
+        )
+        state = before
+        if changed:
+            state = State.of(
+                before.identity,
+                self.status,
+                self.topics,
+                self.turns,
+                self.heartbeat,
+                self.current_ref,
+                self.close_reason,
+            )
+        return Transition(state, message, tuple(self.events), tuple(self.effects))
+
+    # Joins and leaves
+
+    def join(self, join: JoinTopic) -> None:
+        """Send a join."""
+        topic = join.topic
+        replaced = self.topics.joins.get(topic)
+        ref = self._send(None, topic, JOIN, join.payload)
+        if replaced is not None:
+            self.events.append(TopicJoinClosed(topic, replaced, "replaced", None))
+        rejoin: Rejoin | None = None if not join.rejoin else "again" if topic in self.topics.failed else "first"
+        pending = Pending(self.current_ref, join.timeout, join.deadline, rejoin)
+        alone = not self.turns.first
+        self.topics = self.topics.joined(topic, ref, self._timed(pending) if alone else pending)
+        self.turns = self.turns.added(self.current_ref, topic)
+        if alone or self._loses_turn(self.turns):
+            self._begin_turn(by_timeout=not alone)
+
+    def leave(self, leave: LeaveTopic, join_ref: str) -> None:
+        """Send a leave."""
+        ref = self._send(join_ref, leave.topic, LEAVE, {})
+        limit = None if leave.timeout is None else self.now + leave.timeout
+        self.topics = self.topics.left(leave.topic, Leaving(ref, limit))
+
+    def left(self, topic: str, reason: Literal["left", "timeout"]) -> None:
+        """Take a topic as left."""
+        self.events.append(TopicLeft(topic, self.topics.joins.get(topic), reason))
+        self.topics = self.topics.without(topic)
+
+    def time_out(self, topic: str) -> None:
+        """Do what is due for a topic, whose deadline has come."""
+        pending = self.topics.pending.get(topic)
+        if pending is None:
+            self.left(topic, "timeout")
+        elif pending.rejoin is None or not 0 < self.turns.first <= pending.number:
+            self._give_up(topic, pending)
+        else:
+            self.events.append(TopicJoinOverdue(topic, str(pending.number)))
+            self.topics = self.topics.waiting(topic, Pending(pending.number, None, pending.deadline, "overdue"))
+        if self._loses_turn(self.turns):
+            self._begin_turn(by_timeout=True)
+
+    def _give_up(self, topic: str, pending: Pending) -> None:
+        """Fail a join, and leave its topic: the server may yet accept it."""
+        join_ref = str(pending.number)
+        self._send(join_ref, topic, LEAVE, {})
+        self.events.append(TopicJoinFailed(topic, join_ref, "timeout", None))
+        self.topics = self.topics.without(topic, None if pending.rejoin is None else join_ref)
+
+    # Turns
+
+    def worked_off(self, ref: str, topic: str) -> None:
+        """Take note that the server has answered what was sent with this ref, about this topic.
+
+        So it has worked off all joins that were sent before. One that it has not answered loses its turn, and if it
+        was overdue, nothing will come of it any more.
+        """
+        number = number_of(ref)
+        if number > self.current_ref:
+            return  # nothing was sent with it
+        turns, passed = self.turns, 0
+        while turns.late and turns.late[0][0] < number:
+            self._passed_over(*turns.late[0])
+            turns = turns.with_late(turns.late[1:])
+        for first, its_topic in turns:
+            if first > number or (first == number and its_topic != topic):
+                break
+            if first != number:
+                self._passed_over(first, its_topic)
+            passed += 1
+        self.turns = turns
+        if passed:
+            self.turns = turns.without(passed)
+            self._begin_turn(by_timeout=False)
+
+    def _passed_over(self, number: int, topic: str) -> None:
+        pending = self.topics.pending_join(topic, number)
+        if pending is None:
+            return
+        if pending.rejoin != "overdue":
+            self._start_time_of(topic, pending)
+        elif self.status == "open":  # while closing, nothing is sent any more
+            self._give_up(topic, pending)
+
+    def _begin_turn(self, *, by_timeout: bool) -> None:
+        """Begin the turn of the first join, unless there is none."""
+        turns = self.turns
+        while self._loses_turn(turns):
+            number, topic = turns.first, turns.topic
+            turns, by_timeout = turns.without(1), True
+            if self.topics.pending_join(topic, number) is not None:
+                turns = turns.with_late((*turns.late, (number, topic)))
+        if turns.first:
+            turns = turns.begun(self.now, by_timeout=by_timeout)
+            pending = self.topics.pending_join(turns.topic, turns.first)
+            if pending is not None:
+                self._start_time_of(turns.topic, pending)
+        self.turns = turns
+
+    def _loses_turn(self, turns: Turns) -> bool:
+        """Tell whether the first join has to make room, though the server has answered nothing.
+
+        Without heartbeats nothing else might ever end the turn of a join that took too long, or was given up.
+        """
+        if self._beats or not turns.first:
+            return False
+        number, topic = turns.first, turns.topic
+        pending = self.topics.pending_join(topic, number)
+        if pending is not None:
+            return pending.rejoin == "overdue"
+        return topic not in self.topics.leaving or self.topics.joins.get(topic) != str(number)
+
+    def _start_time_of(self, topic: str, pending: Pending) -> None:
+        if pending.timeout is not None:
+            self.topics = self.topics.waiting(topic, self._timed(pending))
+
+    def _timed(self, pending: Pending) -> Pending:
+        """Return a join whose time runs from now."""
+        if pending.timeout is None:
+            return pending
+        limit = self.now + pending.timeout
+        limit = limit if pending.deadline is None else min(limit, pending.deadline)
+        return Pending(pending.number, None, limit, pending.rejoin)
+
+    # The heartbeat
+
+    def beat(self) -> None:
+        """Send a heartbeat."""
+        ref = self._send(None, PHOENIX, HEARTBEAT, {})
+        self.heartbeat = Heartbeat(ref, self.now, self.now + self._limit)
+
+    def look_after_line(self, tick: TimerTicked) -> None:
+        """Send the heartbeat that is due, or see whether the outstanding one means that the line is lost."""
+        heartbeat = self.heartbeat
+        if is_write_blocked(tick, self.before.options):
+            self._lose_line()
+        elif heartbeat.deadline is None or heartbeat.deadline > tick.now:
+            return
+        elif heartbeat.ref is None:
+            self.beat()
+        else:
+            deadline = verdict_at(heartbeat, tick, self._limit, self._hold())
+            if deadline > tick.now:
+                self.heartbeat = Heartbeat(heartbeat.ref, heartbeat.sent_at, deadline)
+            else:
+                self._lose_line()
+
+    def _hold(self) -> float | None:
+        """Return the end of the turn of the join that may be why nothing is heard, None if none may be."""
+        turns, heartbeat = self.turns, self.heartbeat
+        if not turns.first or turns.by_timeout or heartbeat.ref is None or turns.first > number_of(heartbeat.ref):
+            return None
+        pending = self.topics.pending_join(turns.topic, turns.first)
+        if pending is None or pending.rejoin in ("again", "overdue"):
+            return None
+        return math.inf if pending.deadline is None else pending.deadline
+
+    def _end_hold(self) -> None:
+        """Look after the outstanding heartbeat in time again, if the join that held that up does so no longer."""
+        heartbeat, deadline = self.heartbeat, self.now + self._limit
+        if heartbeat.ref is None or heartbeat.deadline is None or heartbeat.deadline <= deadline:
+            return
+        if self.turns.first != self.before.turn_queue.first or self._hold() is None:
+            self.heartbeat = Heartbeat(heartbeat.ref, heartbeat.sent_at, deadline)
+
+    def _lose_line(self) -> None:
+        self.status, self.close_reason = "closing", "heartbeat_timeout"
+        self.effects.append(CloseTransport(1000, "heartbeat_timeout"))
+
+    # Inside
+
+    def _send(self, join_ref: str | None, topic: str, event: str, payload: Any) -> str:
+        ref = str(self.current_ref + 1)
+        message = Message(ref if event == JOIN else join_ref, ref, topic, event, payload)
+        self.effects.append(SendFrame(self._serializer.encode(message), ref))
+        self.current_ref += 1
+        return ref

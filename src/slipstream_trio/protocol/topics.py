@@ -1,0 +1,216 @@
+"""What a connection knows of its topics. Every change costs the share of one topic, however many there are."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal
+
+import attrs
+from attrs import frozen
+
+from .deadlines import Entry, Heap, earliest, heap_of, with_entry, without_earliest
+from .mappings import NOTHING, PersistentMap, number_of, persistent
+
+__all__ = ["Leaving", "Pending", "Rejoin", "Topics", "topics_of"]
+
+Rejoin = Literal["first", "again", "overdue"]
+
+_SLACK: Final = 64
+"""Entries that a heap of deadlines may have beyond twice those that count, before it is made anew."""
+
+
+@frozen
+class Pending:
+    """A join that is not answered.
+
+    Attributes:
+        number: that of its ref.
+        timeout: seconds that will run from its turn; None where its turn has begun, or nothing will run.
+        deadline: its limit, None while it has none.
+        rejoin: None for a join of the user's; else "first", "again" (one before it failed on this connection) or
+            "overdue" (it has passed its limit, and its answer still counts).
+    """
+
+    number: int
+    timeout: float | None
+    deadline: float | None
+    rejoin: Rejoin | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """When the timer has to look at it."""
+        return None if self.rejoin == "overdue" else self.deadline
+
+
+@frozen
+class Leaving:
+    """A leave that is not complete.
+
+    Attributes:
+        ref: its ref.
+        limit: its deadline, None for no limit.
+    """
+
+    ref: str
+    limit: float | None
+
+    @property
+    def number(self) -> int:
+        """The number of its ref."""
+        return number_of(self.ref)
+
+
+@frozen
+class Topics:
+    """The topics of a connection.
+
+    Attributes:
+        joins: topic to join_ref, of joins pending and accepted.
+        pending: the joins that are not answered, by topic.
+        leaving: the leaves that are not complete, by topic.
+        failed: topic to ref, of rejoins that failed on this connection.
+        heap: the deadlines of `pending` and `leaving`, and entries that mean nothing any more. The earliest always
+            means something.
+        entries: how many it has.
+        seen: join_refs that were looked up. A persistent map takes five times as long as a dict to answer, and one
+            is asked for every message that comes in; the topics change seldom.
+    """
+
+    joins: PersistentMap[str, str] = NOTHING
+    pending: PersistentMap[str, Pending] = NOTHING
+    leaving: PersistentMap[str, Leaving] = NOTHING
+    failed: PersistentMap[str, str] = NOTHING
+    heap: Heap = attrs.field(default=None, eq=False, repr=False)
+    entries: int = attrs.field(default=0, eq=False, repr=False)
+    seen: dict[str, str] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+
+    def join_ref(self, topic: str) -> str | None:
+        """Return the join_ref of a topic, None where it is not joined."""
+        ref = self.seen.get(topic)
+        if ref is None:
+            ref = self.joins.get(topic)
+            if ref is not None:
+                self.seen[topic] = ref
+        return ref
+
+    def pending_join(self, topic: str, number: int) -> Pending | None:
+        """Return the join of this number if it is pending, None if it is answered, left, replaced or given up."""
+        pending = self.pending.get(topic)
+        return pending if pending is not None and pending.number == number else None
+
+    def joined(self, topic: str, ref: str, pending: Pending) -> "Topics":
+        """Return these with a new join."""
+        return self._with(
+            topic,
+            pending,
+            joins=self.joins.insert(topic, ref),
+            pending=self.pending.insert(topic, pending),
+            leaving=self.leaving.discard(topic),
+            failed=self.failed.discard(topic),
+        )
+
+    def waiting(self, topic: str, pending: Pending) -> "Topics":
+        """Return these with other terms for a join that is pending."""
+        return self._with(topic, pending, pending=self.pending.insert(topic, pending))
+
+    def left(self, topic: str, leaving: Leaving) -> "Topics":
+        """Return these with a leave that was sent."""
+        return self._with(
+            topic, leaving, pending=self.pending.discard(topic), leaving=self.leaving.insert(topic, leaving)
+        )
+
+    def accepted(self, topic: str) -> "Topics":
+        """Return these with a join that is pending no more, as it was accepted."""
+        return self._with(topic, None, pending=self.pending.discard(topic))
+
+    def without(self, topic: str, failed: str | None = None) -> "Topics":
+        """Return these without a topic.
+
+        Parameters:
+            failed: the ref of its join, where that was a rejoin, and failed.
+        """
+        return self._with(
+            topic,
+            None,
+            joins=self.joins.discard(topic),
+            pending=self.pending.discard(topic),
+            leaving=self.leaving.discard(topic),
+            failed=self.failed if failed is None else self.failed.insert(topic, failed),
+        )
+
+    def forgetting(self, topic: str) -> "Topics":
+        """Return these without a rejoin that has failed."""
+        return attrs.evolve(self, failed=self.failed.remove(topic)) if topic in self.failed else self
+
+    def due(self, now: float) -> str | None:
+        """Return the topic whose deadline is the earliest, if that has come."""
+        entry = earliest(self.heap)
+        return entry[2] if entry is not None and entry[0] <= now else None
+
+    @property
+    def next_deadline(self) -> float | None:
+        """The earliest deadline."""
+        entry = earliest(self.heap)
+        return None if entry is None else entry[0]
+
+    def _with(
+        self,
+        topic: str,
+        record: Pending | Leaving | None,
+        *,
+        joins: PersistentMap[str, str] | None = None,
+        pending: PersistentMap[str, Pending],
+        leaving: PersistentMap[str, Leaving] | None = None,
+        failed: PersistentMap[str, str] | None = None,
+    ) -> "Topics":
+        leaving = self.leaving if leaving is None else leaving
+        heap, entries = self.heap, self.entries
+        if record is not None and record.limit is not None:
+            heap, entries = with_entry(heap, (record.limit, record.number, topic)), entries + 1
+        while (entry := earliest(heap)) is not None and not _counts(entry, pending, leaving):
+            heap, entries = without_earliest(heap), entries - 1
+        if entries > 2 * (len(pending) + len(leaving)) + _SLACK:
+            heap, entries = _heap(pending, leaving)
+        return Topics(
+            self.joins if joins is None else joins,
+            pending,
+            leaving,
+            self.failed if failed is None else failed,
+            heap,
+            entries,
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., "Topics"], tuple[Any, ...]]:
+        # The heap may be nested deeper than what copies and pickles by recursion can go.
+        return _remade, (dict(self.joins), dict(self.pending), dict(self.leaving), dict(self.failed))
+
+
+def _remade(*records: Mapping[str, Any]) -> Topics:
+    joins, pending, leaving, failed = (persistent(each) for each in records)
+    return Topics(joins, pending, leaving, failed, *_heap(pending, leaving))
+
+
+def _counts(entry: Entry, pending: Mapping[str, Pending], leaving: Mapping[str, Leaving]) -> bool:
+    deadline, number, topic = entry
+    record = pending.get(topic) or leaving.get(topic)
+    return record is not None and record.number == number and record.limit == deadline
+
+
+def _heap(pending: Mapping[str, Pending], leaving: Mapping[str, Leaving]) -> tuple[Heap, int]:
+    records: Iterable[tuple[str, Pending | Leaving]] = (*pending.items(), *leaving.items())
+    entries = [(each.limit, each.number, topic) for topic, each in records if each.limit is not None]
+    return heap_of(entries), len(entries)
+
+
+# The same, as flat mappings: the constructor's and a recording's view of it
+
+
+def topics_of(flat: Mapping[str, Mapping[str, Any]]) -> Topics:
+    """Return the topics that `flat` mappings, by the names of `State`, describe."""
+    joins: Mapping[str, str] = flat.get("joins", {})
+    timeouts, rejoins = flat.get("join_timeouts", {}), flat.get("rejoins", {})
+    pending = {
+        topic: Pending(number_of(joins.get(topic, "")), timeouts.get(topic), deadline, rejoins.get(topic))
+        for topic, deadline in flat.get("join_deadlines", {}).items()
+    }
+    limits = flat.get("leave_deadlines", {})
+    leaving = {topic: Leaving(ref, limits.get(topic)) for topic, ref in flat.get("leaves", {}).items()}
+    return _remade(dict(joins), pending, leaving, dict(flat.get("failed_rejoins", {})))
