@@ -4,10 +4,11 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from ..trace import Damage, Header, Missing, Recorded, Replayer, ReplayStep, files_of
+from ..trace import Damage, Divergence, Header, Missing, Recorded, Replayer, ReplayStep, files_of
 from ..trace.read import read_files
+from ..trace.schema import SCHEMA
 from ..trace.text import printable
 from .progress import ProgressBar
 from .status import FAILED, OK, UsageError
@@ -68,13 +69,17 @@ def run(options: Namespace) -> int:
 
 
 def replayed(
-    paths: list[Path], connection: str | None = None, bar: ProgressBar | None = None
+    paths: list[Path],
+    connection: str | None = None,
+    bar: ProgressBar | None = None,
+    schemas: set[str] | None = None,
 ) -> Iterator[tuple[Path, ReplayStep]]:
     """Give the steps of recordings, and the file of each.
 
     Parameters:
         connection: the beginning of the connection_ids that are wanted; None: all.
         bar: shows the progress.
+        schemas: the versions of the schema that are read are added to it.
 
     Raises:
         RecordingError: a file is no recording, or cannot be read.
@@ -82,6 +87,8 @@ def replayed(
     replayer = Replayer()
     recording = None
     for path, entry in read_files(paths, progress=None if bar is None else bar.show):
+        if isinstance(entry, Header) and schemas is not None:
+            schemas.add(entry.schema)
         if isinstance(entry, Header) and entry.recording != recording:
             recording = entry.recording
             replayer = Replayer(payloads_hidden="payloads" in entry.redacted)
@@ -96,19 +103,17 @@ def replayed(
 def _replay(paths: list[Path], options: Namespace) -> int:
     bar = ProgressBar()
     connections: set[str | None] = set()
+    schemas: set[str] = set()
     steps = divergences = 0
-    for path, step in replayed(paths, options.connection, bar):
+    for path, step in replayed(paths, options.connection, bar, schemas):
         steps += 1
         connections.add(step.record.connection_id)
         for divergence in step.divergences:
             divergences += 1
             bar.clear()
-            if options.json:
-                shown = {"path": str(path), "line": divergence.line, "connection_id": divergence.connection_id}
-                values = {"expected": repr(divergence.expected), "got": repr(divergence.got)}
-                print(json.dumps({**shown, "field": divergence.field, **values}))
-            else:
-                print(printable(f"{path}: {divergence}"))
+            if divergences == 1 and not options.json:
+                _print_schemas(schemas)
+            _print_divergence(path, divergence, as_json=options.json)
             if not options.all:
                 break
         if divergences and not options.all:
@@ -117,8 +122,9 @@ def _replay(paths: list[Path], options: Namespace) -> int:
     if not steps:
         raise UsageError("there is no input to replay, or none of that connection")
     if options.json:
-        counts = {"inputs": steps, "connections": len(connections), "divergences": divergences}
-        print(json.dumps({**counts, "agrees": not divergences}))
+        counts: dict[str, Any] = {"inputs": steps, "connections": len(connections), "divergences": divergences}
+        others = {"schemas": sorted(schemas)} if schemas - {SCHEMA} else {}
+        print(json.dumps({**counts, **others, "agrees": not divergences}))
     elif divergences and options.all:
         print(f"{steps:,} inputs replayed, {divergences:,} divergences; --step shows them")
     elif divergences:
@@ -126,3 +132,18 @@ def _replay(paths: list[Path], options: Namespace) -> int:
     else:
         print(f"{steps:,} inputs of {len(connections):,} connections replayed: every state, event and effect agrees")
     return FAILED if divergences else OK
+
+
+def _print_schemas(schemas: set[str]) -> None:
+    others = ", ".join(sorted(schemas - {SCHEMA}))
+    if others:
+        print(f"recorded with schema {others}, replayed with {SCHEMA}: states of another version differ")
+
+
+def _print_divergence(path: Path, divergence: Divergence, *, as_json: bool) -> None:
+    if not as_json:
+        print(printable(f"{path}: {divergence}"))
+        return
+    shown = {"path": str(path), "line": divergence.line, "connection_id": divergence.connection_id}
+    values = {"expected": repr(divergence.expected), "got": repr(divergence.got)}
+    print(json.dumps({**shown, "field": divergence.field, **values}))

@@ -13,6 +13,7 @@ import attrs
 from ..protocol import Message
 from ..trace import Absent, ReplayStep, differences
 from ..trace.text import brief, duration, printable
+from ..trace.values import names_of
 from .status import FAILED, OK, UsageError
 
 __all__ = ["Tape", "step_through"]
@@ -187,8 +188,8 @@ def _describe(path: Path, step: ReplayStep) -> Iterator[str]:
 
 
 def _print_state(step: ReplayStep) -> None:
-    for each in attrs.fields(type(step.after)):
-        print(f"  {each.name}: {_value(getattr(step.after, each.name))}")
+    for name in names_of(type(step.after)):
+        print(f"  {name}: {_value(getattr(step.after, name))}")
 
 
 def _thing(value: Any) -> str:
@@ -196,7 +197,7 @@ def _thing(value: Any) -> str:
     if isinstance(value, Message):
         fields = value._asdict()
     elif attrs.has(type(value)):
-        fields = {each.name: getattr(value, each.name) for each in attrs.fields(type(value))}
+        fields = {name: getattr(value, name) for name in names_of(type(value))}
     else:
         return _value(value)
     return " ".join([type(value).__name__, *(f"{name}={_value(item)}" for name, item in fields.items())])

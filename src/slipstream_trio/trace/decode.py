@@ -9,7 +9,7 @@ import attrs
 from attrs import define, field
 
 from ..errors import ProtocolError, RecordingError
-from ..protocol import Serializer, State, Transition, serializer_for
+from ..protocol import STATE_FIELDS, Serializer, State, Transition, serializer_for
 from ..telemetry import EventName, HandleStop, Origin
 from .encode import BUILT_IN
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded, start_time
@@ -151,7 +151,7 @@ class Decoder:
         if type(value) is not dict or "n" not in value:
             return decode_value(value)
         if "from" in value:
-            given = {key: decode_value(item) for key, item in value.items() if key in _STATE_FIELDS}
+            given = {key: decode_value(item) for key, item in value.items() if key in STATE_FIELDS}
             state = attrs.evolve(_known(states, value["from"]), **given)
         else:
             state = from_fields(State, value)
@@ -186,9 +186,6 @@ class Decoder:
         metadata["end_state"] = state = self._state(origin, line["end_state"])
         metadata["event"] = Transition(state, message, built).event
         return Recorded(number, name, origin, measurements, metadata, start)
-
-
-_STATE_FIELDS: Final = frozenset(each.name for each in attrs.fields(State))
 
 
 @lru_cache(maxsize=256)

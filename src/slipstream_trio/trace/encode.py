@@ -8,6 +8,7 @@ import attrs
 from attrs import define, field
 
 from ..protocol import FrameReceived, Message, MessageReceived, SendFrame, State
+from ..protocol.state import changed_fields
 from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
 from .lines import encode_line
 from .quick import quick_start, quick_stop
@@ -32,7 +33,6 @@ HANDLE_STOP: Final = HandleStop.name
 _HANDLE_START_TEXT: Final = " ".join(HandleStart.name)
 _COMMON: Final = frozenset({"connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id"})
 _PAYLOADS: Final = frozenset({"params", "response", "return"})
-_STATE_FIELDS: Final = tuple(each.name for each in attrs.fields(State))
 _NOTHING: Final = object()
 
 
@@ -183,12 +183,7 @@ class Encoder:
         written.number += 1
         if before is None:
             return {"n": written.number, **fields_of(state, self.redactor)}
-        changed = [
-            name
-            for name in _STATE_FIELDS
-            if (value := getattr(state, name)) is not (old := getattr(before, name)) and value != old
-        ]
-        fields = {name: encode_value(getattr(state, name), self.redactor) for name in changed}
+        fields = {name: encode_value(getattr(state, name), self.redactor) for name in changed_fields(before, state)}
         return {"n": written.number, "from": written.number - 1, **fields}
 
     def _metadata(self, origin: Origin, metadata: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

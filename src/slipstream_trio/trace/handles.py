@@ -22,6 +22,7 @@ from ..protocol import (
     TimerTicked,
     TopicJoinClosed,
     TopicJoinFailed,
+    TopicJoinOverdue,
     TopicJoinSucceeded,
     TopicLeft,
     TransportClosed,
@@ -124,9 +125,14 @@ def _received(metadata: Metadata, given: FrameReceived) -> Parts:
         frame: Any = given.frame
         note = f"{len(frame):,} long" if isinstance(frame, str | bytes) else ""
         parts = {"direction": "in", "what": "frame", "note": note}
+    given_up = []
     for event in metadata["built_events"]:
-        if (function := _BUILT.get(type(event))) is not None:
+        if isinstance(event, TopicJoinFailed) and event.reason == "timeout":
+            given_up.append(f"the join of {event.topic} timed out")  # told by the answer to something later
+        elif (function := _BUILT.get(type(event))) is not None:
             parts.update(function(event))
+    if given_up:
+        parts.update(mood="bad", note=", ".join(filter(None, [parts["note"], *given_up])))
     return parts
 
 
@@ -176,6 +182,7 @@ def _acknowledged(event: HeartbeatAcknowledged) -> Parts:
 _BUILT: Final[Mapping[type, Callable[[Any], Parts]]] = {
     TopicJoinSucceeded: lambda _: {"what": "joined"},
     TopicJoinFailed: _join_failed,
+    TopicJoinOverdue: lambda _: {"what": "overdue", "mood": "bad"},
     TopicJoinClosed: _join_closed,
     TopicLeft: lambda _: {"what": "left"},
     ReplyReceived: lambda _: {},

@@ -9,6 +9,8 @@ from typing import Any
 
 import attrs
 
+from .values import names_of
+
 __all__ = ["as_text", "flat_state", "plain"]
 
 
@@ -37,7 +39,7 @@ def _plain_object(value: Any) -> Any:
 
 def plain_record(record: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the fields of an attrs object as JSON values, under the name of its class."""
-    fields = [field.name for field in attrs.fields(type(record)) if field.name not in without]
+    fields = [name for name in names_of(type(record)) if name not in without]
     return {"type": type(record).__name__, **{name: plain(getattr(record, name)) for name in fields}}
 
 
@@ -60,12 +62,12 @@ def flat_state(state: Any) -> dict[str, Any]:
     Keys are like "status", "joins[room:lobby]" and "options.url".
     """
     flat: dict[str, Any] = {}
-    for field in attrs.fields(type(state)):
-        value = getattr(state, field.name)
+    for name in names_of(type(state)):
+        value = getattr(state, name)
         if isinstance(value, Mapping):
-            flat.update({f"{field.name}[{key}]": plain(item) for key, item in value.items()})
+            flat.update({f"{name}[{key}]": plain(item) for key, item in value.items()})
         elif attrs.has(type(value)):
-            flat.update({f"{field.name}.{key}": plain(item) for key, item in attrs.asdict(value).items()})
+            flat.update({f"{name}.{key}": plain(item) for key, item in attrs.asdict(value).items()})
         else:
-            flat[field.name] = plain(value)
+            flat[name] = plain(value)
     return flat

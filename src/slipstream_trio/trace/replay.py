@@ -28,6 +28,7 @@ from ..telemetry import ConnectStart, HandleStart
 from .encode import BUILT_IN
 from .redact import Redacted
 from .schema import Recorded
+from .values import names_of
 
 __all__ = ["Absent", "Difference", "Divergence", "ReplayStep", "Replayer", "differences", "replay"]
 
@@ -246,7 +247,7 @@ def differences(expected: Any, got: Any, field: str = "") -> Iterator[Difference
 def _parts(value: Any) -> dict[str, Any] | None:
     """Return what a value consists of, under the ways to it; None if it is one thing."""
     if attrs.has(type(value)):
-        return {f".{each.name}": getattr(value, each.name) for each in attrs.fields(type(value))}
+        return {f".{name}": getattr(value, name) for name in names_of(type(value))}
     if isinstance(value, Message):
         return {f".{name}": item for name, item in value._asdict().items()}
     if isinstance(value, Mapping):

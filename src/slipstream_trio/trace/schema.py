@@ -22,8 +22,11 @@ What JSON does not have is an object with the key `$`, which names it: see `valu
 
 Versions are `major.minor`. Minor ones add lines, fields and objects, and readers ignore what they do not know.
 
-* 1.1 adds `join_window` and `retry_after_limit` to the options, whose `url` is null where a function gives it, and
-  `url` to the opening or failure of such a connection's transport.
+* 1.1: the options have `join_window` and `retry_after_limit`, and a null `url` where a function gives it, which the
+  opening or failure of the transport then has; a state also has `join_timeouts`, `rejoins`, `failed_rejoins`, `turns`,
+  `turn_began` and `turn_by_timeout`; a join `deadline` and `rejoin`; a tick what was known of the line; an end who
+  ended it; `TopicJoinOverdue`. In an older recording joins are all the user's, and the turns of those that are pending
+  are not known.
 """
 
 from collections.abc import Mapping

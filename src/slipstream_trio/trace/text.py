@@ -119,7 +119,7 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
     pieces: list[str] = []
     length = 0
     whole = True
-    for piece in json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).iterencode(payload):
+    for piece in json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_shown).iterencode(payload):
         if length > limit:
             whole = False
             break
@@ -127,6 +127,10 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
         length += len(piece)
     text = printable(secrets.hide("".join(pieces)))
     return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _shown(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else repr(value)
 
 
 def in_a_word(reason: str, sentence: str) -> str:

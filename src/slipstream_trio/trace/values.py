@@ -25,6 +25,7 @@ import attrs
 from attrs import frozen
 
 from ..protocol import (
+    STATE_FIELDS,
     Backoff,
     CloseConnection,
     CloseTransport,
@@ -50,6 +51,7 @@ from ..protocol import (
     TimerTicked,
     TopicJoinClosed,
     TopicJoinFailed,
+    TopicJoinOverdue,
     TopicJoinSucceeded,
     TopicLeft,
     TransportClosed,
@@ -58,7 +60,17 @@ from ..protocol import (
 )
 from .redact import Redacted, Redactor
 
-__all__ = ["CLASSES", "FIELDS", "TAG", "Unencodable", "decode_value", "encode_value", "fields_of", "from_fields"]
+__all__ = [
+    "CLASSES",
+    "FIELDS",
+    "TAG",
+    "Unencodable",
+    "decode_value",
+    "encode_value",
+    "fields_of",
+    "from_fields",
+    "names_of",
+]
 
 TAG: Final = "$"
 DEEPEST: Final = 140
@@ -91,6 +103,7 @@ CLASSES: Final[Mapping[str, type]] = {
         TimerTicked,
         TopicJoinClosed,
         TopicJoinFailed,
+        TopicJoinOverdue,
         TopicJoinSucceeded,
         TopicLeft,
         TransportClosed,
@@ -145,11 +158,19 @@ def _how(kind: type, name: str) -> Callable[[Any, Redactor], Any]:
 
 
 FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
-    kind: tuple(field.name for field in attrs.fields(kind)) for kind in CLASSES.values()
+    kind: STATE_FIELDS if kind is State else tuple(field.name for field in attrs.fields(kind))
+    for kind in CLASSES.values()
 }
+"""What is written of each: of a state the flat names, as what it keeps together inside is its own business."""
+
 _FIELDS: Final[Mapping[type, tuple[tuple[str, Callable[[Any, Redactor], Any]], ...]]] = {
     kind: tuple((name, _how(kind, name)) for name in names) for kind, names in FIELDS.items()
 }
+
+
+def names_of(kind: type) -> tuple[str, ...]:
+    """Return the names of what an attrs class shows."""
+    return FIELDS.get(kind) or tuple(field.name for field in attrs.fields(kind))
 
 
 def fields_of(value: Any, redactor: Redactor, without: Collection[str] = ()) -> dict[str, Any]:
