@@ -119,7 +119,7 @@ class Channel:
             ConnectionLost: the connection ended first.
             SerializationError: the payload is not a JSON value.
         """
-        return await join(self, chosen(timeout, self._socket._options.join_timeout))
+        return await join(self, timeout)
 
     async def leave(self, *, timeout: Timeout = DEFAULT) -> None:
         """Leave the topic, and wait until the server has confirmed that.

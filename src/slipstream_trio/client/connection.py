@@ -49,6 +49,14 @@ logger: Final = logging.getLogger("slipstream_trio")
 EASING: Final = 0.05
 """Seconds that the receive loop lets a consumer catch up, at most."""
 
+SETTLING: Final = 0.25
+SETTLING_BYTES: Final = 4 * 2**20
+"""Seconds and bytes of input that may come before a verdict, at most."""
+
+STILL_PASSES: Final = 3
+"""How often nothing must have been read while the scheduler was passed: a message takes two passes from the transport's
+task to the receive loop, in whatever order Trio runs them."""
+
 OPTION_FAILED: Final = "option_failed"
 """The reason of a connection that has ended before it was opened: a function among the options has failed."""
 
@@ -97,6 +105,7 @@ class Connection:
         self._spans = ConnectionSpans(socket._emitter.telemetry, self.origin)
         self._afterwards: deque[Callable[[], object]] = deque()
         self._crowded: Backlog | None = None
+        self._transport: Transport | None = None
         self._close: CloseTransport | None = None
         self._close_asked = trio.Event()
         self._broken = False
@@ -190,12 +199,16 @@ class Connection:
         for effect in transition.return_:
             if isinstance(effect, SendFrame):
                 self.writer.put(effect.frame, None if sent is None else sent._replace(ref=effect.ref))
+                if effect.ref == self.state.heartbeat_ref:
+                    self.writer.mark()
             else:
                 self._close_transport(effect, by_timer=type(transition.message) is TimerTicked)
         for event in transition.built_events:
             self._socket._handle_event(event, given)
         if type(transition.message) is not PushMessage:
             self._arm()
+            if self._socket._joins.wait:
+                self.afterwards(self._socket._joins.pump)  # this may have been the answer that they wait for
 
     def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
         self._close = close
@@ -211,8 +224,29 @@ class Connection:
         deadline = next_deadline(self.state)
         if deadline is None or deadline > now or self._broken:
             return deadline
-        self._handle_own(TimerTicked(now))
+        transport = self._transport
+        if transport is None:
+            self._handle_own(TimerTicked(now))
+        else:
+            heard = self.received if transport.heard is None else transport.heard
+            self._handle_own(TimerTicked(now, heard, self.writer.mark_written, transport.write_blocked_since))
         return next_deadline(self.state)
+
+    async def settle_input(self) -> None:
+        """Let the input that waits in the kernel be handled, so that no verdict overtakes it.
+
+        A program that was busy finds the answer and the deadline at once. A flood delays the verdict for a while only.
+        """
+        transport = self._transport
+        until = trio.current_time() + SETTLING
+        first = last = 0 if transport is None else transport.progress
+        still = 0
+        while transport is not None and still < STILL_PASSES and trio.current_time() < until:
+            await trio.lowlevel.checkpoint()
+            still = still + 1 if transport.progress == last else 0
+            last = transport.progress
+            if last - first > SETTLING_BYTES:
+                return
 
     def _arm(self) -> None:
         deadline = next_deadline(self.state)
@@ -268,6 +302,7 @@ class Connection:
         request = with_trace_context(request, self.state, propagated)
         try:
             async with connector.open(request, self.writer.wake) as transport:
+                self._transport = transport
                 self.received = opened_at = trio.current_time()
                 self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
                 url = shown_url(request, self.state.options)
@@ -289,7 +324,7 @@ class Connection:
         if self.state.status == "opening":
             self.handle(TransportFailed(message))
         elif self.state.status != "closed":
-            self.handle(TransportClosed(ABNORMAL_CLOSURE, message))
+            self.handle(TransportClosed(ABNORMAL_CLOSURE, message, "client"))
 
     async def _serve(self, transport: Transport) -> None:
         try:
@@ -321,7 +356,7 @@ class Connection:
                     crowded, self._crowded = self._crowded, None
                     await _ease(crowded)
         except TransportEnded as ended:
-            self.handle(TransportClosed(ended.code, ended.message))
+            self.handle(TransportClosed(ended.code, ended.message, ended.ended_by, ended.reason))
 
     def _take_in(self, frame: Frame, now: float) -> None:
         """Handle a frame: by a shortcut, if nobody watches and there is nothing to it."""
@@ -341,7 +376,7 @@ class Connection:
     def _take_in_other(self, message: Message, received: FrameReceived) -> None:
         self.handling = True
         try:
-            transition = receive(self.state, message, received)
+            transition = receive(self.state, message, received, self._socket._serializer)
             self.state = transition.state
             self._carry_out(transition, received, None)
         finally:

@@ -6,6 +6,7 @@ channel is decided here; the channel only takes note of it.
 """
 
 import logging
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 
@@ -13,10 +14,12 @@ import trio
 
 from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout
 from ..protocol import (
+    JoinPacing,
     JoinTopic,
     LeaveTopic,
     TopicJoinClosed,
     TopicJoinFailed,
+    TopicJoinOverdue,
     TopicJoinSucceeded,
     TopicLeft,
     rejoin_delay,
@@ -28,7 +31,7 @@ from ..telemetry import (
     Outcome,
     Record,
 )
-from .arguments import KeptPayload
+from .arguments import DEFAULT, KeptPayload, Timeout, chosen
 from .handshake import ask
 from .joining import Departure, Request, Retry
 from .result import Result
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from .socket import Socket
 
 __all__ = ["Joins", "join", "request_join"]
+
+TopicEvent = TopicJoinSucceeded | TopicJoinFailed | TopicJoinOverdue | TopicJoinClosed | TopicLeft
 
 logger: Final = logging.getLogger("slipstream_trio")
 
@@ -58,16 +63,24 @@ class Joins:
         self._socket = socket
         self._users: deque[Request] = deque()
         self._library: deque[Request] = deque()
+        self._granted: set[Request] = set()  # that have a slot, and are not sent yet
+        self._pacing = JoinPacing(fixed=socket._configuration.join_window)
+
+    @property
+    def wait(self) -> bool:
+        """Whether joins wait for a slot."""
+        return bool(self._users or self._library)
 
     # Asking for a join
 
     @trio.lowlevel.enable_ki_protection
-    async def join(self, channel: "Channel", timeout: float | None) -> Any:
+    async def join(self, channel: "Channel", timeout: float | None, deadline: float) -> Any:
         """Join, and return the server's answer."""
         channel._keep_payload()
-        request = await self._claim(channel, timeout, by_user=True)
-        self._socket._timer.add(request.asking.deadline, request)
+        request = Request(channel, timeout, deadline, by_user=True)
+        await self._claim(request)
         self._users.append(request)
+        self._limit_wait(request)
         self.pump()
         try:
             while not request.sent:
@@ -77,10 +90,13 @@ class Joins:
                 if connection is not None and connection.is_open:
                     self._send(request, connection, params)
                 else:
+                    self._granted.discard(request)
                     request.wait_again()
                     self._users.appendleft(request)
+                    self._limit_wait(request)
             return await request.answer.wait()
         except BaseException:
+            self._give_back(request)
             # Cancelled, perhaps just before the answer, or not sent. If the connection told the end, nothing is left.
             if channel._joining.claim is request:
                 self.leave_soon(channel, self._socket._options.leave_timeout)
@@ -89,7 +105,9 @@ class Joins:
     @trio.lowlevel.enable_ki_protection
     async def request(self, channel: "Channel") -> None:
         """Ask for a join that is repeated until it succeeds; its answer is told to the channel's backlog."""
-        request = await self._claim(channel, self._socket._options.join_timeout, by_user=False)
+        channel._keep_payload()
+        request = Request(channel, self._socket._options.join_timeout, by_user=False)
+        await self._claim(request)
         channel._become("errored", "lost")  # it will be joined with this connection, or the next
         self._users.append(request)
         self.pump()
@@ -101,10 +119,10 @@ class Joins:
         self._library.append(request)
         self.pump()
 
-    async def _claim(self, channel: "Channel", timeout: float | None, *, by_user: bool) -> Request:
+    async def _claim(self, request: Request) -> None:
         """Take the topic on this socket, when a leave of it that is under way is complete."""
         await trio.lowlevel.checkpoint()
-        socket = self._socket
+        socket, channel = self._socket, request.channel
         while True:
             socket._check_usable()
             holder = socket._channels.get(channel.topic)
@@ -113,33 +131,58 @@ class Joins:
             if holder.status != "leaving":
                 raise AlreadyJoined(channel.topic)
             await holder._changed.park()
-        request = Request(channel, timeout, by_user=by_user)
         socket._hold(channel)
         channel._joining.claimed(request)
         channel._claimed()
-        return request
+
+    def _limit_wait(self, request: Request) -> None:
+        """Limit how long a user's join waits to be sent: by its own deadline, or while there is no connection."""
+        if request.deadline < math.inf:
+            self._socket._timer.add(request.deadline, request)
+        elif request.timeout is not None and not self._socket._is_connected:
+            self._socket._timer.add(trio.current_time() + request.timeout, request)
 
     # Sending
 
     def pump(self) -> None:
         """Give slots to the joins that wait, in order, while that is possible."""
         connection = self._socket._connection
-        if connection is None or not connection.is_open:
+        if connection is None or not self._socket._is_connected:
             return
         if connection.handling:
             connection.afterwards(self.pump)
             return
+        now = trio.current_time()
         for _ in range(JOINS_A_STEP):
+            at = self._pacing.next_join(now, connection.state.unanswered + len(self._granted))
+            if at is None or not self.wait:
+                return  # the next answer makes room
+            if at > now:
+                self._socket._timer.arm(at)
+                return
             request = self._next(connection)
             if request is None:
-                return
-            if request.by_user:
-                request.slot.succeed(None)
-            elif callable(request.channel._payload):
-                self._socket._start_task(self._ask_and_send, request)
-            else:
-                self._send_again(request, connection, request.channel._payload.value())
-        self._socket._timer.arm(trio.current_time())
+                return  # room in the writer's queue is waited for
+            self._grant(request, connection, now)
+        self._socket._timer.arm(now)
+
+    def _grant(self, request: Request, connection: "Connection", now: float) -> None:
+        """Give a slot to a join: a user's task sends its own, the library's are sent here, or when a function is asked."""
+        self._pacing = self._pacing.sent(now)
+        request.granted(self._pacing.number)
+        self._granted.add(request)
+        if request.by_user:
+            request.slot.succeed(None)
+        elif callable(request.channel._payload):
+            self._socket._start_task(self._ask_and_send, request)
+        else:
+            self._send_again(request, connection, request.channel._payload.value())
+
+    def _give_back(self, request: Request) -> None:
+        """Take a slot back that was not used."""
+        if request in self._granted:
+            self._granted.discard(request)
+            self.pump()
 
     def _next(self, connection: "Connection") -> Request | None:
         """Take the next join that can be sent: one of a user needs room in the writer's queue, as pushes do."""
@@ -155,16 +198,15 @@ class Joins:
         """Ask the user's function for a payload, and join again with that."""
         try:
             params = await _asked(request)
+            connection = self._socket._connection
+            if not request.over and connection is not None and connection.is_open:
+                self._send_again(request, connection, params)
+            elif not request.over:
+                self._library.appendleft(request)
         except Exception as error:  # noqa: BLE001 - the user's function; what it raises says nothing of this channel
             self._payload_failed(request, error)
-            return
-        connection = self._socket._connection
-        if request.over:
-            return
-        if connection is not None and connection.is_open:
-            self._send_again(request, connection, params)
-        else:
-            self._library.appendleft(request)
+        finally:
+            self._give_back(request)
 
     def _send_again(self, request: Request, connection: "Connection", params: Any) -> None:
         """Send a join that no task awaits, in its telemetry span."""
@@ -187,9 +229,12 @@ class Joins:
     def _send(self, request: Request, connection: "Connection", params: Any) -> None:
         channel = request.channel
         # First, as a handler of telemetry may leave the topic while the join is being handled.
+        self._granted.discard(request)
         request.sending()
         channel._begin_join()
-        transition = connection.handle(JoinTopic(trio.current_time(), channel.topic, params, request.left))
+        turn, deadline = (request.timeout, None) if request.deadline == math.inf else (None, request.deadline)
+        command = JoinTopic(trio.current_time(), channel.topic, params, turn, deadline, rejoin=not request.by_user)
+        transition = connection.handle(command)
         channel._sent(transition.state.joins[channel.topic])
 
     def _payload_failed(self, request: Request, error: Exception) -> None:
@@ -206,7 +251,7 @@ class Joins:
 
     # Answers
 
-    def handle_event(self, event: TopicJoinSucceeded | TopicJoinFailed | TopicJoinClosed | TopicLeft) -> None:
+    def handle_event(self, event: TopicEvent) -> None:
         """Do what an event of a topic calls for."""
         channel = self._socket._channels.get(event.topic)
         if channel is None:
@@ -216,6 +261,8 @@ class Joins:
                 self._succeeded(channel, event.response)
             case TopicJoinFailed():
                 self._failed(channel, event)
+            case TopicJoinOverdue():
+                self._overdue(channel)
             case TopicJoinClosed():
                 self._closed(channel, event.reason)
             case TopicLeft():
@@ -225,6 +272,7 @@ class Joins:
 
     def _succeeded(self, channel: "Channel", response: Any) -> None:
         request = channel._joining.finish()
+        self._pacing = self._pacing.answered()
         channel._joining.succeeded(trio.current_time())
         channel._accepted(response)
         if request is not None:
@@ -232,13 +280,28 @@ class Joins:
 
     def _failed(self, channel: "Channel", event: TopicJoinFailed) -> None:
         if event.reason == "refused":
+            self._pacing = self._pacing.answered(refused=True)
             refusal = JoinError(channel.topic, event.response)
             channel._refused(refusal)
             self._join_failed(channel, "join_refused", "refused", refusal)
         else:
             request = channel._joining.request
             timeout = None if request is None else request.timeout
+            self._timed_out(request)
             self._join_failed(channel, "join_timeout", "timeout", JoinTimeout(channel.topic, timeout or 0.0, sent=True))
+
+    def _overdue(self, channel: "Channel") -> None:
+        """Report a rejoin that takes longer than it may; its answer still counts."""
+        request = channel._joining.request
+        if request is not None:
+            self._timed_out(request)
+            request.report()
+            logger.warning("the server has not answered the join of %r within %s s", channel.topic, request.timeout)
+            channel._tell_closed(JoinTimeout(channel.topic, request.timeout or 0.0, sent=True))
+
+    def _timed_out(self, request: Request | None) -> None:
+        if request is not None:
+            self._pacing = self._pacing.timed_out(request.number)
 
     def _closed(self, channel: "Channel", reason: Literal["closed", "crashed", "replaced"]) -> None:
         """Take note that the server ended a channel."""
@@ -260,7 +323,8 @@ class Joins:
             self._try_again(channel, reason, ending)
         if request is not None:
             request.answer.fail(error)
-        channel._tell_closed(error)
+        if request is None or not (request.reported and isinstance(error, JoinTimeout)):
+            channel._tell_closed(error)
 
     def _try_again(
         self, channel: "Channel", reason: str, ending: str, final_status: Literal["closed", "errored"] = "closed"
@@ -281,6 +345,7 @@ class Joins:
 
     def connection_opened(self) -> None:
         """Join again what was joined; what waits for its time waits on."""
+        self._pacing = self._pacing.opened(trio.current_time())
         for channel in list(self._socket._channels.values()):
             if channel.status == "errored" and channel._joining.idle:
                 self.rejoin(channel)
@@ -288,6 +353,11 @@ class Joins:
 
     def connection_lost(self) -> None:
         """Take note that the connection has ended, and another one may come."""
+        connection, now = self._socket._connection, trio.current_time()
+        if connection is not None:
+            self._pacing = self._pacing.ended(now, connection.state.unanswered)
+        for request in self._users:
+            self._limit_wait(request)
         for channel in list(self._socket._channels.values()):
             self._lose(channel)
 
@@ -364,7 +434,7 @@ async def _asked(request: Request) -> Any:
     payload = request.channel._payload
     if isinstance(payload, KeptPayload):
         return payload.value()
-    with request.asking:
+    with request.ask():
         return await _ask(payload)
     if not request.answer.settled:
         raise JoinTimeout(request.channel.topic, request.timeout or 0.0, sent=False)
@@ -380,11 +450,14 @@ async def _ask(payload: Any) -> Any:
 # What tasks of users call
 
 
-async def join(channel: "Channel", timeout: float | None) -> Any:
+async def join(channel: "Channel", timeout: Timeout) -> Any:
     """Join for the first time; see `Channel.join`."""
     socket = channel._socket
     point = socket._emitter.join
-    joining = socket._joins.join(channel, timeout)
+    seconds = chosen(timeout, socket._options.join_timeout)
+    # An explicit limit runs from the call, the option's from the turn of the join at the server.
+    deadline = math.inf if timeout is DEFAULT or seconds is None else trio.current_time() + seconds
+    joining = socket._joins.join(channel, seconds, deadline)
     if not point.active:
         return await joining
     params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
@@ -409,5 +482,4 @@ async def request_join(channel: "Channel") -> None:
         ConnectionLost: there will be no connection any more.
         SerializationError: the payload is not a JSON value.
     """
-    channel._keep_payload()
     await channel._socket._joins.request(channel)

@@ -25,47 +25,60 @@ class Request:
     Parameters:
         channel: the channel.
         timeout: seconds for the server's answer, None for ever.
+        deadline: when a user's join fails at the latest; infinity: `timeout` runs from its turn at the server.
         by_user: whether a task awaits it; otherwise it is repeated, as `rejoin` says, until it succeeds.
 
     Attributes:
         slot: settled when it may be sent.
         answer: the server's, or why there is none.
         sent: whether it was sent.
+        number: which of the socket's joins it is, once it may be sent.
+        reported: whether it was reported that it takes too long.
         asking: the scope in which the payload's function runs.
     """
 
-    __slots__ = ("answer", "asking", "by_user", "channel", "sent", "slot", "timeout")
+    __slots__ = (
+        *("answer", "asking", "by_user", "channel", "deadline", "number", "reported", "sent", "slot", "timeout"),
+        "__weakref__",
+    )
 
-    def __init__(self, channel: "Channel", timeout: float | None, *, by_user: bool) -> None:
+    def __init__(self, channel: "Channel", timeout: float | None, deadline: float = math.inf, *, by_user: bool) -> None:
         self.channel: Channel = channel
         self.timeout: float | None = timeout
+        self.deadline: float = deadline
         self.by_user: bool = by_user
         self.slot: Result[None] = Result()
         self.answer: Result[Any] = Result()
         self.sent: bool = False
-        self.asking: trio.CancelScope = trio.CancelScope(
-            deadline=math.inf if timeout is None else trio.current_time() + timeout
-        )
+        self.number: int = 0
+        self.reported: bool = False
+        self.asking: trio.CancelScope = trio.CancelScope()
 
     @property
     def over(self) -> bool:
         """Whether it need not be sent any more: it was, or has ended."""
         return self.sent or self.answer.settled
 
-    @property
-    def left(self) -> float | None:
-        """How many seconds are left of its timeout, None for no limit."""
-        return None if self.timeout is None else max(0.0, self.asking.deadline - trio.current_time())
-
     def expire(self) -> None:
-        """Give up: it could not be sent in time."""
-        self.fail(JoinTimeout(self.channel.topic, self.timeout or 0.0, sent=False))
+        """Give up, as it could not be sent in time; without a deadline, only the wait for a connection is limited."""
+        if self.deadline < math.inf or not self.channel._socket._is_connected:
+            self.fail(JoinTimeout(self.channel.topic, self.timeout or 0.0, sent=False))
 
     def fail(self, error: Exception) -> None:
         """End, sent or not."""
         self.answer.fail(error)
         self.slot.fail(error)
         self.asking.cancel()
+
+    def granted(self, number: int) -> None:
+        """Take note that it may be sent, as the socket's join of this number."""
+        self.number = number
+
+    def ask(self) -> trio.CancelScope:
+        """Return the scope to ask the payload's function in."""
+        limit = math.inf if self.timeout is None else trio.current_time() + self.timeout
+        self.asking = trio.CancelScope(deadline=min(limit, self.deadline))
+        return self.asking
 
     def wait_again(self) -> None:
         """Wait for another slot, as the connection ended before this one could be used."""
@@ -80,6 +93,10 @@ class Request:
         self.sent = True
         if answered is not None:
             self.answer = Result(answered)
+
+    def report(self) -> None:
+        """Take note that it was reported to take too long."""
+        self.reported = True
 
 
 @final

@@ -30,6 +30,7 @@ from ..protocol import (
     State,
     TopicJoinClosed,
     TopicJoinFailed,
+    TopicJoinOverdue,
     TopicJoinSucceeded,
     TopicLeft,
 )
@@ -260,6 +261,11 @@ class Socket:
             raise self._lost()
         return connection
 
+    @property
+    def _is_connected(self) -> bool:
+        """Whether commands can be given now."""
+        return self.status == "connected" and self._connection is not None and self._connection.is_open
+
     def _check_usable(self) -> None:
         """Raise `ConnectionLost` if there will be no connection any more."""
         if self.status in ("closing", "closed"):
@@ -362,7 +368,7 @@ class Socket:
                 self._deliver(event.message, given.frame)
             case ReplyReceived():
                 self._pushes.reply_received(event)
-            case TopicJoinSucceeded() | TopicJoinFailed() | TopicJoinClosed() | TopicLeft():
+            case TopicJoinSucceeded() | TopicJoinFailed() | TopicJoinOverdue() | TopicJoinClosed() | TopicLeft():
                 self._joins.handle_event(event)
             case HeartbeatAcknowledged():
                 for answer in self._pings:
@@ -413,9 +419,7 @@ class Socket:
     def _connection_closed(self, connection: Connection, event: ConnectionClosed) -> None:
         if self._end_asked is None:
             self._statuses.set("closing" if self._configuration.reconnect is None else "reconnecting")
-        self._settle(
-            connection, ConnectionLost(event.reason, event.code, event.message, getattr(event, "ended_by", None))
-        )
+        self._settle(connection, ConnectionLost(event.reason, event.code, event.message, event.ended_by))
         if self._runner is not None:
             self._runner.closed(self._lost())
 
@@ -441,6 +445,11 @@ class Socket:
         """Tell that a frame, or its payload, is malformed."""
         logger.warning("connection %s: a frame was rejected: %s", self._emitter.origin.connection_id, reason)
         self._emitter.dropped("in", None, reason)
+
+    async def _settle_input(self) -> None:
+        """Let input that has come be handled before anything is found to be too late."""
+        if self._connection is not None:
+            await self._connection.settle_input()
 
     def _tick(self, now: float) -> float:
         """Do what is due; returns when that is to be asked next (infinity: never)."""

@@ -70,6 +70,7 @@ class Timer:
             with trio.CancelScope(deadline=self._next) as self._sleep:
                 await trio.sleep_forever()
             self._sleep = None
+            await self._socket._settle_input()
             self._next = math.inf
             now = trio.current_time()
             self.arm(self._socket._tick(now))

@@ -29,10 +29,13 @@ class Writer:
 
     Attributes:
         taken: how many frames the task has taken since the beginning; frame n may have been sent if n <= taken.
+        mark_written: when the frame that was marked last was written; None if it is not yet.
     """
 
     def __init__(self, pushes: "Pushes") -> None:
         self.taken: int = 0
+        self.mark_written: float | None = None
+        self._mark: int | None = None
         self._pushes = pushes
         self._frames: deque[tuple[Frame, Message | None]] = deque()
         self._bytes = 0
@@ -63,6 +66,10 @@ class Writer:
         self._bytes += len(frame)
         self.wake()
 
+    def mark(self) -> None:
+        """Take note of when the frame that was put last is written."""
+        self._mark, self.mark_written = self.number, None
+
     def wake(self) -> None:
         """Let the task write what there is, even if that is nothing: the transport may have control frames."""
         self._woken = True
@@ -73,6 +80,8 @@ class Writer:
         """Write what is queued until `close` is called; raises `TransportEnded`."""
         while (frames := await self._take()) is not None:
             await transport.send(frames)
+            if self._mark is not None and self._mark <= self.taken:
+                self._mark, self.mark_written = None, trio.current_time()
 
     async def drained(self) -> None:
         """Wait until everything that was put is written."""

@@ -6,7 +6,6 @@ from .codec import MAX_DEPTH, Codec, MsgspecCodec, StdlibCodec, default_codec
 from .commands import (
     CloseConnection,
     Command,
-    EndedBy,
     FrameReceived,
     Input,
     JoinTopic,
@@ -35,6 +34,7 @@ from .events import (
     TopicJoinSucceeded,
     TopicLeft,
 )
+from .joining import JoinPacing
 from .message import RESERVED_EVENTS, Frame, Message
 from .options import Options
 from .presence import Presence, PresenceChange, Presences, sync_diff, sync_state
@@ -65,6 +65,7 @@ __all__ = [
     "FrameRejected",
     "HeartbeatAcknowledged",
     "Input",
+    "JoinPacing",
     "JoinTopic",
     "LeaveTopic",
     "Message",

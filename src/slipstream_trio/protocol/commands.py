@@ -3,16 +3,16 @@
 Time is in the inputs, as `now`: seconds on the clock that the deadlines are on (`trio.current_time()`).
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from attrs import frozen
 
+from ..errors import EndedBy
 from .message import Frame
 
 __all__ = [
     "CloseConnection",
     "Command",
-    "EndedBy",
     "FrameReceived",
     "Input",
     "JoinTopic",
@@ -24,10 +24,6 @@ __all__ = [
     "TransportFailed",
     "TransportOpened",
 ]
-
-
-EndedBy = Literal["client", "server", "network"]
-"""Who ended a connection: our own closes and limits, the server's close frame, or everything without either."""
 
 
 @frozen

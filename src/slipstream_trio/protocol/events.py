@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 import attrs
 from attrs import frozen
 
-from .commands import EndedBy
+from ..errors import EndedBy
 from .message import Message
 
 __all__ = [

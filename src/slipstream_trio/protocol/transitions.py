@@ -19,10 +19,9 @@ from typing import Any, Final
 
 import attrs
 
-from ..errors import ProtocolError, SerializationError
+from ..errors import EndedBy, ProtocolError, SerializationError
 from .commands import (
     CloseConnection,
-    EndedBy,
     FrameReceived,
     Input,
     JoinTopic,

@@ -5,15 +5,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from ssl import SSLContext
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 import attrs
 from attrs import frozen
 
-__all__ = ["Connector", "Frame", "OpenRequest", "Transport", "TransportEnded", "find_connector"]
+__all__ = [
+    "ABNORMAL_CLOSURE",
+    "Connector",
+    "EndedBy",
+    "Frame",
+    "OpenRequest",
+    "Transport",
+    "TransportEnded",
+    "find_connector",
+]
 
 Frame = str | bytes
 """A WebSocket message: `str` is text, `bytes` is binary."""
+
+EndedBy = Literal["client", "server", "network"]
+"""Who ended a transport."""
+
+ABNORMAL_CLOSURE: Final = 1006
+"""The close code of an end without a close frame."""
 
 
 @frozen(kw_only=True)
@@ -40,22 +55,49 @@ class OpenRequest:
 class TransportEnded(Exception):
     """The transport has ended; nothing can be sent or received any more.
 
+    A close frame that crosses another changes nothing: who closes first has ended the transport.
+
     Attributes:
-        code: the close code received; 1006 if there was none.
-        message: the text that came with it.
+        code: the code of the close frame received, or of the one sent where none was received; 1006 without either.
+        message: the text of that frame, or one that says more of the end.
+        ended_by: "client" (it closed, or what came broke a limit or the protocol), "server" (its close frame) or
+            "network" (neither closed). Left out, it is "network" for 1006, else "server".
+        reason: "protocol_error" (1002, 1007) or "message_too_big" (1009) where the client ended it because of what
+            came; else None.
     """
 
-    def __init__(self, code: int, message: str = "") -> None:
+    def __init__(
+        self, code: int, message: str = "", *, ended_by: EndedBy | None = None, reason: str | None = None
+    ) -> None:
         super().__init__(code, message)
         self.code = code
         self.message = message
+        self.ended_by: EndedBy = ended_by or ("network" if code == ABNORMAL_CLOSURE else "server")
+        self.reason = reason
 
 
 class Transport(ABC):
-    """An open transport. One task receives, one sends, one closes; they may be three."""
+    """An open transport. One task receives, one sends, one closes; they may be three.
+
+    The connection judges by `progress`, `heard` and `write_blocked_since` whether the transport is alive. They are
+    there at any moment, also while `receive` and `send` wait; a transport that leaves them as they are works, too.
+    """
 
     response_headers: tuple[tuple[str, str], ...] = ()
     """Headers of the response to the upgrade, names in lower case."""
+
+    progress: int = 0
+    """Bytes read from the network so far, control frames and all; stays 0 where they are not counted."""
+
+    heard: float | None = None
+    """`trio.current_time()` at which the last byte of a data message came, of whole ones and of those still coming.
+
+    Control frames do not count: a proxy may send those for a server that is gone. None until data came, or where the
+    transport does not know: then the time counts at which `receive` returned.
+    """
+
+    write_blocked_since: float | None = None
+    """`trio.current_time()` since which the write under way has made no progress; None while nothing is written."""
 
     @abstractmethod
     async def receive(self) -> Sequence[Frame]:

@@ -5,15 +5,19 @@ wire. So it is given a stream of ours which only collects what it writes; `send`
 called by the connection's writer alone. Pongs and close frames, which trio-websocket writes from its own reader task,
 take the same way: they wake the writer.
 
-Two things it leaves to us. Of the pongs that wait to be written only the latest is (RFC 6455, 5.5.3), so that a server
-which pings and does not read fills no memory. And a frame that breaks the protocol is answered with a close frame that
-says so: trio-websocket just stops there, as if that close had come from the server.
+Three things it leaves to us. Of the pongs that wait to be written only the latest is (RFC 6455, 5.5.3), so that a
+server which pings and does not read fills no memory. A frame that breaks the protocol is answered with a close frame
+that says so: trio-websocket just stops there, as if that close had come from the server. And the limit of a message is
+held by our stream: where trio-websocket does it, its end looks like that of a server which closes with the same code,
+and a message before the one that is too long may be lost.
 """
 
 import secrets
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import cycle
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -21,33 +25,18 @@ import trio
 import trio_websocket
 
 from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
-from .base import Connector, Frame, OpenRequest, Transport, TransportEnded
+from .base import ABNORMAL_CLOSURE, Connector, Frame, OpenRequest, Transport, TransportEnded
+from .collecting import CLOSE, CollectingStream
 from .tls import explain_tls, refused_certificate
 
 __all__ = ["TrioWebSocketConnector", "connector"]
 
-LEAST_READ: Final = 4 * 1024
-MOST_READ: Final = 64 * 1024
-"""Bytes a read.
-
-More after a read that was filled, less after one that was not nearly. With 4 KiB at a time, a message of 64 KiB takes
-five times as long. But memory for a read is allocated whole, and cut down to what has come: where all reads are for
-64 KiB and what comes is small, the process grows by some MiB a minute, of pieces too small for the next read.
-"""
-
-LONGEST_HANDSHAKE: Final = 2**20
-"""Bytes of a response to the upgrade, a refusal's body included."""
-
-ABNORMAL_CLOSURE: Final = 1006
-
 _ENCRYPTED: Final = ("wss", "https")
-
-PONG: Final = b"\x8a"
-CLOSE: Final = b"\x88"
-"""First bytes of a frame that is the last (and here the only one) of its message; the rest of it is the opcode."""
 
 VIOLATIONS: Final = frozenset({1002, 1007})
 """Codes that trio-websocket gives for frames that break the protocol, or hold text that is no UTF-8."""
+
+MESSAGE_TOO_BIG: Final = 1009
 
 T = TypeVar("T")
 
@@ -79,9 +68,13 @@ class TrioWebSocketConnector:
         deadline = trio.current_time() + timeout if timeout is not None else float("inf")
         try:
             raw = await _in_time(deadline, timeout, self._open_stream(request))
+        except ConnectError:
+            raise
         except OSError as error:
             raise ConnectError(f"no connection: {error}") from error
-        stream = _CollectingStream(raw, wake)
+        except Exception as error:
+            raise ConnectError(f"no connection: open_stream raised {_told(error)}") from error
+        stream = CollectingStream(raw, wake, request.max_message_size)
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
@@ -94,7 +87,8 @@ class TrioWebSocketConnector:
                     failure = error
                 nursery.cancel_scope.cancel()
         finally:
-            await trio.aclose_forcefully(raw)
+            with suppress(Exception):  # it is over anyway, and a stream that cannot be closed is its maker's
+                await trio.aclose_forcefully(raw)
         if failure is not None:
             raise failure
 
@@ -115,78 +109,10 @@ async def open_tcp(request: OpenRequest) -> trio.abc.Stream:
     except (OSError, UnicodeError) as error:  # the latter: a host's name that IDNA has no form for
         raise ConnectError(f"no connection to {host} port {port}: {_reason(error)}") from error
     except trio.BrokenResourceError as error:
-        raise ConnectError(f"no TLS with {host} port {port}: {explain_tls(_cause(error))}") from error
+        raise ConnectError(f"no TLS with {host} port {port}: {explain_tls(error.__cause__ or error)}") from error
+    except Exception as error:  # of a resolver, or an SSL context, of the user's own
+        raise ConnectError(f"no connection to {host} port {port}: {_told(error)}") from error
     return stream
-
-
-class _CollectingStream(trio.abc.Stream):
-    """The stream that trio-websocket writes to and reads from.
-
-    The first thing written is the upgrade request, and goes out at once: there is no writer yet.
-    """
-
-    def __init__(self, stream: trio.abc.Stream, wake: Callable[[], None]) -> None:
-        self._stream = stream
-        self._wake = wake
-        self._asked = False
-        self._pending: list[bytes] = []
-        self._pong: int | None = None
-        self._received = 0
-        self._read_size = LEAST_READ
-        self.opened = False
-        self.closing = False
-        self.broken_by: BaseException | None = None
-
-    @property
-    def silent(self) -> bool:
-        """Whether nothing was ever received."""
-        return not self._received
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Collect a frame: trio-websocket writes each with one call."""
-        if self._asked:
-            self.collect(bytes(data))
-        else:
-            self._asked = True
-            await self._stream.send_all(data)
-
-    def collect(self, frame: bytes) -> None:
-        """Let a frame be written."""
-        if frame[:1] == PONG and self._pong is not None:
-            self._pending[self._pong] = frame
-            return  # the writer knows already that something waits
-        if frame[:1] == PONG:
-            self._pong = len(self._pending)
-        self.closing = self.closing or frame[:1] == CLOSE
-        self._pending.append(frame)
-        self._wake()
-
-    async def flush(self) -> None:
-        """Write what was collected, in one write."""
-        while self._pending:
-            data = b"".join(self._pending)
-            self._pending.clear()
-            self._pong = None
-            await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        try:
-            data = await self._stream.receive_some(self._read_size if max_bytes is None else max_bytes)
-        except trio.BrokenResourceError as error:
-            self.broken_by = _cause(error)
-            raise
-        self._read_size = read_size_after(self._read_size, len(data))
-        if not self.opened:
-            self._received += len(data)
-            if self._received > LONGEST_HANDSHAKE:
-                raise trio.BrokenResourceError("the response to the upgrade does not end")
-        return data
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 class _Reader:
@@ -224,13 +150,27 @@ class _Reader:
 
 class _TrioWebSocket(Transport):
     def __init__(
-        self, connection: trio_websocket.WebSocketConnection, stream: _CollectingStream, reader: _Reader
+        self, connection: trio_websocket.WebSocketConnection, stream: CollectingStream, reader: _Reader
     ) -> None:
         self._connection = connection
         self._stream = stream
         self._reader = reader
         self._closing: trio.Event | None = None
+        self._closed_with: int | None = None
+        self._answered = False
         self.response_headers = _decoded(connection.handshake_headers)
+
+    @property
+    def progress(self) -> int:  # type: ignore[override]  # nobody else may write it
+        return self._stream.progress
+
+    @property
+    def heard(self) -> float | None:  # type: ignore[override]
+        return self._stream.heard
+
+    @property
+    def write_blocked_since(self) -> float | None:  # type: ignore[override]
+        return self._stream.write_blocked_since
 
     async def receive(self) -> Sequence[Frame]:
         try:
@@ -239,10 +179,11 @@ class _TrioWebSocket(Transport):
             if self._closing is not None:
                 await self._closing.wait()
             ended = self._ended()
-            if ended.code in VIOLATIONS and not self._stream.closing:
-                # The server has not closed: it broke the protocol, and nobody has told it.
-                self._stream.collect(_close_frame(ended.code))
-            raise ended from None
+            if ended.reason is not None:
+                # The server has not closed: it broke the protocol, or a limit, and nobody has told it.
+                self._answered = True
+                self._stream.collect(_close_frame(ended))
+            raise ended from self._cause_of(ended)
 
     async def send(self, frames: Sequence[Frame]) -> None:
         try:
@@ -252,11 +193,14 @@ class _TrioWebSocket(Transport):
             finally:
                 # Also when the peer has closed: the answer to its close frame waits here.
                 await self._stream.flush()
-        except (trio_websocket.ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-            raise self._ended() from None
+        except (trio_websocket.ConnectionClosed, trio.BrokenResourceError):
+            ended = self._ended()
+            raise ended from self._cause_of(ended)
 
     async def close(self, code: int, reason: str) -> None:
         self._closing = trio.Event()
+        if self._connection.closed is None:
+            self._closed_with = code
         try:
             with self._reader.closing:
                 await self._connection.aclose(code, reason or None)
@@ -264,49 +208,66 @@ class _TrioWebSocket(Transport):
             self._closing.set()
 
     def _ended(self) -> TransportEnded:
+        """Tell how it has ended, by what came first; trio-websocket tells neither who closed nor who broke a rule."""
         closed = self._connection.closed
-        if closed is None:
-            return TransportEnded(ABNORMAL_CLOSURE)
-        return TransportEnded(int(closed.code), closed.reason or "")
+        if self._closed_with is not None:
+            if closed is None or not self._stream.frames.close_received:
+                return TransportEnded(self._closed_with, ended_by="client")
+            return TransportEnded(int(closed.code), closed.reason or "", ended_by="client")
+        if closed is None or closed.code == ABNORMAL_CLOSURE:
+            return self._cut_off()
+        code, text = int(closed.code), closed.reason or ""
+        if code in VIOLATIONS and (self._answered or not self._stream.closing):
+            return TransportEnded(code, text, ended_by="client", reason="protocol_error")
+        return TransportEnded(code, text, ended_by="server")
+
+    def _cut_off(self) -> TransportEnded:
+        """Tell how it has ended where nothing more was read: by our stream, or by the network."""
+        frames, failure = self._stream.frames, self._stream.failure
+        if frames.excess is not None:
+            text = f"a message of at least {frames.excess} bytes; max_message_size is {frames.max_message_size}"
+            return TransportEnded(MESSAGE_TOO_BIG, text, ended_by="client", reason="message_too_big")
+        text = f"the stream raised {type(failure).__name__}" if failure is not None else ""
+        return TransportEnded(ABNORMAL_CLOSURE, text, ended_by="network")
+
+    def _cause_of(self, ended: TransportEnded) -> BaseException | None:
+        if ended.ended_by != "network":
+            return None
+        return self._stream.failure or self._stream.broken_by or self._reader.failure
 
 
-def read_size_after(size: int, received: int) -> int:
-    """Return how many bytes to ask for, when a read of up to `size` has brought `received`."""
-    if received >= size:
-        return min(size * 4, MOST_READ)
-    if received < size // 4:
-        return max(size // 2, LEAST_READ)
-    return size
+def _close_frame(ended: TransportEnded) -> bytes:
+    """Return a client's close frame, masked as all of its frames.
 
-
-def _close_frame(code: int) -> bytes:
-    """Return a client's close frame, masked as all of its frames."""
+    It tells how long a message was; of a violation its code says enough.
+    """
+    text = ended.message.encode() if ended.code == MESSAGE_TOO_BIG else b""
     mask = secrets.token_bytes(4)
-    body = code.to_bytes(2, "big")
-    return CLOSE + bytes((0x80 | len(body),)) + mask + bytes(byte ^ key for byte, key in zip(body, mask, strict=False))
+    body = ended.code.to_bytes(2, "big") + text
+    return CLOSE + bytes((0x80 | len(body),)) + mask + bytes(byte ^ key for byte, key in zip(body, cycle(mask)))
 
 
 async def _shake_hands(
-    reader: _Reader, stream: _CollectingStream, request: OpenRequest
+    reader: _Reader, stream: CollectingStream, request: OpenRequest
 ) -> trio_websocket.WebSocketConnection:
     parts = urlsplit(request.url)
     with reader.handshake:
-        connection = await trio_websocket.wrap_client_stream(
+        return await trio_websocket.wrap_client_stream(
             cast(trio.Nursery, reader),
             cast(trio.SocketStream, stream),
             parts.netloc,
             (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
             subprotocols=request.subprotocols,
             extra_headers=[(name.encode(), value.encode()) for name, value in request.headers],
-            max_message_size=request.max_message_size,
+            max_message_size=sys.maxsize,
             receive_buffer_size=None,
         )
-        stream.opened = True
-        return connection
-    raise _refusal(reader.failure, stream, encrypted=parts.scheme in _ENCRYPTED)
+    raise _refusal(reader.failure, stream, encrypted=parts.scheme in _ENCRYPTED) from stream.failure
 
 
-def _refusal(failure: Exception | None, stream: _CollectingStream, *, encrypted: bool) -> ConnectError:
+def _refusal(failure: Exception | None, stream: CollectingStream, *, encrypted: bool) -> ConnectError:
+    if stream.failure is not None:
+        return ConnectError(f"the upgrade failed: the stream raised {_told(stream.failure)}")
     if isinstance(failure, trio_websocket.ConnectionRejected):
         body = (failure.body or b"").decode(errors="replace")
         return ConnectionRejected(failure.status_code, _decoded(failure.headers), body)
@@ -316,16 +277,14 @@ def _refusal(failure: Exception | None, stream: _CollectingStream, *, encrypted:
         return ConnectError(f"no TLS: {explain_tls(stream.broken_by)}")
     # In TLS 1.3 the client is done with its handshake before the server has looked at the client's certificate, and
     # what the server says to that may be lost in the reset that follows.
-    hint = "; or it wants a client certificate (see ssl_context)" if encrypted and stream.silent else ""
+    hint = "; or it wants a client certificate (see ssl_context)" if encrypted and not stream.progress else ""
     return ConnectError(f"the server hung up during the upgrade, or is no WebSocket server{hint}")
 
 
 async def _in_time(deadline: float, timeout: float | None, operation: Awaitable[T]) -> T:
-    try:
-        with trio.fail_at(deadline):
-            return await operation
-    except trio.TooSlowError:
-        raise ConnectTimeout(timeout or 0.0) from None
+    with trio.move_on_at(deadline):  # rather than fail_at: what is awaited may have a limit of its own
+        return await operation
+    raise ConnectTimeout(timeout or 0.0)
 
 
 def _address(url: str) -> tuple[str, int, bool]:
@@ -334,8 +293,8 @@ def _address(url: str) -> tuple[str, int, bool]:
     return parts.hostname or "", parts.port or (443 if encrypted else 80), encrypted
 
 
-def _cause(error: BaseException) -> BaseException:
-    return error.__cause__ or error
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _reason(error: BaseException) -> str:

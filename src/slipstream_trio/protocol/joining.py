@@ -1,0 +1,120 @@
+"""How many joins may be unanswered at once, and how fast they may follow one another: a value, without clock.
+
+After a restart all channels of all clients are joined again at once, and `join/3` may be slow. A client that sends all of
+its joins and counts the time from there gives most of them up while the server works them off. One that sends them one
+by one is slow on a long line. So there is a window, which grows by answers and shrinks by joins that take too long, as
+TCP's does. And some servers hang up on whoever joins faster than they allow: no window helps there, as they answer
+quickly until then, so a connection that ends in the middle of joins leaves a pace behind, which is lifted slowly.
+"""
+
+import math
+from typing import Final
+
+import attrs
+from attrs import frozen
+
+__all__ = ["JoinPacing"]
+
+FIRST_WINDOW: Final = 8
+LARGEST_WINDOW: Final = 256
+SLOWEST: Final = 4.0
+"""Joins a second that are never too many."""
+FASTEST: Final = 200.0
+"""Joins a second above which there is no pace any more."""
+GROWTH: Final = 1.1
+GROWS_EVERY: Final = 10.0
+"""Seconds of a connection after which its pace is `GROWTH` times what it was."""
+MOST_GROWN: Final = math.ceil(math.log(FASTEST / SLOWEST, GROWTH))
+REMEMBERED: Final = 2 * int(FASTEST) + 2
+"""Joins whose times are kept: with more of them in a second there is no pace."""
+
+
+@frozen(kw_only=True)
+class JoinPacing:
+    """What is known of how a server takes joins. The methods return what is known next.
+
+    It outlives connections: `opened` and `ended` tell of them.
+
+    Attributes:
+        fixed: the option `join_window`, None to find the window out.
+        learned: the window that was found out.
+        number: how many joins were sent, on all connections: the number of the latest.
+        halved_after: the number of the latest join that was sent when the window was halved.
+        pace: joins a second at the beginning of the connection, None for no pace.
+        opened_at: when the connection was opened, None while there is none.
+        times: when the latest joins of the connection were sent.
+    """
+
+    fixed: int | None = None
+    learned: int = FIRST_WINDOW
+    number: int = 0
+    halved_after: int = 0
+    pace: float | None = None
+    opened_at: float | None = None
+    times: tuple[float, ...] = ()
+
+    @property
+    def window(self) -> int:
+        """How many joins may be unanswered at once."""
+        return self.learned if self.fixed is None else self.fixed
+
+    def pace_at(self, now: float) -> float | None:
+        """Return the joins a second that may be sent, None for as many as the window allows."""
+        if self.pace is None:
+            return None
+        held = 0.0 if self.opened_at is None else max(0.0, now - self.opened_at)
+        pace = self.pace * GROWTH ** min(held // GROWS_EVERY, MOST_GROWN)
+        return None if pace > FASTEST else pace
+
+    def next_join(self, now: float, unanswered: int) -> float | None:
+        """Return the time from which the next join may be sent, at once if it is not after `now`.
+
+        Parameters:
+            now: the time.
+            unanswered: how many joins the server has not worked off: `State.unanswered`.
+
+        Returns:
+            None while the window is full: ask again when `unanswered` is smaller.
+        """
+        if unanswered >= self.window:
+            return None
+        pace = self.pace_at(now)
+        return now if pace is None or not self.times else self.times[-1] + 1 / pace
+
+    def opened(self, now: float) -> "JoinPacing":
+        """A connection was opened."""
+        return attrs.evolve(self, opened_at=now, times=())
+
+    def sent(self, now: float) -> "JoinPacing":
+        """A join was sent; its number is the `number` of what is returned."""
+        return attrs.evolve(self, number=self.number + 1, times=(*self.times, now)[-REMEMBERED:])
+
+    def answered(self, *, refused: bool = False) -> "JoinPacing":
+        """A join was answered; a refusal shows that the server keeps up, and not that it could take more."""
+        return self if refused else attrs.evolve(self, learned=min(self.learned + 1, LARGEST_WINDOW))
+
+    def timed_out(self, number: int) -> "JoinPacing":
+        """The join of this number took too long: it failed, or is overdue.
+
+        Joins that were sent before the window was halved had to wait for those of the larger window. They say nothing
+        of this one.
+        """
+        return self._halved() if number > self.halved_after else self
+
+    def ended(self, now: float, unanswered: int) -> "JoinPacing":
+        """The connection has ended.
+
+        Parameters:
+            now: the time.
+            unanswered: how many joins the server had not worked off.
+        """
+        pace = self.pace_at(now)
+        latest = sum(now - 1 < time for time in self.times)
+        if unanswered and latest:  # else joins cannot have been too fast
+            pace = max(SLOWEST, latest / 2)
+            pace = None if pace > FASTEST else pace
+        ended = attrs.evolve(self, pace=pace, opened_at=None, times=())
+        return ended.timed_out(self.number) if unanswered else ended
+
+    def _halved(self) -> "JoinPacing":
+        return attrs.evolve(self, learned=max(1, self.learned // 2), halved_after=self.number)

@@ -1,0 +1,172 @@
+"""The stream between trio-websocket and the network: it collects what is written, and watches what is read."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from .lane import FrameHeaders
+
+__all__ = ["CLOSE", "CollectingStream"]
+
+LEAST_READ: Final = 4 * 1024
+MOST_READ: Final = 64 * 1024
+"""Bytes a read.
+
+More after a read that was filled, less after one that was not nearly. With 4 KiB at a time, a message of 64 KiB takes
+five times as long. But memory for a read is allocated whole, and cut down to what has come: where all reads are for
+64 KiB and what comes is small, the process grows by some MiB a minute, of pieces too small for the next read.
+"""
+
+PIECE: Final = 64 * 1024
+"""Bytes a write.
+
+A stream does not tell how far a write has come, so a large one goes out in pieces. Smaller ones would show the progress
+of slower lines (at 64 KiB/s it shows every second), but each costs a system call and a pass of the scheduler.
+"""
+
+LONGEST_HANDSHAKE: Final = 2**20
+"""Bytes of a response to the upgrade, a refusal's body included."""
+
+PONG: Final = b"\x8a"
+CLOSE: Final = b"\x88"
+"""First bytes of a frame that is the last (and here the only one) of its message; the rest of it is the opcode."""
+
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+"""The end of a response's head, as h11 sees it."""
+
+_SWITCHING: Final = re.compile(rb"HTTP/\d\.\d 101")
+
+
+class CollectingStream(trio.abc.Stream):
+    """The stream that trio-websocket writes to and reads from.
+
+    The first thing written is the upgrade request, and goes out at once: there is no writer yet.
+
+    Parameters:
+        stream: the stream to the server.
+        wake: called when something waits to be written.
+        max_message_size: a message from the server that is longer, in bytes, ends what is read.
+
+    Attributes:
+        frames: the frames that were read.
+        progress: as `Transport` has it; `heard` and `write_blocked_since` likewise.
+        closing: whether a close frame was collected.
+        broken_by: what has broken the stream, where it told.
+        failure: what the stream has raised that streams do not raise.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, wake: Callable[[], None], max_message_size: int | None = None) -> None:
+        self.frames: FrameHeaders = FrameHeaders(max_message_size)
+        self.progress: int = 0
+        self.heard: float | None = None
+        self.write_blocked_since: float | None = None
+        self.closing: bool = False
+        self.broken_by: BaseException | None = None
+        self.failure: Exception | None = None
+        self._stream = stream
+        self._wake = wake
+        self._clock = trio.lowlevel.current_clock()
+        self._asked = False
+        self._response = bytearray()
+        self._switched = False
+        self._exceeded = False
+        self._pending: list[bytes] = []
+        self._pong: int | None = None
+        self._read_size = LEAST_READ
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Collect a frame: trio-websocket writes each with one call."""
+        if self._asked:
+            self.collect(bytes(data))
+        else:
+            self._asked = True
+            await self._write(bytes(data))
+
+    def collect(self, frame: bytes) -> None:
+        """Let a frame be written."""
+        if frame[:1] == PONG and self._pong is not None:
+            self._pending[self._pong] = frame
+            return  # the writer knows already that something waits
+        if frame[:1] == PONG:
+            self._pong = len(self._pending)
+        self.closing = self.closing or frame[:1] == CLOSE
+        self._pending.append(frame)
+        self._wake()
+
+    async def flush(self) -> None:
+        """Write what was collected, joined."""
+        while self._pending:
+            data = b"".join(self._pending)
+            self._pending.clear()
+            self._pong = None
+            await self._write(data)
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            for start in range(0, len(data), PIECE):
+                self.write_blocked_since = self._clock.current_time()
+                await self._stream.send_all(data[start : start + PIECE])
+        except Exception as error:
+            raise self._broken("send_all", error) from error
+        finally:
+            self.write_blocked_since = None
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return at once: collecting never waits."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Read on; b"" behind the last message that is within the limit, too, as if it were the stream's end."""
+        if self._exceeded:
+            return b""
+        try:
+            data = await self._stream.receive_some(self._read_size if max_bytes is None else max_bytes)
+        except Exception as error:
+            raise self._broken("receive_some", error) from error
+        received = len(data)
+        self.progress += received
+        if received >= self._read_size or self._read_size > LEAST_READ:
+            self._read_size = read_size_after(self._read_size, received)
+        of_frames = data if self._switched else self._behind_upgrade(data)
+        if of_frames and self.frames.feed(of_frames):
+            self.heard = self._clock.current_time()
+            if self.frames.excess is not None:
+                self._exceeded = True
+                return data[: received - len(of_frames) + self.frames.before_excess]
+        return data
+
+    def _behind_upgrade(self, data: bytes | bytearray) -> bytes:
+        """Return what belongs to frames already: what stands behind the head of a 101."""
+        if self.progress > LONGEST_HANDSHAKE:
+            raise trio.BrokenResourceError("the response to the upgrade does not end")
+        self._response += data
+        blank = _BLANK_LINE.search(self._response)
+        if blank is None or not _SWITCHING.match(self._response):
+            return b""
+        behind = bytes(self._response[blank.end() :])
+        self._switched = True
+        self._response.clear()
+        return behind
+
+    async def aclose(self) -> None:
+        """Leave it open: trio-websocket closes while its close frame waits to be written; the connector closes last."""
+        await trio.lowlevel.checkpoint()
+
+    def _broken(self, method: str, error: Exception) -> trio.BrokenResourceError:
+        """Take note of what the stream has raised: any exception is the stream's, and is the end of it."""
+        if isinstance(error, trio.BrokenResourceError):
+            self.broken_by = self.broken_by or error.__cause__ or error
+        elif not isinstance(error, trio.ClosedResourceError):
+            self.failure = self.failure or error
+        return trio.BrokenResourceError(f"{method} raised {type(error).__name__}")
+
+
+def read_size_after(size: int, received: int) -> int:
+    """Return how many bytes to ask for, when a read of up to `size` has brought `received`."""
+    if received >= size:
+        return min(size * 4, MOST_READ)
+    if received < size // 4:
+        return max(size // 2, LEAST_READ)
+    return size
