@@ -24,10 +24,18 @@ async def _at_once(_: OpenRequest) -> None:
     await trio.lowlevel.checkpoint()
 
 
+def _nothing() -> None:
+    pass
+
+
 class Peer(Transport):
     """A scripted transport: a test decides frame by frame what comes in, and sees what is sent.
 
     The events in `answers` are answered as Phoenix does; "echo" replies with the payload.
+
+    Attributes:
+        handing_over: called when frames are about to be received, without a checkpoint in between.
+        bug: raised by `receive`, which no transport does.
     """
 
     def __init__(self, request: OpenRequest, wake: Callable[[], None], answers: Iterable[str] = PHOENIX) -> None:
@@ -41,6 +49,8 @@ class Peer(Transport):
         self.join_refs: dict[str, str | None] = {}
         self.closed_with: tuple[int, str] | None = None
         self.left = False
+        self.handing_over: Callable[[], object] = _nothing
+        self.bug: Exception | None = None
         self._reads = True
         self._incoming: deque[Frame] = deque()
         self._end: TransportEnded | None = None
@@ -51,11 +61,14 @@ class Peer(Transport):
     async def receive(self) -> Sequence[Frame]:
         await trio.lowlevel.checkpoint()
         while not self._incoming:
+            if self.bug is not None:
+                raise self.bug
             if self._end is not None:
                 raise self._end
             await self._changed.park()
         frames = tuple(self._incoming)
         self._incoming.clear()
+        self.handing_over()
         return frames
 
     async def send(self, frames: Sequence[Frame]) -> None:
@@ -104,6 +117,11 @@ class Peer(Transport):
         """End the transport, after what was fed."""
         self._end = self._end or TransportEnded(code, message)
         self._reads = True
+        self._changed.unpark_all()
+
+    def break_down(self, bug: Exception) -> None:
+        """Let `receive` raise what no transport raises, after what was fed."""
+        self.bug = bug
         self._changed.unpark_all()
 
     def pause(self) -> None:

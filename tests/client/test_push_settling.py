@@ -8,9 +8,11 @@ from tests.client.support import URL, Recorder, Scripted, scripted
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, ChannelClosed, ConnectionLost, JoinTimeout, PushTimeout, connect
-from slipstream_trio.client.outbox import BYTES, FRAMES
 
 QUIET = frozenset({"phx_join", "phx_leave", "heartbeat"})
+FRAMES = 256
+BYTES = 2**20
+"""How many frames of users, or bytes, are queued before the next has to wait."""
 
 
 class Waiting:
@@ -229,6 +231,24 @@ async def test_a_join_that_waits_for_room_can_be_given_up(how: str, autojump_clo
         await trio.testing.wait_all_tasks_blocked()
         assert peer.count("phx_join") == (2 if how == "left and joined again" else 1)
         await other.leave()
+
+
+async def test_a_join_that_waits_for_room_is_sent_on_the_next_connection(autojump_clock: MockClock) -> None:
+    connector = Scripted(QUIET)
+    async with connect(URL, transport=connector, leave_timeout=1) as socket:
+        channel, peer = socket.channel("room"), connector.peer
+        await channel.join()
+        await fill(channel, peer)
+        await channel.leave()  # of which nothing is left that could wake others at the loss
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(socket.channel("other").join)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(10):
+                peer.end()
+                while connector.peer is peer:  # noqa: ASYNC110 - polled
+                    await trio.sleep(0.1)
+                assert (await connector.peer.wait_sent("phx_join")).topic == "other"
+        assert peer.count("phx_join") == 1
 
 
 async def test_the_time_limit_of_a_join_is_for_the_reply(autojump_clock: MockClock) -> None:

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 import trio
 from tests.client.support import URL, Recorder, running, scripted
+from tests.held import blocks_held, objects_held
 from tests.protocol import wire
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import (
     ChannelClosed,
     ConnectionLost,
+    Message,
     PushError,
     PushTimeout,
     SerializationError,
@@ -104,7 +106,6 @@ async def test_a_thousand_pushes_in_flight_have_refs_in_wire_order(autojump_cloc
         assert sorted(results) == list(range(1000))
         refs = [int(message.ref or 0) for message in server.connections[0].received]
         assert refs == list(range(refs[0], refs[0] + len(refs)))
-        assert len(socket._connection.pushes) == 0
 
 
 async def test_a_push_that_is_not_answered_times_out(autojump_clock: MockClock) -> None:
@@ -116,7 +117,49 @@ async def test_a_push_that_is_not_answered_times_out(autojump_clock: MockClock) 
             assert trio.current_time() - started == pytest.approx(timeout)
             error = raised.value
             assert (error.topic, error.event, error.timeout) == ("room", "event", timeout)
-        assert len(socket._connection.pushes) == 0
+
+
+async def test_pushes_that_were_answered_are_forgotten_before_their_deadline(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("room") as channel, trio.open_nursery() as nursery:
+        ended: list[float] = []
+
+        async def wait() -> None:
+            with pytest.raises(PushTimeout):
+                await channel.push("event", timeout=50)
+            ended.append(trio.current_time())
+
+        async def push(count: int) -> int:
+            for number in range(count):
+                await channel.push("echo", timeout=100 + number)
+            peer.sent.clear()
+            peer.batches.clear()
+            return blocks_held()
+
+        nursery.start_soon(wait)
+        before = await push(100)
+        # The deadlines of some dozens of answered pushes may wait to be swept.
+        assert await push(500) - before < 1000
+        await trio.sleep_until(60)
+        assert ended == [50]
+
+
+async def test_pushes_that_were_given_up_are_forgotten(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("room") as channel:
+
+        async def give_up(count: int) -> int:
+            for number in range(count):
+                if number % 2:
+                    with pytest.raises(PushTimeout):
+                        await channel.push("event", timeout=1)
+                else:
+                    with trio.move_on_after(1):
+                        await channel.push("event")
+            peer.sent.clear()
+            peer.batches.clear()
+            return objects_held()
+
+        before = await give_up(10)
+        assert await give_up(100) <= before + 5
 
 
 @pytest.mark.parametrize("options", [{"push_timeout": None}, {"push_timeout": 1}])
@@ -253,17 +296,69 @@ async def test_a_reply_between_a_cancellation_and_its_task_is_orphaned(status: s
             nursery.start_soon(channel.push, "event")
             push = await peer.wait_sent("event")
             await wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
-            # The task has not run yet; this is what the receive loop does with a frame.
-            reply = wire.text(push.join_ref, push.ref, "room", "phx_reply", {"status": status, "response": {"late": 1}})
-            socket._connection._take_in(reply, trio.current_time())
-            (record,) = recorder.named("client", "reply_orphaned")
-            assert (record.ref, record.status, record.reason) == (push.ref, status, "cancelled")
-            assert recorder.named("client", "push", "stop") == []
-        assert [stop.outcome for stop in recorder.named("client", "push", "stop")] == ["cancelled"]
+            peer.handing_over = nursery.cancel_scope.cancel  # its task has no chance to run before the reply is there
+            peer.reply(push, {"late": 1}, status)
+        peer.reply(push, {"late": "again"}, status)
         assert await channel.push("echo", "next") == "next"
-    assert len(recorder.named("client", "reply_orphaned")) == 1
+    (record,) = recorder.named("client", "reply_orphaned")
+    assert (record.ref, record.status, record.reason) == (push.ref, status, "cancelled")
+    assert record.response == {"late": 1}
+    outcomes = [stop.outcome for stop in recorder.named("client", "push", "stop")]
+    assert outcomes == ["cancelled", "ok"]
+    first = recorder.named("client", "push", "stop")[0]
+    assert recorder.records.index(record) < recorder.records.index(first)
     assert verify(recorder.records) == []
+
+
+async def test_a_push_that_is_cancelled_after_its_reply_and_before_its_task_is_answered(
+    autojump_clock: MockClock,
+) -> None:
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus) as (socket, peer), socket.join("room") as channel:
+        responses: list[Any] = []
+
+        def cancel(record: Any) -> None:
+            if isinstance(record.transition.message, Message) and record.transition.message.event == "cancel":
+                nursery.cancel_scope.cancel()
+
+        async def push_event() -> None:
+            responses.append(await channel.push("event"))
+
+        recorder.bus.attach("cancel", ("slipstream", "connection", "handle", "stop"), cancel)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(push_event)
+            push = await peer.wait_sent("event")
+            await wait_all_tasks_blocked()
+            peer.feed(
+                wire.text(push.join_ref, push.ref, "room", "phx_reply", {"status": "ok", "response": "in time"}),
+                wire.text(None, None, "room", "cancel", {}),
+            )
+            await trio.sleep_forever()
+        assert responses == ["in time"]
+    assert [stop.outcome for stop in recorder.named("client", "push", "stop")] == ["ok"]
+    assert recorder.named("client", "reply_orphaned") == []
+
+
+async def test_of_many_pushes_that_were_given_up_the_latest_are_remembered(autojump_clock: MockClock) -> None:
+    remembered = 1024
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus) as (socket, peer), socket.join("room") as channel:
+        recorder.bus.detach("recorder")
+
+        async def push(number: int) -> None:
+            with pytest.raises(PushTimeout):
+                await channel.push("event", number, timeout=1 + number / 1000)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(remembered + 10):
+                nursery.start_soon(push, number)
+        pushed = sorted((message for message in peer.sent if message.event == "event"), key=lambda sent: sent.payload)
+        recorder.bus.attach("recorder", ("slipstream", "client", "reply_orphaned"), recorder.records.append)
+        for message in pushed:
+            peer.reply(message)
+        await wait_all_tasks_blocked()
+    orphaned = recorder.named("client", "reply_orphaned")
+    assert [record.ref for record in orphaned] == [message.ref for message in pushed[10:]]
 
 
 @pytest.mark.parametrize("event", ["phx_join", "phx_leave", "phx_reply", "phx_close", "phx_error"])
@@ -366,3 +461,11 @@ async def test_a_push_is_told_whether_it_may_have_been_sent(autojump_clock: Mock
     assert sent == {"written": True, "being written": True, "queued": False}
     assert lost.value.sent is False
     assert peer.count("queued") == 0
+
+
+async def test_the_writer_is_woken_for_the_transport_once(autojump_clock: MockClock) -> None:
+    async with scripted() as (_socket, peer):
+        for _ in range(2):
+            peer.wake()
+            await wait_all_tasks_blocked()
+        assert peer.batches == [(), ()]
