@@ -1,111 +1,149 @@
 """Buffers that overflow: who is told, when, and how much is missing."""
 
-from datetime import UTC, datetime
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
-from tests.client.support import Recorder, scripted
-from trio.testing import MockClock
+from tests.client.support import Peer, Recorder, scripted
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Message, SlowConsumer
-from slipstream_trio.client.buffer import Buffer, Gap
-
-
-def message(number: int) -> Message:
-    return Message(None, None, "room", "event", number)
+from slipstream_trio import Channel, SlowConsumer
 
 
-class Counted:
-    """A buffer, and the number of its overflows."""
+class Channeled:
+    """A channel of a scripted peer, and what is told of its overflows."""
 
-    def __init__(self, limit: int) -> None:
-        self.overflows = 0
-        self.told: list[Gap] = []
-        self.buffer = Buffer(
-            "room",
-            limit,
-            "raise",
-            now=lambda: datetime.now(UTC),
-            overflowed=self._overflowed,
-            told=self.told.append,
-        )
+    def __init__(self, channel: Channel, peer: Peer, recorder: Recorder) -> None:
+        self.channel = channel
+        self.peer = peer
+        self.recorder = recorder
 
-    def _overflowed(self, gap: Gap, first: bool) -> None:
-        self.overflows += first
+    @property
+    def overflows(self) -> int:
+        """How often it was told that a buffer is full."""
+        return len(self.recorder.named("client", "overflow"))
 
-    def put(self, *numbers: int) -> None:
+    async def put(self, *numbers: int) -> None:
         for number in numbers:
-            self.buffer.put(message(number))
+            self.peer.message("room", "event", number)
+        await wait_all_tasks_blocked()
 
     async def take(self, count: int) -> list[Any]:
         """Return the next payloads, and -n where n messages are missing."""
-        taken = []
-        for _ in range(count):
-            try:
-                taken.append((await self.buffer.get()).payload)
-            except SlowConsumer as error:
-                taken.append(-error.dropped)
+        taken, stream = [], aiter(self.channel)
+        with trio.fail_after(1):
+            for _ in range(count):
+                try:
+                    taken.append((await anext(stream)).payload)
+                except SlowConsumer as error:
+                    taken.append(-error.dropped)
         return taken
 
 
+@asynccontextmanager
+async def channeled(buffer: int) -> AsyncIterator[Channeled]:
+    """Join a channel with a small buffer; at the end nothing may be left in it."""
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus, buffer=buffer) as (socket, peer), socket.join("room") as channel:
+        yield Channeled(channel, peer, recorder)
+        with trio.move_on_after(1) as nothing_is_left:
+            await anext(channel.stream())
+        assert nothing_is_left.cancelled_caught
+
+
 async def test_a_full_buffer_gives_what_it_has_then_tells_once_and_goes_on(autojump_clock: MockClock) -> None:
-    counted = Counted(3)
-    counted.put(0)
-    assert await counted.take(1) == [0]
-    counted.put(1, 2, 3, 4, 5)
-    assert counted.buffer.dropped == 2
-    assert len(counted.buffer) == 4  # the mark of the loss included
-    assert await counted.take(2) == [1, 2]
-    counted.put(6)
-    assert await counted.take(3) == [3, -2, 6]
-    assert counted.overflows == 1
+    async with channeled(3) as it:
+        await it.put(0)
+        assert await it.take(1) == [0]
+        await it.put(1, 2, 3, 4, 5)
+        assert it.channel.dropped == 2
+        assert await it.take(2) == [1, 2]
+        await it.put(6)
+        assert await it.take(3) == [3, -2, 6]
+        assert it.overflows == 1
 
 
 async def test_each_loss_is_told_at_its_place(autojump_clock: MockClock) -> None:
-    counted = Counted(2)
-    counted.put(0)
-    await counted.take(1)
-    counted.put(1, 2, 3, 4)
-    assert await counted.take(3) == [1, 2, -2]
-    counted.put(5, 6, 7)
-    assert await counted.take(3) == [5, 6, -1]
-    assert counted.buffer.dropped == 3
-    assert counted.overflows == 2
+    async with channeled(2) as it:
+        await it.put(0)
+        await it.take(1)
+        await it.put(1, 2, 3, 4)
+        assert await it.take(3) == [1, 2, -2]
+        await it.put(5, 6, 7)
+        assert await it.take(3) == [5, 6, -1]
+        assert it.channel.dropped == 3
+        assert it.overflows == 2
 
 
 async def test_a_loss_ends_when_there_is_room_again(autojump_clock: MockClock) -> None:
-    counted = Counted(1)
-    counted.put(0)
-    await counted.take(1)
-    counted.put(1, 2)
-    assert await counted.take(1) == [1]
-    counted.put(3)
-    assert await counted.take(2) == [-1, 3]
-    counted.put(4)
-    assert await counted.take(1) == [4]
-    assert counted.overflows == 1
+    async with channeled(1) as it:
+        await it.put(0)
+        await it.take(1)
+        await it.put(1, 2)
+        assert await it.take(1) == [1]
+        await it.put(3)
+        assert await it.take(2) == [-1, 3]
+        await it.put(4)
+        assert await it.take(1) == [4]
+        assert it.overflows == 1
 
 
 async def test_what_nobody_reads_keeps_its_newest_and_tells_the_first_reader(autojump_clock: MockClock) -> None:
-    counted = Counted(3)
-    counted.put(*range(10))
-    assert len(counted.buffer) == 4  # the mark of the loss included
-    assert counted.buffer.dropped == 7
-    assert counted.overflows == 1
-    assert await counted.take(4) == [-7, 7, 8, 9]
-    counted.put(10)
-    assert await counted.take(1) == [10]
+    async with channeled(3) as it:
+        await it.put(*range(10))
+        assert it.channel.dropped == 7
+        assert it.overflows == 1
+        assert await it.take(4) == [-7, 7, 8, 9]
+        await it.put(10)
+        assert await it.take(1) == [10]
 
 
-async def test_only_a_buffer_that_is_read_is_crowded(autojump_clock: MockClock) -> None:
-    counted = Counted(4)
-    counted.put(0, 1, 2, 3)
-    crowded = [counted.buffer.crowded]
-    for _ in range(2):
-        await counted.take(1)
-        crowded.append(counted.buffer.crowded)
-    assert crowded == [False, True, False]
+class Passes(trio.abc.Instrument):
+    """Counts how often the scheduler was passed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize(
+    ("reader", "passed"),
+    [("nobody", [1, 1, 1, 1, 1]), ("channel", [1, 1, 2, 2, 2]), ("subscription", [1, 1, 2, 2, 2])],
+)
+async def test_the_receive_loop_waits_only_for_a_reader_who_is_more_than_half_a_buffer_behind(
+    reader: str, passed: list[int], autojump_clock: MockClock
+) -> None:
+    passes = Passes()
+    handed_over: list[int] = []
+    done = trio.Event()
+    async with channeled(4) as it, it.channel.subscribe() as messages:
+        await it.put(0)
+        if reader == "channel":
+            await it.take(1)
+        elif reader == "subscription":
+            await anext(messages)
+
+        def one_after_the_other() -> None:
+            handed_over.append(passes.count)
+            if len(handed_over) <= 5:
+                it.peer.message("room", "event", len(handed_over))
+            else:
+                done.set()
+
+        it.peer.handing_over = one_after_the_other
+        trio.lowlevel.add_instrument(passes)
+        it.peer.message("room", "event", 0)
+        await done.wait()
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(passes)
+        await it.take(5)
+    assert [after - before for before, after in pairwise(handed_over[:6])] == passed
 
 
 async def test_a_slow_consumer_of_a_channel_is_told(autojump_clock: MockClock) -> None:
@@ -116,7 +154,7 @@ async def test_a_slow_consumer_of_a_channel_is_told(autojump_clock: MockClock) -
         await anext(stream)
         for number in range(1, 11):
             peer.message("room", "event", number)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         assert channel.dropped == 6
         assert [(await anext(stream)).payload for _ in range(4)] == [1, 2, 3, 4]
         with pytest.raises(SlowConsumer) as raised:
@@ -146,7 +184,7 @@ async def test_each_buffer_overflows_for_itself(autojump_clock: MockClock) -> No
         async with channel.subscribe("event", buffer=2) as messages:
             for number in range(5):
                 peer.message("room", "event", number)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             assert (channel.dropped, messages.dropped) == (0, 3)
             with pytest.raises(SlowConsumer):
                 await anext(messages)
@@ -159,7 +197,7 @@ async def test_an_overflow_that_nobody_listens_to_is_counted_all_the_same(autoju
     async with scripted(buffer=1) as (socket, peer), socket.join("room") as channel:
         peer.message("room", "event", 1)
         peer.message("room", "event", 2)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert channel.dropped == 1
 
 
@@ -173,11 +211,11 @@ async def test_a_crowded_subscription_is_eased_too(autojump_clock: MockClock) ->
                     taken.append((await anext(messages)).payload)
 
             nursery.start_soon(iterate)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             for burst in range(10):
                 for number in range(32):
                     peer.message("room", "event", burst * 32 + number)
-                await trio.testing.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
             assert taken == list(range(320))
             assert messages.dropped == 0
 
@@ -206,22 +244,62 @@ async def test_the_receive_loop_waits_for_a_consumer_that_makes_progress(autojum
                 await trio.lowlevel.checkpoint()
 
         nursery.start_soon(iterate)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         for number in range(240):
             peer.message("room", "event", number)
             if number % 24 == 23:
-                await trio.testing.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
     assert taken == list(range(240))
 
 
-async def test_the_receive_loop_waits_a_limited_time_for_one_that_does(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("slipstream_trio.client.connection.EASING", 0.0)
-    async with scripted(buffer=4) as (socket, peer), socket.join("room") as channel:
-        peer.message("room", "event", 0)
-        await anext(aiter(channel))
-        for number in range(4):
-            peer.message("room", "event", number)
-        await trio.testing.wait_all_tasks_blocked()
-        assert await channel.push("echo", 1) == 1
+async def taken_meanwhile(seconds: float, attempts: int) -> list[int]:
+    """Return how many messages a consumer took while the receive loop waited for it, where it took any.
+
+    In what order Trio runs the two is random, so often it takes none, and the receive loop goes on.
+
+    Parameters:
+        seconds: that the consumer computes for each message.
+    """
+    counts: list[int] = []
+    taken = 0
+    async with scripted(buffer=64) as (socket, peer), socket.join("room") as channel, trio.open_nursery() as nursery:
+        before: int | None = None
+
+        async def iterate() -> None:
+            nonlocal taken
+            async for _ in channel:
+                taken += 1
+                until = time.perf_counter() + seconds
+                while before is not None and time.perf_counter() < until:
+                    pass
+                if not seconds:
+                    await trio.lowlevel.checkpoint()
+
+        def handed_over() -> None:
+            nonlocal before
+            if before is None:
+                before = taken
+                peer.message("room", "event", "the next")
+            else:
+                counts.append(taken - before)
+                before = None
+
+        nursery.start_soon(iterate)
+        await wait_all_tasks_blocked()
+        peer.handing_over = handed_over
+        while sum(count > 0 for count in counts) < attempts:
+            for number in range(60):
+                peer.message("room", "event", number)
+            await wait_all_tasks_blocked()
+        peer.handing_over = lambda: None
+        nursery.cancel_scope.cancel()
+    return [count for count in counts if count]
+
+
+async def test_the_receive_loop_waits_for_as_long_as_a_consumer_makes_progress(autojump_clock: MockClock) -> None:
+    taken = await taken_meanwhile(0.0, 40)
+    assert 3 <= max(taken) <= 32  # until half of the buffer is free
+
+
+async def test_the_receive_loop_waits_for_50_ms_at_most(autojump_clock: MockClock) -> None:
+    assert max(await taken_meanwhile(0.06, 6)) <= 2
