@@ -208,3 +208,21 @@ def test_a_propagator_that_raises_is_removed_and_reported_once() -> None:
     assert [(each.handler_id, each.origin, each.reason) for each in reports] == [
         ("propagator", ORIGIN, "ValueError: mine")
     ]
+
+
+def test_a_new_propagator_stays() -> None:
+    bus = Telemetry()
+    reports = failures(bus)
+
+    def renewed(_: Origin) -> Iterable[tuple[str, str]]:
+        return [("x-trace", "1")]
+
+    def fail(_: Origin) -> Iterable[tuple[str, str]]:
+        bus.propagator = renewed
+        raise ValueError
+
+    bus.propagator = fail
+    assert bus.propagate(ORIGIN) == ()
+    assert bus.propagator is renewed
+    assert bus.propagate(ORIGIN) == (("x-trace", "1"),)
+    assert len(reports) == 1

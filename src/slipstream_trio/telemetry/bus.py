@@ -274,7 +274,9 @@ class Telemetry:
         try:
             return tuple(_checked(name, value) for name, value in propagator(origin))
         except Exception as error:  # noqa: BLE001 - as with handlers, the connection goes on
-            self.propagator = None
+            # It may have been replaced meanwhile, as a handler's id may have been taken anew.
+            if self.propagator is propagator:
+                self.propagator = None
             self._report(PROPAGATOR, origin, ConnectStart.name, error)
             return ()
 
