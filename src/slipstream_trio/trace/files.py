@@ -88,11 +88,11 @@ class Files:
     def _take_back(self) -> None:
         """Remove what was written of a batch, so that what follows it can be read."""
         assert self._file is not None
+        os.ftruncate(self._file, self._size)
         if self._size:
-            os.ftruncate(self._file, self._size)
             os.lseek(self._file, self._size, os.SEEK_SET)
         else:
-            # Without its header nothing in it could be read: it is begun again.
+            # Without its header nothing in it could be read: it is begun again, and an empty file is not moved on.
             os.close(self._file)
             self._file = None
 
