@@ -79,6 +79,14 @@ def until_due(emitter: Emitter, recording: Recording, path: Path, short: int) ->
     assert parts_of(path) == [1]
 
 
+def rotation_in_what_is_written(emitter: Emitter, recording: Recording, path: Path) -> None:
+    until_due(emitter, recording, path, 600)
+    emitter.hold_one()
+    emitter.emit(4)
+    emitter.write_one_batch(recording)
+    lose_all(emitter, recording, 4)
+
+
 def rotation_in_what_waits(emitter: Emitter, recording: Recording, path: Path) -> None:
     until_due(emitter, recording, path, 100)
     emitter.hold_one()
@@ -91,7 +99,7 @@ def rotation_that_cannot_be_written(emitter: Emitter, recording: Recording, path
     lose_a_batch(emitter, recording)
 
 
-@pytest.mark.parametrize("lose", [rotation_in_what_waits, rotation_that_cannot_be_written])
+@pytest.mark.parametrize("lose", [rotation_in_what_is_written, rotation_in_what_waits, rotation_that_cannot_be_written])
 def test_a_rotation_that_was_due_happens(
     lose: Callable[[Emitter, Recording, Path], None], disk: Disk, tmp_path: Path
 ) -> None:
@@ -127,6 +135,22 @@ def test_a_rotation_that_is_due_when_the_queue_is_full_happens_after_that(disk: 
     assert parts_of(path) == [1, 2]
     assert kinds(path) == {("missing", "they came faster than they were written")}
     assert [type(entry) for entry in read_entries(path)] == [Header, Missing, Recorded, End]
+
+
+def test_of_several_rotations_that_were_due_one_happens(disk: Disk, tmp_path: Path) -> None:
+    """A file of nothing but a header would push one out that has records."""
+    path = tmp_path / "trace.jsonl"
+    emitter = Emitter(disk)
+    with record(path, telemetry=emitter.bus, max_size=500, flush_interval=0, keep=5) as recording:
+        emitter.emit(10)
+        emitter.drain(recording)
+        before = parts_of(path)
+        emitter.hold_one()
+        emitter.emit(40)
+        lose_all(emitter, recording, 41)
+        emitter.recover(recording)
+    assert len(before) >= 4
+    assert set(before[-2:]) <= set(parts_of(path))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

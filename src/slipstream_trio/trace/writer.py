@@ -78,7 +78,7 @@ class Writer:
             if not self._queue:
                 self._changed.notify()
             self._queue.append(line)
-            if type(line) is bytes:
+            if not isinstance(line, NewFile):
                 before = self.waiting
                 self.waiting += len(line)
                 if before < URGENT <= self.waiting:
@@ -125,13 +125,15 @@ class Writer:
         for end, item in enumerate(batch):
             if isinstance(item, NewFile):
                 header = item.header
-                if not self._flush(batch[start:end]) or not self._attempt(lambda: self._files.open(header)):  # noqa: B023
+                if not self._flush(batch[start:end]):
                     return self._lose(batch[end:])
+                if not self._attempt(lambda: self._files.open(header)):  # noqa: B023
+                    return self._lose(batch[end + 1 :])  # the next write opens it
                 start = end + 1
         return self._flush(batch[start:]) or self._lose([])
 
     def _flush(self, items: list[bytes | NewFile]) -> bool:
-        lines = [item for item in items if type(item) is bytes]
+        lines = [item for item in items if not isinstance(item, NewFile)]
         if not lines:
             return True
         if not self._attempt(lambda: self._files.write(lines)):
@@ -142,10 +144,12 @@ class Writer:
         return True
 
     def _lose(self, items: list[bytes | NewFile]) -> bool:
-        """Drop these, and what waits behind them."""
+        """Drop these, and what waits behind them; of the files that were to begin, the last one will."""
         with self.lock:
-            lines = [item for item in (*items, *self._queue) if type(item) is bytes]
-            self._queue = [item for item in self._queue if not isinstance(item, bytes)]
+            dropped = (*items, *self._queue)
+            lines = [item for item in dropped if not isinstance(item, NewFile)]
+            # Each would be a file of a header alone, and push one out that has records.
+            self._queue = [*[item for item in dropped if isinstance(item, NewFile)][-1:]]
             self.waiting -= sum(map(len, lines))
             self.lost += len(lines)
             self.broken = True
