@@ -11,7 +11,7 @@ from ..telemetry import Origin, Record, Telemetry, default_telemetry
 from .encode import Encoder, end_line, header_line, missing_line
 from .files import Files, Fsync
 from .redact import SECRETS, Payloads, Redactor
-from .writer import NewFile, Writer
+from .writer import LossReport, NewFile, Writer
 
 __all__ = ["Recording", "record"]
 
@@ -52,7 +52,7 @@ class Recording:
         self._dropped = 0
         self._missing = 0
         self._why = "queue_full"
-        self._lost = 0
+        self._untold = 0
         self._failure: Exception | None = None
 
     @property
@@ -84,12 +84,10 @@ class Recording:
             return
         writer = self._writer
         with writer.lock:
-            if writer.lost != self._lost:
-                self._note_missing(writer.lost - self._lost, "write_failed")
-                self._lost = writer.lost
+            self._note_untold()
             if not writer.has_room():
                 self._encoder.notice(record)
-                self._drop("queue_full")
+                self._drop("write_failed" if writer.broken else "queue_full")
                 return
             if self._max_size is not None and self._size >= self._max_size:
                 writer.put(NewFile(self.header()))
@@ -100,8 +98,7 @@ class Recording:
                 self._drop("not_encodable")
                 return
             if self._missing:
-                line = missing_line(self._missing, self._why) + line
-                self._missing = 0
+                line = self._loss_report(line)
             self._size += len(line)
             writer.put(line)
 
@@ -109,11 +106,21 @@ class Recording:
         """Write what waits; returns whether that was done within so many seconds."""
 
         def last(written: int, lost: int) -> bytes:
-            missing = self._missing + lost - self._lost
-            line = missing_line(missing, self._why) if missing else b""
+            self._note_untold()
+            line = missing_line(self._missing, self._why) if self._missing else b""
             return line + end_line(written, self._dropped + lost, self._encoder.alive)
 
         return self._writer.close(last, timeout)
+
+    def _loss_report(self, line: bytes) -> LossReport:
+        report = LossReport(missing_line(self._missing, self._why) + line)
+        report.missing, self._missing = self._missing, 0
+        return report
+
+    def _note_untold(self) -> None:
+        untold, self._untold = self._writer.untold - self._untold, self._writer.untold
+        if untold:
+            self._note_missing(untold, "write_failed")
 
     def _drop(self, reason: str) -> None:
         self._dropped += 1

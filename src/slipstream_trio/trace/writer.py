@@ -8,7 +8,7 @@ from attrs import frozen
 
 from .files import Files
 
-__all__ = ["NewFile", "Writer"]
+__all__ = ["LossReport", "NewFile", "Writer"]
 
 URGENT = 1 << 18
 """Bytes that are written without waiting for more."""
@@ -22,6 +22,16 @@ class NewFile:
     """Go on in another file, which begins with this line."""
 
     header: bytes
+
+
+class LossReport(bytes):
+    """A line that says how many records are missing, and the line of the record after them.
+
+    Attributes:
+        missing: how many; if these lines are lost, nothing in the recording says so any more.
+    """
+
+    missing: int = 0
 
 
 class Writer:
@@ -39,6 +49,7 @@ class Writer:
         waiting: bytes that wait.
         written: lines that are written.
         lost: lines that could not be.
+        untold: records that are missing, and of which no line says so: what was lost, and what that would have told of.
         broken: whether writing has just failed; lines are not taken then.
         error: what writing last failed for.
     """
@@ -56,6 +67,7 @@ class Writer:
         self.waiting: int = 0
         self.written: int = 0
         self.lost: int = 0
+        self.untold: int = 0
         self.broken: bool = False
         self.error: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="slipstream recording", daemon=True)
@@ -152,6 +164,7 @@ class Writer:
             self._queue = [*[item for item in dropped if isinstance(item, NewFile)][-1:]]
             self.waiting -= sum(map(len, lines))
             self.lost += len(lines)
+            self.untold += len(lines) + sum(line.missing for line in lines if isinstance(line, LossReport))
             self.broken = True
         return False
 
