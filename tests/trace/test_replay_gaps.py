@@ -5,12 +5,12 @@ from typing import Any
 
 import attrs
 import pytest
-from tests.trace.support import REDACTOR, back, encoded, live_records, written
+from tests.trace.support import REDACTOR, back, encoded, eventful, live_records, run, written
 
 from slipstream_trio.cli import main
 from slipstream_trio.protocol import State
-from slipstream_trio.telemetry import HandleStop
-from slipstream_trio.trace import Recorded, Replayer, ReplayStep
+from slipstream_trio.telemetry import HandleStop, Telemetry
+from slipstream_trio.trace import Recorded, Replayer, ReplayStep, files_of, record
 from slipstream_trio.trace.encode import Encoder, missing_line
 
 
@@ -148,3 +148,18 @@ def test_a_file_with_a_gap_agrees(
         assert replayed(written(tmp_path / "gap.jsonl", [*lines, between, *rest])) == 0
         assert replayed(written(tmp_path / "none.jsonl", [*lines, *rest])) == 1
     capsys.readouterr()
+
+
+def test_a_rotated_recording_that_lacks_a_file_agrees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "trace.jsonl"
+    telemetry = Telemetry()
+    with record(path, telemetry=telemetry, max_size=6000, keep=99):
+        run(eventful, telemetry)
+    files = files_of([path])
+    assert len(files) > 8
+    assert replayed(*files) == 0
+    for lacking in files[1:-1:2]:
+        elsewhere = lacking.rename(tmp_path / "elsewhere")
+        assert replayed(*(file for file in files if file != lacking)) == 0
+        elsewhere.rename(lacking)
+    assert "agrees" in capsys.readouterr().out

@@ -85,13 +85,16 @@ def replayed(
         RecordingError: a file is no recording, or cannot be read.
     """
     replayer = Replayer()
-    recording = None
+    recording, part = None, 0
     for path, entry in read_files(paths, progress=None if bar is None else bar.show):
-        if isinstance(entry, Header) and schemas is not None:
-            schemas.add(entry.schema)
-        if isinstance(entry, Header) and entry.recording != recording:
-            recording = entry.recording
-            replayer = Replayer(payloads_hidden="payloads" in entry.redacted)
+        if isinstance(entry, Header):
+            if schemas is not None:
+                schemas.add(entry.schema)
+            if entry.recording != recording:
+                replayer = Replayer(payloads_hidden="payloads" in entry.redacted)
+            elif entry.part != part + 1:
+                replayer.missed()  # the parts between are not here
+            recording, part = entry.recording, entry.part
         elif isinstance(entry, Missing | Damage):
             replayer.missed()
         elif isinstance(entry, Recorded):
