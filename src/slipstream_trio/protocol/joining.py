@@ -1,10 +1,10 @@
 """How many joins may be unanswered at once, and how fast they may follow one another: a value, without clock.
 
-After a restart all channels of all clients are joined again at once, and `join/3` may be slow. A client that sends all of
-its joins and counts the time from there gives most of them up while the server works them off. One that sends them one
-by one is slow on a long line. So there is a window, which grows by answers and shrinks by joins that take too long, as
-TCP's does. And some servers hang up on whoever joins faster than they allow: no window helps there, as they answer
-quickly until then, so a connection that ends in the middle of joins leaves a pace behind, which is lifted slowly.
+After a restart all channels of all clients are joined again at once, and `join/3` may be slow. A client that sends all
+joins at once fills the server's queue, and heartbeats wait behind them; one that sends them one by one is slow on a
+long line. So there is a window, as TCP has one: it grows by answers, and shrinks by joins that take too long. And some
+servers hang up on clients that join faster than they allow. No window helps there, as they answer quickly until then;
+so a connection that ends in the middle of joins leaves a pace behind, which is lifted slowly.
 """
 
 import math
