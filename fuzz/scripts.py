@@ -45,6 +45,8 @@ Kind = Literal[
     "close",
     "transport_closed",
     "transport_failed",
+    "rejoin",
+    "tick_with_line",
 ]
 """What a step does. The corpus has them by number: new ones are added at the end."""
 
@@ -52,6 +54,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 PAYLOADS: Final[list[Any]] = [{}, {"n": 1}, None, [1], "text", b"", b"data", 1.5, "\ud800"]
 TIMEOUTS: Final[list[float | None]] = [10.0, 1.0, None]
 WAITS: Final = [0.0, 0.5, 1.0, 30.0]
+LINE: Final[list[float | None]] = [None, 0.0, 1.0, 9.0, 31.0]
 STATUSES: Final = ["ok", "error", "later"]
 VSNS: Final = ["2.0.0", "1.0.0"]
 INTERVALS: Final[list[float | None]] = [30.0, 1.0, None]
@@ -107,6 +110,11 @@ def _inputs(reader: _Reader, wire: Wire, connection: CoreConnection) -> Iterator
             due = next_deadline(connection.state) if choice % 2 else None
             now = max(now, due) if due is not None else now + WAITS[choice // 2 % 4]
             yield TimerTicked(now)
+        elif kind == "tick_with_line":
+            choice = reader.byte()
+            now += WAITS[choice % 4]
+            ago = [None if each is None else now - each for each in (LINE[choice // 4 % 5], LINE[choice // 20 % 5])]
+            yield TimerTicked(now, ago[0], write_blocked_since=ago[1])
         elif kind in ("text", "binary"):
             size = reader.byte() * 256 + reader.byte()
             yield FrameReceived(now, reader.text(size) if kind == "text" else reader.bytes(size))
@@ -151,6 +159,10 @@ def _encoded(encode: Callable[[], Frame]) -> Frame | None:
         return None
 
 
+def _later(now: float, seconds: float | None) -> float | None:
+    return None if seconds is None else now + seconds
+
+
 def _topic(reader: _Reader) -> str:
     return reader.text(reader.byte())
 
@@ -170,6 +182,9 @@ _GIVEN: Final[Mapping[Kind, Callable[[_Reader, float], Input]]] = {
     "close": lambda *_: CloseConnection(),
     "transport_closed": lambda reader, _: TransportClosed(1000 + reader.byte() % 16),
     "transport_failed": lambda *_: TransportFailed("refused", 403),
+    "rejoin": lambda reader, now: JoinTopic(
+        now, _topic(reader), {}, TIMEOUTS[reader.byte() % 3], _later(now, TIMEOUTS[reader.byte() % 3]), rejoin=True
+    ),
 }
 
 
