@@ -1,8 +1,10 @@
 import json
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, strategies as st
 
+from slipstream_trio.testing.strategies import opening_state
 from slipstream_trio.trace.text import Secrets, brief, duration, printable, strings_in
 
 
@@ -23,6 +25,11 @@ from slipstream_trio.trace.text import Secrets, brief, duration, printable, stri
 )
 def test_durations_have_three_digits(nanoseconds: int, text: str) -> None:
     assert duration(nanoseconds) == text
+
+
+def test_a_states_mapping_in_brief_is_an_object() -> None:
+    assert brief(opening_state().joins) == "{}"
+    assert brief({"joins": MappingProxyType({"room": "1"})}) == '{"joins":{"room":"1"}}'
 
 
 @pytest.mark.parametrize(

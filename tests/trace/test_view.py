@@ -83,6 +83,16 @@ JOINED = after(JoinTopic(0.0, "t", {}, 5.0), frame("1", "1", "t", "phx_reply", '
             TimerTicked(6.0),
             {"what": "timer", "direction": "out", "note": "ref 2, topic_join_failed t"},
         ),
+        (
+            after(JoinTopic(0.0, "t", {}, 5.0, rejoin=True)),
+            TimerTicked(6.0),
+            {"what": "timer", "direction": "here", "mood": "bad", "note": "topic_join_overdue t"},
+        ),
+        (
+            after(JoinTopic(0.0, "t", {}, 0.2, rejoin=True), TimerTicked(0.5), SendHeartbeat(1.0)),
+            frame(None, "2", "phoenix", "phx_reply", '{"status":"ok","response":{}}'),
+            {"what": "heartbeat", "mood": "bad", "note": "ref 2 round trip 0.00 µs, the join of t timed out"},
+        ),
         (after(SendHeartbeat(0.0)), SendHeartbeat(1.0), {"what": "heartbeat", "note": "one is outstanding"}),
     ],
 )
