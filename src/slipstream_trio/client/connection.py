@@ -207,8 +207,8 @@ class Connection:
             self._socket._handle_event(event, given)
         if type(transition.message) is not PushMessage:
             self._arm()
-            if self._socket._joins.wait:
-                self.afterwards(self._socket._joins.pump)  # this may have been the answer that they wait for
+            if self._socket._joins.queue.is_waiting:
+                self.afterwards(self._socket._joins.queue.pump)  # this may have been the answer that they wait for
 
     def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
         self._close = close

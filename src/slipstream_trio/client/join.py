@@ -7,15 +7,12 @@ channel is decided here; the channel only takes note of it.
 
 import logging
 import math
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 
 import trio
 
 from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout
 from ..protocol import (
-    JoinPacing,
-    JoinTopic,
     LeaveTopic,
     TopicJoinClosed,
     TopicJoinFailed,
@@ -26,16 +23,10 @@ from ..protocol import (
 )
 from ..telemetry import (
     ClientJoinStart,
-    ClientJoinStop,
-    Origin,
-    Outcome,
-    Record,
 )
-from .arguments import DEFAULT, KeptPayload, Timeout, chosen
-from .handshake import ask
+from .arguments import DEFAULT, Timeout, chosen
+from .join_queue import JoinQueue, asked, join_stop
 from .joining import Departure, Request, Retry
-from .result import Result
-from .spans import Stop
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -48,28 +39,21 @@ TopicEvent = TopicJoinSucceeded | TopicJoinFailed | TopicJoinOverdue | TopicJoin
 
 logger: Final = logging.getLogger("slipstream_trio")
 
-JOINS_A_STEP: Final = 64
-"""How many joins of the library are sent before other tasks run."""
-
 LEAVES_A_STEP: Final = 64
 """How many channels are left before other tasks run."""
 
 
 @final
 class Joins:
-    """The joins of one socket: who waits to join, who is to be joined again, and what an answer means."""
+    """The joins of one socket: what is to be joined, joined again and left, and what an answer means.
+
+    Attributes:
+        queue: the joins that wait to be sent.
+    """
 
     def __init__(self, socket: "Socket") -> None:
+        self.queue: JoinQueue = JoinQueue(socket)
         self._socket = socket
-        self._users: deque[Request] = deque()
-        self._library: deque[Request] = deque()
-        self._granted: set[Request] = set()  # that have a slot, and are not sent yet
-        self._pacing = JoinPacing(fixed=socket._configuration.join_window)
-
-    @property
-    def wait(self) -> bool:
-        """Whether joins wait for a slot."""
-        return bool(self._users or self._library)
 
     # Asking for a join
 
@@ -79,28 +63,25 @@ class Joins:
         channel._keep_payload()
         request = Request(channel, timeout, deadline, by_user=True)
         await self._claim(request)
-        self._users.append(request)
-        self._limit_wait(request)
-        self.pump()
         try:
+            self.queue.put(request)
             while not request.sent:
                 await request.slot.wait()
-                params = await _asked(request)
+                params = await asked(request)
                 connection = self._socket._connection
                 if connection is not None and connection.is_open:
-                    self._send(request, connection, params)
+                    self.queue.send(request, connection, params)
                 else:
-                    self._granted.discard(request)
                     request.wait_again()
-                    self._users.appendleft(request)
-                    self._limit_wait(request)
+                    self.queue.put(request, first=True)
             return await request.answer.wait()
         except BaseException:
-            self._give_back(request)
             # Cancelled, perhaps just before the answer, or not sent. If the connection told the end, nothing is left.
             if channel._joining.claim is request:
                 self.leave_soon(channel, self._socket._options.leave_timeout)
             raise
+        finally:
+            self.queue.give_back(request)
 
     @trio.lowlevel.enable_ki_protection
     async def request(self, channel: "Channel") -> None:
@@ -109,15 +90,13 @@ class Joins:
         request = Request(channel, self._socket._options.join_timeout, by_user=False)
         await self._claim(request)
         channel._become("errored", "lost")  # it will be joined with this connection, or the next
-        self._users.append(request)
-        self.pump()
+        self.queue.put(request)
 
     def rejoin(self, channel: "Channel") -> None:
         """Join a channel again, as soon as that is possible."""
         request = Request(channel, self._socket._options.join_timeout, by_user=False)
         channel._joining.begin(request)
-        self._library.append(request)
-        self.pump()
+        self.queue.put(request)
 
     async def _claim(self, request: Request) -> None:
         """Take the topic on this socket, when a leave of it that is under way is complete."""
@@ -135,109 +114,7 @@ class Joins:
         channel._joining.claimed(request)
         channel._claimed()
 
-    def _limit_wait(self, request: Request) -> None:
-        """Limit how long a user's join waits to be sent: by its own deadline, or while there is no connection."""
-        if request.deadline < math.inf:
-            self._socket._timer.add(request.deadline, request)
-        elif request.timeout is not None and not self._socket._is_connected:
-            self._socket._timer.add(trio.current_time() + request.timeout, request)
-
-    # Sending
-
-    def pump(self) -> None:
-        """Give slots to the joins that wait, in order, while that is possible."""
-        connection = self._socket._connection
-        if connection is None or not self._socket._is_connected:
-            return
-        if connection.handling:
-            connection.afterwards(self.pump)
-            return
-        now = trio.current_time()
-        for _ in range(JOINS_A_STEP):
-            at = self._pacing.next_join(now, connection.state.unanswered + len(self._granted))
-            if at is None or not self.wait:
-                return  # the next answer makes room
-            if at > now:
-                self._socket._timer.arm(at)
-                return
-            request = self._next(connection)
-            if request is None:
-                return  # room in the writer's queue is waited for
-            self._grant(request, connection, now)
-        self._socket._timer.arm(now)
-
-    def _grant(self, request: Request, connection: "Connection", now: float) -> None:
-        """Give a slot to a join: a user's task sends its own, the library's are sent here, or when a function is asked."""
-        self._pacing = self._pacing.sent(now)
-        request.granted(self._pacing.number)
-        self._granted.add(request)
-        if request.by_user:
-            request.slot.succeed(None)
-        elif callable(request.channel._payload):
-            self._socket._start_task(self._ask_and_send, request)
-        else:
-            self._send_again(request, connection, request.channel._payload.value())
-
-    def _give_back(self, request: Request) -> None:
-        """Take a slot back that was not used."""
-        if request in self._granted:
-            self._granted.discard(request)
-            self.pump()
-
-    def _next(self, connection: "Connection") -> Request | None:
-        """Take the next join that can be sent: one of a user needs room in the writer's queue, as pushes do."""
-        for queue in (self._users, self._library):
-            while queue and (queue is self._library or connection.writer.has_room):
-                request = queue.popleft()
-                if not request.over:
-                    return request
-        return None
-
-    @trio.lowlevel.enable_ki_protection
-    async def _ask_and_send(self, request: Request) -> None:
-        """Ask the user's function for a payload, and join again with that."""
-        try:
-            params = await _asked(request)
-            connection = self._socket._connection
-            if not request.over and connection is not None and connection.is_open:
-                self._send_again(request, connection, params)
-            elif not request.over:
-                self._library.appendleft(request)
-        except Exception as error:  # noqa: BLE001 - the user's function; what it raises says nothing of this channel
-            self._payload_failed(request, error)
-        finally:
-            self._give_back(request)
-
-    def _send_again(self, request: Request, connection: "Connection", params: Any) -> None:
-        """Send a join that no task awaits, in its telemetry span."""
-        emitter = self._socket._emitter
-        start = ClientJoinStart(*emitter.opening(), request.channel.topic, params) if emitter.join.active else None
-
-        def answered(answer: Result[Any]) -> None:
-            if start is not None:
-                emitter.end_span(emitter.join, start, _join_stop(start), result=answer.value, error=answer.error)
-
-        request.sending(answered)
-        if start is not None:
-            emitter.join.start.emit(start)
-        try:
-            self._send(request, connection, params)
-        except Exception as error:  # noqa: BLE001 - a payload that cannot be sent, as a function returned it
-            request.answer.fail(error)
-            self._payload_failed(request, error)
-
-    def _send(self, request: Request, connection: "Connection", params: Any) -> None:
-        channel = request.channel
-        # First, as a handler of telemetry may leave the topic while the join is being handled.
-        self._granted.discard(request)
-        request.sending()
-        channel._begin_join()
-        turn, deadline = (request.timeout, None) if request.deadline == math.inf else (None, request.deadline)
-        command = JoinTopic(trio.current_time(), channel.topic, params, turn, deadline, rejoin=not request.by_user)
-        transition = connection.handle(command)
-        channel._sent(transition.state.joins[channel.topic])
-
-    def _payload_failed(self, request: Request, error: Exception) -> None:
+    def payload_failed(self, request: Request, error: Exception) -> None:
         """Take note that there is nothing to join with; the next attempt may do better."""
         channel = request.channel
         if channel._joining.request is not request:
@@ -272,7 +149,7 @@ class Joins:
 
     def _succeeded(self, channel: "Channel", response: Any) -> None:
         request = channel._joining.finish()
-        self._pacing = self._pacing.answered()
+        self.queue.answered()
         channel._joining.succeeded(trio.current_time())
         channel._accepted(response)
         if request is not None:
@@ -280,28 +157,25 @@ class Joins:
 
     def _failed(self, channel: "Channel", event: TopicJoinFailed) -> None:
         if event.reason == "refused":
-            self._pacing = self._pacing.answered(refused=True)
+            self.queue.answered(refused=True)
             refusal = JoinError(channel.topic, event.response)
             channel._refused(refusal)
             self._join_failed(channel, "join_refused", "refused", refusal)
         else:
             request = channel._joining.request
             timeout = None if request is None else request.timeout
-            self._timed_out(request)
+            if request is not None:
+                self.queue.timed_out(request)
             self._join_failed(channel, "join_timeout", "timeout", JoinTimeout(channel.topic, timeout or 0.0, sent=True))
 
     def _overdue(self, channel: "Channel") -> None:
         """Report a rejoin that takes longer than it may; its answer still counts."""
         request = channel._joining.request
         if request is not None:
-            self._timed_out(request)
+            self.queue.timed_out(request)
             request.report()
             logger.warning("the server has not answered the join of %r within %s s", channel.topic, request.timeout)
             channel._tell_closed(JoinTimeout(channel.topic, request.timeout or 0.0, sent=True))
-
-    def _timed_out(self, request: Request | None) -> None:
-        if request is not None:
-            self._pacing = self._pacing.timed_out(request.number)
 
     def _closed(self, channel: "Channel", reason: Literal["closed", "crashed", "replaced"]) -> None:
         """Take note that the server ended a channel."""
@@ -345,19 +219,15 @@ class Joins:
 
     def connection_opened(self) -> None:
         """Join again what was joined; what waits for its time waits on."""
-        self._pacing = self._pacing.opened(trio.current_time())
+        self.queue.connection_opened()
         for channel in list(self._socket._channels.values()):
             if channel.status == "errored" and channel._joining.idle:
                 self.rejoin(channel)
-        self.pump()
+        self.queue.pump()
 
     def connection_lost(self) -> None:
         """Take note that the connection has ended, and another one may come."""
-        connection, now = self._socket._connection, trio.current_time()
-        if connection is not None:
-            self._pacing = self._pacing.ended(now, connection.state.unanswered)
-        for request in self._users:
-            self._limit_wait(request)
+        self.queue.connection_ended()
         for channel in list(self._socket._channels.values()):
             self._lose(channel)
 
@@ -429,24 +299,6 @@ def _is_joined(channel: "Channel", connection: "Connection", request: Request | 
     return channel.topic in connection.state.joins or (connection.handling and request is not None and request.sent)
 
 
-async def _asked(request: Request) -> Any:
-    """Return the payload to join with; raises what the user's function does, or why it is not wanted any more."""
-    payload = request.channel._payload
-    if isinstance(payload, KeptPayload):
-        return payload.value()
-    with request.ask():
-        return await _ask(payload)
-    if not request.answer.settled:
-        raise JoinTimeout(request.channel.topic, request.timeout or 0.0, sent=False)
-    return await request.answer.wait()
-
-
-@trio.lowlevel.disable_ki_protection
-async def _ask(payload: Any) -> Any:
-    """Call a function of the user's, which a KeyboardInterrupt may end."""
-    return await ask(payload)
-
-
 # What tasks of users call
 
 
@@ -462,16 +314,7 @@ async def join(channel: "Channel", timeout: Timeout) -> Any:
         return await joining
     params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
     start = ClientJoinStart(*socket._emitter.opening(), channel.topic, params)
-    return await socket._emitter.observed(point, start, joining, _join_stop(start))
-
-
-def _join_stop(start: ClientJoinStart) -> Stop:
-    """Return what makes the record that a join has ended."""
-
-    def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
-        return ClientJoinStop(start, origin, now, outcome, getattr(error, "response", response))
-
-    return stop
+    return await socket._emitter.observed(point, start, joining, join_stop(start))
 
 
 async def request_join(channel: "Channel") -> None:

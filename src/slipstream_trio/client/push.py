@@ -149,7 +149,7 @@ class Pushes:
                 self._served = place
                 place.turn.succeed(None)
                 return
-        self._socket._joins.pump()
+        self._socket._joins.queue.pump()
 
     # Waiting for a reply
 

@@ -371,41 +371,39 @@ class Socket:
             case TopicJoinSucceeded() | TopicJoinFailed() | TopicJoinOverdue() | TopicJoinClosed() | TopicLeft():
                 self._joins.handle_event(event)
             case HeartbeatAcknowledged():
-                for answer in self._pings:
-                    answer.succeed(event.round_trip)
+                self._pinged(event.round_trip)
             case FrameRejected():
                 self._frame_rejected(event.reason)
             case MessageDropped():
                 self._listeners.message_dropped(event)
-            case ConnectionOpened() | ConnectionFailed() | ConnectionClosed():
-                self._connection_changed(event)
-            case _:
-                assert_never(event)
-
-    def _connection_changed(self, event: ConnectionOpened | ConnectionFailed | ConnectionClosed) -> None:
-        assert self._connection is not None
-        match event:
             case ConnectionOpened():
-                self._connection_opened(self._connection, event)
+                self._connection_opened(event)
             case ConnectionFailed():
-                self._connection_failed(self._connection, event)
+                self._connection_failed(event)
             case ConnectionClosed():
-                self._connection_closed(self._connection, event)
+                self._connection_closed(event)
             case _:
                 assert_never(event)
 
-    def _connection_opened(self, connection: Connection, event: ConnectionOpened) -> None:
+    def _pinged(self, round_trip: float) -> None:
+        for answer in self._pings:
+            answer.succeed(round_trip)
+
+    def _connection_opened(self, event: ConnectionOpened) -> None:
+        assert self._connection is not None
         assert self._supervisor is not None
-        self._shown = connection
+        self._shown = self._connection
         self._statuses.set("connected")
-        connection.attempt.ended("ok", event.response_headers)
+        self._connection.attempt.ended("ok", event.response_headers)
         self._supervisor.opened.set()
         if self._runner is not None:
             self._runner.opened()
         self._listeners.connection_opened()
         self._joins.connection_opened()
 
-    def _connection_failed(self, connection: Connection, event: ConnectionFailed) -> None:
+    def _connection_failed(self, event: ConnectionFailed) -> None:
+        connection = self._connection
+        assert connection is not None
         failure, mistake = connection.failure, connection.option_error
         error = mistake or failure
         if mistake is not None and not (isinstance(mistake, ConnectTimeout) and mistake.option is not None):
@@ -416,10 +414,10 @@ class Socket:
         if error is not None and self._runner is not None:
             self._runner.closed(error)
 
-    def _connection_closed(self, connection: Connection, event: ConnectionClosed) -> None:
+    def _connection_closed(self, event: ConnectionClosed) -> None:
         if self._end_asked is None:
             self._statuses.set("closing" if self._configuration.reconnect is None else "reconnecting")
-        self._settle(connection, ConnectionLost(event.reason, event.code, event.message, event.ended_by))
+        self._settle(ConnectionLost(event.reason, event.code, event.message, event.ended_by))
         if self._runner is not None:
             self._runner.closed(self._lost())
 
@@ -428,10 +426,12 @@ class Socket:
         self._error = error
         if self._connection is not None:
             self._connection.attempt.failed(error)
-            self._settle(self._connection, ConnectionLost("internal_error"))
+            self._settle(ConnectionLost("internal_error"))
 
-    def _settle(self, connection: Connection, lost: ConnectionLost) -> None:
+    def _settle(self, lost: ConnectionLost) -> None:
         """Tell everybody who waits for a connection that it has ended: pushes first, then channels."""
+        connection = self._connection
+        assert connection is not None
         self._last = lost
         for message in connection.writer.left_over():
             self._emitter.dropped("out", message, lost.reason)
@@ -455,6 +455,6 @@ class Socket:
         """Do what is due; returns when that is to be asked next (infinity: never)."""
         if self._connection is None:
             return math.inf
-        self._joins.pump()
+        self._joins.queue.pump()
         deadline = self._connection.tick(now)
         return math.inf if deadline is None else deadline

@@ -1,0 +1,206 @@
+"""The queue of joins: users' before the library's, in a window, at a pace, and with the user's functions asked late."""
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+
+from ..errors import JoinTimeout
+from ..protocol import JoinPacing, JoinTopic
+from ..telemetry import ClientJoinStart, ClientJoinStop, Origin, Outcome, Record
+from .arguments import KeptPayload
+from .handshake import ask
+from .joining import Request
+from .result import Result
+from .spans import Stop
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .socket import Socket
+
+__all__ = ["JoinQueue", "asked", "join_stop"]
+
+JOINS_A_STEP: Final = 64
+"""How many joins of the library are sent before other tasks run."""
+
+
+@final
+class JoinQueue:
+    """The joins of one socket that wait for a connection, and a slot on it.
+
+    So many joins may be unanswered at once as `JoinPacing` has found out. A join has a slot from when it may be sent;
+    the core counts those that were sent.
+    """
+
+    def __init__(self, socket: "Socket") -> None:
+        self._socket = socket
+        self._users: deque[Request] = deque()
+        self._library: deque[Request] = deque()
+        self._granted: set[Request] = set()  # that have a slot, and are not sent yet
+        self._pacing = JoinPacing(fixed=socket._configuration.join_window)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether joins wait for a slot."""
+        return bool(self._users or self._library)
+
+    def put(self, request: Request, *, first: bool = False) -> None:
+        """Let a join wait for its slot: behind the others, or before them as it had one already."""
+        queue = self._users if request.by_user else self._library
+        (queue.appendleft if first else queue.append)(request)
+        if request.by_user:
+            self._limit_wait(request)
+        self.pump()
+
+    def _limit_wait(self, request: Request) -> None:
+        """Limit how long a user's join waits to be sent: by its own deadline, or while there is no connection."""
+        if request.deadline < math.inf:
+            self._socket._timer.add(request.deadline, request)
+        elif request.timeout is not None and not self._socket._is_connected:
+            self._socket._timer.add(trio.current_time() + request.timeout, request)
+
+    # What is known of the server
+
+    def connection_opened(self) -> None:
+        """Take note of another connection."""
+        self._pacing = self._pacing.opened(trio.current_time())
+
+    def connection_ended(self) -> None:
+        """Take note that the connection has ended, perhaps because of the joins."""
+        connection = self._socket._connection
+        if connection is not None:
+            self._pacing = self._pacing.ended(trio.current_time(), connection.state.unanswered)
+        for request in self._users:
+            self._limit_wait(request)
+
+    def answered(self, *, refused: bool = False) -> None:
+        """Take note of an answer."""
+        self._pacing = self._pacing.answered(refused=refused)
+
+    def timed_out(self, request: Request) -> None:
+        """Take note that a join takes too long."""
+        self._pacing = self._pacing.timed_out(request.number)
+
+    # Sending
+
+    def pump(self) -> None:
+        """Give slots to the joins that wait, in order, while that is possible."""
+        connection = self._socket._connection
+        if connection is None or not self._socket._is_connected:
+            return
+        if connection.handling:
+            connection.afterwards(self.pump)
+            return
+        now = trio.current_time()
+        for _ in range(JOINS_A_STEP):
+            at = self._pacing.next_join(now, connection.state.unanswered + len(self._granted))
+            if at is None or not self.is_waiting:
+                return  # the next answer makes room
+            if at > now:
+                self._socket._timer.arm(at)
+                return
+            request = self._next(connection)
+            if request is None:
+                return  # room in the writer's queue is waited for
+            self._grant(request, connection, now)
+        self._socket._timer.arm(now)
+
+    def _grant(self, request: Request, connection: "Connection", now: float) -> None:
+        """Give a slot to a join: a user sends its own; the library's is sent here, or when a function was asked."""
+        self._pacing = self._pacing.sent(now)
+        request.granted(self._pacing.number)
+        self._granted.add(request)
+        if request.by_user:
+            request.slot.succeed(None)
+        elif callable(request.channel._payload):
+            self._socket._start_task(self._ask_and_send, request)
+        else:
+            self._send_again(request, connection, request.channel._payload.value())
+
+    def give_back(self, request: Request) -> None:
+        """Take a slot back, if it was not used."""
+        if request in self._granted:
+            self._granted.discard(request)
+            self.pump()
+
+    def _next(self, connection: "Connection") -> Request | None:
+        """Take the next join that can be sent: one of a user needs room in the writer's queue, as pushes do."""
+        for queue in (self._users, self._library):
+            while queue and (queue is self._library or connection.writer.has_room):
+                request = queue.popleft()
+                if not request.over:
+                    return request
+        return None
+
+    @trio.lowlevel.enable_ki_protection
+    async def _ask_and_send(self, request: Request) -> None:
+        """Ask the user's function for a payload, and join again with that."""
+        try:
+            params = await asked(request)
+            connection = self._socket._connection
+            if not request.over and connection is not None and connection.is_open:
+                self._send_again(request, connection, params)
+            elif not request.over:
+                self.put(request, first=True)
+        except Exception as error:  # noqa: BLE001 - the user's function; what it raises says nothing of this channel
+            self._socket._joins.payload_failed(request, error)
+        finally:
+            self.give_back(request)
+
+    def _send_again(self, request: Request, connection: "Connection", params: Any) -> None:
+        """Send a join that no task awaits, in its telemetry span."""
+        emitter = self._socket._emitter
+        start = ClientJoinStart(*emitter.opening(), request.channel.topic, params) if emitter.join.active else None
+
+        def answered(answer: Result[Any]) -> None:
+            if start is not None:
+                emitter.end_span(emitter.join, start, join_stop(start), result=answer.value, error=answer.error)
+
+        request.sending(answered)
+        if start is not None:
+            emitter.join.start.emit(start)
+        try:
+            self.send(request, connection, params)
+        except Exception as error:  # noqa: BLE001 - a payload that cannot be sent, as a function returned it
+            request.answer.fail(error)
+            self._socket._joins.payload_failed(request, error)
+
+    def send(self, request: Request, connection: "Connection", params: Any) -> None:
+        """Send a join; raises `SerializationError`."""
+        channel = request.channel
+        # First, as a handler of telemetry may leave the topic while the join is being handled.
+        self._granted.discard(request)
+        request.sending()
+        channel._begin_join()
+        turn, deadline = (request.timeout, None) if request.deadline == math.inf else (None, request.deadline)
+        command = JoinTopic(trio.current_time(), channel.topic, params, turn, deadline, rejoin=not request.by_user)
+        transition = connection.handle(command)
+        channel._sent(transition.state.joins[channel.topic])
+
+
+async def asked(request: Request) -> Any:
+    """Return the payload to join with; raises what the user's function does, or why it is not wanted any more."""
+    payload = request.channel._payload
+    if isinstance(payload, KeptPayload):
+        return payload.value()
+    with request.ask():
+        return await _ask(payload)
+    if not request.answer.settled:
+        raise JoinTimeout(request.channel.topic, request.timeout or 0.0, sent=False)
+    return await request.answer.wait()
+
+
+@trio.lowlevel.disable_ki_protection
+async def _ask(payload: Any) -> Any:
+    """Call a function of the user's, which a KeyboardInterrupt may end."""
+    return await ask(payload)
+
+
+def join_stop(start: ClientJoinStart) -> Stop:
+    """Return what makes the record that a join has ended."""
+
+    def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
+        return ClientJoinStop(start, origin, now, outcome, getattr(error, "response", response))
+
+    return stop
