@@ -126,6 +126,7 @@ def test_a_time_is_a_number_above_zero_or_none(name: str, value: Any) -> None:
         ("server_hostname", b"localhost", "str or None; not bytes"),
         ("host", 5, "str or None; not int"),
         ("longpoll_fallback", 0, "seconds"),
+        ("should_reconnect", True, "a function; not bool"),
         ("vsn", "3.0.0", "'2.0.0'"),
         ("vsn", "2", "'2.0.0'"),
         ("vsn", 2, "'2.0.0'"),
