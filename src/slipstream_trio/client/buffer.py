@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Literal, Protocol, Self, final
+from typing import Literal, Self, final
 
 import trio
 from attrs import evolve, frozen
@@ -13,7 +13,7 @@ from ..protocol import Message
 from .spans import Emitter
 from .turn import turn_of_this_run
 
-__all__ = ["Backlog", "Buffer", "Gap", "Overflow", "Stream", "Streams", "Subscription", "merged"]
+__all__ = ["Buffer", "Gap", "Overflow", "Stream", "Streams", "Subscription", "merged"]
 
 Overflow = Literal["raise", "drop_oldest", "drop_newest"]
 """What happens when messages come for a consumer whose buffer is full."""
@@ -40,17 +40,6 @@ class Gap:
     since: datetime
     until: datetime
     dropped: int = 0
-
-
-class Backlog(Protocol):
-    """A consumer's messages that wait, as the receive loop sees them."""
-
-    @property
-    def crowded(self) -> bool:
-        """Whether somebody reads, and is more than half a buffer behind."""
-        ...
-
-    def __len__(self) -> int: ...
 
 
 @final

@@ -11,7 +11,7 @@ from ..protocol import Frame, Message
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
 from .arguments import DEFAULT, Timeout, check_event, chosen
-from .buffer import Backlog, Buffer, Gap, Overflow, Stream, Streams, Subscription
+from .buffer import Buffer, Gap, Overflow, Stream, Streams, Subscription
 from .configuration import checked_events, checked_overflow, checked_size
 from .join import join
 from .joining import Joining
@@ -19,6 +19,7 @@ from .leave import leave
 from .line import Line
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send
+from .turn import Backlog
 
 if TYPE_CHECKING:
     from .callbacks.inbox import ChannelBacklog
@@ -56,7 +57,6 @@ class Channel:
         self._payload: Any = payload
         self._status: ChannelStatus = "closed"
         self._reason = "not_joined"
-        self._refusal: JoinError | None = None
         self._join_ref: str | None = None
         self._join_response: Any = None
         self._unanswered = False  # whether its latest join was sent and not answered, also while it is left again
@@ -258,10 +258,7 @@ class Channel:
             raise RuntimeError("the messages of a Client's channel go to handle_message; or use subscribe()")
         return self._streams.buffer
 
-    # Its messages
-
     def _tell(self, backlog: "ChannelBacklog") -> None:
-        """Let a callback client have the messages, and all that happens."""
         self._backlog = backlog
 
     def _deliver(self, message: Message, frame: Frame) -> Backlog | None:
@@ -305,13 +302,12 @@ class Channel:
 
     def _closed_error(self) -> Exception:
         """Return what a push raises now."""
-        if self._reason == "lost" or self._socket._end_asked == "disconnected":
-            return self._socket._lost()
+        if self._reason == "lost" or self._socket._ending.asked == "disconnected":
+            return self._socket._ending.lost()
         return ChannelClosed(self._topic, self._reason)
 
     @property
     def _is_held(self) -> bool:
-        """Whether the socket holds this channel for its topic."""
         return self._socket._channels.get(self._topic) is self
 
     # What `join` has decided about it
@@ -327,7 +323,6 @@ class Channel:
         self._become("joining")
 
     def _begin_join(self) -> None:
-        """Take note that a join is sent now."""
         self._unanswered = True
         self._presence.rejoined()
         self._streams.open()
@@ -346,11 +341,7 @@ class Channel:
         if gap is not None and self._backlog is not None:
             self._backlog.gap(gap)
 
-    def _refused(self, error: JoinError) -> None:
-        self._refusal = error
-
     def _lost(self, reason: Literal["reconnected", "rejoined"]) -> None:
-        """Take note that messages may be missing from now on."""
         self._presence.lost()
         self._streams.lost(reason, self._socket._received_at)
 
@@ -375,7 +366,7 @@ class Channel:
 
     def _end_streams(self) -> None:
         """End what has not ended: the socket has, and nothing will ever come for a topic that is not joined."""
-        self._streams.close_open(StopAsyncIteration if self._socket._error is None else self._socket._lost)
+        self._streams.close_open(self._socket._ending.of_streams)
         self._presence.close()
 
     def _tell_closed(self, reason: Exception) -> None:
@@ -398,11 +389,11 @@ class Channel:
             self._streams.forget()
 
     def _end_of_stream(self) -> Callable[[], BaseException]:
-        refusal, reason = self._refusal, self._reason
+        refusal, reason = self._joining.refusal, self._reason
         if reason == "join_refused" and refusal is not None:
             return lambda: JoinError(refusal.topic, refusal.response)
         if reason in ("crashed", "join_timeout", "payload_failed"):
             return lambda: ChannelClosed(self._topic, reason)
         if reason == "lost":
-            return self._socket._lost
+            return self._socket._ending.lost
         return StopAsyncIteration

@@ -6,6 +6,8 @@ cancelled user never tears a frame. The supervisor raises nothing into the nurse
 is left, so that the body's exception comes out as it went in.
 """
 
+import math
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -67,8 +69,8 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
     With a runner (of a callback client) the body begins before there is a connection, and is not cancelled when there
     is none any more: the runner is told of both.
     """
-    socket = Socket(configuration, runner)
-    supervisor = Supervisor(socket)
+    supervisor = Supervisor(configuration, runner)
+    socket = supervisor.socket
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.run)
@@ -78,7 +80,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
             else:
                 await supervisor.opened.wait()
                 if socket._shown is None:
-                    raise socket._error or socket._lost()
+                    raise socket._ending.error or socket._ending.lost()
                 with supervisor.body:
                     if socket.status == "closed":
                         supervisor.body.cancel()
@@ -91,8 +93,9 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
             error = raised if error is None or not isinstance(raised, Exception) else error
     if error is not None:
         raise error
-    if socket._error is not None and (supervisor.body.cancelled_caught or _is_loud(socket._error)):
-        raise socket._error
+    final = socket._ending.error
+    if final is not None and (supervisor.body.cancelled_caught or _is_loud(final)):
+        raise final
 
 
 @final
@@ -100,23 +103,23 @@ class Supervisor:
     """Opens connections, one after the other, and sees to the end of a socket.
 
     Attributes:
+        socket: the socket.
         opened: set when the first connection is open, or there will be none.
         finished: set when everything has ended.
         body: the scope of the user's block, cancelled at an end that the user did not ask for.
     """
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, configuration: Configuration, runner: "Runner | None") -> None:
+        self.socket: Socket = Socket(configuration, self, runner)
         self.opened: trio.Event = trio.Event()
         self.finished: trio.Event = trio.Event()
         self.body: trio.CancelScope = trio.CancelScope()
-        self._socket = socket
-        self._connector = socket._configuration.chosen_connector()
+        self._connector = configuration.chosen_connector()
         self._scope = trio.CancelScope(shield=True)
         self._nursery: trio.Nursery | None = None
         self._error: BaseException | None = None
         self._at_once = False
         self._waiting: trio.CancelScope | None = None
-        socket._supervised(self)
 
     def start_task(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
         """Run an async function in the socket's own nursery."""
@@ -125,24 +128,33 @@ class Supervisor:
 
     def reconnect(self) -> None:
         """Replace the connection at once, or do not wait any longer for the next attempt."""
-        connection = self._socket._connection
+        connection = self.socket._connection
         if connection is not None and connection.is_open:
             self._at_once = True
             # Not `close_timeout`: where the network has changed, no answer to the close frame will come.
-            deadline = min(self._socket._close_deadline(), trio.current_time() + GRACE_PERIOD)
+            deadline = min(self.close_deadline(), trio.current_time() + GRACE_PERIOD)
             connection.afterwards(partial(connection.close, 1000, "reconnect", deadline))
         elif self._waiting is not None:
             self._at_once = True
             self._waiting.cancel()
 
-    def abort(self) -> None:
-        """Cancel everything but the user's block."""
-        self._scope.cancel()
+    def close_deadline(self) -> float:
+        """Return by when everything has to be closed that is being closed from now on."""
+        timeout = self.socket._options.close_timeout
+        return math.inf if timeout is None else trio.current_time() + timeout
+
+    def close(self, deadline: float) -> None:
+        """Close the connection, or stop trying to have one."""
+        connection = self.socket._connection
+        if connection is not None and connection.state.status in ("open", "closing"):
+            connection.close(1000, self.socket._ending.reason, deadline)
+        else:
+            self._scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Keep the socket connected until the end."""
-        socket = self._socket
+        socket = self.socket
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
@@ -162,18 +174,18 @@ class Supervisor:
     def _end(self) -> None:
         self.opened.set()
         self.finished.set()
-        if self._socket._end_asked is None:
+        if self.socket._ending.asked is None:
             self.body.cancel()
-        if self._socket._runner is not None:
-            self._socket._runner.finished(self._socket._error)
+        if self.socket._runner is not None:
+            self.socket._runner.finished(self.socket._ending.error)
 
     async def _keep_connected(self) -> None:
         """Connect, and connect again, until that is of no use, or the user has asked to end."""
-        socket, configuration = self._socket, self._socket._configuration
+        socket, configuration = self.socket, self.socket._configuration
         step, attempt, generation = 0, 1, 1
         while True:
             error, disconnect = await self._one_connection(attempt, generation, step)
-            if socket._end_asked is not None:
+            if socket._ending.asked is not None:
                 return
             if disconnect.lived is not None:
                 generation, attempt = generation + 1, 0
@@ -185,7 +197,8 @@ class Supervisor:
                 self._error = self._error or error
                 return
             attempt += 1
-            socket._reconnect_scheduled(disconnect, delay, attempt)
+            socket._statuses.set("reconnecting" if socket._shown is not None else "connecting")
+            socket._emitter.reconnect_scheduled(disconnect, delay, attempt)
             await self._wait(delay)
             step = 0 if self._at_once else step + 1
             self._at_once = False
@@ -198,7 +211,7 @@ class Supervisor:
 
     async def _one_connection(self, attempt: int, generation: int, step: int) -> tuple[Exception, Disconnect]:
         """Connect once, and serve that to its end; returns what to raise for it, and what it was."""
-        socket = self._socket
+        socket = self.socket
         connection, ask = await self._begin(attempt, generation)
         await connection.run(self._connector, ask)
         if connection.option_error is not None:
@@ -206,7 +219,7 @@ class Supervisor:
             return error, Disconnect(OPTION_FAILED, step=step, error=error, ended_by="client")
         failure = connection.failure
         if failure is None:
-            lost = socket._lost()
+            lost = socket._ending.lost()
             return lost, Disconnect(
                 lost.reason,
                 code=lost.code,
@@ -228,7 +241,7 @@ class Supervisor:
 
         The trace is asked for before, as the connection is in it. If that fails, so does the connection.
         """
-        configuration = self._socket._configuration
+        configuration = self.socket._configuration
         deadline = attempt_deadline(configuration)
         trace_parent: str | None = None
         ask: Callable[[], Awaitable[OpenRequest]] = partial(ask_request, configuration, deadline)
@@ -236,35 +249,34 @@ class Supervisor:
             trace_parent = await ask_trace_parent(configuration, deadline)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
             ask = partial(_fail_with, error)
-        connection = Connection(self._socket, self._new_state(trace_parent, generation), attempt)
-        self._socket._begin(connection)
+        connection = Connection(self.socket, self._new_state(trace_parent, generation), attempt)
+        self.socket._begin(connection)
         return connection, ask
 
     def _new_state(self, trace_parent: str | None, generation: int) -> State:
-        ids = self._socket._emitter.telemetry.ids
+        ids = self.socket._emitter.telemetry.ids
         return State(
             connection_id=ids.span_id(),
             trace_id=ids.trace_id() if trace_parent is None else trace_parent[3:35],
-            socket_id=self._socket.socket_id,
+            socket_id=self.socket.socket_id,
             generation=generation,
-            options=self._socket._options,
+            options=self.socket._options,
             trace_parent=trace_parent,
         )
 
     def _delay(self, disconnect: Disconnect) -> float | None:
-        configuration = self._socket._configuration
+        configuration = self.socket._configuration
         try:
-            return reconnect_delay(
-                disconnect, configuration.reconnect, configuration.should_reconnect, self._socket._draw()
-            )
+            draw = random.random()  # noqa: S311 - for jitter
+            return reconnect_delay(disconnect, configuration.reconnect, configuration.should_reconnect, draw)
         except Exception as error:  # noqa: BLE001 - the user's function; `connect` raises it
             self._error = error
             return None
 
     async def shut_down(self, *, graceful: bool) -> None:
         """Leave all topics and close the connection, or abort what is not closed in time."""
-        socket = self._socket
-        deadline = socket._close_deadline()
+        socket = self.socket
+        deadline = self.close_deadline()
         if socket.status != "closed":
             socket._ask_to_end("closed_by_client")
         try:
@@ -275,12 +287,12 @@ class Supervisor:
                 if graceful:
                     with trio.move_on_at(limit):
                         await socket._joins.until_all_are_left()
-                socket._close(deadline)
+                self.close(deadline)
                 await self.finished.wait()
         finally:
             if socket._connection is not None:
                 # Out of time, perhaps: that the client wanted the end is known, though no close frame tells of it.
-                socket._connection.close(1000, socket._end_asked or "closed_by_client", trio.current_time())
+                socket._connection.close(1000, socket._ending.reason, trio.current_time())
             self._scope.cancel()
             with trio.CancelScope(shield=True):
                 await self.finished.wait()

@@ -1,7 +1,6 @@
 """One connection at work: its state, its receive loop, and the telemetry of every input that it handles."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -34,20 +33,18 @@ from ..protocol.transitions import ABNORMAL_CLOSURE, receive
 from ..telemetry import Origin
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
-from .buffer import Backlog
 from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
+from .result import only_cancelled
 from .spans import Attempt
+from .turn import Backlog, catch_up
 from .writer import Writer
 
 if TYPE_CHECKING:
     from .socket import Socket
 
-__all__ = ["GRACE_PERIOD", "OPTION_FAILED", "Connection", "only_cancelled"]
+__all__ = ["GRACE_PERIOD", "OPTION_FAILED", "Connection"]
 
 logger: Final = logging.getLogger("slipstream_trio")
-
-EASING: Final = 0.05
-"""Seconds that the receive loop lets a consumer catch up, at most."""
 
 SETTLING: Final = 0.25
 SETTLING_BYTES: Final = 4 * 2**20
@@ -62,6 +59,10 @@ OPTION_FAILED: Final = "option_failed"
 
 GRACE_PERIOD: Final = 1.0
 """Seconds to answer a close frame, or to find out why a write failed."""
+
+
+_MAKE_ROOM: Final = frozenset({FrameReceived, TimerTicked})
+"""Inputs after which another join may be sent: an answer has come, or is not waited for any more."""
 
 
 @final
@@ -205,10 +206,11 @@ class Connection:
                 self._close_transport(effect, by_timer=type(transition.message) is TimerTicked)
         for event in transition.built_events:
             self._socket._handle_event(event, given)
-        if type(transition.message) is not PushMessage:
-            self._arm()
-            if self._socket._joins.queue.is_waiting:
-                self.afterwards(self._socket._joins.queue.pump)  # this may have been the answer that they wait for
+        deadline = None if type(given) is PushMessage else next_deadline(self.state)
+        if deadline is not None:
+            self._socket._timer.arm(deadline)
+        if type(given) in _MAKE_ROOM and self._socket._joins.queue.is_waiting:
+            self._afterwards.append(self._socket._joins.queue.pump)
 
     def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
         self._close = close
@@ -216,8 +218,6 @@ class Connection:
         if by_timer:
             # A heartbeat was not answered; its server will hardly answer a close frame.
             self._end_by(trio.current_time() + GRACE_PERIOD)
-
-    # Deadlines
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
@@ -247,11 +247,6 @@ class Connection:
             last = transport.progress
             if last - first > SETTLING_BYTES:
                 return
-
-    def _arm(self) -> None:
-        deadline = next_deadline(self.state)
-        if deadline is not None:
-            self._socket._timer.arm(deadline)
 
     def _end_by(self, deadline: float) -> None:
         self._scope.deadline = min(self._scope.deadline, deadline)
@@ -354,7 +349,7 @@ class Connection:
                     self._take_in(frame, now)
                 if self._crowded is not None:
                     crowded, self._crowded = self._crowded, None
-                    await _ease(crowded)
+                    await catch_up(crowded)
         except TransportEnded as ended:
             self.handle(TransportClosed(ended.code, ended.message, ended.ended_by, ended.reason))
 
@@ -403,21 +398,3 @@ class Connection:
             assert self._close is not None
             await self.writer.drained()
             await transport.close(self._close.code, self._close.reason)
-
-
-def only_cancelled(error: BaseException) -> bool:
-    """Tell whether an exception is a cancellation, or a nursery's group of nothing else."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
-
-
-async def _ease(buffer: Backlog) -> None:
-    """Let the consumer of a buffer catch up for as long as it does, but not for long."""
-    until = time.perf_counter() + EASING
-    size = len(buffer)
-    while time.perf_counter() < until:
-        await trio.lowlevel.checkpoint()
-        if len(buffer) >= size or not buffer.crowded:
-            return
-        size = len(buffer)

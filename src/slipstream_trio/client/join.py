@@ -7,6 +7,7 @@ channel is decided here; the channel only takes note of it.
 
 import logging
 import math
+import random
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 
 import trio
@@ -159,7 +160,7 @@ class Joins:
         if event.reason == "refused":
             self.queue.answered(refused=True)
             refusal = JoinError(channel.topic, event.response)
-            channel._refused(refusal)
+            channel._joining.refused(refusal)
             self._join_failed(channel, "join_refused", "refused", refusal)
         else:
             request = channel._joining.request
@@ -205,7 +206,7 @@ class Joins:
     ) -> None:
         """Join again after a while, or end the channel, as `rejoin` says."""
         socket, joining = self._socket, channel._joining
-        delay = rejoin_delay(ending, socket._configuration.rejoin, joining.step, socket._draw())
+        delay = rejoin_delay(ending, socket._configuration.rejoin, joining.step, random.random())  # noqa: S311 - for jitter
         if delay is None:
             channel._end(final_status, reason)
             return
@@ -234,14 +235,14 @@ class Joins:
     def _lose(self, channel: "Channel") -> None:
         request = channel._joining.request
         if channel.status == "leaving":
-            self._end_left(channel, "left" if self._socket._end_asked is not None else "leave_lost")
+            self._end_left(channel, "left" if self._socket._ending.asked is not None else "leave_lost")
         elif request is not None and request.sent:
             channel._joining.finish()
             if request.by_user:
                 channel._end("closed", "lost")
             else:
                 channel._become("errored", "lost")
-            request.answer.fail(self._socket._lost())
+            request.answer.fail(self._socket._ending.lost())
         elif channel.status == "joined":
             channel._joining.lasted(self._socket._configuration.rejoin, trio.current_time())
             channel._lost("reconnected")
@@ -251,9 +252,9 @@ class Joins:
         """Take note that there will be no other connection."""
         for channel in list(self._socket._channels.values()):
             request = channel._joining.finish()
-            channel._end("closed", "lost" if self._socket._error is not None else "left")
+            channel._end("closed", "lost" if self._socket._ending.error is not None else "left")
             if request is not None:
-                request.fail(self._socket._lost())
+                request.fail(self._socket._ending.lost())
 
     # Leaving
 

@@ -114,7 +114,7 @@ class JoinQueue:
         if request.by_user:
             request.slot.succeed(None)
         elif callable(request.channel._payload):
-            self._socket._start_task(self._ask_and_send, request)
+            self._socket._supervisor.start_task(self._ask_and_send, request)
         else:
             self._send_again(request, connection, request.channel._payload.value())
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import trio
 
-from ..errors import JoinTimeout
+from ..errors import JoinError, JoinTimeout
 from ..protocol import Backoff
 from .result import Result
 
@@ -137,9 +137,10 @@ class Joining:
         left_by: how the latest leave ended; the task that awaited it may run after the next join has begun.
         retry: the repetition that waits for its time, None if there is none.
         step: how many repetitions there were since a join last went well.
+        refusal: the latest refusal, None if there was none.
     """
 
-    __slots__ = ("_joined_at", "claim", "left_by", "request", "retry", "step")
+    __slots__ = ("_joined_at", "claim", "left_by", "refusal", "request", "retry", "step")
 
     def __init__(self) -> None:
         self.request: Request | None = None
@@ -147,6 +148,7 @@ class Joining:
         self.left_by: Departure = "left"
         self.retry: Retry | None = None
         self.step: int = 0
+        self.refusal: JoinError | None = None
         self._joined_at = 0.0
 
     @property
@@ -170,6 +172,10 @@ class Joining:
             self.retry.cancel()
             self.retry = None
         return request
+
+    def refused(self, error: JoinError) -> None:
+        """Take note of a refusal."""
+        self.refusal = error
 
     def succeeded(self, now: float) -> None:
         """Take note of the time of an answer."""

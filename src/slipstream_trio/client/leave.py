@@ -121,7 +121,7 @@ async def request_leave(channel: "Channel") -> None:
     emitter.leave.start.emit(start)
     socket._joins.leave_soon(channel, timeout)
     if channel.status == "leaving":
-        socket._start_task(_end_leave, channel, start)
+        socket._supervisor.start_task(_end_leave, channel, start)
     else:
         emitter.end_span(emitter.leave, start, _leave_stop(start), result="ok")
 

@@ -107,4 +107,4 @@ class Listener:
 
     def close(self) -> None:
         """End, as the block or the socket has."""
-        self._streams.close_open(StopAsyncIteration if self._socket._error is None else self._socket._lost)
+        self._streams.close_open(self._socket._ending.of_streams)

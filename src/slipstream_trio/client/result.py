@@ -7,7 +7,7 @@ import trio
 
 from ..errors import ConnectionLost
 
-__all__ = ["Result", "again"]
+__all__ = ["Result", "again", "only_cancelled"]
 
 T = TypeVar("T")
 
@@ -82,3 +82,10 @@ class Result(Generic[T]):
 def again(lost: ConnectionLost, *, sent: bool = False) -> ConnectionLost:
     """Return the same error anew, for another task to be raised."""
     return ConnectionLost(lost.reason, lost.code, lost.message, lost.ended_by, sent=sent)
+
+
+def only_cancelled(error: BaseException) -> bool:
+    """Tell whether an exception is a cancellation, or a nursery's group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)

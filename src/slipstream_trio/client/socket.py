@@ -2,8 +2,7 @@
 
 import logging
 import math
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, assert_never, final
 from weakref import WeakKeyDictionary
@@ -15,7 +14,6 @@ from ..protocol import (
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
-    Disconnect,
     Event,
     Frame,
     FrameReceived,
@@ -39,6 +37,7 @@ from .buffer import Overflow, Subscription
 from .channel import Channel
 from .configuration import Configuration
 from .connection import Connection
+from .ending import Ending
 from .join import Joins
 from .leave import Exits
 from .listen import Listeners
@@ -62,16 +61,16 @@ logger: Final = logging.getLogger("slipstream_trio")
 class Socket:
     """A connection to a Phoenix server, and the channels on it: what `connect` gives."""
 
-    # Names with an underscore are for the other modules of the client. They read fields, and call methods.
+    # Names with an underscore are for the other modules of the client, which read fields and call methods.
 
-    def __init__(self, configuration: Configuration, runner: "Runner | None" = None) -> None:
+    def __init__(self, configuration: Configuration, supervisor: "Supervisor", runner: "Runner | None") -> None:
         telemetry = configuration.telemetry
         self._configuration = configuration
         self._options = configuration.options()
         self._serializer = guarded(configuration.chosen_serializer())
         self._emitter = Emitter(telemetry, telemetry.ids.span_id())
         self._runner = runner
-        self._supervisor: Supervisor | None = None
+        self._supervisor = supervisor
         self._statuses = StatusLog()
         # From a topic to its channel: joining, joined, leaving, or to be joined again.
         self._channels: dict[str, Channel] = {}
@@ -85,9 +84,7 @@ class Socket:
         self._pings: list[Result[float]] = []
         self._connection: Connection | None = None  # of the moment, or the last
         self._shown: Connection | None = None  # the last that was open
-        self._last: ConnectionLost | None = None  # how the last one ended
-        self._error: BaseException | None = None  # why there will be no other one, unless that was asked for
-        self._end_asked: str | None = None  # "closed_by_client" or "disconnected"
+        self._ending = Ending()
 
     def __repr__(self) -> str:
         return f"<Socket {self.socket_id} {self.status}>"
@@ -144,8 +141,10 @@ class Socket:
             ConnectionLost: the connection has ended, or ends before the answer.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._connection is None or not self._is_connected:
+            raise self._ending.lost()
         answer: Result[float] = Result()
-        self._open_connection().handle(SendHeartbeat(trio.current_time()))
+        self._connection.handle(SendHeartbeat(trio.current_time()))
         self._pings.append(answer)
         try:
             return await answer.wait()
@@ -158,8 +157,7 @@ class Socket:
         await trio.lowlevel.checkpoint()
         if self.status not in ("closing", "closed"):
             self._ask_to_end("disconnected")
-            self._close(self._close_deadline())
-        assert self._supervisor is not None
+            self._supervisor.close(self._supervisor.close_deadline())
         await self._supervisor.finished.wait()
 
     def reconnect(self) -> None:
@@ -174,7 +172,6 @@ class Socket:
         self._check_usable()
         if self._configuration.reconnect is None:
             raise ConnectionLost("reconnect is None")
-        assert self._supervisor is not None
         self._supervisor.reconnect()
 
     @asynccontextmanager
@@ -192,7 +189,7 @@ class Socket:
             overflow: what happens when there are more; by default the option.
 
         Raises:
-            ConfigurationError: there is no topic, one is not a string, or `buffer` or `overflow` cannot be used.
+            ConfigurationError: there is no topic, or an argument cannot be used.
         """
         with self._listeners.listen(topics, buffer, overflow) as subscription:
             yield subscription
@@ -206,7 +203,7 @@ class Socket:
         await trio.lowlevel.checkpoint()
         while True:
             self._check_usable()
-            if self.status == "connected" and self._connection is not None and self._connection.is_open:
+            if self._is_connected:
                 return
             await self._statuses.changed()
 
@@ -252,15 +249,6 @@ class Socket:
         """The number of the connection on this socket, from 1."""
         return self.state.generation
 
-    # What its connection is
-
-    def _open_connection(self) -> Connection:
-        """Return the connection, which is open; raises `ConnectionLost` if it is not."""
-        connection = self._connection
-        if connection is None or not connection.is_open or self.status == "closing":
-            raise self._lost()
-        return connection
-
     @property
     def _is_connected(self) -> bool:
         """Whether commands can be given now."""
@@ -269,43 +257,16 @@ class Socket:
     def _check_usable(self) -> None:
         """Raise `ConnectionLost` if there will be no connection any more."""
         if self.status in ("closing", "closed"):
-            raise self._lost()
-
-    def _lost(self) -> ConnectionLost:
-        """Return a new exception that tells how the connection ended."""
-        if self._end_asked is not None:
-            return ConnectionLost(self._end_asked, ended_by="client")
-        if self._last is not None:
-            return again(self._last)
-        return ConnectionLost("connect_failed")
-
-    def _close_deadline(self) -> float:
-        """Return by when everything has to be closed that is being closed from now on."""
-        timeout = self._options.close_timeout
-        return math.inf if timeout is None else trio.current_time() + timeout
+            raise self._ending.lost()
 
     @property
     def _received_at(self) -> float:
-        """When the last whole message came."""
         return trio.current_time() if self._connection is None else self._connection.received
 
-    def _draw(self) -> float:
-        """Return a random number from 0 to 1, for jitter."""
-        return random.random()  # noqa: S311 - not for cryptography
-
     def _kept(self, payload: Any) -> KeptPayload:
-        """Return a payload as it is now."""
         return KeptPayload(payload, self._serializer)
 
-    def _start_task(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
-        """Run an async function in the socket's own nursery."""
-        assert self._supervisor is not None
-        self._supervisor.start_task(task, *arguments)
-
-    # Its channels
-
     def _hold(self, channel: Channel) -> None:
-        """Let a channel have its topic."""
         self._channels[channel.topic] = channel
 
     def _release(self, channel: Channel) -> None:
@@ -313,37 +274,17 @@ class Socket:
         if self._channels.get(channel.topic) is channel:
             del self._channels[channel.topic]
 
-    # What the supervisor decides
-
-    def _supervised(self, supervisor: "Supervisor") -> None:
-        self._supervisor = supervisor
-
     def _begin(self, connection: Connection) -> None:
-        """Take note of the connection of another attempt."""
         self._connection = connection
-
-    def _reconnect_scheduled(self, disconnect: Disconnect, delay: float, attempt: int) -> None:
-        """Take note that another attempt follows."""
-        self._statuses.set("reconnecting" if self._shown is not None else "connecting")
-        self._emitter.reconnect_scheduled(disconnect, delay, attempt)
 
     def _ask_to_end(self, reason: str) -> None:
         """Take note that the user wants the end; the first reason counts."""
-        self._end_asked = self._end_asked or reason
+        self._ending.ask(reason)
         self._statuses.set("closing")
-
-    def _close(self, deadline: float) -> None:
-        """Close the connection, or stop trying to have one."""
-        connection = self._connection
-        if connection is not None and connection.state.status in ("open", "closing"):
-            connection.close(1000, self._end_asked or "closed_by_client", deadline)
-        else:
-            assert self._supervisor is not None
-            self._supervisor.abort()
 
     def _ended(self, error: BaseException | None) -> None:
         """End for good, because of an error, or as that was asked for: settle all that is waited for."""
-        self._error = self._error or error
+        self._ending.fail(error)
         self._statuses.set("closed")
         self._joins.socket_ended()
         for channel in list(self._known):
@@ -391,7 +332,6 @@ class Socket:
 
     def _connection_opened(self, event: ConnectionOpened) -> None:
         assert self._connection is not None
-        assert self._supervisor is not None
         self._shown = self._connection
         self._statuses.set("connected")
         self._connection.attempt.ended("ok", event.response_headers)
@@ -415,15 +355,15 @@ class Socket:
             self._runner.closed(error)
 
     def _connection_closed(self, event: ConnectionClosed) -> None:
-        if self._end_asked is None:
+        if self._ending.asked is None:
             self._statuses.set("closing" if self._configuration.reconnect is None else "reconnecting")
         self._settle(ConnectionLost(event.reason, event.code, event.message, event.ended_by))
         if self._runner is not None:
-            self._runner.closed(self._lost())
+            self._runner.closed(self._ending.lost())
 
     def _failed(self, error: BaseException) -> None:
         """Settle all that is waited for, as a bug has ended the connection; no event tells of it."""
-        self._error = error
+        self._ending.fail(error)
         if self._connection is not None:
             self._connection.attempt.failed(error)
             self._settle(ConnectionLost("internal_error"))
@@ -432,7 +372,7 @@ class Socket:
         """Tell everybody who waits for a connection that it has ended: pushes first, then channels."""
         connection = self._connection
         assert connection is not None
-        self._last = lost
+        self._ending.connection_lost(lost)
         for message in connection.writer.left_over():
             self._emitter.dropped("out", message, lost.reason)
         self._pushes.connection_ended(lost, connection.writer.taken)

@@ -1,15 +1,18 @@
-"""How long a consumer of messages may go on before it lets other tasks run."""
+"""Turns: how long a consumer goes on before it lets other tasks run, and how long the receive loop waits for one."""
 
 import time
 from collections.abc import Callable
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
-__all__ = ["Turn", "turn_of_this_run"]
+__all__ = ["Backlog", "Turn", "catch_up", "turn_of_this_run"]
 
 MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
+
+CATCHING_UP: Final = 0.05
+"""Seconds that the receive loop lets a consumer catch up, at most."""
 
 
 @final
@@ -52,3 +55,25 @@ def turn_of_this_run(replacement: Turn | None = None) -> Turn:
     turn = replacement or _TURN.get() or Turn()
     _TURN.set(turn)
     return turn
+
+
+class Backlog(Protocol):
+    """A consumer's messages that wait, as the receive loop sees them."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody reads, and is more than half a buffer behind."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+async def catch_up(backlog: Backlog) -> None:
+    """Let the consumer of a backlog catch up for as long as it does, but not for long."""
+    until = time.perf_counter() + CATCHING_UP
+    size = len(backlog)
+    while time.perf_counter() < until:
+        await trio.lowlevel.checkpoint()
+        if len(backlog) >= size or not backlog.crowded:
+            return
+        size = len(backlog)

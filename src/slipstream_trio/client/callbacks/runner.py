@@ -23,10 +23,10 @@ from ..buffer import Gap
 from ..channel import Channel
 from ..configuration import Configuration
 from ..connect import connected
-from ..connection import only_cancelled
 from ..join import request_join
 from ..leave import request_leave
 from ..push import request_push
+from ..result import only_cancelled
 from ..socket import Socket
 from .inbox import ChannelBacklog, Entry, Inbox, Latest
 from .replies import NO_REPLY, Caller, Reply
@@ -241,7 +241,7 @@ class Runner:
         await self._invoke("handle_gap", channel, gap)
 
     async def _terminate(self, reason: BaseException | None) -> None:
-        deadline = self.running_socket()._close_deadline()
+        deadline = self.running_socket()._supervisor.close_deadline()
         with trio.CancelScope(shield=True, deadline=deadline) as scope:
             try:
                 await self._invoke("terminate", reason)
