@@ -18,10 +18,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from prometheus_client import CollectorRegistry
 
-from slipstream_trio.client.configuration import configure
 from slipstream_trio.integrations import logging as logs, prometheus
 from slipstream_trio.integrations.opentelemetry import IdGenerator, attach_metrics, attach_spans
-from slipstream_trio.protocol import FrameReceived, Message, MessageReceived, State, Transition
+from slipstream_trio.protocol import FrameReceived, Message, MessageReceived, Options, State, Transition
 from slipstream_trio.telemetry import ClientPushStart, ClientPushStop, Origin, Telemetry
 from slipstream_trio.telemetry.span import ConnectionSpans
 
@@ -32,7 +31,7 @@ STATE = State(
     trace_id="7" * 32,
     socket_id="5" * 16,
     generation=1,
-    options=configure("ws://localhost/socket/websocket", {}).options(),
+    options=Options(url="ws://localhost/socket/websocket"),
 )
 MESSAGE = Message("1", None, "room:lobby", "new_msg", {"body": "hello"})
 GIVEN = FrameReceived(0.0, '["1",null,"room:lobby","new_msg",{"body":"hello"}]')

@@ -215,13 +215,21 @@ async def test_after_a_close_of_ones_own_it_is_the_clients_doing(autojump_clock:
     assert [message async for message in channel] == []
 
 
-async def test_a_bug_raises_internal_error_and_is_in_telemetry(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any) -> None:
-        raise Mine("broken")
+class Breaking(RandomIds):
+    """Has no id to give once it is broken."""
 
-    recorder = Recorder()
+    broken = False
+
+    def span_id(self) -> str:
+        if self.broken:
+            raise Mine("broken")
+        return super().span_id()
+
+
+@pytest.mark.parametrize("where", ["while a frame is received", "while a frame is handled"])
+async def test_a_bug_raises_internal_error_and_is_in_telemetry(where: str, autojump_clock: MockClock) -> None:
+    ids = Breaking()
+    recorder = Recorder(Telemetry(ids=ids))
     before = living_tasks()
     outcomes: list[str] = []
 
@@ -237,8 +245,11 @@ async def test_a_bug_raises_internal_error_and_is_in_telemetry(
                 async with socket.join("room"):
                     outside.start_soon(ping, socket)
                     await trio.testing.wait_all_tasks_blocked()
-                    monkeypatch.setattr("slipstream_trio.client.membership.Membership.deliver", broken)
-                    peer.message("room", "event")
+                    if where == "while a frame is received":
+                        peer.break_down(Mine("broken"))
+                    else:
+                        ids.broken = True
+                        peer.message("room", "event")
                     await trio.sleep_forever()
     assert isinstance(raised.value.__cause__, Mine)
     assert outcomes == ["internal_error"]
@@ -302,21 +313,30 @@ async def test_a_bug_after_the_connection_was_lost_is_raised(autojump_clock: Moc
     assert socket.status == "closed"
 
 
-async def test_several_bugs_are_the_cause_as_a_group(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any) -> None:
-        raise Mine
-
-    monkeypatch.setattr("slipstream_trio.client.outbox.Outbox.close", broken)
-    monkeypatch.setattr("slipstream_trio.client.session.Session.deliver", broken)
+async def test_several_bugs_are_the_cause_as_a_group(autojump_clock: MockClock) -> None:
     with pytest.raises(InternalError) as raised:
         async with scripted() as (socket, peer):
-            async with socket.join("room"):
-                monkeypatch.setattr("slipstream_trio.client.connection.Connection._take_in", broken)
-                peer.message("room", "event")
+            send = peer.send
+
+            async def broken(frames: Any) -> None:
+                try:
+                    await send(frames)
+                except trio.Cancelled:
+                    raise Mine("of the writer") from None
+
+            async with socket.join("room") as channel:
+                peer.send = broken  # type: ignore[method-assign]
+                peer.pause()
+                await channel.send("event")
+                await trio.testing.wait_all_tasks_blocked()
+                peer.break_down(Mine("of the receive loop"))
                 await trio.sleep_forever()
-    assert raised.value.__cause__ is not None
+    cause = raised.value.__cause__
+    assert isinstance(cause, ExceptionGroup)
+    mine, others = cause.split(Mine)
+    assert others is None
+    assert "of the writer" in repr(mine)
+    assert "of the receive loop" in repr(mine)
 
 
 async def test_an_interrupt_raised_by_a_handler_of_telemetry_is_no_bug(autojump_clock: MockClock) -> None:

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import evolve
 from tests.client.support import URL, Recorder, Scripted, scripted
 from tests.integrations.support import lose_once, visit
 from trio.testing import MockClock
 
-from slipstream_trio import Client, Configuration, ConnectionLost, Message, connect, run_client
+from slipstream_trio import Client, ConnectionLost, Message, connect, run_client
 from slipstream_trio.integrations.brief import brief
 from slipstream_trio.integrations.effects import effects_of
 from slipstream_trio.integrations.logging import attach, level_of
-from slipstream_trio.protocol import CloseTransport, SendFrame, State, Transition
+from slipstream_trio.protocol import CloseTransport, Options, SendFrame, State, Transition
 
 LOGGER = "tests_of_slipstream"
 
@@ -202,7 +201,7 @@ def test_frames_are_read_where_their_serializer_is_known(name: str, frame: str |
         trace_id="t",
         socket_id="s",
         generation=1,
-        options=evolve(Configuration(url=URL).options(), serializer=name),
+        options=Options(url=URL, serializer=name),
     )
     effects = (SendFrame(frame, "2"), CloseTransport(1000, "disconnected"))
     assert effects_of(Transition(state, None, (), effects)) == [shown, {"close": 1000, "reason": "disconnected"}]

@@ -11,7 +11,7 @@ from tests.integrations.support import ABSENT, installed, lose_once, visit
 from tests.telemetry.support import ORIGIN
 from trio.testing import MockClock
 
-from slipstream_trio import ConnectionRejected, JoinTimeout, connect
+from slipstream_trio import ConnectionRejected, InternalError, JoinTimeout, connect
 from slipstream_trio.telemetry import MessageDiscarded, ReconnectScheduled
 
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -139,15 +139,12 @@ async def test_connections_are_counted_while_they_are_open(measuring: Measuring,
 
 
 @both
-async def test_a_connection_that_ends_by_a_bug_is_not_open(
-    measuring: Measuring, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_connection_that_ends_by_a_bug_is_not_open(measuring: Measuring, autojump_clock: MockClock) -> None:
     recorder = Recorder()
     with measuring(recorder) as measured:
-        with suppress(Exception):
-            async with scripted(telemetry=recorder.bus) as (socket, peer):
-                monkeypatch.setattr(socket._session, "handle_event", lambda _: 1 / 0)
-                peer.message("room", "event", {})
+        with pytest.raises(InternalError):
+            async with scripted(telemetry=recorder.bus) as (_, peer):
+                peer.break_down(ZeroDivisionError("a bug"))
                 await trio.sleep_forever()
         assert measured("connections") == 0
     assert recorder.named("connection", "connect", "exception")

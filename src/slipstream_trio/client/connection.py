@@ -50,9 +50,9 @@ SETTLING: Final = 0.25
 SETTLING_BYTES: Final = 4 * 2**20
 """Seconds and bytes of input that may come before a verdict, at most."""
 
-STILL_PASSES: Final = 3
-"""How often nothing must have been read while the scheduler was passed: a message takes two passes from the transport's
-task to the receive loop, in whatever order Trio runs them."""
+STILL_PASSES: Final = 10
+"""How often nothing must have been read while the scheduler was passed. One pass brings what waits in the kernel to the
+transport's task; more are for streams that have tasks of their own between, and for the way to the receive loop."""
 
 OPTION_FAILED: Final = "option_failed"
 """The reason of a connection that has ended before it was opened: a function among the options has failed."""

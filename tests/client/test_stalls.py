@@ -1,0 +1,166 @@
+"""A program that stood still finds the answer and the deadline at once: what came in time counts.
+
+The client's clock stands still but for the stalls, in which it jumps: a stall blocks the whole program until the answer is
+in the kernel, on a real socket, and then lasts for up to twice the time limit.
+"""
+
+import select
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from docs.example_server import ExampleServer
+from trio.testing import MockClock
+
+from slipstream_trio import Backoff, ChannelClosed, ConnectionLost, PushTimeout, Socket, connect
+from slipstream_trio.testing.kit import FakeServer
+from slipstream_trio.transport import OpenRequest
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector, open_tcp
+
+STALLS = 50
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ExampleServer]:
+    server = ExampleServer()
+    yield server
+    server.stop()
+
+
+class Stream(trio.abc.Stream):
+    """A TCP stream that counts its writes, and reads nothing while one is to be followed by a stall."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.writes = 0
+        self._may_read = trio.Event()
+        self._may_read.set()
+
+    def hold(self) -> None:
+        """Read no more."""
+        self._may_read = trio.Event()
+
+    def release(self) -> None:
+        """Read on."""
+        self._may_read.set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+        self.writes += 1
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        await trio.lowlevel.wait_readable(self.stream.socket)
+        await self._may_read.wait()
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+class Program:
+    """A client that stands still when a test says so.
+
+    Attributes:
+        socket: its socket.
+    """
+
+    def __init__(self, clock: MockClock) -> None:
+        self.socket: Socket
+        self._clock = clock
+        self._stream: Stream
+
+    async def open(self, request: OpenRequest) -> trio.abc.Stream:
+        stream = await open_tcp(request)
+        assert isinstance(stream, trio.SocketStream)
+        self._stream = Stream(stream)
+        return self._stream
+
+    async def stall_after(self, operation: Callable[[], Awaitable[object]], seconds: float) -> None:
+        """Stand still once an operation is written: until the server has answered, and so many seconds have passed."""
+        stream = self._stream
+        before = stream.writes
+        stream.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(operation)
+            while stream.writes == before:
+                await trio.lowlevel.checkpoint()
+            readable, _, _ = select.select([stream.stream.socket.fileno()], [], [], 20)
+            assert readable
+            self._clock.jump(seconds)
+            stream.release()
+
+
+@asynccontextmanager
+async def running(server: ExampleServer, clock: MockClock) -> AsyncIterator[Program]:
+    program = Program(clock)
+    options = dict.fromkeys(("join_timeout", "push_timeout", "leave_timeout", "heartbeat_interval"), 10.0)
+    connector = TrioWebSocketConnector(program.open)
+    async with connect(server.url, transport=connector, reconnect=None, **options) as socket:  # type: ignore[arg-type]
+        program.socket = socket
+        yield program
+
+
+async def test_no_push_is_lost_to_a_stall(server: ExampleServer, mock_clock: MockClock) -> None:
+    async with running(server, mock_clock) as program, program.socket.join("room:1") as channel:
+        for number in range(STALLS):
+            await program.stall_after(partial(channel.push, "upload", b"x" * number), 10 + number % 11)
+        assert program.socket.generation == 1
+
+
+async def test_no_join_and_no_leave_is_lost_to_a_stall(server: ExampleServer, mock_clock: MockClock) -> None:
+    async with running(server, mock_clock) as program:
+        for number in range(STALLS):
+            channel = program.socket.channel(f"room:{number}")
+            await program.stall_after(channel.join, 10 + number % 11)
+            assert channel.status == "joined"
+            await program.stall_after(channel.leave, 10 + number % 11)
+            with pytest.raises(ChannelClosed, match="it was left; join it again"):  # and not that it timed out
+                await channel.push("event")
+        assert program.socket.generation == 1
+
+
+async def test_no_connection_is_lost_to_a_stall(server: ExampleServer, mock_clock: MockClock) -> None:
+    async with running(server, mock_clock) as program:
+        for number in range(STALLS):
+            await program.stall_after(program.socket.ping, 10 + number % 11)
+        assert program.socket.generation == 1
+
+
+async def test_a_flood_delays_no_verdict_for_long(autojump_clock: MockClock) -> None:
+    """What comes all the time is no answer."""
+    async with (
+        FakeServer(answers={"connect", "join", "leave", "heartbeat"}) as server,
+        connect(server.url, transport=server.connector(), reconnect=Backoff((1,))) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await server.accept()
+        async with socket.join("room:1") as channel:
+            fake = connection.channel("room:1")
+
+            async def flood() -> None:
+                while True:
+                    await fake.push("tick", "x" * 10_000)
+                    await trio.sleep(0.001)
+
+            nursery.start_soon(flood)
+            began = trio.current_time()
+            with pytest.raises(PushTimeout):
+                await channel.push("event", timeout=2)
+            assert trio.current_time() - began <= 2.5
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_line_that_stays_silent_is_lost_all_the_same(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers={"connect"}) as server:
+        with pytest.raises(ConnectionLost) as caught:
+            async with connect(
+                server.url, transport=server.connector(), heartbeat_interval=10, reconnect=None
+            ):
+                await trio.sleep_forever()
+        assert (caught.value.reason, caught.value.ended_by) == ("heartbeat_timeout", "network")
+        assert trio.current_time() <= 22
