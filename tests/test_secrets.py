@@ -7,7 +7,6 @@ is opened with is a secret, whatever it is. Where a server repeats it, it is tak
 import base64
 import itertools
 import logging
-import math
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ import attrs
 import pytest
 import trio
 import trustme
-from tests.client.support import Lab
+from tests.client.support import Lab, Scripted
 from tests.transport.test_tls import client_context, server_context
 from trio.testing import MockClock
 
@@ -35,7 +34,6 @@ from slipstream_trio import (
     connect,
     run_client,
 )
-from slipstream_trio.client.handshake import LONGEST_BODY, ask_request, redacted_error, redactor
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.faults import AtFrame, Faults, Ignore, Reset, Rule, Stall, faulty_network
 from slipstream_trio.testing.server import Mount, PhoenixServer, Refuse, Request
@@ -43,6 +41,9 @@ from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 URL = "ws://server/socket/websocket"
+LONGEST_BODY = 4096
+"""Characters of a refusal's body that are kept."""
+
 PARAM, HEADER, TOKEN, QUERY = (f"canary{kind}0f3b9d" for kind in ("Param", "Header", "Token", "Query"))
 ODD = "canary/odd+=&?é 0f3b9d"
 
@@ -182,7 +183,12 @@ async def world(
     mount = Mount(channels={"lab:*": Lab}, connect=answer, auth_token=True)
     server = PhoenixServer({"/socket": mount}, close_timeout=1)
     async with server.run(), faulty_network(Faults(rules=rules)) as network:
-        connector = TrioWebSocketConnector(network.opener(lambda _: server.open_stream()))
+
+        def open_stream(request: OpenRequest) -> Any:
+            spy.see("the request", request)
+            return server.open_stream()
+
+        connector = TrioWebSocketConnector(network.opener(open_stream))
         quick = {"reconnect": Backoff((1,), jitter=0), "rejoin": Backoff((1,), jitter=0)}
         yield {"transport": connector, "telemetry": spy.telemetry, **quick}
         spy.see("the network", network.log)
@@ -205,8 +211,6 @@ async def test_of_a_connection_that_works(spy: Spy, secrets: dict[str, Any], aut
             spy.see("the state", socket.state, *texts(socket.state))
         spy.see("the socket afterwards", socket, socket.state)
         spy.see("the options", Configuration(url=url(), **secrets, **options))
-        request = await ask_request(Configuration(url=url(), **secrets, **options), math.inf)
-        spy.see("the request", request)
     assert spy.records > 20
 
 
@@ -397,18 +401,39 @@ async def test_of_a_query_that_http_has_no_form_for(query: str, spy: Spy, autoju
             spy.see_error(error)
 
 
-def test_what_is_not_secret_stays() -> None:
-    request = OpenRequest(
-        url="ws://server/socket?vsn=2.0.0&a=1&flag=true1&token=abcd%2Fefgh",
-        headers=[("origin", "https://example.org"), ("x", "")],
-        subprotocols=["phoenix", "base64url.bearer.phx.====="],
-    )
-    redact = redactor(request)
-    assert redact("vsn=2.0.0, phoenix, https://example.org, a=1, untrue1, abcd/efgh, abcd%2Fefgh!") == (
-        "vsn=2.0.0, phoenix, https://example.org, a=1, untrue1, [redacted], [redacted]!"
-    )
-    error = ConnectionRejected(404, [("server", "x")], "not found")
-    assert redacted_error(error, redact) is error
-    timeout = ConnectTimeout(10.0)
-    assert redacted_error(timeout, redactor(OpenRequest(url="ws://server/socket?version=10.0"))) is timeout
-    assert redactor(OpenRequest(url="ws://server/socket?vsn=2.0.0"))("a=1") == "a=1"
+async def refused(error: ConnectError, url: str, **options: Any) -> ConnectError:
+    """Return what is raised where a transport raises this."""
+
+    async def refuse(_: OpenRequest) -> None:
+        raise error
+
+    with pytest.raises(ConnectError) as raised:
+        async with connect(url, transport=Scripted(opening=refuse), **options):
+            pytest.fail("the block must not be entered")
+    return raised.value
+
+
+async def test_what_is_not_secret_stays(autojump_clock: MockClock) -> None:
+    said = "vsn=2.0.0, phoenix, https://example.org, a=1, untrue1, "
+    url = "ws://server/socket?vsn=2.0.0&a=1&flag=true1&token=abcd%2Fefgh"
+    options: Any = {"headers": [("origin", "https://example.org"), ("x", "")], "auth_token": ""}
+    told = await refused(ConnectionRejected(404, [("x-said", said)], f"{said}abcd/efgh, abcd%2Fefgh!"), url, **options)
+    assert isinstance(told, ConnectionRejected)
+    assert (told.status, dict(told.headers)) == (404, {"x-said": said})
+    assert told.body == f"{said}[redacted], [redacted]!"
+
+
+@pytest.mark.parametrize(
+    ("error", "query"),
+    [
+        (ConnectionRejected(404, [("server", "x")], "not found"), "token=abcdefgh"),
+        (ConnectionRejected(404, body="a = 1, b = 2"), "vsn=2.0.0"),
+        (ConnectError("nobody listens"), "token=abcdefgh"),
+        (ConnectTimeout(10.0), "version=10.0"),
+    ],
+    ids=["refused", "refused, without secrets", "failed", "timeout"],
+)
+async def test_an_error_that_tells_no_secret_stays_as_it_is(
+    error: ConnectError, query: str, autojump_clock: MockClock
+) -> None:
+    assert await refused(error, f"ws://server/socket?{query}") is error
