@@ -7,6 +7,7 @@ import pytest
 import trio
 from tests.callbacks.support import Told, a_world, running
 from tests.properties.scripts import unbalanced
+from tests.telemetry.support import CountingBus
 from trio.testing import MockClock
 
 from slipstream_trio import Caller, Client, ConnectionLost, Gap, Message, Reply, Socket
@@ -131,19 +132,18 @@ async def test_a_callback_that_is_cancelled_stops(autojump_clock: MockClock) -> 
     assert unbalanced(world.records) == []
 
 
-async def test_nothing_is_built_while_nobody_listens(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("slipstream_trio.client.runner.ClientCallbackStart", None)
+async def test_nothing_is_made_while_nobody_listens(autojump_clock: MockClock) -> None:
+    counting = CountingBus()
     client = Told("room:1")
     async with a_world() as world:
-        world.telemetry.detach("world")
-        world.telemetry.attach("one", ("slipstream", "client", "handle_leave", "stop"), world.records.append)
-        async with running(world, client) as run:
+        counting.bus.attach("one", ("slipstream", "client", "handle_leave", "stop"), world.records.append)
+        async with running(world, client, telemetry=counting.bus) as run:
             await client.until(("join", "room:1", 1))
+            await client.call("x")
             client.stop()
     assert run.error is None
     assert world.records == []
+    assert (counting.ids.asked, counting.times) == (3, 0)  # of the socket, the connection, the trace
 
 
 async def test_a_span_that_begins_unobserved_emits_no_stop(autojump_clock: MockClock) -> None:

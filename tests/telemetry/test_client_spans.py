@@ -9,7 +9,8 @@ import trio
 from tests.client.support import URL, Peer, Recorder, Scripted, scripted
 from trio.testing import MockClock
 
-from slipstream_trio import ConnectError, ConnectionRejected, ConnectTimeout, SlipstreamError, Socket, connect
+from slipstream_trio import Channel, ConnectError, ConnectionRejected, ConnectTimeout, SlipstreamError, Socket, connect
+from slipstream_trio.protocol import LeaveTopic
 from slipstream_trio.telemetry import SpanException, Telemetry
 from slipstream_trio.trace import verify
 
@@ -36,9 +37,15 @@ def ends(recorder: Recorder, span: str) -> list[str]:
     ]
 
 
-async def join_ok(socket: Socket, peer: Peer) -> None:
+async def joined(socket: Socket, peer: Peer) -> Channel:
     peer.answers.add("phx_join")
-    await socket.channel("room").join()
+    channel = socket.channel("room")
+    await channel.join()
+    return channel
+
+
+async def join_ok(socket: Socket, peer: Peer) -> None:
+    await joined(socket, peer)
 
 
 async def join_error(socket: Socket, peer: Peer) -> None:
@@ -101,9 +108,7 @@ def pushing(answer: Callable[[Peer, Any], object], **options: Any) -> Scenario:
     """Return a scenario that pushes, and what happens then."""
 
     async def scenario(socket: Socket, peer: Peer) -> None:
-        await join_ok(socket, peer)
-        channel = socket.channel("room")
-        channel._membership = socket._session.memberships["room"]
+        channel = await joined(socket, peer)
         async with trio.open_nursery() as nursery:
 
             async def then() -> None:
@@ -197,23 +202,19 @@ async def test_leaves(scenario: Scenario, outcomes: list[str], autojump_clock: M
     assert ends(await play(scenario), "leave") == outcomes
 
 
-async def test_a_leave_that_code_breaks_off_is_an_exception(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any) -> None:
-        raise KeyboardInterrupt
+async def test_a_leave_that_code_breaks_off_is_an_exception(autojump_clock: MockClock) -> None:
+    def interrupt(record: Any) -> None:
+        if isinstance(record.raw_message, LeaveTopic):
+            raise KeyboardInterrupt
 
-    async def interrupted(socket: Socket, peer: Peer) -> None:
-        await join_ok(socket, peer)
-        channel = socket.channel("room")
-        monkeypatch.setattr("slipstream_trio.client.operations.leave_soon", broken)
-        with pytest.raises(KeyboardInterrupt):
-            await channel.leave()
-        monkeypatch.undo()
-
-    recorder = await play(interrupted)
+    recorder = Recorder()
+    async with scripted(answers=QUIET, telemetry=recorder.bus, close_timeout=1) as (socket, peer):
+        channel = await joined(socket, peer)
+        with recorder.bus.listen(interrupt, ("slipstream", "connection", "handle", "start")):
+            with pytest.raises(KeyboardInterrupt):
+                await channel.leave()
     assert ends(recorder, "leave") == ["exception"]
-    assert recorder.named("leave", "exception")[0].kind == "KeyboardInterrupt"
+    assert recorder.named("client", "leave", "exception")[0].kind == "KeyboardInterrupt"
 
 
 @pytest.mark.parametrize(
