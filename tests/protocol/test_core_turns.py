@@ -194,6 +194,22 @@ def test_a_join_that_is_passed_over_stays_pending_until_its_limit() -> None:
     assert only(core.reply(second, "b")) == TopicJoinSucceeded("b", second, {})
 
 
+@pytest.mark.parametrize("way", ["left", "replaced", "timed out"])
+def test_a_turn_may_come_to_a_join_that_nobody_waits_for(way: str) -> None:
+    core = Core(heartbeat_interval=100.0)
+    first, second = core.join("a", timeout=None), core.join("b", timeout=None, deadline=4.0)
+    match way:
+        case "left":
+            core.leave("b")
+        case "replaced":
+            core.join("b")
+        case _:
+            core.tick(4.0)
+    core.now = 5.0
+    core.reply(first, "a")
+    assert (next(iter(core.state.turns)), core.state.turn_began) == (second, 5.0)
+
+
 # Rejoins
 
 

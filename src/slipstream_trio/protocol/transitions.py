@@ -222,18 +222,10 @@ def _frame_received(state: State, received: FrameReceived, serializer: Serialize
     return receive(state, message, received, serializer)
 
 
-def receive(
-    state: State, message: Message, received: FrameReceived, serializer: Serializer | None = None
-) -> Transition:
-    """Return what `handle` does with a frame that was decoded already.
-
-    Parameters:
-        serializer: as for `handle`.
-    """
+def receive(state: State, message: Message, received: FrameReceived, serializer: Serializer) -> Transition:
+    """Return what `handle` does with a frame that was decoded already; `serializer` is the connection's own."""
     if message.ref is None or message.event not in _ANSWERS:
         return Transition(state, message, (_message(state, message),))
-    if serializer is None:
-        serializer = serializer_for(state.options.vsn)
     draft = Draft(state, received.now, serializer)
     if message.event == REPLY:
         try:
