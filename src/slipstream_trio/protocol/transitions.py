@@ -84,7 +84,8 @@ def is_plain(state: State, message: Message) -> bool:
 
     The runtime's shortcut for nearly everything that a server sends.
     """
-    join_ref = state.topics.join_ref(message.topic)
+    topics = state.topics
+    join_ref = topics.seen.get(message.topic) or topics.join_ref(message.topic)
     return (
         join_ref is not None
         and (message.ref is None or message.event not in _ANSWERS)
@@ -168,7 +169,8 @@ def _leave_topic(state: State, leave: LeaveTopic, serializer: Serializer) -> Tra
 
 def _push_message(state: State, push: PushMessage, serializer: Serializer) -> Transition:
     _require(state, "open", push)
-    join_ref = state.topics.join_ref(push.topic)
+    topics = state.topics
+    join_ref = topics.seen.get(push.topic) or topics.join_ref(push.topic)
     if join_ref is None:
         raise ProtocolError(f"a push on {push.topic!r}, which is not joined")
     number = state.current_ref + 1
@@ -226,15 +228,18 @@ def receive(state: State, message: Message, received: FrameReceived, serializer:
     """Return what `handle` does with a frame that was decoded already; `serializer` is the connection's own."""
     if message.ref is None or message.event not in _ANSWERS:
         return Transition(state, message, (_message(state, message),))
-    draft = Draft(state, received.now, serializer)
     if message.event == REPLY:
         try:
             status, response = _answer(message.payload)
         except ProtocolError as error:
             return Transition(state, received, (FrameRejected(error.problem),))
+        if _answers_a_push(state, message.topic, message.ref):
+            return Transition(state, message, (ReplyReceived(message.topic, message.ref, status, response),))
+        draft = Draft(state, received.now, serializer)
         draft.worked_off(message.ref, message.topic)
         _reply(draft, message.topic, message.ref, status, response)
     else:
+        draft = Draft(state, received.now, serializer)
         draft.worked_off(message.ref, message.topic)
         _end_of_channel(draft, message, message.ref)
     return draft.transition(message)
@@ -267,6 +272,14 @@ def _answer(payload: Any) -> tuple[str, Any]:
     if type(payload) is not dict or type(payload.get("status")) is not str:
         raise ProtocolError("a phx_reply whose payload has no status")
     return payload["status"], payload.get("response")
+
+
+def _answers_a_push(state: State, topic: str, ref: str) -> bool:
+    """Tell whether a reply can change nothing: a shortcut, as most replies are to pushes, and no join is unanswered."""
+    topics, turns = state.topics, state.turn_queue
+    if turns.head or turns.late or topics.leaving or ref == state.heartbeat.ref:
+        return False
+    return ref != (topics.seen.get(topic) or topics.join_ref(topic))
 
 
 def _reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> None:
