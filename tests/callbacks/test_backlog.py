@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 import trio
 from hypothesis import given, strategies as st
+from slipstream_trio.client.inbox import Entry, Lane
+from slipstream_trio.client.membership import Membership
+from slipstream_trio.client.runner import Runner
+from slipstream_trio.client.session import Session
 from tests.callbacks.support import Told, a_world, running
 from tests.client.support import PHOENIX, URL, Scripted
 from tests.drawing import FACTOR, examples
@@ -30,10 +34,6 @@ from slipstream_trio import (
     run_client,
 )
 from slipstream_trio.client.configuration import configure
-from slipstream_trio.client.inbox import Entry, Lane
-from slipstream_trio.client.membership import Membership
-from slipstream_trio.client.runner import Runner
-from slipstream_trio.client.session import Session
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.transport import OpenRequest
 

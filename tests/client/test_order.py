@@ -30,14 +30,14 @@ def pushed(connection: FakeConnection) -> list[int]:
 async def test_calls_that_waited_for_a_join_leave_in_their_order(
     operation: str, reconnecting: bool, autojump_clock: MockClock
 ) -> None:
-    async with connected(push_timeout=100) as (server, connection, socket), trio.open_nursery() as nursery:
+    async with connected(push_timeout=100) as (server, first, socket), trio.open_nursery() as nursery:
         channel = socket.channel("room:1")
         nursery.start_soon(channel.join)
-        join = await connection.expect_join()
+        connection, join = first, await first.expect_join()
         if reconnecting:
             await join.reply_ok()
             await trio.sleep(0.1)
-            await connection.drop()
+            await first.drop()
             connection = await server.accept()
             join = await connection.expect_join()
         for number in range(20):

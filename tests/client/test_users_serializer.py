@@ -99,7 +99,7 @@ async def test_a_connection_that_cannot_speak_is_replaced(
         failures.clear()
         await trio.sleep(20)
         assert (socket.generation, socket.status, kept.status) == (2, "connected", "joined")
-        assert [message.topic for message in connection.messages if message.event == "phx_join"][0] == "room:1"
+        assert "room:1" in {message.topic for message in connection.messages if message.event == "phx_join"}
     assert "cannot go on" in caplog.text
 
 

@@ -71,7 +71,7 @@ async def until(condition: Callable[[], bool], within: float) -> float:
     """Return the seconds after which a condition holds."""
     began = trio.current_time()
     with trio.fail_after(within):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - conditions of many objects, in virtual time
             await trio.sleep(0.1)
     return trio.current_time() - began
 
@@ -129,9 +129,7 @@ async def test_a_rejoin_that_takes_longer_than_its_time_is_not_asked_again(autoj
 async def test_a_rejoin_that_the_server_passed_over_is_asked_again_by_the_backoff(autojump_clock: MockClock) -> None:
     async with (
         FakeServer(answers={"connect", "leave", "heartbeat"}) as server,
-        connect(
-            server.url, transport=server.connector(), join_timeout=5, rejoin=Backoff((3,), jitter=0)
-        ) as socket,
+        connect(server.url, transport=server.connector(), join_timeout=5, rejoin=Backoff((3,), jitter=0)) as socket,
         trio.open_nursery() as nursery,
     ):
         connection = await server.accept()

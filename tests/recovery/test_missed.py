@@ -15,7 +15,8 @@ ANSWERS = frozenset({"connect", "join", "leave", "heartbeat", "push"})
 
 async def read(stream: Any, found: list[Any]) -> None:
     async for item in stream:
-        found.append("gap" if isinstance(item, Gap) else item.payload)
+        what = "gap" if isinstance(item, Gap) else item.payload
+        found.append(what)
 
 
 @pytest.mark.parametrize("subscribed", [True, False])

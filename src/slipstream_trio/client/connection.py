@@ -50,6 +50,9 @@ SETTLING: Final = 0.25
 SETTLING_BYTES: Final = 4 * 2**20
 """Seconds and bytes of input that may come before a verdict, at most."""
 
+LONGEST_PASS: Final = 0.01
+"""Seconds that a pass of the scheduler counts for, at most: in a longer one the program was busy, and read nothing."""
+
 STILL_PASSES: Final = 10
 """How often nothing must have been read while the scheduler was passed. One pass brings what waits in the kernel to the
 transport's task; more are for streams that have tasks of their own between, and for the way to the receive loop."""
@@ -225,11 +228,9 @@ class Connection:
         if deadline is None or deadline > now or self._broken:
             return deadline
         transport = self._transport
-        if transport is None:
-            self._handle_own(TimerTicked(now))
-        else:
-            heard = self.received if transport.heard is None else transport.heard
-            self._handle_own(TimerTicked(now, heard, self.writer.mark_written, transport.write_blocked_since))
+        heard = self.received if transport is None or transport.heard is None else transport.heard
+        blocked = None if transport is None else transport.write_blocked_since
+        self._handle_own(TimerTicked(now, heard, self.writer.mark_written, blocked))
         return next_deadline(self.state)
 
     async def settle_input(self) -> None:
@@ -238,15 +239,16 @@ class Connection:
         A program that was busy finds the answer and the deadline at once. A flood delays the verdict for a while only.
         """
         transport = self._transport
-        until = trio.current_time() + SETTLING
         first = last = 0 if transport is None else transport.progress
-        still = 0
-        while transport is not None and still < STILL_PASSES and trio.current_time() < until:
+        still, spent, time = 0, 0.0, trio.current_time()
+        while transport is not None and still < STILL_PASSES and spent < SETTLING and last - first < SETTLING_BYTES:
             await trio.lowlevel.checkpoint()
-            still = still + 1 if transport.progress == last else 0
+            before, time = time, trio.current_time()
+            # What has come during a pass that took long, as the program was busy again, is still to be read.
+            is_still = transport.progress == last and time - before <= LONGEST_PASS
+            still = still + 1 if is_still else 0
+            spent += min(time - before, LONGEST_PASS)
             last = transport.progress
-            if last - first > SETTLING_BYTES:
-                return
 
     def _end_by(self, deadline: float) -> None:
         self._scope.deadline = min(self._scope.deadline, deadline)
