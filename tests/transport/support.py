@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+from tests.protocol import wire
 
+from slipstream_trio import Channel, Socket
 from slipstream_trio.testing.server import MemoryStream, memory_pipe
 from slipstream_trio.transport import OpenRequest, Transport
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
-REQUEST = OpenRequest(url="ws://localhost:4000/socket/websocket?vsn=2.0.0")
+URL = "ws://localhost:4000/socket/websocket"
+REQUEST = OpenRequest(url=f"{URL}?vsn=2.0.0")
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -100,12 +103,15 @@ class RawServer:
 
     async def accept(self, behind: bytes = b"") -> None:
         """Read the request, and accept it; `behind` is sent in the same write."""
+        await self.stream.send_all(await self.acceptance() + behind)
+
+    async def acceptance(self) -> bytes:
+        """Read the request, and return the response that accepts it."""
         await self.read_request()
         key = self.headers()["sec-websocket-key"].encode()
         token = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
         lines = [b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade", b"X-Server: raw"]
-        lines += [b"Sec-WebSocket-Accept: " + token, b"", b""]
-        await self.stream.send_all(b"\r\n".join(lines) + behind)
+        return b"\r\n".join([*lines, b"Sec-WebSocket-Accept: " + token, b"", b""])
 
     async def read_frame(self) -> tuple[int, bytes]:
         """Return the opcode and the payload of the next frame of the client."""
@@ -146,3 +152,21 @@ async def opened(behind: bytes = b"", **request: Any) -> AsyncIterator[tuple[Tra
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+async def say_ok(server: RawServer) -> Any:
+    """Read a message, and answer it; return it."""
+    opcode, payload = await server.read_frame()
+    assert opcode == TEXT
+    message = wire.parse(payload.decode())
+    answer = wire.text(message.join_ref, message.ref, message.topic, "phx_reply", {"status": "ok", "response": {}})
+    await server.stream.send_all(frame(TEXT, answer.encode()))
+    return message
+
+
+async def joined(socket: Socket, server: RawServer) -> Channel:
+    channel = socket.channel("room")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(say_ok, server)
+        await channel.join()
+    return channel

@@ -9,7 +9,8 @@ from trio.testing import MockClock
 
 from slipstream_trio import ConnectError, ConnectionRejected, ConnectTimeout
 from slipstream_trio.transport import OpenRequest, find_connector
-from slipstream_trio.transport.trio_websocket import LONGEST_HANDSHAKE, TrioWebSocketConnector
+from slipstream_trio.transport.collecting import LONGEST_HANDSHAKE
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 
 async def fail(response: bytes, *, then: str = "wait", request: OpenRequest = REQUEST) -> ConnectError:
@@ -107,6 +108,15 @@ async def test_another_status_is_a_rejection(status: int, autojump_clock: MockCl
     assert ("retry-after", "7") in error.headers
     assert ("x-two", "ä") in error.headers
     assert error.body == "no\ufffd!"
+
+
+async def test_the_body_of_a_rejection_may_look_like_frames(autojump_clock: MockClock) -> None:
+    """Even like a message above the limit, or HTTP."""
+    body = b"\x02\x7e\x7f\x7f HTTP/1.1 101 \r\n\r\n" + b"\x02\x7e\x7f\x7f"
+    head = f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(body)}\r\n\r\n"
+    error = await fail(head.encode() + body, request=OpenRequest(url=REQUEST.url, max_message_size=10))
+    assert isinstance(error, ConnectionRejected)
+    assert error.body == body.decode()
 
 
 async def test_a_rejection_may_have_no_body(autojump_clock: MockClock) -> None:

@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 import trio
 from tests.protocol import wire
-from tests.transport.support import CLOSE, PING, PONG, TEXT, RawServer, close_frame, frame
+from tests.transport.support import CLOSE, PING, PONG, TEXT, URL, RawServer, close_frame, frame, joined
 from trio.testing import MockClock
 
-from slipstream_trio import Channel, ConnectionLost, Socket, connect
+from slipstream_trio import ConnectionLost, Socket, connect
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
-
-URL = "ws://localhost:4000/socket/websocket"
 
 
 @asynccontextmanager
@@ -30,24 +28,6 @@ async def connected(server: RawServer, **options: Any) -> AsyncIterator[Socket]:
             failure = error
     if failure is not None:
         raise failure
-
-
-async def say_ok(server: RawServer) -> Any:
-    """Read a message, and answer it; return it."""
-    opcode, payload = await server.read_frame()
-    assert opcode == TEXT
-    message = wire.parse(payload.decode())
-    answer = wire.text(message.join_ref, message.ref, message.topic, "phx_reply", {"status": "ok", "response": {}})
-    await server.stream.send_all(frame(TEXT, answer.encode()))
-    return message
-
-
-async def joined(socket: Socket, server: RawServer) -> Channel:
-    channel = socket.channel("room")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(say_ok, server)
-        await channel.join()
-    return channel
 
 
 async def say_goodbye(server: RawServer) -> None:
@@ -103,9 +83,9 @@ async def test_a_pong_never_tears_a_frame(autojump_clock: MockClock) -> None:
     [
         (close_frame(1012, "restart"), "closed_by_server", 1012),
         (close_frame(1000), "closed_by_server", 1000),
-        (frame(TEXT, b"\xff"), "closed_by_server", 1007),
-        (b"\xf3\x01", "closed_by_server", 1002),
-        (frame(TEXT, b"x" * 101), "closed_by_server", 1009),
+        (frame(TEXT, b"\xff"), "protocol_error", 1007),
+        (b"\xf3\x01", "protocol_error", 1002),
+        (frame(TEXT, b"x" * 101), "message_too_big", 1009),
     ],
 )
 async def test_every_end_is_one_connection_lost(data: bytes, reason: str, code: int, autojump_clock: MockClock) -> None:

@@ -321,7 +321,7 @@ class Connection:
         if self.state.status == "opening":
             self.handle(TransportFailed(message))
         elif self.state.status != "closed":
-            self.handle(TransportClosed(ABNORMAL_CLOSURE, message, "client"))
+            self.handle(TransportClosed(ABNORMAL_CLOSURE, message))
 
     async def _serve(self, transport: Transport) -> None:
         try:

@@ -87,7 +87,11 @@ class Transport(ABC):
     """Headers of the response to the upgrade, names in lower case."""
 
     progress: int = 0
-    """Bytes read from the network so far, control frames and all; stays 0 where they are not counted."""
+    """Bytes read from the network so far, control frames and all; stays 0 where they are not counted.
+
+    While it moves, an answer may be on its way. So it also moves, whenever it is looked at, as long as messages that
+    were read already have not come out of `receive`: a transport that returns all of them at once need not care.
+    """
 
     heard: float | None = None
     """`trio.current_time()` at which the last byte of a data message came, of whole ones and of those still coming.

@@ -51,7 +51,9 @@ class CollectingStream(trio.abc.Stream):
 
     Attributes:
         frames: the frames that were read.
-        progress: as `Transport` has it; `heard` and `write_blocked_since` likewise.
+        progress: how many bytes were read.
+        working: whether trio-websocket is still at work on what was read last.
+        heard: as `Transport` has it; `write_blocked_since` likewise.
         closing: whether a close frame was collected.
         broken_by: what has broken the stream, where it told.
         failure: what the stream has raised that streams do not raise.
@@ -60,6 +62,7 @@ class CollectingStream(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream, wake: Callable[[], None], max_message_size: int | None = None) -> None:
         self.frames: FrameHeaders = FrameHeaders(max_message_size)
         self.progress: int = 0
+        self.working: bool = False
         self.heard: float | None = None
         self.write_blocked_since: float | None = None
         self.closing: bool = False
@@ -119,6 +122,7 @@ class CollectingStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Read on; b"" behind the last message that is within the limit, too, as if it were the stream's end."""
+        self.working = False
         if self._exceeded:
             return b""
         try:
@@ -127,6 +131,7 @@ class CollectingStream(trio.abc.Stream):
             raise self._broken("receive_some", error) from error
         received = len(data)
         self.progress += received
+        self.working = received > 0
         if received >= self._read_size or self._read_size > LEAST_READ:
             self._read_size = read_size_after(self._read_size, received)
         of_frames = data if self._switched else self._behind_upgrade(data)

@@ -43,6 +43,7 @@ class FrameHeaders:
 
     Attributes:
         max_message_size: as given.
+        messages: how many messages have come whole.
         close_received: whether the header of a close frame has come.
         excess: how long the first message above the limit is at least, in bytes; None if there was none. All that
             comes after its header is taken for that message.
@@ -51,13 +52,15 @@ class FrameHeaders:
 
     def __init__(self, max_message_size: int | None = None) -> None:
         self.max_message_size: int | None = max_message_size
+        self.messages: int = 0
         self.close_received: bool = False
         self.excess: int | None = None
         self.before_excess: int = 0
         self._limit = math.inf if max_message_size is None else max_message_size
         self._head: bytes | bytearray = b""  # a header that has not come whole
         self._left = 0  # bytes of the frame under way that have not come
-        self._is_data = False  # that frame
+        self._is_data = False  # that frame is
+        self._ends = False  # that frame, and it the last of its message, does
         self._message_size = 0
 
     def feed(self, data: bytes | bytearray) -> bool:
@@ -67,13 +70,15 @@ class FrameHeaders:
         """
         if len(data) <= self._left:
             self._left -= len(data)
+            if self._ends and not self._left:
+                self.messages, self._ends = self.messages + 1, False
             return self._is_data and len(data) > 0
         heard = self._is_data and self._left > 0
         return self._follow(self._head + data) or heard
 
     def _follow(self, data: bytes | bytearray) -> bool:
         at, end, size, limit = self._left, len(data), self._message_size, self._limit
-        is_data = heard = False
+        first, is_data, heard, messages = 0, False, False, self.messages + self._ends
         while at < end:
             first = data[at]
             is_data = not first & CONTROL
@@ -89,17 +94,13 @@ class FrameHeaders:
             if is_data:
                 size = length if first & OPCODE else size + length
                 if size > limit and first & (RESERVED | OPCODE) <= BINARY:
-                    return self._exceed(size, at)
-                size = 0 if first & FIN else size
+                    self.excess, self.before_excess = size, max(0, at - len(self._head))
+                    length = sys.maxsize
+                size, messages = (0, messages + 1) if first & FIN else (size, messages)
             elif first & OPCODE == CLOSE:
                 self.close_received = True
             at = payload + length
-        self._is_data, self._message_size = is_data, size
+        self._ends = at > end and is_data and first & FIN > 0
+        self._is_data, self._message_size, self.messages = is_data, size, messages - self._ends
         self._head, self._left = data[at:], at - end if at > end else 0
         return heard
-
-    def _exceed(self, size: int, at: int) -> bool:
-        self.excess = size
-        self.before_excess = max(0, at - len(self._head))
-        self._is_data, self._left = True, sys.maxsize
-        return True

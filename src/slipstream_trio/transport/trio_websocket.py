@@ -53,7 +53,8 @@ class TrioWebSocketConnector:
     """Opens WebSockets with trio-websocket.
 
     Parameters:
-        open_stream: opens the stream to run over; None opens TCP or TLS connections, as the URL says.
+        open_stream: opens the stream to run over; None opens TCP or TLS connections, as the URL says. An exception of
+            its own becomes the cause of a `ConnectError`, and one of the stream's the cause of the transport's end.
     """
 
     name = "trio_websocket"
@@ -126,6 +127,7 @@ class _Reader:
         failure: what the task raised.
         handshake: cancelled at the end of the task; what waits for the upgrade runs in it.
         closing: likewise; what waits for the peer's close frame runs in it.
+        ended: set at the end of the task.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -133,6 +135,7 @@ class _Reader:
         self.failure: Exception | None = None
         self.handshake = trio.CancelScope()
         self.closing = trio.CancelScope()
+        self.ended = trio.Event()
 
     def start_soon(self, task: Callable[[], Awaitable[Any]]) -> None:
         self._nursery.start_soon(self._run, task)
@@ -146,6 +149,7 @@ class _Reader:
         finally:
             self.handshake.cancel()
             self.closing.cancel()
+            self.ended.set()
 
 
 class _TrioWebSocket(Transport):
@@ -157,12 +161,25 @@ class _TrioWebSocket(Transport):
         self._reader = reader
         self._closing: trio.Event | None = None
         self._closed_with: int | None = None
+        self._delivers = True
+        self._received = 0
+        self._moved = 0
+        self._was_busy = False
         self._answered = False
         self.response_headers = _decoded(connection.handshake_headers)
 
     @property
     def progress(self) -> int:  # type: ignore[override]  # nobody else may write it
-        return self._stream.progress
+        """Bytes read; it moves while what was read is on its way through trio-websocket, and once after that.
+
+        Each message takes it a pass of the scheduler or two, and only then does it read again, which takes another.
+        """
+        stream = self._stream
+        busy = self._delivers and (stream.working or stream.frames.messages > self._received)
+        if busy or self._was_busy:
+            self._moved += 1
+        self._was_busy = busy
+        return stream.progress + self._moved
 
     @property
     def heard(self) -> float | None:  # type: ignore[override]
@@ -174,12 +191,17 @@ class _TrioWebSocket(Transport):
 
     async def receive(self) -> Sequence[Frame]:
         try:
-            return (await self._connection.get_message(),)
+            message = await self._connection.get_message()
+            self._received += 1
+            return (message,)
         except trio_websocket.ConnectionClosed:
+            self._delivers = False
             if self._closing is not None:
                 await self._closing.wait()
+            elif self._connection.closed is None:
+                await self._reader.ended.wait()  # it has failed, and is about to tell
             ended = self._ended()
-            if ended.reason is not None:
+            if ended.reason is not None and not self._stream.closing:
                 # The server has not closed: it broke the protocol, or a limit, and nobody has told it.
                 self._answered = True
                 self._stream.collect(_close_frame(ended))
@@ -199,6 +221,7 @@ class _TrioWebSocket(Transport):
 
     async def close(self, code: int, reason: str) -> None:
         self._closing = trio.Event()
+        self._delivers = False
         if self._connection.closed is None:
             self._closed_with = code
         try:
