@@ -111,13 +111,13 @@ class MsgspecCodec:
         self._misfit = (msgspec.ValidationError, RecursionError)
         self._decode = msgspec.json.Decoder().decode
         self._decode_message = msgspec.json.Decoder(Message).decode
-        self._decode_shallow, self._decode_shallow_message = _shallow_decoders()
+        self._decode_shallow_message = _shallow_decoder(of_messages=True)
         self._encode = msgspec.json.Encoder().encode
 
     def decode(self, text: str) -> Any:
         """Return the value of a JSON text; raises `ProtocolError`."""
         try:
-            return self._decode_shallow(text)
+            return _shallow_decoder(of_messages=False)(text)
         except self._misfit:
             return self._decode_checked(text)
         except (self._error, UnicodeEncodeError) as error:  # the latter: the text itself has a lone surrogate
@@ -160,14 +160,15 @@ def default_codec() -> Codec:
 
 
 @cache
-def _shallow_decoders() -> tuple[Callable[[str], Any], Callable[[str], Any]]:
-    """Return msgspec's decoders of values, and of the five values of a message, that are not deeper than `SHALLOW`."""
+def _shallow_decoder(*, of_messages: bool) -> Callable[[str], Any]:
+    """Return what decodes values, or the five values of a message, that are not deeper than `SHALLOW`."""
     from msgspec.json import Decoder
 
     scalar = shallow = str | int | float | bool | None
     for _ in range(SHALLOW):
         shallow = scalar | list[shallow] | dict[str, shallow]  # type: ignore[valid-type]
-    return Decoder(shallow).decode, Decoder(tuple[str | None, str | None, str, str, shallow]).decode  # type: ignore[valid-type]
+    kind: Any = tuple[str | None, str | None, str, str, shallow] if of_messages else shallow  # type: ignore[valid-type]
+    return Decoder(kind).decode
 
 
 def message_of(value: Any) -> Message:
