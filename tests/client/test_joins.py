@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from slipstream_trio import (
     DEFAULT,
     AlreadyJoined,
+    Channel,
     ChannelClosed,
     ConnectionLost,
     JoinError,
@@ -348,6 +349,42 @@ async def test_what_still_comes_for_a_topic_left_while_the_connection_closes_is_
             peer.end_channel("crashed", "phx_error")
             await trio.sleep_forever()
     assert peer.count("phx_leave") == 0
+
+
+async def test_answers_to_joins_that_were_left_while_the_socket_disconnects_are_nobodys(
+    autojump_clock: MockClock,
+) -> None:
+    recorder = Recorder()
+    async with scripted(answers={"heartbeat"}, telemetry=recorder.bus) as (socket, peer):
+        peer.answers_close = False
+        channels = [socket.channel(topic) for topic in ("joining", "refused")]
+        ended: list[str] = []
+
+        async def join(channel: Channel) -> None:
+            with pytest.raises(ChannelClosed) as raised:
+                await channel.join()
+            ended.append(raised.value.reason)
+
+        async with trio.open_nursery() as nursery:
+            for channel in channels:
+                nursery.start_soon(join, channel)
+            asked = [await peer.wait_sent("phx_join", number) for number in (1, 2)]
+            joins = {message.topic: message for message in asked}
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(socket.disconnect)
+            await trio.testing.wait_all_tasks_blocked()
+            assert socket.status == "closing"
+            for channel in channels:
+                channel.leave_soon()
+                assert channel.status == "closed"
+            peer.reply(joins["joining"])
+            peer.reply(joins["refused"], status="error")
+            await trio.testing.wait_all_tasks_blocked()
+            assert dict(socket.state.joins) == {"joining": joins["joining"].ref}
+        assert ended == ["left", "left"]
+        assert [channel.status for channel in channels] == ["closed", "closed"]
+        assert peer.count("phx_leave") == 0
+    assert recorder.named("connection", "connect", "exception") == []
 
 
 async def test_what_is_broadcast_before_the_answer_to_a_join_is_for_an_earlier_one(autojump_clock: MockClock) -> None:

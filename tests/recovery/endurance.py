@@ -9,7 +9,7 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from slipstream_trio import Backoff, connect
+from slipstream_trio import Backoff, Stream, connect
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.server import Channel as ServerChannel, MemoryStream, Mount, PhoenixServer, Reply
 from slipstream_trio.trace import Verifier
@@ -108,7 +108,7 @@ async def endure(reconnects: int, channels: int, marks: tuple[int, ...], *, trac
                 if count in marks:
                     figures.held[count] = _held()
                     figures.traced[count] = tracemalloc.get_traced_memory()[0]
-            figures.left["buffered"] = sum(len(channel._membership.streams.buffer) for channel in joined)
+            figures.left["buffered"] = sum([await _waiting_in(channel.stream()) for channel in joined])
             for channel in joined:
                 await channel.leave()
         while server.connections:
@@ -130,6 +130,16 @@ async def _joined_again(server: PhoenixServer, socket: Any, channels: int, gener
         while not server.connections or len(server.connections[-1].channels) < channels:  # noqa: ASYNC110 - likewise
             await trio.sleep(0.01)
         await trio.testing.wait_all_tasks_blocked()
+
+
+async def _waiting_in(stream: Stream) -> int:
+    """Read what waits in a stream, and return how much it was."""
+    count = 0
+    with trio.move_on_after(0.001):
+        while True:
+            await anext(stream)
+            count += 1
+    return count
 
 
 def _held() -> tuple[int, int]:

@@ -2,11 +2,11 @@
 
 import pytest
 import trio
+from tests.client.support import URL, Scripted
 from tests.recovery.support import connected_again, settle, status_of, until, world
 from trio.testing import MockClock
 
-from slipstream_trio import ConnectionLost, StatusChanges
-from slipstream_trio.client.status import KEPT, StatusLog
+from slipstream_trio import Backoff, ConnectionLost, StatusChanges, connect
 from slipstream_trio.testing.server import Refuse
 
 
@@ -83,27 +83,34 @@ async def test_a_late_reader_gets_every_change(autojump_clock: MockClock) -> Non
     assert seen == ["connected", *lost, *lost, "closing", "closed"]
 
 
-async def test_a_reader_that_comes_never_keeps_nothing_and_one_that_comes_too_late_gets_the_last(
+async def test_of_more_changes_than_are_kept_a_late_reader_gets_the_first_and_the_latest(
     autojump_clock: MockClock,
 ) -> None:
-    log = StatusLog()
-    changes = StatusChanges(log)
-    for _ in range(1000):
-        log.set("connected")
-        log.set("reconnecting")
-    log.set("closed")
-    seen = [status async for status in changes]
-    assert len(seen) == KEPT + 1
-    assert seen[0] == "connecting"  # the one of when it was opened
-    assert seen[-2:] == ["reconnecting", "closed"]
+    kept = 64
+    connector = Scripted()
+    async with connect(URL, transport=connector, reconnect=Backoff((0.01,), jitter=0)) as socket:
+        changes = socket.status_changes()
+        for generation in range(2, kept + 2):
+            connector.peer.end()
+            await trio.sleep(1)
+            assert socket.generation == generation
+        await socket.disconnect()
+        seen = [status async for status in changes]
+    lost = ["reconnecting", "connected"]
+    assert seen == ["connected", *lost * (kept // 2 - 1), "closing", "closed"]  # the first is that of its opening
 
 
-async def test_the_same_status_is_no_change() -> None:
-    log = StatusLog()
-    log.set("connecting")
-    assert log.count == 1
-    assert log.since(0) == ["connecting"]
-    assert log.since(1) == []
+async def test_attempts_that_fail_one_after_the_other_are_no_changes(autojump_clock: MockClock) -> None:
+    async with world() as there:
+        async with there.connect() as socket:
+            changes = socket.status_changes()
+            there.upgrades.extend([Refuse(500), Refuse(500)])
+            there.connection.drop()
+            await connected_again(there, socket, 2)
+            await socket.disconnect()
+            seen = [status async for status in changes]
+    assert seen == ["connected", "reconnecting", "connected", "closing", "closed"]
+    assert len(there.attempts) == 4
 
 
 async def test_readers_do_not_share(autojump_clock: MockClock) -> None:
