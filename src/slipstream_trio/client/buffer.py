@@ -295,6 +295,7 @@ class Streams:
                 crowded = buffer if buffer.crowded else crowded
         return crowded
 
+    @trio.lowlevel.enable_ki_protection
     def subscribe(
         self, events: tuple[str, ...], limit: int | None, policy: Overflow | None
     ) -> tuple[Buffer, Callable[[], None]]:
@@ -304,6 +305,7 @@ class Streams:
         for key in keys:
             self._subscribed.setdefault(key, []).append(buffer)
 
+        @trio.lowlevel.enable_ki_protection
         def end() -> None:
             for key in keys:
                 self._subscribed[key].remove(buffer)

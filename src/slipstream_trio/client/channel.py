@@ -228,9 +228,9 @@ class Channel:
         if overflow is not None:
             checked_overflow("overflow", overflow)
         messages, end = self._streams.subscribe(events, buffer, overflow)
-        if self._socket.status == "closed":
-            messages.close(StopAsyncIteration)  # nothing will ever come
         try:
+            if self._socket.status == "closed":
+                messages.close(StopAsyncIteration)  # nothing will ever come
             yield Subscription(messages)
         finally:
             end()

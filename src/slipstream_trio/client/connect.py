@@ -73,7 +73,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
     socket = supervisor.socket
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(supervisor.run)
+        supervisor.start(nursery)
         try:
             if runner is not None:
                 yield socket
@@ -120,6 +120,11 @@ class Supervisor:
         self._error: BaseException | None = None
         self._at_once = False
         self._waiting: trio.CancelScope | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    def start(self, nursery: trio.Nursery) -> None:
+        """Begin; whoever does has to call `shut_down`, also if an interrupt came meanwhile."""
+        nursery.start_soon(self.run)
 
     def start_task(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
         """Run an async function in the socket's own nursery."""
@@ -273,6 +278,7 @@ class Supervisor:
             self._error = error
             return None
 
+    @trio.lowlevel.enable_ki_protection
     async def shut_down(self, *, graceful: bool) -> None:
         """Leave all topics and close the connection, or abort what is not closed in time."""
         socket = self.socket

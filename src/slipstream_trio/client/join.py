@@ -8,6 +8,7 @@ channel is decided here; the channel only takes note of it.
 import logging
 import math
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 
 import trio
@@ -310,9 +311,9 @@ async def join(channel: "Channel", timeout: Timeout) -> Any:
     seconds = chosen(timeout, socket._options.join_timeout)
     # An explicit limit runs from the call, the option's from the turn of the join at the server.
     deadline = math.inf if timeout is DEFAULT or seconds is None else trio.current_time() + seconds
-    joining = socket._joins.join(channel, seconds, deadline)
+    joining = partial(socket._joins.join, channel, seconds, deadline)
     if not point.active:
-        return await joining
+        return await joining()
     params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
     start = ClientJoinStart(*socket._emitter.opening(), channel.topic, params)
     return await socket._emitter.observed(point, start, joining, join_stop(start))

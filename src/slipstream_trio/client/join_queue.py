@@ -159,7 +159,7 @@ class JoinQueue:
 
         request.sending(answered)
         if start is not None:
-            emitter.join.start.emit(start)
+            emitter.begin_span(emitter.join, start)
         try:
             self.send(request, connection, params)
         except Exception as error:  # noqa: BLE001 - a payload that cannot be sent, as a function returned it

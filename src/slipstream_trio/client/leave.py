@@ -5,6 +5,7 @@ What a leave means for a channel is decided in `join`.
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -77,12 +78,11 @@ class Exits(trio.abc.Instrument):
 async def leave(channel: "Channel", timeout: float | None) -> None:
     """Leave, and wait until that is confirmed or given up."""
     emitter = channel._socket._emitter
-    leaving = _leave(channel, timeout)
     if not emitter.leave.active:
-        await leaving
+        await _leave(channel, timeout)
         return
     start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
-    await emitter.observed(emitter.leave, start, leaving, _leave_stop(start))
+    await emitter.observed(emitter.leave, start, partial(_leave, channel, timeout), _leave_stop(start))
 
 
 async def _leave(channel: "Channel", timeout: float | None) -> Outcome:
@@ -112,13 +112,18 @@ def _leave_stop(start: ClientLeaveStart) -> Stop:
 async def request_leave(channel: "Channel") -> None:
     """Leave, and return when that is asked for."""
     await trio.lowlevel.checkpoint()
+    if channel._socket._emitter.leave.active:
+        _leave_in_span(channel)
+    else:
+        channel.leave_soon()
+
+
+@trio.lowlevel.enable_ki_protection
+def _leave_in_span(channel: "Channel") -> None:
     socket = channel._socket
     emitter, timeout = socket._emitter, socket._options.leave_timeout
-    if not emitter.leave.active:
-        socket._joins.leave_soon(channel, timeout)
-        return
     start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
-    emitter.leave.start.emit(start)
+    emitter.begin_span(emitter.leave, start)
     socket._joins.leave_soon(channel, timeout)
     if channel.status == "leaving":
         socket._supervisor.start_task(_end_leave, channel, start)

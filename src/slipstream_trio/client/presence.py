@@ -100,6 +100,7 @@ class PresenceTracker:
             follower.close()
 
     @contextmanager
+    @trio.lowlevel.enable_ki_protection
     def follow(self, buffer: int) -> Iterator["ChannelPresence"]:
         """Show who is there, for the time of a `with` block.
 

@@ -9,6 +9,7 @@ next one runs, as Trio promises no order among tasks that it wakes together.
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 import trio
@@ -228,7 +229,7 @@ async def push(channel: "Channel", event: str, payload: Any, timeout: float | No
         return await _push(channel, event, payload, timeout, None)
     start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
     refs: list[str] = []
-    pushing = _push(channel, event, payload, timeout, refs)
+    pushing = partial(_push, channel, event, payload, timeout, refs)
     return await emitter.observed(emitter.push, start, pushing, _push_stop(start, refs))
 
 
@@ -263,7 +264,7 @@ async def request_push(
     await trio.lowlevel.checkpoint()
     if emitter.push.active:
         start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
-        emitter.push.start.emit(start)
+        emitter.begin_span(emitter.push, start)
     try:
         pending = await _queue_push(channel, event, payload, timeout, Result(told))
     except BaseException as error:

@@ -157,24 +157,34 @@ class Emitter:
         telemetry = self.telemetry
         return self.origin, telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns()
 
-    async def observed(self, point: SpanPoint, start: SpanStart, operation: Awaitable[T], stop: Stop) -> T:
-        """Await `operation` inside of a span.
+    async def observed(
+        self, point: SpanPoint, start: SpanStart, operation: Callable[[], Awaitable[T]], stop: Stop
+    ) -> T:
+        """Call and await `operation` inside of a span.
 
         Parameters:
             point: where it is emitted.
             start: the record to begin with.
-            operation: what to await.
+            operation: what to call.
             stop: makes the record to end with.
         """
-        point.start.emit(start)
+        self.begin_span(point, start)
         try:
-            result = await operation
+            result = await operation()
         except BaseException as error:
             self.end_span(point, start, stop, error=error)
             raise
         self.end_span(point, start, stop, result=result)
         return result
 
+    # An interrupt between two handlers, or between a span's end and its record, would leave a span that never ends.
+
+    @trio.lowlevel.enable_ki_protection
+    def begin_span(self, point: SpanPoint, start: SpanStart) -> None:
+        """Emit the start of a span, which has to be ended by `end_span`."""
+        point.start.emit(start)
+
+    @trio.lowlevel.enable_ki_protection
     def end_span(
         self,
         point: SpanPoint,

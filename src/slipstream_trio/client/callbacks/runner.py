@@ -266,21 +266,30 @@ class Runner:
         socket = self.running_socket()
         emitter = socket._emitter
         start = ClientCallbackStart(*emitter.opening(), self._name, name, arguments)
-        point.start.emit(start)
+        emitter.begin_span(point, start)
         try:
             result = await callback(*arguments)
         except BaseException as error:
-            self._end_span(socket, point, start, error)
+            self._end_span(socket, point, start, error=error)
             raise
-        stop = ClientCallbackStop(start, emitter.origin, emitter.telemetry.monotonic_ns(), "ok", result)
-        point.stop.emit(stop)
+        self._end_span(socket, point, start, result=result)
         return result
 
     @staticmethod
-    def _end_span(socket: Socket, point: SpanPoint, start: ClientCallbackStart, error: BaseException) -> None:
+    @trio.lowlevel.enable_ki_protection
+    def _end_span(
+        socket: Socket,
+        point: SpanPoint,
+        start: ClientCallbackStart,
+        *,
+        result: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
         emitter = socket._emitter
-        if only_cancelled(error):
+        if error is None or only_cancelled(error):
             now = emitter.telemetry.monotonic_ns()
-            point.stop.emit(ClientCallbackStop(start, emitter.origin, now, "cancelled", None))
+            point.stop.emit(
+                ClientCallbackStop(start, emitter.origin, now, "ok" if error is None else "cancelled", result)
+            )
         else:
             point.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))
