@@ -436,4 +436,5 @@ async def test_what_is_not_secret_stays(autojump_clock: MockClock) -> None:
 async def test_an_error_that_tells_no_secret_stays_as_it_is(
     error: ConnectError, query: str, autojump_clock: MockClock
 ) -> None:
-    assert await refused(error, f"ws://server/socket?{query}") is error
+    told = await refused(error, f"ws://server/socket?{query}")
+    assert (type(told), str(told), vars(told)) == (type(error), str(error), vars(error))

@@ -131,16 +131,16 @@ async def test_a_slow_join_extends_the_deadline_of_the_heartbeat(autojump_clock:
     async with scripted(answers={"phx_leave"}, **options) as (socket, peer), trio.open_nursery() as nursery:
 
         async def answer() -> None:
-            await trio.sleep(20)
+            await trio.sleep(18)
             peer.answers.add("heartbeat")
             peer.reply(peer.sent[0])
             peer.reply(peer.sent[1])
 
         nursery.start_soon(answer)
         async with socket.join("room"):
-            assert trio.current_time() == pytest.approx(20)
+            assert trio.current_time() == pytest.approx(18)
             assert peer.count("heartbeat") == 1
-            await trio.sleep(19)
+            await trio.sleep(21)
         assert peer.count("heartbeat") == 3
 
 
@@ -148,6 +148,6 @@ async def test_a_join_that_blocks_the_whole_server_is_survived(autojump_clock: M
     async with running(channels={"slow:*": Slow}) as server:
         options = {"heartbeat_interval": 10.0, "heartbeat_timeout": 5.0, "join_timeout": 120.0}
         async with connect(URL, transport=server.connector(), reconnect=None, **options) as socket:  # type: ignore[arg-type]
-            async with socket.join("slow:1", 25), socket.join("lab:1") as channel:
+            async with socket.join("slow:1", 24), socket.join("lab:1") as channel:
                 await trio.sleep(60)
                 assert await channel.push("echo", 1) == 1

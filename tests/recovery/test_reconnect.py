@@ -274,7 +274,7 @@ async def test_should_reconnect_is_asked_with_what_happened(autojump_clock: Mock
                 there.connection.drop()
                 await trio.sleep_forever()
     first, second, *failed = asked
-    assert first == Disconnect("closed_by_server", code=1012, lived=3.0, step=0)
+    assert first == Disconnect("closed_by_server", code=1012, lived=3.0, step=0, ended_by="server")
     assert (second.reason, second.code, second.step) == ("lost", 1006, 1)
     assert failed == [
         Disconnect("no connection: nobody", step=2, ended_by="network"),

@@ -253,8 +253,6 @@ class Connection:
     def _end_by(self, deadline: float) -> None:
         self._scope.deadline = min(self._scope.deadline, deadline)
 
-    # From beginning to end
-
     def close(self, code: int, reason: str, deadline: float) -> None:
         """Close once everything queued is written; what is not closed by `deadline` is aborted."""
         if self.is_open:

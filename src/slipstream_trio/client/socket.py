@@ -89,8 +89,6 @@ class Socket:
     def __repr__(self) -> str:
         return f"<Socket {self.socket_id} {self.status}>"
 
-    # What its user does
-
     @asynccontextmanager
     async def join(self, topic: str, payload: Any = None, *, timeout: Timeout = DEFAULT) -> AsyncIterator[Channel]:
         """Join a topic for the time of an `async with` block, and leave it then.
@@ -129,6 +127,8 @@ class Socket:
         self._exits.end()
         channel = Channel(self, topic, {} if payload is None else payload)
         self._known[channel] = None
+        if self.status == "closed":
+            channel._end_streams()  # nothing will ever come
         return channel
 
     @trio.lowlevel.enable_ki_protection
@@ -270,7 +270,6 @@ class Socket:
         self._channels[channel.topic] = channel
 
     def _release(self, channel: Channel) -> None:
-        """Take a topic back from its channel, if it has it."""
         if self._channels.get(channel.topic) is channel:
             del self._channels[channel.topic]
 

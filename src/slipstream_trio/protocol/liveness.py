@@ -19,7 +19,10 @@ LIMIT: Final = 30.0
 """Seconds for the answer to a heartbeat where the options have no limit: a `ping` without heartbeats, too."""
 
 LONGEST_HOLD: Final = 4
-"""How many times the limit a join may hold up the verdict, from what was last heard."""
+"""How many times the limit a join may hold up the verdict, from what was last heard.
+
+The first of them is the time up to the heartbeat, where that is longer: a line may be silent for so long anyway.
+"""
 
 
 def heartbeat_limit(options: Options) -> float:
@@ -49,6 +52,7 @@ def verdict_at(heartbeat: Heartbeat, tick: TimerTicked, limit: float, hold: floa
     written = sent_at if tick.heartbeat_written is None else tick.heartbeat_written
     answer = limit + (written if tick.heard is None else max(written, tick.heard))
     if hold is not None:
-        longest = (sent_at if tick.heard is None else tick.heard) + LONGEST_HOLD * limit
+        heard = sent_at if tick.heard is None else tick.heard
+        longest = max(heard + LONGEST_HOLD * limit, sent_at + (LONGEST_HOLD - 1) * limit)
         answer = max(answer, min(hold, longest))
     return min(answer, blocked)
