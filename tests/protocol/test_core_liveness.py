@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, strategies as st
 from tests.drawing import examples
@@ -75,6 +76,13 @@ def test_without_a_timeout_only_an_outstanding_heartbeat_that_cannot_be_written_
     assert core.tick(529.0, write_blocked_since=0.0).return_ == ()
     assert core.tick(530.0, write_blocked_since=500.5).return_ == ()
     assert core.tick(530.5, write_blocked_since=500.5).return_ == (LOST,)
+
+
+def test_a_state_made_by_hand_may_not_know_when_its_heartbeat_was_sent() -> None:
+    core = beating()
+    core.state = attrs.evolve(core.state, heartbeat_sent_at=None, heartbeat_deadline=50.0)
+    transition = handle(core.state, TimerTicked(50.0))
+    assert (transition.return_, next_deadline(transition.state)) == ((), 70.0)
 
 
 def test_a_line_that_is_lost_sends_no_heartbeat() -> None:

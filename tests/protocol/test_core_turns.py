@@ -80,6 +80,7 @@ def test_a_join_of_the_users_that_times_out_keeps_its_turn_until_it_is_answered(
     first, second = core.join("a", timeout=5.0), core.join("b", timeout=5.0)
     assert core.tick(5.0).built_events == (TopicJoinFailed("a", first, "timeout", None),)
     assert (core.state.turns, core.state.join_deadlines) == ({first: "a", second: "b"}, {"b": None})
+    assert core.state.failed_rejoins == {}
     core.now = 8.0
     assert only(core.reply(first, "a")) == ReplyReceived("a", first, "ok", {})
     assert (core.state.turns, core.state.join_deadlines) == ({second: "b"}, {"b": 13.0})
@@ -220,6 +221,7 @@ def test_a_rejoin_that_takes_longer_is_reported_once_and_its_late_answer_counts(
     transition = core.tick(5.0)
     assert only(transition) == TopicJoinOverdue("a", ref)
     assert (core.state.joins, core.state.rejoins, core.state.turns) == ({"a": ref}, {"a": "overdue"}, {ref: "a"})
+    assert core.state.join_deadlines == {"a": 5.0}
     assert next_deadline(core.state) == 100.0
     assert core.tick(50.0).built_events == ()
     assert only(core.reply(ref, "a")) == TopicJoinSucceeded("a", ref, {})

@@ -44,6 +44,7 @@ def test_a_join_that_takes_too_long_halves_the_window_once_a_window() -> None:
     pacing = pacing.sent(60.0)
     assert pacing.timed_out(50).window == 50
     assert pacing.timed_out(51).window == 25
+    assert pacing.timed_out(51).sent(61.0).timed_out(52).window == 12
 
 
 def test_the_window_never_closes() -> None:

@@ -94,7 +94,7 @@ class Draft:
         self.topics = self.topics.joined(topic, ref, self._timed(pending) if alone else pending)
         self.turns = self.turns.added(self.current_ref, topic)
         if alone or self._loses_turn(self.turns):
-            self._begin_turn(by_timeout=not alone)
+            self._begin_turn()
 
     def leave(self, leave: LeaveTopic, join_ref: str) -> None:
         """Send a leave."""
@@ -118,7 +118,7 @@ class Draft:
             self.events.append(TopicJoinOverdue(topic, str(pending.number)))
             self.topics = self.topics.waiting(topic, Pending(pending.number, None, pending.deadline, "overdue"))
         if self._loses_turn(self.turns):
-            self._begin_turn(by_timeout=True)
+            self._begin_turn()
 
     def _give_up(self, topic: str, pending: Pending) -> None:
         """Fail a join, and leave its topic: the server may yet accept it."""
@@ -151,7 +151,7 @@ class Draft:
         self.turns = turns
         if passed:
             self.turns = turns.without(passed)
-            self._begin_turn(by_timeout=False)
+            self._begin_turn()
 
     def _passed_over(self, number: int, topic: str) -> None:
         pending = self.topics.pending_join(topic, number)
@@ -162,9 +162,9 @@ class Draft:
         elif self.status == "open":  # while closing, nothing is sent any more
             self._give_up(topic, pending)
 
-    def _begin_turn(self, *, by_timeout: bool) -> None:
-        """Begin the turn of the first join, unless there is none."""
-        turns = self.turns
+    def _begin_turn(self) -> None:
+        """Begin the turn of the first join that does not lose it at once, unless there is none."""
+        turns, by_timeout = self.turns, False
         while self._loses_turn(turns):
             number, topic = turns.first, turns.topic
             turns, by_timeout = turns.without(1), True
@@ -231,8 +231,8 @@ class Draft:
         if not turns.first or turns.by_timeout or heartbeat.ref is None or turns.first > number_of(heartbeat.ref):
             return None
         pending = self.topics.pending_join(turns.topic, turns.first)
-        if pending is None or pending.rejoin in ("again", "overdue"):
-            return None
+        if pending is None or pending.rejoin == "again":
+            return None  # that an overdue one is in the past already, is what its deadline says
         return math.inf if pending.deadline is None else pending.deadline
 
     def _end_hold(self) -> None:

@@ -62,8 +62,8 @@ class JoinPacing:
         """Return the joins a second that may be sent, None for as many as the window allows."""
         if self.pace is None:
             return None
-        held = 0.0 if self.opened_at is None else max(0.0, now - self.opened_at)
-        pace = self.pace * GROWTH ** min(held // GROWS_EVERY, MOST_GROWN)
+        steps = 0 if self.opened_at is None else (now - self.opened_at) // GROWS_EVERY
+        pace = self.pace * GROWTH ** min(steps, MOST_GROWN)
         return None if pace > FASTEST else pace
 
     def next_join(self, now: float, unanswered: int) -> float | None:
@@ -83,7 +83,7 @@ class JoinPacing:
 
     def opened(self, now: float) -> "JoinPacing":
         """A connection was opened."""
-        return attrs.evolve(self, opened_at=now, times=())
+        return attrs.evolve(self, opened_at=now)
 
     def sent(self, now: float) -> "JoinPacing":
         """A join was sent; its number is the `number` of what is returned."""

@@ -99,8 +99,7 @@ class Topics:
     def joined(self, topic: str, ref: str, pending: Pending) -> "Topics":
         """Return these with a new join."""
         return self._with(
-            topic,
-            pending,
+            (topic, pending),
             joins=self.joins.insert(topic, ref),
             pending=self.pending.insert(topic, pending),
             leaving=self.leaving.discard(topic),
@@ -109,17 +108,17 @@ class Topics:
 
     def waiting(self, topic: str, pending: Pending) -> "Topics":
         """Return these with other terms for a join that is pending."""
-        return self._with(topic, pending, pending=self.pending.insert(topic, pending))
+        return self._with((topic, pending), pending=self.pending.insert(topic, pending))
 
     def left(self, topic: str, leaving: Leaving) -> "Topics":
         """Return these with a leave that was sent."""
         return self._with(
-            topic, leaving, pending=self.pending.discard(topic), leaving=self.leaving.insert(topic, leaving)
+            (topic, leaving), pending=self.pending.discard(topic), leaving=self.leaving.insert(topic, leaving)
         )
 
     def accepted(self, topic: str) -> "Topics":
         """Return these with a join that is pending no more, as it was accepted."""
-        return self._with(topic, None, pending=self.pending.discard(topic))
+        return self._with(None, pending=self.pending.discard(topic))
 
     def without(self, topic: str, failed: str | None = None) -> "Topics":
         """Return these without a topic.
@@ -128,7 +127,6 @@ class Topics:
             failed: the ref of its join, where that was a rejoin, and failed.
         """
         return self._with(
-            topic,
             None,
             joins=self.joins.discard(topic),
             pending=self.pending.discard(topic),
@@ -138,7 +136,7 @@ class Topics:
 
     def forgetting(self, topic: str) -> "Topics":
         """Return these without a rejoin that has failed."""
-        return attrs.evolve(self, failed=self.failed.remove(topic)) if topic in self.failed else self
+        return attrs.evolve(self, failed=self.failed.discard(topic))
 
     def due(self, now: float) -> str | None:
         """Return the topic whose deadline is the earliest, if that has come."""
@@ -153,8 +151,7 @@ class Topics:
 
     def _with(
         self,
-        topic: str,
-        record: Pending | Leaving | None,
+        changed: tuple[str, Pending | Leaving] | None,
         *,
         joins: PersistentMap[str, str] | None = None,
         pending: PersistentMap[str, Pending],
@@ -163,8 +160,8 @@ class Topics:
     ) -> "Topics":
         leaving = self.leaving if leaving is None else leaving
         heap, entries = self.heap, self.entries
-        if record is not None and record.limit is not None:
-            heap, entries = with_entry(heap, (record.limit, record.number, topic)), entries + 1
+        if changed is not None and (limit := changed[1].limit) is not None:
+            heap, entries = with_entry(heap, (limit, changed[1].number, changed[0])), entries + 1
         while (entry := earliest(heap)) is not None and not _counts(entry, pending, leaving):
             heap, entries = without_earliest(heap), entries - 1
         if entries > 2 * (len(pending) + len(leaving)) + _SLACK:
