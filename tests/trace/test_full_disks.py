@@ -1,5 +1,6 @@
 """After a disk that was full for a while a recording goes on as if nothing had been, and says what it lacks."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from tests.trace.disks import (
     lose_a_long_batch,
     lose_all,
     lose_what_waits_too,
+    until,
 )
+from tests.trace.scenes import Scene
 
+from slipstream_trio.telemetry import ConnectStart
 from slipstream_trio.trace import (
     End,
     Header,
@@ -153,6 +157,26 @@ def test_of_several_rotations_that_were_due_one_happens(disk: Disk, tmp_path: Pa
     assert set(before[-2:]) <= set(parts_of(path))
 
 
+def test_of_several_rotations_the_last_one_happens(disk: Disk, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    emitter, scene = Emitter(disk), Scene()
+    scene.connect()
+    start = next(each for each in scene.records if isinstance(each, ConnectStart))
+    with record(path, telemetry=emitter.bus, max_size=500, flush_interval=0, keep=99) as recording:
+        emitter.hold_one()
+        emitter.emit(3)
+        emitter.bus.point(start.name).emit(start)
+        emitter.emitted += 1
+        emitter.emit(3)
+        disk.fill(1)
+        disk.let()
+        until(lambda: recording.dropped == 8)
+    first, last = (read_header(file) for file in files_of([path]))
+    assert (first.part, first.open) == (1, ())
+    # It knows of the connection that began meanwhile.
+    assert (last.part > 2, last.open) == (True, (start.connection_id,))
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_half_a_header_is_no_file(suffix: str, disk: Disk, tmp_path: Path) -> None:
     path = tmp_path / f"trace.jsonl{suffix}"
@@ -170,3 +194,20 @@ def test_half_a_header_is_no_file(suffix: str, disk: Disk, tmp_path: Path) -> No
         emitter.recover(recording)
     assert set(before[-2:]) <= set(parts_of(path))
     assert not any(finding.wrong for finding in check([path]))
+
+
+@pytest.mark.parametrize("records", [0, 1])
+def test_a_disk_that_stays_full_ends_the_recording_without_an_end(records: int, disk: Disk, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    emitter = Emitter(disk)
+    with record(path, telemetry=emitter.bus, max_size=500, flush_interval=0) as recording:
+        emitter.emit(3)
+        emitter.drain(recording)
+        disk.fill()
+        emitter.emit(records)
+    assert not [each for each in threading.enumerate() if each.name.startswith("slipstream")]
+    assert (recording.written, recording.dropped) == (3, records)
+    assert isinstance(recording.error, OSError)
+    assert not any(
+        isinstance(entry, End) for entry in read_entries(path if not records else path.with_name("trace.jsonl.1"))
+    )
