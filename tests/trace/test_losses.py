@@ -131,10 +131,13 @@ def test_where_nothing_was_lost_nothing_is_told(disk: Disk, tmp_path: Path) -> N
 # What was wrong once
 
 
-def test_a_disk_that_is_full_at_the_end_only_is_told_with_its_reason(disk: Disk, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_at_the_end_only_is_told_with_its_reason(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "trace.jsonl"
     emitter = Emitter(disk)
-    with record(path, telemetry=emitter.bus, flush_interval=3600) as recording:
+    monkeypatch.setattr("slipstream_trio.trace.writer.RETRY", 3600)  # which the end does not wait for
+    with record(path, telemetry=emitter.bus, flush_interval=3600, close_timeout=20) as recording:
         emitter.emit(2)
         disk.fill(1)
     (missing,) = accounts(path, recording)

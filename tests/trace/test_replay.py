@@ -23,8 +23,9 @@ from slipstream_trio.protocol import (
     TransportOpened,
     handle,
 )
-from slipstream_trio.telemetry import HandleStart, HandleStop, SpanException, Telemetry
+from slipstream_trio.telemetry import ConnectStart, HandleStart, HandleStop, SpanException, Telemetry
 from slipstream_trio.trace import Absent, Difference, Replayer, differences, replay
+from slipstream_trio.trace.redact import Redactor
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +180,36 @@ def test_after_a_gap_states_are_taken_up_again(good: list[Any], tmp_path: Path) 
     steps = [step for step in map(replayer.feed, recorded[after - 1 :]) if step is not None]
     assert not any(step.divergences for step in steps)
     assert steps[0].before == recorded[after].metadata["state"]
+
+
+def test_the_first_state_is_that_of_the_connections_start(good: list[Any], tmp_path: Path) -> None:
+    index = next(i for i, each in enumerate(good) if isinstance(each, ConnectStart))
+    start = attrs.evolve(good[index], state=attrs.evolve(good[index].state, current_ref=99))
+    (divergence,) = replay(back(tmp_path / "t.jsonl", [*good[:index], start, *good[index + 1 :]]))
+    first = next(i for i, each in enumerate(good) if isinstance(each, HandleStop))
+    assert (divergence.line, divergence.field) == (first + 2, "state.current_ref")
+    assert (divergence.expected, divergence.got) == (0, 99)
+
+
+def test_a_command_that_failed_has_changed_nothing_though_it_would_now(tmp_path: Path) -> None:
+    async def scenario(telemetry: Telemetry) -> None:
+        async with scripted(telemetry=telemetry) as (socket, _), socket.join("room") as channel:
+            with pytest.raises(SerializationError):
+                await channel.push("event", {"object": object()})
+            await channel.push("echo")
+
+    recorded = back(tmp_path / "trace.jsonl", live_records(scenario), redactor=Redactor(payloads="omit"))
+    assert list(replay(recorded, payloads_hidden=True)) == []
+    assert [each.field for each in replay(recorded)] == ["exception"]
+
+
+def test_one_fault_of_a_state_is_told_where_it_begins_and_where_it_ends(good: list[Any], tmp_path: Path) -> None:
+    records, index = changed(good, received, state=lambda state: attrs.evolve(state, current_ref=99))
+    following = next(i for i, each in enumerate(records) if i > index and isinstance(each, HandleStop))
+    found = list(replay(back(tmp_path / "trace.jsonl", records)))
+    assert [(each.line, each.field) for each in found] == [
+        (index + 2, "end_state.current_ref"),
+        (following + 2, "state.current_ref"),
+    ]
+    assert [each.expected for each in found] == [99, good[index].transition.state.current_ref]
+    assert [each.got for each in found] == [good[index].transition.state.current_ref, 99]
