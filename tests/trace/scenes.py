@@ -63,12 +63,11 @@ class Scene:
 
     def connect(self) -> None:
         self._number += 1
-        digit = f"{self._number:x}"
-        self.origin = Origin(digit * 16, digit * 32, "f" * 16, self._number)
+        self.origin = self.new_origin(self._number)
         self.state = State(
-            connection_id=digit * 16,
-            trace_id=digit * 32,
-            socket_id="f" * 16,
+            connection_id=str(self.origin.connection_id),
+            trace_id=str(self.origin.trace_id),
+            socket_id=self.origin.socket_id,
             generation=self._number,
             options=Options(url="ws://localhost/socket/websocket"),
         )
@@ -78,6 +77,10 @@ class Scene:
         self.pass_time(2_000_000)
         self.handle(TransportOpened(0.0))
         self.records.append(ClientConnectStop(asked, self.origin, self.monotonic(), "ok", ()))
+
+    def new_origin(self, number: int) -> Origin:
+        digit = f"{number:x}"
+        return Origin(digit * 16, digit * 32, "f" * 16, number)
 
     def end(self, reason: str) -> None:
         self.records.append(ConnectStop(self._start, self.monotonic(), self.state, reason))
