@@ -214,6 +214,8 @@ async def test_frames_begin_right_behind_the_head_of_the_upgrade(
         connector = TrioWebSocketConnector(server.open_stream)
         async with connector.open(OpenRequest(url=REQUEST.url, connect_timeout=None), server.wake) as transport:
             await trio.sleep(1000)
+            if behind == frame(TEXT, b"early"):
+                assert await transport.receive() == ("early",)
             assert transport.progress == len(sent)
             assert transport.heard == (None if behind[0] == 0x80 | PING else len(sent))
 
