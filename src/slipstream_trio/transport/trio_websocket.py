@@ -16,7 +16,7 @@ import secrets
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
@@ -53,7 +53,8 @@ class TrioWebSocketConnector:
     """Opens WebSockets with trio-websocket.
 
     Parameters:
-        open_stream: opens the stream to run over; None opens TCP or TLS connections, as the URL says.
+        open_stream: opens the stream to run over; None opens TCP or TLS connections, as the URL says. An exception of
+            its own becomes the cause of a `ConnectError`, and one of the stream's the cause of the transport's end.
     """
 
     name = "trio_websocket"
@@ -68,8 +69,12 @@ class TrioWebSocketConnector:
         deadline = trio.current_time() + timeout if timeout is not None else float("inf")
         try:
             raw = await _in_time(deadline, timeout, self._open_stream(request))
+        except ConnectError:
+            raise
         except OSError as error:
             raise ConnectError(f"no connection: {error}") from error
+        except Exception as error:
+            raise ConnectError(f"no connection: open_stream raised {_told(error)}") from error
         stream = CollectingStream(raw, wake, request.max_message_size)
         failure: BaseException | None = None
         try:
@@ -83,7 +88,8 @@ class TrioWebSocketConnector:
                     failure = error
                 nursery.cancel_scope.cancel()
         finally:
-            await trio.aclose_forcefully(raw)
+            with suppress(Exception):  # it is over anyway, and a stream that cannot be closed is its maker's
+                await trio.aclose_forcefully(raw)
         if failure is not None:
             raise failure
 
@@ -105,6 +111,8 @@ async def open_tcp(request: OpenRequest) -> trio.abc.Stream:
         raise ConnectError(f"no connection to {host} port {port}: {_reason(error)}") from error
     except trio.BrokenResourceError as error:
         raise ConnectError(f"no TLS with {host} port {port}: {explain_tls(error.__cause__ or error)}") from error
+    except Exception as error:  # of a resolver, or an SSL context, of the user's own
+        raise ConnectError(f"no connection to {host} port {port}: {_told(error)}") from error
     return stream
 
 
@@ -277,10 +285,12 @@ async def _shake_hands(
             max_message_size=sys.maxsize,
             receive_buffer_size=None,
         )
-    raise _refusal(reader.failure, stream, encrypted=parts.scheme in _ENCRYPTED)
+    raise _refusal(reader.failure, stream, encrypted=parts.scheme in _ENCRYPTED) from stream.failure
 
 
 def _refusal(failure: Exception | None, stream: CollectingStream, *, encrypted: bool) -> ConnectError:
+    if stream.failure is not None:
+        return ConnectError(f"the upgrade failed: the stream raised {_told(stream.failure)}")
     if isinstance(failure, trio_websocket.ConnectionRejected):
         body = (failure.body or b"").decode(errors="replace")
         return ConnectionRejected(failure.status_code, _decoded(failure.headers), body)
@@ -295,17 +305,19 @@ def _refusal(failure: Exception | None, stream: CollectingStream, *, encrypted: 
 
 
 async def _in_time(deadline: float, timeout: float | None, operation: Awaitable[T]) -> T:
-    try:
-        with trio.fail_at(deadline):
-            return await operation
-    except trio.TooSlowError:
-        raise ConnectTimeout(timeout or 0.0) from None
+    with trio.move_on_at(deadline):  # rather than fail_at: what is awaited may have a limit of its own
+        return await operation
+    raise ConnectTimeout(timeout or 0.0)
 
 
 def _address(url: str) -> tuple[str, int, bool]:
     parts = urlsplit(url)
     encrypted = parts.scheme in _ENCRYPTED
     return parts.hostname or "", parts.port or (443 if encrypted else 80), encrypted
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _reason(error: BaseException) -> str:
