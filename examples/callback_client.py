@@ -1,4 +1,4 @@
-"""A client made of callbacks, with calls and casts from other tasks.
+"""A callback client, with calls and casts from other tasks.
 
     python examples/callback_client.py [URL]
 

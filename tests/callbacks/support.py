@@ -34,6 +34,11 @@ RECONNECT = Backoff((1, 2, 4), jitter=0, reset_after=10)
 REJOIN = Backoff((1, 2, 5), jitter=0, reset_after=10)
 
 
+def time_ns() -> int:
+    """Return the time of Trio's clock, for a telemetry bus in place of the system's."""
+    return round(trio.current_time() * 1e9)
+
+
 class World:
     """A server, and the telemetry of its clients.
 

@@ -1,5 +1,7 @@
 """Messages that come faster than callbacks handle them: bounded, and what is dropped is said."""
 
+import gc
+import sys
 from typing import Any
 
 import pytest
@@ -22,6 +24,12 @@ async def flood(world: World, topic: str, count: int) -> None:
     await trio.sleep(1)
 
 
+def blocks() -> int:
+    """Return how many blocks of memory are in use."""
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
 def overflows(world: World) -> list[Any]:
     return [record for record in world.records if isinstance(record, BufferOverflowed)]
 
@@ -30,7 +38,7 @@ async def test_by_default_a_client_that_falls_behind_ends_where_messages_are_mis
     autojump_clock: MockClock,
 ) -> None:
     client = Told("room:1", info=hold_up)
-    async with a_world() as world, running(world, client, buffer=3) as run:
+    async with a_world() as world, running(world, client, buffer=1000) as run:
         await client.until(("join", "room:1", 1))
         client.info("hold up")
         await trio.sleep(1)
@@ -166,9 +174,17 @@ async def test_what_waits_does_not_grow_with_what_is_dropped(autojump_clock: Moc
         client.info("hold up")
         await trio.sleep(1)
         await flood(world, "room:1", 2000)
-        runner = client._Client__runner  # type: ignore[attr-defined]
-        assert len(runner._inbox._entries) == 4  # three messages, and what tells of the rest
+        held = blocks()
+        await flood(world, "room:1", 2000)
+        assert blocks() - held < 200
+        await client.until(("message", "tick", 1999))
         client.stop()
+    assert client.log[3:-1] == [
+        ("gap", "room:1", "overflow", 3997),
+        ("message", "tick", 1997),
+        ("message", "tick", 1998),
+        ("message", "tick", 1999),
+    ]
 
 
 @pytest.mark.once
@@ -183,14 +199,15 @@ async def test_a_burst_that_is_handled_at_once_drops_nothing(autojump_clock: Moc
             await self.push("room:1", "burst", {"n": 5000})
 
         async def handle_message(self, channel: Channel, message: Any) -> None:
-            await trio.lowlevel.checkpoint()
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
             self.count += 1
 
         async def handle_reply(self, ref: str, reply: Any) -> None:
             self.stop()
 
     client = Quick()
-    async with a_world() as world, running(world, client, buffer=600) as run:
+    async with a_world() as world, running(world, client, buffer=1000) as run:
         world.telemetry.detach("world")
     assert run.error is None
     assert client.count == 5000

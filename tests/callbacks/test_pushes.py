@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from slipstream_trio import (
     ChannelClosed,
+    ConfigurationError,
     PushError,
     PushTimeout,
     Reply,
@@ -85,29 +86,29 @@ async def test_a_push_waits_for_the_join(autojump_clock: MockClock) -> None:
             client.stop()
 
 
-async def test_a_push_that_cannot_be_queued_in_time_raises(autojump_clock: MockClock) -> None:
-    client = Told("room:1")
-    async with a_world() as world:
-        world.refusals.append("refuse")
-        async with running(world, client):
-            await client.until("connect")
-            with pytest.raises(PushTimeout):
-                await client.push("room:1", "echo", timeout=0.5)
-            client.stop()
+@pytest.mark.parametrize("topic", ["room:1", "room:not joined"])
+async def test_what_cannot_be_pushed_raises_at_once_wherever_it_goes(topic: str, autojump_clock: MockClock) -> None:
+    async def push(_: Any) -> None:
+        with pytest.raises(SerializationError):
+            await client.push(topic, "echo", {1, 2})
+        with pytest.raises(SerializationError):
+            await client.push(topic, 5)  # type: ignore[arg-type]
+        with pytest.raises(SerializationError):
+            await client.push(5, "echo")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="phx_leave"):
+            await client.push(topic, "phx_leave")
+        with pytest.raises(ConfigurationError, match="timeout"):
+            await client.push(topic, "echo", timeout=-1)
+        client.note("raised")
 
-
-async def test_what_cannot_be_pushed_raises_at_once(autojump_clock: MockClock) -> None:
-    client = Told("room:1")
+    client = Told("room:1", info=push)
     async with a_world() as world, running(world, client):
         await client.until(("join", "room:1", 1))
-        with pytest.raises(ChannelClosed, match="not joined"):
-            await client.push("room:2", "echo")
-        with pytest.raises(SerializationError):
-            await client.push("room:1", "echo", {1, 2})
-        with pytest.raises(ValueError, match="phx_leave"):
-            await client.push("room:1", "phx_leave")
+        await push(None)
+        client.info("push")
+        await client.until("raised", times=2)
         client.stop()
-    assert client.log == ["connect", ("join", "room:1", 1), ("terminate", None)]
+    assert client.log[2:] == ["raised", ("info", "push"), "raised", ("terminate", None)]
 
 
 async def test_a_push_is_a_span_from_the_asking_to_the_reply(autojump_clock: MockClock) -> None:

@@ -362,10 +362,10 @@ class Streams:
         self.emit(gap)
         return gap
 
-    def new_overflow(self, before: Gap | None = None) -> Gap:
-        """Return the gap of a message that is dropped now, together with those that were dropped just before it."""
+    def new_overflow(self) -> Gap:
+        """Return the gap of a message that is dropped now."""
         now = self._emitter.utc_now()
-        return Gap("overflow", now, now, 1) if before is None else evolve(before, until=now, dropped=before.dropped + 1)
+        return Gap("overflow", now, now, 1)
 
     def overflowed(self, gap: Gap, policy: Overflow, limit: int, consumer: Consumer, *, first: bool) -> None:
         """Take note of a dropped message, the `first` of a row or another one."""

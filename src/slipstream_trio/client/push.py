@@ -261,7 +261,6 @@ async def request_push(
             emitter.end_span(emitter.push, start, _push_stop(start, refs), result=response, error=error)
         tell(refs[0], response, error)
 
-    await trio.lowlevel.checkpoint()
     if emitter.push.active:
         start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
         emitter.begin_span(emitter.push, start)

@@ -25,6 +25,8 @@ class ClientBusy(SlipstreamError):
 class ClientStopped(SlipstreamError):
     """A `Client` does not run, so that nobody handles this: it has ended, or was never started.
 
+    If an exception ended it, that is the `__cause__`, and the text tells of it.
+
     Attributes:
         client: the name of the client's class.
     """
@@ -34,7 +36,20 @@ class ClientStopped(SlipstreamError):
         self.client = client
 
     def __str__(self) -> str:
-        return f"{self.client} does not run: it has ended, or run_client was not called yet"
+        cause = self.__cause__
+        if cause is None:
+            return f"{self.client} does not run: it has ended, or run_client was not called yet"
+        if _is_cancellation(cause):
+            return f"{self.client} has ended, as it was cancelled"
+        text = str(cause).partition("\n")[0]
+        return f"{self.client} has ended, as it failed with {type(cause).__name__}{text and ': '}{text}"
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Tell whether an exception is Trio's, by its name, or a group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_cancellation, error.exceptions))
+    return type(error).__name__ == "Cancelled"
 
 
 class CallTimeout(SlipstreamError):

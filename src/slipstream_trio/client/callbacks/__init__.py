@@ -1,4 +1,4 @@
-"""The callback client: a class to subclass, whose methods are called with what happens."""
+"""The callback client: a class to subclass, whose methods are called as things happen."""
 
 from .client import Client, run_client
 from .replies import NO_REPLY, Caller, NoReply, Reply

@@ -1,4 +1,4 @@
-"""The callback client: a class to subclass, whose methods are called with what happens."""
+"""The callback client: a class to subclass, whose methods are called as things happen."""
 
 import logging
 from typing import Any, Final, Unpack
@@ -41,17 +41,13 @@ class Client:
 
     `join`, `leave` and `push` ask for something and do not wait for the answer, which comes to a callback. Other tasks
     of the same Trio run may use all of these methods, and reach the client by `call`, `cast` and `info`; from another
-    thread use `trio.from_thread`. What is asked by `call`, `cast` and `info` before the client runs is handled when it
-    does.
+    thread use `trio.from_thread`. Casts and infos made before the client runs are handled when it does, calls after the
+    first `handle_connect`.
 
     A callback that takes long, or never returns, does not make memory grow. Of messages, `buffer` wait for each channel
     at most, and as many casts and infos together; a push of another task waits while so many replies have not been
-    handled. What else has become outdated before it was told is left out, so that what is told last is true:
-
-    * a connection that ended before its `handle_connect` was called (its end is told), and all ends but the last;
-    * of the joins of a channel that are not told yet, those between the first and the last; of its gaps those, too,
-      which are merged into the first; of its `handle_topic_close`, all but the last;
-    * a topic that another task joined and left again before `handle_leave` was called for the time before.
+    handled. Connections, joins and ends that became outdated before they could be told are left out, so that what is
+    told last is true.
     """
 
     __runner: Runner | None = None
@@ -91,11 +87,11 @@ class Client:
         """
 
     async def handle_reply(self, ref: str, reply: Reply) -> None:
-        """A push has ended: with the server's reply, or without one. Every push comes here once.
+        """A push has ended: with the server's reply, or without one. Every push that returned a ref comes here once.
 
         Parameters:
-            ref: what `push` returned.
-            reply: the reply, or why there is none.
+            ref: the ref that `push` returned.
+            reply: the reply, or the error that ended the push.
         """
 
     async def handle_topic_close(self, topic: str, reason: Exception) -> None:
@@ -130,29 +126,29 @@ class Client:
             logger.warning("%s: %d messages of %r were dropped", type(self).__name__, gap.dropped, channel.topic)
 
     async def handle_info(self, message: Any) -> None:
-        """Somebody has said something by `info`.
+        """A message was given to `info`.
 
         Parameters:
-            message: what was said.
+            message: the message.
         """
 
     async def handle_call(self, message: Any, caller: Caller) -> Any:
-        """Somebody waits in `call`. What is returned is the answer, unless it is `NO_REPLY`.
+        """A task waits in `call`. The return value is the answer, unless it is `NO_REPLY`.
 
         The default lets the caller have a `NotImplementedError`.
 
         Parameters:
-            message: what was asked.
+            message: the message of the call.
             caller: with `NO_REPLY` returned, answer later by `caller.reply(value)` or `caller.fail(error)`.
         """
         sort = type(message).__name__
         caller.fail(NotImplementedError(f"{type(self).__name__} has no handle_call: a {sort} was not answered"))
 
     async def handle_cast(self, message: Any) -> None:
-        """Somebody has asked for something by `cast`. The default logs that nobody does it.
+        """A message was given to `cast`. The default logs that it was dropped.
 
         Parameters:
-            message: what was asked.
+            message: the message.
         """
         logger.warning("%s has no handle_cast: a %s was dropped", type(self).__name__, type(message).__name__)
 
@@ -166,7 +162,7 @@ class Client:
             reason: the exception that will leave `run_client`, `trio.Cancelled` among them; None for a normal end.
         """
 
-    # What a client does
+    # For callbacks, and other tasks
 
     @property
     def socket(self) -> Socket | None:
@@ -177,17 +173,18 @@ class Client:
     async def join(self, topic: str, payload: Any = None) -> None:
         """Ask to join a topic, now or with the next connection; the answer comes to `handle_join`.
 
-        A topic that is joined already, or about to be, is left as it is. One that is being left is waited for.
+        A topic that is joined already, or about to be, stays as it is. One that is being left is awaited first.
 
         Parameters:
             topic: the topic, such as "room:lobby".
-            payload: the join's payload, a JSON value, or a (sync or async) function that returns it, asked again for
-                each rejoin; None is {}.
+            payload: the join's payload, a JSON value, which is fixed at this call; or a (sync or async) function that
+                returns it, called for each join and rejoin when there is a connection to send it on. One that raises,
+                or takes longer than `join_timeout`, is a failed join: `handle_topic_close` tells of it. None is {}.
 
         Raises:
             ClientStopped: the client does not run.
             ConnectionLost: there will be no connection any more.
-            SerializationError: the topic is no string, or the payload not a JSON value.
+            SerializationError: the topic is not a string, or the payload not a JSON value.
         """
         check_topic(topic)
         await self.__ready().join(topic, payload)
@@ -204,10 +201,15 @@ class Client:
         await self.__ready().leave(topic)
 
     async def push(self, topic: str, event: str, payload: Any = None, *, timeout: Timeout = DEFAULT) -> str:
-        """Push a message; returns its ref when it is queued. How it ends comes to `handle_reply`.
+        """Push a message; returns its ref when it is queued. Its end comes to `handle_reply`, with this ref.
 
-        While the topic is being joined, or the connection is lost, this waits, within `timeout`: `handle_join` is a
-        better place to push than `handle_connect`.
+        A topic that is not joined ends the push at once, with `ChannelClosed`. While the topic is being joined, or the
+        connection is lost, this waits, within `timeout`, and so do the other callbacks if it is called by one:
+        `handle_join` is a better place to push than `handle_connect`. If nothing comes of that, another task is raised
+        the error; a callback gets a ref, and `handle_reply` the error.
+
+        Pushes on a topic leave in the order of the calls. Those of callbacks do not wait for replies to be handled, so
+        they may overtake those of other tasks that do.
 
         Parameters:
             topic: the topic.
@@ -217,14 +219,14 @@ class Client:
 
         Raises:
             ValueError: the event is one of the protocol's, such as "phx_leave".
-            ConfigurationError: `timeout` is no number of seconds above 0.
-            ChannelClosed: the topic is not joined.
-            PushTimeout: it could not be queued in time.
+            ConfigurationError: `timeout` is not a number of seconds above 0.
+            SerializationError: the topic or the event is not a string, or the payload not a JSON value.
             ClientStopped: the client does not run.
-            ConnectionLost: there will be no connection any more.
-            SerializationError: the event is no string, or the payload no JSON value; nothing was sent.
-            ValueError: the event is one of the protocol's.
+            PushTimeout: in another task, the push could not be queued in time.
+            ChannelClosed: in another task, the channel ended while the push waited.
+            ConnectionLost: in another task, there will be no connection any more.
         """
+        check_topic(topic)
         check_event(event)
         runner = self.__ready()
         seconds = chosen(timeout, runner.running_socket()._options.push_timeout)
@@ -233,8 +235,8 @@ class Client:
     async def disconnect(self) -> None:
         """Close the connection for good, and wait until that is done.
 
-        What has come before is handled still, `handle_disconnect` is called, `terminate`, and `run_client` returns. A
-        callback that raises `ConnectionLost` because of it ends, and does no harm.
+        Everything that came before is handled still, then `handle_disconnect` and `terminate` are called, and
+        `run_client` returns. A callback that raises `ConnectionLost` because of it just ends.
 
         Raises:
             ClientStopped: the client does not run.
@@ -244,11 +246,11 @@ class Client:
     def stop(self) -> None:
         """End: the callback that runs now is the last but `terminate`, then `run_client` returns.
 
-        What waits to be handled is dropped. A client that does not run yet ends as soon as it does.
+        Everything that waits to be handled is dropped. A client that does not run yet ends as soon as it does.
         """
         self.__ready().stop()
 
-    # For others
+    # For other tasks
 
     def info(self, message: Any) -> None:
         """Let `handle_info` have a message.
@@ -271,17 +273,19 @@ class Client:
     async def call(self, message: Any, *, timeout: float | None = 5.0) -> Any:
         """Let `handle_call` have a message, and return its answer.
 
-        A call that times out, or is cancelled, before it is handled is not handled any more.
+        A call made before the first `handle_connect` waits for that. One that times out, or is cancelled, before it is
+        handled is dropped.
 
         Parameters:
-            message: what is asked.
+            message: the message.
             timeout: seconds to wait for the answer, None for ever.
 
         Raises:
-            ConfigurationError: `timeout` is no number of seconds above 0.
+            ConfigurationError: `timeout` is not a number of seconds above 0.
             CallTimeout: there was no answer in time.
-            ClientStopped: the client has ended, or ends before it has answered.
-            RuntimeError: this is a callback of the same client, which would wait for itself.
+            ClientStopped: the client has ended, or ends before it has answered; `__cause__` is the exception that
+                ended it, None if it was asked to end.
+            RuntimeError: a callback calls its own client, which would deadlock.
         """
         return await self.__ready().call(message, checked_seconds("timeout", timeout))
 
@@ -292,7 +296,7 @@ class Client:
         return self.__runner
 
     def _begin(self) -> Runner:
-        """Return what runs the client next; for `run_client`."""
+        """Return the runner for the next run; for `run_client`."""
         runner = self.__ready()
         if runner.is_running:
             raise RuntimeError(f"this {type(self).__name__} is running already")
@@ -302,13 +306,13 @@ class Client:
 
 
 async def run_client(client: Client, url: OrCallable[str], **options: Unpack[ConnectOptions]) -> None:
-    """Run a client until it stops, is cancelled, or has no connection for good.
+    """Run a client until it stops, is cancelled, or has lost its connection for good.
 
     It starts without a server, too: the first attempt to connect is retried as the later ones are (`retry_first` is
     True unless said otherwise). A client that has ended may be run again.
 
     Parameters:
-        client: whose callbacks are called.
+        client: the client whose callbacks are called.
         url: ws, wss, http or https; with Phoenix it ends in /websocket.
         options: the fields of `Configuration`.
 
@@ -317,8 +321,8 @@ async def run_client(client: Client, url: OrCallable[str], **options: Unpack[Con
         ConnectError: there is no connection, and no further attempt is made; `ConnectionRejected` is one, too.
         ConnectionLost: the connection ended, and no further attempt is made.
         SlowConsumer: messages were dropped, and `overflow` is "raise".
-        RuntimeError: it is running already.
-        TypeError: it is no `Client`, but its class perhaps.
+        RuntimeError: the client is running already.
+        TypeError: the client is an object of another class, or the class itself.
         InternalError: a bug.
         Exception: what a callback raised, unchanged.
     """
@@ -330,7 +334,7 @@ async def run_client(client: Client, url: OrCallable[str], **options: Unpack[Con
 
 
 def _check_client(client: object) -> None:
-    """Raise TypeError for what is no client; to give its class is easily done."""
+    """Raise TypeError for an object of another class; to give the class itself is easily done."""
     if not isinstance(client, Client):
         hint = f"; write {client.__name__}()" if isinstance(client, type) else ""
         raise TypeError(f"client: an object whose class is derived from Client{hint}")

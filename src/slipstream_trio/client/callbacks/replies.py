@@ -1,4 +1,4 @@
-"""What goes back and forth between a callback client and others: replies of the server, and answers to calls."""
+"""Replies of the server to a client's pushes, and a client's answers to calls."""
 
 from enum import Enum
 from typing import Any, Final, final
@@ -20,12 +20,12 @@ class NoReply(Enum):
 
 
 NO_REPLY: Final = NoReply.NO_REPLY
-"""What `handle_call` returns to answer later, with `caller.reply`."""
+"""The value that `handle_call` returns to answer later, with `caller.reply`."""
 
 
 @frozen
 class Reply:
-    """How a push of a `Client` ended: what `handle_reply` is given.
+    """The end of a push of a `Client`, with the server's reply or without one: an argument of `handle_reply`.
 
     Attributes:
         topic: the push's topic.
@@ -54,7 +54,7 @@ class Reply:
 
 @final
 class Caller:
-    """Who waits for the answer to a `Client.call`. The first answer counts, the others change nothing."""
+    """The task that awaits a `Client.call`. The first answer counts, the others change nothing."""
 
     def __init__(self) -> None:
         self._answer: Result[Any] = Result()

@@ -1,7 +1,8 @@
-"""What runs a callback client: one task that calls the callbacks, one at a time, in order."""
+"""The runner of a callback client: one task that calls the callbacks, one at a time, in order."""
 
 import logging
 import math
+from itertools import count
 from typing import Any, Final
 
 import trio
@@ -16,7 +17,8 @@ from ...errors import (
     PushTimeout,
     SlowConsumer,
 )
-from ...telemetry import ClientCallbackStart, ClientCallbackStop
+from ...protocol import Message
+from ...telemetry import ClientCallbackStart, ClientCallbackStop, Outcome
 from ...telemetry.bus import SpanPoint
 from ...telemetry.span import exception_record
 from ..buffer import Gap
@@ -28,34 +30,20 @@ from ..leave import request_leave
 from ..push import request_push
 from ..result import only_cancelled
 from ..socket import Socket
-from .inbox import ChannelBacklog, Entry, Inbox, Latest
+from ..spans import Emitter
+from .inbox import POSTS, ChannelBacklog, Entry, Inbox
 from .replies import NO_REPLY, Caller, Reply
 
-__all__ = ["CALLBACKS", "Runner"]
+__all__ = ["Runner"]
 
 logger: Final = logging.getLogger("slipstream_trio")
-
-CALLBACKS: Final = (
-    "handle_connect",
-    "handle_disconnect",
-    "handle_join",
-    "handle_message",
-    "handle_reply",
-    "handle_topic_close",
-    "handle_leave",
-    "handle_gap",
-    "handle_info",
-    "handle_call",
-    "handle_cast",
-    "terminate",
-)
 
 
 class Runner:
     """One run of a client: its task calls what the inbox says, and its socket tells it of connections.
 
     Parameters:
-        client: whose callbacks are called: an object that has all of `CALLBACKS`.
+        client: the client whose callbacks are called.
 
     Attributes:
         socket: what the client runs on, None before it does.
@@ -68,12 +56,12 @@ class Runner:
         self._client = client
         self._name = type(client).__name__
         self._inbox = Inbox()
-        self._connects = Latest(self._inbox)
-        self._disconnects = Latest(self._inbox)
-        self._error: BaseException | None = None
         self._task: trio.lowlevel.Task | None = None
         self._callers: set[Caller] = set()
+        self._unsent = count(1)
         self._spans: dict[str, SpanPoint] = {}
+        self._loss: BaseException | None = None  # why there will be no other connection
+        self._cause: BaseException | None = None  # what has ended the client
 
     @property
     def is_running(self) -> bool:
@@ -85,22 +73,24 @@ class Runner:
     def stop(self) -> None:
         """Call nothing any more but `terminate`."""
         self._inbox.close()
+        if self._task is None:
+            self._end_calls()  # nobody knows whether it will ever run
 
     def post(self, callback: str, message: Any) -> None:
         """Let a cast or an info be handled."""
         if self._inbox.closed:
-            raise ClientStopped(self._name)
-        if not self._inbox.has_room:
+            raise self._stopped()
+        if len(self._inbox.waiting(POSTS)) >= self._inbox.limit:
             raise ClientBusy(self._name, self._inbox.limit)
-        self._inbox.put(Entry(callback, (message,)))
+        self._inbox.put(Entry(callback, (message,), POSTS))
 
     async def call(self, message: Any, timeout: float | None) -> Any:
         """Let a call be handled, and wait for the answer."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._inbox.closed:
-            raise ClientStopped(self._name)
+            raise self._stopped()
         if trio.lowlevel.current_task() is self._task:
-            raise RuntimeError(f"a callback of {self._name} called its own client, and would wait for itself")
+            raise RuntimeError(f"call() from its own callback would deadlock: {self._name} would wait for itself")
         caller = Caller()
         number = self._inbox.put(Entry("handle_call", (message, caller)))
         self._callers.add(caller)
@@ -134,53 +124,89 @@ class Runner:
         else:
             await request_leave(channel)
 
+    @trio.lowlevel.enable_ki_protection
     async def push(self, topic: str, event: str, payload: Any, timeout: float | None) -> str:
-        """Push, and return the ref when that is queued."""
-        channel = self.running_socket()._channels.get(topic)
-        if channel is None:
-            await trio.lowlevel.checkpoint()
-            raise ChannelClosed(topic, "not_joined")
-
-        def tell(ref: str, response: Any, error: Exception | None) -> None:
-            self._inbox.put(Entry("handle_reply", (ref, Reply(topic, event, response, error))))
-
-        left = await self._until_room(topic, event, timeout)
-        ref = await request_push(channel, event, payload, left, tell)
+        """Push, and return the ref when that is queued, or has failed where `handle_reply` tells of it."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        by_callback = trio.lowlevel.current_task() is self._task
+        if not by_callback and not self._inbox.has_room_for_reply:  # a callback would wait for itself
+            kept = self.running_socket()._kept(payload)
+            timeout = await self._until_room(topic, event, timeout)
+            payload = kept.value()
         self._inbox.expect_reply()
+        try:
+            ref = await self._queue(topic, event, payload, timeout, by_callback=by_callback)
+        except BaseException:
+            self._inbox.forget_reply()
+            raise
+        if by_callback:
+            # Another task must have its ref before the end is told, so nothing may run in between. It waits for others
+            # when the queue is full.
+            await trio.lowlevel.cancel_shielded_checkpoint()
         return ref
 
     async def _until_room(self, topic: str, event: str, timeout: float | None) -> float | None:
-        """Let a task that pushes wait while too many replies are not handled; returns what is left of `timeout`."""
-        if self._inbox.has_room_for_reply or trio.lowlevel.current_task() is self._task:  # which would wait for itself
-            return timeout
+        """Wait until fewer replies are to be handled; returns the rest of `timeout`."""
         deadline = math.inf if timeout is None else trio.current_time() + timeout
         try:
             with trio.fail_at(deadline):
                 await self._inbox.room_for_reply()
         except trio.TooSlowError:
-            raise PushTimeout(topic, event, timeout or 0.0) from None
+            raise PushTimeout(topic, event, timeout or 0.0, sent=False, waited=timeout) from None
         return None if timeout is None else deadline - trio.current_time()
+
+    async def _queue(self, topic: str, event: str, payload: Any, timeout: float | None, *, by_callback: bool) -> str:
+        """Queue a push, and return its ref; or end it, where that is a reply like any other."""
+        socket = self.running_socket()
+        if not by_callback:
+            socket._check_usable()
+        channel = socket._channels.get(topic) or socket.channel(topic)
+        is_refused = channel.status in ("closed", "leaving")
+        if is_refused:
+            socket._serializer.encode(Message("0", "0", topic, event, payload))  # a mistake raises as it does elsewhere
+
+        def tell(ref: str, response: Any, error: Exception | None) -> None:
+            self._inbox.put(Entry("handle_reply", (ref, Reply(topic, event, response, error))))
+
+        try:
+            return await request_push(channel, event, payload, timeout, tell)
+        except (ChannelClosed, ConnectionLost, PushTimeout) as error:
+            if not is_refused and not by_callback:
+                raise
+            ref = f"unsent-{next(self._unsent)}"
+            tell(ref, None, error)
+            return ref
 
     def running_socket(self) -> Socket:
         """Return the socket; raises `ClientStopped` if the client does not run."""
         if self.socket is None or self.ended:
-            raise ClientStopped(self._name)
+            raise self._stopped()
         return self.socket
+
+    def _stopped(self) -> ClientStopped:
+        """Return a new exception, for those whom nobody will answer: its cause is what has ended the client."""
+        stopped = ClientStopped(self._name)
+        stopped.__cause__ = self._cause
+        return stopped
+
+    def _end_calls(self) -> None:
+        for caller in self._callers:
+            caller.fail(self._stopped())
 
     # What the socket tells
 
     def opened(self) -> None:
         """Take note that a connection is open."""
-        self._connects.put(Entry("handle_connect", (self.socket,)))
+        self._inbox.put(Entry("handle_connect", (self.socket,), "connects"), most=1)
 
     def closed(self, reason: Exception) -> None:
         """Take note that a connection has ended, all that it owed settled; or that an attempt to have one failed."""
-        self._connects.drop()  # it came and went before anybody was told
-        self._disconnects.put(Entry("handle_disconnect", (reason,)))
+        self._inbox.remove_all("connects")  # it came and went before anybody was told
+        self._inbox.put(Entry("handle_disconnect", (reason,), "disconnects"), most=1)
 
     def finished(self, error: BaseException | None) -> None:
         """Take note that there will be no other connection: because of `error`, or as the user has asked for it."""
-        self._error = error
+        self._loss = error
         self._inbox.finish()
 
     # The task
@@ -189,24 +215,25 @@ class Runner:
         """Connect, and call callbacks until the end."""
         self._task = trio.lowlevel.current_task()
         self._inbox.bound(configuration.buffer)
-        self._spans = {name: configuration.telemetry.span(("slipstream", "client", name)) for name in CALLBACKS}
         try:
             async with connected(configuration, self) as self.socket:
                 await self._serve()
+        except BaseException as error:
+            self._cause = error
+            raise
         finally:
             self.ended = True
             self._end_calls()
 
     async def _serve(self) -> None:
-        reason: BaseException | None = None
         try:
             await self._call_callbacks()
         except BaseException as error:
-            reason = error
+            self._cause = error
             raise
         finally:
             self._inbox.close()
-            await self._terminate(reason)
+            await self._terminate(self._cause)
             self._end_calls()
 
     async def _call_callbacks(self) -> None:
@@ -219,26 +246,22 @@ class Runner:
                 if socket.status not in ("closing", "closed"):
                     raise
                 logger.debug("%s: %s was interrupted: %s", self._name, entry.callback, lost)
-        if self._error is not None:
-            raise self._error
+        if self._loss is not None:
+            raise self._loss
 
     async def _handle(self, entry: Entry) -> None:
-        if entry.callback == "handle_call":
-            await self._answer(*entry.arguments)
-        elif entry.callback == "handle_gap":
-            await self._tell_gap(*entry.arguments)
-        else:
-            await self._invoke(entry.callback, *entry.arguments)
+        if entry.callback == "handle_gap":
+            self._check_loss(*entry.arguments)
+        value = await self._invoke(entry.callback, *entry.arguments)
+        if entry.callback == "handle_call" and value is not NO_REPLY:
+            entry.arguments[1].reply(value)
 
-    async def _answer(self, message: Any, caller: Caller) -> None:
-        value = await self._invoke("handle_call", message, caller)
-        if value is not NO_REPLY:
-            caller.reply(value)
-
-    async def _tell_gap(self, channel: Channel, gap: Gap) -> None:
-        if gap.dropped and self.running_socket()._configuration.overflow == "raise":
-            raise SlowConsumer(channel.topic, gap.dropped)
-        await self._invoke("handle_gap", channel, gap)
+    @staticmethod
+    def _check_loss(channel: Channel, gap: Gap) -> None:
+        if gap.dropped:
+            channel._streams.emit(gap)
+            if channel._socket._configuration.overflow == "raise":
+                raise SlowConsumer(channel.topic, gap.dropped)
 
     async def _terminate(self, reason: BaseException | None) -> None:
         deadline = self.running_socket()._supervisor.close_deadline()
@@ -252,44 +275,38 @@ class Runner:
         if scope.cancelled_caught:
             logger.warning("%s.terminate took longer than close_timeout, and was cancelled", self._name)
 
-    def _end_calls(self) -> None:
-        for caller in self._callers:
-            caller.fail(ClientStopped(self._name))
-
     # Calling one
 
     async def _invoke(self, name: str, *arguments: Any) -> Any:
-        callback = getattr(self._client, name)
-        point = self._spans[name]
+        callback, emitter = getattr(self._client, name), self.running_socket()._emitter
+        point = self._spans.get(name)
+        if point is None:
+            point = self._spans[name] = emitter.telemetry.span(("slipstream", "client", name))
         if not point.active:
             return await callback(*arguments)
-        socket = self.running_socket()
-        emitter = socket._emitter
         start = ClientCallbackStart(*emitter.opening(), self._name, name, arguments)
         emitter.begin_span(point, start)
         try:
             result = await callback(*arguments)
         except BaseException as error:
-            self._end_span(socket, point, start, error=error)
+            self._end_span(emitter, point, start, error=error)
             raise
-        self._end_span(socket, point, start, result=result)
+        self._end_span(emitter, point, start, result=result)
         return result
 
     @staticmethod
     @trio.lowlevel.enable_ki_protection
     def _end_span(
-        socket: Socket,
+        emitter: Emitter,
         point: SpanPoint,
         start: ClientCallbackStart,
         *,
         result: Any = None,
         error: BaseException | None = None,
     ) -> None:
-        emitter = socket._emitter
         if error is None or only_cancelled(error):
+            outcome: Outcome = "ok" if error is None else "cancelled"
             now = emitter.telemetry.monotonic_ns()
-            point.stop.emit(
-                ClientCallbackStop(start, emitter.origin, now, "ok" if error is None else "cancelled", result)
-            )
+            point.stop.emit(ClientCallbackStop(start, emitter.origin, now, outcome, result))
         else:
             point.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))
