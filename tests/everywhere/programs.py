@@ -1,6 +1,6 @@
 """Programs that do all that the library can do."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -11,40 +11,36 @@ from tests.everywhere.world import LARGE, URL, World
 from slipstream_trio import (
     AlreadyJoined,
     Backoff,
-    Caller,
-    CallTimeout,
     Channel,
     ChannelClosed,
-    Client,
-    ClientStopped,
     ConnectionLost,
     Gap,
     JoinError,
     JoinTimeout,
-    Message,
     PushError,
     PushTimeout,
-    Reply,
     Socket,
     connect,
-    run_client,
 )
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
-__all__ = ["VISITED", "call_back", "crowd", "loopback", "visit"]
+__all__ = ["VISITED", "crowd", "loopback", "options", "payload", "visit"]
 
 AT_ONCE = Backoff((0.5,), jitter=0)
 
 
-async def _params() -> dict[str, Any]:
+async def payload() -> dict[str, Any]:
+    """Return the payload of a join."""
     await trio.lowlevel.checkpoint()
     return {"user": "me"}
 
 
-def _options(world: World) -> dict[str, Any]:
+def options(world: World) -> dict[str, Any]:
+    """Return the options of a client of a world."""
     return {
         "transport": world.connector,
         "telemetry": world.telemetry,
-        "params": _params,
+        "params": world.params,
         "auth_token": lambda: "token",
         "reconnect": AT_ONCE,
         "rejoin": AT_ONCE,
@@ -67,7 +63,7 @@ def _raises(world: World, kind: type[Exception], what: str) -> Iterator[None]:
 
 async def visit(world: World, strike: Strike) -> None:
     """Do everything once, in one task."""
-    async with connect(URL, **_options(world)) as socket:
+    async with connect(URL, **options(world)) as socket:
         world.sockets.append(socket)
         with strike.inner:
             await strike.within(_visit(world, socket))
@@ -94,7 +90,7 @@ async def _visit(world: World, socket: Socket) -> None:
     world.log.append(await anext(socket.status_changes()))
     await socket.ping()
     await _joins(world, socket)
-    async with socket.join("room:a", _params) as channel:
+    async with socket.join("room:a", payload) as channel:
         world.channels.append(channel)
         await _pushes(world, channel)
         await _messages(world, channel)
@@ -212,7 +208,7 @@ VISITED = [
 
 async def crowd(world: World, strike: Strike) -> None:
     """Let three tasks use one socket, while it is lost and comes back; leave with channels joined."""
-    async with connect(URL, **_options(world)) as socket:
+    async with connect(URL, **options(world)) as socket:
         world.sockets.append(socket)
         with strike.inner:
             await strike.within(_crowd(world, socket, strike))
@@ -268,8 +264,9 @@ HUGE = 6_000_000
 async def loopback(world: World, strike: Strike) -> None:
     """Push more than the kernel takes at once, in real time, to a server that reads it only after a while."""
     async with world.server.serve() as listening:
-        options = {**_options(world), "transport": "trio_websocket", "reconnect": None, "close_timeout": 1}
-        async with connect(listening.url("/socket/websocket"), **options) as socket:
+        over_tcp = TrioWebSocketConnector(world.open_tcp)
+        others = {**options(world), "transport": over_tcp, "reconnect": None, "close_timeout": 1}
+        async with connect(listening.url("/socket/websocket"), **others) as socket:
             world.sockets.append(socket)
             with strike.inner:
                 await strike.within(_loopback(world, socket))
@@ -287,116 +284,3 @@ async def _loopback(world: World, socket: Socket) -> None:
         await trio.sleep(0.1)
         await channel.push("echo", 2)
     world.log.append("over")
-
-
-# A client by callbacks.
-
-
-class Talker(Client):
-    """Does in its callbacks what a client can do.
-
-    Parameters:
-        strike: struck in the callbacks.
-    """
-
-    def __init__(self, world: World, strike: Strike) -> None:
-        self._world = world
-        self._strike = strike
-        self._joins = 0
-
-    async def handle_connect(self, socket: Socket) -> None:
-        await self._strike.within(self._connected(socket))
-
-    async def handle_disconnect(self, reason: Exception) -> None:
-        await self._strike.within(self._note(f"disconnect {type(reason).__name__}"))
-
-    async def handle_join(self, channel: Channel, response: Any) -> None:
-        await self._strike.within(self._joined(channel))
-
-    async def handle_message(self, channel: Channel, message: Message) -> None:
-        await self._strike.within(self._note(message.event))
-
-    async def handle_reply(self, ref: str, reply: Reply) -> None:
-        await self._strike.within(self._replied(reply))
-
-    async def handle_topic_close(self, topic: str, reason: Exception) -> None:
-        await self._strike.within(self._note(f"close {topic} {type(reason).__name__}"))
-
-    async def handle_leave(self, topic: str) -> None:
-        await self._strike.within(self._left(topic))
-
-    async def handle_info(self, message: Any) -> None:
-        await self._strike.within(self._note(f"info {message}"))
-
-    async def handle_call(self, message: Any, caller: Caller) -> Any:
-        await self._strike.within(self._note(f"call {message}"))
-        return message
-
-    async def handle_cast(self, message: Any) -> None:
-        await self._strike.within(self._note(f"cast {message}"))
-
-    async def terminate(self, reason: BaseException | None) -> None:
-        await self._strike.within(self._note("terminate"))
-        self._strike.leaving = True
-
-    async def _note(self, what: str) -> None:
-        self._world.log.append(what)
-        await trio.lowlevel.checkpoint()
-
-    async def _connected(self, socket: Socket) -> None:
-        self._world.sockets += [socket] if socket not in self._world.sockets else []
-        await self._note("connect")
-        await self.join("room:a", _params)
-        await self.join("room:refused", "refuse")
-
-    async def _joined(self, channel: Channel) -> None:
-        self._joins += 1
-        await self._note(f"join {self._joins}")
-        if self._joins == 1:
-            self._world.channels.append(channel)
-            await self.push(channel.topic, "echo", "first")
-            await self.push(channel.topic, "refuse", timeout=1)
-            await self.push(channel.topic, "nothing", timeout=1)
-            await self.push(channel.topic, "burst", 1)
-        elif self._joins == 2:
-            await self.push(channel.topic, "drop")
-        elif self._joins == 3:
-            await self.leave(channel.topic)
-
-    async def _replied(self, reply: Reply) -> None:
-        await self._note(f"reply {reply.event} {type(reply.error).__name__}")
-        if reply.event == "nothing":
-            await self.leave("room:refused")
-            await self.push("room:a", "crash")
-
-    async def _left(self, topic: str) -> None:
-        await self._note(f"leave {topic}")
-        if topic == "room:a":
-            await self.disconnect()
-
-
-async def call_back(world: World, strike: Strike) -> None:
-    """Run a client, and let others call it, cast and tell."""
-    client = Talker(world, strike)
-    assert world.server._nursery is not None
-    for ask in (_call, _cast):
-        world.server._nursery.start_soon(_ask, world, client, ask)
-    await run_client(client, URL, **_options(world))
-
-
-async def _ask(world: World, client: Talker, ask: Callable[[Talker, int], Awaitable[object]]) -> None:
-    for number in range(20):
-        try:
-            await ask(client, number)
-        except (ClientStopped, CallTimeout) as error:
-            world.log.append(type(error).__name__)
-        await trio.sleep(0.2)
-
-
-async def _call(client: Talker, number: int) -> None:
-    assert await client.call(number, timeout=1) == number
-
-
-async def _cast(client: Talker, number: int) -> None:
-    client.cast(number)
-    client.info(number)

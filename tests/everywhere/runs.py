@@ -5,6 +5,7 @@ from functools import cache
 
 import trio
 from attrs import frozen
+from tests.everywhere.programs import payload
 from tests.everywhere.strike import Moments, Strike, Way, deterministic
 from tests.everywhere.world import Play, World, play_out, wrong_with
 from trio.testing import MockClock
@@ -24,6 +25,7 @@ STRIKES: tuple[tuple[Way, Moments], ...] = (
     ("interrupt", "all"),
     ("interrupt in the body", "resuming"),
     ("interrupt in the library", "calls"),
+    ("interrupt in the library", "commands"),
 )
 """How a program is struck, and at which moments."""
 
@@ -55,9 +57,11 @@ def run(play: Play, strike: Strike, *, real: bool = False) -> Run:
 
 
 @cache
-def count(play: Play, moments: Moments, *, raises: bool = False, real: bool = False) -> int:
+def count(play: Play, moments: Moments, *, raises: bool = False, once: bool = False, real: bool = False) -> int:
     """Return how many moments there are to strike at, or to raise at."""
-    return run(play, Strike("raise" if raises else "cancel", moments), real=real).strike.count
+    way: Way = "raise" if raises else "cancel"
+    run(play, Strike("cancel"), real=real)  # the first run does some things for all that follow
+    return run(play, Strike(way, moments, once=once), real=real).strike.count
 
 
 def spread(total: int, wanted: int, start: float = 0.0) -> list[int]:
@@ -71,24 +75,44 @@ def spread(total: int, wanted: int, start: float = 0.0) -> list[int]:
     return [1 + int((number + start) * total / wanted) for number in range(wanted)]
 
 
-def problems(play: Play, way: Way, moments: Moments, at: int, *, groups: bool = False, real: bool = False) -> list[str]:
+def problems(
+    play: Play,
+    way: Way,
+    moments: Moments,
+    at: int,
+    *,
+    groups: bool = False,
+    once: bool = False,
+    goes_on: bool = False,
+    real: bool = False,
+) -> list[str]:
     """Strike a program at a moment; returns what is wrong then.
 
     Parameters:
         groups: whether the program has a nursery of its own, from which exceptions come in a group.
+        once: see `Strike`.
+        goes_on: whether the program goes on where it was interrupted.
         real: in real time; otherwise in virtual.
     """
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        struck = run(play, Strike(way, moments, at), real=real)
-    wrong = [f"warning: {warning.message}" for warning in warned]
+        struck = run(play, Strike(way, moments, at, once=once), real=real)
+    wrong = [f"warning: {warning.message}" for warning in warned if not _is_about_payload(warning)]
     # Who interrupts the leaving itself wishes to be gone at once: that cuts the connection.
     impatient = way in ("interrupt", "interrupt in the library") and struck.strike.leaving
     wrong += wrong_with(struck.world, cut=impatient)
-    wrong += _wrong_exception(struck, groups=groups)
+    if goes_on:
+        wrong += [] if struck.raised is None else [f"it did not go on: {struck.raised!r}"]
+    else:
+        wrong += _wrong_exception(struck, groups=groups)
     if not struck.strike.struck:
         wrong.append("it was not struck")
     return [f"{way} at {at} ({moments}): {problem}" for problem in wrong]
+
+
+def _is_about_payload(warning: warnings.WarningMessage) -> bool:
+    """Tell whether a warning says that the user's function was called and, as an interrupt came, never awaited."""
+    return str(warning.message) == f"coroutine '{payload.__name__}' was never awaited"
 
 
 def _wrong_exception(struck: Run, *, groups: bool) -> list[str]:

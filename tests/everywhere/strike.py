@@ -1,21 +1,21 @@
-"""Striking a program at one of its moments: after so many steps of a task, or of all tasks.
+"""Striking a program at one of its moments: after so many steps of a task, or of all tasks, or within the library.
 
 A run is watched first by a strike that only counts; then each moment has a run of its own. Trio is told to schedule
 deterministically, so that the runs are alike up to the strike.
 """
 
-import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from types import FrameType, coroutine
+from dis import get_instructions
+from functools import cache
+from types import CodeType, FrameType, coroutine
 from typing import Any, Literal
 from unittest.mock import patch
 
 import trio
-
-from slipstream_trio.client import buffer, inbox
 
 __all__ = ["Moments", "Strike", "Thrown", "Way", "deterministic"]
 
@@ -27,13 +27,18 @@ Way = Literal["cancel", "leave", "raise", "interrupt", "interrupt in the body", 
 - raise: what the body awaits raises an exception.
 - interrupt: SIGINT comes while Trio, or a protected task, runs: the main task gets it where it waits.
 - interrupt in the body: SIGINT comes as the body goes on, and is raised there and then.
-- interrupt in the library: SIGINT comes as a task of the library's calls a function of the library's.
+- interrupt in the library: SIGINT comes while the library's own code runs.
 """
 
-Moments = Literal["waiting", "resuming", "all", "calls"]
+Moments = Literal["waiting", "resuming", "all", "calls", "commands"]
 """Which moments are counted.
 
-They are: as a task of the user's begins to wait, as it goes on, each step of each task, each call of a function.
+- waiting: as a task of the user's begins to wait.
+- resuming: as it goes on.
+- all: each step of each task.
+- calls: each call of a function of the library's, in a task of the library's.
+- commands: in the library's code that a task of the user's runs, wherever Python looks whether a signal has come: as a
+  function begins, and after the call of a builtin.
 """
 
 
@@ -48,6 +53,7 @@ class Strike(trio.abc.Instrument):
         way: what it does; raising in the body is done as that goes on, whatever `moments` says.
         moments: which are counted.
         at: the number of the moment, from 1; 0: none.
+        once: whether of all moments at one place in the client's code, called from one other, only the first counts.
 
     Attributes:
         count: how many moments there were so far.
@@ -56,47 +62,53 @@ class Strike(trio.abc.Instrument):
         error: what it raises in the body.
         outer: to be the scope around everything.
         inner: to be the scope around the body.
-        server: to be the nursery of the server's tasks, which are no task of the library's.
+        beside: to be the nursery of the server's tasks, which are not the library's.
     """
 
-    def __init__(self, way: Way, moments: Moments = "resuming", at: int = 0) -> None:
+    def __init__(self, way: Way, moments: Moments = "resuming", at: int = 0, *, once: bool = False) -> None:
         self.count = 0
         self.struck = False
         self.leaving = False
         self.error: BaseException = Thrown() if way == "raise" else KeyboardInterrupt()
         self.outer = trio.CancelScope()
         self.inner = trio.CancelScope()
-        self.server: trio.Nursery | None = None
+        self.beside: trio.Nursery | None = None
         self.way = way
         self._moments = moments
         self._at = at
+        self._places: set[tuple[int, ...]] | None = set() if once else None
         self._raises = way in ("raise", "interrupt in the body")
         self._open = False
         self._tasks: set[trio.lowlevel.Task] = set()
-        self._stepping: trio.lowlevel.Task | None = None
+        self._spared: set[trio.lowlevel.Task] = set()
+        self._profile = {"calls": self._called, "commands": self._commanded}.get(moments)
 
     def begin(self) -> None:
         """Count from now on; the task that calls this is the user's."""
         self._open = True
-        self._tasks.add(trio.lowlevel.current_task())
-        if self._moments == "calls":
-            sys.setprofile(self._called)
+        task = trio.lowlevel.current_task()
+        self._tasks.add(task)
+        self._look_into(task)
 
     def end(self) -> None:
         """Count no more."""
         self._open = False
-        if self._moments == "calls":
-            sys.setprofile(None)
+        sys.setprofile(None)
+
+    def spare(self) -> None:
+        """Let the task that calls this be neither the user's nor the library's."""
+        self._spared.add(trio.lowlevel.current_task())
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Trio calls this."""
-        self._stepping = task
+        self._look_into(task)
         if self._moments == "resuming" and not self._raises and task in self._tasks:
             self._moment()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Trio calls this."""
-        self._stepping = None
+        if self._profile is not None:
+            sys.setprofile(None)
         counts = self._moments == "all" or (self._moments == "waiting" and task in self._tasks)
         if counts and not self._raises:
             self._moment()
@@ -123,16 +135,41 @@ class Strike(trio.abc.Instrument):
             if self._raises and _can_raise(body) and self._moment():
                 step = _throwing(body, self.error)
 
-    def _called(self, frame: FrameType, event: str, _: Any) -> None:
-        module = frame.f_globals.get("__name__", "")
-        if event == "call" and module.startswith("slipstream_trio.") and ".testing." not in module:
-            task = self._stepping
-            if task is not None and task not in self._tasks and not self._is_servers(task):
-                self._moment()
+    def _look_into(self, task: trio.lowlevel.Task) -> None:
+        """Let Python tell what a task does from now on, if it is one in which moments are counted."""
+        if self._profile is None or not self._open or self.struck or task in self._spared:
+            return
+        users = task in self._tasks
+        if users if self._moments == "commands" else not (users or self._is_beside(task)):
+            sys.setprofile(self._profile)
 
-    def _is_servers(self, task: trio.lowlevel.Task) -> bool:
+    def _called(self, frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and _is_ours(frame) and self._is_new(frame):
+            self._moment()
+
+    def _commanded(self, frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and _begins(frame):
+            within = _is_ours(frame) or _is_called_by_us(frame)
+        else:
+            within = event == "c_return" and _is_ours(frame)
+        if within and self._is_new(frame):
+            self._moment()
+
+    def _is_new(self, frame: FrameType) -> bool:
+        if self._places is None:
+            return True
+        caller = frame.f_back
+        assert caller is not None
+        if not (_is_clients(frame) or _is_clients(caller)):
+            return False
+        place = (id(frame.f_code), frame.f_lasti, id(caller.f_code), caller.f_lasti)
+        known = place in self._places
+        self._places.add(place)
+        return not known
+
+    def _is_beside(self, task: trio.lowlevel.Task) -> bool:
         nursery = task.parent_nursery
-        while nursery is not None and nursery is not self.server:
+        while nursery is not None and nursery is not self.beside:
             nursery = nursery.parent_task.parent_nursery
         return nursery is not None
 
@@ -143,6 +180,7 @@ class Strike(trio.abc.Instrument):
         if self.count != self._at:
             return False
         self.struck = True
+        sys.setprofile(None)  # it has done its part, and costs time
         if self.way == "cancel":
             self.outer.cancel()
         elif self.way == "leave":
@@ -150,6 +188,39 @@ class Strike(trio.abc.Instrument):
         elif self.way in ("interrupt", "interrupt in the library"):
             signal.raise_signal(signal.SIGINT)
         return True
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Tell whether a frame is one of the library's, and not of its servers for tests."""
+    module = frame.f_globals.get("__name__", "")
+    return bool(module.startswith("slipstream_trio.") and ".testing." not in module)
+
+
+def _is_clients(frame: FrameType) -> bool:
+    """Tell whether a frame is one of the client's: telemetry and the protocol hold no state of their own."""
+    return bool(frame.f_globals.get("__name__", "").startswith("slipstream_trio.client."))
+
+
+def _is_called_by_us(frame: FrameType) -> bool:
+    """Tell whether the library has called a function of others; but for contextlib, by which Trio's `fail_at` is left.
+
+    Nothing of Python's or Trio's protects that one, wherever it is used.
+    """
+    return frame.f_back is not None and _is_ours(frame.f_back) and frame.f_globals.get("__name__") != "contextlib"
+
+
+def _begins(frame: FrameType) -> bool:
+    """Tell whether a frame that is entered begins: a coroutine that goes on after an `await` is not interrupted there.
+
+    This is how `with` and `await` are safe from signals at all: Python looks for these as a function begins, not as a
+    coroutine goes on.
+    """
+    return frame.f_lasti <= _beginning(frame.f_code)
+
+
+@cache
+def _beginning(code: CodeType) -> int:
+    return next((found.offset for found in get_instructions(code) if found.opname == "RESUME"), 0)
 
 
 def _sending(body: Coroutine[Any, Any, None], value: Any) -> Callable[[], Any]:
@@ -174,9 +245,10 @@ def _can_raise(body: Coroutine[Any, Any, None]) -> bool:
 def deterministic(seed: int = 0) -> Iterator[None]:
     """Let all tasks be scheduled as they were the last time.
 
-    pytest-trio has Trio do that too, but leaves the seed to Hypothesis; and iterators take a turn by the real clock.
+    pytest-trio has Trio do that too, but leaves the seed to Hypothesis. And the clock by which iterators take turns
+    stands still; Trio's own goes on.
     """
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc] # as pytest-trio does
     trio._core._run._r.seed(seed)
-    with patch.object(buffer, "SECONDS_A_TURN", math.inf), patch.object(inbox, "SECONDS_A_TURN", math.inf):
+    with patch.object(time, "perf_counter", lambda: 0.0):
         yield

@@ -3,15 +3,12 @@
 Each program is run once to count its moments, then struck at some of them; with `nox -s everywhere` at all of them.
 """
 
-import logging
-import signal
-from collections.abc import Iterator
-
 import pytest
 from tests.drawing import FACTOR
-from tests.everywhere.programs import VISITED, call_back, crowd, loopback, visit
+from tests.everywhere.programs import VISITED, crowd, loopback, visit
 from tests.everywhere.runs import STRIKES, count, problems, run, spread
 from tests.everywhere.strike import Moments, Strike, Way
+from tests.everywhere.talking import call_back
 from tests.everywhere.world import Play, wrong_with
 
 pytestmark = pytest.mark.once
@@ -21,22 +18,6 @@ ON_A_SOCKET = [(way, moments) for way, moments in STRIKES if moments == "waiting
 
 WANTED = max(1, round(FACTOR))
 """At how many moments a program is struck in each way."""
-
-
-@pytest.fixture(autouse=True)
-def interrupts() -> Iterator[None]:
-    """Let SIGINT interrupt, also where the tests run in the background of a shell, which makes it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Let nothing be logged: pytest keeps what is, with its tracebacks, and so all that there was in each run."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("play", [visit, crowd, call_back, loopback])

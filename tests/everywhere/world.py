@@ -1,9 +1,10 @@
 """A server that writes down every byte it gets, and what must be true when a client of it is gone."""
 
 import json
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, Self
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import trio
 from attrs import define, field
@@ -14,13 +15,27 @@ from wsproto.events import CloseConnection, TextMessage
 
 from slipstream_trio import Channel, Socket
 from slipstream_trio.ids import RandomIds
-from slipstream_trio.protocol import TransportClosed, TransportFailed, TransportOpened
-from slipstream_trio.telemetry import HandleStart, Record, Telemetry
+from slipstream_trio.protocol import (
+    PushMessage,
+    ReplyReceived,
+    SendFrame,
+    TransportClosed,
+    TransportFailed,
+    TransportOpened,
+)
+from slipstream_trio.telemetry import (
+    BufferOverflowed,
+    ClientPushStop,
+    HandleStart,
+    HandleStop,
+    Record,
+    ReplyOrphaned,
+    Telemetry,
+)
 from slipstream_trio.testing.server import (
     Accept,
     Channel as ServerChannel,
     JoinRefused,
-    MemoryStream,
     Mount,
     Outcome,
     PhoenixServer,
@@ -28,14 +43,18 @@ from slipstream_trio.testing.server import (
     Request,
 )
 from slipstream_trio.trace import verify
+from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
-__all__ = ["URL", "Play", "World", "play_out"]
+__all__ = ["LARGE", "URL", "Play", "World", "play_out", "wrong_with"]
 
 URL = "ws://server/socket/websocket"
 
 LARGE = 300_000
 """Bytes of a push that does not fit into what a connection in memory buffers."""
+
+NUMBER = "connection"
+"""The parameter that tells the connections of a world apart."""
 
 
 class ToldTo(Exception):
@@ -88,7 +107,7 @@ class Room(ServerChannel):
         return None
 
     def _excuse(self) -> None:
-        self._world.wires[self.socket._stream].excused = True
+        self._world.wires[self.socket.request.params[NUMBER]].excused = True
 
     async def _resume_after(self, seconds: float) -> None:
         try:
@@ -99,45 +118,44 @@ class Room(ServerChannel):
 
 @define(eq=False)
 class Wire:
-    """What came from a client.
+    """What a client has written.
 
     Attributes:
-        data: all the bytes.
+        data: the bytes of all writes that were completed.
+        cut: whether a write was cut off, of which nobody knows how much has arrived.
+        torn: whether there was another write after that.
         excused: whether it may end without a close frame: the server had cut it, or did not read.
     """
 
     data: bytearray = field(factory=bytearray)
+    cut: bool = False
+    torn: bool = False
     excused: bool = False
 
 
-class Kept(bytearray):
-    """What waits in a pipe to be read; all that comes is written down."""
+class Taped(trio.abc.Stream):
+    """A client's end of a stream, of which everything that is written is written down."""
 
-    wire: Wire
+    def __init__(self, stream: trio.abc.Stream, wire: Wire) -> None:
+        self._stream = stream
+        self._wire = wire
 
-    def __iadd__(self, data: Any) -> Self:  # type: ignore[misc] # bytearray has it so
-        self.wire.data += data
-        super().__iadd__(data)
-        return self
-
-
-def _write_down(stream: trio.abc.Stream, wire: Wire) -> None:
-    """Write down what comes from a client; on a real socket only what is read."""
-    if isinstance(stream, MemoryStream):
-        pipe = stream._incoming
-        kept = Kept(pipe.data)
-        kept.wire = wire
-        wire.data += pipe.data
-        pipe.data = kept
-        return
-    receive = stream.receive_some
-
-    async def receive_some(max_bytes: int | None = None) -> bytes | bytearray:
-        data = await receive(max_bytes)
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        wire = self._wire
+        wire.torn |= wire.cut
+        wire.cut = True
+        await self._stream.send_all(data)
         wire.data += data
-        return data
+        wire.cut = False
 
-    setattr(stream, "receive_some", receive_some)  # noqa: B010 - mypy knows it is a method
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 @define(eq=False)
@@ -148,30 +166,49 @@ class World:
         log: what the program did, for a run that is not struck.
         sockets: sockets that the program had.
         channels: channels that it had.
+        wires: what was written on each connection, by its number.
         left: tasks that were still there when it was over.
+        beside: the nursery of the server, and of what else runs beside the program.
     """
 
     log: list[str] = field(factory=list)
     sockets: list[Socket] = field(factory=list)
     channels: list[Channel] = field(factory=list)
     records: list[Record] = field(factory=list)
-    wires: dict[trio.abc.Stream, Wire] = field(factory=dict)
+    wires: dict[str, Wire] = field(factory=dict)
     left: list[str] = field(factory=list)
     telemetry: Telemetry = field(factory=lambda: Telemetry(ids=RandomIds(seed=1)))
     server: PhoenixServer = field(init=False)
     connector: TrioWebSocketConnector = field(init=False)
+    beside: trio.Nursery = field(init=False)
+    _attempts: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         mount = Mount(channels={"room:*": lambda: Room(self)}, connect=_let_in, auth_token=True)
         self.server = PhoenixServer({"/socket": mount}, close_timeout=1)
-        self.connector = TrioWebSocketConnector(lambda _: self.server.open_stream())
+        self.connector = TrioWebSocketConnector(self._open)
         self.telemetry.attach("world", (), self.records.append, prefix=True)
-        setattr(self.server, "_handle", partial(self._tap, self.server._handle))  # noqa: B010 - mypy knows it is a method
 
-    async def _tap(self, handle: Callable[[Any], Awaitable[None]], stream: trio.abc.Stream) -> None:
-        self.wires[stream] = Wire()
-        _write_down(stream, self.wires[stream])
-        await handle(stream)
+    async def params(self) -> dict[str, str]:
+        """Return the parameters of the next connection."""
+        await trio.lowlevel.checkpoint()
+        self._attempts += 1
+        return {"user": "me", NUMBER: str(self._attempts)}
+
+    async def open_tcp(self, request: OpenRequest) -> trio.abc.Stream:
+        """Open a connection on a real socket."""
+        url = urlsplit(request.url)
+        assert url.hostname is not None
+        assert url.port is not None
+        return self._taped(request, await trio.open_tcp_stream(url.hostname, url.port))
+
+    async def _open(self, request: OpenRequest) -> trio.abc.Stream:
+        return self._taped(request, await self.server.open_stream())
+
+    def _taped(self, request: OpenRequest, stream: trio.abc.Stream) -> Taped:
+        [number] = parse_qs(urlsplit(request.url).query)[NUMBER]
+        self.wires[number] = Wire()
+        return Taped(stream, self.wires[number])
 
 
 def _let_in(request: Request) -> Accept:
@@ -185,22 +222,49 @@ Play = Callable[[World, Strike], Awaitable[None]]
 
 async def play_out(world: World, play: Play, strike: Strike) -> None:
     """Run a program beside the server, and look whether any task is left of it."""
-    async with world.server.run():
-        before = _tasks_but_of(world.server)
-        strike.server = world.server._nursery
+    async with _served(world):
+        before = _tasks_but_in(world.beside)
+        strike.beside = world.beside
         with strike.outer:
             strike.begin()
             try:
                 await play(world, strike)
             finally:
                 strike.end()
-                world.left += [task.name for task in _tasks_but_of(world.server) - before]
+                world.left += [task.name for task in _tasks_but_in(world.beside) - before]
                 with trio.move_on_after(100, shield=True):
-                    await world.server._wait_empty()
+                    await _until_empty(world.server)
         await trio.lowlevel.checkpoint()  # for an interrupt that came last
 
 
-def _tasks_but_of(server: PhoenixServer) -> set[trio.lowlevel.Task]:
+@asynccontextmanager
+async def _served(world: World) -> AsyncIterator[None]:
+    """Run the server in a task of its own, so that its tasks can be told from those of a client."""
+    failure: BaseException | None = None
+    async with trio.open_nursery() as world.beside:
+        await world.beside.start(_serve, world.server)
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - raised again below, outside of the nursery's group
+            failure = error
+        world.beside.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _serve(server: PhoenixServer, task_status: trio.TaskStatus[None]) -> None:
+    async with server.run():
+        task_status.started()
+        await trio.sleep_forever()
+
+
+async def _until_empty(server: PhoenixServer) -> None:
+    while server.connections:
+        await server.connections[0].wait_closed()
+        await trio.lowlevel.checkpoint()
+
+
+def _tasks_but_in(beside: trio.Nursery) -> set[trio.lowlevel.Task]:
     root = trio.lowlevel.current_root_task()
     assert root is not None
     found, waiting = set(), [root]
@@ -208,7 +272,7 @@ def _tasks_but_of(server: PhoenixServer) -> set[trio.lowlevel.Task]:
         task = waiting.pop()
         found.add(task)
         for nursery in task.child_nurseries:
-            if nursery is not server._nursery:
+            if nursery is not beside:
                 waiting += nursery.child_tasks
     return found
 
@@ -226,10 +290,10 @@ def wrong_with(world: World, *, cut: bool) -> list[str]:
     wrong += [str(violation) for violation in verify(world.records)]
     wrong += [problem for problem in unbalanced(world.records) if not _told(problem)]
     wrong += [f"the server: {error!r}" for error in world.server.errors if not isinstance(error, ToldTo)]
-    for socket in world.sockets:
-        wrong += _waiting_on_socket(socket)
-    for channel in world.channels:
-        wrong += _waiting_on_channel(channel)
+    wrong += [f"the socket is {one.status}, its state {one.state}" for one in world.sockets if not _has_ended(one)]
+    wrong += [f"it is {one!r}" for one in world.channels if one.status not in ("closed", "errored")]
+    wrong += [f"nobody was told of the reply to {push}" for push in _lost_replies(world.records)]
+    wrong += [f"nobody reads a subscription to {topic!r}" for topic in _unread(world.records)]
     if world.server.connections:
         wrong.append("a connection is left")
     opened = _used(world.records)
@@ -237,6 +301,33 @@ def wrong_with(world: World, *, cut: bool) -> list[str]:
         wire.excused |= cut and number == len(world.wires)
         wrong += [f"connection {number}: {problem}" for problem in _wrong_on_wire(wire, opened=number <= opened)]
     return wrong
+
+
+def _has_ended(socket: Socket) -> bool:
+    return socket.status == "closed" and socket.state.status == "closed"
+
+
+def _lost_replies(records: list[Record]) -> set[tuple[str | None, str | None]]:
+    """Return which pushes of "echo" had replies that were neither given to anybody nor reported: connection and ref."""
+    pushed: set[tuple[str | None, str | None]] = set()
+    replied: set[tuple[str | None, str | None]] = set()
+    told: set[tuple[str | None, str | None]] = set()
+    for record in records:
+        connection = record.origin.connection_id
+        if isinstance(record, HandleStop):
+            given, done = record.start.raw_message, record.transition
+            if isinstance(given, PushMessage) and given.event == "echo":
+                pushed |= {(connection, effect.ref) for effect in done.return_ if isinstance(effect, SendFrame)}
+            replied |= {(connection, event.ref) for event in done.built_events if isinstance(event, ReplyReceived)}
+        elif isinstance(record, ReplyOrphaned | ClientPushStop):
+            told.add((connection, record.ref))
+    return (pushed & replied) - told
+
+
+def _unread(records: list[Record]) -> list[str]:
+    """Return the topics of subscriptions that have overflowed, which all should have ended by then."""
+    overflows = [record for record in records if isinstance(record, BufferOverflowed)]
+    return [overflow.topic for overflow in overflows if overflow.consumer == "subscription"]
 
 
 def _told(problem: str) -> bool:
@@ -256,34 +347,6 @@ def _used(records: list[Record]) -> int:
     )
 
 
-def _waiting_on_socket(socket: Socket) -> list[str]:
-    session = socket._session
-    connection = session.connection
-    wrong = []
-    if socket.status != "closed" or session.memberships or session._pings:
-        wrong.append(f"the socket is {socket.status}, with {session.memberships}, {session._pings}")
-    if connection is not None:
-        outbox = connection.outbox
-        if len(connection.pushes) or outbox._users or outbox._writer or outbox._drained:
-            wrong.append(f"somebody waits in {connection.pushes._pending}, {vars(outbox)}")
-        if connection.state.status != "closed":
-            wrong.append(f"the connection's state is {connection.state.status}")
-    return wrong
-
-
-def _waiting_on_channel(channel: Channel) -> list[str]:
-    inside = channel._membership
-    held: dict[str, Any] = {
-        "joining": inside.joining,
-        "recovery": inside.recovery,
-        "changed": len(inside._changed),
-        "subscribed": inside.streams._subscribed,
-        "presence": inside._presence_listeners,
-    }
-    wrong = [f"{channel}: {name}: {value}" for name, value in held.items() if value]
-    return wrong + ([] if channel.status in ("closed", "errored") else [f"it is {channel}"])
-
-
 def _wrong_on_wire(wire: Wire, *, opened: bool) -> list[str]:
     """Check that there are whole frames, then at most a part of one, and that the end is clean, or excused."""
     head, separator, data = bytes(wire.data).partition(b"\r\n\r\n")
@@ -291,7 +354,7 @@ def _wrong_on_wire(wire: Wire, *, opened: bool) -> list[str]:
         return [f"opened by half a request: {head!r}"] if opened else []
     framing = Framing(ConnectionType.SERVER)
     framing.receive_data(data)
-    wrong: list[str] = []
+    wrong: list[str] = ["something follows on a write that was cut off"] if wire.torn else []
     text: list[str] = []
     last_ref, closed = 0, None
     for event in framing.events():

@@ -372,7 +372,7 @@ def judge(server: Server, users: Users, options: dict[str, Any]) -> list[str]:
     if socket.status == "closed":
         # A channel that crashed, and was not to be joined again, shows that for ever.
         over = {"closed", "errored"}
-        held = socket._session.memberships
+        held = socket._channels
         return [f"{found!r} on a closed socket" for found in users.channels if held or found.status not in over]
     if socket.status != "connected":
         return [f"the socket is {socket.status}"]
@@ -386,7 +386,7 @@ def judge(server: Server, users: Users, options: dict[str, Any]) -> list[str]:
     endless = options.get("rejoin") is not None and options["rejoin"].limit is None
     final = {"closed"} if endless else {"closed", "crashed", "join_refused", "join_timeout"}
     for channel in users.held.values():
-        reason = channel._membership.reason
+        reason = channel._reason
         if channel.status != "joined" and reason not in final:
             wrong.append(f"{channel!r} was joined and not left, but ended: {reason}")
     return wrong

@@ -21,7 +21,8 @@ class Made:
         self.told: list[Gap] = []
         self.last: Gap | None = None
         self.lost: list[tuple[str, int]] = []
-        self.buffer = Buffer("room:1", limit, policy, now=self._now, overflowed=self._overflowed, told=self._lost)
+        self.topic = "room:1"
+        self.buffer = Buffer(self, limit, policy, "channel")  # type: ignore[arg-type]
 
     def put(self, *numbers: int) -> None:
         for number in numbers:
@@ -46,17 +47,20 @@ class Made:
                 return (error.topic, error.dropped)
             return item.payload if isinstance(item, Message) else (item.reason, item.dropped)
 
-    def _overflowed(self, gap: Gap, first: bool) -> None:
+    # As the streams of a channel
+
+    def new_overflow(self) -> Gap:
+        self.seconds += 1
+        now = BEGIN + timedelta(seconds=self.seconds)
+        return Gap("overflow", now, now, 1)
+
+    def overflowed(self, gap: Gap, *_: Any, first: bool) -> None:
         self.last = gap
         if first:
             self.told.append(gap)
 
-    def _lost(self, gap: Gap) -> None:
+    def emit(self, gap: Gap) -> None:
         self.lost.append((gap.reason, gap.dropped))
-
-    def _now(self) -> datetime:
-        self.seconds += 1
-        return BEGIN + timedelta(seconds=self.seconds)
 
 
 def message(number: int) -> Message:

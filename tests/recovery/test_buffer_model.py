@@ -74,17 +74,29 @@ async def next_of(buffer: Buffer) -> Any:
         return item.payload if isinstance(item, Message) else (item.reason, item.dropped)
 
 
+class Streams:
+    """What a buffer tells of, in place of a channel's streams."""
+
+    topic = "room:1"
+
+    def __init__(self) -> None:
+        self.episodes: list[bool] = []
+        self.told: list[Gap] = []
+
+    def new_overflow(self) -> Gap:
+        return Gap("overflow", NOW, NOW, 1)
+
+    def overflowed(self, *_: Any, first: bool) -> None:
+        self.episodes.append(first)
+
+    def emit(self, gap: Gap) -> None:
+        self.told.append(gap)
+
+
 async def compare(limit: int, policy: Overflow, steps: list[tuple[str, int]]) -> None:
-    episodes: list[bool] = []
-    told: list[Gap] = []
-    buffer = Buffer(
-        "room:1",
-        limit,
-        policy,
-        now=lambda: NOW,
-        overflowed=lambda _, first: episodes.append(first),
-        told=told.append,
-    )
+    streams = Streams()
+    episodes, told = streams.episodes, streams.told
+    buffer = Buffer(streams, limit, policy, "channel")  # type: ignore[arg-type]
     model = Model(limit, policy)
     number = 0
     for what, count in steps:

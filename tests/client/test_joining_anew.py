@@ -1,0 +1,220 @@
+"""A join that fails, and another one of its topic at the same moment: neither touches what is the other's."""
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import trio
+from tests.recovery.support import Outcomes, settle, status_of, until
+from tests.scheduling import in_any_order, play
+
+from slipstream_trio import (
+    AlreadyJoined,
+    Backoff,
+    Channel,
+    ChannelClosed,
+    JoinError,
+    JoinTimeout,
+    Socket,
+    connect,
+)
+from slipstream_trio.testing.kit import FakeConnection, FakeJoin, FakeServer
+
+SECONDS = 5
+"""Until a join times out."""
+
+SENT: dict[str, type[Exception]] = {
+    "refused": JoinError,
+    "closed": ChannelClosed,
+    "crashed": ChannelClosed,
+    "timed out": JoinTimeout,
+}
+"""How a join fails that was sent, and with what."""
+
+UNSENT: dict[str, type[Exception]] = {"left": ChannelClosed, "timed out": JoinTimeout, "cancelled": trio.TooSlowError}
+"""How a join fails that waits for a connection."""
+
+
+@asynccontextmanager
+async def visited(**options: Any) -> AsyncIterator[tuple[Socket, FakeServer, FakeConnection]]:
+    """Connect to a fake server."""
+    given = {"heartbeat_interval": None, "rejoin": None, "reconnect": Backoff((10,), jitter=0), **options}
+    async with FakeServer() as server:
+        async with connect(server.url, transport=server.connector(), **given) as socket:
+            yield socket, server, await server.accept()
+
+
+async def fail(how: str, join: FakeJoin) -> None:
+    """Let a join fail that was sent."""
+    match how:
+        case "refused":
+            await join.reply_error({"reason": "no"})
+        case "closed":
+            await join.connection.push(join.topic, "phx_close", {}, join_ref=join.ref, ref=join.ref)
+        case "crashed":
+            await join.connection.push(join.topic, "phx_error", {}, join_ref=join.ref, ref=join.ref)
+
+
+async def join_when_free(channel: Channel, since: float) -> Any:
+    """Join as soon as the topic is free, at the very moment."""
+    await trio.sleep_until(since)
+    for _ in range(100):
+        with suppress(AlreadyJoined):
+            return await channel.join()
+    raise AssertionError("the topic is held for ever")
+
+
+async def is_usable(channel: Channel, connection: FakeConnection) -> None:
+    """See that a channel is joined, on both sides."""
+    assert status_of(channel) == "joined"
+    assert connection.channel(channel.topic).join_ref == channel.join_ref
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.push, "echo")
+        await (await connection.channel(channel.topic).expect_push("echo")).reply_ok()
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("how", SENT)
+@in_any_order
+def test_a_join_that_fails_leaves_nothing_that_was_joined_anew(how: str, same: bool, order: object) -> None:
+    play(_fail_late, how, same)
+
+
+async def _fail_late(how: str, same: bool) -> None:
+    async with visited() as (socket, _, connection), trio.open_nursery() as nursery:
+        old = socket.channel("room")
+        new = old if same else socket.channel("room")
+        done = Outcomes(nursery)
+        done.start("old", old.join, timeout=SECONDS)
+        join = await connection.expect_join("room")
+        due = trio.current_time() + (SECONDS if how == "timed out" else 0)
+        done.start("new", join_when_free, new, due)
+        await fail(how, join)
+        await (await connection.expect_join("room", within=2 * SECONDS)).reply_ok()
+        await settle()
+        assert type(done.by["old"]) is SENT[how]
+        assert done.by["new"] == {}
+        await is_usable(new, connection)
+        assert connection.unexpected == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("how", UNSENT)
+@in_any_order
+def test_a_join_that_was_not_sent_leaves_nothing_that_was_joined_anew(how: str, same: bool, order: object) -> None:
+    play(_fail_unsent, how, same)
+
+
+async def _fail_unsent(how: str, same: bool) -> None:
+    async with visited() as (socket, server, connection), trio.open_nursery() as nursery:
+        await connection.drop()
+        await until(lambda: socket.status == "reconnecting")
+        old = socket.channel("room")
+        new = old if same else socket.channel("room")
+        done = Outcomes(nursery)
+        due = trio.current_time() + SECONDS
+        done.start("old", _join_until, how, old, due)
+        await settle()
+        done.start("new", join_when_free, new, due)
+        await trio.sleep_until(due)
+        old.leave_soon()
+        await until(lambda: socket.status == "connected")
+        again = await server.accept()
+        await (await again.expect_join("room")).reply_ok()
+        await settle()
+        assert type(done.by["old"]) in (UNSENT[how], ChannelClosed)  # it may be left before
+        assert done.by["new"] == {}
+        await is_usable(new, again)
+        assert again.unexpected == []
+
+
+async def _join_until(how: str, channel: Channel, due: float) -> None:
+    with trio.fail_at(due if how == "cancelled" else math.inf):
+        await channel.join(timeout=SECONDS if how == "timed out" else None)
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("leaves", ["confirmed", "timed out", "lost"])
+@in_any_order
+def test_of_joins_that_wait_for_a_leave_one_gets_the_topic(leaves: str, same: bool, order: object) -> None:
+    play(_wait_for_a_leave, leaves, same)
+
+
+async def _wait_for_a_leave(leaves: str, same: bool) -> None:
+    async with visited(leave_timeout=SECONDS) as (socket, server, connection), trio.open_nursery() as nursery:
+        server.answers -= {"leave"}
+        left = socket.channel("room")
+        done = Outcomes(nursery)
+        done.start("left", left.join)
+        await (await connection.expect_join("room")).reply_ok()
+        await settle()
+        left.leave_soon()
+        leave = await connection.expect_leave("room")
+        channels = [left] * 3 if same else [socket.channel("room") for _ in range(3)]
+        for number, channel in enumerate(channels):
+            done.start(number, channel.join, timeout=None)
+        await settle()
+        match leaves:
+            case "confirmed":
+                await leave.confirm()
+            case "lost":
+                await connection.drop()
+                connection = await server.accept(within=20)
+        join = await connection.expect_join("room", within=2 * SECONDS)
+        await settle()
+        assert [type(error) for error in done.by.values() if error != {}] == [AlreadyJoined] * 2
+        await join.reply_ok()
+        await settle()
+        (winner,) = (number for number in range(3) if done.by[number] == {})
+        await is_usable(channels[winner], connection)
+        assert connection.unexpected == []
+        server.answers |= {"leave"}
+
+
+@in_any_order
+def test_joins_that_wait_for_one_leave_after_the_other_all_get_the_topic(order: object) -> None:
+    play(_wait_in_turn)
+
+
+async def _wait_in_turn() -> None:
+    async with visited() as (socket, server, connection):
+        server.answers |= {"join"}
+
+        async def join_and_leave(channel: Channel) -> None:
+            await join_when_free(channel, 0)
+            await channel.leave()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(join_and_leave, socket.channel("room"))
+        events = [message.event for message in connection.messages]
+        assert events == ["phx_join", "phx_leave"] * 4
+
+
+@in_any_order
+def test_a_join_that_was_left_and_made_anew_while_unsent_is_sent_once(order: object) -> None:
+    play(_join_twice_unsent)
+
+
+async def _join_twice_unsent() -> None:
+    async with visited() as (socket, server, connection), trio.open_nursery() as nursery:
+        await connection.drop()
+        await until(lambda: socket.status == "reconnecting")
+        channel = socket.channel("room")
+        done = Outcomes(nursery)
+        for number in range(5):
+            done.start(number, channel.join, timeout=None)
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            if number < 4:
+                channel.leave_soon()
+        again = await server.accept(within=20)
+        await (await again.expect_join("room")).reply_ok()
+        await settle()
+        failed = [error for error in done.by.values() if error != {}]
+        assert len(failed) == 4
+        assert {type(error) for error in failed} <= {ChannelClosed, AlreadyJoined}
+        await is_usable(channel, again)
+        assert again.unexpected == []
