@@ -38,7 +38,7 @@ async def test_by_default_a_client_that_falls_behind_ends_where_messages_are_mis
     autojump_clock: MockClock,
 ) -> None:
     client = Told("room:1", info=hold_up)
-    async with a_world() as world, running(world, client, buffer=1000) as run:
+    async with a_world() as world, running(world, client, buffer=3) as run:
         await client.until(("join", "room:1", 1))
         client.info("hold up")
         await trio.sleep(1)
@@ -199,7 +199,7 @@ async def test_a_burst_that_is_handled_at_once_drops_nothing(autojump_clock: Moc
             await self.push("room:1", "burst", {"n": 5000})
 
         async def handle_message(self, channel: Channel, message: Any) -> None:
-            for _ in range(3):
+            for _ in range(2):
                 await trio.lowlevel.checkpoint()
             self.count += 1
 
@@ -207,7 +207,7 @@ async def test_a_burst_that_is_handled_at_once_drops_nothing(autojump_clock: Moc
             self.stop()
 
     client = Quick()
-    async with a_world() as world, running(world, client, buffer=1000) as run:
+    async with a_world() as world, running(world, client, buffer=800) as run:
         world.telemetry.detach("world")
     assert run.error is None
     assert client.count == 5000
