@@ -161,7 +161,7 @@ async def _wait_for_a_leave(leaves: str, same: bool) -> None:
                 await leave.confirm()
             case "lost":
                 await connection.drop()
-                connection = await server.accept(within=20)
+                connection = await server.accept(within=20)  # noqa: PLW2901 - the client's next one
         join = await connection.expect_join("room", within=2 * SECONDS)
         await settle()
         assert [type(error) for error in done.by.values() if error != {}] == [AlreadyJoined] * 2

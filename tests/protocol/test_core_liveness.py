@@ -287,7 +287,7 @@ def test_a_dead_line_is_noticed_in_time_whatever_is_asked_for(
 ) -> None:
     life = Life(interval=interval, timeout=timeout)
     # A heartbeat is sent an interval after the line died at the latest, and held up no longer than 4 times the timeout.
-    limit = max(interval + timeout, 4 * timeout)
+    limit = max(interval + 3 * timeout, 4 * timeout)
     for wait, what, topic, seconds in acts:
         life.run_until(life.now + wait)
         if life.state.status == "open":

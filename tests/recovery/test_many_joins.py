@@ -9,7 +9,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, Channel, Client, ConnectionLost, JoinTimeout, Socket, connect, run_client
+from slipstream_trio import (
+    Backoff,
+    Channel,
+    ChannelClosed,
+    Client,
+    ConnectionLost,
+    JoinTimeout,
+    Socket,
+    connect,
+    run_client,
+)
 from slipstream_trio.protocol import JoinTopic
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.faults import Faults, Link, faulty_network
@@ -145,6 +155,28 @@ async def test_a_rejoin_that_the_server_passed_over_is_asked_again_by_the_backof
         await (await connection.expect_join("room:1", within=5)).reply_ok()
         await trio.sleep(0.1)
         assert (channel.status, socket.generation) == ("joined", 2)
+
+
+async def test_a_rejoin_that_the_server_passed_over_ends_the_channel_where_rejoin_is_none(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        FakeServer(answers={"connect", "leave", "heartbeat"}) as server,
+        connect(server.url, transport=server.connector(), join_timeout=5, rejoin=None) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await server.accept()
+        channel = socket.channel("room:1")
+        nursery.start_soon(channel.join)
+        await (await connection.expect_join()).reply_ok()
+        await trio.sleep(0.1)
+        await connection.drop()
+        connection = await server.accept()
+        await connection.expect_join("room:1")
+        with pytest.raises(ChannelClosed, match="did not answer its join in time"):
+            async for _ in channel:
+                pytest.fail("nothing was sent")
+        assert channel.status == "closed"
 
 
 async def test_channels_are_back_and_stay_at_a_server_that_hangs_up_on_fast_joins(autojump_clock: MockClock) -> None:

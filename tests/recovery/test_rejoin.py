@@ -146,41 +146,6 @@ async def test_refusals_of_one_channel_are_nothing_to_another(autojump_clock: Mo
             assert await other.push("echo", 1) == 1
 
 
-async def test_a_rejoin_that_is_not_answered_in_time_is_made_again(autojump_clock: MockClock) -> None:
-    async with world() as there:
-        async with there.connect(join_timeout=3) as socket, socket.join("room:1") as channel:
-            there.joins["room:1"].append("hang")
-            there.connection.drop()
-            await until(lambda: len(there.asked) == 2)
-            # The server's socket waits for that join: let it go on.
-            process = next(iter(there.connection._processes))
-            await trio.sleep(5)
-            assert status_of(channel) == "joining"  # its answer would still count
-            process.cancel()
-            await until(lambda: channel.status == "joined")
-    # A heartbeat that was sent after it, at 31, was answered, and it was not.
-    assert asked_at(there) == [0, 1, 32]
-    assert there.told("rejoin_scheduled", "reason") == ["timeout"]
-
-
-async def test_a_rejoin_that_times_out_for_good_ends_the_streams(autojump_clock: MockClock) -> None:
-    async with world() as there:
-        async with there.connect(join_timeout=3, rejoin=None) as socket, trio.open_nursery() as nursery:
-            channel = socket.channel("room:1")
-            await channel.join()
-            there.joins["room:1"].append("hang")
-            stream = reading(nursery, channel)
-            there.connection.drop()
-            await until(lambda: len(there.asked) == 2)
-            await trio.sleep(5)
-            next(iter(there.connection._processes)).cancel()
-            await stream.done.wait()
-            assert isinstance(stream.ended, ChannelClosed)
-            assert stream.ended.reason == "join_timeout"
-            assert status_of(channel) == "closed"
-            there.connection.drop()
-
-
 async def test_the_backoff_of_a_channel_outlives_another_loss(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect(rejoin=Backoff((100,), jitter=0)) as socket, socket.join("room:1") as channel:

@@ -131,7 +131,7 @@ class Unencodable(dict[str, str]):
 
 def not_encodable(each: Any) -> Any:
     """Return a record that cannot be encoded."""
-    return attrs.evolve(each, state=attrs.evolve(each.state, joins=Unencodable()))
+    return attrs.evolve(each, state=attrs.evolve(each.state, trace_parent=Unencodable()))
 
 
 class Connections:
