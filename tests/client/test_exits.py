@@ -2,15 +2,16 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Final
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from slipstream_trio import Socket, connect
-from slipstream_trio.testing.kit import FakeServer
+from slipstream_trio.testing.kit import Answer, FakeServer
 
-MUTE = frozenset({"connect", "join", "heartbeat", "push"})
+MUTE: Final[frozenset[Answer]] = frozenset({"connect", "join", "heartbeat", "push"})
 
 
 async def nested(socket: Socket) -> None:

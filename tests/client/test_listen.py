@@ -1,6 +1,6 @@
 """Messages on topics that are not joined go to those who listen to them."""
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import trio
@@ -8,9 +8,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Backoff, ConfigurationError, ConnectionLost, Gap, SlowConsumer, connect
 from slipstream_trio.telemetry import Record, Telemetry
-from slipstream_trio.testing.kit import FakeConnection, FakeServer
+from slipstream_trio.testing.kit import Answer, FakeConnection, FakeServer
 
-ANSWERS = frozenset({"connect", "join", "leave", "heartbeat", "push"})
+ANSWERS: Final[frozenset[Answer]] = frozenset({"connect", "join", "leave", "heartbeat", "push"})
 DOCUMENT = "__absinthe__:doc:1"
 
 

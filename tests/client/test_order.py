@@ -2,15 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import ChannelClosed, ConnectionLost, PushTimeout, Socket, connect
-from slipstream_trio.testing.kit import FakeConnection, FakeServer
+from slipstream_trio.testing.kit import Answer, FakeConnection, FakeServer
 
-ANSWERS = frozenset({"connect", "leave", "heartbeat", "push"})
+ANSWERS: Final[frozenset[Answer]] = frozenset({"connect", "leave", "heartbeat", "push"})
 
 
 @asynccontextmanager

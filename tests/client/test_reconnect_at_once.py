@@ -1,14 +1,16 @@
 """`reconnect()`: the user knows that the network has changed."""
 
+from typing import Final
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, ConnectionLost, Gap, connect
 from slipstream_trio.protocol import Disconnect
-from slipstream_trio.testing.kit import FakeServer
+from slipstream_trio.testing.kit import Answer, FakeServer
 
-ANSWERS = frozenset({"connect", "join", "leave", "heartbeat"})
+ANSWERS: Final[frozenset[Answer]] = frozenset({"connect", "join", "leave", "heartbeat"})
 SLOW = Backoff((50,), jitter=0)
 
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -112,7 +113,7 @@ class Program:
 @asynccontextmanager
 async def running(server: ExampleServer, clock: MockClock) -> AsyncIterator[Program]:
     program = Program(clock)
-    limits = dict.fromkeys(("join_timeout", "push_timeout", "leave_timeout"), 10.0)
+    limits: dict[str, Any] = {"join_timeout": 10, "push_timeout": 10, "leave_timeout": 10}
     connector = TrioWebSocketConnector(program.open)
     # Without heartbeats of its own, as a stall waits for whatever the server sends next.
     async with connect(server.url, transport=connector, reconnect=None, heartbeat_interval=None, **limits) as connected:

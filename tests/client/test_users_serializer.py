@@ -1,7 +1,7 @@
 """What a serializer of the user's raises concerns one frame, and never reads as a bug of the library."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import trio
@@ -9,9 +9,9 @@ from trio.testing import MockClock
 
 from slipstream_trio import Backoff, SerializationError, connect
 from slipstream_trio.protocol import Frame, Message, V2Serializer
-from slipstream_trio.testing.kit import FakeServer
+from slipstream_trio.testing.kit import Answer, FakeServer
 
-ANSWERS = frozenset({"connect", "join", "leave", "heartbeat", "push"})
+ANSWERS: Final[frozenset[Answer]] = frozenset({"connect", "join", "leave", "heartbeat", "push"})
 
 
 class Mine:

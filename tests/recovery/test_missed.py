@@ -1,16 +1,16 @@
 """No message is delivered without the gap before it, whatever leaves and joins happen meanwhile."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Backoff, Channel, ChannelClosed, Gap, connect
-from slipstream_trio.testing.kit import FakeServer
+from slipstream_trio.testing.kit import Answer, FakeServer
 
-ANSWERS = frozenset({"connect", "join", "leave", "heartbeat", "push"})
+ANSWERS: Final[frozenset[Answer]] = frozenset({"connect", "join", "leave", "heartbeat", "push"})
 
 
 async def read(stream: Any, found: list[Any]) -> None:
