@@ -12,7 +12,7 @@ from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
 from .arguments import DEFAULT, Timeout, check_event, chosen
 from .buffer import Buffer, Gap, Overflow, Stream, Streams, Subscription
-from .configuration import checked_events, checked_overflow, checked_size
+from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
 from .join import join
 from .joining import Joining
 from .leave import leave
@@ -159,7 +159,7 @@ class Channel:
             SerializationError: the event is not a string, or the payload not a JSON value; nothing was sent.
         """
         check_event(event)
-        seconds = chosen(timeout, self._socket._options.push_timeout)
+        seconds = self._socket._options.push_timeout if timeout is DEFAULT else checked_seconds("timeout", timeout)
         return await push(self, event, {} if payload is None else payload, seconds)
 
     async def send(self, event: str, payload: Any = None) -> None:

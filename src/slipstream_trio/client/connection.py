@@ -203,7 +203,7 @@ class Connection:
         for effect in transition.return_:
             if isinstance(effect, SendFrame):
                 self.writer.put(effect.frame, None if sent is None else sent._replace(ref=effect.ref))
-                if effect.ref == self.state.heartbeat_ref:
+                if effect.ref == self.state.heartbeat.ref:
                     self.writer.mark()
             else:
                 self._close_transport(effect, by_timer=type(transition.message) is TimerTicked)
@@ -212,8 +212,9 @@ class Connection:
         deadline = None if type(given) is PushMessage else next_deadline(self.state)
         if deadline is not None:
             self._socket._timer.arm(deadline)
-        if type(given) in _MAKE_ROOM and self._socket._joins.queue.is_waiting:
-            self._afterwards.append(self._socket._joins.queue.pump)
+        queue = self._socket._joins.queue
+        if (queue._users or queue._library) and type(given) in _MAKE_ROOM:
+            self._afterwards.append(queue.pump)
 
     def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
         self._close = close
@@ -336,8 +337,6 @@ class Connection:
         finally:
             self.writer.close()  # also if the receive loop was cut off: users may wait for room
         self._end_if_needed("not closed in time")
-
-    # Its tasks
 
     @trio.lowlevel.enable_ki_protection
     async def _receive(self, transport: Transport) -> None:

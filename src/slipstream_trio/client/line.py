@@ -60,30 +60,34 @@ class Place:
 
 @final
 class Line:
-    """The calls of one channel that wait to be queued, in the order in which they were made."""
+    """The calls of one channel that wait to be queued, in the order in which they were made.
 
-    __slots__ = ("_places",)
+    Attributes:
+        places: their places, in this order.
+    """
+
+    __slots__ = ("places",)
 
     def __init__(self) -> None:
-        self._places: dict[Place, None] = {}
+        self.places: dict[Place, None] = {}  # a set that keeps its order
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     @property
     def first(self) -> Place | None:
         """The call that is next."""
-        return next(iter(self._places), None)
+        return next(iter(self.places), None)
 
     def enter(self, place: Place) -> None:
         """Take a place at the end."""
-        self._places[place] = None
+        self.places[place] = None
 
     def leave(self, place: Place) -> None:
         """Give up a place, wherever it is."""
-        del self._places[place]
+        del self.places[place]
 
     def fail(self, error: Callable[[], Exception]) -> None:
         """Tell all of them that they wait for nothing."""
-        for place in list(self._places):
+        for place in list(self.places):
             place.turn.fail(error())

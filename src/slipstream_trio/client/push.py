@@ -99,7 +99,7 @@ class Pushes:
     def ready(self, channel: "Channel") -> "Connection | None":
         """Return the connection if a push can leave now, None if it has to wait; raises if it never can."""
         connection = channel._open_connection()
-        if connection is None or self._served is not None or self._tickets or len(channel._line):
+        if connection is None or self._served is not None or self._tickets or channel._line.places:
             return None
         return connection if connection.writer.has_room else None
 
@@ -150,7 +150,9 @@ class Pushes:
                 self._served = place
                 place.turn.succeed(None)
                 return
-        self._socket._joins.queue.pump()
+        queue = self._socket._joins.queue
+        if queue._users:
+            queue.pump()  # these wait for room, too
 
     # Waiting for a reply
 
@@ -282,7 +284,7 @@ async def send(channel: "Channel", event: str, payload: Any) -> None:
         sent = Message(None, None, channel.topic, event, None)
         connection.handle(PushMessage(channel.topic, event, payload), sent)
 
-    await _in_order(Place(channel, event, None), payload, math.inf, submit)
+    await _in_order(channel, event, payload, None, math.inf, submit)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -303,12 +305,11 @@ async def _queue_push(
 ) -> PendingPush:
     """Queue a push when it is its turn; its reply goes to `result`."""
     await trio.lowlevel.checkpoint_if_cancelled()
-    place = Place(channel, event, timeout)
     deadline = math.inf if timeout is None else trio.current_time() + timeout
     pushes = channel._socket._pushes
 
     def submit(connection: "Connection", payload: Any, waited: float) -> PendingPush:
-        command = PushMessage(channel.topic, event, payload)
+        command = PushMessage(channel._topic, event, payload)
         number = connection.writer.number + 1
         sent = connection.handle(command).return_[0]
         assert isinstance(sent, SendFrame)
@@ -316,14 +317,21 @@ async def _queue_push(
         pushes.add(pending, deadline)
         return pending
 
-    return await _in_order(place, payload, deadline, submit)
+    return await _in_order(channel, event, payload, timeout, deadline, submit)
 
 
 @trio.lowlevel.enable_ki_protection
-async def _in_order(place: Place, payload: Any, deadline: float, submit: Callable[["Connection", Any, float], T]) -> T:
+async def _in_order(  # noqa: PLR0917 - every push comes here, and names cost time
+    channel: "Channel",
+    event: str,
+    payload: Any,
+    timeout: float | None,
+    deadline: float,
+    submit: Callable[["Connection", Any, float], T],
+) -> T:
     """Give `submit` the connection, the payload and the seconds waited: now if possible, else in this call's turn."""
-    socket = place.channel._socket
-    connection = socket._pushes.ready(place.channel)
+    socket = channel._socket
+    connection = socket._pushes.ready(channel)
     if connection is not None:
         return submit(connection, payload, 0.0)
     kept, began = socket._kept(payload), trio.current_time()
@@ -331,7 +339,7 @@ async def _in_order(place: Place, payload: Any, deadline: float, submit: Callabl
     def submit_kept(connection: "Connection") -> T:
         return submit(connection, kept.value(), trio.current_time() - began)
 
-    return await socket._pushes.in_turn(place, deadline, submit_kept)
+    return await socket._pushes.in_turn(Place(channel, event, timeout), deadline, submit_kept)
 
 
 def _push_stop(start: ClientPushStart, refs: list[str]) -> Stop:

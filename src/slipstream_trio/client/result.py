@@ -1,7 +1,7 @@
 """A result that one task awaits, and other code settles."""
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast, final
+from typing import Any, Generic, TypeVar, final
 
 import trio
 
@@ -63,7 +63,7 @@ class Result(Generic[T]):
             await trio.lowlevel.checkpoint()
         if self.error is not None:
             raise self.error
-        return cast("T", self.value)
+        return self.value  # type: ignore[return-value] # it is settled by a value
 
     def _settle(self) -> None:
         self.settled = True

@@ -78,8 +78,15 @@ class Writer:
     @trio.lowlevel.enable_ki_protection
     async def run(self, transport: Transport) -> None:
         """Write what is queued until `close` is called; raises `TransportEnded`."""
-        while (frames := await self._take()) is not None:
-            await transport.send(frames)
+        while True:
+            self._writing = False
+            self._drained.unpark_all()
+            while not self._woken and not self._closed:
+                await self._task.park()
+            if self._closed and not self._frames and not self._woken:
+                return
+            self._woken, self._writing = False, True
+            await transport.send(self._take())
             if self._mark is not None and self._mark <= self.taken:
                 self._mark, self.mark_written = None, trio.current_time()
 
@@ -101,15 +108,7 @@ class Writer:
         self._bytes = 0
         return sent
 
-    async def _take(self) -> list[Frame] | None:
-        self._writing = False
-        self._drained.unpark_all()
-        while not self._woken and not self._closed:
-            await self._task.park()
-        if self._closed and not self._frames and not self._woken:
-            return None
-        self._woken = False
-        self._writing = True
+    def _take(self) -> list[Frame]:
         frames = [frame for frame, _ in self._frames]
         self._frames.clear()
         self._bytes = 0
