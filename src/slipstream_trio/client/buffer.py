@@ -114,7 +114,7 @@ class Buffer:
     def open(self) -> None:
         """Take messages (again); iteration goes on."""
         if self._end is not None:
-            self._lagging = bool(self._items) or (self._read and not self._end_told)
+            self._lagging = bool(self._messages) or (self._read and not self._end_told)
             self._end, self._end_told = None, False
 
     def close(self, end: EndOfStream) -> None:
