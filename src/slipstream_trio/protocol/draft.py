@@ -10,8 +10,8 @@ from .liveness import heartbeat_limit, is_write_blocked, verdict_at
 from .mappings import number_of
 from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
 from .serializer import Serializer
-from .state import Heartbeat, State
-from .topics import Leaving, Pending, Rejoin
+from .state import Heartbeat, State, Status
+from .topics import Leaving, Pending, Rejoin, Topics
 from .turns import Turns
 
 __all__ = ["MOST_AT_A_TICK", "Draft"]
@@ -42,12 +42,12 @@ class Draft:
     def __init__(self, state: State, now: float, serializer: Serializer) -> None:
         self.before = state
         self.now = now
-        self.topics = state.topics
-        self.turns = state.turn_queue
-        self.heartbeat = state.heartbeat
-        self.status = state.status
-        self.current_ref = state.current_ref
-        self.close_reason = state.close_reason
+        self.topics: Topics = state.topics
+        self.turns: Turns = state.turn_queue
+        self.heartbeat: Heartbeat = state.heartbeat
+        self.status: Status = state.status
+        self.current_ref: int = state.current_ref
+        self.close_reason: str | None = state.close_reason
         self.events: list[Event] = []
         self.effects: list[Effect] = []
         self._serializer = serializer
