@@ -208,7 +208,7 @@ def test_connections_that_were_followed_by_another_leave_nothing_in_memory(
         flights.late()
         last_written(recorder, flights)
 
-    assert grown(work) < 60_000  # one connection's records are 20,000, and there are 31
+    assert grown(work) < 150_000  # the records of one connection are 20,000, and there are 31 of them
 
 
 def test_of_a_connection_that_was_written_the_records_are_forgotten(flown: tuple[Flights, FlightRecorder]) -> None:
