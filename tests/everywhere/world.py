@@ -312,8 +312,8 @@ def _has_ended(socket: Socket) -> bool:
 def _lost_replies(records: list[Record]) -> set[tuple[str | None, str | None]]:
     """Return which pushes of "echo" had replies that were neither given to anybody nor reported: connection and ref.
 
-    A reply that a push was given is lost if an exception is thrown into the push in its place. That cannot happen but by
-    a strike; the push's span then ends by the exception, without a ref, so as many are excused as there are of these.
+    A reply that a push was given is lost if an exception is thrown into the push in its place. Only a strike does that;
+    the push's span then ends by the exception, without a ref, so as many are excused as there are of these.
     """
     pushed: set[tuple[str | None, str | None]] = set()
     replied: set[tuple[str | None, str | None]] = set()
