@@ -294,7 +294,7 @@ def test_a_dead_line_is_noticed_in_time_whatever_is_asked_for(
             life.act(what, topic, seconds)
     life.run_until(limit)
     assert life.state.status == "closing"
-    assert life.now <= max(limit, sum(act[0] for act in acts))
+    assert life.now <= max(limit, sum(act[0] for act in acts)) + 1e-6  # sums of floats depend on their order
     assert life.state.heartbeat_deadline is not None
     assert life.state.heartbeat_deadline <= limit
 
