@@ -1,4 +1,4 @@
-"""The checks of this project. Plain `nox` runs all of them.
+"""The checks of this project. Plain `nox` runs those that every change has to pass, in a few minutes; CI runs more.
 
 The Pythons to test on are those of the classifiers in pyproject.toml. One that is not on this machine is
 skipped, in CI too; the Python that runs nox is always among those tested.
@@ -120,18 +120,18 @@ def run_tests(session: nox.Session, *chosen: str, by: tuple[str, ...] = ("pytest
     )
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=RUNNING)
 def tests(session: nox.Session) -> None:
-    """Run the tests with every extra: all on the oldest Python, measured, and the newest; `RUNTIME` between them."""
+    """Run the tests with every extra, on the Python that runs nox."""
     session.install("-e", ALL_EXTRAS, *group("test"))
-    if session.python == OLDEST:
-        for stale in ROOT.glob(".coverage.*"):
-            stale.unlink()
-        run_tests(session, by=("coverage", "run", "-m", "pytest"))
-    elif session.python == NEWEST:
-        run_tests(session)
-    else:
-        run_tests(session, *RUNTIME)
+    run_tests(session)
+
+
+@nox.session(python=[version for version in PYTHONS if version != RUNNING], default=False)
+def tests_versions(session: nox.Session) -> None:
+    """Run the tests on the other Pythons: all on the oldest and the newest, `RUNTIME` between them."""
+    session.install("-e", ALL_EXTRAS, *group("test"))
+    run_tests(session, *(() if session.python in {OLDEST, NEWEST} else RUNTIME))
 
 
 @nox.session(python=OLDEST, default=False)
@@ -142,7 +142,7 @@ def tests_once(session: nox.Session) -> None:
     session.run("pytest", "-n", WORKERS, "tests/properties", "tests/protocol", env={"SLIPSTREAM_EXAMPLES": "1"})
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, default=False)
 def tests_minimal(session: nox.Session) -> None:
     """Run the tests from a wheel, without extras, on the oldest Python and runtime dependencies."""
     session.install(".", env={"UV_RESOLUTION": "lowest-direct"})
@@ -253,9 +253,12 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "docs", "README.md")
 
 
-@nox.session
+@nox.session(python=OLDEST, default=False)
 def coverage(session: nox.Session) -> None:
-    """Combine what the processes of the tests measured, and fail under the limit."""
-    session.install(*group("coverage"))
+    """Run the tests, measure what they cover, in subprocesses too, and fail under the limit."""
+    session.install("-e", ALL_EXTRAS, *group("test"))
+    for stale in ROOT.glob(".coverage.*"):
+        stale.unlink()
+    run_tests(session, by=("coverage", "run", "-m", "pytest"))
     session.run("coverage", "combine")
     session.run("coverage", "report")
