@@ -42,7 +42,7 @@ class Made:
     async def _take(self) -> Any:
         with trio.fail_after(1):
             try:
-                item = await self.buffer.get_item()
+                item = await self.buffer.get(gaps=True)
             except SlowConsumer as error:
                 return (error.topic, error.dropped)
             return item.payload if isinstance(item, Message) else (item.reason, item.dropped)
@@ -111,11 +111,11 @@ async def test_who_reads_only_messages_is_not_stopped_but_by_raise(policy: Overf
     made = await started(1, policy)
     made.put(1, 2)
     if policy == "raise":
-        assert (await made.buffer.get()).payload == 1
+        assert (await made.buffer.get(gaps=False)).payload == 1
         with pytest.raises(SlowConsumer):
-            await made.buffer.get()
+            await made.buffer.get(gaps=False)
     else:
-        assert (await made.buffer.get()).payload == (2 if policy == "drop_oldest" else 1)
+        assert (await made.buffer.get(gaps=False)).payload == (2 if policy == "drop_oldest" else 1)
 
 
 @pytest.mark.parametrize("policy", ["raise", "drop_oldest", "drop_newest"])
@@ -152,7 +152,7 @@ async def test_who_reads_only_messages_passes_over_a_gap() -> None:
     made = await started(10, "raise")
     made.buffer.mark(lost())
     made.put(1)
-    assert (await made.buffer.get()).payload == 1
+    assert (await made.buffer.get(gaps=False)).payload == 1
 
 
 async def test_gaps_side_by_side_are_one() -> None:
@@ -160,7 +160,7 @@ async def test_gaps_side_by_side_are_one() -> None:
     made.buffer.mark(lost(1, 2))
     made.buffer.mark(Gap("rejoined", BEGIN + timedelta(seconds=3), BEGIN + timedelta(seconds=4)))
     assert len(made.buffer) == 1
-    assert await made.buffer.get_item() == lost(1, 4)
+    assert await made.buffer.get(gaps=True) == lost(1, 4)
 
 
 async def test_an_overflow_and_a_lost_connection_side_by_side_are_one_gap() -> None:
@@ -170,7 +170,7 @@ async def test_an_overflow_and_a_lost_connection_side_by_side_are_one_gap() -> N
     made.put(4)
     assert made.buffer.dropped == 3
     assert await made.take() == [1]
-    assert await made.buffer.get_item() == Gap("reconnected", BEGIN + timedelta(seconds=1), lost(0, 20).until, 3)
+    assert await made.buffer.get(gaps=True) == Gap("reconnected", BEGIN + timedelta(seconds=1), lost(0, 20).until, 3)
 
 
 async def test_with_drop_oldest_the_gap_moves_to_the_front_with_what_is_lost() -> None:
@@ -241,7 +241,7 @@ async def test_it_is_bounded_whatever_happens(policy: Overflow, read: bool) -> N
 async def test_a_reader_waits(autojump_clock: trio.testing.MockClock) -> None:
     made = Made(2)
     with trio.move_on_after(1) as waiting:
-        await made.buffer.get()
+        await made.buffer.get(gaps=False)
     assert waiting.cancelled_caught
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.take)
@@ -254,7 +254,7 @@ async def test_readers_share_what_comes(autojump_clock: trio.testing.MockClock) 
     got: list[int] = []
 
     async def read() -> None:
-        got.append((await made.buffer.get()).payload)
+        got.append((await made.buffer.get(gaps=False)).payload)
 
     async with trio.open_nursery() as nursery:
         for _ in range(5):
@@ -271,7 +271,7 @@ async def test_a_reader_that_is_cancelled_takes_nothing(autojump_clock: trio.tes
 
         async def read() -> None:
             with scope:
-                await made.buffer.get()
+                await made.buffer.get(gaps=False)
 
         nursery.start_soon(read)
         await settle()
@@ -325,7 +325,7 @@ async def test_what_is_buffered_is_read_before_the_end(autojump_clock: trio.test
     assert await made.take() == [1]
     for _ in range(2):
         with pytest.raises(RuntimeError, match="over"):
-            await made.buffer.get()
+            await made.buffer.get(gaps=False)
 
 
 async def test_every_waiting_reader_is_told_the_end(autojump_clock: trio.testing.MockClock) -> None:
@@ -334,7 +334,7 @@ async def test_every_waiting_reader_is_told_the_end(autojump_clock: trio.testing
 
     async def read() -> None:
         try:
-            await made.buffer.get()
+            await made.buffer.get(gaps=False)
         except StopAsyncIteration as end:
             ends.append(end)
 
@@ -353,7 +353,7 @@ async def test_it_can_be_opened_again(autojump_clock: trio.testing.MockClock) ->
     made.put(1)
     assert await made.take() == [1]
     with trio.move_on_after(1) as waiting:
-        await made.buffer.get()
+        await made.buffer.get(gaps=False)
     assert waiting.cancelled_caught
 
 

@@ -68,7 +68,7 @@ STEPS = st.lists(
 async def next_of(buffer: Buffer) -> Any:
     with trio.fail_after(1):
         try:
-            item = await buffer.get_item()
+            item = await buffer.get(gaps=True)
         except SlowConsumer as error:
             return ("slow", error.dropped)
         return item.payload if isinstance(item, Message) else (item.reason, item.dropped)

@@ -1,9 +1,9 @@
 """The messages of a channel: bounded buffers that never hold up the receive loop, and the gaps in them."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Literal, Self, final
+from typing import Any, Literal, Self, final
 
 import trio
 from attrs import evolve, frozen
@@ -63,12 +63,14 @@ class Buffer:
         self.dropped: int = 0
         self._streams = streams
         self._limit = limit
+        self._half = limit // 2
         self._policy: Overflow = policy
         self._consumer: Consumer = consumer
         self._untold = 0
         self._items: deque[Message | Gap] = deque()
         self._messages = 0
         self._readers = trio.lowlevel.ParkingLot()
+        self._parked = 0  # how many of them wait: to ask the lot takes longer than to count, and every message asks
         self._read = False
         self._turn = turn_of_this_run()
         self._end: EndOfStream | None = None
@@ -86,17 +88,24 @@ class Buffer:
     @property
     def crowded(self) -> bool:
         """Whether somebody reads, and is more than half a buffer behind."""
-        return self._read and self._messages * 2 > self._limit
+        return self._read and self._messages > self._half
 
-    def put(self, message: Message) -> None:
-        """Add a message, or drop one."""
-        if self._messages < self._limit:
-            self._add(message)
-        elif self._read and self._policy != "drop_oldest":
-            self._drop(at_head=False)
-        else:
-            self._drop(at_head=True)
-            self._add(message)
+    def put(self, message: Message) -> "Buffer | None":
+        """Add a message, or drop one; returns the buffer if it is crowded."""
+        if self._messages >= self._limit:
+            at_head = not self._read or self._policy == "drop_oldest"
+            self._drop(at_head=at_head)
+            if not at_head:
+                return self
+        self._items.append(message)
+        self._messages += 1
+        if self._parked:
+            self._wake()
+        return self if self._messages > self._half and self._read else None
+
+    def _wake(self) -> None:
+        self._parked -= 1
+        self._readers.unpark()
 
     def mark(self, gap: Gap) -> None:
         """Add a gap; it is merged with one that ends the buffer."""
@@ -104,7 +113,8 @@ class Buffer:
         if self._items and isinstance(self._items[-1], Gap):
             gap = merged(self._items.pop(), gap)
         self._items.append(gap)
-        self._readers.unpark()
+        if self._parked:
+            self._wake()
 
     @property
     def is_lagging(self) -> bool:
@@ -120,47 +130,57 @@ class Buffer:
     def close(self, end: EndOfStream) -> None:
         """End: when what is buffered is read, readers are raised what `end` returns."""
         self._end = end
+        self._parked = 0
         self._readers.unpark_all()
         left = [item for item in self._items if isinstance(item, Gap)]
         if self._untold:
             self._tell(evolve(left[0], until=left[-1].until, dropped=self._untold))
 
-    async def get(self) -> Message:
-        """Return the next message; gaps are passed over, but for losses with the policy "raise".
+    async def get(self, *, gaps: bool) -> Message | Gap:
+        """Return the next message, or the next message or gap; losses are raised with the policy "raise".
 
         Raises:
             SlowConsumer: messages were dropped here; the next call goes on after them.
             BaseException: the end's.
         """
         while True:
-            item = await self.get_item()
+            # Flat, as every message comes here: the scheduler is passed at the end of a turn only.
+            if self._turn.is_over():
+                await self._turn.let_others_run()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            item = self._items.popleft() if self._items and self._read else await self._first()
             if isinstance(item, Message):
+                self._messages -= 1
+                return item
+            if item.dropped:
+                self._lost(item)
+            if gaps:
                 return item
 
-    async def get_item(self) -> Message | Gap:
-        """Return the next message or gap; raises as `get`."""
+    async def _first(self) -> Message | Gap:
+        """Take the first message or gap out, and wait for one if there is none."""
         self._read = True
-        await self._turn.take()
         while not self._items:
             if self._end is not None:
                 self._end_told = True
                 raise self._end()
-            await self._readers.park()
+            self._parked += 1
+            try:
+                await self._readers.park()
+            except BaseException:
+                self._parked -= 1  # whoever is woken is not counted any more, and not cancelled
+                raise
             self._turn.begin()
-        item = self._items.popleft()
-        if isinstance(item, Message):
-            self._messages -= 1
-        elif item.dropped:
-            return self._lost(item)
-        return item
+        return self._items.popleft()
 
-    def _lost(self, gap: Gap) -> Gap:
+    def _lost(self, gap: Gap) -> None:
+        """Tell of a gap whose messages are known to be missing; raise for them with the policy "raise"."""
         if self._policy == "raise" and gap.reason != "overflow":
             self._items.appendleft(evolve(gap, dropped=0))  # a lost connection is told too
         self._tell(gap)
         if self._policy == "raise":
             raise SlowConsumer(self._streams.topic, gap.dropped)
-        return gap
 
     def _tell(self, gap: Gap) -> None:
         """Tell of the messages of a gap, unless that was done when the channel ended."""
@@ -168,12 +188,6 @@ class Buffer:
         self._untold -= untold
         if untold:
             self._streams.emit(evolve(gap, reason="overflow", dropped=untold))
-
-    def _add(self, message: Message) -> None:
-        self._items.append(message)
-        self._messages += 1
-        if self._readers:
-            self._readers.unpark()
 
     def _drop(self, *, at_head: bool) -> None:
         """Drop the oldest message, or one that is not in the buffer, and mark the place."""
@@ -204,9 +218,9 @@ class Stream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Message | Gap:
+    def __anext__(self) -> Coroutine[Any, Any, Message | Gap]:
         """Return the next message or gap; raises as `Subscription.__anext__`."""
-        return await self._buffer.get_item()
+        return self._buffer.get(gaps=True)
 
 
 @final
@@ -231,7 +245,7 @@ class Subscription:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Message:
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
         """Return the next message.
 
         Raises:
@@ -240,7 +254,7 @@ class Subscription:
             JoinError: joining it again was refused, and given up.
             ConnectionLost: the connection ended for good, and that was not asked for.
         """
-        return await self._buffer.get()
+        return self._buffer.get(gaps=False)  # type: ignore[return-value] # gaps are passed over
 
 
 @final
@@ -258,7 +272,7 @@ class Streams:
         buffer: the messages that wait for those who iterate over the channel.
         last_gap: the latest place where messages may be missing.
         dropped: how many messages did not fit into the channel's own buffer, or its client's, so far.
-        subscribed: whether there are subscriptions.
+        subscribed: the buffers of subscriptions, by event; None is all events.
     """
 
     def __init__(self, topic: str, limit: int, policy: Overflow, emitter: Emitter) -> None:
@@ -268,16 +282,11 @@ class Streams:
         self._limit = limit
         self._policy: Overflow = policy
         self._emitter = emitter
-        self._subscribed: dict[str | None, list[Buffer]] = {}
+        self.subscribed: dict[str | None, list[Buffer]] = {}
         # Since when messages may be missing, and when the streams ended, on Trio's clock.
         self._missing: tuple[Literal["reconnected", "rejoined"], float] | None = None
         self._ended_at = 0.0
         self.buffer: Buffer = Buffer(self, limit, policy, "channel")
-
-    @property
-    def subscribed(self) -> bool:
-        """Whether there are subscriptions."""
-        return bool(self._subscribed)
 
     # Buffers
 
@@ -290,9 +299,8 @@ class Streams:
         """Buffer a message for the subscriptions to its event; returns one that is more than half full."""
         crowded = None
         for key in (None, message.event):
-            for buffer in self._subscribed.get(key, ()):
-                buffer.put(message)
-                crowded = buffer if buffer.crowded else crowded
+            for buffer in self.subscribed.get(key, ()):
+                crowded = buffer.put(message) or crowded
         return crowded
 
     @trio.lowlevel.enable_ki_protection
@@ -303,14 +311,14 @@ class Streams:
         buffer = Buffer(self, limit or self._limit, policy or self._policy, "subscription")
         keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
         for key in keys:
-            self._subscribed.setdefault(key, []).append(buffer)
+            self.subscribed.setdefault(key, []).append(buffer)
 
         @trio.lowlevel.enable_ki_protection
         def end() -> None:
             for key in keys:
-                self._subscribed[key].remove(buffer)
-                if not self._subscribed[key]:
-                    del self._subscribed[key]
+                self.subscribed[key].remove(buffer)
+                if not self.subscribed[key]:
+                    del self.subscribed[key]
             buffer.close(StopAsyncIteration)
 
         return buffer, end
@@ -329,7 +337,7 @@ class Streams:
 
     def _buffers(self) -> list[Buffer]:
         """The channel's buffer, and those of subscriptions, each once."""
-        subscribed = {id(buffer): buffer for buffers in self._subscribed.values() for buffer in buffers}
+        subscribed = {id(buffer): buffer for buffers in self.subscribed.values() for buffer in buffers}
         return [self.buffer, *subscribed.values()]
 
     # Gaps

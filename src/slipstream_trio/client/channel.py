@@ -263,19 +263,14 @@ class Channel:
 
     def _deliver(self, message: Message, frame: Frame) -> Backlog | None:
         """Give a message to the streams; returns a buffer that is more than half full."""
-        if message.event in PRESENCE_EVENTS:
+        if message[3] in PRESENCE_EVENTS:
             self._presence_received(message, frame)
         if self._unanswered:
             # A broadcast for an earlier join, or for one whose answer is lost: it would hide what is missing before it.
             self._socket._emitter.dropped("in", message, "joining")
             return None
-        crowded: Backlog | None = None
-        if self._backlog is None:
-            buffer = self._streams.buffer
-            buffer.put(message)
-            crowded = buffer if buffer.crowded else None
-        else:
-            crowded = self._backlog.message(message)
+        consumer = self._streams.buffer if self._backlog is None else self._backlog
+        crowded: Backlog | None = consumer.put(message)
         if self._streams.subscribed:
             crowded = self._streams.put_subscribed(message) or crowded
         return crowded

@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -29,14 +29,14 @@ from ..protocol import (
     is_plain,
     next_deadline,
 )
-from ..protocol.transitions import ABNORMAL_CLOSURE, receive
+from ..protocol.transitions import ABNORMAL_CLOSURE, plain_reply, pushed, receive
 from ..telemetry import Origin
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
 from .result import only_cancelled
 from .spans import Attempt
-from .turn import Backlog, catch_up
+from .turn import Backlog, catch_up, settle
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -45,17 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["GRACE_PERIOD", "OPTION_FAILED", "Connection"]
 
 logger: Final = logging.getLogger("slipstream_trio")
-
-SETTLING: Final = 0.25
-SETTLING_BYTES: Final = 4 * 2**20
-"""Seconds and bytes of input that may come before a verdict, at most."""
-
-LONGEST_PASS: Final = 0.01
-"""Seconds that a pass of the scheduler counts for, at most: in a longer one the program was busy, and read nothing."""
-
-STILL_PASSES: Final = 10
-"""How often nothing must have been read while the scheduler was passed. One pass brings what waits in the kernel to the
-transport's task; more are for streams that have tasks of their own between, and for the way to the receive loop."""
 
 OPTION_FAILED: Final = "option_failed"
 """The reason of a connection that has ended before it was opened: a function among the options has failed."""
@@ -143,6 +132,23 @@ class Connection:
             self.handling = False
             if self._afterwards:
                 self._catch_up()
+
+    @trio.lowlevel.enable_ki_protection
+    def push(self, push: PushMessage, sent: Message | None = None) -> str:
+        """Handle a push, and return its ref: as `handle` does, by a shortcut where nobody watches."""
+        if self._spans.handle.active or self.handling:
+            effect = self.handle(push, sent).return_[0]
+            assert isinstance(effect, SendFrame)
+            return effect.ref
+        self.handling = True
+        try:
+            self.state, effect = pushed(self.state, push, self._socket._serializer)
+            self.writer.put(effect.frame, None if sent is None else sent._replace(ref=effect.ref))
+        finally:
+            self.handling = False
+            if self._afterwards:
+                self._catch_up()
+        return effect.ref
 
     def submit(self, leave: LeaveTopic) -> None:
         """Handle a leave: now, or right after the input that is being handled. The connection has to be open.
@@ -235,21 +241,9 @@ class Connection:
         return next_deadline(self.state)
 
     async def settle_input(self) -> None:
-        """Let the input that waits in the kernel be handled, so that no verdict overtakes it.
-
-        A program that was busy finds the answer and the deadline at once. A flood delays the verdict for a while only.
-        """
-        transport = self._transport
-        first = last = 0 if transport is None else transport.progress
-        still, spent, time = 0, 0.0, trio.current_time()
-        while transport is not None and still < STILL_PASSES and spent < SETTLING and last - first < SETTLING_BYTES:
-            await trio.lowlevel.checkpoint()
-            before, time = time, trio.current_time()
-            # What has come during a pass that took long, as the program was busy again, is still to be read.
-            is_still = transport.progress == last and time - before <= LONGEST_PASS
-            still = still + 1 if is_still else 0
-            spent += min(time - before, LONGEST_PASS)
-            last = transport.progress
+        """Let the input that waits in the kernel be handled, so that no verdict overtakes it."""
+        if self._transport is not None:
+            await settle(self._transport)
 
     def _end_by(self, deadline: float) -> None:
         self._scope.deadline = min(self._scope.deadline, deadline)
@@ -344,28 +338,34 @@ class Connection:
             while True:
                 frames = await transport.receive()
                 now = self.received = trio.current_time()
-                for frame in frames:
-                    self._take_in(frame, now)
+                self._take_in(frames, now)
                 if self._crowded is not None:
                     crowded, self._crowded = self._crowded, None
                     await catch_up(crowded)
         except TransportEnded as ended:
             self.handle(TransportClosed(ended.code, ended.message, ended.ended_by, ended.reason))
 
-    def _take_in(self, frame: Frame, now: float) -> None:
-        """Handle a frame: by a shortcut, if nobody watches and there is nothing to it."""
-        if self._spans.handle.active:
-            self.handle(FrameReceived(now, frame))
-            return
-        try:
-            message = self._socket._serializer.decode(frame)
-        except ProtocolError:
-            self.handle(FrameReceived(now, frame))
-            return
-        if is_plain(self.state, message):
-            self._socket._deliver(message, frame)
-        else:
-            self._take_in_other(message, FrameReceived(now, frame))
+    def _take_in(self, frames: Sequence[Frame], now: float) -> None:
+        """Handle frames: where nobody watches, by shortcuts for messages that are just delivered, and for replies."""
+        socket, watched = self._socket, self._spans.handle
+        decode, channels, pushes = socket._serializer.decode, socket._channels, socket._pushes
+        for frame in frames:
+            if watched.active:
+                self.handle(FrameReceived(now, frame))
+                continue
+            try:
+                message = decode(frame)
+            except ProtocolError:
+                self.handle(FrameReceived(now, frame))
+                continue
+            if is_plain(self.state, message):
+                channel = channels.get(message[2])
+                if channel is not None:
+                    self._crowded = channel._deliver(message, frame) or self._crowded
+            elif (reply := plain_reply(self.state, message)) is not None:
+                pushes.reply_received(reply)
+            else:
+                self._take_in_other(message, FrameReceived(now, frame))
 
     def _take_in_other(self, message: Message, received: FrameReceived) -> None:
         self.handling = True

@@ -8,14 +8,14 @@ next one runs, as Trio promises no order among tasks that it wakes together.
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 import trio
 
 from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
-from ..protocol import Message, PushMessage, ReplyReceived, SendFrame
+from ..protocol import Message, PushMessage, ReplyReceived
 from ..telemetry import ClientPushStart, ClientPushStop, Origin, Outcome, Record
 from .line import Place
 from .result import Result, again
@@ -224,15 +224,15 @@ class Pushes:
 # Push
 
 
-async def push(channel: "Channel", event: str, payload: Any, timeout: float | None) -> Any:
-    """Push, and wait for the reply; see `Channel.push`."""
+def push(channel: "Channel", event: str, payload: Any, timeout: float | None) -> Coroutine[Any, Any, Any]:
+    """Push, and wait for the reply; see `Channel.push`. To be awaited at once."""
     emitter = channel._socket._emitter
     if not emitter.push.active:
-        return await _push(channel, event, payload, timeout, None)
+        return _push(channel, event, payload, timeout, None)
     start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
     refs: list[str] = []
     pushing = partial(_push, channel, event, payload, timeout, refs)
-    return await emitter.observed(emitter.push, start, pushing, _push_stop(start, refs))
+    return emitter.observed(emitter.push, start, pushing, _push_stop(start, refs))
 
 
 async def request_push(
@@ -279,12 +279,21 @@ async def request_push(
 async def send(channel: "Channel", event: str, payload: Any) -> None:
     """Push, and return when it is queued."""
     await trio.lowlevel.checkpoint()
+    await _send(channel, event, payload)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _send(channel: "Channel", event: str, payload: Any) -> None:
+    sent = Message(None, None, channel.topic, event, None)
+    connection = channel._socket._pushes.ready(channel)
+    if connection is not None:
+        connection.push(PushMessage(channel.topic, event, payload), sent)
+        return
 
     def submit(connection: "Connection", payload: Any, _: float) -> None:
-        sent = Message(None, None, channel.topic, event, None)
-        connection.handle(PushMessage(channel.topic, event, payload), sent)
+        connection.push(PushMessage(channel.topic, event, payload), sent)
 
-    await _in_order(channel, event, payload, None, math.inf, submit)
+    await _in_turn(channel, event, payload, None, math.inf, submit)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -300,10 +309,11 @@ async def _push(channel: "Channel", event: str, payload: Any, timeout: float | N
         raise
 
 
+@trio.lowlevel.enable_ki_protection
 async def _queue_push(
     channel: "Channel", event: str, payload: Any, timeout: float | None, result: Result[Any]
 ) -> PendingPush:
-    """Queue a push when it is its turn; its reply goes to `result`."""
+    """Queue a push, now if possible, else when it is its turn; its reply goes to `result`."""
     await trio.lowlevel.checkpoint_if_cancelled()
     deadline = math.inf if timeout is None else trio.current_time() + timeout
     pushes = channel._socket._pushes
@@ -311,17 +321,18 @@ async def _queue_push(
     def submit(connection: "Connection", payload: Any, waited: float) -> PendingPush:
         command = PushMessage(channel._topic, event, payload)
         number = connection.writer.number + 1
-        sent = connection.handle(command).return_[0]
-        assert isinstance(sent, SendFrame)
-        pending = PendingPush(pushes, command, sent.ref, number, waited, timeout, result)
+        ref = connection.push(command)
+        pending = PendingPush(pushes, command, ref, number, waited, timeout, result)
         pushes.add(pending, deadline)
         return pending
 
-    return await _in_order(channel, event, payload, timeout, deadline, submit)
+    connection = pushes.ready(channel)
+    if connection is not None:
+        return submit(connection, payload, 0.0)
+    return await _in_turn(channel, event, payload, timeout, deadline, submit)
 
 
-@trio.lowlevel.enable_ki_protection
-async def _in_order(  # noqa: PLR0917 - every push comes here, and names cost time
+async def _in_turn(  # noqa: PLR0917 - every push that waits comes here
     channel: "Channel",
     event: str,
     payload: Any,
@@ -329,11 +340,8 @@ async def _in_order(  # noqa: PLR0917 - every push comes here, and names cost ti
     deadline: float,
     submit: Callable[["Connection", Any, float], T],
 ) -> T:
-    """Give `submit` the connection, the payload and the seconds waited: now if possible, else in this call's turn."""
+    """Give `submit` the connection, the payload as it is now, and the seconds waited, in this call's turn."""
     socket = channel._socket
-    connection = socket._pushes.ready(channel)
-    if connection is not None:
-        return submit(connection, payload, 0.0)
     kept, began = socket._kept(payload), trio.current_time()
 
     def submit_kept(connection: "Connection") -> T:

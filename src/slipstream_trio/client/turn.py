@@ -1,4 +1,4 @@
-"""Turns: how long a consumer goes on before it lets other tasks run, and how long the receive loop waits for one."""
+"""Turns: how long consumers go on before others run, and how long the receive loop and the timer wait for others."""
 
 import time
 from collections.abc import Callable
@@ -6,13 +6,26 @@ from typing import Final, Protocol, final
 
 import trio
 
-__all__ = ["Backlog", "Turn", "catch_up", "turn_of_this_run"]
+from ..transport import Transport
+
+__all__ = ["Backlog", "Turn", "catch_up", "settle", "turn_of_this_run"]
 
 MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
 
 CATCHING_UP: Final = 0.05
 """Seconds that the receive loop lets a consumer catch up, at most."""
+
+SETTLING: Final = 0.25
+SETTLING_BYTES: Final = 4 * 2**20
+"""Seconds and bytes of input that may come before a verdict, at most."""
+
+LONGEST_PASS: Final = 0.01
+"""Seconds that a pass of the scheduler counts for, at most: in a longer one the program was busy, and read nothing."""
+
+STILL_PASSES: Final = 10
+"""How often nothing must have been read while the scheduler was passed. One pass brings what waits in the kernel to the
+transport's task; more are for streams that have tasks of their own between, and for the way to the receive loop."""
 
 
 @final
@@ -33,14 +46,15 @@ class Turn:
         self._messages = 0
         self._began = self._clock()
 
-    async def take(self) -> None:
-        """Take a message: pass the scheduler if the turn is over, else only a cancellation is noticed."""
+    def is_over(self) -> bool:
+        """Take note of a message that is taken; tell whether the scheduler has to be passed before."""
         self._messages += 1
-        if self._messages >= MESSAGES_A_TURN or self._clock() - self._began >= SECONDS_A_TURN:
-            await trio.lowlevel.checkpoint()
-            self.begin()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        return self._messages >= MESSAGES_A_TURN or self._clock() - self._began >= SECONDS_A_TURN
+
+    async def let_others_run(self) -> None:
+        """Pass the scheduler, and begin another turn."""
+        await trio.lowlevel.checkpoint()
+        self.begin()
 
     def begin(self) -> None:
         """Begin another turn: other tasks have just run."""
@@ -78,3 +92,20 @@ async def catch_up(backlog: Backlog) -> None:
         if len(backlog) >= size or not backlog.crowded:
             return
         size = len(backlog)
+
+
+async def settle(transport: Transport) -> None:
+    """Let the input that waits in the kernel be handled.
+
+    A program that was busy finds the answer and the deadline at once. A flood delays the verdict for a while only.
+    """
+    first = last = transport.progress
+    still, spent, now = 0, 0.0, trio.current_time()
+    while still < STILL_PASSES and spent < SETTLING and last - first < SETTLING_BYTES:
+        await trio.lowlevel.checkpoint()
+        before, now = now, trio.current_time()
+        # What has come during a pass that took long, as the program was busy again, is still to be read.
+        is_still = transport.progress == last and now - before <= LONGEST_PASS
+        still = still + 1 if is_still else 0
+        spent += min(now - before, LONGEST_PASS)
+        last = transport.progress

@@ -41,6 +41,7 @@ class Writer:
         self._bytes = 0
         self._task = trio.lowlevel.ParkingLot()
         self._drained = trio.lowlevel.ParkingLot()
+        self._idle = False  # whether the task waits to be woken
         self._writing = False
         self._woken = False
         self._closed = False
@@ -64,7 +65,9 @@ class Writer:
         """
         self._frames.append((frame, sent))
         self._bytes += len(frame)
-        self.wake()
+        self._woken = True
+        if self._idle:
+            self.wake()
 
     def mark(self) -> None:
         """Take note of when the frame that was put last is written."""
@@ -73,7 +76,9 @@ class Writer:
     def wake(self) -> None:
         """Let the task write what there is, even if that is nothing: the transport may have control frames."""
         self._woken = True
-        self._task.unpark_all()
+        if self._idle:
+            self._idle = False
+            self._task.unpark_all()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, transport: Transport) -> None:
@@ -82,6 +87,7 @@ class Writer:
             self._writing = False
             self._drained.unpark_all()
             while not self._woken and not self._closed:
+                self._idle = True
                 await self._task.park()
             if self._closed and not self._frames and not self._woken:
                 return
@@ -98,6 +104,7 @@ class Writer:
     def close(self) -> None:
         """Take no more: the task ends when it has written what is queued, and users do not wait for room."""
         self._closed = True
+        self._idle = False
         self._task.unpark_all()
         self._pushes.serve()
 

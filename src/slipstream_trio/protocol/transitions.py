@@ -55,7 +55,18 @@ from .message import CLOSE, ERROR, PHOENIX, REPLY, Message
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State
 
-__all__ = ["CloseTransport", "Effect", "SendFrame", "Step", "Transition", "handle", "is_plain", "receive"]
+__all__ = [
+    "CloseTransport",
+    "Effect",
+    "SendFrame",
+    "Step",
+    "Transition",
+    "handle",
+    "is_plain",
+    "plain_reply",
+    "pushed",
+    "receive",
+]
 
 ABNORMAL_CLOSURE: Final = 1006
 """The code of a connection that ended without a close frame (RFC 6455, 7.4.1)."""
@@ -84,13 +95,41 @@ def is_plain(state: State, message: Message) -> bool:
 
     The runtime's shortcut for nearly everything that a server sends.
     """
+    join_ref, ref, topic, event, _ = message
+    known = state.topics.seen.get(topic) or state.topics.join_ref(topic)
+    return known is not None and (join_ref is None or join_ref == known) and (ref is None or event not in _ANSWERS)
+
+
+def plain_reply(state: State, message: Message) -> ReplyReceived | None:
+    """Return the event that is all that `handle` builds of a reply to a push, None for other messages.
+
+    Another shortcut of the runtime's: no join or leave is unanswered, so most replies change nothing.
+    """
+    _, ref, topic, event, payload = message
+    if event != REPLY or ref is None or type(payload) is not dict or type(payload.get("status")) is not str:
+        return None
+    topics, turns = state.topics, state.turn_queue
+    if turns.head or turns.late or topics.leaving or ref == state.heartbeat.ref:
+        return None
+    if ref == (topics.seen.get(topic) or topics.join_ref(topic)):
+        return None
+    return ReplyReceived(topic, ref, payload["status"], payload.get("response"))
+
+
+def pushed(state: State, push: PushMessage, serializer: Serializer) -> tuple[State, SendFrame]:
+    """Return what `handle` makes of a push, without a `Transition`; raises as it does."""
+    _require(state, "open", push)
     topics = state.topics
-    join_ref = topics.seen.get(message.topic) or topics.join_ref(message.topic)
-    return (
-        join_ref is not None
-        and (message.ref is None or message.event not in _ANSWERS)
-        and (message.join_ref is None or message.join_ref == join_ref)
+    join_ref = topics.seen.get(push.topic) or topics.join_ref(push.topic)
+    if join_ref is None:
+        raise ProtocolError(f"a push on {push.topic!r}, which is not joined")
+    number = state.current_ref + 1
+    ref = str(number)
+    frame = serializer.encode(Message(join_ref, ref, push.topic, push.event, push.payload))
+    after = State.of(
+        state.identity, state.status, topics, state.turn_queue, state.heartbeat, number, state.close_reason
     )
+    return after, SendFrame(frame, ref)
 
 
 # The transport
@@ -168,18 +207,8 @@ def _leave_topic(state: State, leave: LeaveTopic, serializer: Serializer) -> Tra
 
 
 def _push_message(state: State, push: PushMessage, serializer: Serializer) -> Transition:
-    _require(state, "open", push)
-    topics = state.topics
-    join_ref = topics.seen.get(push.topic) or topics.join_ref(push.topic)
-    if join_ref is None:
-        raise ProtocolError(f"a push on {push.topic!r}, which is not joined")
-    number = state.current_ref + 1
-    ref = str(number)
-    effect = SendFrame(serializer.encode(Message(join_ref, ref, push.topic, push.event, push.payload)), ref)
-    state = State.of(
-        state.identity, state.status, state.topics, state.turn_queue, state.heartbeat, number, state.close_reason
-    )
-    return Transition(state, push, (), (effect,))
+    after, effect = pushed(state, push, serializer)
+    return Transition(after, push, (), (effect,))
 
 
 def _send_heartbeat(state: State, command: SendHeartbeat, serializer: Serializer) -> Transition:
@@ -228,13 +257,14 @@ def receive(state: State, message: Message, received: FrameReceived, serializer:
     """Return what `handle` does with a frame that was decoded already; `serializer` is the connection's own."""
     if message.ref is None or message.event not in _ANSWERS:
         return Transition(state, message, (_message(state, message),))
+    reply = plain_reply(state, message)
+    if reply is not None:
+        return Transition(state, message, (reply,))
     if message.event == REPLY:
         try:
             status, response = _answer(message.payload)
         except ProtocolError as error:
             return Transition(state, received, (FrameRejected(error.problem),))
-        if _answers_a_push(state, message.topic, message.ref):
-            return Transition(state, message, (ReplyReceived(message.topic, message.ref, status, response),))
         draft = Draft(state, received.now, serializer)
         draft.worked_off(message.ref, message.topic)
         _reply(draft, message.topic, message.ref, status, response)
@@ -272,14 +302,6 @@ def _answer(payload: Any) -> tuple[str, Any]:
     if type(payload) is not dict or type(payload.get("status")) is not str:
         raise ProtocolError("a phx_reply whose payload has no status")
     return payload["status"], payload.get("response")
-
-
-def _answers_a_push(state: State, topic: str, ref: str) -> bool:
-    """Tell whether a reply can change nothing: a shortcut, as most replies are to pushes, and no join is unanswered."""
-    topics, turns = state.topics, state.turn_queue
-    if turns.head or turns.late or topics.leaving or ref == state.heartbeat.ref:
-        return False
-    return ref != (topics.seen.get(topic) or topics.join_ref(topic))
 
 
 def _reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> None:

@@ -182,7 +182,10 @@ class Inbox:
 
     async def get(self) -> Entry | None:
         """Return the next entry, None at the end."""
-        await self._turn.take()  # callbacks that wait for nothing must not keep other tasks from running
+        if self._turn.is_over():  # callbacks that wait for nothing must not keep other tasks from running
+            await self._turn.let_others_run()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
         while not self._entries:
             if self.closed or self._finished:
                 return None
@@ -256,7 +259,7 @@ class ChannelBacklog:
         else:
             self._inbox.put(Entry("handle_leave", (self._channel.topic,), kind))
 
-    def message(self, message: Message) -> "ChannelBacklog | None":
+    def put(self, message: Message) -> "ChannelBacklog | None":
         """Take a message, or drop one; returns this backlog if it is more than half full."""
         drops = len(self) >= self._limit
         if drops:
