@@ -1,10 +1,9 @@
 """One connection at work: its state, its receive loop, and the telemetry of every input that it handles."""
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -96,11 +95,12 @@ class Connection:
         self.handling: bool = False
         self._socket = socket
         self._spans = ConnectionSpans(socket._emitter.telemetry, self.origin)
-        self._afterwards: deque[Callable[[], object]] = deque()
+        self._afterwards: list[Callable[[], object]] = []
         self._crowded: Backlog | None = None
         self._transport: Transport | None = None
         self._close: CloseTransport | None = None
-        self._close_asked = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._closer: trio.CancelScope | None = None
         self._broken = False
         self._scope = trio.CancelScope()
 
@@ -175,10 +175,10 @@ class Connection:
 
     def _catch_up(self) -> None:
         """Do what was put off. This ends: each topic is left once, and none can be joined without awaiting."""
-        pending, self._afterwards = self._afterwards, deque()
-        # The end of the connection is the end of its topics, and has been told.
-        while pending and self.is_open:
-            pending.popleft()()
+        pending, self._afterwards = self._afterwards, []
+        for action in pending:
+            if self.is_open:  # its end is the end of its topics, and has been told
+                action()
 
     def _handle(self, given: Input, sent: Message | None) -> Transition:
         if self._spans.handle.active:
@@ -223,11 +223,17 @@ class Connection:
             self._afterwards.append(queue.pump)
 
     def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
+        # Where a heartbeat was not answered, a close frame will hardly be.
         self._close = close
-        self._close_asked.set()
+        self._start_closer()
         if by_timer:
-            # A heartbeat was not answered; its server will hardly answer a close frame.
             self._end_by(trio.current_time() + GRACE_PERIOD)
+
+    def _start_closer(self) -> None:
+        """Close the transport, if that is asked for, in a task that is there for the last moment only."""
+        if self._close is not None and self._nursery is not None and self._transport is not None:
+            self._closer = trio.CancelScope()
+            self._nursery.start_soon(self._close_in, self._closer, self._transport, self._close)
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
@@ -300,15 +306,12 @@ class Connection:
                 await self._serve(transport)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
-            failure = redacted_error(with_whole_timeout(error, request, self.state.options), redact)
-            self._fail(failure, shown_url(request, self.state.options))
-
-    def _fail(self, error: ConnectError, url: str | None) -> None:
-        self.failure = error
-        if isinstance(error, ConnectionRejected):
-            self.handle(TransportFailed(error.reason, error.status, error.headers, error.body, url))
-        else:
-            self.handle(TransportFailed(error.reason, url=url))
+            self.failure = failure = redacted_error(with_whole_timeout(error, request, self.state.options), redact)
+            url = shown_url(request, self.state.options)
+            answer: Any = (
+                (failure.status, failure.headers, failure.body) if isinstance(failure, ConnectionRejected) else ()
+            )
+            self.handle(TransportFailed(failure.reason, *answer, url=url))
 
     def _end_if_needed(self, message: str) -> None:
         if self.state.status == "opening":
@@ -319,12 +322,12 @@ class Connection:
     async def _serve(self, transport: Transport) -> None:
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    closer = trio.CancelScope()
-                    nursery.start_soon(self._write, transport)
-                    nursery.start_soon(self._close_when_asked, transport, closer)
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._write, transport)
+                    self._start_closer()  # if that was asked for while the opening was told
                     await self._receive(transport)
-                    closer.cancel()
+                    if self._closer is not None:
+                        self._closer.cancel()
                     # The writer ends when it has written the answer to a close frame.
                     self._end_by(trio.current_time() + GRACE_PERIOD)
                     self.writer.close()
@@ -391,9 +394,7 @@ class Connection:
             self._end_by(trio.current_time() + GRACE_PERIOD)
 
     @trio.lowlevel.enable_ki_protection
-    async def _close_when_asked(self, transport: Transport, scope: trio.CancelScope) -> None:
+    async def _close_in(self, scope: trio.CancelScope, transport: Transport, close: CloseTransport) -> None:
         with scope:
-            await self._close_asked.wait()
-            assert self._close is not None
             await self.writer.drained()
-            await transport.close(self._close.code, self._close.reason)
+            await transport.close(close.code, close.reason)

@@ -1,7 +1,7 @@
 """The queue of joins: users' before the library's, in a window, at a pace, and with the user's functions asked late."""
 
 import math
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -35,8 +35,9 @@ class JoinQueue:
 
     def __init__(self, socket: "Socket") -> None:
         self._socket = socket
-        self._users: deque[Request] = deque()
-        self._library: deque[Request] = deque()
+        # Ordered dicts rather than deques, of which an empty one takes 760 bytes.
+        self._users: OrderedDict[Request, None] = OrderedDict()
+        self._library: OrderedDict[Request, None] = OrderedDict()
         self._granted: set[Request] = set()  # that have a slot, and are not sent yet
         self._pacing = JoinPacing(fixed=socket._configuration.join_window)
 
@@ -48,7 +49,8 @@ class JoinQueue:
     def put(self, request: Request, *, first: bool = False) -> None:
         """Let a join wait for its slot: behind the others, or before them as it had one already."""
         queue = self._users if request.by_user else self._library
-        (queue.appendleft if first else queue.append)(request)
+        queue[request] = None
+        queue.move_to_end(request, last=not first)
         if request.by_user:
             self._limit_wait(request)
         self.pump()
@@ -128,7 +130,7 @@ class JoinQueue:
         """Take the next join that can be sent: one of a user needs room in the writer's queue, as pushes do."""
         for queue in (self._users, self._library):
             while queue and (queue is self._library or connection.writer.has_room):
-                request = queue.popleft()
+                request, _ = queue.popitem(last=False)
                 if not request.over:
                     return request
         return None

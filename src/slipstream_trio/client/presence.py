@@ -50,7 +50,7 @@ class PresenceTracker:
         self._frames: list[Frame] = []
         """What is known beyond `_known`: diffs, and a state if they came for one."""
         self._state_size = self._diffs_size = 0
-        self._pending: deque[Frame] = deque()
+        self._pending: list[Frame] = []
         self._pending_size = 0
         self._followers: dict[int, ChannelPresence] = {}  # by id, as two mappings of the same are equal
 
@@ -120,7 +120,7 @@ class PresenceTracker:
         self._pending.append(frame)
         self._pending_size += _size(frame)
         while len(self._pending) > MOST_PENDING or (self._pending_size > MOST_PENDING_BYTES and len(self._pending) > 1):
-            self._pending_size -= _size(self._pending.popleft())
+            self._pending_size -= _size(self._pending.pop(0))  # of a thousand, at most
 
     def _drop_pending(self) -> None:
         self._pending.clear()

@@ -91,7 +91,7 @@ class Pushes:
         self._pending: dict[str, PendingPush] = {}
         self._by_topic: dict[str, dict[str, PendingPush]] = {}
         self._given_up: OrderedDict[str, GivenUp] = OrderedDict()
-        self._tickets: deque[Channel] = deque()
+        self._tickets: deque[Channel] | None = None  # made when a call has to wait
         self._served: Place | None = None
 
     # Waiting for a turn
@@ -135,7 +135,9 @@ class Pushes:
 
     def _admit(self, channel: "Channel", calls: int) -> None:
         if channel.status == "joined":
-            self._tickets.extend([channel] * calls)
+            if calls:
+                self._tickets = self._tickets or deque()
+                self._tickets.extend([channel] * calls)
             self.serve()
 
     def serve(self) -> None:
@@ -209,7 +211,7 @@ class Pushes:
         self._pending.clear()
         self._by_topic.clear()
         self._given_up.clear()
-        self._tickets.clear()
+        self._tickets = None
         for push in pending:
             push.result.fail(again(lost, sent=push.number <= taken))
 

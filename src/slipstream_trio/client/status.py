@@ -19,7 +19,7 @@ class StatusLog:
     def __init__(self) -> None:
         self.now: Status = "connecting"
         self.count: int = 1
-        self._latest: deque[Status] = deque([self.now], maxlen=KEPT)
+        self._latest: list[Status] = [self.now]
         self._waiting = trio.lowlevel.ParkingLot()
 
     def set(self, status: Status) -> None:
@@ -27,13 +27,13 @@ class StatusLog:
         if status != self.now:
             self.now = status
             self.count += 1
-            self._latest.append(status)
+            self._latest = [*self._latest[1 - KEPT :], status]
             self._waiting.unpark_all()
 
     def since(self, count: int) -> list[Status]:
         """Return the statuses after the first `count`, as far as they are kept."""
         missed = min(self.count - count, len(self._latest))
-        return list(self._latest)[len(self._latest) - missed :]
+        return self._latest[len(self._latest) - missed :]
 
     async def changed(self) -> None:
         """Wait for the next change."""

@@ -1,6 +1,5 @@
 """The queue of frames on their way to the transport, and the one task that writes them."""
 
-from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -37,7 +36,7 @@ class Writer:
         self.mark_written: float | None = None
         self._mark: int | None = None
         self._pushes = pushes
-        self._frames: deque[tuple[Frame, Message | None]] = deque()
+        self._frames: list[tuple[Frame, Message | None]] = []
         self._bytes = 0
         self._task = trio.lowlevel.ParkingLot()
         self._drained = trio.lowlevel.ParkingLot()

@@ -151,6 +151,7 @@ class MsgspecCodec:
             raise SerializationError(f"not a JSON value: {error}") from None
 
 
+@cache  # of the process, as it has no state
 def default_codec() -> Codec:
     """Return msgspec's codec where msgspec is installed, else the standard library's."""
     try:
