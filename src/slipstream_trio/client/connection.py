@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
+from attrs import evolve
 
 from ..errors import ConnectError, ConnectionRejected, ProtocolError, SerializationError
 from ..protocol import (
@@ -296,22 +297,21 @@ class Connection:
         redact = redactor(request)
         propagated = self._socket._emitter.telemetry.propagate(self.origin)
         request = with_trace_context(request, self.state, propagated)
+        url = shown_url(request, self.state.options)
         try:
             async with connector.open(request, self.writer.wake) as transport:
                 self._transport = transport
                 self.received = opened_at = trio.current_time()
                 self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
-                url = shown_url(request, self.state.options)
                 self.handle(TransportOpened(opened_at, self.response_headers, url))
                 await self._serve(transport)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
             self.failure = failure = redacted_error(with_whole_timeout(error, request, self.state.options), redact)
-            url = shown_url(request, self.state.options)
-            answer: Any = (
-                (failure.status, failure.headers, failure.body) if isinstance(failure, ConnectionRejected) else ()
-            )
-            self.handle(TransportFailed(failure.reason, *answer, url=url))
+            failed = TransportFailed(failure.reason, url=url)
+            if isinstance(failure, ConnectionRejected):
+                failed = evolve(failed, status=failure.status, headers=failure.headers, body=failure.body)
+            self.handle(failed)
 
     def _end_if_needed(self, message: str) -> None:
         if self.state.status == "opening":
