@@ -20,7 +20,8 @@ from trio.testing import MockClock
 from slipstream_trio import Backoff, ChannelClosed, ConnectionLost, PushTimeout, Socket, connect
 from slipstream_trio.testing.kit import FakeServer
 from slipstream_trio.transport import OpenRequest
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector, open_tcp
+from slipstream_trio.transport.network import open_stream
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 STALLS = 50
 
@@ -86,7 +87,7 @@ class Program:
         self._stream: Stream
 
     async def open(self, request: OpenRequest) -> trio.abc.Stream:
-        stream = await open_tcp(request)
+        stream = await open_stream(request)
         assert isinstance(stream, trio.SocketStream)
         self._stream = Stream(stream)
         return self._stream

@@ -286,14 +286,16 @@ async def test_a_violation_of_the_protocol_ends_the_transport_with_its_code(
 
 async def test_the_stream_that_collects_is_a_stream(autojump_clock: MockClock) -> None:
     server = RawServer()
-    collecting = CollectingStream(server.client, server.wake)
+    collecting = CollectingStream(server.client, server.wake, behind=b"behind")
     await collecting.wait_send_all_might_not_block()
-    for data in (b"request", b"frame", bytearray(b"frame")):
+    for data in (b"GET / HTTP/1.1\r\nSec-WebSocket-Key: key\r\n\r\n", b"frame", bytearray(b"frame")):
         await collecting.send_all(data)
-    assert server.client.writes == [b"request"]
+    assert bytes(await collecting.receive_some()).startswith(b"HTTP/1.1 101 ")
+    assert await collecting.receive_some() == b"behind"
+    assert server.client.writes == []
     assert server.woken == 2
     await collecting.flush()
-    assert server.client.writes == [b"request", b"frameframe"]
+    assert server.client.writes == [b"frameframe"]
     await collecting.aclose()
     assert not server.client.closed  # the connector does it, when all is written
 

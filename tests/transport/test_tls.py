@@ -63,7 +63,7 @@ async def error_of(server: ssl.SSLContext, client: ssl.SSLContext | None, host: 
     return text.replace(f" port {listening.port}", "")
 
 
-NOT_ACCEPTED = "no TLS with localhost: the server's certificate is not accepted: "
+NOT_ACCEPTED = "TLS handshake with localhost failed: the server's certificate is not accepted: "
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ async def test_a_client_certificate_that_is_wanted_by_an_alert_is_asked_for(
     with blocking_server(wanted) as port, pytest.raises(ConnectError) as raised:
         async with connect(f"wss://localhost:{port}{PATH}", ssl_context=client_context(authority)):
             pytest.fail("the block must not be entered")
-    assert str(raised.value).startswith(f"no TLS with localhost port {port}: the server refused it (")
+    assert str(raised.value).startswith(f"TLS handshake with localhost port {port} failed: the server refused it (")
     assert str(raised.value).endswith("a client certificate that the server accepts (load_cert_chain)")
 
 
@@ -187,8 +187,8 @@ async def test_a_handshake_that_is_disturbed_is_a_connect_error_in_time(
     said = {
         Stall: "not connected within 0.05 s; see connect_timeout",
         Vanish: "not connected within 0.05 s; see connect_timeout",
-        Reset: f"no TLS with localhost port {proxy.port}: ",
-        Truncate: f"no TLS with localhost port {proxy.port}: the server hung up during the handshake",
+        Reset: f"TLS handshake with localhost port {proxy.port} failed: ",
+        Truncate: f"TLS handshake with localhost port {proxy.port} failed: the server hung up during the handshake",
     }
     assert str(raised.value).startswith(said[type(fault)])
 

@@ -355,7 +355,7 @@ def with_whole_timeout(error: ConnectError, request: OpenRequest, options: Optio
     """Return the error, with the whole of `connect_timeout` in place of the rest that the transport was given."""
     if not isinstance(error, ConnectTimeout) or error.timeout != request.connect_timeout:
         return error
-    return ConnectTimeout(options.connect_timeout or 0.0)
+    return ConnectTimeout(options.connect_timeout or 0.0, awaited=error.awaited)
 
 
 def shown_url(request: OpenRequest, options: Options) -> str | None:

@@ -29,16 +29,23 @@ class ConnectTimeout(ConnectError):
     Attributes:
         timeout: the time waited, in seconds.
         option: the option whose function had not returned by then; None where the server was waited for.
+        awaited: what had not come from the server, where more is known.
     """
 
-    def __init__(self, timeout: float, option: str | None = None) -> None:
-        waited = "" if option is None else f", as the function given as {option!r} had not returned"
+    awaited: str | None = None
+
+    def __init__(self, timeout: float, option: str | None = None, awaited: str | None = None) -> None:
+        waited = f", waiting for {awaited}" if awaited is not None else ""
+        if option is not None:
+            waited = f", as the function given as {option!r} had not returned"
         super().__init__(f"not connected within {timeout} s{waited}; see connect_timeout")
         self.timeout = timeout
         self.option = option
+        if awaited is not None:
+            self.awaited = awaited
 
-    def __reduce__(self) -> tuple[type["ConnectTimeout"], tuple[float, str | None]]:
-        return type(self), (self.timeout, self.option)
+    def __reduce__(self) -> tuple[type["ConnectTimeout"], tuple[float, str | None, str | None]]:
+        return type(self), (self.timeout, self.option, self.awaited)
 
 
 class ConnectionRejected(ConnectError):

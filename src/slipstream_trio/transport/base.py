@@ -4,6 +4,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from os import PathLike
 from ssl import SSLContext
 from typing import Final, Literal, Protocol
 
@@ -42,6 +43,11 @@ class OpenRequest:
         connect_timeout: for everything until the upgrade has succeeded, in seconds; None: no limit.
         max_message_size: a longer message from the server ends the connection with 1009; in bytes.
         ssl_context: for wss and https; None: the system's defaults.
+        extensions: to be offered, each with its parameters.
+        max_header_size: bytes that the head of the answer to the upgrade may have.
+        unix: the path of a socket to connect to, in place of the URL's host and port.
+        server_hostname: for SNI and the certificate, in place of the URL's host.
+        host: the value of the header `Host`, in place of the URL's host and port.
     """
 
     url: str = attrs.field(repr=lambda url: url.partition("?")[0])
@@ -50,6 +56,11 @@ class OpenRequest:
     connect_timeout: float | None = 10.0
     max_message_size: int = 16 * 2**20
     ssl_context: SSLContext | None = None
+    extensions: Sequence[str] = ()
+    max_header_size: int = 64 * 2**10
+    unix: str | PathLike[str] | None = None
+    server_hostname: str | None = None
+    host: str | None = None
 
 
 class TransportEnded(Exception):

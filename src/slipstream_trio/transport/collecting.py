@@ -1,12 +1,12 @@
 """The stream between trio-websocket and the network: it collects what is written, and watches what is read."""
 
-import re
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from .lane import FrameHeaders
+from .upgrade import accept_token
 
 __all__ = ["CLOSE", "CollectingStream"]
 
@@ -26,26 +26,21 @@ A stream does not tell how far a write has come, so a large one goes out in piec
 of slower lines (at 64 KiB/s it shows every second), but each costs a system call and a pass of the scheduler.
 """
 
-LONGEST_HANDSHAKE: Final = 2**20
-"""Bytes of a response to the upgrade, a refusal's body included."""
+KEY: Final = b"sec-websocket-key"
 
 PONG: Final = b"\x8a"
 CLOSE: Final = b"\x88"
 """First bytes of a frame that is the last (and here the only one) of its message; the rest of it is the opcode."""
 
-_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
-"""The end of a response's head, as h11 sees it."""
-
-_SWITCHING: Final = re.compile(rb"HTTP/\d\.\d 101")
-
 
 class CollectingStream(trio.abc.Stream):
     """The stream that trio-websocket writes to and reads from.
 
-    The first thing written is the upgrade request, and goes out at once: there is no writer yet.
+    The first thing written is an upgrade request, which is answered here: the server's answer came before.
 
     Parameters:
         stream: the stream to the server.
+        behind: what came behind the server's answer.
         wake: called when something waits to be written.
         max_message_size: a message from the server that is longer, in bytes, ends what is read.
 
@@ -59,7 +54,13 @@ class CollectingStream(trio.abc.Stream):
         failure: what the stream has raised that streams do not raise.
     """
 
-    def __init__(self, stream: trio.abc.Stream, wake: Callable[[], None], max_message_size: int | None = None) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        wake: Callable[[], None],
+        max_message_size: int | None = None,
+        behind: bytes | bytearray = b"",
+    ) -> None:
         self.frames: FrameHeaders = FrameHeaders(max_message_size)
         self.progress: int = 0
         self.working: bool = False
@@ -71,9 +72,8 @@ class CollectingStream(trio.abc.Stream):
         self._stream = stream
         self._wake = wake
         self._clock = trio.lowlevel.current_clock()
-        self._asked = False
-        self._response = bytearray()
-        self._switched = False
+        self._behind = behind
+        self._acceptance: bytes | None = None
         self._exceeded = False
         self._pending: list[bytes] = []
         self._pong: int | None = None
@@ -81,11 +81,11 @@ class CollectingStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Collect a frame: trio-websocket writes each with one call."""
-        if self._asked:
-            self.collect(bytes(data))
+        if self._acceptance is None:
+            await trio.lowlevel.checkpoint()
+            self._acceptance = acceptance_of(bytes(data))
         else:
-            self._asked = True
-            await self._write(bytes(data))
+            self.collect(bytes(data))
 
     def collect(self, frame: bytes) -> None:
         """Let a frame be written."""
@@ -123,10 +123,14 @@ class CollectingStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Read on; b"" behind the last message that is within the limit, too, as if it were the stream's end."""
         self.working = False
+        if self._acceptance:
+            accepted, self._acceptance = self._acceptance, b""
+            return accepted
         if self._exceeded:
             return b""
         try:
-            data = await self._stream.receive_some(self._read_size if max_bytes is None else max_bytes)
+            data, self._behind = self._behind, b""
+            data = data or await self._stream.receive_some(self._read_size if max_bytes is None else max_bytes)
         except Exception as error:
             raise self._broken("receive_some", error) from error
         received = len(data)
@@ -134,26 +138,12 @@ class CollectingStream(trio.abc.Stream):
         self.working = received > 0
         if received >= self._read_size or self._read_size > LEAST_READ:
             self._read_size = read_size_after(self._read_size, received)
-        of_frames = data if self._switched else self._behind_upgrade(data)
-        if of_frames and self.frames.feed(of_frames):
+        if data and self.frames.feed(data):
             self.heard = self._clock.current_time()
             if self.frames.excess is not None:
                 self._exceeded = True
-                return data[: received - len(of_frames) + self.frames.before_excess]
+                return data[: self.frames.before_excess]
         return data
-
-    def _behind_upgrade(self, data: bytes | bytearray) -> bytes:
-        """Return what belongs to frames already: what stands behind the head of a 101."""
-        if self.progress > LONGEST_HANDSHAKE:
-            raise trio.BrokenResourceError("the response to the upgrade does not end")
-        self._response += data
-        blank = _BLANK_LINE.search(self._response)
-        if blank is None or not _SWITCHING.match(self._response):
-            return b""
-        behind = bytes(self._response[blank.end() :])
-        self._switched = True
-        self._response.clear()
-        return behind
 
     async def aclose(self) -> None:
         """Leave it open: trio-websocket closes while its close frame waits to be written; the connector closes last."""
@@ -166,6 +156,15 @@ class CollectingStream(trio.abc.Stream):
         elif not isinstance(error, trio.ClosedResourceError):
             self.failure = self.failure or error
         return trio.BrokenResourceError(f"{method} raised {type(error).__name__}")
+
+
+def acceptance_of(request: bytes) -> bytes:
+    """Return what a server answers to an upgrade request that it accepts, without any extension."""
+    key = next(line.partition(b":")[2].strip() for line in request.split(b"\r\n") if line[:17].lower() == KEY)
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept_token(key) + b"\r\n\r\n"
+    )
 
 
 def read_size_after(size: int, received: int) -> int:

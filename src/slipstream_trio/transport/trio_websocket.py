@@ -5,6 +5,8 @@ wire. So it is given a stream of ours which only collects what it writes; `send`
 called by the connection's writer alone. Pongs and close frames, which trio-websocket writes from its own reader task,
 take the same way: they wake the writer.
 
+The upgrade is not its own either (see `upgrade`): it is given a clean answer, and what came behind the server's.
+
 Three things it leaves to us. Of the pongs that wait to be written only the latest is (RFC 6455, 5.5.3), so that a
 server which pings and does not read fills no memory. A frame that breaks the protocol is answered with a close frame
 that says so: trio-websocket just stops there, as if that close had come from the server. And the limit of a message is
@@ -13,35 +15,26 @@ and a message before the one that is too long may be lost.
 """
 
 import secrets
-import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import cycle
-from typing import Any, Final, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import Any, Final, cast
 
 import trio
 import trio_websocket
 
-from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
+from . import network
 from .base import ABNORMAL_CLOSURE, Connector, Frame, OpenRequest, Transport, TransportEnded
 from .collecting import CLOSE, CollectingStream
-from .tls import explain_tls, refused_certificate
+from .upgrade import StreamOpener, open_upgraded
 
 __all__ = ["TrioWebSocketConnector", "connector"]
-
-_ENCRYPTED: Final = ("wss", "https")
 
 VIOLATIONS: Final = frozenset({1002, 1007})
 """Codes that trio-websocket gives for frames that break the protocol, or hold text that is no UTF-8."""
 
 MESSAGE_TOO_BIG: Final = 1009
-
-T = TypeVar("T")
-
-StreamOpener = Callable[[OpenRequest], Awaitable[trio.abc.Stream]]
-"""Opens the stream that the WebSocket runs over: TCP, TLS, or a stream in memory."""
 
 
 def connector() -> Connector:
@@ -53,37 +46,36 @@ class TrioWebSocketConnector:
     """Opens WebSockets with trio-websocket.
 
     Parameters:
-        open_stream: opens the stream to run over; None opens TCP or TLS connections, as the URL says. An exception of
-            its own becomes the cause of a `ConnectError`, and one of the stream's the cause of the transport's end.
+        open_stream: opens the stream to run over; None: over the network. An exception of its own becomes the
+            cause of a `ConnectError`, and one of the stream's the cause of the transport's end.
     """
 
     name = "trio_websocket"
 
     def __init__(self, open_stream: StreamOpener | None = None) -> None:
-        self._open_stream = open_stream or open_tcp
+        self._open_stream = open_stream or network.open_stream
 
     @asynccontextmanager
     async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
         """Open a WebSocket; see `Connector.open`."""
-        timeout = request.connect_timeout
-        deadline = trio.current_time() + timeout if timeout is not None else float("inf")
-        try:
-            raw = await _in_time(deadline, timeout, self._open_stream(request))
-        except ConnectError:
-            raise
-        except OSError as error:
-            raise ConnectError(f"no connection: {error}") from error
-        except Exception as error:
-            raise ConnectError(f"no connection: open_stream raised {_told(error)}") from error
-        stream = CollectingStream(raw, wake, request.max_message_size)
+        raw, upgraded = await open_upgraded(self._open_stream, request)
+        stream = CollectingStream(raw, wake, request.max_message_size, upgraded.behind)
+        stream.progress = upgraded.received
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
                 # No exception may enter the nursery, which would wrap it in a group.
                 try:
                     reader = _Reader(nursery)
-                    connection = await _in_time(deadline, timeout, _shake_hands(reader, stream, request))
-                    yield _TrioWebSocket(connection, stream, reader)
+                    connection = await trio_websocket.wrap_client_stream(
+                        cast(trio.Nursery, reader),
+                        cast(trio.SocketStream, stream),
+                        "",
+                        "/",
+                        max_message_size=sys.maxsize,
+                        receive_buffer_size=None,
+                    )
+                    yield _TrioWebSocket(connection, stream, reader, upgraded.headers)
                 except BaseException as error:  # noqa: BLE001 - raised again below
                     failure = error
                 nursery.cancel_scope.cancel()
@@ -94,46 +86,21 @@ class TrioWebSocketConnector:
             raise failure
 
 
-async def open_tcp(request: OpenRequest) -> trio.abc.Stream:
-    """Open the TCP or TLS connection that a URL asks for."""
-    host, port, encrypted = _address(request.url)
-    try:
-        if not encrypted:
-            return await trio.open_tcp_stream(host, port)
-        context = request.ssl_context or ssl.create_default_context()
-        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
-        try:
-            await stream.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-    except (OSError, UnicodeError) as error:  # the latter: a host's name that IDNA has no form for
-        raise ConnectError(f"no connection to {host} port {port}: {_reason(error)}") from error
-    except trio.BrokenResourceError as error:
-        raise ConnectError(f"no TLS with {host} port {port}: {explain_tls(error.__cause__ or error)}") from error
-    except Exception as error:  # of a resolver, or an SSL context, of the user's own
-        raise ConnectError(f"no connection to {host} port {port}: {_told(error)}") from error
-    return stream
-
-
 class _Reader:
     """Stands in for the nursery that trio-websocket starts its reader task in.
 
-    The task ends by raising if the upgrade is refused, and ends silently, with the opener waiting on, if the peer hangs
-    up or talks nonsense; and so it does with whoever waits for the peer's close frame. Here its end is noticed, and an
-    exception kept.
+    The task ends silently if the peer hangs up or talks nonsense, with those waiting on who wait for the peer's close
+    frame. Here its end is noticed, and an exception kept.
 
     Attributes:
         failure: what the task raised.
-        handshake: cancelled at the end of the task; what waits for the upgrade runs in it.
-        closing: likewise; what waits for the peer's close frame runs in it.
+        closing: cancelled at the end of the task; what waits for the peer's close frame runs in it.
         ended: set at the end of the task.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self.failure: Exception | None = None
-        self.handshake = trio.CancelScope()
         self.closing = trio.CancelScope()
         self.ended = trio.Event()
 
@@ -144,17 +111,20 @@ class _Reader:
     async def _run(self, task: Callable[[], Awaitable[Any]]) -> None:
         try:
             await task()
-        except Exception as error:  # noqa: BLE001 - kept: it is what the opener raises, or the end of the transport
+        except Exception as error:  # noqa: BLE001 - kept: it is the end of the transport
             self.failure = error
         finally:
-            self.handshake.cancel()
             self.closing.cancel()
             self.ended.set()
 
 
 class _TrioWebSocket(Transport):
     def __init__(
-        self, connection: trio_websocket.WebSocketConnection, stream: CollectingStream, reader: _Reader
+        self,
+        connection: trio_websocket.WebSocketConnection,
+        stream: CollectingStream,
+        reader: _Reader,
+        headers: tuple[tuple[str, str], ...],
     ) -> None:
         self._connection = connection
         self._stream = stream
@@ -166,7 +136,7 @@ class _TrioWebSocket(Transport):
         self._moved = 0
         self._was_busy = False
         self._answered = False
-        self.response_headers = _decoded(connection.handshake_headers)
+        self.response_headers = headers
 
     @property
     def progress(self) -> int:  # type: ignore[override]  # nobody else may write it
@@ -268,66 +238,3 @@ def _close_frame(ended: TransportEnded) -> bytes:
     mask = secrets.token_bytes(4)
     body = ended.code.to_bytes(2, "big") + text
     return CLOSE + bytes((0x80 | len(body),)) + mask + bytes(byte ^ key for byte, key in zip(body, cycle(mask)))
-
-
-async def _shake_hands(
-    reader: _Reader, stream: CollectingStream, request: OpenRequest
-) -> trio_websocket.WebSocketConnection:
-    parts = urlsplit(request.url)
-    with reader.handshake:
-        return await trio_websocket.wrap_client_stream(
-            cast(trio.Nursery, reader),
-            cast(trio.SocketStream, stream),
-            parts.netloc,
-            (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-            subprotocols=request.subprotocols,
-            extra_headers=[(name.encode(), value.encode()) for name, value in request.headers],
-            max_message_size=sys.maxsize,
-            receive_buffer_size=None,
-        )
-    raise _refusal(reader.failure, stream, encrypted=parts.scheme in _ENCRYPTED) from stream.failure
-
-
-def _refusal(failure: Exception | None, stream: CollectingStream, *, encrypted: bool) -> ConnectError:
-    if stream.failure is not None:
-        return ConnectError(f"the upgrade failed: the stream raised {_told(stream.failure)}")
-    if isinstance(failure, trio_websocket.ConnectionRejected):
-        body = (failure.body or b"").decode(errors="replace")
-        return ConnectionRejected(failure.status_code, _decoded(failure.headers), body)
-    if failure is not None:
-        return ConnectError(f"the upgrade failed: {failure}")
-    if stream.broken_by is not None and refused_certificate(stream.broken_by):
-        return ConnectError(f"no TLS: {explain_tls(stream.broken_by)}")
-    # In TLS 1.3 the client is done with its handshake before the server has looked at the client's certificate, and
-    # what the server says to that may be lost in the reset that follows.
-    hint = "; or it wants a client certificate (see ssl_context)" if encrypted and not stream.progress else ""
-    return ConnectError(f"the server hung up during the upgrade, or is no WebSocket server{hint}")
-
-
-async def _in_time(deadline: float, timeout: float | None, operation: Awaitable[T]) -> T:
-    with trio.move_on_at(deadline):  # rather than fail_at: what is awaited may have a limit of its own
-        return await operation
-    raise ConnectTimeout(timeout or 0.0)
-
-
-def _address(url: str) -> tuple[str, int, bool]:
-    parts = urlsplit(url)
-    encrypted = parts.scheme in _ENCRYPTED
-    return parts.hostname or "", parts.port or (443 if encrypted else 80), encrypted
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _reason(error: BaseException) -> str:
-    """The exception that is behind an OSError of Trio's "all attempts failed"."""
-    while isinstance(error.__cause__, BaseException):
-        error = error.__cause__
-        if isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-    return str(error)
-
-
-def _decoded(headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
-    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)

@@ -47,7 +47,7 @@ class FaultyNetwork:
         """Return a function that opens streams through this network, in place of `open_stream`.
 
             network.opener(lambda request: server.open_stream())   # a server in memory
-            network.opener(open_tcp)                               # a real one
+            network.opener(open_stream)                            # a real one
 
         Parameters:
             open_stream: opens a stream to the server.

@@ -1,0 +1,75 @@
+"""Where a URL leads: the host in the one form that DNS, SNI and the `Host` header share."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import idna
+from attrs import frozen
+
+from ..errors import ConnectError
+from .base import OpenRequest
+
+__all__ = ["Address", "address_of", "ascii_host"]
+
+_ENCRYPTED: Final = ("wss", "https")
+
+
+@frozen
+class Address:
+    """What a URL and the options beside it say about where to connect.
+
+    Attributes:
+        host: for DNS and proxies, in ASCII; an IPv6 address without brackets.
+        port: the URL's, or that of its scheme.
+        encrypted: whether it is TLS.
+        server_hostname: for SNI, and the name that the certificate has to be for.
+        host_header: the value of `Host`.
+        target: path and query.
+    """
+
+    host: str
+    port: int
+    encrypted: bool
+    server_hostname: str
+    host_header: str
+    target: str
+
+
+def address_of(request: OpenRequest) -> Address:
+    """Return where a request leads; raises `ConnectError` for a host that has no form in DNS."""
+    parts = urlsplit(request.url)
+    encrypted = parts.scheme in _ENCRYPTED
+    host = ascii_host(parts.hostname or "")
+    default = 443 if encrypted else 80
+    named = host.partition("%")[0]  # the zone of an IPv6 address means nothing on another machine
+    in_url = f"[{named}]" if ":" in named else named
+    port = parts.port or default
+    return Address(
+        host=host,
+        port=port,
+        encrypted=encrypted,
+        server_hostname=ascii_host(request.server_hostname or named).rstrip("."),  # SNI has no dot at its end
+        host_header=request.host or (in_url if port == default else f"{in_url}:{port}"),
+        target=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+    )
+
+
+def ascii_host(host: str) -> str:
+    """Return a host in ASCII, by IDNA 2008: what the standard library does, IDNA 2003, names other hosts (ß, ς).
+
+    Labels that are ASCII stay as they are, as names of machines may have what domain names have not (_).
+
+    Raises:
+        ConnectError: it has no such form.
+    """
+    if ":" in host:
+        return host.replace("%25", "%", 1)  # RFC 6874: how a URL writes the zone of an IPv6 address
+    try:
+        labels = [] if host.isascii() else idna.uts46_remap(host, std3_rules=False).split(".")
+        ascii_labels = [label if label.isascii() else idna.alabel(label).decode() for label in labels]
+        name = ".".join(ascii_labels) or host
+        if any(not 0 < len(label) < 64 for label in name.removesuffix(".").split(".")):
+            raise ConnectError(f"no connection to {host}: a part of its name is empty, or above 63 characters")
+    except idna.IDNAError as error:
+        raise ConnectError(f"no connection to {host}: IDNA has no form for its name ({error})") from error
+    return name

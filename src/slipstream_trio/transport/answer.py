@@ -1,0 +1,254 @@
+"""The answer to an HTTP request, read for what it says, however it ends.
+
+Whatever stands between client and server answers in its place, in HTTP of any quality. So the block of status and
+headers counts as soon as it is there; h11 reads it, and where h11 refuses it, what can be read of it counts all the
+same. Bytes that are something else than HTTP are told apart by how they begin.
+"""
+
+import re
+from typing import Final
+
+import h11
+import trio
+
+from ..errors import ConnectError
+from .network import described
+from .tls import explain_tls, refused_certificate
+
+__all__ = ["AnswerReader", "Head"]
+
+LONGEST_BODY: Final = 4 * 1024
+BODY_TIME: Final = 1.0
+"""Bytes and seconds of a refusal's body: what helps to understand it stands at its beginning."""
+
+READ: Final = 4 * 1024
+
+RECOGNIZING: Final = 0.2
+"""Seconds for the rest of a first line that is something else than HTTP, so that it can be named."""
+
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/(\d+(?:\.\d+)?)[ \t]+([1-9]\d\d)(?!\d)")
+_HEADER_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+
+_CHECK: Final = "check the URL's host and port"
+_PROTOCOLS: Final = [
+    (re.compile(pattern, re.DOTALL), name, hint)
+    for pattern, name, hint in (
+        (rb"[\x14-\x17]\x03[\x00-\x04]", "TLS", "the URL should begin with wss:// rather than ws://"),
+        (
+            rb".{3}[\x04\x07].\x00\x00\x00\x00|PRI \* HTTP/2",
+            "HTTP/2",
+            "let the server, or the proxy before it, accept HTTP/1.1",
+        ),
+        (rb"GET ", "an echo of our request", _CHECK),
+        (rb"\s*<", "a bare HTML page", _CHECK),
+        (rb"[\x81\x82\x88\x89]", "WebSocket frames", "let the server answer the upgrade first"),
+        (rb"\x05[\x00-\xff]|\x00[\x5a-\x5d]", "SOCKS", "pass the address of a proxy as the option proxy"),
+        (rb"SSH-", "SSH", _CHECK),
+        (rb"(?:220|421|5\d\d)[ -]", "SMTP or FTP", _CHECK),
+        (rb"\* (?:OK|BYE|PREAUTH)", "IMAP", _CHECK),
+        (rb"\+OK", "POP3", _CHECK),
+        (rb"-[A-Z]+ ", "Redis", _CHECK),
+        (rb"RFB ", "VNC", _CHECK),
+        (rb"AMQP", "AMQP", _CHECK),
+        (rb"RTSP/|SIP/|ICY ", "a media protocol", _CHECK),
+        (rb".{3}\x00[\x0a\xff]", "MySQL", _CHECK),
+        (rb"E\x00\x00", "PostgreSQL", _CHECK),
+        (rb"\x20\x02", "MQTT", _CHECK),
+        (rb"ERROR\r?\n", "memcached", _CHECK),
+    )
+]
+
+
+class Head:
+    """The block of status line and headers of an answer.
+
+    Attributes:
+        version: of HTTP, such as "1.1".
+        status: three digits.
+        headers: those that can be read, names in lower case.
+        problem: why h11 refuses it; None if it does not.
+    """
+
+    __slots__ = ("headers", "problem", "status", "version")
+
+    def __init__(self, raw: bytes, connection: h11.Connection) -> None:
+        line = _STATUS_LINE.match(raw)
+        assert line is not None
+        self.version: str = line[1].decode()
+        self.status: int = int(line[2])
+        self.problem: str | None = None
+        try:
+            connection.receive_data(raw)
+            event = connection.next_event()
+            assert isinstance(event, h11.Response | h11.InformationalResponse)
+            pairs = list(event.headers)
+        except h11.RemoteProtocolError as error:
+            lines = [(line, _HEADER_LINE.fullmatch(line)) for line in re.split(rb"\r?\n", raw)[1:-2]]
+            pairs = [(match[1], match[2]) for _, match in lines if match]
+            unreadable = next((number for number, (_, match) in enumerate(lines, 1) if not match), None)
+            self.problem = str(error) if unreadable is None else f"header line {unreadable} cannot be read"
+        self.headers: tuple[tuple[str, str], ...] = tuple(
+            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in pairs
+        )
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of a header, those that commas join apart."""
+        joined = ",".join(value for known, value in self.headers if known == name)
+        return [value.strip() for value in joined.split(",") if value.strip()]
+
+
+class AnswerReader:
+    """Reads the answer to one request from a stream.
+
+    Parameters:
+        stream: where it comes from.
+        max_header_size: bytes that status line and headers may have.
+        encrypted: whether the stream is TLS.
+
+    Attributes:
+        received: how many bytes have come.
+        body: what has been read of the body.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, max_header_size: int, *, encrypted: bool) -> None:
+        self.received: int = 0
+        self.body: bytearray = bytearray()
+        self._stream = stream
+        self._limit = max_header_size
+        self._encrypted = encrypted
+        self._buffer = bytearray()
+        self._broken_by: BaseException | None = None
+
+    async def read_head(self, connection: h11.Connection) -> Head:
+        """Return the final head; 1xx are passed over, save for 101.
+
+        Parameters:
+            connection: has sent the request, and is given the head.
+
+        Raises:
+            ConnectError: there will be none; the sentence says why.
+        """
+        passed_over = 0
+        while True:
+            raw = await self._read_block(self._limit)
+            line = _STATUS_LINE.match(raw)
+            if line is not None and (not line[2].startswith(b"1") or line[2] == b"101"):
+                return Head(raw, connection)
+            passed_over += len(raw)
+            if passed_over > self._limit:
+                raise self._too_large()
+
+    def behind(self) -> bytes:
+        """Return what has come behind the head."""
+        return bytes(self._buffer)
+
+    async def read_body(self, head: Head, connection: h11.Connection, echoed: int) -> None:
+        """Read what comes of the body in time.
+
+        Parameters:
+            head: the head before it.
+            connection: has read the head.
+            echoed: bytes of the request, which more is read for: it may be sent back, with a secret across the limit.
+        """
+        if head.problem is not None:
+            connection = _reading_until_close(head.status)
+        with trio.move_on_after(BODY_TIME):
+            if self._buffer:  # h11 takes b"" for the end
+                connection.receive_data(bytes(self._buffer))
+            while len(self.body) < LONGEST_BODY + echoed:
+                try:
+                    event = connection.next_event()
+                    if event is h11.NEED_DATA:
+                        connection.receive_data(bytes(await self._stream.receive_some(READ)))
+                        continue
+                except Exception:  # noqa: BLE001 - of h11 or the stream: the body is what has come until then
+                    return
+                if not isinstance(event, h11.Data):
+                    return
+                self.body += event.data
+
+    async def _read_block(self, limit: int) -> bytes:
+        searched = 0
+        while True:
+            if not b"HTTP/".startswith(self._buffer[:5]):
+                raise await self._not_http()
+            if b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer):
+                raise ConnectError(f"the status line of the server's answer is malformed{self._shown()}; {_CHECK}")
+            blank = _BLANK_LINE.search(self._buffer, max(0, searched - 2))
+            searched = len(self._buffer)
+            if (blank.end() if blank is not None else searched) > limit:
+                raise self._too_large()
+            if blank is not None:
+                block = bytes(self._buffer[: blank.end()])
+                del self._buffer[: blank.end()]
+                return block
+            if not await self._read():
+                raise self._hung_up()
+
+    async def _read(self) -> bool:
+        """Read on; returns whether anything came."""
+        try:
+            data = await self._stream.receive_some(READ)
+            self._buffer += data
+        except trio.BrokenResourceError as error:
+            self._broken_by = error.__cause__ or error
+            return False
+        except Exception as error:
+            raise ConnectError(f"the upgrade failed: the stream raised {described(error)}") from error
+        self.received += len(data)
+        return len(data) > 0
+
+    # Sentences
+
+    async def _not_http(self) -> ConnectError:
+        with trio.move_on_after(RECOGNIZING):
+            while len(self._buffer) < 9 and b"\n" not in self._buffer and self._named() is None:
+                if not await self._read():
+                    break
+        name, hint = self._named() or ("an unknown protocol", _CHECK)
+        return ConnectError(f"the server's answer looks like {name} rather than HTTP{self._shown()}: {hint}")
+
+    def _named(self) -> tuple[str, str] | None:
+        for pattern, name, hint in _PROTOCOLS:
+            if pattern.match(self._buffer):
+                return name, hint
+        return None
+
+    def _shown(self) -> str:
+        """Return the first line for a sentence, if it is text: cut between words, so that no half secret is left."""
+        line = bytes(self._buffer[:200]).splitlines()[:1]
+        text = line[0].decode("latin-1") if line else ""
+        if len(text) > 60:
+            text = text[:60].rpartition(" ")[0]
+        return f" ('{text}')" if text.isprintable() and text and not text.startswith("GET ") else ""
+
+    def _too_large(self) -> ConnectError:
+        return ConnectError(
+            f"the headers of the server's answer exceed {self._limit} bytes{self._shown()}; see max_header_size"
+        )
+
+    def _hung_up(self) -> ConnectError:
+        if refused_certificate(self._broken_by) and self._broken_by is not None:
+            return ConnectError(f"TLS handshake failed: {explain_tls(self._broken_by)}")
+        how = "the server hung up" if self._broken_by is None else "the connection broke"
+        if self.received:
+            return ConnectError(
+                f"{how} during the upgrade, {self.received} bytes into its answer{self._shown()}; "
+                "its log, or that of a proxy between, may tell why"
+            )
+        # In TLS 1.3 the client is done with its handshake before the server has looked at the client's certificate, and
+        # what the server says to that may be lost in the reset that follows.
+        hint = (
+            "; or it wants a client certificate (see ssl_context)" if self._encrypted else ", or expects TLS (wss://)"
+        )
+        return ConnectError(f"{how} during the upgrade, without an answer: it speaks another protocol there{hint}")
+
+
+def _reading_until_close(status: int) -> h11.Connection:
+    """Return a connection that reads a body with nothing known about its length."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method="GET", target="/", headers=[("host", "")]))
+    connection.receive_data(b"HTTP/1.0 %d \r\n\r\n" % status)
+    connection.next_event()
+    return connection

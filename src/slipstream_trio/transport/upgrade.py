@@ -1,0 +1,189 @@
+"""The upgrade from HTTP to WebSocket (RFC 6455, 4.1), for every transport that speaks WebSocket.
+
+Only a valid 101 is a success. Each way in which an answer is something else has a sentence of its own, which names the
+cause and the way out, as what stands between client and server is known to nobody better than to who reads it.
+"""
+
+import base64
+import hashlib
+import math
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import h11
+import trio
+from attrs import frozen
+
+from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
+from .address import Address, address_of
+from .answer import AnswerReader, Head
+from .base import OpenRequest
+from .network import described
+
+__all__ = ["StreamOpener", "Upgraded", "accept_token", "open_upgraded", "upgrade"]
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+_PARTS: Final = ("accept", "protocol", "extensions")
+_OWN: Final = frozenset({"upgrade", "connection", *(f"sec-websocket-{what}" for what in _PARTS)})
+
+StreamOpener = Callable[[OpenRequest], Awaitable[trio.abc.Stream]]
+"""Opens the stream that the WebSocket runs over: TCP, TLS, or a stream in memory."""
+
+
+@frozen
+class Upgraded:
+    """A server's consent to speak WebSocket.
+
+    Attributes:
+        headers: those of the 101 beside the upgrade's own, names in lower case.
+        subprotocol: the one that the server chose, of those that were offered.
+        extensions: the value of `Sec-WebSocket-Extensions`, whose names are among those that were offered.
+        behind: the bytes that came behind the head: frames, already.
+        received: how many bytes came before those.
+    """
+
+    headers: tuple[tuple[str, str], ...]
+    subprotocol: str | None
+    extensions: str | None
+    behind: bytes
+    received: int
+
+
+async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tuple[trio.abc.Stream, Upgraded]:
+    """Open a stream and upgrade it, both within `connect_timeout`; closes the stream if that fails.
+
+    Parameters:
+        open_stream: opens the stream. An exception of its own becomes the cause of a `ConnectError`.
+        request: what to open.
+
+    Raises:
+        ConnectError: as `upgrade`, or there is no stream.
+    """
+    timeout = request.connect_timeout
+    deadline = math.inf if timeout is None else trio.current_time() + timeout
+    with trio.move_on_at(deadline) as opening:  # rather than fail_at: what is awaited may have a limit of its own
+        try:
+            stream = await open_stream(request)
+        except ConnectError:
+            raise
+        except OSError as error:
+            raise ConnectError(f"no connection: {error}") from error
+        except Exception as error:
+            raise ConnectError(f"no connection: open_stream raised {described(error)}") from error
+    if opening.cancelled_caught:
+        raise ConnectTimeout(timeout or 0.0)
+    try:
+        return stream, await upgrade(stream, request, deadline)
+    except BaseException:
+        with suppress(Exception):  # it is over anyway, and a stream that cannot be closed is its maker's
+            await trio.aclose_forcefully(stream)
+        raise
+
+
+async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float = math.inf) -> Upgraded:
+    """Ask the server at the other end of a stream to speak WebSocket.
+
+    Parameters:
+        stream: nothing else was sent or read; whoever calls closes it.
+        request: what to ask for.
+        deadline: when to give up, on Trio's clock.
+
+    Raises:
+        ConnectError: the answer is no upgrade; the sentence says why, and what to do.
+        ConnectTimeout: there was none by the deadline.
+        ConnectionRejected: the server answered with another status than 101.
+    """
+    address = address_of(request)
+    connection, key = h11.Connection(h11.CLIENT), base64.b64encode(secrets.token_bytes(16))
+    data = _request_bytes(connection, request, address, key)
+    reader = AnswerReader(stream, request.max_header_size, encrypted=address.encrypted)
+    head: Head | None = None
+    with trio.move_on_at(deadline):
+        await _send(stream, data)
+        head = await reader.read_head(connection)
+        if head.status == 101:
+            return _accepted(head, request, key, reader)
+        await reader.read_body(head, connection, len(data))
+    if head is None:
+        rest = f"the rest of the server's answer ({reader.received} bytes had come)" if reader.received else None
+        raise ConnectTimeout(request.connect_timeout or 0.0, awaited=rest)
+    raise ConnectionRejected(head.status, head.headers, reader.body.decode(errors="replace"))
+
+
+def accept_token(key: bytes) -> bytes:
+    """Return what a server answers to the `Sec-WebSocket-Key` of a request."""
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def _request_bytes(connection: h11.Connection, request: OpenRequest, address: Address, key: bytes) -> bytes:
+    headers: list[tuple[str, str]] = [
+        ("Host", address.host_header),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", key.decode()),
+        ("Sec-WebSocket-Version", "13"),
+    ]
+    if request.subprotocols:
+        headers.append(("Sec-WebSocket-Protocol", ", ".join(request.subprotocols)))
+    if request.extensions:
+        headers.append(("Sec-WebSocket-Extensions", ", ".join(request.extensions)))
+    encoded = [(name.encode(), value.encode()) for name, value in (*headers, *request.headers)]
+    try:
+        asked = h11.Request(method="GET", target=address.target, headers=encoded)
+        return (connection.send(asked) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+    except (h11.LocalProtocolError, UnicodeError):  # not its cause: it shows what may be a secret
+        raise ConnectError("the URL or a header has a character that no HTTP request can have") from None
+
+
+async def _send(stream: trio.abc.Stream, data: bytes) -> None:
+    try:
+        await stream.send_all(data)
+    except trio.BrokenResourceError:
+        pass  # a server that refuses before it has read everything: its answer can be read all the same
+    except Exception as error:
+        raise ConnectError(f"the upgrade failed: the stream raised {described(error)}") from error
+
+
+def _accepted(head: Head, request: OpenRequest, key: bytes, reader: AnswerReader) -> Upgraded:
+    """Return what a 101 says; raises `ConnectError` for one that is invalid."""
+    problem = _problem(head, request, accept_token(key).decode())
+    if problem is not None:
+        raise ConnectError(f"the server's 101 is an invalid upgrade: {problem}")
+    chosen = head.values("sec-websocket-protocol")
+    extensions = ", ".join(head.values("sec-websocket-extensions"))
+    behind = reader.behind()
+    return Upgraded(
+        headers=tuple(pair for pair in head.headers if pair[0] not in _OWN),
+        subprotocol=chosen[0] if chosen else None,
+        extensions=extensions or None,
+        behind=behind,
+        received=reader.received - len(behind),
+    )
+
+
+def _problem(head: Head, request: OpenRequest, accept: str) -> str | None:
+    """Return what is wrong with a 101, and the way out."""
+    if head.version != "1.1":
+        return f"it is HTTP/{head.version}, which has none; let the proxy between speak HTTP/1.1 to the server"
+    if head.problem is not None:
+        return f"it is malformed HTTP ({head.problem}); something between may have garbled it"
+    for name, token in (("Upgrade", "websocket"), ("Connection", "upgrade")):
+        values = [value.lower() for value in head.values(name.lower())]
+        if token not in values:
+            how = "has another value" if values else "is missing"
+            return f"its {name} header {how}; let the proxy between pass it on ({name}: {token})"
+    accepts = [value for name, value in head.headers if name == "sec-websocket-accept"]
+    if accepts != [accept]:
+        how = "does not fit our key; something between may have answered from a cache" if accepts else "is missing"
+        return f"its Sec-WebSocket-Accept header {how}; is that a WebSocket server?"
+    offered = {offer.partition(";")[0].strip() for offer in request.extensions}
+    for extension in head.values("sec-websocket-extensions"):
+        if extension.partition(";")[0].strip() not in offered:
+            return f"it chose the extension {extension!r}, which was not offered; turn that off on the server"
+    chosen = head.values("sec-websocket-protocol")
+    if chosen and (len(chosen) > 1 or chosen[0] not in request.subprotocols):
+        return f"it chose the subprotocol {chosen[0]!r}, which was not offered; is that the URL of Phoenix's socket?"
+    return None
