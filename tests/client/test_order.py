@@ -2,23 +2,26 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from contextvars import ContextVar
+from typing import Any, Final
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import ChannelClosed, ConnectionLost, PushTimeout, Socket, connect
+from slipstream_trio.protocol import PushMessage
+from slipstream_trio.telemetry import HandleStart, Record, Telemetry
 from slipstream_trio.testing.kit import Answer, FakeConnection, FakeServer
 
 ANSWERS: Final[frozenset[Answer]] = frozenset({"connect", "leave", "heartbeat", "push"})
 
 
 @asynccontextmanager
-async def connected(**options: float | None) -> AsyncIterator[tuple[FakeServer, FakeConnection, Socket]]:
+async def connected(**options: Any) -> AsyncIterator[tuple[FakeServer, FakeConnection, Socket]]:
     """Connect to a server that answers everything but joins."""
     async with FakeServer(answers=ANSWERS) as server:
-        async with connect(server.url, transport=server.connector(), **options) as socket:  # type: ignore[arg-type]
+        async with connect(server.url, transport=server.connector(), **options) as socket:
             yield server, await server.accept(), socket
 
 
@@ -47,6 +50,63 @@ async def test_calls_that_waited_for_a_join_leave_in_their_order(
         await join.reply_ok()
         await trio.sleep(1)
         assert pushed(connection) == list(range(20))
+
+
+CALLER: Final[ContextVar[int]] = ContextVar("caller")
+
+
+async def test_a_push_that_waited_is_handled_in_the_context_of_its_call(autojump_clock: MockClock) -> None:
+    telemetry, seen = Telemetry(), list[tuple[int, int]]()
+
+    def see(record: Record) -> None:
+        if isinstance(record, HandleStart) and isinstance(record.raw_message, PushMessage):
+            seen.append((record.raw_message.payload["n"], CALLER.get()))
+
+    telemetry.attach("see", HandleStart.name, see)
+    async with connected(telemetry=telemetry) as (_, connection, socket), trio.open_nursery() as nursery:
+        channel = socket.channel("room:1")
+        nursery.start_soon(channel.join)
+        join = await connection.expect_join()
+
+        async def push(number: int) -> None:
+            CALLER.set(number)
+            await channel.push("n", {"n": number})
+
+        for number in range(100):
+            nursery.start_soon(push, number)
+        await wait_all_tasks_blocked()
+        await join.reply_ok()
+        await wait_all_tasks_blocked()
+    assert sorted(seen) == [(number, number) for number in range(100)]
+
+
+async def test_a_handler_that_exits_in_a_push_that_waited_ends_its_call_alone(autojump_clock: MockClock) -> None:
+    telemetry = Telemetry()
+
+    def leave(record: Record) -> None:
+        if isinstance(record, HandleStart) and getattr(record.raw_message, "event", "") == "exit":
+            raise SystemExit(3)
+
+    telemetry.attach("leave", HandleStart.name, leave)
+    async with connected(telemetry=telemetry) as (_, connection, socket), trio.open_nursery() as nursery:
+        channel = socket.channel("room:1")
+        nursery.start_soon(channel.join)
+        join = await connection.expect_join()
+        exits = list[object]()
+
+        async def push() -> None:
+            with pytest.raises(SystemExit) as raised:
+                await channel.push("exit", {})
+            exits.append(raised.value.code)
+
+        nursery.start_soon(push)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(channel.push, "n", {"n": 1})
+        await wait_all_tasks_blocked()
+        await join.reply_ok()
+        await wait_all_tasks_blocked()
+        assert exits == [3]
+        assert pushed(connection) == [1]
 
 
 async def test_a_call_made_later_does_not_overtake_those_that_wait(autojump_clock: MockClock) -> None:

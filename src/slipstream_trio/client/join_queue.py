@@ -128,8 +128,9 @@ class JoinQueue:
 
     def _next(self, connection: "Connection") -> Request | None:
         """Take the next join that can be sent: one of a user needs room in the writer's queue, as pushes do."""
+        has_room = connection.writer.has_room and not self._socket._pushes._tickets
         for queue in (self._users, self._library):
-            while queue and (queue is self._library or connection.writer.has_room):
+            while queue and (queue is self._library or has_room):
                 request, _ = queue.popitem(last=False)
                 if not request.over:
                     return request

@@ -1,9 +1,8 @@
 """Pushes and sends: those that wait to be queued, and those whose reply is awaited.
 
 What is pushed on a channel leaves in the order of the calls, whatever a call waited for. So each channel has a line,
-and a call that has to wait (for the join, for a reconnect, for room in the writer's queue) takes a place in it. Room is
-given to one place at a time, first come, first served: the task that has it hands its command to the core before the
-next one runs, as Trio promises no order among tasks that it wakes together.
+and a call that has to wait (for the join, for a reconnect, for room in the writer's queue) takes a place in it. Turns
+are taken first come, first served, where room is made: Trio promises no order among tasks that are woken together.
 """
 
 import math
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
     from .socket import Socket
 
 __all__ = ["Pushes", "push", "request_push", "send"]
+
+CALLS_A_STEP: Final = 64
+"""How many calls take their turns before other tasks run."""
 
 REMEMBERED: Final = 1024
 """How many pushes that were given up are remembered, so that their late replies can be told from others."""
@@ -92,42 +94,35 @@ class Pushes:
         self._by_topic: dict[str, dict[str, PendingPush]] = {}
         self._given_up: OrderedDict[str, GivenUp] = OrderedDict()
         self._tickets: deque[Channel] | None = None  # made when a call has to wait
-        self._served: Place | None = None
+        self._serving = False
 
     # Waiting for a turn
 
     def ready(self, channel: "Channel") -> "Connection | None":
         """Return the connection if a push can leave now, None if it has to wait; raises if it never can."""
         connection = channel._open_connection()
-        if connection is None or self._served is not None or self._tickets or channel._line.places:
+        if connection is None or self._tickets or channel._line.places:
             return None
         return connection if connection.writer.has_room else None
 
     @trio.lowlevel.enable_ki_protection
-    async def in_turn(self, place: Place, deadline: float, submit: Callable[["Connection"], T]) -> T:
-        """Call `submit` with the connection when it is this call's turn, and return what it returns.
+    async def in_turn(self, place: Place, deadline: float) -> Any:
+        """Wait until it is a call's turn, and return what its `submit` has returned.
 
         Raises:
             PushTimeout: it was not by the deadline.
             ChannelClosed: the channel has ended, or ends first.
             ConnectionLost: there is no connection any more.
+            BaseException: what `submit` has raised.
         """
         channel = place.channel
         channel._line.enter(place)
         try:
-            while True:
-                self._socket._timer.add(deadline, place)
-                self._admit(channel, 1)
-                await place.turn.wait()
-                connection = channel._open_connection()
-                if connection is not None:
-                    return submit(connection)
-                place.renew()
+            self._socket._timer.add(deadline, place)
+            self._admit(channel, 1)
+            return await place.turn.wait()
         finally:
             channel._line.leave(place)
-            if self._served is place:
-                self._served = None
-                self.serve()
 
     def readmit(self, channel: "Channel") -> None:
         """Let the calls that waited for a channel's join wait for room."""
@@ -140,21 +135,34 @@ class Pushes:
                 self._tickets.extend([channel] * calls)
             self.serve()
 
+    @trio.lowlevel.enable_ki_protection
     def serve(self) -> None:
-        """Give the next call its turn, if there is room and the call before has used its own."""
-        while self._tickets and self._served is None:
-            connection = self._socket._connection
-            if connection is None or not connection.is_open or not connection.writer.has_room:
-                return
+        """Let the next calls take their turns, while there is room; the writer goes on with those that are left."""
+        connection = self._socket._connection
+        if connection is None or self._serving:
+            return
+        if connection.handling:
+            connection.afterwards(self.serve)
+            return
+        self._serving = True
+        try:
+            self._serve(connection)
+        finally:
+            self._serving = False
+        queue = self._socket._joins.queue
+        if queue._users and not self._tickets:
+            queue.pump()  # these wait for room, too
+
+    def _serve(self, connection: "Connection") -> None:
+        left = CALLS_A_STEP
+        while self._tickets and left and connection.is_open and connection.writer.has_room:
             channel = self._tickets.popleft()
             place = channel._line.first
-            if place is not None and channel.status == "joined" and not place.over:
-                self._served = place
-                place.turn.succeed(None)
-                return
-        queue = self._socket._joins.queue
-        if queue._users:
-            queue.pump()  # these wait for room, too
+            if place is not None and channel.status == "joined":
+                channel._line.leave(place)
+                if not place.over:
+                    left -= 1
+                    place.take(connection)
 
     # Waiting for a reply
 
@@ -349,7 +357,8 @@ async def _in_turn(  # noqa: PLR0917 - every push that waits comes here
     def submit_kept(connection: "Connection") -> T:
         return submit(connection, kept.value(), trio.current_time() - began)
 
-    return await socket._pushes.in_turn(Place(channel, event, timeout), deadline, submit_kept)
+    turn: T = await socket._pushes.in_turn(Place(channel, event, timeout, submit_kept), deadline)
+    return turn
 
 
 def _push_stop(start: ClientPushStart, refs: list[str]) -> Stop:
