@@ -3,8 +3,8 @@
 import base64
 import hashlib
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -12,7 +12,8 @@ from tests.protocol import wire
 
 from slipstream_trio import Channel, Socket
 from slipstream_trio.testing.server import MemoryStream, memory_pipe
-from slipstream_trio.transport import OpenRequest, Transport
+from slipstream_trio.transport import OpenRequest, Transport, TransportEnded
+from slipstream_trio.transport.base import Frame
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 URL = "ws://localhost:4000/socket/websocket"
@@ -136,9 +137,62 @@ class RawServer:
         return taken
 
 
+class Reading(Transport):
+    """A transport that is read all the time, as a connection does; `receive` gives one message after the other."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.came: list[Frame] = []
+        self.over = False
+        self.news = trio.lowlevel.ParkingLot()
+
+    async def read(self) -> None:
+        with suppress(TransportEnded):
+            while True:
+                self.came.extend(await self.transport.receive())
+                self.news.unpark_all()
+        self.over = True
+        self.news.unpark_all()
+
+    async def receive(self) -> Sequence[Frame]:
+        while not self.came and not self.over:
+            await self.news.park()
+        return (self.came.pop(0),) if self.came else await self.transport.receive()
+
+    async def send(self, frames: Sequence[Frame]) -> None:
+        await self.transport.send(frames)
+
+    async def close(self, code: int, reason: str) -> None:
+        await self.transport.close(code, reason)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("progress", "heard", "write_blocked_since", "response_headers"):
+            return getattr(self.transport, name)
+        return super().__getattribute__(name)
+
+
 @asynccontextmanager
-async def opened(behind: bytes = b"", **request: Any) -> AsyncIterator[tuple[Transport, RawServer]]:
-    """Open a transport to a raw server."""
+async def reading(transport: Transport, *, read: bool = True) -> AsyncIterator[Transport]:
+    """Read a transport all the time, unless the block does it."""
+    failure: BaseException | None = None
+    wrapped = Reading(transport)
+    async with trio.open_nursery() as nursery:
+        if read:
+            nursery.start_soon(wrapped.read)
+        try:
+            yield wrapped if read else transport
+        except BaseException as error:  # noqa: BLE001 - raised again, outside of the nursery's group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def opened(
+    behind: bytes = b"", *, read: bool = True, **request: Any
+) -> AsyncIterator[tuple[Transport, RawServer]]:
+    """Open a transport to a raw server, and read."""
     server = RawServer()
     connector = TrioWebSocketConnector(server.open_stream)
     failure: BaseException | None = None
@@ -146,10 +200,11 @@ async def opened(behind: bytes = b"", **request: Any) -> AsyncIterator[tuple[Tra
         nursery.start_soon(server.accept, behind)
         try:
             async with connector.open(OpenRequest(url=REQUEST.url, **request), server.wake) as transport:
-                yield transport, server
+                async with reading(transport, read=read) as wrapped:
+                    yield wrapped, server
         except BaseException as error:  # noqa: BLE001 - raised again, outside of the nursery's group
             failure = error
-            nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
 

@@ -1,7 +1,7 @@
-"""Following frames by their headers, against a model that looks at one byte after the other."""
+"""The lane of incoming frames, against a model that looks at one byte after the other."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -9,9 +9,10 @@ import pytest
 from attrs import frozen
 from hypothesis import example, given, strategies as st
 from tests.drawing import examples
-from tests.transport.support import BINARY, CLOSE, CONTINUATION, PING, TEXT, close_frame, frame
+from tests.transport.support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 
-from slipstream_trio.transport.lane import FrameHeaders
+from slipstream_trio.transport.base import Frame
+from slipstream_trio.transport.lane import Lane
 
 LENGTHS = st.sampled_from([0, 1, 2, 7, 125, 126, 127, 300])
 
@@ -34,8 +35,8 @@ CUTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 15) | st.integers(0,
 """Cuts, each so many bytes behind the beginning of a frame: where it hurts."""
 
 
-def pieces_of(frames: list[bytes], cuts: Sequence[tuple[int, int]]) -> list[bytes]:
-    stream = b"".join(frames)
+def pieces_of(frames: list[bytes], cuts: Sequence[tuple[int, int]], end: int) -> list[bytes]:
+    stream = b"".join(frames)[:end]
     starts = list(accumulate(map(len, frames), initial=0))
     places = [starts[number % len(starts)] + offset for number, offset in cuts]
     return [stream[start:end] for start, end in pairwise([0, *sorted(places), len(stream)])]
@@ -82,25 +83,94 @@ def parts_of(stream: bytes) -> tuple[list[Part], list[bool]]:
     return parts, owners
 
 
-LARGE = [frame(BINARY, b"\x88" * 65_536), frame(PING), frame(TEXT, b"\x88" * 65_535)]
+LARGE = [frame(BINARY, b"\x88" * 65_536), frame(PING), frame(TEXT, b"x" * 65_535)]
+TEXTS = [frame(TEXT, "zwölf".encode()), frame(BINARY, b"\xff"), frame(TEXT, b"\xff"), frame(TEXT), frame(BINARY)]
+
+
+@frozen
+class Followed:
+    """All that a lane makes of a piece: its messages, and what is for the library, in order."""
+
+    messages: list[Frame]
+    passed: bytes
+    """In the order of the stream, messages as the frames that they are."""
+
+    heard: bool
+
+
+def follow(lane: Lane, piece: bytes) -> Followed:
+    lane.feed(piece)
+    messages: list[Frame] = []
+    order = b""
+    while True:
+        taken: list[Frame] = []
+        lane.take(taken)
+        messages += taken
+        for message in taken:
+            order += frame(TEXT, message.encode()) if isinstance(message, str) else frame(BINARY, message)
+        passed = lane.pass_on()
+        order += passed
+        if not passed:
+            return Followed(messages, order, lane.heard)
+
+
+def is_plain(stream: bytes, part: Part) -> bool:
+    head, payload = stream[part.start : part.payload], stream[part.payload : part.payload + part.length]
+    if head[0] not in (0x81, 0x82) or len(payload) < part.length or head != frame(head[0] & 0x0F, payload)[: len(head)]:
+        return False
+    return head[0] == 0x82 or payload.decode(errors="ignore").encode() == payload
+
+
+def is_faulty(head: bytes) -> bool:
+    """Whether a header breaks the protocol, as far as it has come."""
+    opcode, size = head[0] & 0x0F, {126: 2, 127: 8}.get(head[1], 0)
+    length = int.from_bytes(head[2 : 2 + size]) if size else head[1]
+    needless = size and len(head) == 2 + size and length < {2: 126, 8: 2**16}[size]
+    broken_control = opcode >= CLOSE and (length > 125 or head[0] < 0x80)
+    unknown = head[0] & 0x70 or opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
+    return bool(unknown or head[1] >= 0x80 or broken_control or needless)
+
+
+def sound(stream: bytes) -> bytes:
+    """Return a stream up to the first header that breaks the protocol."""
+    parts, end = parts_of(stream)[0], 0
+    for part in parts:
+        if is_faulty(stream[part.start : part.payload]):
+            return stream[: part.start]
+        end = part.payload + part.length
+    return stream[:end] if len(stream) > end + 1 and is_faulty(stream[end : end + 14]) else stream
+
+
+def plain_messages(stream: bytes, parts: list[Part]) -> list[bytes]:
+    found, fragmented = [], False
+    for part in parts:
+        if not fragmented and is_plain(stream, part):
+            found.append(stream[part.payload : part.payload + part.length])
+        elif part.is_data:
+            fragmented = not part.last
+    return found
 
 
 @examples(200)
 @given(FRAMES, CUTS)
 @example(LARGE, [])
 @example(LARGE, [(0, 5), (0, 20_000), (0, 65_546), (0, 65_547), (1, 1), (2, 1), (2, 3), (2, 5)])
+@example(TEXTS, [(0, 4), (1, 1), (2, 2)])
 @example([frame(TEXT, b"cut"), frame(PING)], [(0, 4)])
 def test_it_agrees_with_a_look_at_every_byte(frames: list[bytes], cuts: list[tuple[int, int]]) -> None:
-    parts, owners = parts_of(b"".join(frames))
-    headers, place = FrameHeaders(), 0
-    whole = [part.payload + part.length for part in parts if part.is_data and part.last]
-    for piece in pieces_of(frames, cuts):
-        assert headers.feed(piece) == any(owners[place : place + len(piece)])
+    stream = sound(b"".join(frames))
+    parts, owners = parts_of(stream)
+    lane, place, order = Lane(), 0, b""
+    messages: list[Frame] = []
+    for piece in pieces_of(frames, cuts, len(stream)):
+        followed = follow(lane, piece)
+        assert followed.heard == any(owners[place : place + len(piece)])
         place += len(piece)
-        closed = any(part.opcode & 0x0F == CLOSE for part in parts if part.payload <= place)
-        assert headers.close_received == closed
-        assert headers.messages == sum(end <= place for end in whole)
-    assert headers.excess is None
+        messages += followed.messages
+        order += followed.passed
+        assert order + lane.rest() == stream[:place]
+    assert [item.encode() if isinstance(item, str) else item for item in messages] == plain_messages(stream, parts)
+    assert lane.excess is None
 
 
 def first_above(limit: int, parts: list[Part]) -> tuple[Part, int] | None:
@@ -123,25 +193,20 @@ def first_above(limit: int, parts: list[Part]) -> tuple[Part, int] | None:
 def test_the_first_message_above_the_limit_is_found_by_its_header(
     frames: list[bytes], cuts: list[tuple[int, int]], limit: int
 ) -> None:
-    parts = parts_of(b"".join(frames))[0]
-    found = first_above(limit, parts)
-    headers, place = FrameHeaders(limit), 0
-    for piece in pieces_of(frames, cuts):
-        heard = headers.feed(piece)
-        before, place = place, place + len(piece)
+    stream = sound(b"".join(frames))
+    found = first_above(limit, parts_of(stream)[0])
+    lane, place, order = Lane(limit), 0, b""
+    for piece in pieces_of(frames, cuts, len(stream)):
+        followed = follow(lane, piece)
+        place += len(piece)
+        order += followed.passed
         if found is None or place < found[0].payload:
-            assert headers.excess is None
+            assert lane.excess is None
         else:
-            assert headers.excess == found[1]
-            assert headers.messages == sum(part.is_data and part.last for part in parts if part.start < found[0].start)
-            assert heard == bool(piece)
-            if before < found[0].payload:
-                assert headers.before_excess == max(0, found[0].start - before)
-
-
-def byte_by_byte(stream: bytes) -> Iterator[bool]:
-    headers = FrameHeaders()
-    return (headers.feed(bytes((byte,))) for byte in stream)
+            assert lane.excess == found[1]
+            assert order == stream[: found[0].start]
+            assert followed.heard
+            return
 
 
 @pytest.mark.parametrize(
@@ -155,50 +220,92 @@ def byte_by_byte(stream: bytes) -> Iterator[bool]:
     ],
 )
 def test_every_byte_of_a_data_frame_is_heard_and_none_of_a_control_frame(stream: bytes, heard: list[bool]) -> None:
-    assert list(byte_by_byte(stream)) == heard
-
-
-def test_no_bytes_are_nothing_heard() -> None:
-    headers = FrameHeaders()
-    for piece in (b"", frame(TEXT, b"text")[:1], b"", frame(TEXT, b"text")[1:4], b"", b"xt", b""):
-        assert headers.feed(piece) == bool(piece)
-
-
-def test_a_bytearray_will_do() -> None:
-    headers = FrameHeaders(3)
-    assert [headers.feed(bytearray(piece)) for piece in (b"\x89", b"\x01x\x82", b"\x04", b"\x89\x00")] == [
-        False,
-        True,
-        True,
-        True,
-    ]
-    assert headers.excess == 4
+    lane = Lane()
+    assert [follow(lane, bytes((byte,))).heard for byte in stream] == heard
 
 
 @pytest.mark.parametrize("bits", [0x40, 0x20, 0x10, 0x03, 0x07])
 def test_a_frame_that_breaks_the_protocol_is_not_too_long(bits: int) -> None:
     """It is for the WebSocket library to say what is wrong with it."""
-    headers = FrameHeaders(10)
-    headers.feed(bytes((0x80 | bits, 100)))
-    assert headers.excess is None
+    lane = Lane(10)
+    follow(lane, bytes((0x80 | bits, 100)))
+    assert lane.excess is None
+
+
+def test_compressed_messages_are_for_the_library_and_have_the_limit() -> None:
+    lane = Lane(10, compressed=True)
+    data = bytes((0xC1, 2)) + b"ab"
+    followed = follow(lane, data + bytes((0xC1, 11)))
+    assert (followed.messages, followed.passed, lane.fault, lane.excess) == ([], data, None, 11)
+
+
+@pytest.mark.parametrize(
+    ("header", "fault"),
+    [
+        (b"\xc1\x00", "reserved bits"),
+        (b"\xa2\x00", "reserved bits"),
+        (b"\xc9\x00", "reserved bits"),
+        (b"\x89\x7e\x00\x7e", "too long"),
+        (b"\x09\x00", "fragmented"),
+        (b"\x81\x7e\x00\x7d", "more bytes"),
+        (b"\x82\x7f" + bytes(6) + b"\xff\xff", "more bytes"),
+        (b"\x80\x00", None),
+        (b"\x01\x7e\x00\x7e", None),
+    ],
+)
+def test_a_header_tells_its_fault(header: bytes, fault: str | None) -> None:
+    lane = Lane()
+    assert follow(lane, header).passed == header
+    assert lane.fault is None if fault is None else fault in str(lane.fault)
+
+
+@pytest.mark.parametrize("cut", [5, 8, 9])
+def test_a_long_text_that_is_none_is_passed_on_before_it_is_whole(cut: int) -> None:
+    text = frame(TEXT, b"fine\xc3\xb6 \xc3" + b"x" * 100)
+    lane = Lane()
+    assert follow(lane, text[:cut]).passed == b""
+    assert follow(lane, text[cut:20]).passed == text[:20]
+    assert follow(lane, text[20:]).passed == text[20:]
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_text_may_be_cut_anywhere(cut: int) -> None:
+    text = frame(TEXT, "aäö€𝄞".encode())
+    lane = Lane()
+    assert follow(lane, text[:cut]).messages == []
+    assert follow(lane, text[cut:-1]).messages == []
+    assert follow(lane, text[-1:]).messages == ["aäö€𝄞"]
+
+
+def test_it_knows_how_much_a_frame_lacks() -> None:
+    lane = Lane()
+    for data, lacks in (
+        (b"\x82", 1),
+        (b"\x7f", 8),
+        (bytes(4) + b"\x00\x10\x00\x00", 2**20),
+        (bytes(2**20 - 5), 5),
+        (bytes(5) + frame(TEXT, b"x" * 300, last=False)[:50], 254),
+        (b"x" * 250, 4),
+    ):
+        follow(lane, data)
+        assert lane.lacks == lacks
 
 
 def calls_of(data: bytes) -> int:
-    count, headers = 0, FrameHeaders()
+    count, lane = 0, Lane()
 
     def profile(_: Any, event: str, __: Any) -> None:
         nonlocal count
-        count += event in ("call", "c_call")
+        count += event == "call"
 
     sys.setprofile(profile)
     try:
-        headers.feed(data)
+        lane.feed(data)
+        lane.take([])
     finally:
         sys.setprofile(None)
     return count
 
 
-def test_a_piece_costs_as_many_calls_whatever_it_holds() -> None:
-    one = calls_of(frame(TEXT, b"x" * 300))
-    assert calls_of(frame(TEXT, b"x" * 300) * 50 + frame(PING, b"x") * 50) == one
-    assert calls_of(frame(BINARY, b"x" * 60_000)) == one
+def test_a_burst_costs_as_many_calls_whatever_it_holds() -> None:
+    assert calls_of(frame(TEXT, b"x" * 300) * 50 + frame(TEXT, b"x") * 50) == calls_of(frame(TEXT, b"x"))

@@ -15,6 +15,7 @@ from tests.transport.support import (
     close_frame,
     frame,
     opened,
+    reading,
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -86,11 +87,11 @@ SMALL = frame(TEXT, b"x" * 40)
 async def test_there_is_progress_until_all_that_was_read_has_been_received(
     data: bytes, passes: int, autojump_clock: MockClock
 ) -> None:
-    """An answer may be the last of many messages that came in one read, and a pass of the scheduler is for each.
+    """An answer may be the last of many messages that came in one read.
 
-    The connection, too, may let some passes go by between messages, so that a consumer catches up.
+    The connection may let some passes go by between these, so that a consumer catches up.
     """
-    async with opened() as (transport, server), trio.open_nursery() as nursery:
+    async with opened(read=False) as (transport, server), trio.open_nursery() as nursery:
         received = 0
 
         async def receive() -> None:
@@ -225,7 +226,8 @@ async def test_frames_begin_right_behind_the_head_of_the_upgrade(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(respond)
         connector = TrioWebSocketConnector(server.open_stream)
-        async with connector.open(OpenRequest(url=REQUEST.url, connect_timeout=None), server.wake) as transport:
+        request = OpenRequest(url=REQUEST.url, connect_timeout=None)
+        async with connector.open(request, server.wake) as opened_transport, reading(opened_transport) as transport:
             await trio.sleep(1000)
             if behind == frame(TEXT, b"early"):
                 assert await transport.receive() == ("early",)

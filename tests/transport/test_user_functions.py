@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.transport.support import PING, REQUEST, TEXT, URL, RawServer, frame, joined, opened
+from tests.transport.support import PING, REQUEST, TEXT, URL, RawServer, frame, joined, opened, reading
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import ConnectError, ConnectionLost, connect
@@ -189,7 +189,10 @@ async def test_a_stream_that_raises_in_reading_has_ended(error: Exception, autoj
     stream = Odd(server, "receive_some", error)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept, frame(TEXT, b"text"))
-        async with TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as transport:
+        async with (
+            TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as opening,
+            reading(opening) as transport,
+        ):
             assert await transport.receive() == ("text",)
             stream.turned.set()
             for operation in (transport.receive, lambda: transport.send(["text"])):
@@ -206,7 +209,10 @@ async def test_what_a_stream_raises_first_is_the_cause_of_the_end(autojump_clock
     stream = Odd(server, "receive_some", error)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
-        async with TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as transport:
+        async with (
+            TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as opening,
+            reading(opening) as transport,
+        ):
             await server.stream.send_all(frame(PING))
             await wait_all_tasks_blocked()
             stream.turned.set()
@@ -225,7 +231,10 @@ async def test_a_stream_that_breaks_says_why_if_it_knows(reason: Exception | Non
     stream = Odd(server, "receive_some", error)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
-        async with TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as transport:
+        async with (
+            TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as opening,
+            reading(opening) as transport,
+        ):
             stream.turned.set()
             with pytest.raises(TransportEnded) as raised:
                 await transport.receive()
@@ -255,7 +264,10 @@ async def test_a_stream_that_raises_in_writing_has_ended(autojump_clock: MockClo
     stream = Odd(server, "send_all", error)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
-        async with TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as transport:
+        async with (
+            TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as opening,
+            reading(opening) as transport,
+        ):
             stream.turned.set()
             with pytest.raises(TransportEnded) as raised:
                 await transport.send(["text"])

@@ -1,0 +1,248 @@
+"""The part that the WebSocket transports have in common: reading, collecting what is to be written, and the end.
+
+Plain messages are taken out of what was read by the lane; everything else is given to the transport's WebSocket
+library, frame by frame. What the library wants to write, and all that goes to the server, is collected, and written by
+`send`, which the connection's writer alone calls: a cancelled write leaves half a frame on the wire.
+"""
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import trio
+
+from .base import ABNORMAL_CLOSURE, EndedBy, Frame, OpenRequest, Transport, TransportEnded
+from .framing import CLOSE, PONG, close_frame, data_frames
+from .lane import Lane
+from .upgrade import StreamOpener, Upgraded, open_upgraded
+
+__all__ = ["WebSocketTransport", "upgraded_stream"]
+
+LEAST_READ: Final = 16 * 1024
+MOST_READ: Final = 64 * 1024
+"""Bytes a read: more than the least only where a frame lacks them.
+
+A read of 64 KiB brings thousands of small frames, and all else waits while these are handled. And memory for a read is
+allocated whole, and cut down to what has come, which leaves pieces too small for the next read.
+"""
+
+PIECE: Final = 64 * 1024
+"""Bytes a write.
+
+A stream does not tell how far a write has come, so a large one goes out in pieces. Smaller ones would show the progress
+of slower lines (at 64 KiB/s it shows every second), but each costs a system call and a pass of the scheduler.
+"""
+
+PONGS: Final = 16
+"""The most pongs that wait to be written, so that a server which pings and does not read fills no memory."""
+
+PIECES_A_PASS: Final = 64
+"""So often the library is given something before other tasks run: a read may bring thousands of control frames."""
+
+MESSAGE_TOO_BIG: Final = 1009
+
+
+@asynccontextmanager
+async def upgraded_stream(
+    open_stream: StreamOpener, request: OpenRequest
+) -> AsyncIterator[tuple[trio.abc.Stream, Upgraded]]:
+    """Open a stream and upgrade it, as `open_upgraded`; it is closed with the block."""
+    stream, upgraded = await open_upgraded(open_stream, request)
+    try:
+        yield stream, upgraded
+    finally:
+        with suppress(Exception):  # it is over anyway, and a stream that cannot be closed is its maker's
+            await trio.aclose_forcefully(stream)
+
+
+class WebSocketTransport(Transport):
+    """A WebSocket that is open.
+
+    Messages are read, pings answered and the peer's close frame found while somebody calls `receive`.
+
+    Parameters:
+        stream: the stream to the server.
+        upgraded: the server's consent.
+        lane: the lane of what is read.
+        wake: called when something waits to be written.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, lane: Lane, wake: Callable[[], None]) -> None:
+        self.response_headers = upgraded.headers
+        self._stream = stream
+        self._wake = wake
+        self._lane = lane
+        self._clock = trio.lowlevel.current_clock()
+        self._progress = upgraded.received + len(upgraded.behind)
+        self._busy = self._was_busy = False
+        self._read_at = self._clock.current_time()
+        self._messages: list[Frame] = []
+        self._passed_on = 0
+        self._pending: list[bytes] = []
+        self._pongs: deque[bytes] = deque(maxlen=PONGS)
+        self._closing = False  # a close frame was collected
+        self._closed_with: int | None = None
+        self._end: tuple[int, str, EndedBy, str | None] | None = None  # unless the stream just ended
+        self._over = trio.Event()
+        self._failure: Exception | None = None  # raised by the stream, though streams do not raise it
+        self._broken_by: BaseException | None = None
+        lane.feed(bytes(upgraded.behind))
+
+    @property
+    def progress(self) -> int:  # type: ignore[override]  # nobody else may write it
+        """Bytes read; it moves while what was read is being handled, here or by who has received it, and once after."""
+        if self._busy or self._was_busy:
+            self._progress += 1
+        self._was_busy = self._busy
+        return self._progress
+
+    @abstractmethod
+    async def _digest(self, piece: bytes) -> Frame | None:
+        """Give the library bytes of one frame; returns the message that they complete, if they do.
+
+        If the library has found the end in them, this calls `_closed_by_server` or `_violated`.
+        """
+
+    def _frames(self, messages: Sequence[Frame]) -> list[bytes]:
+        return data_frames(messages)
+
+    # Reading
+
+    async def receive(self) -> Sequence[Frame]:
+        """Return the messages that have come, all that are whole."""
+        self._busy = True
+        while not self._over.is_set():
+            if self._passed_on >= PIECES_A_PASS:
+                self._passed_on = 0
+                await trio.lowlevel.checkpoint()
+            self._lane.take(self._messages)
+            piece = self._lane.pass_on()
+            if self._lane.heard:
+                self.heard = self._read_at
+            if self._closed_with is not None:
+                self._messages.clear()  # too late
+            if piece:
+                self._passed_on += 1
+                message = await self._digest(piece)
+                if message is not None:
+                    self._messages.append(message)
+            elif self._messages:
+                break
+            else:
+                await self._read_on()
+        if self._messages:
+            messages, self._messages = self._messages, []
+            return messages
+        self._busy = False
+        raise self._ended()
+
+    async def _read_on(self) -> None:
+        lane = self._lane
+        if lane.excess is not None:
+            limit = f"max_message_size is {lane.max_message_size}"
+            self._violated(MESSAGE_TOO_BIG, f"a message of at least {lane.excess} bytes; {limit}")
+            return
+        self._busy = False
+        try:
+            data = await self._stream.receive_some(max(LEAST_READ, min(lane.lacks, MOST_READ)))
+            data = data if type(data) is bytes else bytes(memoryview(data))
+        except Exception as error:  # noqa: BLE001 - any exception is the stream's, and is the end of it
+            self._note(error)
+            data = b""
+        self._busy = True
+        if data:
+            self._progress += len(data)
+            self._read_at = self._clock.current_time()
+            self._passed_on = 0
+            lane.feed(data)
+        else:
+            rest = lane.rest()
+            if rest:
+                await self._digest(rest)
+            self._over.set()
+
+    # Writing
+
+    async def send(self, frames: Sequence[Frame]) -> None:
+        """Write the frames, unless it has ended, and what was collected, joined."""
+        too_late = bool(frames) and (self._closing or self._over.is_set())
+        if not too_late:
+            self._pending += self._frames(frames)
+        try:
+            while self._pongs or self._pending:
+                data = b"".join((*self._pongs, *self._pending))
+                self._pongs.clear()
+                self._pending.clear()
+                await self._write(data)
+        except trio.BrokenResourceError:
+            too_late = True
+        if too_late:
+            raise self._ended()
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            for start in range(0, len(data), PIECE):
+                self.write_blocked_since = self._clock.current_time()
+                await self._stream.send_all(data[start : start + PIECE])
+        except Exception as error:
+            self._note(error)
+            raise trio.BrokenResourceError from error
+        finally:
+            self.write_blocked_since = None
+
+    def _collect(self, frame: bytes) -> None:
+        """Let a control frame be written: one close frame at most."""
+        if frame[0] == PONG:
+            self._pongs.append(frame)
+            if len(self._pongs) > 1:
+                return  # the writer knows already
+        elif frame[0] == CLOSE and self._closing:
+            return
+        else:
+            self._closing = self._closing or frame[0] == CLOSE
+            self._pending.append(frame)
+        self._wake()
+
+    def _note(self, error: Exception) -> None:
+        """Take note of an exception of the stream's."""
+        if isinstance(error, trio.BrokenResourceError):
+            self._broken_by = self._broken_by or error.__cause__ or error
+        elif not isinstance(error, trio.ClosedResourceError):
+            self._failure = self._failure or error
+
+    # The end
+
+    async def close(self, code: int, reason: str) -> None:
+        """Collect a close frame, and wait until `receive` has found the end."""
+        if not (self._closing or self._over.is_set()):
+            self._closed_with = code
+            self._collect(close_frame(code, reason))
+        await self._over.wait()
+
+    def _closed_by_server(self, code: int, text: str) -> None:
+        """End it, as a close frame has come: the answer to ours, where we have closed."""
+        self._end = self._end or (code, text, "server" if self._closed_with is None else "client", None)
+        self._over.set()
+
+    def _violated(self, code: int, text: str) -> None:
+        """End it, as what came breaks the protocol or a limit; tell the server, unless we have closed before."""
+        self._collect(close_frame(code, text if code == MESSAGE_TOO_BIG else ""))
+        if self._closed_with is None:
+            reason = "message_too_big" if code == MESSAGE_TOO_BIG else "protocol_error"
+            self._end = self._end or (code, text, "client", reason)
+        self._over.set()
+
+    def _ended(self) -> TransportEnded:
+        """Tell how it has ended, or is about to."""
+        if self._end is not None:
+            code, text, ended_by, reason = self._end
+            ended = TransportEnded(code, text, ended_by=ended_by, reason=reason)
+        elif self._closed_with is not None:
+            ended = TransportEnded(self._closed_with, ended_by="client")
+        else:
+            text = "" if self._failure is None else f"the stream raised {type(self._failure).__name__}"
+            ended = TransportEnded(ABNORMAL_CLOSURE, text, ended_by="network")
+            ended.__cause__ = self._failure or self._broken_by
+        return ended
