@@ -211,9 +211,22 @@ async def test_a_frame_that_is_no_message_costs_itself_alone(
     assert len(dropped) == 7
     assert {record.direction for record in dropped} == {"in"}
     assert {record.topic for record in dropped} == {None}
-    logged = [entry for entry in caplog.records if entry.name == "slipstream_trio"]
-    assert len(logged) == 7
-    assert all(connection_id in entry.getMessage() for entry in logged)
+    logged = [entry.getMessage() for entry in caplog.records if entry.name == "slipstream_trio"]
+    assert all(connection_id in entry for entry in logged)
+    assert ["a frame was rejected" in logged[0], "6 frames were rejected" in logged[1]] == [True, True]
+
+
+async def test_malformed_frames_are_logged_once_a_second(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scripted() as (_, peer):
+        for seconds in (0, 0.4, 0.5, 0.9, 1, 5):
+            await trio.sleep(seconds)
+            peer.feed("nonsense", "nonsense")
+            await trio.testing.wait_all_tasks_blocked()
+        logged = [entry.getMessage() for entry in caplog.records if entry.name == "slipstream_trio"]
+        numbers = [line.split(": ")[1].split(" ")[0] for line in logged]
+    assert numbers == ["a", "6", "2", "2"]
 
 
 async def test_a_channel_of_the_server_that_stops_or_crashes(autojump_clock: MockClock) -> None:

@@ -12,6 +12,7 @@ from tests.client.support import Peer, Recorder, scripted
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Channel, SlowConsumer
+from slipstream_trio.client.turn import FRAMES_A_LOOK
 
 
 class Channeled:
@@ -302,4 +303,4 @@ async def test_the_receive_loop_waits_for_as_long_as_a_consumer_makes_progress(a
 
 
 async def test_the_receive_loop_waits_for_50_ms_at_most(autojump_clock: MockClock) -> None:
-    assert max(await taken_meanwhile(0.06, 6)) <= 2
+    assert max(await taken_meanwhile(0.06, 6)) <= 2 + 60 // FRAMES_A_LOOK  # others run while it goes on

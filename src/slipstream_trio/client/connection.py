@@ -36,7 +36,7 @@ from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
 from .result import only_cancelled
 from .spans import Attempt
-from .turn import Backlog, catch_up, settle
+from .turn import FRAMES_A_LOOK, Backlog, catch_up, turn_of_this_run
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ OPTION_FAILED: Final = "option_failed"
 
 GRACE_PERIOD: Final = 1.0
 """Seconds to answer a close frame, or to find out why a write failed."""
-
 
 _MAKE_ROOM: Final = frozenset({FrameReceived, TimerTicked})
 """Inputs after which another join may be sent: an answer has come, or is not waited for any more."""
@@ -98,6 +97,7 @@ class Connection:
         self._spans = ConnectionSpans(socket._emitter.telemetry, self.origin)
         self._afterwards: list[Callable[[], object]] = []
         self._crowded: Backlog | None = None
+        self._turn = turn_of_this_run()
         self._transport: Transport | None = None
         self._close: CloseTransport | None = None
         self._nursery: trio.Nursery | None = None
@@ -109,8 +109,6 @@ class Connection:
     def is_open(self) -> bool:
         """Whether commands can be given."""
         return self.state.status == "open" and not self._broken
-
-    # Inputs
 
     @trio.lowlevel.enable_ki_protection
     def handle(self, given: Input, sent: Message | None = None) -> Transition:
@@ -247,11 +245,6 @@ class Connection:
         self._handle_own(TimerTicked(now, heard, self.writer.mark_written, blocked))
         return next_deadline(self.state)
 
-    async def settle_input(self) -> None:
-        """Let the input that waits in the kernel be handled, so that no verdict overtakes it."""
-        if self._transport is not None:
-            await settle(self._transport)
-
     def _end_by(self, deadline: float) -> None:
         self._scope.deadline = min(self._scope.deadline, deadline)
 
@@ -340,35 +333,39 @@ class Connection:
         try:
             while True:
                 frames = await transport.receive()
-                now = self.received = trio.current_time()
-                self._take_in(frames, now)
-                if self._crowded is not None:
-                    crowded, self._crowded = self._crowded, None
-                    await catch_up(crowded)
+                await self._take_in(frames)
         except TransportEnded as ended:
             self.handle(TransportClosed(ended.code, ended.message, ended.ended_by, ended.reason))
 
-    def _take_in(self, frames: Sequence[Frame], now: float) -> None:
+    async def _take_in(self, frames: Sequence[Frame]) -> None:
         """Handle frames: where nobody watches, by shortcuts for messages that are just delivered, and for replies."""
-        socket, watched = self._socket, self._spans.handle
+        socket, watched, turn = self._socket, self._spans.handle, self._turn
         decode, channels, pushes = socket._serializer.decode, socket._channels, socket._pushes
-        for frame in frames:
+        now = self.received = trio.current_time()
+        patient = True
+        turn.begin()
+        for number, frame in enumerate(frames, 1):
             if watched.active:
                 self.handle(FrameReceived(now, frame))
-                continue
-            try:
-                message = decode(frame)
-            except ProtocolError:
-                self.handle(FrameReceived(now, frame))
-                continue
-            if is_plain(self.state, message):
-                channel = channels.get(message[2])
-                if channel is not None:
-                    self._crowded = channel._deliver(message, frame) or self._crowded
-            elif (reply := plain_reply(self.state, message)) is not None:
-                pushes.reply_received(reply)
             else:
-                self._take_in_other(message, FrameReceived(now, frame))
+                try:
+                    message = decode(frame)
+                except ProtocolError:
+                    self.handle(FrameReceived(now, frame))
+                else:
+                    if is_plain(self.state, message):
+                        if (channel := channels.get(message[2])) is not None:
+                            self._crowded = channel._deliver(message, frame)
+                    elif (reply := plain_reply(self.state, message)) is not None:
+                        pushes.reply_received(reply)
+                    else:
+                        self._take_in_other(message, FrameReceived(now, frame))
+            crowded, self._crowded = self._crowded, None
+            if crowded is not None and patient:
+                patient, now = await catch_up(crowded), trio.current_time()
+            elif not number % FRAMES_A_LOOK and turn.is_over():
+                await turn.let_others_run()
+                now = trio.current_time()
 
     def _take_in_other(self, message: Message, received: FrameReceived) -> None:
         self.handling = True

@@ -1,10 +1,9 @@
 """A socket: what `connect` gives to its user, and its state."""
 
-import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, assert_never, final
+from typing import TYPE_CHECKING, Any, assert_never, final
 from weakref import WeakKeyDictionary
 
 import trio
@@ -47,14 +46,13 @@ from .serializer import guarded
 from .spans import Emitter, outcome_of
 from .status import Status, StatusChanges, StatusLog
 from .timer import Timer
+from .turn import settle
 
 if TYPE_CHECKING:
     from .callbacks.runner import Runner
     from .connect import Supervisor
 
 __all__ = ["Socket"]
-
-logger: Final = logging.getLogger("slipstream_trio")
 
 
 @final
@@ -313,7 +311,7 @@ class Socket:
             case HeartbeatAcknowledged():
                 self._pinged(event.round_trip)
             case FrameRejected():
-                self._frame_rejected(event.reason)
+                self._emitter.rejected(event.reason)
             case MessageDropped():
                 self._listeners.message_dropped(event)
             case ConnectionOpened():
@@ -372,6 +370,7 @@ class Socket:
         connection = self._connection
         assert connection is not None
         self._ending.connection_lost(lost)
+        self._emitter.log_rejected()
         for message in connection.writer.left_over():
             self._emitter.dropped("out", message, lost.reason)
         self._pushes.connection_ended(lost, connection.writer.taken)
@@ -380,15 +379,10 @@ class Socket:
         self._listeners.connection_lost()
         self._joins.connection_lost()
 
-    def _frame_rejected(self, reason: str) -> None:
-        """Tell that a frame, or its payload, is malformed."""
-        logger.warning("connection %s: a frame was rejected: %s", self._emitter.origin.connection_id, reason)
-        self._emitter.dropped("in", None, reason)
-
     async def _settle_input(self) -> None:
         """Let input that has come be handled before anything is found to be too late."""
-        if self._connection is not None:
-            await self._connection.settle_input()
+        if self._connection is not None and self._connection._transport is not None:
+            await settle(self._connection._transport)
 
     def _tick(self, now: float) -> float:
         """Do what is due; returns when that is to be asked next (infinity: never)."""

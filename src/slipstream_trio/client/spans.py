@@ -1,8 +1,10 @@
 """Telemetry of what a client does: spans around its operations, and the single events of a socket."""
 
+import logging
+import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 import trio
 
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from .buffer import Gap, Overflow
 
 __all__ = ["Attempt", "Emitter", "Stop", "outcome_of"]
+
+logger: Final = logging.getLogger("slipstream_trio")
 
 T = TypeVar("T")
 
@@ -98,6 +102,8 @@ class Emitter:
         self._orphaned = telemetry.point(ReplyOrphaned.name)
         self._reconnect = telemetry.point(ReconnectScheduled.name)
         self._rejoin = telemetry.point(RejoinScheduled.name)
+        self._rejected = 0  # frames that are not logged
+        self._log_at = -math.inf
 
     def utc_now(self) -> datetime:
         """Return the time in UTC."""
@@ -131,6 +137,20 @@ class Emitter:
         if self._discarded.handlers:
             _, ref, topic, event, _ = message or (None, None, None, None, None)
             self._discarded.emit(MessageDiscarded(*self._moment(), direction, topic, event, ref, reason))
+
+    def rejected(self, reason: str) -> None:
+        """Tell that a frame, or its payload, is malformed; log it at most once a second, as there may be a flood."""
+        self.dropped("in", None, reason)
+        self._rejected += 1
+        if trio.current_time() >= self._log_at:
+            self.log_rejected(reason)
+
+    def log_rejected(self, reason: str = "see message_dropped in telemetry") -> None:
+        """Log the frames that were rejected since this was done last, if there are any."""
+        if self._rejected:
+            number = "a frame was" if self._rejected == 1 else f"{self._rejected} frames were"
+            logger.warning("connection %s: %s rejected: %s", self.origin.connection_id, number, reason)
+            self._rejected, self._log_at = 0, trio.current_time() + 1
 
     def orphaned(self, reply: ReplyReceived, why: Literal["cancelled", "timeout"]) -> None:
         """Emit that the reply to a push came after the push was given up."""

@@ -13,6 +13,9 @@ __all__ = ["Backlog", "Turn", "catch_up", "settle", "turn_of_this_run"]
 MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
 
+FRAMES_A_LOOK: Final = 16
+"""How many frames are handled before a look at the clock: a read may bring thousands, and a handler be slow."""
+
 CATCHING_UP: Final = 0.05
 """Seconds that the receive loop lets a consumer catch up, at most."""
 
@@ -83,15 +86,16 @@ class Backlog(Protocol):
     def __len__(self) -> int: ...
 
 
-async def catch_up(backlog: Backlog) -> None:
-    """Let the consumer of a backlog catch up for as long as it does, but not for long."""
+async def catch_up(backlog: Backlog) -> bool:
+    """Let the consumer of a backlog catch up for as long as it does, but not for long; tell whether that would do."""
     until = time.perf_counter() + CATCHING_UP
     size = len(backlog)
     while time.perf_counter() < until:
         await trio.lowlevel.checkpoint()
         if len(backlog) >= size or not backlog.crowded:
-            return
+            break
         size = len(backlog)
+    return time.perf_counter() < until
 
 
 async def settle(transport: Transport) -> None:
