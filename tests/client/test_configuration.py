@@ -1,6 +1,7 @@
 """The options of `connect`: what is refused at the call, and what is never shown."""
 
 import ssl
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,6 +16,7 @@ from slipstream_trio.protocol import Frame, Message, V1Serializer, V2Serializer
 from slipstream_trio.telemetry import Telemetry, default_telemetry
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+from slipstream_trio.transport.websockets import WebsocketsConnector
 
 SECRET = "s3cr3t"
 OPTIONS: Any = dict
@@ -167,7 +169,6 @@ def test_an_unusable_option_is_refused_at_the_call_by_name(option: str, value: A
     [
         ("proxy", "http://user:s3cr3t@localhost:3128"),
         ("proxy", "env"),
-        ("compression", True),
         ("cookies", True),
         ("unix", "/run/s3cr3t.sock"),
         ("unix", Path("/run/s3cr3t.sock")),
@@ -186,12 +187,12 @@ def test_an_option_for_later_is_refused_by_name(option: str, value: Any) -> None
 
 def test_an_option_for_later_may_have_its_default() -> None:
     configuration = configure(URL, {})
-    later = ["proxy", "compression", "cookies", "unix", "server_hostname", "host", "longpoll_fallback"]
+    later = ["proxy", "cookies", "unix", "server_hostname", "host", "longpoll_fallback"]
     given = OPTIONS({name: getattr(configuration, name) for name in [*later, "max_header_size", "buffer_bytes"]})
     assert configure(URL, given) == configuration
 
 
-@pytest.mark.parametrize("name", ["websockets", "longpoll"])
+@pytest.mark.parametrize("name", ["longpoll"])
 def test_a_transport_for_later_is_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         connect(URL, transport=name)
@@ -284,7 +285,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "url": URL,
         "vsn": "2.0.0",
         "serializer": "v2",
-        "transport": "trio_websocket",
+        "transport": "websockets",
         "connect_timeout": 10.0,
         "join_timeout": 10.0,
         "push_timeout": 10.0,
@@ -320,10 +321,31 @@ def test_transports_and_serializers_are_chosen_by_name_or_given() -> None:
     assert given.chosen_connector() is connector
     assert given.chosen_serializer() is serializer
     assert (given.options().transport, given.options().serializer) == ("scripted", "v1")
-    for name in ("auto", "trio_websocket"):
+    for name, kind in (("websockets", WebsocketsConnector), ("trio_websocket", TrioWebSocketConnector)):
         named = configure(URL, {"transport": name})
-        assert isinstance(named.chosen_connector(), TrioWebSocketConnector)
+        assert isinstance(named.chosen_connector(), kind)
+        assert named.options().transport == name
         assert isinstance(named.chosen_serializer(), V2Serializer)
+
+
+@pytest.mark.parametrize("missing", ["msgspec", "websockets.version"])
+def test_the_fast_transport_is_chosen_where_it_can_be(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert configure(URL, {"transport": "auto"}).options().transport == "websockets"
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert configure(URL, {"transport": "auto"}).options().transport == "trio_websocket"
+
+
+def test_an_older_websockets_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("websockets.version.version", "16.1")
+    assert configure(URL, {}).options().transport == "trio_websocket"
+
+
+def test_compression_needs_the_fast_transport() -> None:
+    assert configure(URL, {"compression": True}).compression
+    for transport in ("trio_websocket", Scripted()):
+        with pytest.raises(ConfigurationError, match="only the transport 'websockets' compresses") as raised:
+            configure(URL, {"compression": True, "transport": transport})
+        assert raised.value.option == "compression"
 
 
 def test_values_of_every_kind_are_taken() -> None:

@@ -50,7 +50,7 @@ async def test_every_connection_has_its_number_and_what_is_open_is_told(autojump
     assert "#1  ← closed 1001 closed_by_server" in lines
     assert "#1  · connection ends closed_by_server" in lines
     assert "#1  · reconnect closed_by_server attempt 1 in 1.000 s, after 1001" in lines
-    assert "#2  · connection begins generation 2, vsn 2.0.0, trio_websocket" in lines
+    assert "#2  · connection begins generation 2, vsn 2.0.0, websockets" in lines
     assert lines[-4:-1] == [
         "Begun and not ended:",
         "#2  connection connect",
@@ -80,7 +80,7 @@ async def test_time_is_told_in_virtual_seconds(autojump_clock: MockClock) -> Non
     [start] = on.named("connection", "connect", "start")
     raised = SpanException(start, start.origin, 0, "LookupError", "a bug", "")
     lines = tell([Moment(start, 0.0), Moment(raised, 1.5)], 10).splitlines()
-    assert lines[0] == "    +0.000 s  #1  · connection begins generation 1, vsn 2.0.0, trio_websocket"
+    assert lines[0] == "    +0.000 s  #1  · connection begins generation 1, vsn 2.0.0, websockets"
     assert "+1.500 s  #1  · " in lines[1]
     assert "LookupError" in lines[1]
 
@@ -106,7 +106,7 @@ async def test_the_time_of_all_connections_is_told_from_the_first_record_on(auto
                 await trio.sleep(1)
     lines = trace.history().splitlines()
     assert "    +2.000 s  #1  · reconnect closed_by_server attempt 1 in 7.000 s, after 1001" in lines
-    assert "    +9.000 s  #2  · connection begins generation 2, vsn 2.0.0, trio_websocket" in lines
+    assert "    +9.000 s  #2  · connection begins generation 2, vsn 2.0.0, websockets" in lines
     assert "   +10.000 s  #2  · connection ends closed_by_client" in lines
     assert trace.history(1).splitlines()[-1] == f"where #2 is {trace.connections[1]}"
     assert trace.history(0) == f"  … {len(lines) - 1} earlier ones"

@@ -12,9 +12,16 @@ from tests.protocol import wire
 
 from slipstream_trio import Channel, Socket
 from slipstream_trio.testing.server import MemoryStream, memory_pipe
-from slipstream_trio.transport import OpenRequest, Transport, TransportEnded
+from slipstream_trio.transport import Connector, OpenRequest, StreamOpener, Transport, TransportEnded, find_connector
 from slipstream_trio.transport.base import Frame
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+
+chosen = "trio_websocket"
+"""The transport that `connector` makes: the fixture `each_transport` (see conftest.py) chooses."""
+
+
+def connector(open_stream: StreamOpener) -> Connector:
+    return find_connector(chosen, open_stream)
+
 
 URL = "ws://localhost:4000/socket/websocket"
 REQUEST = OpenRequest(url=f"{URL}?vsn=2.0.0")
@@ -194,12 +201,13 @@ async def opened(
 ) -> AsyncIterator[tuple[Transport, RawServer]]:
     """Open a transport to a raw server, and read."""
     server = RawServer()
-    connector = TrioWebSocketConnector(server.open_stream)
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept, behind)
         try:
-            async with connector.open(OpenRequest(url=REQUEST.url, **request), server.wake) as transport:
+            async with connector(server.open_stream).open(
+                OpenRequest(url=REQUEST.url, **request), server.wake
+            ) as transport:
                 async with reading(transport, read=read) as wrapped:
                     yield wrapped, server
         except BaseException as error:  # noqa: BLE001 - raised again, outside of the nursery's group

@@ -6,12 +6,23 @@ from contextlib import suppress
 
 import pytest
 import trio
-from tests.transport.support import CLOSE, CONTINUATION, PING, TEXT, RawServer, close_frame, frame, opened
+from tests.transport.support import (
+    CLOSE,
+    CONTINUATION,
+    PING,
+    TEXT,
+    RawServer,
+    close_frame,
+    connector,
+    frame,
+    opened,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import ConnectionLost, connect
 from slipstream_trio.transport import Transport, TransportEnded
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+
+pytestmark = pytest.mark.usefixtures("each_transport")
 
 VIOLATIONS = {
     "reserved opcode": (b"\x83\x00", 1002),
@@ -167,7 +178,7 @@ async def test_a_client_that_has_closed_sends_one_close_frame(name: str, autojum
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, server, break_the_protocol)
         async with connect(
-            "ws://localhost/socket/websocket", transport=TrioWebSocketConnector(server.open_stream), reconnect=None
+            "ws://localhost/socket/websocket", transport=connector(server.open_stream), reconnect=None
         ) as socket:
             await socket.disconnect()
     assert closes_sent(server) == [1000]
@@ -188,7 +199,7 @@ async def test_a_client_whose_server_breaks_the_protocol_sends_one_close_frame(
         nursery.start_soon(serve, server, break_the_protocol)
         with pytest.raises(ConnectionLost):
             async with connect(
-                "ws://localhost/socket/websocket", transport=TrioWebSocketConnector(server.open_stream), reconnect=None
+                "ws://localhost/socket/websocket", transport=connector(server.open_stream), reconnect=None
             ):
                 await trio.sleep_forever()
     assert closes_sent(server) == [code]

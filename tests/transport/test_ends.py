@@ -20,6 +20,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio.transport import Transport, TransportEnded
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 TOO_BIG = frame(BINARY, b"x" * 101)
 LIMIT: Any = {"max_message_size": 100}
 

@@ -21,6 +21,8 @@ from trio.testing import MockClock
 from slipstream_trio.transport import Transport, TransportEnded
 from slipstream_trio.transport.common import LEAST_READ, MOST_READ, PONGS
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 
 async def ended(transport: Transport) -> TransportEnded:
     """Return what receiving raises."""

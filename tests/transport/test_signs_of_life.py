@@ -13,6 +13,7 @@ from tests.transport.support import (
     TEXT,
     RawServer,
     close_frame,
+    connector,
     frame,
     opened,
     reading,
@@ -21,7 +22,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio.transport import OpenRequest, Transport, TransportEnded
 from slipstream_trio.transport.base import Frame
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+
+pytestmark = pytest.mark.usefixtures("each_transport")
 
 
 async def give(server: RawServer, data: bytes, *, after: float = 0) -> float:
@@ -225,9 +227,11 @@ async def test_frames_begin_right_behind_the_head_of_the_upgrade(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(respond)
-        connector = TrioWebSocketConnector(server.open_stream)
         request = OpenRequest(url=REQUEST.url, connect_timeout=None)
-        async with connector.open(request, server.wake) as opened_transport, reading(opened_transport) as transport:
+        async with (
+            connector(server.open_stream).open(request, server.wake) as opened_transport,
+            reading(opened_transport) as transport,
+        ):
             await trio.sleep(1000)
             if behind == frame(TEXT, b"early"):
                 assert await transport.receive() == ("early",)

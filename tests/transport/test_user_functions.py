@@ -5,13 +5,25 @@ from typing import Any
 
 import pytest
 import trio
-from tests.transport.support import PING, REQUEST, TEXT, URL, RawServer, frame, joined, opened, reading
+from tests.transport.support import (
+    PING,
+    REQUEST,
+    TEXT,
+    URL,
+    RawServer,
+    connector,
+    frame,
+    joined,
+    opened,
+    reading,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import ConnectError, ConnectionLost, connect
 from slipstream_trio.testing.server import Mount, PhoenixServer
 from slipstream_trio.transport import OpenRequest, TransportEnded
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+
+pytestmark = pytest.mark.usefixtures("each_transport")
 
 
 class Mine(Exception):
@@ -80,7 +92,7 @@ def giving(stream: Any) -> Opener:
 async def error_of(open_stream: Any) -> ConnectError:
     """Return what connecting raises."""
     with pytest.raises(ConnectError) as raised:
-        async with connect(URL, transport=TrioWebSocketConnector(open_stream)):
+        async with connect(URL, transport=connector(open_stream)):
             pytest.fail("the block must not be entered")
     return raised.value
 
@@ -117,7 +129,7 @@ async def test_a_connect_error_of_open_stream_is_raised_as_it_is(autojump_clock:
 async def test_what_is_no_exception_passes_through_open_stream(autojump_clock: MockClock) -> None:
     error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt) as raised:
-        async with TrioWebSocketConnector(raising(error)).open(REQUEST, lambda: None):
+        async with connector(raising(error)).open(REQUEST, lambda: None):
             pytest.fail("the block must not be entered")
     assert raised.value is error
 
@@ -137,7 +149,7 @@ async def test_an_attempt_whose_open_stream_raises_is_followed_by_the_next(autoj
             raise Mine
         return await server.open_stream()
 
-    async with server.run(), connect(URL, transport=TrioWebSocketConnector(open_stream)) as socket:
+    async with server.run(), connect(URL, transport=connector(open_stream)) as socket:
         (connection,) = server.connections
         connection.drop()
         async for status in socket.status_changes():
@@ -190,7 +202,7 @@ async def test_a_stream_that_raises_in_reading_has_ended(error: Exception, autoj
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept, frame(TEXT, b"text"))
         async with (
-            TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as opening,
+            connector(giving(stream)).open(REQUEST, server.wake) as opening,
             reading(opening) as transport,
         ):
             assert await transport.receive() == ("text",)
@@ -210,7 +222,7 @@ async def test_what_a_stream_raises_first_is_the_cause_of_the_end(autojump_clock
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
         async with (
-            TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as opening,
+            connector(giving(stream)).open(REQUEST, server.wake) as opening,
             reading(opening) as transport,
         ):
             await server.stream.send_all(frame(PING))
@@ -232,7 +244,7 @@ async def test_a_stream_that_breaks_says_why_if_it_knows(reason: Exception | Non
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
         async with (
-            TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as opening,
+            connector(giving(stream)).open(REQUEST, server.wake) as opening,
             reading(opening) as transport,
         ):
             stream.turned.set()
@@ -265,7 +277,7 @@ async def test_a_stream_that_raises_in_writing_has_ended(autojump_clock: MockClo
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
         async with (
-            TrioWebSocketConnector(giving(stream)).open(REQUEST, server.wake) as opening,
+            connector(giving(stream)).open(REQUEST, server.wake) as opening,
             reading(opening) as transport,
         ):
             stream.turned.set()
@@ -283,7 +295,7 @@ async def test_a_stream_that_raises_is_a_connection_lost(method: str, autojump_c
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
         with pytest.raises(ConnectionLost) as raised:
-            async with connect(URL, transport=TrioWebSocketConnector(giving(stream)), reconnect=None) as socket:
+            async with connect(URL, transport=connector(giving(stream)), reconnect=None) as socket:
                 channel = await joined(socket, server)
                 stream.turned.set()
                 await channel.send("event")
@@ -297,6 +309,6 @@ async def test_a_stream_that_raises_when_it_is_closed_changes_nothing(autojump_c
     stream.turned.set()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
-        async with connect(URL, transport=TrioWebSocketConnector(giving(stream)), close_timeout=1):
+        async with connect(URL, transport=connector(giving(stream)), close_timeout=1):
             await wait_all_tasks_blocked()
     assert server.client.closed

@@ -7,11 +7,23 @@ from typing import Any
 import pytest
 import trio
 from tests.protocol import wire
-from tests.transport.support import CLOSE, PING, PONG, TEXT, URL, RawServer, close_frame, frame, joined
+from tests.transport.support import (
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    URL,
+    RawServer,
+    close_frame,
+    connector,
+    frame,
+    joined,
+)
 from trio.testing import MockClock
 
 from slipstream_trio import ConnectionLost, Socket, connect
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+
+pytestmark = pytest.mark.usefixtures("each_transport")
 
 
 @asynccontextmanager
@@ -20,9 +32,7 @@ async def connected(server: RawServer, **options: Any) -> AsyncIterator[Socket]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
         try:
-            async with connect(
-                URL, transport=TrioWebSocketConnector(server.open_stream), reconnect=None, **options
-            ) as socket:
+            async with connect(URL, transport=connector(server.open_stream), reconnect=None, **options) as socket:
                 yield socket
         except BaseException as error:  # noqa: BLE001 - raised again, outside of the nursery's group
             failure = error

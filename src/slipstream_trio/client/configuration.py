@@ -50,9 +50,8 @@ __all__ = [
     "configure",
 ]
 
-DEFAULT_TRANSPORT: Final = "trio_websocket"
 DEFAULT_VSN: Final = "2.0.0"
-_PLANNED_TRANSPORTS: Final = ("websockets", "longpoll")
+_PLANNED_TRANSPORTS: Final = ("longpoll",)
 _VSN: Final = re.compile(r"[\w.+-]+", re.ASCII)
 
 
@@ -208,7 +207,7 @@ def _check_vsn_of_url(self: "Configuration", url: str) -> None:
 def _transport(_: Any, attribute: "attrs.Attribute[Any]", transport: Any) -> None:
     if isinstance(transport, str):
         try:
-            _connector(transport)
+            find_connector(transport)
         except LookupError as error:
             if transport in _PLANNED_TRANSPORTS:
                 raise ConfigurationError(attribute.name, f"{transport!r} is not supported yet: leave it out") from None
@@ -217,6 +216,13 @@ def _transport(_: Any, attribute: "attrs.Attribute[Any]", transport: Any) -> Non
         raise ConfigurationError(
             attribute.name, f"a transport's name, or a Connector with a name; not {type(transport).__name__}"
         )
+
+
+def _compression(configuration: Any, attribute: "attrs.Attribute[Any]", compression: bool) -> None:  # noqa: FBT001
+    connector = configuration.chosen_connector()
+    if compression and not getattr(connector, "compresses", False):
+        can = "only the transport 'websockets' compresses (pip install 'slipstream-trio[fast]')"
+        raise ConfigurationError(attribute.name, f"{can}; this is {connector.name!r}")
 
 
 def _serializer(_: Any, attribute: "attrs.Attribute[Any]", serializer: Any) -> None:
@@ -243,10 +249,11 @@ class Configuration:
         auth_token: sent as a subprotocol, not in the URL (Phoenix 1.8); may be a function.
         vsn: "2.0.0" or "1.0.0", which chooses the serializer.
         serializer: one of your own, in place of the one that `vsn` chooses; its `vsn`, if any, is told to the server.
-        transport: "auto" (trio-websocket), a transport's name, or a `Connector`.
+        transport: a transport's name, or a `Connector`; "auto" is "websockets", the fast one, where the extra `fast` is
+            installed, else "trio_websocket"; `State.options` tells which.
         ssl_context: for wss and https; None: the system's certificate authorities.
         proxy: the URL of a proxy, or "env". Not supported yet.
-        compression: whether to offer permessage-deflate. Not supported yet.
+        compression: whether to offer permessage-deflate; the transport "websockets" can do it.
         cookies: whether cookies set at an upgrade come back at the next. Not supported yet.
         unix: the path of a socket in the file system. Not supported yet.
         server_hostname: the name that TLS asks for, in place of the URL's. Not supported yet.
@@ -294,7 +301,7 @@ class Configuration:
     transport: str | Connector = attrs.field(default="auto", validator=_transport)
     ssl_context: SSLContext | None = attrs.field(default=None, validator=_kind(SSLContext, type(None)))
     proxy: str | None = attrs.field(default=None, repr=False, validator=[_kind(str, type(None)), _unsupported])
-    compression: bool = attrs.field(default=False, validator=[_kind(bool), _unsupported])
+    compression: bool = attrs.field(default=False, validator=[_kind(bool), _compression])
     cookies: bool = attrs.field(default=False, validator=[_kind(bool), _unsupported])
     unix: str | PathLike[str] | None = attrs.field(
         default=None, validator=[_kind(str, PathLike, type(None)), _unsupported]
@@ -343,7 +350,7 @@ class Configuration:
 
     def chosen_connector(self) -> Connector:
         """Return the connector to use."""
-        return _connector(self.transport) if isinstance(self.transport, str) else self.transport
+        return find_connector(self.transport) if isinstance(self.transport, str) else self.transport
 
     def options(self) -> Options:
         """Return the part of it that may be shown, for states and telemetry."""
@@ -379,7 +386,3 @@ def configure(url: OrCallable[str], options: ConnectOptions) -> Configuration:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigurationError(name, f"there is no such option{hint}")
     return Configuration(url=url, **options)
-
-
-def _connector(name: str) -> Connector:
-    return find_connector(DEFAULT_TRANSPORT if name == "auto" else name)

@@ -118,6 +118,7 @@ async def ask_request(configuration: "Configuration", deadline: float) -> OpenRe
         connect_timeout=None if configuration.connect_timeout is None else deadline - trio.current_time(),
         max_message_size=configuration.max_message_size,
         ssl_context=configuration.ssl_context,
+        compression=configuration.compression,
     )
 
 

@@ -1,5 +1,5 @@
 """Transports: frames in, frames out."""
 
-from .base import Connector, EndedBy, OpenRequest, Transport, TransportEnded, find_connector
+from .base import Connector, EndedBy, OpenRequest, StreamOpener, Transport, TransportEnded, find_connector
 
-__all__ = ["Connector", "EndedBy", "OpenRequest", "Transport", "TransportEnded", "find_connector"]
+__all__ = ["Connector", "EndedBy", "OpenRequest", "StreamOpener", "Transport", "TransportEnded", "find_connector"]

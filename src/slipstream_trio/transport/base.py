@@ -2,13 +2,14 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from os import PathLike
 from ssl import SSLContext
 from typing import Final, Literal, Protocol
 
 import attrs
+import trio
 from attrs import frozen
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "EndedBy",
     "Frame",
     "OpenRequest",
+    "StreamOpener",
     "Transport",
     "TransportEnded",
     "find_connector",
@@ -44,6 +46,7 @@ class OpenRequest:
         max_message_size: a longer message from the server ends the connection with 1009; in bytes.
         ssl_context: for wss and https; None: the system's defaults.
         extensions: to be offered, each with its parameters.
+        compression: whether to offer permessage-deflate; only for connectors that have `compresses = True`.
         max_header_size: bytes that the head of the answer to the upgrade may have.
         unix: the path of a socket to connect to, in place of the URL's host and port.
         server_hostname: for SNI and the certificate, in place of the URL's host.
@@ -57,10 +60,15 @@ class OpenRequest:
     max_message_size: int = 16 * 2**20
     ssl_context: SSLContext | None = None
     extensions: Sequence[str] = ()
+    compression: bool = False
     max_header_size: int = 64 * 2**10
     unix: str | PathLike[str] | None = None
     server_hostname: str | None = None
     host: str | None = None
+
+
+StreamOpener = Callable[[OpenRequest], Awaitable[trio.abc.Stream]]
+"""Opens the stream that a transport runs over: TCP, TLS, or a stream in memory."""
 
 
 class TransportEnded(Exception):
@@ -100,8 +108,8 @@ class Transport(ABC):
     progress: int = 0
     """Bytes read from the network so far, control frames and all; stays 0 where they are not counted.
 
-    While it moves, an answer may be on its way. So it also moves, whenever it is looked at, as long as messages that
-    were read already have not come out of `receive`: a transport that returns all of them at once need not care.
+    While it moves, an answer may be on its way. So it also moves, whenever it is looked at, while messages that were
+    read already are being handled: until `receive` is called again, and finds none.
     """
 
     heard: float | None = None
@@ -116,7 +124,10 @@ class Transport(ABC):
 
     @abstractmethod
     async def receive(self) -> Sequence[Frame]:
-        """Return the next frame or frames, at least one; raises `TransportEnded`."""
+        """Return the messages that have come, in order, at least one; raises `TransportEnded`.
+
+        It is called all the time: control frames, too, may be read and answered meanwhile only.
+        """
 
     @abstractmethod
     async def send(self, frames: Sequence[Frame]) -> None:
@@ -155,15 +166,31 @@ class Connector(Protocol):
         ...
 
 
-def find_connector(name: str) -> Connector:
+def find_connector(name: str, open_stream: StreamOpener | None = None) -> Connector:
     """Return the connector of a name: that of the module of this name beside this file.
+
+    Parameters:
+        name: "auto" is "websockets" where that package, from 17 on, and msgspec can be imported, else "trio_websocket".
+        open_stream: opens the stream to run over; by default over the network.
 
     Raises:
         LookupError: there is none, or what it needs is not installed.
     """
+    if name == "auto":
+        name = "websockets" if _is_fast() else "trio_websocket"
     try:
         module = importlib.import_module(f".{name}", __package__)
-        connector: Connector = module.connector()
+        connector: Connector = module.connector() if open_stream is None else module.connector(open_stream)
     except (ImportError, AttributeError) as error:
         raise LookupError(f"there is no transport {name!r}: {error}") from error
     return connector
+
+
+def _is_fast() -> bool:
+    """Whether the extra `fast` is installed."""
+    try:
+        importlib.import_module("msgspec")
+        version: str = importlib.import_module("websockets.version").version
+    except ImportError:
+        return False
+    return int(version.partition(".")[0]) >= 17

@@ -13,10 +13,10 @@ from typing import Final
 
 import trio
 
-from .base import ABNORMAL_CLOSURE, EndedBy, Frame, OpenRequest, Transport, TransportEnded
+from .base import ABNORMAL_CLOSURE, EndedBy, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .framing import CLOSE, PONG, close_frame, data_frames
 from .lane import Lane
-from .upgrade import StreamOpener, Upgraded, open_upgraded
+from .upgrade import Upgraded, open_upgraded
 
 __all__ = ["WebSocketTransport", "upgraded_stream"]
 

@@ -19,20 +19,20 @@ import trio
 import trio_websocket
 
 from . import network
-from .base import Connector, Frame, OpenRequest, Transport
+from .base import Connector, Frame, OpenRequest, StreamOpener, Transport
 from .common import WebSocketTransport, upgraded_stream
 from .framing import CLOSE
 from .lane import Lane
-from .upgrade import StreamOpener, accept_token
+from .upgrade import accept_token
 
 __all__ = ["TrioWebSocketConnector", "connector"]
 
 KEY: Final = b"sec-websocket-key"
 
 
-def connector() -> Connector:
+def connector(open_stream: StreamOpener | None = None) -> Connector:
     """Return the connector of this transport."""
-    return TrioWebSocketConnector()
+    return TrioWebSocketConnector(open_stream)
 
 
 class TrioWebSocketConnector:

@@ -8,7 +8,6 @@ import base64
 import hashlib
 import math
 import secrets
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -19,18 +18,15 @@ from attrs import frozen
 from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
 from .address import Address, address_of
 from .answer import AnswerReader, Head
-from .base import OpenRequest
+from .base import OpenRequest, StreamOpener
 from .network import described
 
-__all__ = ["StreamOpener", "Upgraded", "accept_token", "open_upgraded", "upgrade"]
+__all__ = ["Upgraded", "accept_token", "open_upgraded", "upgrade"]
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 _PARTS: Final = ("accept", "protocol", "extensions")
 _OWN: Final = frozenset({"upgrade", "connection", *(f"sec-websocket-{what}" for what in _PARTS)})
-
-StreamOpener = Callable[[OpenRequest], Awaitable[trio.abc.Stream]]
-"""Opens the stream that the WebSocket runs over: TCP, TLS, or a stream in memory."""
 
 
 @frozen

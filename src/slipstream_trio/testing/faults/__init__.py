@@ -6,7 +6,7 @@
 
     async with faulty_network(faults) as network:
         listening = await network.listen("127.0.0.1", 4000)            # a TCP proxy in front of any server
-        connector = TrioWebSocketConnector(network.opener(open_stream))  # or a network in memory, in virtual time
+        connector = find_connector("auto", network.opener(open_stream))  # or a network in memory
 
 It needs the extra `testing`.
 """

@@ -8,8 +8,7 @@ from typing import Any, Final, Literal, Self
 
 import trio
 
-from ...transport import Connector
-from ...transport.trio_websocket import TrioWebSocketConnector
+from ...transport import Connector, find_connector
 from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
 from .connection import FakeConnection
 from .expectation import ExpectationFailed
@@ -139,14 +138,18 @@ class FakeServer:
             raise RuntimeError("a server on sockets has a URL within its block only")
         return f"{'wss' if self._ssl_context else 'ws'}://127.0.0.1:{self._port}{self._path}/websocket"
 
-    def connector(self) -> Connector:
-        """Return what clients reach this server by: pass it to `connect` as `transport`."""
-        return TrioWebSocketConnector(None if self._sockets else lambda _: self.open_stream())
+    def connector(self, transport: str = "auto") -> Connector:
+        """Return what clients reach this server by: pass it to `connect` as `transport`.
+
+        Parameters:
+            transport: the name of the transport.
+        """
+        return find_connector(transport, None if self._sockets else lambda _: self.open_stream())
 
     async def open_stream(self) -> trio.abc.Stream:
         """Return the client's end of a new connection in memory, to be put behind a bad network, for example.
 
-            TrioWebSocketConnector(network.opener(lambda request: server.open_stream()))
+            find_connector("auto", network.opener(lambda request: server.open_stream()))
 
         Raises:
             ConnectionRefusedError: the server is not running, or was stopped.

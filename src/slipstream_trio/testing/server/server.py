@@ -10,8 +10,7 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
-from ...transport import Connector
-from ...transport.trio_websocket import TrioWebSocketConnector
+from ...transport import Connector, find_connector
 from .connection import Connection
 from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
 from .handshake import accept_upgrade
@@ -172,9 +171,13 @@ class PhoenixServer:
         self._nursery.start_soon(self._handle, ours)
         return theirs
 
-    def connector(self) -> Connector:
-        """Return a `Connector` to this server in memory: `connect("ws://any/socket/websocket", transport=…)`."""
-        return TrioWebSocketConnector(lambda _: self.open_stream())
+    def connector(self, transport: str = "auto") -> Connector:
+        """Return a `Connector` to this server in memory: `connect("ws://any/socket/websocket", transport=…)`.
+
+        Parameters:
+            transport: the name of the transport.
+        """
+        return find_connector(transport, lambda _: self.open_stream())
 
     async def drain(self) -> None:
         """Close the connections that have channels with 1012, as Phoenix's drainer does; new ones may come."""

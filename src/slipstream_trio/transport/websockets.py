@@ -1,0 +1,128 @@
+"""The fast transport (extra `fast`): the Sans-I/O protocol of the `websockets` package over Trio streams.
+
+The package yields frames, not messages, and does not look at UTF-8: both are done here. And it waits for the payload of
+a frame whose header has a fault, so it is not given such a frame at all.
+"""
+
+import codecs
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.frames import Frame as WebSocketFrame, Opcode
+from websockets.headers import build_extension
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+from ..errors import ConnectError
+from . import network
+from .base import Connector, Frame, OpenRequest, StreamOpener, Transport
+from .common import MESSAGE_TOO_BIG, WebSocketTransport, upgraded_stream
+from .lane import Lane
+
+__all__ = ["WebsocketsConnector", "connector"]
+
+_ANYWHERE = parse_uri("ws://localhost")
+"""The protocol shows it in its own upgrade only."""
+
+
+def connector(open_stream: StreamOpener | None = None) -> Connector:
+    """Return the connector of this transport."""
+    return WebsocketsConnector(open_stream)
+
+
+class WebsocketsConnector:
+    """Opens WebSockets with the Sans-I/O protocol of `websockets`.
+
+    Parameters:
+        open_stream: opens the stream to run over; None: over the network. An exception of its own becomes the
+            cause of a `ConnectError`, and one of the stream's the cause of the transport's end.
+    """
+
+    name = "websockets"
+    compresses = True
+
+    def __init__(self, open_stream: StreamOpener | None = None) -> None:
+        self._open_stream = open_stream or network.open_stream
+
+    @asynccontextmanager
+    async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+        """Open a WebSocket; see `Connector.open`."""
+        deflate = ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})
+        if request.compression:
+            offer = build_extension([(deflate.name, deflate.get_request_params())])
+            request = attrs.evolve(request, extensions=(*request.extensions, offer))
+        async with upgraded_stream(self._open_stream, request) as (stream, upgraded):
+            protocol = ClientProtocol(_ANYWHERE, extensions=[deflate], state=State.OPEN, max_size=None)
+            if upgraded.extensions is not None:
+                protocol.max_message_size = request.max_message_size  # of what is inflated
+                try:
+                    protocol.extensions = protocol.process_extensions(
+                        Headers({"Sec-WebSocket-Extensions": upgraded.extensions})
+                    )
+                except InvalidHandshake as error:
+                    raise ConnectError(f"the server's 101 is an invalid upgrade: {error}") from error
+            lane = Lane(request.max_message_size, compressed=bool(protocol.extensions))
+            transport = _Websockets(stream, upgraded, lane, wake)
+            transport.start(protocol)
+            yield transport
+
+
+class _Websockets(WebSocketTransport):
+    _protocol: ClientProtocol
+
+    def start(self, protocol: ClientProtocol) -> None:
+        self._protocol = protocol
+        self._message = bytearray()
+        self._text: codecs.IncrementalDecoder | None = None
+
+    def _frames(self, messages: Sequence[Frame]) -> list[bytes]:
+        if not self._protocol.extensions:
+            return super()._frames(messages)
+        for message in messages:
+            if isinstance(message, str):
+                self._protocol.send_text(message.encode())
+            else:
+                self._protocol.send_binary(message)
+        return self._protocol.data_to_send()
+
+    async def _digest(self, piece: bytes) -> Frame | None:
+        protocol = self._protocol
+        if self._lane.fault is not None:
+            self._violated(1002, self._lane.fault)
+            return None
+        protocol.receive_data(piece)
+        written, close = protocol.data_to_send(), protocol.close_sent
+        if close is not None and protocol.parser_exc is not None:
+            limit = f"a message of more than {protocol.max_message_size} bytes, when inflated"
+            self._violated(close.code, limit if close.code == MESSAGE_TOO_BIG else close.reason)
+            return None
+        for frame in written:
+            self._collect(frame)
+        if close is not None:
+            self._closed_by_server(close.code, close.reason)
+        for event in protocol.events_received():  # one, where the piece completes a frame
+            if isinstance(event, WebSocketFrame):
+                try:
+                    return self._assembled(event)
+                except UnicodeDecodeError as error:
+                    self._violated(1007, str(error))
+        return None
+
+    def _assembled(self, frame: WebSocketFrame) -> Frame | None:
+        """Return the message that a frame completes, if it does; raises as soon as a text is none."""
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return None
+        if frame.opcode is not Opcode.CONT:
+            self._text = codecs.getincrementaldecoder("utf-8")() if frame.opcode is Opcode.TEXT else None
+        if self._text is not None:
+            self._text.decode(bytes(frame.data), frame.fin)
+        self._message += frame.data
+        if not frame.fin:
+            return None
+        message, self._message = bytes(self._message), bytearray()
+        return message if self._text is None else message.decode()
