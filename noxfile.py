@@ -219,6 +219,19 @@ def browser(session: nox.Session) -> None:
     session.run("pytest", "tests/browser", *session.posargs)
 
 
+@nox.session(python=OLDEST, default=False)
+def autobahn(session: nox.Session) -> None:
+    """Let Autobahn's fuzzing server test the WebSocket transports; it needs Python 2.7, and is skipped without it."""
+    python = find_interpreter("2.7")
+    if python is None:
+        session.skip("autobahntestsuite runs on Python 2.7 only, which is missing")
+    session.install("-e", ".[fast]", "virtualenv<20.22")  # the last that makes environments of 2.7
+    environment = Path(session.create_tmp()) / "autobahn"
+    session.run("virtualenv", "-q", "-p", python, str(environment))
+    session.run(str(environment / "bin" / "pip"), "install", "-q", "autobahntestsuite", external=True)
+    session.run("python", "tests/autobahn/run.py", str(environment / "bin" / "wstest"), *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""

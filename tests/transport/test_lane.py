@@ -35,8 +35,8 @@ CUTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 15) | st.integers(0,
 """Cuts, each so many bytes behind the beginning of a frame: where it hurts."""
 
 
-def pieces_of(frames: list[bytes], cuts: Sequence[tuple[int, int]], end: int) -> list[bytes]:
-    stream = b"".join(frames)[:end]
+def pieces_of(frames: list[bytes], cuts: Sequence[tuple[int, int]]) -> list[bytes]:
+    stream = b"".join(frames)
     starts = list(accumulate(map(len, frames), initial=0))
     places = [starts[number % len(starts)] + offset for number, offset in cuts]
     return [stream[start:end] for start, end in pairwise([0, *sorted(places), len(stream)])]
@@ -131,14 +131,18 @@ def is_faulty(head: bytes) -> bool:
     return bool(unknown or head[1] >= 0x80 or broken_control or needless)
 
 
-def sound(stream: bytes) -> bytes:
-    """Return a stream up to the first header that breaks the protocol."""
-    parts, end = parts_of(stream)[0], 0
-    for part in parts:
-        if is_faulty(stream[part.start : part.payload]):
-            return stream[: part.start]
+def fault_of(stream: bytes) -> int | None:
+    """Return where the first header begins that breaks the protocol, as far as it has come."""
+    fragmented, end = False, 0
+    for part in parts_of(stream)[0]:
+        is_next = part.is_data and (part.opcode & 0x0F == CONTINUATION) != fragmented
+        if is_next or is_faulty(stream[part.start : part.payload]):
+            return part.start
+        fragmented = not part.last if part.is_data else fragmented
         end = part.payload + part.length
-    return stream[:end] if len(stream) > end + 1 and is_faulty(stream[end : end + 14]) else stream
+    head = stream[end : end + 14]
+    is_next = len(head) > 1 and head[0] & 0x0F < CLOSE and (head[0] & 0x0F == CONTINUATION) != fragmented
+    return end if len(head) > 1 and (is_next or is_faulty(head)) else None
 
 
 def plain_messages(stream: bytes, parts: list[Part]) -> list[bytes]:
@@ -158,18 +162,25 @@ def plain_messages(stream: bytes, parts: list[Part]) -> list[bytes]:
 @example(TEXTS, [(0, 4), (1, 1), (2, 2)])
 @example([frame(TEXT, b"cut"), frame(PING)], [(0, 4)])
 def test_it_agrees_with_a_look_at_every_byte(frames: list[bytes], cuts: list[tuple[int, int]]) -> None:
-    stream = sound(b"".join(frames))
-    parts, owners = parts_of(stream)
+    stream = b"".join(frames)
+    fault = fault_of(stream)
+    parts, owners = parts_of(stream[:fault])[0], parts_of(stream)[1]
     lane, place, order = Lane(), 0, b""
     messages: list[Frame] = []
-    for piece in pieces_of(frames, cuts, len(stream)):
+    for piece in pieces_of(frames, cuts):
         followed = follow(lane, piece)
-        assert followed.heard == any(owners[place : place + len(piece)])
         place += len(piece)
         messages += followed.messages
         order += followed.passed
         assert order + lane.rest() == stream[:place]
-    assert [item.encode() if isinstance(item, str) else item for item in messages] == plain_messages(stream, parts)
+        if lane.fault is not None:
+            assert len(order) == fault
+            break
+        assert followed.heard == any(owners[place - len(piece) : place])
+    assert (lane.fault is None) == (fault is None)
+    assert [item.encode() if isinstance(item, str) else item for item in messages] == plain_messages(
+        stream[:fault], parts
+    )
     assert lane.excess is None
 
 
@@ -193,10 +204,11 @@ def first_above(limit: int, parts: list[Part]) -> tuple[Part, int] | None:
 def test_the_first_message_above_the_limit_is_found_by_its_header(
     frames: list[bytes], cuts: list[tuple[int, int]], limit: int
 ) -> None:
-    stream = sound(b"".join(frames))
+    stream = b"".join(frames)
+    stream = stream[: fault_of(stream)]
     found = first_above(limit, parts_of(stream)[0])
     lane, place, order = Lane(limit), 0, b""
-    for piece in pieces_of(frames, cuts, len(stream)):
+    for piece in pieces_of([stream], cuts):
         followed = follow(lane, piece)
         place += len(piece)
         order += followed.passed
@@ -226,10 +238,10 @@ def test_every_byte_of_a_data_frame_is_heard_and_none_of_a_control_frame(stream:
 
 @pytest.mark.parametrize("bits", [0x40, 0x20, 0x10, 0x03, 0x07])
 def test_a_frame_that_breaks_the_protocol_is_not_too_long(bits: int) -> None:
-    """It is for the WebSocket library to say what is wrong with it."""
     lane = Lane(10)
     follow(lane, bytes((0x80 | bits, 100)))
     assert lane.excess is None
+    assert lane.fault is not None
 
 
 def test_compressed_messages_are_for_the_library_and_have_the_limit() -> None:
@@ -249,14 +261,18 @@ def test_compressed_messages_are_for_the_library_and_have_the_limit() -> None:
         (b"\x09\x00", "fragmented"),
         (b"\x81\x7e\x00\x7d", "more bytes"),
         (b"\x82\x7f" + bytes(6) + b"\xff\xff", "more bytes"),
-        (b"\x80\x00", None),
-        (b"\x01\x7e\x00\x7e", None),
+        (b"\x83\x00", "reserved opcode"),
+        (b"\x81\x80", "masked"),
+        (b"\x80\x00", "continuation of nothing"),
+        (b"\x01\x01x\x01\x01x", "expected a continuation"),
     ],
 )
-def test_a_header_tells_its_fault(header: bytes, fault: str | None) -> None:
+def test_a_header_tells_its_fault(header: bytes, fault: str) -> None:
     lane = Lane()
-    assert follow(lane, header).passed == header
-    assert lane.fault is None if fault is None else fault in str(lane.fault)
+    followed = follow(lane, header)
+    assert fault in str(lane.fault)
+    assert followed.passed == header[: len(header) // 2 if fault.startswith("expected") else 0]
+    assert follow(lane, frame(TEXT, b"after")).messages == []
 
 
 @pytest.mark.parametrize("cut", [5, 8, 9])

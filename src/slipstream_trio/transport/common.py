@@ -41,6 +41,7 @@ PONGS: Final = 16
 PIECES_A_PASS: Final = 64
 """So often the library is given something before other tasks run: a read may bring thousands of control frames."""
 
+PROTOCOL_ERROR: Final = 1002
 MESSAGE_TOO_BIG: Final = 1009
 
 
@@ -140,6 +141,9 @@ class WebSocketTransport(Transport):
 
     async def _read_on(self) -> None:
         lane = self._lane
+        if lane.fault is not None:
+            self._violated(PROTOCOL_ERROR, lane.fault)
+            return
         if lane.excess is not None:
             limit = f"max_message_size is {lane.max_message_size}"
             self._violated(MESSAGE_TOO_BIG, f"a message of at least {lane.excess} bytes; {limit}")

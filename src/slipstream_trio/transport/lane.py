@@ -42,10 +42,9 @@ SIZES: Final = bytes(
 class Lane:
     """Follows the frames in a stream of bytes that comes in pieces of any size, and takes the plain messages out.
 
-    Use: `feed` it with what was read; then `take` and `pass_on` in turns, until neither brings anything; then read on.
-    Once the library has received a close frame, or has failed, the rest of the stream is nobody's.
-
-    It refuses nothing: that is for the WebSocket library, which is given all that follows a header with a fault.
+    Use: `feed` it with what was read; then `take` and `pass_on` in turns, until neither brings anything; then read on,
+    unless it has found a fault or an excess. Once the library has received a close frame, or has failed, the rest of
+    the stream is nobody's.
 
     Parameters:
         max_message_size: the bytes of payload that a message may have, all of its fragments together; None: no limit.
@@ -55,17 +54,19 @@ class Lane:
         max_message_size: as given.
         heard: whether, of what was fed last, anything belongs to a data frame, as far as it was looked at.
         lacks: how many bytes the frame under way lacks, at least.
+        opcode: that of the frame that is passed on.
         message_passed: whether the piece that was passed on last is the end of a message.
-        fault: what breaks the protocol in the header of the frame that is passed on; a library may find out only when
-            the payload has come, or never.
-        excess: how long the first message above the limit is at least, in bytes; None if there was none. Nothing is
-            taken or passed on from there.
+        fault: what breaks the protocol in the header of a frame, where one does: a library may find out only when the
+            payload has come, or never. Nothing is taken or passed on from there.
+        excess: how long the first message above the limit is at least, in bytes, by the header of a frame; None if
+            there was none. Likewise.
     """
 
     def __init__(self, max_message_size: int | None = None, *, compressed: bool = False) -> None:
         self.max_message_size: int | None = max_message_size
         self.heard: bool = False
         self.lacks: int = 0
+        self.opcode: int = CONTROL
         self.message_passed: bool = False
         self.fault: str | None = None
         self.excess: int | None = None
@@ -78,14 +79,13 @@ class Lane:
         self._header = 0  # the size of that frame's header
         self._bad_text = False
         self._owed = 0  # bytes of the frame under way that the library is still to be given
-        self._is_data = False  # the frame under way is
         self._ends = False  # that frame is the last of its message
         self._fragmented = False  # the library is in the midst of a message
         self._message_size = 0
 
     def feed(self, data: bytes) -> None:
         """Go on with the next piece."""
-        self.heard = self._is_data and len(data) > 0 and self.lacks > 0
+        self.heard = self.opcode < CONTROL and len(data) > 0 and self.lacks > 0
         self.lacks -= len(data)
         if self._held:
             self._held.append(data)
@@ -145,7 +145,7 @@ class Lane:
 
     def pass_on(self) -> bytes:
         """Return the next bytes for the library, of one frame only; b"" where more has to be read before."""
-        if self._at >= len(self._data) or self._held or self.excess is not None:
+        if self._at >= len(self._data) or self._held or self.fault is not None or self.excess is not None:
             return b""
         if not self._owed:
             self._begin()
@@ -156,7 +156,7 @@ class Lane:
         self._at += len(piece)
         self.lacks = self._owed = self._owed - len(piece)
         self.message_passed = self._ends and not self._owed
-        self.heard = self.heard or self._is_data
+        self.heard = self.heard or self.opcode < CONTROL
         return piece
 
     def rest(self) -> bytes:
@@ -167,39 +167,35 @@ class Lane:
         """Find out how long the frame is that begins here, and whether the library is owed it."""
         data, at = self._data, self._at
         come, first = len(data) - at, data[at]
-        self._is_data = is_data = not first & CONTROL
+        self.opcode = first & OPCODE
         size = SIZES[data[at + 1]] if come > 1 else 2
         self.fault = self._fault_of(first, data[at + 1]) if come > 1 else None
-        if self.fault is None and come < size:
+        if self.fault is not None or come < size:
             self._hold(size - come)
             return
-        length, least = data[at + 1] & LENGTH, 0
+        length = data[at + 1] & LENGTH
         if length >= IN_TWO:
             least = IN_TWO if length == IN_TWO else 2**16
             length = int.from_bytes(data[at + 2 : at + size])
-            self.fault = self.fault or ("a length in more bytes than it needs" if length < least else None)
-        total = length + (0 if first & OPCODE else self._message_size)
-        if self.fault is not None:
-            self._is_data, self._owed = False, sys.maxsize
-        elif is_data and total > self._limit:
-            self.heard, self.excess = True, total
-        elif self._may_be_plain(first) and come < size + length and not self._bad_text:
+            self.fault = "a length in more bytes than it needs" if length < least else None
+        total = length if self.opcode else self._message_size + length
+        if self.opcode < CONTROL and total > self._limit:
+            self.excess = total
+        is_plain = first in (WHOLE_TEXT, WHOLE_BINARY) and come < size + length and not self._bad_text
+        if is_plain or self.fault is not None or self.excess is not None:
             self._hold(size + length - come)
             self._header = size
             self._text = codecs.getincrementaldecoder("utf-8")() if first == WHOLE_TEXT else None
-        else:
-            self._owed, self._ends = size + length, is_data and first & FIN > 0
-            if is_data:
-                self._fragmented, self._message_size = not self._ends, 0 if self._ends else total
-
-    def _may_be_plain(self, first: int) -> bool:
-        return first in (WHOLE_TEXT, WHOLE_BINARY) and not self._fragmented
+            return
+        self._owed, self._ends = size + length, self.opcode < CONTROL and first & FIN > 0
+        if self.opcode < CONTROL:
+            self._fragmented, self._message_size = not self._ends, 0 if self._ends else total
 
     def _hold(self, lacks: int) -> None:
         self._held.append(self._data[self._at :])
         self._text = None
         self._at, self.lacks = len(self._data), lacks
-        self.heard = self.heard or self._is_data
+        self.heard = self.heard or self.opcode < CONTROL
 
     def _fault_of(self, first: int, second: int) -> str | None:
         opcode = first & OPCODE
@@ -209,6 +205,10 @@ class Lane:
             return "reserved opcode"
         if second & MASK:
             return "masked frame of a server"
-        if first & CONTROL and (second >= IN_TWO or not first & FIN):
-            return "control frame too long" if first & FIN else "fragmented control frame"
+        if opcode >= CONTROL:
+            if not first & FIN:
+                return "fragmented control frame"
+            return "control frame too long" if second >= IN_TWO else None
+        if self._fragmented == (opcode > 0):
+            return "expected a continuation frame" if opcode else "continuation of nothing"
         return None

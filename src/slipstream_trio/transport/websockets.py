@@ -1,7 +1,6 @@
 """The fast transport (extra `fast`): the Sans-I/O protocol of the `websockets` package over Trio streams.
 
-The package yields frames, not messages, and does not look at UTF-8: both are done here. And it waits for the payload of
-a frame whose header has a fault, so it is not given such a frame at all.
+The package yields frames, not messages, and does not look at UTF-8: both are done here.
 """
 
 import codecs
@@ -92,9 +91,8 @@ class _Websockets(WebSocketTransport):
 
     async def _digest(self, piece: bytes) -> Frame | None:
         protocol = self._protocol
-        if self._lane.fault is not None:
-            self._violated(1002, self._lane.fault)
-            return None
+        if self._lane.opcode == Opcode.CLOSE:
+            protocol.current_size = None  # a message that is under way may be given up
         protocol.receive_data(piece)
         written, close = protocol.data_to_send(), protocol.close_sent
         if close is not None and protocol.parser_exc is not None:
