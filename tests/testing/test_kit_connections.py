@@ -129,7 +129,7 @@ async def test_no_connection_can_be_refuted(autojump_clock: MockClock) -> None:
 
 
 async def test_a_close_code_reaches_the_client(autojump_clock: MockClock) -> None:
-    async with parties() as (on, channel, fake):
+    async with parties(connecting={"reconnect": EVERY_SECOND}) as (on, channel, fake):
         with pytest.raises(ConnectionLost) as caught:
             on.nursery.start_soon(fake.connection.close, 4001, "go away")
             await channel.push("anything")
