@@ -16,7 +16,7 @@ from slipstream_trio.trace import MEANINGS
 
 DOCS = Path(__file__).parent.parent / "docs"
 ENDS = ("start", "stop", "exception")
-REFUSED = {"proxy", "compression"}
+REFUSED = {"compression"}
 """Options that no transport that there is has."""
 
 

@@ -376,7 +376,7 @@ class _Refuses:
         {"auth_token": TOKEN.encode()},
         {"auth_token": lambda: [TOKEN]},
         {"auth_token": f"{TOKEN}\ud800"},
-        {"proxy": f"http://user:{PARAM}@proxy"},
+        {"proxy": f"http://user:{PARAM}/@proxy"},
         {"trace_parent": lambda: PARAM},
         {"nonsense": PARAM},
     ],

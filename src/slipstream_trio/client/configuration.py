@@ -27,6 +27,7 @@ from ..protocol import (
 from ..protocol.backoff import RETRY_AFTER_LIMIT
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
+from ..transport.proxy import parse_proxy
 from .buffer import Overflow
 from .handshake import (
     Headers,
@@ -52,6 +53,7 @@ __all__ = [
 
 DEFAULT_VSN: Final = "2.0.0"
 _PLANNED_TRANSPORTS: Final = ("longpoll",)
+_HOST: Final = re.compile(r"[^\s/?#@\x00-\x20\x7f]+")
 _VSN: Final = re.compile(r"[\w.+-]+", re.ASCII)
 
 
@@ -168,6 +170,21 @@ def _unsupported(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise ConfigurationError(attribute.name, "not supported yet: leave it out")
 
 
+def _proxy(self: "Configuration", attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    try:
+        if value not in (None, "env"):
+            parse_proxy(value)
+            if self.unix is not None:
+                raise ValueError("none leads to a socket in the file system: leave it out, or unix")
+    except ValueError as error:
+        raise ConfigurationError(attribute.name, str(error)) from None
+
+
+def _host(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is not None and not _HOST.fullmatch(value):
+        raise ConfigurationError(attribute.name, "the name of a host, without spaces and slashes")
+
+
 def _window(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if value is not None:
         checked_size(attribute.name, value)
@@ -252,13 +269,13 @@ class Configuration:
         transport: a transport's name, or a `Connector`; "auto" is "websockets", the fast one, where the extra `fast` is
             installed, else "trio_websocket"; `State.options` tells which.
         ssl_context: for wss and https; None: the system's certificate authorities.
-        proxy: the URL of a proxy, or "env". Not supported yet.
+        proxy: the URL of one (http, https, socks4, socks5, …), or "env" (HTTPS_PROXY, ALL_PROXY). Extra `proxy`.
         compression: whether to offer permessage-deflate; the transport "websockets" can do it.
-        cookies: whether cookies set at an upgrade come back at the next. Not supported yet.
-        unix: the path of a socket in the file system. Not supported yet.
-        server_hostname: the name that TLS asks for, in place of the URL's. Not supported yet.
-        host: the `Host` header, in place of the URL's. Not supported yet.
-        max_header_size: of the answer to the upgrade, in bytes. Other values are not supported yet.
+        cookies: whether cookies set at an upgrade come back at the next, be it a refusal or a redirect that set them.
+        unix: the path of a socket in the file system to connect to, in place of the URL's host and port.
+        server_hostname: the name that TLS asks for, and the certificate has to be for, in place of the URL's host.
+        host: the `Host` header, in place of the URL's host and port.
+        max_header_size: of the head of the answer to the upgrade, in bytes.
         longpoll_fallback: the seconds after which long-polling is tried. Not supported yet.
         connect_timeout: for one attempt: the functions among the options, TCP, TLS and the upgrade together.
         join_timeout: for the reply to a join.
@@ -300,15 +317,13 @@ class Configuration:
     serializer: Serializer | None = attrs.field(default=None, validator=_serializer)
     transport: str | Connector = attrs.field(default="auto", validator=_transport)
     ssl_context: SSLContext | None = attrs.field(default=None, validator=_kind(SSLContext, type(None)))
-    proxy: str | None = attrs.field(default=None, repr=False, validator=[_kind(str, type(None)), _unsupported])
+    proxy: str | None = attrs.field(default=None, repr=False, validator=[_kind(str, type(None)), _proxy])
     compression: bool = attrs.field(default=False, validator=[_kind(bool), _compression])
-    cookies: bool = attrs.field(default=False, validator=[_kind(bool), _unsupported])
-    unix: str | PathLike[str] | None = attrs.field(
-        default=None, validator=[_kind(str, PathLike, type(None)), _unsupported]
-    )
-    server_hostname: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _unsupported])
-    host: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _unsupported])
-    max_header_size: int = attrs.field(default=64 * 2**10, validator=[_positive, _unsupported])
+    cookies: bool = attrs.field(default=False, validator=_kind(bool))
+    unix: str | PathLike[str] | None = attrs.field(default=None, validator=_kind(str, PathLike, type(None)))
+    server_hostname: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _host])
+    host: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _host])
+    max_header_size: int = attrs.field(default=64 * 2**10, validator=_positive)
     longpoll_fallback: float | None = attrs.field(default=None, validator=[_seconds, _unsupported])
     connect_timeout: float | None = attrs.field(default=10.0, validator=_seconds)
     join_timeout: float | None = attrs.field(default=10.0, validator=_seconds)

@@ -22,6 +22,7 @@ from ..protocol.backoff import retry_after
 from ..transport import OpenRequest
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
+from .cookies import Cookies
 from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
 from .socket import Socket
 
@@ -107,6 +108,7 @@ class Supervisor:
         opened: set when the first connection is open, or there will be none.
         finished: set when everything has ended.
         body: the scope of the user's block, cancelled at an end that the user did not ask for.
+        cookies: what servers have set.
     """
 
     def __init__(self, configuration: Configuration, runner: "Runner | None") -> None:
@@ -114,6 +116,7 @@ class Supervisor:
         self.opened: trio.Event = trio.Event()
         self.finished: trio.Event = trio.Event()
         self.body: trio.CancelScope = trio.CancelScope()
+        self.cookies: Cookies = Cookies(keeps=configuration.cookies)
         self._connector = configuration.chosen_connector()
         self._scope = trio.CancelScope(shield=True)
         self._nursery: trio.Nursery | None = None

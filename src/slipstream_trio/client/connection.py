@@ -33,6 +33,7 @@ from ..protocol.transitions import ABNORMAL_CLOSURE, plain_reply, pushed, receiv
 from ..telemetry import Origin
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
+from .cookies import masked
 from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
 from .result import only_cancelled
 from .spans import Attempt
@@ -287,19 +288,21 @@ class Connection:
             return None
 
     async def _open(self, connector: Connector, request: OpenRequest) -> None:
-        redact = redactor(request)
-        propagated = self._socket._emitter.telemetry.propagate(self.origin)
-        request = with_trace_context(request, self.state, propagated)
-        url = shown_url(request, self.state.options)
+        cookies = self._socket._supervisor.cookies
+        request = cookies.added_to(request)
+        redact, url = redactor(request), shown_url(request, self.state.options)
+        request = with_trace_context(request, self.state, self._socket._emitter.telemetry.propagate(self.origin))
         try:
             async with connector.open(request, self.writer.wake) as transport:
                 self._transport = transport
                 self.received = opened_at = trio.current_time()
+                cookies.keep(request, transport.response_headers)
                 self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
-                self.handle(TransportOpened(opened_at, self.response_headers, url))
+                self.handle(TransportOpened(opened_at, masked(self.response_headers), url))
                 await self._serve(transport)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
+            cookies.keep(request, getattr(error, "headers", ()))
             self.failure = failure = redacted_error(with_whole_timeout(error, request, self.state.options), redact)
             failed = TransportFailed(failure.reason, url=url)
             if isinstance(failure, ConnectionRejected):

@@ -24,6 +24,7 @@ from ..errors import ConfigurationError, ConnectError, ConnectionRejected, Conne
 from ..protocol import Options, State
 from ..telemetry.secrecy import MASK
 from ..transport import OpenRequest
+from .cookies import masked
 
 if TYPE_CHECKING:
     from .configuration import Configuration
@@ -59,6 +60,12 @@ _UPGRADES_OWN: Final = frozenset(
     | {f"sec-websocket-{what}" for what in ("key", "version", "protocol", "extensions")}
 )
 """Headers that make the upgrade what it is; a second one would break it, in ways that are hard to see."""
+
+_PASSED_ON: Final = (
+    *("max_message_size", "max_header_size", "ssl_context", "compression"),
+    *("proxy", "unix", "server_hostname", "host"),
+)
+"""Options that the transport is given as they are."""
 
 T = TypeVar("T")
 OrCallable: TypeAlias = Union[T, Callable[[], Union[T, Awaitable[T]]]]  # noqa: UP007 - `T | …` is no alias to mypy
@@ -116,9 +123,7 @@ async def ask_request(configuration: "Configuration", deadline: float) -> OpenRe
         headers=headers,
         subprotocols=protocols,
         connect_timeout=None if configuration.connect_timeout is None else deadline - trio.current_time(),
-        max_message_size=configuration.max_message_size,
-        ssl_context=configuration.ssl_context,
-        compression=configuration.compression,
+        **{name: getattr(configuration, name) for name in _PASSED_ON},
     )
 
 
@@ -315,8 +320,8 @@ def _given_trace(state: State) -> Iterator[tuple[str, str]]:
 
 # Secrets
 
-Redact = Callable[[str], str]
-"""Takes the secrets of a request out of a text."""
+Redact = Callable[..., str]
+"""Takes the secrets of a request out of a text; with `cut=True` also the beginning of one at the text's end."""
 
 _SHORTEST: Final = 4
 """The fewest characters of a secret: a text whose every "1" is redacted would not be readable."""
@@ -330,12 +335,18 @@ _PUBLIC_HEADERS: Final = frozenset({"origin", "traceparent", "tracestate", "user
 def redactor(request: OpenRequest) -> Redact:
     """Return a function that takes the values of a query, headers and subprotocols out of a text, as whole words."""
     found = {secret for secret in _secrets(request) if len(secret) >= _SHORTEST}
-    if not found:
-        return lambda text: text
     # The longest first: one may be within another.
     choices = "|".join(re.escape(secret) for secret in sorted(found, key=len, reverse=True))
     pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{choices})(?![A-Za-z0-9])")
-    return lambda text: pattern.sub(MASK, text)
+
+    def redact(text: str, *, cut: bool = False) -> str:
+        text = pattern.sub(MASK, text) if found else text
+        if not cut:
+            return text
+        begun = [size for secret in found for size in range(_SHORTEST, len(secret)) if text.endswith(secret[:size])]
+        return text[: -max(begun)] + MASK if begun else text
+
+    return redact
 
 
 def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
@@ -343,8 +354,8 @@ def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
     if isinstance(error, ConnectTimeout):
         return error  # its words are ours, and a secret may be one of them
     if isinstance(error, ConnectionRejected):
-        headers = tuple((name, redact(value)) for name, value in error.headers)
-        body = redact(error.body)[:LONGEST_BODY]
+        headers = masked((name, redact(value)) for name, value in error.headers)
+        body = redact(error.body, cut=True)[:LONGEST_BODY]
         if (headers, body) == (error.headers, error.body):
             return error
         return ConnectionRejected(error.status, headers, body)
@@ -377,6 +388,7 @@ def _secrets(request: OpenRequest) -> Iterator[str]:
         if name.lower() not in _PUBLIC_HEADERS:
             yield value
             yield from value.split()
+            yield from (piece.partition("=")[2].strip() for piece in value.split(";"))  # cookies
     for subprotocol in request.subprotocols:
         if subprotocol != "phoenix":
             yield subprotocol

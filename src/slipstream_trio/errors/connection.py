@@ -1,5 +1,6 @@
 """Errors of connections: those that could not be opened, and those that ended."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
@@ -69,18 +70,38 @@ class ConnectionRejected(ConnectError):
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
+_PROXY: Final = "let it pass on the headers Upgrade and Connection"
+
 _HINTS: Final[Mapping[int, str]] = {
+    200: f"; that is an ordinary page: check the URL's path, or, if a proxy is between, {_PROXY}",
+    400: f"; the request was not understood as an upgrade: if a proxy is between, {_PROXY}",
     401: "; check the credentials",
     403: "; the server's connect/3 refused it: check params, auth_token and vsn",
     404: "; does the URL's path end in /websocket, behind the path of the server's socket?",
+    405: "; check the URL's path: what is there takes no GET",
+    407: "; a proxy on the way wants credentials: pass them with the option proxy",
+    414: "; the URL is too long for it: put less into params",
+    421: "; it does not serve that host: check the URL, host and server_hostname",
+    426: f"; it wants another protocol, or TLS (wss://): if a proxy is between, {_PROXY}",
+    431: "; the headers are too long for it: put less into headers, auth_token or cookies",
+    502: "; the proxy before the server has no answer from it",
+    504: "; the proxy before the server has no answer from it",
+    511: "; the network asks for a login in a browser first",
 }
+
+_PLAIN_TO_TLS: Final = re.compile(r"HTTPS (?:port|server)|SSL-enabled server port", re.IGNORECASE)
+"""How nginx, Go and Apache say that they were spoken to without TLS."""
 
 
 def _rejection(status: int, headers: Sequence[tuple[str, str]], body: str) -> str:
     hint = _HINTS.get(status, "")
+    if status in (400, 426) and _PLAIN_TO_TLS.search(body):
+        hint = "; that port expects TLS: the URL should begin with wss:// rather than ws://"
     location = dict(headers).get("location")
-    if status in _REDIRECTS and location is not None:
-        hint = f"; it redirects to {location[:200]!r}: connect to that URL, if you trust it"
+    if status in _REDIRECTS:
+        hint = "; it names no Location to go to instead"
+        if location is not None:
+            hint = f"; it redirects to {location[:200]!r}: connect to that URL, if you trust it"
     said = f": {body[:200]!r}" if body else ""
     return f"the server refused the connection with HTTP status {status}{said}{hint}"
 

@@ -33,6 +33,9 @@ PATIENT_STATUSES: Final = frozenset({302, 303, 307, 429, 503})
 RETRY_AFTER_LIMIT: Final = 300.0
 """The default of `retry_after_limit`: a server that asks for a year, or whose clock is wrong, does not get it."""
 
+SPREAD: Final = 0.5
+"""Seconds over which the first attempts of clients are spread that were cut off, or turned away, at one time."""
+
 _DELAYS: Final = "delays: at least one number of seconds, none below 0"
 _LONGEST: Final = sys.float_info.max
 """Seconds that are no infinity."""
@@ -57,6 +60,8 @@ class Backoff:
     Attributes:
         delays: seconds before the first, second, … attempt; the last one is for all that follow.
         jitter: by which part of it a delay may be shorter, from 0 to 1, so that a thousand clients do not come at once.
+            With any, the first delay after a connection that was open is longer where that spreads clients over half a
+            second, as whoever restarts a server cuts off all of them at one time. With 0 all delays are exact.
         reset_after: for how many seconds it has to go well before the delays begin anew.
         limit: after so many attempts it is given up; None: never.
 
@@ -143,7 +148,8 @@ def reconnect_delay(
     """Return the seconds to wait before connecting again, None to give up.
 
     The jitter shortens the back-off's own delays, and lengthens what the server asked for: earlier would be too early,
-    and all at once would be another crowd for it.
+    and all at once would be another crowd for it. So would clients be that have lost a server together, and come back
+    by delays of some milliseconds.
 
     Parameters:
         draw: a random number from 0 to 1, for the jitter.
@@ -153,8 +159,12 @@ def reconnect_delay(
     if not should_reconnect(disconnect):
         return None
     delay = backoff.delay(disconnect.step, draw)
+    spread = SPREAD * draw if backoff.jitter else 0.0
+    if disconnect.lived is not None:
+        return max(delay, spread)
     if disconnect.status in PATIENT_STATUSES and disconnect.retry_after is not None:
-        return max(delay, disconnect.retry_after * (1 + backoff.jitter * draw))
+        asked = disconnect.retry_after
+        return max(delay, asked + max(asked * backoff.jitter * draw, spread))
     return delay
 
 

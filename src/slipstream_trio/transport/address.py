@@ -49,9 +49,14 @@ def address_of(request: OpenRequest) -> Address:
         port=port,
         encrypted=encrypted,
         server_hostname=ascii_host(request.server_hostname or named).rstrip("."),  # SNI has no dot at its end
-        host_header=request.host or (in_url if port == default else f"{in_url}:{port}"),
+        host_header=_ascii_authority(request.host) or (in_url if port == default else f"{in_url}:{port}"),
         target=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
     )
+
+
+def _ascii_authority(host: str | None) -> str | None:
+    name, colon, port = (host or "").partition(":")
+    return host if host is None or host.isascii() else f"{ascii_host(name)}{colon}{port}"
 
 
 def ascii_host(host: str) -> str:

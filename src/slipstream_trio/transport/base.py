@@ -36,7 +36,7 @@ ABNORMAL_CLOSURE: Final = 1006
 
 @frozen(kw_only=True)
 class OpenRequest:
-    """What to open. Its `repr` shows neither the query nor headers nor subprotocols, as these hold secrets.
+    """What to open. Its `repr` shows neither the query nor headers, subprotocols nor proxy, as these hold secrets.
 
     Attributes:
         url: the whole URL, query included.
@@ -48,6 +48,7 @@ class OpenRequest:
         extensions: to be offered, each with its parameters.
         compression: whether to offer permessage-deflate; only for connectors that have `compresses = True`.
         max_header_size: bytes that the head of the answer to the upgrade may have.
+        proxy: the URL of a proxy, or "env" for that of the environment, if any.
         unix: the path of a socket to connect to, in place of the URL's host and port.
         server_hostname: for SNI and the certificate, in place of the URL's host.
         host: the value of the header `Host`, in place of the URL's host and port.
@@ -62,6 +63,7 @@ class OpenRequest:
     extensions: Sequence[str] = ()
     compression: bool = False
     max_header_size: int = 64 * 2**10
+    proxy: str | None = attrs.field(default=None, repr=False)
     unix: str | PathLike[str] | None = None
     server_hostname: str | None = None
     host: str | None = None

@@ -1,16 +1,19 @@
-"""Opens the stream that a transport runs over: TCP or a socket in the file system, and TLS on top of it."""
+"""Opens the stream that a transport runs over: TCP, by a proxy or straight, or a socket in the file system; and TLS."""
 
 import ssl
+from collections.abc import Awaitable, Callable
 from functools import cache
+from typing import Any
 
 import trio
 
 from ..errors import ConnectError
 from .address import Address, address_of
 from .base import OpenRequest
+from .proxy import ProxyServer, parse_proxy, proxy_from_environment, tunnel
 from .tls import explain_tls
 
-__all__ = ["described", "open_stream"]
+__all__ = ["described", "open_stream", "proxy_for"]
 
 
 async def open_stream(request: OpenRequest) -> trio.abc.Stream:
@@ -23,7 +26,19 @@ async def open_stream(request: OpenRequest) -> trio.abc.Stream:
     stream = await _open_plain(request, address)
     if not address.encrypted:
         return stream
-    return await secured(stream, request.ssl_context or default_context(), address)
+    return await _secured(stream, request, address.server_hostname, f"{address.host} port {address.port}")
+
+
+def proxy_for(request: OpenRequest) -> ProxyServer | None:
+    """Return the proxy to go by, None if there is none; raises `ConnectError` for one that cannot be used."""
+    if request.proxy is None or request.unix is not None:
+        return None
+    if request.proxy == "env":
+        return proxy_from_environment(address_of(request))
+    try:
+        return parse_proxy(request.proxy)
+    except ValueError as error:
+        raise ConnectError(f"proxy: {error}") from None
 
 
 @cache
@@ -33,31 +48,45 @@ def default_context() -> ssl.SSLContext:
 
 
 async def _open_plain(request: OpenRequest, address: Address) -> trio.abc.Stream:
-    place = f"{address.host} port {address.port}" if request.unix is None else request.unix
+    if request.unix is not None:
+        return await _reached(str(request.unix), trio.open_unix_socket, request.unix)
+    proxy = proxy_for(request)
+    if proxy is None:
+        place = f"{address.host} port {address.port}"
+        return await _reached(place, trio.open_tcp_stream, address.host, address.port)
+    stream: trio.abc.Stream = await _reached(str(proxy), trio.open_tcp_stream, proxy.host, proxy.port)
+    if proxy.scheme == "https":
+        stream = await _secured(stream, request, proxy.host, str(proxy))
     try:
-        if request.unix is not None:
-            return await trio.open_unix_socket(request.unix)
-        return await trio.open_tcp_stream(address.host, address.port)
+        await tunnel(stream, proxy, address.host, address.port)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def _reached(place: str, opener: Callable[..., Awaitable[trio.SocketStream]], *where: Any) -> trio.SocketStream:
+    try:
+        return await opener(*where)
     except (OSError, UnicodeError) as error:  # the latter: a name that DNS has no form for
         raise ConnectError(f"no connection to {place}: {_reason(error)}") from error
     except Exception as error:  # of a resolver of the user's own
         raise ConnectError(f"no connection to {place}: {described(error)}") from error
 
 
-async def secured(stream: trio.abc.Stream, context: ssl.SSLContext, address: Address) -> trio.abc.Stream:
+async def _secured(stream: trio.abc.Stream, request: OpenRequest, name: str, place: str) -> trio.abc.Stream:
     """Return a stream with TLS on top of another, after the handshake; closes the other if that fails."""
-    place = f"{address.host} port {address.port}"
+    context = request.ssl_context or default_context()
     try:
-        encrypted = trio.SSLStream(stream, context, server_hostname=address.server_hostname, https_compatible=True)
+        encrypted = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
         await encrypted.do_handshake()
     except BaseException as error:
         await trio.aclose_forcefully(stream)
-        if isinstance(error, trio.BrokenResourceError):
-            reason = explain_tls(error.__cause__ or error)
-            raise ConnectError(f"TLS handshake with {place} failed: {reason}") from error
-        if isinstance(error, Exception):  # of an SSL context of the user's own
-            raise ConnectError(f"TLS handshake with {place} failed: {described(error)}") from error
-        raise
+        if not isinstance(error, Exception):
+            raise
+        broken = isinstance(error, trio.BrokenResourceError)  # else it is of an SSL context of the user's own
+        reason = explain_tls(error.__cause__ or error) if broken else described(error)
+        raise ConnectError(f"TLS handshake with {place} failed: {reason}") from error
     return encrypted
 
 

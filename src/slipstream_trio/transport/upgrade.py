@@ -16,10 +16,11 @@ import trio
 from attrs import frozen
 
 from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
+from . import network
 from .address import Address, address_of
 from .answer import AnswerReader, Head
 from .base import OpenRequest, StreamOpener
-from .network import described
+from .network import described, proxy_for
 
 __all__ = ["Upgraded", "accept_token", "open_upgraded", "upgrade"]
 
@@ -70,7 +71,8 @@ async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tupl
         except Exception as error:
             raise ConnectError(f"no connection: open_stream raised {described(error)}") from error
     if opening.cancelled_caught:
-        raise ConnectTimeout(timeout or 0.0)
+        proxy = proxy_for(request) if open_stream is network.open_stream else None
+        raise ConnectTimeout(timeout or 0.0, awaited=f"{proxy}, or the server behind it" if proxy else None)
     try:
         return stream, await upgrade(stream, request, deadline)
     except BaseException:

@@ -1,0 +1,174 @@
+"""Proxies: which one leads to a server, and how it is asked for a way there.
+
+python-socks speaks their protocols, over a stream that is opened here, as all others are. A proxy's own words are left
+out of errors: a proxy likes to repeat what it was sent, and that has the credentials.
+"""
+
+import math
+from contextlib import suppress
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
+
+import attrs
+import trio
+from attrs import frozen
+
+from ..errors import ConnectError
+from .address import Address, ascii_host
+
+__all__ = ["ProxyServer", "parse_proxy", "proxy_from_environment", "tunnel"]
+
+_KINDS: Final = {
+    "http": ("HTTP", 80),
+    "https": ("HTTP", 443),
+    "socks4": ("SOCKS4", 1080),
+    "socks4a": ("SOCKS4", 1080),
+    "socks5": ("SOCKS5", 1080),
+    "socks5h": ("SOCKS5", 1080),
+}
+"""By scheme, the protocol, and the port if the URL has none."""
+_RESOLVES: Final = frozenset({"socks4a", "socks5", "socks5h"})
+"""SOCKS proxies that look names up; those of socks4 know addresses only."""
+
+_MISSING: Final = "needs an extra: pip install 'slipstream-trio[proxy]'"
+_LONGEST_HEAD: Final = 64 * 1024
+
+
+@frozen
+class ProxyServer:
+    """A proxy, and what it is told about who asks."""
+
+    scheme: str
+    host: str
+    port: int
+    username: str = attrs.field(repr=False)
+    password: str = attrs.field(repr=False)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"the proxy {host}:{self.port}"
+
+
+def parse_proxy(url: str) -> ProxyServer:
+    """Return the proxy of a URL; raises `ValueError`, which shows nothing of the URL, as that holds a password."""
+    server = None
+    with suppress(ValueError, ConnectError):
+        parts = urlsplit(url)
+        host, port = ascii_host(parts.hostname or ""), parts.port
+        if parts.scheme in _KINDS and host and port != 0:
+            username, password = unquote(parts.username or ""), unquote(parts.password or "")
+            server = ProxyServer(parts.scheme, host, port or _KINDS[parts.scheme][1], username, password)
+    if server is None:
+        schemes = ", ".join(_KINDS)
+        raise ValueError(f"'env', or a URL such as 'http://user:password@host:3128'; its scheme is one of {schemes}")
+    try:
+        import python_socks  # noqa: F401
+    except ImportError:
+        raise ValueError(_MISSING) from None
+    return server
+
+
+def proxy_from_environment(address: Address) -> ProxyServer | None:
+    """Return the proxy that the environment has for an address: HTTPS_PROXY, or ALL_PROXY, unless NO_PROXY lists it.
+
+    As RFC 6455 (4.1) would have it, HTTPS_PROXY is for ws as well, and HTTP_PROXY for ws alone, if there is no other.
+
+    Raises:
+        ConnectError: what it has cannot be used.
+    """
+    from urllib.request import getproxies_environment, proxy_bypass  # 20 ms, which few need
+
+    known = getproxies_environment()
+    names = ("https", "all") if address.encrypted else ("https", "http", "all")
+    name = next((name for name in names if known.get(name)), None)
+    bracketed = f"[{address.host}]" if ":" in address.host else address.host
+    if name is None or any(proxy_bypass(host) for host in (address.host, f"{bracketed}:{address.port}")):
+        return None
+    try:
+        return parse_proxy(known[name] if "://" in known[name] else f"http://{known[name]}")
+    except ValueError as error:
+        raise ConnectError(f"no connection: {name.upper()}_PROXY of the environment: {error}") from None
+
+
+async def tunnel(stream: trio.abc.Stream, proxy: ProxyServer, host: str, port: int) -> None:
+    """Let a proxy connect a stream to a server; whoever calls closes the stream if that fails.
+
+    Parameters:
+        stream: leads to the proxy; nothing was sent.
+        proxy: how to ask it.
+        host: where to, in ASCII.
+        port: likewise.
+
+    Raises:
+        ConnectError: there is no way there; the sentence says what the proxy's part in that is.
+    """
+    from python_socks import ProxyError, ProxyType
+    from python_socks.async_.trio.v2 import Proxy
+
+    kind = _KINDS[proxy.scheme][0]
+    speaking = Proxy(
+        ProxyType[kind],
+        proxy.host,
+        proxy.port,
+        proxy.username,
+        proxy.password,
+        rdns=proxy.scheme in _RESOLVES,
+        forward=cast(Any, _Opened(stream)),
+    )
+    problem = f"no connection to {host} port {port}: {proxy}"
+    target = f"[{host}]" if ":" in host and kind == "HTTP" else host
+    try:
+        await speaking.connect(target, port, timeout=math.inf)
+    except ProxyError as error:
+        raise ConnectError(f"{problem} {_refusal(error, kind)}") from None
+    except trio.BrokenResourceError as error:
+        raise ConnectError(f"{problem} hung up") from error
+    except OSError as error:  # of looking the name up, for socks4
+        raise ConnectError(f"no connection to {host} port {port}: {error}") from error
+    except Exception as error:  # noqa: BLE001 - not its cause: it may show the password
+        raise ConnectError(f"{problem} cannot be asked for it ({type(error).__name__})") from None
+
+
+def _refusal(error: Any, kind: str) -> str:
+    """Return what a proxy has refused with, in words of our own or of python-socks."""
+    hint = "; put its user name and password into the option proxy"
+    if kind != "HTTP":
+        return f"refused it: {error}{hint if 'authentication' in str(error).lower() else ''}"
+    if error.error_code is None:
+        return "gave an answer that is malformed HTTP; is it an HTTP proxy?"
+    return f"refused it with HTTP status {error.error_code}{hint if error.error_code == 407 else ''}"
+
+
+class _Opened:
+    """Stands in for a proxy before the proxy, and for its stream: the connection is there already."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def connect(self, **_: object) -> "_Opened":
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def write(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def read(self) -> bytes:
+        """Return the head of an HTTP answer, to the byte: what comes behind it is the server's."""
+        data = b""
+        while not data.endswith((b"\n\r\n", b"\n\n")) and data[:5] == b"HTTP/"[: len(data)]:
+            data += await self.read_exactly(1)
+            if len(data) > _LONGEST_HEAD:
+                break
+        return data
+
+    async def read_exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            more = await self._stream.receive_some(size - len(data))
+            if not more:
+                raise trio.BrokenResourceError
+            data += more
+        return data
+
+    async def close(self) -> None:
+        """Leave it to who has opened it."""
