@@ -332,7 +332,7 @@ async def test_nothing_is_left_of_a_stream_that_could_not_be_opened(autojump_clo
 
     async with world() as there:
         async with there.connect(connect_timeout=1, reconnect=RECONNECT):
-            there.connector._open_stream = hang
+            there.connector.open_stream = hang
             there.connection.drop()
             await trio.sleep(10)
             await settle()

@@ -63,7 +63,7 @@ _UPGRADES_OWN: Final = frozenset(
 
 _PASSED_ON: Final = (
     *("max_message_size", "max_header_size", "ssl_context", "compression"),
-    *("proxy", "unix", "server_hostname", "host"),
+    *("cookies", "proxy", "unix", "server_hostname", "host"),
 )
 """Options that the transport is given as they are."""
 

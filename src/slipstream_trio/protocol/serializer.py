@@ -15,6 +15,8 @@ PUSH: Final = 0
 REPLY_KIND: Final = 1
 BROADCAST: Final = 2
 
+_KINDS: Final = ("\x00", "\x01", "\x02")
+
 _LONGEST: Final = 255
 """Bytes of a topic, event or ref in a binary frame, whose lengths take one byte each."""
 
@@ -58,9 +60,14 @@ class V2Serializer:
 
     def decode(self, frame: Frame) -> Message:
         """Return the message of a frame from the server; raises `ProtocolError`."""
-        if isinstance(frame, str):
+        if not isinstance(frame, str):
+            return _decode_binary(frame)
+        try:
             return self._decode_text(frame)
-        return _decode_binary(frame)
+        except ProtocolError:
+            if frame[:1] in _KINDS:
+                raise ProtocolError("a binary message as text: long-polling brings those to servers only") from None
+            raise
 
 
 class V1Serializer:

@@ -48,6 +48,7 @@ class OpenRequest:
         extensions: to be offered, each with its parameters.
         compression: whether to offer permessage-deflate; only for connectors that have `compresses = True`.
         max_header_size: bytes that the head of the answer to the upgrade may have.
+        cookies: whether those that the opening sets come with a transport's further requests, if it makes any.
         proxy: the URL of a proxy, or "env" for that of the environment, if any.
         unix: the path of a socket to connect to, in place of the URL's host and port.
         server_hostname: for SNI and the certificate, in place of the URL's host.
@@ -63,6 +64,7 @@ class OpenRequest:
     extensions: Sequence[str] = ()
     compression: bool = False
     max_header_size: int = 64 * 2**10
+    cookies: bool = False
     proxy: str | None = attrs.field(default=None, repr=False)
     unix: str | PathLike[str] | None = None
     server_hostname: str | None = None

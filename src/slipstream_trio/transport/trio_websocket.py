@@ -46,13 +46,13 @@ class TrioWebSocketConnector:
     name = "trio_websocket"
 
     def __init__(self, open_stream: StreamOpener | None = None) -> None:
-        self._open_stream = open_stream or network.open_stream
+        self.open_stream: StreamOpener = open_stream or network.open_stream
 
     @asynccontextmanager
     async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
         """Open a WebSocket; see `Connector.open`."""
         failure: BaseException | None = None
-        async with upgraded_stream(self._open_stream, request) as opened, trio.open_nursery() as nursery:
+        async with upgraded_stream(self.open_stream, request) as opened, trio.open_nursery() as nursery:
             # No exception may enter the nursery, which would wrap it in a group.
             try:
                 library = _LibraryStream(nursery)

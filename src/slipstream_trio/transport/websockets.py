@@ -46,7 +46,7 @@ class WebsocketsConnector:
     compresses = True
 
     def __init__(self, open_stream: StreamOpener | None = None) -> None:
-        self._open_stream = open_stream or network.open_stream
+        self.open_stream = open_stream or network.open_stream
 
     @asynccontextmanager
     async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
@@ -55,7 +55,7 @@ class WebsocketsConnector:
         if request.compression:
             offer = build_extension([(deflate.name, deflate.get_request_params())])
             request = attrs.evolve(request, extensions=(*request.extensions, offer))
-        async with upgraded_stream(self._open_stream, request) as (stream, upgraded):
+        async with upgraded_stream(self.open_stream, request) as (stream, upgraded):
             protocol = ClientProtocol(_ANYWHERE, extensions=[deflate], state=State.OPEN, max_size=None)
             if upgraded.extensions is not None:
                 protocol.max_message_size = request.max_message_size  # of what is inflated

@@ -1,0 +1,368 @@
+"""The long-polling transport.
+
+A session is opened by a GET, which returns a token; its answer is read as that to an upgrade is. With the token, one
+GET after the other waits for messages, and POSTs bring them to the server, one at a time so that they stay in order.
+Both run in the tasks that call, `receive` and `send`: nothing in the background could outlive them. httpcore speaks
+HTTP for them over streams of ours, so that TLS, proxies, faults and virtual time are the same as for WebSockets.
+"""
+
+import base64
+import json
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+from urllib.parse import quote
+
+import h11
+import trio
+from attrs import frozen
+
+from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
+from . import network
+from .address import address_of
+from .answer import AnswerReader
+from .base import ABNORMAL_CLOSURE, Connector, Frame, OpenRequest, Transport, TransportEnded
+from .http_backend import HttpBackend, ResponseTooLong, httpcore
+from .network import described
+from .upgrade import StreamOpener
+
+__all__ = ["LongpollConnector", "connector"]
+
+LONGEST_BATCH: Final = 100
+"""Frames a POST: Phoenix reads no more of them."""
+
+LARGEST_BATCH: Final = 2**20
+"""Bytes of a POST that has several frames: Phoenix reads no body above 8 MB."""
+
+LONGEST_SILENCE: Final = 30.0
+"""Seconds without a byte after which a poll counts as lost: three times as long as Phoenix lets one wait."""
+
+LONGEST_EMPTY: Final = 4096
+"""Bytes of a response without messages, its token included: what is longer brings some, and counts as heard."""
+
+FRAMES_AT_ONCE: Final = 100
+"""Frames that `receive` returns at once: a response may have thousands, and other tasks have to run in between."""
+
+OK: Final = 200
+NOTHING_CAME: Final = 204
+GONE: Final = 410
+CRASHED: Final = 500
+"""Statuses, Phoenix's and HTTP's. A session that is gone is replaced in the same answer: so the first one is opened."""
+
+NDJSON: Final = "application/x-ndjson"
+
+_TOKEN_PREFIX: Final = "base64url.bearer.phx."  # noqa: S105 - the name of the subprotocol, not a token
+_CLOSES: Final = {403: (1008, "forbidden"), GONE: (3410, "session_gone")}
+"""The code and the text by which phoenix.js closes after a status; 1011 for all others."""
+
+Headers = Sequence[tuple[str, str]]
+
+
+def connector(open_stream: StreamOpener | None = None) -> Connector:
+    """Return the connector of this transport."""
+    return LongpollConnector(open_stream)
+
+
+class LongpollConnector:
+    """Opens sessions of long-polling; a URL that ends in /websocket stands for its neighbour /longpoll.
+
+    Parameters:
+        open_stream: opens each stream to run over, as for the other transports; None opens TCP or TLS connections.
+    """
+
+    name = "longpoll"
+
+    def __init__(self, open_stream: StreamOpener | None = None) -> None:
+        self.open_stream: StreamOpener = open_stream or network.open_stream
+
+    @asynccontextmanager
+    async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:  # noqa: ARG002 - no control frames
+        """Open a session; see `Connector.open`."""
+        backend = HttpBackend(self.open_stream, request)
+        try:
+            transport = _Longpoll(backend, request)
+            await transport.open()
+            yield transport
+        finally:
+            await backend.close()
+
+
+@frozen
+class _Answer:
+    """What a response says.
+
+    Attributes:
+        status: Phoenix's status, which stands in the body; HTTP's, if it is not Phoenix that answers.
+        messages: None if it is not Phoenix.
+        token: the session's.
+    """
+
+    status: int
+    messages: Sequence[str] | None = None
+    token: str | None = None
+
+
+class _Content:
+    """The body of a request. A generator, as httpcore has it, would be left unfinished by a write that is cancelled."""
+
+    def __init__(self, content: bytes) -> None:
+        self._rest = content
+
+    def __aiter__(self) -> "_Content":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._rest:
+            raise StopAsyncIteration
+        content, self._rest = self._rest, b""
+        return content
+
+
+class _Longpoll(Transport):
+    def __init__(self, backend: HttpBackend, request: OpenRequest) -> None:
+        self._backend = backend
+        # One connection waits for messages, the other one posts; httpcore replaces those that the server has closed.
+        self._pool = httpcore.AsyncConnectionPool(network_backend=backend, max_connections=2)
+        self._request = request
+        self._address = address_of(request)
+        self._target = _target(self._address.target)
+        self._headers = _headers(request, self._address.host_header)
+        self._token: str | None = None
+        self._frames: deque[Frame] = deque()
+        self._looks = 0
+        self._heard: float | None = None
+        self._polling = trio.CancelScope()
+        self._ended: TransportEnded | None = None
+
+    @property
+    def progress(self) -> int:  # type: ignore[override]  # nobody else may write it
+        if self._frames:
+            self._looks += 1
+        return self._backend.received + self._looks
+
+    @property
+    def heard(self) -> float | None:  # type: ignore[override]
+        return self._heard
+
+    @property
+    def write_blocked_since(self) -> float | None:  # type: ignore[override]
+        """When the POST under way has last come on: a POST is answered when the server has handled what is in it.
+
+        What is heard meanwhile shows that it does, though a join takes its time.
+        """
+        since = self._backend.posting_since
+        return since if since is None or self._heard is None else max(since, self._heard)
+
+    async def open(self) -> None:
+        """Open the session; raises `ConnectError`."""
+        timeout, head, said = self._request.connect_timeout, None, bytearray()
+        with trio.move_on_after(float("inf") if timeout is None else timeout):
+            stream, connection = await self._backend.open(), h11.Connection(h11.CLIENT)
+            data = _opening(connection, self._target, self._headers)
+            try:
+                await stream.send_all(data)
+            except trio.BrokenResourceError:
+                pass  # a server that refuses may answer before it has read everything
+            except Exception as error:
+                raise ConnectError(f"the stream raised {described(error)}") from error
+            reader = AnswerReader(stream, self._request.max_header_size, encrypted=self._address.encrypted)
+            head, said = await reader.read_head(connection), reader.body
+            await reader.read_body(head, connection, len(data))
+            self._backend.unused = stream if connection.our_state is connection.their_state is h11.DONE else None
+        if head is None:
+            raise ConnectTimeout(timeout or 0.0)
+        answer = _parsed(head.status, said)
+        if answer.messages is None or answer.status != GONE or answer.token is None:
+            raise ConnectionRejected(answer.status, head.headers, said.decode(errors="replace"))
+        self.response_headers, self._token = head.headers, answer.token
+        if self._request.cookies:
+            self._headers = _with_cookies(self._headers, head.headers)
+
+    async def receive(self) -> Sequence[Frame]:
+        await trio.lowlevel.checkpoint()
+        while not self._frames:
+            if self._ended is not None:
+                raise self._ended
+            with trio.CancelScope() as self._polling:
+                await self._poll()
+        return [self._frames.popleft() for _ in range(min(len(self._frames), FRAMES_AT_ONCE))]
+
+    async def send(self, frames: Sequence[Frame]) -> None:
+        for kind, content in _bodies(frames):
+            if self._ended is not None:
+                raise self._ended
+            await self._post(kind, content)
+
+    async def close(self, code: int, reason: str) -> None:  # noqa: ARG002 - nobody is told: Phoenix ends unused sessions
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._end(TransportEnded(code, ended_by="client"))
+
+    def _end(self, ended: TransportEnded) -> None:
+        self._ended = self._ended or ended
+        self._polling.cancel()
+
+    async def _poll(self) -> None:
+        body = bytearray()
+        try:
+            response = await self._send("GET", silence=LONGEST_SILENCE)
+            await _read(response, body, self._hear)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the transport
+            self._end(self._failed(error))
+            return
+        answer = _parsed(response.status, body)
+        self._token = answer.token or self._token
+        if answer.messages is None or answer.status not in (OK, NOTHING_CAME):
+            self._end(_closed(answer))
+        else:
+            self._take(answer.messages)
+
+    def _hear(self, size: int) -> None:
+        if size > LONGEST_EMPTY:
+            self._heard = trio.current_time()
+
+    def _take(self, messages: Sequence[str]) -> None:
+        for message in messages:
+            size = len(message) if message.isascii() else len(message.encode(errors="replace"))
+            if size > self._request.max_message_size:
+                self._end(self._too_big(size))
+                return
+            self._frames.append(message)
+        self._heard = trio.current_time() if messages else self._heard
+
+    async def _post(self, kind: str, content: bytes) -> None:
+        body = bytearray()
+        self._backend.posting_since = trio.current_time()
+        try:
+            response = await self._send("POST", kind, content)
+            await _read(response, body)
+        except Exception as error:
+            self._end(self._failed(error))
+            raise self._failed(error) from error
+        finally:
+            self._backend.posting_since = None
+        answer = _parsed(response.status, body)
+        if answer.messages is None or answer.status != OK:
+            self._end(_closed(answer))
+            raise _closed(answer)
+
+    async def _send(
+        self, method: str, kind: str | None = None, content: bytes = b"", silence: float | None = None
+    ) -> httpcore.Response:
+        target = self._target if self._token is None else f"{self._target}&token={quote(self._token, safe='')}"
+        headers = [*self._headers]
+        if kind is not None:
+            headers += [(b"Content-Type", kind.encode()), (b"Content-Length", str(len(content)).encode())]
+        # Where it is sent is the network's business; a scheme with TLS would make httpcore add that.
+        url = httpcore.URL(scheme="http", host="server", target=target)
+        request = httpcore.Request(
+            method, url, headers=headers, content=_Content(content), extensions={"timeout": {"read": silence}}
+        )
+        return await self._pool.handle_async_request(request)
+
+    def _failed(self, error: Exception) -> TransportEnded:
+        if isinstance(error, ResponseTooLong):
+            return self._too_big(self._backend.limit)
+        ours = isinstance(error, httpcore.NetworkError | httpcore.TimeoutException | ConnectError)
+        ended = TransportEnded(ABNORMAL_CLOSURE, str(error) if ours else type(error).__name__, ended_by="network")
+        ended.__cause__ = error
+        return ended
+
+    def _too_big(self, size: int) -> TransportEnded:
+        text = f"a response of at least {size} bytes; max_message_size is {self._request.max_message_size}"
+        return TransportEnded(1009, text, ended_by="client", reason="message_too_big")
+
+
+def _opening(connection: h11.Connection, target: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+    try:
+        asked = connection.send(h11.Request(method="GET", target=target, headers=headers))
+        return (asked or b"") + (connection.send(h11.EndOfMessage()) or b"")
+    except h11.LocalProtocolError:  # not as the cause: it shows what may be a secret
+        raise ConnectError(
+            "the URL, a header or the auth_token has a character that no HTTP request can have"
+        ) from None
+
+
+async def _read(response: httpcore.Response, body: bytearray, hear: Callable[[int], None] | None = None) -> None:
+    """Read a body as far as it comes: it is kept in `body` also where this fails."""
+    assert isinstance(response.stream, AsyncIterable)
+    async for chunk in response.stream:
+        body += chunk
+        if hear is not None:
+            hear(len(body))
+    await response.aclose()
+
+
+def _parsed(status: int, body: bytearray) -> _Answer:
+    said: Any = None
+    if status == OK:
+        with suppress(ValueError, RecursionError):
+            said = json.loads(body.decode())
+    if isinstance(said, dict) and isinstance(said.get("status"), int):
+        messages, token = said.get("messages", []), said.get("token")
+        if isinstance(messages, list) and all(isinstance(message, str) for message in messages):
+            return _Answer(said["status"], messages, token if isinstance(token, str) else None)
+    return _Answer(status)
+
+
+def _closed(answer: _Answer) -> TransportEnded:
+    said = "" if answer.messages is not None or answer.status != OK else ", and not as Phoenix does"
+    if answer.status == CRASHED:
+        said = ": is a message binary? Phoenix cannot bring those to clients that poll"
+    code, text = _CLOSES.get(answer.status, (1011, f"a request was answered with status {answer.status}{said}"))
+    return TransportEnded(code, text, ended_by="server")
+
+
+def _target(target: str) -> str:
+    path, _, query = target.partition("?")
+    return f"{path.removesuffix('/websocket')}/longpoll?{query}" if path.endswith("/websocket") else f"{path}?{query}"
+
+
+def _headers(request: OpenRequest, host: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers of all requests."""
+    headers = [("Host", host), ("Accept", "application/json")]
+    for subprotocol in request.subprotocols:
+        if subprotocol.startswith(_TOKEN_PREFIX):
+            encoded = subprotocol.removeprefix(_TOKEN_PREFIX)
+            headers.append(("X-Phoenix-AuthToken", base64.b64decode(encoded + "==").decode()))
+    own = {"accept", "content-type"}  # Phoenix reads the first Accept, and no Content-Type where there are two
+    headers += [(name, value) for name, value in request.headers if name.lower() not in own]
+    return [(name.encode(), value.encode()) for name, value in headers]
+
+
+def _with_cookies(headers: list[tuple[bytes, bytes]], answered: Headers) -> list[tuple[bytes, bytes]]:
+    """Return headers with the cookies that an answer has set: what stands behind a load balancer is found by them."""
+    own = [value.decode() for name, value in headers if name.lower() == b"cookie"]
+    pieces = [piece.strip() for value in own for piece in value.split(";")]
+    pieces += [value.partition(";")[0].strip() for name, value in answered if name == "set-cookie"]
+    cookies = "; ".join({piece.partition("=")[0]: piece for piece in pieces}.values())
+    others = [(name, value) for name, value in headers if name.lower() != b"cookie"]
+    return [*others, (b"Cookie", cookies.encode())] if cookies else others
+
+
+def _bodies(frames: Iterable[Frame]) -> Iterator[tuple[str, bytes]]:
+    """Yield the content types and contents of the POSTs that bring frames to the server."""
+    lines: list[bytes] = []
+    for frame in frames:
+        line = _line(frame)
+        if lines and (line is None or len(lines) == LONGEST_BATCH or sum(map(len, (*lines, line))) > LARGEST_BATCH):
+            yield NDJSON, b"\n".join(lines)
+            lines = []
+        if line is not None:
+            lines.append(line)
+        else:
+            assert isinstance(frame, str)
+            yield "application/json", frame.encode()
+    if lines:
+        yield NDJSON, b"\n".join(lines)
+
+
+def _line(frame: Frame) -> bytes | None:
+    """Return a frame as a line among others; None if it goes alone.
+
+    Phoenix takes a line for text if it begins like an array, else for base64. So objects, the frames of version 1.0.0,
+    go alone, and so does what another serializer spreads over lines.
+    """
+    if isinstance(frame, bytes):
+        return base64.b64encode(frame)
+    return frame.encode() if frame[:1] == "[" and "\n" not in frame else None

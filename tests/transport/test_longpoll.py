@@ -1,0 +1,340 @@
+"""A session at work: polls, posts, and its end."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, strategies as st
+from tests.drawing import examples
+from tests.transport.polls import NDJSON, URL, Answer, Asked, http, opened, said, serving
+from trio.testing import MockClock
+
+from slipstream_trio.transport import OpenRequest, Transport, TransportEnded, find_connector
+
+pytest.importorskip("httpcore", reason="httpcore, an extra, is not installed")
+
+ASCII_ARRAY = "[" + "x" * 98 + "]"
+
+
+async def end_of(transport: Transport) -> TransportEnded:
+    """Return how it ends, after what has come."""
+    with pytest.raises(TransportEnded) as raised:
+        while True:
+            await transport.receive()
+    return raised.value
+
+
+def always(answer: Answer) -> Callable[[Asked], Awaitable[Answer]]:
+    async def give(_: Asked) -> Answer:
+        await trio.lowlevel.checkpoint()
+        return answer
+
+    return give
+
+
+# Polls
+
+
+async def test_messages_come_in_order_and_each_poll_has_the_last_token(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport:
+        server.feed("[1]", '["ü\\u2028\\n"]')
+        assert await transport.receive() == ["[1]", '["ü\\u2028\\n"]']
+        assert transport.heard == trio.current_time()
+        server.feed("[2]")
+        assert await transport.receive() == ["[2]"]
+        assert [asked.token for asked in server.asked] == ["", "t0", "t2"]
+
+
+async def test_polls_go_on_where_nothing_comes_and_nothing_was_heard(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport:
+        with trio.move_on_after(95):
+            await transport.receive()
+        assert len(server.asked) == 11
+        assert transport.heard is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "text"),
+    [
+        (said(410, [], "new"), 3410, "session_gone"),
+        (said(403), 1008, "forbidden"),
+        (http("no", 403), 1008, "forbidden"),
+        (said(500), 1011, "binary"),
+        (http("{}", 500), 1011, "binary"),
+        (http("", 502), 1011, "status 502"),
+        (http("", 302, Location="/"), 1011, "status 302"),
+        (http("<html>"), 1011, "status 200, and not as Phoenix does"),
+        (http('{"status": 200, "messages": [1]}'), 1011, "not as Phoenix does"),
+        (http('{"status": 200, "messages": ["\udc80"]}'.encode(errors="surrogateescape")), 1011, "not as Phoenix"),
+        (http("[" * 100_000), 1011, "not as Phoenix does"),
+        (said(418), 1011, "status 418"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_other_answers_are_the_server_s_end(
+    method: str, answer: bytes, code: int, text: str, autojump_clock: MockClock
+) -> None:
+    async with serving() as server, opened(server) as transport:
+        if method == "GET":
+            server.on_poll = always(answer)
+        elif b"messages" in answer and b"410" not in answer:
+            return  # what a POST is answered with has none
+        else:
+            server.on_post = always(answer)
+            with pytest.raises(TransportEnded) as raised:
+                await transport.send(["[1]", "{}"])
+            assert (raised.value.code, len(server.posts)) == (code, 1)
+        ended = await end_of(transport)
+        assert (ended.code, ended.ended_by, ended.reason) == (code, "server", None)
+        assert text in ended.message
+        with pytest.raises(TransportEnded):
+            await transport.send(["[1]"])
+
+
+async def test_what_came_before_the_end_is_received(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport:
+        server.feed(*(f"[{number}]" for number in range(150)))
+        assert len(await transport.receive()) == 100
+        server.on_post = always(said(410))
+        with pytest.raises(TransportEnded):
+            await transport.send(["[1]"])
+        assert await transport.receive() == [f"[{number}]" for number in range(100, 150)]
+        assert (await end_of(transport)).code == 3410
+
+
+@pytest.mark.parametrize("answer", [None, b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", b"SSH-2.0\r\n"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_connection_that_breaks_is_the_network_s_end(
+    method: str, answer: Answer, autojump_clock: MockClock
+) -> None:
+    async with serving() as server, opened(server) as transport:
+
+        async def cut(asked: Asked) -> Answer:
+            if answer is not None:
+                await server.streams[-1].send_all(answer)
+            return None
+
+        setattr(server, "on_poll" if method == "GET" else "on_post", cut)
+        if method == "POST":
+            with pytest.raises(TransportEnded):
+                await transport.send(["[1]"])
+        ended = await end_of(transport)
+        assert (ended.code, ended.ended_by) == (1006, "network")
+        assert ended.__cause__ is not None
+
+
+async def test_a_poll_that_stalls_is_given_up(autojump_clock: MockClock) -> None:
+    async def hang(_: Asked) -> Answer:
+        await trio.sleep_forever()
+
+    async with serving() as server, opened(server) as transport:
+        server.on_poll = hang
+        started = trio.current_time()
+        ended = await end_of(transport)
+        assert (ended.code, ended.ended_by) == (1006, "network")
+        assert "nothing came for 30" in ended.message
+        assert trio.current_time() - started == 30
+
+
+async def test_a_network_that_is_gone_ends_it_within_the_time_for_connecting(autojump_clock: MockClock) -> None:
+    async with serving() as server:
+        streams = 0
+
+        async def open_once(request: Any) -> trio.abc.Stream:
+            nonlocal streams
+            streams += 1
+            if streams > 2:
+                await trio.sleep_forever()
+            return await server.open_stream(request)
+
+        server.on_post = always(http('{"status": 200}', Connection="close"))
+        opening = find_connector("longpoll", open_once).open(OpenRequest(url=URL, connect_timeout=3), lambda: None)
+        async with opening as transport, trio.open_nursery() as nursery:
+            nursery.start_soon(end_of, transport)
+            await trio.sleep(1)
+            await transport.send(["[1]"])
+            started = trio.current_time()
+            with pytest.raises(TransportEnded, match="1006"):
+                await transport.send(["[2]"])
+            assert trio.current_time() - started == 3
+
+
+async def test_a_message_above_the_limit_ends_it_and_those_before_come(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server, max_message_size=100) as transport:
+        server.feed(ASCII_ARRAY, "ü" * 51, "[3]")
+        assert await transport.receive() == [ASCII_ARRAY]
+        ended = await end_of(transport)
+        assert (ended.code, ended.ended_by, ended.reason) == (1009, "client", "message_too_big")
+        assert "at least 102 bytes; max_message_size is 100" in ended.message
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_response_is_not_read_without_limit(method: str, autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server, max_message_size=100) as transport:
+        setattr(server, "on_poll" if method == "GET" else "on_post", always(http("x" * 3_000_000)))
+        if method == "POST":
+            with pytest.raises(TransportEnded):
+                await transport.send(["[1]"])
+        ended = await end_of(transport)
+        assert (ended.code, ended.reason) == (1009, "message_too_big")
+
+
+async def test_what_is_still_coming_was_heard(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport, trio.open_nursery() as nursery:
+        body = said(200, ["x" * 20_000], "t")
+
+        async def slowly(_: Asked) -> Answer:
+            for start in range(0, len(body), 5_000):
+                await server.streams[0].send_all(body[start : start + 5_000])
+                await trio.sleep(20)
+            return b""
+
+        server.on_poll = slowly
+        nursery.start_soon(transport.receive)
+        await trio.sleep(50)
+        assert transport.heard == trio.current_time() - 10
+        nursery.cancel_scope.cancel()
+
+
+async def test_progress_moves_with_bytes_and_until_all_is_received(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport:
+        before = transport.progress
+        server.feed(*["[1]"] * 250)
+        parts = [len(await transport.receive())]
+        assert transport.progress > before
+        while transport.progress != transport.progress:
+            parts.append(len(await transport.receive()))
+        assert parts == [100, 100, 50]
+
+
+# Posts
+
+
+async def test_many_frames_are_posted_a_hundred_at_a_time_one_post_after_the_other(autojump_clock: MockClock) -> None:
+    frames = [f"[{number}]" for number in range(250)]
+    async with serving() as server, opened(server) as transport:
+
+        async def slowly(_: Asked) -> Answer:
+            await trio.sleep(1)
+            return said(200)
+
+        server.on_post = slowly
+        await transport.send([])
+        await transport.send(frames)
+        assert [len(post.frames) for post in server.posts] == [100, 100, 50]
+        assert [frame for post in server.posts for frame in post.frames] == frames
+        assert {post.headers["content-type"] for post in server.posts} == {NDJSON}
+        assert {post.token for post in server.posts} == {"t0"}
+
+
+async def test_large_frames_share_no_post(autojump_clock: MockClock) -> None:
+    large = json.dumps(["x" * 700_000])
+    async with serving() as server, opened(server) as transport:
+        await transport.send([large, large, "[1]"])
+        assert [post.frames for post in server.posts] == [[large], [large, "[1]"]]
+
+
+async def test_frames_of_version_1_have_a_post_each(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport:
+        await transport.send(['{"ref":"1"}', '{"ref":"2"}', "[\n]"])
+        assert [post.body for post in server.posts] == [b'{"ref":"1"}', b'{"ref":"2"}', b"[\n]"]
+        assert {post.headers["content-type"] for post in server.posts} == {"application/json"}
+
+
+FRAMES = st.one_of(
+    st.binary(min_size=1, max_size=50), st.lists(st.text(st.characters(exclude_categories=["Cs"]))).map(json.dumps),
+    st.dictionaries(st.sampled_from("ab"), st.text(max_size=5)).map(json.dumps), st.just("[\n1]"),
+)  # fmt: skip
+
+
+@given(frames=st.lists(st.lists(FRAMES, max_size=130), max_size=3))
+@examples(20)
+def test_whatever_is_sent_arrives_in_order(frames: list[list[str | bytes]]) -> None:
+    async def main() -> list[str | bytes]:
+        async with serving() as server, opened(server) as transport:
+            for batch in frames:
+                await transport.send(batch)
+            assert all(len(post.frames) <= 100 for post in server.posts)
+            return [frame for post in server.posts for frame in post.frames]
+
+    assert trio.run(main) == [frame for batch in frames for frame in batch]
+
+
+async def test_a_post_that_is_not_answered_blocks_until_something_is_heard(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport, trio.open_nursery() as nursery:
+
+        async def hang(_: Asked) -> Answer:
+            await trio.sleep_forever()
+
+        server.on_post = hang
+        assert [transport.write_blocked_since] == [None]
+        started = trio.current_time()
+        nursery.start_soon(transport.send, ["[1]"])
+        nursery.start_soon(end_of, transport)
+        await trio.sleep(30)
+        assert transport.write_blocked_since == started  # whatever the polls write
+        server.feed("[1]")
+        await trio.sleep(5)
+        assert transport.write_blocked_since == started + 30
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_large_post_comes_on_piece_by_piece(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport, trio.open_nursery() as nursery:
+        nursery.start_soon(end_of, transport)
+        await trio.sleep(1)
+        server.stall()
+        nursery.start_soon(transport.send, [json.dumps(["x" * 1_000_000])])
+        await trio.sleep(10)
+        assert transport.write_blocked_since == trio.current_time() - 10
+        stream = server.streams[-1]
+        for _ in range(3):
+            await stream.receive_some(60_000)
+        await trio.sleep(1)
+        assert transport.write_blocked_since == trio.current_time() - 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_post_is_sent_into_a_connection_that_has_rested_for_long(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport, trio.open_nursery() as nursery:
+        nursery.start_soon(end_of, transport)
+        for pause, streams in ((1, 2), (49, 2), (60, 3)):
+            await trio.sleep(pause)
+            await transport.send(["[1]"])
+            assert len(server.streams) == streams
+        nursery.cancel_scope.cancel()
+
+
+# The end
+
+
+async def test_closing_ends_the_poll_under_way(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport, trio.open_nursery() as nursery:
+
+        async def close() -> None:
+            await trio.sleep(3)
+            await transport.close(1000, "reconnect")
+
+        nursery.start_soon(close)
+        started = trio.current_time()
+        ended = await end_of(transport)
+        assert (ended.code, ended.ended_by) == (1000, "client")
+        assert trio.current_time() - started == 3
+        assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("doing", ["receive", "send"])
+async def test_cancelling_closes_every_stream(doing: str, autojump_clock: MockClock) -> None:
+    async def hang(_: Asked) -> Answer:
+        await trio.sleep_forever()
+
+    async with serving() as server:
+        server.on_post = hang
+        async with opened(server) as transport:
+            with trio.move_on_after(1):
+                await (transport.receive() if doing == "receive" else transport.send(["[1]"]))
+        for stream in server.streams:
+            with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+                await stream.send_all(b"anybody there?")
