@@ -212,9 +212,11 @@ CHANNELS: Mapping[str, type[Channel]] = {
 }
 
 
-def make_server(flavour: Flavour = "bandit", version: Version = "1.8.12") -> PhoenixServer:
+def make_server(
+    flavour: Flavour = "bandit", version: Version = "1.8.12", *, poll_window: float = 10.0
+) -> PhoenixServer:
     mounts = {
-        "/socket": Mount(connect=connect, channels=CHANNELS),
+        "/socket": Mount(connect=connect, channels=CHANNELS, poll_window=poll_window),
         "/authsocket": Mount(channels=CHANNELS, auth_token=True),
         "/idle": Mount(connect=connect, channels=CHANNELS, timeout=3),
         "/zsocket": Mount(connect=connect, channels=CHANNELS, compress=True),

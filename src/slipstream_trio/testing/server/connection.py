@@ -84,6 +84,7 @@ class Connection:
         self._processes: set[Process] = set()
         self._nursery: trio.Nursery | None = None
         self._arrived = trio.lowlevel.ParkingLot()
+        self._handled = 0
         self._ended = trio.Event()
         self._handler: Handler = upgrade.mount.handler(self) if upgrade.mount.handler else self.router
 
@@ -216,6 +217,11 @@ class Connection:
             self._outbox.put(shared, len(shared))
         return self._outbox.congested
 
+    async def wait_handled(self, count: int) -> None:
+        """Wait until so many of the client's messages were handled, or the connection has ended."""
+        while self._handled < count and not self._ended.is_set():
+            await self._arrived.park()
+
     async def wait_room(self) -> None:
         """Wait while the client has much to read still."""
         await self._outbox.wait_room()
@@ -320,6 +326,8 @@ class Connection:
         self.received.append(message)
         self._arrived.unpark_all()
         await self._handler.handle(message, size + _OVERHEAD)
+        self._handled += 1
+        self._arrived.unpark_all()
 
     # Writing
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import partial
 from http.client import responses
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote
 
 import attrs
@@ -21,7 +21,20 @@ from .wire import Wire, wire_for
 if TYPE_CHECKING:
     from .server import PhoenixServer
 
-__all__ = ["Upgrade", "accept_upgrade"]
+__all__ = [
+    "Gone",
+    "Upgrade",
+    "accept_upgrade",
+    "connect_client",
+    "find_mount",
+    "negotiated_wire",
+    "read_body",
+    "read_request",
+    "refuse",
+    "request_of",
+    "respond",
+    "while_it_stays",
+]
 
 _READ_SIZE: Final = 16_384
 _READ_TIMEOUT: Final = 60.0
@@ -30,7 +43,7 @@ _CRASHED: Final = Refuse(500, [("content-type", "application/json; charset=utf-8
 _NOT_FOUND: Final = Refuse(404, body="not found")
 
 
-class _Gone(Exception):
+class Gone(Exception):
     """The client has hung up before it had its answer."""
 
 
@@ -55,68 +68,88 @@ class Upgrade:
     first_data: bytes
 
 
-async def accept_upgrade(server: "PhoenixServer", stream: trio.abc.Stream) -> Upgrade | None:
-    """Read a request, and answer it; return the WebSocket, or None where the answer was no, or nobody waits for it.
+async def accept_upgrade(
+    server: "PhoenixServer", http: h11.Connection, stream: trio.abc.Stream, method: bytes, request: Request
+) -> Upgrade:
+    """Answer a request, and return the WebSocket that it opens.
 
     Raises:
-        trio.BrokenResourceError: the client is gone.
+        Refuse: the answer is no.
+        Gone: nobody waits for the answer any more.
+        trio.BrokenResourceError: likewise.
     """
-    http = h11.Connection(h11.SERVER)
-    try:
-        received = None
-        with trio.move_on_after(_READ_TIMEOUT):
-            received = await _read_request(http, stream)
-        if received is None:
-            return None
-        mount, request = _route(server, received, secure=isinstance(stream, trio.SSLStream))
-        subprotocol: str | None = None
-        if mount.auth_token and (offered := _list(request, "sec-websocket-protocol")):
-            subprotocol, token = choose_subprotocol(offered)
-            request = attrs.evolve(request, auth_token=token)
-        wire = wire_for(request.params.get("vsn", "1.0.0"))
-        if wire is None:
-            raise Refuse(403)
-        accepted = await _connect(server, mount, request, partial(_while_it_stays, http, stream))
-        headers, framing = _negotiate(server, mount, request, subprotocol)
-    except h11.RemoteProtocolError as error:
-        await _refuse(server, http, stream, Refuse(error.error_status_hint, body="Bad Request"))
-    except Refuse as refusal:
-        await _refuse(server, http, stream, refusal)
-    except _Gone:
-        pass  # nobody is there to be answered
-    else:
-        await stream.send_all(_bytes(http, h11.InformationalResponse(status_code=101, headers=headers)))
-        return Upgrade(mount, request, accepted, wire, framing, http.trailing_data[0])
+    mount = find_mount(server.mounts, request.path, "websocket")
+    if mount is None:
+        raise _NOT_FOUND
+    _check_upgrade(method, request)
+    subprotocol: str | None = None
+    if mount.auth_token and (offered := _list(request, "sec-websocket-protocol")):
+        subprotocol, token = choose_subprotocol(offered)
+        request = attrs.evolve(request, auth_token=token)
+    wire = negotiated_wire(request)
+    accepted = await connect_client(server, mount, request, partial(while_it_stays, http, stream))
+    headers, framing = _negotiate(server, mount, request, subprotocol)
+    await stream.send_all(_bytes(http, h11.InformationalResponse(status_code=101, headers=headers)))
+    return Upgrade(mount, request, accepted, wire, framing, http.trailing_data[0])
+
+
+async def read_request(http: h11.Connection, stream: trio.abc.Stream) -> h11.Request | None:
+    """Return the client's request, or None if it left before it had sent a whole one, or takes too long for it."""
+    with trio.move_on_after(_READ_TIMEOUT):
+        event = await _next_event(http, stream)
+        return event if isinstance(event, h11.Request) else None
     return None
 
 
-async def _read_request(http: h11.Connection, stream: trio.abc.Stream) -> h11.Request | None:
-    """Return the client's request, or None if it left before it had sent a whole one."""
+async def read_body(http: h11.Connection, stream: trio.abc.Stream, limit: int) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        Refuse: it has more bytes than the limit.
+        Gone: the client left before it had sent all of it.
+    """
+    body = bytearray()
+    while isinstance(event := await _next_event(http, stream), h11.Data):
+        body += event.data
+        if len(body) > limit:
+            raise Refuse(400)
+    if event is None:
+        raise Gone
+    return bytes(body)
+
+
+async def _next_event(http: h11.Connection, stream: trio.abc.Stream) -> h11.Event | None:
     while (event := http.next_event()) is h11.NEED_DATA:
         data = await stream.receive_some(_READ_SIZE)
         if not data:
             return None
         http.receive_data(bytes(data))
-    return event if isinstance(event, h11.Request) else None
+    assert isinstance(event, h11.Event)
+    return event
 
 
-def _route(server: "PhoenixServer", received: h11.Request, *, secure: bool) -> tuple[Mount, Request]:
+def request_of(received: h11.Request, *, secure: bool) -> Request:
+    """Return a request as applications see it."""
     path, _, query = received.target.decode("latin-1").partition("?")
     headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in received.headers)
     request = Request(path, "", parse_query(query), headers)
     uri = f"{'https' if secure else 'http'}://{request.header('host')}{path}{'?' if query else ''}{query}"
-    request = attrs.evolve(request, uri=uri)
-    mount = find_mount(server.mounts, path)
-    if mount is None:
-        raise _NOT_FOUND
-    _check_upgrade(received.method, request)
-    return mount, request
+    return attrs.evolve(request, uri=uri)
 
 
-def find_mount(mounts: Mapping[str, Mount], path: str) -> Mount | None:
-    """Return the mount whose WebSocket is at a path; as in Plug, empty segments of paths do not count."""
+def negotiated_wire(request: Request) -> Wire:
+    """Return the serializer that a client asks for; raises `Refuse` where there is none."""
+    wire = wire_for(request.params.get("vsn", "1.0.0"))
+    if wire is None:
+        raise Refuse(403)
+    return wire
+
+
+def find_mount(mounts: Mapping[str, Mount], path: str, transport: Literal["websocket", "longpoll"]) -> Mount | None:
+    """Return the mount whose transport is at a path; as in Plug, empty segments of paths do not count."""
     wanted = _segments(path)
-    return next((mount for at, mount in mounts.items() if [*_segments(at), "websocket"] == wanted), None)
+    found = next((mount for at, mount in mounts.items() if [*_segments(at), transport] == wanted), None)
+    return found if found is not None and getattr(found, transport) else None
 
 
 def _segments(path: str) -> list[str]:
@@ -133,9 +166,10 @@ def _check_upgrade(method: bytes, request: Request) -> None:
         raise Refuse(426, [("sec-websocket-version", "13")], "this server speaks version 13 of WebSocket")
 
 
-async def _connect(
+async def connect_client(
     server: "PhoenixServer", mount: Mount, request: Request, wait: Callable[[Awaitable[Any]], Awaitable[Any]]
 ) -> Accept:
+    """Return what a mount's `connect` says of a client; raises `Refuse`."""
     try:
         answer: Any = mount.connect(request)
         if isawaitable(answer):
@@ -143,20 +177,20 @@ async def _connect(
         if answer is not None and not isinstance(answer, Accept):
             raise TypeError(f"connect returned {answer!r}, which is neither an Accept nor None")
         return answer or Accept()
-    except (Refuse, _Gone):
+    except (Refuse, Gone):
         raise
     except Exception as error:
         server.report(f"connect of {request.path} crashed", error)
         raise _CRASHED from error
 
 
-async def _while_it_stays(http: h11.Connection, stream: trio.abc.Stream, answer: Awaitable[Any]) -> Any:
+async def while_it_stays(http: h11.Connection, stream: trio.abc.Stream, answer: Awaitable[Any]) -> Any:
     """Wait for the answer to a client's request, for as long as the client does.
 
     A client that has given up must get no answer that was meant for the next.
 
     Raises:
-        _Gone: the client has hung up.
+        Gone: the client has hung up.
     """
     result: Any = None
     failure: Exception | None = None
@@ -169,7 +203,7 @@ async def _while_it_stays(http: h11.Connection, stream: trio.abc.Stream, answer:
         if data:
             http.receive_data(data)  # sent before it may: it is of the WebSocket, and the client is still there
         else:
-            failure = _Gone()
+            failure = Gone()
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
@@ -206,12 +240,17 @@ def _negotiate(
     return headers, Framing(mount.max_frame_size, fragmented, deflate)
 
 
-async def _refuse(server: "PhoenixServer", http: h11.Connection, stream: trio.abc.Stream, refusal: Refuse) -> None:
-    body = refusal.body.encode()
-    headers = [("content-length", str(len(body))), *server.web_server.refusal_headers, *refusal.headers]
-    reason = responses.get(refusal.status, "")
-    response = h11.Response(status_code=refusal.status, headers=headers, reason=reason)
+async def respond(server: "PhoenixServer", http: h11.Connection, stream: trio.abc.Stream, answer: Refuse) -> None:
+    """Send a whole response."""
+    body = answer.body.encode()
+    headers = [("content-length", str(len(body))), *server.web_server.refusal_headers, *answer.headers]
+    response = h11.Response(status_code=answer.status, headers=headers, reason=responses.get(answer.status, ""))
     await stream.send_all(_bytes(http, response, h11.Data(data=body), h11.EndOfMessage()))
+
+
+async def refuse(server: "PhoenixServer", http: h11.Connection, stream: trio.abc.Stream, refusal: Refuse) -> None:
+    """Send a response, and hang up."""
+    await respond(server, http, stream, refusal)
     await stream.aclose()
 
 

@@ -44,7 +44,7 @@ def _welcome(request: Request) -> None:
 
 @attrs.frozen(kw_only=True)
 class Mount:
-    """One socket of the server, with its channels; clients connect to its path and `/websocket`.
+    """One socket of the server, with its channels; clients connect to its path and `/websocket`, or `/longpoll`.
 
     Attributes:
         channels: channels by topic; a pattern that ends in `*` matches every topic that begins like it.
@@ -61,6 +61,10 @@ class Mount:
         handler: makes what handles a connection's messages, if not channels are to; called when it opens.
         outbox_limit: how many bytes may wait for a client to read before its channels' sends wait too. At 16
             times that, which only broadcasts can reach, the connection is cut.
+        websocket: whether clients may connect by WebSocket.
+        longpoll: whether they may by long-polling.
+        poll_window: for how long a poll waits for messages, in seconds; after one and a half times as long without a
+            poll, a client counts as gone.
     """
 
     channels: Mapping[str, ChannelFactory] = attrs.field(factory=dict)
@@ -73,6 +77,9 @@ class Mount:
     max_inflate_ratio: int = 50
     handler: 'Callable[["Connection"], Handler] | None' = None
     outbox_limit: int = 1_048_576
+    websocket: bool = True
+    longpoll: bool = True
+    poll_window: float = 10.0
 
     def channel_for(self, topic: str) -> ChannelFactory | None:
         """Return what makes the channel of a topic: the first pattern that matches decides."""

@@ -3,8 +3,9 @@
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -13,7 +14,7 @@ import trio
 from ...transport import Connector, find_connector
 from .connection import Connection
 from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
-from .handshake import accept_upgrade
+from .longpoll import Session, accept_client
 from .memory import MemoryStream, memory_pipe
 from .mount import Mount
 from .presence import Presence
@@ -71,6 +72,7 @@ class PhoenixServer:
     Attributes:
         errors: what crashed lately, the newest last: channels, joins, `Mount.connect`; also frames that could
             not be read. It is logged as well, to "slipstream_trio.testing.server".
+        sessions: the clients that poll, by token; their connections are among the others.
     """
 
     def __init__(
@@ -90,6 +92,8 @@ class PhoenixServer:
         self.errors: deque[BaseException] = deque(maxlen=100)
         self.pubsub: PubSub = PubSub()
         self.presence: Presence = Presence(self.pubsub)
+        self.sessions: dict[str, Session] = {}
+        self._requests: set[trio.CancelScope] = set()
         self._connections: dict[Connection, None] = {}
         self._listeners: list[trio.abc.Listener[Any]] = []
         self._nursery: trio.Nursery | None = None
@@ -176,6 +180,9 @@ class PhoenixServer:
 
         Parameters:
             transport: the name of the transport.
+
+        Raises:
+            LookupError: there is none, or what it needs is not installed.
         """
         return find_connector(transport, lambda _: self.open_stream())
 
@@ -209,6 +216,7 @@ class PhoenixServer:
             for connection in self.connections:
                 connection.drop()
         await self._wait_empty()
+        self._cut_requests()
 
     async def kill(self) -> None:
         """End as at SIGKILL: every connection is cut, and new ones are refused."""
@@ -216,6 +224,7 @@ class PhoenixServer:
             connection.drop()
         await self._refuse_new()
         await self._wait_empty()
+        self._cut_requests()
 
     # What goes on
 
@@ -276,6 +285,10 @@ class PhoenixServer:
         listeners, self._listeners = self._listeners, []
         await _close_all(listeners)
 
+    def _cut_requests(self) -> None:
+        for scope in self._requests:
+            scope.cancel()
+
     async def _handle(self, stream: trio.abc.Stream) -> None:
         try:
             await self._serve(stream)
@@ -287,17 +300,39 @@ class PhoenixServer:
             await trio.aclose_forcefully(stream)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
-        upgrade = await accept_upgrade(self, stream)
-        if upgrade is None:
-            return
-        connection = Connection(self, stream, upgrade)
+        upgrade = None
+        with trio.CancelScope() as scope:
+            self._requests.add(scope)
+            try:
+                upgrade = await accept_client(self, stream)
+            finally:
+                self._requests.discard(scope)
+        if upgrade is not None:
+            connection = Connection(self, stream, upgrade)
+            await self._run(connection, partial(connection.run, upgrade.first_data))
+
+    async def _run(self, connection: Connection, run: Callable[[], Awaitable[None]]) -> None:
         self._connections[connection] = None
         self._changed.unpark_all()
         try:
-            await connection.run(upgrade.first_data)
+            await run()
         finally:
             del self._connections[connection]
             self._changed.unpark_all()
+
+    def start_session(self, session: Session) -> None:
+        """Serve a client that polls; for the server alone."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._serve_session, session)
+        self.sessions[session.token] = session
+
+    async def _serve_session(self, session: Session) -> None:
+        try:
+            await self._run(session.connection, session.run)
+        except Exception as error:  # noqa: BLE001 - as for other connections
+            self.report("a session of long-polling failed", error)
+        finally:
+            del self.sessions[session.token]
 
     async def _wait_empty(self) -> None:
         await trio.lowlevel.checkpoint()

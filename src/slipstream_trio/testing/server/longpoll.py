@@ -1,0 +1,245 @@
+"""Long-polling: what Phoenix.Transports.LongPoll does, and the process that it has for each session.
+
+A session is a `Connection` like any other, over a WebSocket in memory: what the client posts goes in, and what comes
+out waits for the client's next poll.
+"""
+
+import base64
+import binascii
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import h11
+import trio
+from wsproto.connection import Connection as WebSocket, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
+from wsproto.utilities import LocalProtocolError
+
+from ...protocol.message import Frame
+from .connection import Connection
+from .framing import Framing
+from .handshake import (
+    Gone,
+    Upgrade,
+    accept_upgrade,
+    connect_client,
+    find_mount,
+    negotiated_wire,
+    read_body,
+    read_request,
+    refuse,
+    request_of,
+    respond,
+    while_it_stays,
+)
+from .memory import memory_pipe
+from .mount import Mount
+from .request import Refuse, Request
+
+if TYPE_CHECKING:
+    from .server import PhoenixServer
+
+__all__ = ["Session", "accept_client"]
+
+LONGEST_BATCH: Final = 100
+"""The frames of a POST that are read."""
+
+LARGEST_BODY: Final = 8_000_000
+"""Bytes of a POST."""
+
+UNUSED: Final = 1.5
+"""After how many poll windows without a poll a session ends."""
+
+SEARCH: Final = 2.0
+"""Seconds for which Phoenix asks its cluster for a session that is gone."""
+
+_SIGNED: Final = "SFMyNTY."
+"""The beginning of every token that Phoenix signs."""
+
+_CORS: Final = ("access-control-allow-origin", "*")
+_JSON: Final = ("content-type", "application/json; charset=utf-8")
+_NDJSON: Final = "application/x-ndjson"
+_REFUSED: Final = 403
+
+Wait = Callable[[Awaitable[Any]], Awaitable[Any]]
+
+
+async def accept_client(server: "PhoenixServer", stream: trio.abc.Stream) -> Upgrade | None:
+    """Answer polls for as long as they come, and then perhaps an upgrade; see `accept_upgrade`."""
+    http = h11.Connection(h11.SERVER)
+    try:
+        while (received := await read_request(http, stream)) is not None:
+            request = request_of(received, secure=isinstance(stream, trio.SSLStream))
+            mount = find_mount(server.mounts, request.path, "longpoll")
+            if mount is None:
+                return await accept_upgrade(server, http, stream, received.method, request)
+            body = await read_body(http, stream, LARGEST_BODY)
+            wait = partial(while_it_stays, http, stream)
+            answer = await _answer(server, mount, request, wait, method=received.method, body=body)
+            await respond(server, http, stream, answer)
+            if http.our_state is not h11.DONE:
+                break
+            http.start_next_cycle()
+    except h11.RemoteProtocolError as error:
+        await refuse(server, http, stream, Refuse(error.error_status_hint, body="Bad Request"))
+    except Refuse as refusal:
+        await refuse(server, http, stream, refusal)
+    except Gone:
+        pass  # nobody is there to be answered
+    return None
+
+
+async def _answer(
+    server: "PhoenixServer", mount: Mount, request: Request, wait: Wait, *, method: bytes, body: bytes
+) -> Refuse:
+    token = request.header("x-phoenix-longpoll-token") or request.params.get("token")
+    if method == b"OPTIONS":
+        return _allowed(request)
+    if method not in (b"GET", b"POST"):
+        return Refuse(400, [_CORS])
+    session = server.sessions.get(token) if isinstance(token, str) else None
+    if session is None and isinstance(token, str) and token.startswith(_SIGNED):
+        await trio.sleep(SEARCH)
+    if method == b"POST":
+        return _said(410 if session is None else await session.take(request, body))
+    return await (_open(server, mount, request, wait) if session is None else session.poll())
+
+
+def _allowed(request: Request) -> Refuse:
+    """Return the answer to the question that a browser asks before a request to another origin."""
+    asked = ", ".join(value for name, value in request.headers if name == "access-control-request-headers")
+    allowed = {"allow-headers": asked, "allow-methods": "get, post, options", "max-age": "3600"}
+    return Refuse(200, [_CORS, *((f"access-control-{name}", value) for name, value in allowed.items())])
+
+
+def _said(status: int, **more: Any) -> Refuse:
+    return Refuse(200, [_CORS, _JSON], json.dumps({"status": status, **more}, ensure_ascii=False))
+
+
+async def _open(server: "PhoenixServer", mount: Mount, request: Request, wait: Wait) -> Refuse:
+    if mount.auth_token:
+        request = attrs.evolve(request, auth_token=request.header("x-phoenix-authtoken"))
+    try:
+        wire = negotiated_wire(request)
+        accepted = await connect_client(server, mount, request, wait)
+    except Refuse as refusal:
+        # Phoenix has one word for all refusals here; a crash is one of the request's own process.
+        return refusal if refusal.status == 500 else _said(_REFUSED)
+    framing = Framing(mount.max_frame_size, mount.max_frame_size)
+    session = Session(server, Upgrade(mount, request, accepted, wire, framing, b""))
+    server.start_session(session)
+    return _said(410, token=session.token, messages=[])
+
+
+class Session:
+    """A client that polls.
+
+    Attributes:
+        token: what its requests are known by.
+        connection: the connection that it is to the rest of the server.
+    """
+
+    def __init__(self, server: "PhoenixServer", upgrade: Upgrade) -> None:
+        ours, theirs = memory_pipe()
+        self.token: str = _SIGNED + secrets.token_urlsafe(16)
+        # It ends when it is not polled, rather than when nothing is posted.
+        self.connection: Connection = Connection(
+            server, theirs, attrs.evolve(upgrade, mount=attrs.evolve(upgrade.mount, timeout=None))
+        )
+        self._window = upgrade.mount.poll_window
+        self._stream = ours
+        self._websocket = WebSocket(ConnectionType.CLIENT)
+        self._posted = 0
+        self._waiting: list[Frame] = []
+        self._poller: object = None
+        self._polled = trio.current_time()
+        self._arrived = trio.lowlevel.ParkingLot()
+
+    async def run(self) -> None:
+        """Serve the client until the connection ends, or is not used any more."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._collect)
+            nursery.start_soon(self._end_if_unused)
+            await self.connection.run(b"")
+            nursery.cancel_scope.cancel()
+
+    async def poll(self) -> Refuse:
+        """Return what waits for the client, as soon as something does; the latest poll gets it."""
+        self._polled = trio.current_time()
+        poller = self._poller = object()
+        with trio.move_on_after(self._window):
+            while not self._waiting or self._poller is not poller:
+                await self._arrived.park()
+        if not self._waiting or self._poller is not poller:
+            return _said(204, token=self.token, messages=[])
+        frames, self._waiting, self._polled = self._waiting, [], trio.current_time()
+        try:
+            messages = [frame if isinstance(frame, str) else frame.decode() for frame in frames]
+        except UnicodeDecodeError:
+            self.connection.server.report("a binary frame, which has no form in the answer to a poll", None)
+            return Refuse(500, [_CORS])
+        return _said(200, token=self.token, messages=messages)
+
+    async def take(self, request: Request, body: bytes) -> int:
+        """Handle what a client has posted; returns the status."""
+        for frame in _frames(request.header("content-type"), body):
+            event = TextMessage(data=frame) if isinstance(frame, str) else BytesMessage(data=frame)
+            self._posted += 1
+            with trio.move_on_after(self._window) as scope:
+                await self._send(event)
+                await self.connection.wait_handled(self._posted)
+            if scope.cancelled_caught:
+                return 408
+        return 200
+
+    async def _send(self, event: TextMessage | BytesMessage | CloseConnection) -> None:
+        with suppress(trio.BrokenResourceError, LocalProtocolError):  # the connection has ended
+            await self._stream.send_all(self._websocket.send(event))
+
+    async def _collect(self) -> None:
+        parts: list[Any] = []
+        while True:
+            try:
+                data = await self._stream.receive_some()
+            except trio.BrokenResourceError:
+                return
+            if not data:
+                return
+            self._websocket.receive_data(data)
+            for event in self._websocket.events():
+                match event:
+                    case TextMessage() | BytesMessage():
+                        parts.append(event.data)
+                        if event.message_finished:
+                            self._waiting.append(type(parts[0])().join(parts))
+                            parts = []
+                    case CloseConnection():
+                        await self._send(event.response())
+            if self._waiting:
+                self._arrived.unpark_all()
+
+    async def _end_if_unused(self) -> None:
+        limit = UNUSED * self._window
+        while trio.current_time() - self._polled <= limit:  # noqa: ASYNC110 - it is time that is waited for
+            await trio.sleep(limit)
+        self.connection.drop()
+
+
+def _frames(kind: str | None, body: bytes) -> Iterator[Frame]:
+    """Yield the frames in a POST; raises `Refuse`."""
+    if kind != _NDJSON:
+        yield body.decode(errors="replace")
+        return
+    for line in body.replace(b"\r\n", b"\n").split(b"\n")[:LONGEST_BATCH]:
+        if line[:1] == b"[":
+            yield line.decode(errors="replace")
+        else:
+            try:
+                yield base64.b64decode(line, validate=True)
+            except binascii.Error:
+                raise Refuse(500, [_CORS]) from None
