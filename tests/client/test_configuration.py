@@ -174,7 +174,6 @@ def test_an_unusable_option_is_refused_at_the_call_by_name(option: str, value: A
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("longpoll_fallback", 2.5),
         ("buffer_bytes", 2**30),
     ],
 )
@@ -186,16 +185,9 @@ def test_an_option_for_later_is_refused_by_name(option: str, value: Any) -> None
 
 def test_an_option_for_later_may_have_its_default() -> None:
     configuration = configure(URL, {})
-    later = ["longpoll_fallback", "buffer_bytes"]
+    later = ["buffer_bytes"]
     given = OPTIONS({name: getattr(configuration, name) for name in later})
     assert configure(URL, given) == configuration
-
-
-@pytest.mark.parametrize("name", ["longpoll"])
-def test_a_transport_for_later_is_refused_by_name(name: str) -> None:
-    with pytest.raises(ConfigurationError) as raised:
-        connect(URL, transport=name)
-    assert str(raised.value) == f"transport: '{name}' is not supported yet: leave it out"
 
 
 def test_the_window_of_joins_and_the_limit_of_waits_are_kept() -> None:

@@ -52,7 +52,6 @@ __all__ = [
 ]
 
 DEFAULT_VSN: Final = "2.0.0"
-_PLANNED_TRANSPORTS: Final = ("longpoll",)
 _HOST: Final = re.compile(r"[^\s/?#@\x00-\x20\x7f]+")
 _VSN: Final = re.compile(r"[\w.+-]+", re.ASCII)
 
@@ -107,9 +106,8 @@ def _seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
 
 def checked_seconds(argument: str, value: Any) -> float | None:
     """Return a call's timeout; raises `ConfigurationError`, which names the argument, as for options."""
-    if value is not None and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
-    ):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < math.inf):
         raise ConfigurationError(argument, f"a number of seconds above 0, or None for no limit; not {value!r}")
     seconds: float | None = value
     return seconds
@@ -185,11 +183,6 @@ def _host(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise ConfigurationError(attribute.name, "the name of a host, without spaces and slashes")
 
 
-def _window(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value is not None:
-        checked_size(attribute.name, value)
-
-
 def _given(check: Callable[[Any], object]) -> Validator:
     """Check a value as that which a function returns is checked later."""
 
@@ -226,8 +219,6 @@ def _transport(_: Any, attribute: "attrs.Attribute[Any]", transport: Any) -> Non
         try:
             find_connector(transport)
         except LookupError as error:
-            if transport in _PLANNED_TRANSPORTS:
-                raise ConfigurationError(attribute.name, f"{transport!r} is not supported yet: leave it out") from None
             raise ConfigurationError(attribute.name, str(error)) from error
     elif not callable(getattr(transport, "open", None)) or not isinstance(getattr(transport, "name", None), str):
         raise ConfigurationError(
@@ -240,6 +231,11 @@ def _compression(configuration: Any, attribute: "attrs.Attribute[Any]", compress
     if compression and not getattr(connector, "compresses", False):
         can = "only the transport 'websockets' compresses (pip install 'slipstream-trio[fast]')"
         raise ConfigurationError(attribute.name, f"{can}; this is {connector.name!r}")
+
+
+def _fallback(self: "Configuration", attribute: "attrs.Attribute[Any]", seconds: Any) -> None:
+    if seconds is not None:
+        _transport(self, attribute, "longpoll")
 
 
 def _serializer(_: Any, attribute: "attrs.Attribute[Any]", serializer: Any) -> None:
@@ -276,7 +272,8 @@ class Configuration:
         server_hostname: the name that TLS asks for, and the certificate has to be for, in place of the URL's host.
         host: the `Host` header, in place of the URL's host and port.
         max_header_size: of the head of the answer to the upgrade, in bytes.
-        longpoll_fallback: the seconds after which long-polling is tried. Not supported yet.
+        longpoll_fallback: the seconds within which the WebSocket has to be open. If it is not, or fails, the next
+            attempt is made by long-polling (extra `longpoll`), over streams that `transport` opens; None: it is not.
         connect_timeout: for one attempt: the functions among the options, TCP, TLS and the upgrade together.
         join_timeout: for the reply to a join.
         push_timeout: for the reply to a push.
@@ -324,7 +321,7 @@ class Configuration:
     server_hostname: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _host])
     host: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _host])
     max_header_size: int = attrs.field(default=64 * 2**10, validator=_positive)
-    longpoll_fallback: float | None = attrs.field(default=None, validator=[_seconds, _unsupported])
+    longpoll_fallback: float | None = attrs.field(default=None, validator=[_seconds, _fallback])
     connect_timeout: float | None = attrs.field(default=10.0, validator=_seconds)
     join_timeout: float | None = attrs.field(default=10.0, validator=_seconds)
     push_timeout: float | None = attrs.field(default=10.0, validator=_seconds)
@@ -334,7 +331,7 @@ class Configuration:
     heartbeat_timeout: float | None = attrs.field(
         default=attrs.Factory(lambda self: self.heartbeat_interval, takes_self=True), validator=_seconds
     )
-    join_window: int | None = attrs.field(default=None, validator=_window)
+    join_window: int | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
     max_message_size: int = attrs.field(default=16 * 2**20, validator=_positive)
     buffer: int = attrs.field(default=1024, validator=_positive)
     buffer_bytes: int = attrs.field(default=64 * 2**20, validator=[_positive, _unsupported])
@@ -367,29 +364,19 @@ class Configuration:
         """Return the connector to use."""
         return find_connector(self.transport) if isinstance(self.transport, str) else self.transport
 
+    def fallback_connector(self) -> Connector | None:
+        """Return the connector to fall back to, if any."""
+        open_stream = getattr(self.transport, "open_stream", None)
+        return None if self.longpoll_fallback is None else find_connector("longpoll", open_stream)
+
     def options(self) -> Options:
         """Return the part of it that may be shown, for states and telemetry."""
-        return Options(
-            url=None if callable(self.url) else self.url.partition("?")[0],
-            vsn=self.chosen_vsn(),
-            serializer=self.chosen_serializer().name,
-            transport=self.chosen_connector().name,
-            connect_timeout=self.connect_timeout,
-            join_timeout=self.join_timeout,
-            push_timeout=self.push_timeout,
-            leave_timeout=self.leave_timeout,
-            close_timeout=self.close_timeout,
-            heartbeat_interval=self.heartbeat_interval,
-            heartbeat_timeout=self.heartbeat_timeout,
-            join_window=self.join_window,
-            max_message_size=self.max_message_size,
-            buffer=self.buffer,
-            overflow=self.overflow,
-            retry_first=self.retry_first,
-            reconnect=self.reconnect,
-            rejoin=self.rejoin,
-            retry_after_limit=self.retry_after_limit,
-        )
+        shown = {field.name: getattr(self, field.name) for field in attrs.fields(Options)}
+        shown["url"] = None if callable(self.url) else self.url.partition("?")[0]
+        shown["vsn"] = self.chosen_vsn()
+        shown["serializer"] = self.chosen_serializer().name
+        shown["transport"] = self.chosen_connector().name
+        return Options(**shown)
 
 
 def configure(url: OrCallable[str], options: ConnectOptions) -> Configuration:

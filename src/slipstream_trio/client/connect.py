@@ -19,7 +19,7 @@ from attrs import evolve
 from ..errors import ConnectionRejected, InternalError
 from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
-from ..transport import OpenRequest
+from ..transport import Connector, OpenRequest, Transport
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .cookies import Cookies
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .callbacks.runner import Runner
 
 __all__ = ["Supervisor", "connect", "connected"]
+
+NO_FALLBACK: Final = frozenset({301, 302, 303, 307, 308, 401, 403, 429})
+"""HTTP statuses of an upgrade that long-polling would be answered with, too."""
 
 CLOSE_RESERVE: Final = 0.2
 """The part of `close_timeout` that is kept for the close frame and its answer, however long leaves take."""
@@ -117,7 +120,10 @@ class Supervisor:
         self.finished: trio.Event = trio.Event()
         self.body: trio.CancelScope = trio.CancelScope()
         self.cookies: Cookies = Cookies(keeps=configuration.cookies)
-        self._connector = configuration.chosen_connector()
+        self._primary = self._connector = configuration.chosen_connector()
+        fallback = configuration.fallback_connector()
+        self._fallback = None if fallback is None or fallback.name == self._primary.name else fallback
+        self._primary_worked = False
         self._scope = trio.CancelScope(shield=True)
         self._nursery: trio.Nursery | None = None
         self._error: BaseException | None = None
@@ -200,7 +206,11 @@ class Supervisor:
             first = generation == 1 and not configuration.retry_first
             if configuration.reconnect is not None:
                 step = configuration.reconnect.step_after(step, disconnect.lived)
-            delay = None if first else 0.0 if self._at_once else self._delay(evolve(disconnect, step=step))
+            falls_back = self._falls_back(disconnect)
+            if falls_back or (self._at_once and not first):
+                delay: float | None = 0.0
+            else:
+                delay = None if first else self._delay(evolve(disconnect, step=step))
             if delay is None:
                 self._error = self._error or error
                 return
@@ -208,7 +218,7 @@ class Supervisor:
             socket._statuses.set("reconnecting" if socket._shown is not None else "connecting")
             socket._emitter.reconnect_scheduled(disconnect, delay, attempt)
             await self._wait(delay)
-            step = 0 if self._at_once else step + 1
+            step = 0 if self._at_once else step if falls_back else step + 1
             self._at_once = False
 
     async def _wait(self, delay: float) -> None:
@@ -221,7 +231,10 @@ class Supervisor:
         """Connect once, and serve that to its end; returns what to raise for it, and what it was."""
         socket = self.socket
         connection, ask = await self._begin(attempt, generation)
-        await connection.run(self._connector, ask)
+        connector = self._connector
+        if self._fallback not in (None, connector):
+            connector = _Hurried(connector, socket._configuration.longpoll_fallback or math.inf)
+        await connection.run(connector, ask)
         if connection.option_error is not None:
             error = connection.option_error
             return error, Disconnect(OPTION_FAILED, step=step, error=error, ended_by="client")
@@ -243,6 +256,23 @@ class Supervisor:
                 "rejected", status=failure.status, retry_after=wait, step=step, error=failure, ended_by="server"
             )
         return failure, Disconnect(failure.reason, step=step, error=failure, ended_by="network")
+
+    def _falls_back(self, disconnect: Disconnect) -> bool:
+        """Choose the transport of the next attempt; returns whether that is the fallback, which follows at once.
+
+        A fallback that worked where the WebSocket never did is remembered: the WebSocket is not tried any more.
+        """
+        opened = disconnect.lived is not None
+        if self._connector is self._fallback:
+            if opened and not self._primary_worked:
+                self._primary, self._fallback = self._fallback, None
+            self._connector = self._primary
+            return False
+        self._primary_worked = self._primary_worked or opened
+        if self._fallback is None or opened or disconnect.reason == OPTION_FAILED or disconnect.status in NO_FALLBACK:
+            return False
+        self._connector = self._fallback
+        return True
 
     async def _begin(self, attempt: int, generation: int) -> tuple[Connection, Callable[[], Awaitable[OpenRequest]]]:
         """Begin a connection; returns what asks for all that it is opened with.
@@ -268,7 +298,7 @@ class Supervisor:
             trace_id=ids.trace_id() if trace_parent is None else trace_parent[3:35],
             socket_id=self.socket.socket_id,
             generation=generation,
-            options=self.socket._options,
+            options=evolve(self.socket._options, transport=self._connector.name),
             trace_parent=trace_parent,
         )
 
@@ -305,6 +335,20 @@ class Supervisor:
             self._scope.cancel()
             with trio.CancelScope(shield=True):
                 await self.finished.wait()
+
+
+@final
+class _Hurried:
+    """A connector that has to open a transport before the fallback is tried."""
+
+    def __init__(self, connector: Connector, limit: float) -> None:
+        self.name = connector.name
+        self._connector = connector
+        self._limit = limit
+
+    def open(self, request: OpenRequest, wake: Callable[[], None]) -> AbstractAsyncContextManager[Transport]:
+        timeout = self._limit if request.connect_timeout is None else min(request.connect_timeout, self._limit)
+        return self._connector.open(evolve(request, connect_timeout=timeout), wake)
 
 
 async def _fail_with(error: Exception) -> NoReturn:
