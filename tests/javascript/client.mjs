@@ -1,9 +1,12 @@
 // What the scenarios share: sockets of the official client, and lines of JSON for the test that started this.
 import { createInterface } from "node:readline";
-import { Presence, Socket } from "phoenix";
+import { LongPoll, Presence, Socket } from "phoenix";
 import WebSocket from "ws";
 
 export { Presence };
+
+/** Whether the client polls, and brings no binary frames home. */
+export const polls = process.argv[4] === "longpoll";
 
 /** Tell the test something. */
 export function say(what, value) {
@@ -21,7 +24,7 @@ export async function told() {
 /** Make a socket that tells of its opening, errors and closing. It is not quiet about anything unexpected. */
 export function makeSocket(url, options = {}, name = "socket") {
   const socket = new Socket(url, {
-    transport: WebSocket,
+    transport: polls ? LongPoll : WebSocket,
     heartbeatIntervalMs: 10_000,
     reconnectAfterMs: () => 20,
     rejoinAfterMs: () => 20,

@@ -61,10 +61,14 @@ class Node:
 
 
 @asynccontextmanager
-async def playing(scenario: str, url: str) -> AsyncIterator[Node]:
-    """Run a scenario for the time of a block, which ends when the scenario has come to its good end."""
+async def playing(scenario: str, url: str, transport: str = "websocket") -> AsyncIterator[Node]:
+    """Run a scenario for the time of a block, which ends when the scenario has come to its good end.
+
+    Parameters:
+        transport: "websocket" or "longpoll", both the official client's own.
+    """
     process = await trio.lowlevel.open_process(
-        ["node", str(HERE / "scenarios.mjs"), scenario, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ["node", str(HERE / "scenarios.mjs"), scenario, url, transport], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         with trio.fail_after(PATIENCE):
@@ -80,8 +84,10 @@ async def playing(scenario: str, url: str) -> AsyncIterator[Node]:
                     await stream.aclose()
 
 
-async def told(server: PhoenixServer, scenario: str, path: str = "/socket") -> dict[str, Any]:
+async def told(
+    server: PhoenixServer, scenario: str, path: str = "/socket", *, transport: str = "websocket"
+) -> dict[str, Any]:
     """Run a scenario to its end; returns what it told, the last value of each thing."""
-    async with server.serve() as listening, playing(scenario, listening.url(path)) as node:
+    async with server.serve() as listening, playing(scenario, listening.url(path), transport) as node:
         heard = await node.until("done")
     return dict(heard)

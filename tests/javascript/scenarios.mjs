@@ -1,6 +1,7 @@
-// node scenarios.mjs NAME URL: run one scenario against the server at that URL, and tell of it in lines of JSON.
+// node scenarios.mjs NAME URL [longpoll]: run a scenario against the server at that URL, and tell of it in lines of JSON.
 import { randomBytes } from "node:crypto";
-import { Presence, answered, bytes, connect, disconnect, join, next, say, told, until } from "./client.mjs";
+import WebSocket from "ws";
+import { Presence, answered, bytes, connect, disconnect, join, next, polls, say, told, until } from "./client.mjs";
 
 const scenarios = {
   async join(url) {
@@ -251,6 +252,13 @@ const scenarios = {
     await disconnect(socket);
   },
 
+  async fallsBack(url) {
+    const socket = connect(url, { longPollFallbackMs: 5_000 });
+    await join(socket, "echo:1");
+    say("polls", socket.transport !== WebSocket);
+    await disconnect(socket);
+  },
+
   async longTopic(url) {
     const socket = connect(url);
     const channel = socket.channel(`echo:${"t".repeat(5000)}`);
@@ -295,8 +303,10 @@ const scenarios = {
     const text = Buffer.from(data).toString("base64");
     const [status, echoed] = await answered(channel.push("echo", { text }));
     say("text", [status, echoed.text === text]);
-    const [binary, back] = await answered(channel.push("binary", data.buffer));
-    say("binary", [binary, Buffer.from(back).equals(data)]);
+    if (!polls) {
+      const [binary, back] = await answered(channel.push("binary", data.buffer));
+      say("binary", [binary, Buffer.from(back).equals(data)]);
+    }
     const ticks = [];
     channel.on("tick", ({ i }) => ticks.push(i));
     await answered(channel.push("burst", { n: 1000 }));

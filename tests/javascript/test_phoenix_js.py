@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.javascript.driver import missing, playing, told
-from tests.server.app import make_server
+from tests.server.app import CHANNELS, make_server
 
 from slipstream_trio import Socket, connect
 from slipstream_trio.testing.server import Channel, Mount, Outcome, PhoenixServer, Reply
@@ -16,15 +16,25 @@ pytestmark = [
 OK: list[Any] = ["ok", {}]
 
 
-async def test_a_topic_is_joined() -> None:
-    heard = await told(make_server(), "join")
+@pytest.fixture(params=["websocket", "longpoll"])
+def transport(request: pytest.FixtureRequest) -> Any:
+    """Return each of the official client's transports, for what they have in common.
+
+    Long-polling has neither heartbeats there nor close codes, brings no binary frames to the client, and has the
+    second version of the protocol only.
+    """
+    return request.param
+
+
+async def test_a_topic_is_joined(transport: str) -> None:
+    heard = await told(make_server(), "join", transport=transport)
     assert heard["join echo:1"] == ["ok", {"params": {"name": "Ada"}}]
     assert heard["state"] == "joined"
-    assert heard["socket closed"] == 1000
+    assert heard["socket closed"] == (1000 if transport == "websocket" else 1005)
 
 
-async def test_pushes_get_replies_of_any_status_or_none() -> None:
-    heard = await told(make_server(), "replies")
+async def test_pushes_get_replies_of_any_status_or_none(transport: str) -> None:
+    heard = await told(make_server(), "replies", transport=transport)
     assert heard["ok"] == ["ok", {"a": [1, "ü", None]}]
     assert heard["bare"] == OK
     assert heard["error"] == ["error", {"reason": "no"}]
@@ -33,63 +43,63 @@ async def test_pushes_get_replies_of_any_status_or_none() -> None:
     assert heard["later"] == ["ok", {"ms": 20}]
 
 
-async def test_pushes_before_the_join_are_sent_after_it() -> None:
-    heard = await told(make_server(), "pushedBeforeJoined")
+async def test_pushes_before_the_join_are_sent_after_it(transport: str) -> None:
+    heard = await told(make_server(), "pushedBeforeJoined", transport=transport)
     assert heard["joined"] == OK
     assert heard["answered"] == [["ok", {"n": n}] for n in (1, 2, 3)]
 
 
-async def test_joins_are_refused() -> None:
-    heard = await told(make_server(), "joinsRefused")
+async def test_joins_are_refused(transport: str) -> None:
+    heard = await told(make_server(), "joinsRefused", transport=transport)
     assert heard["join crashjoin:1"] == ["error", {"reason": "join crashed"}]
     assert heard["join nowhere"] == ["error", {"reason": "unmatched topic"}]
     assert heard["state"] == "errored"
     assert heard["join auth:1"] == OK
 
 
-async def test_a_join_that_times_out_is_tried_again() -> None:
-    heard = await told(make_server(), "joinTimesOut")
+async def test_a_join_that_times_out_is_tried_again(transport: str) -> None:
+    heard = await told(make_server(), "joinTimesOut", transport=transport)
     assert heard["first"] == ["timeout", {}]
     assert heard["again"] == {"slept": 1}
     assert heard["state"] == "joined"
 
 
-async def test_a_channel_that_crashes_is_joined_again() -> None:
-    heard = await told(make_server(), "crashAndRejoin")
+async def test_a_channel_that_crashes_is_joined_again(transport: str) -> None:
+    heard = await told(make_server(), "crashAndRejoin", transport=transport)
     assert heard["channel failed"] == {"reason": "channel_crash"}
     assert heard["new ref"] is True
     assert heard["echo"] == ["ok", {"after": "crash"}]
 
 
-async def test_a_channel_that_the_server_stops_is_closed() -> None:
-    heard = await told(make_server(), "serverStopsChannel")
+async def test_a_channel_that_the_server_stops_is_closed(transport: str) -> None:
+    heard = await told(make_server(), "serverStopsChannel", transport=transport)
     assert heard["reply"] == ["ok", {"reason": "normal"}]
     assert heard["state"] == "closed"
 
 
-async def test_a_topic_is_left_and_joined_again() -> None:
-    heard = await told(make_server(), "leaveAndJoinAgain")
+async def test_a_topic_is_left_and_joined_again(transport: str) -> None:
+    heard = await told(make_server(), "leaveAndJoinAgain", transport=transport)
     assert heard["leave"] == OK
     assert "channel closed" in heard
     assert heard["state"] == "closed"
     assert heard["echo"] == ["ok", {"n": 2}]
 
 
-async def test_a_topic_that_is_joined_twice_goes_to_the_second() -> None:
-    heard = await told(make_server(), "joinedTwice")
+async def test_a_topic_that_is_joined_twice_goes_to_the_second(transport: str) -> None:
+    heard = await told(make_server(), "joinedTwice", transport=transport)
     assert "first closed" in heard
     assert heard["states"] == ["closed", "joined"]
     assert heard["echo"] == ["ok", {"n": 2}]
 
 
-async def test_the_server_pushes() -> None:
-    heard = await told(make_server(), "serverPushes")
+async def test_the_server_pushes(transport: str) -> None:
+    heard = await told(make_server(), "serverPushes", transport=transport)
     assert heard["welcomes"] == [1, 2]
     assert heard["pushed"] == {"n": 1}
 
 
-async def test_broadcasts_reach_all_or_the_others() -> None:
-    heard = await told(make_server(), "broadcasts")
+async def test_broadcasts_reach_all_or_the_others(transport: str) -> None:
+    heard = await told(make_server(), "broadcasts", transport=transport)
     assert heard["to all"] == [{"n": 1}, {"n": 1}]
     assert heard["to the others"] == {"n": 2}
     assert "an echo of one's own" not in heard
@@ -105,9 +115,9 @@ async def test_binary_payloads_go_both_ways() -> None:
     assert heard["broadcast"] == [data, data]
 
 
-async def test_presence_tells_of_joins_updates_and_leaves() -> None:
+async def test_presence_tells_of_joins_updates_and_leaves(transport: str) -> None:
     server = make_server()
-    async with server.serve() as listening, playing("presence", listening.url("/socket")) as node:
+    async with server.serve() as listening, playing("presence", listening.url("/socket"), transport) as node:
         heard = [told for told in await node.until("done") if told[0].startswith(("ada:", "bob:"))]
     ada = [told for told in heard if told[0].startswith("ada:")]
     assert ada == [
@@ -154,9 +164,9 @@ def say_good_bye(server: PhoenixServer) -> None:
 
 
 @pytest.mark.parametrize("lose", [drop, restart, say_good_bye])
-async def test_a_connection_that_is_lost_is_replaced(lose: Any) -> None:
-    server = make_server()
-    async with server.serve() as listening, playing("reconnects", listening.url("/socket")) as node:
+async def test_a_connection_that_is_lost_is_replaced(lose: Any, transport: str) -> None:
+    server = make_server(poll_window=0.5)
+    async with server.serve() as listening, playing("reconnects", listening.url("/socket"), transport) as node:
         await node.until("ready")
         lose(server)
         await node.go_on()
@@ -165,44 +175,52 @@ async def test_a_connection_that_is_lost_is_replaced(lose: Any) -> None:
     assert ["echo", ["ok", {"after": "the loss"}]] in heard
 
 
-async def test_a_server_that_was_restarted_is_found_again() -> None:
-    server = make_server()
-    async with server.serve() as listening, playing("reconnects", listening.url("/socket")) as node:
+async def test_a_server_that_was_restarted_is_found_again(transport: str) -> None:
+    server = make_server(poll_window=0.5)
+    async with server.serve() as listening, playing("reconnects", listening.url("/socket"), transport) as node:
         await node.until("ready")
         await server.stop()
         async with make_server().serve(port=listening.port):
             await node.go_on()
             heard = await node.until("done")
-    assert ["socket closed", 1012] in heard
+    assert ["socket closed", 1012 if transport == "websocket" else 1011] in heard
     assert ["joined", 2] in heard
     assert ["echo", ["ok", {"after": "the loss"}]] in heard
 
 
-async def test_pushes_while_offline_are_sent_later() -> None:
-    heard = await told(make_server(), "pushesWhileOffline")
+async def test_pushes_while_offline_are_sent_later(transport: str) -> None:
+    heard = await told(make_server(poll_window=0.5), "pushesWhileOffline", transport=transport)
     assert heard["buffered"] == ["ok", {"while": "offline"}]
 
 
-async def test_the_token_comes_by_subprotocol() -> None:
+async def test_the_token_comes_by_subprotocol(transport: str) -> None:
     server = make_server()
-    async with server.serve() as listening, playing("token", listening.url("/authsocket")) as node:
+    async with server.serve() as listening, playing("token", listening.url("/authsocket"), transport) as node:
         heard = await node.until("done")
     assert [value for what, value in heard if what == "token"] == [["ok", "s3cr3t"], ["ok", "who>>>"]]
 
 
-async def test_parameters_are_asked_for() -> None:
-    heard = await told(make_server(), "params")
+async def test_parameters_are_asked_for(transport: str) -> None:
+    heard = await told(make_server(), "params", transport=transport)
     assert heard["params"] == {"user_id": "u1", "nested": "a b&c=ü", "vsn": "2.0.0"}
 
 
-async def test_a_refused_upgrade_is_tried_again() -> None:
-    heard = await told(make_server(), "refused")
-    assert "403" in heard["socket failed"]
+async def test_a_refused_upgrade_is_tried_again(transport: str) -> None:
+    heard = await told(make_server(), "refused", transport=transport)
+    if transport == "websocket":
+        assert "403" in heard["socket failed"]
     assert heard["join echo:1"] == OK
 
 
-async def test_topics_may_be_long() -> None:
-    heard = await told(make_server(), "longTopic")
+async def test_it_falls_back_to_polling_where_there_are_no_websockets() -> None:
+    server = PhoenixServer({"/socket": Mount(channels=CHANNELS, websocket=False)})
+    heard = await told(server, "fallsBack")
+    assert heard["join echo:1"] == OK
+    assert heard["polls"] is True
+
+
+async def test_topics_may_be_long(transport: str) -> None:
+    heard = await told(make_server(), "longTopic", transport=transport)
     assert heard["joined"] == OK
     assert heard["echo"] == ["ok", {"n": 1}]
 
@@ -215,18 +233,22 @@ async def test_the_first_version_of_the_protocol_is_spoken() -> None:
     assert heard["leave"] == OK
 
 
-async def test_a_socket_has_a_hundred_channels_and_no_more() -> None:
-    heard = await told(make_server(), "manyChannels")
+async def test_a_socket_has_a_hundred_channels_and_no_more(transport: str) -> None:
+    heard = await told(make_server(), "manyChannels", transport=transport)
     assert heard["joined"] == 100
     assert heard["refused"] == ["error", {"reason": "too many channels joined"}]
     assert heard["echoes"] is True
 
 
-@pytest.mark.parametrize("path", ["/socket", "/zsocket"], ids=["plain", "compressed"])
-async def test_payloads_may_be_large(path: str) -> None:
-    heard = await told(make_server(), "largePayloads", path)
+@pytest.mark.parametrize(
+    ("transport", "path"),
+    [("websocket", "/socket"), ("websocket", "/zsocket"), ("longpoll", "/socket")],
+    ids=["plain", "compressed", "longpoll"],
+)
+async def test_payloads_may_be_large(transport: str, path: str) -> None:
+    heard = await told(make_server(), "largePayloads", path, transport=transport)
     assert heard["text"] == ["ok", True]
-    assert heard["binary"] == ["ok", True]
+    assert heard.get("binary", ["ok", True]) == ["ok", True]
     assert heard["burst"] is True
 
 
