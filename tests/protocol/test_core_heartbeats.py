@@ -94,6 +94,8 @@ def test_a_ping_is_a_heartbeat() -> None:
     assert sent(transition) == (None, "1", "phoenix", "heartbeat", {})
     assert core.state.heartbeat_sent_at == 5.0
     assert core.state.heartbeat_deadline == 25.0
+    core.reply("1", "phoenix")
+    assert (core.state.heartbeat_ref, core.state.heartbeat_sent_at) == (None, 5.0)
 
 
 def test_a_ping_with_an_outstanding_heartbeat_sends_nothing() -> None:

@@ -115,6 +115,7 @@ def held_by(*joins: dict[str, Any], heard: float | None = None, **options: Any) 
         ({"timeout": None, "deadline": 70.0}, None, 70.0),
         ({"timeout": 50.0, "deadline": 70.0}, None, 70.0),
         ({"timeout": None}, 10.0, 90.0),
+        ({"timeout": None}, 5.0, 90.0),
         ({"timeout": 31.0}, 10.0, 60.0),
         ({"timeout": None}, 49.0, 129.0),
         ({"timeout": 31.0}, 45.0, 65.0),

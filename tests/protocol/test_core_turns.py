@@ -313,15 +313,24 @@ def test_a_rejoin_that_follows_a_failed_one_is_made_again(how: str) -> None:
     assert core.state.rejoins == {"a": "first"}
 
 
+@pytest.mark.parametrize("event", ["phx_close", "phx_error"])
+def test_the_end_of_a_channel_that_was_joined_is_no_failed_rejoin(event: str) -> None:
+    core = Core()
+    for ref in (core.joined("a"), core.join("a")):
+        core.receive(ref, ref, "a", event, {})
+        assert core.state.failed_rejoins == {}
+
+
 @pytest.mark.parametrize("what", ["join", "leave"])
 def test_what_the_user_does_with_a_topic_forgets_that_a_rejoin_failed(what: str) -> None:
     core = Core()
+    other = core.joined("b")
     ends_of_rejoins(core, core.rejoin("a", timeout=5.0), "refused")
     if what == "join":
         core.reply(core.join("a"), "a", status="error")
     else:
         assert only(core.leave_nothing("a")) == TopicLeft("a", None, "left")
-    assert core.state.failed_rejoins == {}
+    assert (core.state.joins, core.state.failed_rejoins) == ({"b": other}, {})
     core.rejoin("a")
     assert core.state.rejoins == {"a": "first"}
 

@@ -36,6 +36,13 @@ def test_the_first_state_is_all_joins() -> None:
     assert changes[0] == PresenceChange("join", "a", None, (meta("1"),), metas("1"))
 
 
+@pytest.mark.parametrize("known", [metas("1"), {"metas": [meta("1", note="old")]}])
+def test_an_entry_without_news_hides_none_that_comes_after_it(known: dict[str, Any]) -> None:
+    entries, changes = sync_state({"a": known}, {"a": metas("1"), "b": metas("2")})
+    assert set(entries) == {"a", "b"}
+    assert told(changes) == [("join", "b", ["2"])]
+
+
 def test_a_state_that_says_what_is_known_changes_nothing() -> None:
     known = {"a": metas("1"), "b": metas("2", "3")}
     entries, changes = sync_state(known, {"b": metas("2", "3"), "a": metas("1")})
