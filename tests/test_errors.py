@@ -167,9 +167,9 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
         "not a JSON value",
     ),
     (
-        SerializationError("set is not a JSON type", "user.tags[2]", "room", "new_msg"),
-        {"problem": "set is not a JSON type", "path": "user.tags[2]", "topic": "room", "event": "new_msg"},
-        "at user.tags[2]: set is not a JSON type (in 'new_msg' of 'room')",
+        SerializationError("set is not a JSON type", 'payload["tags"][2]', "room", "new_msg"),
+        {"problem": "set is not a JSON type", "path": 'payload["tags"][2]', "topic": "room", "event": "new_msg"},
+        "at payload[\"tags\"][2]: set is not a JSON type (in 'new_msg' of 'room')",
     ),
     (ProtocolError("not JSON"), {"problem": "not JSON"}, "not JSON"),
     (

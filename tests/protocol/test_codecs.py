@@ -122,7 +122,7 @@ def test_the_standard_librarys_codec_says_what_is_wrong(text: str, problem: str)
     ("value", "problem"),
     [
         ("\ud800", "not a JSON value: .*surrogate"),
-        (float("nan"), "nan is not a JSON number$"),
+        (float("nan"), "nan is not a JSON number: use a finite one, or None$"),
         ({1: 2}, "an object's keys are strings; a key of type int is not$"),
         ((1, 2), "tuple is not a JSON type: use dict, list, str, int, float, bool or None, or bytes as the payload$"),
     ],

@@ -40,7 +40,7 @@ def test_a_join_with_a_binary_payload_is_refused_as_the_server_would_close_the_c
     core = Core()
     before = core.state
     problem = "a join's payload is JSON: Phoenix closes the connection on a binary join"
-    with pytest.raises(SerializationError, match=f"^{problem}$"):
+    with pytest.raises(SerializationError, match=rf"^at payload: {problem} \(in 'phx_join' of 'room'\)$"):
         core.feed(JoinTopic(0.0, "room", b"abc", None))
     assert core.state is before
 

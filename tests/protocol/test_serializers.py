@@ -9,6 +9,7 @@ from tests.protocol import wire
 
 from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import (
+    MAX_DEPTH,
     Codec,
     Message,
     Serializer,
@@ -18,6 +19,7 @@ from slipstream_trio.protocol import (
     default_codec,
     serializer_for,
 )
+from slipstream_trio.testing.strategies.payloads import nested
 
 V2 = V2Serializer()
 V1 = V1Serializer()
@@ -151,6 +153,47 @@ def test_only_bytes_as_the_whole_payload_make_a_binary_frame(payload: Any) -> No
         V2.encode(Message("1", "2", "room", "ev", payload))
 
 
+@pytest.mark.parametrize("serializer", [V1Serializer, V2Serializer])
+@pytest.mark.parametrize("make_codec", [StdlibCodec, default_codec])
+@pytest.mark.parametrize(
+    ("payload", "path", "problem"),
+    [
+        ({1}, "payload", "set is not a JSON type"),
+        ([1, {"a": [None, {2: {3}}, {4}]}], 'payload[1]["a"][1]', "an object's keys are strings; a key of type int"),
+        ([1, {"a": {"b": {5}, 2: 3}}], 'payload[1]["a"]["b"]', "set is not"),
+        ({"größe": [float("nan")]}, 'payload["größe"][0]', "nan is not a JSON number: use a finite one, or None"),
+        ({'say "hi"': (1,)}, r'payload["say \"hi\""]', "tuple is not"),
+        ({"ok": "\ud800"[1:], "bad": ["x", "\ud800"]}, 'payload["bad"][1]', "not a JSON value"),
+        ({"\ud800": {"a": 1}}, "payload", "not a JSON value"),
+        ({"\ud800": {6}}, r'payload["\ud800"]', "set is not"),
+        ({"n": [10**4300]}, 'payload["n"][0]', "not a JSON value"),
+        (nested(MAX_DEPTH), "payload", "nested deeper than 128"),
+        ({"a": nested(MAX_DEPTH + 1)}, "payload", "nested deeper than 128"),
+        ([1, bytearray()], "payload[1]", "bytearray is not"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_sent_has_a_place_in_its_message(
+    serializer: Any, make_codec: Callable[[], Codec], payload: Any, path: str, problem: str
+) -> None:
+    with pytest.raises(SerializationError) as caught:
+        serializer(make_codec()).encode(Message("1", "2", "room", "ev", payload))
+    error = caught.value
+    assert (error.path, error.topic, error.event) == (path, "room", "ev")
+    assert error.problem.startswith(problem)
+    assert str(error).encode() == f"at {path}: {error.problem} (in 'ev' of 'room')".encode()
+
+
+@pytest.mark.parametrize("make_codec", [StdlibCodec, default_codec])
+@pytest.mark.parametrize("name", ["topic", "event"])
+def test_a_topic_or_event_that_cannot_be_sent_is_the_place(name: str, make_codec: Callable[[], Codec]) -> None:
+    message = Message("1", "2", "room", "ev", {})._replace(**{name: "\ud800"})
+    with pytest.raises(SerializationError) as caught:
+        V2Serializer(make_codec()).encode(message)
+    assert caught.value.path == name
+    str(caught.value).encode()
+
+
 @pytest.mark.parametrize("make_codec", [StdlibCodec, default_codec])
 def test_v1_is_an_object(make_codec: Callable[[], Codec]) -> None:
     serializer = V1Serializer(make_codec())
@@ -185,7 +228,7 @@ def test_v1_errors_say_what_is_wrong(frame: str | bytes, problem: str) -> None:
 
 def test_v1_has_no_binary_payloads() -> None:
     problem = r"serializer 1\.0\.0 has no binary payloads: connect with vsn='2\.0\.0'"
-    with pytest.raises(SerializationError, match=f"^{problem}$"):
+    with pytest.raises(SerializationError, match=rf"^at payload: {problem} \(in 'ev' of 'room'\)$"):
         V1.encode(Message("1", "2", "room", "ev", b""))
 
 

@@ -5,10 +5,11 @@ from enum import Enum
 from typing import Any, Final, Literal, final
 
 from ..errors import SerializationError
-from ..protocol import RESERVED_EVENTS, Serializer, V1Serializer, V2Serializer
+from ..protocol import RESERVED_EVENTS, Message, Serializer, V1Serializer, V2Serializer
+from ..protocol.serializer import located
 from .configuration import checked_seconds
 
-__all__ = ["DEFAULT", "Default", "KeptPayload", "Timeout", "check_event", "check_topic", "chosen"]
+__all__ = ["DEFAULT", "Default", "KeptPayload", "Timeout", "check_event", "check_topic", "chosen", "given_payload"]
 
 
 class Default(Enum):
@@ -45,12 +46,20 @@ def check_topic(topic: str) -> None:
         raise SerializationError(f"a topic is a string, not {type(topic).__name__}")
 
 
+def given_payload(payload: Any) -> Any:
+    """Return the payload of a push: None is {}, and each kind of buffer is sent as its bytes."""
+    if type(payload) is bytearray or type(payload) is memoryview:
+        return bytes(payload)
+    return {} if payload is None else payload
+
+
 @final
 class KeptPayload:
     """A payload as it was when the call was awaited, whatever its owner does with the object since.
 
     Parameters:
-        payload: the payload; with the library's own serializers it is kept as JSON text, else as a deep copy.
+        message: what it is the payload of; with the library's own serializers it is kept as JSON text, else as a deep
+            copy.
         serializer: the socket's serializer.
 
     Raises:
@@ -59,9 +68,9 @@ class KeptPayload:
 
     __slots__ = ("_codec", "_kept")
 
-    def __init__(self, payload: Any, serializer: Serializer) -> None:
+    def __init__(self, message: Message, serializer: Serializer) -> None:
         self._codec = serializer.codec if isinstance(serializer, V1Serializer | V2Serializer) else None
-        self._kept = payload if type(payload) is bytes else self._copy(payload)
+        self._kept = message.payload if type(message.payload) is bytes else self._copy(message)
 
     def value(self) -> Any:
         """Return the payload: a value that nobody else has."""
@@ -69,10 +78,14 @@ class KeptPayload:
             return deepcopy(self._kept)
         return self._codec.decode(self._kept)
 
-    def _copy(self, payload: Any) -> Any:
+    def _copy(self, message: Message) -> Any:
         if self._codec is not None:
-            return self._codec.encode(payload)
+            try:
+                return self._codec.encode(message.payload)
+            except SerializationError as error:
+                raise located(error, message, self._codec) from None
         try:
-            return deepcopy(payload)
+            return deepcopy(message.payload)
         except Exception as error:
-            raise SerializationError(f"a payload that waits is copied, and this one cannot be: {error!r}") from error
+            problem = f"a payload that waits is copied, and this one cannot be: {error!r}"
+            raise SerializationError(problem, "payload", message.topic, message.event) from error

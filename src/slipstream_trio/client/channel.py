@@ -8,9 +8,10 @@ import trio
 
 from ..errors import ChannelClosed, JoinError, ProtocolError
 from ..protocol import Frame, Message
+from ..protocol.message import JOIN
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
-from .arguments import DEFAULT, Timeout, check_event, chosen
+from .arguments import DEFAULT, Timeout, check_event, chosen, given_payload
 from .buffer import Buffer, Gap, Overflow, Stream, Streams, Subscription
 from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
 from .join import join
@@ -146,7 +147,7 @@ class Channel:
 
         Parameters:
             event: the event's name.
-            payload: a JSON value, or `bytes` for a binary frame; None is {}.
+            payload: a JSON value, or `bytes` (a `bytearray`, a `memoryview`) for a binary frame; None is {}.
             timeout: seconds to wait for the reply, None for ever; by default `push_timeout`.
 
         Raises:
@@ -160,7 +161,7 @@ class Channel:
         """
         check_event(event)
         seconds = self._socket._options.push_timeout if timeout is DEFAULT else checked_seconds("timeout", timeout)
-        return await push(self, event, {} if payload is None else payload, seconds)
+        return await push(self, event, given_payload(payload), seconds)
 
     async def send(self, event: str, payload: Any = None) -> None:
         """Push a message whose reply, if there is one, is of no interest; returns when it is queued.
@@ -169,7 +170,7 @@ class Channel:
 
         Parameters:
             event: the event's name.
-            payload: a JSON value, or `bytes` for a binary frame; None is {}.
+            payload: a JSON value, or `bytes` (a `bytearray`, a `memoryview`) for a binary frame; None is {}.
 
         Raises:
             ValueError: the event is one of the protocol's, such as "phx_leave".
@@ -178,7 +179,7 @@ class Channel:
             SerializationError: the event is not a string, or the payload not a JSON value; nothing was sent.
         """
         check_event(event)
-        await send(self, event, {} if payload is None else payload)
+        await send(self, event, given_payload(payload))
 
     async def receive(self) -> Message:
         """Return the next message, as iteration does.
@@ -310,8 +311,8 @@ class Channel:
     def _keep_payload(self) -> None:
         """Fix the payload as it is now; a function is asked for it at each join."""
         if not callable(self._given_payload):
-            check_join(self._given_payload)
-            self._payload = self._socket._kept(self._given_payload)
+            check_join(self._topic, self._given_payload)
+            self._payload = self._socket._kept(self._topic, JOIN, self._given_payload)
 
     def _claimed(self) -> None:
         self._join_ref = None

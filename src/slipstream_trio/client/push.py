@@ -352,7 +352,7 @@ async def _in_turn(  # noqa: PLR0917 - every push that waits comes here
 ) -> T:
     """Give `submit` the connection, the payload as it is now, and the seconds waited, in this call's turn."""
     socket = channel._socket
-    kept, began = socket._kept(payload), trio.current_time()
+    kept, began = socket._kept(channel.topic, event, payload), trio.current_time()
 
     def submit_kept(connection: "Connection") -> T:
         return submit(connection, kept.value(), trio.current_time() - began)

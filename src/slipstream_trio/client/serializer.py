@@ -26,7 +26,8 @@ class _Guarded:
         except SerializationError:
             raise
         except Exception as error:
-            raise SerializationError(f"the serializer {self.name!r} failed: {error!r}") from error
+            problem = f"the serializer {self.name!r} failed: {error!r}"
+            raise SerializationError(problem, "", message.topic, message.event) from error
 
     def decode(self, frame: Frame) -> Message:
         try:

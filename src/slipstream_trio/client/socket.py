@@ -261,8 +261,8 @@ class Socket:
     def _received_at(self) -> float:
         return trio.current_time() if self._connection is None else self._connection.received
 
-    def _kept(self, payload: Any) -> KeptPayload:
-        return KeptPayload(payload, self._serializer)
+    def _kept(self, topic: str, event: str, payload: Any) -> KeptPayload:
+        return KeptPayload(Message(None, None, topic, event, payload), self._serializer)
 
     def _hold(self, channel: Channel) -> None:
         self._channels[channel.topic] = channel

@@ -37,8 +37,7 @@ class SerializationError(SlipstreamError):
 
     Attributes:
         problem: what is wrong with it, and what would be right.
-        path: the way to the value in its payload, such as "user.tags[2]"; empty where it is the payload itself, or not
-            known.
+        path: the place of the value in the message, such as `payload["items"][3]["at"]`; empty where it is not known.
         topic: the topic of the message, None where it is not known.
         event: the event of the message, None where it is not known.
     """

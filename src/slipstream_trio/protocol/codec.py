@@ -15,13 +15,15 @@ from typing import Any, Final, Protocol
 from ..errors import ProtocolError, SerializationError
 from .message import Message
 
-__all__ = ["MAX_DEPTH", "Codec", "MsgspecCodec", "StdlibCodec", "default_codec"]
+__all__ = ["MAX_DEPTH", "TOO_DEEP", "Codec", "MsgspecCodec", "StdlibCodec", "default_codec"]
 
 MAX_DEPTH: Final = 128
 """How deep arrays and objects may be nested, the frame's own array included.
 
 Both decoders recurse, and where they give up depends on the depth of the caller's stack; this limit does not.
 """
+
+TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH}"
 
 MAX_DIGITS: Final = 4300
 """How long an integer may be, its sign included: Python's own default, as msgspec counts it."""
@@ -212,7 +214,7 @@ def check_depth(text: str) -> None:
         opened = block.count(_OPENING)
         # A depth changes by one at a time, so it passes the limit at one above.
         if depth + opened > MAX_DEPTH and MAX_DEPTH + 1 in accumulate(memoryview(block).cast("b"), initial=depth):
-            raise ProtocolError(f"nested deeper than {MAX_DEPTH}")
+            raise ProtocolError(TOO_DEEP)
         depth += 2 * opened - len(block)
 
 
@@ -228,9 +230,9 @@ def check_value(value: Any, depth: int = 0) -> None:
         return
     if kind is float:
         if not math.isfinite(value):
-            raise SerializationError(f"{value} is not a JSON number")
+            raise SerializationError(f"{value} is not a JSON number: use a finite one, or None")
     elif depth == MAX_DEPTH:
-        raise SerializationError(f"nested deeper than {MAX_DEPTH}")
+        raise SerializationError(TOO_DEEP)
     elif kind is dict:
         for key, item in value.items():
             if type(key) is not str:

@@ -3,13 +3,15 @@
 The formats were observed on Phoenix 1.7.24 and 1.8.12.
 """
 
-from typing import Final, Protocol
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Protocol
 
 from ..errors import ProtocolError, SerializationError
-from .codec import Codec, checked, default_codec
+from .codec import TOO_DEEP, Codec, checked, default_codec
 from .message import REPLY, Frame, Message
 
-__all__ = ["Serializer", "V1Serializer", "V2Serializer", "serializer_for"]
+__all__ = ["Serializer", "V1Serializer", "V2Serializer", "located", "serializer_for"]
 
 PUSH: Final = 0
 REPLY_KIND: Final = 1
@@ -56,7 +58,10 @@ class V2Serializer:
         """Return the frame of a message to the server; raises `SerializationError`."""
         if type(message.payload) is bytes:
             return _encode_push(message)
-        return self.codec.encode(list(message))
+        try:
+            return self.codec.encode(list(message))
+        except SerializationError as error:
+            raise located(error, message, self.codec) from None
 
     def decode(self, frame: Frame) -> Message:
         """Return the message of a frame from the server; raises `ProtocolError`."""
@@ -86,8 +91,12 @@ class V1Serializer:
     def encode(self, message: Message) -> Frame:
         """Return the frame of a message to the server; raises `SerializationError`."""
         if type(message.payload) is bytes:
-            raise SerializationError("serializer 1.0.0 has no binary payloads: connect with vsn='2.0.0'")
-        return self.codec.encode(message._asdict())
+            problem = "serializer 1.0.0 has no binary payloads: connect with vsn='2.0.0'"
+            raise SerializationError(problem, "payload", message.topic, message.event)
+        try:
+            return self.codec.encode(message._asdict())
+        except SerializationError as error:
+            raise located(error, message, self.codec) from None
 
     def decode(self, frame: Frame) -> Message:
         """Return the message of a frame from the server; raises `ProtocolError`."""
@@ -114,6 +123,43 @@ def serializer_for(vsn: str, codec: Codec | None = None) -> Serializer:
         case ["1", "0", patch] if patch.isdecimal():
             return V1Serializer(codec)
     raise ValueError(f"{vsn!r} is no version of the protocol: use '2.0.0' or '1.0.0'")
+
+
+def located(error: SerializationError, message: Message, codec: Codec) -> SerializationError:
+    """Return the error with the place of the value that cannot be encoded.
+
+    It is searched for by encoding the parts one by one, now that it is known to be there.
+    """
+    path, found = "", _refused(zip(message._fields, message, strict=True), codec)
+    while found is not None:
+        step, value, error = found
+        path += f"[{_shown(step)}]" if path else str(step)
+        found = None if error.problem == TOO_DEEP else _refused(_inside(value), codec)  # a cycle has no innermost value
+    return SerializationError(error.problem, path or "payload", message.topic, message.event)
+
+
+def _refused(parts: Iterable[tuple[str | int, Any]], codec: Codec) -> tuple[str | int, Any, SerializationError] | None:
+    """Return the first part that cannot be encoded, None if each can."""
+    for step, value in parts:
+        try:
+            codec.encode(value)
+        except SerializationError as error:
+            return step, value, error
+    return None
+
+
+def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
+    if type(value) is list:
+        yield from enumerate(value)
+    elif type(value) is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                return  # it is the key that is refused
+            yield key, item
+
+
+def _shown(step: str | int) -> str:
+    return json.dumps(step, ensure_ascii=not str(step).isprintable())  # a lone surrogate could not be printed
 
 
 def _encode_push(message: Message) -> bytes:

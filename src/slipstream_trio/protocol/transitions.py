@@ -51,7 +51,7 @@ from .events import (
     TopicLeft,
     ended_by,
 )
-from .message import CLOSE, ERROR, PHOENIX, REPLY, Message
+from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Message
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State
 
@@ -179,16 +179,17 @@ _REASONS: Final[Mapping[EndedBy, str]] = {
 
 def _join_topic(state: State, join: JoinTopic, serializer: Serializer) -> Transition:
     _require(state, "open", join)
-    check_join(join.payload)
+    check_join(join.topic, join.payload)
     draft = Draft(state, join.now, serializer)
     draft.join(join)
     return draft.transition(join)
 
 
-def check_join(payload: Any) -> None:
+def check_join(topic: str, payload: Any) -> None:
     """Refuse a join's payload that a serializer would take, but no server; raises `SerializationError`."""
-    if type(payload) is bytes:
-        raise SerializationError("a join's payload is JSON: Phoenix closes the connection on a binary join")
+    if isinstance(payload, bytes | bytearray | memoryview):
+        problem = "a join's payload is JSON: Phoenix closes the connection on a binary join"
+        raise SerializationError(problem, "payload", topic, JOIN)
 
 
 def _leave_topic(state: State, leave: LeaveTopic, serializer: Serializer) -> Transition:

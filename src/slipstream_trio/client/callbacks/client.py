@@ -6,7 +6,7 @@ from typing import Any, Final, Unpack
 import trio
 
 from ...protocol import Message
-from ..arguments import DEFAULT, Timeout, check_event, check_topic, chosen
+from ..arguments import DEFAULT, Timeout, check_event, check_topic, chosen, given_payload
 from ..buffer import Gap
 from ..channel import Channel
 from ..configuration import ConnectOptions, checked_seconds, configure
@@ -214,7 +214,7 @@ class Client:
         Parameters:
             topic: the topic.
             event: the event's name.
-            payload: a JSON value, or `bytes` for a binary frame; None is {}.
+            payload: a JSON value, or `bytes` (a `bytearray`, a `memoryview`) for a binary frame; None is {}.
             timeout: seconds to wait for the reply, None for ever; by default `push_timeout`.
 
         Raises:
@@ -230,7 +230,7 @@ class Client:
         check_event(event)
         runner = self.__ready()
         seconds = chosen(timeout, runner.running_socket()._options.push_timeout)
-        return await runner.push(topic, event, {} if payload is None else payload, seconds)
+        return await runner.push(topic, event, given_payload(payload), seconds)
 
     async def disconnect(self) -> None:
         """Close the connection for good, and wait until that is done.

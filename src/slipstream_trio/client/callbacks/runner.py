@@ -130,7 +130,7 @@ class Runner:
         await trio.lowlevel.checkpoint_if_cancelled()
         by_callback = trio.lowlevel.current_task() is self._task
         if not by_callback and not self._inbox.has_room_for_reply:  # a callback would wait for itself
-            kept = self.running_socket()._kept(payload)
+            kept = self.running_socket()._kept(topic, event, payload)
             timeout = await self._until_room(topic, event, timeout)
             payload = kept.value()
         self._inbox.expect_reply()
