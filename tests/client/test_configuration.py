@@ -10,7 +10,6 @@ import pytest
 from tests.client.support import URL, Scripted
 
 from slipstream_trio import Backoff, Configuration, ConfigurationError, ConnectOptions, Disconnect, connect
-from slipstream_trio.client.configuration import configure
 from slipstream_trio.protocol import Frame, Message, V1Serializer, V2Serializer
 from slipstream_trio.telemetry import Telemetry, default_telemetry
 from slipstream_trio.transport import OpenRequest
@@ -45,6 +44,10 @@ class Versioned:
 
     def decode(self, frame: Frame) -> Message:
         raise NotImplementedError
+
+
+def configure(url: Any, options: Any) -> Configuration:
+    return Configuration(url=url, **options)
 
 
 def test_the_options_of_connect_are_the_fields_of_configuration() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import Peer, Recorder, scripted
+from tests.client.support import URL, Peer, Recorder, Scripted, scripted
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Channel, SlowConsumer
+from slipstream_trio import Backoff, Channel, Gap, Message, SlowConsumer, connect
 from slipstream_trio.client.turn import FRAMES_A_LOOK
+from slipstream_trio.telemetry import Telemetry
 
 
 class Channeled:
@@ -304,3 +305,46 @@ async def test_the_receive_loop_waits_for_as_long_as_a_consumer_makes_progress(a
 
 async def test_the_receive_loop_waits_for_50_ms_at_most(autojump_clock: MockClock) -> None:
     assert max(await taken_meanwhile(0.06, 6)) <= 2 + 60 // FRAMES_A_LOOK  # others run while it goes on
+
+
+async def test_an_overflow_beside_a_lost_connection_is_one_gap_from_the_first_loss_to_the_rejoin(
+    autojump_clock: MockClock,
+) -> None:
+    def now() -> int:
+        return int(trio.current_time() * 1e9)
+
+    connector = Scripted()
+    options: dict[str, Any] = {"transport": connector, "telemetry": Telemetry(time_ns=now), "buffer": 1}
+    async with connect(URL, overflow="drop_newest", reconnect=Backoff((10,), jitter=0), **options) as socket:
+        channel = socket.channel("room")
+        await channel.join()
+        stream = channel.stream()
+        with trio.move_on_after(1):
+            await anext(stream)  # now somebody reads
+        for number in range(3):  # at 1, 2 and 3 s
+            connector.peer.message("room", "event", number)
+            await trio.sleep(1)
+        connector.peer.end()
+        await trio.sleep(20)
+        connector.peer.message("room", "event", 3)  # there is no room for this one either
+        await wait_all_tasks_blocked()
+        assert isinstance(await anext(stream), Message)
+        gap = await anext(stream)
+        assert isinstance(gap, Gap)
+        assert (gap.reason, gap.dropped) == ("reconnected", 3)
+        assert (gap.since.timestamp(), gap.until.timestamp()) == (2, 24)
+
+
+async def test_each_message_wakes_one_of_those_who_wait(autojump_clock: MockClock) -> None:
+    got: list[Any] = []
+    async with channeled(10) as it:
+
+        async def read() -> None:
+            got.extend(await it.take(1))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(read)
+            await it.put()
+            await it.put(*range(5))
+        assert sorted(got) == [0, 1, 2, 3, 4]

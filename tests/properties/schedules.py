@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from tests.properties.scripts import TOPICS
 
 from slipstream_trio import Backoff, Channel, Socket, connect
-from slipstream_trio.errors import ConnectError, ConnectionLost, SlipstreamError, SlowConsumer
+from slipstream_trio.errors import (
+    ChannelClosed,
+    ConnectError,
+    ConnectionLost,
+    PushError,
+    PushTimeout,
+    SlipstreamError,
+    SlowConsumer,
+)
 from slipstream_trio.ids import RandomIds
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.server import (
@@ -358,22 +366,21 @@ async def _use(server: Server, socket: Socket, schedule: Schedule, outcome: Outc
 
 async def _judged(server: Server, users: Users, options: dict[str, Any]) -> list[str]:
     """Return what is not, and does not become, as it should be; without heartbeats a server may just have hung up."""
-    wrong = judge(server, users, options)
+    wrong = await judge(server, users, options)
     with trio.move_on_after(10):
         while wrong:
             await trio.sleep(0.1)
-            wrong = judge(server, users, options)
+            wrong = await judge(server, users, options)
     return wrong
 
 
-def judge(server: Server, users: Users, options: dict[str, Any]) -> list[str]:
+async def judge(server: Server, users: Users, options: dict[str, Any]) -> list[str]:
     """Return what is not as it should be, now that everything is calm."""
     socket = users.socket
     if socket.status == "closed":
         # A channel that crashed, and was not to be joined again, shows that for ever.
         over = {"closed", "errored"}
-        held = socket._channels
-        return [f"{found!r} on a closed socket" for found in users.channels if held or found.status not in over]
+        return [f"{found!r} on a closed socket" for found in users.channels if found.status not in over]
     if socket.status != "connected":
         return [f"the socket is {socket.status}"]
     connections = server.phoenix.connections
@@ -386,7 +393,16 @@ def judge(server: Server, users: Users, options: dict[str, Any]) -> list[str]:
     endless = options.get("rejoin") is not None and options["rejoin"].limit is None
     final = {"closed"} if endless else {"closed", "crashed", "join_refused", "join_timeout"}
     for channel in users.held.values():
-        reason = channel._reason
+        reason = await ending_of(channel)
         if channel.status != "joined" and reason not in final:
             wrong.append(f"{channel!r} was joined and not left, but ended: {reason}")
     return wrong
+
+
+async def ending_of(channel: Channel) -> str:
+    """Return why a channel has ended, as a push is told."""
+    try:
+        await channel.push("late", timeout=0.001)
+    except (ChannelClosed, ConnectionLost, PushTimeout, PushError) as error:
+        return getattr(error, "reason", "not ended")
+    return "not ended"

@@ -1,19 +1,17 @@
 """A buffer against a model: what a reader is told, put together, is what was put."""
 
 from collections import deque
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, get_args
 
+import pytest
 import trio
 from attrs import define, field
 from hypothesis import given, strategies as st
+from tests.client.support import URL, Recorder, Scripted
+from tests.recovery.support import settle
+from tests.scheduling import play
 
-from slipstream_trio import Gap, Message, Overflow, SlowConsumer
-from slipstream_trio.client.buffer import Buffer
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LOST = Gap("reconnected", NOW, NOW)
+from slipstream_trio import Backoff, Channel, Message, Overflow, SlowConsumer, Socket, Stream, connect
 
 
 @define
@@ -25,18 +23,21 @@ class Model:
     items: deque[Any] = field(factory=deque)
     read: bool = False
     dropped: int = 0
+    episodes: int = 0
+    told: int = 0
 
     def put(self, number: int) -> None:
         kept = [index for index, item in enumerate(self.items) if type(item) is int]
         if len(kept) < self.limit:
             self.items.append(number)
             return
+        at_head = not self.read or self.policy == "drop_oldest"
+        beside = list(self.items)[: kept[0]] if at_head else list(self.items)[kept[-1] :]
         self.dropped += 1
-        if self.read and self.policy != "drop_oldest":
-            self.items.append("dropped")
-        else:
+        self.episodes += "dropped" not in beside
+        if at_head:
             self.items[kept[0]] = "dropped"
-            self.items.append(number)
+        self.items.append(number if at_head else "dropped")
 
     def mark(self) -> None:
         self.items.append("lost")
@@ -50,6 +51,7 @@ class Model:
         while self.items and type(self.items[0]) is not int:
             losses.append(self.items.popleft())
         dropped, was_lost = losses.count("dropped"), "lost" in losses
+        self.told += dropped
         if self.policy == "raise" and dropped:
             return [("slow", dropped), *([("reconnected", 0)] if was_lost else [])]
         return [("reconnected" if was_lost else "overflow", dropped)]
@@ -61,67 +63,81 @@ STEPS = st.lists(
         st.tuples(st.just("mark"), st.just(1)),
         st.tuples(st.just("get"), st.integers(1, 6)),
     ),
-    max_size=40,
+    max_size=20,
 )
 
 
-async def next_of(buffer: Buffer) -> Any:
+async def next_of(stream: Stream) -> Any:
     with trio.fail_after(1):
         try:
-            item = await buffer.get(gaps=True)
+            item = await anext(stream)
         except SlowConsumer as error:
             return ("slow", error.dropped)
         return item.payload if isinstance(item, Message) else (item.reason, item.dropped)
 
 
-class Streams:
-    """What a buffer tells of, in place of a channel's streams."""
+class Channeled:
+    """A channel of a scripted peer, its model, and what telemetry tells of its losses."""
 
-    topic = "room:1"
+    def __init__(self, socket: Socket, channel: Channel, connector: Scripted, model: Model, told: Recorder) -> None:
+        self.channel = channel
+        self.stream = channel.stream()
+        self.number = 0
+        self._socket = socket
+        self._connector = connector
+        self._model = model
+        self._told = told
 
-    def __init__(self) -> None:
-        self.episodes: list[bool] = []
-        self.told: list[Gap] = []
+    @property
+    def episodes(self) -> int:
+        return len(self._told.named("client", "overflow"))
 
-    def new_overflow(self) -> Gap:
-        return Gap("overflow", NOW, NOW, 1)
+    @property
+    def told(self) -> int:
+        return sum(gap.dropped for gap in self._told.named("client", "gap"))
 
-    def overflowed(self, *_: Any, first: bool) -> None:
-        self.episodes.append(first)
+    async def put(self) -> None:
+        self.number += 1
+        self._connector.peer.message("room", "tick", self.number)
+        self._model.put(self.number)
+        await settle()
 
-    def emit(self, gap: Gap) -> None:
-        self.told.append(gap)
+    async def mark(self) -> None:
+        self._connector.peer.end()
+        self._model.mark()
+        await settle()
+        await self._socket.wait_connected()
+        await settle()
 
-
-async def compare(limit: int, policy: Overflow, steps: list[tuple[str, int]]) -> None:
-    streams = Streams()
-    episodes, told = streams.episodes, streams.told
-    buffer = Buffer(streams, limit, policy, "channel")  # type: ignore[arg-type]
-    model = Model(limit, policy)
-    number = 0
-    for what, count in steps:
-        for _ in range(count):
-            if what == "put":
-                number += 1
-                buffer.put(Message(None, None, "room:1", "tick", number))
-                model.put(number)
-            elif what == "mark":
-                buffer.mark(LOST)
-                model.mark()
-            elif model.items:
-                for expected in model.get():
-                    assert await next_of(buffer) == expected
-        assert buffer.dropped == model.dropped == len(episodes)
-        assert bool(len(buffer)) == bool(model.items)
-        assert len(buffer) <= 2 * limit + 1
-    while model.items:
-        for expected in model.get():
-            assert await next_of(buffer) == expected
-    assert len(buffer) == 0
-    assert sum(gap.dropped for gap in told) == buffer.dropped
+    async def get(self) -> None:
+        for expected in self._model.get() if self._model.items else ():
+            assert await next_of(self.stream) == expected
 
 
-@given(st.integers(1, 4), st.sampled_from(get_args(Overflow)), STEPS)
-def test_a_reader_is_told_every_message_or_its_loss(limit: int, policy: Overflow, steps: list[tuple[str, int]]) -> None:
-    run: Callable[..., None] = trio.run
-    run(compare, limit, policy, steps)
+async def compare(limit: int, policy: Overflow, steps: list[tuple[str, int]], ended: bool) -> None:
+    model, told, connector = Model(limit, policy), Recorder(), Scripted()
+    options: dict[str, Any] = {"transport": connector, "telemetry": told.bus, "reconnect": Backoff((1,), jitter=0)}
+    async with connect(URL, buffer=limit, overflow=policy, heartbeat_interval=None, **options) as socket:
+        channel = socket.channel("room")
+        await channel.join()
+        it = Channeled(socket, channel, connector, model, told)
+        for name, count in steps:
+            for _ in range(count):
+                await getattr(it, name)()
+            assert (channel.dropped, it.episodes, it.told) == (model.dropped, model.episodes, model.told)
+        if ended:
+            await channel.leave()
+            assert it.told == model.dropped
+        while model.items:
+            await it.get()
+        assert it.told == channel.dropped
+        if ended:
+            with pytest.raises(StopAsyncIteration):
+                await anext(it.stream)
+
+
+@given(st.integers(1, 4), st.sampled_from(get_args(Overflow)), STEPS, st.booleans())
+def test_a_reader_is_told_every_message_or_its_loss(
+    limit: int, policy: Overflow, steps: list[tuple[str, int]], ended: bool
+) -> None:
+    play(compare, limit, policy, steps, ended)
