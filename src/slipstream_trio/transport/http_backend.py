@@ -9,9 +9,8 @@ from typing import Any, Final
 import trio
 
 from ..errors import ConnectError, ConnectTimeout
-from .base import OpenRequest
+from .base import OpenRequest, StreamOpener
 from .network import described
-from .upgrade import StreamOpener
 
 try:
     import httpcore

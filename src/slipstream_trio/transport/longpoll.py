@@ -22,10 +22,9 @@ from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
 from . import network
 from .address import address_of
 from .answer import AnswerReader
-from .base import ABNORMAL_CLOSURE, Connector, Frame, OpenRequest, Transport, TransportEnded
+from .base import ABNORMAL_CLOSURE, Connector, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .http_backend import HttpBackend, ResponseTooLong, httpcore
 from .network import described
-from .upgrade import StreamOpener
 
 __all__ = ["LongpollConnector", "connector"]
 
