@@ -26,8 +26,9 @@ NAMES = {
     """,
     telemetry: """
         BufferOverflowed ClientCallbackStart ClientCallbackStop ClientConnectStart ClientConnectStop
-        ClientJoinStart ClientJoinStop ClientLeaveStart ClientLeaveStop ClientPushStart ClientPushStop
+        ClientGaveUp ClientJoinStart ClientJoinStop ClientLeaveStart ClientLeaveStop ClientPushStart ClientPushStop
         ConnectStart ConnectStop EventName GapOpened HandleStart HandleStop Handler HandlerFailed
+        ClientSendStart ClientSendStop LoopStalled
         MessageDiscarded Origin Outcome ReconnectScheduled Record RecordStream RejoinScheduled ReplyOrphaned
         SpanException SpanStart Telemetry attach attach_many default_telemetry detach list_handlers listen
         stream

@@ -31,7 +31,8 @@ CONNECT = SPAN | {"configuration", "attempt"}
 
 METADATA = {
     "connection connect start": SPAN | {"state"},
-    "connection connect stop": SPAN | {"state", "termination_reason"},
+    "connection connect stop": SPAN
+    | {"state", "termination_reason", "ended_by", "code", "message", "heard", "received"},
     "connection connect exception": SPAN | {"state"} | EXCEPTION,
     "connection handle start": HANDLE,
     "connection handle stop": HANDLE | {"message", "event", "built_events", "return", "end_state"},
@@ -40,17 +41,17 @@ METADATA = {
     "client connect stop": CONNECT | {"outcome", "response_headers"},
     "client connect exception": CONNECT | EXCEPTION,
     "client join start": JOIN,
-    "client join stop": JOIN | {"outcome", "response"},
+    "client join stop": JOIN | {"outcome", "response", "reason", "waited"},
     "client join exception": JOIN | EXCEPTION,
     "client leave start": JOIN,
-    "client leave stop": JOIN | {"outcome", "response"},
+    "client leave stop": JOIN | {"outcome", "response", "reason", "waited"},
     "client push start": PUSH,
-    "client push stop": PUSH | {"outcome", "ref", "status", "response"},
+    "client push stop": PUSH | {"outcome", "ref", "status", "response", "reason", "sent", "waited"},
     "client push exception": PUSH | EXCEPTION,
     "client gap": IDS | {"topic", "reason", "since", "until", "dropped"},
-    "client overflow": IDS | {"topic", "policy", "buffer", "consumer"},
+    "client overflow": IDS | {"topic", "policy", "buffer", "consumer", "phase", "dropped"},
     "client reply_orphaned": IDS | {"topic", "ref", "status", "response", "reason"},
-    "client message_dropped": IDS | {"direction", "topic", "event", "ref", "reason"},
+    "client message_dropped": IDS | {"direction", "topic", "event", "ref", "reason", "frame"},
     "telemetry handler failure": IDS | {"handler_id", "event", "reason", "stacktrace"},
 }
 

@@ -39,7 +39,6 @@ async def test_nothing_is_made_when_nobody_listens(autojump_clock: MockClock) ->
 async def test_nothing_is_made_for_those_who_listen_to_something_else(autojump_clock: MockClock) -> None:
     counting = CountingBus()
     counting.bus.attach("one", ("slipstream", "client", "gap"), print)
-    counting.bus.attach("two", ("slipstream", "connection"), print, prefix=False)
     async with scripted(telemetry=counting.bus) as (socket, peer), socket.join("room") as channel:
         peer.message("room", "event")
         await channel.push("echo")

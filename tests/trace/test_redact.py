@@ -7,12 +7,21 @@ import pytest
 import trio
 from tests.client.support import URL, Scripted, scripted
 from tests.telemetry.support import ORIGIN
+from tests.trace.scenes import Scene
 from tests.trace.support import back, encoded, eventful, live_records, run, written
 from tests.trace.test_schema import Reversing, callback
 
 from slipstream_trio import ConnectionRejected, JoinError, Message, PushError, SlipstreamError, connect
-from slipstream_trio.protocol import CloseTransport, FrameReceived, SendFrame, V1Serializer, V2Serializer
-from slipstream_trio.telemetry import Telemetry
+from slipstream_trio.protocol import (
+    CloseConnection,
+    CloseTransport,
+    FrameReceived,
+    SendFrame,
+    TransportClosed,
+    V1Serializer,
+    V2Serializer,
+)
+from slipstream_trio.telemetry import ClientGaveUp, ConnectStop, MessageDiscarded, Telemetry
 from slipstream_trio.telemetry.span import exception_record
 from slipstream_trio.trace import SECRETS, Redacted, check, read, record, replay
 from slipstream_trio.trace.redact import Redactor
@@ -49,6 +58,24 @@ def test_no_secret_is_written(secrets: list[Any], tmp_path: Path) -> None:
     assert text.count("[redacted]") > 10
     unredacted = b"".join(encoded(secrets, redactor=Redactor(secrets=None)))
     assert unredacted.count(SECRET.encode()) > 10
+
+
+def test_texts_of_ends_are_redacted_in_states_and_records_alike(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.connect()
+    scene.handle(CloseConnection(1000, f"token={SECRET}"))
+    scene.handle(TransportClosed(1008, f"your token={SECRET} is gone", "server"))
+    end = ConnectStop(scene.records[1], 10**10, scene.state, f"token={SECRET}", "client", 1008, f"token={SECRET}")  # type: ignore[arg-type]
+    scene.records.append(end)
+    scene.once(ClientGaveUp, f"token={SECRET}", 3, 403, f"mind token={SECRET}")
+    scene.once(MessageDiscarded, "in", None, None, None, "not JSON", f'["1","2","room","event",{{"token":"{SECRET}')
+    path = written(tmp_path / "trace.jsonl", encoded(scene.records))
+    assert SECRET not in path.read_text()
+    *_, closed, gave_up, dropped = read(path)
+    assert (closed.metadata["message"], closed.metadata["code"]) == ("token=[redacted]", 1008)
+    assert closed.metadata["state"].close_reason == "token=[redacted]"
+    assert (gave_up.metadata["hint"], gave_up.metadata["status"]) == ("mind token=[redacted]", 403)
+    assert dropped.metadata["frame"] == Redacted()
 
 
 @pytest.mark.parametrize("payloads", ["keep", "omit", "size", lambda payload: {"is": type(payload).__name__}])

@@ -1,18 +1,21 @@
 """Who listens to what: handlers, and the points at which events are emitted."""
 
+import difflib
 import inspect
+import logging
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from attrs import frozen
 
 from ..ids import IdSource, RandomIds
-from .records import ConnectStart, EventName, HandlerFailed, Origin, Record
+from .base import EventName, Origin, Record
+from .records import ConnectStart, HandlerFailed, names_of_events
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -32,6 +35,10 @@ __all__ = [
     "listen",
 ]
 
+logger: Final = logging.getLogger("slipstream_trio")
+
+R = TypeVar("R", bound=Record)
+
 HandlerFunction = Callable[[Record], object]
 """What a handler is: called with the record, synchronously; what it returns is ignored."""
 
@@ -46,13 +53,13 @@ PROPAGATOR: Final = "propagator"
 class Handler:
     """An attached handler.
 
+    `socket_id` and `connection_id`, where they are not None, are those of the records that it gets.
+
     Attributes:
         handler_id: what it was attached as.
         event: the name it listens to.
         prefix: whether it listens to all names that begin with `event`.
         function: what is called with each record.
-        socket_id: if not None, only records of this socket are passed on.
-        connection_id: if not None, only records of this connection are passed on.
     """
 
     handler_id: str
@@ -66,30 +73,44 @@ class Handler:
         """Tell whether events of this name are for this handler."""
         return name[: len(self.event)] == self.event if self.prefix else name == self.event
 
-    def wants(self, record: Record) -> bool:
-        """Tell whether the record's ids are those asked for."""
-        origin = record.origin
-        return self.socket_id in (None, origin.socket_id) and self.connection_id in (None, origin.connection_id)
-
 
 class Point:
     """One event name of one bus. `handlers` is empty while nobody listens, which is all that an emitter has to test."""
 
-    __slots__ = ("_bus", "handlers", "name")
+    __slots__ = ("_bus", "_calls", "handlers", "name")
 
     def __init__(self, bus: "Telemetry", name: EventName) -> None:
         self._bus = bus
+        self._calls: tuple[tuple[HandlerFunction, Handler], ...] = ()
         self.name: EventName = name
         self.handlers: tuple[Handler, ...] = ()
 
+    def listen_to(self, handlers: Iterable[Handler]) -> None:
+        """Have these handlers from now on; those that have no filter pay nothing for those that have."""
+        self.handlers = tuple(handlers)
+        self._calls = tuple((_filtered(handler), handler) for handler in self.handlers)
+
     def emit(self, record: Record) -> None:
         """Call the handlers in the order in which they were attached."""
-        for handler in self.handlers:
-            if handler.wants(record):
-                try:
-                    handler.function(record)
-                except Exception as error:  # noqa: BLE001 - whatever a handler raises, the connection goes on
-                    self._bus.handler_failed(handler, record, error)
+        for call, handler in self._calls:
+            try:
+                call(record)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises, the connection goes on
+                self._bus.handler_failed(handler, record, error)
+
+
+def _filtered(handler: Handler) -> HandlerFunction:
+    """Return the function of a handler, or one that calls it with the records that it wants."""
+    socket_id, connection_id = handler.socket_id, handler.connection_id
+    if (socket_id, connection_id) == (None, None):
+        return handler.function
+
+    def call(record: Record) -> None:
+        origin = record.origin
+        if socket_id in (None, origin.socket_id) and connection_id in (None, origin.connection_id):
+            handler.function(record)
+
+    return call
 
 
 class SpanPoint:
@@ -136,6 +157,7 @@ class Telemetry:
         self._spans: dict[EventName, SpanPoint] = {}
         self._failure = self.point(HandlerFailed.name)
 
+    @overload
     def attach(
         self,
         handler_id: str,
@@ -145,30 +167,57 @@ class Telemetry:
         prefix: bool = False,
         socket_id: str | None = None,
         connection_id: str | None = None,
-    ) -> None:
-        """Call `function` with every record of an event.
+    ) -> str: ...
 
-        Handlers are called synchronously, so they have to be quick. One that raises an `Exception` is detached, and
-        reported as `slipstream telemetry handler failure`.
+    @overload
+    def attach(
+        self,
+        handler_id: str,
+        event: type[R],
+        function: Callable[[R], object],
+        *,
+        socket_id: str | None = None,
+        connection_id: str | None = None,
+    ) -> str: ...
+
+    @overload
+    def attach(
+        self,
+        handler_id: type[R],
+        event: Callable[[R], object],
+        *,
+        socket_id: str | None = None,
+        connection_id: str | None = None,
+    ) -> str: ...
+
+    def attach(self, handler_id: Any, event: Any, function: Any = None, **options: Any) -> str:
+        """Call `function` with every record of an event: `attach("id", name, function)`, or `attach(class, function)`.
+
+        Handlers are called synchronously. One that raises is detached, logged, and reported as `handler failure`.
 
         Parameters:
-            handler_id: a name for it, to detach it by.
-            event: the event's name, such as ("slipstream", "connection", "handle", "stop").
+            handler_id: a name for it, to detach it by; left out before a class, one is made.
+            event: the event's name, such as ("slipstream", "connection", "handle", "stop"), or the class of its
+                records, such as `ClientPushStop`.
             function: called with each record.
-            prefix: listen to all events whose names begin with `event`; () is all there are.
-            socket_id: only records of this socket.
-            connection_id: only records of this connection.
+            options: `prefix=True` for all events whose names begin with `event` (() is all there are); a `socket_id`,
+                a `connection_id` for their records alone.
+
+        Returns the handler's id.
 
         Raises:
-            ValueError: a handler of this id is attached.
+            ValueError: a handler of this id is attached, or no event has this name.
             TypeError: the event's name is not a tuple of strings, or the function is async, or none.
         """
-        self.attach_many(handler_id, [event], function, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
+        if isinstance(handler_id, type):
+            handler_id, event, function = f"{handler_id.__name__}-{next(self._numbers)}", handler_id, event
+        self.attach_many(handler_id, [event], function, **options)
+        return str(handler_id)
 
     def attach_many(
         self,
         handler_id: str,
-        events: Iterable[EventName],
+        events: Iterable[EventName | type],
         function: HandlerFunction,
         *,
         prefix: bool = False,
@@ -177,9 +226,8 @@ class Telemetry:
     ) -> None:
         """Attach one handler to several events; see `attach`."""
         _check_function(function)
-        handlers = tuple(
-            Handler(handler_id, _checked_name(event), prefix, function, socket_id, connection_id) for event in events
-        )
+        names = [name for event in events for name in _checked_names(event, prefix=prefix)]
+        handlers = tuple(Handler(handler_id, name, prefix, function, socket_id, connection_id) for name in names)
         with self._lock:
             if handler_id in self._handlers:
                 raise ValueError(f"a handler {handler_id!r} is attached already: detach it, or choose another id")
@@ -203,7 +251,7 @@ class Telemetry:
     def listen(
         self,
         function: HandlerFunction,
-        event: EventName = (),
+        event: EventName | type = (),
         *,
         prefix: bool = True,
         socket_id: str | None = None,
@@ -214,7 +262,7 @@ class Telemetry:
         Yields the handler's id.
         """
         handler_id = f"listen-{next(self._numbers)}"
-        self.attach(handler_id, event, function, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
+        self.attach_many(handler_id, [event], function, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
         try:
             yield handler_id
         finally:
@@ -222,7 +270,7 @@ class Telemetry:
 
     def stream(
         self,
-        event: EventName = (),
+        event: EventName | type = (),
         *,
         prefix: bool = True,
         buffer: int = 1024,
@@ -281,6 +329,7 @@ class Telemetry:
             return ()
 
     def _report(self, handler_id: str, origin: Origin, event: EventName, error: Exception) -> None:
+        logger.error("telemetry handler %r raised at %s, and is detached", handler_id, " ".join(event), exc_info=error)
         if self._failure.handlers:
             self._failure.emit(
                 HandlerFailed(
@@ -299,7 +348,7 @@ class Telemetry:
         for name, point in self._points.items():
             # Once a handler, even if several of its names match.
             matching = {handler.handler_id: handler for handler in reversed(attached) if handler.listens_to(name)}
-            point.handlers = tuple(reversed(matching.values()))
+            point.listen_to(reversed(matching.values()))
         for span in self._spans.values():
             span.active = bool(span.start.handlers or span.stop.handlers or span.exception.handlers)
 
@@ -312,13 +361,26 @@ def _check_function(function: HandlerFunction) -> None:
         raise TypeError("a handler is called synchronously, so it cannot be async: use stream() to await something")
 
 
-def _checked_name(event: Iterable[object]) -> EventName:
-    """Return an event's name as a tuple; raises TypeError for a string, whose letters would be the name of no event."""
-    given = list(event)
+def _checked_names(event: object, *, prefix: bool) -> list[EventName]:
+    """Return the names of the events that are meant; raises for what names none."""
+    if isinstance(event, type):
+        names = names_of_events(event)
+        if not names:
+            raise TypeError(f"{event.__name__} is not the class of an event's records")
+        return names
+    given = list(event) if isinstance(event, Iterable) else [event]
     words = [word for word in given if isinstance(word, str)]
+    # Of a string, the letters would be the words.
     if isinstance(event, str) or len(words) < len(given):
         raise TypeError('an event is named by a tuple of strings, such as ("slipstream", "client", "push", "stop")')
-    return tuple(words)
+    known, name = names_of_events(), tuple(words)
+    begins = any(each[: len(name)] == name for each in known)
+    if begins if prefix else name in known:
+        return [name]
+    if begins:
+        raise ValueError(f"no event has just the name {name}: give prefix=True for all that begin with it")
+    (nearest,) = difflib.get_close_matches(" ".join(words), map(" ".join, known), 1, cutoff=0.0)
+    raise ValueError(f"no event has the name {name}; the nearest is {tuple(nearest.split())}")
 
 
 def _checked(name: str, value: str) -> tuple[str, str]:

@@ -2,235 +2,48 @@
 
 Records are lean, as one pair is built for every message that is handled while somebody listens: what is constant for a
 connection is one shared `Origin`, a stop holds its start, and whatever can be computed is computed when it is read.
+`measurements` and `metadata` are derived from the fields.
 
 Frozen is shallow: states never change, but payloads are the very objects that the user has. A handler that keeps
 records for later encodes them at once.
 """
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Protocol
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, ClassVar, Final, Literal
 
 from attrs import frozen
 
-from ..protocol import Options, State, Transition
+from ..errors import EndedBy
+from ..protocol import Frame, Options, State, Transition
+from .base import End, EndOfConnection, EventName, Once, Origin, Outcome, Record, SpanStart, Start
 
 __all__ = [
-    "BufferOverflowed",
-    "ClientCallbackStart",
-    "ClientCallbackStop",
-    "ClientConnectStart",
-    "ClientConnectStop",
-    "ClientJoinStart",
-    "ClientJoinStop",
-    "ClientLeaveStart",
-    "ClientLeaveStop",
-    "ClientPushStart",
-    "ClientPushStop",
-    "ConnectStart",
-    "ConnectStop",
-    "EventName",
-    "GapOpened",
-    "HandleStart",
-    "HandleStop",
-    "HandlerFailed",
-    "MessageDiscarded",
-    "Origin",
-    "Outcome",
-    "ReconnectScheduled",
-    "Record",
-    "RejoinScheduled",
-    "ReplyOrphaned",
-    "SpanException",
-    "SpanStart",
-]
+    "BufferOverflowed", "ClientCallbackStart", "ClientCallbackStop", "ClientConnectStart", "ClientConnectStop",
+    "ClientGaveUp", "ClientJoinStart", "ClientJoinStop", "ClientLeaveStart", "ClientLeaveStop", "ClientPushStart",
+    "ClientPushStop", "ClientSendStart", "ClientSendStop", "ConnectStart", "ConnectStop", "EventName", "GapOpened",
+    "HandleStart", "HandleStop", "HandlerFailed", "LoopStalled", "MessageDiscarded", "Origin", "Outcome",
+    "ReconnectScheduled", "Record", "RejoinScheduled", "ReplyOrphaned", "SpanException", "SpanStart",
+    "names_of_events",
+]  # fmt: skip
 
-EventName = tuple[str, ...]
-"""The name of a telemetry event, such as ("slipstream", "connection", "handle", "start")."""
-
-Outcome = Literal["ok", "error", "timeout", "cancelled", "lost"]
-"""How an operation of a client ended."""
+CALLBACKS: Final = (
+    *("handle_connect", "handle_disconnect", "handle_join", "handle_message", "handle_reply", "handle_gap"),
+    *("handle_topic_close", "handle_leave", "handle_info", "handle_call", "handle_cast", "terminate"),
+)
+"""The callbacks of a `Client`, each of which is a span."""
 
 
 @frozen
-class Origin:
-    """Where a record comes from.
-
-    Attributes:
-        connection_id: the connection's id, None where the socket has none.
-        trace_id: its trace's id, likewise.
-        socket_id: the socket's id.
-        generation: the number of the connection on its socket.
-    """
-
-    connection_id: str | None
-    trace_id: str | None
-    socket_id: str
-    generation: int
-
-
-class Record(Protocol):
-    """What every record has. A handler that knows one event reads its fields; a generic one reads these."""
-
-    @property
-    def name(self) -> EventName:
-        """The event's name."""
-        ...
-
-    @property
-    def origin(self) -> Origin:
-        """The ids of where it comes from."""
-        ...
-
-    @property
-    def measurements(self) -> Mapping[str, int]:
-        """Times and durations in nanoseconds."""
-        ...
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Everything else."""
-        ...
-
-
-class SpanStart(Record, Protocol):
-    """What every record of a span's start has."""
-
-    @property
-    def span_id(self) -> str:
-        """The span's id."""
-        ...
-
-    @property
-    def system_time(self) -> int:
-        """When the span started, in nanoseconds since the epoch."""
-        ...
-
-    @property
-    def monotonic_time(self) -> int:
-        """When the span started, in nanoseconds on the monotonic clock."""
-        ...
-
-
-class _Base:
-    """What all records compute alike from their `origin` and `system_time`."""
-
-    __slots__ = ()
-    origin: Origin
-
-    @property
-    def connection_id(self) -> str | None:
-        """The id of the connection, None where there is none."""
-        return self.origin.connection_id
-
-    @property
-    def trace_id(self) -> str | None:
-        """The id of the connection's trace, None where there is none."""
-        return self.origin.trace_id
-
-    @property
-    def socket_id(self) -> str:
-        """The id of the socket."""
-        return self.origin.socket_id
-
-    @property
-    def generation(self) -> int:
-        """The number of the connection on its socket."""
-        return self.origin.generation
-
-    def _describe(self, system_time: int, **more: Any) -> dict[str, Any]:
-        origin = self.origin
-        return {
-            "connection_id": origin.connection_id,
-            "trace_id": origin.trace_id,
-            "socket_id": origin.socket_id,
-            "generation": origin.generation,
-            "start_time": datetime.fromtimestamp(system_time / 1e9, UTC),
-            **more,
-        }
-
-
-class _Start(_Base):
-    """What the starts of spans have."""
-
-    __slots__ = ()
-    span_id: str
-    system_time: int
-    monotonic_time: int
-
-    @property
-    def start_time(self) -> datetime:
-        """When the span started, in UTC."""
-        return datetime.fromtimestamp(self.system_time / 1e9, UTC)
-
-    @property
-    def measurements(self) -> Mapping[str, int]:
-        """`system_time` and `monotonic_time`, in nanoseconds."""
-        return {"system_time": self.system_time, "monotonic_time": self.monotonic_time}
-
-
-class _End(_Base):
-    """What the ends of spans have."""
-
-    __slots__ = ()
-    start: SpanStart
-    monotonic_time: int
-
-    @property
-    def span_id(self) -> str:
-        """The span's id."""
-        return self.start.span_id
-
-    @property
-    def start_time(self) -> datetime:
-        """When the span started, in UTC."""
-        return datetime.fromtimestamp(self.start.system_time / 1e9, UTC)
-
-    @property
-    def duration(self) -> int:
-        """How long the span took, in nanoseconds."""
-        return self.monotonic_time - self.start.monotonic_time
-
-    @property
-    def measurements(self) -> Mapping[str, int]:
-        """`duration` and `monotonic_time`, in nanoseconds."""
-        return {"duration": self.duration, "monotonic_time": self.monotonic_time}
-
-
-class _Once(_Base):
-    """What events have that are no spans."""
-
-    __slots__ = ()
-    system_time: int
-    monotonic_time: int
-
-    @property
-    def start_time(self) -> datetime:
-        """When it happened, in UTC."""
-        return datetime.fromtimestamp(self.system_time / 1e9, UTC)
-
-    @property
-    def measurements(self) -> Mapping[str, int]:
-        """`system_time` and `monotonic_time`, in nanoseconds."""
-        return {"system_time": self.system_time, "monotonic_time": self.monotonic_time}
-
-
-@frozen
-class SpanException(_End):
+class SpanException(End[SpanStart]):
     """Code that ran inside of a span raised: the third way, beside start and stop, in which a span's name can end.
 
     Attributes:
-        start: the span's start.
-        origin: the ids.
-        monotonic_time: in nanoseconds.
         kind: the exception's type.
         reason: the exception's text.
         stacktrace: the formatted traceback.
     """
 
-    start: SpanStart
-    origin: Origin
-    monotonic_time: int
     kind: str
     reason: str
     stacktrace: str
@@ -240,101 +53,70 @@ class SpanException(_End):
         """The span's name and "exception"."""
         return (*self.start.name[:-1], "exception")
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The metadata of the start, and `kind`, `reason`, `stacktrace`."""
-        more = {"kind": self.kind, "reason": self.reason, "stacktrace": self.stacktrace}
-        return {**self.start.metadata, **self._describe(self.start.system_time), **more}
-
 
 # The connection
 
 
 @frozen
-class ConnectStart(_Start):
+class ConnectStart(Once):
     """A connection's life begins, before anything is sent; its span's id is the connection_id."""
 
     name: ClassVar[EventName] = ("slipstream", "connection", "connect", "start")
-    origin: Origin
-    system_time: int
-    monotonic_time: int
     state: State
 
     @property
-    def span_id(self) -> str:  # type: ignore[override]  # the connection's own id, as every span is its child
-        """The connection_id."""
+    def span_id(self) -> str:
+        """The connection_id, as every span of a connection is its child."""
         return self.state.connection_id
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `state`."""
-        return self._describe(self.system_time, span_id=self.span_id, state=self.state)
+    def _described(self, system_time: int) -> dict[str, Any]:
+        return {**super()._described(system_time), "span_id": self.span_id}
 
 
 @frozen
-class ConnectStop(_End):
-    """A connection's life has ended."""
+class ConnectStop(EndOfConnection[ConnectStart]):
+    """A connection's life has ended.
+
+    Attributes:
+        state: the last.
+        termination_reason: why, in a word.
+        ended_by: the side that ended it; None if it was cancelled before it was open.
+        code: the close code, None where it was never open.
+        message: the close frame's text.
+        heard: when the last byte of a data message came, on the clock of the inputs; None if none did.
+        received: when the last whole data message came, likewise, or else the opening; None where it was never open.
+    """
 
     name: ClassVar[EventName] = ("slipstream", "connection", "connect", "stop")
-    start: ConnectStart
-    monotonic_time: int
     state: State
     termination_reason: str
-
-    @property
-    def origin(self) -> Origin:  # type: ignore[override]
-        """The ids."""
-        return self.start.origin
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `state` (the last), `termination_reason`."""
-        return self._describe(
-            self.start.system_time,
-            span_id=self.span_id,
-            state=self.state,
-            termination_reason=self.termination_reason,
-        )
+    ended_by: EndedBy | None = None
+    code: int | None = None
+    message: str = ""
+    heard: float | None = None
+    received: float | None = None
 
 
 @frozen
-class HandleStart(_Start):
-    """The connection begins to handle an input."""
+class HandleStart(Start):
+    """The connection begins to handle an input: `raw_message`, in `state`."""
 
     name: ClassVar[EventName] = ("slipstream", "connection", "handle", "start")
-    origin: Origin
-    span_id: str
-    system_time: int
-    monotonic_time: int
     raw_message: Any
     state: State
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `raw_message` (the input), `state` (before)."""
-        return self._describe(self.system_time, span_id=self.span_id, raw_message=self.raw_message, state=self.state)
-
 
 @frozen
-class HandleStop(_End):
+class HandleStop(EndOfConnection[HandleStart]):
     """The connection has handled an input; delivery and writing come after."""
 
     name: ClassVar[EventName] = ("slipstream", "connection", "handle", "stop")
-    start: HandleStart
-    monotonic_time: int
     transition: Transition
 
-    @property
-    def origin(self) -> Origin:  # type: ignore[override]
-        """The ids."""
-        return self.start.origin
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The start's, and `message`, `event`, `built_events`, `return`, `end_state`."""
-        start, transition = self.start, self.transition
+    def _fields(self) -> dict[str, Any]:
+        """Return `message`, `event`, `built_events`, `return`, `end_state`."""
+        transition = self.transition
         return {
-            **start.metadata,
             "message": transition.message,
             "event": transition.event,
             "built_events": transition.built_events,
@@ -343,166 +125,117 @@ class HandleStop(_End):
         }
 
 
-# The client
+# The client. `waited` is the part of the duration,
+# in nanoseconds on the clock of the inputs, that had passed when the frame was queued, or, if it never was, at the end.
 
 
 @frozen
-class ClientConnectStart(_Start):
+class ClientConnectStart(Start):
     """A socket asks for a connection; `attempt` counts from 1 since it was last connected."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "connect", "start")
-    origin: Origin
-    span_id: str
-    system_time: int
-    monotonic_time: int
     configuration: Options
     attempt: int
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `configuration`, `attempt`."""
-        more = {"configuration": self.configuration, "attempt": self.attempt}
-        return self._describe(self.system_time, span_id=self.span_id, **more)
-
 
 @frozen
-class ClientConnectStop(_End):
+class ClientConnectStop(End[ClientConnectStart]):
     """The socket is connected, or is not."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "connect", "stop")
-    start: ClientConnectStart
-    origin: Origin
-    monotonic_time: int
     outcome: Outcome
     response_headers: tuple[tuple[str, str], ...]
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The start's, and `outcome`, `response_headers`."""
-        more = {"outcome": self.outcome, "response_headers": self.response_headers}
-        return {**self.start.metadata, **self._describe(self.start.system_time), **more}
-
 
 @frozen
-class ClientJoinStart(_Start):
+class ClientJoinStart(Start):
     """A topic is asked for."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "join", "start")
-    origin: Origin
-    span_id: str
-    system_time: int
-    monotonic_time: int
     topic: str
     params: Any
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `topic`, `params`."""
-        return self._describe(self.system_time, span_id=self.span_id, topic=self.topic, params=self.params)
-
 
 @frozen
-class ClientJoinStop(_End):
-    """A join was answered, or was not."""
+class ClientJoinStop(End[ClientJoinStart]):
+    """A join was answered, or was not; `reason` tells why it did not succeed."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "join", "stop")
-    start: ClientJoinStart
-    origin: Origin
-    monotonic_time: int
     outcome: Outcome
     response: Any
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The start's, and `outcome`, `response`."""
-        more = {"outcome": self.outcome, "response": self.response}
-        return {**self.start.metadata, **self._describe(self.start.system_time), **more}
+    reason: str | None = None
+    waited: int = 0
 
 
 @frozen
-class ClientLeaveStart(_Start):
+class ClientLeaveStart(Start):
     """A channel is being left."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "leave", "start")
-    origin: Origin
-    span_id: str
-    system_time: int
-    monotonic_time: int
     topic: str
     params: Any
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `topic`, `params`."""
-        return self._describe(self.system_time, span_id=self.span_id, topic=self.topic, params=self.params)
-
 
 @frozen
-class ClientLeaveStop(_End):
-    """A channel is left; outcome "timeout" where the server did not confirm it."""
+class ClientLeaveStop(End[ClientLeaveStart]):
+    """A channel is left; `reason` tells why that was not confirmed."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "leave", "stop")
-    start: ClientLeaveStart
-    origin: Origin
-    monotonic_time: int
     outcome: Outcome
     response: Any
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The start's, and `outcome`, `response`."""
-        more = {"outcome": self.outcome, "response": self.response}
-        return {**self.start.metadata, **self._describe(self.start.system_time), **more}
+    reason: str | None = None
+    waited: int = 0
 
 
 @frozen
-class ClientPushStart(_Start):
+class ClientPushStart(Start):
     """A push whose reply is awaited begins."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "push", "start")
-    origin: Origin
-    span_id: str
-    system_time: int
-    monotonic_time: int
     topic: str
     event: str
     params: Any
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `topic`, `event`, `params`."""
-        more = {"topic": self.topic, "event": self.event, "params": self.params}
-        return self._describe(self.system_time, span_id=self.span_id, **more)
-
 
 @frozen
-class ClientPushStop(_End):
-    """A push was answered, or was not; `ref` is None where it never got one."""
+class ClientPushStop(End[ClientPushStart]):
+    """A push was answered (it has a `status`), or was not: `reason` tells why, `sent` whether it may have left."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "push", "stop")
-    start: ClientPushStart
-    origin: Origin
-    monotonic_time: int
     outcome: Outcome
     ref: str | None
     status: str | None
     response: Any
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The start's, and `outcome`, `ref`, `status`, `response`."""
-        more = {"outcome": self.outcome, "ref": self.ref, "status": self.status, "response": self.response}
-        return {**self.start.metadata, **self._describe(self.start.system_time), **more}
+    reason: str | None = None
+    sent: bool | None = None
+    waited: int = 0
 
 
 @frozen
-class ClientCallbackStart(_Start):
-    """A callback of a `Client` is called; the event's name has the callback's."""
+class ClientSendStart(Start):
+    """A push that awaits no reply begins."""
 
-    origin: Origin
-    span_id: str
-    system_time: int
-    monotonic_time: int
+    name: ClassVar[EventName] = ("slipstream", "client", "send", "start")
+    topic: str
+    event: str
+    params: Any
+
+
+@frozen
+class ClientSendStop(End[ClientSendStart]):
+    """It was queued, under this `ref`, or was not: `reason` tells why."""
+
+    name: ClassVar[EventName] = ("slipstream", "client", "send", "stop")
+    outcome: Outcome
+    ref: str | None
+    reason: str | None
+    waited: int
+
+
+@frozen
+class ClientCallbackStart(Start):
+    """A callback of a `Client` is called; `client` is the name of its class, the event's name has the callback's."""
+
     client: str
     callback: str
     arguments: tuple[Any, ...]
@@ -512,20 +245,11 @@ class ClientCallbackStart(_Start):
         """Such as ("slipstream", "client", "handle_message", "start")."""
         return ("slipstream", "client", self.callback, "start")
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `client` (the class's name), `callback`, `arguments`."""
-        more = {"client": self.client, "callback": self.callback, "arguments": self.arguments}
-        return self._describe(self.system_time, span_id=self.span_id, **more)
-
 
 @frozen
-class ClientCallbackStop(_End):
+class ClientCallbackStop(End[ClientCallbackStart]):
     """A callback of a `Client` has returned, or was cancelled (outcome "cancelled", and `return_` is None)."""
 
-    start: ClientCallbackStart
-    origin: Origin
-    monotonic_time: int
     outcome: Outcome
     return_: Any
 
@@ -534,158 +258,152 @@ class ClientCallbackStop(_End):
         """Such as ("slipstream", "client", "handle_message", "stop")."""
         return ("slipstream", "client", self.start.callback, "stop")
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The start's, and `outcome`, `return`."""
-        more = {"outcome": self.outcome, "return": self.return_}
-        return {**self.start.metadata, **self._describe(self.start.system_time), **more}
-
 
 # What happens once
 
 
 @frozen
-class ReplyOrphaned(_Once):
+class ReplyOrphaned(Once):
     """A reply came whose push was given up: it was cancelled, or had timed out."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "reply_orphaned")
-    origin: Origin
-    system_time: int
-    monotonic_time: int
     topic: str
     ref: str
     status: str
     response: Any
     reason: Literal["cancelled", "timeout"]
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `topic`, `ref`, `status`, `response`, `reason`."""
-        more = {"topic": self.topic, "ref": self.ref, "status": self.status, "response": self.response}
-        return self._describe(self.system_time, **more, reason=self.reason)
-
 
 @frozen
-class MessageDiscarded(_Once):
-    """A message was dropped: `reason` tells why, `direction` which way it was going ("in" or "out")."""
+class MessageDiscarded(Once):
+    """A message was dropped: `reason` tells why, `direction` which way it was going ("in" or "out").
+
+    Where it was malformed, `frame` is its beginning.
+    """
 
     name: ClassVar[EventName] = ("slipstream", "client", "message_dropped")
-    origin: Origin
-    system_time: int
-    monotonic_time: int
     direction: Literal["in", "out"]
     topic: str | None
     event: str | None
     ref: str | None
     reason: str
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `direction`, `topic`, `event`, `ref`, `reason`."""
-        more = {"direction": self.direction, "topic": self.topic, "event": self.event, "ref": self.ref}
-        return self._describe(self.system_time, **more, reason=self.reason)
+    frame: Frame | None = None
 
 
 @frozen
-class GapOpened(_Once):
+class GapOpened(Once):
     """Messages may have been missed, as a channel is joined again, or were, at a full buffer; times are UTC datetimes.
 
     Of a full buffer, it is emitted where its reader learns of the loss, or, if nobody reads it, when the channel ends.
     """
 
     name: ClassVar[EventName] = ("slipstream", "client", "gap")
-    origin: Origin
-    system_time: int
-    monotonic_time: int
     topic: str
     reason: Literal["reconnected", "rejoined", "overflow"]
     since: datetime
     until: datetime
     dropped: int
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `topic`, `reason`, `since`, `until`, `dropped`."""
-        more = {"topic": self.topic, "reason": self.reason, "since": self.since, "until": self.until}
-        return self._describe(self.system_time, **more, dropped=self.dropped)
-
 
 @frozen
-class ReconnectScheduled(_Once):
+class ReconnectScheduled(Once):
     """The connection ended, or an attempt failed; another follows in `delay` seconds."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "reconnect_scheduled")
-    origin: Origin
-    system_time: int
-    monotonic_time: int
     delay: float
     attempt: int
     reason: str
     code: int | None
     status: int | None
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `delay`, `attempt`, `reason`, `code`, `status`."""
-        more = {"delay": self.delay, "attempt": self.attempt, "code": self.code, "status": self.status}
-        return self._describe(self.system_time, **more, reason=self.reason)
-
 
 @frozen
-class RejoinScheduled(_Once):
+class RejoinScheduled(Once):
     """A channel has ended; it is joined again in `delay` seconds."""
 
     name: ClassVar[EventName] = ("slipstream", "client", "rejoin_scheduled")
-    origin: Origin
-    system_time: int
-    monotonic_time: int
     topic: str
     delay: float
     attempt: int
     reason: str
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `topic`, `delay`, `attempt`, `reason`."""
-        more = {"topic": self.topic, "delay": self.delay, "attempt": self.attempt}
-        return self._describe(self.system_time, **more, reason=self.reason)
+
+@frozen
+class ClientGaveUp(Once):
+    """A socket has ended for good, and its user has not asked for that.
+
+    Attributes:
+        reason: why its last connection ended, or could not be opened.
+        attempts: how many attempts there were since it was last connected.
+        status: the HTTP status with which the last was refused, None where it was not.
+        hint: what to do about it.
+    """
+
+    name: ClassVar[EventName] = ("slipstream", "client", "gave_up")
+    reason: str
+    attempts: int
+    status: int | None
+    hint: str
 
 
 @frozen
-class BufferOverflowed(_Once):
-    """A consumer's buffer is full, and what follows is dropped; once an episode, at its first message."""
+class LoopStalled(Once):
+    """Trio's event loop did not run for a while: the timer woke `seconds` too late."""
+
+    name: ClassVar[EventName] = ("slipstream", "client", "stalled")
+    seconds: float
+
+
+@frozen
+class BufferOverflowed(Once):
+    """A consumer's buffer is full, and messages are dropped: an episode, which is told of several times.
+
+    Attributes:
+        topic: the channel's topic.
+        policy: what is dropped.
+        buffer: how many messages the buffer holds.
+        consumer: what reads it.
+        phase: "began" at the first message that is dropped, "lasts" every 10 seconds, "ended" when the buffer is half
+            empty again, or the stream has ended.
+        dropped: how many messages were dropped so far in this episode.
+    """
 
     name: ClassVar[EventName] = ("slipstream", "client", "overflow")
-    origin: Origin
-    system_time: int
-    monotonic_time: int
     topic: str
     policy: str
     buffer: int
     consumer: Literal["channel", "subscription", "client"]
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `topic`, `policy`, `buffer`, `consumer`."""
-        more = {"policy": self.policy, "buffer": self.buffer, "consumer": self.consumer}
-        return self._describe(self.system_time, topic=self.topic, **more)
+    phase: Literal["began", "lasts", "ended"] = "began"
+    dropped: int = 1
 
 
 @frozen
-class HandlerFailed(_Once):
+class HandlerFailed(Once):
     """A telemetry handler raised, and is detached."""
 
     name: ClassVar[EventName] = ("slipstream", "telemetry", "handler", "failure")
-    origin: Origin
-    system_time: int
-    monotonic_time: int
     handler_id: str
     event: EventName
     reason: str
     stacktrace: str
 
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, `handler_id`, `event`, `reason`, `stacktrace`."""
-        more = {"handler_id": self.handler_id, "event": self.event, "reason": self.reason}
-        return self._describe(self.system_time, **more, stacktrace=self.stacktrace)
+
+# Their names
+
+
+def _names() -> Iterator[tuple[type, EventName]]:
+    named = [kind for kind in globals().values() if isinstance(getattr(kind, "name", None), tuple)]
+    for kind in named:
+        yield kind, kind.name
+    for callback in CALLBACKS:
+        yield ClientCallbackStart, ("slipstream", "client", callback, "start")
+        yield ClientCallbackStop, ("slipstream", "client", callback, "stop")
+
+
+_NAMES: Final = tuple(_names())
+
+
+def names_of_events(kind: type | None = None) -> list[EventName]:
+    """Return the names of all events, or of those whose records are of one class."""
+    raised = [(SpanException, (*name[:-1], "exception")) for _, name in _NAMES if name[-1] == "start"]
+    return [name for of, name in (*_NAMES, *raised) if kind in (None, of)]

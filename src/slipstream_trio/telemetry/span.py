@@ -1,12 +1,17 @@
 """Spans: pairs of records around something that takes time."""
 
 import traceback
+from typing import Final
 
+from ..lean import lean
 from ..protocol import Input, State, Transition
 from .bus import SpanPoint, Telemetry
 from .records import ConnectStart, ConnectStop, HandleStart, HandleStop, Origin, SpanException, SpanStart
 
 __all__ = ["ConnectionSpans", "exception_record"]
+
+handle_start: Final = lean(HandleStart)
+handle_stop: Final = lean(HandleStop)
 
 
 def exception_record(telemetry: Telemetry, start: SpanStart, origin: Origin, error: BaseException) -> SpanException:
@@ -60,13 +65,13 @@ class ConnectionSpans:
     def new_handle(self, given: Input, state: State) -> HandleStart:
         """Return the record that begins the handling of an input, to be emitted at `handle.start` if that is active."""
         telemetry = self._telemetry
-        return HandleStart(
+        return handle_start(
             self._origin, telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns(), given, state
         )
 
     def stop_handle(self, start: HandleStart, transition: Transition) -> None:
         """Emit what the handling of an input came to."""
-        self.handle.stop.emit(HandleStop(start, self._telemetry.monotonic_ns(), transition))
+        self.handle.stop.emit(handle_stop(start, self._telemetry.monotonic_ns(), transition))
 
     def fail_handle(self, start: HandleStart, error: BaseException) -> None:
         """Emit that an input could not be handled."""

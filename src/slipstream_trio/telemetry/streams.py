@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from .records import EventName, Record
+from .base import EventName, Record
 
 if TYPE_CHECKING:
     from .bus import Telemetry
@@ -56,7 +56,7 @@ class RecordStream:
 @asynccontextmanager
 async def open_stream(
     telemetry: "Telemetry",
-    event: EventName,
+    event: EventName | type,
     *,
     prefix: bool,
     buffer: int,

@@ -14,7 +14,7 @@ from .lines import encode_line
 from .quick import quick_start, quick_stop
 from .redact import Redacted, Redactor
 from .schema import HEADER, SCHEMA, start_time
-from .values import FIELDS, TAG, encode_value, fields_of
+from .values import FIELDS, TAG, encode_value, fields_of, names_of
 
 __all__ = ["BUILT_IN", "Encoder", "end_line", "header_line", "missing_line"]
 
@@ -33,6 +33,7 @@ HANDLE_STOP: Final = HandleStop.name
 _HANDLE_START_TEXT: Final = " ".join(HandleStart.name)
 _COMMON: Final = frozenset({"connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id"})
 _PAYLOADS: Final = frozenset({"params", "response", "return"})
+_TEXTS: Final = frozenset({"reason", "termination_reason", "stacktrace", "message", "hint"})
 _NOTHING: Final = object()
 
 
@@ -183,7 +184,7 @@ class Encoder:
         written.number += 1
         if before is None:
             return {"n": written.number, **fields_of(state, self.redactor)}
-        fields = {name: encode_value(getattr(state, name), self.redactor) for name in changed_fields(before, state)}
+        fields = fields_of(state, self.redactor, changed_fields(before, state))
         return {"n": written.number, "from": written.number - 1, **fields}
 
     def _metadata(self, origin: Origin, metadata: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +207,9 @@ class Encoder:
             value = redactor.arguments(value)
         elif key == "response_headers":
             value = redactor.headers(value)
-        elif key in ("reason", "stacktrace"):
+        elif key == "frame" and value is not None:
+            value = redactor.frame(value, "v2", sent=False)  # it is malformed: hidden, if there may be a secret in it
+        elif key in _TEXTS and value is not None:
             # Where there is a traceback, the reason is an exception's text.
             value = redactor.error(value) if "stacktrace" in metadata else redactor.text(value)
         return encode_value(value, redactor)
@@ -316,7 +319,7 @@ class Encoder:
         }
         if not replaced:
             return encode_value(event, self.redactor)
-        fields = fields_of(event, self.redactor, replaced)
+        fields = fields_of(event, self.redactor, [name for name in names_of(type(event)) if name not in replaced])
         return {TAG: type(event).__name__, **fields, **{name: {TAG: what} for name, what in replaced.items()}}
 
 

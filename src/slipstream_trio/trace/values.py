@@ -17,7 +17,7 @@ with its fields; or one of
 
 import base64
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -163,8 +163,8 @@ FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
 }
 """What is written of each: of a state the flat names, as what it keeps together inside is its own business."""
 
-_FIELDS: Final[Mapping[type, tuple[tuple[str, Callable[[Any, Redactor], Any]], ...]]] = {
-    kind: tuple((name, _how(kind, name)) for name in names) for kind, names in FIELDS.items()
+_FIELDS: Final[Mapping[type, Mapping[str, Callable[[Any, Redactor], Any]]]] = {
+    kind: {name: _how(kind, name) for name in names} for kind, names in FIELDS.items()
 }
 
 
@@ -173,12 +173,12 @@ def names_of(kind: type) -> tuple[str, ...]:
     return FIELDS.get(kind) or tuple(field.name for field in attrs.fields(kind))
 
 
-def fields_of(value: Any, redactor: Redactor, without: Collection[str] = ()) -> dict[str, Any]:
-    """Return the fields of an instance of one of `CLASSES`, encoded, without some."""
+def fields_of(value: Any, redactor: Redactor, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return the fields of an instance of one of `CLASSES`, encoded: all of them, or those of these names."""
+    how = _FIELDS[type(value)]
     return {
-        name: encode_value(how(getattr(value, name), redactor), redactor)
-        for name, how in _FIELDS[type(value)]
-        if name not in without
+        name: encode_value(how[name](getattr(value, name), redactor), redactor)
+        for name in (how if names is None else names)
     }
 
 

@@ -1,0 +1,222 @@
+"""What all telemetry records have: measurements and metadata that are derived from their fields."""
+
+import inspect
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from attrs import frozen
+
+__all__ = ["End", "EndOfConnection", "EventName", "Once", "Origin", "Outcome", "Record", "SpanStart", "Start"]
+
+EventName = tuple[str, ...]
+"""The name of a telemetry event, such as ("slipstream", "connection", "handle", "start")."""
+
+Outcome = Literal["ok", "error", "timeout", "cancelled", "lost"]
+"""How an operation of a client ended."""
+
+
+@frozen
+class Origin:
+    """Where a record comes from.
+
+    Attributes:
+        connection_id: the connection's id, None where the socket has none.
+        trace_id: its trace's id, likewise.
+        socket_id: the socket's id.
+        generation: the number of the connection on its socket.
+    """
+
+    connection_id: str | None
+    trace_id: str | None
+    socket_id: str
+    generation: int
+
+
+class Record(Protocol):
+    """What every record has. A handler that knows one event reads its fields; a generic one reads these."""
+
+    @property
+    def name(self) -> EventName:
+        """The event's name."""
+        ...
+
+    @property
+    def origin(self) -> Origin:
+        """The ids of where it comes from."""
+        ...
+
+    @property
+    def measurements(self) -> Mapping[str, int]:
+        """Times and durations in nanoseconds."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Everything else."""
+        ...
+
+
+class SpanStart(Record, Protocol):
+    """What every record of a span's start has."""
+
+    @property
+    def span_id(self) -> str:
+        """The span's id."""
+        ...
+
+    @property
+    def system_time(self) -> int:
+        """When the span started, in nanoseconds since the epoch."""
+        ...
+
+    @property
+    def monotonic_time(self) -> int:
+        """When the span started, in nanoseconds on the monotonic clock."""
+        ...
+
+
+S = TypeVar("S", bound=SpanStart)
+
+
+class _Common:
+    """What all records compute alike: their ids, and metadata from the fields of their own."""
+
+    __slots__ = ()
+    _own: ClassVar[tuple[tuple[str, str], ...]] = ()
+    origin: Origin
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        names = [name for name in inspect.get_annotations(cls) if name not in {"name", "start"}]
+        cls._own = tuple((name.rstrip("_"), name) for name in names)
+
+    @property
+    def connection_id(self) -> str | None:
+        """The id of the connection, None where there is none."""
+        return self.origin.connection_id
+
+    @property
+    def trace_id(self) -> str | None:
+        """The id of the connection's trace, None where there is none."""
+        return self.origin.trace_id
+
+    @property
+    def socket_id(self) -> str:
+        """The id of the socket."""
+        return self.origin.socket_id
+
+    @property
+    def generation(self) -> int:
+        """The number of the connection on its socket."""
+        return self.origin.generation
+
+    def _described(self, system_time: int) -> dict[str, Any]:
+        ids = {name: getattr(self.origin, name) for name in ("connection_id", "trace_id", "socket_id", "generation")}
+        return {**ids, "start_time": datetime.fromtimestamp(system_time / 1e9, UTC)}
+
+    def _fields(self) -> dict[str, Any]:
+        return {key: getattr(self, name) for key, name in self._own}
+
+
+class _Begun(_Common):
+    """What starts have in common with events that are no spans."""
+
+    __slots__ = ()
+    system_time: int
+    monotonic_time: int
+
+    @property
+    def start_time(self) -> datetime:
+        """When it happened, or its span started, in UTC."""
+        return datetime.fromtimestamp(self.system_time / 1e9, UTC)
+
+    @property
+    def measurements(self) -> Mapping[str, int]:
+        """`system_time` and `monotonic_time`, in nanoseconds."""
+        return {"system_time": self.system_time, "monotonic_time": self.monotonic_time}
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Ids, `start_time`, and the fields of this event."""
+        return {**self._described(self.system_time), **self._fields()}
+
+
+class _Ended(_Common, Generic[S]):
+    """What the ends of spans have in common."""
+
+    __slots__ = ()
+    start: S
+    monotonic_time: int
+
+    @property
+    def span_id(self) -> str:
+        """The span's id."""
+        return self.start.span_id
+
+    @property
+    def start_time(self) -> datetime:
+        """When the span started, in UTC."""
+        return datetime.fromtimestamp(self.start.system_time / 1e9, UTC)
+
+    @property
+    def duration(self) -> int:
+        """How long the span took, in nanoseconds."""
+        return self.monotonic_time - self.start.monotonic_time
+
+    @property
+    def measurements(self) -> Mapping[str, int]:
+        """`duration` and `monotonic_time`, in nanoseconds."""
+        return {"duration": self.duration, "monotonic_time": self.monotonic_time}
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The start's, with the ids of now, and the fields of this event."""
+        return {**self.start.metadata, **self._described(self.start.system_time), **self._fields()}
+
+
+# The fields that records of a kind share come first, in this order.
+
+
+@frozen
+class Once(_Begun):
+    """What happens once."""
+
+    origin: Origin
+    system_time: int
+    monotonic_time: int
+
+
+@frozen
+class Start(_Begun):
+    """The start of a span."""
+
+    origin: Origin
+    span_id: str
+    system_time: int
+    monotonic_time: int
+
+    def _described(self, system_time: int) -> dict[str, Any]:
+        return {**super()._described(system_time), "span_id": self.span_id}
+
+
+@frozen
+class End(_Ended[S]):
+    """The end of a span of the client, which has ids of its own: the span may outlive its connection."""
+
+    start: S
+    origin: Origin
+    monotonic_time: int
+
+
+@frozen
+class EndOfConnection(_Ended[S]):
+    """The end of a span of a connection, which has the ids of its start."""
+
+    start: S
+    monotonic_time: int
+
+    @property
+    def origin(self) -> Origin:  # type: ignore[override]
+        """The ids."""
+        return self.start.origin
