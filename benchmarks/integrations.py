@@ -18,9 +18,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from prometheus_client import CollectorRegistry
 
+from slipstream_trio import ConnectionLost
 from slipstream_trio.integrations import logging as logs, prometheus
 from slipstream_trio.integrations.opentelemetry import IdGenerator, attach_metrics, attach_spans
-from slipstream_trio.protocol import FrameReceived, Message, MessageReceived, Options, State, Transition
+from slipstream_trio.protocol import FrameReceived, Message, MessageReceived, Options, State, Transition, V2Serializer
 from slipstream_trio.telemetry import ClientPushStart, ClientPushStop, Origin, Telemetry
 from slipstream_trio.telemetry.span import ConnectionSpans
 
@@ -106,8 +107,7 @@ def measure(attach: Attach | None, seconds: float) -> tuple[float, float]:
 
         def message() -> None:
             if connection.handle.active:
-                start = connection.new_handle(GIVEN, STATE)
-                connection.handle.start.emit(start)
+                start, _ = connection.handled(GIVEN, STATE, V2Serializer())
                 connection.stop_handle(start, TRANSITION)
 
         def push() -> None:
@@ -118,7 +118,7 @@ def measure(attach: Attach | None, seconds: float) -> tuple[float, float]:
                 pushes.stop.emit(ClientPushStop(start, ORIGIN, bus.monotonic_ns(), "ok", "2", "ok", {}))
 
         found = best(message, seconds), best(push, seconds)
-        connection.stop_connect(life, STATE, "closed_by_client")
+        connection.stop_connect(life, STATE, ConnectionLost("closed_by_client"))
     return found
 
 

@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from slipstream_trio import ConnectionLost
 from slipstream_trio.ids import RandomIds
 from slipstream_trio.protocol import (
     FrameReceived,
@@ -72,9 +73,7 @@ class Wire:
         if not spans.handle.active:
             self.state = handle(self.state, given, SERIALIZER).state
             return
-        start = spans.new_handle(given, self.state)
-        spans.handle.start.emit(start)
-        transition = handle(self.state, given, SERIALIZER)
+        start, transition = spans.handled(given, self.state, SERIALIZER)
         self.state = transition.state
         spans.stop_handle(start, transition)
 
@@ -92,7 +91,7 @@ class Wire:
     def close(self) -> None:
         """End the connection."""
         self.handle(TransportClosed(1000))
-        self._spans.stop_connect(self._life, self.state, "closed_by_server")
+        self._spans.stop_connect(self._life, self.state, ConnectionLost("closed_by_server"))
 
 
 def say(text: str) -> None:

@@ -13,6 +13,10 @@ DIGITS: Final = SPAN_BITS // 4
 BLOCK: Final = 256
 """How many ids of spans are made at a time."""
 
+STARTS: Final = range(0, BLOCK * DIGITS, DIGITS)
+ZERO: Final = "0" * DIGITS
+ONE: Final = f"{1:0{DIGITS}x}"
+
 
 class IdSource(Protocol):
     """Where ids come from. Tests give a deterministic one; an integration may give its tracer's."""
@@ -50,5 +54,5 @@ class RandomIds:
                 return self._span_ids.pop()
             except IndexError:
                 digits = f"{self._random.getrandbits(BLOCK * SPAN_BITS):0{BLOCK * DIGITS}x}"
-                ids = (digits[start : start + DIGITS] for start in range(0, len(digits), DIGITS))
-                self._span_ids.extend(each if each.strip("0") else f"{1:0{DIGITS}x}" for each in ids)
+                ids = [digits[start : start + DIGITS] for start in STARTS]
+                self._span_ids.extend([ONE if each == ZERO else each for each in ids] if ZERO in digits else ids)

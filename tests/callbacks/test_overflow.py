@@ -30,8 +30,8 @@ def blocks() -> int:
     return sys.getallocatedblocks()
 
 
-def overflows(world: World) -> list[Any]:
-    return [record for record in world.records if isinstance(record, BufferOverflowed)]
+def overflows(world: World, phase: str = "began") -> list[Any]:
+    return [each for each in world.records if isinstance(each, BufferOverflowed) and each.phase == phase]
 
 
 async def test_by_default_a_client_that_falls_behind_ends_where_messages_are_missing(
@@ -77,6 +77,7 @@ async def test_the_newest_are_dropped_and_it_is_said_in_their_place(
     ]
     assert "Told: 2 messages of 'room:1' were dropped" in caplog.text
     assert len(overflows(world)) == 1
+    assert [record.dropped for record in overflows(world, "ended")] == [2]
 
 
 async def test_the_oldest_are_dropped_and_it_is_said_in_their_place(autojump_clock: MockClock) -> None:

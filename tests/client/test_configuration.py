@@ -295,6 +295,9 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "reconnect": Backoff((0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1, 2, 5)),
         "rejoin": Backoff((1, 2, 5, 10)),
         "retry_after_limit": 300.0,
+        "params": "absent",
+        "headers": "absent",
+        "auth_token": "absent",
     }
     assert configuration.max_header_size == 64 * 2**10
     assert configuration.buffer_bytes == 64 * 2**20

@@ -27,7 +27,12 @@ class Channeled:
     @property
     def overflows(self) -> int:
         """How often it was told that a buffer is full."""
-        return len(self.recorder.named("client", "overflow"))
+        return [phase for phase, _ in self.told].count("began")
+
+    @property
+    def told(self) -> list[tuple[str, int]]:
+        """What was told of overflows: the phase, and how many messages were dropped."""
+        return [(record.phase, record.dropped) for record in self.recorder.named("client", "overflow")]
 
     async def put(self, *numbers: int) -> None:
         for number in numbers:
@@ -92,6 +97,35 @@ async def test_a_loss_ends_when_there_is_room_again(autojump_clock: MockClock) -
         await it.put(4)
         assert await it.take(1) == [4]
         assert it.overflows == 1
+
+
+async def test_an_overflow_is_told_at_its_first_drop_every_ten_seconds_and_when_half_is_read(
+    autojump_clock: MockClock,
+) -> None:
+    async with channeled(4) as it:
+        await it.put(*range(6))
+        assert it.told == [("began", 1)]
+        for _ in range(9):
+            await trio.sleep(3)
+            await it.put(0)
+        assert it.told == [("began", 1), ("lasts", 6), ("lasts", 10)]
+        assert await it.take(2) == [-11, 0]
+        assert len(it.told) == 3
+        await it.put(7, 8)
+        assert await it.take(1) == [0]
+        assert len(it.told) == 3
+        assert await it.take(1) == [0]
+        assert it.told[3:] == [("ended", 12)]
+        assert await it.take(3) == [0, 7, -1]
+
+
+async def test_an_overflow_ends_with_its_stream(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus, buffer=2) as (socket, peer), socket.join("room"):
+        for number in range(5):
+            peer.message("room", "event", number)
+        await wait_all_tasks_blocked()
+    assert [(each.phase, each.dropped) for each in recorder.named("client", "overflow")] == [("began", 1), ("ended", 3)]
 
 
 async def test_what_nobody_reads_keeps_its_newest_and_tells_the_first_reader(autojump_clock: MockClock) -> None:
@@ -164,7 +198,8 @@ async def test_a_slow_consumer_of_a_channel_is_told(autojump_clock: MockClock) -
         assert (raised.value.topic, raised.value.dropped) == ("room", 6)
         peer.message("room", "event", 11)
         assert (await anext(stream)).payload == 11
-    (record,) = recorder.named("client", "overflow")
+    record, ended = recorder.named("client", "overflow")
+    assert (record.phase, record.dropped, ended.phase, ended.dropped) == ("began", 1, "ended", 6)
     assert (record.topic, record.policy, record.buffer, record.consumer) == ("room", "raise", 4, "channel")
     assert record.connection_id == socket.connection_id
 
@@ -191,7 +226,7 @@ async def test_each_buffer_overflows_for_itself(autojump_clock: MockClock) -> No
             with pytest.raises(SlowConsumer):
                 await anext(messages)
             assert [(await anext(messages)).payload for _ in range(2)] == [3, 4]
-    (record,) = recorder.named("client", "overflow")
+    record, _ = recorder.named("client", "overflow")
     assert (record.buffer, record.consumer) == (2, "subscription")
 
 

@@ -336,7 +336,7 @@ def _lost_replies(records: list[Record]) -> set[tuple[str | None, str | None]]:
 
 def _unread(records: list[Record]) -> list[str]:
     """Return the topics of subscriptions that have overflowed, which all should have ended by then."""
-    overflows = [record for record in records if isinstance(record, BufferOverflowed)]
+    overflows = [each for each in records if isinstance(each, BufferOverflowed) and each.phase == "began"]
     return [overflow.topic for overflow in overflows if overflow.consumer == "subscription"]
 
 

@@ -64,6 +64,8 @@ async def test_levels_tell_what_went_well_and_what_did_not(autojump_clock: MockC
         "client join stop": {"INFO"},
         "client push start": {"DEBUG"},
         "client push stop": {"DEBUG", "WARNING"},
+        "client send start": {"DEBUG"},
+        "client send stop": {"DEBUG"},
         "client leave start": {"DEBUG"},
         "client leave stop": {"INFO"},
         "connection connect stop": {"INFO"},

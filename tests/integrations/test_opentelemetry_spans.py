@@ -164,9 +164,10 @@ async def test_an_attempt_that_fails_is_an_error(hold: bool, autojump_clock: Moc
         with pytest.raises(ConnectionRejected):
             async with connect(URL, transport=Scripted(opening=refuse), telemetry=recorder.bus):
                 pass
-    assert collected.names() == ["connect", "connection"]
-    assert {span.status.status_code for span in collected.spans} == {StatusCode.ERROR}
+    assert collected.names() == ["connect", "connection", "gave_up"]
+    assert {span.status.status_code for span in collected.spans[:2]} == {StatusCode.ERROR}
     assert collected.named("connection").attributes["error.type"] == "connect_failed"
+    assert "connect/3" in collected.named("gave_up").attributes["slipstream.hint"]
 
 
 async def test_a_lost_connection_is_an_error(autojump_clock: MockClock) -> None:

@@ -315,4 +315,9 @@ async def test_a_connection_tells_why_it_ended(code: int | None, reason: str, au
     recorder = await play(end)
     (stop,) = recorder.named("connection", "connect", "stop")
     assert stop.termination_reason == reason
-    assert recorder.records[-1] is stop
+    assert [record for record in recorder.records if record.name[1] == "connection"][-1] is stop
+    assert (stop.code, stop.ended_by) == {
+        "closed_by_server": (1000, "server"),
+        "lost": (1006, "network"),
+        "closed_by_client": (1000, "client"),
+    }[reason]

@@ -1,5 +1,6 @@
 """Every record that the contract names: its name, its measurements, its metadata. Taken from real connections."""
 
+import re
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -7,15 +8,20 @@ from typing import Any
 import pytest
 import trio
 from tests.client.support import URL, Recorder, Scripted, scripted
+from tests.telemetry.support import taken_for_real
 from trio.testing import MockClock
 
 from slipstream_trio import (
+    Backoff,
+    Client,
     ConnectError,
     InternalError,
     JoinTimeout,
     PushTimeout,
     SerializationError,
+    Socket,
     connect,
+    run_client,
     telemetry,
 )
 from slipstream_trio.protocol import Message, PushMessage, SendFrame, State
@@ -48,6 +54,16 @@ METADATA = {
     "client push start": PUSH,
     "client push stop": PUSH | {"outcome", "ref", "status", "response", "reason", "sent", "waited"},
     "client push exception": PUSH | EXCEPTION,
+    "client send start": PUSH,
+    "client send stop": PUSH | {"outcome", "ref", "reason", "waited"},
+    "client send exception": PUSH | EXCEPTION,
+    "client gave_up": IDS | {"reason", "attempts", "status", "hint"},
+    "client reconnect_scheduled": IDS | {"delay", "attempt", "reason", "code", "status"},
+    "client rejoin_scheduled": IDS | {"topic", "delay", "attempt", "reason"},
+    "client handle_info start": SPAN | {"client", "callback", "arguments"},
+    "client handle_info stop": SPAN | {"client", "callback", "arguments", "outcome", "return"},
+    "client handle_info exception": SPAN | {"client", "callback", "arguments"} | EXCEPTION,
+    "client stalled": IDS | {"seconds"},
     "client gap": IDS | {"topic", "reason", "since", "until", "dropped"},
     "client overflow": IDS | {"topic", "policy", "buffer", "consumer", "phase", "dropped"},
     "client reply_orphaned": IDS | {"topic", "ref", "status", "response", "reason"},
@@ -58,6 +74,18 @@ METADATA = {
 
 def of(recorder: Recorder, name: str) -> list[Record]:
     return [record for record in recorder.records if " ".join(record.name[1:]) == name]
+
+
+class Failing(Client):
+    """Handles an info well, and fails at the next."""
+
+    async def handle_connect(self, socket: Socket) -> None:
+        self.info("well")
+        self.info("badly")
+
+    async def handle_info(self, message: str) -> None:
+        if message == "badly":
+            raise KeyError(message)
 
 
 async def use_everything(recorder: Recorder) -> None:
@@ -77,6 +105,9 @@ async def use_everything(recorder: Recorder) -> None:
             await channel.push("echo", {"a": 1})
             with pytest.raises(SerializationError):
                 await channel.push("event", object())
+            await channel.send("sent")
+            with pytest.raises(SerializationError):
+                await channel.send("sent", object())
             with pytest.raises(PushTimeout):
                 await channel.push("event", timeout=1)
             peer.reply(await peer.wait_sent("event"))
@@ -84,6 +115,18 @@ async def use_everything(recorder: Recorder) -> None:
                 peer.message("room", "event")
             peer.message("elsewhere", "event")
             await trio.testing.wait_all_tasks_blocked()
+    clock: Any = trio.lowlevel.current_clock()
+    again = Backoff((0.01,))
+    async with scripted(telemetry=recorder.bus, reconnect=again, rejoin=again) as (socket, peer):
+        async with socket.join("room"):
+            clock.jump(1)  # the event loop stands still
+            await trio.sleep(1)
+            peer.end_channel("room", "phx_error")
+            await trio.sleep(1)
+            peer.end(1006)
+            await trio.sleep(1)
+    with pytest.raises(KeyError):
+        await run_client(Failing(), URL, transport=Scripted(), telemetry=recorder.bus)
     for opening, error in ((fail, InternalError), (refuse, ConnectError)):
         with pytest.raises(error):
             async with connect(URL, transport=Scripted(opening=opening), telemetry=recorder.bus):
@@ -93,12 +136,15 @@ async def use_everything(recorder: Recorder) -> None:
 @pytest.fixture(scope="module")
 def recorder() -> Recorder:
     recorder = Recorder()
-    trio.run(use_everything, recorder, clock=MockClock(autojump_threshold=0))
+    with taken_for_real() as clock:
+        trio.run(use_everything, recorder, clock=clock)
     return recorder
 
 
 def test_every_record_type_is_in_the_table(recorder: Recorder) -> None:
-    assert {" ".join(record.name[1:]) for record in recorder.records} == METADATA.keys()
+    other = re.compile("client (?!handle_info)(handle_.*|terminate) (start|stop)")  # callbacks, all alike
+    names = {" ".join(record.name[1:]) for record in recorder.records}
+    assert {name for name in names if not other.fullmatch(name)} == METADATA.keys()
     assert {record.name[0] for record in recorder.records} == {"slipstream"}
 
 
@@ -157,7 +203,8 @@ def test_the_records_of_a_connection_carry_its_ids(recorder: Recorder) -> None:
             state: State = record.metadata["state"]
             assert record.metadata["connection_id"] == state.connection_id
             assert record.metadata["trace_id"] == state.trace_id
-            assert (record.metadata["socket_id"], record.metadata["generation"]) == (state.socket_id, 1)
+            ids = (record.metadata["socket_id"], record.metadata["generation"])
+            assert ids == (state.socket_id, state.generation)
     first = of(recorder, "connection connect start")[0].metadata
     assert first["span_id"] == first["connection_id"]
 
@@ -180,17 +227,18 @@ def test_a_handle_tells_the_input_and_what_it_did(recorder: Recorder) -> None:
 
 
 def test_the_client_spans_tell_what_was_asked_and_answered(recorder: Recorder) -> None:
-    assert [stop.metadata["outcome"] for stop in of(recorder, "client connect stop")] == ["ok", "error"]
+    outcomes = [stop.metadata["outcome"] for stop in of(recorder, "client connect stop")]
+    assert outcomes == ["ok", "ok", "ok", "ok", "error"]
     opened = of(recorder, "client connect stop")[0].metadata
     assert opened["response_headers"] == (("server", "scripted"),)
     assert (opened["attempt"], opened["configuration"].url) == (1, URL)
-    (joined,) = of(recorder, "client join stop")
+    joined = of(recorder, "client join stop")[0]
     assert joined.metadata["params"] == {"user": 1}
     assert (joined.metadata["topic"], joined.metadata["response"]) == ("room", {})
     pushed = of(recorder, "client push stop")[0].metadata
     assert (pushed["event"], pushed["params"]) == ("echo", {"a": 1})
     assert (pushed["ref"], pushed["status"], pushed["response"]) == ("2", "ok", {"a": 1})
-    (left,) = of(recorder, "client leave stop")
+    left = of(recorder, "client leave stop")[0]
     assert (left.metadata["outcome"], left.metadata["response"]) == ("ok", None)
 
 

@@ -10,10 +10,10 @@ from attrs import evolve, frozen
 
 from ..errors import SlowConsumer
 from ..protocol import Message
-from .spans import Emitter
+from .spans import Emitter, Episode
 from .turn import turn_of_this_run
 
-__all__ = ["Buffer", "Gap", "Overflow", "Stream", "Streams", "Subscription", "merged"]
+__all__ = ["Buffer", "Consumer", "Gap", "Overflow", "Stream", "Streams", "Subscription", "merged"]
 
 Overflow = Literal["raise", "drop_oldest", "drop_newest"]
 """What happens when messages come for a consumer whose buffer is full."""
@@ -57,6 +57,7 @@ class Buffer:
 
     Attributes:
         dropped: how many messages were dropped so far.
+        is_lagging: whether it was opened again before its reader came to the end, and nothing marks that place yet.
     """
 
     def __init__(self, streams: "Streams", limit: int, policy: Overflow, consumer: Consumer) -> None:
@@ -67,6 +68,8 @@ class Buffer:
         self._policy: Overflow = policy
         self._consumer: Consumer = consumer
         self._untold = 0
+        self._episode: Episode | None = None
+        self._eased = -1  # how many messages are left when the episode ends: one comparison a message
         self._items: deque[Message | Gap] = deque()
         self._messages = 0
         self._readers = trio.lowlevel.ParkingLot()
@@ -75,7 +78,7 @@ class Buffer:
         self._turn = turn_of_this_run()
         self._end: EndOfStream | None = None
         self._end_told = False
-        self._lagging = False
+        self.is_lagging: bool = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -109,28 +112,25 @@ class Buffer:
 
     def mark(self, gap: Gap) -> None:
         """Add a gap; it is merged with one that ends the buffer."""
-        self._lagging = False
+        self.is_lagging = False
         if self._items and isinstance(self._items[-1], Gap):
             gap = merged(self._items.pop(), gap)
         self._items.append(gap)
         if self._parked:
             self._wake()
 
-    @property
-    def is_lagging(self) -> bool:
-        """Whether it was opened again before its reader came to the end, and nothing marks that place yet."""
-        return self._lagging
-
     def open(self) -> None:
         """Take messages (again); iteration goes on."""
         if self._end is not None:
-            self._lagging = bool(self._messages) or (self._read and not self._end_told)
+            self.is_lagging = bool(self._messages) or (self._read and not self._end_told)
             self._end, self._end_told = None, False
 
     def close(self, end: EndOfStream) -> None:
         """End: when what is buffered is read, readers are raised what `end` returns."""
         self._end = end
         self._parked = 0
+        if self._episode is not None:
+            self._episode.end()
         self._readers.unpark_all()
         left = [item for item in self._items if isinstance(item, Gap)]
         if self._untold:
@@ -152,6 +152,8 @@ class Buffer:
             item = self._items.popleft() if self._items and self._read else await self._first()
             if isinstance(item, Message):
                 self._messages -= 1
+                if self._messages == self._eased and self._episode is not None:
+                    self._episode.end()
                 return item
             if item.dropped:
                 self._lost(item)
@@ -193,8 +195,7 @@ class Buffer:
         """Drop the oldest message, or one that is not in the buffer, and mark the place."""
         self.dropped += 1
         self._untold += 1
-        gap = self._streams.new_overflow()
-        items = self._items
+        gap, items = self._streams.new_overflow(), self._items
         before = items.popleft() if at_head else items.pop() if isinstance(items[-1], Gap) else None
         if at_head:
             self._messages -= 1
@@ -204,8 +205,8 @@ class Buffer:
         if at_head and items and isinstance(items[0], Gap):
             whole = merged(whole, items.popleft())
         (items.appendleft if at_head else items.append)(whole)
-        first = not isinstance(before, Gap) or not before.dropped
-        self._streams.overflowed(whole, self._policy, self._limit, self._consumer, first=first)
+        self._episode = self._streams.overflowed(whole, self._policy, self._limit, self._consumer, self._episode)
+        self._eased = self._half
 
 
 @final
@@ -375,13 +376,16 @@ class Streams:
         now = self._emitter.utc_now()
         return Gap("overflow", now, now, 1)
 
-    def overflowed(self, gap: Gap, policy: Overflow, limit: int, consumer: Consumer, *, first: bool) -> None:
-        """Take note of a dropped message, the `first` of a row or another one."""
+    def overflowed(
+        self, gap: Gap, policy: Overflow, limit: int, consumer: Consumer, episode: Episode | None
+    ) -> Episode:
+        """Take note of a dropped message; returns the buffer's episodes."""
         self.last_gap = gap
         if consumer != "subscription":
             self.dropped += 1
-        if first:
-            self._emitter.overflow(self.topic, policy, limit, consumer)
+        episode = episode or Episode(self._emitter, self.topic, policy, limit, consumer)
+        episode.drop()
+        return episode
 
     def emit(self, gap: Gap) -> None:
         """Tell of a gap, or of how many messages are missing."""

@@ -280,7 +280,7 @@ class Channel:
         try:
             self._presence.received(message, frame)
         except ProtocolError as error:
-            self._socket._emitter.rejected(error.problem)
+            self._socket._emitter.rejected(error.problem, frame)
 
     def _open_connection(self) -> "Connection | None":
         """Return the connection if the channel can send on it, None if it has to wait; raises if it never will."""

@@ -25,6 +25,7 @@ from ..protocol import (
     worth_retrying,
 )
 from ..protocol.backoff import RETRY_AFTER_LIMIT
+from ..protocol.options import Given
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from ..transport.proxy import parse_proxy
@@ -372,11 +373,18 @@ class Configuration:
     def options(self) -> Options:
         """Return the part of it that may be shown, for states and telemetry."""
         shown = {field.name: getattr(self, field.name) for field in attrs.fields(Options)}
+        for name in ("params", "headers", "auth_token"):
+            shown[name] = _way(shown[name])
         shown["url"] = None if callable(self.url) else self.url.partition("?")[0]
         shown["vsn"] = self.chosen_vsn()
         shown["serializer"] = self.chosen_serializer().name
         shown["transport"] = self.chosen_connector().name
         return Options(**shown)
+
+
+def _way(option: object) -> Given:
+    """Return how an option was given."""
+    return "function" if callable(option) else "value" if option else "absent"
 
 
 def configure(url: OrCallable[str], options: ConnectOptions) -> Configuration:

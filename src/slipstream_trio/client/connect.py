@@ -213,6 +213,7 @@ class Supervisor:
                 delay = None if first else self._delay(evolve(disconnect, step=step))
             if delay is None:
                 self._error = self._error or error
+                socket._emitter.gave_up(disconnect, attempt, error)
                 return
             attempt += 1
             socket._statuses.set("reconnecting" if socket._shown is not None else "connecting")

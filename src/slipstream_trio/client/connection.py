@@ -6,9 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
-from attrs import evolve
 
-from ..errors import ConnectError, ConnectionRejected, ProtocolError, SerializationError
+from ..errors import ConnectError, ConnectionLost, ConnectionRejected, EndedBy, ProtocolError, SerializationError
 from ..protocol import (
     CloseConnection,
     CloseTransport,
@@ -30,7 +29,7 @@ from ..protocol import (
     next_deadline,
 )
 from ..protocol.transitions import ABNORMAL_CLOSURE, plain_reply, pushed, receive
-from ..telemetry import Origin
+from ..telemetry import ConnectStart, Origin
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .cookies import masked
@@ -52,9 +51,6 @@ OPTION_FAILED: Final = "option_failed"
 
 GRACE_PERIOD: Final = 1.0
 """Seconds to answer a close frame, or to find out why a write failed."""
-
-_MAKE_ROOM: Final = frozenset({FrameReceived, TimerTicked})
-"""Inputs after which another join may be sent: an answer has come, or is not waited for any more."""
 
 
 @final
@@ -151,10 +147,7 @@ class Connection:
         return effect.ref
 
     def submit(self, leave: LeaveTopic) -> None:
-        """Handle a leave: now, or right after the input that is being handled. The connection has to be open.
-
-        It is the one command that can be given without awaiting, thus from within a handler.
-        """
+        """Handle a leave, now or right after what is being handled: a handler of telemetry may give one."""
         self.afterwards(partial(self._handle_own, leave))
 
     def _handle_own(self, given: LeaveTopic | TimerTicked) -> None:
@@ -189,17 +182,10 @@ class Connection:
         return transition
 
     def _handle_in_span(self, given: Input, sent: Message | None) -> Transition:
-        spans = self._spans
-        start = spans.new_handle(given, self.state)
-        try:
-            spans.handle.start.emit(start)
-            transition = handle(self.state, given, self._socket._serializer)
-        except BaseException as error:
-            spans.fail_handle(start, error)
-            raise
+        start, transition = self._spans.handled(given, self.state, self._socket._serializer)
         self.state = transition.state
         try:
-            spans.stop_handle(start, transition)
+            self._spans.stop_handle(start, transition)
         finally:
             # A handler may raise SystemExit; what the state says is done, is done.
             self._carry_out(transition, given, sent)
@@ -219,8 +205,8 @@ class Connection:
         if deadline is not None:
             self._socket._timer.arm(deadline)
         queue = self._socket._joins.queue
-        if (queue._users or queue._library) and type(given) in _MAKE_ROOM:
-            self._afterwards.append(queue.pump)
+        if (queue._users or queue._library) and isinstance(given, FrameReceived | TimerTicked):
+            self._afterwards.append(queue.pump)  # an answer has come, or is not waited for any more
 
     def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
         # Where a heartbeat was not answered, a close frame will hardly be.
@@ -256,12 +242,7 @@ class Connection:
         self._end_by(deadline)
 
     async def run(self, connector: Connector, ask: Callable[[], Awaitable[OpenRequest]]) -> None:
-        """Open the transport, and serve it until it ends; `state` and `failure` tell how.
-
-        Parameters:
-            connector: opens it.
-            ask: returns what to open it with, or raises what an option's function did.
-        """
+        """Open the transport with what `ask` returns, and serve it until it ends; `state` and `failure` tell how."""
         life = self._spans.start_connect(self.state)
         try:
             request = await self._asked(ask)
@@ -274,10 +255,16 @@ class Connection:
                 self._spans.fail_connect(life, error)
                 raise
             self._end_if_needed("cancelled")
-            self._spans.stop_connect(life, self.state, self.state.close_reason or "cancelled")
+            self._tell_end(life, "cancelled", "client")
             raise
-        reason = "connect_failed" if self.option_error is None else OPTION_FAILED
-        self._spans.stop_connect(life, self.state, self.state.close_reason or reason)
+        by: EndedBy = "server" if isinstance(self.failure, ConnectionRejected) else "network"
+        self._tell_end(life, *(("connect_failed", by) if self.option_error is None else (OPTION_FAILED, "client")))
+
+    def _tell_end(self, life: ConnectStart | None, reason: str, by: EndedBy) -> None:
+        """Emit the end of the connection's life; `reason` and `by` are those of one that was never open."""
+        opened, lost = self._transport, self._socket._ending.last
+        how = (ConnectionLost(reason, ended_by=by),) if opened is None else (lost, opened.heard, self.received)
+        self._spans.stop_connect(life, self.state, *how)
 
     async def _asked(self, ask: Callable[[], Awaitable[OpenRequest]]) -> OpenRequest | None:
         try:
@@ -304,10 +291,8 @@ class Connection:
         except ConnectError as error:
             cookies.keep(request, getattr(error, "headers", ()))
             self.failure = failure = redacted_error(with_whole_timeout(error, request, self.state.options), redact)
-            failed = TransportFailed(failure.reason, url=url)
-            if isinstance(failure, ConnectionRejected):
-                failed = evolve(failed, status=failure.status, headers=failure.headers, body=failure.body)
-            self.handle(failed)
+            answer = (failure.status, failure.headers, failure.body) if isinstance(failure, ConnectionRejected) else ()
+            self.handle(TransportFailed(failure.reason, *answer, url=url))
 
     def _end_if_needed(self, message: str) -> None:
         if self.state.status == "opening":
@@ -349,7 +334,7 @@ class Connection:
         turn.begin()
         for number, frame in enumerate(frames, 1):
             if watched.active:
-                self.handle(FrameReceived(now, frame))
+                self._take_in_watched(frame, now)
             else:
                 try:
                     message = decode(frame)
@@ -370,6 +355,24 @@ class Connection:
                 await turn.let_others_run()
                 now = trio.current_time()
 
+    def _take_in_watched(self, frame: Frame, now: float) -> None:
+        """Handle a frame in a span, which is told before a message is delivered."""
+        self.handling = True
+        try:
+            start, came_to = self._spans.received(frame, now, self.state, self._socket._serializer)
+            self.state = self.state if isinstance(came_to, Message) else came_to.state
+            try:
+                self._spans.stop_handle(start, came_to)
+            finally:
+                if not isinstance(came_to, Message):
+                    self._carry_out(came_to, start.raw_message, None)
+                elif (channel := self._socket._channels.get(came_to.topic)) is not None:
+                    self._crowded = channel._deliver(came_to, frame)
+        finally:
+            self.handling = False
+            if self._afterwards:
+                self._catch_up()
+
     def _take_in_other(self, message: Message, received: FrameReceived) -> None:
         self.handling = True
         try:
@@ -380,10 +383,6 @@ class Connection:
             self.handling = False
             if self._afterwards:
                 self._catch_up()
-
-    def ease(self, backlog: Backlog) -> None:
-        """Let the consumer of a backlog that fills up faster than it is read catch up, before more is received."""
-        self._crowded = backlog
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self, transport: Transport) -> None:

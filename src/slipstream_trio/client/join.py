@@ -23,12 +23,11 @@ from ..protocol import (
     TopicLeft,
     rejoin_delay,
 )
-from ..telemetry import (
-    ClientJoinStart,
-)
+from ..telemetry import ClientJoinStart
 from .arguments import DEFAULT, Timeout, chosen
-from .join_queue import JoinQueue, asked, join_stop
+from .join_queue import JoinQueue, asked
 from .joining import Departure, Request, Retry
+from .spans import join_stop
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -60,10 +59,10 @@ class Joins:
     # Asking for a join
 
     @trio.lowlevel.enable_ki_protection
-    async def join(self, channel: "Channel", timeout: float | None, deadline: float) -> Any:
+    async def join(self, request: Request) -> Any:
         """Join, and return the server's answer."""
+        channel = request.channel
         channel._keep_payload()
-        request = Request(channel, timeout, deadline, by_user=True)
         await self._claim(request)
         try:
             self.queue.put(request)
@@ -311,12 +310,13 @@ async def join(channel: "Channel", timeout: Timeout) -> Any:
     seconds = chosen(timeout, socket._options.join_timeout)
     # An explicit limit runs from the call, the option's from the turn of the join at the server.
     deadline = math.inf if timeout is DEFAULT or seconds is None else trio.current_time() + seconds
-    joining = partial(socket._joins.join, channel, seconds, deadline)
+    request = Request(channel, seconds, deadline, by_user=True)
     if not point.active:
-        return await joining()
+        return await socket._joins.join(request)
     params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
     start = ClientJoinStart(*socket._emitter.opening(), channel.topic, params)
-    return await socket._emitter.observed(point, start, joining, join_stop(start))
+    joining = partial(socket._joins.join, request)
+    return await socket._emitter.observed(point, start, joining, join_stop(start, request))
 
 
 async def request_join(channel: "Channel") -> None:

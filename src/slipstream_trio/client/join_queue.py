@@ -8,18 +8,18 @@ import trio
 
 from ..errors import JoinTimeout
 from ..protocol import JoinPacing, JoinTopic
-from ..telemetry import ClientJoinStart, ClientJoinStop, Origin, Outcome, Record
+from ..telemetry import ClientJoinStart
 from .arguments import KeptPayload
 from .handshake import ask
 from .joining import Request
 from .result import Result
-from .spans import Stop
+from .spans import join_stop
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .socket import Socket
 
-__all__ = ["JoinQueue", "asked", "join_stop"]
+__all__ = ["JoinQueue", "asked"]
 
 JOINS_A_STEP: Final = 64
 """How many joins of the library are sent before other tasks run."""
@@ -158,7 +158,9 @@ class JoinQueue:
 
         def answered(answer: Result[Any]) -> None:
             if start is not None:
-                emitter.end_span(emitter.join, start, join_stop(start), result=answer.value, error=answer.error)
+                emitter.end_span(
+                    emitter.join, start, join_stop(start, request), result=answer.value, error=answer.error
+                )
 
         request.sending(answered)
         if start is not None:
@@ -198,12 +200,3 @@ async def asked(request: Request) -> Any:
 async def _ask(payload: Any) -> Any:
     """Call a function of the user's, which a KeyboardInterrupt may end."""
     return await ask(payload)
-
-
-def join_stop(start: ClientJoinStart) -> Stop:
-    """Return what makes the record that a join has ended."""
-
-    def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
-        return ClientJoinStop(start, origin, now, outcome, getattr(error, "response", response))
-
-    return stop

@@ -39,7 +39,7 @@ class Request:
 
     __slots__ = (
         *("answer", "asking", "by_user", "channel", "deadline", "number", "reported", "sent", "slot", "timeout"),
-        "__weakref__",
+        *("_began", "_sent_at", "__weakref__"),
     )
 
     def __init__(self, channel: "Channel", timeout: float | None, deadline: float = math.inf, *, by_user: bool) -> None:
@@ -53,6 +53,13 @@ class Request:
         self.number: int = 0
         self.reported: bool = False
         self.asking: trio.CancelScope = trio.CancelScope()
+        self._began = trio.current_time()
+        self._sent_at: float | None = None
+
+    @property
+    def waited(self) -> float:
+        """The seconds until it was sent, or that it has waited by now."""
+        return (trio.current_time() if self._sent_at is None else self._sent_at) - self._began
 
     @property
     def over(self) -> bool:
@@ -93,6 +100,7 @@ class Request:
             answered: called with the answer, for joins that no task awaits.
         """
         self.sent = True
+        self._sent_at = trio.current_time()
         if answered is not None:
             self.answer = Result(answered)
 

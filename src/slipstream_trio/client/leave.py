@@ -4,22 +4,20 @@ What a leave means for a channel is decided in `join`.
 """
 
 import math
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
-from ..telemetry import ClientLeaveStart, ClientLeaveStop, Origin, Outcome, Record
-from .spans import Stop
+from ..telemetry import ClientLeaveStart
+from .joining import Departure
+from .spans import leave_stop
 
 if TYPE_CHECKING:
     from .channel import Channel
     from .socket import Socket
 
 __all__ = ["Exits", "leave", "request_leave"]
-
-_OUTCOMES: Final[Mapping[str, Outcome]] = {"leave_timeout": "timeout", "leave_lost": "lost"}
 
 
 @final
@@ -82,31 +80,22 @@ async def leave(channel: "Channel", timeout: float | None) -> None:
         await _leave(channel, timeout)
         return
     start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
-    await emitter.observed(emitter.leave, start, partial(_leave, channel, timeout), _leave_stop(start))
+    await emitter.observed(emitter.leave, start, partial(_leave, channel, timeout), leave_stop(start))
 
 
-async def _leave(channel: "Channel", timeout: float | None) -> Outcome:
+async def _leave(channel: "Channel", timeout: float | None) -> Departure:
     await trio.lowlevel.checkpoint()
     channel._socket._joins.leave_soon(channel, timeout)
     return await _until_left(channel)
 
 
-async def _until_left(channel: "Channel") -> Outcome:
+async def _until_left(channel: "Channel") -> Departure:
     """Wait until a leave that was asked for is complete, or given up; returns how it ended."""
     waited = False
     while channel.status == "leaving":
         waited = True
         await channel._changed.park()
-    return _OUTCOMES.get(channel._joining.left_by, "ok") if waited else "ok"
-
-
-def _leave_stop(start: ClientLeaveStart) -> Stop:
-    """Return what makes the record that a leave has ended."""
-
-    def stop(origin: Origin, now: int, outcome: Outcome, how: Outcome | None, _: BaseException | None) -> Record:
-        return ClientLeaveStop(start, origin, now, how or outcome, None)
-
-    return stop
+    return channel._joining.left_by if waited else "left"
 
 
 async def request_leave(channel: "Channel") -> None:
@@ -128,15 +117,15 @@ def _leave_in_span(channel: "Channel") -> None:
     if channel.status == "leaving":
         socket._supervisor.start_task(_end_leave, channel, start)
     else:
-        emitter.end_span(emitter.leave, start, _leave_stop(start), result="ok")
+        emitter.end_span(emitter.leave, start, leave_stop(start), result="left")
 
 
 @trio.lowlevel.enable_ki_protection
 async def _end_leave(channel: "Channel", start: ClientLeaveStart) -> None:
     emitter = channel._socket._emitter
     try:
-        outcome = await _until_left(channel)
+        how = await _until_left(channel)
     except trio.Cancelled as error:
-        emitter.end_span(emitter.leave, start, _leave_stop(start), error=error)
+        emitter.end_span(emitter.leave, start, leave_stop(start), error=error)
         raise
-    emitter.end_span(emitter.leave, start, _leave_stop(start), result=outcome)
+    emitter.end_span(emitter.leave, start, leave_stop(start), result=how)

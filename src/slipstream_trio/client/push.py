@@ -15,10 +15,10 @@ import trio
 
 from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
 from ..protocol import Message, PushMessage, ReplyReceived
-from ..telemetry import ClientPushStart, ClientPushStop, Origin, Outcome, Record
+from ..telemetry import ClientPushStart, ClientSendStart
 from .line import Place
 from .result import Result, again
-from .spans import Stop
+from .spans import Stop, push_stop, send_stop
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -77,9 +77,14 @@ class PendingPush:
         """Whether it has ended."""
         return self.result.settled
 
+    @property
+    def may_be_sent(self) -> bool:
+        """Whether its frame has gone to the transport."""
+        return self._pushes.may_be_sent(self)
+
     def expire(self) -> None:
         """Give up: its time is up."""
-        sent = self._pushes.may_be_sent(self)
+        sent = self.may_be_sent
         self.result.fail(PushTimeout(self.topic, self.event, self._timeout or 0.0, sent=sent, waited=self.waited))
         self._pushes.give_up(self, "timeout")
 
@@ -240,9 +245,9 @@ def push(channel: "Channel", event: str, payload: Any, timeout: float | None) ->
     if not emitter.push.active:
         return _push(channel, event, payload, timeout, None)
     start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
-    refs: list[str] = []
-    pushing = partial(_push, channel, event, payload, timeout, refs)
-    return emitter.observed(emitter.push, start, pushing, _push_stop(start, refs))
+    queued: list[PendingPush] = []
+    pushing = partial(_push, channel, event, payload, timeout, queued)
+    return emitter.observed(emitter.push, start, pushing, push_stop(start, queued))
 
 
 async def request_push(
@@ -262,56 +267,65 @@ async def request_push(
         tell: called once with the ref, the response and the error, one of which is None, when the push has ended.
     """
     emitter = channel._socket._emitter
-    refs: list[str] = []
+    queued: list[PendingPush] = []
     start: ClientPushStart | None = None
+    stop: Stop | None = None
 
     def told(result: Result[Any]) -> None:
         error = result.error
         assert error is None or isinstance(error, Exception)
         response = getattr(error, "response", result.value)
-        if start is not None:
-            emitter.end_span(emitter.push, start, _push_stop(start, refs), result=response, error=error)
-        tell(refs[0], response, error)
+        if start is not None and stop is not None:
+            emitter.end_span(emitter.push, start, stop, result=response, error=error)
+        tell(queued[0].ref, response, error)
 
     if emitter.push.active:
         start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
+        stop = push_stop(start, queued)
         emitter.begin_span(emitter.push, start)
     try:
         pending = await _queue_push(channel, event, payload, timeout, Result(told))
     except BaseException as error:
-        if start is not None:
-            emitter.end_span(emitter.push, start, _push_stop(start, refs), error=error)
+        if start is not None and stop is not None:
+            emitter.end_span(emitter.push, start, stop, error=error)
         raise
-    refs.append(pending.ref)
+    queued.append(pending)
     return pending.ref
 
 
 async def send(channel: "Channel", event: str, payload: Any) -> None:
     """Push, and return when it is queued."""
-    await trio.lowlevel.checkpoint()
-    await _send(channel, event, payload)
+    emitter = channel._socket._emitter
+    if not emitter.send.active:
+        await _send(channel, event, payload)
+        return
+    start = ClientSendStart(*emitter.opening(), channel.topic, event, payload)
+    await emitter.observed(emitter.send, start, partial(_send, channel, event, payload), send_stop(start))
 
 
 @trio.lowlevel.enable_ki_protection
-async def _send(channel: "Channel", event: str, payload: Any) -> None:
+async def _send(channel: "Channel", event: str, payload: Any) -> tuple[str, float]:
+    """Queue a message; returns its ref, and the seconds that it waited."""
+    await trio.lowlevel.checkpoint()
     sent = Message(None, None, channel.topic, event, None)
+
+    def submit(connection: "Connection", payload: Any, waited: float) -> tuple[str, float]:
+        return connection.push(PushMessage(channel.topic, event, payload), sent), waited
+
     connection = channel._socket._pushes.ready(channel)
     if connection is not None:
-        connection.push(PushMessage(channel.topic, event, payload), sent)
-        return
-
-    def submit(connection: "Connection", payload: Any, _: float) -> None:
-        connection.push(PushMessage(channel.topic, event, payload), sent)
-
-    await _in_turn(channel, event, payload, None, math.inf, submit)
+        return submit(connection, payload, 0.0)
+    return await _in_turn(channel, event, payload, None, math.inf, submit)
 
 
 @trio.lowlevel.enable_ki_protection
-async def _push(channel: "Channel", event: str, payload: Any, timeout: float | None, refs: list[str] | None) -> Any:
+async def _push(
+    channel: "Channel", event: str, payload: Any, timeout: float | None, queued: list[PendingPush] | None
+) -> Any:
     result: Result[Any] = Result()
     pending = await _queue_push(channel, event, payload, timeout, result)
-    if refs is not None:
-        refs.append(pending.ref)
+    if queued is not None:
+        queued.append(pending)
     try:
         return await result.wait()
     except (trio.Cancelled, KeyboardInterrupt):
@@ -359,14 +373,3 @@ async def _in_turn(  # noqa: PLR0917 - every push that waits comes here
 
     turn: T = await socket._pushes.in_turn(Place(channel, event, timeout, submit_kept), deadline)
     return turn
-
-
-def _push_stop(start: ClientPushStart, refs: list[str]) -> Stop:
-    """Return what makes the record that a push has ended; `refs` has its ref, once there is one."""
-
-    def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
-        ref = refs[0] if refs else None
-        status = "ok" if error is None else getattr(error, "status", None)
-        return ClientPushStop(start, origin, now, outcome, ref, status, getattr(error, "response", response))
-
-    return stop

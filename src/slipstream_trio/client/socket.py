@@ -14,8 +14,6 @@ from ..protocol import (
     ConnectionFailed,
     ConnectionOpened,
     Event,
-    Frame,
-    FrameReceived,
     FrameRejected,
     HeartbeatAcknowledged,
     Input,
@@ -82,7 +80,7 @@ class Socket:
         self._pings: list[Result[float]] = []
         self._connection: Connection | None = None  # of the moment, or the last
         self._shown: Connection | None = None  # the last that was open
-        self._ending = Ending()
+        self._ending = Ending(self.socket_id)
 
     def __repr__(self) -> str:
         return f"<Socket {self.socket_id} {self.status}>"
@@ -290,20 +288,11 @@ class Socket:
 
     # What its connection reports
 
-    def _deliver(self, message: Message, frame: Frame) -> None:
-        """Give a message to its channel, and its frame; the connection may have to wait for the channel's consumer."""
-        channel = self._channels.get(message.topic)
-        if channel is not None:
-            crowded = channel._deliver(message, frame)
-            if crowded is not None and self._connection is not None:
-                self._connection.ease(crowded)
-
     def _handle_event(self, event: Event, given: Input) -> None:
         """Do what an event of the connection calls for, which `given` has led to."""
         match event:
             case MessageReceived():
-                assert isinstance(given, FrameReceived)
-                self._deliver(event.message, given.frame)
+                pass  # the connection delivers it, by its shortcut
             case ReplyReceived():
                 self._pushes.reply_received(event)
             case TopicJoinSucceeded() | TopicJoinFailed() | TopicJoinOverdue() | TopicJoinClosed() | TopicLeft():
@@ -311,7 +300,7 @@ class Socket:
             case HeartbeatAcknowledged():
                 self._pinged(event.round_trip)
             case FrameRejected():
-                self._emitter.rejected(event.reason)
+                self._emitter.rejected(event.reason, getattr(given, "frame", None))
             case MessageDropped():
                 self._listeners.message_dropped(event)
             case ConnectionOpened():
@@ -332,6 +321,7 @@ class Socket:
         self._shown = self._connection
         self._statuses.set("connected")
         self._connection.attempt.ended("ok", event.response_headers)
+        self._ending.connection_opened()
         self._supervisor.opened.set()
         if self._runner is not None:
             self._runner.opened()

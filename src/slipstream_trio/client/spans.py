@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 import trio
@@ -19,15 +20,22 @@ from ..errors import (
     PushError,
     PushTimeout,
 )
-from ..protocol import Disconnect, Message, Options, ReplyReceived
+from ..protocol import Disconnect, Frame, Message, Options, ReplyReceived
 from ..telemetry import (
     BufferOverflowed,
     ClientConnectStart,
     ClientConnectStop,
+    ClientGaveUp,
     ClientJoinStart,
+    ClientJoinStop,
     ClientLeaveStart,
+    ClientLeaveStop,
     ClientPushStart,
+    ClientPushStop,
+    ClientSendStart,
+    ClientSendStop,
     GapOpened,
+    LoopStalled,
     MessageDiscarded,
     Origin,
     Outcome,
@@ -42,37 +50,61 @@ from ..telemetry.bus import SpanPoint
 from ..telemetry.span import exception_record
 
 if TYPE_CHECKING:
-    from .buffer import Gap, Overflow
+    from .buffer import Consumer, Gap, Overflow
+    from .joining import Request
+    from .push import PendingPush
 
-__all__ = ["Attempt", "Emitter", "Stop", "outcome_of"]
+__all__ = [
+    "Attempt",
+    "Emitter",
+    "Episode",
+    "Stop",
+    "join_stop",
+    "leave_stop",
+    "outcome_of",
+    "push_stop",
+    "send_stop",
+]
+
+FRAME_SHOWN: Final = 256
+"""How many characters or bytes of a malformed frame are told."""
+
+OVERFLOW_INTERVAL: Final = 10.0
+"""Seconds between two records of an overflow that lasts."""
 
 logger: Final = logging.getLogger("slipstream_trio")
 
 T = TypeVar("T")
 
+Phase = Literal["began", "lasts", "ended"]
+
 Stop = Callable[[Origin, int, Outcome, Any, BaseException | None], Record]
 """Makes the record that ends a span, of the ids then, the monotonic time, the outcome, the result and the error."""
 
-_OUTCOMES: dict[type[BaseException], Outcome] = {
-    AlreadyJoined: "error",
-    JoinError: "error",
-    PushError: "error",
-    ConnectTimeout: "timeout",
-    ConnectError: "error",
-    JoinTimeout: "timeout",
-    PushTimeout: "timeout",
-    ConnectionLost: "lost",
-    ChannelClosed: "lost",
-    trio.Cancelled: "cancelled",
+_OUTCOMES: dict[type[BaseException], tuple[Outcome, str | None]] = {
+    AlreadyJoined: ("error", "already_joined"),
+    JoinError: ("error", "refused"),
+    PushError: ("error", None),  # its status tells
+    ConnectTimeout: ("timeout", "timeout"),
+    ConnectError: ("error", "connect_failed"),
+    JoinTimeout: ("timeout", "timeout"),
+    PushTimeout: ("timeout", "timeout"),
+    ConnectionLost: ("lost", "lost"),  # with a reason of its own
+    ChannelClosed: ("lost", "lost"),
+    trio.Cancelled: ("cancelled", "cancelled"),
 }
 
 
 def outcome_of(error: BaseException) -> Outcome | None:
     """Return how an operation ended that raised `error`; None if code of the user's or ours failed."""
-    for kind, outcome in _OUTCOMES.items():
-        if isinstance(error, kind):
-            return outcome
-    return None
+    return next((outcome for kind, (outcome, _) in _OUTCOMES.items() if isinstance(error, kind)), None)
+
+
+def _reason_of(error: BaseException | None) -> str | None:
+    """Return why an operation did not succeed, in a word."""
+    if isinstance(error, ConnectionLost | ChannelClosed):
+        return error.reason
+    return next((reason for kind, (_, reason) in _OUTCOMES.items() if isinstance(error, kind)), None)
 
 
 @final
@@ -86,7 +118,7 @@ class Emitter:
     Attributes:
         telemetry: the bus.
         origin: the ids of the connection of the moment; without a connection, the socket's alone.
-        connect: where the spans of attempts to connect are emitted; likewise `join`, `leave` and `push`.
+        connect: where the spans of attempts to connect are emitted; likewise `join`, `leave`, `push` and `send`.
     """
 
     def __init__(self, telemetry: Telemetry, socket_id: str) -> None:
@@ -96,14 +128,22 @@ class Emitter:
         self.join: SpanPoint = telemetry.span(ClientJoinStart.name[:-1])
         self.leave: SpanPoint = telemetry.span(ClientLeaveStart.name[:-1])
         self.push: SpanPoint = telemetry.span(ClientPushStart.name[:-1])
+        self.send: SpanPoint = telemetry.span(ClientSendStart.name[:-1])
         self._gap = telemetry.point(GapOpened.name)
         self._overflow = telemetry.point(BufferOverflowed.name)
         self._discarded = telemetry.point(MessageDiscarded.name)
         self._orphaned = telemetry.point(ReplyOrphaned.name)
         self._reconnect = telemetry.point(ReconnectScheduled.name)
         self._rejoin = telemetry.point(RejoinScheduled.name)
+        self._gave_up = telemetry.point(ClientGaveUp.name)
+        self._stalled = telemetry.point(LoopStalled.name)
         self._rejected = 0  # frames that are not logged
         self._log_at = -math.inf
+
+    @property
+    def watches_loop(self) -> bool:
+        """Whether somebody wants to know when the event loop does not run."""
+        return bool(self._stalled.handlers)
 
     def utc_now(self) -> datetime:
         """Return the time in UTC."""
@@ -125,22 +165,36 @@ class Emitter:
         if self._gap.handlers:
             self._gap.emit(GapOpened(*self._moment(), topic, gap.reason, gap.since, gap.until, gap.dropped))
 
-    def overflow(
-        self, topic: str, policy: "Overflow", size: int, consumer: Literal["channel", "subscription", "client"]
+    def overflow(  # noqa: PLR0917 - the record's own fields
+        self, topic: str, policy: "Overflow", size: int, consumer: "Consumer", phase: Phase, dropped: int
     ) -> None:
-        """Emit that a consumer's buffer of `size` messages has begun to lose some."""
+        """Emit that a consumer's buffer of `size` messages loses some, or does so no longer."""
         if self._overflow.handlers:
-            self._overflow.emit(BufferOverflowed(*self._moment(), topic, policy, size, consumer))
+            self._overflow.emit(BufferOverflowed(*self._moment(), topic, policy, size, consumer, phase, dropped))
 
-    def dropped(self, direction: Literal["in", "out"], message: Message | None, reason: str) -> None:
-        """Emit that a message, or what cannot be read as one (None), is dropped."""
+    def dropped(
+        self, direction: Literal["in", "out"], message: Message | None, reason: str, frame: Frame | None = None
+    ) -> None:
+        """Emit that a message, or a malformed frame (then there is none), is dropped."""
         if self._discarded.handlers:
             _, ref, topic, event, _ = message or (None, None, None, None, None)
-            self._discarded.emit(MessageDiscarded(*self._moment(), direction, topic, event, ref, reason))
+            cut = None if frame is None else frame[:FRAME_SHOWN]
+            self._discarded.emit(MessageDiscarded(*self._moment(), direction, topic, event, ref, reason, cut))
 
-    def rejected(self, reason: str) -> None:
+    def stalled(self, seconds: float) -> None:
+        """Emit that the event loop did not run for so long."""
+        if self._stalled.handlers:
+            self._stalled.emit(LoopStalled(*self._moment(), seconds))
+
+    def gave_up(self, disconnect: Disconnect, attempts: int, error: BaseException | None) -> None:
+        """Emit that there will be no other connection, after so many attempts to have one."""
+        if self._gave_up.handlers:
+            hint = str(disconnect.error or error or "")
+            self._gave_up.emit(ClientGaveUp(*self._moment(), disconnect.reason, attempts, disconnect.status, hint))
+
+    def rejected(self, reason: str, frame: Frame | None) -> None:
         """Tell that a frame, or its payload, is malformed; log it at most once a second, as there may be a flood."""
-        self.dropped("in", None, reason)
+        self.dropped("in", None, reason, frame)
         self._rejected += 1
         if trio.current_time() >= self._log_at:
             self.log_rejected(reason)
@@ -253,3 +307,94 @@ class Attempt:
         emitter = self._emitter
         if start is not None:
             emitter.connect.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))
+
+
+@final
+class Episode:
+    """The times in which a consumer's buffer loses messages: told when one begins, now and then, and when it ends.
+
+    Parameters:
+        emitter: emits it.
+        topic: the channel's topic.
+        policy: what is dropped.
+        size: how many messages the buffer holds.
+        consumer: what reads it.
+    """
+
+    __slots__ = ("_dropped", "_tell", "_told_at")
+
+    def __init__(self, emitter: Emitter, topic: str, policy: "Overflow", size: int, consumer: "Consumer") -> None:
+        self._tell = partial(emitter.overflow, topic, policy, size, consumer)
+        self._dropped = 0
+        self._told_at = 0.0
+
+    def drop(self) -> None:
+        """Take note of a message that is dropped."""
+        self._dropped += 1
+        now = trio.current_time()
+        if self._dropped == 1 or now - self._told_at >= OVERFLOW_INTERVAL:
+            self._told_at = now
+            self._tell("began" if self._dropped == 1 else "lasts", self._dropped)
+
+    def end(self) -> None:
+        """Take note that the consumer has caught up, or that its stream has ended."""
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            self._tell("ended", dropped)
+
+
+# The records that end spans
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def join_stop(start: ClientJoinStart, request: "Request") -> Stop:
+    """Return what makes the record that a join has ended."""
+
+    def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
+        waited = _nanoseconds(request.waited) if request.by_user else 0  # of others, the span begins when they are sent
+        response = getattr(error, "response", response)
+        return ClientJoinStop(start, origin, now, outcome, response, _reason_of(error), waited)
+
+    return stop
+
+
+def leave_stop(start: ClientLeaveStart) -> Stop:
+    """Return what makes the record that a leave has ended, of the word for how that was."""
+    outcomes: dict[str | None, Outcome] = {"leave_timeout": "timeout", "leave_lost": "lost"}
+
+    def stop(origin: Origin, now: int, outcome: Outcome, how: str | None, error: BaseException | None) -> Record:
+        reason = how if how in outcomes else _reason_of(error)
+        return ClientLeaveStop(start, origin, now, outcomes.get(how, outcome), None, reason)
+
+    return stop
+
+
+def push_stop(start: ClientPushStart, queued: "list[PendingPush]") -> Stop:
+    """Return what makes the record that a push has ended; once it is queued, `queued` has it."""
+    began = trio.current_time()
+
+    def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
+        push = queued[0] if queued else None
+        status = "ok" if error is None else getattr(error, "status", None)
+        sent = push is not None and (status is not None or getattr(error, "sent", push.may_be_sent))
+        waited = _nanoseconds(trio.current_time() - began if push is None else push.waited)
+        ref, response = None if push is None else push.ref, getattr(error, "response", response)
+        return ClientPushStop(start, origin, now, outcome, ref, status, response, _reason_of(error), sent, waited)
+
+    return stop
+
+
+def send_stop(start: ClientSendStart) -> Stop:
+    """Return what makes the record that a send has ended, of its ref and the seconds that it waited."""
+    began = trio.current_time()
+
+    def stop(
+        origin: Origin, now: int, outcome: Outcome, sent: tuple[str, float] | None, error: BaseException | None
+    ) -> Record:
+        ref, waited = sent or (None, trio.current_time() - began)
+        return ClientSendStop(start, origin, now, outcome, ref, _reason_of(error), _nanoseconds(waited))
+
+    return stop

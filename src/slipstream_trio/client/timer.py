@@ -15,6 +15,11 @@ __all__ = ["Timed", "Timer"]
 SWEEP_ABOVE: Final = 64
 """So many entries of operations that are over may stay in the heap, besides as many as there are live ones."""
 
+WATCH_INTERVAL: Final = 0.25
+STALL: Final = 0.1
+"""While somebody wants to know when the event loop stands still: seconds between two looks, and by how many of them a
+look has to be late to be told."""
+
 ENTRIES_A_STEP: Final = 128
 """How many deadlines are handled before other tasks run: each settles a task, and may emit telemetry."""
 
@@ -61,15 +66,25 @@ class Timer:
         if deadline < self._next:
             self._next = deadline
             if self._sleep is not None:
-                self._sleep.deadline = deadline
+                self._sleep.deadline = min(self._sleep.deadline, deadline)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Sleep until something is due, and see to it, until cancelled."""
+        emitter = self._socket._emitter
+        # Trio does not export the class of its own clock. Of others, the time passes when nobody looks, or not at all.
+        is_real = type(trio.lowlevel.current_clock()).__name__ == "SystemClock"
         while True:
-            with trio.CancelScope(deadline=self._next) as self._sleep:
+            watches = is_real and emitter.watches_loop
+            until = min(self._next, trio.current_time() + WATCH_INTERVAL) if watches else self._next
+            with trio.CancelScope(deadline=until) as self._sleep:
                 await trio.sleep_forever()
+            late = trio.current_time() - self._sleep.deadline
             self._sleep = None
+            if watches and late >= STALL:
+                emitter.stalled(late)
+            if trio.current_time() < self._next:
+                continue
             await self._socket._settle_input()
             self._next = math.inf
             now = trio.current_time()

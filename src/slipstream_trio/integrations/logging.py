@@ -31,6 +31,8 @@ LEVELS: Final[Mapping[EventName, int]] = {
     ("client", "overflow"): logging.WARNING,
     ("client", "reconnect_scheduled"): logging.WARNING,
     ("client", "rejoin_scheduled"): logging.WARNING,
+    ("client", "stalled"): logging.WARNING,
+    ("client", "gave_up"): logging.ERROR,
     ("client", "message_dropped"): logging.INFO,
     ("client", "reply_orphaned"): logging.INFO,
     ("telemetry", "handler", "failure"): logging.ERROR,
@@ -48,7 +50,8 @@ FIELDS: Final[Mapping[str, str]] = {
         for key in (
             *("connection_id", "trace_id", "socket_id", "generation", "span_id", "topic", "ref", "outcome", "status"),
             *("reason", "termination_reason", "attempt", "delay", "code", "dropped", "direction", "policy", "consumer"),
-            *("client", "callback", "handler_id", "kind", "stacktrace"),
+            *("client", "callback", "handler_id", "kind", "stacktrace", "sent", "waited", "ended_by", "phase"),
+            *("attempts", "hint", "seconds"),
         )
     },
     # `event` is what structlog calls the text itself.

@@ -80,7 +80,11 @@ GAPS: Final = Instrument(
     "slipstream.gaps", "counter", "{gap}", "Times that messages may have been missed.", ("topic", "reason")
 )
 DROPS: Final = Instrument(
-    "slipstream.dropped", "counter", "{message}", "Messages that were nobody's, or never sent.", ("direction", "reason")
+    "slipstream.dropped",
+    "counter",
+    "{message}",
+    "Messages that were nobody's, never sent, or too many.",
+    ("direction", "reason"),
 )
 OVERFLOWS: Final = Instrument(
     "slipstream.overflows", "counter", "{episode}", "Times that a consumer's buffer was full.", ("topic", "policy")
@@ -185,7 +189,10 @@ class _Measures:
         self._sink(DROPS, 1, (record.direction, reason))
 
     def _overflowed(self, record: BufferOverflowed) -> None:
-        self._sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))
+        if record.phase == "began":
+            self._sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))
+        elif record.phase == "ended":
+            self._sink(DROPS, record.dropped, ("in", "overflow"))
 
     def _handled(self, record: HandleStop) -> None:
         transition = record.transition

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from attrs import frozen
 
+from ..lean import lean
 from .events import Event
 from .message import Frame
 from .state import State
@@ -64,6 +65,9 @@ class Transition:
         return tuple(
             Step(_snake_case(type(event).__name__), attrs.asdict(event, recurse=False)) for event in self.built_events
         )
+
+
+transition: Final = lean(Transition)
 
 
 @cache  # of a dozen names, asked for with every event that is looked at

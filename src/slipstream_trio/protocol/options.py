@@ -1,10 +1,15 @@
 """A connection's configuration, as far as it may be shown."""
 
+from typing import Literal
+
 from attrs import frozen
 
 from .backoff import RECONNECT, REJOIN, RETRY_AFTER_LIMIT, Backoff
 
-__all__ = ["Options"]
+__all__ = ["Given", "Options"]
+
+Given = Literal["absent", "value", "function"]
+"""How an option was given whose value is not shown."""
 
 
 @frozen(kw_only=True)
@@ -33,6 +38,7 @@ class Options:
         reconnect: how connections that ended are replaced.
         rejoin: how channels that crashed or were refused are joined again.
         retry_after_limit: the most that a server's `retry-after` is obeyed.
+        params: how they were given, never what is in them; likewise `headers` and `auth_token`.
     """
 
     url: str | None
@@ -54,3 +60,6 @@ class Options:
     reconnect: Backoff | None = RECONNECT
     rejoin: Backoff | None = REJOIN
     retry_after_limit: float | None = RETRY_AFTER_LIMIT
+    params: Given = "absent"
+    headers: Given = "absent"
+    auth_token: Given = "absent"  # noqa: S105 - which tells nothing of it

@@ -34,7 +34,7 @@ from .commands import (
     TransportOpened,
 )
 from .draft import MOST_AT_A_TICK, Draft
-from .effects import CloseTransport, Effect, SendFrame, Step, Transition
+from .effects import CloseTransport, Effect, SendFrame, Step, Transition, transition
 from .events import (
     ConnectionClosed,
     ConnectionFailed,
@@ -209,7 +209,7 @@ def _leave_topic(state: State, leave: LeaveTopic, serializer: Serializer) -> Tra
 
 def _push_message(state: State, push: PushMessage, serializer: Serializer) -> Transition:
     after, effect = pushed(state, push, serializer)
-    return Transition(after, push, (), (effect,))
+    return transition(after, push, (), (effect,))
 
 
 def _send_heartbeat(state: State, command: SendHeartbeat, serializer: Serializer) -> Transition:
@@ -260,7 +260,7 @@ def receive(state: State, message: Message, received: FrameReceived, serializer:
         return Transition(state, message, (_message(state, message),))
     reply = plain_reply(state, message)
     if reply is not None:
-        return Transition(state, message, (reply,))
+        return transition(state, message, (reply,), ())
     if message.event == REPLY:
         try:
             status, response = _answer(message.payload)

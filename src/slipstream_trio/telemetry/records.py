@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, ClassVar, Final, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..errors import EndedBy
-from ..protocol import Frame, Options, State, Transition
+from ..protocol import Frame, FrameReceived, Message, MessageReceived, Options, State, Transition
 from .base import End, EndOfConnection, EventName, Once, Origin, Outcome, Record, SpanStart, Start
 
 __all__ = [
@@ -97,13 +97,35 @@ class ConnectStop(EndOfConnection[ConnectStart]):
     received: float | None = None
 
 
+# Of a frame, and of a message that is just delivered, these two hold no more than they were given, and make the input
+# and the transition when they are read: to make them takes longer than to handle the message.
+
+
 @frozen
 class HandleStart(Start):
     """The connection begins to handle an input: `raw_message`, in `state`."""
 
     name: ClassVar[EventName] = ("slipstream", "connection", "handle", "start")
-    raw_message: Any
+    _given: Any = field(alias="raw_message", eq=False)
     state: State
+    _now: float | None = field(default=None, alias="now", eq=False)
+
+    @property
+    def raw_message(self) -> Any:
+        """The input."""
+        if self._now is not None:
+            object.__setattr__(self, "_given", FrameReceived(self._now, self._given))
+            object.__setattr__(self, "_now", None)
+        return self._given
+
+    @property
+    def frame(self) -> tuple[float, Frame] | None:
+        """The time and the frame, where the input is a frame that nobody has read yet as `raw_message`."""
+        return None if self._now is None else (self._now, self._given)
+
+    def _fields(self) -> dict[str, Any]:
+        """Return `raw_message`, `state`."""
+        return {"raw_message": self.raw_message, "state": self.state}
 
 
 @frozen
@@ -111,7 +133,21 @@ class HandleStop(EndOfConnection[HandleStart]):
     """The connection has handled an input; delivery and writing come after."""
 
     name: ClassVar[EventName] = ("slipstream", "connection", "handle", "stop")
-    transition: Transition
+    _came_to: Transition | Message = field(alias="transition", eq=False)
+
+    @property
+    def transition(self) -> Transition:
+        """The state after it, the decoded message, the events and the effects."""
+        if isinstance(self._came_to, Message):
+            made = Transition(self.start.state, self._came_to, (MessageReceived(self._came_to),))
+            object.__setattr__(self, "_came_to", made)
+            return made
+        return self._came_to
+
+    @property
+    def delivered(self) -> Message | None:
+        """The message, where it is just delivered, and nobody has read that as `transition` yet."""
+        return self._came_to if isinstance(self._came_to, Message) else None
 
     def _fields(self) -> dict[str, Any]:
         """Return `message`, `event`, `built_events`, `return`, `end_state`."""

@@ -1,10 +1,13 @@
 """Spans: pairs of records around something that takes time."""
 
 import traceback
+from collections.abc import Callable
 from typing import Final
 
+from ..errors import ConnectionLost, ProtocolError
 from ..lean import lean
-from ..protocol import Input, State, Transition
+from ..protocol import Frame, Input, Message, Serializer, State, Transition, handle, is_plain
+from ..protocol.transitions import receive
 from .bus import SpanPoint, Telemetry
 from .records import ConnectStart, ConnectStop, HandleStart, HandleStop, Origin, SpanException, SpanStart
 
@@ -30,7 +33,7 @@ class ConnectionSpans:
     """The spans of one connection: its life, and each input that it handles.
 
     A span is emitted whole or not at all: if nobody listened at its start, `start_connect` returns None, and
-    `stop_connect` of None does nothing; `new_handle` is called only if somebody listens.
+    `stop_connect` of None does nothing; `handled` is called only if somebody listens.
 
     Parameters:
         telemetry: the bus.
@@ -52,27 +55,66 @@ class ConnectionSpans:
         self._connect.start.emit(start)
         return start
 
-    def stop_connect(self, start: ConnectStart | None, state: State, reason: str) -> None:
-        """Emit the end of the connection's life."""
+    def stop_connect(
+        self,
+        start: ConnectStart | None,
+        state: State,
+        lost: ConnectionLost,
+        heard: float | None = None,
+        received: float | None = None,
+    ) -> None:
+        """Emit the end of the connection's life, and how it was lost."""
         if start is not None:
-            self._connect.stop.emit(ConnectStop(start, self._telemetry.monotonic_ns(), state, reason))
+            now, how = self._telemetry.monotonic_ns(), (lost.ended_by, lost.code, lost.message)
+            self._connect.stop.emit(ConnectStop(start, now, state, lost.reason, *how, heard, received))
 
     def fail_connect(self, start: ConnectStart | None, error: BaseException) -> None:
         """Emit the end of the connection's life by a bug."""
         if start is not None:
             self._connect.exception.emit(exception_record(self._telemetry, start, self._origin, error))
 
-    def new_handle(self, given: Input, state: State) -> HandleStart:
-        """Return the record that begins the handling of an input, to be emitted at `handle.start` if that is active."""
+    def handled(
+        self,
+        given: Input,
+        state: State,
+        serializer: Serializer,
+        core: Callable[[State, Input, Serializer], Transition] = handle,
+    ) -> tuple[HandleStart, Transition]:
+        """Let the core handle an input, after the record of its start; what it raises is emitted, and raised."""
         telemetry = self._telemetry
-        return handle_start(
-            self._origin, telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns(), given, state
+        start = handle_start(
+            self._origin, telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns(), given, state, None
         )
+        try:
+            self.handle.start.emit(start)
+            return start, core(state, given, serializer)
+        except BaseException as error:
+            self._fail_handle(start, error)
+            raise
 
-    def stop_handle(self, start: HandleStart, transition: Transition) -> None:
-        """Emit what the handling of an input came to."""
-        self.handle.stop.emit(handle_stop(start, self._telemetry.monotonic_ns(), transition))
+    def received(
+        self, frame: Frame, now: float, state: State, serializer: Serializer
+    ) -> tuple[HandleStart, Transition | Message]:
+        """Do as `handled` for a frame; where a message is just delivered, return that: the connection's shortcut."""
+        telemetry = self._telemetry
+        start = handle_start(
+            self._origin, telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns(), frame, state, now
+        )
+        try:
+            self.handle.start.emit(start)
+            message = serializer.decode(frame)
+            return start, message if is_plain(state, message) else receive(
+                state, message, start.raw_message, serializer
+            )
+        except ProtocolError:
+            return start, handle(state, start.raw_message, serializer)  # which tells what is wrong with it
+        except BaseException as error:
+            self._fail_handle(start, error)
+            raise
 
-    def fail_handle(self, start: HandleStart, error: BaseException) -> None:
-        """Emit that an input could not be handled."""
+    def _fail_handle(self, start: HandleStart, error: BaseException) -> None:
         self.handle.exception.emit(exception_record(self._telemetry, start, self._origin, error))
+
+    def stop_handle(self, start: HandleStart, came_to: Transition | Message) -> None:
+        """Emit what the handling of an input came to."""
+        self.handle.stop.emit(handle_stop(start, self._telemetry.monotonic_ns(), came_to))

@@ -34,6 +34,12 @@ PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 
 _SIMPLE: Final = (str, int, float)
 
+_PLAIN: Final = (
+    *("connection_id", "generation", "span_id", "outcome", "status", "ref", "attempt", "client", "callback"),
+    *("reason", "sent", "waited", "ended_by", "code"),
+)
+"""What of the metadata becomes an attribute as it is."""
+
 FAILURES: Final = frozenset({"error", "timeout", "lost"})
 """The outcomes that make a span's status an error; a cancellation is none."""
 
@@ -43,7 +49,10 @@ GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnec
 COMMANDS: Final[Mapping[type, str]] = {JoinTopic: "phx_join", LeaveTopic: "phx_leave", SendHeartbeat: "heartbeat"}
 
 ONCE: Final = frozenset(
-    {"gap", "overflow", "reply_orphaned", "message_dropped", "reconnect_scheduled", "rejoin_scheduled"}
+    {
+        *("gap", "overflow", "reply_orphaned", "message_dropped", "reconnect_scheduled", "rejoin_scheduled"),
+        *("gave_up", "stalled"),
+    }
 )
 """What happens once, and is shown as a span without length."""
 
@@ -86,7 +95,7 @@ def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Descripti
     """
     metadata, name = record.metadata, record.name
     attributes: Attributes = {"slipstream.socket_id": metadata["socket_id"]}
-    for key in ("connection_id", "generation", "span_id", "outcome", "status", "ref", "attempt", "client", "callback"):
+    for key in _PLAIN:
         _put(attributes, f"slipstream.{key}", metadata.get(key))
     title, kind = _TITLES.get(name[1:3], _callback)(metadata, attributes, pattern)
     error = _failure(metadata, attributes)
@@ -161,10 +170,13 @@ def _on_topic(operation: str) -> "_Titler":
     return title
 
 
-def _push(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
-    template = _destination(attributes, metadata["topic"], pattern, "push")
-    attributes["slipstream.event"] = metadata["event"]
-    return f"push {template} {metadata['event']}", "client"
+def _with_event(operation: str) -> "_Titler":
+    def title(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
+        template = _destination(attributes, metadata["topic"], pattern, operation)
+        attributes["slipstream.event"] = metadata["event"]
+        return f"{operation} {template} {metadata['event']}", "client"
+
+    return title
 
 
 def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
@@ -203,7 +215,7 @@ def _size(frame: Any) -> int | None:
 
 
 def _once(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern, what: str) -> Title:
-    for key in ("reason", "direction", "dropped", "delay", "policy", "consumer", "code"):
+    for key in ("direction", "dropped", "delay", "policy", "consumer", "phase", "attempts", "hint", "seconds"):
         _put(attributes, f"slipstream.{key}", metadata.get(key))
     _put(attributes, "slipstream.event", metadata.get("event"))
     if metadata.get("topic") is None:
@@ -229,6 +241,7 @@ _TITLES: Final[Mapping[tuple[str, ...], _Titler]] = {
     ("client", "connect"): _connect,
     ("client", "join"): _on_topic("join"),
     ("client", "leave"): _on_topic("leave"),
-    ("client", "push"): _push,
+    ("client", "push"): _with_event("push"),
+    ("client", "send"): _with_event("send"),
     **{("client", what): _once_titler(what) for what in sorted(ONCE)},
 }

@@ -250,6 +250,8 @@ class Statistics:
         self._once("gaps", glance, max(length, 0.0))
 
     def _overflowed(self, glance: Glance) -> None:
+        if glance.record.metadata.get("phase") not in (None, "began"):
+            return
         group = self._group("overflows", self._key("overflows", glance.line))
         group.count += 1
         group.outcomes[glance.record.metadata["policy"]] += 1

@@ -150,7 +150,7 @@ def _how(kind: type, name: str) -> Callable[[Any, Redactor], Any]:
         return lambda value, redactor: redactor.frame(value, "", sent=False)
     if name == "body":
         return lambda value, redactor: redactor.body(value)
-    if name in _HEADERS:
+    if name in _HEADERS and kind is not Options:  # which tells only how they were given
         return lambda value, redactor: redactor.headers(value)
     if name in _TEXTS:
         return lambda value, redactor: redactor.text(value) if type(value) is str else value

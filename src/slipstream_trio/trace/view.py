@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ..telemetry import EventName, Record
 from .handles import describe_handle
-from .text import NO_SECRETS, Secrets, brief, in_a_word, printable
+from .text import NO_SECRETS, Secrets, brief, duration, in_a_word, printable
 
 __all__ = ["NO_PAYLOAD", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
 
@@ -181,16 +181,18 @@ def _client_left(metadata: Mapping[str, Any]) -> Parts:
 
 
 def _client_pushed(metadata: Mapping[str, Any]) -> Parts:
-    ref = metadata["ref"]
-    return _client(
-        "client push",
-        metadata,
-        topic=metadata["topic"],
-        event=metadata["event"],
-        note="never sent" if ref is None else f"ref {ref}",
-        ref=ref or "",
-        payload=NO_PAYLOAD if metadata["status"] is None else metadata["response"],
-    )
+    payload = NO_PAYLOAD if metadata["status"] is None else metadata["response"]
+    return _client_queued("client push", metadata, payload=payload)
+
+
+def _client_sent(metadata: Mapping[str, Any]) -> Parts:
+    return _client_queued("client send", metadata)
+
+
+def _client_queued(what: str, metadata: Mapping[str, Any], **more: Any) -> Parts:
+    ref, waited = metadata["ref"], metadata.get("waited")
+    note = ("never sent" if ref is None else f"ref {ref}") + (f", waited {duration(waited)}" if waited else "")
+    return _client(what, metadata, topic=metadata["topic"], event=metadata["event"], note=note, ref=ref or "", **more)
 
 
 def _callback(metadata: Mapping[str, Any]) -> Parts:
@@ -228,6 +230,8 @@ def _discarded(metadata: Mapping[str, Any]) -> Parts:
 
 def _overflowed(metadata: Mapping[str, Any]) -> Parts:
     note = f"the {metadata['consumer']}'s buffer of {metadata['buffer']} is full"
+    if metadata.get("phase") in ("lasts", "ended"):
+        note += f": {metadata['phase']}, {metadata['dropped']:,} dropped"
     return {"what": "overflow", "topic": metadata["topic"], "mood": "bad", "note": note}
 
 
@@ -252,6 +256,15 @@ def _rejoining(metadata: Mapping[str, Any]) -> Parts:
     return {"what": "rejoin", "topic": metadata["topic"], "status": metadata["reason"], "mood": "bad", "note": note}
 
 
+def _gave_up(metadata: Mapping[str, Any]) -> Parts:
+    note = f"after {metadata['attempts']} attempts: {metadata['hint']}"
+    return {"what": "gave up", "status": in_a_word(metadata["reason"], "connect_failed"), "mood": "bad", "note": note}
+
+
+def _stalled(metadata: Mapping[str, Any]) -> Parts:
+    return {"what": "stalled", "mood": "bad", "note": f"the event loop did not run for {metadata['seconds']:.3f} s"}
+
+
 def _handler_failed(metadata: Mapping[str, Any]) -> Parts:
     return {
         "what": "handler",
@@ -274,12 +287,15 @@ _EVENTS: Final = _names(
         "client join stop": _client_joined,
         "client leave stop": _client_left,
         "client push stop": _client_pushed,
+        "client send stop": _client_sent,
         "client reply_orphaned": _orphaned,
         "client message_dropped": _discarded,
         "client overflow": _overflowed,
         "client gap": _gap,
         "client reconnect_scheduled": _reconnecting,
         "client rejoin_scheduled": _rejoining,
+        "client gave_up": _gave_up,
+        "client stalled": _stalled,
         "telemetry handler failure": _handler_failed,
     }
 )

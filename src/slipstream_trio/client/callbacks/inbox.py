@@ -24,6 +24,7 @@ import trio
 from ...protocol import Message
 from ..buffer import Gap, merged
 from ..channel import Channel
+from ..spans import Episode
 from ..turn import turn_of_this_run
 
 __all__ = ["POSTS", "ChannelBacklog", "Entry", "Inbox"]
@@ -197,6 +198,8 @@ class Inbox:
             self.forget_reply()
         elif entry.callback == "handle_connect":
             self._admit_calls()
+        elif entry.callback == "handle_message":
+            entry.arguments[0]._backlog.was_read()
         return entry
 
     def _admit_calls(self) -> None:
@@ -220,6 +223,7 @@ class ChannelBacklog:
         self._channel = channel
         self._limit = configuration.buffer
         self._policy = configuration.overflow
+        self._episode: Episode | None = None
         self._messages, self._losses, self._gaps, self._joins, self._closes = self._kinds = [
             (kind, channel) for kind in ("messages", "losses", "gaps", "joins", "closes")
         ]
@@ -238,6 +242,8 @@ class ChannelBacklog:
 
     def closed(self, reason: Exception) -> None:
         """Take note that the topic could not be joined, or is joined no longer; it may be joined again."""
+        if self._episode is not None:
+            self._episode.end()
         self._inbox.put(Entry("handle_topic_close", (self._channel.topic, reason), self._closes), most=1)
 
     def gap(self, gap: Gap) -> None:
@@ -251,6 +257,8 @@ class ChannelBacklog:
 
     def left(self) -> None:
         """Take note that the topic is left, as the user has asked for it."""
+        if self._episode is not None:
+            self._episode.end()
         kind = ("leaves", self._channel.topic)
         if self._inbox.waiting(kind):
             for number in self._inbox.waiting(self._losses):
@@ -267,6 +275,11 @@ class ChannelBacklog:
         if not drops or self._policy == "drop_oldest":
             self._inbox.put(Entry("handle_message", (self._channel, message), self._messages))
         return self if self.crowded else None
+
+    def was_read(self) -> None:
+        """Take note that the inbox has given a message away."""
+        if self._episode is not None and not self.crowded:
+            self._episode.end()
 
     def _drop(self) -> None:
         """Drop the oldest message, or one that is not here, and mark the place."""
@@ -290,7 +303,7 @@ class ChannelBacklog:
         gap = streams.new_overflow()
         if place is not None:
             gap = merged(self._gap_at(place), gap)
-        streams.overflowed(gap, self._policy, self._limit, "client", first=place is None)
+        self._episode = streams.overflowed(gap, self._policy, self._limit, "client", self._episode)
         return self._gap_entry(gap, self._losses)
 
     def _gap_entry(self, gap: Gap, kind: Hashable) -> Entry:

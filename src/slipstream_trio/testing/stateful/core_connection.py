@@ -1,6 +1,6 @@
 """A connection of the pure core that checks itself: after every input, everything that must hold."""
 
-from ...errors import ProtocolError, SerializationError
+from ...errors import ConnectionLost, ProtocolError, SerializationError
 from ...protocol import (
     STATE_FIELDS,
     FrameReceived,
@@ -104,17 +104,14 @@ class CoreConnection:
             AssertionError: the connection did not end once, or its trace breaks an invariant.
         """
         wrong = [] if self.ledger.ends == 1 else [f"the connection ended {self.ledger.ends} times"]
-        self._spans.stop_connect(self._connect, self.state, self.state.close_reason or "failed")
+        self._spans.stop_connect(self._connect, self.state, ConnectionLost(self.state.close_reason or "failed"))
         self._bus.detach(f"core-connection-{self.state.connection_id}")
         self._raise([*wrong, *self._violations, *map(str, self._verifier.finish())])
 
     def _handled(self, given: Input) -> Transition:
-        span = self._spans.new_handle(given, self.state)
         try:
-            self._spans.handle.start.emit(span)
-            transition = handle(self.state, given, self._serializer)
+            span, transition = self._spans.handled(given, self.state, self._serializer, handle)
         except Exception as error:
-            self._spans.fail_handle(span, error)
             if isinstance(error, ProtocolError | SerializationError) and not isinstance(given, FrameReceived):
                 raise
             self.failed = True
