@@ -423,6 +423,13 @@ async def test_what_is_not_secret_stays(autojump_clock: MockClock) -> None:
     assert told.body == f"{said}[redacted], [redacted]!"
 
 
+async def test_of_secrets_that_begin_alike_the_whole_one_goes(autojump_clock: MockClock) -> None:
+    headers = [("x-short", "abcd"), ("x-long", "abcd-efgh"), ("x-longest", "abcd-efgh-ijkl")]
+    told = await refused(ConnectionRejected(404, body="abcd-efgh-ijkl, abcd-efgh, abcd."), URL, headers=headers)
+    assert isinstance(told, ConnectionRejected)
+    assert told.body == "[redacted], [redacted], [redacted]."
+
+
 @pytest.mark.parametrize(
     ("error", "query"),
     [

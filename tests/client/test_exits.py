@@ -52,6 +52,13 @@ async def with_code_between(socket: Socket) -> None:
         sum(range(1000))
 
 
+async def with_a_new_channel_between(socket: Socket) -> None:
+    async with socket.join("1"):
+        async with socket.join("2"):
+            pass
+        socket.channel("3")
+
+
 @pytest.mark.parametrize(
     ("program", "seconds"),
     [
@@ -61,6 +68,7 @@ async def with_code_between(socket: Socket) -> None:
         (with_a_pause_between, 10),
         (with_a_push_between, 10),
         (with_code_between, 5),
+        (with_a_new_channel_between, 10),
     ],
 )
 async def test_a_row_of_exits_costs_one_leave_timeout(
@@ -109,6 +117,23 @@ async def test_the_end_of_the_socket_waits_no_second_time_for_them(autojump_cloc
             async with socket.join("1"), socket.join("2"):
                 began = trio.current_time()
         assert 5 <= trio.current_time() - began < 6
+
+
+async def test_a_leave_sent_at_the_end_of_a_row_has_a_moment_to_be_answered(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=MUTE) as server, trio.open_nursery() as nursery:
+        async with connect(server.url, transport=server.connector()) as socket:
+            connection = await server.accept()
+
+            async def answer() -> None:
+                leave = await connection.expect_leave("1", within=10)  # the outer one's, sent when the time is over
+                assert trio.current_time() - began == pytest.approx(5)
+                await trio.sleep(0.3)
+                await leave.confirm()
+
+            async with socket.join("1"), socket.join("2"):
+                began = trio.current_time()
+                nursery.start_soon(answer)
+        assert trio.current_time() - began == pytest.approx(5.3)
 
 
 async def test_an_answered_leave_of_a_row_does_not_wait(autojump_clock: MockClock) -> None:

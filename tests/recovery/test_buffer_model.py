@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 import trio
 from attrs import define, field
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from tests.client.support import URL, Recorder, Scripted
 from tests.recovery.support import settle
 from tests.scheduling import play
@@ -136,6 +136,13 @@ async def compare(limit: int, policy: Overflow, steps: list[tuple[str, int]], en
                 await anext(it.stream)
 
 
+PUT, GET, MARK = (("put", 1), ("get", 1), ("mark", 1))
+
+
+@example(1, "drop_newest", [PUT, GET, PUT, MARK, PUT, PUT, MARK], False)  # a loss beside a lost connection
+@example(2, "drop_oldest", [PUT, GET, PUT, PUT, PUT, MARK, PUT, PUT], False)  # that comes between two losses
+@example(1, "raise", [PUT, GET, PUT, PUT, MARK, PUT, GET, GET], False)  # what "raise" tells beside one
+@example(2, "raise", [PUT, PUT, PUT, MARK, PUT, PUT], True)  # losses that are told at the end alone
 @given(st.integers(1, 4), st.sampled_from(get_args(Overflow)), STEPS, st.booleans())
 def test_a_reader_is_told_every_message_or_its_loss(
     limit: int, policy: Overflow, steps: list[tuple[str, int]], ended: bool

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from tests.recovery.support import Outcomes
 from trio.testing import MockClock
 
 from slipstream_trio import (
@@ -298,6 +299,28 @@ async def test_a_join_not_sent_yet_stays_queued_over_a_reconnect(autojump_clock:
         connection.drop()
         await until(lambda: len(results) == 3, 20)
         assert sorted(results) == ["ConnectionLost", "joined", "joined"]
+
+
+async def test_a_join_that_waits_for_a_slot_has_its_time_from_the_loss_of_the_connection(
+    autojump_clock: MockClock,
+) -> None:
+    rooms = Rooms(100.0)
+    options: dict[str, Any] = {"join_window": 1, "join_timeout": 60, "reconnect": Backoff((1000,), jitter=0)}
+    async with (
+        rooms.server.run(),
+        connect(URL, transport=rooms.server.connector(), heartbeat_interval=None, **options) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        done = Outcomes(nursery)
+        for topic in ("room:1", "room:2"):
+            done.start(topic, socket.channel(topic).join)
+        await trio.sleep(20)
+        [connection] = await rooms.server.wait_connections()
+        connection.drop()
+        await until(lambda: len(done.by) == 2, 100)
+        assert [type(done.by[topic]) for topic in ("room:1", "room:2")] == [ConnectionLost, JoinTimeout]
+        assert not done.by["room:2"].sent
+        assert done.at == {"room:1": 20, "room:2": 80}
 
 
 async def test_a_callback_client_is_told_once_that_a_rejoin_is_late_and_joined_then(autojump_clock: MockClock) -> None:

@@ -55,6 +55,10 @@ async def test_what_comes_while_a_rejoin_is_left_again_is_not_delivered(
 
 async def rejoined(channel: Channel, fake: Any, connection: Any) -> None:
     await channel.leave()
+    await rejoined_after(channel, connection)
+
+
+async def rejoined_after(channel: Channel, connection: Any) -> None:
     await channel.join()
     await connection.channel("room:1").push("n", 2)
     await wait_all_tasks_blocked()
@@ -109,6 +113,25 @@ async def test_a_reader_that_saw_the_end_gets_no_gap_after_a_leave(subscribed: b
             await connection.channel("room:1").push("n", 1)
             assert (await anext(stream)).payload == 1  # type: ignore[union-attr]
             assert channel.last_gap is None
+
+
+async def test_each_end_that_a_reader_has_not_come_to_is_a_gap_from_then_on(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=ANSWERS) as server, connect(server.url, transport=server.connector()) as socket:
+        connection = await server.accept()
+        channel = socket.channel("room:1")
+        stream = channel.stream()
+        await channel.join()
+        await channel.leave()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        await channel.join()
+        await trio.sleep(10)
+        await channel.leave()  # this end nobody comes to
+        await trio.sleep(5)
+        await rejoined_after(channel, connection)
+        gap = await anext(stream)
+        assert isinstance(gap, Gap)
+        assert (gap.reason, (gap.until - gap.since).total_seconds()) == ("rejoined", pytest.approx(5, abs=0.1))
 
 
 async def test_a_gap_begins_at_the_last_message_received(autojump_clock: MockClock) -> None:

@@ -1,0 +1,93 @@
+"""Room in the writer's queue: how much there is, who gets it, and what a call is told that waits for it in vain."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import trio
+from tests.client.support import Peer, scripted
+from tests.recovery.support import settle
+from tests.scheduling import in_any_order, play
+from trio.testing import MockClock
+
+from slipstream_trio import Channel, PushTimeout
+from slipstream_trio.protocol import Frame
+
+FRAMES, BYTES = 256, 2**20
+
+
+async def until_full(channel: Channel, peer: Peer, payload: Any) -> int:
+    """Let the writer begin a write that does not end, then send until there is no room; returns how much there was."""
+    peer.pause()
+    await channel.send("taken")
+    await settle()
+    sent = 0
+    while True:
+        with trio.move_on_after(1) as scope:
+            await channel.send("fill", payload)
+        if scope.cancelled_caught:
+            return sent
+        sent += 1
+
+
+@pytest.mark.parametrize(("size", "room"), [(0, FRAMES), (BYTES // 4 - 60, 5), (BYTES // 4, 4), (3 * BYTES, 1)])
+async def test_there_is_room_for_so_many_frames_and_bytes(size: int, room: int, autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
+        assert await until_full(channel, peer, "x" * size) == room
+        peer.resume()
+        await settle()
+        assert peer.count("fill") == room
+        assert await until_full(channel, peer, "x" * size) == room  # what was written makes room
+        peer.resume()
+
+
+@pytest.mark.parametrize("waits_for", ["room", "join"])
+async def test_a_push_that_is_not_queued_in_time_says_what_it_waited_for(
+    waits_for: str, autojump_clock: MockClock
+) -> None:
+    answers = {"phx_leave", "echo"} | ({"phx_join"} if waits_for == "room" else set())
+    async with scripted(answers=answers, heartbeat_interval=None) as (socket, peer), trio.open_nursery() as nursery:
+        channel = socket.channel("room")
+        nursery.start_soon(channel.join)
+        await peer.wait_sent("phx_join")
+        await settle()
+        if waits_for == "room":
+            await until_full(channel, peer, 0)
+        with pytest.raises(PushTimeout) as caught:
+            await channel.push("echo", timeout=3)
+        assert (caught.value.sent, caught.value.waited, caught.value.awaited) == (False, 3, waits_for)
+        peer.resume()
+        if waits_for == "join":
+            peer.reply(await peer.wait_sent("phx_join"))
+
+
+@in_any_order
+def test_a_call_that_waited_for_room_goes_before_one_that_comes_as_there_is_room(order: object) -> None:
+    play(_wait_and_come)
+
+
+async def _wait_and_come() -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), trio.open_nursery() as nursery:
+        first, second, written = socket.channel("1"), socket.channel("2"), trio.Event()
+        await first.join()
+        await second.join()
+        await until_full(first, peer, 0)
+        nursery.start_soon(first.push, "echo", "waited")
+        await settle()
+
+        async def come() -> None:
+            await written.wait()
+            await second.push("echo", "came")
+
+        nursery.start_soon(come)
+        await settle()
+        write = peer.send
+
+        async def tell_and_write(frames: Sequence[Frame]) -> None:
+            written.set()
+            await write(frames)
+
+        peer.send = tell_and_write  # type: ignore[method-assign] # called as the frames were taken out of the queue
+        peer.resume()
+        await settle()
+        assert [message.payload for message in peer.sent if message.event == "echo"] == ["waited", "came"]
