@@ -15,7 +15,7 @@ import trio
 
 from .base import ABNORMAL_CLOSURE, EndedBy, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .framing import CLOSE, PONG, close_frame, data_frames
-from .lane import Lane
+from .lane import MESSAGE_TOO_BIG, Lane
 from .upgrade import Upgraded, open_upgraded
 
 __all__ = ["WebSocketTransport", "upgraded_stream"]
@@ -40,9 +40,6 @@ PONGS: Final = 16
 
 PIECES_A_PASS: Final = 64
 """So often the library is given something before other tasks run: a read may bring thousands of control frames."""
-
-PROTOCOL_ERROR: Final = 1002
-MESSAGE_TOO_BIG: Final = 1009
 
 
 @asynccontextmanager
@@ -142,11 +139,7 @@ class WebSocketTransport(Transport):
     async def _read_on(self) -> None:
         lane = self._lane
         if lane.fault is not None:
-            self._violated(PROTOCOL_ERROR, lane.fault)
-            return
-        if lane.excess is not None:
-            limit = f"max_message_size is {lane.max_message_size}"
-            self._violated(MESSAGE_TOO_BIG, f"a message of at least {lane.excess} bytes; {limit}")
+            self._violated(*lane.fault)
             return
         self._busy = False
         try:
@@ -162,9 +155,6 @@ class WebSocketTransport(Transport):
             self._passed_on = 0
             lane.feed(data)
         else:
-            rest = lane.rest()
-            if rest:
-                await self._digest(rest)
             self._over.set()
 
     # Writing

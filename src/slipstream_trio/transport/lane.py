@@ -16,7 +16,7 @@ from typing import Final
 
 from .base import Frame
 
-__all__ = ["Lane"]
+__all__ = ["MESSAGE_TOO_BIG", "NO_TEXT", "Lane"]
 
 FIN: Final = 0x80
 RESERVED: Final = 0x70
@@ -29,6 +29,10 @@ MASK: Final = 0x80
 LENGTH: Final = 0x7F
 IN_TWO: Final = 126
 IN_EIGHT: Final = 127
+
+PROTOCOL_ERROR: Final = 1002
+NO_TEXT: Final = 1007
+MESSAGE_TOO_BIG: Final = 1009
 
 WHOLE_TEXT: Final = FIN | TEXT
 WHOLE_BINARY: Final = FIN | BINARY
@@ -43,41 +47,35 @@ class Lane:
     """Follows the frames in a stream of bytes that comes in pieces of any size, and takes the plain messages out.
 
     Use: `feed` it with what was read; then `take` and `pass_on` in turns, until neither brings anything; then read on,
-    unless it has found a fault or an excess. Once the library has received a close frame, or has failed, the rest of
-    the stream is nobody's.
+    unless it has found a fault. Once the library has received a close frame, or has failed, the rest of the stream is
+    nobody's.
 
     Parameters:
         max_message_size: the bytes of payload that a message may have, all of its fragments together; None: no limit.
         compressed: whether the first reserved bit is allowed, as it tells compressed messages.
 
     Attributes:
-        max_message_size: as given.
         heard: whether, of what was fed last, anything belongs to a data frame, as far as it was looked at.
         lacks: how many bytes the frame under way lacks, at least.
         opcode: that of the frame that is passed on.
         message_passed: whether the piece that was passed on last is the end of a message.
-        fault: what breaks the protocol in the header of a frame, where one does: a library may find out only when the
-            payload has come, or never. Nothing is taken or passed on from there.
-        excess: how long the first message above the limit is at least, in bytes, by the header of a frame; None if
-            there was none. Likewise.
+        fault: the close code and the text for what breaks the protocol (1002, 1007) or the limit (1009), where a header
+            or a plain text does. A library may find out only when the payload has come, or never. Nothing is taken or
+            passed on from there.
     """
 
     def __init__(self, max_message_size: int | None = None, *, compressed: bool = False) -> None:
-        self.max_message_size: int | None = max_message_size
         self.heard: bool = False
         self.lacks: int = 0
         self.opcode: int = CONTROL
         self.message_passed: bool = False
-        self.fault: str | None = None
-        self.excess: int | None = None
+        self.fault: tuple[int, str] | None = None
         self._limit = sys.maxsize if max_message_size is None else max_message_size
         self._reserved = RESERVED & ~COMPRESSED if compressed else RESERVED
         self._data = b""
         self._at = 0
         self._held: list[bytes] = []  # the beginning of a frame that has not come whole
-        self._text: codecs.IncrementalDecoder | None = None  # has seen all but the first of these; the frame is text
-        self._header = 0  # the size of that frame's header
-        self._bad_text = False
+        self._text: codecs.IncrementalDecoder | None = None  # has seen these, where the frame is a plain text
         self._owed = 0  # bytes of the frame under way that the library is still to be given
         self._ends = False  # that frame is the last of its message
         self._fragmented = False  # the library is in the midst of a message
@@ -89,21 +87,20 @@ class Lane:
         self.lacks -= len(data)
         if self._held:
             self._held.append(data)
-            if self.lacks > 0 and not (self._text is not None and self._breaks_text(self._text)):
+            if self.lacks > 0:
+                self._look_at(data)
                 return
             data = b"".join(self._held)
             self._held.clear()
         self._data, self._at = data, 0
 
-    def _breaks_text(self, text: codecs.IncrementalDecoder) -> bool:
-        """Look at the text that has come, so that a long one which is none is not waited for."""
+    def _look_at(self, part: bytes) -> None:
+        """Look at a part of a plain text, so that a long one which is none is not waited for."""
         try:
-            if len(self._held) == 2:
-                text.decode(self._held[0][self._header :])
-            text.decode(self._held[-1])
-        except UnicodeDecodeError:
-            self._bad_text = True
-        return self._bad_text
+            if self._text is not None:
+                self._text.decode(part, self.lacks <= 0)
+        except UnicodeDecodeError as error:
+            self.fault = (NO_TEXT, f"text that is not UTF-8: {error.reason}")
 
     def take(self, messages: list[Frame]) -> None:  # noqa: C901 - to call a function would take as long as all else
         """Append the plain messages that are next.
@@ -145,7 +142,7 @@ class Lane:
 
     def pass_on(self) -> bytes:
         """Return the next bytes for the library, of one frame only; b"" where more has to be read before."""
-        if self._at >= len(self._data) or self._held or self.fault is not None or self.excess is not None:
+        if self._at >= len(self._data) or self._held or self.fault is not None:
             return b""
         if not self._owed:
             self._begin()
@@ -158,10 +155,6 @@ class Lane:
         self.message_passed = self._ends and not self._owed
         self.heard = self.heard or self.opcode < CONTROL
         return piece
-
-    def rest(self) -> bytes:
-        """Return what is held, for the library, as the stream has ended."""
-        return b"".join(self._held)
 
     def _begin(self) -> None:
         """Find out how long the frame is that begins here, and whether the library is owed it."""
@@ -177,15 +170,17 @@ class Lane:
         if length >= IN_TWO:
             least = IN_TWO if length == IN_TWO else 2**16
             length = int.from_bytes(data[at + 2 : at + size])
-            self.fault = "a length in more bytes than it needs" if length < least else None
+            self.fault = (PROTOCOL_ERROR, "a length in more bytes than it needs") if length < least else None
         total = length if self.opcode else self._message_size + length
         if self.opcode < CONTROL and total > self._limit:
-            self.excess = total
-        is_plain = first in (WHOLE_TEXT, WHOLE_BINARY) and come < size + length and not self._bad_text
-        if is_plain or self.fault is not None or self.excess is not None:
+            text = f"a message of at least {total} bytes; max_message_size is {self._limit}"
+            self.fault = self.fault or (MESSAGE_TOO_BIG, text)
+        if self.fault is not None or first in (WHOLE_TEXT, WHOLE_BINARY):
+            # Of a plain frame the rest has not come; if it has, it is a text, and none.
             self._hold(size + length - come)
-            self._header = size
-            self._text = codecs.getincrementaldecoder("utf-8")() if first == WHOLE_TEXT else None
+            if first == WHOLE_TEXT and self.fault is None:
+                self._text = codecs.getincrementaldecoder("utf-8")()
+                self._look_at(self._held[0][size : size + length])
             return
         self._owed, self._ends = size + length, self.opcode < CONTROL and first & FIN > 0
         if self.opcode < CONTROL:
@@ -197,18 +192,16 @@ class Lane:
         self._at, self.lacks = len(self._data), lacks
         self.heard = self.heard or self.opcode < CONTROL
 
-    def _fault_of(self, first: int, second: int) -> str | None:
-        opcode = first & OPCODE
+    def _fault_of(self, first: int, second: int) -> tuple[int, str] | None:
+        opcode, text = first & OPCODE, None
         if first & self._reserved or (first & COMPRESSED and opcode not in (TEXT, BINARY)):
-            return "reserved bits must be 0"
-        if opcode & ~CONTROL > BINARY:
-            return "reserved opcode"
-        if second & MASK:
-            return "masked frame of a server"
-        if opcode >= CONTROL:
-            if not first & FIN:
-                return "fragmented control frame"
-            return "control frame too long" if second >= IN_TWO else None
-        if self._fragmented == (opcode > 0):
-            return "expected a continuation frame" if opcode else "continuation of nothing"
-        return None
+            text = "reserved bits must be 0"
+        elif opcode & ~CONTROL > BINARY:
+            text = "reserved opcode"
+        elif second & MASK:
+            text = "masked frame of a server"
+        elif opcode >= CONTROL and (second >= IN_TWO or not first & FIN):
+            text = "control frame too long" if first & FIN else "fragmented control frame"
+        elif opcode < CONTROL and self._fragmented == (opcode > 0):
+            text = "expected a continuation frame" if opcode else "continuation of nothing"
+        return None if text is None else (PROTOCOL_ERROR, text)

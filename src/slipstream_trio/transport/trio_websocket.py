@@ -1,7 +1,7 @@
 """The trio-websocket transport: the only file that imports trio_websocket.
 
 trio-websocket runs on a stream of ours. The upgrade is not its own (see `upgrade`): it is given a clean answer. After
-that it sees only what the lane passes on (control frames, fragments, text that is none), one frame at a time,
+that it sees only what the lane passes on (control frames and fragments), one frame at a time,
 and its reader has taken in each before the next is looked at, so that messages keep their order. What it writes, pongs
 and answers to close frames, is collected for the connection's writer.
 

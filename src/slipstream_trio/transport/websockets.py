@@ -20,8 +20,8 @@ from websockets.uri import parse_uri
 from ..errors import ConnectError
 from . import network
 from .base import Connector, Frame, OpenRequest, StreamOpener, Transport
-from .common import MESSAGE_TOO_BIG, WebSocketTransport, upgraded_stream
-from .lane import Lane
+from .common import WebSocketTransport, upgraded_stream
+from .lane import MESSAGE_TOO_BIG, NO_TEXT, Lane
 
 __all__ = ["WebsocketsConnector", "connector"]
 
@@ -108,7 +108,7 @@ class _Websockets(WebSocketTransport):
                 try:
                     return self._assembled(event)
                 except UnicodeDecodeError as error:
-                    self._violated(1007, str(error))
+                    self._violated(NO_TEXT, f"text that is not UTF-8: {error.reason}")
         return None
 
     def _assembled(self, frame: WebSocketFrame) -> Frame | None:
