@@ -96,11 +96,12 @@ def streams(draw: st.DrawFn, *, deflate: bool = False) -> Pieces:
 def agree(transport: str, pieces: list[bytes], *, deflate: bool = False) -> bool:
     """Whether a transport makes the same of the pieces as its library alone.
 
-    The limit is excepted, as it is ours. And websockets looks at a frame when it is whole, so it is given the stream up
-    to the first fault in a header or a plain text, which has to end it for us.
+    The limit is excepted, as it is ours. And libraries may look at a frame only when it is whole, which a stream that
+    ends before shows: a fault in a header or a plain text has to end it for us. What is a fault to us alone (a length in
+    more bytes than it needs), websockets is not given.
     """
     mine, whole = run(partial(ours, transport, pieces, deflate=deflate)), b"".join(pieces)
-    fault = fault_of(whole, compressed=deflate) if transport == "websockets" else None
+    fault = fault_of(whole, compressed=deflate)
     if transport == "websockets":
         theirs = run(partial(websockets_alone, pieces if fault is None else [whole[:fault]], deflate=deflate))
     else:
@@ -133,7 +134,7 @@ def test_a_transport_makes_the_same_of_a_stream_as_its_library(
 
 @pytest.mark.once
 @WITH_LIBRARIES
-@examples(2000)
+@examples(1000)
 @given(st.data())
 def test_so_it_does_of_very_many(transport: str, deflate: bool, data: st.DataObject) -> None:
     assert agree(transport, data.draw(streams(deflate=deflate)), deflate=deflate)
