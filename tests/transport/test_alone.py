@@ -97,8 +97,8 @@ def agree(transport: str, pieces: list[bytes], *, deflate: bool = False) -> bool
     """Whether a transport makes the same of the pieces as its library alone.
 
     The limit is excepted, as it is ours. And libraries may look at a frame only when it is whole, which a stream that
-    ends before shows: a fault in a header or a plain text has to end it for us. What is a fault to us alone (a length in
-    more bytes than it needs), websockets is not given.
+    ends before shows: a fault in a header or a plain text has to end it for us. What is a fault to us alone (a length
+    in more bytes than it needs), websockets is not given.
     """
     mine, whole = run(partial(ours, transport, pieces, deflate=deflate)), b"".join(pieces)
     fault = fault_of(whole, compressed=deflate)

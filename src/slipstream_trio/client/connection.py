@@ -36,7 +36,7 @@ from .cookies import masked
 from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
 from .result import only_cancelled
 from .spans import Attempt
-from .turn import FRAMES_A_LOOK, Backlog, catch_up, turn_of_this_run
+from .turn import FRAMES_A_LOOK, MESSAGES_A_TURN, Backlog, catch_up, turn_of_this_run
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -321,6 +321,8 @@ class Connection:
         try:
             while True:
                 frames = await transport.receive()
+                if len(frames) > MESSAGES_A_TURN:
+                    await trio.lowlevel.checkpoint()  # to find them in what was read has taken some ms already
                 await self._take_in(frames)
         except TransportEnded as ended:
             self.handle(TransportClosed(ended.code, ended.message, ended.ended_by, ended.reason))
