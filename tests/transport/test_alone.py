@@ -141,20 +141,20 @@ def test_so_it_does_of_very_many(transport: str, deflate: bool, data: st.DataObj
 
 
 BUGS = {
-    "fragments are overtaken": ("if self._owed or self._fragmented or self._held:", "if self._owed or self._held:"),
+    "fragments are overtaken": ("if self._owed or self._fragmented or", "if self._owed or"),
     "fragments never end": ("self._message_size = not self._ends, 0", "self._message_size = True, 0"),
-    "a frame is a byte longer": ("self._ends = size + length, self", "self._ends = size + length + 1, self"),
+    "a frame is a byte longer": ("self._ends = size, size + length,", "self._ends = size, size + length + 1,"),
     "text is not looked at": ('str(data[start:stop], "utf-8")', 'str(data[start:stop], "utf-8", "replace")'),
     "the length is read backwards": ("data[at + 2] << 8 | data[at + 3]", "data[at + 3] << 8 | data[at + 2]"),
     "a frame may lack a byte": ("if stop > end or", "if stop > end + 1 or"),
     "what was held is lost": ('data = b"".join(self._held)', "data = self._held[-1]"),
     "text is binary": ("if data[at] == 0x81:", "if data[at] == 0x82:"),
-    "every fragment is the last": ("self.opcode < CONTROL and first & FIN > 0", "self.opcode < CONTROL"),
+    "every fragment is the last": ("size + length, first & FIN > 0", "size + length, True"),
     "messages are passed too early": ("self._ends and not self._owed", "self._ends"),
     "masks are overlooked": ("elif second & MASK:", "elif False:"),
     "needless lengths are fine": ("if length < 126:\n                        break", "pass"),
-    "characters may not be cut": ("self._text.decode(part, self.lacks <= 0)", "str(part, 'utf-8')"),
-    "control frames end messages": ("length, self.opcode < CONTROL and first", "length, first"),
+    "characters may not be cut": ("self._text.decode(part, last)", "str(part, 'utf-8')"),
+    "control frames end messages": ("self._ends = size + length, False", "self._ends = size + length, True"),
 }
 """Bugs to put into the lane: what to replace, and by what."""
 

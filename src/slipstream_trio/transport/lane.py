@@ -75,7 +75,9 @@ class Lane:
         self._data = b""
         self._at = 0
         self._held: list[bytes] = []  # the beginning of a frame that has not come whole
-        self._text: codecs.IncrementalDecoder | None = None  # has seen these, where the frame is a plain text
+        self._is_plain = False  # and it is plain
+        self._text: codecs.IncrementalDecoder | None = None  # has seen what came of a text that is not whole
+        self._skip = 0  # the size of the header, until it was passed on
         self._owed = 0  # bytes of the frame under way that the library is still to be given
         self._ends = False  # that frame is the last of its message
         self._fragmented = False  # the library is in the midst of a message
@@ -88,26 +90,29 @@ class Lane:
         if self._held:
             self._held.append(data)
             if self.lacks > 0:
-                self._look_at(data)
+                if self._is_plain:
+                    self._looks_fine(data, last=False)
                 return
             data = b"".join(self._held)
             self._held.clear()
         self._data, self._at = data, 0
 
-    def _look_at(self, part: bytes) -> None:
-        """Look at a part of a plain text, so that a long one which is none is not waited for."""
+    def _looks_fine(self, part: bytes, *, last: bool) -> bool:
+        """Look at the next part of a text, so that a long one which is none is not waited for."""
         try:
             if self._text is not None:
-                self._text.decode(part, self.lacks <= 0)
+                self._text.decode(part, last)
         except UnicodeDecodeError as error:
             self.fault = (NO_TEXT, f"text that is not UTF-8: {error.reason}")
+            return False
+        return True
 
     def take(self, messages: list[Frame]) -> None:  # noqa: C901 - to call a function would take as long as all else
         """Append the plain messages that are next.
 
         A burst is a loop of these lines: they call next to nothing, and do not even look up constants.
         """
-        if self._owed or self._fragmented or self._held:
+        if self._owed or self._fragmented or self._held or self.fault is not None:
             return
         data, limit, append, at = self._data, self._limit, messages.append, self._at
         end = len(data)
@@ -153,11 +158,14 @@ class Lane:
         self._at += len(piece)
         self.lacks = self._owed = self._owed - len(piece)
         self.message_passed = self._ends and not self._owed
-        self.heard = self.heard or self.opcode < CONTROL
+        if self.opcode < CONTROL:
+            self.heard = True
+            part, self._skip = piece[self._skip :], 0
+            return piece if self._looks_fine(part, last=self.message_passed) else b""
         return piece
 
     def _begin(self) -> None:
-        """Find out how long the frame is that begins here, and whether the library is owed it."""
+        """Look at the frame that begins here: its first two bytes, then all of its header."""
         data, at = self._data, self._at
         come, first = len(data) - at, data[at]
         self.opcode = first & OPCODE
@@ -166,29 +174,37 @@ class Lane:
         if self.fault is not None or come < size:
             self._hold(size - come)
             return
-        length = data[at + 1] & LENGTH
+        length, least = data[at + 1] & LENGTH, 0
         if length >= IN_TWO:
             least = IN_TWO if length == IN_TWO else 2**16
             length = int.from_bytes(data[at + 2 : at + size])
-            self.fault = (PROTOCOL_ERROR, "a length in more bytes than it needs") if length < least else None
-        total = length if self.opcode else self._message_size + length
-        if self.opcode < CONTROL and total > self._limit:
-            text = f"a message of at least {total} bytes; max_message_size is {self._limit}"
-            self.fault = self.fault or (MESSAGE_TOO_BIG, text)
-        if self.fault is not None or first in (WHOLE_TEXT, WHOLE_BINARY):
-            # Of a plain frame the rest has not come; if it has, it is a text, and none.
-            self._hold(size + length - come)
-            if first == WHOLE_TEXT and self.fault is None:
-                self._text = codecs.getincrementaldecoder("utf-8")()
-                self._look_at(self._held[0][size : size + length])
-            return
-        self._owed, self._ends = size + length, self.opcode < CONTROL and first & FIN > 0
-        if self.opcode < CONTROL:
-            self._fragmented, self._message_size = not self._ends, 0 if self._ends else total
+        if length < least:
+            self.fault = (PROTOCOL_ERROR, "a length in more bytes than it needs")
+        elif self.opcode >= CONTROL:
+            self._owed, self._ends = size + length, False
+        else:
+            self._begin_data(first, size, length)
 
-    def _hold(self, lacks: int) -> None:
+    def _begin_data(self, first: int, size: int, length: int) -> None:
+        """Find out whose a data frame is, of such a length behind a header of such a size."""
+        total = length if self.opcode else self._message_size + length
+        if total > self._limit:
+            self.heard = True
+            self.fault = (MESSAGE_TOO_BIG, f"a message of at least {total} bytes; max_message_size is {self._limit}")
+            return
+        if self.opcode:  # a compressed text is for the library to look at
+            self._text = codecs.getincrementaldecoder("utf-8")() if first in (TEXT, WHOLE_TEXT) else None
+        if first in (WHOLE_TEXT, WHOLE_BINARY):
+            # The rest of it has not come; or it has, and it is a text, and none.
+            self._hold(size + length - (len(self._data) - self._at), is_plain=True)
+            self._looks_fine(self._held[0][size : size + length], last=self.lacks <= 0)
+            return
+        self._skip, self._owed, self._ends = size, size + length, first & FIN > 0
+        self._fragmented, self._message_size = not self._ends, 0 if self._ends else total
+
+    def _hold(self, lacks: int, *, is_plain: bool = False) -> None:
         self._held.append(self._data[self._at :])
-        self._text = None
+        self._is_plain = is_plain
         self._at, self.lacks = len(self._data), lacks
         self.heard = self.heard or self.opcode < CONTROL
 

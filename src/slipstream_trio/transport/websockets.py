@@ -3,7 +3,6 @@
 The package yields frames, not messages, and does not look at UTF-8: both are done here.
 """
 
-import codecs
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -77,7 +76,7 @@ class _Websockets(WebSocketTransport):
     def start(self, protocol: ClientProtocol) -> None:
         self._protocol = protocol
         self._message = bytearray()
-        self._text: codecs.IncrementalDecoder | None = None
+        self._is_text = False
 
     def _frames(self, messages: Sequence[Frame]) -> list[bytes]:
         if not self._protocol.extensions:
@@ -112,15 +111,13 @@ class _Websockets(WebSocketTransport):
         return None
 
     def _assembled(self, frame: WebSocketFrame) -> Frame | None:
-        """Return the message that a frame completes, if it does; raises as soon as a text is none."""
+        """Return the message that a frame completes, if it does."""
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return None
         if frame.opcode is not Opcode.CONT:
-            self._text = codecs.getincrementaldecoder("utf-8")() if frame.opcode is Opcode.TEXT else None
-        if self._text is not None:
-            self._text.decode(bytes(frame.data), frame.fin)
+            self._is_text = frame.opcode is Opcode.TEXT
         self._message += frame.data
         if not frame.fin:
             return None
         message, self._message = bytes(self._message), bytearray()
-        return message if self._text is None else message.decode()
+        return message.decode() if self._is_text else message
