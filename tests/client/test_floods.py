@@ -1,0 +1,76 @@
+"""Many frames at once: they are handled in order, some at a time, and all else goes on meanwhile."""
+
+from itertools import count, pairwise
+from typing import Any
+
+import pytest
+import trio
+from tests.client.support import scripted
+from tests.protocol import wire
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from slipstream_trio.client.turn import FRAMES_A_LOOK, MESSAGES_A_TURN, Turn, turn_of_this_run
+from slipstream_trio.telemetry import Telemetry
+
+
+def slow_turn() -> None:
+    """Let the clock of turns say that a millisecond has passed whenever somebody looks."""
+    ticks = count()
+    turn_of_this_run(Turn(lambda: next(ticks) / 1000))
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_others_run_while_a_batch_is_handled(watched: bool, autojump_clock: MockClock) -> None:
+    slow_turn()
+    bus, handled = Telemetry(), 0
+
+    def handle(_: Any) -> None:
+        nonlocal handled
+        handled += 1
+
+    if watched:
+        bus.attach("handle", ("slipstream", "connection", "handle", "stop"), handle)
+    seen: list[int] = []
+    async with scripted(telemetry=bus, buffer=2000) as (socket, peer), trio.open_nursery() as nursery:
+
+        async def look() -> None:
+            while True:
+                seen.append(handled)
+                await trio.lowlevel.checkpoint()
+
+        async with socket.join("room") as channel:
+            peer.feed(*(wire.text(None, None, "room", "event", number) for number in range(1000)))
+            nursery.start_soon(look)
+            received = [(await channel.receive()).payload for _ in range(1000)]
+        nursery.cancel_scope.cancel()
+    assert received == list(range(1000))
+    if watched:
+        assert (
+            max(after - before for before, after in pairwise(seen)) <= 2 * 7 * FRAMES_A_LOOK
+        )  # two turns, as the order of tasks is random
+
+
+async def test_a_flood_of_small_frames_is_not_handled_in_the_step_that_read_it(autojump_clock: MockClock) -> None:
+    async with scripted(buffer=10_000) as (socket, peer), socket.join("room") as channel:
+        passed = False
+
+        def note() -> None:
+            nonlocal passed
+            passed = True
+
+        peer.handing_over = lambda: trio.lowlevel.current_trio_token().run_sync_soon(note)
+        peer.feed(*[wire.text(None, None, "room", "event", 0)] * (MESSAGES_A_TURN + 1))
+        assert (await channel.receive()).payload == 0
+        assert passed
+
+
+async def test_what_comes_in_a_batch_after_a_close_is_dropped(autojump_clock: MockClock) -> None:
+    slow_turn()
+    async with scripted(buffer=2000) as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        peer.feed(*(wire.text(None, None, "room", "event", number) for number in range(1000)))
+        await trio.lowlevel.checkpoint()
+        await socket.disconnect()
+        await wait_all_tasks_blocked()
+        assert socket.status == "closed"
