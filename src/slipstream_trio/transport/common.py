@@ -22,7 +22,7 @@ __all__ = ["WebSocketTransport", "upgraded_stream"]
 
 LEAST_READ: Final = 16 * 1024
 MOST_READ: Final = 64 * 1024
-"""Bytes a read: more than the least only where a frame lacks them.
+"""Bytes a read: more than the least only where a frame lacks them. With its last bytes the next may come.
 
 A read of 64 KiB brings thousands of small frames, and all else waits while these are handled. And memory for a read is
 allocated whole, and cut down to what has come, which leaves pieces too small for the next read.
@@ -143,7 +143,7 @@ class WebSocketTransport(Transport):
             return
         self._busy = False
         try:
-            data = await self._stream.receive_some(max(LEAST_READ, min(lane.lacks, MOST_READ)))
+            data = await self._stream.receive_some(min(LEAST_READ + max(lane.lacks, 0), MOST_READ))
             data = data if type(data) is bytes else bytes(memoryview(data))
         except Exception as error:  # noqa: BLE001 - any exception is the stream's, and is the end of it
             self._note(error)
