@@ -289,10 +289,9 @@ class Connection:
                 await self._serve(transport)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
-            cookies.keep(request, getattr(error, "headers", ()))
+            cookies.keep(request, error.headers)
             self.failure = failure = redacted_error(with_whole_timeout(error, request, self.state.options), redact)
-            answer = (failure.status, failure.headers, failure.body) if isinstance(failure, ConnectionRejected) else ()
-            self.handle(TransportFailed(failure.reason, *answer, url=url))
+            self.handle(TransportFailed(failure.reason, failure.status, failure.headers, failure.body, url))
 
     def _end_if_needed(self, message: str) -> None:
         if self.state.status == "opening":

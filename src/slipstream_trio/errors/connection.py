@@ -17,7 +17,14 @@ class ConnectError(SlipstreamError):
 
     Attributes:
         reason: what went wrong, in a sentence.
+        status: the HTTP status of the answer, None where it was none; `ConnectionRejected` has one.
+        headers: those of the answer.
+        body: the start of its body.
     """
+
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str = ""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -60,8 +67,8 @@ class ConnectionRejected(ConnectError):
 
     def __init__(self, status: int, headers: Sequence[tuple[str, str]] = (), body: str = "") -> None:
         super().__init__(_rejection(status, headers, body))
-        self.status = status
-        self.headers: tuple[tuple[str, str], ...] = tuple(headers)
+        self.status: int = status
+        self.headers = tuple(headers)
         self.body = body
 
     def __reduce__(self) -> tuple[type["ConnectionRejected"], tuple[int, tuple[tuple[str, str], ...], str]]:
