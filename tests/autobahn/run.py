@@ -61,7 +61,7 @@ async def all_cases(base: str, agent: str, transport: str, *, compression: bool)
     connector = find_connector(transport)
 
     async def visit(path: str) -> list[Frame]:
-        with trio.move_on_after(120):
+        with trio.move_on_after(300):
             return await echo(connector, f"{base}/{path}agent={agent}", compression=compression)
         return []
 
