@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,25 @@ from hypothesis import given, strategies as st
 from tests.client.support import scripted
 from tests.drawing import examples
 from tests.telemetry.support import ORIGIN
+from tests.trace.scenes import Scene
 from tests.trace.support import back, encoded, live_records, values, written
 
 from slipstream_trio import ConnectionLost, Message, RecordingError
 from slipstream_trio.protocol import V2Serializer
 from slipstream_trio.telemetry import ClientCallbackStart, ClientCallbackStop, ClientPushStart, Record, Telemetry
-from slipstream_trio.trace import Damage, Header, Recorded, RecordingWarning, Unencodable, read, read_entries, verify
-from slipstream_trio.trace.encode import Encoder
+from slipstream_trio.trace import (
+    Damage,
+    Header,
+    Recorded,
+    RecordingWarning,
+    Unencodable,
+    check,
+    read,
+    read_entries,
+    verify,
+)
+from slipstream_trio.trace.encode import FULL_EVERY, Encoder
+from slipstream_trio.trace.read import read_header
 from slipstream_trio.trace.redact import Redactor
 from slipstream_trio.trace.values import decode_value, encode_value
 
@@ -143,16 +156,34 @@ def test_recordings_can_be_written_again(good: list[Any], tmp_path: Path) -> Non
     assert all(map(same, recorded, back(tmp_path / "again.jsonl", recorded)))
 
 
-def test_the_short_cut_for_plain_messages_writes_what_the_long_way_does(good: list[Any]) -> None:
-    quick, thorough = Encoder(Redactor()), Encoder(Redactor())
-    short = 0
-    for record in good:
-        line = quick.encode(record)
-        # The standard library's JSON escapes more, where that is what there is.
-        assert values(line) == values(thorough._thorough(record))
-        assert list(values(line)) == list(json.loads(line))
-        short += b'"@message"' in line
-    assert short >= 4
+def test_a_state_of_many_topics_is_written_as_what_has_changed(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.connect()
+    for number in range(300):
+        scene.join(f"room:{number}")
+    scene.end("closed_by_client")
+    lines = encoded(scene.records)
+    long = [line for line in lines[2:] if len(line) > 1500]
+    assert len(long) < len(lines) / FULL_EVERY + 1  # those that are written in full
+    recorded = back(tmp_path / "trace.jsonl", scene.records)
+    assert [each.metadata for each in recorded] == [each.metadata for each in scene.records]
+    assert list(recorded[-1].metadata["state"].joins) == [f"room:{number}" for number in range(300)]
+
+
+def test_an_older_recording_says_what_it_cannot_tell(good: list[Any], tmp_path: Path) -> None:
+    lines = encoded(good)
+    lines[0] = lines[0].replace(b'"1.2"', b'"1.1"')
+    stops = [index for index, line in enumerate(lines) if b'"slipstream client push stop"' in line]
+    for index in stops:
+        lines[index] = re.sub(rb',"reason":.*"waited":[0-9]+', b"", lines[index])
+    path = written(tmp_path / "trace.jsonl", lines)
+    assert any("how long they waited" in each for each in read_header(path).untold)
+    pushes = [each.metadata for each in read(path) if each.name[2:] == ("push", "stop")]
+    assert len(pushes) == len(stops) > 0
+    assert {(each["reason"], each["sent"], each["waited"]) for each in pushes} == {(None, None, None)}
+    current = written(tmp_path / "current.jsonl", encoded(good))
+    assert read_header(current).untold == ()
+    assert list(check([path])) == []
 
 
 # What has no place in JSON
@@ -245,7 +276,7 @@ def test_a_newer_minor_version_is_read_without_what_is_new(good: list[Any], tmp_
 
 def test_another_major_version_is_refused_in_a_sentence(good: list[Any], tmp_path: Path) -> None:
     path = written(tmp_path / "trace.jsonl", with_header(encoded(good), schema="2.0", library="9.9"))
-    with pytest.raises(RecordingError, match=r"of schema 2\.0, .* reads 1\.1: use slipstream-trio 9\.9"):
+    with pytest.raises(RecordingError, match=r"of schema 2\.0, .* reads 1\.2: use slipstream-trio 9\.9"):
         list(read(path))
 
 

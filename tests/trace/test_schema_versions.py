@@ -78,7 +78,7 @@ def older(value: Any) -> Any:
 
 def test_an_older_recording_is_read_with_defaults_for_what_it_has_not(tmp_path: Path) -> None:
     lines = [encode_line(older(values(line))) + b"\n" for line in encoded(records_of(LIFE))]
-    lines[0] = lines[0].replace(b'"schema":"1.1"', b'"schema":"1.0"')
+    lines[0] = lines[0].replace(b'"schema":"1.2"', b'"schema":"1.0"')
     recorded = list(read(written(tmp_path / "trace.jsonl", lines)))
     stops = [each.metadata for each in recorded if each.name[-2:] == ("handle", "stop")]
     assert [each["raw_message"] for each in stops] == [

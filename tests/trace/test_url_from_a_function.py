@@ -44,7 +44,7 @@ def test_a_recording_has_it_where_the_transport_opens_or_fails(records: Records,
     assert verify(again) == []
     assert list(replay(again)) == []
     assert all(b"hush" not in line for line in encoded(records))
-    assert values(encoded(records)[0])["slipstream_trace"]["schema"] == "1.1"
+    assert values(encoded(records)[0])["slipstream_trace"]["schema"] == "1.2"
 
 
 def test_a_line_of_history_tells_it(records: Records) -> None:

@@ -112,7 +112,6 @@ class Connection:
         """Let the core handle an input, and do what it says; then what was put off meanwhile.
 
         Parameters:
-            given: the input.
             sent: the message that this sends, if nobody will be told otherwise should it never be written.
 
         Raises:

@@ -58,6 +58,20 @@ class View(Mapping[K, V], Generic[K, V, R]):
             return True
         return dict(self.items()) == dict(other) if isinstance(other, Mapping) else NotImplemented
 
+    def since(self, before: "View[K, V, R]") -> tuple[dict[K, V], list[K]]:
+        """Return the items that were put since `before`, which shows the same of its records, and the keys gone."""
+        old, new, value = before._records, self._records, self._value  # noqa: SLF001 - of its own kind
+        if old is new:
+            return {}, []
+        put: dict[K, V] = {}
+        for key, record in new.items():
+            known = old.get(key)
+            if known is not record and (known is None or value(known) != value(record)):
+                put[key] = value(record)
+        kept = len(new) - sum(key not in old for key in put)
+        gone = [key for key in old if key not in new] if kept < len(old) else []
+        return dict(sorted(put.items())), sorted(gone)  # type: ignore[type-var] # refs and topics
+
     __hash__ = None  # type: ignore[assignment] # like every mapping that is equal to a dict
 
     def __repr__(self) -> str:

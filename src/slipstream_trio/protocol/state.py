@@ -1,6 +1,7 @@
 """A connection's state: everything that its next step depends on, and nothing else."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, Final, Literal, TypeVar
 
 import attrs
@@ -295,11 +296,20 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 _FLAT: Final = tuple(name for name in STATE_FIELDS if not any(name in names for names in _PARTS.values()))
 
 
-def changed_fields(before: State, after: State) -> Iterator[str]:
-    """Give the names of what differs in two states; what they share is not looked at."""
+def changed_fields(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, Any], list[str]] | None]]:
+    """Give the names of what differs in two states, and of a mapping the items that were put, and the keys gone.
+
+    What two states share is not looked at.
+    """
     differ = [names for part, names in _PARTS.items() if getattr(before, part) is not getattr(after, part)]
-    for names in (*differ, _FLAT):
-        yield from (name for name in names if getattr(before, name) != getattr(after, name))
+    for name in chain(*differ, _FLAT):
+        old, new = getattr(before, name), getattr(after, name)
+        if isinstance(old, View) and isinstance(new, View):
+            put, gone = new.since(old)
+            if put or gone:
+                yield name, (put, gone)
+        elif old != new:
+            yield name, None
 
 
 def next_deadline(state: State) -> float | None:

@@ -10,10 +10,21 @@ from attrs import define, field
 
 from ..errors import ProtocolError, RecordingError
 from ..protocol import STATE_FIELDS, Serializer, State, Transition, serializer_for
-from ..telemetry import EventName, HandleStop, Origin
+from ..telemetry import (
+    BufferOverflowed,
+    ClientJoinStop,
+    ClientLeaveStop,
+    ClientPushStop,
+    ConnectStop,
+    EventName,
+    HandleStop,
+    MessageDiscarded,
+    Origin,
+)
+from ..telemetry.records import names_of_events
 from .encode import BUILT_IN
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded, start_time
-from .values import CLASSES, FIELDS, TAG, decode_value, from_fields
+from .values import CLASSES, FIELDS, TAG, changed, decode_value, from_fields
 
 __all__ = ["Decoder"]
 
@@ -22,6 +33,14 @@ MOST_CONNECTIONS: Final = 4096
 MOST_SPANS: Final = 65536
 STATES: Final = 16
 """How many states of a connection are remembered; lines refer to the last."""
+
+# Fields with defaults came with later versions of the schema.
+_LATER: Final[Mapping[EventName, tuple[str, ...]]] = {
+    name: tuple(field.name for field in attrs.fields(kind) if field.default is not attrs.NOTHING)
+    for kind in (BufferOverflowed, ClientJoinStop, ClientLeaveStop, ClientPushStop, ConnectStop, MessageDiscarded)
+    for name in names_of_events(kind)
+}
+"""The metadata that an older recording does not have."""
 
 _MEASUREMENTS: Final = ("system_time", "duration", "monotonic_time")
 _COMMON: Final = frozenset({"name", "connection_id", "trace_id", "socket_id", "generation", "span_id", "start"})
@@ -108,6 +127,8 @@ class Decoder:
         for key, value in line.items():
             if key not in _NO_METADATA:
                 metadata[key] = self._state(origin, value) if key == "state" else decode_value(value)
+        for key in _LATER.get(name, ()):
+            metadata.setdefault(key, None)
         record = Recorded(number, name, origin, measurements, metadata, start)
         if name[-1] == "start":
             self._began(record, metadata["span_id"])
@@ -151,8 +172,9 @@ class Decoder:
         if type(value) is not dict or "n" not in value:
             return decode_value(value)
         if "from" in value:
-            given = {key: decode_value(item) for key, item in value.items() if key in STATE_FIELDS}
-            state = attrs.evolve(_known(states, value["from"]), **given)
+            before = _known(states, value["from"])
+            given = {key: changed(getattr(before, key), item) for key, item in value.items() if key in STATE_FIELDS}
+            state = attrs.evolve(before, **given)
         else:
             state = from_fields(State, value)
         _remember(states, value["n"], state, STATES)

@@ -7,14 +7,12 @@ from typing import Any, Final
 import attrs
 from attrs import define, field
 
-from ..protocol import FrameReceived, Message, MessageReceived, SendFrame, State
-from ..protocol.state import changed_fields
+from ..protocol import Frame, FrameReceived, Message, SendFrame, State
 from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
 from .lines import encode_line
-from .quick import quick_start, quick_stop
 from .redact import Redacted, Redactor
 from .schema import HEADER, SCHEMA, start_time
-from .values import FIELDS, TAG, encode_value, fields_of, names_of
+from .values import FIELDS, TAG, changes_of, encode_value, fields_of, names_of
 
 __all__ = ["BUILT_IN", "Encoder", "end_line", "header_line", "missing_line"]
 
@@ -28,9 +26,21 @@ MOST_CONNECTIONS: Final = 4096
 """How many connections are remembered; what is forgotten is written in full when it comes again."""
 
 CONNECT_START: Final = ConnectStart.name
-CONNECT: Final = CONNECT_START[:-1]
+HANDLE_START: Final = HandleStart.name
 HANDLE_STOP: Final = HandleStop.name
-_HANDLE_START_TEXT: Final = " ".join(HandleStart.name)
+
+# No value needs care in these places that `encode_line` does not take.
+_START: Final = (
+    b'{"name":"slipstream connection handle start",%b,"span_id":%b,"system_time":%d,"monotonic_time":%d,'
+    b'"raw_message":%b,"state":%b}\n'
+)
+_FRAME: Final = b'{"$":"FrameReceived","now":%b,"frame":%b}'
+_STOP: Final = (
+    b'{"name":"slipstream connection handle stop",%b,"span_id":%b,"duration":%d,"monotonic_time":%d%b,"message":%b,'
+    b'"built_events":%b,"return":%b,"end_state":%b}\n'
+)
+_HANDLED: Final = ("raw_message", "state", "message", "built_events", "return", "end_state")
+_DELIVERED: Final = b'[{"$":"MessageReceived","message":{"$":"@message"}}]'
 _COMMON: Final = frozenset({"connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id"})
 _PAYLOADS: Final = frozenset({"params", "response", "return"})
 _TEXTS: Final = frozenset({"reason", "termination_reason", "stacktrace", "message", "hint"})
@@ -39,17 +49,31 @@ _NOTHING: Final = object()
 
 @define
 class _Written:
-    """What has been written of a connection."""
+    """What has been written of a connection, in its latest lines.
+
+    Attributes:
+        origin: its ids.
+        lines: how many lines, since it was written in full.
+        state: the latest state, and its `number`.
+        span: the handle whose start was written, and whose end was not.
+        short: the ids of its next line, encoded.
+        decodes: whether the message of that handle can be had from its frame by whoever reads the recording.
+    """
 
     origin: Origin
     lines: int = 0
     state: State | None = None
     number: int = 0
+    span: str | None = None
+    short: bytes = b""
+    decodes: bool = False
 
 
 @define
 class Encoder:
     """Makes lines of records, in the order in which they come.
+
+    Handles are put together of encoded parts, as nearly all lines of a busy recording are theirs.
 
     Parameters:
         redactor: hides what is not to be written.
@@ -62,7 +86,7 @@ class Encoder:
     alive: dict[str, None] = field(factory=dict, init=False)
     _seen: dict[str, None] = field(factory=dict, init=False)
     _written: dict[str, _Written] = field(factory=dict, init=False)
-    _open: dict[str, Mapping[str, Any]] = field(factory=dict, init=False)
+    _open: set[str] = field(factory=set, init=False)
 
     def restart(self) -> None:
         """Forget what was written: another file begins, or lines were lost."""
@@ -71,24 +95,14 @@ class Encoder:
 
     def encode(self, record: Record) -> bytes:
         """Return the line of a record, with its line feed; two lines, where the first tells what is missing."""
-        if type(record) is HandleStart:
-            quick = self._quick_start(record)
-        elif type(record) is HandleStop:
-            quick = self._quick_stop(record)
-        else:
-            quick = None
-        return self._thorough(record) if quick is None else quick
-
-    def _thorough(self, record: Record) -> bytes:
         name = record.name
-        before = self.notice(record)
-        if type(record) is HandleStart:
-            line = self._handle_start(record)
-        elif name == HANDLE_STOP:
-            line = self._handle_stop(record)
-        else:
-            line = self._other(record, name)
-        return before + encode_line(line) + b"\n"
+        known = name[2] == "handle" and record.origin.connection_id in self._seen
+        before = b"" if known else self.notice(record)
+        if name == HANDLE_START:
+            return before + self._handle_start(record)
+        if name == HANDLE_STOP:
+            return before + self._handle_stop(record)
+        return before + encode_line(self._other(record, name)) + b"\n"
 
     def notice(self, record: Record) -> bytes:
         """Note which connections there are; returns the line, if any, that has to be written about this one first.
@@ -101,7 +115,7 @@ class Encoder:
         if name == CONNECT_START:
             _remember(self._seen, connection_id, None)
             self.alive[connection_id] = None
-        elif name[:3] == CONNECT:
+        elif name[2] == "connect":
             self.alive.pop(connection_id, None)
         elif connection_id not in self._seen:
             _remember(self._seen, connection_id, None)
@@ -109,64 +123,23 @@ class Encoder:
             return missing_line(None, "began_before", connection_id)
         return b""
 
-    # The short cuts
-
-    def _quick_start(self, record: HandleStart) -> bytes | None:
-        """Return the line of a text frame's arrival, None if there is more to it."""
-        given, state, connection_id = record.raw_message, record.state, record.origin.connection_id or ""
-        written = self._written.get(connection_id)
-        if (
-            written is None
-            or written.origin is not record.origin
-            or written.state is not state
-            or written.lines >= FULL_EVERY
-            or type(given) is not FrameReceived
-            or type(given.frame) is not str
-            or (serializer := state.options.serializer) not in BUILT_IN
-            or self.redactor.frame(given.frame, serializer, sent=False) is not given.frame
-        ):
-            return None
-        try:
-            line = quick_start(record, written.number)
-        except UnicodeEncodeError:  # lone surrogates
-            return None
-        written.lines += 1
-        self._open[record.span_id] = {"raw_message": given, "state": state, "plain": True}
-        return line
-
-    def _quick_stop(self, record: HandleStop) -> bytes | None:
-        """Return the line of a plain message's delivery, None if there is more to it."""
-        start, transition = record.start, record.transition
-        built, message = transition.built_events, transition.message
-        known = self._open.get(start.span_id)
-        if (
-            known is None
-            or "plain" not in known
-            or transition.state is not start.state
-            or transition.return_
-            or len(built) != 1
-            or type(built[0]) is not MessageReceived
-            or built[0].message is not message
-        ):
-            return None
-        connection_id = start.origin.connection_id or ""
-        written = self._written[connection_id]
-        if written.lines >= FULL_EVERY or written.state is not start.state:
-            return None
-        written.lines += 1
-        del self._open[start.span_id]
-        return quick_stop(record, written.number)
-
     # The parts of a line
 
     def _ids(self, origin: Origin) -> dict[str, Any]:
         connection_id = origin.connection_id
         written = None if connection_id is None else self._written.get(connection_id)
-        if written is not None and written.lines < FULL_EVERY and written.origin == origin:
+        if (
+            written is not None
+            and written.lines < FULL_EVERY
+            and (written.origin is origin or written.origin == origin)
+        ):
             written.lines += 1
             return {"connection_id": connection_id}
         if connection_id is not None:
-            _remember(self._written, connection_id, _Written(origin))
+            renewed = _Written(origin)
+            if written is not None:
+                renewed.span, renewed.decodes = written.span, written.decodes
+            _remember(self._written, connection_id, renewed)
         return {
             "connection_id": connection_id,
             "trace_id": origin.trace_id,
@@ -184,8 +157,7 @@ class Encoder:
         written.number += 1
         if before is None:
             return {"n": written.number, **fields_of(state, self.redactor)}
-        fields = fields_of(state, self.redactor, changed_fields(before, state))
-        return {"n": written.number, "from": written.number - 1, **fields}
+        return {"n": written.number, "from": written.number - 1, **changes_of(before, state, self.redactor)}
 
     def _metadata(self, origin: Origin, metadata: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         """Return the metadata beyond what every record has, and beyond what is known from the start."""
@@ -216,29 +188,18 @@ class Encoder:
 
     # The lines
 
-    def _handle_start(self, record: HandleStart) -> dict[str, Any]:
-        # The same as `_other` does, without its detours: one is written for every message.
-        given, state = record.raw_message, record.state
-        self._open[record.span_id] = {"raw_message": given, "state": state}
-        return {
-            "name": _HANDLE_START_TEXT,
-            **self._ids(record.origin),
-            "span_id": record.span_id,
-            "system_time": record.system_time,
-            "monotonic_time": record.monotonic_time,
-            "raw_message": self._framed(given, state),
-            "state": self._state(record.origin, state),
-        }
-
     def _other(self, record: Record, name: EventName) -> dict[str, Any]:
         metadata, origin = record.metadata, record.origin
         line = self._first(record, name, metadata)
+        known: Mapping[str, Any] = {}
         if name[-1] == "start":
-            self._open[metadata["span_id"]] = metadata
-            return {**line, **self._metadata(origin, metadata, {})}
-        if name[-1] not in ("stop", "exception"):
-            return {**line, **self._metadata(origin, metadata, {})}
-        known = self._start_of(record, line, metadata)
+            self._open.add(metadata["span_id"])
+        elif name[-1] in ("stop", "exception"):
+            start: Record = record.start  # type: ignore[attr-defined]
+            known = start.metadata
+            written = self._written.get(origin.connection_id or "")
+            if not self._known(metadata["span_id"], written):
+                line["start"] = self._whole(start, known)
         return {**line, **self._metadata(origin, metadata, known)}
 
     def _first(self, record: Record, name: EventName, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,40 +208,100 @@ class Encoder:
         spans = {} if span_id is None else {"span_id": span_id}
         return {"name": " ".join(name), **ids, **spans, **record.measurements}
 
-    def _start_of(self, record: Record, line: dict[str, Any], metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what the reader knows of the span from its start; which is put into the line, if it is elsewhere."""
-        known = self._open.pop(metadata["span_id"], None)
-        if known is None:
-            start: Record = record.start  # type: ignore[attr-defined]
-            known = start.metadata
-            line["start"] = self._first(start, start.name, known) | self._metadata(start.origin, known, {})
+    def _known(self, span_id: str, written: _Written | None) -> bool:
+        """Tell whether the start of a span that ends was written; elsewhere, the end has it."""
+        if written is not None and written.span == span_id:
+            written.span = None
+            return True
+        known = span_id in self._open
+        self._open.discard(span_id)
         return known
 
-    def _handle_stop(self, record: Record) -> dict[str, Any]:
-        if type(record) is HandleStop:
-            transition, given = record.transition, record.start.raw_message
-            message, built, return_ = transition.message, transition.built_events, transition.return_
-            state, span_id = transition.state, record.start.span_id
-            metadata: Mapping[str, Any] = {"span_id": span_id, "state": record.start.state}
+    def _whole(self, start: Record, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        return self._first(start, start.name, metadata) | self._metadata(start.origin, metadata, {})
+
+    def _handle_ids(self, origin: Origin) -> tuple[bytes, _Written]:
+        """Return the ids, encoded, and what is written of the connection."""
+        written = self._written.get(origin.connection_id or "")
+        if written is not None and written.lines < FULL_EVERY and written.origin is origin and written.short:
+            written.lines += 1
+            return written.short, written
+        text = encode_line(self._ids(origin))[1:-1]
+        written = self._written[origin.connection_id or ""]
+        written.short = encode_line({"connection_id": origin.connection_id})[1:-1]
+        return text, written
+
+    def _handle_start(self, record: Any) -> bytes:
+        ids, written = self._handle_ids(record.origin)
+        if type(record) is HandleStart:
+            state, frame = record.state, record.frame
+            given = record.raw_message if frame is None else None
+            system_time, monotonic_time = record.system_time, record.monotonic_time
         else:
-            metadata = record.metadata
-            given, message, built = metadata["raw_message"], metadata["message"], metadata["built_events"]
-            return_, state = metadata["return"], metadata["end_state"]
-        origin = record.origin
-        span_id = metadata["span_id"]
-        line = {
-            "name": "slipstream connection handle stop",
-            **self._ids(origin),
-            "span_id": span_id,
-            **record.measurements,
-        }
-        self._start_of(record, line, metadata)
-        line["message"] = self._message(given, message, metadata["state"])
-        shared = _shared(given, message)
-        line["built_events"] = [self._event(event, shared) for event in built]
-        line["return"] = [self._framed(effect, metadata["state"]) for effect in return_]
-        line["end_state"] = self._state(origin, state)
-        return line
+            state, given, frame = record.metadata["state"], record.metadata["raw_message"], None
+            system_time, monotonic_time = record.measurements["system_time"], record.measurements["monotonic_time"]
+        if type(given) is FrameReceived:
+            frame = (given.now, given.frame)
+        if frame is not None:
+            text = self._frame(frame[0], frame[1], state, written)
+        else:
+            text = encode_line(self._framed(given, state))
+        written.span = record.span_id
+        same = state is written.state
+        after = b"%d" % written.number if same else encode_line(self._state(record.origin, state))
+        return _START % (ids, encode_line(record.span_id), system_time, monotonic_time, text, after)
+
+    def _frame(self, now: float, frame: Frame | Redacted, state: State, written: _Written) -> bytes:
+        shown = self.redactor.frame(frame, state.options.serializer, sent=False)
+        written.decodes = type(shown) is not Redacted and state.options.serializer in BUILT_IN
+        value = shown if type(shown) is str and shown.isascii() else encode_value(shown, self.redactor)
+        return _FRAME % (encode_line(now), encode_line(value))
+
+    def _handle_stop(self, record: Any) -> bytes:
+        start, origin, live = record.start, record.origin, type(record) is HandleStop
+        ids, written = self._handle_ids(origin)
+        span_id, whole = start.span_id, b""
+        if not self._known(span_id, written):
+            metadata = start.metadata
+            whole = b',"start":' + encode_line(self._whole(start, metadata))
+            written.decodes = self._decodes(metadata["raw_message"], metadata["state"])
+        message = record.delivered if live else None
+        if message is not None:
+            parts, state = (self._message(message, written), _DELIVERED, b"[]"), start.state
+        elif live:
+            made, state = record.transition, record.transition.state
+            parts = self._parts(start.raw_message, start.state, made.message, made.built_events, made.return_, written)
+        else:
+            given, before, message, built, return_, state = (record.metadata[key] for key in _HANDLED)
+            parts = self._parts(given, before, message, built, return_, written)
+        now = record.monotonic_time if live else record.measurements["monotonic_time"]
+        took = now - start.monotonic_time if live else record.measurements["duration"]
+        after = b"%d" % written.number if state is written.state else encode_line(self._state(origin, state))
+        return _STOP % (ids, encode_line(span_id), took, now, whole, *parts, after)
+
+    def _decodes(self, given: Any, state: State) -> bool:
+        """Tell whether the message of an input can be had from what is shown of its frame."""
+        serializer = state.options.serializer
+        if type(given) is not FrameReceived or serializer not in BUILT_IN:
+            return False
+        return type(self.redactor.frame(given.frame, serializer, sent=False)) is not Redacted
+
+    def _parts(  # noqa: PLR0917 - of records live and read
+        self, given: Any, state: State, message: Any, built: Any, return_: Any, written: _Written
+    ) -> tuple[bytes, bytes, bytes]:
+        """Return message, built events and effects, encoded."""
+        text = b'{"$":"@input"}' if message is given else self._message(message, written)
+        shared = _shared(given, message) if built else {}
+        events = encode_line([self._event(event, shared) for event in built]) if built else b"[]"
+        effects = encode_line([self._framed(effect, state) for effect in return_]) if return_ else b"[]"
+        return text, events, effects
+
+    def _message(self, message: Any, written: _Written) -> bytes:
+        if type(message) is Message and written.decodes:
+            join_ref, ref, topic, event, _ = message
+            shown = {TAG: "Message", "join_ref": join_ref, "ref": ref, "topic": topic, "event": event}
+            return encode_line(shown)
+        return encode_line(encode_value(message, self.redactor))
 
     def _framed(self, value: Any, state: State) -> Any:
         """Return an input or an effect, which may have a frame."""
@@ -293,20 +314,6 @@ class Encoder:
             **{name: encode_value(getattr(value, name), self.redactor) for name in FIELDS[kind] if name != "frame"},
             "frame": encode_value(frame, self.redactor),
         }
-
-    def _message(self, given: Any, message: Any, state: State) -> Any:
-        if message is given:
-            return {TAG: "@input"}
-        serializer = state.options.serializer
-        if (
-            type(message) is Message
-            and type(given) is FrameReceived
-            and serializer in BUILT_IN
-            and type(self.redactor.frame(given.frame, serializer, sent=False)) is not Redacted
-        ):
-            join_ref, ref, topic, event, _ = message
-            return {TAG: "Message", "join_ref": join_ref, "ref": ref, "topic": topic, "event": event}
-        return encode_value(message, self.redactor)
 
     def _event(self, event: Any, shared: Mapping[int, str]) -> Any:
         """Return an event in JSON types; what is the message, or a part of it, is not written again."""

@@ -28,7 +28,7 @@ class Recording:
         telemetry: the bus, for its clock and its ids.
         redactor: hides what is not to be written.
         max_size: bytes of lines, after which another file is begun; None: never.
-        wanted: tells whose records are recorded.
+        wanted: tells whose records are recorded; None: all.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Recording:
         telemetry: Telemetry,
         redactor: Redactor,
         max_size: int | None,
-        wanted: Callable[[Origin], bool],
+        wanted: Callable[[Origin], bool] | None,
     ) -> None:
         self._writer = writer
         self._telemetry = telemetry
@@ -80,11 +80,12 @@ class Recording:
 
     def handle(self, record: Record) -> None:
         """Take in a record. What it has is encoded at once, and written later."""
-        if not self._wanted(record.origin):
+        if self._wanted is not None and not self._wanted(record.origin):
             return
         writer = self._writer
         with writer.lock:
-            self._note_untold()
+            if writer.untold != self._untold:
+                self._note_untold()
             if not writer.has_room():
                 self._encoder.notice(record)
                 self._drop("write_failed" if writer.broken else "queue_full")
@@ -177,7 +178,7 @@ def record(
     bus = telemetry or default_telemetry
     files = Files(path, keep=keep, fsync=fsync)
     writer = Writer(files, limit=queue, flush_interval=flush_interval)
-    wanted = (lambda _: True) if sockets is None else (lambda origin: origin.socket_id in sockets)
+    wanted = None if sockets is None else (lambda origin: origin.socket_id in sockets)
     redactor = Redactor(secrets, payloads)
     recording = Recording(writer, telemetry=bus, redactor=redactor, max_size=max_size, wanted=wanted)
     try:

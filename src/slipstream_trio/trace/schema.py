@@ -27,10 +27,16 @@ Versions are `major.minor`. Minor ones add lines, fields and objects, and reader
   `turn_began` and `turn_by_timeout`; a join `deadline` and `rejoin`; a tick what was known of the line; an end who
   ended it; `TopicJoinOverdue`. In an older recording joins are all the user's, and the turns of those that are pending
   are not known.
+* 1.2: of a mapping of a state, `{"$": "change", …}` has what changed in it; ends have `ended_by`, `code`, `message`,
+  `heard` and `received`; the stops of joins, leaves and pushes `reason` and `waited`, those of pushes `sent`; an
+  overflow `phase` and `dropped`; a dropped message its `frame`; the options how `params`, `headers` and `auth_token`
+  were given; and there are `client send`, `client gave_up` and `client stalled`. Of an older recording, these are None,
+  or "absent", and `Header.untold` says so.
 """
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final
 
 import attrs
@@ -41,7 +47,7 @@ from ..telemetry import EventName, Origin
 __all__ = ["HEADER", "MAJOR", "MINOR", "SCHEMA", "Damage", "End", "Entry", "Header", "Missing", "Recorded"]
 
 MAJOR: Final = 1
-MINOR: Final = 1
+MINOR: Final = 2
 SCHEMA: Final = f"{MAJOR}.{MINOR}"
 """The version of the schema that is written."""
 
@@ -129,6 +135,24 @@ class Header:
     started: datetime
     redacted: tuple[str, ...]
     open: tuple[str, ...]
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """The things that a recording of this schema cannot tell, in words; none if it is of this version."""
+        minor = int(self.schema.partition(".")[2] or 0)
+        return tuple(chain.from_iterable(words for since, words in _NEW.items() if minor < since))
+
+
+_NEW: Final[Mapping[int, tuple[str, ...]]] = {
+    1: ("which joins were repeated by the library, and whose turn it was", "who ended a connection"),
+    2: (
+        "why joins, leaves and pushes failed, and how long they waited to be sent",
+        "when a connection was last heard",
+        "sends, sockets that gave up, and an event loop that stood still",
+        "how long an overflow lasted, and how many messages it cost",
+    ),
+}
+"""What a minor version tells that those before it cannot."""
 
 
 @frozen

@@ -11,6 +11,7 @@ with its fields; or one of
 | `float` | `text`: "nan", "inf", "-inf" |
 | `str` | `base64` of UTF-8, for text with surrogates, which are written as if they were characters |
 | `dict` | `items`: pairs, for keys that are no strings, or that are `$` |
+| `change` | in a state that tells what has changed since the last: `put` and `gone`, the items and keys of a mapping |
 | `redacted` | nothing: a frame that is not shown |
 | `object` | `type` and `repr` of what has no place in JSON |
 """
@@ -58,6 +59,7 @@ from ..protocol import (
     TransportFailed,
     TransportOpened,
 )
+from ..protocol.state import changed_fields
 from .redact import Redacted, Redactor
 
 __all__ = [
@@ -65,6 +67,8 @@ __all__ = [
     "FIELDS",
     "TAG",
     "Unencodable",
+    "changed",
+    "changes_of",
     "decode_value",
     "encode_value",
     "fields_of",
@@ -73,6 +77,7 @@ __all__ = [
 ]
 
 TAG: Final = "$"
+CHANGE: Final = "change"
 DEEPEST: Final = 140
 LONGEST_REPR: Final = 1000
 
@@ -180,6 +185,25 @@ def fields_of(value: Any, redactor: Redactor, names: Iterable[str] | None = None
         name: encode_value(how[name](getattr(value, name), redactor), redactor)
         for name in (how if names is None else names)
     }
+
+
+def changes_of(before: State, after: State, redactor: Redactor) -> dict[str, Any]:
+    """Return the fields in which a state differs from the one before: of a mapping, what has changed in it."""
+    found = dict(changed_fields(before, after))
+    changes = fields_of(after, redactor, (name for name, change in found.items() if change is None))
+    for name, change in found.items():
+        if change is not None:
+            put, gone = (encode_value(part, redactor) for part in change)
+            changes[name] = {TAG: CHANGE, "put": put, "gone": gone}
+    return changes
+
+
+def changed(before: Any, change: Any) -> Any:
+    """Return the value of a field of a state that a recording has as it is, or as what has changed in it."""
+    if type(change) is not dict or change.get(TAG) != CHANGE:
+        return decode_value(change)
+    gone = set(decode_value(change["gone"]))
+    return {**{key: item for key, item in before.items() if key not in gone}, **decode_value(change["put"])}
 
 
 def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
