@@ -5,6 +5,7 @@ The package yields frames, not messages, and does not look at UTF-8: both are do
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 
 import attrs
 from websockets.client import ClientProtocol
@@ -55,41 +56,49 @@ class WebsocketsConnector:
             offer = build_extension([(deflate.name, deflate.get_request_params())])
             request = attrs.evolve(request, extensions=(*request.extensions, offer))
         async with upgraded_stream(self.open_stream, request) as (stream, upgraded):
-            protocol = ClientProtocol(_ANYWHERE, extensions=[deflate], state=State.OPEN, max_size=None)
-            if upgraded.extensions is not None:
-                protocol.max_message_size = request.max_message_size  # of what is inflated
-                try:
-                    protocol.extensions = protocol.process_extensions(
-                        Headers({"Sec-WebSocket-Extensions": upgraded.extensions})
-                    )
-                except InvalidHandshake as error:
-                    raise ConnectError(f"the server's 101 is an invalid upgrade: {error}") from error
-            lane = Lane(request.max_message_size, compressed=bool(protocol.extensions))
+            lane = Lane(request.max_message_size, compressed=upgraded.extensions is not None)
             transport = _Websockets(stream, upgraded, lane, wake)
-            transport.start(protocol)
+            if upgraded.extensions is not None:
+                transport.protocol.max_message_size = request.max_message_size  # of what is inflated
+                transport.agree(deflate, upgraded.extensions)
             yield transport
 
 
 class _Websockets(WebSocketTransport):
-    _protocol: ClientProtocol
+    _is_text = False
+    _deflates = False
 
-    def start(self, protocol: ClientProtocol) -> None:
-        self._protocol = protocol
-        self._message = bytearray()
-        self._is_text = False
+    @cached_property
+    def _message(self) -> bytearray:
+        return bytearray()
+
+    @cached_property
+    def protocol(self) -> ClientProtocol:
+        """What is made when something comes that is for it: an idle connection has none."""
+        return ClientProtocol(_ANYWHERE, state=State.OPEN, max_size=None)
+
+    def agree(self, deflate: ClientPerMessageDeflateFactory, extensions: str) -> None:
+        """Compress as the server says; raises `ConnectError` if that makes no sense."""
+        self.protocol.available_extensions = [deflate]
+        try:
+            headers = Headers({"Sec-WebSocket-Extensions": extensions})
+            self.protocol.extensions = self.protocol.process_extensions(headers)
+        except InvalidHandshake as error:
+            raise ConnectError(f"the server's 101 is an invalid upgrade: {error}") from error
+        self._deflates = True
 
     def _frames(self, messages: Sequence[Frame]) -> list[bytes]:
-        if not self._protocol.extensions:
+        if not self._deflates:
             return super()._frames(messages)
         for message in messages:
             if isinstance(message, str):
-                self._protocol.send_text(message.encode())
+                self.protocol.send_text(message.encode())
             else:
-                self._protocol.send_binary(message)
-        return self._protocol.data_to_send()
+                self.protocol.send_binary(message)
+        return self.protocol.data_to_send()
 
     async def _digest(self, piece: bytes) -> Frame | None:
-        protocol = self._protocol
+        protocol = self.protocol
         if self._lane.opcode == Opcode.CLOSE:
             protocol.current_size = None  # a message that is under way may be given up
         protocol.receive_data(piece)
