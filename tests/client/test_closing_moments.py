@@ -72,6 +72,29 @@ async def test_a_leave_during_the_backoff_gives_up_what_was_missed_and_the_backo
         assert delays == [3, 40, 3]
 
 
+async def test_the_backoff_begins_anew_where_the_channel_had_lasted_until_the_connection_was_lost(
+    autojump_clock: MockClock,
+) -> None:
+    bus, delays = Telemetry(), list[float]()
+    bus.attach("delays", ("slipstream", "client", "rejoin_scheduled"), lambda it: delays.append(it.metadata["delay"]))
+    rejoin = Backoff((3, 40), jitter=0, reset_after=15)
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(server.url, transport=server.connector(), rejoin=rejoin, telemetry=bus) as socket,
+    ):
+        connection = await server.accept()
+        await socket.channel("room:1").join()
+        for lasted in (20, 10):
+            await connection.crash_channel("room:1")
+            await trio.sleep(3.1 + lasted)
+            await connection.drop()
+            connection = await server.accept(within=5)
+            await trio.sleep(1)
+        await connection.crash_channel("room:1")
+        await wait_all_tasks_blocked()
+        assert delays == [3, 3, 40]
+
+
 async def test_a_second_close_does_not_extend_the_first(autojump_clock: MockClock) -> None:
     async with FakeServer(answers=MUTE) as server, trio.open_nursery() as nursery:
         began = 0.0

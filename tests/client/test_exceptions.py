@@ -258,6 +258,8 @@ async def test_a_bug_raises_internal_error_and_is_in_telemetry(where: str, autoj
     assert "Mine" in failed.stacktrace
     assert recorder.records[-1] is failed
     assert not recorder.named("connection", "connect", "stop")
+    assert [stop.outcome for stop in recorder.named("client", "connect", "stop")] == ["ok"]
+    assert not recorder.named("client", "connect", "exception")  # that span had ended
     assert socket.status == "closed"
 
 

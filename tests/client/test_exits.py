@@ -136,6 +136,16 @@ async def test_a_leave_sent_at_the_end_of_a_row_has_a_moment_to_be_answered(auto
         assert trio.current_time() - began == pytest.approx(5.3)
 
 
+async def test_a_channel_without_a_block_has_its_time_behind_a_row_of_exits(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=MUTE) as server:
+        async with connect(server.url, transport=server.connector(), leave_timeout=2) as socket:
+            await server.accept()
+            await socket.channel("0").join()
+            async with socket.join("1"):
+                began = trio.current_time()
+        assert trio.current_time() - began == pytest.approx(4)
+
+
 async def test_an_answered_leave_of_a_row_does_not_wait(autojump_clock: MockClock) -> None:
     async with FakeServer(answers=MUTE | {"leave"}) as server:
         async with connect(server.url, transport=server.connector()) as socket:

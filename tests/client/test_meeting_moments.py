@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 import trio
 from tests.client.support import PHOENIX, URL, Recorder, Scripted, scripted
-from tests.recovery.support import settle, status_of
+from tests.recovery.support import Outcomes, settle, status_of
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, Channel, ConnectionLost, Socket, connect
@@ -191,6 +191,24 @@ async def test_an_end_that_never_comes_to_the_close_is_the_clients(why: str, aut
     (stop,) = recorder.named("connection", "connect", "stop")
     assert stop.termination_reason == "closed_by_client"
     assert socket.state.close_reason == "closed_by_client"
+
+
+# Pings
+
+
+async def test_a_ping_that_is_outstanding_at_a_loss_is_told_of_it_at_once(autojump_clock: MockClock) -> None:
+    async with (
+        FakeServer(answers={"connect"}) as server,
+        connect(server.url, transport=server.connector(), reconnect=Backoff((10,), jitter=0), **QUIET) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection, done = await server.accept(), Outcomes(nursery)
+        done.start("ping", socket.ping)
+        await connection.expect_heartbeat()
+        await connection.drop()
+        await settle()
+        assert done.at == {"ping": round(trio.current_time(), 2)}
+        assert isinstance(done.by["ping"], ConnectionLost)
 
 
 # Those who wait for the writer, when the connection is cut off

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import trio
 from tests.client.support import Peer, scripted
-from tests.recovery.support import settle
+from tests.recovery.support import Outcomes, settle
 from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
 
-from slipstream_trio import Channel, PushTimeout
+from slipstream_trio import Channel, PushTimeout, SerializationError
 from slipstream_trio.protocol import Frame
 
 FRAMES, BYTES = 256, 2**20
@@ -71,7 +71,11 @@ async def _wait_and_come() -> None:
         first, second, written = socket.channel("1"), socket.channel("2"), trio.Event()
         await first.join()
         await second.join()
-        await until_full(first, peer, 0)
+        peer.pause()
+        await first.send("taken")
+        await settle()
+        for _ in range(FRAMES):
+            await first.send("fill")
         nursery.start_soon(first.push, "echo", "waited")
         await settle()
 
@@ -91,3 +95,55 @@ async def _wait_and_come() -> None:
         peer.resume()
         await settle()
         assert [message.payload for message in peer.sent if message.event == "echo"] == ["waited", "came"]
+
+
+async def test_a_call_whose_turn_comes_to_nothing_leaves_it_to_the_next(autojump_clock: MockClock) -> None:
+    too_long = "e" * 256  # for a binary frame, as is found out in its turn
+    async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
+        async with trio.open_nursery() as nursery:
+            await until_full(channel, peer, 0)
+            done = Outcomes(nursery)
+            done.start("first", channel.push, too_long, b"data")
+            await settle()
+            done.start("second", channel.push, "echo", 2)
+            await settle()
+            peer.resume()
+        assert (type(done.by["first"]), done.by["second"]) == (SerializationError, 2)
+
+
+async def test_a_join_of_a_user_waits_for_room_too(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
+        async with trio.open_nursery() as nursery:
+            await until_full(channel, peer, 0)
+            nursery.start_soon(socket.channel("other").join)
+            await settle()
+            assert set(socket.state.joins) == {"room"}
+            peer.resume()
+        assert set(socket.state.joins) == {"room", "other"}
+
+
+async def test_a_push_may_have_been_sent_when_its_frame_was_taken_to_be_written(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
+        peer.pause()
+        async with trio.open_nursery() as nursery:
+            done = Outcomes(nursery)
+            for event in ("taken", "queued"):
+                done.start(event, channel.push, event, timeout=3)
+                await settle()
+        assert {event: error.sent for event, error in done.by.items()} == {"taken": True, "queued": False}
+        peer.resume()
+
+
+async def test_the_connection_is_closed_when_what_is_being_written_is_written(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), trio.open_nursery() as nursery:
+        channel = socket.channel("room")
+        await channel.join()
+        peer.pause()
+        await channel.send("event")
+        await settle()
+        nursery.start_soon(socket.disconnect)
+        await settle()
+        assert peer.closed_with is None
+        peer.resume()
+        await settle()
+        assert (peer.count("event"), peer.closed_with) == (1, (1000, ""))
