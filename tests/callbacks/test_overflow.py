@@ -214,6 +214,25 @@ async def test_a_burst_that_is_handled_at_once_drops_nothing(autojump_clock: Moc
     assert client.count == 5000
 
 
+async def test_losses_of_a_join_that_is_left_before_it_is_told_are_in_telemetry(autojump_clock: MockClock) -> None:
+    client = Told("room:1", info=hold_up)
+    async with a_world() as world, running(world, client, buffer=2, overflow="drop_oldest"):
+        await client.until(("join", "room:1", 1))
+        client.info("hold up")
+        await trio.sleep(1)
+        await client.leave("room:1")
+        await trio.sleep(1)
+        await client.join("room:1")
+        await trio.sleep(1)
+        await flood(world, "room:1", 5)
+        await client.leave("room:1")
+        await trio.sleep(1)
+        assert [record.dropped for record in world.records if isinstance(record, GapOpened)] == [3]
+        await client.until(("leave", "room:1"))
+        assert [entry for entry in client.log if entry[0] == "message"] == []
+        client.stop()
+
+
 async def test_messages_that_come_after_a_stop_are_nobodys(autojump_clock: MockClock) -> None:
     async def wait(_: Any) -> None:
         await trio.sleep(1)

@@ -140,3 +140,15 @@ async def test_nothing_is_built_for_a_push_that_nobody_observes(autojump_clock: 
             await client.until(("reply", "echo", {"n": 1}))
             client.stop()
     assert world.records == []
+
+
+async def test_pushes_that_are_refused_leave_the_room_for_replies_as_it_is(autojump_clock: MockClock) -> None:
+    client = Told("room:1")
+    async with a_world() as world, running(world, client, buffer=2):
+        await client.until(("join", "room:1", 1))
+        for _ in range(5):
+            with pytest.raises(SerializationError):
+                await client.push("room:1", "event", {1})
+        await client.push("room:1", "echo", 1, timeout=1)
+        await client.until(("reply", "echo", 1))
+        client.stop()

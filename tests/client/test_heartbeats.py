@@ -151,3 +151,17 @@ async def test_a_join_that_blocks_the_whole_server_is_survived(autojump_clock: M
             async with socket.join("slow:1", 24), socket.join("lab:1") as channel:
                 await trio.sleep(60)
                 assert await channel.push("echo", 1) == 1
+
+
+async def test_the_time_for_the_answer_runs_from_when_the_heartbeat_was_written(autojump_clock: MockClock) -> None:
+    with pytest.raises(ConnectionLost, match="heartbeat"):
+        async with scripted(answers={"phx_join"}, heartbeat_interval=30, heartbeat_timeout=10) as (socket, peer):
+            began = trio.current_time()
+            channel = socket.channel("room")
+            await channel.join()
+            peer.pause()
+            await channel.send("event")  # its write goes on until the heartbeat has waited for 5 seconds
+            await trio.sleep(35)
+            peer.resume()
+            await trio.sleep_forever()
+    assert trio.current_time() - began == pytest.approx(45, abs=0.1)

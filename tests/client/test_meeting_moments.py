@@ -13,7 +13,7 @@ from tests.recovery.support import Outcomes, settle, status_of
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, Channel, ConnectionLost, Socket, connect
-from slipstream_trio.protocol import FrameReceived, LeaveTopic
+from slipstream_trio.protocol import FrameReceived, LeaveTopic, TransportOpened
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.kit import FakeConnection, FakeServer
 
@@ -191,6 +191,27 @@ async def test_an_end_that_never_comes_to_the_close_is_the_clients(why: str, aut
     (stop,) = recorder.named("connection", "connect", "stop")
     assert stop.termination_reason == "closed_by_client"
     assert socket.state.close_reason == "closed_by_client"
+
+
+# A close that is asked for while the opening is told
+
+
+async def test_a_connection_that_is_replaced_while_its_opening_is_told_is_closed_properly(
+    autojump_clock: MockClock,
+) -> None:
+    bus, connector = Telemetry(), Scripted()
+    async with connect(URL, transport=connector, telemetry=bus, reconnect=Backoff((10,), jitter=0), **QUIET) as socket:
+
+        def replace(record: Any) -> None:
+            if type(record.start.raw_message) is TransportOpened:
+                bus.detach("replaces")
+                socket.reconnect()
+
+        bus.attach("replaces", ("slipstream", "connection", "handle", "stop"), replace)
+        connector.peer.end()
+        await trio.sleep(10.1)
+        assert connector.peers[1].closed_with == (1000, "")
+        assert (len(connector.peers), socket.status, socket.generation) == (3, "connected", 3)
 
 
 # Pings
