@@ -1,7 +1,7 @@
 """Moments in which two things meet, and nothing else comes to the rescue: nobody watches, nothing is sent, no tick."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, Final
@@ -12,10 +12,11 @@ from tests.client.support import PHOENIX, URL, Recorder, Scripted, scripted
 from tests.recovery.support import Outcomes, settle, status_of
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, Channel, ConnectionLost, Socket, connect
-from slipstream_trio.protocol import FrameReceived, LeaveTopic, TransportOpened
+from slipstream_trio import Backoff, Channel, Client, ConnectionLost, Socket, connect, run_client
+from slipstream_trio.protocol import Frame, FrameReceived, LeaveTopic, TransportOpened
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.kit import FakeConnection, FakeServer
+from slipstream_trio.transport import TransportEnded
 
 QUIET: Final[dict[str, Any]] = {"heartbeat_interval": None}
 """Options without heartbeats: no input is handled that the test does not bring about."""
@@ -214,6 +215,59 @@ async def test_a_connection_that_is_replaced_while_its_opening_is_told_is_closed
         assert (len(connector.peers), socket.status, socket.generation) == (3, "connected", 3)
 
 
+# What is owed to a connection that is over
+
+
+async def test_a_push_given_up_on_a_former_connection_is_no_orphan_of_this_one(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    options: dict[str, Any] = {"reconnect": Backoff((1,), jitter=0), **QUIET}
+    async with (
+        FakeServer(answers={"connect", "join", "leave"}) as server,
+        connect(server.url, transport=server.connector(), telemetry=recorder.bus, **options) as socket,
+        socket.join("room") as channel,
+    ):
+        connection = await server.accept()
+        with trio.move_on_after(1):
+            await channel.push("event")
+        push = (await connection.expect_push("room", "event")).message
+        await connection.drop()
+        connection = await server.accept(within=2)
+        await settle()
+        await connection.reply(push, "ok")  # of the same ref, by chance
+        await settle()
+        assert recorder.named("reply_orphaned") == []
+
+
+async def test_a_leave_that_our_own_close_overtakes_went_well(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(answers={"phx_join"}, telemetry=recorder.bus) as (socket, _), trio.open_nursery() as nursery:
+        channel = socket.channel("room")
+        await channel.join()
+        nursery.start_soon(channel.leave)
+        await settle()
+        await socket.disconnect()
+    assert [stop.outcome for stop in recorder.named("client", "leave", "stop")] == ["ok"]
+
+
+async def test_a_connection_that_cannot_be_written_to_is_lost_though_nothing_is_received(
+    autojump_clock: MockClock,
+) -> None:
+    async def broken(_: Sequence[Frame]) -> None:
+        await trio.lowlevel.checkpoint()
+        raise TransportEnded(1006, "")
+
+    began = math.inf
+    with pytest.raises(ConnectionLost):
+        async with scripted(**QUIET) as (socket, peer):
+            channel = socket.channel("room")
+            await channel.join()
+            peer.send = broken  # type: ignore[method-assign] # the receive loop hears nothing of it
+            began = trio.current_time()
+            await channel.send("event")
+            await trio.sleep_forever()
+    assert trio.current_time() - began == pytest.approx(1)  # in which a close frame might have come
+
+
 # Pings
 
 
@@ -230,6 +284,45 @@ async def test_a_ping_that_is_outstanding_at_a_loss_is_told_of_it_at_once(autoju
         await settle()
         assert done.at == {"ping": round(trio.current_time(), 2)}
         assert isinstance(done.by["ping"], ConnectionLost)
+
+
+# The body, and callbacks
+
+
+async def test_the_body_runs_on_after_a_disconnect(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, _):
+        await socket.disconnect()
+        await trio.sleep(10)
+        assert socket.status == "closed"
+        return
+    pytest.fail("the body was cancelled")
+
+
+async def test_a_client_is_told_once_of_a_rejoin_that_is_late_and_then_passed_over(autojump_clock: MockClock) -> None:
+    class Late(Client):
+        def __init__(self) -> None:
+            self.told: list[float] = []
+
+        async def handle_connect(self, socket: Socket) -> None:
+            await self.join("room")
+
+        async def handle_topic_close(self, topic: str, reason: Exception) -> None:
+            self.told.append(trio.current_time())
+
+    client = Late()
+    options: dict[str, Any] = {"reconnect": Backoff((1,), jitter=0), "rejoin": Backoff((50,), jitter=0)}
+    async with FakeServer(answers={"connect", "join", "leave", "heartbeat"}) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(
+            partial(run_client, client, server.url, transport=server.connector(), join_timeout=5, **options)
+        )
+        connection = await server.accept()
+        await settle()
+        server.answers -= {"join"}
+        await connection.drop()
+        connection = await server.accept(within=2)
+        await trio.sleep(40)  # in which a heartbeat is answered
+        assert client.told == [pytest.approx(6)]
+        client.stop()
 
 
 # Those who wait for the writer, when the connection is cut off

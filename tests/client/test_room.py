@@ -119,6 +119,8 @@ async def test_a_join_of_a_user_waits_for_room_too(autojump_clock: MockClock) ->
             await settle()
             assert set(socket.state.joins) == {"room"}
             peer.resume()
+            resumed = trio.current_time()
+        assert trio.current_time() == resumed
         assert set(socket.state.joins) == {"room", "other"}
 
 
