@@ -324,68 +324,6 @@ async def test_a_join_that_waits_for_a_slot_has_its_time_from_the_loss_of_the_co
         assert done.at == {"room:1": 20, "room:2": 80}
 
 
-async def test_each_answer_makes_room_for_the_next_rejoin_at_once(autojump_clock: MockClock) -> None:
-    options: dict[str, Any] = {"join_window": 1, "heartbeat_interval": None, "reconnect": Backoff((1,), jitter=0)}
-    async with (
-        FakeServer(answers={"connect", "join", "leave"}) as server,
-        connect(server.url, transport=server.connector(), rejoin=Backoff((50,), jitter=0), **options) as socket,
-    ):
-        for number in range(4):
-            await socket.channel(f"room:{number}").join()
-        server.answers -= {"join"}
-        await (await server.accept()).drop()
-        connection = await server.accept(within=2)
-        began = trio.current_time()
-        for number in range(4):
-            join = await connection.expect_join(within=0.01)
-            assert trio.current_time() == pytest.approx(began + number, abs=0.01)
-            await connection.refute_join(within=1)
-            await (join.reply_error({}) if number == 1 else join.reply_ok())
-        server.answers |= {"join"}
-
-
-async def test_all_the_room_that_one_answer_makes_is_used_at_once(autojump_clock: MockClock) -> None:
-    options: dict[str, Any] = {"join_window": 150, "heartbeat_interval": None, "reconnect": Backoff((1,), jitter=0)}
-    async with (
-        FakeServer(answers={"connect", "join", "leave"}) as server,
-        connect(server.url, transport=server.connector(), rejoin=Backoff((50,), jitter=0), **options) as socket,
-    ):
-        for number in range(300):
-            await socket.channel(f"room:{number}").join()
-        server.answers -= {"join"}
-        await (await server.accept()).drop()
-        connection = await server.accept(within=2)
-        joins = [await connection.expect_join(within=0.1) for _ in range(150)]
-        await connection.refute_join(within=0.1)
-        await joins[-1].reply_ok()  # so the server has passed over the ones before
-        await trio.sleep(0.1)
-        assert len(connection.messages) == 300
-
-
-async def test_a_users_join_that_is_never_sent_gives_its_slot_back(autojump_clock: MockClock) -> None:
-    async def never() -> None:
-        await trio.sleep_forever()
-
-    def fails() -> None:
-        raise ValueError("mine")
-
-    async with (
-        FakeServer(answers={"connect", "join", "leave"}) as server,
-        connect(server.url, transport=server.connector(), join_window=1) as socket,
-    ):
-        with pytest.raises(ValueError, match="mine"):
-            await socket.channel("room:1", fails).join()
-        with trio.move_on_after(1):
-            await socket.channel("room:2", never).join()
-        async with trio.open_nursery() as nursery:
-            done = Outcomes(nursery)
-            done.start("first", socket.channel("room:3", never).join, timeout=1)
-            await settle()
-            done.start("next", socket.channel("room:4").join)
-        assert (type(done.by["first"]), done.by["next"]) == (JoinTimeout, {})
-        assert done.at == {"first": 2, "next": 2}
-
-
 async def test_a_callback_client_is_told_once_that_a_rejoin_is_late_and_joined_then(autojump_clock: MockClock) -> None:
     rooms = Rooms(0.0)
     told: list[str] = []
