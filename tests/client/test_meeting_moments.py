@@ -261,7 +261,7 @@ async def test_a_connection_that_cannot_be_written_to_is_lost_though_nothing_is_
         async with scripted(**QUIET) as (socket, peer):
             channel = socket.channel("room")
             await channel.join()
-            peer.send = broken  # type: ignore[method-assign] # the receive loop hears nothing of it
+            peer.send = broken  # type: ignore[method-assign, assignment] # the receive loop hears nothing of it
             began = trio.current_time()
             await channel.send("event")
             await trio.sleep_forever()
