@@ -9,7 +9,7 @@ from ..protocol import RESERVED_EVENTS, Message, Serializer, V1Serializer, V2Ser
 from ..protocol.serializer import located
 from .configuration import checked_seconds
 
-__all__ = ["DEFAULT", "Default", "KeptPayload", "Timeout", "check_event", "check_topic", "chosen", "given_payload"]
+__all__ = ["DEFAULT", "Default", "KeptPayload", "Timeout", "check_topic", "checked_push", "chosen"]
 
 
 class Default(Enum):
@@ -32,25 +32,26 @@ def chosen(timeout: Timeout, default: float | None) -> float | None:
     return default if timeout is DEFAULT else checked_seconds("timeout", timeout)
 
 
-def check_event(event: str) -> None:
-    """Raise `SerializationError` for an event that is not a string, `ValueError` for one of the protocol's own."""
+def checked_push(event: str, payload: Any) -> Any:
+    """Return the payload of a push: None is {}, and each kind of buffer is sent as its bytes.
+
+    Raises:
+        SerializationError: the event is not a string.
+        ValueError: it is one of the protocol's own.
+    """
     if not isinstance(event, str):
         raise SerializationError(f"an event is a string, not {type(event).__name__}")
     if event in RESERVED_EVENTS:
         raise ValueError(f"{event!r} is an event of the protocol, which cannot be pushed: use join() or leave()")
+    if type(payload) is bytearray or type(payload) is memoryview:
+        return bytes(payload)
+    return {} if payload is None else payload
 
 
 def check_topic(topic: str) -> None:
     """Raise `SerializationError` for a topic that is not a string: the server would hang up on it."""
     if not isinstance(topic, str):
         raise SerializationError(f"a topic is a string, not {type(topic).__name__}")
-
-
-def given_payload(payload: Any) -> Any:
-    """Return the payload of a push: None is {}, and each kind of buffer is sent as its bytes."""
-    if type(payload) is bytearray or type(payload) is memoryview:
-        return bytes(payload)
-    return {} if payload is None else payload
 
 
 @final

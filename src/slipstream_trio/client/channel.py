@@ -11,7 +11,7 @@ from ..protocol import Frame, Message
 from ..protocol.message import JOIN
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
-from .arguments import DEFAULT, Timeout, check_event, chosen, given_payload
+from .arguments import DEFAULT, Timeout, checked_push, chosen
 from .buffer import Buffer, Gap, Overflow, Stream, Streams, Subscription
 from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
 from .join import join
@@ -159,9 +159,9 @@ class Channel:
             ConnectionLost: the connection ended before the reply.
             SerializationError: the event is not a string, or the payload not a JSON value; nothing was sent.
         """
-        check_event(event)
+        payload = checked_push(event, payload)
         seconds = self._socket._options.push_timeout if timeout is DEFAULT else checked_seconds("timeout", timeout)
-        return await push(self, event, given_payload(payload), seconds)
+        return await push(self, event, payload, seconds)
 
     async def send(self, event: str, payload: Any = None) -> None:
         """Push a message whose reply, if there is one, is of no interest; returns when it is queued.
@@ -178,8 +178,7 @@ class Channel:
             ConnectionLost: the connection has ended.
             SerializationError: the event is not a string, or the payload not a JSON value; nothing was sent.
         """
-        check_event(event)
-        await send(self, event, given_payload(payload))
+        await send(self, event, checked_push(event, payload))
 
     async def receive(self) -> Message:
         """Return the next message, as iteration does.

@@ -6,7 +6,7 @@ from typing import Any, Final, Unpack
 import trio
 
 from ...protocol import Message
-from ..arguments import DEFAULT, Timeout, check_event, check_topic, chosen, given_payload
+from ..arguments import DEFAULT, Timeout, check_topic, checked_push, chosen
 from ..buffer import Gap
 from ..channel import Channel
 from ..configuration import ConnectOptions, checked_seconds, configure
@@ -227,10 +227,10 @@ class Client:
             ConnectionLost: in another task, there will be no connection any more.
         """
         check_topic(topic)
-        check_event(event)
+        payload = checked_push(event, payload)
         runner = self.__ready()
         seconds = chosen(timeout, runner.running_socket()._options.push_timeout)
-        return await runner.push(topic, event, given_payload(payload), seconds)
+        return await runner.push(topic, event, payload, seconds)
 
     async def disconnect(self) -> None:
         """Close the connection for good, and wait until that is done.
