@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from slipstream_trio import Channel, ConnectError, ConnectionRejected, ConnectTimeout, SlipstreamError, Socket, connect
 from slipstream_trio.protocol import LeaveTopic
-from slipstream_trio.telemetry import SpanException, Telemetry
+from slipstream_trio.telemetry import ConnectStop, SpanException, Telemetry
 from slipstream_trio.trace import verify
 
 QUIET = frozenset({"heartbeat"})
@@ -314,6 +314,7 @@ async def test_a_connection_tells_why_it_ended(code: int | None, reason: str, au
 
     recorder = await play(end)
     (stop,) = recorder.named("connection", "connect", "stop")
+    assert isinstance(stop, ConnectStop)
     assert stop.termination_reason == reason
     assert [record for record in recorder.records if record.name[1] == "connection"][-1] is stop
     assert (stop.code, stop.ended_by) == {

@@ -150,11 +150,11 @@ async def test_a_push_tells_whether_it_was_sent_how_long_it_waited_and_why_it_fa
             await channel.push("event")
         async with trio.open_nursery() as nursery:
 
-            @nursery.start_soon
-            async def _() -> None:
+            async def fail() -> None:
                 with pytest.raises(PushError):
                     await channel.push("fail")
 
+            nursery.start_soon(fail)
             peer.reply(await peer.wait_sent("fail"), status="error")
         peer.pause()
         for _ in range(2):  # one is written, and the other fills the queue
