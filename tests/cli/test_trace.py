@@ -214,10 +214,10 @@ def test_damage_is_no_divergence(said: Said, good: Path) -> None:
 def test_a_replay_of_another_version_says_so_before_it_lists_differences(said: Said, diverging: Path) -> None:
     lines = diverging.read_bytes().splitlines(keepends=True)
     older = diverging.with_name("older.jsonl")
-    older.write_bytes(b"".join(line.replace(b'"schema":"1.1"', b'"schema":"1.0"') for line in lines))
+    older.write_bytes(b"".join(line.replace(b'"schema":"1.2"', b'"schema":"1.0"') for line in lines))
     out, _ = said("replay", older, status=1)
     first, second, *_ = out.splitlines()
-    assert first == "recorded with schema 1.0, replayed with 1.1: states of another version differ"
+    assert first == "recorded with schema 1.0, replayed with 1.2: states of another version differ"
     assert "current_ref: 99 was recorded" in second
     *_, summary = map(json.loads, said("replay", "--json", older, status=1)[0].splitlines())
     assert summary["schemas"] == ["1.0"]

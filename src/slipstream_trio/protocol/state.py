@@ -12,7 +12,7 @@ from .options import Options
 from .topics import Leaving, Pending, Rejoin, Topics, topics_of
 from .turns import Turns, turns_of
 
-__all__ = ["STATE_FIELDS", "Heartbeat", "Identity", "State", "Status", "changed_fields", "next_deadline"]
+__all__ = ["STATE_FIELDS", "Heartbeat", "Identity", "State", "Status", "changed_fields", "changes", "next_deadline"]
 
 Status = Literal["opening", "open", "closing", "closed"]
 
@@ -296,7 +296,12 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 _FLAT: Final = tuple(name for name in STATE_FIELDS if not any(name in names for names in _PARTS.values()))
 
 
-def changed_fields(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, Any], list[str]] | None]]:
+def changed_fields(before: State, after: State) -> Iterator[str]:
+    """Give the names of what differs in two states."""
+    return (name for name, _ in changes(before, after))
+
+
+def changes(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, Any], list[str]] | None]]:
     """Give the names of what differs in two states, and of a mapping the items that were put, and the keys gone.
 
     What two states share is not looked at.

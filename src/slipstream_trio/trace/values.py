@@ -59,7 +59,7 @@ from ..protocol import (
     TransportFailed,
     TransportOpened,
 )
-from ..protocol.state import changed_fields
+from ..protocol.state import changes
 from .redact import Redacted, Redactor
 
 __all__ = [
@@ -189,13 +189,13 @@ def fields_of(value: Any, redactor: Redactor, names: Iterable[str] | None = None
 
 def changes_of(before: State, after: State, redactor: Redactor) -> dict[str, Any]:
     """Return the fields in which a state differs from the one before: of a mapping, what has changed in it."""
-    found = dict(changed_fields(before, after))
-    changes = fields_of(after, redactor, (name for name, change in found.items() if change is None))
+    found = dict(changes(before, after))
+    fields = fields_of(after, redactor, (name for name, change in found.items() if change is None))
     for name, change in found.items():
         if change is not None:
             put, gone = (encode_value(part, redactor) for part in change)
-            changes[name] = {TAG: CHANGE, "put": put, "gone": gone}
-    return changes
+            fields[name] = {TAG: CHANGE, "put": put, "gone": gone}
+    return fields
 
 
 def changed(before: Any, change: Any) -> Any:
