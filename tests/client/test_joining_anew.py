@@ -218,3 +218,24 @@ async def _join_twice_unsent() -> None:
         assert {type(error) for error in failed} <= {ChannelClosed, AlreadyJoined}
         await is_usable(channel, again)
         assert again.unexpected == []
+
+
+async def test_a_join_that_is_left_at_the_moment_when_it_may_be_sent_ends(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    for _ in range(10):  # Trio promises no order between the one who joins and the one who leaves
+        async with visited() as (socket, server, first), trio.open_nursery() as nursery:
+            await first.drop()
+            await until(lambda: socket.status == "reconnecting")
+            channel, done = socket.channel("room:1"), Outcomes(nursery)
+
+            async def leave_when_connected(channel: Channel = channel, socket: Socket = socket) -> None:
+                await socket.wait_connected()
+                channel.leave_soon()
+
+            nursery.start_soon(leave_when_connected)
+            done.start("join", channel.join)
+            connection = await server.accept()
+            await settle()
+            assert isinstance(done.by["join"], ChannelClosed)
+            assert [message.event for message in connection.messages] in ([], ["phx_join", "phx_leave"])

@@ -43,6 +43,13 @@ def test_every_trace_keeps_its_invariants(script: Script) -> None:
 
 @given(scripts())
 @examples(30)
+@example(
+    Script(
+        [[Step("join", "room:a", "ok")], [Step("join", "room:b", "ok", 2.0)]],
+        acting_handler=(("slipstream", "connection", "handle", "stop"), 4, ("room:a",)),
+        garbage=(1, b"G\xb9\xae\x0c"),
+    )
+)
 def test_a_failing_handler_is_reported_and_changes_nothing(script: Script) -> None:
     failures = [
         record for record in run(script).records if record.name == ("slipstream", "telemetry", "handler", "failure")

@@ -187,6 +187,8 @@ class JoinQueue:
 async def asked(request: Request) -> Any:
     """Return the payload to join with; raises what the user's function does, or why it is not wanted any more."""
     payload = request.channel._payload
+    if request.over:  # it was left after it had its slot
+        return await request.answer.wait()
     if isinstance(payload, KeptPayload):
         return payload.value()
     with request.ask():

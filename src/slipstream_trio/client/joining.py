@@ -85,8 +85,6 @@ class Request:
         """Return the scope to ask the payload's function in."""
         limit = math.inf if self.timeout is None else trio.current_time() + self.timeout
         self.asking = trio.CancelScope(deadline=min(limit, self.deadline))
-        if self.answer.settled:
-            self.asking.cancel()  # left, after it had its slot
         return self.asking
 
     def wait_again(self) -> None:
