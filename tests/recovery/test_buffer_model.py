@@ -23,6 +23,8 @@ class Model:
     items: deque[Any] = field(factory=deque)
     read: bool = False
     dropped: int = 0
+    episodes: list[int] = field(factory=list)
+    overflows: bool = False
     told: int = 0
 
     def put(self, number: int) -> None:
@@ -32,6 +34,10 @@ class Model:
             return
         at_head = not self.read or self.policy == "drop_oldest"
         self.dropped += 1
+        if not self.overflows:
+            self.episodes.append(0)
+        self.overflows = True
+        self.episodes[-1] += 1
         if at_head:
             self.items[kept[0]] = "dropped"
         self.items.append(number if at_head else "dropped")
@@ -43,7 +49,10 @@ class Model:
         """Return what the next reads give: a message, or the losses up to the next message."""
         self.read = True
         if type(self.items[0]) is int:
-            return [self.items.popleft()]
+            message = self.items.popleft()
+            if sum(type(item) is int for item in self.items) <= self.limit // 2:
+                self.overflows = False
+            return [message]
         losses = []
         while self.items and type(self.items[0]) is not int:
             losses.append(self.items.popleft())
@@ -86,6 +95,12 @@ class Channeled:
         self._told = told
 
     @property
+    def episodes(self) -> tuple[int, list[int]]:
+        """How many overflows have begun, and what those that are over have cost."""
+        told = self._told.named("client", "overflow")
+        return sum(each.phase == "began" for each in told), [each.dropped for each in told if each.phase == "ended"]
+
+    @property
     def told(self) -> int:
         return sum(gap.dropped for gap in self._told.named("client", "gap"))
 
@@ -117,6 +132,8 @@ async def compare(limit: int, policy: Overflow, steps: list[tuple[str, int]], en
         for name, count in steps:
             for _ in range(count):
                 await getattr(it, name)()
+            over = model.episodes[:-1] if model.overflows else model.episodes
+            assert it.episodes == (len(model.episodes), over)
             assert (channel.dropped, it.told) == (model.dropped, model.told)
         if ended:
             await channel.leave()
