@@ -108,12 +108,10 @@ async def test_overflow(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect(buffer=2) as socket, socket.join("room:1") as channel:
             await channel.push("burst", 5)
-    assert more_of(only(there, "overflow")) == {
-        "topic": "room:1",
-        "policy": "raise",
-        "buffer": 2,
-        "consumer": "channel",
-    }
+    began, ended = there.records_of("client", "overflow")
+    buffer = {"topic": "room:1", "policy": "raise", "buffer": 2, "consumer": "channel"}
+    assert more_of(began) == {**buffer, "phase": "began", "dropped": 1}
+    assert more_of(ended) == {**buffer, "phase": "ended", "dropped": 3}
     assert {"topic": "room:1", "reason": "overflow", "dropped": 3}.items() <= more_of(only(there, "gap")).items()
 
 
@@ -159,7 +157,9 @@ async def test_message_dropped_on_its_way_in(autojump_clock: MockClock) -> None:
         "event": "tick",
         "ref": None,
         "reason": "outdated_join_ref",
+        "frame": None,
     }
+    assert more_of(bad)["frame"] == "nonsense"
     assert more_of(unknown)["reason"] == "not_joined"
     assert more_of(unknown)["ref"] == "5"
     assert (more_of(bad)["topic"], more_of(bad)["event"]) == (None, None)
