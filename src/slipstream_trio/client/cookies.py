@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cookies", "masked"]
 
-_VALUE: Final = re.compile(r"=[^;]*")
+_VALUE: Final = re.compile(r"(\s*[^=;]+=)[^;]*")
 
 
 class Cookies:
@@ -73,9 +73,9 @@ def _as_http(request: OpenRequest) -> Any:
 
 def masked(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Return headers with the values of cookies taken out: whoever has them is the client, to the server."""
-    return tuple(
-        (name, _VALUE.sub(f"={MASK}", value, count=1) if "=" in value else MASK)
-        if name == "set-cookie"
-        else (name, value)
-        for name, value in headers
-    )
+    return tuple((name, _masked(value) if name == "set-cookie" else value) for name, value in headers)
+
+
+def _masked(cookie: str) -> str:
+    found = _VALUE.match(cookie)
+    return MASK if found is None else f"{found[1]}{MASK}{cookie[found.end() :]}"

@@ -30,6 +30,10 @@ _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/(\d+(?:\.\d+)?)[ \t]+([1-9]\d\d)(?!\d)")
 _HEADER_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
 
+HTTP2_HEADER: Final = 9
+LONGEST_SHOWN: Final = 60
+"""Bytes that the header of a frame of HTTP/2 has, and characters of a first line that are shown in a sentence."""
+
 _CHECK: Final = "check the URL's host and port"
 _PROTOCOLS: Final = [
     (re.compile(pattern, re.DOTALL), name, hint)
@@ -203,8 +207,9 @@ class AnswerReader:
 
     async def _not_http(self) -> ConnectError:
         with trio.move_on_after(RECOGNIZING):
-            while len(self._buffer) < 9 and b"\n" not in self._buffer and self._named() is None:
-                if not await self._read():
+            while b"\n" not in self._buffer and len(self._buffer) < LONGEST_SHOWN:
+                is_text = self._buffer.decode("latin-1").isprintable()
+                if (not is_text and (self._named() or len(self._buffer) > HTTP2_HEADER)) or not await self._read():
                     break
         name, hint = self._named() or ("an unknown protocol", _CHECK)
         return ConnectError(f"the server's answer looks like {name} rather than HTTP{self._shown()}: {hint}")
@@ -219,8 +224,8 @@ class AnswerReader:
         """Return the first line for a sentence, if it is text: cut between words, so that no half secret is left."""
         line = bytes(self._buffer[:200]).splitlines()[:1]
         text = line[0].decode("latin-1") if line else ""
-        if len(text) > 60:
-            text = text[:60].rpartition(" ")[0]
+        if len(text) > LONGEST_SHOWN:
+            text = text[:LONGEST_SHOWN].rpartition(" ")[0]
         return f" ('{text}')" if text.isprintable() and text and not text.startswith("GET ") else ""
 
     def _too_large(self) -> ConnectError:

@@ -31,7 +31,8 @@ _RESOLVES: Final = frozenset({"socks4a", "socks5", "socks5h"})
 """SOCKS proxies that look names up; those of socks4 know addresses only."""
 
 _MISSING: Final = "needs an extra: pip install 'slipstream-trio[proxy]'"
-_LONGEST_HEAD: Final = 64 * 1024
+_LONGEST_HEAD: Final = 8 * 1024
+"""Bytes of an HTTP proxy's answer, which are read one at a time."""
 
 
 @frozen
