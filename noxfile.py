@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 ALL_EXTRAS = ".[{}]".format(",".join(PYPROJECT["project"]["optional-dependencies"]))
 WORKERS = "2"
-GUESTS = ["tests/browser", "tests/javascript"]
+GUESTS = ["tests/browser", "tests/javascript", "tests/proxies"]
 """Tests that need programs which pip does not bring; each has a session."""
 
 RUNTIME = [
@@ -210,6 +210,13 @@ def javascript(session: nox.Session) -> None:
         npm = ("npm", "install", "--prefix", "tests/javascript", "--no-audit", "--no-fund", "--no-package-lock")
         session.run(*npm, external=True)
     session.run("pytest", "-n", WORKERS, "tests/javascript", *session.posargs)
+
+
+@nox.session(python=OLDEST, default=False)
+def proxies(session: nox.Session) -> None:
+    """Connect through real proxies: proxy.py, tinyproxy, microsocks and Dante; those that are missing are skipped."""
+    session.install("-e", ".[proxy,testing]", "proxy.py>=2.4", *group("test"))
+    session.run("pytest", "tests/proxies", *session.posargs)
 
 
 @nox.session(python=OLDEST, default=False)
