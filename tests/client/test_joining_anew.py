@@ -224,7 +224,10 @@ async def test_a_join_that_is_left_at_the_moment_when_it_may_be_sent_ends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     for _ in range(10):  # Trio promises no order between the one who joins and the one who leaves
-        async with visited() as (socket, server, first), trio.open_nursery() as nursery:
+        async with (
+            visited(reconnect=Backoff((1,), jitter=0)) as (socket, server, first),
+            trio.open_nursery() as nursery,
+        ):
             await first.drop()
             await until(lambda: socket.status == "reconnecting")
             channel, done = socket.channel("room:1"), Outcomes(nursery)
