@@ -68,7 +68,7 @@ class ConnectionRejected(ConnectError):
     def __init__(self, status: int, headers: Sequence[tuple[str, str]] = (), body: str = "") -> None:
         super().__init__(_rejection(status, headers, body))
         self.status: int = status
-        self.headers = tuple(headers)
+        self.headers: tuple[tuple[str, str], ...] = tuple(headers)
         self.body = body
 
     def __reduce__(self) -> tuple[type["ConnectionRejected"], tuple[int, tuple[tuple[str, str], ...], str]]:

@@ -68,7 +68,7 @@ class WebSocketTransport(Transport):
     """
 
     def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, lane: Lane, wake: Callable[[], None]) -> None:
-        self.response_headers = upgraded.headers
+        self.response_headers: tuple[tuple[str, str], ...] = upgraded.headers
         self._stream = stream
         self._wake = wake
         self._lane = lane
@@ -118,7 +118,7 @@ class WebSocketTransport(Transport):
             self._lane.take(self._messages)
             piece = self._lane.pass_on()
             if self._lane.heard:
-                self.heard = self._read_at
+                self.heard: float | None = self._read_at
             if self._closed_with is not None:
                 self._messages.clear()  # too late
             if piece:

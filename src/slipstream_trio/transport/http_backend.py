@@ -14,8 +14,8 @@ from .network import described
 
 try:
     import httpcore
-except ImportError as error:
-    raise ImportError("long-polling needs httpcore: pip install 'slipstream-trio[longpoll]'") from error
+except ImportError as _error:
+    raise ImportError("long-polling needs httpcore: pip install 'slipstream-trio[longpoll]'") from _error
 
 __all__ = ["HttpBackend", "ResponseTooLong", "httpcore"]
 

@@ -46,7 +46,7 @@ class WebsocketsConnector:
     compresses = True
 
     def __init__(self, open_stream: StreamOpener | None = None) -> None:
-        self.open_stream = open_stream or network.open_stream
+        self.open_stream: StreamOpener = open_stream or network.open_stream
 
     @asynccontextmanager
     async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
