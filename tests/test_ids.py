@@ -1,7 +1,9 @@
 """Ids: their sizes, and that no two are alike, in a forked child neither."""
 
+import gc
 import os
 import re
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -80,3 +82,12 @@ def test_a_forked_child_makes_ids_of_its_own() -> None:
     assert os.waitpid(child, 0) == (child, 0)
     assert TRACE.fullmatch(childs)
     assert childs != source.trace_id()
+
+
+def test_a_source_that_nobody_has_any_more_is_not_kept_for_forks() -> None:
+    source = RandomIds()
+    source.span_id()
+    held = weakref.ref(source)
+    del source
+    gc.collect()
+    assert held() is None

@@ -3,6 +3,7 @@
 import os
 import random
 from typing import Final, Protocol
+from weakref import WeakSet
 
 __all__ = ["IdSource", "RandomIds"]
 
@@ -41,7 +42,11 @@ class RandomIds:
         self._random = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 - reproducible
         self._span_ids: list[str] = []
         if seed is None:
-            os.register_at_fork(after_in_child=self._span_ids.clear)
+            _UNPREDICTABLE.add(self)
+
+    def forget(self) -> None:
+        """Make the next ids anew."""
+        self._span_ids.clear()
 
     def trace_id(self) -> str:
         """Return 32 lowercase hex digits, not all zero."""
@@ -56,3 +61,16 @@ class RandomIds:
                 digits = f"{self._random.getrandbits(BLOCK * SPAN_BITS):0{BLOCK * DIGITS}x}"
                 ids = [digits[start : start + DIGITS] for start in STARTS]
                 self._span_ids.extend([ONE if each == ZERO else each for each in ids] if ZERO in digits else ids)
+
+
+_UNPREDICTABLE: Final[WeakSet[RandomIds]] = WeakSet()
+
+
+def _forget_all() -> None:
+    """Let a child process make ids of its own; one hook for all sources, as a hook is never given back."""
+    for source in list(_UNPREDICTABLE):
+        source.forget()
+
+
+if hasattr(os, "register_at_fork"):  # where there is a fork
+    os.register_at_fork(after_in_child=_forget_all)
