@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import trio
 
-from ..errors import ConnectError, ConnectTimeout
+from ..errors import ConnectTimeout
 from .base import OpenRequest, StreamOpener
-from .network import described
+from .network import opened
 
 try:
     import httpcore
@@ -67,14 +67,7 @@ class HttpBackend(httpcore.AsyncNetworkBackend):
 
     async def open(self) -> trio.abc.Stream:
         """Open a stream; raises `ConnectError`."""
-        try:
-            stream = await self._open_stream(self._request)
-        except ConnectError:
-            raise
-        except OSError as error:
-            raise ConnectError(f"no connection: {error}") from error
-        except Exception as error:
-            raise ConnectError(f"no connection: open_stream raised {described(error)}") from error
+        stream = await opened(self._open_stream, self._request)
         self._streams.append(stream)
         return stream
 

@@ -9,11 +9,11 @@ import trio
 
 from ..errors import ConnectError
 from .address import Address, address_of
-from .base import OpenRequest
+from .base import OpenRequest, StreamOpener
 from .proxy import ProxyServer, parse_proxy, proxy_from_environment, tunnel
 from .tls import explain_tls
 
-__all__ = ["described", "open_stream", "proxy_for"]
+__all__ = ["described", "open_stream", "opened", "proxy_for"]
 
 
 async def open_stream(request: OpenRequest) -> trio.abc.Stream:
@@ -27,6 +27,22 @@ async def open_stream(request: OpenRequest) -> trio.abc.Stream:
     if not address.encrypted:
         return stream
     return await _secured(stream, request, address.server_hostname, f"{address.host} port {address.port}")
+
+
+async def opened(open_stream: StreamOpener, request: OpenRequest) -> trio.abc.Stream:
+    """Open a stream by a function that may be the user's.
+
+    Raises:
+        ConnectError: it cannot be opened; an exception of the function's own is the cause.
+    """
+    try:
+        return await open_stream(request)
+    except ConnectError:
+        raise
+    except OSError as error:
+        raise ConnectError(f"no connection: {error}") from error
+    except Exception as error:
+        raise ConnectError(f"no connection: open_stream raised {described(error)}") from error
 
 
 def proxy_for(request: OpenRequest) -> ProxyServer | None:

@@ -20,7 +20,7 @@ from . import network
 from .address import Address, address_of
 from .answer import AnswerReader, Head
 from .base import OpenRequest, StreamOpener
-from .network import described, proxy_for
+from .network import described, opened, proxy_for
 
 __all__ = ["Upgraded", "accept_token", "open_upgraded", "upgrade"]
 
@@ -62,14 +62,7 @@ async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tupl
     timeout = request.connect_timeout
     deadline = math.inf if timeout is None else trio.current_time() + timeout
     with trio.move_on_at(deadline) as opening:  # rather than fail_at: what is awaited may have a limit of its own
-        try:
-            stream = await open_stream(request)
-        except ConnectError:
-            raise
-        except OSError as error:
-            raise ConnectError(f"no connection: {error}") from error
-        except Exception as error:
-            raise ConnectError(f"no connection: open_stream raised {described(error)}") from error
+        stream = await opened(open_stream, request)
     if opening.cancelled_caught:
         proxy = proxy_for(request) if open_stream is network.open_stream else None
         raise ConnectTimeout(timeout or 0.0, awaited=f"{proxy}, or the server behind it" if proxy else None)
