@@ -10,14 +10,13 @@ PUSH = ClientPushStart(ORIGIN, "b" * 16, 0, 5, "t", "e", {})
 def test_the_tally_misses_what_has_not_ended() -> None:
     tally = Tally()
     tally.feed(PUSH)
-    report = tally.report()
-    assert report.unfinished == {"client push": 1}
-    assert report.problems == ["1 client push without an end"]
+    assert tally.problems == ["1 client push without an end"]
 
 
 def test_the_tally_counts_exceptions_as_outcomes() -> None:
     tally = Tally()
     tally.feed(PUSH)
     tally.feed(SpanException(PUSH, ORIGIN, 9, "ValueError", "no", "…"))
-    (kind,) = tally.report().kinds
-    assert (kind.name, kind.outcomes) == ("client push", {"exception": 1})
+    assert tally.problems == []
+    ((key, group),) = tally.summary().sections["errors"].items()
+    assert (key, group.outcomes) == (("client push",), {"raised": 1})

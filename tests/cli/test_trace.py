@@ -292,7 +292,6 @@ def test_on_a_terminal_keys_need_no_enter(good: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.once
 def test_the_demo_can_be_recorded(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("rich")
     from slipstream_trio.cli import demo_tour
 
     monkeypatch.setattr(demo_tour, "PACE", 0.0)

@@ -1,9 +1,10 @@
 """What a command is, and how commands are declared to argparse: those of `slipstream`, and those of a group."""
 
-from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from textwrap import fill
-from typing import Final, Protocol
+from types import ModuleType
+from typing import Final
 
 __all__ = ["Command", "add_commands"]
 
@@ -14,41 +15,9 @@ WIDTH: Final = 76
 """How long the lines of a list get at most, in characters."""
 
 
-class Command(Protocol):
-    """What the module of a command has."""
-
-    @property
-    def NAME(self) -> str:  # noqa: N802 - a constant of the module
-        """How it is called."""
-        ...
-
-    @property
-    def HELP(self) -> str:  # noqa: N802 - likewise
-        """What it does, in a line."""
-        ...
-
-    @property
-    def DESCRIPTION(self) -> str:  # noqa: N802 - likewise
-        """What it does."""
-        ...
-
-    @property
-    def EPILOG(self) -> str:  # noqa: N802 - likewise
-        """Examples."""
-        ...
-
-    @property
-    def NEEDS(self) -> Sequence[str]:  # noqa: N802 - likewise
-        """The modules of the extra `cli` that it cannot do without."""
-        ...
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare its options."""
-        ...
-
-    def run(self, options: Namespace) -> int:
-        """Do it; returns the exit status."""
-        ...
+Command = ModuleType
+"""A module that has `NAME`, `HELP` (a line), `DESCRIPTION`, `EPILOG` (examples), `NEEDS` (modules of the extra `cli`),
+`add_arguments(parser)`, and `run(options)`, which returns the exit status."""
 
 
 def add_commands(parser: ArgumentParser, commands: Sequence[Command]) -> None:

@@ -10,11 +10,13 @@ import trio
 
 from ..telemetry import Record, Telemetry
 from ..trace import record
+from ..trace.selection import Glance
 from ..trace.text import Secrets, hidden
 from ..trace.view import describe
 from .demo_tour import Tour
 from .demo_visit import Plan, Visit
-from .screen import Screen, open_screen
+from .output import Output
+from .screen import Screen
 from .status import OK, CommandFailed
 from .tally import Tally
 
@@ -39,9 +41,9 @@ def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool, path: str | No
         OSError: the output cannot be written to, or the server cannot listen.
         KeyboardInterrupt: the user had enough.
     """
-    screen = open_screen(sys.stdout, secrets, plain=plain)
+    screen = Screen(Output.of(sys.stdout, plain=plain, live=True), secrets)
     telemetry = Telemetry()
-    tally = Tally()
+    tally = Tally(secrets)
     history = History(screen, secrets)
     # Two handlers, so that a failure of the one that shows is seen by the one that counts.
     telemetry.attach("tally", (), tally.feed, prefix=True)
@@ -53,11 +55,11 @@ def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool, path: str | No
             _run(scenario, history)
     finally:
         gc.unfreeze()
-        report = tally.report()
-        if history.failure is None and report.records:
-            screen.report(report)
-    if report.problems:
-        raise CommandFailed(f"the trace is not sound: {len(report.problems)} problems, as listed above")
+        tally.finish()
+        if history.failure is None and tally.records:
+            screen.report(tally)
+    if tally.problems:
+        raise CommandFailed(f"the trace is not sound: {len(tally.problems)} problems, as listed above")
     return OK
 
 
@@ -74,6 +76,7 @@ class History:
     def __init__(self, screen: Screen, secrets: Secrets) -> None:
         self._screen = screen
         self._secrets = secrets
+        self._began: int | None = None
         self.failure: OSError | None = None
         self.on_failure: Callable[[], object] = lambda: None
 
@@ -82,8 +85,9 @@ class History:
         line = describe(record, self._secrets)
         if line is None or self.failure is not None:
             return
+        self._began = line.monotonic_time if self._began is None else self._began
         try:
-            self._screen.line(line)
+            self._screen.line(Glance(0, line.monotonic_time - self._began, line, record))
         except OSError as error:
             self.failure = error
             self.on_failure()

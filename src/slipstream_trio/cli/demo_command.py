@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl, urlsplit
 from ..errors import ConfigurationError, ConnectionRejected, SlipstreamError
 from ..trace.text import Secrets, printable, strings_in
 from .demo_visit import Plan
-from .screen import add_screen_arguments
 from .status import CommandFailed, UsageError
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
@@ -25,8 +24,8 @@ check of the invariants. Exit status 0 means that everything ran and they hold."
 
 EPILOG: Final = """\
 reading a line:
-  0.004 3f2a9c01 → push  room:lobby  new_msg  31 µs
-  since the start, the span's id, → to the server, ← from it, · on this side,
+  0.0041 3f2a → push  room:lobby  new_msg  31 µs
+  since the start, the connection, → to the server, ← from it, · on this side,
   what it is, the topic, the event, and how long the handling took. A line of
   `client` is the whole operation, from the call to its outcome.
 
@@ -39,7 +38,7 @@ examples:
       --param user=ada --token "$TOKEN" \\
       --event new_msg --payload '{"body": "hi"}' --seconds 30"""
 
-NEEDS: Final = ("rich", "wsproto")
+NEEDS: Final = ("wsproto",)
 
 NEEDS_URL: Final = ("topic", "param", "token", "join_payload", "event", "payload", "seconds")
 SECONDS: Final = 2.0
@@ -50,7 +49,7 @@ OPTIONS: Final = {"params": "param", "auth_token": "token"}
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    add_screen_arguments(parser)
+    parser.add_argument("--plain", action="store_true", help="whole lines without colour, on a terminal too")
     parser.add_argument(
         "--record", metavar="PATH", help="record all of it, for `slipstream trace`; gzip if it ends in .gz"
     )

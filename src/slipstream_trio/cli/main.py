@@ -88,7 +88,7 @@ def _run(command: Command, options: Namespace) -> int:
     if any(find_spec(module) is None for module in command.NEEDS):
         return _say(MISSING, USAGE)
     try:
-        status = command.run(options)
+        status: int = command.run(options)
         sys.stdout.flush()
     except UsageError as error:
         return _say(f"{error}; see {options.parser.prog} --help", USAGE)

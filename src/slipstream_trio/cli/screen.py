@@ -1,60 +1,73 @@
-"""Where a run is shown: as plain lines, or drawn by rich for a terminal."""
+"""A run, shown as it goes on: what its scenario does, its history, and in the end what came of it."""
 
-import os
-from argparse import ArgumentParser
-from typing import Protocol, TextIO
+from textwrap import wrap
+from typing import Final
 
-from ..trace.text import Secrets
-from ..trace.view import Line
-from .tally import Report
+from ..trace import MEANINGS
+from ..trace.selection import Glance
+from ..trace.text import Secrets, printable
+from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output
+from .tables import print_tables
+from .tally import Tally
+from .timeline import Timeline
 
-__all__ = ["Screen", "add_screen_arguments", "open_screen"]
+__all__ = ["Screen"]
+
+SECTIONS: Final = ("connects", "joins", "leaves", "pushes", "heartbeats", "handling", "drops", "overflows", "errors")
+REMARK: Final = "times of the client and of pings include the drawing of these lines"
 
 
-class Screen(Protocol):
-    """What can be shown. Each thing is on the screen when its method returns."""
+class Screen:
+    """Shows a run; each thing is on the screen when its method returns.
+
+    Parameters:
+        output: where to.
+        secrets: what to mask.
+    """
+
+    def __init__(self, output: Output, secrets: Secrets) -> None:
+        self._output = output
+        self._secrets = secrets
+        self._timeline = Timeline(output, secrets=secrets)
 
     def begin(self, title: str, about: str) -> None:
-        """Show what this run is."""
-        ...
+        """Show what this run is, and the head of the history."""
+        self._say(f"# {title}", BOLD)
+        self._say(f"# {about}", FAINT)
+        self._timeline.head()
 
     def step(self, title: str, code: str = "") -> None:
         """Show that the scenario goes on: what it does now, and perhaps the code that does it."""
-        ...
+        if self._output.width is not None:
+            self._output.print()
+        self._say(f"# {title}: {code}" if code else f"# {title}", BOLD)
 
-    def line(self, line: Line) -> None:
+    def line(self, glance: Glance) -> None:
         """Show a line of history."""
-        ...
+        self._timeline.line(glance)
 
     def note(self, text: str) -> None:
         """Show what the scenario's own code got to see."""
-        ...
+        self._say(f"# - {text}", ONCE)
 
-    def report(self, report: Report) -> None:
+    def report(self, tally: Tally) -> None:
         """Show what the run came to."""
-        ...
+        self._say("# The trace", BOLD)
+        for origin, end in tally.connections:
+            self._say(f"socket {origin.socket_id}")
+            self._say(f"connection {origin.connection_id} generation {origin.generation} ended {end}")
+            self._say(f"trace {origin.trace_id}")
+        print_tables(self._output, tally.summary(), sections=SECTIONS)
+        self._output.print()
+        self._say(f"# {REMARK}", FAINT)
+        for number, meaning in MEANINGS.items():
+            broken = any(violation.invariant == number for violation in tally.violations)
+            self._say(f"invariant {number} {'BROKEN' if broken else 'holds '} {meaning}", BAD if broken else GOOD)
+        for problem in tally.problems:
+            self._say(f"problem: {problem}", BAD)
+        self._say(f"{tally.records} records, {tally.spans} spans, {len(tally.violations)} violations", BOLD)
 
-
-def add_screen_arguments(parser: ArgumentParser) -> None:
-    """Declare the options of every command that shows a run."""
-    parser.add_argument(
-        "--plain",
-        action="store_true",
-        help="plain lines, without colour and drawing; always so where the output is no terminal",
-    )
-
-
-def open_screen(output: TextIO, secrets: Secrets, *, plain: bool) -> Screen:
-    """Return the screen for an output.
-
-    Parameters:
-        secrets: what to mask.
-        plain: plain lines, even on a terminal.
-    """
-    if plain or not output.isatty() or os.environ.get("TERM", "dumb") == "dumb":
-        from .plain_screen import PlainScreen
-
-        return PlainScreen(output, secrets)
-    from .rich_screen import RichScreen
-
-    return RichScreen(output, secrets)
+    def _say(self, text: str, *codes: int) -> None:
+        text, width = printable(self._secrets.hide(text)), self._output.width
+        for line in [text] if width is None else wrap(text, width - 1, subsequent_indent="    "):
+            self._output.print(line, *codes)

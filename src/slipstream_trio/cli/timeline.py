@@ -1,23 +1,22 @@
-"""A recording's history in lines: whole in pipes, cut to the width of a terminal and in colour there."""
+"""History in lines: whole in pipes, cut to the width of a terminal and in colour there."""
 
-import os
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from typing import Final
 
 from ..trace.selection import Glance
-from ..trace.text import duration, printable
+from ..trace.text import NO_SECRETS, Secrets, duration, printable
 from ..trace.view import Direction, Line, Mood
-from .plain_screen import ARROWS, ASCII, can_print
+from .output import BAD, FAINT, GOOD, ONCE, UNDERLINE, Output, cells, fit
 
 __all__ = ["Timeline"]
 
-WAYS: Final[Mapping[Direction, int]] = {"out": 36, "in": 32, "here": 90}
-MOODS: Final[Mapping[Mood, int]] = {"good": 32, "bad": 31, "plain": 0}
-CLIENT, ONCE, FAINT = 35, 33, 90
+ARROWS: Final[Mapping[Direction, str]] = {"out": "→", "in": "←", "here": "·"}
+WAYS: Final[Mapping[Direction, int]] = {"out": 36, "in": 32, "here": FAINT}
+MOODS: Final[Mapping[Mood, int]] = {"good": GOOD, "bad": BAD, "plain": 0}
+CLIENT: Final = 35
 CONNECTIONS: Final = (34, 33, 35, 36, 32, 31)
-"""Colours, as SGR has them; connections take theirs in turn."""
+"""Connections take these colours in turn."""
 
 TOOK: Final = 8
 WIDE: Final = 112
@@ -29,65 +28,61 @@ class Timeline:
 
     Parameters:
         output: where to.
-        width: of a terminal, in columns; None: lines are whole.
-        colour: whether there may be colours.
         clock: the time of day (UTC), instead of the seconds since the first record.
+        secrets: what to mask in payloads.
     """
 
-    def __init__(self, output: TextIO, *, width: int | None, colour: bool, clock: bool = False) -> None:
+    def __init__(self, output: Output, *, clock: bool = False, secrets: Secrets = NO_SECRETS) -> None:
         self._output = output
-        self._width = width
-        self._colour = colour
         self._clock = clock
+        self._secrets = secrets
         self._colours: dict[str | None, int] = {}
-        self._all = can_print(output, "→←·µ…")
 
     def head(self) -> None:
         """Print what the columns are."""
         time = f"{'time':>15}" if self._clock else f"{'seconds':>9}"
-        if self._width is None:
+        if (width := self._output.width) is None:
             ids, columns = f"{'conn':8} {'span':8}", f"{'what':14} {'topic':16} {'event':14} {'status':16}"
             text = f"{time} {ids}   {columns} {'took':>{TOOK}}  detail"
         else:
-            topic, event, detail = self._widths(self._width)
-            span = f"{'span':8} " if self._width >= WIDE else ""
+            topic, event, detail = self._widths(width)
+            span = f"{'span':8} " if width >= WIDE else ""
             more = "  detail" if detail else ""
             text = f"{time} conn {span}  {'what':14} {'topic':{topic}} {'event':{event}} {'took':>{TOOK}}{more}"
-        self._print(self._style(text.rstrip(), FAINT, 4))
+        self._output.print(text.rstrip(), FAINT, UNDERLINE)
 
     def line(self, glance: Glance) -> None:
         """Print a line."""
-        line, connection = glance.line, glance.record.origin.connection_id
+        line, connection = glance.line, glance.record.origin.connection_id or "-"
         time = self._time(glance)
         took = "" if line.took is None else duration(line.took)
-        if self._width is None:
-            self._print(
-                f"{time} {(connection or '-')[:8]:8} {line.span_id[:8]:8} {ARROWS[line.direction]} {line.what:14} "
-                f"{line.topic:16} {line.event:14} {line.status:16} {took:>{TOOK}}  {line.detail()}".rstrip()
-            )
+        if (width := self._output.width) is None:
+            ids = f"{connection[:8]:8} {line.span_id[:8]:8}"
+            text = f"{line.what:14} {line.topic:16} {line.event:14} {line.status:16} {took:>{TOOK}}"
+            detail = line.detail(self._secrets)
+            self._output.print(f"{time} {ids} {ARROWS[line.direction]} {text}  {detail}".rstrip())
             return
-        topic, event, detail = self._widths(self._width)
+        topic, event, room = self._widths(width)
+        style = self._output.style
         way = CLIENT if line.client else WAYS[line.direction] if line.span_id else ONCE
-        what = MOODS["bad"] if line.mood == "bad" and not line.status else way
-        span = [self._style(f"{line.span_id[:8]:8}", FAINT)] if self._width >= WIDE else []
-        cells = [
-            self._style(time, FAINT),
-            self._style(f"{(connection or '-')[:4]:4}", self._colour_of(connection)),
-            *span,
-            self._style(ARROWS[line.direction], way, 1),
-            self._style(fit(line.what, 14), what),
+        shown = [
+            style(time, FAINT),
+            style(f"{connection[:4]:4}", self._colour_of(connection)),
+            *([style(f"{line.span_id[:8]:8}", FAINT)] if width >= WIDE else []),
+            style(ARROWS[line.direction], way, 1),
+            style(fit(line.what, 14), BAD if line.mood == "bad" and not line.status else way),
             fit(line.topic, topic),
-            self._event(line, event) if detail or line.event or line.status else fit(line.note, event),
-            self._style(f"{took:>{TOOK}}", FAINT),
+            self._event(line, event) if room or line.event or line.status else fit(line.note, event),
+            style(f"{took:>{TOOK}}", FAINT),
         ]
-        if detail:
-            cells.append(self._style(f" {fit(line.detail(limit=max(detail, 16)), detail)}", FAINT))
-        self._print(" ".join(cells).rstrip())
+        if room:
+            shown.append(style(f" {fit(line.detail(self._secrets, max(room, 16)), room)}", FAINT))
+        self._output.print(" ".join(shown).rstrip())
 
     def note(self, text: str) -> None:
         """Print what is said between the lines."""
-        text = f"# {printable(text)}"
-        self._print(self._style(text if self._width is None else fit(text, self._width - 1).rstrip(), ONCE))
+        text, width = f"# {printable(text)}", self._output.width
+        self._output.print(text if width is None else fit(text, width - 1).rstrip(), ONCE)
 
     def _time(self, glance: Glance) -> str:
         if not self._clock:
@@ -104,9 +99,7 @@ class Timeline:
         detail = room - topic - event - 2
         return topic, event, detail if detail >= 8 else 0
 
-    def _colour_of(self, connection: str | None) -> int:
-        if connection is None:
-            return FAINT
+    def _colour_of(self, connection: str) -> int:
         if len(self._colours) > 4096:
             self._colours.clear()
         return self._colours.setdefault(connection, CONNECTIONS[len(self._colours) % len(CONNECTIONS)])
@@ -118,47 +111,4 @@ class Timeline:
         event = line.event if cells(line.event) <= room else fit(line.event, room) if room > 1 else ""
         text = f"{event} " if event else ""
         free = " " * (width - cells(text) - cells(status))
-        return f"{text}{self._style(status, MOODS[line.mood])}{free}"
-
-    def _style(self, text: str, *codes: int) -> str:
-        if not self._colour or not text or codes == (0,):
-            return text
-        return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m"
-
-    def _print(self, text: str) -> None:
-        if not self._all:
-            text = text.translate(ASCII).encode("ascii", "backslashreplace").decode("ascii")
-        self._output.write(f"{text}\n")
-
-
-def wants_colour(output: TextIO) -> bool:
-    """Tell whether an output is a terminal that shows colours, and nobody asked for none."""
-    return output.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def cells(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(map(_cells_of, text))
-
-
-def _cells_of(letter: str) -> int:
-    if unicodedata.combining(letter) or unicodedata.category(letter) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-
-
-def fit(text: str, width: int) -> str:
-    """Return a text in exactly so many columns: filled up, or cut off with an ellipsis."""
-    length = cells(text)
-    if length <= width:
-        return text + " " * (width - length)
-    cut, used = [], 0
-    for letter in text:
-        size = _cells_of(letter)
-        if used + size > width - 1:
-            break
-        cut.append(letter)
-        used += size
-    return "".join(cut) + "…" + " " * (width - used - 1) if width > 0 else ""
+        return f"{text}{self._output.style(status, MOODS[line.mood])}{free}"

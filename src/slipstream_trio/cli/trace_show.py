@@ -1,7 +1,6 @@
 """`slipstream trace show`: the history of connections, as lines."""
 
 import json
-import shutil
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -16,9 +15,10 @@ from ..trace.plain import plain
 from ..trace.selection import Glance, look
 from ..trace.source import sources
 from ..trace.view import NO_PAYLOAD
+from .output import Output
 from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, selection_of
 from .status import OK, UsageError
-from .timeline import Timeline, wants_colour
+from .timeline import Timeline
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
 
@@ -111,10 +111,7 @@ def _wait() -> bool:
 
 
 def _timeline(options: Namespace) -> tuple[Callable[[Glance], None], Callable[[str], None]]:
-    on_terminal = sys.stdout.isatty() and not options.plain
-    width = shutil.get_terminal_size().columns if on_terminal else None
-    colour = on_terminal and wants_colour(sys.stdout)
-    timeline = Timeline(sys.stdout, width=width, colour=colour, clock=options.clock)
+    timeline = Timeline(Output.of(sys.stdout, plain=options.plain), clock=options.clock)
     timeline.head()
     return timeline.line, timeline.note
 

@@ -1,0 +1,97 @@
+"""Where lines go: a terminal of some width, with colours perhaps, or a pipe, where they are whole and plain."""
+
+import os
+import shutil
+import unicodedata
+from typing import Final, TextIO
+
+__all__ = ["BAD", "BOLD", "FAINT", "GOOD", "ONCE", "Output", "cells", "fit", "wants_colour"]
+
+BOLD, UNDERLINE, BAD, GOOD, ONCE, FAINT = 1, 4, 31, 32, 33, 90
+"""Colours, as SGR has them."""
+
+NARROW: Final = 64
+"""Columns of a terminal below which lines are cut, and so have no colours."""
+
+ASCII: Final = str.maketrans({"→": ">", "←": "<", "·": "-", "µ": "u", "…": "~"})
+"""For outputs whose encoding has no arrows."""
+
+
+class Output:
+    """Prints lines.
+
+    Parameters:
+        file: where to.
+        width: of a terminal, in columns; None: lines are whole.
+        colour: whether there may be colours.
+        live: whether each line has to be out when `print` returns.
+    """
+
+    def __init__(self, file: TextIO, *, width: int | None = None, colour: bool = False, live: bool = False) -> None:
+        self.width: int | None = width
+        self._file = file
+        self._colour = colour and (width is None or width >= NARROW)
+        self._live = live
+        self._all = _can_print(file, "→←·µ…")
+
+    @classmethod
+    def of(cls, file: TextIO, *, plain: bool = False, live: bool = False) -> "Output":
+        """Return the output that a file is; `plain` takes a terminal for a pipe."""
+        on_terminal = file.isatty() and not plain
+        width = shutil.get_terminal_size().columns if on_terminal else None
+        return cls(file, width=width, colour=on_terminal and wants_colour(file), live=live)
+
+    def style(self, text: str, *codes: int) -> str:
+        """Return a text with colours, where there may be some."""
+        if not self._colour or not text or codes in ((), (0,)):
+            return text
+        return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m"
+
+    def print(self, text: str = "", *codes: int) -> None:
+        """Print a line."""
+        if self.width is not None and not self._colour:
+            text = fit(text, self.width - 1).rstrip()
+        if not self._all:
+            text = text.translate(ASCII).encode("ascii", "backslashreplace").decode("ascii")
+        self._file.write(f"{self.style(text, *codes)}\n")
+        if self._live:
+            self._file.flush()
+
+
+def wants_colour(file: TextIO) -> bool:
+    """Tell whether an output is a terminal that shows colours, and nobody asked for none."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _can_print(file: TextIO, text: str) -> bool:
+    try:
+        text.encode(file.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def cells(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return len(text) if text.isascii() else sum(map(_cells_of, text))
+
+
+def _cells_of(letter: str) -> int:
+    if unicodedata.combining(letter) or unicodedata.category(letter) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def fit(text: str, width: int) -> str:
+    """Return a text in exactly so many columns: filled up, or cut off with an ellipsis."""
+    length = cells(text)
+    if length <= width:
+        return text + " " * (width - length)
+    cut, used = [], 0
+    for letter in text:
+        size = _cells_of(letter)
+        if used + size > width - 1:
+            break
+        cut.append(letter)
+        used += size
+    return "".join(cut) + "…" + " " * (width - used - 1) if width > 0 else ""
