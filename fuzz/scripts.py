@@ -26,7 +26,7 @@ from slipstream_trio.protocol import (
     TransportOpened,
     next_deadline,
 )
-from slipstream_trio.testing.server.wire import V1Wire, V2Wire, Wire
+from slipstream_trio.testing.server.wire import Wire
 from slipstream_trio.testing.stateful import CoreConnection
 
 __all__ = ["Kind", "read_script", "write_options", "write_step"]
@@ -96,7 +96,7 @@ def read_script(data: bytes) -> tuple[Options, Callable[[CoreConnection], Iterat
         heartbeat_interval=INTERVALS[chosen // 2 % 3],
         heartbeat_timeout=HEARTBEAT_TIMEOUTS[chosen // 6 % 2],
     )
-    wire = V1Wire() if vsn == "1.0.0" else V2Wire()
+    wire = Wire(vsn)
     return options, lambda connection: _inputs(reader, wire, connection)
 
 

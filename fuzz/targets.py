@@ -25,7 +25,7 @@ from slipstream_trio.protocol import (
     V2Serializer,
     default_codec,
 )
-from slipstream_trio.testing.server.wire import V1Wire, V2Wire, Wire
+from slipstream_trio.testing.server.wire import Wire
 from slipstream_trio.testing.stateful import CoreConnection
 
 __all__ = ["TARGETS", "fuzz_core", "fuzz_serializers"]
@@ -37,7 +37,7 @@ SERIALIZERS: Final[Mapping[str, list[Serializer]]] = {
     "v1": [V1Serializer(codec) for codec in CODECS],
     "v2": [V2Serializer(codec) for codec in CODECS],
 }
-WIRES: Final[Mapping[str, Wire]] = {"v1": V1Wire(), "v2": V2Wire()}
+WIRES: Final[Mapping[str, Wire]] = {"v1": Wire("1.0.0"), "v2": Wire("2.0.0")}
 
 
 def fuzz_serializers(data: bytes) -> None:

@@ -32,7 +32,7 @@ from slipstream_trio.protocol import (
 from slipstream_trio.protocol.message import JOIN
 from slipstream_trio.protocol.topics import Topics
 from slipstream_trio.telemetry import Record
-from slipstream_trio.testing.server.wire import V2Wire
+from slipstream_trio.testing.server.wire import Wire
 from slipstream_trio.testing.stateful import (
     ConnectionMachine,
     CoreConnection,
@@ -336,7 +336,7 @@ def test_a_state_that_cannot_be_is_told() -> None:
 
 
 def test_a_model_of_a_server_replies_before_it_ends_the_join_that_was_replaced() -> None:
-    server = ServerModel(V2Wire())
+    server = ServerModel(Wire())
     connection = CoreConnection()
     connection.feed(TransportOpened(0.0))
     for _ in range(2):
@@ -344,7 +344,7 @@ def test_a_model_of_a_server_replies_before_it_ends_the_join_that_was_replaced()
         assert isinstance(effect, SendFrame)
         server.receive(effect.frame)
     assert len(server.answer(server.requests[0], "ok", {})) == 1
-    frames = [V2Wire().decode(frame) for frame in server.answer(server.requests[0], "ok", {})]
+    frames = [Wire().decode(frame) for frame in server.answer(server.requests[0], "ok", {})]
     assert [(message.event, message.ref) for message in frames] == [("phx_reply", "2"), ("phx_close", "1")]
     assert server.channels == {"room": "2"}
     assert server.ended == [("room", "1")]

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from struct import pack
-from typing import Final
+from typing import Any, Final
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
-from wsproto.extensions import Extension, PerMessageDeflate
+from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from ...protocol.message import Frame
@@ -19,6 +19,7 @@ _MASK_SIZE: Final = 4
 _SLICE: Final = 1024
 
 Control = Ping | Pong | CloseConnection
+Protocol = FrameDecoder | FrameProtocol
 
 
 class Violation(Exception):
@@ -129,52 +130,40 @@ def _header_size(length: int) -> int:
     return 2 + extended + _MASK_SIZE
 
 
-class BoundedDeflate(Extension):
+class BoundedDeflate(PerMessageDeflate):
     """permessage-deflate that refuses messages which inflate beyond measure.
 
     Parameters:
         ratio: how many times its compressed size a message may have.
     """
 
-    name = "permessage-deflate"
-
     def __init__(self, ratio: int) -> None:
-        self._inner = PerMessageDeflate()
+        super().__init__()
         self._ratio = ratio
         self._deflated = 0
         self._inflated = 0
         self._in_control = False
 
-    def enabled(self) -> bool:
-        """Return whether the compression was negotiated."""
-        return self._inner.enabled()
-
-    def offer(self) -> bool | str:
-        """Return what a client would offer; a server never asks."""
-        return self._inner.offer()
-
     def accept(self, offer: str) -> bool | str | None:
         """Return the parameters to answer a client's offer with, or None to do without."""
         try:
-            return self._inner.accept(offer)
+            return super().accept(offer)
         except ValueError:  # a parameter that is no number
             return None
 
-    def frame_inbound_header(
-        self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
-    ) -> CloseReason | RsvBits:
+    def frame_inbound_header(self, proto: Protocol, opcode: Opcode, *rest: Any) -> CloseReason | RsvBits:
         """Take note of a frame's header."""
         self._in_control = opcode.iscontrol()
-        return self._inner.frame_inbound_header(proto, opcode, rsv, payload_length)
+        return super().frame_inbound_header(proto, opcode, *rest)
 
-    def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes | CloseReason:
+    def frame_inbound_payload_data(self, proto: Protocol, data: bytes) -> bytes | CloseReason:
         """Inflate a part of a frame, a slice at a time, so that a bomb goes off in no more than 1 MiB."""
         if self._in_control:
-            return self._inner.frame_inbound_payload_data(proto, data)
+            return super().frame_inbound_payload_data(proto, data)
         pieces: list[bytes] = []
         for start in range(0, len(data), _SLICE):
             deflated = data[start : start + _SLICE]
-            piece = self._inner.frame_inbound_payload_data(proto, deflated)
+            piece = super().frame_inbound_payload_data(proto, deflated)
             if isinstance(piece, CloseReason):
                 return piece
             pieces.append(piece)
@@ -182,13 +171,9 @@ class BoundedDeflate(Extension):
                 return CloseReason.MESSAGE_TOO_BIG
         return b"".join(pieces)
 
-    def frame_inbound_complete(
-        self,
-        proto: FrameDecoder | FrameProtocol,
-        fin: bool,  # noqa: FBT001 - wsproto's signature
-    ) -> bytes | CloseReason | None:
+    def frame_inbound_complete(self, proto: Protocol, fin: bool) -> bytes | CloseReason | None:  # noqa: FBT001
         """Inflate what a message's end brings."""
-        rest = self._inner.frame_inbound_complete(proto, fin)
+        rest = super().frame_inbound_complete(proto, fin)
         if self._in_control:
             return rest
         if isinstance(rest, bytes) and self._beyond_measure(0, len(rest)):
@@ -196,17 +181,6 @@ class BoundedDeflate(Extension):
         if fin:
             self._deflated = self._inflated = 0
         return rest
-
-    def frame_outbound(
-        self,
-        proto: FrameDecoder | FrameProtocol,
-        opcode: Opcode,
-        rsv: RsvBits,
-        data: bytes,
-        fin: bool,  # noqa: FBT001 - wsproto's signature
-    ) -> tuple[RsvBits, bytes]:
-        """Deflate a frame."""
-        return self._inner.frame_outbound(proto, opcode, rsv, data, fin)
 
     def _beyond_measure(self, deflated: int, inflated: int) -> bool:
         self._deflated += deflated

@@ -3,13 +3,13 @@
 Refs, and even topics and events, may be any JSON value here: Phoenix gives them back as they came.
 """
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ...errors import ProtocolError, SerializationError
 from ...protocol.codec import Codec, default_codec
 from ...protocol.message import REPLY, Frame, Message
 
-__all__ = ["V1Wire", "V2Wire", "Wire", "wire_for"]
+__all__ = ["Wire", "wire_for"]
 
 PUSH: Final = 0
 REPLY_KIND: Final = 1
@@ -18,38 +18,25 @@ BROADCAST: Final = 2
 _LONGEST: Final = 255
 
 
-class Wire(Protocol):
-    """One version of the protocol, as a server speaks it."""
+class Wire:
+    """One version of the protocol, as a server speaks it.
 
-    vsn: str
+    2.0.0 has arrays, and binary frames for payloads that are `bytes`. 1.0.0 has objects; it tells clients no join_ref,
+    but reads one where a client sends it.
 
-    def decode(self, frame: Frame) -> Message:
-        """Return the message of a client's frame; raises `ProtocolError`."""
-        ...
+    Attributes:
+        vsn: "2.0.0" or "1.0.0"; whatever begins with "1." is 1.0.0.
+    """
 
-    def encode(self, message: Message) -> Frame:
-        """Return the frame of a push, phx_close or phx_error; raises `SerializationError`."""
-        ...
-
-    def encode_reply(self, join_ref: Any, ref: Any, topic: Any, status: str, response: Any) -> Frame:
-        """Return the frame of a reply; raises `SerializationError`."""
-        ...
-
-    def encode_broadcast(self, topic: str, event: str, payload: Any) -> Frame:
-        """Return the frame of a broadcast; raises `SerializationError`."""
-        ...
-
-
-class V2Wire:
-    """Serializer 2.0.0: arrays, and binary frames for payloads that are `bytes`."""
-
-    vsn = "2.0.0"
-
-    def __init__(self, codec: Codec | None = None) -> None:
+    def __init__(self, vsn: str = "2.0.0", codec: Codec | None = None) -> None:
+        self.vsn: str = "1.0.0" if vsn.startswith("1.") else "2.0.0"
+        self._old = self.vsn == "1.0.0"
         self._codec = codec or default_codec()
 
     def decode(self, frame: Frame) -> Message:
         """Return the message of a client's frame; raises `ProtocolError`."""
+        if self._old:
+            return self._decode_object(frame)
         if isinstance(frame, bytes):
             return _decode_push(frame)
         value = self._codec.decode(frame)
@@ -59,23 +46,24 @@ class V2Wire:
 
     def encode(self, message: Message) -> Frame:
         """Return the frame of a push, phx_close or phx_error; raises `SerializationError`."""
-        if type(message.payload) is bytes:
-            strings = [self._ref(message.join_ref), message.topic, message.event]
-            return _encode_binary(PUSH, strings, message.payload)
+        join_ref, ref, topic, event, payload = message
+        if self._old:
+            return self._codec.encode({"event": event, "payload": payload, "ref": ref, "topic": topic})
+        if type(payload) is bytes:
+            return _encode_binary(PUSH, [self._ref(join_ref), topic, event], payload)
         return self._codec.encode(list(message))
 
     def encode_reply(self, join_ref: Any, ref: Any, topic: Any, status: str, response: Any) -> Frame:
         """Return the frame of a reply; raises `SerializationError`."""
-        if type(response) is bytes:
-            strings = [self._ref(join_ref), self._ref(ref), topic, status]
-            return _encode_binary(REPLY_KIND, strings, response)
-        return self._codec.encode([join_ref, ref, topic, REPLY, {"response": response, "status": status}])
+        if type(response) is bytes and not self._old:
+            return _encode_binary(REPLY_KIND, [self._ref(join_ref), self._ref(ref), topic, status], response)
+        return self.encode(Message(join_ref, ref, topic, REPLY, {"response": response, "status": status}))
 
     def encode_broadcast(self, topic: str, event: str, payload: Any) -> Frame:
         """Return the frame of a broadcast; raises `SerializationError`."""
-        if type(payload) is bytes:
+        if type(payload) is bytes and not self._old:
             return _encode_binary(BROADCAST, [topic, event], payload)
-        return self._codec.encode([None, None, topic, event, payload])
+        return self.encode(Message(None, None, topic, event, payload))
 
     def _ref(self, ref: Any) -> str:
         """Binary frames have strings only: Phoenix makes a string of any ref, and an empty one of null."""
@@ -83,17 +71,7 @@ class V2Wire:
             return ""
         return ref if type(ref) is str else self._codec.encode(ref)
 
-
-class V1Wire:
-    """Serializer 1.0.0: objects. It tells clients no join_ref, but reads one where a client sends it."""
-
-    vsn = "1.0.0"
-
-    def __init__(self, codec: Codec | None = None) -> None:
-        self._codec = codec or default_codec()
-
-    def decode(self, frame: Frame) -> Message:
-        """Return the message of a client's frame; raises `ProtocolError`."""
+    def _decode_object(self, frame: Frame) -> Message:
         try:
             value = self._codec.decode(frame if isinstance(frame, str) else frame.decode())
         except UnicodeDecodeError as error:
@@ -102,29 +80,12 @@ class V1Wire:
             raise ProtocolError("not an object with topic, event, payload and ref")
         return Message(value.get("join_ref"), value["ref"], value["topic"], value["event"], value["payload"])
 
-    def encode(self, message: Message) -> Frame:
-        """Return the frame of a push, phx_close or phx_error; raises `SerializationError`."""
-        return self._object(message.ref, message.topic, message.event, message.payload)
-
-    def encode_reply(self, join_ref: Any, ref: Any, topic: Any, status: str, response: Any) -> Frame:  # noqa: ARG002
-        """Return the frame of a reply; raises `SerializationError`."""
-        return self._object(ref, topic, REPLY, {"response": response, "status": status})
-
-    def encode_broadcast(self, topic: str, event: str, payload: Any) -> Frame:
-        """Return the frame of a broadcast; raises `SerializationError`."""
-        return self._object(None, topic, event, payload)
-
-    def _object(self, ref: Any, topic: Any, event: str, payload: Any) -> str:
-        return self._codec.encode({"event": event, "payload": payload, "ref": ref, "topic": topic})
-
 
 def wire_for(vsn: Any) -> Wire | None:
     """Return the serializer for a client's `vsn` parameter, or None where Phoenix answers with 403."""
     match vsn.split(".") if type(vsn) is str else ():
-        case ["2", "0", patch] if patch.isdecimal():
-            return V2Wire()
-        case ["1", "0", patch] if patch.isdecimal():
-            return V1Wire()
+        case [("1" | "2"), "0", patch] if patch.isdecimal():
+            return Wire(vsn)
     return None
 
 

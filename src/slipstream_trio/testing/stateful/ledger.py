@@ -28,19 +28,18 @@ from ...protocol import (
 )
 from ...protocol.draft import MOST_AT_A_TICK
 from ...protocol.message import CLOSE, ERROR, HEARTBEAT, JOIN, REPLY, Message
-from ..server.wire import V1Wire, V2Wire, Wire
+from ..server.wire import Wire
 
 __all__ = ["Ledger", "check_state", "wire_of"]
 
 Life = Literal["pending", "joined", "ended"]
 
-_V1: Final = V1Wire()
-_V2: Final = V2Wire()
+_WIRES: Final = {vsn: Wire(vsn) for vsn in ("1.0.0", "2.0.0")}
 
 
 def wire_of(state: State) -> Wire:
     """Return the server's side of a connection's serializer."""
-    return _V1 if state.options.vsn.startswith("1.") else _V2
+    return _WIRES["1.0.0" if state.options.vsn.startswith("1.") else "2.0.0"]
 
 
 def check_state(state: State) -> list[str]:

@@ -30,7 +30,7 @@ from ...protocol import (
 from ...protocol.message import CLOSE, ERROR
 from ...telemetry import Telemetry
 from ..deterministic import SequentialIds, SteppingClock
-from ..server.wire import V2Wire
+from ..server.wire import Wire
 from ..strategies import close_codes, events, frames, json_scalars, options, statuses
 from .core_connection import CoreConnection
 from .ledger import wire_of
@@ -108,7 +108,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         )
         self.options: Options | None = None
         self.connection: CoreConnection | None = None
-        self.server: ServerModel = ServerModel(V2Wire())
+        self.server: ServerModel = ServerModel(Wire())
         self._socket_id = self.telemetry.ids.span_id()
         self._generation = 0
 

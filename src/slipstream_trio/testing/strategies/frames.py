@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ...protocol import Frame, Message
 from ...protocol.message import CLOSE, ERROR, REPLY
-from ..server.wire import V1Wire, V2Wire, Wire
+from ..server.wire import Wire
 from .bad_frames import bad_frames
 from .json_texts import valid_json_texts
 from .names import events, refs, statuses, topics
@@ -61,7 +61,7 @@ def good_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = No
         vsn: "2.0.0" or "1.0.0".
         topic: the topics; None: `topics()`.
     """
-    wire: Wire = V1Wire() if vsn.startswith("1.") else V2Wire()
+    wire = Wire(vsn)
     binary = st.nothing() if vsn.startswith("1.") else binary_payloads()
     name = topics() if topic is None else topic
     pushed = json_payloads() | json_values() | binary

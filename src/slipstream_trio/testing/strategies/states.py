@@ -28,7 +28,7 @@ from ...protocol import (
 )
 from ...protocol.message import CLOSE, ERROR, PHOENIX
 from ..deterministic import SequentialIds
-from ..server.wire import V1Wire, V2Wire, Wire
+from ..server.wire import Wire
 from .frames import frames
 from .names import events, statuses, topics
 from .payloads import binary_payloads, json_payloads, json_values
@@ -122,7 +122,7 @@ def close_codes() -> st.SearchStrategy[int]:
 _JSON: Final = st.sampled_from([{}, {"n": 1}, {"body": "hi"}, None, [1], "text"]) | json_payloads() | json_values()
 _PAYLOADS: Final = {"1.0.0": _JSON, "2.0.0": _JSON | binary_payloads(40)}
 _FRAMES: Final = {vsn: frames(vsn) for vsn in _PAYLOADS}
-_WIRES: Final[Mapping[str, Wire]] = {"1.0.0": V1Wire(), "2.0.0": V2Wire()}
+_WIRES: Final = {vsn: Wire(vsn) for vsn in _PAYLOADS}
 _TOPICS: Final = topics()
 _EVENTS: Final = events()
 _ANY_EVENTS: Final = events(reserved=True)
