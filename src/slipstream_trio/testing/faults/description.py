@@ -35,32 +35,24 @@ Toward: TypeAlias = Literal["client", "server"]
 """A direction: that in which bytes travel."""
 
 
-def _at_least(least: float, what: str, *, above: bool = False) -> Any:
+def _number(
+    what: str, least: float = -math.inf, most: float = math.inf, *, whole: bool = False, above: bool = False
+) -> Any:
+    """Return a validator of numbers; None is one where it is the default."""
+
     def check(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         if value is None and attribute.default is None:
             return
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value < least or (above and value == least):
-            kind, more = type(instance).__name__, "more than" if above else "at least"
-            raise ValueError(f"{kind}.{attribute.name} is {what} of {more} {least}, not {value!r}")
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not least <= value <= most or (above and value == least):
+            raise ValueError(f"{type(instance).__name__}.{attribute.name} is {what}, not {value!r}")
 
     return check
 
 
-def _count(least: int) -> Any:
-    return [_whole, _at_least(least, "a number")]
-
-
-def _whole(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} is a whole number, not {value!r}")  # noqa: TRY004 - as the others
-
-
-def _share(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value is None and attribute.default is None:
-        return
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} is a number from 0 to 1, not {value!r}")
+_SECONDS: Final = _number("a time in seconds of at least 0", 0)
+_COUNT: Final = _number("a whole number of at least 1", 1, whole=True)
+_SHARE: Final = _number("a number from 0 to 1", 0, 1)
 
 
 # How a connection is opened
@@ -91,8 +83,8 @@ class SlowOpening:
         jitter: up to so much later still, in seconds.
     """
 
-    seconds: float = attrs.field(validator=_at_least(0, "a time in seconds"))
-    jitter: float = attrs.field(default=0.0, validator=_at_least(0, "a time in seconds"))
+    seconds: float = attrs.field(validator=_SECONDS)
+    jitter: float = attrs.field(default=0.0, validator=_SECONDS)
 
 
 # What happens on an open connection
@@ -107,7 +99,7 @@ class Stall:
         both: whether in both directions.
     """
 
-    seconds: float | None = attrs.field(default=None, validator=_at_least(0, "a time in seconds"))
+    seconds: float | None = attrs.field(default=None, validator=_SECONDS)
     both: bool = False
 
 
@@ -142,7 +134,7 @@ class Lose:
         count: how many bytes.
     """
 
-    count: int = attrs.field(default=1, validator=_count(1))
+    count: int = attrs.field(default=1, validator=_COUNT)
 
 
 @frozen
@@ -153,7 +145,7 @@ class Corrupt:
         count: how many bytes, one behind the other.
     """
 
-    count: int = attrs.field(default=1, validator=_count(1))
+    count: int = attrs.field(default=1, validator=_COUNT)
 
 
 Fault: TypeAlias = Refuse | Ignore | SlowOpening | Stall | Vanish | Reset | Truncate | Lose | Corrupt
@@ -175,7 +167,7 @@ class AtByte:
         number: how many bytes; 0: before the first.
     """
 
-    number: int = attrs.field(validator=_count(0))
+    number: int = attrs.field(validator=_number("a whole number of at least 0", 0, whole=True))
 
 
 @frozen
@@ -187,8 +179,8 @@ class AtFrame:
         into: where: 0 is before its first byte, 1 after its last, 0.5 half-way.
     """
 
-    number: int = attrs.field(validator=_count(1))
-    into: float = attrs.field(default=0.5, validator=_share)
+    number: int = attrs.field(validator=_COUNT)
+    into: float = attrs.field(default=0.5, validator=_SHARE)
 
 
 @frozen
@@ -199,7 +191,7 @@ class AtTime:
         seconds: how long.
     """
 
-    seconds: float = attrs.field(validator=_at_least(0, "a time in seconds"))
+    seconds: float = attrs.field(validator=_SECONDS)
 
 
 @frozen
@@ -210,7 +202,7 @@ class EachByte:
         probability: from 0 to 1; 0.0001 is once in 10,000 bytes, on average.
     """
 
-    probability: float = attrs.field(validator=_share)
+    probability: float = attrs.field(validator=_SHARE)
 
 
 @frozen
@@ -222,8 +214,8 @@ class EachFrame:
         into: where in the frame, as for `AtFrame`; None: somewhere within it.
     """
 
-    probability: float = attrs.field(validator=_share)
-    into: float | None = attrs.field(default=None, validator=_share)
+    probability: float = attrs.field(validator=_SHARE)
+    into: float | None = attrs.field(default=None, validator=_SHARE)
 
 
 Moment: TypeAlias = AtByte | AtFrame | AtTime | EachByte | EachFrame
@@ -261,7 +253,7 @@ class Rule:
     when: Moment | None = attrs.field(default=None)
     toward: Toward = attrs.field(default="client", validator=attrs.validators.in_(("client", "server")))
     connections: tuple[int, ...] | None = attrs.field(default=None, converter=_numbers, validator=_from_one)
-    chance: float = attrs.field(default=1.0, validator=_share)
+    chance: float = attrs.field(default=1.0, validator=_SHARE)
 
     @when.validator
     def _check_when(self, _: "attrs.Attribute[Any]", when: Any) -> None:
@@ -271,10 +263,6 @@ class Rule:
                 raise ValueError(f"{kind} happens when a connection is opened: leave out the moment, {when!r}")
         elif not isinstance(when, _MOMENTS):
             raise ValueError(f"{kind} needs a moment, such as AtFrame(3) or EachByte(0.0001), not {when!r}")  # noqa: TRY004 - as the others
-
-
-def _rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    return tuple(rules)
 
 
 @frozen
@@ -288,10 +276,12 @@ class Link:
         buffer: how many bytes may be on their way; beyond, the sender waits, as for a TCP window.
     """
 
-    latency: float = attrs.field(default=0.0, validator=_at_least(0, "a time in seconds"))
-    jitter: float = attrs.field(default=0.0, validator=_at_least(0, "a time in seconds"))
-    bandwidth: float | None = attrs.field(default=None, validator=_at_least(0, "a number of bytes", above=True))
-    buffer: int = attrs.field(default=65_536, validator=_count(1))
+    latency: float = attrs.field(default=0.0, validator=_SECONDS)
+    jitter: float = attrs.field(default=0.0, validator=_SECONDS)
+    bandwidth: float | None = attrs.field(
+        default=None, validator=_number("a number of bytes of more than 0", 0, above=True)
+    )
+    buffer: int = attrs.field(default=65_536, validator=_COUNT)
 
 
 @frozen
@@ -310,11 +300,13 @@ class Faults:
         rules: the faults; where several hit the same byte, they do in this order.
     """
 
-    seed: int = attrs.field(default=0, validator=_whole)
+    seed: int = attrs.field(default=0, validator=_number("a whole number", whole=True))
     toward_client: Link = attrs.field(default=Link(), validator=attrs.validators.instance_of(Link))
     toward_server: Link = attrs.field(default=Link(), validator=attrs.validators.instance_of(Link))
     rules: tuple[Rule, ...] = attrs.field(
-        default=(), converter=_rules, validator=attrs.validators.deep_iterable(attrs.validators.instance_of(Rule))
+        default=(),
+        converter=tuple[Rule, ...],
+        validator=attrs.validators.deep_iterable(attrs.validators.instance_of(Rule)),
     )
 
     def link(self, toward: Toward) -> Link:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import ParamSpec
+from typing import ParamSpec, get_args
 
 import trio
 
@@ -128,7 +128,7 @@ class FaultyNetwork:
         live = [(relay, its) for relay, its in self._relays.items() if not relay.cut]
         chosen = [relay for relay, its in live if name is None or name in (its, relay.name)]
         for relay in chosen:
-            relay.inject(fault, toward)
+            relay.inject(fault, relay.lane(toward))
         return len(chosen)
 
     def heal(self) -> None:
@@ -164,11 +164,12 @@ class FaultyNetwork:
         return None
 
     def _relay(self, number: int, whole: str, name: str, streams: tuple[trio.abc.Stream, trio.abc.Stream]) -> Relay:
-        to_client = Course(self.faults, whole, number, "client", self._is_active)
-        to_server = Course(self.faults, whole, number, "server", self._is_active)
+        to_client, to_server = (
+            Course(self.faults, whole, number, toward, lambda: self._active) for toward in get_args(Toward)
+        )
         timed = [rule for _, rule in rules_for(self.faults, whole, number) if isinstance(rule.when, AtTime)]
         links = self.faults.toward_client, self.faults.toward_server
-        relay = Relay(whole, streams, links, (to_client, to_server), timed=timed, on_fault=self._on_fault)
+        relay = Relay(whole, streams, links, (to_client, to_server), timed=timed, on_fault=partial(self._note, whole))
         self._relays[relay] = name
         return relay
 
@@ -185,19 +186,16 @@ class FaultyNetwork:
             if isinstance(fault, Ignore):
                 await _outwait(near)
                 return
-            far = None if isinstance(fault, Refuse) else await _connect(host, port)
-            if far is None:
-                reset_stream(near)
+            try:
+                if isinstance(fault, Refuse):
+                    raise ConnectionRefusedError
+                far = await trio.open_tcp_stream(host, port)
+            except OSError:
+                reset_stream(near)  # the client sees what it would see of a server that refuses: its connection ends
                 return
             await self._run(self._relay(number, whole, name, (near, far)))
         finally:
             await trio.aclose_forcefully(near)
-
-    def _is_active(self) -> bool:
-        return self._active
-
-    def _on_fault(self, relay: Relay, fault: Fault, toward: Toward, hit: Hit | None) -> None:
-        self._note(relay.name, fault, toward, hit)
 
     def _note(self, whole: str, fault: Fault, toward: Toward | None = None, hit: Hit | None = None) -> None:
         byte, frame = (hit.byte, hit.frame) if hit is not None else (None, None)
@@ -226,13 +224,6 @@ async def faulty_network(faults: Faults) -> AsyncIterator[FaultyNetwork]:
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
-
-async def _connect(host: str, port: int) -> trio.SocketStream | None:
-    try:
-        return await trio.open_tcp_stream(host, port)
-    except OSError:
-        return None  # the client sees what it would see of a server that refuses: its connection ends
 
 
 async def _outwait(stream: trio.SocketStream) -> None:

@@ -1,16 +1,15 @@
 """One connection through a bad network: two lanes, and the faults that hit them."""
 
-import socket
-import struct
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Literal, TypeAlias
 
 import trio
 
-from ..server.memory import MemoryStream
+from ..server.sockets import GONE, reset
 from .course import Course, Hit, Piece, Step
 from .description import AtTime, Corrupt, Fault, Link, Lose, Reset, Rule, Stall, Toward, Truncate, Vanish
-from .transit import Transit
 
 __all__ = ["Lane", "OnFault", "Relay", "reset_stream"]
 
@@ -23,15 +22,47 @@ _HALF_OPEN: Final = 120.0
 
 _Mode: TypeAlias = Literal["passing", "vanished", "ended"]
 _End: TypeAlias = Literal["end", "broken"]
-_PASSING: Final[_Mode] = "passing"
 
 
-OnFault: TypeAlias = Callable[["Relay", Fault, Toward, Hit | None], None]
+OnFault: TypeAlias = Callable[[Fault, Toward, Hit | None], None]
 """Told of every fault that happens on an open connection."""
 
 
+class _Transit:
+    """What is under way in one direction: a queue that is bounded in bytes. One task puts, one takes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._items: deque[tuple[Step | _End, float, int]] = deque()
+        self._size = 0
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def put(self, item: Step | _End, due: float, size: int = 0) -> None:
+        """Put an item that is due at a time, waiting for room."""
+        while size and self._size and self._size + size > self._limit:
+            await self._changed.park()
+        self._items.append((item, due, size))
+        self._size += size
+        self._changed.unpark_all()
+
+    async def take(self) -> tuple[Step | _End, float, int]:
+        """Take the next item, its time and its size, which stays under way until `arrived` is called."""
+        while not self._items:
+            await self._changed.park()
+        return self._items.popleft()
+
+    def arrived(self, size: int) -> None:
+        """So many bytes have reached the other end."""
+        self._size -= size
+        self._changed.unpark_all()
+
+
 class Lane:
-    """One direction of a connection: a task that reads, a task that writes, and what is under way between them."""
+    """One direction of a connection: a task that reads, a task that writes, and what is under way between them.
+
+    Attributes:
+        mode: whether what goes in comes out, or is lost, with its sink told of an end or of nothing.
+    """
 
     def __init__(
         self, relay: "Relay", source: trio.abc.Stream, sink: trio.abc.Stream, link: Link, course: Course
@@ -42,23 +73,13 @@ class Lane:
         self._source = source
         self._sink = sink
         self._link = link
-        self._mode: _Mode = _PASSING
-        self._transit: Transit[Step | _End] = Transit(link.buffer)
+        self.mode: _Mode = "passing"
+        self._transit: _Transit = _Transit(link.buffer)
         self._last_due = 0.0
         self._free_at = 0.0
         self._stalled_until = float("-inf")
         self._healed = trio.Event()
         self._waiting = trio.CancelScope()
-
-    @property
-    def passes(self) -> bool:
-        """Whether what goes in comes out, sooner or later."""
-        return self._mode == _PASSING
-
-    @property
-    def vanished(self) -> bool:
-        """Whether its sink is to learn of nothing."""
-        return self._mode == "vanished"
 
     # Faults
 
@@ -75,13 +96,13 @@ class Lane:
 
     def vanish(self) -> None:
         """Lose all that comes, the stream's end included."""
-        if self._mode == _PASSING:
-            self._mode = "vanished"
+        if self.mode == "passing":
+            self.mode = "vanished"
 
     def end(self) -> None:
         """Lose all that comes, and end the stream toward the sink."""
-        if self._mode == _PASSING:
-            self._mode = "ended"
+        if self.mode == "passing":
+            self.mode = "ended"
             self._waiting.cancel()
 
     # Tasks
@@ -92,7 +113,7 @@ class Lane:
         while True:
             try:
                 data = bytes(await self._source.receive_some(min(_READ, self._link.buffer)))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except GONE:
                 await self._transit.put("broken", self._last_due)
                 return
             if not data:
@@ -106,7 +127,7 @@ class Lane:
         """Write to the sink what comes out of the lane, until the source has ended."""
         told = False
         while True:
-            if self._mode == "ended" and not told:
+            if self.mode == "ended" and not told:
                 told = True
                 await _send_eof(self._sink)
             step, size = await self._next()
@@ -114,15 +135,15 @@ class Lane:
                 await self._send(step.data)
                 self._transit.arrived(size)
             elif isinstance(step, Hit):
-                self._relay.hit(step, self)
+                self._relay.inject(step.rule.fault, self, step)
             elif step is not None:
                 await self._finish(step)
                 return
 
     async def _finish(self, how: _End) -> None:
-        if how == "broken" and self._mode == _PASSING:
+        if how == "broken" and self.mode == "passing":
             self._relay.reset()
-        elif self._mode != "vanished":
+        elif self.mode != "vanished":
             await _send_eof(self._sink)
 
     async def _next(self) -> tuple[Step | _End | None, int]:
@@ -131,7 +152,7 @@ class Lane:
         size = 0
         with trio.CancelScope() as self._waiting:
             step, due, size = await self._transit.take()
-            if self._mode == _PASSING:
+            if self.mode == "passing":
                 await trio.sleep_until(due)
                 await self._pass_stall()
         return step, size
@@ -143,11 +164,11 @@ class Lane:
                 await healed.wait()
 
     async def _send(self, data: bytes) -> None:
-        if self._mode != _PASSING:
+        if self.mode != "passing":
             return
         try:
             await self._sink.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except GONE:
             self._relay.broke(self)
 
     async def _put_all(self, data: bytes) -> None:
@@ -221,7 +242,7 @@ class Relay:
                         for lane in self.lanes:
                             lanes.start_soon(lane.read)
                             lanes.start_soon(lane.write)
-                    if any(lane.vanished for lane in self.lanes):
+                    if any(lane.mode == "vanished" for lane in self.lanes):
                         await trio.sleep(_HALF_OPEN)
                     timers.cancel_scope.cancel()
         finally:
@@ -229,10 +250,6 @@ class Relay:
             with trio.CancelScope(shield=True):
                 for stream in self._streams:
                     await trio.aclose_forcefully(stream)
-
-    def hit(self, hit: Hit, lane: Lane) -> None:
-        """Let a rule's fault happen."""
-        self._inject(hit.rule.fault, lane, hit)
 
     def reset(self) -> None:
         """Cut the connection at both ends."""
@@ -243,20 +260,20 @@ class Relay:
     def broke(self, lane: Lane) -> None:
         """A lane cannot write to its sink: the source learns of it, if word can still reach it."""
         back = self._to_server if lane is self._to_client else self._to_client
-        if back.passes:
+        if back.mode == "passing":
             self.reset()
         else:
             lane.vanish()
 
-    def inject(self, fault: Fault, toward: Toward) -> None:
-        """Let a fault happen now."""
-        lane = self._to_server if toward == "server" else self._to_client
-        if isinstance(fault, Lose | Corrupt):
-            lane.course.damage(fault)
-        self._inject(fault, lane, None)
+    def lane(self, toward: Toward) -> Lane:
+        """Return one direction."""
+        return self._to_server if toward == "server" else self._to_client
 
-    def _inject(self, fault: Fault, lane: Lane, hit: Hit | None) -> None:
-        self._on_fault(self, fault, lane.toward, hit)
+    def inject(self, fault: Fault, lane: Lane, hit: Hit | None = None) -> None:
+        """Let a fault happen now: that of a rule at a byte, or, without a `hit`, one whose bytes are the next."""
+        if hit is None and isinstance(fault, Lose | Corrupt):
+            lane.course.damage(fault)
+        self._on_fault(fault, lane.toward, hit)
         chosen = self.lanes if isinstance(fault, Stall | Vanish) and fault.both else (lane,)
         match fault:
             case Stall(seconds=seconds):
@@ -276,26 +293,18 @@ class Relay:
     async def _at_time(self, rule: Rule, opened: float) -> None:
         assert isinstance(rule.when, AtTime)
         await trio.sleep_until(opened + rule.when.seconds)
-        lane = self._to_server if rule.toward == "server" else self._to_client
+        lane = self.lane(rule.toward)
         if lane.course.active():
-            self.inject(rule.fault, rule.toward)
+            self.inject(rule.fault, lane)
 
 
 def reset_stream(stream: trio.abc.Stream) -> None:
     """Cut a stream: with a TCP reset where it has one."""
-    if isinstance(stream, MemoryStream):
-        stream.reset()
-    elif isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
-        # Closing with a linger time of 0 sends RST; the stream's owner closes it soon after.
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset(stream)
+    if isinstance(stream, trio.SocketStream):
         stream.socket.close()
 
 
 async def _send_eof(stream: trio.abc.Stream) -> None:
-    try:
-        if isinstance(stream, trio.abc.HalfCloseableStream):
-            await stream.send_eof()
-        else:
-            await stream.aclose()
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # it is gone, which says as much
+    with suppress(*GONE):  # else it is gone, which says as much
+        await (stream.send_eof() if isinstance(stream, trio.abc.HalfCloseableStream) else stream.aclose())

@@ -19,7 +19,7 @@ from .outbox import Gauge, Item, Outbox
 from .process import Process
 from .request import Request
 from .router import Router
-from .sockets import end_sending, reset
+from .sockets import GONE, end_sending, reset
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ _READ_SIZE: Final = 16_384
 _INBOX_LIMIT: Final = 16_777_216
 _HOPELESS: Final = 16
 """At how many times its limit an outbox costs the connection, as broadcasts wait for nobody."""
-_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
-"""What a stream raises once the client has left, or `drop` has cut it."""
 _OVERHEAD: Final = 512
 """What a queued message counts beyond its own bytes, so that many small ones are bounded too."""
 
@@ -293,7 +291,7 @@ class Connection:
             with self._receiving:
                 try:
                     return bytes(await self._stream.receive_some(_READ_SIZE))
-                except _GONE:
+                except GONE:
                     return b""
             # Else it was paused, and perhaps resumed again before this task noticed.
             if self._unpaused.is_set() and trio.current_time() >= self._receiving.deadline:
@@ -340,7 +338,7 @@ class Connection:
                 self._outbox.written(counted)
                 self._flow.unpark_all()
             self._flushed.set()
-        except _GONE:
+        except GONE:
             self._lose()
 
     def _item(self, frame: Frame) -> tuple[Item, int]:
