@@ -220,13 +220,13 @@ async def test_a_client_notices_a_long_partition_by_its_heartbeat(autojump_clock
     async with watched() as on:
         async with on.connect(heartbeat_interval=30, reconnect=EVERY_SECOND) as socket:
             connection = await on.server.accept()
-            partition = on.server.partition()
+            on.server.partition()
             await on.server.refute_connect(within=50)
             await trio.sleep(50)
             assert socket.status == "reconnecting"
             assert len(on.server.connections) == 1
             await trio.sleep(55)
-            partition.heal()
+            on.server.heal()
             again = await on.server.accept(within=20)
             await connection.expect_disconnect()
             await again.refute_disconnect(within=100)

@@ -185,7 +185,7 @@ async def test_secrets_are_told_neither_of_what_came_nor_of_what_was_expected(
             await failure(fake.refute_push("log_in", including(password="sesame!!"))),
             await failure(fake.expect_push("other", {"authorization": ["hunter22"]})),
             fake.connection.history(),
-            *fake.connection.describe_unexpected(),
+            *fake.connection.arrivals.describe_unexpected(),
         ]
     assert problem in texts[0]
     for text in texts:

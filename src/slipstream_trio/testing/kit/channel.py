@@ -7,10 +7,9 @@ from .expectation import Expectation
 from .patterns import ANY, Exactly
 
 if TYPE_CHECKING:
-    from .arrivals import Arrival
     from .connection import FakeConnection
 
-__all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush", "join_ref_of"]
+__all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush", "Joins", "join_ref_of"]
 
 
 class _Received:
@@ -180,11 +179,11 @@ class FakeChannel:
 
     async def expect_push(self, event: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> FakePush:
         """Return the next push on this channel that is like this; see `FakeConnection.expect_push`."""
-        return FakePush(self.connection, (await self._expect("push", event, payload, within)).message)
+        return FakePush(self.connection, await self.connection.expect(self._wanted("push", event, payload), within))
 
     async def expect_leave(self, *, within: float | None = None) -> FakeLeave:
         """Return the client's leave of this channel; see `FakeConnection.expect_leave`."""
-        return FakeLeave(self.connection, (await self._expect("leave", ANY, ANY, within)).message)
+        return FakeLeave(self.connection, await self.connection.expect(self._wanted("leave"), within))
 
     async def refute_push(self, event: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
         """See that no push like this comes on this channel; see `FakeConnection.refute_push`."""
@@ -192,13 +191,62 @@ class FakeChannel:
 
     async def refute_leave(self, *, within: float | None = None) -> None:
         """See that the client does not leave this channel; see `FakeConnection.refute_push`."""
-        await self.connection.refute(self._wanted("leave", ANY, ANY), within)
+        await self.connection.refute(self._wanted("leave"), within)
 
-    async def _expect(
-        self, kind: Literal["push", "leave"], event: Any, payload: Any, within: float | None
-    ) -> "Arrival":
-        return await self.connection.expect(self._wanted(kind, event, payload), within)
-
-    def _wanted(self, kind: Literal["push", "leave"], event: Any, payload: Any) -> Expectation:
+    def _wanted(self, kind: Literal["push", "leave"], event: Any = ANY, payload: Any = ANY) -> Expectation:
         join_ref = ANY if self.connection.vsn == "1.0.0" else self.join_ref
         return Expectation(kind=kind, topic=Exactly(self.topic), event=event, payload=payload, join_ref=join_ref)
+
+
+class Joins:
+    """The joins of one client: of each topic the latest that has no answer, and the channel that was joined.
+
+    Answers may be late, or given twice. One to a join that the client has left, or replaced by another, joins nothing.
+
+    Parameters:
+        connection: the client's connection.
+
+    Attributes:
+        channels: the channels that are joined, by topic.
+    """
+
+    def __init__(self, connection: "FakeConnection") -> None:
+        self.channels: dict[str, FakeChannel] = {}
+        self._connection = connection
+        self._awaited: dict[str, str | None] = {}
+
+    def ask(self, topic: str, join_ref: str | None) -> None:
+        """Take note of a join that has come; one of the same topic that came before is over."""
+        self._awaited[topic] = join_ref
+
+    def answer(self, topic: str, join_ref: str | None, *, accepted: bool) -> FakeChannel:
+        """Take note of an answer; returns the channel of its join, which is joined only if the client waited for it."""
+        known = self.channels.get(topic)
+        if known is not None and known.join_ref == join_ref:
+            return known  # whatever is said a second time changes nothing
+        channel = FakeChannel(self._connection, topic, join_ref)
+        if self._is_awaited(topic, join_ref):
+            del self._awaited[topic]
+            if accepted:
+                self.channels[topic] = channel
+        return channel
+
+    def leave(self, topic: str, join_ref: str | None) -> FakeChannel | None:
+        """Take note of a leave that is confirmed; returns the channel that ends with it, which stays until it has."""
+        channel = self.channels.get(topic)
+        if self._is_awaited(topic, join_ref) or join_ref is None:
+            self._awaited.pop(topic, None)
+        return channel if channel is not None and join_ref in (channel.join_ref, None) else None
+
+    def end(self, channel: FakeChannel) -> None:
+        """Take note of a channel's end."""
+        if channel.joined:
+            del self.channels[channel.topic]
+
+    def clear(self) -> None:
+        """Take note of the connection's end."""
+        self.channels.clear()
+        self._awaited.clear()
+
+    def _is_awaited(self, topic: str, join_ref: str | None) -> bool:
+        return topic in self._awaited and self._awaited[topic] == join_ref

@@ -1,5 +1,7 @@
 """One client's connection, in the hands of a test."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -8,10 +10,8 @@ from attrs import frozen
 from ...protocol.message import Frame, Message
 from ..server import Connection, Request
 from .arrivals import Arrival, Arrivals
-from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush, join_ref_of
+from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush, Joins, join_ref_of
 from .expectation import Expectation, ExpectationFailed, Kind, kind_of
-from .joins import Joins
-from .partition import Partition
 from .patterns import ANY, mismatch, shown
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class FakeConnection:
         number: its number among the server's connections, from 1.
         request: the request that opened it: path, params, headers, auth_token.
         channels: the channels that the client has joined, by topic.
+        arrivals: what has come; for the kit alone.
         joins: how it came to them; for the kit alone.
     """
 
@@ -60,7 +61,7 @@ class FakeConnection:
         self.channels: dict[str, FakeChannel] = self.joins.channels
         self.accepted: bool = False
         self._connection = connection
-        self._arrivals = Arrivals(f"connection {number}", self._ending)
+        self.arrivals: Arrivals = Arrivals(f"connection {number}", self._ending)
         self._ended = trio.Event()
         self._count = 0
 
@@ -76,12 +77,12 @@ class FakeConnection:
     @property
     def messages(self) -> list[Message]:
         """What the client has sent: everything that nobody expected, and the last of the rest."""
-        return [arrival.message for arrival in self._arrivals]
+        return [arrival.message for arrival in self.arrivals]
 
     @property
     def unexpected(self) -> list[Message]:
         """What the client has sent, and was neither expected nor answered by itself."""
-        return [arrival.message for arrival in self._arrivals.unexpected]
+        return [arrival.message for arrival in self.arrivals.unexpected]
 
     @property
     def disconnection(self) -> Disconnection | None:
@@ -102,27 +103,27 @@ class FakeConnection:
         Raises:
             ExpectationFailed: it did not come.
         """
-        return FakeJoin(self, (await self.expect(_wanted("join", topic, payload=payload), within)).message)
+        return FakeJoin(self, await self.expect(_wanted("join", topic, payload=payload), within))
 
     async def expect_push(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> FakePush:
         """Return the next push that is like this; see `expect_join`."""
-        return FakePush(self, (await self.expect(_wanted("push", topic, event, payload), within)).message)
+        return FakePush(self, await self.expect(_wanted("push", topic, event, payload), within))
 
     async def expect_leave(self, topic: Any = ANY, *, within: float | None = None) -> FakeLeave:
         """Return the next leave that is like this; see `expect_join`. By default it has been answered already."""
-        return FakeLeave(self, (await self.expect(_wanted("leave", topic), within)).message)
+        return FakeLeave(self, await self.expect(_wanted("leave", topic), within))
 
     async def expect_heartbeat(self, *, within: float | None = None) -> FakePush:
         """Return the next heartbeat; see `expect_join`. By default it has been answered already."""
-        return FakePush(self, (await self.expect(_wanted("heartbeat"), within)).message)
+        return FakePush(self, await self.expect(_wanted("heartbeat"), within))
 
     async def expect_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> FakePush:
         """Return the next message of any kind that is like this; see `expect_join`."""
-        return FakePush(self, (await self.expect(_wanted("message", topic, event, payload), within)).message)
+        return FakePush(self, await self.expect(_wanted("message", topic, event, payload), within))
 
     async def expect_disconnect(self, code: Any = ANY, *, by: Any = ANY, within: float | None = None) -> Disconnection:
         """Wait for the connection's end.
@@ -146,7 +147,7 @@ class FakeConnection:
         if ended is None:
             raise ExpectationFailed(
                 f"expected {wanted} of connection {self.number}: it is open after {within:g} s\n"
-                f"{self._arrivals.history()}"
+                f"{self.arrivals.history()}"
             )
         problem = mismatch(code, ended.code, "the code") or mismatch(by, ended.by, "who ended it")
         if problem:
@@ -295,7 +296,7 @@ class FakeConnection:
             raise RuntimeError("a connection ended without a code")
         return self.disconnection
 
-    def partition(self) -> Partition:
+    def partition(self) -> AbstractContextManager[object]:
         """Let no more bytes through, in either direction, until `heal`; nothing is lost, and nothing is closed.
 
         As with a cable that was pulled, neither side is told. In a `with` statement it heals at the block's end:
@@ -305,7 +306,7 @@ class FakeConnection:
         """
         self._connection.pause_reading()
         self._connection.pause_writing()
-        return Partition(self.heal)
+        return healing(self.heal)
 
     def heal(self) -> None:
         """End a partition: what waited goes through."""
@@ -314,13 +315,13 @@ class FakeConnection:
 
     # For the kit
 
-    async def expect(self, expectation: Expectation, within: float | None) -> Arrival:
+    async def expect(self, expectation: Expectation, within: float | None) -> Message:
         """Take the first message that is as expected; for the kit alone."""
-        return await self._arrivals.take(expectation, self.server.timeout if within is None else within)
+        return (await self.arrivals.take(expectation, self.server.timeout if within is None else within)).message
 
     async def refute(self, expectation: Expectation, within: float | None) -> None:
         """See that no such message comes; for the kit alone."""
-        await self._arrivals.refute(expectation, self.server.patience if within is None else within)
+        await self.arrivals.refute(expectation, self.server.patience if within is None else within)
 
     async def handle(self, message: Message, size: int) -> None:  # noqa: ARG002 - a `Handler`
         """Take a message from the client; for the server alone."""
@@ -332,33 +333,25 @@ class FakeConnection:
         try:
             if kind in self.server.answers:
                 arrival.fate = "answered"
-                await self._answer(message)
+                if kind == "leave":
+                    await FakeLeave(self, message).confirm()
+                elif kind == "join":
+                    await FakeJoin(self, message).reply_ok()
+                else:
+                    await self.reply(message, "ok")
         finally:
             # Behind the answer, so that what a test does next comes after it: a partition, for example.
-            self._arrivals.put(arrival)
+            self.arrivals.put(arrival)
 
     def ended(self) -> None:
         """Take note of the connection's end; for the server alone."""
         self._ended.set()
         self.joins.clear()
-        self._arrivals.wake()
+        self.arrivals.wake()
 
     def history(self) -> str:
         """Return what came, line by line."""
-        return self._arrivals.history()
-
-    def describe_unexpected(self) -> list[str]:
-        """Return what came and was not expected, a line each; for the kit alone."""
-        return self._arrivals.describe_unexpected()
-
-    async def _answer(self, message: Message) -> None:
-        match kind_of(message):
-            case "leave":
-                await FakeLeave(self, message).confirm()
-            case "join":
-                await FakeJoin(self, message).reply_ok()
-            case _:
-                await self.reply(message, "ok")
+        return self.arrivals.history()
 
     async def _send(self, frame: Frame) -> None:
         self._check_open()
@@ -376,6 +369,13 @@ class FakeConnection:
 
     def _ending(self) -> str | None:
         return None if self.disconnection is None else f"the connection has ended: {self.disconnection}"
+
+
+def healing(heal: Callable[[], None]) -> AbstractContextManager[object]:
+    """Return what heals a partition at the end of a `with` block."""
+    block = ExitStack()
+    block.callback(heal)
+    return block
 
 
 def _wanted(kind: Kind, topic: Any = ANY, event: Any = ANY, payload: Any = ANY) -> Expectation:

@@ -86,6 +86,10 @@ def mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS
     Raises:
         TypeError: the pattern is none that a value can be held against: `list[int]`, or an async function.
     """
+    if pattern is ANY:
+        return None
+    if isinstance(pattern, Exactly):
+        return _equal(pattern.value, value, where, secrets)
     if get_origin(pattern) in (Union, UnionType):
         return _one_of(pattern, value, where, secrets)
     for kind, compare in _KINDS:
@@ -145,27 +149,15 @@ def _name(function: Any) -> str:
     return name.rpartition("<locals>.")[2]
 
 
-def _anything(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:  # noqa: ARG001 - the signature of all
-    return None
-
-
-def _exactly(pattern: Exactly, value: Any, where: str, secrets: Secrets) -> str | None:
-    return _equal(pattern.value, value, where, secrets)
-
-
-def _members(pattern: Including, value: Any, where: str, secrets: Secrets) -> str | None:
+def _object(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
+    partly = isinstance(pattern, Including)
+    members: Mapping[str, Any] = pattern.members if partly else pattern
     if not isinstance(value, Mapping):
-        return f"{where} is {brief(value, secrets)}, no object"
-    return _first_of(pattern.members, value, where, secrets)
-
-
-def _object(pattern: Mapping[str, Any], value: Any, where: str, secrets: Secrets) -> str | None:
-    if not isinstance(value, Mapping):
-        return f"{where} is {brief(value, secrets)}, not {shown(pattern, secrets)}"
-    unwanted = [name for name in value if name not in pattern]
-    if problem := _first_of(pattern, value, where, secrets):
+        return f"{where} is {brief(value, secrets)}, {'no object' if partly else f'not {shown(pattern, secrets)}'}"
+    if problem := _first_of(members, value, where, secrets):
         return problem
-    return f"{where} has {unwanted[0]!r} as well: {brief(value[unwanted[0]], secrets)}" if unwanted else None
+    more = [] if partly else [name for name in value if name not in members]
+    return f"{where} has {more[0]!r} as well: {brief(value[more[0]], secrets)}" if more else None
 
 
 def _first_of(pattern: Mapping[str, Any], value: Mapping[str, Any], where: str, secrets: Secrets) -> str | None:
@@ -234,10 +226,7 @@ def _is_foreign(pattern: Any) -> bool:
 
 
 _KINDS: Final[tuple[tuple[Any, Callable[[Any, Any, str, Secrets], str | None]], ...]] = (
-    (_Any, _anything),
-    (Exactly, _exactly),
-    (Including, _members),
-    (Mapping, _object),
+    (Including | Mapping, _object),
     (list | tuple, _array),
     (type, _type),
     (re.Pattern, _expression),

@@ -1,7 +1,7 @@
 """A server that does what a test tells it, step by step."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -10,9 +10,8 @@ import trio
 
 from ...transport import Connector, find_connector
 from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
-from .connection import FakeConnection
+from .connection import FakeConnection, healing
 from .expectation import ExpectationFailed
-from .partition import Partition
 from .upgrades import Step, Upgrades
 
 __all__ = ["Answer", "FakeServer"]
@@ -295,7 +294,7 @@ class FakeServer:
         await trio.sleep(down)
         await self.start()
 
-    def partition(self) -> Partition:
+    def partition(self) -> AbstractContextManager[object]:
         """Let no more bytes through on any connection until `heal`, also not for clients who connect meanwhile.
 
         See `FakeConnection.partition`; in a `with` statement it heals at the block's end.
@@ -304,7 +303,7 @@ class FakeServer:
             self._reachable = trio.Event()
         for connection in self.connections:
             connection.partition()
-        return Partition(self.heal)
+        return healing(self.heal)
 
     def heal(self) -> None:
         """End a partition: what waited goes through."""
@@ -324,7 +323,7 @@ class FakeServer:
         if self._upgrades.undecided:
             lines.append("a client waits to be let in, or refused")
         for one in self.connections:
-            lines += [f"connection {one.number}: {what}" for what in one.describe_unexpected()]
+            lines += [f"connection {one.number}: {what}" for what in one.arrivals.describe_unexpected()]
         lines += [f"{type(error).__name__}: {error}" for error in self._phoenix.errors]
         if lines:
             raise ExpectationFailed("\n  ".join(["what came was not expected:", *lines]))
@@ -360,7 +359,7 @@ class FakeServer:
         self.requests.append(request)
         self._changed.unpark_all()
         await self._reachable.wait()
-        await (await self._upgrades.next_step()).take()
+        await self._upgrades.decided()
         if self._listening is None:  # it was stopped while the client waited
             raise Refuse(503)
         return Accept()

@@ -3,35 +3,19 @@
 from collections import deque
 
 import trio
-from attrs import define, field
+from attrs import frozen
 
 from ..server import Refuse
 
 __all__ = ["Step", "Upgrades"]
 
 
-@define(eq=False)
+@frozen(eq=False)
 class Step:
     """What one upgrade gets: after some seconds it is let in, or refused."""
 
     after: float = 0.0
     refusal: Refuse | None = None
-
-    async def take(self) -> None:
-        """Wait, then return or raise `Refuse`."""
-        await trio.sleep(self.after)
-        if self.refusal is not None:
-            raise self.refusal
-
-
-@define(eq=False)
-class _Waiting:
-    step: Step | None = None
-    decided: trio.Event = field(factory=trio.Event)
-
-    def decide(self, step: Step) -> None:
-        self.step = step
-        self.decided.set()
 
 
 class Upgrades:
@@ -44,20 +28,19 @@ class Upgrades:
     def __init__(self, *, waits: bool) -> None:
         self._waits = waits
         self._steps: deque[Step] = deque()
-        self._pending: list[_Waiting] = []
+        self._undecided: deque[trio.MemorySendChannel[Step]] = deque()
 
     @property
     def undecided(self) -> bool:
         """Whether an upgrade has come that waits for its step."""
-        return any(waiting.step is None for waiting in self._pending)
+        return bool(self._undecided)
 
     def script(self, step: Step) -> None:
         """Give a step to the upgrade that waits for one, or else to the next."""
-        undecided = next((one for one in self._pending if one.step is None), None)
-        if undecided is None:
-            self._steps.append(step)
+        if self._undecided:
+            self._undecided.popleft().send_nowait(step)
         else:
-            undecided.decide(step)
+            self._steps.append(step)
 
     def withdraw(self, step: Step) -> None:
         """Take back a step that no upgrade has got."""
@@ -66,21 +49,22 @@ class Upgrades:
 
     def decide_all(self, step: Step) -> None:
         """Give a step to all that wait for one."""
-        for waiting in self._pending:
-            if waiting.step is None:
-                waiting.decide(step)
+        while self._undecided:
+            self.script(step)
 
-    async def next_step(self) -> Step:
-        """Return the step of an upgrade that has come."""
+    async def decided(self) -> None:
+        """Return when an upgrade that has come is let in; raises `Refuse` where it is not."""
+        step = Step()
         if self._steps:
-            return self._steps.popleft()
-        if not self._waits:
-            return Step()
-        waiting = _Waiting()
-        self._pending.append(waiting)
-        try:
-            await waiting.decided.wait()
-        finally:
-            self._pending.remove(waiting)
-        assert waiting.step is not None
-        return waiting.step
+            step = self._steps.popleft()
+        elif self._waits:
+            giving, taking = trio.open_memory_channel[Step](1)
+            self._undecided.append(giving)
+            try:
+                step = await taking.receive()
+            finally:
+                if giving in self._undecided:
+                    self._undecided.remove(giving)
+        await trio.sleep(step.after)
+        if step.refusal is not None:
+            raise step.refusal

@@ -7,19 +7,7 @@ from attrs import frozen
 
 __all__ = ["Act", "Deed", "JoinFate", "ServerScript"]
 
-Deed = Literal[
-    "reply",
-    "push",
-    "burst",
-    "broadcast",
-    "raw",
-    "ping",
-    "sleep",
-    "stop",
-    "crash",
-    "close",
-    "drop",
-]
+Deed = Literal["reply", "push", "burst", "broadcast", "raw", "ping", "sleep", "stop", "crash", "close", "drop"]
 """What a channel can do."""
 
 JoinFate = Literal["accept", "refuse", "crash", "slow", "crash_after"]
@@ -45,30 +33,20 @@ class Act:
     value: Any = None
 
 
-def _tuple(items: Any) -> tuple[Any, ...]:
-    return tuple(items)
+def _check(instance: "ServerScript", _: Any, __: Any) -> None:
+    for status in instance.upgrades:
+        if status is not None and status not in range(200, 600):
+            raise ValueError(f"ServerScript.upgrades: each is an HTTP status, or None to accept; not {status!r}")
+    for fate in instance.joins:
+        if fate not in get_args(JoinFate):
+            raise ValueError(f"ServerScript.joins: each is one of {', '.join(get_args(JoinFate))}; not {fate!r}")
+    for act in (act for acts in instance.pushes for act in acts):
+        if not isinstance(act, Act):
+            raise ValueError(f"ServerScript.pushes: each is a list of Act; not of {act!r}")  # noqa: TRY004 - as the others
 
 
 def _tuples(lists: Any) -> tuple[tuple[Any, ...], ...]:
     return tuple(tuple(items) for items in lists)
-
-
-def _check_upgrades(_: Any, __: Any, upgrades: tuple[Any, ...]) -> None:
-    for status in upgrades:
-        if status is not None and status not in range(200, 600):
-            raise ValueError(f"ServerScript.upgrades: each is an HTTP status, or None to accept; not {status!r}")
-
-
-def _check_joins(_: Any, __: Any, joins: tuple[Any, ...]) -> None:
-    for fate in joins:
-        if fate not in get_args(JoinFate):
-            raise ValueError(f"ServerScript.joins: each is one of {', '.join(get_args(JoinFate))}; not {fate!r}")
-
-
-def _check_pushes(_: Any, __: Any, pushes: tuple[tuple[Any, ...], ...]) -> None:
-    for act in (act for acts in pushes for act in acts):
-        if not isinstance(act, Act):
-            raise ValueError(f"ServerScript.pushes: each is a list of Act; not of {act!r}")  # noqa: TRY004 - as the others
 
 
 @frozen
@@ -85,6 +63,6 @@ class ServerScript:
         ValueError: there is no such status or fate, or what is said of a push is no list of `Act`.
     """
 
-    upgrades: tuple[int | None, ...] = attrs.field(default=(), converter=_tuple, validator=_check_upgrades)
-    joins: tuple[JoinFate, ...] = attrs.field(default=(), converter=_tuple, validator=_check_joins)
-    pushes: tuple[tuple[Act, ...], ...] = attrs.field(default=(), converter=_tuples, validator=_check_pushes)
+    upgrades: tuple[int | None, ...] = attrs.field(default=(), converter=tuple[int | None, ...])
+    joins: tuple[JoinFate, ...] = attrs.field(default=(), converter=tuple[JoinFate, ...])
+    pushes: tuple[tuple[Act, ...], ...] = attrs.field(default=(), converter=_tuples, validator=_check)
