@@ -1,10 +1,11 @@
 """What users write: channels, in the manner of `Phoenix.Channel`."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ...protocol.message import Message
 from .presence import ChannelPresence
 
 if TYPE_CHECKING:
@@ -145,7 +146,9 @@ class Channel:
             SerializationError: it cannot be encoded.
             RuntimeError: the channel is not joined (yet: see `after_join`).
         """
-        await self._process.push(event, {} if payload is None else payload)
+        self._process.check_joined()
+        message = Message(self.join_ref, None, self.topic, event, {} if payload is None else payload)
+        await self.socket.send(self.socket.wire.encode(message))
 
     async def reply(self, ref: Any, response: Any = None, status: str = "ok") -> None:
         """Answer a push, now or later, once or more often.
@@ -174,11 +177,11 @@ class Channel:
             SerializationError: it cannot be encoded.
             RuntimeError: the channel is not joined.
         """
-        await self._process.broadcast(event, {} if payload is None else payload)
+        await self._process.broadcast(event, payload)
 
     async def broadcast_from(self, event: str, payload: Any = None) -> None:
         """Send a message to all channels of this topic but this one; otherwise as `broadcast`."""
-        await self._process.broadcast(event, {} if payload is None else payload, to_self=False)
+        await self._process.broadcast(event, payload, exclude=self._process)
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run an async function beside the channel; it ends with the channel, and crashes it by raising."""
@@ -186,9 +189,8 @@ class Channel:
 
     def stop(self, reason: str = "normal") -> None:
         """End the channel once it has handled what it has been sent; see `Stop` for the reasons."""
-        self._process.stop(Stop(reason))
+        self._process.post(Stop(reason))
 
-    def bind(self, process: "Process") -> Self:
+    def bind(self, process: "Process") -> None:
         """Give the channel its process; for the server alone."""
         self._process = process
-        return self

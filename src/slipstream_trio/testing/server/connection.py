@@ -99,7 +99,7 @@ class Connection:
     @property
     def outbox_size(self) -> int:
         """The bytes that wait for the client to read them."""
-        return self._outbox.size
+        return self._outbox.gauge.size
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection: what is queued is sent, then a close frame; its channels end without a word.
@@ -124,7 +124,7 @@ class Connection:
 
     async def ping(self, payload: bytes = b"") -> None:
         """Send the client a WebSocket ping of up to 125 bytes."""
-        await self._outbox.wait_room()
+        await self._outbox.gauge.wait_room()
         self._put_control(Ping(payload))
 
     async def send_raw(self, *frames: Frame) -> None:
@@ -132,7 +132,7 @@ class Connection:
 
         Many at once are the way to flood a client: thousands cost little more than their encoding.
         """
-        await self._outbox.wait_room()
+        await self._outbox.gauge.wait_room()
         if self._framing.compressed:
             for frame in frames:
                 self.put(frame)
@@ -142,7 +142,7 @@ class Connection:
 
     async def send_bytes(self, data: bytes) -> None:
         """Send the client bytes that need be no frames, behind what is queued."""
-        await self._outbox.wait_room()
+        await self._outbox.gauge.wait_room()
         self._outbox.put(data, len(data))
 
     def pause_reading(self) -> None:
@@ -172,7 +172,7 @@ class Connection:
     async def wait_written(self) -> None:
         """Wait until what is queued is on its way; not for what `pause_writing` holds back, nor after the end."""
         await trio.lowlevel.checkpoint()
-        while self._outbox.size and self._writable.is_set() and not self._ended.is_set():
+        while self._outbox.gauge.size and self._writable.is_set() and not self._ended.is_set():
             await self._flow.park()
 
     async def wait_closed(self) -> None:
@@ -198,7 +198,7 @@ class Connection:
 
     async def send(self, frame: Frame) -> None:
         """Queue a frame, waiting while the client has much to read still."""
-        await self._outbox.wait_room()
+        await self._outbox.gauge.wait_room()
         self.put(frame)
 
     def put(self, frame: Frame) -> None:
@@ -207,13 +207,13 @@ class Connection:
 
     def deliver(self, frame: Frame, shared: bytes) -> bool:
         """Queue a broadcast, given its uncompressed bytes too; returns whether much waits to be read."""
-        if self._outbox.size >= self._hopeless:
+        if self._outbox.gauge.size >= self._hopeless:
             self.drop()
         elif self._framing.compressed:
             self.put(frame)
         else:
             self._outbox.put(shared, len(shared))
-        return self._outbox.congested
+        return self._outbox.gauge.full
 
     async def wait_handled(self, count: int) -> None:
         """Wait until so many of the client's messages were handled, or the connection has ended."""
@@ -222,7 +222,7 @@ class Connection:
 
     async def wait_room(self) -> None:
         """Wait while the client has much to read still."""
-        await self._outbox.wait_room()
+        await self._outbox.gauge.wait_room()
 
     def hold(self) -> None:
         """Send nothing until `release`: a socket that waits for a join is deaf and dumb."""
@@ -277,7 +277,7 @@ class Connection:
                 self._deaf = True
                 self.close(violation.code)
                 return
-            await self._outbox.wait_room()
+            await self._outbox.gauge.wait_room()
             await self.inbox.wait_room()
             data = await self._receive()
             if not data:

@@ -30,16 +30,21 @@ class Gauge:
         """Count more bytes."""
         self.size += size
 
+    @property
+    def full(self) -> bool:
+        """Whether `wait_room` would wait."""
+        return self.size >= self.limit
+
     def remove(self, size: int) -> None:
         """Count fewer bytes."""
         self.size -= size
-        if self.size < self.limit:
+        if not self.full:
             self._waiting.unpark_all()
 
     async def wait_room(self) -> None:
         """Wait until there are fewer bytes than the limit; does not pass the scheduler where there are."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while self.size >= self.limit:
+        while self.full:
             await self._waiting.park()
 
 
@@ -47,41 +52,30 @@ class Outbox:
     """What waits to be written to one client, in order.
 
     Parameters:
-        limit: the bytes at which `wait_room` waits.
+        limit: of its gauge.
+
+    Attributes:
+        gauge: counts the bytes waiting, those of the write under way included.
     """
 
     def __init__(self, limit: int) -> None:
-        self._gauge = Gauge(limit)
+        self.gauge: Gauge = Gauge(limit)
         self._ready: deque[tuple[Item, int]] = deque()
         self._held: list[tuple[Item, int]] | None = None
         self._closed = False
         self._filled = trio.lowlevel.ParkingLot()
 
-    @property
-    def size(self) -> int:
-        """The bytes waiting, those of the write under way included."""
-        return self._gauge.size
-
-    @property
-    def congested(self) -> bool:
-        """Whether `wait_room` would wait."""
-        return self._gauge.size >= self._gauge.limit
-
     def put(self, item: Item, size: int) -> None:
         """Queue an item of about `size` bytes; after `close` drop it, as nothing follows a close frame."""
         if self._closed:
             return
-        self._gauge.size += size
+        self.gauge.size += size
         if self._held is not None:
             self._held.append((item, size))
             return
         self._ready.append((item, size))
         if self._filled:
             self._filled.unpark_all()
-
-    async def wait_room(self) -> None:
-        """Wait until less than the limit is queued."""
-        await self._gauge.wait_room()
 
     def hold(self) -> None:
         """Keep what is put from now on until `release`."""
@@ -118,4 +112,4 @@ class Outbox:
 
     def written(self, counted: int) -> None:
         """Say that what `take` returned has been written."""
-        self._gauge.remove(counted)
+        self.gauge.remove(counted)

@@ -102,12 +102,7 @@ class Presence:
     def _next_ref(self) -> str:
         return f"F{next(self._refs):015x}"
 
-    def _tell(
-        self,
-        topic: str,
-        joins: Sequence[_Tracked] = (),
-        leaves: Sequence[_Tracked] = (),
-    ) -> None:
+    def _tell(self, topic: str, joins: Sequence[_Tracked] = (), leaves: Sequence[_Tracked] = ()) -> None:
         self._diffs.append((topic, {"joins": _by_key(joins), "leaves": _by_key(leaves)}))
         self._changed.unpark_all()
 
@@ -133,9 +128,7 @@ class ChannelPresence:
             ValueError: this channel tracks it already.
             SerializationError: the meta is not JSON.
         """
-        self._process.check_joined()
-        self._process.connection.wire.encode_broadcast(self._process.topic, DIFF, dict(meta or {}))
-        self._presence.track(self._process, key, meta or {})
+        self._presence.track(self._process, key, self._checked(meta or {}))
 
     def update(self, key: str, meta: Mapping[str, Any]) -> None:
         """Replace the meta under `key`.
@@ -144,9 +137,7 @@ class ChannelPresence:
             ValueError: this channel does not track it.
             SerializationError: the meta is not JSON.
         """
-        self._process.check_joined()
-        self._process.connection.wire.encode_broadcast(self._process.topic, DIFF, dict(meta))
-        self._presence.update(self._process, key, meta)
+        self._presence.update(self._process, key, self._checked(meta))
 
     def untrack(self, key: str) -> None:
         """Stop tracking `key`; does nothing where it is not tracked."""
@@ -155,3 +146,8 @@ class ChannelPresence:
     def list(self) -> dict[str, Any]:
         """Return the topic's presences, what `presence_state` is made of: key → {"metas": […]}."""
         return self._presence.list(self._process.topic)
+
+    def _checked(self, meta: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._process.check_joined()
+        self._process.connection.wire.encode_broadcast(self._process.topic, DIFF, dict(meta))
+        return meta

@@ -28,9 +28,10 @@ class Process:
         self.join_ref: Any = join.join_ref
         self.assigns: dict[str, Any] = dict(connection.assigns)
         self.presence: ChannelPresence = ChannelPresence(connection.server.presence, self)
-        self.channel: Channel = channel.bind(self)
+        self.channel: Channel = channel
         self.settled: trio.Event = trio.Event()
         self.done: trio.Event = trio.Event()
+        channel.bind(self)
         self._join_message = join
         self._joined = False
         self._mailbox: deque[tuple[Message | Stop, int]] = deque()
@@ -60,10 +61,6 @@ class Process:
         """Whether messages wait to be handled."""
         return bool(self._mailbox)
 
-    def deliver(self, message: Message, size: int) -> None:
-        """Put a message of `size` bytes into the mailbox."""
-        self._post(message, size)
-
     async def shut_down(self) -> None:
         """End the channel without a word to the client, and wait for its end."""
         self.cancel()
@@ -83,23 +80,17 @@ class Process:
                 "and do nothing with a channel that has ended"
             )
 
-    async def push(self, event: str, payload: Any) -> None:
-        """See `Channel.push`."""
-        self.check_joined()
-        message = Message(self.join_ref, None, self.topic, event, payload)
-        await self.connection.send(self.connection.wire.encode(message))
-
     async def reply(self, ref: Any, reply: Reply) -> None:
         """See `Channel.reply`."""
         self.check_joined()
         frame = self.connection.wire.encode_reply(self.join_ref, ref, self.topic, reply.status, reply.response)
         await self.connection.send(frame)
 
-    async def broadcast(self, event: str, payload: Any, *, to_self: bool = True) -> None:
+    async def broadcast(self, event: str, payload: Any, *, exclude: "Process | None" = None) -> None:
         """See `Channel.broadcast`."""
         self.check_joined()
         await self.connection.wait_room()
-        await self.connection.server.publish(self.topic, event, payload, exclude=None if to_self else self)
+        await self.connection.server.publish(self.topic, event, {} if payload is None else payload, exclude=exclude)
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """See `Channel.spawn`."""
@@ -107,16 +98,13 @@ class Process:
             raise RuntimeError("a channel has background tasks only while it lives")
         self._nursery.start_soon(function, *args)
 
-    def stop(self, stop: Stop) -> None:
-        """See `Channel.stop`."""
-        self._post(stop, 0)
-
-    # Its task
-
-    def _post(self, item: Message | Stop, size: int) -> None:
+    def post(self, item: Message | Stop, size: int = 0) -> None:
+        """Put a message of `size` bytes, or the channel's end, into the mailbox."""
         self.connection.inbox.add(size)
         self._mailbox.append((item, size))
         self._arrived.unpark_all()
+
+    # Its task
 
     async def _join(self) -> bool:
         try:
@@ -156,12 +144,12 @@ class Process:
         match outcome:
             case None | NoReply():
                 return None
-            case Reply():
-                await self.reply(message.ref, outcome)
+            case Reply() as reply:
+                await self.reply(message.ref, reply)
                 return None
-            case Stop():
-                if outcome.reply is not None:
-                    await self.reply(message.ref, outcome.reply)
+            case Stop(reply=reply):
+                if reply is not None:
+                    await self.reply(message.ref, reply)
                 return outcome
         raise TypeError(f"handle_in returned {outcome!r}, which is no Reply, NoReply or Stop")
 

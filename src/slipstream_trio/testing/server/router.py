@@ -83,7 +83,7 @@ class Router:
             # nothing answer in the order of their messages, run after run.
             await trio.lowlevel.checkpoint()
         self._last = process
-        process.deliver(message, size)
+        process.post(message, size)
 
     async def _join(self, message: Message, old: Process | None) -> None:
         if old is not None:
