@@ -2,7 +2,7 @@
 
 import pytest
 
-from slipstream_trio.integrations.labels import OTHER, Capped
+from slipstream_trio.integrations.measures import OTHER, Capped
 from slipstream_trio.trace.export_spans import topic_pattern
 
 

@@ -1,7 +1,8 @@
 """What is measured of a client, by whichever system of metrics: the instruments, and what each record adds to them."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from attrs import field, frozen
 
@@ -34,7 +35,6 @@ from ..telemetry import (
 from ..trace.export_spans import TopicPattern
 from ..trace.text import in_a_word
 from .attachment import Attachment
-from .labels import Capped
 
 __all__ = ["INSTRUMENTS", "Instrument", "Sink", "attach_measures"]
 
@@ -118,6 +118,9 @@ COMMANDS: Final[Mapping[type, tuple[str | None, str]]] = {
     LeaveTopic: (None, "phx_leave"),
     SendHeartbeat: ("phoenix", "heartbeat"),
 }
+OTHER: Final = "other"
+"""The label of values that are too many: whoever stores metrics keeps a time series for each set of labels."""
+
 REASONS: Final = 30
 """How many different reasons are told apart; some are the words of a transport of the user's."""
 
@@ -140,6 +143,32 @@ def attach_measures(
     return Attachment(lambda: telemetry.detach(handler_id))
 
 
+class Capped:
+    """A function from values to labels that gives so many different labels at most; what comes later is "other".
+
+    Parameters:
+        function: maps a value to its label; None takes the value.
+        limit: how many different labels there are at most, "other" not counted.
+    """
+
+    def __init__(self, function: Callable[[str], str] | None = None, limit: int = 100) -> None:
+        self._function = function
+        self._limit = limit
+        self._seen: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, value: str) -> str:
+        """Return the label of a value."""
+        label = value if self._function is None else self._function(value)
+        if label in self._seen:
+            return label
+        with self._lock:
+            if len(self._seen) >= self._limit and label not in self._seen:
+                return OTHER
+            self._seen.add(label)
+        return label
+
+
 class _Measures:
     def __init__(self, sink: Sink, topic: Capped, event: Capped, reason: Capped) -> None:
         self._sink = sink
@@ -149,50 +178,46 @@ class _Measures:
         self._begun: set[str] = set()
         self._open: set[str] = set()
 
-    def handle(self, record: Record) -> None:
+    def handle(self, record: Record) -> None:  # noqa: C901 - a case for each record
         """Measure what a record tells."""
-        self._REACTIONS[type(record)](self, record)
+        sink = self._sink
+        match record:
+            case HandleStop():
+                self._handled(record)
+            case ClientPushStop(start=start):
+                labels = (self._topic(start.topic), self._event(start.event), record.outcome)
+                sink(PUSHES, record.duration / 1e9, labels)
+            case ClientJoinStop(start=start):
+                sink(JOINS, 1, (self._topic(start.topic), record.outcome))
+            case ConnectStart():
+                self._begun.add(record.state.connection_id)
+            case ClientConnectStop():
+                sink(CONNECTS, 1, (record.outcome,))
+                self._connected(record.outcome, record.origin.connection_id or "")
+            case ConnectStop() | SpanException():
+                self._ended(record.origin.connection_id or "")
+            case ReconnectScheduled(reason=reason):
+                sink(RECONNECTS, 1, (self._reason(in_a_word(reason, "connect_failed")),))
+            case GapOpened():
+                sink(GAPS, 1, (self._topic(record.topic), record.reason))
+            case MessageDiscarded():
+                sink(DROPS, 1, (record.direction, self._reason(in_a_word(record.reason, "malformed"))))
+            case BufferOverflowed(phase="began"):
+                sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))
+            case BufferOverflowed(phase="ended"):
+                sink(DROPS, record.dropped, ("in", "overflow"))
 
-    def _connection_started(self, record: ConnectStart) -> None:
-        self._begun.add(record.state.connection_id)
-
-    def _connected(self, record: ClientConnectStop) -> None:
-        self._sink(CONNECTS, 1, (record.outcome,))
-        connection_id = record.origin.connection_id
+    def _connected(self, outcome: str, connection_id: str) -> None:
         # A connection whose start was not seen will have no end here either, and would be counted for ever.
-        if record.outcome == "ok" and connection_id in self._begun:
+        if outcome == "ok" and connection_id in self._begun:
             self._open.add(connection_id)
             self._sink(CONNECTIONS, 1, ())
 
-    def _connection_ended(self, record: ConnectStop | SpanException) -> None:
-        connection_id = record.origin.connection_id or ""
+    def _ended(self, connection_id: str) -> None:
         self._begun.discard(connection_id)
         if connection_id in self._open:
             self._open.discard(connection_id)
             self._sink(CONNECTIONS, -1, ())
-
-    def _push_ended(self, record: ClientPushStop) -> None:
-        labels = (self._topic(record.start.topic), self._event(record.start.event), record.outcome)
-        self._sink(PUSHES, record.duration / 1e9, labels)
-
-    def _join_ended(self, record: ClientJoinStop) -> None:
-        self._sink(JOINS, 1, (self._topic(record.start.topic), record.outcome))
-
-    def _reconnecting(self, record: ReconnectScheduled) -> None:
-        self._sink(RECONNECTS, 1, (self._reason(in_a_word(record.reason, "connect_failed")),))
-
-    def _gap(self, record: GapOpened) -> None:
-        self._sink(GAPS, 1, (self._topic(record.topic), record.reason))
-
-    def _discarded(self, record: MessageDiscarded) -> None:
-        reason = self._reason(in_a_word(record.reason, "malformed"))
-        self._sink(DROPS, 1, (record.direction, reason))
-
-    def _overflowed(self, record: BufferOverflowed) -> None:
-        if record.phase == "began":
-            self._sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))
-        elif record.phase == "ended":
-            self._sink(DROPS, record.dropped, ("in", "overflow"))
 
     def _handled(self, record: HandleStop) -> None:
         transition = record.transition
@@ -205,20 +230,6 @@ class _Measures:
         elif transition.return_ and not isinstance(message, FrameReceived):
             for topic, name in _sent(record):
                 self._sink(MESSAGES, 1, ("out", self._topic(topic), self._event(name)))
-
-    _REACTIONS: Final[Mapping[type, Callable[[Any, Any], None]]] = {
-        ConnectStart: _connection_started,
-        ConnectStop: _connection_ended,
-        SpanException: _connection_ended,
-        ClientConnectStop: _connected,
-        ClientPushStop: _push_ended,
-        ClientJoinStop: _join_ended,
-        ReconnectScheduled: _reconnecting,
-        GapOpened: _gap,
-        MessageDiscarded: _discarded,
-        BufferOverflowed: _overflowed,
-        HandleStop: _handled,
-    }
 
 
 def _sent(record: HandleStop) -> Iterator[tuple[str, str]]:

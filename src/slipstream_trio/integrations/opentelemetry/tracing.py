@@ -13,14 +13,17 @@ from attrs import define
 from opentelemetry import context as otel_context, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
+    Link,
     NonRecordingSpan,
     Span,
     SpanContext,
     SpanKind,
     Status,
     StatusCode,
+    TraceFlags,
     Tracer,
     TracerProvider,
+    TraceState,
 )
 
 from ...telemetry import (
@@ -36,7 +39,6 @@ from ...telemetry import (
 )
 from ...trace.export_spans import Description, TopicPattern, describe, topic_pattern
 from ..attachment import Attachment
-from .contexts import current, links_to, of_ids, of_trace_parent, traceparent, under
 from .ids import handing_over
 
 __all__ = ["attach_spans", "current_trace_parent"]
@@ -107,8 +109,10 @@ def current_trace_parent() -> str | None:
 
     makes each of its connections a part of the trace in which `connect` is entered. Otherwise it is only linked to it.
     """
-    context = current()
-    return None if context is None else traceparent(context)
+    context = _current()
+    if context is None:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 @define(eq=False)
@@ -178,15 +182,15 @@ class _Tracing:
     def _connection_started(self, record: ConnectStart) -> None:
         origin, state = record.origin, record.state
         description = describe(record, self._pattern)
-        given = None if state.trace_parent is None else of_trace_parent(state.trace_parent)
-        here = current()
-        links = () if given is not None and here == given else links_to(here)
+        given = None if state.trace_parent is None else _of_trace_parent(state.trace_parent)
+        here = _current()
+        links = () if given is not None and here == given else _links_to(here)
 
         def start(parent: SpanContext | None) -> Span:
             with handing_over(state.trace_id, state.connection_id):
                 return self._tracer.start_span(
                     description.name,
-                    context=under(parent),
+                    context=_under(parent),
                     kind=SpanKind.CLIENT,
                     attributes=description.attributes,
                     links=links,
@@ -199,7 +203,7 @@ class _Tracing:
         if context.is_valid and given is None and f"{context.trace_id:032x}" != state.trace_id:
             # Without our `IdGenerator` a first span has a trace_id of its own. It has told what the sampler wants, and
             # is forgotten; another one begins, in the telemetry's trace.
-            span = start(of_ids(state.trace_id, state.connection_id, flags, context.trace_state))
+            span = start(_of_ids(state.trace_id, state.connection_id, flags, context.trace_state))
         self._know(origin, span, flags if context.is_valid else None)
 
     def _know(self, origin: Origin, span: Span, flags: int | None) -> None:
@@ -213,9 +217,9 @@ class _Tracing:
         alive = ref(origin, forget)
         context = None
         if flags is not None and origin.trace_id is not None:
-            context = of_ids(origin.trace_id, connection_id, flags, span.get_span_context().trace_state)
+            context = _of_ids(origin.trace_id, connection_id, flags, span.get_span_context().trace_state)
         if span.is_recording():
-            connections[connection_id] = _Connection(alive, context, under(context), span)
+            connections[connection_id] = _Connection(alive, context, _under(context), span)
         else:
             connections[connection_id] = _Connection(alive, context, None, None)
 
@@ -247,7 +251,7 @@ class _Tracing:
     def _started(self, record: Any) -> None:
         """Remember the caller's span: the end may come in another task."""
         if self._context_of(record) is not None:
-            here = current()
+            here = _current()
             if here is not None:
                 self._callers[record.span_id] = here
 
@@ -287,7 +291,7 @@ class _Tracing:
             parent,
             KINDS[description.kind],
             description.attributes,
-            links_to(caller),
+            _links_to(caller),
             start_time,
         )
 
@@ -300,7 +304,7 @@ class _Tracing:
         if connection.parent is None:
             # Sampled out; what the callback traces of its own is to share that fate.
             flags = connection.context.trace_flags
-            span: Span = NonRecordingSpan(of_ids(f"{connection.context.trace_id:032x}", record.span_id, flags))
+            span: Span = NonRecordingSpan(_of_ids(f"{connection.context.trace_id:032x}", record.span_id, flags))
         else:
             with handing_over(None, record.span_id):
                 span = self._start(connection.parent, describe(record, self._pattern), record.system_time)
@@ -335,3 +339,34 @@ def _finish(span: Span, description: Description, end_time: int) -> None:
     if description.error is not None:
         span.set_status(Status(StatusCode.ERROR, description.error))
     span.end(end_time)
+
+
+# Contexts: of what the telemetry calls a span, of what it was given, and of the span that is current.
+
+
+def _current() -> SpanContext | None:
+    context = trace.get_current_span().get_span_context()
+    return context if context.is_valid else None
+
+
+def _of_ids(trace_id: str, span_id: str, flags: int, state: TraceState | None = None) -> SpanContext:
+    return SpanContext(
+        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(flags), trace_state=state
+    )
+
+
+def _of_trace_parent(trace_parent: str) -> SpanContext:
+    """Return the context that a W3C traceparent tells of: that of the current span, if it is the one."""
+    _, trace_id, span_id, flags = trace_parent.split("-")
+    given, here = _of_ids(trace_id, span_id, int(flags, 16)), _current()
+    same = here is not None and (here.trace_id, here.span_id) == (given.trace_id, given.span_id)
+    return here if same and here is not None else given
+
+
+def _under(context: SpanContext | None) -> Context:
+    """Return what to start a child of a span in; None makes it the first of its trace."""
+    return Context() if context is None else trace.set_span_in_context(NonRecordingSpan(context), Context())
+
+
+def _links_to(context: SpanContext | None) -> tuple[Link, ...]:
+    return () if context is None else (Link(context),)
