@@ -17,15 +17,7 @@ from ..trace.source import Source, Told
 from .progress import ProgressBar
 from .status import UsageError
 
-__all__ = [
-    "SELECTING",
-    "Notices",
-    "add_reading_arguments",
-    "quiet_pipe",
-    "reading_all",
-    "selection_of",
-    "spare",
-]
+__all__ = ["SELECTING", "Notices", "add_reading_arguments", "quiet_pipe", "reading_all", "selection_of", "spare"]
 
 SELECTING: Final = """\
 choosing records: ids by their beginnings; topics, events and kinds with the

@@ -29,14 +29,7 @@ examples:
 
 NEEDS: Final = ()
 
-COMMANDS: Final[Sequence[Command]] = (
-    trace_show,
-    trace_stats,
-    trace_html,
-    trace_verify,
-    trace_replay,
-    trace_export,
-)
+COMMANDS: Final[Sequence[Command]] = (trace_show, trace_stats, trace_html, trace_verify, trace_replay, trace_export)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

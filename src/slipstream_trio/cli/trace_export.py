@@ -53,10 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="the file to write; .gz compresses it; - is the output")
     group = parser.add_argument_group("with --to otlp")
     group.add_argument(
-        "--endpoint",
-        type=_url,
-        metavar="URL",
-        help="by default OTEL_EXPORTER_OTLP_ENDPOINT, or port 4318 here",
+        "--endpoint", type=_url, metavar="URL", help="by default OTEL_EXPORTER_OTLP_ENDPOINT, or port 4318 here"
     )
     group.add_argument(
         "--header", action="append", type=_header, metavar="NAME=VALUE", help="sent along, never shown; can be repeated"

@@ -69,10 +69,7 @@ def run(options: Namespace) -> int:
 
 
 def replayed(
-    paths: list[Path],
-    connection: str | None = None,
-    bar: ProgressBar | None = None,
-    schemas: set[str] | None = None,
+    paths: list[Path], connection: str | None = None, bar: ProgressBar | None = None, schemas: set[str] | None = None
 ) -> Iterator[tuple[Path, ReplayStep]]:
     """Give the steps of recordings, and the file of each.
 

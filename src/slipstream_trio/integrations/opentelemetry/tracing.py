@@ -287,12 +287,7 @@ class _Tracing:
         self, parent: Context, description: Description, start_time: int, caller: SpanContext | None = None
     ) -> Span:
         return self._tracer.start_span(
-            description.name,
-            parent,
-            KINDS[description.kind],
-            description.attributes,
-            _links_to(caller),
-            start_time,
+            description.name, parent, KINDS[description.kind], description.attributes, _links_to(caller), start_time
         )
 
     # Callbacks

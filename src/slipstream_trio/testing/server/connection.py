@@ -48,12 +48,7 @@ class Connection:
         closed_by: who closed it first; "lost" if it ended without a close frame; None while it is open.
     """
 
-    def __init__(
-        self,
-        server: "PhoenixServer",
-        stream: trio.abc.Stream,
-        upgrade: Upgrade,
-    ) -> None:
+    def __init__(self, server: "PhoenixServer", stream: trio.abc.Stream, upgrade: Upgrade) -> None:
         self.server: PhoenixServer = server
         self.request: Request = upgrade.request
         self.id: str | None = upgrade.accepted.id

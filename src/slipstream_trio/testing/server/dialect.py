@@ -86,11 +86,7 @@ FLAVOURS: Final[Mapping[Flavour, WebServer]] = {
 
 VERSIONS: Final[Mapping[Version, Release]] = {
     "1.7.24": Release(
-        crash_payload={},
-        kick_code=1000,
-        drops_stale_pushes=False,
-        accepts_null_join_ref=False,
-        limits_channels=False,
+        crash_payload={}, kick_code=1000, drops_stale_pushes=False, accepts_null_join_ref=False, limits_channels=False
     ),
     "1.8.11": Release(
         crash_payload={"reason": "channel_crash"},

@@ -14,20 +14,8 @@ __all__ = ["TROUBLES_V1", "TROUBLES_V2", "bad_frames"]
 
 _TEXTS: Final[Mapping[str, list[str]]] = {
     "not_json": [
-        "not json",
-        "",
-        " ",
-        "nul",
-        "[",
-        "]",
-        '"',
-        "'x'",
-        "[1,]",
-        '{"a":1,}',
-        "[1 2]",
-        "//",
-        "[]x",
-        "\ufeff[]",
+        *("not json", "", " ", "nul", "[", "]", '"', "'x'", "[1,]", '{"a":1,}'),
+        *("[1 2]", "//", "[]x", "\ufeff[]"),
     ],
     "no_json_number": ["[NaN]", "[Infinity]", "[-Infinity]", "[1e999]", "01", "1.", "+1", "[" + "9" * 4301 + "]"],
     "surrogates": [r'["\ud800"]', r'["\udc00\ud800"]', r'{"\ud800":1}', "\ud800", '["\udfff"]'],
@@ -38,21 +26,8 @@ _NO_STRINGS: Final[list[Any]] = [5, 1.5, True, ["room"], {}]
 """What a ref, a topic or an event never is."""
 
 
-def _fixed(name: str) -> st.SearchStrategy[Frame]:
-    return st.sampled_from(_TEXTS[name])
-
-
-def _no_array() -> st.SearchStrategy[Frame]:
-    return json_values().map(lambda value: {"value": value}).map(json.dumps) | st.sampled_from(["null", "5", '"[]"'])
-
-
-def _no_object() -> st.SearchStrategy[Frame]:
-    return st.lists(json_values(), max_size=6).map(json.dumps) | st.sampled_from(["null", "5", '"{}"'])
-
-
-def _too_short() -> st.SearchStrategy[Frame]:
-    five = st.tuples(st.none() | refs(), st.none() | refs(), topics(), events(reserved=True))
-    return st.tuples(five, st.integers(0, 4)).map(lambda drawn: json.dumps(drawn[0][: drawn[1]]))
+_KINDS: Final = st.sampled_from([(0, 3), (1, 4), (2, 2)])
+"""The kinds of binary frames from a server, and how many strings each has."""
 
 
 @st.composite
@@ -75,14 +50,10 @@ def _wrong_object(draw: st.DrawFn) -> str:
     return json.dumps(message)
 
 
-def _unknown_kind() -> st.SearchStrategy[Frame]:
-    return st.tuples(st.integers(3, 255), st.binary(max_size=20)).map(lambda drawn: bytes([drawn[0]]) + drawn[1])
-
-
 @st.composite
 def _truncated(draw: st.DrawFn) -> bytes:
     """A binary frame that ends inside of its lengths, or of the strings that they announce."""
-    kind, count = draw(st.sampled_from([(0, 3), (1, 4), (2, 2)]))
+    kind, count = draw(_KINDS)
     lengths = draw(st.lists(st.integers(1, 255), min_size=count, max_size=count))
     whole = bytes([kind, *lengths]) + b"x" * sum(lengths)
     return whole[: draw(st.integers(1, len(whole) - 1))]
@@ -90,28 +61,25 @@ def _truncated(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def _no_utf8(draw: st.DrawFn) -> bytes:
-    kind, count = draw(st.sampled_from([(0, 3), (1, 4), (2, 2)]))
+    kind, count = draw(_KINDS)
     strings = draw(st.lists(st.sampled_from([b"1", b"room", "ä".encode()]), min_size=count, max_size=count))
-    strings[draw(st.integers(0, count - 1))] = draw(
-        st.sampled_from([b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xe2\x98"])
-    )
+    bad = draw(st.sampled_from([b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xe2\x98"]))
+    strings[draw(st.integers(0, count - 1))] = bad
     return bytes([kind, *map(len, strings)]) + b"".join(strings) + draw(st.binary(max_size=4))
 
 
-def _binary() -> st.SearchStrategy[Frame]:
-    payload = json_payloads().map(json.dumps).map(str.encode)
-    return payload | st.binary(max_size=20)
-
-
-_JSON: Final[Mapping[str, st.SearchStrategy[Frame]]] = {name: _fixed(name) for name in _TEXTS}
+_JSON: Final[Mapping[str, st.SearchStrategy[Frame]]] = {name: st.sampled_from(texts) for name, texts in _TEXTS.items()}
+_FIVE: Final[st.SearchStrategy[tuple[Any, ...]]] = st.tuples(
+    st.none() | refs(), st.none() | refs(), topics(), events(reserved=True), st.just({})
+)
 
 TROUBLES_V2: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
     **_JSON,
-    "no_array": _no_array(),
-    "too_short": _too_short(),
+    "no_array": json_values().map(lambda value: json.dumps({"value": value})) | st.sampled_from(["null", "5", '"[]"']),
+    "too_short": st.builds(lambda five, count: json.dumps(five[:count]), _FIVE, st.integers(0, 4)),
     "wrong_type": _wrong_type(),
     "empty_binary": st.just(b""),
-    "unknown_kind": _unknown_kind(),
+    "unknown_kind": st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(3, 255), st.binary(max_size=20)),
     "truncated": _truncated(),
     "no_utf8": _no_utf8(),
 }
@@ -119,9 +87,9 @@ TROUBLES_V2: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
 
 TROUBLES_V1: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
     **_JSON,
-    "no_object": _no_object(),
+    "no_object": st.lists(json_values(), max_size=6).map(json.dumps) | st.sampled_from(["null", "5", '"{}"']),
     "wrong_object": _wrong_object(),
-    "binary": _binary(),
+    "binary": json_payloads().map(json.dumps).map(str.encode) | st.binary(max_size=20),
 }
 """What can be wrong with a frame of vsn 1.0.0, likewise."""
 

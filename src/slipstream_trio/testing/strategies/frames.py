@@ -94,12 +94,8 @@ def odd_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = Non
         texts = valid_json_texts((troubled | unexpected).map(_as_object))
         return texts | unexpected.map(_with_duplicate_key_v1)
     more = st.lists(json_values(), max_size=2)
-    texts = valid_json_texts(st.builds(_as_array, troubled | unexpected, more))
+    texts = valid_json_texts(st.builds(lambda message, more: [*message, *more], troubled | unexpected, more))
     return texts | unexpected.map(_with_duplicate_key)
-
-
-def _as_array(message: Message, more: list[Any]) -> list[Any]:
-    return [*message, *more]
 
 
 def _as_object(message: Message) -> dict[str, Any]:

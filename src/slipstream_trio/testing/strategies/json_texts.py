@@ -32,12 +32,8 @@ def valid_json_texts(values: st.SearchStrategy[Any] | None = None) -> st.SearchS
     Parameters:
         values: what is written; None: any JSON value.
     """
-    return st.builds(
-        _written,
-        json_values() if values is None else values,
-        ascii_only=st.booleans(),
-        indented=st.booleans(),
-    )
+    values = json_values() if values is None else values
+    return st.builds(json.dumps, values, ensure_ascii=st.booleans(), indent=st.sampled_from([None, 1]))
 
 
 def nearly_json_texts(texts: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[str]:
@@ -47,19 +43,15 @@ def nearly_json_texts(texts: st.SearchStrategy[str] | None = None) -> st.SearchS
         texts: the texts that are damaged; None: any JSON text.
     """
     valid = valid_json_texts() if texts is None else texts
-    assembled = st.builds(
-        _assembled, st.lists(_fragments(valid), max_size=6), st.sampled_from(_AROUND), st.sampled_from(_AROUND)
-    )
+    arrays = st.lists(_fragments(valid), max_size=6).map(lambda parts: f"[{','.join(parts)}]")
+    around = st.sampled_from(_AROUND)
+    assembled = st.tuples(around, arrays, around).map("".join)
     return _damaged(valid) | assembled | _fragments(valid)
 
 
 def json_texts() -> st.SearchStrategy[str]:
     """Texts of all kinds: any text, JSON, and nearly JSON."""
     return st.text() | valid_json_texts() | nearly_json_texts()
-
-
-def _written(value: Any, *, ascii_only: bool, indented: bool) -> str:
-    return json.dumps(value, ensure_ascii=ascii_only, indent=1 if indented else None)
 
 
 def _fragments(valid: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -70,10 +62,6 @@ def _fragments(valid: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         | st.sampled_from(_DEEP)
         | valid
     )
-
-
-def _assembled(parts: list[str], before: str, after: str) -> str:
-    return f"{before}[{','.join(parts)}]{after}"
 
 
 @st.composite

@@ -100,9 +100,5 @@ def unsendable_payloads() -> st.SearchStrategy[Any]:
     values = unsendable()
     bad = st.integers(0, len(values) - 1).map(lambda index: [values[index]])
     return st.recursive(
-        bad, lambda inner: st.lists(inner, min_size=1, max_size=2) | inner.map(_in_object), max_leaves=3
+        bad, lambda inner: st.lists(inner, min_size=1, max_size=2) | inner.map(lambda value: {"k": value}), max_leaves=3
     )
-
-
-def _in_object(value: Any) -> dict[str, Any]:
-    return {"k": value}
