@@ -24,23 +24,7 @@ __all__ = ["run_demo"]
 
 
 def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool, path: str | None = None) -> int:
-    """Run the demo, and show its trace, however it ends.
-
-    Parameters:
-        plan: what to do with a server of the user's; None: the tour of the embedded one.
-        secrets: what to mask.
-        plain: plain lines, even on a terminal.
-        path: a file to record into, if not None.
-
-    Returns:
-        The exit status, 0.
-
-    Raises:
-        CommandFailed: something went wrong, or the trace is not sound.
-        SlipstreamError: the library said what went wrong.
-        OSError: the output cannot be written to, or the server cannot listen.
-        KeyboardInterrupt: the user had enough.
-    """
+    """Run the demo, or a plan at a server of the user's, and show the trace, however it ends; returns the status."""
     screen = Screen(Output.of(sys.stdout, plain=plain, live=True), secrets)
     telemetry = Telemetry()
     tally = Tally(secrets)

@@ -73,13 +73,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the demo; returns the exit status.
-
-    Raises:
-        UsageError: the options do not go together.
-        CommandFailed: something went wrong; what there is of the trace has been shown.
-        KeyboardInterrupt: likewise.
-    """
+    """Run the demo; what there is of the trace has been shown, however it ends."""
     from .demo import run_demo
 
     plan = make_plan(options)
@@ -102,11 +96,7 @@ def explain(error: Exception, secrets: Secrets) -> str:
 
 
 def make_plan(options: Namespace) -> Plan | None:
-    """Return what to do at `--url`; None without it.
-
-    Raises:
-        UsageError: the options do not go together.
-    """
+    """Return what to do at `--url`, None without it; raises `UsageError` where the options do not go together."""
     if options.url is None:
         given = [name for name in NEEDS_URL if getattr(options, name) is not None]
         if given:

@@ -14,11 +14,7 @@ PATH: Final = "/socket"
 
 
 class Room(Channel):
-    """A room of the chat.
-
-    Parameters:
-        pace: seconds between two ticks of a count-down.
-    """
+    """A room of the chat; `pace` is in seconds between two ticks of a count-down."""
 
     def __init__(self, pace: float) -> None:
         self._pace = pace

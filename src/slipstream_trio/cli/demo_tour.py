@@ -26,24 +26,14 @@ LONGEST: Final = 30.0
 
 
 class Tour:
-    """The embedded server, and a client that shows what it does.
-
-    Parameters:
-        screen: where each step is announced, and what came of it is noted.
-        telemetry: the bus of the connection.
-    """
+    """The embedded server, and a client that shows on the screen what it does."""
 
     def __init__(self, screen: Screen, telemetry: Telemetry) -> None:
         self._screen = screen
         self._telemetry = telemetry
 
     async def run(self) -> None:
-        """Start the server, and take the tour.
-
-        Raises:
-            CommandFailed: something did not happen that should have.
-            SlipstreamError: something happened that should not have.
-        """
+        """Start the server, and take the tour; raises `CommandFailed` if something did not happen that should have."""
         with trio.move_on_after(LONGEST) as scope:
             server = make_server(PACE)
             async with server.serve() as listening:

@@ -43,12 +43,7 @@ class Plan:
 
 
 class Visit:
-    """A client that goes where the plan says.
-
-    Parameters:
-        screen: where each step is announced, and what came of it is noted.
-        telemetry: the bus of the connection.
-    """
+    """A client that goes where the plan says, and shows on the screen what it does."""
 
     def __init__(self, screen: Screen, telemetry: Telemetry, plan: Plan) -> None:
         self._screen = screen
@@ -56,12 +51,7 @@ class Visit:
         self._plan = plan
 
     async def run(self) -> None:
-        """Go.
-
-        Raises:
-            SlipstreamError: the server could not be reached, or refused the join, or the connection was lost.
-            CommandFailed: the server closed the channel.
-        """
+        """Go; raises `CommandFailed` if the server closes the channel."""
         plan, screen = self._plan, self._screen
         # Before anything is shown: this is where a URL that cannot be used is refused.
         connecting = connect(

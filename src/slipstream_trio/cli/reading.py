@@ -75,11 +75,7 @@ def _duration(text: str) -> int:
 
 
 def spare(output: Path, paths: Iterable[Path]) -> None:
-    """Refuse to write over what is read.
-
-    Raises:
-        UsageError: the output is one of the files.
-    """
+    """Refuse to write over what is read: raises `UsageError` if the output is one of the files."""
     if output.exists() and any(output.samefile(path) for path in paths):
         raise UsageError(f"{output} is the recording itself: name another file")
 

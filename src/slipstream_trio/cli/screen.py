@@ -18,12 +18,7 @@ REMARK: Final = "times of the client and of pings include the drawing of these l
 
 
 class Screen:
-    """Shows a run; each thing is on the screen when its method returns.
-
-    Parameters:
-        output: where to.
-        secrets: what to mask.
-    """
+    """Shows a run, without its secrets; each thing is on the screen when its method returns."""
 
     def __init__(self, output: Output, secrets: Secrets) -> None:
         self._output = output

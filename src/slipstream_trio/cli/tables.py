@@ -48,11 +48,7 @@ class Column:
 
 
 def print_tables(output: Output, summary: Summary, *, sections: Collection[str] = tuple(KEYS), top: int = 0) -> None:
-    """Print the sections that have something.
-
-    Parameters:
-        top: rows a section; 0: all.
-    """
+    """Print the sections that have something; `top` rows of each, 0: all."""
     for name in sections:
         groups = summary.sections[name]
         if not groups:

@@ -62,13 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Export, and say how much it was.
-
-    Raises:
-        UsageError: the options do not go together, or the output is the recording.
-        RecordingError: a file is no recording, or cannot be read.
-        CommandFailed: the export cannot be written or sent.
-    """
+    """Export, and say how much it was."""
     _check(options)
     if options.output not in (None, STDOUT):
         spare(Path(options.output), files_of(options.paths))

@@ -45,11 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Make the page.
-
-    Raises:
-        CommandFailed: a file cannot be read or written, or there is nothing, or too much, to show.
-    """
+    """Make the page."""
     found = sources(options.paths)
     output = Path(options.output or f"{options.paths[0]}.html")
     spare(output, [path for source in found for path in source.paths])

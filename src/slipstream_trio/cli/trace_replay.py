@@ -56,12 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Replay, and print the outcome.
-
-    Raises:
-        UsageError: there is no input of that connection.
-        RecordingError: a file is no recording, or cannot be read.
-    """
+    """Replay, and print the outcome."""
     paths = files_of(options.paths)
     if options.step:
         return step_through(Tape(lambda: replayed(paths, options.connection)))
@@ -71,16 +66,7 @@ def run(options: Namespace) -> int:
 def replayed(
     paths: list[Path], connection: str | None = None, bar: ProgressBar | None = None, schemas: set[str] | None = None
 ) -> Iterator[tuple[Path, ReplayStep]]:
-    """Give the steps of recordings, and the file of each.
-
-    Parameters:
-        connection: the beginning of the connection_ids that are wanted; None: all.
-        bar: shows the progress.
-        schemas: the versions of the schema that are read are added to it.
-
-    Raises:
-        RecordingError: a file is no recording, or cannot be read.
-    """
+    """Give the steps of recordings, and the file of each; versions of the schema that are read go to `schemas`."""
     replayer = Replayer()
     recording, part = None, 0
     for path, entry in read_files(paths, progress=None if bar is None else bar.show):

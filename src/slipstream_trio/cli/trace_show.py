@@ -61,12 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Show it.
-
-    Raises:
-        UsageError: the options do not go together.
-        RecordingError: a file is no recording, or cannot be read.
-    """
+    """Show it."""
     if options.follow and len(options.paths) > 1:
         raise UsageError("--follow goes with one file")
     found = [] if options.follow else sources(options.paths)

@@ -46,11 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Count, and print what it came to.
-
-    Raises:
-        RecordingError: a file is no recording, or cannot be read.
-    """
+    """Count, and print what it came to."""
     statistics = Statistics(merge_topics=options.merge_topics)
     notices = Notices()
     with reading_all(sources(options.paths), notices.told) as recordings:

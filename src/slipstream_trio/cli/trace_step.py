@@ -28,11 +28,7 @@ n or Enter: next; b: back; g N: go to line N; x: next divergence; s: the whole s
 
 
 class Tape:
-    """The steps of a replay, forward and back; little of it is in memory.
-
-    Parameters:
-        open_steps: gives the steps from the beginning, each time it is called.
-    """
+    """The steps of a replay, forward and back; few are in memory, as `open_steps` gives them from the beginning."""
 
     def __init__(self, open_steps: Callable[[], Steps]) -> None:
         self._open = open_steps
@@ -95,11 +91,7 @@ class Tape:
 
 
 def step_through(tape: Tape) -> int:
-    """Let the user go through a replay; returns the exit status: whether a step that was seen diverges.
-
-    Raises:
-        UsageError: there is no step.
-    """
+    """Let the user go through a replay; returns the exit status: whether a step that was seen diverges."""
     if not tape.forward():
         raise UsageError("there is no input to replay, or none of that connection")
     diverged = _show(tape)

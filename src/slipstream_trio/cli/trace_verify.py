@@ -55,11 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Check, and print what is wrong.
-
-    Raises:
-        RecordingError: a file is no recording, or cannot be read.
-    """
+    """Check, and print what is wrong."""
     verification = _Verification(options)
     verification.run()
     return FAILED if verification.faults else OK

@@ -128,12 +128,7 @@ REASONS: Final = 30
 def attach_measures(
     handler_id: str, telemetry: Telemetry, sink: Sink, *, pattern: TopicPattern, limit: int, messages: bool
 ) -> Attachment:
-    """Give what the bus tells to a sink.
-
-    Parameters:
-        pattern: maps topics to labels.
-        limit: how many different topics, and how many different events, there are at most.
-        messages: whether handled inputs are measured too: messages and heartbeats.
+    """Give what the bus tells to a sink; with `messages` handled inputs too: messages and heartbeats.
 
     Raises:
         ValueError: a handler of this id is attached.
@@ -144,12 +139,7 @@ def attach_measures(
 
 
 class Capped:
-    """A function from values to labels that gives so many different labels at most; what comes later is "other".
-
-    Parameters:
-        function: maps a value to its label; None takes the value.
-        limit: how many different labels there are at most, "other" not counted.
-    """
+    """A function from values to labels that gives `limit` different labels at most; what comes later is "other"."""
 
     def __init__(self, function: Callable[[str], str] | None = None, limit: int = 100) -> None:
         self._function = function

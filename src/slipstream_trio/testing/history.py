@@ -30,13 +30,9 @@ class Moment:
 
 
 def tell(moments: Sequence[Moment], limit: int) -> str:
-    """Return the history of some connections: the latest lines, and what had begun and not ended.
+    """Return the history of some connections: the latest lines, and what had begun and not ended, so many of each.
 
     Members of payloads whose names are those of secrets are masked, wherever their values occur.
-
-    Parameters:
-        moments: in order.
-        limit: how many lines of each.
     """
     secrets = Secrets.of(_secrets_of(moments))
     numbers: dict[Any, int] = {}

@@ -51,11 +51,7 @@ class PhoenixServers:
 
 
 def observed_by(item: pytest.Item) -> ObservedTrace:
-    """Return what is known of a test's connections; for the fixtures.
-
-    Raises:
-        RuntimeError: the test is not observed, as the plugin is switched off.
-    """
+    """Return what is known of a test's connections; raises RuntimeError if the plugin is switched off."""
     trace = item.stash.get(_TRACE, None)
     if trace is None:
         raise RuntimeError("this test is not observed: slipstream_trace has to be among its fixtures from the start")
@@ -68,11 +64,7 @@ def servers_of(item: pytest.Item) -> "list[FakeServer | PhoenixServer]":
 
 
 class Observer:
-    """The hooks of a test run in which the library is used.
-
-    Parameters:
-        lines: how many lines of history a failure report has; 0: none.
-    """
+    """The hooks of a test run in which the library is used; a failure's report has so many lines of history."""
 
     def __init__(self, lines: int) -> None:
         self._lines = lines

@@ -11,54 +11,10 @@
 It needs the extra `testing`.
 """
 
-from .description import (
-    AtByte,
-    AtFrame,
-    AtTime,
-    Corrupt,
-    EachByte,
-    EachFrame,
-    Fault,
-    Faults,
-    Ignore,
-    Link,
-    Lose,
-    Moment,
-    Refuse,
-    Reset,
-    Rule,
-    SlowOpening,
-    Stall,
-    Toward,
-    Truncate,
-    Vanish,
-)
+from . import description
+from .description import *  # noqa: F403 - all that it exports is public, and named there
 from .log import FaultLog, Injected
 from .network import FaultyNetwork, faulty_network
 
-__all__ = [
-    "AtByte",
-    "AtFrame",
-    "AtTime",
-    "Corrupt",
-    "EachByte",
-    "EachFrame",
-    "Fault",
-    "FaultLog",
-    "Faults",
-    "FaultyNetwork",
-    "Ignore",
-    "Injected",
-    "Link",
-    "Lose",
-    "Moment",
-    "Refuse",
-    "Reset",
-    "Rule",
-    "SlowOpening",
-    "Stall",
-    "Toward",
-    "Truncate",
-    "Vanish",
-    "faulty_network",
-]
+__all__ = ["FaultLog", "FaultyNetwork", "Injected", "faulty_network"]
+__all__ += description.__all__

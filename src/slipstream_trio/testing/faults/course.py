@@ -67,12 +67,7 @@ Step: TypeAlias = Piece | Hit
 
 
 def rules_for(faults: Faults, name: str, number: int) -> Iterator[tuple[int, Rule]]:
-    """Give the rules that hold for a connection, each with its place.
-
-    Parameters:
-        name: the connection's whole name.
-        number: its number.
-    """
+    """Give the rules that hold for the connection of a whole name and a number, each with its place."""
     for place, rule in enumerate(faults.rules):
         if rule.connections is None or number in rule.connections:
             drawn = Random(f"{faults.seed}:{place}:{name}").random()  # noqa: S311 - to be reproduced
@@ -92,15 +87,7 @@ def opening(faults: Faults, name: str, number: int) -> Iterator[tuple[Rule, floa
 
 
 class Course:
-    """One direction of one connection.
-
-    Parameters:
-        faults: what is wrong with the network.
-        name: the connection's whole name.
-        number: its number.
-        toward: the direction.
-        active: whether faults happen now; what is decided while they do not is skipped.
-    """
+    """One direction of one connection; what is decided while faults are not `active` is skipped."""
 
     def __init__(
         self, faults: Faults, name: str, number: int, toward: Toward, active: Callable[[], bool] = lambda: True

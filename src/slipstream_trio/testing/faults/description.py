@@ -8,7 +8,6 @@ import attrs
 from attrs import frozen
 
 __all__ = [
-    "OPENING",
     "AtByte",
     "AtFrame",
     "AtTime",

@@ -191,16 +191,7 @@ class Lane:
 
 
 class Relay:
-    """A connection.
-
-    Parameters:
-        name: the connection's whole name.
-        streams: to the client, and to the server.
-        links: the links toward the client, and toward the server.
-        courses: likewise.
-        timed: the rules whose moment is a time.
-        on_fault: told of every fault.
-    """
+    """A connection: of `streams`, `links` and `courses` the first is the client's; `timed` rules have a time."""
 
     def __init__(
         self,

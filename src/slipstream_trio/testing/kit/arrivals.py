@@ -81,11 +81,7 @@ class Arrivals:
         return [arrival for arrival in self._waiting if arrival.fate == "waiting"]
 
     async def take(self, expectation: Expectation, within: float) -> Arrival:
-        """Return the first message that is as expected, and that nobody has taken; wait for it if need be.
-
-        Raises:
-            ExpectationFailed: it did not come within so many seconds, or the connection ended first.
-        """
+        """Return the first message that is as expected, and that nobody has taken; raises `ExpectationFailed`."""
         if (found := await self._await(expectation, within)) is not None:
             # No checkpoint from here on: what is taken is handed over, also if the task is being cancelled.
             self._waiting.remove(found)
@@ -98,11 +94,7 @@ class Arrivals:
         raise ExpectationFailed(f"expected {wanted} on {self._name}: {why}\n{self.history(expectation)}")
 
     async def refute(self, expectation: Expectation, within: float) -> None:
-        """Wait for so many seconds, or to the connection's end, and see that no such message comes, nor has come.
-
-        Raises:
-            ExpectationFailed: one came; or came before, and was not expected.
-        """
+        """Watch for so many seconds, or to the connection's end; raises `ExpectationFailed` where such a one comes."""
         if (found := await self._await(expectation, within)) is not None:
             secrets = self._secrets(expectation)
             raise ExpectationFailed(

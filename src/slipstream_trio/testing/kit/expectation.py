@@ -39,15 +39,7 @@ _ARTICLED: Final[dict[Kind, str]] = {
 
 @frozen(kw_only=True)
 class Expectation:
-    """What a message has to be like.
-
-    Attributes:
-        kind: what it is.
-        topic: the pattern of its topic.
-        event: the pattern of its event.
-        payload: the pattern of its payload.
-        join_ref: the join_ref that it has to have; `ANY` for whatever.
-    """
+    """What a message has to be like: its kind, and the patterns of the rest."""
 
     kind: Kind
     topic: Any = ANY

@@ -49,11 +49,7 @@ class Including:
 
 @frozen
 class Exactly:
-    """Matches one value, also where it would be a pattern.
-
-    Attributes:
-        value: the value.
-    """
+    """Matches one value, also where it would be a pattern."""
 
     value: Any
 

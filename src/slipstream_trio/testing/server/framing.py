@@ -131,11 +131,7 @@ def _header_size(length: int) -> int:
 
 
 class BoundedDeflate(PerMessageDeflate):
-    """permessage-deflate that refuses messages which inflate beyond measure.
-
-    Parameters:
-        ratio: how many times its compressed size a message may have.
-    """
+    """permessage-deflate that refuses messages of more than `ratio` times their compressed size."""
 
     def __init__(self, ratio: int) -> None:
         super().__init__()

@@ -102,12 +102,7 @@ async def read_request(http: h11.Connection, stream: trio.abc.Stream) -> h11.Req
 
 
 async def read_body(http: h11.Connection, stream: trio.abc.Stream, limit: int) -> bytes:
-    """Return the body of a request.
-
-    Raises:
-        Refuse: it has more bytes than the limit.
-        Gone: the client left before it had sent all of it.
-    """
+    """Return the body of a request; raises `Refuse` where it is too large, `Gone` where the client leaves."""
     body = bytearray()
     while isinstance(event := await _next_event(http, stream), h11.Data):
         body += event.data

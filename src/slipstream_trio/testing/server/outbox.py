@@ -15,11 +15,7 @@ Item = bytes | Callable[[], bytes]
 
 
 class Gauge:
-    """Counts bytes; tasks can wait until there are fewer than the limit.
-
-    Parameters:
-        limit: bytes.
-    """
+    """Counts bytes; tasks can wait until there are fewer than the limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

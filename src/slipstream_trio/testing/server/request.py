@@ -92,11 +92,7 @@ def _assign(container: dict[str, Any], keys: list[str], value: str) -> None:
 
 
 def choose_subprotocol(offered: Sequence[str]) -> tuple[str | None, str | None]:
-    """Return the subprotocol to answer with, and the token, of a client that offered these subprotocols.
-
-    Raises:
-        Refuse: the client knows none of Phoenix's subprotocols, or its token cannot be read.
-    """
+    """Return the subprotocol to answer with, and the token, of what a client offered; raises `Refuse`."""
     tokens = [name for name in offered if name.startswith(_TOKEN_PREFIX)]
     if "phoenix" not in offered and len(tokens) != len(offered):
         raise Refuse(403)
