@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -14,7 +14,7 @@ from ..trace.selection import Glance
 from ..trace.text import Secrets, hidden
 from ..trace.view import describe
 from .demo_tour import Tour
-from .demo_visit import Plan, Visit
+from .demo_visit import Plan, visit
 from .output import Output
 from .screen import Screen
 from .status import OK, CommandFailed
@@ -32,7 +32,7 @@ def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool, path: str | No
     # Two handlers, so that a failure of the one that shows is seen by the one that counts.
     telemetry.attach("tally", (), tally.feed, prefix=True)
     telemetry.attach("history", (), history.show, prefix=True)
-    scenario = Tour(screen, telemetry) if plan is None else Visit(screen, telemetry, plan)
+    scenario = Tour(screen, telemetry).run if plan is None else partial(visit, screen, telemetry, plan)
     gc.freeze()  # else a collection looks through everything imported, and for milliseconds in the midst of a span
     try:
         with _recorded(path, telemetry, secrets):
@@ -77,11 +77,11 @@ class History:
             self.on_failure()
 
 
-def _run(scenario: Tour | Visit, history: History) -> None:
+def _run(scenario: Callable[[], Awaitable[None]], history: History) -> None:
     async def supervised() -> None:
         with trio.CancelScope() as scope:
             history.on_failure = scope.cancel
-            await scenario.run()
+            await scenario()
 
     try:
         trio.run(supervised)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from ..errors import ConfigurationError, ConnectionRejected, SlipstreamError
 from ..trace.text import Secrets, printable, strings_in
 from .demo_visit import Plan
-from .status import CommandFailed, UsageError
+from .status import CommandFailed, UsageError, pair
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
 
@@ -59,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--param",
         action="append",
-        type=_param,
+        type=pair,
         metavar="NAME=VALUE",
         help="a connect parameter, never shown; can be repeated",
     )
@@ -127,13 +127,6 @@ def _secrets(plan: Plan | None) -> Secrets:
 
 
 # What argparse reports: none of it repeats what was typed, as that may be a secret.
-
-
-def _param(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise ArgumentTypeError("write it NAME=VALUE")
-    return name, value
 
 
 def _json(text: str) -> Any:

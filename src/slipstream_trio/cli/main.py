@@ -4,7 +4,6 @@ argparse reads it: it is in the standard library, so `--help` and `--version` wo
 and a handful of commands with flat options asks for nothing that click or typer could add.
 """
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from ..errors import RecordingError
 from ..trace.text import printable
 from . import demo_command, trace_command
 from .command import Command, add_commands
-from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError
+from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output
 
 __all__ = ["COMMANDS", "main"]
 
@@ -97,8 +96,7 @@ def _run(command: Command, options: Namespace) -> int:
     except CommandFailed as error:
         return _say(str(error), FAILED)
     except BrokenPipeError:
-        # What is left in the buffer has nowhere to go either, and Python would try at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_output()
         return _say("the output was closed before the end", FAILED)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)

@@ -1,6 +1,5 @@
 """What the commands that look at recordings have in common: which files, which records, and how they are read."""
 
-import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
@@ -15,9 +14,18 @@ from ..trace import Damage, Entry, Header, Missing, Recorded
 from ..trace.selection import Moment, Selection
 from ..trace.source import Source, Told
 from .progress import ProgressBar
-from .status import UsageError
+from .status import UsageError, give_up_output
 
-__all__ = ["SELECTING", "Notices", "add_reading_arguments", "quiet_pipe", "reading_all", "selection_of", "spare"]
+__all__ = [
+    "SELECTING",
+    "Notices",
+    "add_paths",
+    "add_reading_arguments",
+    "quiet_pipe",
+    "reading_all",
+    "selection_of",
+    "spare",
+]
 
 SELECTING: Final = """\
 choosing records: ids by their beginnings; topics, events and kinds with the
@@ -28,9 +36,14 @@ wildcards * and ?; each option can be repeated, and any of its values will do.
                  joined, heartbeat, gap, reconnect, dropped, 'client *', …"""
 
 
+def add_paths(parser: ArgumentParser) -> None:
+    """Declare the files."""
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; rotated files are found")
+
+
 def add_reading_arguments(parser: ArgumentParser) -> None:
     """Declare the files and the options that choose records."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; rotated files are found")
+    add_paths(parser)
     group = parser.add_argument_group("choosing records")
     group.add_argument("--connection", action="append", default=[], metavar="ID", help="of this connection")
     group.add_argument("--trace", action="append", default=[], metavar="ID", help="of this trace")
@@ -87,8 +100,7 @@ def quiet_pipe() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is left in the buffer has nowhere to go either, and Python would try at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_output()
 
 
 @define

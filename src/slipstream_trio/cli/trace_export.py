@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,8 +13,8 @@ from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp, write_otlp
 from ..trace.export_perfetto import export_perfetto, write_perfetto
 from ..trace.read import read_files
 from .progress import ProgressBar
-from .reading import spare
-from .status import OK, CommandFailed, UsageError
+from .reading import add_paths, spare
+from .status import OK, CommandFailed, UsageError, pair
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
 
@@ -48,7 +48,7 @@ STDOUT: Final = "-"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; several are one")
+    add_paths(parser)
     parser.add_argument("--to", required=True, choices=TARGETS, help="what to turn it into")
     parser.add_argument("-o", "--output", metavar="FILE", help="the file to write; .gz compresses it; - is the output")
     group = parser.add_argument_group("with --to otlp")
@@ -56,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--endpoint", type=_url, metavar="URL", help="by default OTEL_EXPORTER_OTLP_ENDPOINT, or port 4318 here"
     )
     group.add_argument(
-        "--header", action="append", type=_header, metavar="NAME=VALUE", help="sent along, never shown; can be repeated"
+        "--header", action="append", type=pair, metavar="NAME=VALUE", help="sent along, never shown; can be repeated"
     )
     parser.add_argument("--service", help=f"the service's name, for OpenTelemetry; by default {SERVICE}")
 
@@ -67,7 +67,7 @@ def run(options: Namespace) -> int:
     if options.output not in (None, STDOUT):
         spare(Path(options.output), files_of(options.paths))
     try:
-        count = EXPORTS[options.to](options)
+        count = _export(options)
     except ExportError as error:
         raise CommandFailed(str(error)) from error
     except BrokenPipeError:
@@ -104,42 +104,20 @@ def _records(options: Namespace) -> Iterator[Recorded]:
     bar.clear()
 
 
-def _perfetto(options: Namespace) -> int:
-    if options.output == STDOUT:
-        return write_perfetto(_records(options), sys.stdout)
-    return export_perfetto(_records(options), options.output)
-
-
-def _otlp_json(options: Namespace) -> int:
-    service = options.service or SERVICE
-    if options.output == STDOUT:
-        return write_otlp_json(_records(options), sys.stdout, service=service)
-    return export_otlp_json(_records(options), options.output, service=service)
-
-
-def _otlp(options: Namespace) -> int:
-    headers = None if options.header is None else dict(options.header)
-    return send_otlp(_records(options), options.endpoint, headers=headers, service=options.service or SERVICE)
-
-
-EXPORTS: Final[Mapping[str, Callable[[Namespace], int]]] = {
-    "perfetto": _perfetto,
-    "otlp-json": _otlp_json,
-    "otlp": _otlp,
-}
-
-
-# What argparse reports: none of it repeats what was typed, as that may be a secret.
+def _export(options: Namespace) -> int:
+    records, output, service = _records(options), options.output, options.service or SERVICE
+    match options.to:
+        case "otlp":
+            headers = None if options.header is None else dict(options.header)
+            return send_otlp(records, options.endpoint, headers=headers, service=service)
+        case "otlp-json" if output == STDOUT:
+            return write_otlp_json(records, sys.stdout, service=service)
+        case "otlp-json":
+            return export_otlp_json(records, output, service=service)
+    return write_perfetto(records, sys.stdout) if output == STDOUT else export_perfetto(records, output)
 
 
 def _url(text: str) -> str:
     if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:
         raise ArgumentTypeError("write it like http://localhost:4318/v1/traces")
     return text
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise ArgumentTypeError("write it NAME=VALUE")
-    return name, value

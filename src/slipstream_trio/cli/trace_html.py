@@ -1,7 +1,6 @@
 """`slipstream trace html`: the history of connections as a page that can be searched and zoomed."""
 
-import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from ..trace.page_file import render_page
 from ..trace.selection import look
 from ..trace.source import sources
 from .reading import SELECTING, Notices, add_reading_arguments, reading_all, selection_of, spare
-from .status import OK, CommandFailed
+from .status import OK, CommandFailed, count
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
 
@@ -40,8 +39,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_reading_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="the page; by default the recording's name and .html")
     parser.add_argument("--title", help="by default the recording's name")
-    parser.add_argument("--last", type=_count, metavar="N", help="only the last N spans and events of those chosen")
-    parser.add_argument("--payload", type=_count, metavar="N", default=4000, help="characters of a payload; 4,000")
+    parser.add_argument("--last", type=count, metavar="N", help="only the last N spans and events of those chosen")
+    parser.add_argument("--payload", type=count, metavar="N", default=4000, help="characters of a payload; 4,000")
 
 
 def run(options: Namespace) -> int:
@@ -76,9 +75,3 @@ def _about(options: Namespace, page: Page, notices: Notices) -> dict[str, Any]:
     if page.left_out:
         found.append(f"{page.left_out:,} spans and events before these were left out (--last {options.last})")
     return {"sources": [str(path) for path in options.paths], "notices": found}
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no count: write a number, 1 or more")
-    return min(int(text), sys.maxsize)

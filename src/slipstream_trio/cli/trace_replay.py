@@ -11,6 +11,7 @@ from ..trace.read import read_files
 from ..trace.schema import SCHEMA
 from ..trace.text import printable
 from .progress import ProgressBar
+from .reading import add_paths
 from .status import FAILED, OK, UsageError
 from .trace_step import Tape, step_through
 
@@ -46,9 +47,7 @@ NEEDS: Final = ()
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; rotated ones in any order"
-    )
+    add_paths(parser)
     parser.add_argument("--connection", metavar="ID", help="only connections whose id begins so")
     parser.add_argument("--all", action="store_true", help="report every divergence, not the first alone")
     parser.add_argument("--json", action="store_true", help="print lines of JSON: each divergence, then a summary")

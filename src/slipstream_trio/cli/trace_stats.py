@@ -2,9 +2,10 @@
 
 import json
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from ..trace.quantiles import EXACT
@@ -14,7 +15,7 @@ from ..trace.stats import Statistics, Summary
 from ..trace.text import printable
 from .output import BAD, Output
 from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, reading_all, selection_of
-from .status import OK
+from .status import OK, count
 from .tables import print_tables, size
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
@@ -41,7 +42,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_reading_arguments(parser)
     parser.add_argument("--merge-topics", action="store_true", help="count room:1 and room:2 together, as room:*")
-    parser.add_argument("--top", type=_count, default=20, metavar="N", help="rows a section; 20 by default, 0: all")
+    parser.add_argument(
+        "--top", type=partial(count, least=0), default=20, metavar="N", help="rows a section; 20 by default, 0: all"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object; durations are nanoseconds")
 
 
@@ -82,9 +85,3 @@ def _opening(summary: Summary) -> Iterator[str]:
         for way, total in (("in", summary.bytes_in), ("out", summary.bytes_out))
     ]
     yield ", ".join(rates)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is no count: write a number, 0 or more")
-    return int(text)

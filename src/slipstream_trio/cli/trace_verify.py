@@ -2,6 +2,7 @@
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -10,6 +11,7 @@ from ..trace import MEANINGS, Checker, Finding, files_of
 from ..trace.read import read_files
 from ..trace.text import printable
 from .progress import ProgressBar
+from .reading import add_paths
 from .status import FAILED, OK
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
@@ -40,72 +42,49 @@ MOST: Final = 100
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; rotated ones in any order"
-    )
+    add_paths(parser)
     parser.add_argument("--strict", action="store_true", help="fail for what is missing or unfinished, too")
     parser.add_argument("--json", action="store_true", help="print lines of JSON: each finding, then a summary")
     parser.add_argument(
-        "--most",
-        type=int,
-        default=MOST,
-        metavar="N",
-        help=f"print so many findings, and count the rest (default {MOST})",
+        "--most", type=int, default=MOST, metavar="N", help=f"print so many findings, and count the rest ({MOST})"
     )
 
 
 def run(options: Namespace) -> int:
     """Check, and print what is wrong."""
-    verification = _Verification(options)
-    verification.run()
-    return FAILED if verification.faults else OK
+    checker, bar = Checker(), ProgressBar()
+    paths = files_of(options.paths)
+    broken: set[int] = set()
+    faults = found = 0
+
+    def findings() -> Iterator[Finding]:
+        for path, entry in read_files(paths, progress=bar.show):
+            yield from checker.feed(str(path), entry)
+        yield from checker.finish()
+
+    for finding in findings():
+        found += 1
+        faults += finding.wrong or options.strict
+        if finding.invariant is not None:
+            broken.add(finding.invariant)
+        if found <= options.most:
+            bar.clear()
+            print(json.dumps(attrs.asdict(finding)) if options.json else printable(str(finding)))
+    bar.clear()
+    if options.json:
+        summary = {"files": [*map(str, paths)], "records": checker.records, "connections": checker.connections}
+        rest = {"missing": checker.missing, "faults": faults, "notes": found - faults, "sound": not faults}
+        print(json.dumps({**summary, **rest}))
+    else:
+        _sum_up(checker, faults, max(found - options.most, 0), broken)
+    return FAILED if faults else OK
 
 
-class _Verification:
-    """One run of the command."""
-
-    def __init__(self, options: Namespace) -> None:
-        self._options = options
-        self._checker = Checker()
-        self._bar = ProgressBar()
-        self._printed = 0
-        self._broken: set[int] = set()
-        self.faults = 0
-        self.notes = 0
-
-    def run(self) -> None:
-        paths = files_of(self._options.paths)
-        for path, entry in read_files(paths, progress=self._bar.show):
-            self._tell(self._checker.feed(str(path), entry))
-        self._tell(self._checker.finish())
-        self._bar.clear()
-        self._sum_up([str(path) for path in paths])
-
-    def _tell(self, findings: list[Finding]) -> None:
-        for finding in findings:
-            if finding.wrong or self._options.strict:
-                self.faults += 1
-            else:
-                self.notes += 1
-            if finding.invariant is not None:
-                self._broken.add(finding.invariant)
-            if self._printed < self._options.most:
-                self._printed += 1
-                self._bar.clear()
-                print(json.dumps(attrs.asdict(finding)) if self._options.json else printable(str(finding)))
-
-    def _sum_up(self, paths: list[str]) -> None:
-        checker = self._checker
-        if self._options.json:
-            summary = {"files": paths, "records": checker.records, "connections": checker.connections}
-            rest = {"missing": checker.missing, "faults": self.faults, "notes": self.notes, "sound": not self.faults}
-            print(json.dumps({**summary, **rest}))
-            return
-        left = self.faults + self.notes - self._printed
-        if left:
-            print(f"… and {left:,} more")
-        for invariant in sorted(self._broken):
-            print(f"invariant {invariant}: {MEANINGS[invariant]}")
-        verdict = "sound" if not self.faults else f"{self.faults:,} faults"
-        missing = f", {checker.missing:,} missing" if checker.missing else ""
-        print(f"{checker.records:,} records of {checker.connections:,} connections{missing}: {verdict}")
+def _sum_up(checker: Checker, faults: int, left: int, broken: set[int]) -> None:
+    if left:
+        print(f"… and {left:,} more")
+    for invariant in sorted(broken):
+        print(f"invariant {invariant}: {MEANINGS[invariant]}")
+    verdict = f"{faults:,} faults" if faults else "sound"
+    missing = f", {checker.missing:,} missing" if checker.missing else ""
+    print(f"{checker.records:,} records of {checker.connections:,} connections{missing}: {verdict}")
