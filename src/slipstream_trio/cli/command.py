@@ -27,8 +27,12 @@ def add_commands(parser: ArgumentParser, commands: Sequence[Command]) -> None:
     """
     # argparse would put a line above its list that says "command" and no more, so the list is made here; and as it then
     # takes the commands for hidden, it has to be told what the usage is.
+    listed = "\n".join(
+        fill(command.HELP, WIDTH, initial_indent=f"{command.NAME:{COLUMN}}", subsequent_indent=" " * COLUMN)
+        for command in commands
+    )
     subparsers = parser.add_subparsers(
-        title="commands", description=_listed(commands), metavar="command", help=SUPPRESS, prog=parser.prog
+        title="commands", description=listed, metavar="command", help=SUPPRESS, prog=parser.prog
     )
     parser.usage = "%(prog)s [options] command ..."
     for command in commands:
@@ -42,10 +46,3 @@ def add_commands(parser: ArgumentParser, commands: Sequence[Command]) -> None:
         )
         inner.set_defaults(command=command, parser=inner)
         command.add_arguments(inner)
-
-
-def _listed(commands: Sequence[Command]) -> str:
-    return "\n".join(
-        fill(command.HELP, WIDTH, initial_indent=f"{command.NAME:{COLUMN}}", subsequent_indent=" " * COLUMN)
-        for command in commands
-    )

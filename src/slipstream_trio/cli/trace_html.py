@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ..trace.export_files import written
 from ..trace.page import MAX_ROWS, Page, PageTooLarge
@@ -60,7 +60,10 @@ def run(options: Namespace) -> int:
             ) from None
     if not page.rows:
         raise CommandFailed("nothing to show: no record was chosen")
-    content = {**page.content(), **_about(options, page, notices)}
+    said = notices.summary()
+    if page.left_out:
+        said.append(f"{page.left_out:,} spans and events before these were left out (--last {options.last})")
+    content = {**page.content(), "sources": [str(path) for path in options.paths], "notices": said}
     try:
         with written(output, mode=0o600) as file:
             file.write(render_page(content, options.title or Path(options.paths[0]).name))
@@ -68,10 +71,3 @@ def run(options: Namespace) -> int:
         raise CommandFailed(f"{output}: it cannot be written: {error.strerror or error}") from error
     print(f"{output}: {page.rows:,} spans and events, {output.stat().st_size / 1e6:.1f} MB")
     return OK
-
-
-def _about(options: Namespace, page: Page, notices: Notices) -> dict[str, Any]:
-    found = notices.summary()
-    if page.left_out:
-        found.append(f"{page.left_out:,} spans and events before these were left out (--last {options.last})")
-    return {"sources": [str(path) for path in options.paths], "notices": found}

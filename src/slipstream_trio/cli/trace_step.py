@@ -100,7 +100,9 @@ def step_through(tape: Tape) -> int:
         if word == "q":
             break
         if word == "s":
-            _print_state(tape.current[1])
+            state = tape.current[1].after
+            for name in names_of(type(state)):
+                print(f"  {name}: {_value(getattr(state, name))}")
         elif word in _MOVES or (word == "g" and argument.strip().isdecimal()):
             moved = tape.to_line(int(argument)) if word == "g" else _MOVES[word](tape)
             if not moved:
@@ -177,11 +179,6 @@ def _describe(path: Path, step: ReplayStep) -> Iterator[str]:
     for divergence in step.divergences:
         yield f"recorded {divergence.field}: {_value(divergence.expected)}"
         yield f"core     {divergence.field}: {_value(divergence.got)}"
-
-
-def _print_state(step: ReplayStep) -> None:
-    for name in names_of(type(step.after)):
-        print(f"  {name}: {_value(getattr(step.after, name))}")
 
 
 def _thing(value: Any) -> str:

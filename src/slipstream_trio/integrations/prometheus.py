@@ -48,7 +48,8 @@ def attach(
         recording = series.get(key)
         if recording is None:
             metric = made[instrument]
-            recording = series[key] = _recording(metric.labels(*labels) if labels else metric)
+            child = metric.labels(*labels) if labels else metric
+            recording = series[key] = child.observe if isinstance(child, Histogram) else child.inc
         recording(value)
 
     attachment = attach_measures(HANDLER, telemetry, sink, pattern=pattern, limit=limit, messages=messages)
@@ -76,7 +77,3 @@ def _create(instrument: Instrument) -> Metric:
     if instrument.kind == "counter":
         return Counter(name, instrument.description, instrument.labels, registry=None)
     return Histogram(name, instrument.description, instrument.labels, registry=None, buckets=instrument.buckets)
-
-
-def _recording(metric: Metric) -> Recording:
-    return metric.observe if isinstance(metric, Histogram) else metric.inc

@@ -119,7 +119,7 @@ class ObservedTrace:
         """Keep the records of another bus as well, for as long as those of the process's; once, if told twice."""
         if not any(known is bus for known in self._buses):
             self._buses.append(bus)
-            self._listening.enter_context(bus.listen(self._emitted))
+            self._listening.enter_context(bus.listen(lambda record: self._moments.append(Moment(record, self._now()))))
 
     def clear(self) -> None:
         """Forget all that was told so far, and go on listening."""
@@ -133,9 +133,6 @@ class ObservedTrace:
                 begun.add(record.origin.connection_id)
             if record.name[1] != "connection" or record.origin.connection_id in begun:
                 yield record
-
-    def _emitted(self, record: Record) -> None:
-        self._moments.append(Moment(record, self._now()))
 
     def _now(self) -> float | None:
         """Return the time since the first record by the same clock: each run has its own, unless the test made one."""

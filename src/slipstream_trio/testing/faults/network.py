@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import ParamSpec, get_args
 
@@ -184,7 +184,9 @@ class FaultyNetwork:
         try:
             fault = await self._open(number, whole)
             if isinstance(fault, Ignore):
-                await _outwait(near)
+                with suppress(trio.BrokenResourceError):  # the client is gone, which is what is waited for
+                    while await near.receive_some(_READ):
+                        pass
                 return
             try:
                 if isinstance(fault, Refuse):
@@ -224,11 +226,3 @@ async def faulty_network(faults: Faults) -> AsyncIterator[FaultyNetwork]:
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
-
-async def _outwait(stream: trio.SocketStream) -> None:
-    try:
-        while await stream.receive_some(_READ):
-            pass
-    except trio.BrokenResourceError:
-        pass  # the client is gone, which is what was waited for

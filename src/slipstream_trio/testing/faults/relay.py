@@ -137,14 +137,11 @@ class Lane:
             elif isinstance(step, Hit):
                 self._relay.inject(step.rule.fault, self, step)
             elif step is not None:
-                await self._finish(step)
+                if step == "broken" and self.mode == "passing":
+                    self._relay.reset()
+                elif self.mode != "vanished":
+                    await _send_eof(self._sink)
                 return
-
-    async def _finish(self, how: _End) -> None:
-        if how == "broken" and self.mode == "passing":
-            self._relay.reset()
-        elif self.mode != "vanished":
-            await _send_eof(self._sink)
 
     async def _next(self) -> tuple[Step | _End | None, int]:
         """Return the next step when it is due, and at once if `end` is called; None if there is none then."""

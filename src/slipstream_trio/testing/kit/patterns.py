@@ -210,15 +210,11 @@ def _predicate(pattern: Callable[[Any], object], value: Any, where: str, secrets
 
 
 def _equal(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
-    # JSON's true is not 1, though Python's is.
-    if pattern == value and (isinstance(pattern, bool) == isinstance(value, bool) or _is_foreign(pattern)):
+    # JSON's true is not 1, though Python's is. What is no JSON has an equality of its own, as mock.ANY does.
+    foreign = not isinstance(pattern, int | float | str | bytes | None)
+    if pattern == value and (foreign or isinstance(pattern, bool) == isinstance(value, bool)):
         return None
     return f"{where} is {brief(value, secrets)}, not {brief(pattern, secrets)}"
-
-
-def _is_foreign(pattern: Any) -> bool:
-    """Whether a pattern is no JSON value, but something with an equality of its own, as mock.ANY is."""
-    return not isinstance(pattern, int | float | str | bytes | None)
 
 
 _KINDS: Final[tuple[tuple[Any, Callable[[Any, Any, str, Secrets], str | None]], ...]] = (

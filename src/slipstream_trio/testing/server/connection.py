@@ -114,7 +114,7 @@ class Connection:
 
     def drop(self) -> None:
         """Cut the connection without a close frame, as a TCP reset does."""
-        self._lose()
+        self._everything.cancel()
         reset(self._stream)
 
     async def ping(self, payload: bytes = b"") -> None:
@@ -276,7 +276,7 @@ class Connection:
             await self.inbox.wait_room()
             data = await self._receive()
             if not data:
-                self._lose()
+                self._everything.cancel()
                 return
 
     async def _receive(self) -> bytes:
@@ -334,7 +334,7 @@ class Connection:
                 self._flow.unpark_all()
             self._flushed.set()
         except GONE:
-            self._lose()
+            self._everything.cancel()
 
     def _item(self, frame: Frame) -> tuple[Item, int]:
         if self._framing.compressed:
@@ -365,15 +365,13 @@ class Connection:
             try:
                 if self._deaf:
                     await end_sending(self._stream)
-                while self.closed_by != "client" and not self._is_answered(data := await self._discard()):
-                    if not data:
+                while self.closed_by != "client":
+                    data = bytes(await self._stream.receive_some(_READ_SIZE))
+                    if not data or self._is_answered(data):
                         break
                 await self._stream.aclose()
             except trio.BrokenResourceError:
                 pass  # the client has gone, which is all that was waited for
-
-    async def _discard(self) -> bytes:
-        return bytes(await self._stream.receive_some(_READ_SIZE))
 
     def _is_answered(self, data: bytes) -> bool:
         if self._deaf:
@@ -383,6 +381,3 @@ class Connection:
         except Violation:
             self._deaf = True  # wsproto reads no further; the client's end is still to come
             return False
-
-    def _lose(self) -> None:
-        self._everything.cancel()

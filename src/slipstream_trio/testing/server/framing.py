@@ -107,7 +107,12 @@ class Framing:
         self._parts.append(data)
         self._frame_size += size
         self._message_size += size
-        self._check_limits()
+        header = _header_size(self._frame_size)
+        fragmented = self._message_size > self._frame_size
+        if self._frame_size + header > self._max_frame_size or (
+            fragmented and self._message_size > self._max_fragmented_size
+        ):
+            raise Violation(1009)
         if event.frame_finished:
             self._frame_size = 0
         if not event.message_finished:
@@ -117,12 +122,6 @@ class Framing:
         if isinstance(event, TextMessage):
             return "".join(part for part in parts if isinstance(part, str)), total
         return b"".join(part for part in parts if isinstance(part, bytes)), total
-
-    def _check_limits(self) -> None:
-        if self._frame_size + _header_size(self._frame_size) > self._max_frame_size:
-            raise Violation(1009)
-        if self._message_size > self._frame_size and self._message_size > self._max_fragmented_size:
-            raise Violation(1009)
 
 
 def _header_size(length: int) -> int:

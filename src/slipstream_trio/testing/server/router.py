@@ -10,7 +10,7 @@ from .process import Process
 
 if TYPE_CHECKING:
     from .connection import Connection
-    from .mount import ChannelFactory, Mount
+    from .mount import Mount
 
 __all__ = ["Router"]
 
@@ -90,23 +90,17 @@ class Router:
             # The old channel ends first, but its phx_close follows the answer to the new join.
             self._replaced = old
             await old.shut_down()
+        limit = self._mount.max_channels if self._connection.server.release.limits_channels else None
         factory = self._mount.channel_for(message.topic) if type(message.topic) is str else None
         if factory is None:
             self._reply(None, message, "error", UNMATCHED)
-        elif self._full():
+        elif limit is not None and len(self.processes) >= limit:
             self._reply(message.join_ref, message, "error", TOO_MANY)
         else:
-            await self._start(factory, message)
-
-    async def _start(self, factory: "ChannelFactory", message: Message) -> None:
-        self._connection.hold()
-        process = Process(self._connection, factory(), message)
-        self._connection.start(process)
-        await process.settled.wait()
-
-    def _full(self) -> bool:
-        limited = self._connection.server.release.limits_channels and self._mount.max_channels is not None
-        return limited and len(self.processes) >= (self._mount.max_channels or 0)
+            self._connection.hold()
+            process = Process(self._connection, factory(), message)
+            self._connection.start(process)
+            await process.settled.wait()
 
     def _belongs(self, message: Message, process: Process) -> bool:
         """Whether a message has the join_ref of its channel, as far as this version of Phoenix looks."""

@@ -83,7 +83,9 @@ class CoreConnection:
             ProtocolError: the input does not fit the state.
             SerializationError: a command cannot be sent.
         """
-        before, snapshot = self.state, _copied(self.state)
+        before = self.state
+        # It shares no mapping with the state, being made of all that this shows; all else in it is frozen.
+        snapshot = State(**{name: getattr(before, name) for name in STATE_FIELDS})
         transition = self._handled(given)
         wrong = ["the state before the input was changed in place"] if before != snapshot else []
         # Of the copy, as a core that changes states in place would stumble over what it has done.
@@ -127,11 +129,6 @@ class CoreConnection:
         if wrong:
             self.failed = True
             raise AssertionError("; ".join(wrong))
-
-
-def _copied(state: State) -> State:
-    """Return a state that shares no mapping with this one, made of all that it shows; all else in it is frozen."""
-    return State(**{name: getattr(state, name) for name in STATE_FIELDS})
 
 
 def _shortcut(

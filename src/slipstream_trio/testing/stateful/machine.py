@@ -139,7 +139,9 @@ class ConnectionMachine(RuleBasedStateMachine):
         for event in transition.built_events:
             self.on_event(event)
         if transition.state.status == "closed":
-            self._ended()
+            connection, self.connection = self._current, None
+            connection.finish()
+            self.on_end()
         return transition
 
     def push(self, topic: str, event: str, payload: Any) -> str:
@@ -192,7 +194,12 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(refusal=st.sampled_from([None, None, None, 403, 503]))
     def connect(self, refusal: int | None = None) -> None:
         """Open the next connection; the server may refuse the upgrade with an HTTP status."""
-        self._begin()
+        self._generation += 1
+        self.heard = None
+        self.connection = CoreConnection(
+            self.options, telemetry=self.telemetry, socket_id=self._socket_id, generation=self._generation
+        )
+        self.server = ServerModel(wire_of(self.connection.state))
         headers = (("upgrade", "websocket"),)
         self.feed(TransportFailed("refused", refusal) if refusal else TransportOpened(self.now, headers))
 
@@ -322,21 +329,8 @@ class ConnectionMachine(RuleBasedStateMachine):
             raise RuntimeError("there is no connection at present: guard the rule with a precondition")
         return self.connection
 
-    def _begin(self) -> None:
-        self._generation += 1
-        self.heard = None
-        self.connection = CoreConnection(
-            self.options, telemetry=self.telemetry, socket_id=self._socket_id, generation=self._generation
-        )
-        self.server = ServerModel(wire_of(self.connection.state))
-
     def _wait_until(self, now: float) -> None:
         self.clock.advance(now - self.now)
         self.now = now
         if self.connection is not None:
             self.feed(TimerTicked(now, self.heard))
-
-    def _ended(self) -> None:
-        connection, self.connection = self._current, None
-        connection.finish()
-        self.on_end()

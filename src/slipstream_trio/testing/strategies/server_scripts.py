@@ -2,7 +2,6 @@
 
 from hypothesis import strategies as st
 
-from ...protocol import Frame
 from ..scripted import Act, JoinFate, ServerScript
 from .frames import frames
 from .names import events, statuses
@@ -17,6 +16,10 @@ _FATES: list[JoinFate] = ["accept", "accept", "accept", "refuse", "slow", "crash
 def acts() -> st.SearchStrategy[Act]:
     """What a channel does for a push: replies, pushes, broadcasts, frames that are no message, ends of all kinds."""
     payloads = json_payloads() | binary_payloads(40)
+    # No text frame can have lone surrogates.
+    sendable = frames().map(
+        lambda frame: frame if isinstance(frame, bytes) else frame.encode(errors="replace").decode()
+    )
     replies = st.builds(Act, st.just("reply"), st.tuples(statuses(), payloads))
     return st.one_of(
         replies,
@@ -25,7 +28,7 @@ def acts() -> st.SearchStrategy[Act]:
         st.builds(Act, st.just("burst"), st.integers(1, 12)),
         st.builds(Act, st.just("broadcast"), st.tuples(events(reserved=True), json_payloads())),
         st.builds(Act, st.just("sleep"), st.sampled_from([0.1, 0.5, 4.0])),
-        st.builds(Act, st.just("raw"), frames().map(_sendable)),
+        st.builds(Act, st.just("raw"), sendable),
         st.sampled_from([Act("ping"), Act("stop"), Act("crash"), Act("drop")]),
         st.builds(Act, st.just("close"), st.sampled_from(_CODES)),
     )
@@ -51,8 +54,3 @@ def server_scripts(
         st.lists(st.sampled_from(_FATES), max_size=max_joins),
         st.lists(each, max_size=max_pushes),
     )
-
-
-def _sendable(frame: Frame) -> Frame:
-    """Return a frame without lone surrogates, as no text frame can have them."""
-    return frame if isinstance(frame, bytes) else frame.encode(errors="replace").decode()
