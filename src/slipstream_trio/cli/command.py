@@ -16,7 +16,7 @@ WIDTH: Final = 76
 
 
 Command = ModuleType
-"""A module that has `NAME`, `HELP` (a line), `DESCRIPTION`, `EPILOG` (examples), `NEEDS` (modules of the extra `cli`),
+"""A module that has `NAME`, `HELP` (a line), `DESCRIPTION`, `EPILOG` (examples), perhaps `NEEDS` (modules of extras),
 `add_arguments(parser)`, and `run(options)`, which returns the exit status."""
 
 

@@ -84,7 +84,7 @@ def _version() -> str:
 
 
 def _run(command: Command, options: Namespace) -> int:
-    if any(find_spec(module) is None for module in command.NEEDS):
+    if any(find_spec(module) is None for module in getattr(command, "NEEDS", ())):
         return _say(MISSING, USAGE)
     try:
         status: int = command.run(options)

@@ -9,7 +9,7 @@ from . import trace_export, trace_html, trace_replay, trace_show, trace_stats, t
 from .command import Command, add_commands
 from .status import USAGE
 
-__all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+__all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
 
 NAME: Final = "trace"
 HELP: Final = "look into recordings of connections"
@@ -27,7 +27,6 @@ examples:
   slipstream trace replay --step trace.jsonl   go through it, input by input
   slipstream trace export trace.jsonl --to perfetto --output trace.json.gz"""
 
-NEEDS: Final = ()
 
 COMMANDS: Final[Sequence[Command]] = (trace_show, trace_stats, trace_html, trace_verify, trace_replay, trace_export)
 

@@ -16,7 +16,7 @@ from .progress import ProgressBar
 from .reading import add_paths, spare
 from .status import OK, CommandFailed, UsageError, pair
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
 
 NAME: Final = "export"
 HELP: Final = "turn a recording into what Perfetto or OpenTelemetry shows"
@@ -40,7 +40,6 @@ examples:
 
 exit status: 0 all was exported; 1 something failed; 2 wrong usage, or a file that
 is no recording"""
-NEEDS: Final = ()
 
 TARGETS: Final = ("perfetto", "otlp-json", "otlp")
 STDOUT: Final = "-"

@@ -12,7 +12,7 @@ from ..trace.source import sources
 from .reading import SELECTING, Notices, add_reading_arguments, reading_all, selection_of, spare
 from .status import OK, CommandFailed, count
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
 
 NAME: Final = "html"
 HELP: Final = "a page to search and zoom in: one file that needs nothing else"
@@ -31,7 +31,6 @@ examples:
   slipstream trace html trace.jsonl
   slipstream trace html trace.jsonl --last 50000 -o end.html
   slipstream trace html trace.jsonl --connection 3f2a --topic 'room:*'"""
-NEEDS: Final = ()
 
 
 def add_arguments(parser: ArgumentParser) -> None:

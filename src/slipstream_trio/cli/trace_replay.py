@@ -15,7 +15,7 @@ from .reading import add_paths
 from .status import FAILED, OK, UsageError
 from .trace_step import Tape, step_through
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
 
 NAME: Final = "replay"
 HELP: Final = "put recorded inputs through the core again, and compare all that comes out"
@@ -41,8 +41,6 @@ examples:
 
 exit status: 0 all agrees; 1 a divergence; 2 wrong usage, or a file that is no
 recording"""
-
-NEEDS: Final = ()
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, sele
 from .status import OK, UsageError
 from .timeline import Timeline
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
 
 NAME: Final = "show"
 HELP: Final = "the history of connections, line by line; --follow shows it live"
@@ -44,7 +44,6 @@ examples:
   slipstream trace show trace.jsonl --connection 3f2a --since 2m --until 150
   slipstream trace show trace.jsonl --follow
   slipstream trace show trace.jsonl --json | jq 'select(.took > 1e7)'"""
-NEEDS: Final = ()
 
 POLL: Final = 0.1
 """Seconds between two looks at a file that is followed."""

@@ -18,7 +18,7 @@ from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, read
 from .status import OK, count
 from .tables import print_tables, size
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
 
 NAME: Final = "stats"
 HELP: Final = "counts, rates, sizes and latencies, by topic and event"
@@ -35,7 +35,6 @@ examples:
   slipstream trace stats trace.jsonl
   slipstream trace stats trace.jsonl --topic 'room:*' --merge-topics --top 0
   slipstream trace stats trace.jsonl --json | jq .pushes"""
-NEEDS: Final = ()
 
 
 def add_arguments(parser: ArgumentParser) -> None:

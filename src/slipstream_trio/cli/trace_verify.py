@@ -14,7 +14,7 @@ from .progress import ProgressBar
 from .reading import add_paths
 from .status import FAILED, OK
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
 
 NAME: Final = "verify"
 HELP: Final = "check the invariants of a trace, and name the lines that break them"
@@ -36,7 +36,6 @@ examples:
 exit status: 0 sound; 1 violations, or lines that cannot be read; 2 wrong usage,
 or a file that is no recording"""
 
-NEEDS: Final = ()
 MOST: Final = 100
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ...protocol import (
     CloseConnection,
     EndedBy,
+    Frame,
     FrameReceived,
     Input,
     JoinTopic,
@@ -149,52 +150,38 @@ def inputs(draw: st.DrawFn, state: State, now: float = 0.0) -> Input:
         state: of the connection.
         now: the time of the latest input, in seconds; those drawn are not earlier.
     """
-    kinds = [kind for kind in _KINDS[state.status] if state.joins or kind not in (_push, _own)]
+    kinds = [kind for kind in _KINDS[state.status] if state.joins or kind not in ("push", "own")]
     kind = draw(st.sampled_from(kinds))
-    return kind(draw, state, now + draw(_DELAYS))
+    now += draw(_DELAYS)
+    if kind in _FRAME_KINDS:
+        return FrameReceived(now, _FRAME_KINDS[kind](draw, state))
+    if kind in ("open", "refused", "end"):
+        return _from_transport(draw, kind, state, now)
+    return _tick(draw, state, now) if kind == "tick" else _command(draw, kind, state, now)
 
 
-def _open(_draw: st.DrawFn, state: State, now: float) -> Input:
-    return TransportOpened(now, _HEADERS, _given_url(state))
-
-
-def _fail(draw: st.DrawFn, state: State, _now: float) -> Input:
-    return TransportFailed("refused", draw(st.sampled_from(_REFUSALS)), url=_given_url(state))
-
-
-def _given_url(state: State) -> str | None:
-    return URL if state.options.url is None else None
-
-
-def _end(draw: st.DrawFn, _state: State, _now: float) -> Input:
+def _from_transport(draw: st.DrawFn, kind: str, state: State, now: float) -> Input:
+    url = URL if state.options.url is None else None
+    match kind:
+        case "open":
+            return TransportOpened(now, _HEADERS, url)
+        case "refused":
+            return TransportFailed("refused", draw(st.sampled_from(_REFUSALS)), url=url)
     return TransportClosed(draw(_CODES), "", draw(_ENDED_BY), draw(_END_REASONS))
 
 
-def _join(draw: st.DrawFn, state: State, now: float) -> Input:
-    deadline = draw(_DEADLINES)
-    return JoinTopic(
-        now,
-        _topic(draw, state),
-        draw(_JSON),
-        draw(_TIMEOUT),
-        None if deadline is None else now + deadline,
-        rejoin=draw(st.booleans()),
-    )
-
-
-def _leave(draw: st.DrawFn, state: State, now: float) -> Input:
-    return LeaveTopic(now, _topic(draw, state), draw(_TIMEOUT))
-
-
-def _push(draw: st.DrawFn, state: State, _now: float) -> Input:
-    return PushMessage(draw(st.sampled_from(sorted(state.joins))), draw(_EVENTS), draw(_PAYLOADS[_vsn(state)]))
-
-
-def _beat(_draw: st.DrawFn, _state: State, now: float) -> Input:
-    return SendHeartbeat(now)
-
-
-def _close(draw: st.DrawFn, _state: State, _now: float) -> Input:
+def _command(draw: st.DrawFn, kind: str, state: State, now: float) -> Input:
+    match kind:
+        case "join":
+            limit = draw(_DEADLINES)
+            deadline, topic = None if limit is None else now + limit, _topic(draw, state)
+            return JoinTopic(now, topic, draw(_JSON), draw(_TIMEOUT), deadline, rejoin=draw(st.booleans()))
+        case "leave":
+            return LeaveTopic(now, _topic(draw, state), draw(_TIMEOUT))
+        case "push":
+            return PushMessage(draw(st.sampled_from(sorted(state.joins))), draw(_EVENTS), draw(_PAYLOADS[_vsn(state)]))
+        case "beat":
+            return SendHeartbeat(now)
     return CloseConnection(draw(_CODES))
 
 
@@ -208,7 +195,7 @@ def _tick(draw: st.DrawFn, state: State, now: float) -> Input:
     return TimerTicked(now, heard, None if state.heartbeat_ref is None else written, blocked)
 
 
-def _answer(draw: st.DrawFn, state: State, now: float) -> Input:
+def _answer(draw: st.DrawFn, state: State) -> Frame:
     """A reply to the join, the leave or the heartbeat that awaits one, or to a push of the past."""
     awaited = [(topic, ref) for known in (state.joins, state.leaves) for topic, ref in sorted(known.items())]
     awaited += [(topic, ref) for ref, topic in state.turns.items()]
@@ -218,26 +205,20 @@ def _answer(draw: st.DrawFn, state: State, now: float) -> Input:
         awaited = [(_topic(draw, state), str(draw(st.integers(1, max(1, state.current_ref)))))]
     topic, ref = draw(st.sampled_from(awaited))
     status, response = draw(_STATUSES), draw(_PAYLOADS[_vsn(state)])
-    return FrameReceived(now, _WIRES[_vsn(state)].encode_reply(None, ref, topic, status, response))
+    return _WIRES[_vsn(state)].encode_reply(None, ref, topic, status, response)
 
 
-def _own(draw: st.DrawFn, state: State, now: float) -> Input:
+def _own(draw: st.DrawFn, state: State) -> Frame:
     """A push of a joined channel, its end, or a broadcast on it."""
     topic = draw(st.sampled_from(sorted(state.joins)))
     ref, wire = state.joins[topic], _WIRES[_vsn(state)]
     match draw(st.sampled_from(["push", "push", "push", "broadcast", "broadcast", CLOSE, ERROR])):
         case "push":
-            frame = wire.encode(Message(ref, None, topic, draw(_EVENTS), draw(_PAYLOADS[_vsn(state)])))
+            return wire.encode(Message(ref, None, topic, draw(_EVENTS), draw(_PAYLOADS[_vsn(state)])))
         case "broadcast":
-            frame = wire.encode_broadcast(topic, draw(_ANY_EVENTS), draw(_PAYLOADS[_vsn(state)]))
+            return wire.encode_broadcast(topic, draw(_ANY_EVENTS), draw(_PAYLOADS[_vsn(state)]))
         case ending:
-            frame = wire.encode(Message(ref, ref, topic, ending, {}))
-    return FrameReceived(now, frame)
-
-
-def _stray(draw: st.DrawFn, state: State, now: float) -> Input:
-    """A frame that has nothing to do with what went before."""
-    return FrameReceived(now, draw(_FRAMES[_vsn(state)]))
+            return wire.encode(Message(ref, ref, topic, ending, {}))
 
 
 def _topic(draw: st.DrawFn, state: State) -> str:
@@ -250,15 +231,18 @@ def _vsn(state: State) -> str:
     return "1.0.0" if state.options.vsn.startswith("1.") else "2.0.0"
 
 
-_Kind = Callable[[st.DrawFn, State, float], Input]
-
-_COMMANDS: Final = (_join, _join, _push, _push, _leave, _beat)
-_HEARD: Final = (_answer, _answer, _answer, _own, _own, _tick, _stray)
-_KINDS: Final[Mapping[str, Sequence[_Kind]]] = {
-    "opening": (_open, _open, _open, _open, _open, _open, _fail, _end, _tick),
-    "open": (*(*_COMMANDS, *_HEARD) * 4, _end, _close),
-    "closing": (*_HEARD, _end),
-    "closed": (_tick,),
+_FRAME_KINDS: Final[Mapping[str, Callable[[st.DrawFn, State], Frame]]] = {
+    "answer": _answer,
+    "own": _own,
+    "stray": lambda draw, state: draw(_FRAMES[_vsn(state)]),  # it has nothing to do with what went before
+}
+_COMMANDS: Final = ("join", "join", "push", "push", "leave", "beat")
+_HEARD: Final = ("answer", "answer", "answer", "own", "own", "tick", "stray")
+_KINDS: Final[Mapping[str, Sequence[str]]] = {
+    "opening": (*["open"] * 6, "refused", "end", "tick"),
+    "open": (*(*_COMMANDS, *_HEARD) * 4, "end", "close"),
+    "closing": (*_HEARD, "end"),
+    "closed": ("tick",),
 }
 """What may happen, by the status of the connection; what is there more than once happens more often."""
 
