@@ -21,10 +21,7 @@ Command = ModuleType
 
 
 def add_commands(parser: ArgumentParser, commands: Sequence[Command]) -> None:
-    """Declare commands to a parser, which may itself be that of a command: of a group.
-
-    What is parsed has `command`, the module of the innermost command that was given, and `parser`, its parser.
-    """
+    """Declare commands to a parser; what is parsed has the innermost `command` given, and its `parser`."""
     # argparse would put a line above its list that says "command" and no more, so the list is made here; and as it then
     # takes the commands for hidden, it has to be told what the usage is.
     listed = "\n".join(

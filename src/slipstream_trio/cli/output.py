@@ -18,14 +18,7 @@ ASCII: Final = str.maketrans({"→": ">", "←": "<", "·": "-", "µ": "u", "…
 
 
 class Output:
-    """Prints lines.
-
-    Parameters:
-        file: where to.
-        width: of a terminal, in columns; None: lines are whole.
-        colour: whether there may be colours.
-        live: whether each line has to be out when `print` returns.
-    """
+    """Prints lines, cut to a width if it has one; those of a `live` output are out when `print` returns."""
 
     def __init__(self, file: TextIO, *, width: int | None = None, colour: bool = False, live: bool = False) -> None:
         self.width: int | None = width

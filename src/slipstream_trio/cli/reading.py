@@ -105,11 +105,7 @@ def quiet_pipe() -> Iterator[None]:
 
 @define
 class Notices:
-    """What recordings say beside their records: what is missing, and what cannot be read.
-
-    Attributes:
-        say: called with each at once, in words; nothing is remembered then but how many there were.
-    """
+    """What recordings say beside their records: what is missing, and what cannot be read; `say` gets each at once."""
 
     say: Callable[[str], object] = lambda _: None
     _missing: Counter[str] = Factory(Counter)

@@ -20,13 +20,7 @@ __all__ = ["Tally"]
 
 @attrs.define
 class Tally:
-    """Takes in records, as a telemetry handler.
-
-    Attributes:
-        secrets: what to mask.
-        spans: how many have ended.
-        violations: which invariants of the trace do not hold, and where.
-    """
+    """Takes in records, as a telemetry handler: counts spans, and collects violations."""
 
     secrets: Secrets = NO_SECRETS
     spans: int = 0

@@ -24,13 +24,7 @@ WIDE: Final = 112
 
 
 class Timeline:
-    """Prints lines of history.
-
-    Parameters:
-        output: where to.
-        clock: the time of day (UTC), instead of the seconds since the first record.
-        secrets: what to mask in payloads.
-    """
+    """Prints lines of history, without secrets; with `clock` they have the time of day (UTC), not seconds."""
 
     def __init__(self, output: Output, *, clock: bool = False, secrets: Secrets = NO_SECRETS) -> None:
         self._output = output

@@ -14,13 +14,9 @@ DEPTH: Final = 6
 
 
 def brief(value: Any, limit: int, secrets: Collection[str] = SECRETS) -> str:
-    """Return a payload as JSON, or as much of it as fits.
+    """Return a payload as JSON, or as much of it as fits into `limit` characters, without the values of secret keys.
 
     No more of the payload is looked at than is shown.
-
-    Parameters:
-        limit: how long it gets at most, in characters; "…" marks what is cut off.
-        secrets: what makes a key one whose value is masked, as in `SECRETS`.
     """
     parts: list[str] = []
     size = 0

@@ -37,12 +37,7 @@ _SEGMENT: Final = 1024
 
 @frozen
 class Piece:
-    """Bytes that pass.
-
-    Attributes:
-        data: what is left of them.
-        jitter: how much of the link's jitter they get, from 0 to 1.
-    """
+    """Bytes that pass: what is left of them, and how much of the link's jitter they get, from 0 to 1."""
 
     data: bytes
     jitter: float
@@ -50,13 +45,7 @@ class Piece:
 
 @frozen
 class Hit:
-    """A fault that happens here.
-
-    Attributes:
-        rule: whose.
-        byte: how many bytes have come before it.
-        frame: the frame that it is in, None where frames are not what the rule counts.
-    """
+    """A fault that happens here: after so many bytes, and in which frame, None where the rule counts no frames."""
 
     rule: Rule
     byte: int

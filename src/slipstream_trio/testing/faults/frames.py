@@ -16,13 +16,7 @@ _LONGEST_HEADER: Final = 14
 
 @frozen
 class SeenFrame:
-    """A frame whose header is whole.
-
-    Attributes:
-        number: which of its direction, from 1.
-        start: its first byte, counted from 0 at the beginning of the stream.
-        length: its bytes, header included.
-    """
+    """A frame whose header is whole: which it is, from 1, its first byte, and its length, header included."""
 
     number: int
     start: int
@@ -30,13 +24,7 @@ class SeenFrame:
 
 
 class FrameCounter:
-    """Follows one direction of a connection, from the upgrade on.
-
-    Of what is no plain WebSocket (TLS, a refusal, HTTP that asks for no upgrade) no frame is seen.
-
-    Attributes:
-        blind: whether it turned out to be none.
-    """
+    """Follows one direction of a connection from its upgrade on; `blind` if that is no plain WebSocket."""
 
     def __init__(self) -> None:
         self.blind: bool = False
@@ -48,11 +36,7 @@ class FrameCounter:
         self._number = 0
 
     def feed(self, data: bytes) -> tuple[list[SeenFrame], int]:
-        """Follow the next bytes.
-
-        Returns:
-            The frames whose headers are whole now, and how many of the last bytes belong to a header that is not.
-        """
+        """Return the frames whose headers are whole now, and how many of the last bytes are of one that is not."""
         seen: list[SeenFrame] = []
         rest = b"" if self.blind else self._skip_head(data)
         if self.blind:

@@ -43,12 +43,7 @@ class Arrival:
 
 
 class Arrivals:
-    """The messages of one client, in order; those that nobody asked for yet are kept, however many they are.
-
-    Parameters:
-        name: what the connection is called in messages.
-        ending: returns how the connection has ended, in a sentence; None while it is open.
-    """
+    """The messages of one client, in order; those that nobody asked for yet are kept, however many they are."""
 
     def __init__(self, name: str, ending: Callable[[], str | None]) -> None:
         self._name = name

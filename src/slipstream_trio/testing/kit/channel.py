@@ -202,12 +202,6 @@ class Joins:
     """The joins of one client: of each topic the latest that has no answer, and the channel that was joined.
 
     Answers may be late, or given twice. One to a join that the client has left, or replaced by another, joins nothing.
-
-    Parameters:
-        connection: the client's connection.
-
-    Attributes:
-        channels: the channels that are joined, by topic.
     """
 
     def __init__(self, connection: "FakeConnection") -> None:

@@ -19,11 +19,7 @@ class Step:
 
 
 class Upgrades:
-    """Ties upgrades to steps, each in its order, whichever comes first.
-
-    Parameters:
-        waits: whether an upgrade without a step waits for one; else it is let in.
-    """
+    """Ties upgrades to steps, each in its order; one without a step is let in, unless it `waits` for one."""
 
     def __init__(self, *, waits: bool) -> None:
         self._waits = waits

@@ -49,13 +49,7 @@ def frame_bytes(frame: Frame) -> bytes:
 
 
 class Framing:
-    """One connection's frames, both ways.
-
-    Parameters:
-        max_frame_size: the most bytes of a frame from the client, its header included.
-        max_fragmented_size: the most bytes of a message that comes in several frames.
-        deflate: the negotiated compression, or None.
-    """
+    """One connection's frames, both ways, with the limits of what the client may send, and the compression."""
 
     def __init__(self, max_frame_size: int, max_fragmented_size: int, deflate: "BoundedDeflate | None" = None) -> None:
         self._connection = Connection(ConnectionType.SERVER, [deflate] if deflate else [])

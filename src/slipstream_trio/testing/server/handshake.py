@@ -49,16 +49,7 @@ class Gone(Exception):
 
 @attrs.frozen
 class Upgrade:
-    """A WebSocket that has been opened.
-
-    Attributes:
-        mount: where.
-        request: by what request.
-        accepted: what `Mount.connect` returned.
-        wire: the serializer that the client asked for.
-        framing: the WebSocket's frames.
-        first_data: what the client sent behind its request.
-    """
+    """A WebSocket that has been opened: where, by what request, and what the client sent behind it."""
 
     mount: Mount
     request: Request
@@ -71,13 +62,7 @@ class Upgrade:
 async def accept_upgrade(
     server: "PhoenixServer", http: h11.Connection, stream: trio.abc.Stream, method: bytes, request: Request
 ) -> Upgrade:
-    """Answer a request, and return the WebSocket that it opens.
-
-    Raises:
-        Refuse: the answer is no.
-        Gone: nobody waits for the answer any more.
-        trio.BrokenResourceError: likewise.
-    """
+    """Answer a request, and return the WebSocket that it opens; raises `Refuse`, or `Gone` if nobody waits."""
     mount = find_mount(server.mounts, request.path, "websocket")
     if mount is None:
         raise _NOT_FOUND
@@ -180,12 +165,9 @@ async def connect_client(
 
 
 async def while_it_stays(http: h11.Connection, stream: trio.abc.Stream, answer: Awaitable[Any]) -> Any:
-    """Wait for the answer to a client's request, for as long as the client does.
+    """Wait for the answer to a client's request for as long as the client does: else `Gone` is raised.
 
     A client that has given up must get no answer that was meant for the next.
-
-    Raises:
-        Gone: the client has hung up.
     """
     result: Any = None
     failure: Exception | None = None

@@ -45,14 +45,7 @@ class Gauge:
 
 
 class Outbox:
-    """What waits to be written to one client, in order.
-
-    Parameters:
-        limit: of its gauge.
-
-    Attributes:
-        gauge: counts the bytes waiting, those of the write under way included.
-    """
+    """What waits to be written to one client, in order; its gauge counts those bytes, with the write under way."""
 
     def __init__(self, limit: int) -> None:
         self.gauge: Gauge = Gauge(limit)

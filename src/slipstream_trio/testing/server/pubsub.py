@@ -33,12 +33,9 @@ class PubSub:
         return tuple(self._topics.get(topic, ()))
 
     def broadcast(self, topic: str, event: str, payload: Any, *, exclude: "Process | None" = None) -> bool:
-        """Queue a message for each channel of a topic, encoded once per serializer.
+        """Queue a message for each channel of a topic, encoded once per serializer; else `SerializationError`.
 
         Returns whether some client has much to read still: the caller should then pass the scheduler.
-
-        Raises:
-            SerializationError: the payload cannot be encoded; nobody gets the message.
         """
         processes = [process for process in self._topics.get(topic, ()) if process is not exclude]
         frames: dict[str, tuple[Frame, bytes]] = {}
