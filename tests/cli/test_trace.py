@@ -15,7 +15,7 @@ from tests.cli.support import COMMAND, Terminal
 from tests.trace.support import encoded, eventful, live_records, values, written
 
 from slipstream_trio.cli import main
-from slipstream_trio.cli.progress import ProgressBar
+from slipstream_trio.cli.reading import ProgressBar
 from slipstream_trio.telemetry import HandleStop
 from slipstream_trio.trace import Progress
 

@@ -13,8 +13,7 @@ from tests.integrations.support import lose_once, visit
 from trio.testing import MockClock
 
 from slipstream_trio import Client, ConnectionLost, Message, connect, run_client
-from slipstream_trio.integrations.brief import brief
-from slipstream_trio.integrations.logging import attach, effects_of, level_of
+from slipstream_trio.integrations.logging import attach, brief, effects_of, level_of
 from slipstream_trio.protocol import CloseTransport, Options, SendFrame, State, Transition
 
 LOGGER = "tests_of_slipstream"

@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import attrs
 from attrs import Factory, define
 
-from ..trace import Damage, Entry, Header, Missing, Recorded
+from ..trace import Damage, Entry, Header, Missing, Progress, Recorded
 from ..trace.selection import Moment, Selection
 from ..trace.source import Source, Told
-from .progress import ProgressBar
 from .status import UsageError, give_up_output
 
 __all__ = [
     "SELECTING",
     "Notices",
+    "ProgressBar",
     "add_paths",
     "add_reading_arguments",
     "quiet_pipe",
@@ -36,6 +37,34 @@ wildcards * and ?; each option can be repeated, and any of its values will do.
                  joined, heartbeat, gap, reconnect, dropped, 'client *', …"""
 
 
+WIDTH: Final = 30
+"""Of a progress bar, in characters."""
+
+
+class ProgressBar:
+    """A bar on the standard error that shows how far a file has been read, where that is a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = False
+        self._watched = sys.stderr.isatty()
+
+    def show(self, progress: Progress) -> None:
+        """Draw the bar anew."""
+        if not self._watched:
+            return
+        part = progress.done / progress.size if progress.size else 1.0
+        bar = "#" * round(part * WIDTH)
+        text = f"\r{bar:-<{WIDTH}} {part:4.0%}  {progress.lines:,} lines of {progress.path}\x1b[K"
+        print(text, end="", file=sys.stderr, flush=True)
+        self._shown = True
+
+    def clear(self) -> None:
+        """Remove the bar, before something else is printed."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = False
+
+
 def add_paths(parser: ArgumentParser) -> None:
     """Declare the files."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; rotated files are found")
@@ -45,11 +74,12 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
     """Declare the files and the options that choose records."""
     add_paths(parser)
     group = parser.add_argument_group("choosing records")
-    group.add_argument("--connection", action="append", default=[], metavar="ID", help="of this connection")
-    group.add_argument("--trace", action="append", default=[], metavar="ID", help="of this trace")
-    group.add_argument("--topic", action="append", default=[], metavar="GLOB", help="about this topic: 'room:*'")
-    group.add_argument("--event", action="append", default=[], metavar="GLOB", help="about this event")
-    group.add_argument("--kind", action="append", default=[], metavar="GLOB", help="of this kind")
+    for name, metavar, which in (
+        *(("connection", "ID", "of this connection"), ("trace", "ID", "of this trace")),
+        *(("topic", "GLOB", "about this topic: 'room:*'"), ("event", "GLOB", "about this event")),
+        ("kind", "GLOB", "of this kind"),
+    ):
+        group.add_argument(f"--{name}", dest=f"{name}s", action="append", default=[], metavar=metavar, help=which)
     group.add_argument("--since", type=_moment, metavar="WHEN", help="not before")
     group.add_argument("--until", type=_moment, metavar="WHEN", help="not after")
     group.add_argument("--slower", type=_duration, metavar="TIME", help="spans that took so long at least: 10ms")
@@ -58,17 +88,7 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
 
 def selection_of(options: Namespace) -> Selection:
     """Return which records the options choose."""
-    return Selection(
-        connections=tuple(options.connection),
-        traces=tuple(options.trace),
-        topics=options.topic,
-        events=options.event,
-        kinds=options.kind,
-        since=options.since,
-        until=options.until,
-        slower=options.slower,
-        errors=options.errors,
-    )
+    return Selection(**{name: getattr(options, name) for name in attrs.fields_dict(Selection)})
 
 
 def _moment(text: str) -> Moment:

@@ -12,8 +12,7 @@ from ..trace import Damage, Recorded, files_of
 from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp, write_otlp_json
 from ..trace.export_perfetto import export_perfetto, write_perfetto
 from ..trace.read import read_files
-from .progress import ProgressBar
-from .reading import add_paths, spare
+from .reading import ProgressBar, add_paths, spare
 from .status import OK, CommandFailed, UsageError, pair
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]

@@ -10,8 +10,7 @@ from ..trace import Damage, Divergence, Header, Missing, Recorded, Replayer, Rep
 from ..trace.read import read_files
 from ..trace.schema import SCHEMA
 from ..trace.text import printable
-from .progress import ProgressBar
-from .reading import add_paths
+from .reading import ProgressBar, add_paths
 from .status import FAILED, OK, UsageError
 from .trace_step import Tape, step_through
 
@@ -94,8 +93,9 @@ def _replay(paths: list[Path], options: Namespace) -> int:
         for divergence in step.divergences:
             divergences += 1
             bar.clear()
-            if divergences == 1 and not options.json:
-                _print_schemas(schemas)
+            if divergences == 1 and not options.json and schemas - {SCHEMA}:
+                told = ", ".join(sorted(schemas - {SCHEMA}))
+                print(f"recorded with schema {told}, replayed with {SCHEMA}: states of another version differ")
             _print_divergence(path, divergence, as_json=options.json)
             if not options.all:
                 break
@@ -115,12 +115,6 @@ def _replay(paths: list[Path], options: Namespace) -> int:
     else:
         print(f"{steps:,} inputs of {len(connections):,} connections replayed: every state, event and effect agrees")
     return FAILED if divergences else OK
-
-
-def _print_schemas(schemas: set[str]) -> None:
-    others = ", ".join(sorted(schemas - {SCHEMA}))
-    if others:
-        print(f"recorded with schema {others}, replayed with {SCHEMA}: states of another version differ")
 
 
 def _print_divergence(path: Path, divergence: Divergence, *, as_json: bool) -> None:

@@ -118,20 +118,13 @@ def _json_lines() -> tuple[Callable[[Glance], None], Callable[[str], None]]:
 def as_dict(glance: Glance) -> dict[str, Any]:
     """Return a line as JSON values; what it does not have is left out."""
     line, origin = glance.line, glance.record.origin
+    names = ("span_id", "direction", "what", "topic", "event", "status", "ref", "note", "took")
     told: dict[str, Any] = {
         "time": datetime.fromtimestamp(glance.at / 1e9, UTC).isoformat(),
         "connection_id": origin.connection_id,
         "trace_id": origin.trace_id,
-        "span_id": line.span_id,
-        "direction": line.direction,
-        "what": line.what,
-        "topic": line.topic,
-        "event": line.event,
-        "status": line.status,
+        **{name: getattr(line, name) for name in names},
         "failed": line.mood == "bad",
-        "ref": line.ref,
-        "note": line.note,
-        "took": line.took,
     }
     told = {key: value for key, value in told.items() if value not in ("", None)}
     if line.payload is not NO_PAYLOAD:

@@ -10,8 +10,7 @@ import attrs
 from ..trace import MEANINGS, Checker, Finding, files_of
 from ..trace.read import read_files
 from ..trace.text import printable
-from .progress import ProgressBar
-from .reading import add_paths
+from .reading import ProgressBar, add_paths
 from .status import FAILED, OK
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]

@@ -4,17 +4,18 @@ A record goes to the logger of its event, such as `slipstream_trio.client.push`,
 outcome decide, with ids, topic, ref and the like as attributes of the log record (`extra`) for formatters.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from ..errors import ProtocolError
 from ..protocol import Effect, SendFrame, Serializer, Transition, V1Serializer, V2Serializer
 from ..telemetry import EventName, HandleStop, Record, Telemetry, default_telemetry
-from ..telemetry.secrecy import SECRETS
+from ..telemetry.secrecy import MASK, SECRETS, is_secret
 from .attachment import Attachment
-from .brief import brief
 
 __all__ = ["attach", "level_of"]
 
@@ -63,6 +64,9 @@ FIELDS: Final[Mapping[str, str]] = {
 PAYLOADS: Final = ("params", "response", "arguments", "return")
 """What of the metadata is a payload."""
 
+
+DEPTH: Final = 6
+"""How deep a payload is shown."""
 
 SERIALIZERS: Final[Mapping[str, Serializer]] = {each.name: each for each in (V1Serializer(), V2Serializer())}
 """Those whose frames can be read here; of what others made, only the size is known, as secrets could not be masked."""
@@ -198,3 +202,41 @@ def _text(record: Record, extra: Mapping[str, Any]) -> str:
 def _quoted(value: object) -> str:
     text = str(value)
     return text if re.fullmatch(r"[\w:.*/-]+", text, re.ASCII) else ascii(text)
+
+
+def brief(value: Any, limit: int, secrets: Collection[str] = SECRETS) -> str:
+    """Return a payload as JSON, or as much of it as fits into `limit` characters, without the values of secret keys.
+
+    No more of the payload is looked at than is shown.
+    """
+    parts: list[str] = []
+    size = 0
+    for part in _parts(value, limit, secrets, DEPTH):
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            return "".join(parts)[: limit - 1] + "…"
+    return "".join(parts)
+
+
+def _parts(value: Any, limit: int, secrets: Collection[str], depth: int) -> Iterator[str]:
+    if isinstance(value, bytes | bytearray | memoryview):
+        yield f"<{len(value)} bytes>"
+    elif isinstance(value, str):
+        yield json.dumps(value[: limit + 1])
+    elif not isinstance(value, Mapping | list | tuple):
+        yield str(value) if value is None or isinstance(value, bool | int | float) else f"<{type(value).__name__}>"
+    elif not depth:
+        yield "…"
+    elif isinstance(value, Mapping):
+        yield "{"
+        for number, (key, item) in enumerate(islice(value.items(), limit)):
+            yield f"{', ' if number else ''}{json.dumps(str(key)[: limit + 1])}: "
+            yield from [f'"{MASK}"'] if is_secret(str(key), secrets) else _parts(item, limit, secrets, depth - 1)
+        yield "}"
+    else:
+        yield "["
+        for number, item in enumerate(islice(value, limit)):
+            yield ", " if number else ""
+            yield from _parts(item, limit, secrets, depth - 1)
+        yield "]"
