@@ -1,6 +1,7 @@
 """Numbers in tables: a section each of what `trace.stats` counts."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Final, Literal
 
 from attrs import frozen
@@ -84,10 +85,14 @@ def _numbers(name: str, groups: dict[tuple[str, ...], Group], seconds: float) ->
     if name not in ("drops", "overflows", "errors"):
         yield timed("min", lambda group: group.times.least)
         for share in QUANTILES:
-            yield timed(f"p{share * 100:g}", lambda group, share=share: group.times.quantile(share))  # type: ignore[misc]
+            yield timed(f"p{share * 100:g}", partial(_quantile, share))
         yield timed("max", lambda group: group.times.most)
     if name not in ("messages", "heartbeats", "handling"):
         yield column("outcomes", _outcomes, "<")
+
+
+def _quantile(share: float, group: Group) -> int:
+    return group.times.quantile(share)
 
 
 def _outcomes(group: Group) -> str:

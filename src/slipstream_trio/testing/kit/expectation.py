@@ -28,14 +28,6 @@ def kind_of(message: Message) -> Kind:
 
 _KINDS: Final[dict[str, Kind]] = {JOIN: "join", LEAVE: "leave"}
 
-_ARTICLED: Final[dict[Kind, str]] = {
-    "join": "a join",
-    "push": "a push",
-    "leave": "a leave",
-    "heartbeat": "a heartbeat",
-    "message": "a message",
-}
-
 
 @frozen(kw_only=True)
 class Expectation:
@@ -51,7 +43,7 @@ class Expectation:
         """Return why a message is not it, without secrets; None if it is."""
         kind = kind_of(message)
         if self.kind not in (kind, "message"):
-            return f"it is {_ARTICLED[kind]}"
+            return f"it is a {kind}"
         return (
             text_mismatch(self.topic, message.topic, "its topic")
             or text_mismatch(self.event, message.event, "its event")
@@ -61,7 +53,7 @@ class Expectation:
 
     def describe(self, secrets: Secrets) -> str:
         """Return how it reads in a message, without secrets."""
-        words = [_ARTICLED[self.kind]]
+        words = [f"a {self.kind}"]
         if self.event is not ANY:
             words.append(shown(self.event))
         if self.topic is not ANY:

@@ -84,22 +84,18 @@ FLAVOURS: Final[Mapping[Flavour, WebServer]] = {
     ),
 }
 
+_1_8_12: Final = Release(
+    crash_payload={"reason": "channel_crash"},
+    kick_code=1001,
+    drops_stale_pushes=True,
+    accepts_null_join_ref=True,
+    limits_channels=True,
+)
+
 VERSIONS: Final[Mapping[Version, Release]] = {
     "1.7.24": Release(
         crash_payload={}, kick_code=1000, drops_stale_pushes=False, accepts_null_join_ref=False, limits_channels=False
     ),
-    "1.8.11": Release(
-        crash_payload={"reason": "channel_crash"},
-        kick_code=1001,
-        drops_stale_pushes=True,
-        accepts_null_join_ref=False,
-        limits_channels=True,
-    ),
-    "1.8.12": Release(
-        crash_payload={"reason": "channel_crash"},
-        kick_code=1001,
-        drops_stale_pushes=True,
-        accepts_null_join_ref=True,
-        limits_channels=True,
-    ),
+    "1.8.11": attrs.evolve(_1_8_12, accepts_null_join_ref=False),
+    "1.8.12": _1_8_12,
 }

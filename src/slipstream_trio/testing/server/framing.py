@@ -66,12 +66,8 @@ class Framing:
         return self._deflate is not None
 
     def encode(self, frame: Frame) -> bytes:
-        """Return the bytes that carry a frame to the client."""
-        if self._deflate is None:
-            return frame_bytes(frame)
-        if isinstance(frame, str):
-            return self._connection.send(TextMessage(data=frame))
-        return self._connection.send(BytesMessage(data=frame))
+        """Return the bytes that carry a frame to the client, compressed."""
+        return self._connection.send(TextMessage(data=frame) if isinstance(frame, str) else BytesMessage(data=frame))
 
     def encode_control(self, event: Control) -> bytes:
         """Return the bytes of a ping, pong or close frame."""
