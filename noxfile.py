@@ -23,7 +23,7 @@ GUESTS = ["tests/browser", "tests/javascript", "tests/proxies"]
 
 RUNTIME = [
     *("tests/callbacks", "tests/client", "tests/examples", "tests/integrations", "tests/properties", "tests/recovery"),
-    *("tests/server", "tests/telemetry", "tests/transport", "tests/test_public_api.py"),
+    *("tests/server", "tests/telemetry", "tests/transport", "tests/test_hot_path.py", "tests/test_public_api.py"),
 ]
 """Tests of what meets the versions of Python and of Trio: they run on the Pythons between oldest and newest too."""
 
@@ -176,6 +176,13 @@ def soak(session: nox.Session) -> None:
     both = [["--minutes", "10", "--pace", "2"], ["--days", "2", "--pace", "2400"]]
     for arguments in [session.posargs] if session.posargs else both:
         session.run("python", "benchmarks/soak.py", *arguments)
+
+
+@nox.session(python=OLDEST, default=False)
+def benchmarks(session: nox.Session) -> None:
+    """Measure this library beside its peers, in half an hour; needs Linux and Node. Arguments: see --help."""
+    session.install("-e", ALL_EXTRAS, *group("benchmarks"))
+    session.run("python", "-m", "benchmarks.suite", *session.posargs)
 
 
 @nox.session(python=OLDEST, default=False)
