@@ -1,4 +1,4 @@
-"""What messages, echoes and joins cost, counted where no clock and no other program can disturb it.
+"""The costs of messages, echoes and joins, counted where no clock and no other program can disturb it.
 
 If a test here fails, a change has made the hot path longer. Find out what has been added (`python -m cProfile
 benchmarks/in_process.py` shows it) and take it away; or, if it is worth its price, say so in the commit that raises the
@@ -125,7 +125,7 @@ class Silent(Memory):
         await super().send([frame for frame in frames if "phx_join" in frame])
 
 
-async def test_what_waits_takes_no_more_memory_than_it_did(autojump_clock: object) -> None:
+async def test_messages_and_pushes_that_wait_hold_no_more_memory_than_they_did(autojump_clock: object) -> None:
     memory = Silent()
     held = {}
     async with connected(memory, leave_timeout=0.1) as socket, socket.join("room:lobby") as channel:

@@ -121,7 +121,9 @@ class Program:
 
 def cpu_to_run(interpreter: str, code: str) -> float:
     """Return the seconds of CPU that a Python takes from its start to its end."""
+    command = ["taskset", "-c", str(CORES[-1]), interpreter, "-c", code]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(["taskset", "-c", str(CORES[-1]), interpreter, "-c", code], check=True)  # noqa: S603, S607
+    subprocess.run(command, check=True, env=environment)  # noqa: S603
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -1,5 +1,6 @@
 """The figures as tables and plots."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -41,11 +42,16 @@ def median(results: Results, scenario: str, program: str, metric: str) -> float:
     return statistics.median(results[scenario][program][metric])
 
 
+def paired(combine: Callable[..., float], scenario: str, *programs: str) -> Figure:
+    """Combine the programs' figures of each round, as these were made one after the other; returns the median."""
+    return lambda results, metric: statistics.median(
+        map(combine, *(results[scenario][program][metric] for program in programs))
+    )
+
+
 def faster(scenario: str, ours: str, *peers: str) -> Figure:
     """Compare us with the best of peers: above 1, we are faster."""
-    return lambda results, metric: (
-        min(median(results, scenario, peer, metric) for peer in peers) / median(results, scenario, ours, metric)
-    )
+    return paired(lambda our, *theirs: min(theirs) / our, scenario, ours, *peers)
 
 
 def growth(many: str, few: str, program: str = FAST) -> Figure:
@@ -55,12 +61,12 @@ def growth(many: str, few: str, program: str = FAST) -> Figure:
 
 def above(scenario: str, program: str) -> Figure:
     """Return what a kind of telemetry adds."""
-    return lambda results, metric: median(results, scenario, program, metric) - median(results, scenario, FAST, metric)
+    return paired(lambda watched, alone: watched - alone, scenario, program, FAST)
 
 
 def cost(scenario: str, program: str, metric: str, scale: float = 1) -> Figure:
     """Return a cost, which has one metric."""
-    return lambda results, given: median(results, scenario, program, metric) * scale if given == "cpu" else float("nan")
+    return lambda results, given: median(results, scenario, program, metric) * scale if given == "cpu" else math.nan
 
 
 BURST, ECHO, ONE = "burst 100 B", "echo 100 B, 64 in flight", "echo 100 B, 1 in flight"
@@ -148,7 +154,7 @@ def rows(results: Results) -> Iterator[dict[str, Any]]:
                 figure = row.figure(results, metric)
             except KeyError:
                 continue
-            if figure == figure:  # noqa: PLR0124 - not NaN
+            if not math.isnan(figure):
                 found[metric] = figure
         if found:
             yield {"name": row.name, **found, "least": row.least, "aim": row.aim, "unit": row.unit}
@@ -172,7 +178,7 @@ def measures(found: list[dict[str, Any]]) -> Iterator[Sequence[str]]:
     """Yield the lines of the table of measures."""
     for row in found:
         unit, sign = row["unit"], "≥ " if row["unit"] == "×" else "≤ "
-        limits = [sign + shown(row[limit], unit).replace(".00", "") for limit in ("least", "aim")]
+        limits = [f"{sign}{row[limit]:g}{'×' if '×' in unit else f' {unit}'}" for limit in ("least", "aim")]
         yield (row["name"], shown(row.get("cpu"), unit), shown(row.get("wall"), unit), *limits)
 
 
@@ -200,8 +206,9 @@ def markdown(results: Results, found: list[dict[str, Any]], notes: Sequence[str]
         for group in groups:
             if text := grid(results, group, metric):
                 parts += [f"{group}, {unit}, each:\n", text]
-    busiest = max((max(f["server"]), s, p) for s, of in results.items() for p, f in of.items() if "server" in f)
-    parts.append(f"The server was busy for {busiest[0]:.0%} of the time at most ({busiest[1]}, {busiest[2]}).\n")
+    if busy := [(max(f["server"]), s, p) for s, of in results.items() for p, f in of.items() if "server" in f]:
+        share, scenario, program = max(busy)
+        parts.append(f"The server was busy for {share:.0%} of the time at most ({scenario}, {program}).\n")
     parts += [f"- {note}\n" for note in notes]
     return summary, "\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""What is measured, and how: rounds in which the programs take turns, so that a busy moment of the machine hits all.
+"""The scenarios, measured in rounds in which the programs take turns, so that a busy moment of the machine hits all.
 
 A figure is the cost of one operation: a message, an echo, a connection, a join. `cpu` and `wall` are in microseconds,
 of the client alone; `memory` is in KiB; `server` is the part of the time that the server was busy.
