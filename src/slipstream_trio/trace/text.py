@@ -119,12 +119,20 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
     pieces: list[str] = []
     length = 0
     whole = True
-    for piece in json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_shown).iterencode(payload):
-        if length > limit:
-            whole = False
-            break
-        pieces.append(piece)
-        length += len(piece)
+    encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_shown)
+    try:
+        for piece in encoder.iterencode(payload):
+            if length > limit:
+                whole = False
+                break
+            pieces.append(piece)
+            length += len(piece)
+    except (
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:  # of a payload that was refused
+        pieces.append(f"… ({type(error).__name__})")
     text = printable(secrets.hide("".join(pieces)))
     return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"
 

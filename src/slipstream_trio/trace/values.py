@@ -59,6 +59,8 @@ from ..protocol import (
     TransportFailed,
     TransportOpened,
 )
+from ..protocol.codec import MAX_DIGITS
+from ..protocol.mappings import View
 from ..protocol.state import changes
 from .redact import Redacted, Redactor
 
@@ -80,6 +82,8 @@ TAG: Final = "$"
 CHANGE: Final = "change"
 DEEPEST: Final = 140
 LONGEST_REPR: Final = 1000
+LARGEST: Final = 10**MAX_DIGITS
+"""From here on an integer has more digits than a codec takes, and than Python writes: it can only have been refused."""
 
 CLASSES: Final[Mapping[str, type]] = {
     kind.__name__: kind
@@ -215,7 +219,9 @@ def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
     kind = type(value)
     if kind is str:
         return value if value.isascii() else _text(value)
-    if kind is int or kind is bool or value is None:
+    if kind is int:
+        return value if -LARGEST < value < LARGEST else _by_repr(value, redactor)
+    if kind is bool or value is None:
         return value
     if depth > DEEPEST:
         return _by_repr(value, redactor)
@@ -224,7 +230,7 @@ def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
         return encode(value, redactor, depth)
     if kind in _FIELDS:
         return {TAG: kind.__name__, **fields_of(value, redactor)}
-    if isinstance(value, Mapping):
+    if isinstance(value, View):  # a state's: mappings of users are no JSON, and refused where they are pushed
         return _encode_dict(dict(value), redactor, depth)
     return _by_repr(value, redactor)
 
@@ -262,7 +268,7 @@ def _by_repr(value: Any, redactor: Redactor) -> Any:
     if isinstance(value, Unencodable):
         return {TAG: "object", "type": value.type, "repr": encode_value(value.text, redactor)}
     try:
-        text = repr(value)
+        text = f"{value:#x}" if type(value) is int else repr(value)
     except Exception as error:  # noqa: BLE001 - a repr may raise anything, and the object is the user's
         text = f"<its repr raised {type(error).__name__}>"
     text = redactor.object(text[: 10 * LONGEST_REPR])[:LONGEST_REPR]
