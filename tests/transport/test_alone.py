@@ -135,6 +135,10 @@ def test_a_transport_makes_the_same_of_a_stream_as_its_library(
     assert agree(transport, data.draw(streams(deflate=deflate)), deflate=deflate)
 
 
+def test_a_compressed_text_in_fragments_is_looked_at_as_it_comes() -> None:
+    assert agree("websockets", [b"A\x02j\x00"], deflate=True)  # its first fragment is no UTF-8, and the stream ends
+
+
 @pytest.mark.once
 @WITH_LIBRARIES
 @examples(1000)

@@ -3,6 +3,7 @@
 The package yields frames, not messages, and does not look at UTF-8: both are done here.
 """
 
+import codecs
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -66,6 +67,7 @@ class WebsocketsConnector:
 
 class _Websockets(WebSocketTransport):
     _is_text = False
+    _checker: codecs.IncrementalDecoder | None = None
     _deflates = False
 
     @cached_property
@@ -125,6 +127,9 @@ class _Websockets(WebSocketTransport):
             return None
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
+            self._checker = codecs.getincrementaldecoder("utf-8")() if self._is_text and not frame.fin else None
+        if self._checker is not None:
+            self._checker.decode(frame.data)  # the rest of a long text that is none is not waited for
         self._message += frame.data
         if not frame.fin:
             return None
