@@ -10,6 +10,7 @@ import pytest
 from tests.trace.disks import Disk, Emitter, accounts, failing_disk, lengths, lose_a_batch
 from tests.trace.scenes import Scene
 
+from slipstream_trio.protocol.mappings import View, persistent
 from slipstream_trio.telemetry import ConnectStart, ConnectStop, HandleStart, Record, SpanException
 from slipstream_trio.trace import End, Recording, check, files_of, read_entries, read_header, record
 
@@ -120,13 +121,14 @@ def test_leaving_the_block_waits_for_no_other_try(disk: Disk, tmp_path: Path, mo
 # What a recording knows of what it did not take
 
 
-class Unencodable(dict[str, str]):
+class Unencodable(View[str, str, str]):
     """Joins that cannot be taken apart."""
 
-    def __iter__(self) -> Any:
-        raise ValueError("an object of the user's")
+    def __init__(self) -> None:
+        super().__init__(persistent({}), str, str)
 
-    keys = items = __iter__
+    def __iter__(self) -> Any:
+        raise ValueError("joins that cannot be taken apart")
 
 
 def not_encodable(each: Any) -> Any:
