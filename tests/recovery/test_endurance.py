@@ -26,8 +26,9 @@ async def test_reconnecting_over_and_over_loses_nothing_and_keeps_nothing(autoju
     assert figures.left == {"buffered": 0, "tasks": 0, "streams": 0}
     (blocks_before, objects_before), (blocks_after, objects_after) = figures.held[20], figures.held[40]
     assert objects_after <= objects_before + 10
-    # Not the thousands that a connection has; Trio keeps some old deadlines, up to a thousand in all.
-    assert blocks_after - blocks_before < 20 * 50
+    # A kept connection has thousands of blocks. Trio keeps up to a thousand old deadlines, of three blocks each, and
+    # interpreters differ by some hundreds.
+    assert blocks_after - blocks_before < 20 * 200
 
 
 # A server that accepts and drops at once
