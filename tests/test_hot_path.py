@@ -30,14 +30,14 @@ from slipstream_trio.telemetry import Telemetry
 # the steps of tasks that the scheduler runs for it.
 LIMITS = {
     # operation                   json, msgspec, steps
-    "a message": (17.3, 10.3, 0.02),
-    "a message, watched": (46.3, 38.3, 0.02),
-    "an echo, 1 in flight": (104, 91, 5.1),
-    "an echo, 1 in flight, watched": (149, 134, 5.1),
-    "an echo, 64 in flight": (67, 56, 1.3),
-    "an echo, 64 in flight, watched": (112, 99, 1.3),
+    "a message": (15.3, 8.3, 0.02),
+    "a message, watched": (29.3, 22.3, 0.02),
+    "an echo, 1 in flight": (90, 82, 5.1),
+    "an echo, 1 in flight, watched": (134, 126, 5.1),
+    "an echo, 64 in flight": (55, 47, 1.3),
+    "an echo, 64 in flight, watched": (99, 91, 1.3),
     "a join": (317, 299, 7),
-    "a join, watched": (344, 325, 7),
+    "a join, watched": (336, 324, 7),
 }
 
 # Blocks of memory that Python has allocated for each, without the user's own task.

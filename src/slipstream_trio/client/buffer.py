@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, final
 
 import trio
 from attrs import evolve, frozen
+from trio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import SlowConsumer
 from ..protocol import Message
@@ -46,8 +47,7 @@ class Gap:
 class Buffer:
     """A bounded queue from the receive loop to the tasks that share one stream.
 
-    Messages that do not fit are dropped, and a `Gap` marks the place. Until somebody first reads, the oldest messages
-    are dropped, whatever the policy: nobody is slow, nobody is there.
+    Messages that do not fit are dropped, and a `Gap` marks the place. Until somebody first reads, the oldest are.
 
     Parameters:
         streams: those that it is one of; told of what is dropped.
@@ -84,31 +84,31 @@ class Buffer:
         return len(self._items)
 
     @property
-    def is_open(self) -> bool:
-        """Whether it takes messages: it has not ended."""
-        return self._end is None
-
-    @property
     def crowded(self) -> bool:
         """Whether somebody reads, and is more than half a buffer behind."""
         return self._read and self._messages > self._half
 
     def put(self, message: Message) -> "Buffer | None":
         """Add a message, or drop one; returns the buffer if it is crowded."""
-        if self._messages >= self._limit:
+        messages = self._messages
+        if messages < self._half and not self._parked:
+            self._items.append(message)
+            self._messages = messages + 1
+            return None
+        if messages >= self._limit:
             at_head = not self._read or self._policy == "drop_oldest"
             self._drop(at_head=at_head)
             if not at_head:
                 return self
         self._items.append(message)
         self._messages += 1
-        if self._parked:
-            self._wake()
-        return self if self._messages > self._half and self._read else None
+        self._wake()
+        return self if self.crowded else None
 
     def _wake(self) -> None:
-        self._parked -= 1
-        self._readers.unpark()
+        if self._parked:
+            self._parked -= 1
+            self._readers.unpark()
 
     def mark(self, gap: Gap) -> None:
         """Add a gap; it is merged with one that ends the buffer."""
@@ -116,8 +116,7 @@ class Buffer:
         if self._items and isinstance(self._items[-1], Gap):
             gap = merged(self._items.pop(), gap)
         self._items.append(gap)
-        if self._parked:
-            self._wake()
+        self._wake()
 
     def open(self) -> None:
         """Take messages (again); iteration goes on."""
@@ -143,16 +142,17 @@ class Buffer:
             SlowConsumer: messages were dropped here; the next call goes on after them.
             BaseException: the end's.
         """
+        turn = self._turn
         while True:
             # Flat, as every message comes here: the scheduler is passed at the end of a turn only.
-            if self._turn.is_over():
-                await self._turn.let_others_run()
+            if turn.is_over():
+                await turn.let_others_run()
             else:
-                await trio.lowlevel.checkpoint_if_cancelled()
+                await checkpoint_if_cancelled()
             item = self._items.popleft() if self._items and self._read else await self._first()
-            if isinstance(item, Message):
-                self._messages -= 1
-                if self._messages == self._eased and self._episode is not None:
+            if type(item) is not Gap:
+                self._messages = messages = self._messages - 1
+                if messages == self._eased and self._episode is not None:
                     self._episode.end()
                 return item
             if item.dropped:
@@ -333,7 +333,7 @@ class Streams:
     def close_open(self, end: EndOfStream) -> None:
         """End those that have no end yet."""
         for buffer in self._buffers():
-            if buffer.is_open:
+            if buffer._end is None:
                 buffer.close(end)
 
     def _buffers(self) -> list[Buffer]:

@@ -66,7 +66,9 @@ class Channel:
         self._streams = Streams(topic, configuration.buffer, configuration.overflow, socket._emitter)
         self._presence = PresenceTracker(topic, socket._serializer.decode)
         self._backlog: ChannelBacklog | None = None
+        self._consumer: Buffer | ChannelBacklog = self._streams.buffer
         self._changed = trio.lowlevel.ParkingLot()
+        self._put: Callable[[Message], Backlog | None] | None = None
 
     def __repr__(self) -> str:
         return f"<Channel {self.topic!r} {self.status}>"
@@ -223,17 +225,17 @@ class Channel:
             ConfigurationError: an event is not a string, or `buffer` or `overflow` cannot be used.
         """
         checked_events("events", events)
-        if buffer is not None:
-            checked_size("buffer", buffer)
-        if overflow is not None:
-            checked_overflow("overflow", overflow)
+        checked_size("buffer", 1 if buffer is None else buffer)
+        checked_overflow("overflow", "raise" if overflow is None else overflow)
         messages, end = self._streams.subscribe(events, buffer, overflow)
+        self._choose_put()
         try:
             if self._socket.status == "closed":
                 messages.close(StopAsyncIteration)  # nothing will ever come
             yield Subscription(messages)
         finally:
             end()
+            self._choose_put()
 
     @asynccontextmanager
     async def presence(self, *, buffer: int = 1024) -> AsyncIterator[ChannelPresence]:
@@ -259,7 +261,8 @@ class Channel:
         return self._streams.buffer
 
     def _tell(self, backlog: "ChannelBacklog") -> None:
-        self._backlog = backlog
+        self._backlog = self._consumer = backlog
+        self._choose_put()
 
     def _deliver(self, message: Message, frame: Frame) -> Backlog | None:
         """Give a message to the streams; returns a buffer that is more than half full."""
@@ -269,11 +272,15 @@ class Channel:
             # A broadcast for an earlier join, or for one whose answer is lost: it would hide what is missing before it.
             self._socket._emitter.dropped("in", message, "joining")
             return None
-        consumer = self._streams.buffer if self._backlog is None else self._backlog
-        crowded: Backlog | None = consumer.put(message)
+        crowded = self._consumer.put(message)
         if self._streams.subscribed:
             crowded = self._streams.put_subscribed(message) or crowded
         return crowded
+
+    def _choose_put(self) -> None:
+        """Let the connection put messages where they go, while `_deliver` would do nothing else."""
+        plain = self._status == "joined" and not self._streams.subscribed
+        self._put = self._consumer.put if plain else None
 
     def _presence_received(self, message: Message, frame: Frame) -> None:
         try:
@@ -285,15 +292,12 @@ class Channel:
         """Return the connection if the channel can send on it, None if it has to wait; raises if it never will."""
         socket = self._socket
         if self._status == "joined":
-            connection = socket._connection
-            if connection is not None and connection.is_open:
+            if (connection := socket._connection) is not None and connection.is_open:
                 return connection
-            socket._check_usable()
-            return None
-        if self._is_held and self._status in ("joining", "errored"):
-            socket._check_usable()
-            return None
-        raise self._closed_error()
+        elif self._status not in ("joining", "errored") or not self._is_held:
+            raise self._closed_error()
+        socket._check_usable()
+        return None
 
     def _closed_error(self) -> Exception:
         """Return what a push raises now."""
@@ -354,7 +358,7 @@ class Channel:
     def _end(self, status: ChannelStatus, reason: str) -> None:
         """End: give the topic back, fail pushes, end streams."""
         self._socket._release(self)
-        self._socket._pushes.fail_topic(self._topic, reason)
+        self._socket._pushes.fail_channel(self, reason)
         self._become(status, reason)
         self._streams.close(self._end_of_stream())
         self._presence.close()
@@ -372,8 +376,10 @@ class Channel:
     def _become(self, status: ChannelStatus, reason: str = "") -> None:
         self._status = status
         self._reason = reason
+        self._put = None
         self._changed.unpark_all()
         if status == "joined":
+            self._choose_put()
             self._socket._pushes.readmit(self)
         elif status != "joining" and (status != "errored" or not self._is_held):
             self._line.fail(self._closed_error)

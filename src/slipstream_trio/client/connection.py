@@ -1,13 +1,13 @@
 """One connection at work: its state, its receive loop, and the telemetry of every input that it handles."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ..errors import ConnectError, ConnectionLost, ConnectionRejected, EndedBy, ProtocolError, SerializationError
+from ..errors import ConnectError, ConnectionLost, ConnectionRejected, EndedBy, SerializationError
 from ..protocol import (
     CloseConnection,
     CloseTransport,
@@ -25,18 +25,18 @@ from ..protocol import (
     TransportFailed,
     TransportOpened,
     handle,
-    is_plain,
     next_deadline,
 )
-from ..protocol.transitions import ABNORMAL_CLOSURE, plain_reply, pushed, receive
+from ..protocol.transitions import ABNORMAL_CLOSURE, push_frame, receive
 from ..telemetry import ConnectStart, Origin
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .cookies import masked
 from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
+from .intake import take_in
 from .result import only_cancelled
 from .spans import Attempt
-from .turn import FRAMES_A_LOOK, MESSAGES_A_TURN, Backlog, catch_up, turn_of_this_run
+from .turn import MESSAGES_A_TURN, Backlog, turn_of_this_run
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ class Connection:
         attempt: the number of the attempt.
 
     Attributes:
-        state: the state of now.
         origin: its ids.
         attempt: the span of the attempt to connect.
         writer: the queue of frames to be sent.
@@ -80,7 +79,8 @@ class Connection:
     """
 
     def __init__(self, socket: "Socket", state: State, attempt: int) -> None:
-        self.state: State = state
+        self._state = state
+        self._ref = state.current_ref  # ahead of the state's by the pushes that nothing but their refs is left of
         self.origin: Origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
         self.attempt: Attempt = socket._emitter.attempt(self.origin, state.options, attempt)
         self.writer: Writer = Writer(socket._pushes)
@@ -93,7 +93,6 @@ class Connection:
         self._socket = socket
         self._spans = ConnectionSpans(socket._emitter.telemetry, self.origin)
         self._afterwards: list[Callable[[], object]] = []
-        self._crowded: Backlog | None = None
         self._turn = turn_of_this_run()
         self._transport: Transport | None = None
         self._close: CloseTransport | None = None
@@ -103,16 +102,28 @@ class Connection:
         self._scope = trio.CancelScope()
 
     @property
+    def state(self) -> State:
+        """The state of now."""
+        if self._ref != self._state.current_ref:
+            self._state = self._state.with_ref(self._ref)
+        return self._state
+
+    @property
     def is_open(self) -> bool:
         """Whether commands can be given."""
-        return self.state.status == "open" and not self._broken
+        return self._state.status == "open" and not self._broken
+
+    def _become(self, state: State) -> None:
+        self._state, self._ref = state, state.current_ref
 
     @trio.lowlevel.enable_ki_protection
-    def handle(self, given: Input, sent: Message | None = None) -> Transition:
+    def handle(self, given: Input, sent: Message | None = None, decoded: Message | None = None) -> Transition:
         """Let the core handle an input, and do what it says; then what was put off meanwhile.
 
         Parameters:
+            given: the input.
             sent: the message that this sends, if nobody will be told otherwise should it never be written.
+            decoded: the message of a frame that was decoded already.
 
         Raises:
             SerializationError: a command's payload cannot be sent.
@@ -122,7 +133,7 @@ class Connection:
             raise RuntimeError("a telemetry handler may not wait for the connection whose records it is given")
         self.handling = True
         try:
-            return self._handle(given, sent)
+            return self._handle(given, sent, decoded)
         finally:
             self.handling = False
             if self._afterwards:
@@ -137,13 +148,15 @@ class Connection:
             return effect.ref
         self.handling = True
         try:
-            self.state, effect = pushed(self.state, push, self._socket._serializer)
-            self.writer.put(effect.frame, None if sent is None else sent._replace(ref=effect.ref))
+            ref = str(self._ref + 1)
+            frame = push_frame(self._state, push, ref, self._socket._serializer)
+            self._ref += 1
+            self.writer.put(frame, None if sent is None else sent._replace(ref=ref))
         finally:
             self.handling = False
             if self._afterwards:
                 self._catch_up()
-        return effect.ref
+        return ref
 
     def submit(self, leave: LeaveTopic) -> None:
         """Handle a leave, now or right after what is being handled: a handler of telemetry may give one."""
@@ -172,17 +185,20 @@ class Connection:
             if self.is_open:  # its end is the end of its topics, and has been told
                 action()
 
-    def _handle(self, given: Input, sent: Message | None) -> Transition:
+    def _handle(self, given: Input, sent: Message | None, decoded: Message | None) -> Transition:
         if self._spans.handle.active:
             return self._handle_in_span(given, sent)
-        transition = handle(self.state, given, self._socket._serializer)
-        self.state = transition.state
+        if decoded is not None and isinstance(given, FrameReceived):
+            transition = receive(self.state, decoded, given, self._socket._serializer)
+        else:
+            transition = handle(self.state, given, self._socket._serializer)
+        self._become(transition.state)
         self._carry_out(transition, given, sent)
         return transition
 
     def _handle_in_span(self, given: Input, sent: Message | None) -> Transition:
         start, transition = self._spans.handled(given, self.state, self._socket._serializer)
-        self.state = transition.state
+        self._become(transition.state)
         try:
             self._spans.stop_handle(start, transition)
         finally:
@@ -194,13 +210,13 @@ class Connection:
         for effect in transition.return_:
             if isinstance(effect, SendFrame):
                 self.writer.put(effect.frame, None if sent is None else sent._replace(ref=effect.ref))
-                if effect.ref == self.state.heartbeat.ref:
+                if effect.ref == self._state.heartbeat.ref:
                     self.writer.mark()
             else:
                 self._close_transport(effect, by_timer=type(transition.message) is TimerTicked)
         for event in transition.built_events:
             self._socket._handle_event(event, given)
-        deadline = None if type(given) is PushMessage else next_deadline(self.state)
+        deadline = None if type(given) is PushMessage else next_deadline(self._state)
         if deadline is not None:
             self._socket._timer.arm(deadline)
         queue = self._socket._joins.queue
@@ -222,14 +238,14 @@ class Connection:
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
-        deadline = next_deadline(self.state)
+        deadline = next_deadline(self._state)
         if deadline is None or deadline > now or self._broken:
             return deadline
         transport = self._transport
         heard = self.received if transport is None or transport.heard is None else transport.heard
         blocked = None if transport is None else transport.write_blocked_since
         self._handle_own(TimerTicked(now, heard, self.writer.mark_written, blocked))
-        return next_deadline(self.state)
+        return next_deadline(self._state)
 
     def _end_by(self, deadline: float) -> None:
         self._scope.deadline = min(self._scope.deadline, deadline)
@@ -276,7 +292,7 @@ class Connection:
     async def _open(self, connector: Connector, request: OpenRequest) -> None:
         cookies = self._socket._supervisor.cookies
         request = cookies.added_to(request)
-        redact, url = redactor(request), shown_url(request, self.state.options)
+        redact, url = redactor(request), shown_url(request, self._state.options)
         request = with_trace_context(request, self.state, self._socket._emitter.telemetry.propagate(self.origin))
         try:
             async with connector.open(request, self.writer.wake) as transport:
@@ -289,13 +305,13 @@ class Connection:
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
             cookies.keep(request, error.headers)
-            self.failure = failure = redacted_error(with_whole_timeout(error, request, self.state.options), redact)
+            self.failure = failure = redacted_error(with_whole_timeout(error, request, self._state.options), redact)
             self.handle(TransportFailed(failure.reason, failure.status, failure.headers, failure.body, url))
 
     def _end_if_needed(self, message: str) -> None:
-        if self.state.status == "opening":
+        if self._state.status == "opening":
             self.handle(TransportFailed(message))
-        elif self.state.status != "closed":
+        elif self._state.status != "closed":
             self.handle(TransportClosed(ABNORMAL_CLOSURE, message))
 
     async def _serve(self, transport: Transport) -> None:
@@ -321,68 +337,32 @@ class Connection:
                 frames = await transport.receive()
                 if len(frames) > MESSAGES_A_TURN:
                     await trio.lowlevel.checkpoint()  # to find them in what was read has taken some ms already
-                await self._take_in(frames)
+                self.received = trio.current_time()
+                await take_in(self, frames)
         except TransportEnded as ended:
             self.handle(TransportClosed(ended.code, ended.message, ended.ended_by, ended.reason))
 
-    async def _take_in(self, frames: Sequence[Frame]) -> None:
-        """Handle frames: where nobody watches, by shortcuts for messages that are just delivered, and for replies."""
-        socket, watched, turn = self._socket, self._spans.handle, self._turn
-        decode, channels, pushes = socket._serializer.decode, socket._channels, socket._pushes
-        now = self.received = trio.current_time()
-        patient = True
-        turn.begin()
-        for number, frame in enumerate(frames, 1):
-            if watched.active:
-                self._take_in_watched(frame, now)
-            else:
-                try:
-                    message = decode(frame)
-                except ProtocolError:
-                    self.handle(FrameReceived(now, frame))
-                else:
-                    if is_plain(self.state, message):
-                        if (channel := channels.get(message[2])) is not None:
-                            self._crowded = channel._deliver(message, frame)
-                    elif (reply := plain_reply(self.state, message)) is not None:
-                        pushes.reply_received(reply)
-                    else:
-                        self._take_in_other(message, FrameReceived(now, frame))
-            crowded, self._crowded = self._crowded, None
-            if crowded is not None and patient:
-                patient, now = await catch_up(crowded), trio.current_time()
-            elif not number % FRAMES_A_LOOK and turn.is_over():
-                await turn.let_others_run()
-                now = trio.current_time()
-
-    def _take_in_watched(self, frame: Frame, now: float) -> None:
+    def take_in_watched(self, frame: Frame, now: float) -> Backlog | None:
         """Handle a frame in a span, which is told before a message is delivered."""
         self.handling = True
         try:
             start, came_to = self._spans.received(frame, now, self.state, self._socket._serializer)
-            self.state = self.state if isinstance(came_to, Message) else came_to.state
+            if isinstance(came_to, Message):
+                try:
+                    self._spans.stop_handle(start, came_to)
+                finally:
+                    crowded = self._socket._deliver(came_to, frame)
+                return crowded
+            self._become(came_to.state)
             try:
                 self._spans.stop_handle(start, came_to)
             finally:
-                if not isinstance(came_to, Message):
-                    self._carry_out(came_to, start.raw_message, None)
-                elif (channel := self._socket._channels.get(came_to.topic)) is not None:
-                    self._crowded = channel._deliver(came_to, frame)
+                self._carry_out(came_to, start.raw_message, None)
         finally:
             self.handling = False
             if self._afterwards:
                 self._catch_up()
-
-    def _take_in_other(self, message: Message, received: FrameReceived) -> None:
-        self.handling = True
-        try:
-            transition = receive(self.state, message, received, self._socket._serializer)
-            self.state = transition.state
-            self._carry_out(transition, received, None)
-        finally:
-            self.handling = False
-            if self._afterwards:
-                self._catch_up()
+        return None
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self, transport: Transport) -> None:

@@ -184,7 +184,7 @@ class Joins:
         if channel._joining.request is not None:
             self._join_failed(channel, reason, reason, error)
             return
-        self._socket._pushes.fail_topic(channel.topic, reason)
+        self._socket._pushes.fail_channel(channel, reason)
         channel._joining.lasted(self._socket._configuration.rejoin, trio.current_time())
         channel._lost("rejoined")
         self._try_again(channel, reason, reason, "errored" if reason == "crashed" else "closed")

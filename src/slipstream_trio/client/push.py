@@ -6,19 +6,21 @@ are taken first come, first served, where room is made: Trio promises no order a
 """
 
 import math
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
 from ..protocol import Message, PushMessage, ReplyReceived
 from ..telemetry import ClientPushStart, ClientSendStart
 from .line import Place
 from .result import Result, again
-from .spans import Stop, push_stop, send_stop
+from .spans import push_stop, send_stop
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -40,37 +42,41 @@ GivenUp = Literal["cancelled", "timeout"]
 
 @final
 class PendingPush:
-    """A push whose reply is awaited.
+    """A push that was asked for, and then awaits its reply.
+
+    Parameters:
+        channel: the channel.
+        event: the event.
+        timeout: seconds from now, None for ever.
+        told: called with the result when it is settled, where nobody awaits it.
 
     Attributes:
-        topic: the channel's topic.
+        channel: the channel.
         event: the event.
-        ref: the push's ref.
+        deadline: when its time is up.
+        ref: its ref, None until it is queued.
         number: the number of its frame in the writer's queue.
         waited: for how many seconds it waited to be queued.
         result: the response, or the error to raise.
     """
 
-    __slots__ = ("_pushes", "_timeout", "event", "number", "ref", "result", "topic", "waited")
+    __slots__ = ("channel", "deadline", "event", "number", "ref", "result", "timeout", "waited")
 
-    def __init__(  # noqa: PLR0917 - one is made for every push, and names cost time
+    def __init__(
         self,
-        pushes: "Pushes",
-        command: PushMessage,
-        ref: str,
-        number: int,
-        waited: float,
+        channel: "Channel",
+        event: str,
         timeout: float | None,
-        result: Result[Any],
+        told: Callable[[Result[Any]], None] | None = None,
     ) -> None:
-        self.topic: str = command.topic
-        self.event: str = command.event
-        self.ref: str = ref
-        self.number: int = number
-        self.waited: float = waited
-        self.result: Result[Any] = result
-        self._pushes = pushes
-        self._timeout = timeout
+        self.channel: Channel = channel
+        self.event: str = event
+        self.timeout: float | None = timeout
+        self.deadline: float = math.inf if timeout is None else trio.current_time() + timeout
+        self.ref: str | None = None
+        self.number: int = sys.maxsize
+        self.waited: float = 0.0
+        self.result: Result[Any] = Result(told)
 
     @property
     def over(self) -> bool:
@@ -80,13 +86,20 @@ class PendingPush:
     @property
     def may_be_sent(self) -> bool:
         """Whether its frame has gone to the transport."""
-        return self._pushes.may_be_sent(self)
+        connection = self.channel._socket._connection
+        return connection is not None and self.number <= connection.writer.taken
+
+    def submit(self, connection: "Connection", payload: Any, waited: float) -> None:
+        """Queue it now, after so many seconds."""
+        self.waited, self.number = waited, connection.writer.number + 1
+        self.ref = connection.push(PushMessage(self.channel.topic, self.event, payload))
+        self.channel._socket._pushes.add(self, self.ref)
 
     def expire(self) -> None:
         """Give up: its time is up."""
-        sent = self.may_be_sent
-        self.result.fail(PushTimeout(self.topic, self.event, self._timeout or 0.0, sent=sent, waited=self.waited))
-        self._pushes.give_up(self, "timeout")
+        topic, sent = self.channel.topic, self.may_be_sent
+        self.result.fail(PushTimeout(topic, self.event, self.timeout or 0.0, sent=sent, waited=self.waited))
+        self.channel._socket._pushes.give_up(self, "timeout")
 
 
 @final
@@ -96,7 +109,7 @@ class Pushes:
     def __init__(self, socket: "Socket") -> None:
         self._socket = socket
         self._pending: dict[str, PendingPush] = {}
-        self._by_topic: dict[str, dict[str, PendingPush]] = {}
+        self._by_channel: dict[Channel, dict[str, PendingPush]] = {}
         self._given_up: OrderedDict[str, GivenUp] = OrderedDict()
         self._tickets: deque[Channel] | None = None  # made when a call has to wait
         self._serving = False
@@ -174,11 +187,14 @@ class Pushes:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def add(self, push: PendingPush, deadline: float) -> None:
-        """Await the reply to a push until `deadline` (infinity: for ever)."""
-        self._pending[push.ref] = push
-        self._by_topic.setdefault(push.topic, {})[push.ref] = push
-        self._socket._timer.add(deadline, push)
+    def add(self, push: PendingPush, ref: str) -> None:
+        """Await the reply to a push."""
+        self._pending[ref] = push
+        of_channel = self._by_channel.get(push.channel)
+        if of_channel is None:
+            of_channel = self._by_channel[push.channel] = {}  # kept while the channel lasts: it will push again
+        of_channel[ref] = push
+        self._socket._timer.add(push.deadline, push)
 
     def reply_received(self, reply: ReplyReceived) -> None:
         """Give a push its reply, or tell that it came too late."""
@@ -186,11 +202,11 @@ class Pushes:
         if push is not None and push.result.given_up:
             self.give_up(push, "cancelled")  # its task will not run before this reply is told of
         elif push is not None:
-            self._remove(push)
+            del self._pending[reply.ref], self._by_channel[push.channel][reply.ref]
             if reply.status == "ok":
                 push.result.succeed(reply.response)
             else:
-                push.result.fail(PushError(push.topic, push.event, reply.status, reply.response))
+                push.result.fail(PushError(push.channel.topic, push.event, reply.status, reply.response))
             return
         why = self._given_up.pop(reply.ref, None)
         if why is not None:
@@ -198,42 +214,32 @@ class Pushes:
 
     def give_up(self, push: PendingPush, why: GivenUp) -> None:
         """Await the reply no longer; should it come, it will be recognised."""
-        if push.ref not in self._pending:
+        if push.ref is None or self._pending.pop(push.ref, None) is None:
             return  # settled, or given up, after the cancellation and before its task ran again
-        self._remove(push)
+        del self._by_channel[push.channel][push.ref]
         push.result.succeed(None)  # nobody awaits it; its deadline can be swept
         self._given_up[push.ref] = why
         if len(self._given_up) > REMEMBERED:
             self._given_up.popitem(last=False)
 
-    def may_be_sent(self, push: PendingPush) -> bool:
-        """Tell whether the frame of a push has gone to the transport."""
-        connection = self._socket._connection
-        return connection is not None and push.number <= connection.writer.taken
-
-    def fail_topic(self, topic: str, reason: str) -> None:
+    def fail_channel(self, channel: "Channel", reason: str) -> None:
         """Fail the pushes of a channel that has ended."""
-        # Out of the table first: a result may be told to code that ends other topics.
-        for push in self._by_topic.pop(topic, {}).values():
-            del self._pending[push.ref]
-            push.result.fail(ChannelClosed(topic, reason))
+        # Out of the tables first: a result may be told to code that ends other channels.
+        pushes = self._by_channel.pop(channel, {})
+        for ref in pushes:
+            del self._pending[ref]
+        for push in pushes.values():
+            push.result.fail(ChannelClosed(channel.topic, reason))
 
     def connection_ended(self, lost: ConnectionLost, taken: int) -> None:
         """Fail all pushes, as their connection has ended; `taken` frames of it may have been sent."""
         pending = list(self._pending.values())
         self._pending.clear()
-        self._by_topic.clear()
+        self._by_channel.clear()
         self._given_up.clear()
         self._tickets = None
         for push in pending:
             push.result.fail(again(lost, sent=push.number <= taken))
-
-    def _remove(self, push: PendingPush) -> None:
-        del self._pending[push.ref]
-        of_topic = self._by_topic[push.topic]
-        del of_topic[push.ref]
-        if not of_topic:
-            del self._by_topic[push.topic]
 
 
 # Push
@@ -241,13 +247,21 @@ class Pushes:
 
 def push(channel: "Channel", event: str, payload: Any, timeout: float | None) -> Coroutine[Any, Any, Any]:
     """Push, and wait for the reply; see `Channel.push`. To be awaited at once."""
-    emitter = channel._socket._emitter
+    emitter, pending = channel._socket._emitter, PendingPush(channel, event, timeout)
     if not emitter.push.active:
-        return _push(channel, event, payload, timeout, None)
+        return _push(pending, payload)
     start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
-    queued: list[PendingPush] = []
-    pushing = partial(_push, channel, event, payload, timeout, queued)
-    return emitter.observed(emitter.push, start, pushing, push_stop(start, queued))
+    return emitter.observed(emitter.push, start, partial(_push, pending, payload), push_stop(start, pending))
+
+
+@trio.lowlevel.enable_ki_protection
+async def _push(pending: PendingPush, payload: Any) -> Any:
+    await _queue(pending, payload)
+    try:
+        return await pending.result.wait()
+    except (trio.Cancelled, KeyboardInterrupt):
+        pending.channel._socket._pushes.give_up(pending, "cancelled")
+        raise
 
 
 async def request_push(
@@ -267,30 +281,44 @@ async def request_push(
         tell: called once with the ref, the response and the error, one of which is None, when the push has ended.
     """
     emitter = channel._socket._emitter
-    queued: list[PendingPush] = []
-    start: ClientPushStart | None = None
-    stop: Stop | None = None
+    end: Callable[..., None] | None = None
 
     def told(result: Result[Any]) -> None:
         error = result.error
         assert error is None or isinstance(error, Exception)
         response = getattr(error, "response", result.value)
-        if start is not None and stop is not None:
-            emitter.end_span(emitter.push, start, stop, result=response, error=error)
-        tell(queued[0].ref, response, error)
+        if end is not None:
+            end(result=response, error=error)
+        tell(pending.ref or "", response, error)
 
+    pending = PendingPush(channel, event, timeout, told)
     if emitter.push.active:
         start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
-        stop = push_stop(start, queued)
+        end = partial(emitter.end_span, emitter.push, start, push_stop(start, pending))
         emitter.begin_span(emitter.push, start)
     try:
-        pending = await _queue_push(channel, event, payload, timeout, Result(told))
+        await _queue(pending, payload)
     except BaseException as error:
-        if start is not None and stop is not None:
-            emitter.end_span(emitter.push, start, stop, error=error)
+        if end is not None:
+            end(error=error)
         raise
-    queued.append(pending)
+    assert pending.ref is not None
     return pending.ref
+
+
+@trio.lowlevel.enable_ki_protection
+async def _queue(pending: PendingPush, payload: Any) -> None:
+    """Queue a push, now if possible, else when it is its turn."""
+    await checkpoint_if_cancelled()
+    channel = pending.channel
+    connection = channel._socket._pushes.ready(channel)
+    if connection is not None:
+        pending.submit(connection, payload, 0.0)
+    else:
+        await _in_turn(channel, pending.event, payload, pending.timeout, pending.deadline, pending.submit)
+
+
+# Send
 
 
 async def send(channel: "Channel", event: str, payload: Any) -> None:
@@ -316,44 +344,6 @@ async def _send(channel: "Channel", event: str, payload: Any) -> tuple[str, floa
     if connection is not None:
         return submit(connection, payload, 0.0)
     return await _in_turn(channel, event, payload, None, math.inf, submit)
-
-
-@trio.lowlevel.enable_ki_protection
-async def _push(
-    channel: "Channel", event: str, payload: Any, timeout: float | None, queued: list[PendingPush] | None
-) -> Any:
-    result: Result[Any] = Result()
-    pending = await _queue_push(channel, event, payload, timeout, result)
-    if queued is not None:
-        queued.append(pending)
-    try:
-        return await result.wait()
-    except (trio.Cancelled, KeyboardInterrupt):
-        channel._socket._pushes.give_up(pending, "cancelled")
-        raise
-
-
-@trio.lowlevel.enable_ki_protection
-async def _queue_push(
-    channel: "Channel", event: str, payload: Any, timeout: float | None, result: Result[Any]
-) -> PendingPush:
-    """Queue a push, now if possible, else when it is its turn; its reply goes to `result`."""
-    await trio.lowlevel.checkpoint_if_cancelled()
-    deadline = math.inf if timeout is None else trio.current_time() + timeout
-    pushes = channel._socket._pushes
-
-    def submit(connection: "Connection", payload: Any, waited: float) -> PendingPush:
-        command = PushMessage(channel._topic, event, payload)
-        number = connection.writer.number + 1
-        ref = connection.push(command)
-        pending = PendingPush(pushes, command, ref, number, waited, timeout, result)
-        pushes.add(pending, deadline)
-        return pending
-
-    connection = pushes.ready(channel)
-    if connection is not None:
-        return submit(connection, payload, 0.0)
-    return await _in_turn(channel, event, payload, timeout, deadline, submit)
 
 
 async def _in_turn(  # noqa: PLR0917 - every push that waits comes here

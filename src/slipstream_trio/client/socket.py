@@ -14,6 +14,7 @@ from ..protocol import (
     ConnectionFailed,
     ConnectionOpened,
     Event,
+    Frame,
     FrameRejected,
     HeartbeatAcknowledged,
     Input,
@@ -44,7 +45,7 @@ from .serializer import guarded
 from .spans import Emitter, outcome_of
 from .status import Status, StatusChanges, StatusLog
 from .timer import Timer
-from .turn import settle
+from .turn import Backlog, settle
 
 if TYPE_CHECKING:
     from .callbacks.runner import Runner
@@ -287,6 +288,11 @@ class Socket:
         self._listeners.close()
 
     # What its connection reports
+
+    def _deliver(self, message: Message, frame: Frame) -> Backlog | None:
+        """Give a message to its channel; returns a backlog of it that is more than half full."""
+        channel = self._channels.get(message.topic)
+        return None if channel is None else channel._deliver(message, frame)
 
     def _handle_event(self, event: Event, given: Input) -> None:
         """Do what an event of the connection calls for, which `given` has led to."""

@@ -372,17 +372,16 @@ def leave_stop(start: ClientLeaveStart) -> Stop:
     return stop
 
 
-def push_stop(start: ClientPushStart, queued: "list[PendingPush]") -> Stop:
-    """Return what makes the record that a push has ended; once it is queued, `queued` has it."""
+def push_stop(start: ClientPushStart, push: "PendingPush") -> Stop:
+    """Return what makes the record that a push has ended."""
     began = trio.current_time()
 
     def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
-        push = queued[0] if queued else None
         status = "ok" if error is None else getattr(error, "status", None)
-        sent = push is not None and (status is not None or getattr(error, "sent", push.may_be_sent))
-        waited = _nanoseconds(trio.current_time() - began if push is None else push.waited)
-        ref, response = None if push is None else push.ref, getattr(error, "response", response)
-        return ClientPushStop(start, origin, now, outcome, ref, status, response, _reason_of(error), sent, waited)
+        sent = push.ref is not None and (status is not None or getattr(error, "sent", push.may_be_sent))
+        waited = _nanoseconds(trio.current_time() - began if push.ref is None else push.waited)
+        response = getattr(error, "response", response)
+        return ClientPushStop(start, origin, now, outcome, push.ref, status, response, _reason_of(error), sent, waited)
 
     return stop
 

@@ -42,17 +42,17 @@ class Turn:
             but its seed.
     """
 
-    __slots__ = ("_began", "_clock", "_messages")
+    __slots__ = ("_clock", "_left", "_until")
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._clock: Callable[[], float] = clock or time.perf_counter  # looked up now: tests replace it
-        self._messages = 0
-        self._began = self._clock()
+        self._left = MESSAGES_A_TURN
+        self._until = self._clock() + SECONDS_A_TURN
 
     def is_over(self) -> bool:
         """Take note of a message that is taken; tell whether the scheduler has to be passed before."""
-        self._messages += 1
-        return self._messages >= MESSAGES_A_TURN or self._clock() - self._began >= SECONDS_A_TURN
+        self._left = left = self._left - 1
+        return left <= 0 or self._clock() >= self._until
 
     async def let_others_run(self) -> None:
         """Pass the scheduler, and begin another turn."""
@@ -61,8 +61,8 @@ class Turn:
 
     def begin(self) -> None:
         """Begin another turn: other tasks have just run."""
-        self._messages = 0
-        self._began = self._clock()
+        self._left = MESSAGES_A_TURN
+        self._until = self._clock() + SECONDS_A_TURN
 
 
 _TURN: Final[trio.lowlevel.RunVar[Turn | None]] = trio.lowlevel.RunVar("slipstream_trio turn", default=None)

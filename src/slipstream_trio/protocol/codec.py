@@ -223,7 +223,7 @@ def _marks(text: str) -> bytes:
     return text.encode(errors="replace").translate(_MARKS, _UNMARKED)
 
 
-def check_value(value: Any, depth: int = 0) -> None:
+def check_value(value: Any, depth: int = 0) -> None:  # noqa: C901 - a call for each leaf takes twice as long
     """Refuse what is not a JSON value; raises `SerializationError`."""
     kind = type(value)
     if kind in _LEAVES:
@@ -237,10 +237,12 @@ def check_value(value: Any, depth: int = 0) -> None:
         for key, item in value.items():
             if type(key) is not str:
                 raise SerializationError(f"an object's keys are strings; a key of type {_kind(key)} is not")
-            check_value(item, depth + 1)
+            if type(item) not in _LEAVES:
+                check_value(item, depth + 1)
     elif kind is list:
         for item in value:
-            check_value(item, depth + 1)
+            if type(item) not in _LEAVES:
+                check_value(item, depth + 1)
     else:
         raise SerializationError(
             f"{_kind(value)} is not a JSON type: use dict, list, str, int, float, bool or None, or bytes as the payload"

@@ -7,6 +7,7 @@ import attrs
 from attrs import frozen
 
 from ..errors import EndedBy
+from ..lean import lean
 from .message import Message
 
 __all__ = [
@@ -132,6 +133,9 @@ class ReplyReceived:
     ref: str
     status: str
     response: Any
+
+
+reply_received: Final = lean(ReplyReceived)
 
 
 @frozen

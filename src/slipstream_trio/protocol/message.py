@@ -37,3 +37,8 @@ class Message(NamedTuple):
     topic: str
     event: str
     payload: Any
+
+
+def new_message(join_ref: str | None, ref: str | None, topic: str, event: str, payload: Any) -> Message:
+    """Return a message, in half of the time that `Message(…)` takes."""
+    return tuple.__new__(Message, (join_ref, ref, topic, event, payload))

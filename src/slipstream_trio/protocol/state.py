@@ -144,10 +144,16 @@ class State:
         current_ref: int,
         close_reason: str | None,
     ) -> "State":
-        """Return a state of these parts: the quick way, as one is made for every push."""
+        """Return a state of these parts: the quick way."""
         state = cls.__new__(cls)
         state.__attrs_init__(identity, status, topics, turn_queue, heartbeat, current_ref, close_reason)
         return state
+
+    def with_ref(self, current_ref: int) -> "State":
+        """Return the state after pushes took the refs up to this one; nothing else of it changes by them."""
+        return State.of(
+            self.identity, self.status, self.topics, self.turn_queue, self.heartbeat, current_ref, self.close_reason
+        )
 
     # The flat names
 

@@ -50,8 +50,9 @@ from .events import (
     TopicJoinSucceeded,
     TopicLeft,
     ended_by,
+    reply_received,
 )
-from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Message
+from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Frame, Message, new_message
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State
 
@@ -64,7 +65,7 @@ __all__ = [
     "handle",
     "is_plain",
     "plain_reply",
-    "pushed",
+    "push_frame",
     "receive",
 ]
 
@@ -113,23 +114,22 @@ def plain_reply(state: State, message: Message) -> ReplyReceived | None:
         return None
     if ref == (topics.seen.get(topic) or topics.join_ref(topic)):
         return None
-    return ReplyReceived(topic, ref, payload["status"], payload.get("response"))
+    return reply_received(topic, ref, payload["status"], payload.get("response"))
 
 
-def pushed(state: State, push: PushMessage, serializer: Serializer) -> tuple[State, SendFrame]:
-    """Return what `handle` makes of a push, without a `Transition`; raises as it does."""
+def push_frame(state: State, push: PushMessage, ref: str, serializer: Serializer) -> Frame:
+    """Return the frame that `handle` sends for a push, as its next ref; all that it changes is `current_ref`.
+
+    Raises:
+        SerializationError: the payload cannot be sent.
+        ProtocolError: the connection is not open, or the topic not joined.
+    """
+    topics, topic = state.topics, push.topic
     _require(state, "open", push)
-    topics = state.topics
-    join_ref = topics.seen.get(push.topic) or topics.join_ref(push.topic)
+    join_ref = topics.seen.get(topic) or topics.join_ref(topic)
     if join_ref is None:
-        raise ProtocolError(f"a push on {push.topic!r}, which is not joined")
-    number = state.current_ref + 1
-    ref = str(number)
-    frame = serializer.encode(Message(join_ref, ref, push.topic, push.event, push.payload))
-    after = State.of(
-        state.identity, state.status, topics, state.turn_queue, state.heartbeat, number, state.close_reason
-    )
-    return after, SendFrame(frame, ref)
+        raise ProtocolError(f"a push on {topic!r}, which is not joined")
+    return serializer.encode(new_message(join_ref, ref, topic, push.event, push.payload))
 
 
 # The transport
@@ -208,8 +208,9 @@ def _leave_topic(state: State, leave: LeaveTopic, serializer: Serializer) -> Tra
 
 
 def _push_message(state: State, push: PushMessage, serializer: Serializer) -> Transition:
-    after, effect = pushed(state, push, serializer)
-    return transition(after, push, (), (effect,))
+    number = state.current_ref + 1
+    frame = push_frame(state, push, str(number), serializer)
+    return transition(state.with_ref(number), push, (), (SendFrame(frame, str(number)),))
 
 
 def _send_heartbeat(state: State, command: SendHeartbeat, serializer: Serializer) -> Transition:
