@@ -17,7 +17,6 @@ from .configuration import checked_events, checked_overflow, checked_seconds, ch
 from .join import join
 from .joining import Joining
 from .leave import leave
-from .line import Line
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send
 from .turn import Backlog
@@ -62,7 +61,6 @@ class Channel:
         self._join_response: Any = None
         self._unanswered = False  # whether its latest join was sent and not answered, also while it is left again
         self._joining = Joining()
-        self._line = Line()
         self._streams = Streams(topic, configuration.buffer, configuration.overflow, socket._emitter)
         self._presence = PresenceTracker(topic, socket._serializer.decode)
         self._backlog: ChannelBacklog | None = None
@@ -382,7 +380,7 @@ class Channel:
             self._choose_put()
             self._socket._pushes.readmit(self)
         elif status != "joining" and (status != "errored" or not self._is_held):
-            self._line.fail(self._closed_error)
+            self._socket._pushes.fail_line(self)
 
     def _forget_losses(self) -> None:
         """Miss nothing that the user gave up; that a join is taken back gives up nothing."""

@@ -5,8 +5,6 @@ and a call that has to wait (for the join, for a reconnect, for room in the writ
 are taken first come, first served, where room is made: Trio promises no order among tasks that are woken together.
 """
 
-import math
-import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -15,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
-from ..protocol import Message, PushMessage, ReplyReceived
+from ..errors import ChannelClosed, ConnectionLost, PushError
+from ..protocol import ReplyReceived
 from ..telemetry import ClientPushStart, ClientSendStart
-from .line import Place
+from .call import Call
 from .result import Result, again
 from .spans import push_stop, send_stop
 
@@ -41,110 +39,52 @@ GivenUp = Literal["cancelled", "timeout"]
 
 
 @final
-class PendingPush:
-    """A push that was asked for, and then awaits its reply.
-
-    Parameters:
-        channel: the channel.
-        event: the event.
-        timeout: seconds from now, None for ever.
-        told: called with the result when it is settled, where nobody awaits it.
-
-    Attributes:
-        channel: the channel.
-        event: the event.
-        deadline: when its time is up.
-        ref: its ref, None until it is queued.
-        number: the number of its frame in the writer's queue.
-        waited: for how many seconds it waited to be queued.
-        result: the response, or the error to raise.
-    """
-
-    __slots__ = ("channel", "deadline", "event", "number", "ref", "result", "timeout", "waited")
-
-    def __init__(
-        self,
-        channel: "Channel",
-        event: str,
-        timeout: float | None,
-        told: Callable[[Result[Any]], None] | None = None,
-    ) -> None:
-        self.channel: Channel = channel
-        self.event: str = event
-        self.timeout: float | None = timeout
-        self.deadline: float = math.inf if timeout is None else trio.current_time() + timeout
-        self.ref: str | None = None
-        self.number: int = sys.maxsize
-        self.waited: float = 0.0
-        self.result: Result[Any] = Result(told)
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended."""
-        return self.result.settled
-
-    @property
-    def may_be_sent(self) -> bool:
-        """Whether its frame has gone to the transport."""
-        connection = self.channel._socket._connection
-        return connection is not None and self.number <= connection.writer.taken
-
-    def submit(self, connection: "Connection", payload: Any, waited: float) -> None:
-        """Queue it now, after so many seconds."""
-        self.waited, self.number = waited, connection.writer.number + 1
-        self.ref = connection.push(PushMessage(self.channel.topic, self.event, payload))
-        self.channel._socket._pushes.add(self, self.ref)
-
-    def expire(self) -> None:
-        """Give up: its time is up."""
-        topic, sent = self.channel.topic, self.may_be_sent
-        self.result.fail(PushTimeout(topic, self.event, self.timeout or 0.0, sent=sent, waited=self.waited))
-        self.channel._socket._pushes.give_up(self, "timeout")
-
-
-@final
 class Pushes:
-    """The pushes of one socket."""
+    """The pushes and sends of one socket."""
 
     def __init__(self, socket: "Socket") -> None:
         self._socket = socket
-        self._pending: dict[str, PendingPush] = {}
-        self._by_channel: dict[Channel, dict[str, PendingPush]] = {}
-        self._given_up: OrderedDict[str, GivenUp] = OrderedDict()
+        # Sets that keep their order; a plain dict looks for its first key behind all that were taken out.
+        self._lines: dict[Channel, OrderedDict[Call, None]] = {}
         self._tickets: deque[Channel] | None = None  # made when a call has to wait
         self._serving = False
+        self._pending: dict[str, Call] = {}
+        self._by_channel: dict[Channel, dict[str, Call]] = {}
+        self._given_up: OrderedDict[str, GivenUp] = OrderedDict()
 
     # Waiting for a turn
 
-    def ready(self, channel: "Channel") -> "Connection | None":
-        """Return the connection if a push can leave now, None if it has to wait; raises if it never can."""
+    def queue(self, call: Call, payload: Any) -> None:
+        """Queue a call, now if possible, else when it is its turn; raises what keeps it from ever being queued."""
+        channel = call.channel
         connection = channel._open_connection()
-        if connection is None or self._tickets or channel._line.places:
-            return None
-        return connection if connection.writer.has_room else None
-
-    @trio.lowlevel.enable_ki_protection
-    async def in_turn(self, place: Place, deadline: float) -> Any:
-        """Wait until it is a call's turn, and return what its `submit` has returned.
-
-        Raises:
-            PushTimeout: it was not by the deadline.
-            ChannelClosed: the channel has ended, or ends first.
-            ConnectionLost: there is no connection any more.
-            BaseException: what `submit` has raised.
-        """
-        channel = place.channel
-        channel._line.enter(place)
-        try:
-            self._socket._timer.add(deadline, place)
+        if connection is None or self._tickets or channel in self._lines or not connection.writer.has_room:
+            call.wait_in_line(payload)
+            self._lines.setdefault(channel, OrderedDict())[call] = None
+            self._socket._timer.add(call.deadline, call)
             self._admit(channel, 1)
-            return await place.turn.wait()
-        finally:
-            channel._line.leave(place)
+        else:
+            call.submit(connection, payload)
+
+    def leave_line(self, call: Call) -> bool:
+        """Give up a call that waits in line; tells whether it did."""
+        line = self._lines.get(call.channel)
+        if line is None or call not in line:
+            return False
+        del line[call]
+        if not line:
+            del self._lines[call.channel]
+        return True
+
+    def fail_line(self, channel: "Channel") -> None:
+        """Fail the calls of a channel that wait in its line, as there is nothing to wait for."""
+        for call in list(self._lines.get(channel, ())):
+            self.leave_line(call)
+            call.fail(channel._closed_error())
 
     def readmit(self, channel: "Channel") -> None:
         """Let the calls that waited for a channel's join wait for room."""
-        self._admit(channel, len(channel._line))
+        self._admit(channel, len(self._lines.get(channel, ())))
 
     def _admit(self, channel: "Channel", calls: int) -> None:
         if channel.status == "joined":
@@ -175,26 +115,27 @@ class Pushes:
         left = CALLS_A_STEP
         while self._tickets and left and connection.is_open and connection.writer.has_room:
             channel = self._tickets.popleft()
-            place = channel._line.first
-            if place is not None and channel.status == "joined":
-                channel._line.leave(place)
-                if not place.over:
+            call = next(iter(self._lines.get(channel, ())), None)
+            if call is not None and channel.status == "joined":
+                self.leave_line(call)
+                if not call.over:
                     left -= 1
-                    place.take(connection)
+                    call.take_turn(connection)
 
     # Waiting for a reply
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def add(self, push: PendingPush, ref: str) -> None:
-        """Await the reply to a push."""
+    def add(self, push: Call, ref: str, *, timed: bool) -> None:
+        """Await the reply to a push; whether its deadline was not added yet."""
         self._pending[ref] = push
         of_channel = self._by_channel.get(push.channel)
         if of_channel is None:
             of_channel = self._by_channel[push.channel] = {}  # kept while the channel lasts: it will push again
         of_channel[ref] = push
-        self._socket._timer.add(push.deadline, push)
+        if timed:
+            self._socket._timer.add(push.deadline, push)
 
     def reply_received(self, reply: ReplyReceived) -> None:
         """Give a push its reply, or tell that it came too late."""
@@ -212,7 +153,7 @@ class Pushes:
         if why is not None:
             self._socket._emitter.orphaned(reply, why)
 
-    def give_up(self, push: PendingPush, why: GivenUp) -> None:
+    def give_up(self, push: Call, why: GivenUp) -> None:
         """Await the reply no longer; should it come, it will be recognised."""
         if push.ref is None or self._pending.pop(push.ref, None) is None:
             return  # settled, or given up, after the cancellation and before its task ran again
@@ -242,28 +183,32 @@ class Pushes:
             push.result.fail(again(lost, sent=push.number <= taken))
 
 
-# Push
+# What tasks of users call
 
 
 def push(channel: "Channel", event: str, payload: Any, timeout: float | None) -> Coroutine[Any, Any, Any]:
     """Push, and wait for the reply; see `Channel.push`. To be awaited at once."""
-    emitter, pending = channel._socket._emitter, PendingPush(channel, event, timeout)
+    emitter, call = channel._socket._emitter, Call(channel, event, timeout)
     if not emitter.push.active:
-        return _push(pending, payload)
+        return _push(call, payload)
     start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
-    return emitter.observed(emitter.push, start, partial(_push, pending, payload), push_stop(start, pending))
+    return emitter.observed(emitter.push, start, partial(_push, call, payload), push_stop(start, call))
 
 
 @trio.lowlevel.enable_ki_protection
-async def _push(pending: PendingPush, payload: Any) -> Any:
-    await _queue(pending, payload)
+async def _push(call: Call, payload: Any) -> Any:
+    await checkpoint_if_cancelled()
+    pushes = call.channel._socket._pushes
+    pushes.queue(call, payload)
     try:
-        return await pending.result.wait()
+        return await call.result.wait()
     except (trio.Cancelled, KeyboardInterrupt):
-        pending.channel._socket._pushes.give_up(pending, "cancelled")
+        if not pushes.leave_line(call):
+            pushes.give_up(call, "cancelled")
         raise
 
 
+@trio.lowlevel.enable_ki_protection
 async def request_push(
     channel: "Channel",
     event: str,
@@ -289,77 +234,46 @@ async def request_push(
         response = getattr(error, "response", result.value)
         if end is not None:
             end(result=response, error=error)
-        tell(pending.ref or "", response, error)
+        tell(call.ref or "", response, error)
 
-    pending = PendingPush(channel, event, timeout, told)
+    queued: Result[str] = Result()
+    call = Call(channel, event, timeout, queued=queued, told=told)
     if emitter.push.active:
         start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
-        end = partial(emitter.end_span, emitter.push, start, push_stop(start, pending))
+        end = partial(emitter.end_span, emitter.push, start, push_stop(start, call))
         emitter.begin_span(emitter.push, start)
     try:
-        await _queue(pending, payload)
+        return await _queued(call, payload, queued)
     except BaseException as error:
         if end is not None:
             end(error=error)
         raise
-    assert pending.ref is not None
-    return pending.ref
-
-
-@trio.lowlevel.enable_ki_protection
-async def _queue(pending: PendingPush, payload: Any) -> None:
-    """Queue a push, now if possible, else when it is its turn."""
-    await checkpoint_if_cancelled()
-    channel = pending.channel
-    connection = channel._socket._pushes.ready(channel)
-    if connection is not None:
-        pending.submit(connection, payload, 0.0)
-    else:
-        await _in_turn(channel, pending.event, payload, pending.timeout, pending.deadline, pending.submit)
-
-
-# Send
 
 
 async def send(channel: "Channel", event: str, payload: Any) -> None:
     """Push, and return when it is queued."""
-    emitter = channel._socket._emitter
+    emitter, call = channel._socket._emitter, Call(channel, event, None, is_send=True)
     if not emitter.send.active:
-        await _send(channel, event, payload)
+        await _send(call, payload)
         return
     start = ClientSendStart(*emitter.opening(), channel.topic, event, payload)
-    await emitter.observed(emitter.send, start, partial(_send, channel, event, payload), send_stop(start))
+    await emitter.observed(emitter.send, start, partial(_send, call, payload), send_stop(start, call))
+
+
+async def _send(call: Call, payload: Any) -> None:
+    await trio.lowlevel.checkpoint()
+    await _queued(call, payload, call.result)
 
 
 @trio.lowlevel.enable_ki_protection
-async def _send(channel: "Channel", event: str, payload: Any) -> tuple[str, float]:
-    """Queue a message; returns its ref, and the seconds that it waited."""
-    await trio.lowlevel.checkpoint()
-    sent = Message(None, None, channel.topic, event, None)
-
-    def submit(connection: "Connection", payload: Any, waited: float) -> tuple[str, float]:
-        return connection.push(PushMessage(channel.topic, event, payload), sent), waited
-
-    connection = channel._socket._pushes.ready(channel)
-    if connection is not None:
-        return submit(connection, payload, 0.0)
-    return await _in_turn(channel, event, payload, None, math.inf, submit)
-
-
-async def _in_turn(  # noqa: PLR0917 - every push that waits comes here
-    channel: "Channel",
-    event: str,
-    payload: Any,
-    timeout: float | None,
-    deadline: float,
-    submit: Callable[["Connection", Any, float], T],
-) -> T:
-    """Give `submit` the connection, the payload as it is now, and the seconds waited, in this call's turn."""
-    socket = channel._socket
-    kept, began = socket._kept(channel.topic, event, payload), trio.current_time()
-
-    def submit_kept(connection: "Connection") -> T:
-        return submit(connection, kept.value(), trio.current_time() - began)
-
-    turn: T = await socket._pushes.in_turn(Place(channel, event, timeout, submit_kept), deadline)
-    return turn
+async def _queued(call: Call, payload: Any, queued: Result[T]) -> T:
+    """Queue a call, and return what `queued` is settled with: at once where it need not wait."""
+    await checkpoint_if_cancelled()
+    pushes = call.channel._socket._pushes
+    pushes.queue(call, payload)
+    if queued.settled and queued.error is None:
+        return queued.value  # type: ignore[return-value] # it is settled by a value
+    try:
+        return await queued.wait()
+    finally:
+        pushes.leave_line(call)

@@ -52,7 +52,7 @@ from ..telemetry.span import exception_record
 if TYPE_CHECKING:
     from .buffer import Consumer, Gap, Overflow
     from .joining import Request
-    from .push import PendingPush
+    from .call import Call
 
 __all__ = [
     "Attempt",
@@ -372,28 +372,28 @@ def leave_stop(start: ClientLeaveStart) -> Stop:
     return stop
 
 
-def push_stop(start: ClientPushStart, push: "PendingPush") -> Stop:
+def push_stop(start: ClientPushStart, push: "Call") -> Stop:
     """Return what makes the record that a push has ended."""
-    began = trio.current_time()
 
     def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
         status = "ok" if error is None else getattr(error, "status", None)
         sent = push.ref is not None and (status is not None or getattr(error, "sent", push.may_be_sent))
-        waited = _nanoseconds(trio.current_time() - began if push.ref is None else push.waited)
+        waited = _waited(push)
         response = getattr(error, "response", response)
         return ClientPushStop(start, origin, now, outcome, push.ref, status, response, _reason_of(error), sent, waited)
 
     return stop
 
 
-def send_stop(start: ClientSendStart) -> Stop:
-    """Return what makes the record that a send has ended, of its ref and the seconds that it waited."""
-    began = trio.current_time()
+def send_stop(start: ClientSendStart, send: "Call") -> Stop:
+    """Return what makes the record that a send has ended."""
 
-    def stop(
-        origin: Origin, now: int, outcome: Outcome, sent: tuple[str, float] | None, error: BaseException | None
-    ) -> Record:
-        ref, waited = sent or (None, trio.current_time() - began)
-        return ClientSendStop(start, origin, now, outcome, ref, _reason_of(error), _nanoseconds(waited))
+    def stop(origin: Origin, now: int, outcome: Outcome, _: Any, error: BaseException | None) -> Record:
+        return ClientSendStop(start, origin, now, outcome, send.ref, _reason_of(error), _waited(send))
 
     return stop
+
+
+def _waited(call: "Call") -> int:
+    """Return the nanoseconds that a call waited to be queued, or has waited in vain."""
+    return _nanoseconds(trio.current_time() - call.began if call.ref is None else call.waited)
