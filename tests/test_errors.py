@@ -47,6 +47,17 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
         "not connected within 1.5 s; see connect_timeout",
     ),
     (
+        ConnectTimeout(1.5, awaited="the proxy", limit="longpoll_fallback"),
+        {
+            "timeout": 1.5,
+            "option": None,
+            "awaited": "the proxy",
+            "limit": "longpoll_fallback",
+            "reason": "not connected within 1.5 s, waiting for the proxy; see longpoll_fallback",
+        },
+        "not connected within 1.5 s, waiting for the proxy; see longpoll_fallback",
+    ),
+    (
         ConnectTimeout(1.5, "params"),
         {
             "timeout": 1.5,
@@ -237,7 +248,7 @@ def test_no_error_has_a_place_for_secrets() -> None:
     }
     told_by_the_server = {"status", "headers", "body", "response", "code", "message"}
     told_by_the_library = {"option", "problem", "reason", "timeout", "dropped", "client", "waiting"}
-    told_by_the_library |= {"sent", "waited", "awaited", "ended_by"}
+    told_by_the_library |= {"sent", "waited", "awaited", "limit", "ended_by"}
     assert parameters <= {"topic", "event", "path"} | told_by_the_server | told_by_the_library
 
 

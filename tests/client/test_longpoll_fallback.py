@@ -101,6 +101,9 @@ async def test_so_is_one_that_takes_longer(timeout: float | None, seconds: float
     async with world([HANG]) as on, visiting(on, connect_timeout=timeout):
         assert trio.current_time() - started == seconds
         assert on.transports == ["trio_websocket", "longpoll"]
+        (scheduled,) = on.recorder.named("reconnect_scheduled")
+        limit = "connect_timeout" if timeout == seconds else "longpoll_fallback"
+        assert scheduled.metadata["reason"] == f"not connected within {seconds} s; see {limit}"
 
 
 @pytest.mark.parametrize("answer", [401, 403, 429, 301, 302, 303, 307, 308])

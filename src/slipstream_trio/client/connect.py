@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Unpack, final
 import trio
 from attrs import evolve
 
-from ..errors import ConnectionRejected, InternalError
+from ..errors import ConnectionRejected, ConnectTimeout, InternalError
 from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
 from ..transport import Connector, OpenRequest, Transport
@@ -347,9 +347,18 @@ class _Hurried:
         self._connector = connector
         self._limit = limit
 
-    def open(self, request: OpenRequest, wake: Callable[[], None]) -> AbstractAsyncContextManager[Transport]:
-        timeout = self._limit if request.connect_timeout is None else min(request.connect_timeout, self._limit)
-        return self._connector.open(evolve(request, connect_timeout=timeout), wake)
+    @asynccontextmanager
+    async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+        limit, timeout = self._limit, request.connect_timeout
+        hurried = limit if timeout is None or limit < timeout else None
+        given = request if hurried is None else evolve(request, connect_timeout=hurried)
+        try:
+            async with self._connector.open(given, wake) as transport:
+                yield transport
+        except ConnectTimeout as error:
+            if hurried is None:
+                raise
+            raise ConnectTimeout(error.timeout, awaited=error.awaited, limit="longpoll_fallback") from error.__cause__
 
 
 async def _fail_with(error: Exception) -> NoReturn:

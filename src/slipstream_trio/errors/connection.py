@@ -38,22 +38,28 @@ class ConnectTimeout(ConnectError):
         timeout: the time waited, in seconds.
         option: the option whose function had not returned by then; None where the server was waited for.
         awaited: what had not come from the server, where more is known.
+        limit: the option that sets the time.
     """
 
     awaited: str | None = None
+    limit: str = "connect_timeout"
 
-    def __init__(self, timeout: float, option: str | None = None, awaited: str | None = None) -> None:
+    def __init__(
+        self, timeout: float, option: str | None = None, awaited: str | None = None, limit: str = "connect_timeout"
+    ) -> None:
         waited = f", waiting for {awaited}" if awaited is not None else ""
         if option is not None:
             waited = f", as the function given as {option!r} had not returned"
-        super().__init__(f"not connected within {timeout} s{waited}; see connect_timeout")
+        super().__init__(f"not connected within {timeout} s{waited}; see {limit}")
         self.timeout = timeout
         self.option = option
+        if limit != self.limit:
+            self.limit = limit
         if awaited is not None:
             self.awaited = awaited
 
-    def __reduce__(self) -> tuple[type["ConnectTimeout"], tuple[float, str | None, str | None]]:
-        return type(self), (self.timeout, self.option, self.awaited)
+    def __reduce__(self) -> tuple[type["ConnectTimeout"], tuple[float, str | None, str | None, str]]:
+        return type(self), (self.timeout, self.option, self.awaited, self.limit)
 
 
 class ConnectionRejected(ConnectError):
