@@ -113,7 +113,9 @@ def run(wstest: str, transport: str, cases: list[str], *, compression: bool) -> 
         }
         (outdir / "spec.json").write_text(json.dumps(spec))
         server = subprocess.Popen(
-            [wstest, "-m", "fuzzingserver", "-s", str(outdir / "spec.json")], cwd=folder, stdout=subprocess.DEVNULL
+            [wstest, "-m", "fuzzingserver", "-s", str(outdir / "spec.json"), "-u", "0"],  # its web port is fixed
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
         )
         try:
             trio.run(reachable, port)

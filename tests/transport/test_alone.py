@@ -154,13 +154,14 @@ BUGS = {
     "text is not looked at": ('str(data[start:stop], "utf-8")', 'str(data[start:stop], "utf-8", "replace")'),
     "the length is read backwards": ("data[at + 2] << 8 | data[at + 3]", "data[at + 3] << 8 | data[at + 2]"),
     "a frame may lack a byte": ("if stop > end or", "if stop > end + 1 or"),
-    "what was held is lost": ('data = b"".join(self._held)', "data = self._held[-1]"),
+    "what was held is lost": ("self._held + data if self._held else data", "data"),
+    "a long message loses a part": ("self._parts.append(decoded)", "self._parts = [decoded]"),
     "text is binary": ("if data[at] == 0x81:", "if data[at] == 0x82:"),
     "every fragment is the last": ("size + length, first & FIN > 0", "size + length, True"),
     "messages are passed too early": ("self._ends and not self._owed", "self._ends"),
     "masks are overlooked": ("elif second & MASK:", "elif False:"),
     "needless lengths are fine": ("if length < 126:\n                        break", "pass"),
-    "characters may not be cut": ("self._text.decode(part, last)", "str(part, 'utf-8')"),
+    "characters may not be cut": ("self._text.decode(part, self._ends and not self._owed)", "str(part, 'utf-8')"),
     "control frames end messages": ("self._ends = size + length, False", "self._ends = size + length, True"),
 }
 """Bugs to put into the lane: what to replace, and by what."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 from tests.transport import support
-from tests.transport.support import BINARY, CLOSE, TEXT, URL, RawServer, frame
+from tests.transport.support import BINARY, CLOSE, PING, TEXT, URL, RawServer, frame
 from trio.testing import MockClock
 
 from slipstream_trio import ConfigurationError, ConnectError
@@ -122,6 +122,44 @@ async def test_what_is_inflated_is_bounded(size: int, autojump_clock: MockClock)
         await transport.send([])
         opcode, payload = await server.read_frame()
         assert (opcode, payload[:2]) == (CLOSE, b"\x03\xf1")
+
+
+async def passes(counted: list[None]) -> None:
+    while True:
+        await trio.lowlevel.checkpoint()
+        counted.append(None)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("context", ["", "; server_no_context_takeover"])
+async def test_a_small_frame_that_becomes_large_lets_others_run(opcode: int, context: str) -> None:
+    text = "[ä" * 2**21
+    counted: list[None] = []
+    async with compressing(DEFLATE + context) as (transport, server), trio.open_nursery() as nursery:
+        nursery.start_soon(passes, counted)
+        for cut in (1000, 20):
+            data = compressed(text.encode(), opcode)
+            assert len(data) < 20_000
+            counted.clear()
+            await server.stream.send_all(data[:-cut])
+            await server.stream.send_all(data[-cut:] + frame(PING))
+            (message,) = await transport.receive()
+            assert message == (text if opcode == TEXT else text.encode())
+            assert len(counted) >= 6 * 2**20 // (128 * 1024)
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_of_them_do_too(autojump_clock: MockClock) -> None:
+    counted: list[None] = []
+    async with compressing() as (transport, server), trio.open_nursery() as nursery:
+        await server.stream.send_all(compressed(b"x" * 100_000) * 80)
+        nursery.start_soon(passes, counted)
+        sizes = []
+        while sum(sizes) < 80:
+            sizes.append(len(await transport.receive()))
+        assert max(sizes) <= 4
+        assert len(counted) > 40
+        nursery.cancel_scope.cancel()
 
 
 async def test_compressed_text_has_to_be_utf8(autojump_clock: MockClock) -> None:

@@ -115,6 +115,8 @@ class WebSocketTransport(Transport):
             if self._passed_on >= PIECES_A_PASS:
                 self._passed_on = 0
                 await trio.lowlevel.checkpoint()
+                if self._messages:
+                    break  # they may be large, and take long to handle
             self._lane.take(self._messages)
             piece = self._lane.pass_on()
             if self._lane.heard:

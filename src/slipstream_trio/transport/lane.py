@@ -7,12 +7,13 @@
 Nearly all that a server sends is plain: data frames that are a whole message each, neither fragmented nor compressed.
 To slice those out of what was read takes a tenth of the time that a library takes. The headers also tell what a library
 tells too late: a large message may take minutes to come, so liveness needs to know of its bytes; and limits can be held
-as soon as a header has announced how much is to come.
+as soon as a header has announced how much is to come. What comes of a large message is decoded as it comes, as all of
+it at the end would keep other tasks waiting.
 """
 
 import codecs
 import sys
-from typing import Final
+from typing import Any, Final
 
 from .base import Frame
 
@@ -58,6 +59,9 @@ class Lane:
         heard: whether, of what was fed last, anything belongs to a data frame, as far as it was looked at.
         lacks: how many bytes the frame under way lacks, at least.
         opcode: that of the frame that is passed on.
+        begins: whether the piece of a data frame that was passed on last is the beginning of a message.
+        compressed: whether that message is compressed.
+        payload: the piece without its header, decoded if it is of a text that is not compressed.
         message_passed: whether the piece that was passed on last is the end of a message.
         fault: the close code and the text for what breaks the protocol (1002, 1007) or the limit (1009), where a header
             or a plain text does. A library may find out only when the payload has come, or never. Nothing is taken or
@@ -68,17 +72,20 @@ class Lane:
         self.heard: bool = False
         self.lacks: int = 0
         self.opcode: int = CONTROL
+        self.begins: bool = False
+        self.compressed: bool = False
+        self.payload: Frame = b""
         self.message_passed: bool = False
         self.fault: tuple[int, str] | None = None
         self._limit = sys.maxsize if max_message_size is None else max_message_size
         self._reserved = RESERVED & ~COMPRESSED if compressed else RESERVED
         self._data = b""
         self._at = 0
-        self._held: list[bytes] = []  # the beginning of a frame that has not come whole
-        self._is_plain = False  # and it is plain
+        self._held = b""  # the beginning of a header that has not come whole
+        self._parts: list[Any] | None = None  # of a plain message that has not come whole
         self._text: codecs.IncrementalDecoder | None = None  # has seen what came of a text that is not whole
         self._skip = 0  # the size of the header, until it was passed on
-        self._owed = 0  # bytes of the frame under way that the library is still to be given
+        self._owed = 0  # bytes that the frame under way, where its header has come, still lacks
         self._ends = False  # that frame is the last of its message
         self._fragmented = False  # the library is in the midst of a message
         self._message_size = 0
@@ -87,32 +94,23 @@ class Lane:
         """Go on with the next piece."""
         self.heard = self.opcode < CONTROL and len(data) > 0 and self.lacks > 0
         self.lacks -= len(data)
-        if self._held:
-            self._held.append(data)
-            if self.lacks > 0:
-                if self._is_plain:
-                    self._looks_fine(data, last=False)
-                return
-            data = b"".join(self._held)
-            self._held.clear()
-        self._data, self._at = data, 0
+        if data:
+            self._data, self._at, self._held = self._held + data if self._held else data, 0, b""
 
-    def _looks_fine(self, part: bytes, *, last: bool) -> bool:
-        """Look at the next part of a text, so that a long one which is none is not waited for."""
+    def _decoded(self, part: bytes) -> Frame | None:
+        """Return the next part of a message; None if it should be text and is none: the rest is not waited for."""
         try:
-            if self._text is not None:
-                self._text.decode(part, last)
+            return part if self._text is None else self._text.decode(part, self._ends and not self._owed)
         except UnicodeDecodeError as error:
             self.fault = (NO_TEXT, f"text that is not UTF-8: {error.reason}")
-            return False
-        return True
+            return None
 
     def take(self, messages: list[Frame]) -> None:  # noqa: C901 - to call a function would take as long as all else
         """Append the plain messages that are next.
 
         A burst is a loop of these lines: they call next to nothing, and do not even look up constants.
         """
-        if self._owed or self._fragmented or self._held or self.fault is not None:
+        if (self._owed or self._fragmented or self.fault is not None) and not self._take_part(messages):
             return
         data, limit, append, at = self._data, self._limit, messages.append, self._at
         end = len(data)
@@ -145,27 +143,45 @@ class Lane:
         self.heard = self.heard or at > self._at
         self._at = at
 
-    def pass_on(self) -> bytes:
-        """Return the next bytes for the library, of one frame only; b"" where more has to be read before."""
-        if self._at >= len(self._data) or self._held or self.fault is not None:
-            return b""
-        if not self._owed:
-            self._begin()
-            if not self._owed:
-                return b""
-        at = self._at
-        piece = self._data[at : at + self._owed]
+    def _take_part(self, messages: list[Frame]) -> bool:
+        """Take what there is of a plain message that had not come whole; append it, and return True, if now it has."""
+        if self._parts is None or self.fault is not None:
+            return False
+        decoded = self._decoded(self._next_piece())
+        if decoded is not None:
+            self._parts.append(decoded)
+        if decoded is None or self._owed:
+            return False
+        messages.append(type(decoded)().join(self._parts))
+        self._parts = None
+        return True
+
+    def _next_piece(self) -> bytes:
+        piece = self._data[self._at : self._at + self._owed]
         self._at += len(piece)
         self.lacks = self._owed = self._owed - len(piece)
+        return piece
+
+    def pass_on(self) -> bytes:
+        """Return the next bytes for the library, of one frame only; b"" where more has to be read before."""
+        if self._at >= len(self._data) or self.fault is not None:
+            return b""
+        if not self._owed and not self._begin():
+            return b""
+        piece = self._next_piece()
         self.message_passed = self._ends and not self._owed
         if self.opcode < CONTROL:
             self.heard = True
+            self.begins = self.opcode > 0 and self._skip > 0
             part, self._skip = piece[self._skip :], 0
-            return piece if self._looks_fine(part, last=self.message_passed) else b""
+            decoded = self._decoded(part)
+            if decoded is None:
+                return b""
+            self.payload = decoded
         return piece
 
-    def _begin(self) -> None:
-        """Look at the frame that begins here: its first two bytes, then all of its header."""
+    def _begin(self) -> bool:
+        """Look at the header of the frame that begins here; return whether the frame is for the library."""
         data, at = self._data, self._at
         come, first = len(data) - at, data[at]
         self.opcode = first & OPCODE
@@ -173,38 +189,41 @@ class Lane:
         self.fault = self._fault_of(first, data[at + 1]) if come > 1 else None
         if self.fault is not None or come < size:
             self._hold(size - come)
-            return
+            return False
         length, least = data[at + 1] & LENGTH, 0
         if length >= IN_TWO:
             least = IN_TWO if length == IN_TWO else 2**16
             length = int.from_bytes(data[at + 2 : at + size])
         if length < least:
             self.fault = (PROTOCOL_ERROR, "a length in more bytes than it needs")
-        elif self.opcode >= CONTROL:
-            self._owed, self._ends = size + length, False
-        else:
-            self._begin_data(first, size, length)
+            return False
+        if self.opcode < CONTROL:
+            return self._begin_data(first, size, length)
+        self._owed, self._ends = size + length, False
+        return True
 
-    def _begin_data(self, first: int, size: int, length: int) -> None:
+    def _begin_data(self, first: int, size: int, length: int) -> bool:
         """Find out whose a data frame is, of such a length behind a header of such a size."""
         total = length if self.opcode else self._message_size + length
         if total > self._limit:
             self.heard = True
             self.fault = (MESSAGE_TOO_BIG, f"a message of at least {total} bytes; max_message_size is {self._limit}")
-            return
+            return False
         if self.opcode:  # a compressed text is for the library to look at
             self._text = codecs.getincrementaldecoder("utf-8")() if first in (TEXT, WHOLE_TEXT) else None
+            self.compressed = first & COMPRESSED > 0
         if first in (WHOLE_TEXT, WHOLE_BINARY):
             # The rest of it has not come; or it has, and it is a text, and none.
-            self._hold(size + length - (len(self._data) - self._at), is_plain=True)
-            self._looks_fine(self._held[0][size : size + length], last=self.lacks <= 0)
-            return
+            self.heard, self._parts = True, []
+            self._at, self._owed, self._ends = self._at + size, length, True
+            self._take_part([])
+            return False
         self._skip, self._owed, self._ends = size, size + length, first & FIN > 0
         self._fragmented, self._message_size = not self._ends, 0 if self._ends else total
+        return True
 
-    def _hold(self, lacks: int, *, is_plain: bool = False) -> None:
-        self._held.append(self._data[self._at :])
-        self._is_plain = is_plain
+    def _hold(self, lacks: int) -> None:
+        self._held = self._data[self._at :]
         self._at, self.lacks = len(self._data), lacks
         self.heard = self.heard or self.opcode < CONTROL
 

@@ -4,16 +4,19 @@ The package yields frames, not messages, and does not look at UTF-8: both are do
 """
 
 import codecs
+import io
+import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
+from typing import Any, Final, cast
 
 import attrs
+import trio
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
-from websockets.frames import Frame as WebSocketFrame, Opcode
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, PerMessageDeflate
 from websockets.headers import build_extension
 from websockets.protocol import State
 from websockets.uri import parse_uri
@@ -21,13 +24,22 @@ from websockets.uri import parse_uri
 from ..errors import ConnectError
 from . import network
 from .base import Connector, Frame, OpenRequest, StreamOpener, Transport
-from .common import WebSocketTransport, upgraded_stream
-from .lane import MESSAGE_TOO_BIG, NO_TEXT, Lane
+from .common import PIECES_A_PASS, WebSocketTransport, upgraded_stream
+from .lane import CONTROL, MESSAGE_TOO_BIG, NO_TEXT, PROTOCOL_ERROR, TEXT, Lane
 
 __all__ = ["WebsocketsConnector", "connector"]
 
 _ANYWHERE = parse_uri("ws://localhost")
 """The protocol shows it in its own upgrade only."""
+
+INFLATED: Final = 128 * 1024
+"""Bytes that are inflated before other tasks run, half a millisecond's worth."""
+
+INFLATED_A_PIECE: Final = INFLATED // PIECES_A_PASS
+"""So many count as much as a piece that is given to the library."""
+
+END_OF_BLOCK: Final = b"\x00\x00\xff\xff"
+"""A sender leaves it out at the end of a message (RFC 7692, 7.2.1)."""
 
 
 def connector(open_stream: StreamOpener | None = None) -> Connector:
@@ -60,37 +72,39 @@ class WebsocketsConnector:
             lane = Lane(request.max_message_size, compressed=upgraded.extensions is not None)
             transport = _Websockets(stream, upgraded, lane, wake)
             if upgraded.extensions is not None:
-                transport.protocol.max_message_size = request.max_message_size  # of what is inflated
-                transport.agree(deflate, upgraded.extensions)
+                transport.agree(deflate, upgraded.extensions, request.max_message_size)
             yield transport
 
 
 class _Websockets(WebSocketTransport):
-    _is_text = False
-    _checker: codecs.IncrementalDecoder | None = None
-    _deflates = False
+    """Frames are told apart by the lane; the package answers control frames, and compresses what is sent.
 
-    @cached_property
-    def _message(self) -> bytearray:
-        return bytearray()
+    It would give a data frame only when it is whole, and inflate it in one go; so that no step takes long, messages
+    that the lane does not take are put together, and inflated, here.
+    """
+
+    _deflate: PerMessageDeflate | None = None
+    _inflater: Any = None
+    _message: Any  # an io.StringIO or io.BytesIO
 
     @cached_property
     def protocol(self) -> ClientProtocol:
         """What is made when something comes that is for it: an idle connection has none."""
         return ClientProtocol(_ANYWHERE, state=State.OPEN, max_size=None)
 
-    def agree(self, deflate: ClientPerMessageDeflateFactory, extensions: str) -> None:
+    def agree(self, deflate: ClientPerMessageDeflateFactory, extensions: str, max_message_size: int) -> None:
         """Compress as the server says; raises `ConnectError` if that makes no sense."""
         self.protocol.available_extensions = [deflate]
+        self._limit = max_message_size
         try:
             headers = Headers({"Sec-WebSocket-Extensions": extensions})
             self.protocol.extensions = self.protocol.process_extensions(headers)
         except InvalidHandshake as error:
             raise ConnectError(f"the server's 101 is an invalid upgrade: {error}") from error
-        self._deflates = True
+        self._deflate = cast(PerMessageDeflate, self.protocol.extensions[0])
 
     def _frames(self, messages: Sequence[Frame]) -> list[bytes]:
-        if not self._deflates:
+        if self._deflate is None:
             return super()._frames(messages)
         for message in messages:
             if isinstance(message, str):
@@ -100,38 +114,59 @@ class _Websockets(WebSocketTransport):
         return self.protocol.data_to_send()
 
     async def _digest(self, piece: bytes) -> Frame | None:
+        if self._lane.opcode < CONTROL:
+            return await self._assembled()
         protocol = self.protocol
-        if self._lane.opcode == Opcode.CLOSE:
-            protocol.current_size = None  # a message that is under way may be given up
         protocol.receive_data(piece)
         written, close = protocol.data_to_send(), protocol.close_sent
         if close is not None and protocol.parser_exc is not None:
-            limit = f"a message of more than {protocol.max_message_size} bytes, when inflated"
-            self._violated(close.code, limit if close.code == MESSAGE_TOO_BIG else close.reason)
+            self._violated(close.code, close.reason)
             return None
         for frame in written:
             self._collect(frame)
         if close is not None:
             self._closed_by_server(close.code, close.reason)
-        for event in protocol.events_received():  # one, where the piece completes a frame
-            if isinstance(event, WebSocketFrame):
-                try:
-                    return self._assembled(event)
-                except UnicodeDecodeError as error:
-                    self._violated(NO_TEXT, f"text that is not UTF-8: {error.reason}")
+        protocol.events_received()
         return None
 
-    def _assembled(self, frame: WebSocketFrame) -> Frame | None:
-        """Return the message that a frame completes, if it does."""
-        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return None
-        if frame.opcode is not Opcode.CONT:
-            self._is_text = frame.opcode is Opcode.TEXT
-            self._checker = codecs.getincrementaldecoder("utf-8")() if self._is_text and not frame.fin else None
-        if self._checker is not None:
-            self._checker.decode(frame.data)  # the rest of a long text that is none is not waited for
-        self._message += frame.data
-        if not frame.fin:
-            return None
-        message, self._message = bytes(self._message), bytearray()
-        return message.decode() if self._is_text else message
+    async def _assembled(self) -> Frame | None:
+        """Return the message that a piece of a data frame completes, if it does."""
+        lane = self._lane
+        if lane.begins:
+            self._begin(compressed=lane.compressed, text=lane.opcode == TEXT)
+        if not lane.compressed:
+            self._message.write(lane.payload)
+        else:
+            try:
+                await self._inflate(cast(bytes, lane.payload), last=lane.message_passed)
+            except zlib.error:
+                self._violated(PROTOCOL_ERROR, "a message cannot be inflated")
+            except UnicodeDecodeError as error:
+                self._violated(NO_TEXT, f"text that is not UTF-8: {error.reason}")
+        return self._message.getvalue() if lane.message_passed and not self._over.is_set() else None
+
+    def _begin(self, *, compressed: bool, text: bool) -> None:
+        self._message = io.StringIO() if text else io.BytesIO()
+        if compressed:
+            self._decoder = codecs.getincrementaldecoder("utf-8")() if text else None
+            self._size = 0
+            assert self._deflate is not None
+            if self._inflater is None or self._deflate.remote_no_context_takeover:
+                self._inflater = zlib.decompressobj(wbits=-self._deflate.remote_max_window_bits)
+
+    async def _inflate(self, data: bytes, *, last: bool) -> None:
+        """Inflate the next part of a message; one of a few bytes may become many MiB."""
+        data = data + END_OF_BLOCK if last else data
+        is_more = True
+        while is_more:
+            inflated = self._inflater.decompress(data, INFLATED)
+            data, is_more = self._inflater.unconsumed_tail, len(inflated) == INFLATED
+            self._size += len(inflated)
+            if self._size > self._limit:
+                self._violated(MESSAGE_TOO_BIG, f"a message of more than {self._limit} bytes, when inflated")
+                return
+            last_now = last and not is_more
+            self._message.write(inflated if self._decoder is None else self._decoder.decode(inflated, last_now))
+            self._passed_on += len(inflated) // INFLATED_A_PIECE
+            if is_more:
+                await trio.lowlevel.checkpoint()
