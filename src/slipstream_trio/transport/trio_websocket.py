@@ -55,17 +55,8 @@ class TrioWebSocketConnector:
         async with upgraded_stream(self.open_stream, request) as opened, trio.open_nursery() as nursery:
             # No exception may enter the nursery, which would wrap it in a group.
             try:
-                library = _LibraryStream(nursery)
-                connection = await trio_websocket.wrap_client_stream(
-                    cast(trio.Nursery, library),
-                    cast(trio.SocketStream, library),
-                    "",
-                    "/",
-                    max_message_size=sys.maxsize,
-                    receive_buffer_size=None,
-                )
                 transport = _TrioWebSocket(*opened, Lane(request.max_message_size), wake)
-                transport.start(connection, library)
+                transport.nursery = nursery
                 yield transport
             except BaseException as error:  # noqa: BLE001 - raised again below
                 failure = error
@@ -138,27 +129,40 @@ class _LibraryStream(trio.abc.Stream):
 
 
 class _TrioWebSocket(WebSocketTransport):
+    nursery: trio.Nursery
     _connection: trio_websocket.WebSocketConnection
-    _library: _LibraryStream
+    _library: _LibraryStream | None = None
     _answered = False
 
-    def start(self, connection: trio_websocket.WebSocketConnection, library: _LibraryStream) -> None:
-        self._connection, self._library = connection, library
+    async def _begin(self) -> _LibraryStream:
+        """Start trio-websocket, when something comes that is for it: an idle connection has none."""
+        library = _LibraryStream(self.nursery)
+        self._connection = await trio_websocket.wrap_client_stream(
+            cast(trio.Nursery, library),
+            cast(trio.SocketStream, library),
+            "",
+            "/",
+            max_message_size=sys.maxsize,
+            receive_buffer_size=None,
+        )
         library.collect = self._collect_answer
+        self._library = library
+        return library
 
     def _collect_answer(self, frame: bytes) -> None:
         self._answered = self._answered or frame[0] == CLOSE
         self._collect(frame)
 
     async def _digest(self, piece: bytes) -> Frame | None:
-        await self._library.give(piece)
+        library = self._library or await self._begin()
+        await library.give(piece)
         end = self._connection.closed
         if end is not None:
             # trio-websocket answers close frames, and stops at frames that break the protocol, as if it had answered.
             tell = self._closed_by_server if self._answered else self._violated
             tell(int(end.code), end.reason or "")
-        elif self._library.ended:
-            self._broken_by = self._library.failure
+        elif library.ended:
+            self._broken_by = library.failure
             self._over.set()
         elif self._lane.message_passed:
             return await self._connection.get_message()
