@@ -172,8 +172,11 @@ class Supervisor:
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(socket._timer.run)
-                    await self._keep_connected()
+                    socket._timer.start()
+                    try:
+                        await self._keep_connected()
+                    finally:
+                        socket._timer.stop()
                     self._nursery.cancel_scope.cancel()
         except BaseException as error:  # noqa: BLE001 - `connect` raises it
             self._error = _bug(error)

@@ -1,9 +1,10 @@
-"""One timer a socket: it sleeps until the earliest of all deadlines."""
+"""Timers: each socket's knows the earliest of its deadlines, and one task a Trio run wakes them all."""
 
 import heapq
 import math
+from collections.abc import Callable, Coroutine
 from itertools import count
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import trio
 
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Timed", "Timer"]
 
-SWEEP_ABOVE: Final = 64
-"""So many entries of operations that are over may stay in the heap, besides as many as there are live ones."""
+SWEEP_ABOVE: Final = 32
+"""So many entries that mean nothing any more may stay in a heap, besides as many as there are live ones."""
 
 WATCH_INTERVAL: Final = 0.25
 STALL: Final = 0.1
@@ -22,6 +23,8 @@ look has to be late to be told."""
 
 ENTRIES_A_STEP: Final = 128
 """How many deadlines are handled before other tasks run: each settles a task, and may emit telemetry."""
+
+_numbers: Final = count()
 
 
 class Timed(Protocol):
@@ -39,21 +42,49 @@ class Timed(Protocol):
 
 @final
 class Timer:
-    """The deadlines of a socket: those of operations, by a heap, and that of the connection, which is asked for it."""
+    """The deadlines of a socket: those of operations, by a heap, and that of the connection, which is asked for it.
+
+    Attributes:
+        next: when it wants to be woken (infinity: never); while it is at work, which ends with a look, -infinity.
+    """
+
+    __slots__ = ("_alarm", "_heap", "_ring", "_socket", "_sweep_at", "next")
 
     def __init__(self, socket: "Socket") -> None:
+        self.next: float = math.inf
         self._socket = socket
         self._heap: list[tuple[float, int, Timed]] = []
-        self._numbers = count()
         self._sweep_at = SWEEP_ABOVE
-        self._next = math.inf
-        self._sleep: trio.CancelScope | None = None
+        self._alarm: Alarm | None = None
+        self._ring: Callable[[Callable[[], Coroutine[Any, Any, None]]], None] | None = None
+
+    @property
+    def watches_loop(self) -> bool:
+        """Whether somebody wants to know when the event loop stands still."""
+        return self._alarm is not None and self._socket._emitter.watches_loop
+
+    def start(self) -> None:
+        """Begin to wake up; what is due is handled by a task in the context of the one that calls."""
+        context, supervisor = trio.lowlevel.current_task().context, self._socket._supervisor
+        self._ring = lambda task: context.run(supervisor.start_task, task)
+        self._alarm = alarm_of_this_run()
+        self._alarm.add(self)
+        self._alarm.watch(self)
+        if self.next < math.inf:
+            self._alarm.set(self.next, self)
+
+    def stop(self) -> None:
+        """Wake up no more."""
+        alarm, self._alarm, self._ring, self.next = self._alarm, None, None, math.inf
+        self._heap.clear()
+        if alarm is not None:
+            alarm.remove(self)
 
     def add(self, deadline: float, timed: Timed) -> None:
         """Expire an operation at `deadline` (infinity: never), unless it is over by then."""
         if deadline == math.inf:
             return
-        heapq.heappush(self._heap, (deadline, next(self._numbers), timed))
+        heapq.heappush(self._heap, (deadline, next(_numbers), timed))
         if len(self._heap) > self._sweep_at:
             # Most operations end before their deadline; their entries would make the heap grow with the traffic.
             self._heap = [entry for entry in self._heap if not entry[2].over]
@@ -63,33 +94,31 @@ class Timer:
 
     def arm(self, deadline: float) -> None:
         """Wake up at `deadline`, if not before."""
-        if deadline < self._next:
-            self._next = deadline
-            if self._sleep is not None:
-                self._sleep.deadline = min(self._sleep.deadline, deadline)
+        if deadline < self.next:
+            self.next = deadline
+            if self._alarm is not None:
+                self._alarm.set(deadline, self)
+
+    def ring(self) -> None:
+        """See to what is due, in a task."""
+        self.next = -math.inf
+        if self._ring is not None:
+            self._ring(self._handle_due)
+
+    def stalled(self, seconds: float) -> None:
+        """Tell that the event loop stood still for so long."""
+        self._socket._emitter.stalled(seconds)
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self) -> None:
-        """Sleep until something is due, and see to it, until cancelled."""
-        emitter = self._socket._emitter
-        # Trio does not export the class of its own clock. Of others, the time passes when nobody looks, or not at all.
-        is_real = type(trio.lowlevel.current_clock()).__name__ == "SystemClock"
-        while True:
-            watches = is_real and emitter.watches_loop
-            until = min(self._next, trio.current_time() + WATCH_INTERVAL) if watches else self._next
-            with trio.CancelScope(deadline=until) as self._sleep:
-                await trio.sleep_forever()
-            late = trio.current_time() - self._sleep.deadline
-            self._sleep = None
-            if watches and late >= STALL:
-                emitter.stalled(late)
-            if trio.current_time() < self._next:
-                continue
-            await self._socket._settle_input()
-            self._next = math.inf
-            now = trio.current_time()
-            self.arm(self._socket._tick(now))
-            self.arm(self._expire(now))
+    async def _handle_due(self) -> None:
+        await self._socket._settle_input()
+        if self._alarm is None:
+            return
+        self._alarm.watch(self)
+        self.next = math.inf
+        now = trio.current_time()
+        self.arm(self._socket._tick(now))
+        self.arm(self._expire(now))
 
     def _expire(self, now: float) -> float:
         """Expire what is due, but not too much at a time; returns when to go on (infinity: never)."""
@@ -103,3 +132,78 @@ class Timer:
         while heap and heap[0][2].over:
             heapq.heappop(heap)
         return heap[0][0] if heap else math.inf
+
+
+@final
+class Alarm:
+    """Wakes the timers of a Trio run, by one task: thousands of tasks that sleep cost megabytes.
+
+    The task is there as long as there are timers. An entry of its heap counts if it is the time that its timer wants.
+    """
+
+    def __init__(self) -> None:
+        self._timers: set[Timer] = set()
+        self._watching: set[Timer] = set()
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._sweep_at = SWEEP_ABOVE
+        self._task = self._sleep = trio.CancelScope()
+
+    def add(self, timer: Timer) -> None:
+        """Wake a timer from now on."""
+        self._timers.add(timer)
+        if len(self._timers) == 1:
+            self._task = trio.CancelScope()
+            trio.lowlevel.spawn_system_task(self._run, self._task)
+
+    def remove(self, timer: Timer) -> None:
+        """Wake it no more."""
+        self._timers.discard(timer)
+        self._watching.discard(timer)
+        if not self._timers:
+            self._heap.clear()
+            self._task.cancel()
+
+    def set(self, deadline: float, timer: Timer) -> None:
+        """Wake a timer at `deadline`."""
+        heapq.heappush(self._heap, (deadline, next(_numbers), timer))
+        if len(self._heap) > self._sweep_at:
+            self._heap = [entry for entry in self._heap if entry[2].next == entry[0]]
+            heapq.heapify(self._heap)
+            self._sweep_at = 2 * len(self._heap) + SWEEP_ABOVE
+        self._sleep.deadline = min(self._sleep.deadline, deadline)
+
+    def watch(self, timer: Timer) -> None:
+        """Look whether the event loop stands still, if somebody wants a timer's socket to tell that."""
+        # Trio does not export the class of its own clock. Of others, the time passes when nobody looks, or not at all.
+        if timer.watches_loop and type(trio.lowlevel.current_clock()).__name__ == "SystemClock":
+            self._watching.add(timer)
+            self._sleep.deadline = min(self._sleep.deadline, trio.current_time() + WATCH_INTERVAL)
+
+    async def _run(self, task: trio.CancelScope) -> None:
+        """Sleep until a timer wants to be woken, and wake it, until cancelled."""
+        with task:
+            while True:
+                watches = bool(self._watching)
+                until = trio.current_time() + WATCH_INTERVAL if watches else math.inf
+                until = min(until, self._heap[0][0]) if self._heap else until
+                with trio.CancelScope(deadline=until) as self._sleep:
+                    await trio.sleep_forever()
+                now = trio.current_time()
+                if watches and now - self._sleep.deadline >= STALL:
+                    for timer in list(self._watching):
+                        timer.stalled(now - self._sleep.deadline)
+                self._watching = {timer for timer in self._watching if timer.watches_loop}
+                while self._heap and self._heap[0][0] <= now:
+                    deadline, _, timer = heapq.heappop(self._heap)
+                    if timer.next == deadline:
+                        timer.ring()
+
+
+_ALARM: Final[trio.lowlevel.RunVar[Alarm | None]] = trio.lowlevel.RunVar("slipstream_trio alarm", default=None)
+
+
+def alarm_of_this_run() -> Alarm:
+    """Return the alarm that all timers of this Trio run share."""
+    alarm = _ALARM.get() or Alarm()
+    _ALARM.set(alarm)
+    return alarm
