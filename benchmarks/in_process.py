@@ -2,8 +2,9 @@
 
     python benchmarks/in_process.py
 
-A transport in memory hands over frames in batches, as the lane of a real one does. Prints medians of interleaved
-rounds, in microseconds of CPU. Compare ratios, not figures: machines differ.
+A transport in memory hands over frames in batches, as the lane of a real one does. With nothing attached, with one
+handler of `handle` that does nothing, and with a recording, whose thread is counted too. Prints medians of interleaved
+rounds, in microseconds of CPU, and what each adds to nothing attached. Compare ratios, not figures: machines differ.
 """
 
 import argparse
@@ -11,8 +12,11 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import trio
@@ -20,6 +24,7 @@ import trio
 from slipstream_trio import Channel, connect
 from slipstream_trio.protocol import Frame
 from slipstream_trio.telemetry import Telemetry
+from slipstream_trio.trace import record
 from slipstream_trio.transport import OpenRequest, Transport, TransportEnded
 
 BATCH = 160
@@ -117,26 +122,34 @@ async def measured(operation: Callable[[], Awaitable[object]], count: int) -> fl
     return (time.process_time() - start) / count * 1e6
 
 
+def attached(kind: str, telemetry: Telemetry, directory: Path) -> AbstractContextManager[object]:
+    """Return what listens for the time of a measure."""
+    if kind == "nothing attached":
+        return nullcontext()
+    if kind == "one handler":
+        return telemetry.listen(lambda _: None, ("slipstream", "connection", "handle"))
+    return record(directory / "recording.jsonl", telemetry=telemetry, queue=2**30, keep=0)
+
+
 async def main(rounds: int) -> None:
     """Measure, and print."""
-    figures: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for handlers in (0, 1):
-            telemetry = Telemetry()
-            if handlers:
-                telemetry.attach("benchmark", ("slipstream", "connection", "handle"), lambda _: None, prefix=True)
-            memory = Memory()
+    figures: dict[tuple[str, str], list[float]] = {}
+    kinds = ("nothing attached", "one handler", "a recording")
+    with TemporaryDirectory() as directory:
+        for _, kind in product(range(rounds), kinds):
+            telemetry, memory = Telemetry(), Memory()
             options: dict[str, Any] = {"transport": memory, "telemetry": telemetry, "heartbeat_interval": None}
-            async with connect("ws://memory/socket", **options) as socket, socket.join("room:1") as channel:
-                name = "one handler" if handlers else "nothing attached"
-                for what, count, operation in (
-                    ("a message", 96_000, partial(received, memory, [channel], 96_000)),
-                    ("an echo, 1 in flight", 4_000, partial(echoed, channel, 4_000, 1)),
-                    ("an echo, 64 in flight", 16_000, partial(echoed, channel, 16_000, 64)),
-                ):
-                    figures.setdefault(f"{what}, {name}", []).append(await measured(operation, count))
-    for name, each in figures.items():
-        sys.stdout.write(f"{name:45} {statistics.median(each):8.2f} us\n")
+            with attached(kind, telemetry, Path(directory)):
+                async with connect("ws://memory/socket", **options) as socket, socket.join("room:1") as channel:
+                    for what, count, operation in (
+                        ("a message", 96_000, partial(received, memory, [channel], 96_000)),
+                        ("an echo, 1 in flight", 4_000, partial(echoed, channel, 4_000, 1)),
+                        ("an echo, 64 in flight", 16_000, partial(echoed, channel, 16_000, 64)),
+                    ):
+                        figures.setdefault((what, kind), []).append(await measured(operation, count))
+    for (what, kind), each in figures.items():
+        more = statistics.median(each) - statistics.median(figures[what, kinds[0]])
+        sys.stdout.write(f"{what + ', ' + kind:45} {statistics.median(each):8.2f} us {more:+8.2f}\n")
 
 
 if __name__ == "__main__":

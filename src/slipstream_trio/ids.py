@@ -14,7 +14,6 @@ DIGITS: Final = SPAN_BITS // 4
 BLOCK: Final = 256
 """How many ids of spans are made at a time."""
 
-STARTS: Final = range(0, BLOCK * DIGITS, DIGITS)
 ZERO: Final = "0" * DIGITS
 ONE: Final = f"{1:0{DIGITS}x}"
 
@@ -58,9 +57,9 @@ class RandomIds:
             try:
                 return self._span_ids.pop()
             except IndexError:
-                digits = f"{self._random.getrandbits(BLOCK * SPAN_BITS):0{BLOCK * DIGITS}x}"
-                ids = [digits[start : start + DIGITS] for start in STARTS]
-                self._span_ids.extend([ONE if each == ZERO else each for each in ids] if ZERO in digits else ids)
+                data = self._random.getrandbits(BLOCK * SPAN_BITS).to_bytes(BLOCK * DIGITS // 2, "big")
+                ids = data.hex(" ", DIGITS // 2).split()
+                self._span_ids.extend([ONE if each == ZERO else each for each in ids] if ZERO in ids else ids)
 
 
 _UNPREDICTABLE: Final[WeakSet[RandomIds]] = WeakSet()

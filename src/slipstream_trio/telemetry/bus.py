@@ -77,26 +77,36 @@ class Handler:
 class Point:
     """One event name of one bus. `handlers` is empty while nobody listens, which is all that an emitter has to test."""
 
-    __slots__ = ("_bus", "_calls", "handlers", "name")
+    __slots__ = ("_bus", "emit", "handlers", "name")
 
     def __init__(self, bus: "Telemetry", name: EventName) -> None:
         self._bus = bus
-        self._calls: tuple[tuple[HandlerFunction, Handler], ...] = ()
         self.name: EventName = name
-        self.handlers: tuple[Handler, ...] = ()
+        self.listen_to(())
 
     def listen_to(self, handlers: Iterable[Handler]) -> None:
         """Have these handlers from now on; those that have no filter pay nothing for those that have."""
-        self.handlers = tuple(handlers)
-        self._calls = tuple((_filtered(handler), handler) for handler in self.handlers)
+        self.handlers: tuple[Handler, ...] = tuple(handlers)
+        calls = [_guarded(_filtered(handler), handler, self._bus) for handler in self.handlers]
 
-    def emit(self, record: Record) -> None:
-        """Call the handlers in the order in which they were attached."""
-        for call, handler in self._calls:
-            try:
+        def emit(record: Record) -> None:
+            for call in calls:
                 call(record)
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises, the connection goes on
-                self._bus.handler_failed(handler, record, error)
+
+        # Calls the handlers in the order in which they were attached; a single one without a detour.
+        self.emit: HandlerFunction = calls[0] if len(calls) == 1 else emit
+
+
+def _guarded(function: HandlerFunction, handler: Handler, bus: "Telemetry") -> HandlerFunction:
+    """Return a function that calls a handler's, and detaches it should that raise."""
+
+    def call(record: Record) -> None:
+        try:
+            function(record)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the connection goes on
+            bus.handler_failed(handler, record, error)
+
+    return call
 
 
 def _filtered(handler: Handler) -> HandlerFunction:
