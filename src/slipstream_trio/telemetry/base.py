@@ -115,7 +115,8 @@ class _Common:
         ids = {name: getattr(self.origin, name) for name in ("connection_id", "trace_id", "socket_id", "generation")}
         return {**ids, "start_time": datetime.fromtimestamp(system_time / 1e9, UTC)}
 
-    def _fields(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
+        """Return the fields of this event, under the keys that they have in `metadata`."""
         return {key: getattr(self, name) for key, name in self._own}
 
 
@@ -139,7 +140,7 @@ class _Begun(_Common):
     @property
     def metadata(self) -> Mapping[str, Any]:
         """Ids, `start_time`, and the fields of this event."""
-        return {**self._described(self.system_time), **self._fields()}
+        return {**self._described(self.system_time), **self.details()}
 
 
 class _Ended(_Common, Generic[S]):
@@ -172,7 +173,7 @@ class _Ended(_Common, Generic[S]):
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The start's, with the ids of now, and the fields of this event."""
-        return {**self.start.metadata, **self._described(self.start.system_time), **self._fields()}
+        return {**self.start.metadata, **self._described(self.start.system_time), **self.details()}
 
 
 # The fields that records of a kind share come first, in this order.

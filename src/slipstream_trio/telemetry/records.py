@@ -123,7 +123,7 @@ class HandleStart(Start):
         """The time and the frame, where the input is a frame that nobody has read yet as `raw_message`."""
         return None if self._now is None else (self._now, self._given)
 
-    def _fields(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """Return `raw_message`, `state`."""
         return {"raw_message": self.raw_message, "state": self.state}
 
@@ -149,7 +149,7 @@ class HandleStop(EndOfConnection[HandleStart]):
         """The message, where it is just delivered, and nobody has read that as `transition` yet."""
         return self._came_to if isinstance(self._came_to, Message) else None
 
-    def _fields(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """Return `message`, `event`, `built_events`, `return`, `end_state`."""
         transition = self.transition
         return {

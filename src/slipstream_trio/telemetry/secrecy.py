@@ -1,6 +1,7 @@
 """What tells a secret by its name, and what is shown in its place: one rule for logs, recordings and reports."""
 
 from collections.abc import Collection
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
 __all__ = ["MASK", "SECRETS", "is_secret", "squeezed"]
@@ -30,10 +31,14 @@ SECRETS: Final = frozenset(
 """What makes a name that of a secret, in lower case and without separators: `api_key` and `X-Api-Key` have "apikey"."""
 
 SEPARATORS: Final = "_-. "
+_SEPARATORS: Final = SEPARATORS.encode()
+_LOWER: Final = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode())
 
 
 def squeezed(text: str) -> str:
     """Return a text in lower case and without what separates the words of a name."""
+    if text.isascii():
+        return text.encode().translate(_LOWER, _SEPARATORS).decode()
     text = text.lower()
     for separator in SEPARATORS:
         text = text.replace(separator, "")

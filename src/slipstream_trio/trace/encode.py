@@ -1,6 +1,7 @@
 """Telemetry records to lines of a recording; `schema` tells what is in them."""
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -8,11 +9,11 @@ import attrs
 from attrs import define, field
 
 from ..protocol import Frame, FrameReceived, Message, SendFrame, State
-from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
+from ..telemetry import ConnectStart, HandlerFailed, HandleStart, HandleStop, Origin, Record
 from .lines import encode_line
 from .redact import Redacted, Redactor
 from .schema import HEADER, SCHEMA, start_time
-from .values import FIELDS, TAG, changes_of, encode_value, fields_of, names_of
+from .values import FIELDS, TAG, changes_of, encoded, fields_of, plain_text, redacted
 
 __all__ = ["BUILT_IN", "Encoder", "end_line", "header_line", "missing_line"]
 
@@ -28,52 +29,50 @@ MOST_CONNECTIONS: Final = 4096
 CONNECT_START: Final = ConnectStart.name
 HANDLE_START: Final = HandleStart.name
 HANDLE_STOP: Final = HandleStop.name
+HANDLER_FAILED: Final = HandlerFailed.name
+ONCE: Final = 3
+"""How many words the name of an event has that is no span's."""
 
-# No value needs care in these places that `encode_line` does not take.
-_START: Final = (
-    b'{"name":"slipstream connection handle start",%b,"span_id":%b,"system_time":%d,"monotonic_time":%d,'
-    b'"raw_message":%b,"state":%b}\n'
-)
-_FRAME: Final = b'{"$":"FrameReceived","now":%b,"frame":%b}'
-_STOP: Final = (
-    b'{"name":"slipstream connection handle stop",%b,"span_id":%b,"duration":%d,"monotonic_time":%d%b,"message":%b,'
-    b'"built_events":%b,"return":%b,"end_state":%b}\n'
-)
-_HANDLED: Final = ("raw_message", "state", "message", "built_events", "return", "end_state")
+_ONCE: Final = b'%b,%b,"system_time":%d,"monotonic_time":%d'
+_START: Final = b'%b,%b,"span_id":%b,"system_time":%d,"monotonic_time":%d'
+_STOP: Final = b'%b,%b,"span_id":%b,"duration":%d,"monotonic_time":%d%b'
 _DELIVERED: Final = b'[{"$":"MessageReceived","message":{"$":"@message"}}]'
-_COMMON: Final = frozenset({"connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id"})
-_PAYLOADS: Final = frozenset({"params", "response", "return"})
-_TEXTS: Final = frozenset({"reason", "termination_reason", "stacktrace", "message", "hint"})
-_NOTHING: Final = object()
+_HOW: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("params", "response", "return"), "payload"),
+    **dict.fromkeys(("reason", "termination_reason", "stacktrace", "message", "hint"), "text"),
+    **{name: name for name in ("raw_message", "state", "arguments", "frame")},
+    "response_headers": "headers",
+}
+"""What is redacted of a record's own fields, or is not written as it is, and as what."""
 
 
-@define
+@define(eq=False)
 class _Written:
     """What has been written of a connection, in its latest lines.
 
     Attributes:
         origin: its ids.
+        short: what stands for them in its next lines.
         lines: how many lines, since it was written in full.
         state: the latest state, and its `number`.
         span: the handle whose start was written, and whose end was not.
-        short: the ids of its next line, encoded.
         decodes: whether the message of that handle can be had from its frame by whoever reads the recording.
     """
 
     origin: Origin
+    short: bytes
     lines: int = 0
     state: State | None = None
     number: int = 0
     span: str | None = None
-    short: bytes = b""
     decodes: bool = False
 
 
-@define
+@define(eq=False)
 class Encoder:
     """Makes lines of records, in the order in which they come.
 
-    Handles are put together of encoded parts, as nearly all lines of a busy recording are theirs.
+    Lines are put together of encoded parts, so that nothing of a record is copied only to be encoded.
 
     Parameters:
         redactor: hides what is not to be written.
@@ -85,8 +84,9 @@ class Encoder:
     redactor: Redactor
     alive: dict[str, None] = field(factory=dict, init=False)
     _seen: dict[str, None] = field(factory=dict, init=False)
-    _written: dict[str, _Written] = field(factory=dict, init=False)
+    _written: dict[str | None, _Written] = field(factory=dict, init=False)
     _open: set[str] = field(factory=set, init=False)
+    _now: tuple[float, bytes] = field(default=(0.0, b"0.0"), init=False)
 
     def restart(self) -> None:
         """Forget what was written: another file begins, or lines were lost."""
@@ -95,14 +95,23 @@ class Encoder:
 
     def encode(self, record: Record) -> bytes:
         """Return the line of a record, with its line feed; two lines, where the first tells what is missing."""
-        name = record.name
-        known = name[2] == "handle" and record.origin.connection_id in self._seen
-        before = b"" if known else self.notice(record)
+        name, origin = record.name, record.origin
+        if name is HANDLE_START and origin.connection_id in self._seen:
+            return self._handle_start(record)
+        if name is HANDLE_STOP and origin.connection_id in self._seen:
+            return self._handle_stop(record)
+        before = self.notice(record)
         if name == HANDLE_START:
             return before + self._handle_start(record)
         if name == HANDLE_STOP:
             return before + self._handle_stop(record)
-        return before + encode_line(self._other(record, name)) + b"\n"
+        ids, written = self._ids(origin)
+        whole = b""
+        if name[-1] == "start":
+            self._open.add(record.span_id)  # type: ignore[attr-defined] # like all spans
+        elif name[-1] in ("stop", "exception"):
+            whole = b"" if self._is_known(record.span_id, written) else self._start_of(record)  # type: ignore[attr-defined]
+        return before + self._line(record, ids, written, whole) + b"\n"
 
     def notice(self, record: Record) -> bytes:
         """Note which connections there are; returns the line, if any, that has to be written about this one first.
@@ -125,209 +134,217 @@ class Encoder:
 
     # The parts of a line
 
-    def _ids(self, origin: Origin) -> dict[str, Any]:
+    def _ids(self, origin: Origin) -> tuple[bytes, _Written]:
+        """Return the ids, encoded, and what is written of the connection."""
         connection_id = origin.connection_id
-        written = None if connection_id is None else self._written.get(connection_id)
+        written = self._written.get(connection_id)
         if (
             written is not None
             and written.lines < FULL_EVERY
             and (written.origin is origin or written.origin == origin)
         ):
             written.lines += 1
-            return {"connection_id": connection_id}
+            return written.short, written
+        ids = encode_line(attrs.asdict(origin))[1:-1]
+        renewed = _Written(origin, encode_line({"connection_id": connection_id})[1:-1])
+        if written is not None:
+            renewed.span, renewed.decodes = written.span, written.decodes
         if connection_id is not None:
-            renewed = _Written(origin)
-            if written is not None:
-                renewed.span, renewed.decodes = written.span, written.decodes
             _remember(self._written, connection_id, renewed)
-        return {
-            "connection_id": connection_id,
-            "trace_id": origin.trace_id,
-            "socket_id": origin.socket_id,
-            "generation": origin.generation,
-        }
+        return ids, renewed
 
-    def _state(self, origin: Origin, state: State) -> Any:
-        written = self._written.get(origin.connection_id or "")
-        if written is None:
-            return encode_value(state, self.redactor)
-        if state is written.state:
-            return written.number
-        before, written.state = written.state, state
-        written.number += 1
-        if before is None:
-            return {"n": written.number, **fields_of(state, self.redactor)}
-        return {"n": written.number, "from": written.number - 1, **changes_of(before, state, self.redactor)}
+    def _state(self, state: State, written: _Written) -> bytes:
+        before = written.state
+        if state is not before:
+            written.state = state
+            written.number += 1
+            if before is None:
+                return encode_line({"n": written.number, **fields_of(state, self.redactor)})
+            return encode_line(
+                {"n": written.number, "from": written.number - 1, **changes_of(before, state, self.redactor)}
+            )
+        return b"%d" % written.number
 
-    def _metadata(self, origin: Origin, metadata: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the metadata beyond what every record has, and beyond what is known from the start."""
-        return {
-            key: self._value(origin, key, value, metadata)
-            for key, value in metadata.items()
-            if key not in _COMMON and known.get(key, _NOTHING) is not value
-        }
+    def _line(self, record: Any, ids: bytes, written: _Written, whole: bytes = b"") -> bytes:
+        """Return a line of its parts: the name, the ids, the measurements, its start where needed, its own fields."""
+        name, now = record.name, record.monotonic_time
+        if len(name) == ONCE or name == HANDLER_FAILED:
+            first = _ONCE % (_head(name), ids, record.system_time, now)
+        elif name[-1] == "start":
+            first = _START % (_head(name), ids, encode_line(record.span_id), record.system_time, now)
+        else:
+            first = _STOP % (_head(name), ids, encode_line(record.span_id), record.duration, now, whole)
+        parts = [first]
+        details = record.details()
+        for key, value in details.items():
+            how = _HOW.get(key)
+            text = encoded(value, self.redactor) if how is None else self._value(how, value, written, details)
+            parts += _key(key), text
+        parts.append(b"}")
+        return b"".join(parts)
 
-    def _value(self, origin: Origin, key: str, value: Any, metadata: Mapping[str, Any]) -> Any:
+    def _value(self, how: str, value: Any, written: _Written, details: Mapping[str, Any]) -> bytes:
         redactor = self.redactor
-        if type(value) is State:
-            return self._state(origin, value)
-        if key == "raw_message":
-            return self._framed(value, metadata["state"])
-        if key in _PAYLOADS:
-            value = redactor.payload(value)
-        elif key == "arguments":
+        if how == "payload":
+            return self._payload(value)
+        if how == "state":
+            return self._state(value, written)
+        if how == "raw_message":
+            return self._input(value, details["state"], written)
+        if how == "arguments":
             value = redactor.arguments(value)
-        elif key == "response_headers":
-            value = redactor.headers(value)
-        elif key == "frame" and value is not None:
+        elif how == "frame" and value is not None:
             value = redactor.frame(value, "v2", sent=False)  # it is malformed: hidden, if there may be a secret in it
-        elif key in _TEXTS and value is not None:
-            # Where there is a traceback, the reason is an exception's text.
-            value = redactor.error(value) if "stacktrace" in metadata else redactor.text(value)
-        return encode_value(value, redactor)
+        elif how == "text" and value is not None and "stacktrace" in details:
+            value = redactor.error(value)  # where there is a traceback, the reason is an exception's text
+        else:
+            value = redacted(how, value, redactor)
+        return encoded(value, redactor)
 
-    # The lines
+    def _payload(self, value: Any) -> bytes:
+        """Return a payload, encoded: looked into only where its text may have something to hide."""
+        text = plain_text(value)
+        if text is None or not self.redactor.shows(text):
+            return encoded(self.redactor.payload(value), self.redactor)
+        return text
 
-    def _other(self, record: Record, name: EventName) -> dict[str, Any]:
-        metadata, origin = record.metadata, record.origin
-        line = self._first(record, name, metadata)
-        known: Mapping[str, Any] = {}
-        if name[-1] == "start":
-            self._open.add(metadata["span_id"])
-        elif name[-1] in ("stop", "exception"):
-            start: Record = record.start  # type: ignore[attr-defined]
-            known = start.metadata
-            written = self._written.get(origin.connection_id or "")
-            if not self._known(metadata["span_id"], written):
-                line["start"] = self._whole(start, known)
-        return {**line, **self._metadata(origin, metadata, known)}
+    # The starts of spans that end
 
-    def _first(self, record: Record, name: EventName, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        span_id = metadata.get("span_id")
-        ids = self._ids(record.origin)
-        spans = {} if span_id is None else {"span_id": span_id}
-        return {"name": " ".join(name), **ids, **spans, **record.measurements}
-
-    def _known(self, span_id: str, written: _Written | None) -> bool:
+    def _is_known(self, span_id: str, written: _Written) -> bool:
         """Tell whether the start of a span that ends was written; elsewhere, the end has it."""
-        if written is not None and written.span == span_id:
+        if written.span == span_id:
             written.span = None
             return True
         known = span_id in self._open
         self._open.discard(span_id)
         return known
 
-    def _whole(self, start: Record, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        return self._first(start, start.name, metadata) | self._metadata(start.origin, metadata, {})
+    def _start_of(self, end: Any) -> bytes:
+        """Return the start of a span that ends, as a part of its line."""
+        return b',"start":' + self._line(end.start, *self._ids(end.start.origin))
 
-    def _handle_ids(self, origin: Origin) -> tuple[bytes, _Written]:
-        """Return the ids, encoded, and what is written of the connection."""
-        written = self._written.get(origin.connection_id or "")
-        if written is not None and written.lines < FULL_EVERY and written.origin is origin and written.short:
-            written.lines += 1
-            return written.short, written
-        text = encode_line(self._ids(origin))[1:-1]
-        written = self._written[origin.connection_id or ""]
-        written.short = encode_line({"connection_id": origin.connection_id})[1:-1]
-        return text, written
+    # Handles
 
     def _handle_start(self, record: Any) -> bytes:
-        ids, written = self._handle_ids(record.origin)
-        if type(record) is HandleStart:
-            state, frame = record.state, record.frame
-            given = record.raw_message if frame is None else None
-            system_time, monotonic_time = record.system_time, record.monotonic_time
-        else:
-            state, given, frame = record.metadata["state"], record.metadata["raw_message"], None
-            system_time, monotonic_time = record.measurements["system_time"], record.measurements["monotonic_time"]
-        if type(given) is FrameReceived:
-            frame = (given.now, given.frame)
-        if frame is not None:
+        ids, written = self._ids(record.origin)
+        live = type(record) is HandleStart
+        state: State = record.state if live else record.metadata["state"]
+        if live and (frame := record.frame) is not None:
             text = self._frame(frame[0], frame[1], state, written)
         else:
-            text = encode_line(self._framed(given, state))
-        written.span = record.span_id
-        same = state is written.state
-        after = b"%d" % written.number if same else encode_line(self._state(record.origin, state))
-        return _START % (ids, encode_line(record.span_id), system_time, monotonic_time, text, after)
+            text = self._input(record.raw_message if live else record.metadata["raw_message"], state, written)
+        written.span = span_id = record.span_id
+        after = b"%d" % written.number if state is written.state else self._state(state, written)
+        return b'%b,"raw_message":%b,"state":%b}\n' % (
+            _START % (_HANDLE_START, ids, encode_line(span_id), record.system_time, record.monotonic_time),
+            text,
+            after,
+        )
+
+    def _input(self, given: Any, state: State, written: _Written) -> bytes:
+        if type(given) is FrameReceived:
+            return self._frame(given.now, given.frame, state, written)
+        return self._object(given, state.options.serializer, {})
 
     def _frame(self, now: float, frame: Frame | Redacted, state: State, written: _Written) -> bytes:
         shown = self.redactor.frame(frame, state.options.serializer, sent=False)
         written.decodes = type(shown) is not Redacted and state.options.serializer in BUILT_IN
-        value = shown if type(shown) is str and shown.isascii() else encode_value(shown, self.redactor)
-        return _FRAME % (encode_line(now), encode_line(value))
+        if now is not self._now[0]:
+            self._now = now, encode_line(now)  # the same for all frames of a batch
+        return b'{"$":"FrameReceived","now":%b,"frame":%b}' % (self._now[1], encoded(shown, self.redactor))
 
     def _handle_stop(self, record: Any) -> bytes:
-        start, origin, live = record.start, record.origin, type(record) is HandleStop
-        ids, written = self._handle_ids(origin)
-        span_id, whole = start.span_id, b""
-        if not self._known(span_id, written):
-            metadata = start.metadata
-            whole = b',"start":' + encode_line(self._whole(start, metadata))
-            written.decodes = self._decodes(metadata["raw_message"], metadata["state"])
-        message = record.delivered if live else None
+        origin, start = record.origin, record.start
+        ids, written = self._ids(origin)
+        whole = b"" if self._is_known(start.span_id, written) else self._start_of(record)
+        message = record.delivered if type(record) is HandleStop else None
         if message is not None:
-            parts, state = (self._message(message, written), _DELIVERED, b"[]"), start.state
-        elif live:
-            made, state = record.transition, record.transition.state
-            parts = self._parts(start.raw_message, start.state, made.message, made.built_events, made.return_, written)
+            text, events, effects, state = self._message(message, written), _DELIVERED, b"[]", start.state
         else:
-            given, before, message, built, return_, state = (record.metadata[key] for key in _HANDLED)
-            parts = self._parts(given, before, message, built, return_, written)
-        now = record.monotonic_time if live else record.measurements["monotonic_time"]
-        took = now - start.monotonic_time if live else record.measurements["duration"]
-        after = b"%d" % written.number if state is written.state else encode_line(self._state(origin, state))
-        return _STOP % (ids, encode_line(span_id), took, now, whole, *parts, after)
-
-    def _decodes(self, given: Any, state: State) -> bool:
-        """Tell whether the message of an input can be had from what is shown of its frame."""
-        serializer = state.options.serializer
-        if type(given) is not FrameReceived or serializer not in BUILT_IN:
-            return False
-        return type(self.redactor.frame(given.frame, serializer, sent=False)) is not Redacted
+            if type(record) is HandleStop:
+                made, state, given = record.transition, record.transition.state, start.raw_message
+                message, built, return_ = made.message, made.built_events, made.return_
+            else:
+                given, message, built, return_, state = map(record.metadata.get, _HANDLED)
+            text, events, effects = self._parts(given, state, message, built, return_, written)
+        after = b"%d" % written.number if state is written.state else self._state(state, written)
+        return b'%b,"message":%b,"built_events":%b,"return":%b,"end_state":%b}\n' % (
+            _STOP % (_HANDLE_STOP, ids, encode_line(start.span_id), record.duration, record.monotonic_time, whole),
+            text,
+            events,
+            effects,
+            after,
+        )
 
     def _parts(  # noqa: PLR0917 - of records live and read
         self, given: Any, state: State, message: Any, built: Any, return_: Any, written: _Written
     ) -> tuple[bytes, bytes, bytes]:
         """Return message, built events and effects, encoded."""
+        serializer = state.options.serializer
         text = b'{"$":"@input"}' if message is given else self._message(message, written)
         shared = _shared(given, message) if built else {}
-        events = encode_line([self._event(event, shared) for event in built]) if built else b"[]"
-        effects = encode_line([self._framed(effect, state) for effect in return_]) if return_ else b"[]"
-        return text, events, effects
+        events = b",".join([self._object(event, serializer, shared) for event in built])
+        effects = b",".join([self._object(effect, serializer, {}) for effect in return_])
+        return text, b"[%b]" % events, b"[%b]" % effects
 
     def _message(self, message: Any, written: _Written) -> bytes:
-        if type(message) is Message and written.decodes:
-            join_ref, ref, topic, event, _ = message
-            shown = {TAG: "Message", "join_ref": join_ref, "ref": ref, "topic": topic, "event": event}
-            return encode_line(shown)
-        return encode_line(encode_value(message, self.redactor))
+        if type(message) is not Message or not written.decodes:
+            return encoded(message, self.redactor)
+        if message[1] is None:
+            return _broadcast(message[0], message[2], message[3])
+        return encode_line({TAG: "Message", **dict(zip(message._fields[:4], message, strict=False))})
 
-    def _framed(self, value: Any, state: State) -> Any:
-        """Return an input or an effect, which may have a frame."""
-        kind = type(value)
-        if kind is not FrameReceived and kind is not SendFrame:
-            return encode_value(value, self.redactor)
-        frame = self.redactor.frame(value.frame, state.options.serializer, sent=kind is SendFrame)
-        return {
-            TAG: kind.__name__,
-            **{name: encode_value(getattr(value, name), self.redactor) for name in FIELDS[kind] if name != "frame"},
-            "frame": encode_value(frame, self.redactor),
-        }
+    def _object(self, value: Any, serializer: str, shared: Mapping[int, bytes]) -> bytes:
+        """Return an input, an event or an effect; of an event, what is the message, or in it, is not written again."""
+        kind, redactor = type(value), self.redactor
+        if kind not in _LAYOUT:
+            return encoded(value, redactor)
+        head, fields = _LAYOUT[kind]
+        parts = [head]
+        for name, key, how in fields:
+            its = getattr(value, name)
+            if id(its) in shared:
+                text = shared[id(its)]
+            elif how is None:
+                text = encoded(its, redactor)
+            elif how == "payload":
+                text = self._payload(its)
+            elif how == "frame":
+                text = encoded(redactor.frame(its, serializer, sent=kind is SendFrame), redactor)
+            else:
+                text = encoded(redacted(how, its, redactor), redactor)
+            parts += key, text
+        parts.append(b"}")
+        return b"".join(parts)
 
-    def _event(self, event: Any, shared: Mapping[int, str]) -> Any:
-        """Return an event in JSON types; what is the message, or a part of it, is not written again."""
-        if not shared or not attrs.has(type(event)):
-            return encode_value(event, self.redactor)
-        replaced = {
-            name: shared[id(value)]
-            for name in type(event).__slots__
-            if (value := getattr(event, name, None)) is not None and id(value) in shared
-        }
-        if not replaced:
-            return encode_value(event, self.redactor)
-        fields = fields_of(event, self.redactor, [name for name in names_of(type(event)) if name not in replaced])
-        return {TAG: type(event).__name__, **fields, **{name: {TAG: what} for name, what in replaced.items()}}
+
+_HANDLED: Final = ("raw_message", "message", "built_events", "return", "end_state")
+
+
+@lru_cache(maxsize=1024)
+def _head(name: tuple[str, ...]) -> bytes:
+    return b'{"name":%b' % encode_line(" ".join(name))
+
+
+_HANDLE_START: Final = _head(HANDLE_START)
+_HANDLE_STOP: Final = _head(HANDLE_STOP)
+
+
+@lru_cache(maxsize=1024)
+def _key(key: str) -> bytes:
+    return b",%b:" % encode_line(key)
+
+
+_LAYOUT: Final[Mapping[type, tuple[bytes, list[tuple[str, bytes, str | None]]]]] = {
+    kind: (b'{"$":"%b"' % kind.__name__.encode(), [(name, _key(name), how) for name, how in fields.items()])
+    for kind, fields in FIELDS.items()
+}
+
+
+@lru_cache(maxsize=4096)
+def _broadcast(join_ref: str | None, topic: str, event: str) -> bytes:
+    """Return a message without a ref and a payload: there are few such on a connection, and they come often."""
+    return encode_line({TAG: "Message", "join_ref": join_ref, "ref": None, "topic": topic, "event": event})
 
 
 def header_line(
@@ -380,20 +397,20 @@ def missing_line(records: int | None, reason: str, connection_id: str | None = N
     return encode_line(line) + b"\n"
 
 
-def _shared(given: Any, message: Any) -> dict[int, str]:
+def _shared(given: Any, message: Any) -> dict[int, bytes]:
     """Return the objects of a handle that its events may have as well, by their identity."""
-    shared = {id(given): "@input"}
+    shared = {id(given): b'{"$":"@input"}'}
     if type(message) is Message and message is not given:
-        shared[id(message)] = "@message"
+        shared[id(message)] = b'{"$":"@message"}'
         payload = message.payload
         if type(payload) in (dict, list, bytes):
-            shared[id(payload)] = "@payload"
+            shared[id(payload)] = b'{"$":"@payload"}'
         if type(payload) is dict and type(payload.get("response")) in (dict, list, bytes):
-            shared[id(payload["response"])] = "@response"
+            shared[id(payload["response"])] = b'{"$":"@response"}'
     return shared
 
 
-def _remember(table: dict[str, Any], key: str, value: Any) -> None:
+def _remember(table: dict[Any, Any], key: str, value: Any) -> None:
     if len(table) >= MOST_CONNECTIONS and key not in table:
         del table[next(iter(table))]
     table[key] = value

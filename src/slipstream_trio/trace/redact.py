@@ -10,6 +10,7 @@ here, is left out where something in it would have to be hidden.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection
 from functools import cached_property, lru_cache, partial
 from operator import is_
@@ -156,6 +157,13 @@ class Redactor:
         """Return an object's repr as it is shown; it may have a payload in it."""
         return self.text(text) if self.payloads == "keep" else MASK
 
+    def shows(self, text: bytes) -> bool:
+        """Tell whether a payload is shown as it is, by a quick look at its JSON."""
+        if self.payloads != "keep":
+            return False
+        # Behind an escape there may be anything.
+        return self.secrets is None or not (b"\\u" in text or self._hinted(text.decode()))
+
     def _suspicious(self, frame: Frame) -> bool:
         """Tell whether there may be something to hide in a frame: a quick look, as this is asked for each."""
         if self.payloads != "keep":
@@ -195,7 +203,7 @@ class Redactor:
 
     @cached_property
     def _hints(self) -> tuple[str, ...]:
-        return (*(self.secrets or ()), *_HINTS)
+        return _pieces({*(self.secrets or ()), *_HINTS})
 
     @cached_property
     def _name_is_secret(self) -> Callable[[str], bool]:
@@ -210,6 +218,22 @@ class Redactor:
         )
         value = r"""(?P<value>"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s&,;)}\]]+)"""
         return re.compile(rf"""(?i)(?P<name>(?:{words})[\w.-]{{0,40}}\\?["']?\s{{0,8}}(?:=>|[=:])\s{{0,8}}){value}""")
+
+
+def _pieces(hints: set[str]) -> tuple[str, ...]:
+    """Return few short texts: in each of the hints is one of them, such as "key" in four. They are looked for often."""
+    found: list[str] = []
+    while hints:
+        sizes = {hint: range(min(3, len(hint)), len(hint) + 1) for hint in sorted(hints)}
+        pieces = Counter(
+            piece
+            for hint, lengths in sizes.items()
+            for piece in {hint[at : at + size] for size in lengths for at in range(len(hint) - size + 1)}
+        )
+        best = max(pieces, key=lambda piece: (pieces[piece], len(piece), piece))
+        found.append(best)
+        hints = {hint for hint in hints if best not in hint}
+    return tuple(found)
 
 
 def _masked(match: re.Match[str]) -> str:

@@ -55,6 +55,9 @@ HEADER: Final = "slipstream_trace"
 """The key of a header."""
 
 
+_COMMON: Final = frozenset({"connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id"})
+
+
 @frozen
 class Recorded:
     """A telemetry record that was read from a recording; handlers and the verifier take it like a live one.
@@ -105,6 +108,25 @@ class Recorded:
         """When its span started, or it happened, in UTC."""
         time: datetime = self.metadata["start_time"]
         return time
+
+    @property
+    def monotonic_time(self) -> int:
+        """When it was emitted, in nanoseconds on the monotonic clock."""
+        return self.measurements["monotonic_time"]
+
+    def details(self) -> dict[str, Any]:
+        """Return the metadata of this event: without ids and times, and without what its start has."""
+        known: Mapping[str, Any] = {} if self.start is None else self.start.metadata
+        return {
+            key: value
+            for key, value in self.metadata.items()
+            if key not in _COMMON and not (key in known and known[key] is value)
+        }
+
+    @property
+    def duration(self) -> int:
+        """How long its span took, in nanoseconds; of a span's end only."""
+        return self.measurements["duration"]
 
     @property
     def system_time(self) -> int:

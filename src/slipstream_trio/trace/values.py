@@ -20,11 +20,13 @@ import base64
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from operator import attrgetter, is_
 from typing import Any, Final
 
 import attrs
 from attrs import frozen
 
+from ..errors import SerializationError
 from ..protocol import (
     STATE_FIELDS,
     Backoff,
@@ -59,9 +61,10 @@ from ..protocol import (
     TransportFailed,
     TransportOpened,
 )
-from ..protocol.codec import MAX_DIGITS
+from ..protocol.codec import MAX_DIGITS, check_value
 from ..protocol.mappings import View
 from ..protocol.state import changes
+from .lines import encode_line
 from .redact import Redacted, Redactor
 
 __all__ = [
@@ -73,13 +76,17 @@ __all__ = [
     "changes_of",
     "decode_value",
     "encode_value",
+    "encoded",
     "fields_of",
     "from_fields",
     "names_of",
+    "plain_text",
+    "redacted",
 ]
 
 TAG: Final = "$"
 CHANGE: Final = "change"
+DOLLAR, BACKSLASH = b"$\\"
 DEEPEST: Final = 140
 LONGEST_REPR: Final = 1000
 LARGEST: Final = 10**MAX_DIGITS
@@ -150,49 +157,62 @@ class Unencodable:
         return self.text
 
 
-def _how(kind: type, name: str) -> Callable[[Any, Redactor], Any]:
-    """Return how a field of a class is redacted."""
+def _how(kind: type, name: str) -> str | None:
+    """Return as what a field of a class is redacted."""
     if _PAYLOADS.get(kind) == name:
-        return lambda value, redactor: redactor.payload(value)
-    if name == "frame":
-        # The encoder does it better, as it knows the serializer.
-        return lambda value, redactor: redactor.frame(value, "", sent=False)
-    if name == "body":
-        return lambda value, redactor: redactor.body(value)
+        return "payload"
+    if name in {"frame", "body"}:
+        return name
     if name in _HEADERS and kind is not Options:  # which tells only how they were given
-        return lambda value, redactor: redactor.headers(value)
-    if name in _TEXTS:
-        return lambda value, redactor: redactor.text(value) if type(value) is str else value
-    return lambda value, _: value
+        return "headers"
+    return "text" if name in _TEXTS else None
 
 
-FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
-    kind: STATE_FIELDS if kind is State else tuple(field.name for field in attrs.fields(kind))
+FIELDS: Final[Mapping[type, Mapping[str, str | None]]] = {
+    kind: {
+        name: _how(kind, name)
+        for name in (STATE_FIELDS if kind is State else [field.name for field in attrs.fields(kind)])
+    }
     for kind in CLASSES.values()
 }
-"""What is written of each: of a state the flat names, as what it keeps together inside is its own business."""
-
-_FIELDS: Final[Mapping[type, Mapping[str, Callable[[Any, Redactor], Any]]]] = {
-    kind: {name: _how(kind, name) for name in names} for kind, names in FIELDS.items()
-}
+"""What is written of each, and as what it is redacted: of a state the flat names, as what it keeps together inside is
+its own business."""
 
 
 def names_of(kind: type) -> tuple[str, ...]:
     """Return the names of what an attrs class shows."""
-    return FIELDS.get(kind) or tuple(field.name for field in attrs.fields(kind))
+    return tuple(FIELDS.get(kind) or (field.name for field in attrs.fields(kind)))
+
+
+def redacted(how: str | None, value: Any, redactor: Redactor) -> Any:
+    """Return a field as it is shown, redacted as what `FIELDS` says."""
+    if how == "payload":
+        return redactor.payload(value)
+    if how == "frame":
+        return redactor.frame(value, "", sent=False)  # the encoder does it better, as it knows the serializer
+    if how == "body":
+        return redactor.body(value)
+    if how == "headers":
+        return redactor.headers(value)
+    return redactor.text(value) if how == "text" and type(value) is str else value
 
 
 def fields_of(value: Any, redactor: Redactor, names: Iterable[str] | None = None) -> dict[str, Any]:
     """Return the fields of an instance of one of `CLASSES`, encoded: all of them, or those of these names."""
-    how = _FIELDS[type(value)]
+    how = FIELDS[type(value)]
     return {
-        name: encode_value(how[name](getattr(value, name), redactor), redactor)
+        name: encode_value(redacted(how[name], getattr(value, name), redactor), redactor)
         for name in (how if names is None else names)
     }
 
 
+_BUT_REF: Final = attrgetter("topics", "turn_queue", "heartbeat", "identity", "status", "close_reason")
+
+
 def changes_of(before: State, after: State, redactor: Redactor) -> dict[str, Any]:
     """Return the fields in which a state differs from the one before: of a mapping, what has changed in it."""
+    if all(map(is_, _BUT_REF(before), _BUT_REF(after))):
+        return {"current_ref": after.current_ref}  # a push
     found = dict(changes(before, after))
     fields = fields_of(after, redactor, (name for name, change in found.items() if change is None))
     for name, change in found.items():
@@ -228,11 +248,33 @@ def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
     encode = _ENCODERS.get(kind)
     if encode is not None:
         return encode(value, redactor, depth)
-    if kind in _FIELDS:
+    if kind in FIELDS:
         return {TAG: kind.__name__, **fields_of(value, redactor)}
     if isinstance(value, View):  # a state's: mappings of users are no JSON, and refused where they are pushed
         return _encode_dict(dict(value), redactor, depth)
     return _by_repr(value, redactor)
+
+
+def plain_text(value: Any) -> bytes | None:
+    """Return the JSON of a value that consists of JSON's types; None for one that has others, or that needs a `$`."""
+    kind = type(value)
+    if value is None or kind is bool or (kind is str and value.isascii()):
+        return encode_line(value)
+    try:
+        if kind is not str and kind is not int:
+            check_value(value)
+        text = encode_line(value)
+    except (SerializationError, ValueError, OverflowError):  # it has other types, a lone surrogate, too many digits
+        return None
+    # To look for one byte takes a tenth of what it takes to look for several.
+    marked = (DOLLAR in text and text.find(b'"$"') >= 0) or (BACKSLASH in text and text.find(b"\\ud") >= 0)
+    return None if marked else text
+
+
+def encoded(value: Any, redactor: Redactor) -> bytes:
+    """Return the JSON of what `encode_value` makes of a value, which is left out where it would change nothing."""
+    text = plain_text(value)
+    return encode_line(encode_value(value, redactor)) if text is None else text
 
 
 def _text(value: str) -> Any:
