@@ -38,9 +38,9 @@ NAMES = {
         Including including mismatch
     """,
     trace: """
-        Absent Checker Damage Difference Divergence End Entry Finding FlightRecorder Header MEANINGS Missing
+        Absent Checker Damage Difference Divergence End Entry Finding Flaw FlightRecorder Header MEANINGS Missing
         Progress Recorded Recording RecordingWarning Redacted ReplayStep Replayer SECRETS Unencodable Verifier
-        Violation check differences ended_badly files_of flight_recorder read read_entries read_header record
+        Violation check diagnose differences ended_badly files_of flight_recorder read read_entries read_header record
         replay verify
     """,
 }

@@ -37,7 +37,7 @@ def test_help_needs_no_extra_and_shows_examples() -> None:
     ("group", "first"),
     [
         ([], "  demo      watch a connection live: every span and event, then the trace and"),
-        (["trace"], "  show      the history of connections, line by line; --follow shows it live"),
+        (["trace"], "  diagnose  what went wrong, why, and what to do"),
     ],
 )
 def test_help_lists_the_commands_and_nothing_else(

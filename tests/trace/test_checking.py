@@ -9,7 +9,7 @@ import pytest
 from tests.trace.support import REDACTOR, encoded, eventful, live_records, run, written
 
 from slipstream_trio.telemetry import ConnectStop, HandleStart, HandleStop, Telemetry
-from slipstream_trio.trace import Checker, Finding, Progress, check, files_of, read_entries, record
+from slipstream_trio.trace import Checker, Flaw, Progress, check, files_of, read_entries, record
 from slipstream_trio.trace.encode import Encoder, end_line, header_line, missing_line
 
 Records = list[Any]
@@ -41,7 +41,7 @@ def found(path: Path, lines: list[bytes], **options: Any) -> list[tuple[int, str
     return [(finding.line, finding.kind, finding.connection_id, finding.problem) for finding in findings]
 
 
-def checked(*paths: Path) -> tuple[Checker, list[Finding]]:
+def checked(*paths: Path) -> tuple[Checker, list[Flaw]]:
     checker = Checker()
     findings = [
         finding
@@ -238,9 +238,9 @@ def test_progress_is_told(good: Records, tmp_path: Path) -> None:
     ("kind", "wrong"), [("violation", True), ("damaged", True), ("missing", False), ("unfinished", False)]
 )
 def test_faults_are_what_nobody_knew(kind: Any, wrong: bool) -> None:
-    assert Finding("t", 1, kind, None, None, "x").wrong is wrong
+    assert Flaw("t", 1, kind, None, None, "x").wrong is wrong
 
 
 def test_a_finding_is_a_line_that_an_editor_can_follow() -> None:
-    assert str(Finding("t", 7, "violation", "c", 5, "it is late")) == "t:7: invariant 5: connection c: it is late"
-    assert str(Finding("t", 7, "missing", None, None, "gone")) == "t:7: missing: gone"
+    assert str(Flaw("t", 7, "violation", "c", 5, "it is late")) == "t:7: invariant 5: connection c: it is late"
+    assert str(Flaw("t", 7, "missing", None, None, "gone")) == "t:7: missing: gone"

@@ -19,7 +19,7 @@ from tests.trace.support import encoded, live_records, values, written
 
 from slipstream_trio.protocol import SendFrame
 from slipstream_trio.telemetry import HandleStart, HandleStop, Origin
-from slipstream_trio.trace import Finding, check, verify
+from slipstream_trio.trace import Flaw, check, verify
 
 pytestmark = pytest.mark.once
 
@@ -32,7 +32,7 @@ def good() -> list[Any]:
     return live_records()
 
 
-def faults(path: Path, lines: list[bytes]) -> list[Finding]:
+def faults(path: Path, lines: list[bytes]) -> list[Flaw]:
     return [finding for finding in check([written(path, lines)]) if finding.wrong]
 
 

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Final
 
-from . import trace_export, trace_html, trace_replay, trace_show, trace_stats, trace_verify
+from . import trace_diagnose, trace_export, trace_html, trace_replay, trace_show, trace_stats, trace_verify
 from .command import Command, add_commands
 from .status import USAGE
 
@@ -20,6 +20,7 @@ newest alone, which finds those before it."""
 
 EPILOG: Final = """\
 examples:
+  slipstream trace diagnose trace.jsonl        what went wrong, why, and what to do
   slipstream trace show trace.jsonl            what happened, line by line
   slipstream trace stats trace.jsonl           how often, how much, how long
   slipstream trace html trace.jsonl            a page to search and zoom in
@@ -28,7 +29,10 @@ examples:
   slipstream trace export trace.jsonl --to perfetto --output trace.json.gz"""
 
 
-COMMANDS: Final[Sequence[Command]] = (trace_show, trace_stats, trace_html, trace_verify, trace_replay, trace_export)
+COMMANDS: Final[Sequence[Command]] = (
+    *(trace_diagnose, trace_show, trace_stats, trace_html),
+    *(trace_verify, trace_replay, trace_export),
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from ..trace import MEANINGS, Checker, Finding, files_of
+from ..trace import MEANINGS, Checker, Flaw, files_of
 from ..trace.read import read_files
 from ..trace.text import printable
 from .reading import ProgressBar, add_paths
@@ -55,7 +55,7 @@ def run(options: Namespace) -> int:
     broken: set[int] = set()
     faults = found = 0
 
-    def findings() -> Iterator[Finding]:
+    def findings() -> Iterator[Flaw]:
         for path, entry in read_files(paths, progress=bar.show):
             yield from checker.feed(str(path), entry)
         yield from checker.finish()

@@ -1,6 +1,7 @@
 """Traces: what the records of connections say when they are put together; recorded, read, verified."""
 
-from .check import MEANINGS, Checker, Finding, check
+from .check import MEANINGS, Checker, Flaw, check
+from .diagnosis import Finding, diagnose
 from .flight import FlightRecorder, ended_badly, flight_recorder
 from .read import Progress, RecordingWarning, files_of, read, read_entries, read_header
 from .record import Recording, record
@@ -21,6 +22,7 @@ __all__ = [
     "End",
     "Entry",
     "Finding",
+    "Flaw",
     "FlightRecorder",
     "Header",
     "Missing",
@@ -35,6 +37,7 @@ __all__ = [
     "Verifier",
     "Violation",
     "check",
+    "diagnose",
     "differences",
     "ended_badly",
     "files_of",

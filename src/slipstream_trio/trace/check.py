@@ -10,7 +10,7 @@ from .read import Progress, files_of, read_files
 from .schema import Damage, End, Entry, Header, Missing, Recorded
 from .verify import Verifier, Violation
 
-__all__ = ["MEANINGS", "Checker", "Finding", "check"]
+__all__ = ["MEANINGS", "Checker", "Flaw", "check"]
 
 MEANINGS: Final[Mapping[int, str]] = {
     1: "every record of a connection carries its own ids, and no other connection has them",
@@ -31,7 +31,7 @@ WHY: Final[Mapping[str, str]] = {
 
 
 @frozen
-class Finding:
+class Flaw:
     """Something to know about a recording.
 
     Attributes:
@@ -85,7 +85,7 @@ class Checker:
         self.missing: int = 0
         self.connections: int = 0
 
-    def feed(self, path: str, entry: Entry) -> list[Finding]:
+    def feed(self, path: str, entry: Entry) -> list[Flaw]:
         """Check what the next line says, of files in their order; returns what there is to know about it."""
         if isinstance(entry, Header):
             return self._header(path, entry)
@@ -101,17 +101,17 @@ class Checker:
             return [self._missing(entry)]
         return [self._damaged(entry)]
 
-    def finish(self) -> list[Finding]:
+    def finish(self) -> list[Flaw]:
         """Check that what began has ended; returns what has not."""
-        findings = []
+        flaws = []
         for violation in self._verifier.finish():
             if self._end is None or violation.connection_id in self._end.open:
-                findings.append(self._finding("unfinished", "it had not ended here", violation.connection_id))
+                flaws.append(self._flaw("unfinished", "it had not ended here", violation.connection_id))
             else:
-                findings.append(self._violation(violation))
+                flaws.append(self._violation(violation))
         self.connections += self._verifier.connections
         self._begin("", 0)
-        return list(dict.fromkeys(findings))
+        return list(dict.fromkeys(flaws))
 
     def _begin(self, recording: str, part: int) -> None:
         self._verifier = Verifier(self._shared_traces)
@@ -121,54 +121,54 @@ class Checker:
         self._read = 0
         self._end = None
 
-    def _header(self, path: str, header: Header) -> list[Finding]:
-        findings = []
+    def _header(self, path: str, header: Header) -> list[Flaw]:
+        flaws = []
         if header.recording != self._recording:
-            findings = self.finish()
+            flaws = self.finish()
             self._begin(header.recording, header.part)
             for connection_id in header.open:
                 self._verifier.missed(connection_id)
             if header.part > 1:
-                findings.append(self._gone(path, header, "what was recorded before is not here"))
+                flaws.append(self._gone(path, header, "what was recorded before is not here"))
         elif header.part != self._part + 1:
             self._verifier.missed()
             self._whole = False
-            findings = [self._gone(path, header, f"it follows part {self._part}")]
+            flaws = [self._gone(path, header, f"it follows part {self._part}")]
         self._path, self._line, self._part = path, header.line, header.part
-        return findings
+        return flaws
 
-    def _gone(self, path: str, header: Header, problem: str) -> Finding:
-        return Finding(path, header.line, "missing", None, None, f"this is part {header.part}: {problem}")
+    def _gone(self, path: str, header: Header, problem: str) -> Flaw:
+        return Flaw(path, header.line, "missing", None, None, f"this is part {header.part}: {problem}")
 
-    def _count(self, end: End) -> list[Finding]:
+    def _count(self, end: End) -> list[Flaw]:
         if not self._whole or self._read == end.records:
             return []
         problem = f"{end.records:,} records were written, and {self._read:,} were read: lines are gone, or came in"
-        return [self._finding("damaged", problem)]
+        return [self._flaw("damaged", problem)]
 
-    def _missing(self, entry: Missing) -> Finding:
+    def _missing(self, entry: Missing) -> Flaw:
         self._verifier.missed(entry.connection_id)
         self.missing += entry.records or 0
         many = "records" if entry.records is None else f"{entry.records:,} records"
         problem = f"{many} are missing before this: {WHY.get(entry.reason, entry.reason)}"
-        return self._finding("missing", problem, entry.connection_id)
+        return self._flaw("missing", problem, entry.connection_id)
 
-    def _damaged(self, damage: Damage) -> Finding:
+    def _damaged(self, damage: Damage) -> Flaw:
         self._whole = False
         if damage.last:
-            return self._finding("unfinished", damage.problem)
+            return self._flaw("unfinished", damage.problem)
         self._verifier.missed(damage.connection_id)
-        return self._finding("damaged", damage.problem, damage.connection_id)
+        return self._flaw("damaged", damage.problem, damage.connection_id)
 
-    def _violation(self, violation: Violation) -> Finding:
-        return Finding(
+    def _violation(self, violation: Violation) -> Flaw:
+        return Flaw(
             self._path, self._line, "violation", violation.connection_id, violation.invariant, violation.problem
         )
 
-    def _finding(
+    def _flaw(
         self, kind: Literal["damaged", "missing", "unfinished"], problem: str, connection_id: str | None = None
-    ) -> Finding:
-        return Finding(self._path, self._line, kind, connection_id, None, problem)
+    ) -> Flaw:
+        return Flaw(self._path, self._line, kind, connection_id, None, problem)
 
 
 def check(
@@ -176,7 +176,7 @@ def check(
     *,
     shared_traces: Collection[str] = (),
     progress: Callable[[Progress], object] | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[Flaw]:
     """Check recordings; gives what there is to know about them, as it is found.
 
     Parameters:

@@ -1,0 +1,148 @@
+"""`slipstream trace diagnose`: the causes of what went wrong, and what to do about them."""
+
+import json
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from textwrap import wrap
+from typing import Final
+
+from ..trace import Finding, Progress
+from ..trace.diagnosis import CHECKED, Diagnosis
+from ..trace.read import read_files
+from ..trace.source import Source, sources
+from ..trace.text import printable
+from .output import BAD, BOLD, FAINT, ONCE, Output
+from .reading import ProgressBar, add_paths, quiet_pipe
+from .status import FAILED, OK, count
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+
+NAME: Final = "diagnose"
+HELP: Final = "what went wrong, why, and what to do"
+DESCRIPTION: Final = """\
+Names causes, the gravest first: for each who has to change something (the
+application, this process, the network, the server, the configuration), what
+happened, when and how often, the lines that show it, what to do, and the command
+that shows more. What one cause explains is not told again: of pushes that timed
+out while the link was dead, the dead link is told, and what it cost.
+
+Give it all recordings of an incident, of several processes too: it reads them on
+all cores, and tells causes of the same kind once."""
+
+EPILOG: Final = """\
+reading a finding:
+  grave      work was lost, done twice, or stopped
+  serious    people had to wait, or soon will
+  slight     worth knowing
+  times are seconds since the recording's first record, as in `trace show`
+
+examples:
+  slipstream trace diagnose trace.jsonl
+  slipstream trace diagnose /var/log/app/*.jsonl.gz
+  slipstream trace diagnose --json trace.jsonl | jq -r '.findings[].cause'
+
+exit status: 0 nothing found; 1 findings; 2 wrong usage, or a file that is no
+recording"""
+
+WIDTH: Final = 80
+STYLES: Final = {"grave": BAD, "serious": ONCE, "slight": FAINT}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    add_paths(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object: findings, noise, and what was read")
+    parser.add_argument(
+        "--jobs",
+        type=count,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes to read with; all cores by default",
+    )
+
+
+def run(options: Namespace) -> int:
+    """Diagnose, and print the findings."""
+    whole = Diagnosis()
+    for diagnosis in _diagnosed(sources(options.paths), options.jobs):
+        whole.add(diagnosis)
+    with quiet_pipe():
+        if options.json:
+            print(json.dumps(whole.as_dict(), indent=2))
+        else:
+            _print(Output.of(sys.stdout), whole)
+    return FAILED if whole.findings else OK
+
+
+def _diagnosed(recordings: Sequence[Source], jobs: int) -> Iterator[Diagnosis]:
+    """Give the diagnosis of each recording, in order; each is one job."""
+    bar = ProgressBar()
+    if len(recordings) == 1 or jobs == 1:
+        yield from map(partial(_one, progress=bar.show), recordings)
+    else:
+        with ProcessPoolExecutor(min(jobs, len(recordings))) as pool:
+            for number, diagnosis in enumerate(pool.map(_one, recordings), 1):
+                bar.show(Progress(str(recordings[number - 1].paths[-1]), number, len(recordings), diagnosis.records))
+                yield diagnosis
+    bar.clear()
+
+
+def _one(source: Source, progress: Callable[[Progress], object] | None = None) -> Diagnosis:
+    entries = ((str(path), entry) for path, entry in read_files(source.paths, progress=progress))
+    return Diagnosis.of(str(source.paths[-1]), entries)
+
+
+def _print(output: Output, whole: Diagnosis) -> None:
+    for number, finding in enumerate(whole.findings, 1):
+        for line, style in _lines(number, finding):
+            output.print(printable(line), *style)
+        output.print()
+    read = f"{whole.records:,} records of {whole.connections:,} connections"
+    if not whole.findings:
+        output.print(f"{read}: nothing wrong was found. Looked for:", BOLD)
+        for checked in CHECKED:
+            output.print(f"  {checked}")
+    else:
+        output.print(f"{read}: {len(whole.findings)} findings")
+    for text in whole.remarks():
+        for line in wrap(printable(text), WIDTH, subsequent_indent="  "):
+            output.print(line, FAINT)
+
+
+def _lines(number: int, finding: Finding) -> Iterator[tuple[str, Sequence[int]]]:
+    head = f"{number}. {finding.cause.replace('_', ' ')}  [{finding.gravity}; blame: {finding.blame}]"
+    yield head, (BOLD, STYLES[finding.gravity])
+    where = [f"topic {finding.topic}"] if finding.topic else []
+    where += [f"event {finding.event}"] if finding.event else []
+    first = f"{datetime.fromtimestamp(finding.times[0] / 1e9, UTC):%Y-%m-%d %H:%M:%S}" if finding.times else "?"
+    last = f"{datetime.fromtimestamp(finding.until / 1e9, UTC):%H:%M:%S}"
+    times = "once" if finding.count == 1 else f"{finding.count:,} times"
+    yield from _item("", f"{finding.mechanism[0].upper()}{finding.mechanism[1:]}.")
+    yield from _item("when", f"{first} to {last} UTC, {times}")
+    if where:
+        yield from _item("where", ", ".join(where))
+    for text in finding.evidence:
+        yield from _item("" if text.startswith("  ") else "fact", text)
+    if finding.lines:
+        yield from _item("lines", "; ".join(_places(finding)))
+    yield from _item("do", f"{finding.advice[0].upper()}{finding.advice[1:]}.")
+    if finding.command:
+        yield f"   more   {finding.command}", ()
+
+
+def _places(finding: Finding) -> Iterator[str]:
+    for path, lines in groupby(finding.lines, key=itemgetter(0)):
+        yield f"{path}:{', '.join(str(line) for _, line in lines)}"
+
+
+def _item(name: str, text: str) -> Iterator[tuple[str, Sequence[int]]]:
+    indent = " " * (len(text) - len(text.lstrip()))
+    for number, line in enumerate(wrap(text.strip(), WIDTH - 10 - len(indent), break_on_hyphens=False)):
+        yield f"   {name if number == 0 else '':7}{indent}{line}", ()

@@ -1,0 +1,203 @@
+"""The joins, pushes, leaves and heartbeats of a process, and how they were answered."""
+
+from collections import deque
+from typing import Any, Final
+
+from ...protocol import (
+    JoinTopic,
+    LeaveTopic,
+    Message,
+    PushMessage,
+    SendFrame,
+    TopicJoinFailed,
+    TopicJoinOverdue,
+    TopicJoinSucceeded,
+)
+from ...telemetry import Record
+from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep
+
+__all__ = ["Asks"]
+
+SLOW: Final = 3 * SECOND // 2
+"""An answer that takes longer is looked at."""
+
+QUEUED: Final = SECOND // 10
+"""A join that waits longer for those before it has waited for its turn."""
+
+MOST_TOPICS: Final = 4096
+MOST_ASKS: Final = 4096
+MOST_SPANS: Final = 65536
+
+
+class Asks:
+    """Takes in what was asked and answered, for the facts of a process."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._spans: dict[str, Ask] = {}
+        self._queued: dict[tuple[str, str, str], deque[Ask]] = {}
+
+    def topic(self, socket: str, name: str) -> Topic:
+        """Return what is known of a topic."""
+        topics = self._facts.topics
+        found = topics.get((socket, name))
+        if found is None:
+            found = Topic()
+            if len(topics) < MOST_TOPICS:
+                topics[socket, name] = found
+        return found
+
+    def _events(self, ask: Ask) -> Events:
+        events = self._facts.events
+        found = events.get((ask.topic, ask.event))
+        if found is None:
+            found = Events()
+            if len(events) < MOST_TOPICS:
+                events[ask.topic, ask.event] = found
+        return found
+
+    # Sent
+
+    def pushed(self, connection: Connection, given: PushMessage, metadata: Any) -> None:
+        """Take in a push; where no span waits for it, nobody awaits its reply."""
+        queued = self._queued.get((connection.socket, given.topic, given.event))
+        ask = queued.popleft() if queued else self._ask("send", given.topic, given.event, given.payload)
+        self._sent(connection, metadata, ask)
+        self.topic(connection.socket, given.topic).last = ask
+
+    def joining(self, connection: Connection, given: JoinTopic, metadata: Any) -> None:
+        """Take in a join."""
+        self._sent(connection, metadata, self._ask("join", given.topic, "phx_join", given.payload))
+
+    def leaving(self, connection: Connection, given: LeaveTopic, metadata: Any) -> None:
+        """Take in a leave, and what it cuts off."""
+        self.topic(connection.socket, given.topic).left += 1
+        for ask in connection.asks.values():
+            if ask.topic == given.topic and ask.kind in ("join", "push") and ask.outcome is None:
+                ask.reason = "left"
+                if ask.kind == "join":
+                    ask.outcome, ask.ended = "cancelled", self._facts.last
+        self._sent(connection, metadata, self._ask("leave", given.topic, "phx_leave"))
+
+    def ticked(self, connection: Connection, metadata: Any) -> None:
+        """Take in a heartbeat, and joins that took too long."""
+        for event in metadata["built_events"]:
+            late = isinstance(event, TopicJoinFailed) and event.reason == "timeout"
+            ask = connection.asks.get(event.ref) if late or isinstance(event, TopicJoinOverdue) else None
+            if ask is not None:
+                ask.outcome, ask.ended = "timeout", self._facts.last
+                keep(self.topic(connection.socket, event.topic).timeouts, ask)
+        self._sent(connection, metadata, self._ask("heartbeat", "phoenix", "heartbeat"))
+
+    def _ask(self, kind: str, topic: str, event: str, payload: Any = None) -> Ask:
+        return Ask(kind, topic, event, payload, self._facts.last, self._facts.place)
+
+    def _sent(self, connection: Connection, metadata: Any, ask: Ask) -> None:
+        now = self._facts.last
+        for effect in metadata["return"]:
+            if isinstance(effect, SendFrame):
+                connection.spoke = now
+                connection.unheard += 1
+                if len(connection.asks) >= MOST_ASKS:
+                    del connection.asks[next(iter(connection.asks))]
+                if ask.sent is None:  # a timer may send more than one, such as the leaves of joins that took too long
+                    ask.connection, ask.ref, ask.sent = connection, effect.ref, now
+                    connection.asks[effect.ref] = ask
+
+    # Answered
+
+    def answered(self, connection: Connection, ask: Ask, built: Any) -> None:
+        """Take in the answer to something, which may come too late."""
+        now = self._facts.last
+        del connection.asks[ask.ref or ""]
+        ask.answered = now
+        if ask.kind == "join":
+            self._join_answered(connection, ask, built)
+        elif ask.kind == "push":
+            topic, events = self.topic(connection.socket, ask.topic), self._events(ask)
+            events.answered += 1
+            events.last_answer = now
+            # A channel takes up one push after the other: the time of those before it is not this one's.
+            ask.served = max(ask.sent or now, topic.replied)
+            topic.replied = now
+            if now - ask.served > SLOW and ask.outcome is None:
+                events.slowly += 1
+                keep(events.slow, ask)
+
+    def _join_answered(self, connection: Connection, ask: Ask, built: Any) -> None:
+        topic, now = self.topic(connection.socket, ask.topic), self._facts.last
+        if ask.outcome == "cancelled":
+            keep(topic.cut, ask)
+        turn = now - max(ask.sent or now, connection.joined_at)
+        connection.joined_at = now
+        if ask.took - turn > QUEUED:
+            connection.turns.append(turn)
+            connection.turn = connection.turn or ask
+        for event in built:
+            if isinstance(event, TopicJoinSucceeded):
+                topic.accepted += 1
+                topic.accepted_at = now
+                topic.since = None
+            elif isinstance(event, TopicJoinFailed):
+                reason = event.response.get("reason") if isinstance(event.response, dict) else None
+                refusal = (now, self._facts.place, reason if isinstance(reason, str) else "")
+                keep(topic.refused, refusal)
+                topic.since = topic.since or refusal
+
+    def channel_ended(self, connection: Connection, message: Message) -> None:
+        """Take in a `phx_error` or `phx_close`."""
+        if message.event == "phx_error":
+            topic = self.topic(connection.socket, message.topic)
+            last = topic.last if topic.last is not None and topic.last.answered is None else None
+            topic.crashes += 1
+            keep(topic.crashed, (self._facts.last, self._facts.place, last))
+
+    # The client's spans
+
+    def push_started(self, record: Record, metadata: Any) -> None:
+        """Take in a push that is called, and will be sent."""
+        ask = self._ask("push", metadata["topic"], metadata["event"], metadata["params"])
+        self._facts.acts += 1
+        if ask.payload and type(ask.payload) is dict:
+            for before in self._events(ask).timeouts[-4:]:
+                before.again += before.payload == ask.payload
+        if len(self._spans) >= MOST_SPANS:
+            del self._spans[next(iter(self._spans))]
+        self._spans[metadata["span_id"]] = ask
+        key = (record.origin.socket_id, ask.topic, ask.event)
+        self._queued.setdefault(key, deque(maxlen=MOST_ASKS)).append(ask)
+
+    def push_stopped(self, record: Record, metadata: Any) -> None:
+        """Take in how a push has ended."""
+        ask = self._spans.pop(metadata["span_id"], None)
+        if ask is None:
+            return
+        ask.outcome, ask.ended = metadata["outcome"], self._facts.last
+        ask.reason = metadata["reason"] or ask.reason
+        if ask.sent is None:
+            self._never_sent(record.origin.socket_id, ask)
+        elif ask.outcome == "timeout":
+            keep(self._events(ask).timeouts, ask)
+        elif ask.reason == "left" and ask.connection is not None and ask.connection.ended is None:
+            keep(self.topic(record.origin.socket_id, ask.topic).cut, ask)
+
+    def _never_sent(self, socket: str, ask: Ask) -> None:
+        key = (socket, ask.topic, ask.event)
+        queued = self._queued.get(key, ())
+        if ask in queued:
+            self._queued[key].remove(ask)
+        if not queued:
+            self._queued.pop(key, None)
+        connection = self._facts.opened.get(socket)
+        if connection is not None and connection.ended is not None and ask.outcome != "ok":
+            connection.queued += 1
+            keep(connection.unsent, ask)
+
+    def join_stopped(self, record: Record, metadata: Any) -> None:
+        """Take in how a join has ended."""
+        if metadata["reason"] == "already_joined":
+            self.held(record, metadata)
+
+    def held(self, record: Record, metadata: Any) -> None:
+        """Take in a join of a topic that was joined already."""
+        keep(self.topic(record.origin.socket_id, metadata["topic"]).held, (self._facts.last, self._facts.place))

@@ -1,0 +1,109 @@
+"""Channels: crashes, refusals, tasks that fight over a topic, joins that wait for each other, malformed frames."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from .facts import SECOND, Facts, Topic
+from .finding import Cause, Finding, about, at, family, found, long
+
+__all__ = ["diagnose"]
+
+# fmt: off
+CRASHES: Final = Cause("channel_crash", "grave", "server",
+    "the channel's process crashes on the server{after}",
+    "see the server's log at these times for the exception, and do not push the same again until it is mended")
+REFUSED: Final = Cause("refused_since", "grave", "server",
+    "joins are refused since a time, which were accepted before: {reason}",
+    "see what changed on the server at that time: a deployment, a permission, a token", "--kind refused")
+TOO_MANY: Final = Cause("too_many_channels", "grave", "application",
+    "more and more channels are joined, until the server refuses: {reason}",
+    "leave channels that are not needed any more (async with socket.join(…)), or raise the server's limit",
+    "--kind refused")
+FIGHT: Final = Cause("fight_over_topic", "serious", "application",
+    "two tasks fight over one topic: one joins it while the other holds it",
+    "join the topic once, and hand the channel to both; subscribe() gives each a stream of its own")
+TURNS: Final = Cause("joins_by_turns", "serious", "server",
+    "joins wait for each other: the server works off the joins of a socket one at a time",
+    "make join/3 quick (load in handle_info(:after_join)), or spread the topics over several sockets", "--kind joined")
+BAD_FRAMES: Final = Cause("bad_frames", "serious", "server",
+    "frames came that are no Phoenix messages; each was dropped",
+    "see what makes this frame: a custom serializer, a proxy that cuts, a NaN or broken text in a payload")
+RAISED: Final = Cause("code_raised", "serious", "application",
+    "{what} raised {kind}: {reason}", "the traceback is in the recording, under stacktrace")
+# fmt: on
+
+
+def diagnose(facts: Facts) -> Iterator[Finding]:
+    """Find what is wrong with channels, or with how they are used."""
+    for (_, name), topic in facts.topics.items():
+        if topic.crashes:
+            yield _crashed(facts, name, topic)
+        if len(topic.held) >= 2:
+            told = f"{len(topic.held)} joins found the topic joined already (AlreadyJoined), {topic.left} leaves"
+            yield found(facts, FIGHT, topic.held, [told], topic=name)
+    yield from _refusals(facts)
+    yield from _turns(facts)
+    yield from _malformed(facts)
+    for (what, kind, reason), seen in facts.raised.items():
+        yield found(facts, RAISED, seen, [f"{len(seen)} times"], what=what, kind=kind, reason=reason)
+
+
+def _crashed(facts: Facts, name: str, topic: Topic) -> Finding:
+    before = [ask for _, _, ask in topic.crashed if ask is not None]
+    event = before[0].event if before and len({ask.event for ask in before}) == 1 else None
+    told = [f"it crashed {topic.crashes} times, first at {at(facts, topic.crashed[0][0])}"]
+    told += [f"not answered when it crashed: {about(facts, ask)}" for ask in before[:4]]
+    seen = [(when, place) for when, place, _ in topic.crashed]
+    after = f", each time after {event}" if event else ""
+    return found(facts, CRASHES, seen, told, topic=name, event=event, count=topic.crashes, after=after)
+
+
+def _refusals(facts: Facts) -> Iterator[Finding]:
+    families: dict[str, list[tuple[str, Topic]]] = {}
+    for (_, name), topic in facts.topics.items():
+        families.setdefault(name.partition(":")[0], []).append((name, topic))
+    for prefix, topics in families.items():
+        accepted = max(topic.accepted_at for _, topic in topics)
+        since = [(name, topic) for name, topic in topics if topic.since is not None]
+        refused = sorted(each for _, topic in since for each in topic.refused if each[0] >= accepted)
+        full = any("too many" in reason for _, _, reason in refused)
+        again = any(topic.accepted for _, topic in since)
+        if refused and accepted and (again or full or len(refused) >= 3):
+            when, _, reason = refused[0]
+            held = sum(topic.accepted > topic.left for topic in facts.topics.values())
+            told = [f"{len(refused)} refused since {at(facts, when)}; {held} topics were joined and not left"]
+            seen = [(when, place) for when, place, _ in refused]
+            its = family(name for name, _ in since)
+            reason = reason or "no reason given"
+            yield found(facts, TOO_MANY if full else REFUSED, seen, told, topic=its, count=len(refused), reason=reason)
+        elif refused:
+            facts.noise[f"refused joins of {prefix}:*, which were never accepted"] += len(refused)
+
+
+def _turns(facts: Facts) -> Iterator[Finding]:
+    for connection in facts.connections.values():
+        total, count, first = sum(connection.turns), len(connection.turns), connection.turn
+        if count >= 4 and total >= 2 * SECOND and first is not None and first.sent is not None:
+            told = f"{count} joins waited for others; each took {long(total / count)}, {long(total)} in sum"
+            until = first.sent + total
+            facts.explained.append((connection.socket, first.sent, until))
+            yield found(facts, TURNS, [(first.began, first.place)], [told], until=until, count=count)
+
+
+def _malformed(facts: Facts) -> Iterator[Finding]:
+    times = [when for when, _, _, _ in facts.malformed]
+    apart = [later - before for before, later in pairwise(times)]
+    regular = len(apart) >= 2 and max(apart) - min(apart) <= max(apart) // 10
+    period = f", one every {long(sum(apart) / len(apart))}" if regular else ""
+    if times:
+        told = [f"{facts.badly} frames, the first at {at(facts, times[0])}{period}"]
+        told += [f"{reason}: {_shown(frame)}" for _, _, reason, frame in facts.malformed[:4]]
+        seen = [(when, place) for when, place, _, _ in facts.malformed]
+        yield found(facts, BAD_FRAMES, seen, told, count=facts.badly)
+
+
+def _shown(frame: object) -> str:
+    """Return the beginning of a frame, from which its topic can be guessed."""
+    text = frame if isinstance(frame, str | bytes) else "(redacted)"
+    return repr(text[:80]) + ("…" if len(text) > 80 else "")

@@ -1,0 +1,291 @@
+"""What one pass over the records of a process keeps: of each connection, topic and push what diagnoses ask for."""
+
+from collections import Counter, deque
+from typing import Any, Final, TypeAlias
+
+from attrs import define, field
+
+from ...protocol import Options
+
+__all__ = [
+    "MOST",
+    "SECOND",
+    "Ask",
+    "Connection",
+    "Events",
+    "Facts",
+    "Pause",
+    "Place",
+    "Silence",
+    "Stream",
+    "Topic",
+    "keep",
+]
+
+SECOND: Final = 1_000_000_000
+MOST: Final = 64
+"""So many of a kind are kept; what is beyond is counted."""
+
+Place: TypeAlias = tuple[str, int]
+"""A file, and a line in it."""
+
+Seen: TypeAlias = tuple[int, Place]
+
+# Times are nanoseconds since the epoch, in the order of the monotonic clock; lengths are nanoseconds.
+
+
+@define(eq=False)
+class Ask:
+    """A join, push, leave or heartbeat: `sent` under a `ref`, unless it never was, and `answered`, perhaps too late."""
+
+    kind: str
+    topic: str
+    event: str
+    payload: Any
+    began: int
+    place: Place
+    connection: "Connection | None" = None
+    ref: str | None = None
+    sent: int | None = None
+    served: int = 0
+    ended: int | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    answered: int | None = None
+    again: int = 0
+
+    @property
+    def took(self) -> int:
+        """From its sending to its answer, or to when it was given up."""
+        return (self.answered or self.ended or self.began) - (self.sent or self.began)
+
+
+@define(eq=False)
+class Silence:
+    """A time in which nothing came on a connection, though something was to come.
+
+    Attributes:
+        expected: how many frames would have come at the connection's rate.
+        waiting: what was sent, and not answered.
+        sent: how many frames were sent in it.
+        size: of the first frame after it, None if none came; `first` is its topic and event.
+        join: the join that this frame answered.
+    """
+
+    connection: "Connection"
+    began: int
+    ended: int
+    places: tuple[Place, Place]
+    expected: float
+    waiting: tuple[Ask, ...]
+    sent: int
+    size: int | None = None
+    join: Ask | None = None
+    first: tuple[str, str] = ("", "")
+
+    @property
+    def length(self) -> int:
+        """How long it was."""
+        return self.ended - self.began
+
+
+@define(eq=False)
+class Pause:
+    """A time in which a process did nothing.
+
+    Attributes:
+        late: by how much a timer came late in it.
+        burst: how many frames came right after it.
+        told: whether telemetry itself told that the event loop stood still.
+        busy: the callback that took as long.
+    """
+
+    began: int
+    ended: int
+    places: tuple[Place, Place]
+    late: int = 0
+    burst: int = 0
+    told: bool = False
+    busy: str = ""
+
+    @property
+    def length(self) -> int:
+        """How long it was."""
+        return self.ended - self.began
+
+
+@define(eq=False)
+class Connection:
+    """A connection, from its beginning to its end, or an attempt at one.
+
+    Attributes:
+        end: where its end is told.
+        heard: when the last frame came, `heard_at` where; `spoke`: when one was sent last; `unheard`: those since then.
+        frames: how many came, of `size` together, the `largest` of them.
+        explained: whether a finding tells why it ended.
+        asks: what was sent and is not answered, by ref.
+        lost: the pushes sent and not answered when it ended; `unsent`: those that were never sent, of `queued`.
+        turns: of joins that waited for others, how long each took alone; `turn` is the first of them.
+    """
+
+    id: str
+    socket: str
+    began: int
+    place: Place
+    options: Options | None = None
+    opened: int | None = None
+    ended: int | None = None
+    end: Place | None = None
+    reason: str = ""
+    code: int | None = None
+    message: str = ""
+    ended_by: str | None = None
+    status: int | None = None
+    headers: dict[str, str] = field(factory=dict)
+    heard: int = 0
+    heard_at: Place = ("", 0)
+    spoke: int = 0
+    unheard: int = 0
+    frames: int = 0
+    size: int = 0
+    largest: int = 0
+    gave_up: bool = False
+    explained: bool = False
+    asks: dict[str, Ask] = field(factory=dict)
+    lost: list[Ask] = field(factory=list)
+    unsent: list[Ask] = field(factory=list)
+    queued: int = 0
+    turns: list[int] = field(factory=list)
+    turn: Ask | None = None
+    joined_at: int = 0
+
+    @property
+    def last(self) -> int:
+        """The latest that is known of it."""
+        return self.ended or max(self.heard, self.spoke, self.began)
+
+    @property
+    def life(self) -> int:
+        """From its opening to its end."""
+        return self.last - (self.opened or self.last)
+
+
+@define(eq=False)
+class Topic:
+    """A topic of a socket, over all of its connections.
+
+    Attributes:
+        refused: when, where and why joins were refused; `since`: the first since it was accepted.
+        crashed: when, where, and the push before it; of `crashes`.
+        held: joins of it while it was joined.
+        cut: requests that a leave cut off.
+        timeouts: joins that were given up.
+        last: the last push; `replied`: when the last was answered.
+    """
+
+    accepted: int = 0
+    accepted_at: int = 0
+    refused: list[tuple[int, Place, str]] = field(factory=list)
+    since: tuple[int, Place, str] | None = None
+    crashed: list[tuple[int, Place, Ask | None]] = field(factory=list)
+    crashes: int = 0
+    held: list[Seen] = field(factory=list)
+    left: int = 0
+    cut: list[Ask] = field(factory=list)
+    timeouts: list[Ask] = field(factory=list)
+    last: Ask | None = None
+    replied: int = 0
+
+
+@define(eq=False)
+class Events:
+    """The pushes of an event on a topic: those `answered`, of which `slowly`, and those that timed out."""
+
+    answered: int = 0
+    last_answer: int = 0
+    slow: list[Ask] = field(factory=list)
+    slowly: int = 0
+    timeouts: list[Ask] = field(factory=list)
+
+
+@define(eq=False)
+class Stream:
+    """The messages of an event on a topic, and the counter in their payload; `streams` fills it in.
+
+    Attributes:
+        joined: how often the topic had been joined when the last message came.
+        key: the counter's name, None until it is found; `numbers` are those that may be it, in so many `tries`.
+        value: the counter's last; `streak`: how often in a row it grew by one; `resets`: how often it did not.
+        skips: when, where and by how much it skipped, `missed`: likewise, where the topic was joined anew before it.
+        frames: hashes of the last; `doubles` are those that had come before, `paired` those like the one before.
+    """
+
+    first: int
+    joined: int
+    count: int = 0
+    last: int = 0
+    key: str | None = None
+    numbers: dict[str, int] = field(factory=dict)
+    tries: int = 0
+    value: int = 0
+    streak: int = 0
+    resets: int = 0
+    skips: list[tuple[int, Place, int]] = field(factory=list)
+    missed: list[tuple[int, Place, int]] = field(factory=list)
+    frames: deque[int] = field(factory=lambda: deque(maxlen=16))
+    doubles: list[Seen] = field(factory=list)
+    doubled: int = 0
+    paired: list[Seen] = field(factory=list)
+    pairs: int = 0
+
+
+@define(eq=False)
+class Facts:
+    """What is known of a process; `first` and `last` are when its records begin and end.
+
+    Attributes:
+        place: where the latest record is.
+        unread: how many records told less than they should.
+        acts: how many operations the client began; `frames`: how many came; `idle`: time in which nothing happened.
+        opened: the last connection of each socket that was open.
+        badly: how many frames were malformed; the first of them are in `malformed`.
+        noise: what happened too, and does no harm.
+        explained: times that are explained, each for a socket, or for all.
+    """
+
+    path: str = ""
+    place: Place = ("", 0)
+    first: int = 0
+    last: int = 0
+    records: int = 0
+    unread: int = 0
+    acts: int = 0
+    frames: int = 0
+    idle: int = 0
+    connections: dict[str, Connection] = field(factory=dict)
+    opened: dict[str, Connection] = field(factory=dict)
+    topics: dict[tuple[str, str], Topic] = field(factory=dict)
+    events: dict[tuple[str, str], Events] = field(factory=dict)
+    streams: dict[tuple[str, str, str], Stream] = field(factory=dict)
+    pauses: list[Pause] = field(factory=list)
+    silences: list[Silence] = field(factory=list)
+    overflows: dict[tuple[str, str], list[tuple[int, Place, int, str]]] = field(factory=dict)
+    malformed: list[tuple[int, Place, str, Any]] = field(factory=list)
+    badly: int = 0
+    raised: dict[tuple[str, str, str], list[Seen]] = field(factory=dict)
+    noise: Counter[str] = field(factory=Counter)
+    explained: list[tuple[str | None, int, int]] = field(factory=list)
+
+    def covered(self, at: int, until: int, socket: str | None = None) -> bool:
+        """Tell whether something in a time is explained by what was found already, or by there being no connection."""
+        margin = SECOND // 2
+        return any(
+            began - margin <= until and at <= ended + margin and (whose is None or whose == socket)
+            for whose, began, ended in self.explained
+        )
+
+
+def keep(found: list[Any], one: Any) -> None:
+    """Add to what was found, unless that is enough."""
+    if len(found) < MOST:
+        found.append(one)

@@ -1,0 +1,191 @@
+"""A finding: a cause, who is to blame, what shows it, and what to do."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import attrs
+from attrs import frozen
+
+from ..text import brief, duration
+from .facts import SECOND, Ask, Facts, Place
+
+__all__ = ["Blame", "Cause", "Finding", "Gravity", "about", "at", "family", "found", "long", "merged", "of_asks"]
+
+Blame = Literal["application", "this process", "network or proxy", "server", "configuration", "nobody"]
+Gravity = Literal["grave", "serious", "slight"]
+
+ORDER: Final[Sequence[Gravity]] = ("grave", "serious", "slight")
+SHOWN: Final = 16
+"""So many times, lines and facts a finding has; `count` tells how many there are."""
+
+
+@frozen(kw_only=True)
+class Finding:
+    """A cause of what went wrong.
+
+    Attributes:
+        cause: its name, such as "dead_link"; programs can rely on it.
+        gravity: "grave" (work was lost, done twice, or stopped), "serious" (people had to wait) or "slight".
+        blame: the party that has to change something: the application, this process (its event loop, its machine), the
+            network or a proxy, the server, the configuration of the client, or nobody.
+        mechanism: what happened, in a sentence.
+        topic: the topic, with a `*` where it is several; None where it is about none.
+        event: the event, likewise.
+        count: how often it happened.
+        times: when, the first of them, in nanoseconds since the epoch.
+        until: when the last one was over, likewise.
+        lines: the lines that show it, each a file and the number of a line in it, from 1 (0: of records in memory).
+        evidence: numbers and payloads, a sentence each.
+        advice: what to do.
+        command: what to type to see more, "" for records in memory.
+    """
+
+    cause: str
+    gravity: Gravity
+    blame: Blame
+    mechanism: str
+    topic: str | None = None
+    event: str | None = None
+    count: int = 1
+    times: tuple[int, ...] = ()
+    until: int = 0
+    lines: tuple[tuple[str, int], ...] = ()
+    evidence: tuple[str, ...] = ()
+    advice: str = ""
+    command: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values: times in UTC, lines as "file:line"."""
+        told = attrs.asdict(self)
+        told["times"] = [_utc(time) for time in self.times]
+        told["until"] = _utc(self.until)
+        told["lines"] = [f"{path}:{line}" for path, line in self.lines]
+        return told
+
+
+@frozen
+class Cause:
+    """A kind of finding: what `Finding` has of it, with words in braces that `found` fills in."""
+
+    name: str
+    gravity: Gravity
+    blame: Blame
+    mechanism: str
+    advice: str
+    options: str = ""
+
+
+def found(
+    facts: Facts,
+    cause: Cause,
+    seen: Iterable[tuple[int, Place]],
+    evidence: Iterable[str],
+    *,
+    until: int = 0,
+    count: int | None = None,
+    topic: str | None = None,
+    event: str | None = None,
+    grave: bool = False,
+    **words: object,
+) -> Finding:
+    """Return a finding in a process; `seen` are its times and lines, `words` what the texts of its cause lack."""
+    moments = sorted(seen)
+    times = tuple(dict.fromkeys(time for time, _ in moments))
+    until = until or max(times, default=0)
+    options = cause.options.format(event=event)
+    return Finding(
+        cause=cause.name.format(**words),
+        gravity="grave" if grave else cause.gravity,
+        blame=cause.blame,
+        mechanism=cause.mechanism.format(event=event, **words),
+        topic=topic,
+        event=event,
+        count=len(times) if count is None else count,
+        times=times[:SHOWN],
+        until=until,
+        lines=tuple(dict.fromkeys(place for _, place in moments))[:SHOWN] if facts.path else (),
+        evidence=tuple(evidence)[:SHOWN],
+        advice=cause.advice.format(event=event, **words),
+        command=_command(facts, times, until, topic, options),
+    )
+
+
+def of_asks(facts: Facts, cause: Cause, asks: Sequence[Ask], told: Iterable[str], **words: Any) -> Finding:
+    """Return a finding about pushes or joins, `told` first, and then the first of them."""
+    seen = [(ask.began, ask.place) for ask in asks]
+    evidence = [
+        *told,
+        *(f"{about(facts, ask)}: {ask.outcome or 'answered'} after {long(ask.took)}" for ask in asks[:4]),
+    ]
+    until = max(ask.answered or ask.ended or ask.began for ask in asks)
+    topic = family(ask.topic for ask in asks)
+    return found(facts, cause, seen, evidence, until=until, count=len(asks), topic=topic, **words)
+
+
+def merged(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings, those of one kind made one, the gravest and most frequent first."""
+    kinds: dict[tuple[str | None, ...], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.cause, finding.topic, finding.event, finding.mechanism), []).append(finding)
+    return sorted(map(_merge, kinds.values()), key=lambda each: (ORDER.index(each.gravity), -each.count))
+
+
+def _merge(alike: Sequence[Finding]) -> Finding:
+    first = alike[0]
+    if len(alike) == 1:
+        return first
+    return attrs.evolve(
+        first,
+        count=sum(each.count for each in alike),
+        times=tuple(sorted(time for each in alike for time in each.times))[:SHOWN],
+        until=max(each.until for each in alike),
+        lines=tuple(line for each in alike for line in each.lines)[:SHOWN],
+        evidence=(
+            f"in {len(alike)} recordings; of the first:",
+            *first.evidence[: SHOWN - 1],
+        ),
+    )
+
+
+def _command(facts: Facts, times: Sequence[int], until: int, topic: str | None, options: str) -> str:
+    if not facts.path:
+        return ""
+    parts = ["slipstream trace show", shlex.quote(facts.path)]
+    if times and until - times[0] < 3600 * SECOND:
+        since = max((times[0] - facts.first) / 1e9 - 2, 0)
+        parts.append(f"--since {since:.0f} --until {(until - facts.first) / 1e9 + 3:.0f}")
+    if topic is not None:
+        parts.append(f"--topic {shlex.quote(topic)}")
+    return " ".join([*parts, options]).rstrip()
+
+
+def at(facts: Facts, time: int) -> str:
+    """Return a time as the seconds since the first record."""
+    return f"{(time - facts.first) / 1e9:,.1f} s"
+
+
+def long(length: float) -> str:
+    """Return a length of time in words."""
+    return duration(length) if length < 120 * SECOND else f"{length / 60 / SECOND:,.1f} min"
+
+
+def about(facts: Facts, ask: Ask) -> str:
+    """Return a push in a line: when, what, with which payload, and where that is written."""
+    ref = "" if ask.ref is None else f" ref {ask.ref}"
+    place = f" ({ask.place[0].rpartition('/')[2]}:{ask.place[1]})" if ask.place[1] else ""
+    return f"{at(facts, ask.sent or ask.began)} {ask.topic} {ask.event}{ref} {brief(ask.payload, limit=80)}{place}"
+
+
+def family(topics: Iterable[str]) -> str | None:
+    """Return what topics have in common: the topic itself, or one with a wildcard."""
+    names = set(topics)
+    if len(names) == 1:
+        return names.pop()
+    prefixes = {name.partition(":")[0] for name in names}
+    return f"{prefixes.pop()}:*" if len(prefixes) == 1 else None
+
+
+def _utc(time: int) -> str:
+    return datetime.fromtimestamp(time / 1e9, UTC).isoformat()

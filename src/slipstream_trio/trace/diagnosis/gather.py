@@ -1,0 +1,300 @@
+"""One pass over the records of a process, which keeps what diagnoses ask for, and forgets the rest."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from ...protocol import (
+    FrameReceived,
+    FrameRejected,
+    JoinTopic,
+    LeaveTopic,
+    Message,
+    PushMessage,
+    SendHeartbeat,
+    TimerTicked,
+    TransportClosed,
+    TransportFailed,
+    TransportOpened,
+)
+from ...protocol.state import next_deadline
+from ...telemetry import Record
+from .asks import Asks
+from .facts import MOST, SECOND, Ask, Connection, Facts, Pause, Place, Silence, keep
+from .streams import Streams
+
+__all__ = ["Gatherer"]
+
+LATE: Final = SECOND // 2
+BURST: Final = 300_000_000
+MOST_CONNECTIONS: Final = 4096
+MOST_SILENCES: Final = 1024
+
+
+class Gatherer:
+    """Takes in the records of a process in their order.
+
+    Attributes:
+        facts: what they come to.
+    """
+
+    def __init__(self, path: str = "") -> None:
+        self.facts: Facts = Facts(path)
+        self._shift: int | None = None
+        self._before: Place = (path, 0)
+        self._pause: Pause | None = None
+        self._current: dict[str, Connection] = {}
+        self._streams = Streams(self.facts)
+        self._asks = asks = Asks(self.facts)
+        self._records: Final[dict[tuple[str, ...], Callable[[Record, Any], object]]] = {
+            ("connection", "connect", "start"): self._begun,
+            ("connection", "handle", "stop"): self._handled,
+            ("connection", "connect", "stop"): self._stopped,
+            ("client", "push", "start"): asks.push_started,
+            ("client", "push", "stop"): asks.push_stopped,
+            ("client", "join", "stop"): asks.join_stopped,
+            ("client", "reply_orphaned"): self._orphaned,
+            ("client", "message_dropped"): self._dropped,
+            ("client", "overflow"): self._overflowed,
+            ("client", "gap"): self._gap,
+            ("client", "gave_up"): self._gave_up,
+            ("client", "stalled"): self._stalled,
+        }
+        self._inputs: Final[dict[type, Callable[[Connection, Any, Any], object]]] = {
+            FrameReceived: self._frame,
+            PushMessage: asks.pushed,
+            JoinTopic: asks.joining,
+            LeaveTopic: asks.leaving,
+            SendHeartbeat: self._ticked,
+            TimerTicked: self._ticked,
+            TransportOpened: self._transport_opened,
+            TransportFailed: self._transport_failed,
+            TransportClosed: self._transport_closed,
+        }
+
+    def feed(self, record: Record, place: Place) -> None:
+        """Take in the next record, which is at this place."""
+        facts, name = self.facts, record.name
+        try:
+            now = self._time(record.measurements)
+            if facts.records and now - facts.last > SECOND:
+                self._paused(now, place)
+            facts.records += 1
+            facts.first = facts.first or now
+            facts.last = max(now, facts.last)
+            facts.place = place
+            function = self._records.get(name[1:])
+            if function is not None:
+                function(record, record.metadata)
+            elif name[-1] == "exception" or (name[-1] == "stop" and name[2].startswith("handle_")):
+                self._code(record, record.metadata)
+            elif name[-1] == "start" and name[1] == "client":
+                facts.acts += 1
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            # A recording of another version, or a damaged one: the rest still tells something.
+            facts.unread += 1
+
+    def _time(self, measurements: Any) -> int:
+        """Return when a record was emitted, in nanoseconds since the epoch, in the order of the monotonic clock."""
+        monotonic: int = measurements["monotonic_time"]
+        system: int | None = measurements.get("system_time")
+        if system is not None and (self._shift is None or abs(monotonic + self._shift - system) > SECOND):
+            self._shift = system - monotonic
+        return monotonic + (self._shift or 0)
+
+    def finish(self) -> Facts:
+        """Return the facts, once the last record was taken in."""
+        for connection in self._current.values():
+            if connection.ended is None:
+                self._silence(connection)
+        return self.facts
+
+    # The process
+
+    def _paused(self, now: int, place: Place) -> None:
+        facts = self.facts
+        length = now - facts.last
+        facts.idle += length
+        self._pause = Pause(facts.last, now, (facts.place, place))
+        if facts.frames * length >= 5 * max(facts.last - facts.first, 1):
+            self._keep_pause(self._pause)
+
+    def _keep_pause(self, pause: Pause) -> None:
+        if pause not in self.facts.pauses and len(self.facts.pauses) < MOST_SILENCES:
+            self.facts.pauses.append(pause)
+
+    def _late(self, lateness: int) -> None:
+        """Take in that a timer was late, which counts if nothing else happened meanwhile."""
+        now, pause = self.facts.last, self._pause
+        if lateness > LATE and pause is not None and pause.ended > now - BURST and pause.length >= lateness // 2:
+            pause.late = max(pause.late, lateness)
+            self._keep_pause(pause)
+
+    def _stalled(self, _: Record, metadata: Any) -> None:
+        facts, pause = self.facts, self._pause
+        length = round(metadata["seconds"] * SECOND)
+        if pause is None or pause.ended < facts.last - length:
+            pause = self._pause = Pause(facts.last - length, facts.last, (facts.place, facts.place))
+        pause.told, pause.late = True, max(length, pause.late)
+        self._keep_pause(pause)
+
+    def _code(self, record: Record, metadata: Any) -> None:
+        """Take in code that raised, or a callback that took long."""
+        facts = self.facts
+        if record.name[-1] != "exception":
+            if record.measurements["duration"] > SECOND and self._pause is not None:
+                self._pause.busy = f"{metadata['client']}.{metadata['callback']}"
+        elif metadata["kind"].endswith("AlreadyJoined"):
+            self._asks.held(record, metadata)
+        else:
+            key = (" ".join(record.name[1:-1]), str(metadata["kind"]), str(metadata["reason"]))
+            if key in facts.raised or len(facts.raised) < MOST:
+                keep(facts.raised.setdefault(key, []), (facts.last, facts.place))
+
+    # Connections
+
+    def _begun(self, record: Record, metadata: Any) -> None:
+        self._connection(record).options = getattr(metadata["state"], "options", None)
+
+    def _connection(self, record: Record) -> Connection:
+        origin, facts = record.origin, self.facts
+        key = origin.connection_id or ""
+        found = facts.connections.get(key) or self._current.get(origin.socket_id)
+        if found is None or found.id != key:
+            found = Connection(key, origin.socket_id, began=facts.last, place=facts.place)
+            found.heard = found.spoke = facts.last
+            found.heard_at = facts.place
+            if record.name[2] == "handle":
+                found.opened = facts.last  # the recording began later
+            if len(facts.connections) < MOST_CONNECTIONS:
+                facts.connections[key] = found
+            self._current[found.socket] = found
+        return found
+
+    def _handled(self, record: Record, metadata: Any) -> None:
+        given = metadata["raw_message"]
+        function = self._inputs.get(type(given))
+        if function is not None:
+            connection = self.facts.connections.get(record.origin.connection_id or "") or self._connection(record)
+            function(connection, given, metadata)
+
+    def _transport_opened(self, connection: Connection, _: TransportOpened, __: Any) -> None:
+        connection.opened = connection.heard = connection.spoke = self.facts.last
+        connection.heard_at = self.facts.place
+        self.facts.opened[connection.socket] = connection
+
+    def _transport_failed(self, connection: Connection, given: TransportFailed, _: Any) -> None:
+        connection.opened = None
+        connection.status, connection.message, connection.end = given.status, given.reason, self.facts.place
+        connection.headers = {str(name).lower(): str(value) for name, value in given.headers}
+
+    def _transport_closed(self, connection: Connection, given: TransportClosed, metadata: Any) -> None:
+        connection.code, connection.message, connection.end = given.code, given.message, self.facts.place
+        connection.ended_by = given.ended_by
+        connection.reason = next((event.reason for event in metadata["built_events"] if hasattr(event, "reason")), "")
+        self._end(connection)
+
+    def _stopped(self, record: Record, metadata: Any) -> None:
+        connection = self._connection(record)
+        connection.reason = metadata["termination_reason"]
+        connection.code = connection.code if metadata["code"] is None else metadata["code"]
+        connection.message = metadata["message"] or connection.message
+        connection.ended_by = metadata["ended_by"] or connection.ended_by
+        connection.end = connection.end or self.facts.place
+        self._end(connection)
+
+    def _end(self, connection: Connection) -> None:
+        if connection.ended is None:
+            self._silence(connection)
+            connection.ended = self.facts.last
+            pushes = [ask for ask in connection.asks.values() if ask.kind == "push" and ask.outcome != "cancelled"]
+            connection.lost = pushes[:MOST]
+            connection.asks.clear()
+
+    def _gave_up(self, record: Record, _: Any) -> None:
+        connection = self._current.get(record.origin.socket_id)
+        if connection is not None:
+            connection.gave_up = True
+
+    # Frames that came
+
+    def _frame(self, connection: Connection, given: FrameReceived, metadata: Any) -> None:
+        facts, message, now = self.facts, metadata["message"], self.facts.last
+        frame: Any = given.frame  # a recording may have something else in its place
+        size = len(frame) if isinstance(frame, str | bytes) else 0
+        event = message.event if isinstance(message, Message) else None
+        ask = connection.asks.get(message.ref or "") if event == "phx_reply" else None
+        if now - connection.heard > SECOND:
+            self._silence(connection, size, ask, message)
+        connection.heard, connection.heard_at, connection.unheard = now, facts.place, 0
+        connection.frames += 1
+        connection.size += size
+        connection.largest = max(connection.largest, size)
+        facts.frames += 1
+        if self._pause is not None and now - self._pause.ended < BURST:
+            self._pause.burst += 1
+        if event is None:
+            self._rejected(frame, metadata["built_events"])
+        elif event in ("phx_close", "phx_error") and message.join_ref is not None:
+            self._asks.channel_ended(connection, message)
+        elif event != "phx_reply":
+            topic = facts.topics.get((connection.socket, message.topic))
+            self._streams.feed(connection.socket, message, frame, topic.accepted if topic is not None else 0)
+        elif ask is not None:
+            self._asks.answered(connection, ask, metadata["built_events"])
+
+    def _silence(
+        self, connection: Connection, size: int | None = None, ask: Ask | None = None, first: Any = None
+    ) -> None:
+        """Keep the time since something came, if something was to come."""
+        facts, began = self.facts, connection.heard
+        length = facts.last - began
+        if length <= SECOND or connection.opened is None or len(facts.silences) >= MOST_SILENCES:
+            return
+        expected = connection.frames * length / max(facts.last - connection.opened, 1)
+        waiting = tuple(each for each in connection.asks.values() if _waits(each, facts.last - LATE))
+        if waiting or expected >= 5:
+            join = ask if ask is not None and ask.kind == "join" else None
+            places = (connection.heard_at, facts.place)
+            silence = Silence(connection, began, facts.last, places, expected, waiting, connection.unheard, size, join)
+            if isinstance(first, Message):
+                silence.first = (first.topic, first.event if ask is None else ask.event)
+            facts.silences.append(silence)
+
+    def _rejected(self, frame: Any, built: Any) -> None:
+        facts = self.facts
+        for event in built:
+            if isinstance(event, FrameRejected):
+                facts.badly += 1
+                keep(facts.malformed, (facts.last, facts.place, event.reason, frame))
+
+    def _ticked(self, connection: Connection, given: Any, metadata: Any) -> None:
+        due = next_deadline(metadata["state"]) if isinstance(given, TimerTicked) else None
+        if due is not None:
+            self._late(round((given.now - due) * SECOND))
+        self._asks.ticked(connection, metadata)
+
+    # What happens once
+
+    def _orphaned(self, _: Record, metadata: Any) -> None:
+        if metadata["reason"] == "cancelled":
+            self.facts.noise["replies to pushes that the application had cancelled"] += 1
+
+    def _dropped(self, _: Record, metadata: Any) -> None:
+        if metadata["direction"] == "in" and metadata["reason"] in ("not_joined", "outdated_join_ref", "joining"):
+            self.facts.noise["messages for topics that were not joined (any more)"] += 1
+
+    def _overflowed(self, record: Record, metadata: Any) -> None:
+        self._lost(record, metadata["topic"], metadata["phase"] or "began", metadata["dropped"] or 0)
+
+    def _gap(self, record: Record, metadata: Any) -> None:
+        if metadata["reason"] == "overflow":
+            self._lost(record, metadata["topic"], "gap", metadata["dropped"])
+
+    def _lost(self, record: Record, topic: str, phase: str, dropped: int) -> None:
+        facts, key = self.facts, (record.origin.socket_id, topic)
+        if key in facts.overflows or len(facts.overflows) < MOST_SILENCES:
+            keep(facts.overflows.setdefault(key, []), (facts.last, facts.place, dropped, phase))
+
+
+def _waits(ask: Ask, since: int) -> bool:
+    return ask.kind != "send" and ask.outcome is None and ask.sent is not None and ask.sent <= since

@@ -1,0 +1,83 @@
+"""Losses: pushes that were not answered or never sent, messages that were missed, or came twice."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from .facts import SECOND, Ask, Connection, Facts
+from .finding import Cause, Finding, about, at, found
+
+__all__ = ["diagnose", "losses"]
+
+TOLD: Final = 4
+"""So many pushes are told with their payload."""
+
+# fmt: off
+SLOW_CONSUMER: Final = Cause("slow_consumer", "grave", "application",
+    "messages come faster than the application reads them: its buffer was full, and messages were dropped",
+    "do less between two messages (hand work to other tasks), read only the events you need (subscribe), or choose a"
+    " larger buffer, or overflow='drop_oldest' if only the latest counts", "--kind overflow")
+MISSING: Final = Cause("messages_missing", "grave", "server",
+    "messages are missing though the connection was up: the counter in their payload skips",
+    "look at the server for what drops messages (an intercepted event, a crashed publisher, a full mailbox)")
+DUPLICATES: Final = Cause("duplicates", "serious", "server",
+    "messages came twice, word for word",
+    "look at the server for a second subscription of the channel's process, or for two publishers")
+# fmt: on
+
+
+def diagnose(facts: Facts) -> Iterator[Finding]:
+    """Find slow consumers, messages that are missing without a gap, and messages that came twice."""
+    yield from _slow_consumers(facts)
+    for (_, topic, event), stream in facts.streams.items():
+        if (
+            stream.skips
+            and stream.count >= 20
+            and stream.count > 20 * stream.resets
+            and stream.count > 10 * len(stream.skips)
+        ):
+            told = [f"{stream.key} skips {count} before {at(facts, when)}" for when, _, count in stream.skips[:TOLD]]
+            seen = [(when, place) for when, place, _ in stream.skips]
+            yield found(facts, MISSING, seen, told, topic=topic, event=event)
+        pairs = stream.pairs if stream.count >= 10 and stream.pairs * 2.5 >= stream.count else 0
+        if count := max(stream.doubled, pairs):
+            told = [f"{count} of {stream.count} messages had come before"]
+            yield found(facts, DUPLICATES, stream.doubles or stream.paired, told, topic=topic, event=event, count=count)
+
+
+def losses(facts: Facts, connection: Connection) -> Iterator[str]:
+    """Tell what the end of a connection cost."""
+    lost, unsent = connection.lost, [ask for ask in connection.unsent if ask.sent is None]
+    yield from _pushes(facts, "sent and not answered: the server may have got them", lost, len(lost))
+    yield from _pushes(facts, "never sent: the server has not got them", unsent, connection.queued)
+    missed = {}
+    for (socket, topic, event), stream in facts.streams.items():
+        after = [count for when, _, count in stream.missed if connection.last < when < connection.last + 60 * SECOND]
+        if socket == connection.socket and after:
+            missed[f"{topic} {event}"] = after[0]
+    if missed:
+        each = ", ".join(f"{count} of {name}" for name, count in list(missed.items())[:TOLD])
+        yield f"counters in payloads skip {sum(missed.values())} messages: {each}"
+
+
+def _pushes(facts: Facts, what: str, pushes: Sequence[Ask], count: int) -> Iterator[str]:
+    if pushes:
+        yield f"pushes {what}: {count}"
+        yield from (f"  {about(facts, ask)}" for ask in pushes[:TOLD])
+        if count > TOLD:
+            yield f"  … and {count - min(TOLD, len(pushes))} more"
+
+
+def _slow_consumers(facts: Facts) -> Iterator[Finding]:
+    for (socket, topic), told in facts.overflows.items():
+        by_phase = {phase: [number for _, _, number, its in told if its == phase] for phase in ("gap", "ended")}
+        unfinished = told[-1][2] if told[-1][3] in ("began", "lasts") else 0
+        dropped = max(sum(by_phase["gap"]), sum(by_phase["ended"]) + unfinished)
+        streams = [stream for (its, name, _), stream in facts.streams.items() if (its, name) == (socket, topic)]
+        evidence = [f"since {at(facts, told[0][0])}; {dropped or 'an unknown number of'} messages dropped in sum"]
+        if streams:
+            count = sum(stream.count for stream in streams)
+            time = max(stream.last for stream in streams) - min(stream.first for stream in streams)
+            came, read = (each * SECOND / max(time, 1) for each in (count, max(count - dropped, 0)))
+            evidence.append(f"{came:.1f} messages a second came, {read:.1f} were read")
+        seen = [(when, place) for when, place, _, _ in told]
+        yield found(facts, SLOW_CONSUMER, seen, evidence, topic=topic, count=max(dropped, 1))

@@ -1,0 +1,76 @@
+"""Outages: times in which a socket had no connection, and had not asked for that."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import define
+
+from .facts import Connection, Facts
+
+__all__ = ["Outage", "outages"]
+
+ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled", "option_failed"})
+
+
+@define(eq=False)
+class Outage:
+    """How the last connection `ended` (None: there was none yet), and the attempts until there was one, `back`."""
+
+    ended: Connection | None
+    attempts: list[Connection]
+    back: Connection | None = None
+
+    @property
+    def all(self) -> list[Connection]:
+        """The connections that it is about, the first first."""
+        return self.attempts if self.ended is None else [self.ended, *self.attempts]
+
+    @property
+    def socket(self) -> str:
+        """The socket's id."""
+        return self.all[0].socket
+
+    @property
+    def began(self) -> int:
+        """When it began."""
+        return self.ended.last if self.ended is not None else self.attempts[0].began
+
+    @property
+    def until(self) -> int:
+        """When it was over, or the last attempt had failed."""
+        return (self.back.opened or self.back.last) if self.back is not None else self.all[-1].last
+
+    @property
+    def refusal(self) -> Connection | None:
+        """The first attempt that was answered, though not with an upgrade."""
+        return next((each for each in self.attempts if each.status is not None), None)
+
+    @property
+    def status(self) -> int | None:
+        """That of the refusal."""
+        return self.refusal.status if self.refusal is not None else None
+
+    @property
+    def code(self) -> int | None:
+        """The close code of the connection that ended, None where there was none, or its end is explained."""
+        return None if self.ended is None or self.ended.explained else self.ended.code
+
+
+def outages(facts: Facts) -> Iterator[Outage]:
+    """Give the outages of all sockets, in the order in which they began."""
+    current: dict[str, Outage] = {}
+    found: list[Outage] = []
+    for connection in sorted(facts.connections.values(), key=lambda each: each.began):
+        socket, outage = connection.socket, current.get(connection.socket)
+        if connection.opened is not None and outage is not None:
+            outage.back = connection
+            del current[socket]
+        if connection.ended is None or connection.reason in ASKED:
+            continue
+        if connection.opened is None and outage is not None:
+            outage.attempts.append(connection)
+            continue
+        opened = connection.opened is not None
+        current[socket] = Outage(connection if opened else None, [] if opened else [connection])
+        found.append(current[socket])
+    yield from found

@@ -1,0 +1,71 @@
+"""The messages of a process: counters in their payloads that skip, and messages that come twice."""
+
+from typing import Any, Final
+
+from ...protocol import Message
+from .facts import Facts, Stream, keep
+
+__all__ = ["Streams"]
+
+MOST_STREAMS: Final = 2048
+TRIES: Final = 8
+"""Messages in which a counter is looked for."""
+
+STEADY: Final = 4
+"""So often in a row it has to count before it is believed."""
+
+
+class Streams:
+    """Takes in messages, and tells in the facts of a process of those that are missing, or came twice."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    def feed(self, socket: str, message: Message, frame: Any, joined: int) -> None:
+        """Take in a message; `joined` is how often its topic has been joined."""
+        facts, key = self._facts, (socket, message.topic, message.event)
+        stream = facts.streams.get(key)
+        if stream is None:
+            if len(facts.streams) >= MOST_STREAMS:
+                return
+            stream = facts.streams[key] = Stream(facts.last, joined)
+        stream.count += 1
+        stream.last = facts.last
+        frame_hash = hash(frame) if isinstance(frame, str | bytes) else id(message)
+        if stream.frames and frame_hash == stream.frames[-1]:
+            stream.pairs += 1
+            keep(stream.paired, (facts.last, facts.place))
+        if type(message.payload) is dict and stream.tries < TRIES:
+            self._count(stream, message.payload, frame_hash, gap=stream.joined != joined)
+        stream.frames.append(frame_hash)
+        stream.joined = joined
+
+    def _count(self, stream: Stream, payload: dict[str, Any], frame_hash: int, *, gap: bool) -> None:
+        facts = self._facts
+        if stream.key is None:
+            _find_counter(stream, payload)
+            return
+        value = payload.get(stream.key)
+        if type(value) is not int:
+            return
+        step = value - stream.value
+        if step <= 0 and frame_hash in stream.frames:
+            stream.doubled += 1
+            keep(stream.doubles, (facts.last, facts.place))
+            return
+        if step == 1:
+            stream.streak += 1
+        elif step > 1 and stream.streak >= STEADY:
+            keep(stream.missed if gap else stream.skips, (facts.last, facts.place, step - 1))
+        else:
+            stream.streak = 0
+            stream.resets += 1
+        stream.value = value
+
+
+def _find_counter(stream: Stream, payload: dict[str, Any]) -> None:
+    numbers = {name: value for name, value in payload.items() if type(value) is int}
+    stream.key = next((name for name, value in numbers.items() if stream.numbers.get(name) == value - 1), None)
+    stream.value = numbers.get(stream.key or "", 0)
+    stream.numbers = numbers
+    stream.tries += 1

@@ -1,0 +1,118 @@
+"""From records to findings: which diagnoses there are, and how recordings go through them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import attrs
+from attrs import Factory, define
+
+from ...telemetry import Record
+from ..schema import Damage, Entry, Header, Missing, Recorded
+from . import channels, ends, losses, silences, timeouts
+from .facts import Facts
+from .finding import Finding, merged
+from .gather import Gatherer
+
+__all__ = ["CHECKED", "Diagnosis", "diagnose"]
+
+TABLE: Final[Sequence[tuple[str, Callable[[Facts], Iterator[Finding]]]]] = (
+    ("silences: dead links, event loops, slow joins, large messages, slow handlers", silences.diagnose),
+    ("ends: limits, idle closes, ages, restarts, refusals, evictions", ends.diagnose),
+    ("timeouts: late answers, events and joins that are never answered", timeouts.diagnose),
+    ("channels: crashes, refusals, fights over a topic, turns, malformed frames", channels.diagnose),
+    ("losses: slow consumers, counters that skip, duplicates", losses.diagnose),
+)
+"""The families of diagnoses. What one has explained, those after it do not tell again."""
+
+CHECKED: Final = tuple(name for name, _ in TABLE)
+"""What is looked for, for a recording in which nothing is found."""
+
+
+@define
+class Diagnosis:
+    """What a diagnosis came to; several are put together by `add`.
+
+    Attributes:
+        findings: the causes, the gravest first.
+        noise: what happened too, and does no harm, with its number.
+        records: how many records were read.
+        connections: of how many connections.
+        unread: how many lines told less than expected, or could not be read.
+        missing: how many records the recorder knows to be missing.
+        untold: what an older recording cannot tell.
+    """
+
+    findings: list[Finding] = Factory(list)
+    noise: Counter[str] = Factory(Counter)
+    records: int = 0
+    connections: int = 0
+    unread: int = 0
+    missing: int = 0
+    untold: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, path: str, entries: Iterable[tuple[str, Entry]]) -> "Diagnosis":
+        """Diagnose what the files of one recording say.
+
+        Parameters:
+            path: the newest file of it, for the commands that show more.
+            entries: each with its file.
+        """
+        gatherer, diagnosis = Gatherer(path), cls()
+        for file, entry in entries:
+            if isinstance(entry, Recorded):
+                gatherer.feed(entry, (file, entry.line))
+            elif isinstance(entry, Header):
+                diagnosis.untold = tuple(dict.fromkeys((*diagnosis.untold, *entry.untold)))
+            elif isinstance(entry, Missing):
+                diagnosis.missing += entry.records or 0
+            elif isinstance(entry, Damage) and not entry.last:
+                diagnosis.unread += 1
+        return diagnosis.finish(gatherer.finish())
+
+    def add(self, other: "Diagnosis") -> None:
+        """Take in the diagnosis of another recording; findings of one kind become one."""
+        self.findings = merged([*self.findings, *other.findings])
+        self.noise += other.noise
+        self.records += other.records
+        self.connections += other.connections
+        self.unread += other.unread
+        self.missing += other.missing
+        self.untold = tuple(dict.fromkeys((*self.untold, *other.untold)))
+
+    def remarks(self) -> list[str]:
+        """Return what else there is to say, in a sentence each."""
+        noise = ", ".join(f"{count:,} {what}" for what, count in self.noise.most_common())
+        remarks = [f"harmless: {noise}"] if noise else []
+        if self.missing or self.unread:
+            remarks.append(
+                f"not read: {self.missing:,} records are missing, {self.unread:,} lines are damaged or strange"
+            )
+        if self.untold:
+            remarks.append(f"a recording of an older version cannot tell: {'; '.join(self.untold)}")
+        return remarks
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        told = attrs.asdict(self, recurse=False)
+        return {**told, "findings": [each.as_dict() for each in self.findings], "checked": CHECKED}
+
+    def finish(self, facts: Facts) -> "Diagnosis":
+        """Find the causes in the facts of one process."""
+        self.findings = merged([finding for _, function in TABLE for finding in function(facts)])
+        self.noise, self.records, self.connections = facts.noise, facts.records, len(facts.connections)
+        self.unread += facts.unread
+        return self
+
+
+def diagnose(records: Iterable[Record]) -> list[Finding]:
+    """Return the causes of what went wrong on connections, the gravest first; none if they were sound.
+
+    Parameters:
+        records: of telemetry, as a handler saw them, or as `read` gives them; those of one process, in order.
+    """
+    gatherer = Gatherer()
+    for record in records:
+        gatherer.feed(record, ("", getattr(record, "line", 0)))
+    return Diagnosis().finish(gatherer.finish()).findings

@@ -1,0 +1,91 @@
+"""Timeouts, and the answers that came after them: limits that are too short, and what is never answered."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from .facts import SECOND, Ask, Facts
+from .finding import Cause, Finding, at, long, of_asks
+
+__all__ = ["diagnose"]
+
+# fmt: off
+TOO_SHORT: Final = Cause("push_timeout_too_short", "serious", "configuration",
+    "{event} takes longer than its limit: its answers came after the pushes were given up",
+    "raise push_timeout (or the push's timeout), or make the server quicker", "--event {event}")
+ASKED_AGAIN: Final = Cause("asked_again", "grave", "application",
+    "{event} takes longer than its limit, and the application asks again for what the server has done already",
+    "raise the timeout above the true time of an answer, and send an id with {event} by which the server knows that it"
+    " has done it", "--event {event}")
+NEVER: Final = Cause("never_answered", "serious", "server",
+    "{event} is never answered, while others are",
+    "let handle_in reply to {event} ({{:reply, …}} in place of {{:noreply, …}}), or use send, which awaits no reply",
+    "--event {event}")
+NO_LONGER: Final = Cause("no_longer_answered", "serious", "server",
+    "{event} was answered at first, and is not any more, while the connection is alive",
+    "see what the channel's process on the server does since then: it may hang, or have lost what it waits for",
+    "--event {event}")
+JOIN_TOO_SHORT: Final = Cause("join_timeout_too_short", "grave", "configuration",
+    "join/3 takes longer than join_timeout: its answer came after the join was given up",
+    "raise join_timeout above what join/3 takes, and let join/3 return at once")
+JOIN_NEVER: Final = Cause("join_never_answered", "grave", "server",
+    "joins are not answered, while the connection is alive: join/3 hangs",
+    "see what join/3 waits for on the server")
+LEFT: Final = Cause("left_too_early", "serious", "application",
+    "the application leaves a channel, or gives up, before the answers come",
+    "await the pushes before the channel's block is left, or give what cancels them more time")
+# fmt: on
+
+
+def diagnose(facts: Facts) -> Iterator[Finding]:
+    """Find pushes and joins that were given up, while the connection was well."""
+    given_up: dict[str, list[Ask]] = {}
+    for (_, event), events in facts.events.items():
+        given_up.setdefault(event, []).extend(_unexplained(facts, events.timeouts))
+    for event, asks in given_up.items():
+        late = [ask for ask in asks if ask.answered is not None]
+        if late:
+            yield _too_short(facts, event, late)
+        elif asks:
+            yield _never(facts, event, asks)
+    joins = _unexplained(facts, (ask for topic in facts.topics.values() for ask in topic.timeouts))
+    late = [ask for ask in joins if ask.answered is not None]
+    if joins:
+        limit = long(max((ask.ended or 0) - (ask.sent or 0) for ask in joins))
+        told = f"{len(joins)} joins given up after {limit}, {len(late)} of them answered afterwards"
+        yield of_asks(facts, JOIN_TOO_SHORT if late else JOIN_NEVER, late or joins, [told])
+    yield from _left(facts)
+
+
+def _unexplained(facts: Facts, asks: Iterable[Ask]) -> list[Ask]:
+    return [
+        ask
+        for ask in asks
+        if not facts.covered(ask.began, ask.ended or ask.began, ask.connection.socket if ask.connection else None)
+    ]
+
+
+def _too_short(facts: Facts, event: str, late: list[Ask]) -> Finding:
+    again = [ask for ask in late if ask.again]
+    limit = long(max((ask.ended or 0) - ask.began for ask in late))
+    least, most = (long(pick(ask.took for ask in late)) for pick in (min, max))
+    told = [f"{len(late)} given up after {limit}, answered after {least} to {most}"]
+    if again:
+        told.append(f"{len(again)} of them were asked again with the same payload: the server may have done it twice")
+    return of_asks(facts, ASKED_AGAIN if again else TOO_SHORT, late, told, event=event)
+
+
+def _never(facts: Facts, event: str, asks: list[Ask]) -> Finding:
+    alike = [each for (_, name), each in facts.events.items() if name == event]
+    answered, last = sum(each.answered for each in alike), max(each.last_answer for each in alike)
+    others = sum(each.answered for each in facts.events.values()) - answered
+    since = f", the last at {at(facts, last)}" if last else ""
+    told = f"{len(asks)} given up; {answered} of this event answered{since}; {others} of others"
+    return of_asks(facts, NO_LONGER if answered else NEVER, asks, [told], event=event)
+
+
+def _left(facts: Facts) -> Iterator[Finding]:
+    cut = _unexplained(facts, (ask for topic in facts.topics.values() for ask in topic.cut))
+    if len(cut) >= 2 and any((ask.ended or 0) < facts.last - SECOND for ask in cut):
+        answered = sum(ask.answered is not None for ask in cut)
+        told = f"{len(cut)} requests were cut off by a leave, {answered} of them were answered afterwards"
+        yield of_asks(facts, LEFT, cut, [told])
