@@ -8,6 +8,8 @@ ends too early is read as far as it goes, and every sequence of bytes is a scrip
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, get_args
 
+from tests.protocol.checked import CheckedConnection
+
 from slipstream_trio.errors import SerializationError
 from slipstream_trio.protocol import (
     CloseConnection,
@@ -27,7 +29,6 @@ from slipstream_trio.protocol import (
     next_deadline,
 )
 from slipstream_trio.testing.server.wire import Wire
-from slipstream_trio.testing.stateful import CoreConnection
 
 __all__ = ["Kind", "read_script", "write_options", "write_step"]
 
@@ -84,7 +85,7 @@ class _Reader:
         return self.bytes(size).decode("utf-8", "surrogateescape")
 
 
-def read_script(data: bytes) -> tuple[Options, Callable[[CoreConnection], Iterator[Input]]]:
+def read_script(data: bytes) -> tuple[Options, Callable[[CheckedConnection], Iterator[Input]]]:
     """Return the options of a script, and a function that yields its inputs for the connection that handles them."""
     reader = _Reader(data)
     chosen = reader.byte()
@@ -100,7 +101,7 @@ def read_script(data: bytes) -> tuple[Options, Callable[[CoreConnection], Iterat
     return options, lambda connection: _inputs(reader, wire, connection)
 
 
-def _inputs(reader: _Reader, wire: Wire, connection: CoreConnection) -> Iterator[Input]:
+def _inputs(reader: _Reader, wire: Wire, connection: CheckedConnection) -> Iterator[Input]:
     now = 0.0
     yield TransportOpened(now)
     while reader.more:
@@ -126,7 +127,7 @@ def _inputs(reader: _Reader, wire: Wire, connection: CoreConnection) -> Iterator
             yield _GIVEN[kind](reader, now)
 
 
-def _answer(reader: _Reader, wire: Wire, connection: CoreConnection) -> Frame | None:
+def _answer(reader: _Reader, wire: Wire, connection: CheckedConnection) -> Frame | None:
     sent = connection.ledger.sent
     which, how = reader.byte(), reader.byte()
     if not sent:
@@ -135,18 +136,18 @@ def _answer(reader: _Reader, wire: Wire, connection: CoreConnection) -> Frame | 
     return _encoded(lambda: wire.encode_reply(None, ref, topic, STATUSES[how % 3], PAYLOADS[how // 3 % 8]))
 
 
-def _end_channel(reader: _Reader, wire: Wire, connection: CoreConnection) -> Frame | None:
+def _end_channel(reader: _Reader, wire: Wire, connection: CheckedConnection) -> Frame | None:
     join = _join_of(reader, connection)
     event = "phx_error" if reader.byte() % 2 else "phx_close"
     return None if join is None else wire.encode(Message(join[1], join[1], join[0], event, {}))
 
 
-def _server_push(reader: _Reader, wire: Wire, connection: CoreConnection) -> Frame | None:
+def _server_push(reader: _Reader, wire: Wire, connection: CheckedConnection) -> Frame | None:
     join, payload = _join_of(reader, connection), PAYLOADS[reader.byte() % 8]
     return None if join is None else _encoded(lambda: wire.encode(Message(join[1], None, join[0], "ev", payload)))
 
 
-def _join_of(reader: _Reader, connection: CoreConnection) -> tuple[str, str] | None:
+def _join_of(reader: _Reader, connection: CheckedConnection) -> tuple[str, str] | None:
     joins, which = sorted(connection.state.joins.items()), reader.byte()
     return joins[which % len(joins)] if joins else None
 
@@ -167,7 +168,7 @@ def _topic(reader: _Reader) -> str:
     return reader.text(reader.byte())
 
 
-_MADE: Final[Mapping[Kind, Callable[[_Reader, Wire, CoreConnection], Frame | None]]] = {
+_MADE: Final[Mapping[Kind, Callable[[_Reader, Wire, CheckedConnection], Frame | None]]] = {
     "answer": _answer,
     "end_channel": _end_channel,
     "server_push": _server_push,

@@ -1,8 +1,8 @@
 """What is fuzzed: functions of bytes that raise where something is wrong. The tests call them too, without a fuzzer.
 
 * `fuzz_serializers`: no frame makes a serializer raise anything but `ProtocolError`, and both codecs agree on all.
-* `fuzz_core`: whatever users, servers and time do, the core keeps what `CoreConnection` checks, and raises for commands
-  only, and only what it says it does.
+* `fuzz_core`: whatever users, servers and time do, the core keeps what `CheckedConnection` checks, and raises for
+  commands only, and only what it says it does.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fuzz.scripts import read_script
+from tests.protocol.checked import CheckedConnection
 
 from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import (
@@ -26,7 +27,6 @@ from slipstream_trio.protocol import (
     default_codec,
 )
 from slipstream_trio.testing.server.wire import Wire
-from slipstream_trio.testing.stateful import CoreConnection
 
 __all__ = ["TARGETS", "fuzz_core", "fuzz_serializers"]
 
@@ -119,7 +119,7 @@ def _exactly(value: Any) -> Any:
 def fuzz_core(data: bytes) -> None:
     """Play a script (`fuzz.scripts` has its format) on a connection, and end it."""
     options, steps = read_script(data)
-    connection = CoreConnection(options)
+    connection = CheckedConnection(options)
     for given in steps(connection):
         try:
             connection.feed(given)

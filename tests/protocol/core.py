@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from tests.protocol import wire
+from tests.protocol.ledger import check_state
 
 from slipstream_trio.protocol import (
     CloseConnection,
@@ -30,7 +31,6 @@ from slipstream_trio.protocol import (
     serializer_for,
 )
 from slipstream_trio.protocol.transitions import receive
-from slipstream_trio.testing.stateful import check_state
 
 URL = "ws://localhost:4000/socket/websocket"
 

@@ -7,6 +7,8 @@ from attrs import define, field, frozen
 from hypothesis import strategies as st
 from tests.protocol import wire
 from tests.protocol.core import Core
+from tests.protocol.json_texts import json_texts
+from tests.protocol.ledger import Ledger
 
 from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import (
@@ -22,8 +24,7 @@ from slipstream_trio.protocol import (
     TransportClosed,
     TransportOpened,
 )
-from slipstream_trio.testing.stateful import Ledger
-from slipstream_trio.testing.strategies import frames, json_texts
+from slipstream_trio.testing.strategies import frames
 
 TOPICS = ["room", "other", "phoenix"]
 USER_ACTS = ["join", "join", "leave", "push", "push", "ping"]

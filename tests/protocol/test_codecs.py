@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from tests.naming import short
-from tests.protocol.json_texts import UNSENDABLE, exactly
+from tests.protocol.json_texts import UNSENDABLE, exactly, nested
 
 from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import MAX_DEPTH, Codec, MsgspecCodec, StdlibCodec, default_codec
 from slipstream_trio.protocol.codec import check_depth
-from slipstream_trio.testing.strategies.payloads import nested
 
 CODECS: list[type[Codec]] = [StdlibCodec]
 if default_codec().name != StdlibCodec.name:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from tests.drawing import examples
-from tests.protocol.json_texts import UNSENDABLE, exactly
+from tests.protocol.json_texts import UNSENDABLE, exactly, json_texts
 
 from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import MAX_DEPTH, Codec, Message, MsgspecCodec, StdlibCodec
 from slipstream_trio.protocol.codec import SHALLOW
-from slipstream_trio.testing.strategies import json_scalars, json_texts, json_values, messages
+from slipstream_trio.testing.strategies import json_scalars, json_values, messages
 
 pytest.importorskip("msgspec", reason="msgspec, an extra, is not installed: there is nothing to agree with")
 

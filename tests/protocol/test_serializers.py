@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.protocol import wire
+from tests.protocol.json_texts import nested
 
 from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import (
@@ -19,7 +20,6 @@ from slipstream_trio.protocol import (
     default_codec,
     serializer_for,
 )
-from slipstream_trio.testing.strategies.payloads import nested
 
 V2 = V2Serializer()
 V1 = V1Serializer()

@@ -8,6 +8,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 from tests.drawing import examples
+from tests.protocol import checked
+from tests.protocol.checked import CheckedConnection, CheckedMachine
+from tests.protocol.ledger import Ledger, check_state
 
 from slipstream_trio.errors import ProtocolError
 from slipstream_trio.protocol import (
@@ -33,14 +36,7 @@ from slipstream_trio.protocol.message import JOIN
 from slipstream_trio.protocol.topics import Topics
 from slipstream_trio.telemetry import Record
 from slipstream_trio.testing.server.wire import Wire
-from slipstream_trio.testing.stateful import (
-    ConnectionMachine,
-    CoreConnection,
-    Ledger,
-    ServerModel,
-    check_state,
-    core_connection,
-)
+from slipstream_trio.testing.stateful import ConnectionMachine, CoreConnection, ServerModel, core_connection
 from slipstream_trio.testing.strategies import opening_state
 
 pytestmark = pytest.mark.once
@@ -55,7 +51,7 @@ QUIETLY = settings(
 )
 
 
-TestConnections = ConnectionMachine.TestCase
+TestConnections = CheckedMachine.TestCase
 TestConnections.settings = settings(examples(20), stateful_step_count=30)
 
 
@@ -126,21 +122,22 @@ def test_the_machine_finds_what_is_wrong_in_a_core(
     broken: Handle, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(core_connection, "handle", broken)
+    monkeypatch.setattr(checked, "handle", broken)
     with pytest.raises(AssertionError, match=problem):
-        run_state_machine_as_test(ConnectionMachine, settings=QUIETLY)
+        run_state_machine_as_test(CheckedMachine, settings=QUIETLY)
 
 
 def test_a_shortcut_that_does_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_connection, "is_plain", lambda state, message: True)
+    monkeypatch.setattr(checked, "is_plain", lambda state, message: True)
     with pytest.raises(AssertionError, match="is_plain"):
-        run_state_machine_as_test(ConnectionMachine, settings=QUIETLY)
+        run_state_machine_as_test(CheckedMachine, settings=QUIETLY)
 
 
 def test_a_core_that_stumbles_over_what_it_changed_in_place_is_told_what_it_did(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(core_connection, "handle", changes_in_place)
-    connection = CoreConnection()
+    connection = CheckedConnection()
     connection.feed(TransportOpened(0.0))
     connection.feed(JoinTopic(0.0, "room:1", {}, 1.0))
     with pytest.raises(AssertionError, match="changed in place"):
@@ -294,7 +291,7 @@ def test_a_connection_that_checks_itself_raises_what_a_command_raises() -> None:
 
 
 def test_a_connection_that_has_not_ended_is_not_finished() -> None:
-    connection = CoreConnection()
+    connection = CheckedConnection()
     connection.feed(TransportOpened(0.0))
     with pytest.raises(AssertionError, match="the connection ended 0 times"):
         connection.finish()

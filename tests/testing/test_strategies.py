@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings, strategies as st
 from tests.drawing import examples
+from tests.protocol.json_texts import nearly_json_texts, unsendable_payloads, valid_json_texts
 
 from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import (
@@ -33,13 +34,11 @@ from slipstream_trio.testing import strategies
 from slipstream_trio.testing.server.wire import wire_for
 from slipstream_trio.testing.strategies import (
     History,
-    bad_frames,
     events,
     good_frames,
     histories,
     inputs,
     messages,
-    nearly_json_texts,
     odd_frames,
     opening_state,
     payloads,
@@ -47,8 +46,6 @@ from slipstream_trio.testing.strategies import (
     states,
     statuses,
     topics,
-    unsendable_payloads,
-    valid_json_texts,
 )
 from slipstream_trio.testing.strategies.bad_frames import TROUBLES_V1, TROUBLES_V2
 
@@ -137,18 +134,13 @@ def test_good_and_odd_frames_are_messages(vsn: str, data: st.DataObject) -> None
 @examples(10)
 @given(st.data())
 def test_every_kind_of_bad_frame_costs_that_frame(vsn: str, trouble: str, data: st.DataObject) -> None:
-    frame = data.draw(bad_frames(vsn, trouble))
+    frame = data.draw((TROUBLES_V1 if vsn == "1.0.0" else TROUBLES_V2)[trouble])
     state = OPEN[vsn]
     for codec in CODECS:
         transition = handle(state, FrameReceived(0.0, frame), serializer_for(vsn, codec))
         assert transition.state is state
         (event,) = transition.built_events
         assert isinstance(event, FrameRejected)
-
-
-def test_a_trouble_that_no_frame_has_is_named() -> None:
-    with pytest.raises(ValueError, match=r"trouble: one of .*truncated.*; not 'binary'"):
-        bad_frames("2.0.0", "binary")
 
 
 @pytest.mark.parametrize("vsn", VSNS)

@@ -4,8 +4,7 @@ A user's subclass adds the rules of an application's own protocol. It needs the 
 """
 
 from .core_connection import CoreConnection
-from .ledger import Ledger, check_state
 from .machine import ConnectionMachine
 from .server_model import ServerModel
 
-__all__ = ["ConnectionMachine", "CoreConnection", "Ledger", "ServerModel", "check_state"]
+__all__ = ["ConnectionMachine", "CoreConnection", "ServerModel"]

@@ -33,7 +33,6 @@ from ..deterministic import SequentialIds, SteppingClock
 from ..server.wire import Wire
 from ..strategies import close_codes, events, frames, json_scalars, options, statuses
 from .core_connection import CoreConnection
-from .ledger import wire_of
 from .server_model import ServerModel
 
 __all__ = ["ConnectionMachine"]
@@ -89,6 +88,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     Attributes:
         topics: the topics that the rules join and push on; at least one.
+        connection_type: makes the connections.
         connection: the connection as it is, None between two.
         server: what the server knows of it.
         now: the time, in seconds; it never goes back.
@@ -97,6 +97,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     """
 
     topics: ClassVar[tuple[str, ...]] = ("room:a", "room:b", "phoenix")
+    connection_type: ClassVar[type[CoreConnection]] = CoreConnection
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,10 +197,10 @@ class ConnectionMachine(RuleBasedStateMachine):
         """Open the next connection; the server may refuse the upgrade with an HTTP status."""
         self._generation += 1
         self.heard = None
-        self.connection = CoreConnection(
+        self.connection = self.connection_type(
             self.options, telemetry=self.telemetry, socket_id=self._socket_id, generation=self._generation
         )
-        self.server = ServerModel(wire_of(self.connection.state))
+        self.server = ServerModel(Wire(self.state.options.vsn))
         headers = (("upgrade", "websocket"),)
         self.feed(TransportFailed("refused", refusal) if refusal else TransportOpened(self.now, headers))
 

@@ -6,10 +6,9 @@ extra `testing`.
 
 from .bad_frames import bad_frames
 from .faults import fault_rules, faults, links, moments
-from .frames import frames, good_frames, messages, odd_frames, reply_payloads
-from .json_texts import json_texts, nearly_json_texts, valid_json_texts
+from .frames import frames, good_frames, messages, odd_frames
 from .names import events, refs, statuses, topics
-from .payloads import binary_payloads, json_payloads, json_scalars, json_values, payloads, unsendable_payloads
+from .payloads import binary_payloads, json_payloads, json_scalars, json_values, payloads
 from .server_scripts import acts, server_scripts
 from .states import History, close_codes, histories, inputs, opening_state, options, states
 
@@ -28,22 +27,17 @@ __all__ = [
     "inputs",
     "json_payloads",
     "json_scalars",
-    "json_texts",
     "json_values",
     "links",
     "messages",
     "moments",
-    "nearly_json_texts",
     "odd_frames",
     "opening_state",
     "options",
     "payloads",
     "refs",
-    "reply_payloads",
     "server_scripts",
     "states",
     "statuses",
     "topics",
-    "unsendable_payloads",
-    "valid_json_texts",
 ]

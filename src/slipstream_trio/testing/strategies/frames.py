@@ -13,11 +13,10 @@ from ...protocol import Frame, Message
 from ...protocol.message import CLOSE, ERROR, REPLY
 from ..server.wire import Wire
 from .bad_frames import bad_frames
-from .json_texts import valid_json_texts
 from .names import events, refs, statuses, topics
 from .payloads import binary_payloads, json_payloads, json_values
 
-__all__ = ["frames", "good_frames", "messages", "odd_frames", "reply_payloads"]
+__all__ = ["frames", "good_frames", "messages", "odd_frames"]
 
 _TROUBLED_REPLIES: list[Any] = [
     *(None, {}, [], "ok", 5, True),
@@ -47,11 +46,6 @@ def messages(
         events(reserved=True) if event is None else event,
         json_payloads() | json_values() | binary_payloads() if payload is None else payload,
     )
-
-
-def reply_payloads() -> st.SearchStrategy[dict[str, Any]]:
-    """Payloads of a phx_reply: a status, and a response that is an object mostly."""
-    return st.fixed_dictionaries({"status": statuses(), "response": json_payloads() | json_values()})
 
 
 def good_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[Frame]:
@@ -91,11 +85,15 @@ def odd_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = Non
     troubled = st.builds(Message, st.none() | refs(), refs(), name, st.just(REPLY), st.sampled_from(_TROUBLED_REPLIES))
     unexpected = st.builds(Message, st.none() | refs(), st.none() | refs(), name, events(reserved=True), json_values())
     if vsn.startswith("1."):
-        texts = valid_json_texts((troubled | unexpected).map(_as_object))
+        texts = _json_texts((troubled | unexpected).map(_as_object))
         return texts | unexpected.map(_with_duplicate_key_v1)
     more = st.lists(json_values(), max_size=2)
-    texts = valid_json_texts(st.builds(lambda message, more: [*message, *more], troubled | unexpected, more))
+    texts = _json_texts(st.builds(lambda message, more: [*message, *more], troubled | unexpected, more))
     return texts | unexpected.map(_with_duplicate_key)
+
+
+def _json_texts(values: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
+    return st.builds(json.dumps, values, ensure_ascii=st.booleans(), indent=st.sampled_from([None, 1]))
 
 
 def _as_object(message: Message) -> dict[str, Any]:

@@ -1,12 +1,10 @@
-"""Payloads: JSON values, bytes, and what can be neither sent nor received."""
+"""Payloads: JSON values and bytes."""
 
 from typing import Any
 
 from hypothesis import strategies as st
 
-from ...protocol import MAX_DEPTH
-
-__all__ = ["binary_payloads", "json_payloads", "json_scalars", "json_values", "payloads", "unsendable_payloads"]
+__all__ = ["binary_payloads", "json_payloads", "json_scalars", "json_values", "payloads"]
 
 
 def json_scalars() -> st.SearchStrategy[Any]:
@@ -49,56 +47,3 @@ def binary_payloads(max_size: int = 300) -> st.SearchStrategy[bytes]:
 def payloads() -> st.SearchStrategy[Any]:
     """All that can be pushed with vsn 2.0.0: JSON objects mostly, any other JSON value, and bytes."""
     return json_payloads() | json_values() | binary_payloads()
-
-
-class Text(str):
-    """A str that is not one."""
-
-    __slots__ = ()
-
-
-class Number(int):
-    """An int that is not one."""
-
-
-class Mapping(dict[str, Any]):
-    """A dict that is not one."""
-
-
-def cycle() -> list[Any]:
-    """Return a list that contains itself."""
-    endless: list[Any] = []
-    endless.append({"again": [endless]})
-    return endless
-
-
-def nested(depth: int) -> Any:
-    """Return an integer in so many lists and dicts."""
-    value: Any = 0
-    for level in range(depth):
-        value = [value] if level % 2 else {"k": value}
-    return value
-
-
-def unsendable() -> list[Any]:
-    """Return values that are no payload, whatever is around them."""
-    return [
-        *((), (1, 2), {1}, frozenset(), b"", b"x", bytearray(), object(), 1j, range(3), int, ...),
-        *({1: 2}, {None: 1}, {True: 1}, {1.5: 1}, {b"k": 1}, {("a",): 1}, {Text("k"): 1}),
-        *(float("nan"), float("inf"), float("-inf"), "\ud800", "a\udfff", {"\ud800": 1}, "\ud83d\ude00"),
-        *(Text("x"), Number(1), Mapping(), Mapping(a=1), cycle(), nested(MAX_DEPTH + 1)),
-    ]
-
-
-def unsendable_payloads() -> st.SearchStrategy[Any]:
-    """Values that no push can send, in lists and objects: each raises `SerializationError` before a ref is taken.
-
-    Tuples, sets, bytes inside of JSON, keys that are no strings, NaN and infinities, lone surrogates, subclasses of
-    str, int and dict, cycles, and absurd nesting.
-    """
-    # By index and in a list, as some of the values have no repr of their own, and bytes alone could be sent.
-    values = unsendable()
-    bad = st.integers(0, len(values) - 1).map(lambda index: [values[index]])
-    return st.recursive(
-        bad, lambda inner: st.lists(inner, min_size=1, max_size=2) | inner.map(lambda value: {"k": value}), max_leaves=3
-    )

@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from attrs import define, field
 
-from ...errors import ProtocolError
-from ...protocol import (
+from slipstream_trio.errors import ProtocolError
+from slipstream_trio.protocol import (
     ConnectionClosed,
     ConnectionFailed,
     Event,
@@ -26,11 +26,9 @@ from ...protocol import (
     Transition,
     next_deadline,
 )
-from ...protocol.draft import MOST_AT_A_TICK
-from ...protocol.message import CLOSE, ERROR, HEARTBEAT, JOIN, REPLY, Message
-from ..server.wire import Wire
-
-__all__ = ["Ledger", "check_state", "wire_of"]
+from slipstream_trio.protocol.draft import MOST_AT_A_TICK
+from slipstream_trio.protocol.message import CLOSE, ERROR, HEARTBEAT, JOIN, REPLY, Message
+from slipstream_trio.testing.server.wire import Wire
 
 Life = Literal["pending", "joined", "ended"]
 
