@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 import trio
 
-from ..server.sockets import GONE, reset
+from ..server.memory import GONE, reset
 from .course import Course, Hit, Piece, Step
 from .description import AtTime, Corrupt, Fault, Link, Lose, Reset, Rule, Stall, Toward, Truncate, Vanish
 

@@ -71,8 +71,20 @@ class Channel:
         class Echo(Channel):
             async def handle_in(self, event, payload, ref):
                 return Reply(payload)
+
+    Attributes:
+        topic: the topic, "room:1" for example.
+        join_ref: the ref of the join, as the client sent it.
+        socket: the connection that the channel is on, which Phoenix calls the socket.
+        assigns: the channel's own values, at first a copy of the socket's.
+        presence: tracks presences of this topic, and lists them.
     """
 
+    topic: str
+    join_ref: Any
+    socket: "Connection"
+    assigns: dict[str, Any]
+    presence: ChannelPresence
     _process: "Process"
 
     async def join(self, payload: Any) -> Any:  # noqa: ARG002 - for subclasses
@@ -109,31 +121,6 @@ class Channel:
             NotImplementedError: the default, which crashes the channel, as an event without a clause does.
         """
         raise NotImplementedError(f"{type(self).__name__} does not handle {event!r}")
-
-    @property
-    def topic(self) -> str:
-        """The topic, "room:1" for example."""
-        return self._process.topic
-
-    @property
-    def join_ref(self) -> Any:
-        """The ref of the join, as the client sent it."""
-        return self._process.join_ref
-
-    @property
-    def socket(self) -> "Connection":
-        """The connection that the channel is on, which Phoenix calls the socket."""
-        return self._process.connection
-
-    @property
-    def assigns(self) -> dict[str, Any]:
-        """The channel's own values, to begin with a copy of the socket's."""
-        return self._process.assigns
-
-    @property
-    def presence(self) -> ChannelPresence:
-        """Tracks presences of this topic, and lists them."""
-        return self._process.presence
 
     async def push(self, event: str, payload: Any = None) -> None:
         """Send the client a message; waits while the client has much to read still.
@@ -193,4 +180,7 @@ class Channel:
 
     def bind(self, process: "Process") -> None:
         """Give the channel its process; for the server alone."""
-        self._process = process
+        self._process, self.socket = process, process.connection
+        self.topic, self.join_ref = process.topic, process.join_ref
+        self.assigns = dict(self.socket.assigns)
+        self.presence = ChannelPresence(self.socket.server.presence, process)

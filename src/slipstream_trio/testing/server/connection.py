@@ -14,12 +14,12 @@ from ...protocol.message import Frame, Message
 from .channel import Channel
 from .framing import Control, Violation, frame_bytes
 from .handshake import Upgrade
+from .memory import GONE, end_sending, reset
 from .mount import Handler
 from .outbox import Gauge, Item, Outbox
 from .process import Process
 from .request import Request
 from .router import Router
-from .sockets import GONE, end_sending, reset
 from .wire import Wire
 
 if TYPE_CHECKING:

@@ -1,29 +1,31 @@
-"""A pair of connected streams in memory, with a small buffer each way, as a socket has."""
+"""Streams: pairs of them in memory, with a small buffer each way, and how any of them is cut or ended."""
 
+import socket
+import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import index
+from typing import Final
 
+import attrs
 import trio
 
-__all__ = ["MemoryStream", "memory_pipe"]
+__all__ = ["GONE", "MemoryStream", "end_sending", "memory_pipe", "reset"]
 
-_BUFFER = 65_536
+_BUFFER: Final = 65_536
+GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+"""What a stream raises once its peer has left, or `reset` has cut it."""
 
 
+@attrs.define(eq=False)
 class _Pipe:
     """One direction."""
 
-    def __init__(self) -> None:
-        self.data: bytearray = bytearray()
-        self.ended: bool = False
-        self.unread: bool = False
-        self.reset: bool = False
-        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-
-    def change(self) -> None:
-        """Wake who waits for the pipe to change."""
-        self.changed.unpark_all()
+    data: bytearray = attrs.field(factory=bytearray)
+    ended: bool = False
+    unread: bool = False
+    reset: bool = False
+    changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
 
 class MemoryStream(trio.abc.HalfCloseableStream):
@@ -54,7 +56,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 if room > 0:
                     self._outgoing.data += rest[:room]
                     rest = rest[room:]
-                    self._outgoing.change()
+                    self._outgoing.changed.unpark_all()
                 if not rest:
                     return
                 await self._outgoing.changed.park()
@@ -97,25 +99,25 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 await pipe.changed.park()
         taken = bytes(pipe.data[:size])
         del pipe.data[: len(taken)]
-        pipe.change()
+        pipe.changed.unpark_all()
         return taken
 
     async def aclose(self) -> None:
         """Close this end: the other end reads what was sent, then b""; its sends fail."""
-        self._closed = True
-        self._end()
-        self._incoming.unread = True
-        self._incoming.change()
+        self._close()
         await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
         """Cut the connection, as a TCP reset does: the other end loses even what it has not yet read."""
         self._outgoing.reset = True
         self._outgoing.data.clear()
+        self._close()
+
+    def _close(self) -> None:
         self._closed = True
         self._end()
         self._incoming.unread = True
-        self._incoming.change()
+        self._incoming.changed.unpark_all()
 
     @contextmanager
     def _alone(self, doing: str) -> Iterator[None]:
@@ -129,7 +131,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     def _end(self) -> None:
         self._outgoing.ended = True
-        self._outgoing.change()
+        self._outgoing.changed.unpark_all()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -147,3 +149,21 @@ def memory_pipe() -> tuple[MemoryStream, MemoryStream]:
     """Return the two ends of a new connection in memory."""
     one, other = _Pipe(), _Pipe()
     return MemoryStream(one, other), MemoryStream(other, one)
+
+
+def reset(stream: trio.abc.Stream) -> None:
+    """Have the stream's closing cut the connection, instead of ending it in good order."""
+    if isinstance(stream, trio.SSLStream):
+        reset(stream.transport_stream)
+    elif isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
+        # Closing with a linger time of 0 sends RST.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    elif isinstance(stream, MemoryStream):
+        stream.reset()
+
+
+async def end_sending(stream: trio.abc.Stream) -> None:
+    """Tell the peer that nothing more will come, where the stream can, which TLS cannot, and the peer is there."""
+    if isinstance(stream, trio.abc.HalfCloseableStream):
+        with suppress(*GONE):
+            await stream.send_eof()

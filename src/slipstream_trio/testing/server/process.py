@@ -8,7 +8,6 @@ import trio
 
 from ...protocol.message import CLOSE, ERROR, LEAVE, Message
 from .channel import Channel, JoinRefused, NoReply, Outcome, Reply, Stop
-from .presence import ChannelPresence
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -26,8 +25,6 @@ class Process:
         self.connection: Connection = connection
         self.topic: str = join.topic
         self.join_ref: Any = join.join_ref
-        self.assigns: dict[str, Any] = dict(connection.assigns)
-        self.presence: ChannelPresence = ChannelPresence(connection.server.presence, self)
         self.channel: Channel = channel
         self.settled: trio.Event = trio.Event()
         self.done: trio.Event = trio.Event()

@@ -17,9 +17,8 @@ from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
 from .longpoll import Session, accept_client
 from .memory import MemoryStream, memory_pipe
 from .mount import Mount
-from .presence import Presence
+from .presence import Presence, PubSub
 from .process import Process
-from .pubsub import PubSub
 
 __all__ = ["Listening", "PhoenixServer"]
 
