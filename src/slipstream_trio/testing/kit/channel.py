@@ -13,44 +13,29 @@ __all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush", "Joins", "join_re
 
 
 class _Received:
-    """What all messages of a client have.
+    """A message of a client.
 
     Attributes:
         connection: the connection that it came on.
         message: all five values.
+        topic: the topic.
+        event: the event.
+        payload: a JSON value, or `bytes` of a binary frame.
+        ref: the ref, which a reply repeats.
+        join_ref: the ref of the join that it belongs to.
     """
 
     def __init__(self, connection: "FakeConnection", message: Message) -> None:
         self.connection: FakeConnection = connection
         self.message: Message = message
+        self.join_ref: str | None = message.join_ref
+        self.ref: str | None = message.ref
+        self.topic: str = message.topic
+        self.event: str = message.event
+        self.payload: Any = message.payload
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.event!r} on {self.topic!r} ref={self.ref!r}>"
-
-    @property
-    def topic(self) -> str:
-        """The topic."""
-        return self.message.topic
-
-    @property
-    def event(self) -> str:
-        """The event."""
-        return self.message.event
-
-    @property
-    def payload(self) -> Any:
-        """The payload: a JSON value, or `bytes` of a binary frame."""
-        return self.message.payload
-
-    @property
-    def ref(self) -> str | None:
-        """The ref, which a reply repeats."""
-        return self.message.ref
-
-    @property
-    def join_ref(self) -> str | None:
-        """The ref of the join that it belongs to."""
-        return self.message.join_ref
 
     async def reply(self, status: str, response: Any = None) -> None:
         """Answer it: now, late, or more than once, as the test likes.
