@@ -216,7 +216,7 @@ class EachFrame:
 Moment: TypeAlias = AtByte | AtFrame | AtTime | EachByte | EachFrame
 
 
-def _tuple(numbers: Any) -> Any:
+def _tuple(numbers: Iterable[int] | None) -> Any:
     return tuple(numbers) if isinstance(numbers, Iterable) else numbers
 
 
