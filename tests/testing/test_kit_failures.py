@@ -264,7 +264,7 @@ async def test_frames_that_phoenix_cannot_read_are_not_expected_either(autojump_
         with pytest.raises(Exception, match="1011"):
             await socket.ping()
         await connection.expect_disconnect(1011, by="server")
-        with pytest.raises(ExpectationFailed, match="a frame that Phoenix cannot read: not an array of five"):
+        with pytest.raises(ExpectationFailed, match="Phoenix cannot read this frame: not an array of five"):
             on.server.refute_unexpected()
 
 

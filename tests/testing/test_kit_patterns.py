@@ -56,8 +56,8 @@ def test_patterns_that_match(pattern: Any, value: Any) -> None:
         (1, 2, "it is 2, not 1"),
         (1, True, "it is True, not 1"),
         (False, 0, "it is 0, not False"),
-        (int, True, "it is True, no int"),
-        (str, 1, "it is 1, no str"),
+        (int, True, "it is True, not of type int"),
+        (str, 1, "it is 1, not of type str"),
         ({}, {"a": 1}, "it has 'a' as well: 1"),
         ({"a": 1}, {"a": 2, "b": 1}, "it['a'] is 2, not 1"),
         ({"a": 1}, {"b": 1}, "it has no 'a': {'b': 1}"),
@@ -66,13 +66,13 @@ def test_patterns_that_match(pattern: Any, value: Any) -> None:
         ([1], [1, 2], "it has 2 items, not 1: [1, 2]"),
         ([re.compile("x")], None, "it is None, not [re.compile('x')]"),
         (including(a={"b": 1}), {"a": {"b": 2}}, "it['a']['b'] is 2, not 1"),
-        (including(a=1), "a", "it is 'a', no object"),
+        (including(a=1), "a", "it is 'a', not an object"),
         (including(a=1), {}, "it has no 'a': {}"),
         (re.compile("a"), "ab", "it 'ab' does not match re.compile('a')"),
         (never, 5, "it 5: never says no"),
         (needs_id, {"a": 1}, "it {'a': 1}: needs_id raised KeyError: 'id'"),
         (b"\x00", "\x00", "it is '\\x00', not b'\\x00'"),
-        (int | None, True, "it is True, no int | None"),
+        (int | None, True, "it is True, not of type int | None"),
         ({"a": int | str}, [], "it is [], not {'a': int | str}"),
     ],
 )
@@ -87,8 +87,8 @@ async def later(value: Any) -> bool:
 @pytest.mark.parametrize(
     ("pattern", "problem"),
     [
-        (list[int], r"list\[int\] is no pattern: use list, or a function of the value"),
-        ({"a": dict[str, int]}, r"dict\[str, int\] is no pattern: use dict"),
+        (list[int], r"list\[int\] cannot be a pattern: use list, or a function of the value"),
+        ({"a": dict[str, int]}, r"dict\[str, int\] cannot be a pattern: use dict"),
         (later, "later is async, but a pattern is a plain function of the value"),
     ],
 )

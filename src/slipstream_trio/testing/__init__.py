@@ -1,4 +1,4 @@
-"""What tests of a client need: a server, strategies, machines, deterministic ids and clock. The extra `testing`."""
+"""Tools for tests of a client: servers, strategies, machines, deterministic ids and clock. The extra `testing`."""
 
 from .deterministic import SequentialIds, SteppingClock, deterministic_telemetry
 

@@ -12,7 +12,7 @@ from ..telemetry import Telemetry
 __all__ = ["SequentialIds", "SteppingClock", "deterministic_telemetry"]
 
 EPOCH_NS: Final = 1_700_000_000_000_000_000
-"""2023-11-14 22:13:20 UTC: a time that nobody takes for zero, or for now."""
+"""2023-11-14 22:13:20 UTC: a time not mistaken for zero, or for now."""
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -43,7 +43,7 @@ class SequentialIds:
 
 
 class SteppingClock:
-    """A clock that moves by one step whenever it is read, and otherwise only where it is told to.
+    """A clock that moves by one step at each reading, and by `advance`.
 
         clock = SteppingClock()
         telemetry = Telemetry(ids=SequentialIds(), time_ns=clock.time_ns, monotonic_ns=clock.monotonic_ns)
@@ -52,7 +52,7 @@ class SteppingClock:
     by the same number of nanoseconds.
 
     Parameters:
-        step_ns: how far each reading moves it, in nanoseconds; 0 makes it stand still.
+        step_ns: the step of each reading, in nanoseconds; 0 makes it stand still.
         start_ns: the system time at its beginning, in nanoseconds since the epoch.
 
     Raises:
@@ -80,7 +80,7 @@ class SteppingClock:
         """Let time pass.
 
         Parameters:
-            seconds: how much, in seconds.
+            seconds: the time to add, in seconds.
 
         Raises:
             ValueError: `seconds` is negative.

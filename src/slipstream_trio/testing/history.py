@@ -1,4 +1,4 @@
-"""What happened on the connections of a test, as lines of text for a failure report."""
+"""The history of a test's connections, as lines of text for a failure report."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -30,7 +30,7 @@ class Moment:
 
 
 def tell(moments: Sequence[Moment], limit: int) -> str:
-    """Return the history of some connections: the latest lines, and what had begun and not ended, so many of each.
+    """Return the history of some connections: at most `limit` of the latest lines, and as many spans still open.
 
     Members of payloads whose names are those of secrets are masked, wherever their values occur.
     """
@@ -71,7 +71,7 @@ def _joined(
 
 
 def _begun(record: Record, secrets: Secrets) -> str:
-    """What a span is about that has no line yet."""
+    """Return the description of a span that has only begun."""
     metadata = record.metadata
     words = [*record.name[1:-1], *(str(metadata[name]) for name in _ABOUT if name in metadata)]
     payload = f" {brief(metadata['params'], secrets)}" if "params" in metadata else ""

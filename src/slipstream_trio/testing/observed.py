@@ -1,4 +1,4 @@
-"""All that telemetry told during a test: what the fixture `slipstream_trace` is."""
+"""The telemetry of a test: the fixture `slipstream_trace`."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ class ObservedTrace:
             slipstream_trace.verify()
 
     Parameters:
-        keep: how many records to keep, the latest ones; None keeps all, which `verify` needs.
+        keep: the number of records to keep, the latest ones; None keeps all, which `verify` needs.
 
     Attributes:
         complete: whether all records are kept.
@@ -45,7 +45,7 @@ class ObservedTrace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._buses.clear()
         self._listening.close()
 
@@ -59,7 +59,7 @@ class ObservedTrace:
     def __repr__(self) -> str:
         return f"<ObservedTrace: {len(self)} records of {len(self.connections)} connections>"
 
-    # What happened
+    # History
 
     @property
     def records(self) -> list[Record]:
@@ -80,14 +80,14 @@ class ObservedTrace:
         return [record for record in self.records if record.origin.connection_id == connection_id]
 
     def history(self, limit: int = 40) -> str:
-        """Return what happened, line by line, as failure reports have it.
+        """Return the history, line by line, as failure reports have it.
 
         Parameters:
-            limit: how many lines, the latest ones.
+            limit: the most lines, the latest ones.
         """
         return tell(list(self._moments), limit) if self._moments else "No connection was made."
 
-    # Whether it is sound
+    # Invariants
 
     def violations(self, *, ended: bool = True) -> list[Violation]:
         """Return the invariants that the records break.
@@ -108,12 +108,12 @@ class ObservedTrace:
         """See that the records keep all invariants; see `violations`.
 
         Raises:
-            AssertionError: they do not; the message lists what is broken, and what happened.
+            AssertionError: they do not; the message lists the violations, and the history.
         """
         if found := self.violations(ended=ended):
             raise AssertionError(describe(found))
 
-    # How it comes to know
+    # Sources
 
     def listen_to(self, bus: Telemetry) -> None:
         """Keep the records of another bus as well, for as long as those of the process's; once, if told twice."""
@@ -122,7 +122,7 @@ class ObservedTrace:
             self._listening.enter_context(bus.listen(lambda record: self._moments.append(Moment(record, self._now()))))
 
     def clear(self) -> None:
-        """Forget all that was told so far, and go on listening."""
+        """Forget the records so far, and go on listening."""
         self._moments.clear()
 
     def _own(self) -> Iterator[Record]:
@@ -147,6 +147,6 @@ class ObservedTrace:
 
 
 def describe(found: Sequence[Violation]) -> str:
-    """Return what a report says of violations."""
+    """Return the text of a report about violations."""
     number = "an invariant" if len(found) == 1 else f"invariants {len(found)} times"
     return "\n".join([f"this test's connections break {number}:", *(f"  {violation}" for violation in found)])

@@ -1,7 +1,7 @@
-"""The pytest plugin: what pytest's hooks and the fixtures do, once a test run has to do with this library.
+"""The pytest plugin: its hooks and fixtures, for test runs that use this library.
 
 pytest itself loads `pytest_slipstream`, which declares the fixtures and the marker, and imports this module when they
-are used, or where tests have imported the library. A session that has nothing to do with it is not slowed down by it.
+are used, or where tests have imported the library. Other sessions pay nothing for it.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -27,7 +27,7 @@ _RECORDS_A_LINE: Final = 4
 
 
 class PhoenixServers:
-    """What the fixture `phoenix_server` is: makes servers, and remembers them for the report of a failure.
+    """The fixture `phoenix_server`: makes servers, and remembers them for the report of a failure.
 
     async def test_my_client(phoenix_server):
         server = phoenix_server({"room:*": Room})
@@ -43,7 +43,7 @@ class PhoenixServers:
 
         Parameters:
             channels: channels by topic, see `Mount`.
-            mount: what else `Mount` takes, `connect` for example.
+            mount: further options of `Mount`, such as `connect`.
         """
         server = PhoenixServer({"/socket": Mount(channels=channels or {}, **mount)})
         self._made.append(server)
@@ -51,7 +51,7 @@ class PhoenixServers:
 
 
 def observed_by(item: pytest.Item) -> ObservedTrace:
-    """Return what is known of a test's connections; raises RuntimeError if the plugin is switched off."""
+    """Return the trace of a test's connections; raises RuntimeError if the plugin is switched off."""
     trace = item.stash.get(_TRACE, None)
     if trace is None:
         raise RuntimeError("this test is not observed: slipstream_trace has to be among its fixtures from the start")
@@ -80,7 +80,7 @@ class Observer:
                 item.stash[_TRACE] = trace
                 return (yield)
         finally:
-            # pytest keeps its items to the end of the session, but nobody needs these any more.
+            # pytest keeps its items to the end of the session; these are of no more use.
             item.stash[_SERVERS] = []
             if _TRACE in item.stash:
                 del item.stash[_TRACE]
@@ -114,7 +114,7 @@ class Observer:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Add what happened to the report of a failure."""
+        """Add the history to the report of a failure."""
         report = yield
         if report.failed:
             report.sections.extend(self._sections(item))
@@ -140,13 +140,13 @@ def _wants_all(item: pytest.Item) -> bool:
 
 
 def _judged(item: pytest.Item) -> ObservedTrace | None:
-    """Return all that is known of a marked test's connections; None if it is not marked, or was marked too late."""
+    """Return the trace of a marked test's connections; None if it is not marked, or was marked too late."""
     trace = item.stash.get(_TRACE, None)
     return trace if trace is not None and trace.complete and item.get_closest_marker(MARKER) else None
 
 
 def _check_marked_in_time(item: pytest.Item) -> None:
-    """Fail a test that was marked while it ran: its records were not kept, and nobody is to think that they were."""
+    """Fail a test that was marked while it ran: its records were not kept."""
     if item.get_closest_marker(MARKER) and _judged(item) is None:
         pytest.fail(
             f"the marker {MARKER} came too late, as this test runs already: "

@@ -1,7 +1,7 @@
-"""What happens to one direction of a connection: decided from its bytes alone, without I/O and without a clock.
+"""The faults in one direction of a connection, decided from its bytes alone, without I/O and without a clock.
 
 Every rule has a source of random numbers of its own, made of the seed, the rule's place, the connection and the
-direction. Decisions are bound to the numbers of bytes and frames, so in which reads the bytes come changes nothing.
+direction. Decisions are bound to the numbers of bytes and frames, so the division into reads does not matter.
 """
 
 import heapq
@@ -9,7 +9,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final
 
 from attrs import frozen
 
@@ -29,7 +29,7 @@ from .description import (
 )
 from .frames import FrameCounter, SeenFrame
 
-__all__ = ["Course", "Hit", "Piece", "Step", "opening", "rules_for"]
+__all__ = ["Course", "Hit", "Piece", "opening", "rules_for"]
 
 _SEGMENT: Final = 1024
 """Bytes that share their jitter."""
@@ -37,7 +37,7 @@ _SEGMENT: Final = 1024
 
 @frozen
 class Piece:
-    """Bytes that pass: what is left of them, and how much of the link's jitter they get, from 0 to 1."""
+    """Bytes that pass, after damage, and their share of the link's jitter, from 0 to 1."""
 
     data: bytes
     jitter: float
@@ -50,9 +50,6 @@ class Hit:
     rule: Rule
     byte: int
     frame: int | None = None
-
-
-Step: TypeAlias = Piece | Hit
 
 
 def rules_for(faults: Faults, name: str, number: int) -> Iterator[tuple[int, Rule]]:
@@ -76,7 +73,7 @@ def opening(faults: Faults, name: str, number: int) -> Iterator[tuple[Rule, floa
 
 
 class Course:
-    """One direction of one connection; what is decided while faults are not `active` is skipped."""
+    """One direction of one connection; faults are skipped while not `active`."""
 
     def __init__(
         self, faults: Faults, name: str, number: int, toward: Toward, active: Callable[[], bool] = lambda: True
@@ -99,19 +96,19 @@ class Course:
             elif isinstance(rule.when, EachByte):
                 self._draw_byte(place, rule.when.probability, 0)
 
-    def feed(self, data: bytes) -> Iterator[Step]:
-        """Follow the next bytes; gives what happens, in order."""
+    def feed(self, data: bytes) -> Iterator[Piece | Hit]:
+        """Feed the next bytes; gives the steps, in order."""
         frames, held = self._frames.feed(data)
         for frame in frames:
             self._meet(frame)
         data = self._held + data
-        # A header that is not whole is of no use to anyone: it waits until it is known how long the frame is.
+        # An incomplete header waits, until the length of its frame is known.
         keep = len(data) - held
         self._held = data[keep:]
         yield from self._pass(data[:keep])
 
-    def finish(self) -> Iterator[Step]:
-        """The stream has ended; gives what happens to the bytes that were kept."""
+    def finish(self) -> Iterator[Piece | Hit]:
+        """The stream has ended; gives the steps of the bytes that were kept."""
         data, self._held = self._held, b""
         yield from self._pass(data)
 
@@ -122,7 +119,7 @@ class Course:
         else:
             self._corrupting += fault.count
 
-    def _pass(self, data: bytes) -> Iterator[Step]:
+    def _pass(self, data: bytes) -> Iterator[Piece | Hit]:
         began = self.position
         end = began + len(data)
         while self._due and self._due[0][0] <= end:
@@ -172,7 +169,7 @@ class Course:
             heapq.heappush(self._due, (start + math.floor(spared), place, None))
 
     def _meet(self, frame: SeenFrame) -> None:
-        """Enter what happens in a frame."""
+        """Schedule the faults in a frame."""
         for place, rule in self._rules.items():
             into = self._into(place, rule.when, frame.number)
             if into is not None:

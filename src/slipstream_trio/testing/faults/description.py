@@ -1,4 +1,4 @@
-"""What can go wrong on a network, and when: frozen values, whose `repr` can be pasted into a test."""
+"""Faults of a network, and their moments: frozen values, whose `repr` can be pasted into a test."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -52,7 +52,7 @@ _COUNT: Final = _number("a whole number of at least 1", lambda value: value >= 1
 _SHARE: Final = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
-# How a connection is opened
+# At the opening of a connection
 
 
 @frozen
@@ -76,15 +76,15 @@ class SlowOpening:
     """The connection is opened after a while.
 
     Attributes:
-        seconds: how much later.
-        jitter: up to so much later still, in seconds.
+        seconds: the delay.
+        jitter: the most to add to it, in seconds.
     """
 
     seconds: float = attrs.field(validator=_SECONDS)
     jitter: float = attrs.field(default=0.0, validator=_SECONDS)
 
 
-# What happens on an open connection
+# On an open connection
 
 
 @frozen
@@ -92,7 +92,7 @@ class Stall:
     """Bytes wait, and none is lost; the sender is slowed down once the link's buffer is full.
 
     Attributes:
-        seconds: how long; None: until `FaultyNetwork.heal`.
+        seconds: the duration; None: until `FaultyNetwork.heal`.
         both: whether in both directions.
     """
 
@@ -102,9 +102,9 @@ class Stall:
 
 @frozen
 class Vanish:
-    """The peer is gone without a word: what is sent is lost, and neither FIN nor RST ever arrives.
+    """The peer is gone silently: bytes sent are lost, and neither FIN nor RST ever arrives.
 
-    This leaves the connection half open: whoever waits finds out by a timeout only.
+    This leaves the connection half open: only a timeout finds out.
 
     Attributes:
         both: whether in both directions; False: one direction is dead, the other works on.
@@ -120,7 +120,7 @@ class Reset:
 
 @frozen
 class Truncate:
-    """What comes after is lost, and both ends get an ordinary end of the stream."""
+    """The rest is lost, and both ends get an ordinary end of the stream."""
 
 
 @frozen
@@ -128,7 +128,7 @@ class Lose:
     """Some bytes are left out, and the stream goes on behind them.
 
     Attributes:
-        count: how many bytes.
+        count: the number of bytes.
     """
 
     count: int = attrs.field(default=1, validator=_COUNT)
@@ -139,7 +139,7 @@ class Corrupt:
     """Some bytes are replaced by others.
 
     Attributes:
-        count: how many bytes, one behind the other.
+        count: the number of bytes, in a row.
     """
 
     count: int = attrs.field(default=1, validator=_COUNT)
@@ -156,10 +156,10 @@ OPENING: Final = (Refuse, Ignore, SlowOpening)
 
 @frozen
 class AtByte:
-    """Once so many bytes of a connection have passed in the rule's direction, the upgrade's included.
+    """Once `number` bytes of a connection have passed in the rule's direction, the upgrade's included.
 
     Attributes:
-        number: how many bytes; 0: before the first.
+        number: of bytes; 0: before the first.
     """
 
     number: int = attrs.field(validator=_number("a whole number of at least 0", lambda value: value >= 0, whole=True))
@@ -170,7 +170,7 @@ class AtFrame:
     """In the nth WebSocket frame of a connection in the rule's direction, control frames included.
 
     Attributes:
-        number: which frame, from 1.
+        number: of the frame, from 1.
         into: where: 0 is before its first byte, 1 after its last, 0.5 half-way.
     """
 
@@ -180,10 +180,10 @@ class AtFrame:
 
 @frozen
 class AtTime:
-    """So long after a connection was opened.
+    """Some time after a connection was opened.
 
     Attributes:
-        seconds: how long.
+        seconds: since the opening.
     """
 
     seconds: float = attrs.field(validator=_SECONDS)
@@ -233,7 +233,7 @@ class Rule:
     """A fault, and when it happens.
 
     Attributes:
-        fault: what happens.
+        fault: the fault.
         when: the moment; None for `Refuse`, `Ignore` and `SlowOpening`, which happen at the opening.
         toward: the direction in which bytes and frames are counted, and which is hit: "client" is what the server
             sends.
@@ -263,10 +263,10 @@ class Link:
     """One direction of a network.
 
     Attributes:
-        latency: how long bytes are on their way, in seconds.
-        jitter: up to so much longer, in seconds; bytes never overtake one another.
+        latency: the time that bytes travel, in seconds.
+        jitter: the most to add to it, in seconds; bytes never overtake one another.
         bandwidth: bytes a second; None: no limit.
-        buffer: how many bytes may be on their way; beyond, the sender waits, as for a TCP window.
+        buffer: the most bytes under way; beyond, the sender waits, as for a TCP window.
     """
 
     latency: float = attrs.field(default=0.0, validator=_SECONDS)
@@ -279,11 +279,11 @@ class Link:
 
 @frozen
 class Faults:
-    """Everything that is wrong with a network.
+    """The faults of a network.
 
-    What happens is decided by the seed, the rule's place among the rules, the connection's number (and name), the
-    direction, and the number of the byte or frame: by no clock, and not by how the bytes are divided into reads. So the
-    same seed makes the same faults at the same bytes, whatever the tasks' order. (`AtTime` is as exact as the clock is;
+    They are decided by the seed, the rule's place among the rules, the connection's number (and name), the
+    direction, and the number of the byte or frame; clocks and the division into reads do not matter. So the same
+    seed makes the same faults at the same bytes, whatever the tasks' order. (`AtTime` is as exact as the clock is;
     under a mock clock it is exact.)
 
     Attributes:

@@ -24,7 +24,7 @@ class SeenFrame:
 
 
 class FrameCounter:
-    """Follows one direction of a connection from its upgrade on; `blind` if that is no plain WebSocket."""
+    """Follows one direction of a connection from its upgrade on; `blind` unless it is a plain WebSocket."""
 
     def __init__(self) -> None:
         self.blind: bool = False

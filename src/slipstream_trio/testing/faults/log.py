@@ -1,4 +1,4 @@
-"""What was done to a network, for tests to look at and for failures to print."""
+"""The log of injected faults, for tests to look at and for failures to print."""
 
 from collections import Counter, deque
 from typing import Final
@@ -19,10 +19,10 @@ class Injected:
 
     Attributes:
         connection: the connection's name: the name of its opener or listener, if it has one, and its number.
-        fault: what happened.
-        toward: in which direction; None at the opening, and for what a test did by hand.
-        byte: how many bytes had come before it in this direction; None where no bytes were counted.
-        frame: the frame that it was in; None where no frames were counted.
+        fault: the fault.
+        toward: the direction; None at the opening, and for faults injected by hand.
+        byte: the number of bytes before it in this direction; None where bytes were not counted.
+        frame: the frame that it was in; None where frames were not counted.
         time: when, in seconds since the network began.
     """
 
@@ -41,17 +41,17 @@ class Injected:
 
 
 class FaultLog:
-    """What was injected. Its `str` shows the faults, to be pasted into a test, and what they did last.
+    """The injected faults. Its `str` shows the description, to be pasted into a test, and the last entries.
 
     Parameters:
-        faults: what is wrong with the network.
-        keep: how many entries are kept, the newest.
+        faults: the description of the network's faults.
+        keep: the number of entries to keep, the newest.
 
     Attributes:
-        faults: what is wrong with the network.
-        entries: what happened, the newest last; two compare equal whenever they happened.
-        counts: how often, by the fault's name; of all, also of those not kept.
-        connections: how many connections were asked for.
+        faults: the description of the network's faults.
+        entries: the injected faults, the newest last; entries compare without their time.
+        counts: the number of all faults, kept or not, by name.
+        connections: the number of connections opened.
     """
 
     def __init__(self, faults: Faults, *, keep: int = 10_000) -> None:
@@ -61,7 +61,7 @@ class FaultLog:
         self.connections: int = 0
 
     def add(self, entry: Injected) -> None:
-        """Take note of a fault."""
+        """Add a fault."""
         self.entries.append(entry)
         self.counts[type(entry.fault).__name__] += 1
 

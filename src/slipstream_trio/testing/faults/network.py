@@ -26,8 +26,8 @@ class FaultyNetwork:
     """A network with faults; `faulty_network` makes one.
 
     Attributes:
-        faults: what is wrong with it.
-        log: what it has done.
+        faults: the description of its faults.
+        log: the faults that happened.
     """
 
     def __init__(self, faults: Faults, nursery: trio.Nursery) -> None:
@@ -39,7 +39,7 @@ class FaultyNetwork:
         self._relays: dict[Relay, str] = {}
         self._active = True
 
-    # Where it is applied
+    # Use
 
     def opener(
         self, open_stream: Callable[P, Awaitable[trio.abc.Stream]], *, name: str = ""
@@ -52,10 +52,10 @@ class FaultyNetwork:
         Parameters:
             open_stream: opens a stream to the server.
             name: a name of its connections. They are numbered by name: where several clients connect at the same time,
-                a name for each makes the numbers independent of who comes first.
+                a name for each makes the numbers independent of the order.
 
         Returns:
-            A function of the same arguments. It raises what `open_stream` raises, `ConnectionRefusedError` at a
+            A function of the same arguments. It raises the errors of `open_stream`, `ConnectionRefusedError` at a
             `Refuse` and once the network has ended, and never returns at an `Ignore`.
         """
 
@@ -94,7 +94,7 @@ class FaultyNetwork:
             Where it listens.
 
         Raises:
-            OSError: there is no free port.
+            OSError: all ports are taken.
         """
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         address = listeners[0].socket.getsockname()
@@ -113,12 +113,12 @@ class FaultyNetwork:
         """Let a fault happen now on open connections.
 
         Parameters:
-            fault: what happens: one of those that happen on an open connection.
+            fault: one of those that happen on an open connection.
             toward: the direction it happens in.
             name: the connections' name, or the whole name of one; None: all.
 
         Returns:
-            On how many connections it happened.
+            The number of connections on which it happened.
 
         Raises:
             ValueError: the fault is one of those that happen at the opening.
@@ -132,16 +132,16 @@ class FaultyNetwork:
         return len(chosen)
 
     def heal(self) -> None:
-        """End all stalls: what waits goes on. What was lost stays lost."""
+        """End all stalls: waiting bytes go on; lost ones stay lost."""
         for relay in self._relays:
             for lane in relay.lanes:
                 lane.heal()
 
     def quiet(self, quiet: bool = True) -> None:  # noqa: FBT001, FBT002 - reads as a sentence
-        """Let no rule's fault happen from now on, or let them happen again; links stay as they are."""
+        """Switch the rules off, or on again; links stay as they are."""
         self._active = not quiet
 
-    # How it works
+    # Internals
 
     def _check_up(self, whole: str) -> None:
         if self._nursery.cancel_scope.cancel_called:
@@ -154,7 +154,7 @@ class FaultyNetwork:
         return number, f"{name}/{number}" if name else str(number)
 
     async def _open(self, number: int, whole: str) -> Fault | None:
-        """Do what happens at a connection's opening; returns the fault that is its end, if there is one."""
+        """Apply the faults of a connection's opening; returns the one that ends it, or None."""
         for rule, delay in opening(self.faults, whole, number):
             if self._active:
                 self._note(whole, rule.fault)
@@ -184,7 +184,7 @@ class FaultyNetwork:
         try:
             fault = await self._open(number, whole)
             if isinstance(fault, Ignore):
-                with suppress(trio.BrokenResourceError):  # the client is gone, which is what is waited for
+                with suppress(trio.BrokenResourceError):  # the client is gone
                     while await near.receive_some(_READ):
                         pass
                 return
@@ -193,7 +193,7 @@ class FaultyNetwork:
                     raise ConnectionRefusedError
                 far = await trio.open_tcp_stream(host, port)
             except OSError:
-                reset_stream(near)  # the client sees what it would see of a server that refuses: its connection ends
+                reset_stream(near)  # for the client, as with a server that refuses
                 return
             await self._run(self._relay(number, whole, name, (near, far)))
         finally:
@@ -208,11 +208,11 @@ class FaultyNetwork:
 async def faulty_network(faults: Faults) -> AsyncIterator[FaultyNetwork]:
     """Make a network with faults, for the time of an `async with` block.
 
-    Leaving the block cuts all its connections. An exception of the block's leaves it unchanged, but for a note that
-    tells the faults and what they did, so that a test that fails shows how to reproduce it.
+    Leaving the block cuts all its connections. An exception of the block's leaves it unchanged, with a note that
+    lists the faults, so that a failing test shows how to reproduce it.
 
     Parameters:
-        faults: what is wrong with the network.
+        faults: the description of its faults.
     """
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:

@@ -8,17 +8,17 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from ..server.memory import GONE, reset
-from .course import Course, Hit, Piece, Step
+from .course import Course, Hit, Piece
 from .description import AtTime, Corrupt, Fault, Link, Lose, Reset, Rule, Stall, Toward, Truncate, Vanish
 
-__all__ = ["Lane", "OnFault", "Relay", "reset_stream"]
+__all__ = ["OnFault", "Relay", "reset_stream"]
 
 _READ: Final = 16_384
 _SLICES_PER_SECOND: Final = 20
-"""A slow link lets so many slices through a second, so that bytes trickle."""
+"""A slow link passes bytes in so many slices a second."""
 
 _HALF_OPEN: Final = 120.0
-"""How long a stream is kept open that is not to learn of its peer's end, after it has ended itself, in seconds."""
+"""Seconds that a half-open stream is kept after it has ended itself, so that it does not learn of its peer's end."""
 
 _Mode: TypeAlias = Literal["passing", "vanished", "ended"]
 _End: TypeAlias = Literal["end", "broken"]
@@ -29,15 +29,15 @@ OnFault: TypeAlias = Callable[[Fault, Toward, Hit | None], None]
 
 
 class _Transit:
-    """What is under way in one direction: a queue that is bounded in bytes. One task puts, one takes."""
+    """The bytes under way in one direction: a bounded queue. One task puts, one takes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._items: deque[tuple[Step | _End, float, int]] = deque()
+        self._items: deque[tuple[Piece | Hit | _End, float, int]] = deque()
         self._size = 0
         self._changed = trio.lowlevel.ParkingLot()
 
-    async def put(self, item: Step | _End, due: float, size: int = 0) -> None:
+    async def put(self, item: Piece | Hit | _End, due: float, size: int = 0) -> None:
         """Put an item that is due at a time, waiting for room."""
         while size and self._size and self._size + size > self._limit:
             await self._changed.park()
@@ -45,23 +45,23 @@ class _Transit:
         self._size += size
         self._changed.unpark_all()
 
-    async def take(self) -> tuple[Step | _End, float, int]:
+    async def take(self) -> tuple[Piece | Hit | _End, float, int]:
         """Take the next item, its time and its size, which stays under way until `arrived` is called."""
         while not self._items:
             await self._changed.park()
         return self._items.popleft()
 
     def arrived(self, size: int) -> None:
-        """So many bytes have reached the other end."""
+        """Count `size` bytes as delivered."""
         self._size -= size
         self._changed.unpark_all()
 
 
-class Lane:
-    """One direction of a connection: a task that reads, a task that writes, and what is under way between them.
+class _Lane:
+    """One direction of a connection: a task that reads, a task that writes, and a queue between them.
 
     Attributes:
-        mode: whether what goes in comes out, or is lost, with its sink told of an end or of nothing.
+        mode: "passing"; "vanished" loses all bytes silently; "ended" loses them and ends the stream toward the sink.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class Lane:
         self._healed = trio.Event()
 
     def vanish(self) -> None:
-        """Lose all that comes, the stream's end included."""
+        """Lose all further bytes, the stream's end included."""
         if self.mode == "passing":
             self.mode = "vanished"
 
     def end(self) -> None:
-        """Lose all that comes, and end the stream toward the sink."""
+        """Lose all further bytes, and end the stream toward the sink."""
         if self.mode == "passing":
             self.mode = "ended"
             self._waiting.cancel()
@@ -124,7 +124,7 @@ class Lane:
             await self._put_all(data)
 
     async def write(self) -> None:
-        """Write to the sink what comes out of the lane, until the source has ended."""
+        """Write to the sink until the source has ended."""
         told = False
         while True:
             if self.mode == "ended" and not told:
@@ -143,9 +143,9 @@ class Lane:
                     await _send_eof(self._sink)
                 return
 
-    async def _next(self) -> tuple[Step | _End | None, int]:
-        """Return the next step when it is due, and at once if `end` is called; None if there is none then."""
-        step: Step | _End | None = None
+    async def _next(self) -> tuple[Piece | Hit | _End | None, int]:
+        """Return the next step when it is due, and at once if `end` is called, then perhaps None."""
+        step: Piece | Hit | _End | None = None
         size = 0
         with trio.CancelScope() as self._waiting:
             step, due, size = await self._transit.take()
@@ -172,7 +172,7 @@ class Lane:
         for step in self.course.feed(data):
             await self._put(step)
 
-    async def _put(self, step: Step) -> None:
+    async def _put(self, step: Piece | Hit) -> None:
         if isinstance(step, Hit):
             await self._transit.put(step, self._last_due)
             return
@@ -205,8 +205,8 @@ class Relay:
         self._streams = streams
         self._timed = tuple(timed)
         self._on_fault = on_fault
-        self._to_client = Lane(self, far, near, links[0], courses[0])
-        self._to_server = Lane(self, near, far, links[1], courses[1])
+        self._to_client = _Lane(self, far, near, links[0], courses[0])
+        self._to_server = _Lane(self, near, far, links[1], courses[1])
         self._scope = trio.CancelScope()
 
     @property
@@ -215,7 +215,7 @@ class Relay:
         return self._scope.cancel_called
 
     @property
-    def lanes(self) -> tuple[Lane, Lane]:
+    def lanes(self) -> tuple[_Lane, _Lane]:
         """Both directions: toward the client, toward the server."""
         return self._to_client, self._to_server
 
@@ -245,19 +245,19 @@ class Relay:
             reset_stream(stream)
         self._scope.cancel()
 
-    def broke(self, lane: Lane) -> None:
-        """A lane cannot write to its sink: the source learns of it, if word can still reach it."""
+    def broke(self, lane: _Lane) -> None:
+        """A lane cannot write to its sink: reset the source, if it can still be reached."""
         back = self._to_server if lane is self._to_client else self._to_client
         if back.mode == "passing":
             self.reset()
         else:
             lane.vanish()
 
-    def lane(self, toward: Toward) -> Lane:
+    def lane(self, toward: Toward) -> _Lane:
         """Return one direction."""
         return self._to_server if toward == "server" else self._to_client
 
-    def inject(self, fault: Fault, lane: Lane, hit: Hit | None = None) -> None:
+    def inject(self, fault: Fault, lane: _Lane, hit: Hit | None = None) -> None:
         """Let a fault happen now: that of a rule at a byte, or, without a `hit`, one whose bytes are the next."""
         if hit is None and isinstance(fault, Lose | Corrupt):
             lane.course.damage(fault)
@@ -294,5 +294,5 @@ def reset_stream(stream: trio.abc.Stream) -> None:
 
 
 async def _send_eof(stream: trio.abc.Stream) -> None:
-    with suppress(*GONE):  # else it is gone, which says as much
+    with suppress(*GONE):  # otherwise it is gone already
         await (stream.send_eof() if isinstance(stream, trio.abc.HalfCloseableStream) else stream.aclose())

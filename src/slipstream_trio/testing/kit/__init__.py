@@ -12,7 +12,7 @@
         await channel.push("new_msg", {"body": "hello"})
         await connection.expect_disconnect(1000)
 
-It needs the extra `testing`. `slipstream_trio.testing.server` is its counterpart: a server that behaves by itself.
+It needs the extra `testing`. `slipstream_trio.testing.server` is its counterpart: a server with a behaviour of its own.
 """
 
 from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush

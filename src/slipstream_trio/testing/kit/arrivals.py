@@ -1,4 +1,4 @@
-"""What has come from a client, until a test asks for it."""
+"""The messages of a client, until a test expects them."""
 
 from bisect import bisect_right
 from collections import deque
@@ -12,7 +12,7 @@ from attrs import define
 from ...protocol.message import Message
 from ...trace.text import Secrets
 from .expectation import Expectation, ExpectationFailed
-from .patterns import brief, secrets_in
+from .patterns import secrets_in, short_repr
 
 __all__ = ["Arrival", "Arrivals"]
 
@@ -28,7 +28,7 @@ class Arrival:
         message: the message.
         number: its place among the messages of its connection, from 1.
         at: when it came, in seconds since its server was started.
-        fate: what has become of it: it waits to be expected, was expected, or was answered without being asked for.
+        fate: whether it waits to be expected, was expected, or was answered automatically.
     """
 
     message: Message
@@ -39,11 +39,11 @@ class Arrival:
     def describe(self, secrets: Secrets) -> str:
         """Return it as a line, without secrets."""
         message = self.message
-        return f"+{self.at:.3f} s  {message.event} {message.topic} {brief(message.payload, secrets)} ref {message.ref}"
+        return f"+{self.at:.3f} s  {message.event} {message.topic} {short_repr(message.payload, secrets)} ref {message.ref}"
 
 
 class Arrivals:
-    """The messages of one client, in order; those that nobody asked for yet are kept, however many they are."""
+    """The messages of one client, in order; unexpected ones are kept without limit."""
 
     def __init__(self, name: str, ending: Callable[[], str | None]) -> None:
         self._name = name
@@ -57,28 +57,28 @@ class Arrivals:
         return iter(sorted([*self._done, *self._waiting], key=lambda arrival: arrival.number))
 
     def put(self, arrival: Arrival) -> None:
-        """Take note of a message; one that was answered without being asked for can be expected still."""
+        """Add a message; one that was answered automatically can still be expected."""
         self._waiting.append(arrival)
         self._changed.unpark_all()
 
     def wake(self) -> None:
-        """Have those who wait look again: the connection has ended."""
+        """Wake expectations: the connection has ended."""
         self._changed.unpark_all()
 
     def describe_unexpected(self) -> list[str]:
-        """Return what was neither expected nor answered without being asked for, a line each."""
+        """Return the unexpected messages, a line each."""
         secrets = self._secrets()
         return [arrival.describe(secrets) for arrival in self.unexpected]
 
     @property
     def unexpected(self) -> list[Arrival]:
-        """What was neither expected nor answered without being asked for."""
+        """The messages neither expected nor answered automatically."""
         return [arrival for arrival in self._waiting if arrival.fate == "waiting"]
 
     async def take(self, expectation: Expectation, within: float) -> Arrival:
-        """Return the first message that is as expected, and that nobody has taken; raises `ExpectationFailed`."""
+        """Take the first message that is as expected; raises `ExpectationFailed`."""
         if (found := await self._await(expectation, within)) is not None:
-            # No checkpoint from here on: what is taken is handed over, also if the task is being cancelled.
+            # No checkpoint from here on: a taken message is handed over, also if the task is being cancelled.
             self._waiting.remove(found)
             self._done.append(found)
             found.fate = "expected"
@@ -89,7 +89,7 @@ class Arrivals:
         raise ExpectationFailed(f"expected {wanted} on {self._name}: {why}\n{self.history(expectation)}")
 
     async def refute(self, expectation: Expectation, within: float) -> None:
-        """Watch for so many seconds, or to the connection's end; raises `ExpectationFailed` where such a one comes."""
+        """Watch for `within` seconds, or to the connection's end; raises `ExpectationFailed` if one comes."""
         if (found := await self._await(expectation, within)) is not None:
             secrets = self._secrets(expectation)
             raise ExpectationFailed(
@@ -98,7 +98,7 @@ class Arrivals:
             )
 
     def history(self, expectation: Expectation | None = None) -> str:
-        """Return what came, line by line, and why each message is not what was expected."""
+        """Return the messages, line by line, and why each is not the expected one."""
         everything = list(self)
         if not everything:
             return "Nothing had come from this client."

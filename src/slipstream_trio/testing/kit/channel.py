@@ -1,4 +1,4 @@
-"""What a test gets in its hands: a client's join, push or leave to answer, and a channel to speak on."""
+"""A test's handles: a client's join, push or leave to answer, and a channel to push on."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +38,7 @@ class _Received:
         return f"<{type(self).__name__} {self.event!r} on {self.topic!r} ref={self.ref!r}>"
 
     async def reply(self, status: str, response: Any = None) -> None:
-        """Answer it: now, late, or more than once, as the test likes.
+        """Answer it: now, late, or more than once.
 
         Parameters:
             status: "ok", "error", or any other string.
@@ -111,7 +111,7 @@ class FakeChannel:
     Attributes:
         connection: the connection it is on.
         topic: the topic.
-        join_ref: the ref of the join, which everything sent on it bears.
+        join_ref: the ref of the join, which every message on it bears.
     """
 
     def __init__(self, connection: "FakeConnection", topic: str, join_ref: str | None) -> None:
@@ -153,7 +153,7 @@ class FakeChannel:
         await self._end(ERROR, {"reason": "channel_crash"} if payload is None else payload)
 
     async def close(self) -> None:
-        """Let the channel end in good order: phx_close."""
+        """End the channel: phx_close."""
         await self._end(CLOSE, {})
 
     async def _end(self, event: str, payload: Any) -> None:
@@ -195,14 +195,14 @@ class Joins:
         self._awaited: dict[str, str | None] = {}
 
     def ask(self, topic: str, join_ref: str | None) -> None:
-        """Take note of a join that has come; one of the same topic that came before is over."""
+        """Add a join that has come; it replaces an older one of the same topic."""
         self._awaited[topic] = join_ref
 
     def answer(self, topic: str, join_ref: str | None, *, accepted: bool) -> FakeChannel:
-        """Take note of an answer; returns the channel of its join, which is joined only if the client waited for it."""
+        """Add an answer; returns the channel of its join, which is joined only if the client waited for it."""
         known = self.channels.get(topic)
         if known is not None and known.join_ref == join_ref:
-            return known  # whatever is said a second time changes nothing
+            return known  # a second answer changes nothing
         channel = FakeChannel(self._connection, topic, join_ref)
         if self._is_awaited(topic, join_ref):
             del self._awaited[topic]
@@ -211,19 +211,19 @@ class Joins:
         return channel
 
     def leave(self, topic: str, join_ref: str | None) -> FakeChannel | None:
-        """Take note of a leave that is confirmed; returns the channel that ends with it, which stays until it has."""
+        """Add a confirmed leave; returns the channel to end, which stays until then."""
         channel = self.channels.get(topic)
         if self._is_awaited(topic, join_ref) or join_ref is None:
             self._awaited.pop(topic, None)
         return channel if channel is not None and join_ref in (channel.join_ref, None) else None
 
     def end(self, channel: FakeChannel) -> None:
-        """Take note of a channel's end."""
+        """Remove a channel that has ended."""
         if channel.joined:
             del self.channels[channel.topic]
 
     def clear(self) -> None:
-        """Take note of the connection's end."""
+        """Remove all, at the connection's end."""
         self.channels.clear()
         self._awaited.clear()
 

@@ -22,11 +22,11 @@ __all__ = ["Disconnection", "FakeConnection"]
 
 @frozen
 class Disconnection:
-    """How a connection ended.
+    """A connection's end.
 
     Attributes:
-        code: the code of the first close frame, either way; 1006 if there was none.
-        by: who ended it; "lost" where nobody sent a close frame.
+        code: the code of the first close frame, either way; 1006 without one.
+        by: the side that ended it; "lost" without a close frame.
     """
 
     code: int
@@ -49,8 +49,8 @@ class FakeConnection:
         number: its number among the server's connections, from 1.
         request: the request that opened it: path, params, headers, auth_token.
         channels: the channels that the client has joined, by topic.
-        arrivals: what has come; for the kit alone.
-        joins: how it came to them; for the kit alone.
+        arrivals: the messages; for the kit alone.
+        joins: the joins behind them; for the kit alone.
     """
 
     def __init__(self, server: "FakeServer", number: int, connection: Connection) -> None:
@@ -76,21 +76,21 @@ class FakeConnection:
 
     @property
     def messages(self) -> list[Message]:
-        """What the client has sent: everything that nobody expected, and the last of the rest."""
+        """The client's messages: all unexpected ones, and the last of the others."""
         return [arrival.message for arrival in self.arrivals]
 
     @property
     def unexpected(self) -> list[Message]:
-        """What the client has sent, and was neither expected nor answered by itself."""
+        """The client's messages neither expected nor answered automatically."""
         return [arrival.message for arrival in self.arrivals.unexpected]
 
     @property
     def disconnection(self) -> Disconnection | None:
-        """How it ended; None while it is open."""
+        """Its end; None while it is open."""
         code, by = self._connection.close_code, self._connection.closed_by
         return Disconnection(code, by) if self._ended.is_set() and code is not None and by is not None else None
 
-    # What the client does
+    # Expectations
 
     async def expect_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> FakeJoin:
         """Return the next join that is like this.
@@ -98,7 +98,7 @@ class FakeConnection:
         Parameters:
             topic: the pattern of the topic, `"room:*"` for example.
             payload: the pattern of the payload.
-            within: how long to wait for it.
+            within: the seconds to wait; None is the server's `timeout`.
 
         Raises:
             ExpectationFailed: it did not come.
@@ -130,8 +130,8 @@ class FakeConnection:
 
         Parameters:
             code: the pattern of the close code.
-            by: the pattern of who ended it: "client", "server", or "lost".
-            within: how long to wait for it.
+            by: the pattern of the side that ended it: "client", "server", or "lost".
+            within: the seconds to wait; None is the server's `timeout`.
 
         Returns:
             How it ended.
@@ -154,7 +154,7 @@ class FakeConnection:
             raise ExpectationFailed(f"expected {wanted} of connection {self.number}: {ended} - {problem}")
         return ended
 
-    # What the client does not do
+    # Refutations
 
     async def refute_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
         """See that no join like this comes; see `refute_push`."""
@@ -169,7 +169,7 @@ class FakeConnection:
             topic: the pattern of the topic.
             event: the pattern of the event.
             payload: the pattern of the payload.
-            within: how long to watch; None is the server's `patience`.
+            within: the seconds to watch; None is the server's `patience`.
 
         Raises:
             ExpectationFailed: one came.
@@ -200,12 +200,12 @@ class FakeConnection:
                 f"expected connection {self.number} to stay open for {within:g} s, but {self.disconnection}"
             )
 
-    # What the server does
+    # To the client
 
     async def push(
         self, topic: str, event: str, payload: Any = None, *, join_ref: str | None = None, ref: str | None = None
     ) -> None:
-        """Send any message; `FakeChannel.push` knows the join_ref.
+        """Send any message; `FakeChannel.push` adds the join_ref.
 
         Parameters:
             topic: the topic.
@@ -222,7 +222,7 @@ class FakeConnection:
         await self._send(self._connection.wire.encode(message))
 
     async def reply(self, to: Message, status: str, response: Any = None) -> None:
-        """Answer any message of the client's; `FakePush.reply` knows which.
+        """Answer any message of the client's; see also `FakePush.reply`.
 
         Parameters:
             to: the message.
@@ -245,7 +245,7 @@ class FakeConnection:
         await self.channel(topic).crash(payload)
 
     async def close_channel(self, topic: str) -> None:
-        """Let a channel end in good order; see `FakeChannel.close`."""
+        """End a channel with phx_close; see `FakeChannel.close`."""
         await self.channel(topic).close()
 
     def channel(self, topic: str) -> FakeChannel:
@@ -269,7 +269,7 @@ class FakeConnection:
         await self._sent()
 
     async def send_bytes(self, data: bytes) -> None:
-        """Send bytes that need be no WebSocket frames."""
+        """Send any bytes, also invalid frames."""
         self._check_open()
         await self._connection.send_bytes(data)
         await self._sent()
@@ -290,16 +290,16 @@ class FakeConnection:
         return await self.wait_closed()
 
     async def wait_closed(self) -> Disconnection:
-        """Wait for its end, however it comes, and return how it came."""
+        """Wait for its end, and return it."""
         await self._ended.wait()
         if self.disconnection is None:
             raise RuntimeError("a connection ended without a code")
         return self.disconnection
 
     def partition(self) -> AbstractContextManager[object]:
-        """Let no more bytes through, in either direction, until `heal`; nothing is lost, and nothing is closed.
+        """Let no more bytes through, in either direction, until `heal`; nothing is lost, and the connection stays open.
 
-        As with a cable that was pulled, neither side is told. In a `with` statement it heals at the block's end:
+        As with a pulled cable, neither side notices. In a `with` statement it heals at the block's end:
 
             with connection.partition():
                 await trio.sleep(60)
@@ -309,7 +309,7 @@ class FakeConnection:
         return healing(self.heal)
 
     def heal(self) -> None:
-        """End a partition: what waited goes through."""
+        """End a partition: the held bytes go through."""
         self._connection.resume_reading()
         self._connection.resume_writing()
 
@@ -328,7 +328,7 @@ class FakeConnection:
         self._count += 1
         arrival = Arrival(message, self._count, self.server.now())
         kind = kind_of(message)
-        if kind == "join" and isinstance(message.topic, str):  # a client may put a list there
+        if kind == "join" and isinstance(message.topic, str):  # it may be a list
             self.joins.ask(message.topic, join_ref_of(message))
         try:
             if kind in self.server.answers:
@@ -340,17 +340,17 @@ class FakeConnection:
                 else:
                     await self.reply(message, "ok")
         finally:
-            # Behind the answer, so that what a test does next comes after it: a partition, for example.
+            # Behind the answer, so that the test's next step comes after it: a partition, for example.
             self.arrivals.put(arrival)
 
     def ended(self) -> None:
-        """Take note of the connection's end; for the server alone."""
+        """Called at the connection's end; for the server alone."""
         self._ended.set()
         self.joins.clear()
         self.arrivals.wake()
 
     def history(self) -> str:
-        """Return what came, line by line."""
+        """Return the messages, line by line."""
         return self.arrivals.history()
 
     async def _send(self, frame: Frame) -> None:
@@ -359,7 +359,7 @@ class FakeConnection:
         await self._sent()
 
     async def _sent(self) -> None:
-        """Wait until all is on its way, so that what a test does next comes after it: a partition, for example."""
+        """Wait until all is written, so that the test's next step comes after it: a partition, for example."""
         with trio.move_on_after(self.server.timeout):  # a client that does not read must not hang the test
             await self._connection.wait_written()
 
@@ -372,7 +372,7 @@ class FakeConnection:
 
 
 def healing(heal: Callable[[], None]) -> AbstractContextManager[object]:
-    """Return what heals a partition at the end of a `with` block."""
+    """Return a context manager that heals a partition at its end."""
     block = ExitStack()
     block.callback(heal)
     return block

@@ -1,4 +1,4 @@
-"""What a test waits for on a connection, and how it reads."""
+"""Expectations of messages, and their text."""
 
 from typing import Any, Final, Literal
 
@@ -6,23 +6,23 @@ from attrs import frozen
 
 from ...protocol.message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
 from ...trace.text import NO_SECRETS, Secrets
-from .patterns import ANY, brief, mismatch, shown, text_mismatch
+from .patterns import ANY, mismatch, short_repr, shown, text_mismatch
 
 __all__ = ["Expectation", "ExpectationFailed", "Kind", "kind_of"]
 
 Kind = Literal["join", "push", "leave", "heartbeat", "message"]
-"""What a client's message is; "message" stands for all of them."""
+"""The kind of a client's message; "message" stands for all of them."""
 
 
 class ExpectationFailed(AssertionError):
-    """What a test expected did not happen, or what it refuted did. The message shows what happened instead."""
+    """Raised when an expectation or a refutation fails; the message shows the messages that came."""
 
 
 def kind_of(message: Message) -> Kind:
-    """Return what a client's message is."""
+    """Return the kind of a client's message."""
     if message.topic == PHOENIX and message.event == HEARTBEAT:
         return "heartbeat"
-    event: Any = message.event  # a client may put a list there, which no dict takes as a key
+    event: Any = message.event  # it may be a list, which is not hashable
     return _KINDS.get(event, "push") if isinstance(event, str) else "push"
 
 
@@ -31,7 +31,7 @@ _KINDS: Final[dict[str, Kind]] = {JOIN: "join", LEAVE: "leave"}
 
 @frozen(kw_only=True)
 class Expectation:
-    """What a message has to be like: its kind, and the patterns of the rest."""
+    """An expected message: its kind, and patterns of its values."""
 
     kind: Kind
     topic: Any = ANY
@@ -52,7 +52,7 @@ class Expectation:
         )
 
     def describe(self, secrets: Secrets) -> str:
-        """Return how it reads in a message, without secrets."""
+        """Return its text, without secrets."""
         words = [f"a {self.kind}"]
         if self.event is not ANY:
             words.append(shown(self.event))
@@ -61,5 +61,5 @@ class Expectation:
         if self.payload is not ANY:
             words.append(f"with payload {shown(self.payload, secrets)}")
         if self.join_ref is not ANY:
-            words.append(f"with join_ref {brief(self.join_ref)}")
+            words.append(f"with join_ref {short_repr(self.join_ref)}")
         return " ".join(words)

@@ -1,4 +1,4 @@
-"""What a test expects of topics, events and payloads, and why something else is not it."""
+"""Patterns of topics, events and payloads, and the reason of a mismatch."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from attrs import frozen
 
 from ...trace.text import NO_SECRETS, Secrets, named_secrets_in
 
-__all__ = ["ANY", "Exactly", "Including", "brief", "including", "mismatch", "secrets_in", "shown", "text_mismatch"]
+__all__ = ["ANY", "Exactly", "Including", "including", "mismatch", "secrets_in", "short_repr", "shown", "text_mismatch"]
 
 _LONGEST: Final = 200
 
@@ -54,7 +54,7 @@ class Exactly:
     value: Any
 
     def __repr__(self) -> str:
-        return brief(self.value)
+        return short_repr(self.value)
 
 
 def including(members: Mapping[str, Any] | None = None, /, **more: Any) -> Including:
@@ -75,12 +75,12 @@ def mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS
     Parameters:
         pattern: a value, `ANY`, `including(…)`, a type or several (`int | None`), a regular expression for the whole
             of a string, or a predicate: a function of the value. Objects and arrays may have patterns within.
-        value: what came.
-        where: what the value is called in the answer: "payload", for example.
-        secrets: what the answer must not show.
+        value: the value to compare.
+        where: the value's name in the answer: "payload", for example.
+        secrets: texts that the answer must not show.
 
     Raises:
-        TypeError: the pattern is none that a value can be held against: `list[int]`, or an async function.
+        TypeError: the pattern cannot be compared with a value: `list[int]`, or an async function.
     """
     if pattern is ANY:
         return None
@@ -101,7 +101,7 @@ def text_mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SE
     glob = ".*".join(map(re.escape, pattern.split("*")))
     if isinstance(value, str) and re.fullmatch(glob, value, re.DOTALL):
         return None
-    return f"{where} {brief(value, secrets)} does not match {brief(pattern, secrets)}"
+    return f"{where} {short_repr(value, secrets)} does not match {short_repr(pattern, secrets)}"
 
 
 def secrets_in(pattern: Any) -> Iterator[str]:
@@ -110,7 +110,7 @@ def secrets_in(pattern: Any) -> Iterator[str]:
 
 
 def shown(pattern: Any, secrets: Secrets = NO_SECRETS) -> str:
-    """Return how a pattern reads in a message, without secrets."""
+    """Return a pattern's text for messages, without secrets."""
     if isinstance(pattern, re.Pattern):
         return secrets.hide(f"re.compile({pattern.pattern!r})")
     if isinstance(pattern, Including):
@@ -120,17 +120,17 @@ def shown(pattern: Any, secrets: Secrets = NO_SECRETS) -> str:
     if isinstance(pattern, list):
         return "[" + ", ".join(shown(item, secrets) for item in pattern) + "]"
     named = callable(pattern) and get_origin(pattern) is None
-    return _name(pattern) if named else brief(pattern, secrets)
+    return _name(pattern) if named else short_repr(pattern, secrets)
 
 
-def brief(value: Any, secrets: Secrets = NO_SECRETS) -> str:
+def short_repr(value: Any, secrets: Secrets = NO_SECRETS) -> str:
     """Return a value's repr without secrets, cut where it is long."""
     text = secrets.hide(repr(value))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 
 def _without_patterns(pattern: Any) -> Any:
-    """Return the JSON value that a pattern was made of, as far as there is one."""
+    """Return the JSON value that a pattern was made of, as far as possible."""
     if isinstance(pattern, Including):
         return _without_patterns(pattern.members)
     if isinstance(pattern, Mapping):
@@ -149,17 +149,17 @@ def _object(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | Non
     partly = isinstance(pattern, Including)
     members: Mapping[str, Any] = pattern.members if partly else pattern
     if not isinstance(value, Mapping):
-        return f"{where} is {brief(value, secrets)}, {'no object' if partly else f'not {shown(pattern, secrets)}'}"
+        return f"{where} is {short_repr(value, secrets)}, {'not an object' if partly else f'not {shown(pattern, secrets)}'}"
     if problem := _first_of(members, value, where, secrets):
         return problem
     more = [] if partly else [name for name in value if name not in members]
-    return f"{where} has {more[0]!r} as well: {brief(value[more[0]], secrets)}" if more else None
+    return f"{where} has {more[0]!r} as well: {short_repr(value[more[0]], secrets)}" if more else None
 
 
 def _first_of(pattern: Mapping[str, Any], value: Mapping[str, Any], where: str, secrets: Secrets) -> str | None:
     for name, wanted in pattern.items():
         if name not in value:
-            return f"{where} has no {name!r}: {brief(value, secrets)}"
+            return f"{where} has no {name!r}: {short_repr(value, secrets)}"
         if problem := mismatch(wanted, value[name], f"{where}[{name!r}]", secrets):
             return problem
     return None
@@ -167,54 +167,54 @@ def _first_of(pattern: Mapping[str, Any], value: Mapping[str, Any], where: str, 
 
 def _array(pattern: Sequence[Any], value: Any, where: str, secrets: Secrets) -> str | None:
     if not isinstance(value, list | tuple):
-        return f"{where} is {brief(value, secrets)}, not {shown(pattern, secrets)}"
+        return f"{where} is {short_repr(value, secrets)}, not {shown(pattern, secrets)}"
     if len(pattern) != len(value):
-        return f"{where} has {len(value)} items, not {len(pattern)}: {brief(value, secrets)}"
+        return f"{where} has {len(value)} items, not {len(pattern)}: {short_repr(value, secrets)}"
     pairs = enumerate(zip(pattern, value, strict=True))
     found = (mismatch(wanted, item, f"{where}[{at}]", secrets) for at, (wanted, item) in pairs)
     return next((problem for problem in found if problem), None)
 
 
 def _type(pattern: type, value: Any, where: str, secrets: Secrets) -> str | None:
-    # JSON's true is no number, though Python's is.
+    # JSON's true is not a number; Python's is.
     if isinstance(value, pattern) and (type(value) is not bool or pattern in (bool, object)):
         return None
-    return f"{where} is {brief(value, secrets)}, no {pattern.__name__}"
+    return f"{where} is {short_repr(value, secrets)}, not of type {pattern.__name__}"
 
 
 def _one_of(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
     if any(mismatch(kind, value, where, secrets) is None for kind in get_args(pattern)):
         return None
-    return f"{where} is {brief(value, secrets)}, no {pattern}"
+    return f"{where} is {short_repr(value, secrets)}, not of type {pattern}"
 
 
 def _expression(pattern: "re.Pattern[str]", value: Any, where: str, secrets: Secrets) -> str | None:
     if isinstance(value, str) and pattern.fullmatch(value):
         return None
-    return f"{where} {brief(value, secrets)} does not match {shown(pattern, secrets)}"
+    return f"{where} {short_repr(value, secrets)} does not match {shown(pattern, secrets)}"
 
 
 def _predicate(pattern: Callable[[Any], object], value: Any, where: str, secrets: Secrets) -> str | None:
-    # Called, both would return something that is true, whatever the value.
+    # Called, both would return a true value for every payload.
     if (origin := get_origin(pattern)) is not None:
-        raise TypeError(f"{pattern!r} is no pattern: use {shown(origin)}, or a function of the value")
+        raise TypeError(f"{pattern!r} cannot be a pattern: use {shown(origin)}, or a function of the value")
     if iscoroutinefunction(pattern):
         raise TypeError(f"{_name(pattern)} is async, but a pattern is a plain function of the value")
     try:
         if pattern(value):
             return None
-    except Exception as error:  # noqa: BLE001 - made for one kind of payload, it sees them all
+    except Exception as error:  # noqa: BLE001 - made for one kind of payload, it is called with all
         text = secrets.hide(f"{type(error).__name__}: {error}")
-        return f"{where} {brief(value, secrets)}: {_name(pattern)} raised {text}"
-    return f"{where} {brief(value, secrets)}: {_name(pattern)} says no"
+        return f"{where} {short_repr(value, secrets)}: {_name(pattern)} raised {text}"
+    return f"{where} {short_repr(value, secrets)}: {_name(pattern)} says no"
 
 
 def _equal(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
-    # JSON's true is not 1, though Python's is. What is no JSON has an equality of its own, as mock.ANY does.
+    # JSON's true is not 1; Python's is. Other objects have an equality of their own, as mock.ANY does.
     foreign = not isinstance(pattern, int | float | str | bytes | None)
     if pattern == value and (foreign or isinstance(pattern, bool) == isinstance(value, bool)):
         return None
-    return f"{where} is {brief(value, secrets)}, not {brief(pattern, secrets)}"
+    return f"{where} is {short_repr(value, secrets)}, not {short_repr(pattern, secrets)}"
 
 
 _KINDS: Final[tuple[tuple[Any, Callable[[Any, Any, str, Secrets], str | None]], ...]] = (

@@ -1,4 +1,4 @@
-"""A server that does what a test tells it, step by step."""
+"""A server that a test drives step by step."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
@@ -12,18 +12,18 @@ from ...transport import Connector, find_connector
 from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
 from .connection import FakeConnection, healing
 from .expectation import ExpectationFailed
-from .upgrades import Step, Upgrades
+from .upgrades import Upgrades, Verdict
 
 __all__ = ["Answer", "FakeServer"]
 
 Answer = Literal["connect", "join", "push", "leave", "heartbeat"]
-"""What a server may answer by itself."""
+"""The messages that a server can answer automatically."""
 
 _USUAL: Final[tuple[Answer, ...]] = ("connect", "leave", "heartbeat")
 
 
 class FakeServer:
-    """A Phoenix server that does what a test says, step by step, and tells the test what clients do.
+    """A Phoenix server that a test drives step by step.
 
         async with FakeServer() as server:
             async with connect(server.url, transport=server.connector()) as socket:
@@ -33,25 +33,25 @@ class FakeServer:
     Clients connect by the library's own transport, over streams in memory or over real sockets, so all of it can run
     in virtual time, and emits the telemetry of any connection. Any number of servers can run side by side.
 
-    By itself it lets clients in, and answers their heartbeats and leaves, as what is closing waits for that; joins and
-    pushes get the answer that the test gives, or none. What no expectation has asked for stays, and is not answered.
+    Automatically it lets clients in, and answers their heartbeats and leaves, as a closing client waits for these;
+    joins and pushes get the answer that the test gives, or none. Unexpected messages stay, unanswered.
 
     Parameters:
-        answers: what it answers by itself, with "ok": any of "connect", "join", "push", "leave", "heartbeat".
+        answers: the messages to answer automatically: any of "connect", "join", "push", "leave", "heartbeat".
         strict: whether the block's end fails where something unexpected has come; see `refute_unexpected`.
-        timeout: how long an expectation waits unless told otherwise, in seconds of Trio's clock; `math.inf`: for ever.
-        patience: how long a refutation watches unless told otherwise, in seconds of Trio's clock.
+        timeout: the default time limit of expectations, in seconds of Trio's clock; `math.inf`: for ever.
+        patience: the default time that refutations watch, in seconds of Trio's clock.
         sockets: whether it listens on a port of 127.0.0.1, in place of streams in memory.
         ssl_context: serves TLS with it, on sockets only.
         path: of the socket; the URL has `/websocket` behind it.
-        flavour: the web server to take after: "bandit" or "cowboy"; they close connections differently.
+        flavour: the web server to imitate: "bandit" or "cowboy"; they close connections differently.
 
     Raises:
-        ValueError: an option makes no sense; the message names it.
+        ValueError: an invalid option; the message names it.
 
     Attributes:
         requests: all requests for an upgrade, refused ones too.
-        connections: all connections that there were.
+        connections: all connections, ended ones too.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class FakeServer:
         """Cut all connections, and stop it; the block's own exception leaves it unchanged.
 
         Raises:
-            ExpectationFailed: with `strict`, if something came that was not expected.
+            ExpectationFailed: with `strict`, if something unexpected came.
         """
         assert self._running is not None
         return await self._running.__aexit__(kind, error, traceback)
 
-    # How clients find it
+    # Addresses
 
     @property
     def url(self) -> str:
@@ -135,7 +135,7 @@ class FakeServer:
         return f"{'wss' if self._ssl_context else 'ws'}://127.0.0.1:{self._port}{self._path}/websocket"
 
     def connector(self, transport: str = "auto") -> Connector:
-        """Return what clients reach this server by: pass it to `connect` as `transport`.
+        """Return the clients' way to this server: pass it to `connect` as `transport`.
 
         Parameters:
             transport: the name of the transport.
@@ -157,27 +157,27 @@ class FakeServer:
     # Connections
 
     async def accept(self, *, within: float | None = None) -> FakeConnection:
-        """Return the next connection that was not accepted yet; wait for it if need be.
+        """Wait for the next connection, and return it.
 
-        A server that does not answer "connect" by itself lets it in now.
+        Without "connect" in `answers`, the client is let in now.
 
         Parameters:
-            within: how long to wait, in seconds; None is the server's `timeout`.
+            within: the time to wait, in seconds; None is the server's `timeout`.
 
         Raises:
             ExpectationFailed: no client has connected.
         """
         within = self.timeout if within is None else within
-        step = Step()
+        verdict = Verdict()
         if "connect" not in self.answers and self._unaccepted() is None:
-            self._upgrades.script(step)
+            self._upgrades.script(verdict)
         try:
             with trio.move_on_after(within):
                 await trio.lowlevel.checkpoint()
                 while self._unaccepted() is None:
                     await self._changed.park()
         finally:
-            self._upgrades.withdraw(step)  # whoever comes once this has ended, or was cancelled, waits for another
+            self._upgrades.withdraw(verdict)  # a client that comes later waits for another `accept`
         connection = self._unaccepted()
         if connection is None:
             raise ExpectationFailed(f"expected a connection: none came within {within:g} s; {self._so_far()}")
@@ -193,33 +193,33 @@ class FakeServer:
         after: float = 0.0,
         times: int = 1,
     ) -> None:
-        """Refuse the client that waits to be let in, or else the next one to come.
+        """Refuse the waiting client, or else the next one.
 
         Parameters:
             status: the HTTP status.
             headers: further headers, such as ("retry-after", "1").
             body: the body.
-            after: how long the client waits for it, in seconds.
-            times: how many clients to refuse.
+            after: the time before the answer, in seconds.
+            times: the number of clients to refuse.
         """
         for _ in range(times):
-            self._upgrades.script(Step(after, Refuse(status, headers, body)))
+            self._upgrades.script(Verdict(after, Refuse(status, headers, body)))
 
     def delay(self, seconds: float, *, times: int = 1) -> None:
-        """Let the client that waits to be let in, or else the next one, wait for so long before it is let in.
+        """Delay the handshake of the waiting client, or else of the next one.
 
         Parameters:
-            seconds: how long the handshake takes.
-            times: for how many clients.
+            seconds: the time that the handshake takes.
+            times: the number of clients to delay.
         """
         for _ in range(times):
-            self._upgrades.script(Step(seconds))
+            self._upgrades.script(Verdict(seconds))
 
     async def refute_connect(self, *, within: float | None = None) -> None:
-        """See that no client asks to be let in for a while.
+        """Check that no client connects for a while.
 
         Parameters:
-            within: how long to watch, in seconds; None is the server's `patience`.
+            within: the time to watch, in seconds; None is the server's `patience`.
 
         Raises:
             ExpectationFailed: one did, or had done so and was not accepted.
@@ -253,7 +253,7 @@ class FakeServer:
             if topic in connection.channels:
                 await connection.broadcast(topic, event, payload)
 
-    # Trouble
+    # Failures
 
     async def stop(self, code: int | None = 1012) -> None:
         """End all connections, and refuse new ones until `start`.
@@ -262,7 +262,7 @@ class FakeServer:
             code: the close code; None cuts the connections, as a crash of the server does.
         """
         await self._close_listeners()
-        self._upgrades.decide_all(Step(refusal=Refuse(503)))
+        self._upgrades.decide_all(Verdict(refusal=Refuse(503)))
         for connection in self._phoenix.connections:
             if code is None:
                 connection.drop()
@@ -284,7 +284,7 @@ class FakeServer:
         """End all connections, refuse new ones for a while, then accept them again.
 
         Parameters:
-            down: how long it refuses, in seconds.
+            down: the time that it refuses, in seconds.
             code: the close code; None cuts the connections.
         """
         await self.stop(code)
@@ -292,7 +292,7 @@ class FakeServer:
         await self.start()
 
     def partition(self) -> AbstractContextManager[object]:
-        """Let no more bytes through on any connection until `heal`, also not for clients who connect meanwhile.
+        """Let no more bytes through on any connection until `heal`, also for clients that connect meanwhile.
 
         See `FakeConnection.partition`; in a `with` statement it heals at the block's end.
         """
@@ -303,7 +303,7 @@ class FakeServer:
         return healing(self.heal)
 
     def heal(self) -> None:
-        """End a partition: what waited goes through."""
+        """End a partition: the held bytes go through."""
         self._reachable.set()
         for connection in self.connections:
             connection.heal()
@@ -311,10 +311,10 @@ class FakeServer:
     # At the end
 
     def refute_unexpected(self) -> None:
-        """See that everything that came was expected: connections, messages, and only frames that Phoenix can read.
+        """Check that all connections and messages were expected, and all frames readable.
 
         Raises:
-            ExpectationFailed: something was not; the text has it all.
+            ExpectationFailed: one was not; the text lists all.
         """
         lines = [f"connection {one.number} was not accepted" for one in self.connections if not one.accepted]
         if self._upgrades.undecided:
@@ -326,11 +326,11 @@ class FakeServer:
             raise ExpectationFailed("\n  ".join(["what came was not expected:", *lines]))
 
     def now(self) -> float:
-        """Return how long it has been running, in seconds of Trio's clock."""
+        """Return the time since its start, in seconds of Trio's clock."""
         return trio.current_time() - self._began
 
     def history(self) -> str:
-        """Return what all clients have sent, line by line, for a failure report of one's own."""
+        """Return the messages of all clients, line by line, for a failure report of your own."""
         return "\n".join([self._so_far(), *(f"{one!r}\n{one.history()}" for one in self.connections)])
 
     # Inside

@@ -1,4 +1,4 @@
-"""What users write: channels, in the manner of `Phoenix.Channel`."""
+"""Channels that users write, in the manner of `Phoenix.Channel`."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ __all__ = ["Channel", "JoinRefused", "NoReply", "Outcome", "Reply", "Stop"]
 
 @attrs.frozen
 class Reply:
-    """What `handle_in` returns to answer a push: `{:reply, {status, response}, socket}`.
+    """Return it from `handle_in` to answer a push: `{:reply, {status, response}, socket}`.
 
     Attributes:
         response: a JSON value, or `bytes` for a binary frame.
@@ -30,12 +30,12 @@ class Reply:
 
 @attrs.frozen
 class NoReply:
-    """What `handle_in` returns to leave a push unanswered: `{:noreply, socket}`; None says the same."""
+    """Return it from `handle_in` to leave a push unanswered: `{:noreply, socket}`; None does the same."""
 
 
 @attrs.frozen
 class Stop:
-    """What `handle_in` returns to end the channel: `{:stop, reason, reply, socket}`.
+    """Return it from `handle_in` to end the channel: `{:stop, reason, reply, socket}`.
 
     Attributes:
         reason: "normal" and "shutdown" close the channel (phx_close); all others crash it (phx_error).
@@ -47,7 +47,7 @@ class Stop:
 
 
 Outcome = Reply | NoReply | Stop | None
-"""What `handle_in` may return."""
+"""The results of `handle_in`."""
 
 
 class JoinRefused(Exception):
@@ -112,7 +112,7 @@ class Channel:
         Parameters:
             event: the event.
             payload: a JSON value, or `bytes` from a binary frame.
-            ref: what `reply` needs to answer later.
+            ref: for `reply`, to answer later.
 
         Returns:
             `Reply`, `NoReply` (or None), or `Stop`.
@@ -123,7 +123,7 @@ class Channel:
         raise NotImplementedError(f"{type(self).__name__} does not handle {event!r}")
 
     async def push(self, event: str, payload: Any = None) -> None:
-        """Send the client a message; waits while the client has much to read still.
+        """Send the client a message; waits while its outbox is full.
 
         Parameters:
             event: the event.
@@ -154,7 +154,7 @@ class Channel:
     async def broadcast(self, event: str, payload: Any = None) -> None:
         """Send a message to all channels of this topic, this one included.
 
-        A client that reads too slowly for what it is sent loses its connection; it slows nobody else down.
+        A client that reads too slowly loses its connection, and does not slow down others.
 
         Parameters:
             event: the event.

@@ -1,4 +1,4 @@
-"""One client's connection, after its upgrade: what a socket's transport process is in Phoenix."""
+"""One client's connection, after its upgrade; in Phoenix, a socket's transport process."""
 
 import math
 from collections import deque
@@ -30,9 +30,9 @@ __all__ = ["Connection"]
 _READ_SIZE: Final = 16_384
 _INBOX_LIMIT: Final = 16_777_216
 _HOPELESS: Final = 16
-"""At how many times its limit an outbox costs the connection, as broadcasts wait for nobody."""
+"""An outbox of so many times its limit cuts the connection, as broadcasts do not wait."""
 _OVERHEAD: Final = 512
-"""What a queued message counts beyond its own bytes, so that many small ones are bounded too."""
+"""Bytes counted for each queued message on top of its own, to bound many small ones too."""
 
 
 class Connection:
@@ -41,11 +41,11 @@ class Connection:
     Attributes:
         server: the server.
         request: the request that opened it.
-        id: what `PhoenixServer.disconnect` finds it by.
-        assigns: what `Mount.connect` assigned.
+        id: the id for `PhoenixServer.disconnect`.
+        assigns: the values that `Mount.connect` assigned.
         received: the last messages from the client, the newest last; see `PhoenixServer`'s `keep_received`.
-        close_code: the code of the first close frame, either way; 1006 if there was none; None while open.
-        closed_by: who closed it first; "lost" if it ended without a close frame; None while it is open.
+        close_code: the code of the first close frame, either way; 1006 without one; None while open.
+        closed_by: the side that closed it first; "lost" if it ended without a close frame; None while it is open.
     """
 
     def __init__(self, server: "PhoenixServer", stream: trio.abc.Stream, upgrade: Upgrade) -> None:
@@ -71,7 +71,7 @@ class Connection:
         self._writable = trio.Event()
         self._writable.set()
         self._flow = trio.lowlevel.ParkingLot()
-        self._deaf = False
+        self._unreadable = False
         self._everything = trio.CancelScope()
         self._flushed = trio.Event()
         self._processes: set[Process] = set()
@@ -97,7 +97,7 @@ class Connection:
         return self._outbox.gauge.size
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection: what is queued is sent, then a close frame; its channels end without a word.
+        """Close the connection: the queue is sent, then a close frame; its channels end silently.
 
         Parameters:
             code: the close code, any that fits into two bytes.
@@ -125,7 +125,7 @@ class Connection:
     async def send_raw(self, *frames: Frame) -> None:
         """Send the client frames of any content: `str` as text frames, `bytes` as binary ones.
 
-        Many at once are the way to flood a client: thousands cost little more than their encoding.
+        To flood a client, send many at once: thousands cost little more than their encoding.
         """
         await self._outbox.gauge.wait_room()
         if self._framing.compressed:
@@ -136,12 +136,12 @@ class Connection:
             self._outbox.put(data, len(data))
 
     async def send_bytes(self, data: bytes) -> None:
-        """Send the client bytes that need be no frames, behind what is queued."""
+        """Send the client any bytes, also invalid frames, behind the queue."""
         await self._outbox.gauge.wait_room()
         self._outbox.put(data, len(data))
 
     def pause_reading(self) -> None:
-        """Read nothing from the client until `resume_reading`, so that what it sends piles up on its side.
+        """Read nothing from the client until `resume_reading`, so that its messages pile up on its side.
 
         Its idle time does not count meanwhile.
         """
@@ -155,7 +155,7 @@ class Connection:
         self._unpaused.set()
 
     def pause_writing(self) -> None:
-        """Write nothing to the client until `resume_writing`; what is being written goes on."""
+        """Write nothing to the client until `resume_writing`; a write under way goes on."""
         if self._writable.is_set():
             self._writable = trio.Event()
             self._flow.unpark_all()
@@ -165,7 +165,7 @@ class Connection:
         self._writable.set()
 
     async def wait_written(self) -> None:
-        """Wait until what is queued is on its way; not for what `pause_writing` holds back, nor after the end."""
+        """Wait until the queue has been written; returns at once while writing is paused, and after the end."""
         await trio.lowlevel.checkpoint()
         while self._outbox.gauge.size and self._writable.is_set() and not self._ended.is_set():
             await self._flow.park()
@@ -192,7 +192,7 @@ class Connection:
     # For the server, the router and the processes
 
     async def send(self, frame: Frame) -> None:
-        """Queue a frame, waiting while the client has much to read still."""
+        """Queue a frame, waiting while the outbox is full."""
         await self._outbox.gauge.wait_room()
         self.put(frame)
 
@@ -201,7 +201,7 @@ class Connection:
         self._outbox.put(*self._item(frame))
 
     def deliver(self, frame: Frame, shared: bytes) -> bool:
-        """Queue a broadcast, given its uncompressed bytes too; returns whether much waits to be read."""
+        """Queue a broadcast, given its uncompressed bytes too; returns whether the outbox is full."""
         if self._outbox.gauge.size >= self._hopeless:
             self.drop()
         elif self._framing.compressed:
@@ -211,20 +211,20 @@ class Connection:
         return self._outbox.gauge.full
 
     async def wait_handled(self, count: int) -> None:
-        """Wait until so many of the client's messages were handled, or the connection has ended."""
+        """Wait until `count` of the client's messages were handled, or the connection has ended."""
         while self._handled < count and not self._ended.is_set():
             await self._arrived.park()
 
     async def wait_room(self) -> None:
-        """Wait while the client has much to read still."""
+        """Wait while the outbox is full."""
         await self._outbox.gauge.wait_room()
 
     def hold(self) -> None:
-        """Send nothing until `release`: a socket that waits for a join is deaf and dumb."""
+        """Send nothing until `release`: a socket blocks while a channel joins."""
         self._outbox.hold()
 
     def release(self, first: Iterable[Frame]) -> None:
-        """Send `first`, then what was held."""
+        """Send `first`, then the held frames."""
         self._outbox.release([self._item(frame) for frame in first])
 
     def start(self, process: Process) -> None:
@@ -240,7 +240,7 @@ class Connection:
         self.router.forget(process)
 
     async def run(self, first_data: bytes) -> None:
-        """Serve the client until the connection ends, beginning with what it sent right after its request."""
+        """Serve the client until the connection ends, beginning with the data behind its request."""
         try:
             with self._everything:
                 async with trio.open_nursery() as self._nursery:
@@ -269,7 +269,7 @@ class Connection:
                     if not await self._handle(item):
                         return
             except Violation as violation:
-                self._deaf = True
+                self._unreadable = True
                 self.close(violation.code)
                 return
             await self._outbox.gauge.wait_room()
@@ -288,13 +288,13 @@ class Connection:
                     return bytes(await self._stream.receive_some(_READ_SIZE))
                 except GONE:
                     return b""
-            # Else it was paused, and perhaps resumed again before this task noticed.
+            # Otherwise it was paused, and may have been resumed before this task noticed.
             if self._unpaused.is_set() and trio.current_time() >= self._receiving.deadline:
                 self.close(self.server.web_server.idle_code)
                 await trio.lowlevel.checkpoint()  # close has cancelled this
 
     async def _handle(self, item: tuple[Frame, int] | Control) -> bool:
-        """Handle what the client sent; returns whether to read on."""
+        """Handle a message or control frame of the client; returns whether to read on."""
         match item:
             case Ping(payload):
                 self._put_control(Pong(payload))
@@ -312,7 +312,7 @@ class Connection:
         try:
             message = self.wire.decode(frame)
         except ProtocolError as error:
-            self.server.report(f"a frame that Phoenix cannot read: {error}", None)
+            self.server.report(f"Phoenix cannot read this frame: {error}", None)
             self.close(1011)
             await trio.lowlevel.checkpoint()  # close has cancelled this
             return
@@ -358,12 +358,12 @@ class Connection:
     async def _finish_closing(self) -> None:
         """Wait a while for the client's answer to the close frame, or for its end; then close the stream.
 
-        Closing at once, with bytes unread, would make TCP throw away what the client has not yet read.
+        Closing at once, with bytes unread, would make TCP discard the data that the client has not yet read.
         """
         with trio.move_on_after(self.server.close_timeout):
             await self._flushed.wait()
             try:
-                if self._deaf:
+                if self._unreadable:
                     await end_sending(self._stream)
                 while self.closed_by != "client":
                     data = bytes(await self._stream.receive_some(_READ_SIZE))
@@ -371,13 +371,13 @@ class Connection:
                         break
                 await self._stream.aclose()
             except trio.BrokenResourceError:
-                pass  # the client has gone, which is all that was waited for
+                pass  # the client has gone
 
     def _is_answered(self, data: bytes) -> bool:
-        if self._deaf:
+        if self._unreadable:
             return False
         try:
             return any(isinstance(item, CloseConnection) for item in self._framing.receive(data))
         except Violation:
-            self._deaf = True  # wsproto reads no further; the client's end is still to come
+            self._unreadable = True  # wsproto reads no further; wait for the client's end
             return False

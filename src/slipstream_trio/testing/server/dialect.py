@@ -1,4 +1,4 @@
-"""What differs between Phoenix's versions, and between the web servers below it, as two tables.
+"""Differences between Phoenix's versions, and between the web servers below it, as two tables.
 
 Every difference was seen in recordings of the real servers (`tests/fixtures/transcripts`).
 """
@@ -23,13 +23,13 @@ _COWBOY: Final = ("server", "Cowboy")
 
 @attrs.frozen
 class WebServer:
-    """How a web server ends connections, and what it adds to its responses.
+    """A web server's way to end connections, and its response headers.
 
     Attributes:
         idle_code: the close code for a client that was silent for too long.
         echoes_close_code: whether a client's close is answered with the client's code, or else with 1000.
         stop_code: the close code when the server stops; None: the connection is cut without a close frame.
-        stop_grace: how long a stop lets connections go on before it ends them, in seconds.
+        stop_grace: the grace period of connections at a stop, in seconds.
         max_fragmented_size: the most bytes of a message that comes in several frames; None: as a frame.
         upgrade_headers: headers of every 101 response.
         refusal_headers: headers of every other response.
@@ -46,7 +46,7 @@ class WebServer:
 
 @attrs.frozen
 class Release:
-    """What a version of Phoenix does.
+    """The behaviour of a version of Phoenix.
 
     Attributes:
         crash_payload: the payload of phx_error.

@@ -1,4 +1,4 @@
-"""WebSocket frames on the server's side: wsproto reads them; uncompressed ones are written right here."""
+"""WebSocket frames on the server's side: wsproto reads them, this module writes the uncompressed ones."""
 
 from collections.abc import Iterator
 from struct import pack
@@ -133,16 +133,16 @@ class BoundedDeflate(PerMessageDeflate):
         """Return the parameters to answer a client's offer with, or None to do without."""
         try:
             return super().accept(offer)
-        except ValueError:  # a parameter that is no number
+        except ValueError:  # a parameter that is not a number
             return None
 
     def frame_inbound_header(self, proto: Protocol, opcode: Opcode, *rest: Any) -> CloseReason | RsvBits:
-        """Take note of a frame's header."""
+        """Note whether a control frame begins."""
         self._in_control = opcode.iscontrol()
         return super().frame_inbound_header(proto, opcode, *rest)
 
     def frame_inbound_payload_data(self, proto: Protocol, data: bytes) -> bytes | CloseReason:
-        """Inflate a part of a frame, a slice at a time, so that a bomb goes off in no more than 1 MiB."""
+        """Inflate a part of a frame, a slice at a time, so that a bomb expands to at most 1 MiB."""
         if self._in_control:
             return super().frame_inbound_payload_data(proto, data)
         pieces: list[bytes] = []
@@ -152,7 +152,7 @@ class BoundedDeflate(PerMessageDeflate):
             if isinstance(piece, CloseReason):
                 return piece
             pieces.append(piece)
-            if self._beyond_measure(len(deflated), len(piece)):
+            if self._exceeds_ratio(len(deflated), len(piece)):
                 return CloseReason.MESSAGE_TOO_BIG
         return b"".join(pieces)
 
@@ -161,13 +161,13 @@ class BoundedDeflate(PerMessageDeflate):
         rest = super().frame_inbound_complete(proto, fin)
         if self._in_control:
             return rest
-        if isinstance(rest, bytes) and self._beyond_measure(0, len(rest)):
+        if isinstance(rest, bytes) and self._exceeds_ratio(0, len(rest)):
             return CloseReason.MESSAGE_TOO_BIG
         if fin:
             self._deflated = self._inflated = 0
         return rest
 
-    def _beyond_measure(self, deflated: int, inflated: int) -> bool:
+    def _exceeds_ratio(self, deflated: int, inflated: int) -> bool:
         self._deflated += deflated
         self._inflated += inflated
         return self._inflated > self._ratio * self._deflated

@@ -44,7 +44,7 @@ _NOT_FOUND: Final = Refuse(404, body="not found")
 
 
 class Gone(Exception):
-    """The client has hung up before it had its answer."""
+    """The client hung up before the answer."""
 
 
 @attrs.frozen
@@ -62,7 +62,7 @@ class Upgrade:
 async def accept_upgrade(
     server: "PhoenixServer", http: h11.Connection, stream: trio.abc.Stream, method: bytes, request: Request
 ) -> Upgrade:
-    """Answer a request, and return the WebSocket that it opens; raises `Refuse`, or `Gone` if nobody waits."""
+    """Answer a request, and return the WebSocket that it opens; raises `Refuse`, or `Gone` if the client hung up."""
     mount = find_mount(server.mounts, request.path, "websocket")
     if mount is None:
         raise _NOT_FOUND
@@ -118,7 +118,7 @@ def request_of(received: h11.Request, *, secure: bool) -> Request:
 
 
 def negotiated_wire(request: Request) -> Wire:
-    """Return the serializer that a client asks for; raises `Refuse` where there is none."""
+    """Return the serializer that a client asks for; raises `Refuse` for another version."""
     wire = wire_for(request.params.get("vsn", "1.0.0"))
     if wire is None:
         raise Refuse(403)
@@ -149,7 +149,7 @@ def _check_upgrade(method: bytes, request: Request) -> None:
 async def connect_client(
     server: "PhoenixServer", mount: Mount, request: Request, wait: Callable[[Awaitable[Any]], Awaitable[Any]]
 ) -> Accept:
-    """Return what a mount's `connect` says of a client; raises `Refuse`."""
+    """Return the answer of a mount's `connect` to a client; raises `Refuse`."""
     try:
         answer: Any = mount.connect(request)
         if isawaitable(answer):
@@ -167,7 +167,7 @@ async def connect_client(
 async def while_it_stays(http: h11.Connection, stream: trio.abc.Stream, answer: Awaitable[Any]) -> Any:
     """Wait for the answer to a client's request for as long as the client does: else `Gone` is raised.
 
-    A client that has given up must get no answer that was meant for the next.
+    After a client gave up, its answer must not go to the next one.
     """
     result: Any = None
     failure: Exception | None = None
@@ -178,7 +178,7 @@ async def while_it_stays(http: h11.Connection, stream: trio.abc.Stream, answer: 
         with suppress(trio.BrokenResourceError):
             data = bytes(await stream.receive_some(_READ_SIZE))
         if data:
-            http.receive_data(data)  # sent before it may: it is of the WebSocket, and the client is still there
+            http.receive_data(data)  # sent too early; it belongs to the WebSocket, and shows that the client is there
         else:
             failure = Gone()
             nursery.cancel_scope.cancel()

@@ -1,7 +1,7 @@
-"""Long-polling: what Phoenix.Transports.LongPoll does, and the process that it has for each session.
+"""Long-polling, as Phoenix.Transports.LongPoll does it, with a session for each client.
 
-A session is a `Connection` like any other, over a WebSocket in memory: what the client posts goes in, and what comes
-out waits for the client's next poll.
+A session is a `Connection` like any other, over a WebSocket in memory: posts go in, and frames that come out wait for
+the client's next poll.
 """
 
 import base64
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 __all__ = ["Session", "accept_client"]
 
 LONGEST_BATCH: Final = 100
-"""The frames of a POST that are read."""
+"""The most frames read of one POST."""
 
 LARGEST_BODY: Final = 8_000_000
-"""Bytes of a POST."""
+"""The most bytes of a POST."""
 
 UNUSED: Final = 1.5
-"""After how many poll windows without a poll a session ends."""
+"""Poll windows without a poll after which a session ends."""
 
 SEARCH: Final = 2.0
 """Seconds for which Phoenix asks its cluster for a session that is gone."""
@@ -70,7 +70,7 @@ Wait = Callable[[Awaitable[Any]], Awaitable[Any]]
 
 
 async def accept_client(server: "PhoenixServer", stream: trio.abc.Stream) -> Upgrade | None:
-    """Answer polls for as long as they come, and then perhaps an upgrade; see `accept_upgrade`."""
+    """Answer polls, one after the other, or one upgrade; see `accept_upgrade`."""
     http = h11.Connection(h11.SERVER)
     try:
         while (received := await read_request(http, stream)) is not None:
@@ -90,7 +90,7 @@ async def accept_client(server: "PhoenixServer", stream: trio.abc.Stream) -> Upg
     except Refuse as refusal:
         await refuse(server, http, stream, refusal)
     except Gone:
-        pass  # nobody is there to be answered
+        pass  # the client hung up
     return None
 
 
@@ -111,7 +111,7 @@ async def _answer(
 
 
 def _allowed(request: Request) -> Refuse:
-    """Return the answer to the question that a browser asks before a request to another origin."""
+    """Return the answer to a browser's preflight request (CORS)."""
     asked = ", ".join(value for name, value in request.headers if name == "access-control-request-headers")
     allowed = {"allow-headers": asked, "allow-methods": "get, post, options", "max-age": "3600"}
     return Refuse(200, [_CORS, *((f"access-control-{name}", value) for name, value in allowed.items())])
@@ -140,8 +140,8 @@ class Session:
     """A client that polls.
 
     Attributes:
-        token: what its requests are known by.
-        connection: the connection that it is to the rest of the server.
+        token: identifies its requests.
+        connection: its connection, as the rest of the server sees it.
     """
 
     def __init__(self, server: "PhoenixServer", upgrade: Upgrade) -> None:
@@ -169,7 +169,7 @@ class Session:
             nursery.cancel_scope.cancel()
 
     async def poll(self) -> Refuse:
-        """Return what waits for the client, as soon as something does; the latest poll gets it."""
+        """Return the waiting frames as soon as there are some; the latest poll gets them."""
         self._polled = trio.current_time()
         poller = self._poller = object()
         with trio.move_on_after(self._window):
@@ -181,12 +181,12 @@ class Session:
         try:
             messages = [frame if isinstance(frame, str) else frame.decode() for frame in frames]
         except UnicodeDecodeError:
-            self.connection.server.report("a binary frame, which has no form in the answer to a poll", None)
+            self.connection.server.report("a poll's answer cannot carry a binary frame", None)
             return Refuse(500, [_CORS])
         return _said(200, token=self.token, messages=messages)
 
     async def take(self, request: Request, body: bytes) -> int:
-        """Handle what a client has posted; returns the status."""
+        """Handle the frames of a POST; returns the status."""
         for frame in _frames(request.header("content-type"), body):
             event = TextMessage(data=frame) if isinstance(frame, str) else BytesMessage(data=frame)
             self._posted += 1

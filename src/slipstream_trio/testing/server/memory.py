@@ -14,7 +14,7 @@ __all__ = ["GONE", "MemoryStream", "end_sending", "memory_pipe", "reset"]
 
 _BUFFER: Final = 65_536
 GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
-"""What a stream raises once its peer has left, or `reset` has cut it."""
+"""Raised by a stream whose peer has left, or that `reset` has cut."""
 
 
 @attrs.define(eq=False)
@@ -71,7 +71,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 self._check_open()
 
     async def send_eof(self) -> None:
-        """Say that no more will be sent."""
+        """Send the end of the stream."""
         with self._alone("sending"):
             await trio.lowlevel.checkpoint()
             self._check_open()
@@ -108,7 +108,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
-        """Cut the connection, as a TCP reset does: the other end loses even what it has not yet read."""
+        """Cut the connection, as a TCP reset does: the other end also loses the bytes that it has not yet read."""
         self._outgoing.reset = True
         self._outgoing.data.clear()
         self._close()
@@ -152,7 +152,7 @@ def memory_pipe() -> tuple[MemoryStream, MemoryStream]:
 
 
 def reset(stream: trio.abc.Stream) -> None:
-    """Have the stream's closing cut the connection, instead of ending it in good order."""
+    """Make the stream's closing a reset of the connection."""
     if isinstance(stream, trio.SSLStream):
         reset(stream.transport_stream)
     elif isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
@@ -163,7 +163,7 @@ def reset(stream: trio.abc.Stream) -> None:
 
 
 async def end_sending(stream: trio.abc.Stream) -> None:
-    """Tell the peer that nothing more will come, where the stream can, which TLS cannot, and the peer is there."""
+    """Send the end of the stream, where the stream can (TLS cannot), and the peer is there."""
     if isinstance(stream, trio.abc.HalfCloseableStream):
         with suppress(*GONE):
             await stream.send_eof()

@@ -1,4 +1,4 @@
-"""What is served below a path: `socket "/socket", UserSocket, websocket: […]` of a Phoenix endpoint."""
+"""The socket at a path: `socket "/socket", UserSocket, websocket: […]` of a Phoenix endpoint."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -34,7 +34,7 @@ class Handler(Protocol):
         ...
 
     def ended(self) -> None:
-        """Take note that the connection has ended."""
+        """Called when the connection has ended."""
         ...
 
 
@@ -50,15 +50,15 @@ class Mount:
         channels: channels by topic; a pattern that ends in `*` matches every topic that begins like it.
         connect: called with each client's `Request`, sync or async. It returns an `Accept`, or None for one
             without id and assigns, or raises `Refuse`; any other exception is answered with HTTP status 500.
-            What it awaits is cancelled if the client hangs up first.
+            It is cancelled if the client hangs up first.
         timeout: how long a client may send nothing before it is disconnected, in seconds; None: for ever.
-        max_frame_size: the most bytes of a frame from a client; a larger one costs the connection (1009).
+        max_frame_size: the most bytes of a frame from a client; a larger one closes the connection (1009).
         max_channels: the most channels of a connection (from Phoenix 1.8.9 on); None: any number.
         auth_token: whether a token is taken from the subprotocols, as phoenix.js sends its `authToken`.
         compress: whether permessage-deflate is negotiated with clients that offer it.
-        max_inflate_ratio: how many times its compressed size a message may have; beyond, it costs the
-            connection (1009). The recordings show 37 accepted and 1,020 refused.
-        handler: makes what handles a connection's messages, if not channels are to; called when it opens.
+        max_inflate_ratio: the largest ratio of a message's size to its compressed size; beyond, the connection
+            is closed (1009). The recordings show 37 accepted and 1,020 refused.
+        handler: makes the handler of a connection's messages, in place of channels; called when it opens.
         outbox_limit: how many bytes may wait for a client to read before its channels' sends wait too. At 16
             times that, which only broadcasts can reach, the connection is cut.
         websocket: whether clients may connect by WebSocket.
@@ -82,7 +82,7 @@ class Mount:
     poll_window: float = 10.0
 
     def channel_for(self, topic: str) -> ChannelFactory | None:
-        """Return what makes the channel of a topic: the first pattern that matches decides."""
+        """Return the factory of a topic's channel: the first pattern that matches decides."""
         for pattern, factory in self.channels.items():
             if topic == pattern or (pattern.endswith("*") and topic.startswith(pattern[:-1])):
                 return factory

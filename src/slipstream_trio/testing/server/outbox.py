@@ -1,4 +1,4 @@
-"""What waits to be written to a client, and what waits to be handled, with bounds."""
+"""Bounded queues: of frames to write to a client, and of bytes to handle."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ __all__ = ["Gauge", "Item", "Outbox"]
 _LARGEST_WRITE: Final = 262_144
 
 Item = bytes | Callable[[], bytes]
-"""Bytes to write, or what makes them in their turn: a compressor must see frames in the wire's order."""
+"""Bytes to write, or a function that makes them in their turn: a compressor must see frames in the wire's order."""
 
 
 class Gauge:
@@ -45,7 +45,7 @@ class Gauge:
 
 
 class Outbox:
-    """What waits to be written to one client, in order; its gauge counts those bytes, with the write under way."""
+    """The frames to write to one client, in order; its gauge counts their bytes, with the write under way."""
 
     def __init__(self, limit: int) -> None:
         self.gauge: Gauge = Gauge(limit)
@@ -67,12 +67,12 @@ class Outbox:
             self._filled.unpark_all()
 
     def hold(self) -> None:
-        """Keep what is put from now on until `release`."""
+        """Hold the items put from now on until `release`."""
         if self._held is None:
             self._held = []
 
     def release(self, first: Iterable[tuple[Item, int]] = ()) -> None:
-        """Let go of what was held, after `first`."""
+        """Queue the held items, after `first`."""
         held, self._held = self._held or [], None
         for item, size in first:
             self.put(item, size)
@@ -80,12 +80,12 @@ class Outbox:
         self._filled.unpark_all()
 
     def close(self) -> None:
-        """Accept nothing more; what is queued can still be taken."""
+        """Accept nothing more; queued items can still be taken."""
         self.release()
         self._closed = True
 
     async def take(self) -> tuple[bytes, int] | None:
-        """Wait for something to write; return one write's worth and what it counts, or None at the end."""
+        """Wait for something to write; return one write's worth and its count, or None at the end."""
         while not self._ready:
             if self._closed:
                 return None
@@ -100,5 +100,5 @@ class Outbox:
         return b"".join(chunks), counted
 
     def written(self, counted: int) -> None:
-        """Say that what `take` returned has been written."""
+        """Count the bytes that `take` returned as written."""
         self.gauge.remove(counted)

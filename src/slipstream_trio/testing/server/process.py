@@ -1,4 +1,4 @@
-"""A channel's life: what a channel process is in Phoenix."""
+"""A channel's life, from join to end, as a channel process has it in Phoenix."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ class Process:
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
 
-    # What the connection does with it
+    # For the connection
 
     async def run(self) -> None:
         """Live from the join to the end; raises nothing but `trio.Cancelled`."""
@@ -47,7 +47,7 @@ class Process:
                     if await self._join():
                         end = await self._loop()
                     self._nursery.cancel_scope.cancel()
-        except* Exception as group:  # noqa: BLE001 - whatever a user's channel raises is a crash of that channel
+        except* Exception as group:  # noqa: BLE001 - an exception of the user's crashes the channel
             self.connection.server.report(f"channel {self.topic!r} crashed", group)
             end = _CRASH
         finally:
@@ -59,18 +59,18 @@ class Process:
         return bool(self._mailbox)
 
     async def shut_down(self) -> None:
-        """End the channel without a word to the client, and wait for its end."""
+        """End the channel silently, and wait for its end."""
         self.cancel()
         await self.done.wait()
 
     def cancel(self) -> None:
-        """End the channel without a word to the client."""
+        """End the channel silently."""
         self._scope.cancel()
 
-    # What the channel does with it
+    # For the channel
 
     def check_joined(self) -> None:
-        """Raise RuntimeError where the client does not know the channel as joined."""
+        """Raise RuntimeError unless the channel is joined."""
         if not self._joined:
             raise RuntimeError(
                 f"{self.topic!r} is not joined: override after_join to act right after the join, "
@@ -108,7 +108,7 @@ class Process:
             response = await self.channel.join(self._join_message.payload)
         except JoinRefused as refusal:
             self._settle("error", refusal.response)
-        except Exception as error:  # noqa: BLE001 - whatever a user's join raises is a crash of that join
+        except Exception as error:  # noqa: BLE001 - an exception of the user's crashes the join
             self.connection.server.report(f"the join of {self.topic!r} crashed", error)
             self._settle("error", {"reason": "join crashed"})
         else:
@@ -136,7 +136,7 @@ class Process:
             await self.reply(message.ref, Reply())
             return Stop("shutdown")
         if type(message.event) is not str:
-            raise TypeError(f"an event that is no string: {message.event!r}")
+            raise TypeError(f"the event must be a string, not {message.event!r}")
         outcome: Outcome = await self.channel.handle_in(message.event, message.payload, message.ref)
         match outcome:
             case None | NoReply():
@@ -148,7 +148,7 @@ class Process:
                 if reply is not None:
                     await self.reply(message.ref, reply)
                 return outcome
-        raise TypeError(f"handle_in returned {outcome!r}, which is no Reply, NoReply or Stop")
+        raise TypeError(f"handle_in returned {outcome!r}, not a Reply, NoReply or Stop")
 
     def _finish(self, end: Stop | None) -> None:
         self._nursery = None

@@ -1,4 +1,4 @@
-"""The HTTP request that opens a connection, and what `Mount.connect` may say to it."""
+"""The HTTP request that opens a connection, and the answers of `Mount.connect`."""
 
 import base64
 import binascii
@@ -40,10 +40,10 @@ class Request:
 
 @attrs.frozen
 class Accept:
-    """What `Mount.connect` returns to let a client in.
+    """Returned by `Mount.connect` to let a client in.
 
     Attributes:
-        id: what `PhoenixServer.disconnect` finds the connection by; None: it cannot be found.
+        id: the id for `PhoenixServer.disconnect`; None: it has none.
         assigns: the connection's `assigns`, to which each of its channels gets access.
     """
 

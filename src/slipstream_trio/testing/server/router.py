@@ -1,4 +1,4 @@
-"""Messages to channels, joins and leaves: what Phoenix.Socket does in a socket's process."""
+"""Messages to channels, joins and leaves, as Phoenix.Socket routes them."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +30,7 @@ class Router:
 
     async def handle(self, message: Message, size: int) -> None:
         """Route one message of `size` bytes; returns when the next may be routed: after a join's answer."""
-        # Any JSON value may stand where the topic belongs, a list too, which no dict takes as a key.
+        # The topic may be any JSON value, also a list, which is not hashable.
         process = self.processes.get(message.topic) if type(message.topic) is str else None
         if message.topic == PHOENIX and message.event == HEARTBEAT:
             self._reply(None, message, "ok", {})
@@ -44,13 +44,13 @@ class Router:
             await self._deliver(process, message, size)
 
     def answer_join(self, process: Process, ref: Any, status: str, response: Any) -> None:
-        """Send the answer to a join, and let go of what was held back for it."""
+        """Send the answer to a join, and release the frames held back for it."""
         wire = self._connection.wire
         try:
             answer = wire.encode_reply(process.join_ref, ref, process.topic, status, response)
         except SerializationError as error:
             # Encoding this answer is the socket's work, not the channel's: it costs the socket.
-            self._connection.server.report(f"the response to a join of {process.topic!r} is no JSON", error)
+            self._connection.server.report(f"the response to a join of {process.topic!r} is not JSON", error)
             self._connection.close(1011)
             return
         if status == "ok":

@@ -1,4 +1,4 @@
-"""The server itself: mounts, connections, and its own life."""
+"""The server: mounts, connections, and its start and stop."""
 
 import logging
 import ssl
@@ -26,13 +26,13 @@ _RESTART: Final = 1012
 Chosen = TypeVar("Chosen")
 
 logger: Final = logging.getLogger("slipstream_trio.testing.server")
-# A channel that crashes is what many tests and demos are about: heard by those who configure logging.
+# Many tests and demos crash channels on purpose: only a configured logger shows it.
 logger.addHandler(logging.NullHandler())
 
 
 @attrs.frozen
 class Listening:
-    """Where a server listens.
+    """A server's address.
 
     Attributes:
         host: the address, "127.0.0.1" for example.
@@ -59,18 +59,18 @@ class PhoenixServer:
                 ...
 
     Parameters:
-        mounts: what is served, by path.
-        flavour: the web server to take after: "bandit" or "cowboy".
-        version: the version of Phoenix to take after.
+        mounts: the sockets, by path.
+        flavour: the web server to imitate: "bandit" or "cowboy".
+        version: the version of Phoenix to imitate.
         close_timeout: how long a closing connection waits for the client's close frame, in seconds.
-        keep_received: how many messages `Connection.received` keeps.
+        keep_received: the number of messages that `Connection.received` keeps.
 
     Raises:
-        ValueError: there is no such flavour or version.
+        ValueError: unknown flavour or version.
 
     Attributes:
-        errors: what crashed lately, the newest last: channels, joins, `Mount.connect`; also frames that could
-            not be read. It is logged as well, to "slipstream_trio.testing.server".
+        errors: the latest crashes of channels, joins and `Mount.connect`, and unreadable frames, the newest
+            last. They are also logged to "slipstream_trio.testing.server".
         sessions: the clients that poll, by token; their connections are among the others.
     """
 
@@ -99,7 +99,7 @@ class PhoenixServer:
         self._accepting = False
         self._changed = trio.lowlevel.ParkingLot()
 
-    # Its life
+    # Start and stop
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator["PhoenixServer"]:
@@ -141,7 +141,7 @@ class PhoenixServer:
             ssl_context: serves TLS with it.
 
         Raises:
-            OSError: the port cannot be had.
+            OSError: the port is not available.
         """
         if self._nursery is None:
             async with self.run(), self.serve(host, port, ssl_context=ssl_context) as listening:
@@ -162,7 +162,7 @@ class PhoenixServer:
             await _close_all(serving)
 
     async def open_stream(self) -> MemoryStream:
-        """Return the client's end of a new connection in memory, which the server has begun to serve.
+        """Return the client's end of a new connection in memory, which the server serves.
 
         Raises:
             ConnectionRefusedError: the server is not running, or was stopped.
@@ -181,7 +181,7 @@ class PhoenixServer:
             transport: the name of the transport.
 
         Raises:
-            LookupError: there is none, or what it needs is not installed.
+            LookupError: unknown, or its packages are not installed.
         """
         return find_connector(transport, lambda _: self.open_stream())
 
@@ -194,7 +194,7 @@ class PhoenixServer:
             await connection.wait_closed()
 
     async def stop(self, *, drain: bool = True) -> None:
-        """Stop as Phoenix does at SIGTERM: refuse new connections, `drain`, then end what is left.
+        """Stop as Phoenix does at SIGTERM: refuse new connections, `drain`, then end the rest.
 
         With "bandit" the rest is closed with 1000; with "cowboy" it goes on for 5 seconds and is cut. The server
         stays stopped until it is run again.
@@ -225,11 +225,11 @@ class PhoenixServer:
         await self._wait_empty()
         self._cut_requests()
 
-    # What goes on
+    # State
 
     @property
     def connections(self) -> tuple[Connection, ...]:
-        """The live connections, the oldest first."""
+        """The open connections, the oldest first."""
         return tuple(self._connections)
 
     async def wait_connections(self, count: int = 1) -> tuple[Connection, ...]:
@@ -248,7 +248,7 @@ class PhoenixServer:
             payload: a JSON value, or `bytes` for a binary frame; None is {}.
 
         Raises:
-            SerializationError: the payload cannot be encoded; nobody gets the message.
+            SerializationError: the payload cannot be encoded, and is not sent.
         """
         await self.publish(topic, event, {} if payload is None else payload)
 
@@ -266,7 +266,7 @@ class PhoenixServer:
                 connection.close(self.release.kick_code)
 
     def report(self, what: str, error: BaseException | None) -> None:
-        """Take note of an error that is no error of the server's; for the server alone."""
+        """Keep and log an error of the application or the client; for the server alone."""
         logger.error("%s", what, exc_info=error)
         self.errors.extend(_leaves(error) if error is not None else [RuntimeError(what)])
 

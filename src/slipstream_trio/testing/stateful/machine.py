@@ -47,7 +47,7 @@ _JSON: Final = st.sampled_from([{}, {"n": 1}, {"body": "hi"}]) | st.dictionaries
 )
 _PUSHED: Final = _JSON | st.sampled_from([None, [1], "text", b"", b"data"]) | json_scalars() | st.binary(max_size=20)
 
-# What depends on the machine: hypothesis hands it to a strategy as its runner.
+# These depend on the machine, which hypothesis gives to a strategy as its runner.
 _TOPICS: Final[st.SearchStrategy[str]] = st.runner().flatmap(lambda machine: st.sampled_from(machine.topics))
 _JOINED: Final[st.SearchStrategy[str]] = st.runner().flatmap(
     lambda machine: st.sampled_from(sorted(machine.state.joins))
@@ -69,10 +69,10 @@ def _is_up(machine: Any) -> bool:
 
 
 class ConnectionMachine(RuleBasedStateMachine):
-    """One socket's connections, one after the other: what a client asks of them, what its server does, and time.
+    """One socket's connections, one after the other: a client, its server, and time.
 
     Its rules join, leave, push, beat and close; answer in any order, twice, or never; push, broadcast, crash and close
-    channels; send frames of channels that are gone, and frames that are no message; let time pass; cut the connection,
+    channels; send frames of channels that are gone, and malformed ones; let time pass; cut the connection,
     and open the next. After each, everything that `CoreConnection` checks must hold.
 
     A subclass adds rules for an application's own protocol. It calls `feed`, `push` and `deliver`, and overrides
@@ -89,10 +89,10 @@ class ConnectionMachine(RuleBasedStateMachine):
     Attributes:
         topics: the topics that the rules join and push on; at least one.
         connection_type: makes the connections.
-        connection: the connection as it is, None between two.
-        server: what the server knows of it.
+        connection: the current connection, None between two.
+        server: the model of its server.
         now: the time, in seconds; it never goes back.
-        heard: when the server was last heard on this connection, None where that is not told to the core.
+        heard: the time of the last frame of the server on this connection, None before the first.
         telemetry: the bus of all connections, with deterministic ids and clock.
     """
 
@@ -117,19 +117,19 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @property
     def state(self) -> State:
-        """The state of the connection as it is.
+        """The state of the current connection.
 
         Raises:
-            RuntimeError: there is none.
+            RuntimeError: between two connections.
         """
         return self._current.state
 
     def feed(self, given: Input) -> Transition:
-        """Let the connection handle an input; what it sends is the server's, what it tells goes to `on_event`.
+        """Let the connection handle an input; its frames go to the server, its events to `on_event`.
 
         Raises:
-            RuntimeError: there is no connection.
-            AssertionError: something does not hold that must.
+            RuntimeError: between two connections.
+            AssertionError: the trace breaks an invariant.
             ProtocolError: the input does not fit the state.
             SerializationError: a command cannot be sent.
         """
@@ -165,16 +165,16 @@ class ConnectionMachine(RuleBasedStateMachine):
         return topic in state.joins and topic not in state.join_deadlines and topic not in state.leaves
 
     def on_event(self, event: Event) -> None:
-        """Called with all that the connection tells its socket; does nothing. For subclasses to override."""
+        """Called with every event of the connection; does nothing. For subclasses to override."""
 
     def on_request(self, message: Message) -> None:
-        """Called with every message that the server gets; does nothing. For subclasses to override."""
+        """Called with every message to the server; does nothing. For subclasses to override."""
 
     def on_end(self) -> None:
         """Called when a connection has ended, after its last event; does nothing. For subclasses to override."""
 
     def response_to(self, request: Message, status: str, response: Any) -> tuple[str, Any]:  # noqa: ARG002
-        """Return status and response of an answer; for subclasses whose server says something of its own.
+        """Return status and response of an answer; for subclasses with answers of their own.
 
         Parameters:
             request: the client's message: a join, a push, a leave or a heartbeat.
@@ -280,7 +280,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     @precondition(_is_up)
     @rule(frame=_STRAY)
     def server_sends_anything(self, frame: Frame) -> None:
-        """Send a frame that has nothing to do with what went before, or is no message."""
+        """Send an unrelated frame, or a malformed one."""
         self.deliver([frame])
 
     # Time, and the end
@@ -293,7 +293,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     @precondition(lambda self: _is_open(self) and next_deadline(self.state) is not None)
     @rule()
     def wait_for_deadline(self) -> None:
-        """Let time pass until the next thing is due."""
+        """Let time pass until the next deadline."""
         self._wait_until(max(self.now, next_deadline(self.state) or 0.0))
 
     @precondition(_is_up)
@@ -305,11 +305,11 @@ class ConnectionMachine(RuleBasedStateMachine):
         else:
             self.feed(TransportClosed(code))
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def what_is_joined_was_accepted(self) -> None:
-        """Hold the joins of the client against those that the server was asked for."""
+        """Compare the joins of the client with those that the server got."""
         if self.connection is not None:
             asked = {(message.topic, message.join_ref) for message in (*self.server.requests, *self.server.answered)}
             strange = set(self.state.joins.items()) - asked
@@ -318,7 +318,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """End the connection that is left, and check its whole trace."""
-        # One that is closed, and still here, is so because a subclass raised: that is what is to be told.
+        # If it is closed already, a subclass raised, and that error counts.
         if self.connection is not None and not self.connection.failed and self.state.status != "closed":
             self.feed(TransportClosed(1006))
 
@@ -327,7 +327,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     @property
     def _current(self) -> CoreConnection:
         if self.connection is None:
-            raise RuntimeError("there is no connection at present: guard the rule with a precondition")
+            raise RuntimeError("not connected at present: guard the rule with a precondition")
         return self.connection
 
     def _wait_until(self, now: float) -> None:

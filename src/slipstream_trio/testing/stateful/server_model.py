@@ -1,4 +1,4 @@
-"""What a Phoenix server knows of one connection, as far as its answers depend on it."""
+"""A model of a Phoenix server on one connection, as far as its answers depend on it."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ __all__ = ["ServerModel"]
 
 @define
 class ServerModel:
-    """A server in the hands of a test: it answers when it is told to, in any order, and twice if need be.
+    """A server that a test drives: it answers in any order, also twice.
 
     Attributes:
         wire: the server's side of the serializer.
@@ -37,7 +37,7 @@ class ServerModel:
         return message
 
     def answer(self, request: Message, status: str, response: Any) -> list[Frame]:
-        """Answer a request, again perhaps; returns the reply, and what comes with it.
+        """Answer a request, also again; returns the reply, and the frames behind it.
 
         A join that is accepted ends an older one of its topic, after the reply. A leave is followed by the end of its
         join.

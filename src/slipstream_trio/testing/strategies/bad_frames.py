@@ -1,4 +1,4 @@
-"""Frames that are no message, by what is wrong with them."""
+"""Malformed frames, by their fault."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _TEXTS: Final[Mapping[str, list[str]]] = {
     "nested": ["[" * 2_000, "[" * 2_000 + "]" * 2_000, '{"a":' * 2_000, "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)],
 }
 _NO_STRINGS: Final[list[Any]] = [5, 1.5, True, ["room"], {}]
-"""What a ref, a topic or an event never is."""
+"""Invalid as a ref, a topic or an event."""
 
 
 _KINDS: Final = st.sampled_from([(0, 3), (1, 4), (2, 2)])
@@ -83,7 +83,7 @@ TROUBLES_V2: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
     "truncated": _truncated(),
     "no_utf8": _no_utf8(),
 }
-"""What can be wrong with a frame of vsn 2.0.0, and the frames with which it is."""
+"""Faults of frames of vsn 2.0.0, and frames that have them."""
 
 TROUBLES_V1: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
     **_JSON,
@@ -91,11 +91,11 @@ TROUBLES_V1: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
     "wrong_object": _wrong_object(),
     "binary": json_payloads().map(json.dumps).map(str.encode) | st.binary(max_size=20),
 }
-"""What can be wrong with a frame of vsn 1.0.0, likewise."""
+"""Faults of frames of vsn 1.0.0, likewise."""
 
 
 def bad_frames(vsn: str = "2.0.0") -> st.SearchStrategy[Frame]:
-    """Frames that no message can be read from: each costs that frame, never the connection.
+    """Malformed frames: each is rejected, and the connection goes on.
 
     Parameters:
         vsn: "2.0.0" or "1.0.0".

@@ -55,8 +55,8 @@ def fault_rules(*, connections: int | None = 3) -> st.SearchStrategy[Rule]:
     """Single faults and when they happen: resets, stalls, silence, lost and damaged bytes, refused and slow openings.
 
     Parameters:
-        connections: faults hold for one of so many first connections, so that the network is good in the end; None:
-            for any of them.
+        connections: faults hold for one of the first `connections`, so that the network is good in the end; None:
+            for any.
     """
     of = st.none() if connections is None else st.integers(1, connections).map(lambda number: (number,))
     opening = st.sampled_from([Refuse(), SlowOpening(0.5), SlowOpening(2.0, 1.0), Ignore()])
@@ -73,10 +73,10 @@ def fault_rules(*, connections: int | None = 3) -> st.SearchStrategy[Rule]:
 
 
 def faults(*, max_rules: int = 4, connections: int | None = 3) -> st.SearchStrategy[Faults]:
-    """Schedules of what is wrong with a network; the plainest is that nothing is.
+    """Schedules of a network's faults; the plainest has none.
 
     Parameters:
-        max_rules: how many faults there are at most.
+        max_rules: the most faults.
         connections: as for `fault_rules`.
     """
     return st.builds(

@@ -1,7 +1,7 @@
 """Messages, and the frames that a server sends: good, odd and bad.
 
-A good frame is what Phoenix sends. An odd one decodes too, but nobody expects it: refs that were never given, extra
-elements, payloads of the wrong kind. A bad one is no message: it costs that frame, never the connection.
+A good frame is what Phoenix sends. An odd one decodes too, but is unexpected: unknown refs, extra elements, payloads
+of the wrong kind. A bad one is malformed: it is rejected, and the connection goes on.
 """
 
 import json
@@ -22,7 +22,7 @@ _TROUBLED_REPLIES: list[Any] = [
     *(None, {}, [], "ok", 5, True),
     *({"response": {}}, {"status": None}, {"status": 1}, {"status": ["ok"]}),
 ]
-"""Payloads of a phx_reply that has no status."""
+"""Payloads of a phx_reply without a status."""
 
 
 def messages(
@@ -72,10 +72,10 @@ def _ending(ref: str, topic: str, event: str) -> Message:
 
 
 def odd_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[Frame]:
-    """Frames that are messages which nobody expects.
+    """Unexpected frames that are valid.
 
-    Replies without a status or to refs that were never given, ends of joins that never were, payloads that are null, an
-    array or text, duplicate keys, integers of 30 digits, extra elements, odd white space.
+    Replies without a status or to unknown refs, ends of unknown joins, payloads that are null, an array or text,
+    duplicate keys, integers of 30 digits, extra elements, odd white space.
 
     Parameters:
         vsn: "2.0.0" or "1.0.0".
@@ -111,10 +111,10 @@ def _with_duplicate_key_v1(message: Message) -> str:
 
 
 def frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[Frame]:
-    """Frames of all kinds: whatever a server may send, and a client must survive.
+    """Frames of all kinds that a server may send, and a client must survive.
 
     Parameters:
         vsn: "2.0.0" or "1.0.0".
-        topic: the topics of those that are messages; None: `topics()`.
+        topic: the topics of valid ones; None: `topics()`.
     """
     return good_frames(vsn, topic=topic) | odd_frames(vsn, topic=topic) | bad_frames(vsn)

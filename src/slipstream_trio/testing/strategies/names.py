@@ -29,7 +29,7 @@ def events(*, reserved: bool = False) -> st.SearchStrategy[str]:
     """Names of events, plain ones first; also empty, long and non-ASCII ones.
 
     Parameters:
-        reserved: whether "phx_reply", "phx_close" and the other names of the protocol's own are among them. An
+        reserved: whether "phx_reply", "phx_close" and the other reserved names are among them. An
             application can broadcast such an event; a client cannot push it.
     """
     plain = st.sampled_from(_COMMON_EVENTS) | st.sampled_from(_ODD_EVENTS) | _text().map(_unreserved)

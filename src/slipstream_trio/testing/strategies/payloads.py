@@ -20,7 +20,7 @@ def json_scalars() -> st.SearchStrategy[Any]:
 
 
 def json_values() -> st.SearchStrategy[Any]:
-    """JSON values of all kinds, nested a few levels deep: all that a payload may be, and both codecs take."""
+    """JSON values of all kinds, nested a few levels deep: every payload that both codecs accept."""
     keys = st.text(st.characters(codec="utf-8"))
     return st.recursive(
         json_scalars(),
@@ -45,5 +45,5 @@ def binary_payloads(max_size: int = 300) -> st.SearchStrategy[bytes]:
 
 
 def payloads() -> st.SearchStrategy[Any]:
-    """All that can be pushed with vsn 2.0.0: JSON objects mostly, any other JSON value, and bytes."""
+    """Payloads for vsn 2.0.0: JSON objects mostly, any other JSON value, and bytes."""
     return json_payloads() | json_values() | binary_payloads()

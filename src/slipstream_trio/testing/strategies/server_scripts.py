@@ -1,4 +1,4 @@
-"""What servers do, as scripts for `slipstream_trio.testing.scripted`."""
+"""Scripts for `slipstream_trio.testing.scripted`."""
 
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ _FATES: list[JoinFate] = ["accept", "accept", "accept", "refuse", "slow", "crash
 
 
 def acts() -> st.SearchStrategy[Act]:
-    """What a channel does for a push: replies, pushes, broadcasts, frames that are no message, ends of all kinds."""
+    """Acts of a channel on a push: replies, pushes, broadcasts, malformed frames, ends of all kinds."""
     payloads = json_payloads() | binary_payloads(40)
     # No text frame can have lone surrogates.
     sendable = frames().map(
@@ -37,15 +37,15 @@ def acts() -> st.SearchStrategy[Act]:
 def server_scripts(
     *, max_refusals: int = 2, max_joins: int = 6, max_pushes: int = 12, act: st.SearchStrategy[Act] | None = None
 ) -> st.SearchStrategy[ServerScript]:
-    """Scripts of what a server does: upgrades, joins accepted, refused and slow, replies in any order and number, ends.
+    """Scripts of a server: upgrades, joins accepted, refused and slow, replies in any order and number, ends.
 
     The plainest is that of a server that accepts all and echoes.
 
     Parameters:
-        max_refusals: how many upgrades are refused at most (429, 500 or 503, which are worth another attempt).
-        max_joins: for how many joins a fate is drawn, at most.
-        max_pushes: for how many pushes it is said what follows, at most.
-        act: what a channel does; None: `acts()`.
+        max_refusals: the most refused upgrades (429, 500 or 503, which are worth another attempt).
+        max_joins: the most joins with a drawn fate.
+        max_pushes: the most pushes with drawn acts.
+        act: the acts of a channel; None: `acts()`.
     """
     each = st.lists(acts() if act is None else act, max_size=3)
     return st.builds(

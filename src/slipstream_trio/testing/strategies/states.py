@@ -46,12 +46,12 @@ _WAITS: Final = [0.0, 0.001, 0.5, 1.0, 7.0, 30.0]
 
 @frozen
 class History:
-    """What happened to one connection, from before its upgrade.
+    """The history of one connection, from before its upgrade.
 
     Attributes:
         start: its first state.
-        inputs: what it handled, in order.
-        transitions: what each of them did.
+        inputs: its inputs, in order.
+        transitions: the transition of each.
         began: the time of its beginning, in seconds.
     """
 
@@ -80,7 +80,7 @@ class History:
 def options() -> st.SearchStrategy[Options]:
     """Options that matter to the core: the version of the protocol, and the heartbeat's times, in seconds.
 
-    Of some the URL is not known, as a function gives it.
+    Some have no URL, as with a function for it.
     """
     return st.builds(
         _options,
@@ -141,10 +141,10 @@ _LINE: Final = st.tuples(_AGO, _AGO, st.none() | _AGO)
 
 @st.composite
 def inputs(draw: st.DrawFn, state: State, now: float = 0.0) -> Input:
-    """Inputs that fit a state: `handle` takes each of them, and raises nothing.
+    """Inputs that fit a state: `handle` accepts each of them.
 
-    Commands, if the connection is open; what its transport may report; the timer; and frames: answers to what was sent,
-    ends of channels, messages on topics that are joined and on others, and whatever else a server may send.
+    Commands, if the connection is open; reports of its transport; the timer; and frames: answers, ends of channels,
+    messages on joined topics and on others, and anything else that a server may send.
 
     Parameters:
         state: of the connection.
@@ -234,7 +234,7 @@ def _vsn(state: State) -> str:
 _FRAME_KINDS: Final[Mapping[str, Callable[[st.DrawFn, State], Frame]]] = {
     "answer": _answer,
     "own": _own,
-    "stray": lambda draw, state: draw(_FRAMES[_vsn(state)]),  # it has nothing to do with what went before
+    "stray": lambda draw, state: draw(_FRAMES[_vsn(state)]),  # unrelated to the inputs before
 }
 _COMMANDS: Final = ("join", "join", "push", "push", "leave", "beat")
 _HEARD: Final = ("answer", "answer", "answer", "own", "own", "tick", "stray")
@@ -244,7 +244,7 @@ _KINDS: Final[Mapping[str, Sequence[str]]] = {
     "closing": (*_HEARD, "end"),
     "closed": ("tick",),
 }
-"""What may happen, by the status of the connection; what is there more than once happens more often."""
+"""The kinds of inputs by the status of the connection; repeated ones are drawn more often."""
 
 
 # States
@@ -254,13 +254,13 @@ _KINDS: Final[Mapping[str, Sequence[str]]] = {
 def histories(
     draw: st.DrawFn, *, max_inputs: int = 20, start: State | None = None, now: float | None = None
 ) -> History:
-    """Whole lives of connections, or their beginnings: inputs that each fit what went before.
+    """Whole lives of connections, or their beginnings: each input fits the state before it.
 
     Parameters:
-        max_inputs: how many inputs one has at most.
+        max_inputs: the most inputs of one.
         start: the state that they begin in; None: one whose transport is being opened, with any options.
         now: the time of their beginning, in seconds: that of the history which led to `start`, as time does not go
-            back. None: that of the last heartbeat which `start` knows of, 0.0 if there is none.
+            back. None: that of the last heartbeat which `start` knows of, or 0.0.
     """
     first = opening_state(draw(options())) if start is None else start
     history = History(first, began=(first.heartbeat_sent_at or 0.0) if now is None else now)
@@ -273,6 +273,6 @@ def states(*, max_inputs: int = 20) -> st.SearchStrategy[State]:
     """States that a connection can reach: opening, open with topics joined and left, closing, closed.
 
     Parameters:
-        max_inputs: after how many inputs at most.
+        max_inputs: the most inputs before it.
     """
     return histories(max_inputs=max_inputs).map(lambda history: history.state)
