@@ -38,8 +38,8 @@ class Arrival:
 
     def describe(self, secrets: Secrets) -> str:
         """Return it as a line, without secrets."""
-        message = self.message
-        return f"+{self.at:.3f} s  {message.event} {message.topic} {short_repr(message.payload, secrets)} ref {message.ref}"
+        _, ref, topic, event, payload = self.message
+        return f"+{self.at:.3f} s  {event} {topic} {short_repr(payload, secrets)} ref {ref}"
 
 
 class Arrivals:

@@ -149,7 +149,7 @@ def _object(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | Non
     partly = isinstance(pattern, Including)
     members: Mapping[str, Any] = pattern.members if partly else pattern
     if not isinstance(value, Mapping):
-        return f"{where} is {short_repr(value, secrets)}, {'not an object' if partly else f'not {shown(pattern, secrets)}'}"
+        return f"{where} is {short_repr(value, secrets)}, not {'an object' if partly else shown(pattern, secrets)}"
     if problem := _first_of(members, value, where, secrets):
         return problem
     more = [] if partly else [name for name in value if name not in members]
