@@ -205,8 +205,8 @@ def test_following_goes_with_one_file(run: Run, recording: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--since", "yesterday"], "'yesterday' is no time: write 12.5 (seconds), 300ms"),
-        (["--slower", "12:00"], "'12:00' is no duration: write 10ms or 1.5s"),
+        (["--since", "yesterday"], "'yesterday' is not a time: write 12.5 (seconds), 300ms"),
+        (["--slower", "12:00"], "'12:00' is not a duration: write 10ms or 1.5s"),
     ],
 )
 def test_a_time_that_cannot_be_read_is_explained(

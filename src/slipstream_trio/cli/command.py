@@ -1,4 +1,4 @@
-"""What a command is, and how commands are declared to argparse: those of `slipstream`, and those of a group."""
+"""Commands, and their declaration to argparse: those of `slipstream`, and those of a group."""
 
 from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from typing import Final
 __all__ = ["Command", "add_commands"]
 
 COLUMN: Final = 10
-"""Where the help of a command begins, in characters after its name does."""
+"""The column at which the help of a command begins."""
 
 WIDTH: Final = 76
-"""How long the lines of a list get at most, in characters."""
+"""The most characters of a line in a list."""
 
 
 Command = ModuleType
-"""A module that has `NAME`, `HELP` (a line), `DESCRIPTION`, `EPILOG` (examples), perhaps `NEEDS` (modules of extras),
+"""A module that has `NAME`, `HELP` (a line), `DESCRIPTION`, `EPILOG` (examples), maybe `NEEDS` (modules of extras),
 `add_arguments(parser)`, and `run(options)`, which returns the exit status."""
 
 
 def add_commands(parser: ArgumentParser, commands: Sequence[Command]) -> None:
-    """Declare commands to a parser; what is parsed has the innermost `command` given, and its `parser`."""
-    # argparse would put a line above its list that says "command" and no more, so the list is made here; and as it then
-    # takes the commands for hidden, it has to be told what the usage is.
+    """Declare commands to a parser; the parsed options have the innermost `command`, and its `parser`."""
+    # argparse would head its list with the bare word "command", so the list is made here; as it then takes the commands
+    # for hidden, the usage is given as well.
     listed = "\n".join(
         fill(command.HELP, WIDTH, initial_indent=f"{command.NAME:{COLUMN}}", subsequent_indent=" " * COLUMN)
         for command in commands

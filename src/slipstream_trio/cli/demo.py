@@ -33,7 +33,7 @@ def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool, path: str | No
     telemetry.attach("tally", (), tally.feed, prefix=True)
     telemetry.attach("history", (), history.show, prefix=True)
     scenario = Tour(screen, telemetry).run if plan is None else partial(visit, screen, telemetry, plan)
-    gc.freeze()  # else a collection looks through everything imported, and for milliseconds in the midst of a span
+    gc.freeze()  # otherwise a collection may scan all imports, for milliseconds within a span
     try:
         with _recorded(path, telemetry, secrets):
             _run(scenario, history)
@@ -48,7 +48,7 @@ def run_demo(plan: Plan | None, secrets: Secrets, *, plain: bool, path: str | No
 
 
 def _recorded(path: str | None, telemetry: Telemetry, secrets: Secrets) -> AbstractContextManager[object]:
-    """Record into a file, if there is one, without what is secret."""
+    """Record into a file, if there is one, without secrets."""
     if path is None:
         return nullcontext()
     return record(path, telemetry=telemetry, payloads=partial(hidden, secrets=secrets) if secrets.forms else "keep")
@@ -89,7 +89,7 @@ def _run(scenario: Callable[[], Awaitable[None]], history: History) -> None:
         history.failure = history.failure or error
         raise
     except BaseExceptionGroup as group:
-        # A KeyboardInterrupt that struck one of the server's tasks.
+        # A KeyboardInterrupt in one of the server's tasks.
         if group.split(KeyboardInterrupt)[0] is None:
             raise
         raise KeyboardInterrupt from group

@@ -19,7 +19,7 @@ DESCRIPTION: Final = """\
 Connects over a real socket, joins, pushes, listens, pings and leaves, and shows
 the event history as it happens. Without --url it talks to a server that it
 starts itself, and a channel crash, a refused join and a push that is given up
-are part of the programme. It ends with the trace: ids, spans, latencies, and the
+are part of it. It ends with the trace: ids, spans, latencies, and the
 check of the invariants. Exit status 0 means that everything ran and they hold."""
 
 EPILOG: Final = """\
@@ -44,7 +44,7 @@ NEEDS_URL: Final = ("topic", "param", "token", "join_payload", "event", "payload
 SECONDS: Final = 2.0
 
 OPTIONS: Final = {"params": "param", "auth_token": "token"}
-"""What the options of `connect` are called here, where it is something else."""
+"""The options of `connect` with another name here."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument("--token", help="an auth token, sent as a subprotocol (Phoenix 1.8), never shown")
     group.add_argument("--join-payload", type=_json, metavar="JSON", help="the join's payload, never shown")
-    group.add_argument("--event", help="an event to push; a reply that is an error, or missing, is no failure")
+    group.add_argument("--event", help="an event to push; an error reply, or a missing one, does not fail the demo")
     group.add_argument("--payload", type=_json, metavar="JSON", help="its payload; by default {}")
     group.add_argument(
         "--seconds", type=_seconds, metavar="N", help=f"how long to listen for messages; by default {SECONDS:g}"
@@ -73,7 +73,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the demo; what there is of the trace has been shown, however it ends."""
+    """Run the demo; the trace is shown, however it ends."""
     from .demo import run_demo
 
     plan = make_plan(options)
@@ -82,7 +82,7 @@ def run(options: Namespace) -> int:
     except ConfigurationError as error:
         raise UsageError(f"--{OPTIONS.get(error.option, error.option)}: {error.problem}") from error
     except BrokenPipeError:
-        raise  # the output was closed: no matter of the connection
+        raise  # the output was closed, not the connection
     except (SlipstreamError, OSError) as error:
         raise CommandFailed(explain(error, _secrets(plan))) from error
 
@@ -96,7 +96,7 @@ def explain(error: Exception, secrets: Secrets) -> str:
 
 
 def make_plan(options: Namespace) -> Plan | None:
-    """Return what to do at `--url`, None without it; raises `UsageError` where the options do not go together."""
+    """Return the plan for `--url`, None without it; raises `UsageError` where options contradict each other."""
     if options.url is None:
         given = [name for name in NEEDS_URL if getattr(options, name) is not None]
         if given:
@@ -126,7 +126,7 @@ def _secrets(plan: Plan | None) -> Secrets:
     return Secrets.of([*plan.params.values(), *query, *token, *strings_in(plan.join_payload)])
 
 
-# What argparse reports: none of it repeats what was typed, as that may be a secret.
+# Errors for argparse, which do not repeat the typed text, as it may be a secret.
 
 
 def _json(text: str) -> Any:
@@ -134,7 +134,7 @@ def _json(text: str) -> Any:
         return json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise ArgumentTypeError(f"it is no JSON{where}") from None
+        raise ArgumentTypeError(f"invalid JSON{where}") from None
 
 
 def _no_constant(name: str) -> float:

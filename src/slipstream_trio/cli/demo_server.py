@@ -1,4 +1,4 @@
-"""The application that the demo talks to: a chat room, and a door that stays shut."""
+"""The demo's application: a chat room, and a room that refuses joins."""
 
 from functools import partial
 from hashlib import sha256
@@ -21,13 +21,13 @@ class Room(Channel):
         self._held: Any = None
 
     async def join(self, payload: Any) -> Any:  # noqa: ARG002 - the name that `Channel.join` gives it
-        """Let everyone in, but not everywhere."""
+        """Let everyone in, except into the secret room."""
         if self.topic == "room:secret":
             raise JoinRefused({"reason": "unauthorized"})
         return {"welcome": f"to {self.topic}"}
 
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
-        """Do what an event says."""
+        """Handle the events of the demo."""
         match event:
             case "new_msg":
                 return await self._say(payload)

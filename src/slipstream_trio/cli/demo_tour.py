@@ -1,4 +1,4 @@
-"""What the demo does with its own server: a bit of everything that happens on a connection."""
+"""The demo with its own server: some of everything that happens on a connection."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from .status import CommandFailed
 __all__ = ["Tour"]
 
 PACE: Final = 0.12
-"""Seconds between some of the steps, so that a human sees them happen."""
+"""Seconds between some of the steps, for human eyes."""
 
 GIVE_UP: Final = 0.1
 LONGEST: Final = 30.0
@@ -26,14 +26,14 @@ LONGEST: Final = 30.0
 
 
 class Tour:
-    """The embedded server, and a client that shows on the screen what it does."""
+    """The embedded server, and a client that shows its steps on the screen."""
 
     def __init__(self, screen: Screen, telemetry: Telemetry) -> None:
         self._screen = screen
         self._telemetry = telemetry
 
     async def run(self) -> None:
-        """Start the server, and take the tour; raises `CommandFailed` if something did not happen that should have."""
+        """Start the server, and take the tour; raises `CommandFailed` where a step had another outcome."""
         with trio.move_on_after(LONGEST) as scope:
             server = make_server(PACE)
             async with server.serve() as listening:
@@ -46,7 +46,7 @@ class Tour:
     async def _connect(self, url: str, server: PhoenixServer) -> None:
         screen = self._screen
         screen.step("Connect", "async with connect(url) as socket:")
-        # What was crashed is joined by hand here, so that each step is seen on its own.
+        # A crashed channel is joined by hand here, to show each step on its own.
         async with connect(url, telemetry=self._telemetry, rejoin=None) as socket:
             screen.step("Join a topic", 'async with socket.join("room:lobby") as channel:')
             async with socket.join("room:lobby") as channel:
@@ -114,7 +114,7 @@ class Tour:
 
     @contextmanager
     def _expected(self, kind: type[SlipstreamError]) -> Iterator[None]:
-        """Show the exception that is to come, or fail."""
+        """Show the expected exception, or fail."""
         try:
             yield
         except kind as error:
@@ -124,6 +124,6 @@ class Tour:
 
 
 def check(fine: Any, what: str) -> None:
-    """Fail unless the server did what it is there for."""
+    """Fail unless the server did as expected."""
     if not fine:
         raise CommandFailed(f"the demo expected {what}, and got something else")

@@ -1,4 +1,4 @@
-"""What `slipstream demo --url` does with any server: connect, join, push, ping, listen, leave."""
+"""The visit of `slipstream demo --url` to any server: connect, join, push, ping, listen, leave."""
 
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ PUSH_TIMEOUT: Final = 5.0
 
 @frozen(kw_only=True)
 class Plan:
-    """What to do where: the event is pushed if it is not None, and messages are listened to for so many seconds."""
+    """A visit: a topic to join, an event to push unless None, and the seconds to listen."""
 
     url: str
     topic: str
@@ -32,8 +32,8 @@ class Plan:
 
 
 async def visit(screen: Screen, telemetry: Telemetry, plan: Plan) -> None:
-    """Go where the plan says, and show what happens; raises `CommandFailed` if the server closes the channel."""
-    # Before anything is shown: this is where a URL that cannot be used is refused. A visit says how it ended.
+    """Follow a plan, and show its history; raises `CommandFailed` if the server closes the channel."""
+    # Before any output: this refuses an invalid URL.
     connecting = connect(
         plan.url, params=plan.params, auth_token=plan.token, telemetry=telemetry, reconnect=None, rejoin=None
     )

@@ -1,7 +1,7 @@
-"""The command line: which commands there are, and what their exit statuses mean.
+"""The command line: its commands and exit statuses.
 
-argparse reads it: it is in the standard library, so `--help` and `--version` work where the extra `cli` is missing,
-and a handful of commands with flat options asks for nothing that click or typer could add.
+argparse reads it, so that `--help` and `--version` also work without the extra `cli`; a handful of commands with flat
+options needs nothing more.
 """
 
 import sys
@@ -28,8 +28,8 @@ examples:
   slipstream demo --plain   the same as plain lines, for pipes, logs and CI
   slipstream demo --help    how to point it at a server of yours
 
-exit status: 0 all is well; 1 something failed; 2 wrong usage, or a file that is
-no recording; 130 interrupted"""
+exit status: 0 all is well; 1 something failed; 2 wrong usage, or a file that
+is not a recording; 130 interrupted"""
 
 MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: by default those of the process.
 
     Returns:
-        The exit status: 0 all is well, 1 something failed, 2 wrong usage or a file that is no recording, 130
+        The exit status: 0 all is well, 1 something failed, 2 wrong usage or a file that is not a recording, 130
         interrupted.
 
     Raises:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         # Names only: argparse would repeat whatever was typed, a token after a misspelt --token for one.
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-        parser.error(f"there is no option {', '.join(names)}" if names else "too many arguments; see --help")
+        parser.error(f"unknown option: {', '.join(names)}" if names else "too many arguments; see --help")
     if options.command is None:
         options.parser.print_help(sys.stderr)
         return USAGE

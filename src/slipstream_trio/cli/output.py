@@ -1,4 +1,4 @@
-"""Where lines go: a terminal of some width, with colours perhaps, or a pipe, where they are whole and plain."""
+"""Output of lines: to a terminal, cut to its width and maybe in colour, or to a pipe, whole and plain."""
 
 import os
 import shutil
@@ -14,11 +14,11 @@ NARROW: Final = 64
 """Columns of a terminal below which lines are cut, and so have no colours."""
 
 ASCII: Final = str.maketrans({"→": ">", "←": "<", "·": "-", "µ": "u", "…": "~"})
-"""For outputs whose encoding has no arrows."""
+"""For outputs whose encoding lacks arrows."""
 
 
 class Output:
-    """Prints lines, cut to a width if it has one; those of a `live` output are out when `print` returns."""
+    """Prints lines, cut to a width if it has one; `live` flushes each."""
 
     def __init__(self, file: TextIO, *, width: int | None = None, colour: bool = False, live: bool = False) -> None:
         self.width: int | None = width
@@ -29,13 +29,13 @@ class Output:
 
     @classmethod
     def of(cls, file: TextIO, *, plain: bool = False, live: bool = False) -> "Output":
-        """Return the output that a file is; `plain` takes a terminal for a pipe."""
+        """Return the output for a file; `plain` treats a terminal as a pipe."""
         on_terminal = file.isatty() and not plain
         width = shutil.get_terminal_size().columns if on_terminal else None
         return cls(file, width=width, colour=on_terminal and wants_colour(file), live=live)
 
     def style(self, text: str, *codes: int) -> str:
-        """Return a text with colours, where there may be some."""
+        """Return a text with colours, if the output has them."""
         if not self._colour or not text or codes in ((), (0,)):
             return text
         return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m"
@@ -52,7 +52,7 @@ class Output:
 
 
 def wants_colour(file: TextIO) -> bool:
-    """Tell whether an output is a terminal that shows colours, and nobody asked for none."""
+    """Tell whether an output is a terminal with colours, and `NO_COLOR` is unset."""
     return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
@@ -65,7 +65,7 @@ def _can_print(file: TextIO, text: str) -> bool:
 
 
 def cells(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return the columns of a terminal that a text takes."""
     return len(text) if text.isascii() else sum(map(_cells_of, text))
 
 
@@ -76,7 +76,7 @@ def _cells_of(letter: str) -> int:
 
 
 def fit(text: str, width: int) -> str:
-    """Return a text in exactly so many columns: filled up, or cut off with an ellipsis."""
+    """Return a text in exactly `width` columns: filled up, or cut off with an ellipsis."""
     length = cells(text)
     if length <= width:
         return text + " " * (width - length)

@@ -1,4 +1,4 @@
-"""What the commands that look at recordings have in common: which files, which records, and how they are read."""
+"""Options and helpers of the commands that look at recordings: files, choice of records, reading."""
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -30,10 +30,10 @@ __all__ = [
 
 SELECTING: Final = """\
 choosing records: ids by their beginnings; topics, events and kinds with the
-wildcards * and ?; each option can be repeated, and any of its values will do.
+wildcards * and ?; each option can be repeated, and matches any of its values.
   --since 12.5   seconds after the first record; also 300ms, 2m, 1h
   --since 14:05  the time of day (UTC); also 2026-01-31T14:05:00+01:00
-  --kind push    what the column `what` says: push, reply, message, broadcast,
+  --kind push    the text of the column `what`: push, reply, message, broadcast,
                  joined, heartbeat, gap, reconnect, dropped, 'client *', …"""
 
 
@@ -59,7 +59,7 @@ class ProgressBar:
         self._shown = True
 
     def clear(self) -> None:
-        """Remove the bar, before something else is printed."""
+        """Remove the bar, before other output."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._shown = False
@@ -82,12 +82,12 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
         group.add_argument(f"--{name}", dest=f"{name}s", action="append", default=[], metavar=metavar, help=which)
     group.add_argument("--since", type=_moment, metavar="WHEN", help="not before")
     group.add_argument("--until", type=_moment, metavar="WHEN", help="not after")
-    group.add_argument("--slower", type=_duration, metavar="TIME", help="spans that took so long at least: 10ms")
+    group.add_argument("--slower", type=_duration, metavar="TIME", help="spans of at least this duration: 10ms")
     group.add_argument("--errors", action="store_true", help="only what went wrong")
 
 
 def selection_of(options: Namespace) -> Selection:
-    """Return which records the options choose."""
+    """Return the selection that the options make."""
     return Selection(**{name: getattr(options, name) for name in attrs.fields_dict(Selection)})
 
 
@@ -96,26 +96,26 @@ def _moment(text: str) -> Moment:
         return Moment.parse(text)
     except ValueError:
         raise ArgumentTypeError(
-            f"{text!r} is no time: write 12.5 (seconds), 300ms, 2m, 14:05:30 or 2026-01-31T14:05:30"
+            f"{text!r} is not a time: write 12.5 (seconds), 300ms, 2m, 14:05:30 or 2026-01-31T14:05:30"
         ) from None
 
 
 def _duration(text: str) -> int:
     moment = _moment(text)
     if moment.since != "start":
-        raise ArgumentTypeError(f"{text!r} is no duration: write 10ms or 1.5s")
+        raise ArgumentTypeError(f"{text!r} is not a duration: write 10ms or 1.5s")
     return moment.nanoseconds
 
 
 def spare(output: Path, paths: Iterable[Path]) -> None:
-    """Refuse to write over what is read: raises `UsageError` if the output is one of the files."""
+    """Raise `UsageError` if the output is one of the files to read."""
     if output.exists() and any(output.samefile(path) for path in paths):
         raise UsageError(f"{output} is the recording itself: name another file")
 
 
 @contextmanager
 def quiet_pipe() -> Iterator[None]:
-    """End without a word where whoever reads the output has had enough, as `head` does."""
+    """End silently where the reader closes the output, as `head` does."""
     try:
         yield
         sys.stdout.flush()
@@ -125,7 +125,7 @@ def quiet_pipe() -> Iterator[None]:
 
 @define
 class Notices:
-    """What recordings say beside their records: what is missing, and what cannot be read; `say` gets each at once."""
+    """Missing records and unreadable lines of recordings; `say` gets each at once."""
 
     say: Callable[[str], object] = lambda _: None
     _missing: Counter[str] = Factory(Counter)
@@ -135,7 +135,7 @@ class Notices:
     _gone: list[str] = Factory(list)
 
     def told(self, path: Path, entry: Entry) -> None:
-        """Take in what is no record."""
+        """Take in an entry other than a record."""
         if isinstance(entry, Header):
             if entry.recording not in self._recordings and entry.part > 1:
                 self._gone.append(f"{path} is part {entry.part}: what was recorded before is not here")
@@ -152,7 +152,7 @@ class Notices:
             self.say(f"{path}:{entry.line} cannot be read: {entry.problem}")
 
     def summary(self) -> list[str]:
-        """Return what there was, in a few lines."""
+        """Return a summary, in a few lines."""
         missing = [f"{_records(count)} missing: {reason}" for reason, count in self._missing.items()]
         damaged = [f"{self._damaged:,} lines could not be read"] if self._damaged else []
         return self._gone + missing + damaged + [f"{path} was cut off" for path in self._cut_off]

@@ -1,4 +1,4 @@
-"""A run, shown as it goes on: what its scenario does, its history, and in the end what came of it."""
+"""A run on the screen: the steps of its scenario, its history, and in the end a report."""
 
 from textwrap import wrap
 from typing import Final
@@ -26,13 +26,13 @@ class Screen:
         self._timeline = Timeline(output, secrets=secrets)
 
     def begin(self, title: str, about: str) -> None:
-        """Show what this run is, and the head of the history."""
+        """Show the title of the run, and the head of the history."""
         self._say(f"# {title}", BOLD)
         self._say(f"# {about}", FAINT)
         self._timeline.head()
 
     def step(self, title: str, code: str = "") -> None:
-        """Show that the scenario goes on: what it does now, and perhaps the code that does it."""
+        """Show the next step of the scenario, with the code that does it."""
         if self._output.width is not None:
             self._output.print()
         self._say(f"# {title}: {code}" if code else f"# {title}", BOLD)
@@ -42,11 +42,11 @@ class Screen:
         self._timeline.line(glance)
 
     def note(self, text: str) -> None:
-        """Show what the scenario's own code got to see."""
+        """Show a result of the scenario's own code."""
         self._say(f"# - {text}", ONCE)
 
     def report(self, tally: Tally) -> None:
-        """Show what the run came to."""
+        """Show a summary of the run."""
         self._say("# The trace", BOLD)
         for origin, end in tally.connections:
             self._say(f"socket {origin.socket_id}")

@@ -1,4 +1,4 @@
-"""How a command ends, and what its options share."""
+"""Exit statuses of commands, and types of their options."""
 
 import os
 import sys
@@ -15,15 +15,15 @@ INTERRUPTED: Final = 130
 
 
 class CommandFailed(Exception):
-    """A command did not do what it was to do; its text is the one line that the user is told."""
+    """A command failed; its text is the one line that the user sees."""
 
 
 class UsageError(Exception):
-    """The options do not go together, or one cannot be used."""
+    """The options contradict each other, or one is invalid."""
 
 
 def give_up_output() -> None:
-    """Let nothing more be written to an output that was closed, as Python would try at its exit."""
+    """Redirect a closed output to nowhere, as Python would flush it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -38,5 +38,5 @@ def pair(text: str) -> tuple[str, str]:
 def count(text: str, least: int = 1) -> int:
     """Read a number for argparse."""
     if not text.isdecimal() or int(text) < least:
-        raise ArgumentTypeError(f"{text!r} is no count: write a number, {least} or more")
+        raise ArgumentTypeError(f"{text!r} is not a count: write a number, {least} or more")
     return min(int(text), sys.maxsize)

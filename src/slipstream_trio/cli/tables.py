@@ -25,12 +25,12 @@ TITLES: Final = {
     "reconnects": "reconnects, and their delays",
     "rejoins": "rejoins, and their delays",
     "gaps": "gaps, and their lengths",
-    "drops": "messages dropped: nobody's, malformed, or never sent",
-    "overflows": "buffers that were full, an episode each, and what was done",
-    "errors": "what went wrong",
+    "drops": "messages dropped: without a receiver, malformed, or never sent",
+    "overflows": "full buffers, an episode each, and the policy applied",
+    "errors": "errors",
 }
 EXPENDABLE: Final = ("min", "a second", "p90", "bytes")
-"""Columns that are left out where a terminal is too narrow, the first first."""
+"""Columns to leave out on a narrow terminal, in this order."""
 
 Align = Literal["<", ">"]
 
@@ -101,7 +101,7 @@ def _outcomes(group: Group) -> str:
 
 
 def _lines(columns: Sequence[Column], width: int | None) -> Iterator[str]:
-    """Give head and rows; on narrow terminals columns that can be missed are left out, and long topics give way."""
+    """Give head and rows; on narrow terminals expendable columns are left out, and long topics cut."""
 
     def needs(widths: Sequence[int]) -> int:
         return sum(widths) + 2 * len(widths)

@@ -1,4 +1,4 @@
-"""What the records of a run come to: in numbers, and whether they are sound.
+"""A summary of a run's records: their numbers, and whether they are sound.
 
 Records are counted and checked as they come and then forgotten, so that a run may take as long as it likes.
 """
@@ -53,22 +53,22 @@ class Tally:
             self._lost.append(f"{record.handler_id}: {record.reason}")
 
     def finish(self) -> None:
-        """Take note of the run's end: everything that began has to have ended."""
+        """End the run: everything that began has to have ended."""
         self.violations += self._verifier.finish()
 
     @property
     def records(self) -> int:
-        """How many records were seen."""
+        """The number of records."""
         return self._verifier.records
 
     @property
     def connections(self) -> list[tuple[Origin, str]]:
-        """The ids of every connection, and how it ended."""
+        """The ids of every connection, and its end."""
         return [(origin, self._ends.get(span_id, "unknown")) for span_id, origin in self._origins.items()]
 
     @property
     def problems(self) -> list[str]:
-        """Whatever is wrong with the trace, in a line each."""
+        """The problems of the trace, a line each."""
         unfinished = [f"{count} {name} without an end" for name, count in Counter(self._open.values()).items()]
         lost = [f"a telemetry handler failed: {handler}" for handler in self._lost]
         return [*map(str, self.violations), *unfinished, *lost]

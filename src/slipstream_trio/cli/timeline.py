@@ -20,7 +20,7 @@ CONNECTIONS: Final = (34, 33, 35, 36, 32, 31)
 
 TOOK: Final = 8
 WIDE: Final = 112
-"""From so many columns on, a line has the span's id too."""
+"""Columns from which on a line has the span's id too."""
 
 
 class Timeline:
@@ -33,7 +33,7 @@ class Timeline:
         self._colours: dict[str | None, int] = {}
 
     def head(self) -> None:
-        """Print what the columns are."""
+        """Print the names of the columns."""
         time = f"{'time':>15}" if self._clock else f"{'seconds':>9}"
         if (width := self._output.width) is None:
             ids, columns = f"{'conn':8} {'span':8}", f"{'what':14} {'topic':16} {'event':14} {'status':16}"
@@ -74,7 +74,7 @@ class Timeline:
         self._output.print(" ".join(shown).rstrip())
 
     def note(self, text: str) -> None:
-        """Print what is said between the lines."""
+        """Print a remark between the lines."""
         text, width = f"# {printable(text)}", self._output.width
         self._output.print(text if width is None else fit(text, width - 1).rstrip(), ONCE)
 

@@ -38,7 +38,7 @@ examples:
       --endpoint http://localhost:4318/v1/traces --header "api-key=$KEY"
 
 exit status: 0 all was exported; 1 something failed; 2 wrong usage, or a file that
-is no recording"""
+is not a recording"""
 
 TARGETS: Final = ("perfetto", "otlp-json", "otlp")
 STDOUT: Final = "-"

@@ -38,8 +38,8 @@ examples:
   slipstream trace replay --connection 3f2a --step trace.jsonl
   printf 'g 40\\nb\\nq\\n' | slipstream trace replay --step trace.jsonl
 
-exit status: 0 all agrees; 1 a divergence; 2 wrong usage, or a file that is no
-recording"""
+exit status: 0 all agrees; 1 a divergence; 2 wrong usage, or a file that is
+not a recording"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -23,7 +23,7 @@ ids, begin and end as they should, and that spans, states, times and refs follow
 from each other. Each violation is printed with its file and line.
 
 Records that the recorder says are missing, and connections that were open when
-the recording ended or was cut off, are told, and are no violations; --strict
+the recording ended or was cut off, are reported, but do not count as violations; --strict
 makes them count too."""
 
 EPILOG: Final = """\
@@ -33,7 +33,7 @@ examples:
   slipstream trace verify --json trace.jsonl.gz | jq 'select(.kind == "violation")'
 
 exit status: 0 sound; 1 violations, or lines that cannot be read; 2 wrong usage,
-or a file that is no recording"""
+or a file that is not a recording"""
 
 MOST: Final = 100
 
