@@ -13,7 +13,7 @@ from tests.integrations.support import lose_once, visit
 from trio.testing import MockClock
 
 from slipstream_trio import Client, ConnectionLost, Message, connect, run_client
-from slipstream_trio.integrations.logging import attach, brief, effects_of, level_of
+from slipstream_trio.integrations.logging import attach, effects_of, level_of, payload_text
 from slipstream_trio.protocol import CloseTransport, Options, SendFrame, State, Transition
 
 LOGGER = "tests_of_slipstream"
@@ -316,13 +316,13 @@ async def test_a_lost_body_is_logged_as_lost(autojump_clock: MockClock) -> None:
     ],
 )  # fmt: skip
 def test_payloads_are_brief(value: Any, text: str) -> None:
-    assert brief(value, 200) == text
+    assert payload_text(value, 200) == text
 
 
 @pytest.mark.parametrize("limit", [1, 2, 10, 100])
 def test_a_payload_is_no_longer_than_its_limit(limit: int) -> None:
     value = {f"key{number}": ["x" * 50] * 50 for number in range(50)}
-    text = brief(value, limit)
+    text = payload_text(value, limit)
     assert len(text) == limit
     assert text.endswith("…")
 
@@ -337,5 +337,5 @@ def test_a_huge_payload_is_not_looked_at_beyond_its_limit() -> None:
                 yield str(number), number
 
     endless = Endless()
-    brief(endless, 50)
+    payload_text(endless, 50)
     assert endless.asked <= 50

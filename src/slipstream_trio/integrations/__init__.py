@@ -1,1 +1,1 @@
-"""What telemetry is sent to: `logging`, `opentelemetry`, `prometheus`. Import the one you want."""
+"""Integrations of telemetry: `logging`, `opentelemetry`, `prometheus`. Import the one you want."""

@@ -1,4 +1,4 @@
-"""What attaching an integration returns: the way to take it off again."""
+"""The handle of an attached integration, to detach it again."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -8,10 +8,10 @@ __all__ = ["Attachment"]
 
 
 class Attachment:
-    """An integration that is attached: until `detach` is called, or for the time of a `with` block.
+    """An attached integration: until `detach` is called, or for the time of a `with` block.
 
     Parameters:
-        take_off: called once, to end it.
+        take_off: called once, to detach it.
     """
 
     def __init__(self, take_off: Callable[[], object]) -> None:
@@ -19,11 +19,11 @@ class Attachment:
 
     @property
     def attached(self) -> bool:
-        """Whether it still is."""
+        """Whether it is still attached."""
         return self._take_off is not None
 
     def detach(self) -> None:
-        """End it; a second call does nothing."""
+        """Detach it; a second call does nothing."""
         take_off, self._take_off = self._take_off, None
         if take_off is not None:
             take_off()

@@ -1,7 +1,7 @@
-"""Telemetry in the standard library's logs: `attach()` is all there is to call. Needs no extra.
+"""Telemetry in the standard library's logs: call `attach()`. It needs no extra.
 
-A record goes to the logger of its event, such as `slipstream_trio.client.push`, at a level that its kind and its
-outcome decide, with ids, topic, ref and the like as attributes of the log record (`extra`) for formatters.
+A record goes to the logger of its event, such as `slipstream_trio.client.push`, at a level by its kind and
+outcome, with ids, topic, ref and the like as attributes of the log record (`extra`) for formatters.
 """
 
 import json
@@ -39,10 +39,10 @@ LEVELS: Final[Mapping[EventName, int]] = {
     ("client", "reply_orphaned"): logging.INFO,
     ("telemetry", "handler", "failure"): logging.ERROR,
 }
-"""The levels of what went well; anything else is DEBUG."""
+"""The levels of good outcomes; all other records are DEBUG."""
 
 OUTCOMES: Final[Mapping[str, int]] = {"error": logging.WARNING, "timeout": logging.WARNING, "lost": logging.WARNING}
-"""The levels of what did not; a cancellation is what its user wanted."""
+"""The levels of bad outcomes; a cancellation is intended."""
 
 GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "cancelled"})
 
@@ -59,20 +59,20 @@ FIELDS: Final[Mapping[str, str]] = {
     # `event` is what structlog calls the text itself.
     "event": "message_event",
 }
-"""What of the metadata becomes which attribute of a log record."""
+"""Keys of the metadata, and the attributes of a log record that they become."""
 
 PAYLOADS: Final = ("params", "response", "arguments", "return")
-"""What of the metadata is a payload."""
+"""Keys of the metadata that hold payloads."""
 
 
 DEPTH: Final = 6
-"""How deep a payload is shown."""
+"""The levels of a payload that are shown."""
 
 SERIALIZERS: Final[Mapping[str, Serializer]] = {each.name: each for each in (V1Serializer(), V2Serializer())}
-"""Those whose frames can be read here; of what others made, only the size is known, as secrets could not be masked."""
+"""The serializers whose frames can be read; of others only the size is shown, as secrets could not be masked."""
 
 LONGEST: Final = 65_536
-"""Frames that have more characters are not read for the sake of a few that would be shown."""
+"""The most characters of a frame that is read; only a few of them would be shown."""
 
 
 def level_of(record: Record) -> int:
@@ -80,7 +80,7 @@ def level_of(record: Record) -> int:
     name = record.name
     if name[-1] == "exception":
         return logging.ERROR
-    # By the fields: to make the metadata takes longer than most records are worth.
+    # By the fields, as making the metadata costs more.
     if getattr(record, "termination_reason", "cancelled") not in GOOD_ENDS:
         return logging.WARNING
     level = LEVELS.get(name[1:], logging.DEBUG)
@@ -97,21 +97,21 @@ def attach(
     payload_limit: int = 200,
     secrets: Collection[str] = SECRETS,
 ) -> Attachment:
-    """Log what the bus tells.
+    """Log the records of a bus.
 
     Parameters:
-        telemetry: the bus whose connections are meant; by default the process's.
-        name: what the loggers' names begin with; the event's second and third word follow.
+        telemetry: the bus; by default the process's.
+        name: the beginning of the loggers' names; the event's second and third word follow.
         level: the level of a record, None for none; see `level_of`.
         handles: log every handled input, at DEBUG: each message, command and tick.
-        payloads: log params, responses and arguments, and of handled inputs what was sent for them, with the values of
-            keys that name `secrets` masked.
-        payload_limit: how long a payload's text gets at most, in characters.
-        secrets: what makes a key one whose value is masked: words in lower case and without separators.
+        payloads: log params, responses and arguments, and the effects of handled inputs, with the values of keys that
+            name `secrets` masked.
+        payload_limit: the most characters of a payload's text.
+        secrets: words that mark a key as secret, in lower case and without separators.
 
     Raises:
         ValueError: it is attached already, or `payload_limit` is less than 1.
-        TypeError: `level` is no function.
+        TypeError: `level` is not a function.
     """
     if not callable(level):
         raise TypeError(f"level: a function of a record; to see less, logging.getLogger({name!r}).setLevel(…)")
@@ -130,7 +130,7 @@ def attach(
         extra = _extra(record)
         text = _text(record, extra)
         if payloads:
-            extra["payload"] = {key: brief(value, payload_limit, secrets) for key, value in _payloads(record)}
+            extra["payload"] = {key: payload_text(value, payload_limit, secrets) for key, value in _payloads(record)}
             text += "".join(f" {key}={value}" for key, value in extra["payload"].items())
         logger.log(chosen, "%s", text, extra=extra)
 
@@ -166,7 +166,7 @@ def _payloads(record: Record) -> Iterator[tuple[str, Any]]:
 
 
 def effects_of(transition: Transition) -> list[Any]:
-    """Return the effects of an input as values that can be shown: messages as on the wire, `bytes`, and objects."""
+    """Return the effects of an input as values to show: messages as on the wire, `bytes`, and objects."""
     serializer = SERIALIZERS.get(transition.state.options.serializer)
     return [_shown(effect, serializer) for effect in transition.return_]
 
@@ -181,16 +181,16 @@ def _shown(effect: Effect, serializer: Serializer | None) -> Any:
         return frame.encode(errors="surrogatepass")
     try:
         return serializer.decode(frame)
-    except ProtocolError:  # a serializer of the user's that is called like one of ours
+    except ProtocolError:  # a serializer of the user's, with the name of one of ours
         return frame.encode(errors="surrogatepass")
 
 
 WORDS: Final = ("topic", "message_event", "callback", "outcome", "status", "reason", "termination_reason", "kind")
-"""What of the attributes is in the text too."""
+"""Attributes that the text has too."""
 
 
 def _text(record: Record, extra: Mapping[str, Any]) -> str:
-    """Return a line: the event, then what tells it apart, quoted, so that no topic can pose as another line."""
+    """Return a line: the event, then its attributes, quoted, so that a topic cannot imitate another line."""
     words = [" ".join(record.name[1:])]
     words += [f"{key}={_quoted(extra[key])}" for key in WORDS if isinstance(extra.get(key), str | int)]
     if "duration_ms" in extra:
@@ -204,10 +204,10 @@ def _quoted(value: object) -> str:
     return text if re.fullmatch(r"[\w:.*/-]+", text, re.ASCII) else ascii(text)
 
 
-def brief(value: Any, limit: int, secrets: Collection[str] = SECRETS) -> str:
+def payload_text(value: Any, limit: int, secrets: Collection[str] = SECRETS) -> str:
     """Return a payload as JSON, or as much of it as fits into `limit` characters, without the values of secret keys.
 
-    No more of the payload is looked at than is shown.
+    It visits no more of the payload than it shows.
     """
     parts: list[str] = []
     size = 0

@@ -1,4 +1,4 @@
-"""What is measured of a client, by whichever system of metrics: the instruments, and what each record adds to them."""
+"""Measures of a client, for any system of metrics: the instruments, and the records' contributions to them."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -41,14 +41,14 @@ __all__ = ["INSTRUMENTS", "Instrument", "Sink", "attach_measures"]
 
 @frozen(eq=False)
 class Instrument:
-    """Something that is measured.
+    """A measured quantity.
 
     Attributes:
         name: dotted.
         kind: "gauge" goes up and down, "counter" up only, of a "histogram" each value counts.
         unit: as UCUM has it: "s" is seconds, "{…}" counts things.
         description: in a sentence.
-        labels: what it is told apart by.
+        labels: the names of its labels.
         buckets: a histogram's upper bounds.
     """
 
@@ -74,20 +74,20 @@ JOINS: Final = Instrument(
     "slipstream.joins", "counter", "{join}", "Joins and rejoins, by outcome.", ("topic", "outcome")
 )
 RECONNECTS: Final = Instrument(
-    "slipstream.reconnects", "counter", "{attempt}", "Connections to be replaced, by why.", ("reason",)
+    "slipstream.reconnects", "counter", "{attempt}", "Reconnects scheduled, by reason.", ("reason",)
 )
 GAPS: Final = Instrument(
-    "slipstream.gaps", "counter", "{gap}", "Times that messages may have been missed.", ("topic", "reason")
+    "slipstream.gaps", "counter", "{gap}", "Gaps, where messages may be missing.", ("topic", "reason")
 )
 DROPS: Final = Instrument(
     "slipstream.dropped",
     "counter",
     "{message}",
-    "Messages that were nobody's, never sent, or too many.",
+    "Messages without a receiver, never sent, or too many.",
     ("direction", "reason"),
 )
 OVERFLOWS: Final = Instrument(
-    "slipstream.overflows", "counter", "{episode}", "Times that a consumer's buffer was full.", ("topic", "policy")
+    "slipstream.overflows", "counter", "{episode}", "Episodes of a consumer's full buffer.", ("topic", "policy")
 )
 HEARTBEATS: Final = Instrument("slipstream.heartbeat.duration", "histogram", "s", "Round trips of heartbeats.")
 
@@ -96,7 +96,7 @@ INSTRUMENTS: Final = (
 )  # fmt: skip
 
 Sink = Callable[[Instrument, float, tuple[str, ...]], None]
-"""Takes in a value of an instrument, with the values of its labels."""
+"""Takes a value of an instrument, with the values of its labels."""
 
 CONNECTION: Final = ("slipstream", "connection", "connect")
 HANDLE: Final[EventName] = HandleStop.name
@@ -119,16 +119,16 @@ COMMANDS: Final[Mapping[type, tuple[str | None, str]]] = {
     SendHeartbeat: ("phoenix", "heartbeat"),
 }
 OTHER: Final = "other"
-"""The label of values that are too many: whoever stores metrics keeps a time series for each set of labels."""
+"""The label of values over the limit: a metrics store keeps a time series for each set of labels."""
 
 REASONS: Final = 30
-"""How many different reasons are told apart; some are the words of a transport of the user's."""
+"""The most different reasons; a user's transport can bring its own."""
 
 
 def attach_measures(
     handler_id: str, telemetry: Telemetry, sink: Sink, *, pattern: TopicPattern, limit: int, messages: bool
 ) -> Attachment:
-    """Give what the bus tells to a sink; with `messages` handled inputs too: messages and heartbeats.
+    """Measure a bus into a sink; with `messages` handled inputs too: messages and heartbeats.
 
     Raises:
         ValueError: a handler of this id is attached.
@@ -139,7 +139,7 @@ def attach_measures(
 
 
 class Capped:
-    """A function from values to labels that gives `limit` different labels at most; what comes later is "other"."""
+    """A function from values to labels that gives `limit` different labels at most; later ones are "other"."""
 
     def __init__(self, function: Callable[[str], str] | None = None, limit: int = 100) -> None:
         self._function = function
@@ -169,7 +169,7 @@ class _Measures:
         self._open: set[str] = set()
 
     def handle(self, record: Record) -> None:  # noqa: C901 - a case for each record
-        """Measure what a record tells."""
+        """Measure a record."""
         sink = self._sink
         match record:
             case HandleStop():

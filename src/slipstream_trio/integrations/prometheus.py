@@ -32,9 +32,9 @@ def attach(
 
     Parameters:
         registry: where the metrics are registered; by default the process's.
-        telemetry: the bus whose connections are meant; by default the process's.
+        telemetry: the bus; by default the process's.
         pattern: maps a topic to the value of the label `topic`.
-        limit: how many topics, and how many events, are told apart; what is more is "other".
+        limit: the most different topics, and events; further ones are "other".
         messages: count messages and heartbeats. It costs each message its telemetry records.
 
     Raises:

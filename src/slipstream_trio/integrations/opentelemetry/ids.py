@@ -1,8 +1,8 @@
-"""How OpenTelemetry's spans come to have the telemetry's ids.
+"""Ids of the telemetry for OpenTelemetry's spans.
 
-OpenTelemetry has no way to say what id a span is to have: its SDK asks its `IdGenerator`, in the thread that starts the
-span and while it does. So the ids of the span that is being started lie in a thread's own variable, and the generator
-takes them from there. That works alike for spans that are sampled out, and for traces that a `trace_parent` chose.
+OpenTelemetry's API cannot choose the id of a span: its SDK asks its `IdGenerator`, in the thread that starts the span.
+So a thread-local variable holds the ids of the span that is being started, and the generator takes them from there. It
+works alike for spans that are sampled out, and for traces that a `trace_parent` chose.
 """
 
 import threading
@@ -15,7 +15,7 @@ from ...ids import RandomIds
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.id_generator import IdGenerator as Base
 else:
-    # The SDK is the user's business: this package needs the API only, and an SDK asks for methods, not for the class.
+    # This package needs the API only, and the user's SDK asks for methods, not for the class.
     Base = object
 
 __all__ = ["IdGenerator", "handing_over"]
@@ -47,7 +47,7 @@ class IdGenerator(Base):
     ```
 
     Parameters:
-        others: the generator that you would have had without this one; None makes random ids.
+        others: the generator for all other spans; None makes random ids.
     """
 
     def __init__(self, others: "Base | None" = None) -> None:
@@ -69,5 +69,5 @@ class IdGenerator(Base):
         return int(handed or self._random.span_id(), 16)
 
     def is_trace_id_random(self) -> bool:
-        """Tell whether trace ids are random: the telemetry's are, unless its bus was given a source of others."""
+        """Tell whether trace ids are random: the telemetry's are, unless its bus has another source."""
         return True if self._others is None else self._others.is_trace_id_random()

@@ -63,24 +63,24 @@ def attach_spans(
 ) -> Attachment:
     """Make OpenTelemetry spans of connections, and of the joins, pushes, leaves and callbacks on them.
 
-    Their trace is the telemetry's, and their parent the connection. Give the provider an `IdGenerator`, and their span
-    ids are the telemetry's too; else these are attributes only.
+    Their trace is the telemetry's, and their parent the connection. With an `IdGenerator` on the provider, their span
+    ids are the telemetry's too; otherwise these are attributes only.
 
     Parameters:
         tracer_provider: None takes the global one.
-        telemetry: the bus whose connections are meant; by default the process's.
-        handles: which part of all handled inputs (messages, commands, ticks) have a span too, from 0 to 1. Anything
-            above 0 costs each message its telemetry records.
-        hold: keep a connection's span open until the connection ends, for days perhaps. Otherwise it ends when the
-            connection is established, and another one, "connection closed", tells of its end.
+        telemetry: the bus; by default the process's.
+        handles: the share of handled inputs (messages, commands, ticks) with a span, from 0 to 1. Above 0, each
+            message costs its telemetry records.
+        hold: keep a connection's span open until the connection ends, even for days. Otherwise it ends when the
+            connection is established, and another one, "connection closed", marks its end.
         propagation: tell servers of the trace, by the headers of the global propagators (`traceparent`, …).
-        pattern: what topics are called in names of spans.
+        pattern: maps a topic to its text in names of spans.
 
     Raises:
         ValueError: it is attached already, or `handles` is not from 0 to 1.
     """
     if not 0 <= handles <= 1:
-        raise ValueError(f"handles is a part of all, from 0 to 1, not {handles!r}")
+        raise ValueError(f"handles is a share, from 0 to 1, not {handles!r}")
     tracer = trace.get_tracer("slipstream_trio", tracer_provider=tracer_provider)
     tracing = _Tracing(tracer, handles=handles, hold=hold, pattern=pattern)
     telemetry.attach_many(HANDLER, [CONNECTION, CLIENT], tracing.handle, prefix=True)
@@ -101,7 +101,7 @@ def attach_spans(
 
 
 def current_trace_parent() -> str | None:
-    """Return the current span as a W3C traceparent, None if there is none: for the option `trace_parent` of `connect`.
+    """Return the current span as a W3C traceparent, or None: for the option `trace_parent` of `connect`.
 
     ```
     connect(url, trace_parent=current_trace_parent)
@@ -117,7 +117,7 @@ def current_trace_parent() -> str | None:
 
 @define(eq=False)
 class _Connection:
-    """What is known of a connection: `parent` is the context of its children, None where they are sampled out."""
+    """A connection: `parent` is the context of its children, None where they are sampled out."""
 
     alive: "ref[Origin]"
     context: SpanContext | None
@@ -135,7 +135,7 @@ class _Tracing:
         self._callers: dict[str, SpanContext] = {}
         self._callbacks: dict[str, tuple[Span, Any]] = {}
 
-    # Which records are handled how
+    # Dispatch
 
     def handle(self, record: Record) -> None:
         """Take in any record but those of handles."""
@@ -158,7 +158,7 @@ class _Tracing:
             self._child(connection.parent, record)
 
     def headers(self, origin: Origin) -> list[tuple[str, str]]:
-        """Return what tells a server of a connection's trace; nothing where OpenTelemetry is not set up."""
+        """Return the headers of a connection's trace; none where OpenTelemetry is not set up."""
         connection = self._connections.get(origin.connection_id or "")
         if connection is None or connection.context is None:
             return []
@@ -167,7 +167,7 @@ class _Tracing:
         return list(carrier.items())
 
     def end(self) -> None:
-        """End what is open: there will be no record of its end."""
+        """End all open spans, whose own ends will not be seen."""
         for connection in list(self._connections.values()):
             if connection.span is not None:
                 connection.span.end()
@@ -201,8 +201,8 @@ class _Tracing:
         context = span.get_span_context()
         flags = context.trace_flags
         if context.is_valid and given is None and f"{context.trace_id:032x}" != state.trace_id:
-            # Without our `IdGenerator` a first span has a trace_id of its own. It has told what the sampler wants, and
-            # is forgotten; another one begins, in the telemetry's trace.
+            # Without our `IdGenerator` a first span has a trace_id of its own. It has asked the sampler, and is
+            # forgotten; another one begins, in the telemetry's trace.
             span = start(_of_ids(state.trace_id, state.connection_id, flags, context.trace_state))
         self._know(origin, span, flags if context.is_valid else None)
 
@@ -212,8 +212,8 @@ class _Tracing:
         def forget(_: "ref[Origin]") -> None:
             connections.pop(connection_id, None)
 
-        # Records of a connection may come after its end, such as those of joins that wait for the next one; when its
-        # ids are gone, none can come any more.
+        # Records of a connection may come after its end, such as those of joins that wait for the next one, until its
+        # ids are gone.
         alive = ref(origin, forget)
         context = None
         if flags is not None and origin.trace_id is not None:
@@ -246,7 +246,7 @@ class _Tracing:
             span.set_attributes(description.attributes)
         _finish(span, description, _end_of(record))
 
-    # What happens on it
+    # Spans on it
 
     def _started(self, record: Any) -> None:
         """Remember the caller's span: the end may come in another task."""
@@ -273,7 +273,7 @@ class _Tracing:
             self._start(parent, description, record.system_time).end(record.system_time)
 
     def _context_of(self, record: Record) -> Context | None:
-        """Return the connection's context; None where it is sampled out, or there is none."""
+        """Return the connection's context; None where it is sampled out or unknown."""
         connection = self._connections.get(record.origin.connection_id or "")
         return None if connection is None else connection.parent
 
@@ -297,7 +297,7 @@ class _Tracing:
         if connection is None or connection.context is None:
             return
         if connection.parent is None:
-            # Sampled out; what the callback traces of its own is to share that fate.
+            # Sampled out, and so are the callback's own spans.
             flags = connection.context.trace_flags
             span: Span = NonRecordingSpan(_of_ids(f"{connection.context.trace_id:032x}", record.span_id, flags))
         else:
@@ -336,7 +336,7 @@ def _finish(span: Span, description: Description, end_time: int) -> None:
     span.end(end_time)
 
 
-# Contexts: of what the telemetry calls a span, of what it was given, and of the span that is current.
+# Contexts: of the telemetry's spans, of a given parent, and of the current span.
 
 
 def _current() -> SpanContext | None:
@@ -351,7 +351,7 @@ def _of_ids(trace_id: str, span_id: str, flags: int, state: TraceState | None = 
 
 
 def _of_trace_parent(trace_parent: str) -> SpanContext:
-    """Return the context that a W3C traceparent tells of: that of the current span, if it is the one."""
+    """Return the context of a W3C traceparent: that of the current span, if it is the same."""
     _, trace_id, span_id, flags = trace_parent.split("-")
     given, here = _of_ids(trace_id, span_id, int(flags, 16)), _current()
     same = here is not None and (here.trace_id, here.span_id) == (given.trace_id, given.span_id)
@@ -359,7 +359,7 @@ def _of_trace_parent(trace_parent: str) -> SpanContext:
 
 
 def _under(context: SpanContext | None) -> Context:
-    """Return what to start a child of a span in; None makes it the first of its trace."""
+    """Return the context for a child of a span; None makes it the first of its trace."""
     return Context() if context is None else trace.set_span_in_context(NonRecordingSpan(context), Context())
 
 
