@@ -85,7 +85,7 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (
         ConnectionLost("lost", sent=True),
         {"reason": "lost", "code": None, "message": "", "ended_by": None, "sent": True},
-        "the connection ended: lost; the server may have received what was pushed",
+        "the connection ended: lost; the server may have received the push",
     ),
     (
         ConnectionLost("heartbeat_timeout", 1006, ended_by="network"),
@@ -109,7 +109,7 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
         JoinTimeout("room", 2.5, sent=False),
         {"topic": "room", "timeout": 2.5, "sent": False},
         (
-            "the join of 'room' was not sent within 2.5 s, as there was no connection, or others came first; "
+            "the join of 'room' was not sent within 2.5 s, as the socket was not connected, or other joins came first; "
             "see join_timeout"
         ),
     ),
@@ -139,7 +139,7 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (
         PushTimeout("room", "new_msg", 2.5, sent=False, waited=2.5, awaited="connection"),
         {"topic": "room", "event": "new_msg", "timeout": 2.5, "sent": False, "waited": 2.5, "awaited": "connection"},
-        "'new_msg' on 'room' was not sent within 2.5 s, as there was no connection; see push_timeout",
+        "'new_msg' on 'room' was not sent within 2.5 s, as the socket was not connected; see push_timeout",
     ),
     (
         ChannelClosed("room", "not_joined"),
@@ -329,7 +329,7 @@ def test_a_closed_channel_says_why(reason: str, text: str) -> None:
     ("reason", "hint"),
     [
         ("message_too_big", "; a message from the server exceeds max_message_size"),
-        ("protocol_error", "; the server, or something between, sent what WebSocket does not allow"),
+        ("protocol_error", "; the server, or a proxy, violated the WebSocket protocol"),
         ("another", ""),
     ],
 )

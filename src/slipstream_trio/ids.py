@@ -12,14 +12,14 @@ SPAN_BITS: Final = 64
 DIGITS: Final = SPAN_BITS // 4
 
 BLOCK: Final = 256
-"""How many ids of spans are made at a time."""
+"""The number of span ids made at a time."""
 
 ZERO: Final = "0" * DIGITS
 ONE: Final = f"{1:0{DIGITS}x}"
 
 
 class IdSource(Protocol):
-    """Where ids come from. Tests give a deterministic one; an integration may give its tracer's."""
+    """A source of ids. Tests use a deterministic one; an integration may use its tracer's."""
 
     def trace_id(self) -> str:
         """Return 32 lowercase hex digits, not all zero."""
@@ -31,10 +31,10 @@ class IdSource(Protocol):
 
 
 class RandomIds:
-    """Random ids, made many at a time: one alone takes longer than all else that is written down of a message.
+    """Random ids, made many at a time, as making one alone costs more than a message's other records.
 
     Parameters:
-        seed: for reproducible ids; None takes them from the operating system, so that nobody can guess the next one.
+        seed: for reproducible ids; None takes them from the operating system, so that the next one cannot be guessed.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -44,7 +44,7 @@ class RandomIds:
             _UNPREDICTABLE.add(self)
 
     def forget(self) -> None:
-        """Make the next ids anew."""
+        """Drop the ids made ahead."""
         self._span_ids.clear()
 
     def trace_id(self) -> str:
@@ -66,7 +66,7 @@ _UNPREDICTABLE: Final[WeakSet[RandomIds]] = WeakSet()
 
 
 def _forget_all() -> None:
-    """Let a child process make ids of its own; one hook for all sources, as a hook is never given back."""
+    """Let a child process make ids of its own; one hook for all sources, as hooks cannot be removed."""
     for source in list(_UNPREDICTABLE):
         source.forget()
 

@@ -90,7 +90,7 @@ def test_a_bad_frame_is_shown(url: str, capsys: pytest.CaptureFixture[str]) -> N
         (
             "lab:1",
             ["--event", "drop"],
-            "the connection ended: lost (close code 1006); the server may have received what was pushed",
+            "the connection ended: lost (close code 1006); the server may have received the push",
         ),
         (
             "lab:1",

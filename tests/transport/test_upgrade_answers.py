@@ -312,9 +312,9 @@ HINTS: list[tuple[bytes, str]] = [
         "; that port expects TLS: the URL should begin with wss://",
     ),
     (b"HTTP/1.1 404 Not\r\nContent-Length: 0\r\n\r\n", "; does the URL's path end in /websocket"),
-    (b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n", "; a proxy on the way wants credentials"),
-    (b"HTTP/1.1 426 No\r\nContent-Length: 0\r\n\r\n", "; it wants another protocol, or TLS (wss://)"),
-    (b"HTTP/1.1 302 Go\r\nContent-Length: 0\r\n\r\n", "; it names no Location"),
+    (b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n", "; a proxy requires credentials"),
+    (b"HTTP/1.1 426 No\r\nContent-Length: 0\r\n\r\n", "; it requires another protocol, or TLS (wss://)"),
+    (b"HTTP/1.1 302 Go\r\nContent-Length: 0\r\n\r\n", "; its answer lacks a Location"),
     (b"HTTP/1.1 302 Go\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", "; it redirects to '/x': connect to that URL"),
 ]
 

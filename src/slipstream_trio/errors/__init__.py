@@ -1,8 +1,8 @@
 """Every exception that the library raises on purpose.
 
 All are `SlipstreamError`s. Each carries its facts as fields, and says in its message what happened, why, and what to do
-next. Connect parameters, tokens, headers that were sent, and payloads of pushes are secrets, so that no error ever
-holds one of them.
+next. Connect parameters, tokens, request headers, and payloads of pushes are secrets, and kept out of all
+errors.
 """
 
 from .base import (

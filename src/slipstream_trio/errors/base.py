@@ -20,7 +20,7 @@ class ConfigurationError(SlipstreamError):
 
     Attributes:
         option: the option's name.
-        problem: what is wrong with it, and what would be right.
+        problem: the fault, and a valid form.
     """
 
     def __init__(self, option: str, problem: str) -> None:
@@ -36,10 +36,10 @@ class SerializationError(SlipstreamError):
     """A payload, topic or event cannot be put into a frame; nothing was sent, no ref was taken.
 
     Attributes:
-        problem: what is wrong with it, and what would be right.
-        path: the place of the value in the message, such as `payload["items"][3]["at"]`; empty where it is not known.
-        topic: the topic of the message, None where it is not known.
-        event: the event of the message, None where it is not known.
+        problem: the fault, and a valid form.
+        path: the place of the value in the message, such as `payload["items"][3]["at"]`; empty if unknown.
+        topic: the topic of the message, None if unknown.
+        event: the event of the message, None if unknown.
     """
 
     def __init__(self, problem: str, path: str = "", topic: str | None = None, event: str | None = None) -> None:
@@ -59,7 +59,7 @@ class ProtocolError(SlipstreamError):
     """A frame is not a Phoenix message, or an input does not fit the connection's state.
 
     Attributes:
-        problem: what is wrong with it.
+        problem: the fault.
     """
 
     def __init__(self, problem: str) -> None:
@@ -72,7 +72,7 @@ class RecordingError(SlipstreamError):
 
     Attributes:
         path: the file.
-        problem: what is wrong with it, and what to do.
+        problem: the fault, and the way out.
     """
 
     def __init__(self, path: str, problem: str) -> None:
@@ -85,7 +85,7 @@ class RecordingError(SlipstreamError):
 
 
 class ExportError(SlipstreamError):
-    """A recording could not be sent to where it was to go; the text says why, and what to do."""
+    """A recording could not be sent to its destination; the text has the cause and the way out."""
 
 
 class InternalError(SlipstreamError):

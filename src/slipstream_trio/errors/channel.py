@@ -31,7 +31,7 @@ class JoinTimeout(SlipstreamError):
     Attributes:
         topic: the topic.
         timeout: the time waited, in seconds.
-        sent: whether the join was sent; None where it is not known.
+        sent: whether the join was sent; None if unknown.
     """
 
     def __init__(self, topic: str, timeout: float, *, sent: bool | None = None) -> None:
@@ -43,7 +43,8 @@ class JoinTimeout(SlipstreamError):
     def __str__(self) -> str:
         join, within = f"the join of {self.topic!r}", f"within {self.timeout} s"
         if self.sent is False:
-            return f"{join} was not sent {within}, as there was no connection, or others came first; see join_timeout"
+            why = "as the socket was not connected, or other joins came first"
+            return f"{join} was not sent {within}, {why}; see join_timeout"
         return f"no answer to {join} {within}; see join_timeout"
 
 
@@ -84,14 +85,14 @@ class PushError(SlipstreamError):
 
 
 class PushTimeout(SlipstreamError):
-    """A push was not answered in time; if it was sent, the server may have acted on it all the same.
+    """A push was not answered in time; if it was sent, the server may still have acted on it.
 
     Attributes:
         topic: the push's topic.
         event: the push's event.
         timeout: the time waited, in seconds.
-        sent: whether the push may have reached the server; None where it is not known.
-        waited: the seconds of `timeout` that passed before it was queued; None where they are not known.
+        sent: whether the push may have reached the server; None if unknown.
+        waited: the seconds of `timeout` that passed before it was queued; None if unknown.
         awaited: the condition that it waited for, where it was never queued: "connection", "join" or "room" (in the
             queue of frames to send).
     """
@@ -126,7 +127,7 @@ class PushTimeout(SlipstreamError):
 
 _NOT_SENT: Final[Mapping[str | None, str]] = {
     None: "it waited for a connection, a join, or room in the queue",
-    "connection": "there was no connection",
+    "connection": "the socket was not connected",
     "join": "the join of its channel was not answered",
     "room": "the queue of frames to send was full: the connection is slower than the pushes",
 }
@@ -137,7 +138,7 @@ class ChannelClosed(SlipstreamError):
 
     Attributes:
         topic: the channel's topic.
-        reason: why: "not_joined", "left", "leave_timeout" or "leave_lost" (left, without a confirmation), "closed" (by
+        reason: "not_joined", "left", "leave_timeout" or "leave_lost" (left, without a confirmation), "closed" (by
             the server), "crashed", "replaced" (by a newer join), "join_refused", "join_timeout", or "payload_failed"
             (the function for the payload of its next join raised).
     """
@@ -170,7 +171,7 @@ class SlowConsumer(SlipstreamError):
 
     Attributes:
         topic: the channel's topic.
-        dropped: how many messages were dropped at this place in the stream.
+        dropped: the number of messages dropped at this place in the stream.
     """
 
     def __init__(self, topic: str, dropped: int) -> None:

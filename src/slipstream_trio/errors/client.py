@@ -6,11 +6,11 @@ __all__ = ["CallTimeout", "ClientBusy", "ClientStopped"]
 
 
 class ClientBusy(SlipstreamError):
-    """The inbox of a `Client` is full of casts and infos, and takes no other.
+    """The inbox of a `Client` is full of casts and infos.
 
     Attributes:
         client: the name of the client's class.
-        waiting: how many wait.
+        waiting: the number of waiting casts and infos.
     """
 
     def __init__(self, client: str, waiting: int) -> None:
@@ -23,9 +23,9 @@ class ClientBusy(SlipstreamError):
 
 
 class ClientStopped(SlipstreamError):
-    """A `Client` does not run, so that nobody handles this: it has ended, or was never started.
+    """A `Client` does not run: it has ended, or was never started.
 
-    If an exception ended it, that is the `__cause__`, and the text tells of it.
+    If an exception ended it, that is the `__cause__`, and named in the text.
 
     Attributes:
         client: the name of the client's class.
@@ -46,7 +46,7 @@ class ClientStopped(SlipstreamError):
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Tell whether an exception is Trio's, by its name, or a group of nothing else."""
+    """Tell whether an exception is Trio's, by its name, or a group of them."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_cancellation, error.exceptions))
     return type(error).__name__ == "Cancelled"

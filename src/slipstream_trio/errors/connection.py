@@ -9,16 +9,16 @@ from .base import SlipstreamError
 __all__ = ["ConnectError", "ConnectTimeout", "ConnectionLost", "ConnectionRejected", "EndedBy"]
 
 EndedBy = Literal["client", "server", "network"]
-"""Which side ended a connection: "network" stands for every end without a close frame or an HTTP answer."""
+"""The side that ended a connection; "network" stands for ends without a close frame or an HTTP answer."""
 
 
 class ConnectError(SlipstreamError):
     """A connection could not be opened.
 
     Attributes:
-        reason: what went wrong, in a sentence.
-        status: the HTTP status of the answer, None where it was none; `ConnectionRejected` has one.
-        headers: those of the answer.
+        reason: the cause, in a sentence.
+        status: the HTTP status of the answer, None without one; `ConnectionRejected` has one.
+        headers: the headers of the answer.
         body: the start of its body.
     """
 
@@ -36,8 +36,8 @@ class ConnectTimeout(ConnectError):
 
     Attributes:
         timeout: the time waited, in seconds.
-        option: the option whose function had not returned by then; None where the server was waited for.
-        awaited: what had not come from the server, where more is known.
+        option: the option whose function had not returned; None if the server had not answered.
+        awaited: the missing answer of the server, if known.
         limit: the option that sets the time.
     """
 
@@ -91,19 +91,19 @@ _HINTS: Final[Mapping[int, str]] = {
     401: "; check the credentials",
     403: "; the server's connect/3 refused it: check params, auth_token and vsn",
     404: "; does the URL's path end in /websocket, behind the path of the server's socket?",
-    405: "; check the URL's path: what is there takes no GET",
-    407: "; a proxy on the way wants credentials: pass them with the option proxy",
+    405: "; check the URL's path: it does not accept GET",
+    407: "; a proxy requires credentials: pass them with the option proxy",
     414: "; the URL is too long for it: put less into params",
     421: "; it does not serve that host: check the URL, host and server_hostname",
-    426: f"; it wants another protocol, or TLS (wss://): if a proxy is between, {_PROXY}",
+    426: f"; it requires another protocol, or TLS (wss://): if a proxy is between, {_PROXY}",
     431: "; the headers are too long for it: put less into headers, auth_token or cookies",
-    502: "; the proxy before the server has no answer from it",
-    504: "; the proxy before the server has no answer from it",
+    502: "; the proxy got no answer from the server",
+    504: "; the proxy got no answer from the server",
     511: "; the network asks for a login in a browser first",
 }
 
 _PLAIN_TO_TLS: Final = re.compile(r"HTTPS (?:port|server)|SSL-enabled server port", re.IGNORECASE)
-"""How nginx, Go and Apache say that they were spoken to without TLS."""
+"""The answers of nginx, Go and Apache to plain text on a TLS port."""
 
 
 def _rejection(status: int, headers: Sequence[tuple[str, str]], body: str) -> str:
@@ -112,7 +112,7 @@ def _rejection(status: int, headers: Sequence[tuple[str, str]], body: str) -> st
         hint = "; that port expects TLS: the URL should begin with wss:// rather than ws://"
     location = dict(headers).get("location")
     if status in _REDIRECTS:
-        hint = "; it names no Location to go to instead"
+        hint = "; its answer lacks a Location"
         if location is not None:
             hint = f"; it redirects to {location[:200]!r}: connect to that URL, if you trust it"
     said = f": {body[:200]!r}" if body else ""
@@ -123,12 +123,11 @@ class ConnectionLost(SlipstreamError):
     """The connection ended while it was needed.
 
     Attributes:
-        reason: how it ended, such as "closed_by_server", "lost" (no close frame) or "heartbeat_timeout".
+        reason: the kind of end, such as "closed_by_server", "lost" (no close frame) or "heartbeat_timeout".
         code: the WebSocket close code, 1006 where none was received.
         message: the text of the close frame.
-        ended_by: "client", "server" (by a close frame) or "network" (everything without one); None where it is not
-            known.
-        sent: whether the push that raises this may have reached the server; False means that it certainly did not.
+        ended_by: "client", "server" (by a close frame) or "network" (all other ends); None if unknown.
+        sent: whether the push may have reached the server; False: certainly not.
     """
 
     def __init__(
@@ -151,12 +150,12 @@ class ConnectionLost(SlipstreamError):
         said = f": {self.message!r}" if self.message else ""
         code = f" (close code {self.code}{said})" if self.code is not None else ""
         hint = _LOST_HINTS.get(self.reason, "")
-        sent = "; the server may have received what was pushed" if self.sent else ""
+        sent = "; the server may have received the push" if self.sent else ""
         return f"the connection ended: {self.reason}{code}{hint}{sent}"
 
 
 _LOST_HINTS: Final[Mapping[str, str]] = {
     "heartbeat_timeout": "; the server or the network did not respond within heartbeat_timeout",
     "message_too_big": "; a message from the server exceeds max_message_size",
-    "protocol_error": "; the server, or something between, sent what WebSocket does not allow",
+    "protocol_error": "; the server, or a proxy, violated the WebSocket protocol",
 }
