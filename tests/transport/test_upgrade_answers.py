@@ -115,7 +115,7 @@ NO_UPGRADES: list[tuple[str, Answer, str]] = [
     (
         "another accept",
         without(b"Sec-WebSocket-Accept", b"AAAA"),
-        INVALID + "its Sec-WebSocket-Accept header does not fit our key; something between may have answered from ",
+        INVALID + "its Sec-WebSocket-Accept header does not fit our key; a proxy may have answered from ",
     ),
     ("two accepts", with_header(b"Sec-WebSocket-Accept: x"), INVALID + "its Sec-WebSocket-Accept header does not fit"),
     (
@@ -128,7 +128,7 @@ NO_UPGRADES: list[tuple[str, Answer, str]] = [
         with_header(b"Sec-WebSocket-Protocol: mqtt"),
         INVALID + "it chose the subprotocol 'mqtt', which was not offered; is that the URL of Phoenix's socket?",
     ),
-    ("NUL", with_header(b"X-Name: a\0b"), MALFORMED + " (header line 5 cannot be read); something between may have"),
+    ("NUL", with_header(b"X-Name: a\0b"), MALFORMED + " (header line 5 cannot be read); a proxy may have"),
     ("a space", with_header(b"X Name: ab"), MALFORMED + " (header line 5 cannot be read); "),
     ("no colon", with_header(b"nonsense"), MALFORMED + " (header line 5 cannot be read); "),
     ("a fold first", line(b"HTTP/1.1 101 X\r\n Folded: x"), MALFORMED + " (header line 1 cannot be read); "),

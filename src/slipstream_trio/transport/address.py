@@ -1,4 +1,4 @@
-"""Where a URL leads: the host in the one form that DNS, SNI and the `Host` header share."""
+"""The address of a URL: the host in the one form that DNS, SNI and the `Host` header share."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ _ENCRYPTED: Final = ("wss", "https")
 
 @frozen
 class Address:
-    """What a URL and the options beside it say about where to connect.
+    """The address of a URL and the options beside it.
 
     Attributes:
         host: for DNS and proxies, in ASCII; an IPv6 address without brackets.

@@ -111,8 +111,8 @@ class AnswerReader:
         encrypted: whether the stream is TLS.
 
     Attributes:
-        received: how many bytes have come.
-        body: what has been read of the body.
+        received: the number of bytes received.
+        body: the part of the body that was read.
     """
 
     def __init__(self, stream: trio.abc.Stream, max_header_size: int, *, encrypted: bool) -> None:
@@ -131,7 +131,7 @@ class AnswerReader:
             connection: has sent the request, and is given the head.
 
         Raises:
-            ConnectError: there will be none; the sentence says why.
+            ConnectError: the answer failed; the sentence says why.
         """
         passed_over = 0
         while True:
@@ -243,7 +243,7 @@ class AnswerReader:
                 "its log, or that of a proxy between, may tell why"
             )
         # In TLS 1.3 the client is done with its handshake before the server has looked at the client's certificate, and
-        # what the server says to that may be lost in the reset that follows.
+        # the server's answer to that may be lost in the reset that follows.
         hint = (
             "; or it wants a client certificate (see ssl_context)" if self._encrypted else ", or expects TLS (wss://)"
         )

@@ -1,4 +1,4 @@
-"""What a transport is: frames in, frames out. It knows nothing of Phoenix, and nothing of the client."""
+"""The interface of transports: frames in, frames out, independent of Phoenix and of the client."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ Frame = str | bytes
 """A WebSocket message: `str` is text, `bytes` is binary."""
 
 EndedBy = Literal["client", "server", "network"]
-"""Who ended a transport."""
+"""The side that ended a transport."""
 
 ABNORMAL_CLOSURE: Final = 1006
 """The close code of an end without a close frame."""
@@ -36,7 +36,7 @@ ABNORMAL_CLOSURE: Final = 1006
 
 @frozen(kw_only=True)
 class OpenRequest:
-    """What to open. Its `repr` shows neither the query nor headers, subprotocols nor proxy, as these hold secrets.
+    """A request to open a connection; its `repr` hides the query, headers, subprotocols and proxy: they hold secrets.
 
     Attributes:
         url: the whole URL, query included.
@@ -153,17 +153,17 @@ class Connector(Protocol):
     """Opens transports of one kind: what the option `transport` of `connect` takes."""
 
     name: str
-    """What `State.options` shows."""
+    """The name in `State.options`."""
 
     def open(self, request: OpenRequest, wake: Callable[[], None]) -> AbstractAsyncContextManager[Transport]:
         """Open a transport, for the time of an `async with` block; leaving the block aborts what is not closed.
 
         Parameters:
-            request: what to open.
+            request: the connection to open.
             wake: called by the transport when it has control frames to be written, so that the writer calls `send`.
 
         Raises:
-            ConnectError: on entering; the server could not be reached, or is no WebSocket server.
+            ConnectError: on entering; the server could not be reached, or is not a WebSocket server.
             ConnectTimeout: on entering; that took longer than `request.connect_timeout`.
             ConnectionRejected: on entering; the server answered with an HTTP status other than 101.
         """
@@ -178,7 +178,7 @@ def find_connector(name: str, open_stream: StreamOpener | None = None) -> Connec
         open_stream: opens the stream to run over; by default over the network.
 
     Raises:
-        LookupError: there is none, or what it needs is not installed.
+        LookupError: unknown, or its packages are not installed.
     """
     if name == "auto":
         name = "websockets" if _is_fast() else "trio_websocket"
@@ -186,7 +186,7 @@ def find_connector(name: str, open_stream: StreamOpener | None = None) -> Connec
         module = importlib.import_module(f".{name}", __package__)
         connector: Connector = module.connector() if open_stream is None else module.connector(open_stream)
     except (ImportError, AttributeError) as error:
-        raise LookupError(f"there is no transport {name!r}: {error}") from error
+        raise LookupError(f"the transport {name!r} is not available: {error}") from error
     return connector
 
 

@@ -202,7 +202,7 @@ class WebSocketTransport(Transport):
         self._wake()
 
     def _note(self, error: Exception) -> None:
-        """Take note of an exception of the stream's."""
+        """Keep an exception of the stream's."""
         if isinstance(error, trio.BrokenResourceError):
             self._broken_by = self._broken_by or error.__cause__ or error
         elif not isinstance(error, trio.ClosedResourceError):

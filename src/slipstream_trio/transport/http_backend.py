@@ -36,11 +36,11 @@ class HttpBackend(httpcore.AsyncNetworkBackend):
 
     Parameters:
         open_stream: opens each.
-        request: what it is given.
+        request: the request of the connector.
 
     Attributes:
         limit: the most bytes of a response.
-        received: how many bytes were read, of all responses.
+        received: the number of bytes read, of all responses.
         posting_since: the time at which the POST under way was begun, or has last come on; None without one.
         unused: a stream that is open already, for httpcore's first connection.
     """

@@ -41,7 +41,7 @@ WHOLE_BINARY: Final = FIN | BINARY
 SIZES: Final = bytes(
     2 + {IN_TWO: 2, IN_EIGHT: 8}.get(second & LENGTH, 0) + (4 if second & MASK else 0) for second in range(256)
 )
-"""How many bytes a header has, by its second byte."""
+"""The bytes of a header, by its second byte."""
 
 
 class Lane:
@@ -57,7 +57,7 @@ class Lane:
 
     Attributes:
         heard: whether, of what was fed last, anything belongs to a data frame, as far as it was looked at.
-        lacks: how many bytes the frame under way lacks, at least.
+        lacks: the least number of bytes missing of the frame under way.
         opcode: that of the frame that is passed on.
         begins: whether the piece of a data frame that was passed on last is the beginning of a message.
         compressed: whether that message is compressed.
@@ -87,7 +87,7 @@ class Lane:
         self._skip = 0  # the size of the header, until it was passed on
         self._owed = 0  # bytes that the frame under way, where its header has come, still lacks
         self._ends = False  # that frame is the last of its message
-        self._fragmented = False  # the library is in the midst of a message
+        self._fragmented = False  # the library is within a message
         self._message_size = 0
 
     def feed(self, data: bytes) -> None:

@@ -89,7 +89,7 @@ class LongpollConnector:
 
 @frozen
 class _Answer:
-    """What a response says.
+    """The content of a response.
 
     Attributes:
         status: Phoenix's status, which stands in the body; HTTP's, if it is not Phoenix that answers.
@@ -252,7 +252,7 @@ class _Longpoll(Transport):
         headers = [*self._headers]
         if kind is not None:
             headers += [(b"Content-Type", kind.encode()), (b"Content-Length", str(len(content)).encode())]
-        # Where it is sent is the network's business; a scheme with TLS would make httpcore add that.
+        # The network opens the stream; a scheme with TLS would make httpcore add TLS again.
         url = httpcore.URL(scheme="http", host="server", target=target)
         request = httpcore.Request(
             method, url, headers=headers, content=_Content(content), extensions={"timeout": {"read": silence}}

@@ -46,7 +46,7 @@ async def opened(open_stream: StreamOpener, request: OpenRequest) -> trio.abc.St
 
 
 def proxy_for(request: OpenRequest) -> ProxyServer | None:
-    """Return the proxy to go by, None if there is none; raises `ConnectError` for one that cannot be used."""
+    """Return the proxy to use, or None; raises `ConnectError` for an invalid one."""
     if request.proxy is None or request.unix is not None:
         return None
     if request.proxy == "env":

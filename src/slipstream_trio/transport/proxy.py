@@ -72,7 +72,7 @@ def parse_proxy(url: str) -> ProxyServer:
 def proxy_from_environment(address: Address) -> ProxyServer | None:
     """Return the proxy that the environment has for an address: HTTPS_PROXY, or ALL_PROXY, unless NO_PROXY lists it.
 
-    As RFC 6455 (4.1) would have it, HTTPS_PROXY is for ws as well, and HTTP_PROXY for ws alone, if there is no other.
+    As RFC 6455 (4.1) prefers, HTTPS_PROXY is for ws as well, and HTTP_PROXY for ws alone, as a fallback.
 
     Raises:
         ConnectError: what it has cannot be used.
@@ -92,16 +92,16 @@ def proxy_from_environment(address: Address) -> ProxyServer | None:
 
 
 async def tunnel(stream: trio.abc.Stream, proxy: ProxyServer, host: str, port: int) -> None:
-    """Let a proxy connect a stream to a server; whoever calls closes the stream if that fails.
+    """Let a proxy connect a stream to a server; the caller closes the stream if that fails.
 
     Parameters:
         stream: leads to the proxy; nothing was sent.
-        proxy: how to ask it.
+        proxy: its address and credentials.
         host: where to, in ASCII.
         port: likewise.
 
     Raises:
-        ConnectError: there is no way there; the sentence says what the proxy's part in that is.
+        ConnectError: the way there failed; the sentence names the proxy's part.
     """
     from python_socks import ProxyError, ProxyType
     from python_socks.async_.trio.v2 import Proxy

@@ -1,4 +1,4 @@
-"""What TLS errors mean, and what to do about them: in one line, as OpenSSL's own text says neither."""
+"""TLS errors, with their meaning and the way out in one line, as OpenSSL's own text has neither."""
 
 import re
 import ssl
@@ -32,7 +32,7 @@ def explain_tls(error: BaseException) -> str:
     """Return what went wrong, and what to do about it, in one line.
 
     Parameters:
-        error: what Trio's `BrokenResourceError` has as its cause: an `SSLError`, as a rule.
+        error: the cause of Trio's `BrokenResourceError`: an `SSLError`, as a rule.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = _VERIFICATION.get(error.verify_code, "see ssl_context")

@@ -70,7 +70,7 @@ class _LibraryStream(trio.abc.Stream):
 
     Attributes:
         collect: takes what trio-websocket writes.
-        failure: what its reader has raised.
+        failure: the error of its reader.
         ended: whether it reads no more.
     """
 

@@ -39,7 +39,7 @@ class Upgraded:
         subprotocol: the one that the server chose, of those that were offered.
         extensions: the value of `Sec-WebSocket-Extensions`, whose names are among those that were offered.
         behind: the bytes that came behind the head: frames, already.
-        received: how many bytes came before those.
+        received: the number of bytes before those.
     """
 
     headers: tuple[tuple[str, str], ...]
@@ -54,10 +54,10 @@ async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tupl
 
     Parameters:
         open_stream: opens the stream. An exception of its own becomes the cause of a `ConnectError`.
-        request: what to open.
+        request: the connection to open.
 
     Raises:
-        ConnectError: as `upgrade`, or there is no stream.
+        ConnectError: as `upgrade`, or the stream failed to open.
     """
     timeout = request.connect_timeout
     deadline = math.inf if timeout is None else trio.current_time() + timeout
@@ -78,13 +78,13 @@ async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float
     """Ask the server at the other end of a stream to speak WebSocket.
 
     Parameters:
-        stream: nothing else was sent or read; whoever calls closes it.
-        request: what to ask for.
+        stream: nothing else was sent or read; the caller closes it.
+        request: the request.
         deadline: when to give up, on Trio's clock.
 
     Raises:
-        ConnectError: the answer is no upgrade; the sentence says why, and what to do.
-        ConnectTimeout: there was none by the deadline.
+        ConnectError: the upgrade failed; the sentence has the cause and the way out.
+        ConnectTimeout: no answer by the deadline.
         ConnectionRejected: the server answered with another status than 101.
     """
     address = address_of(request)
@@ -160,7 +160,7 @@ def _problem(head: Head, request: OpenRequest, accept: str) -> str | None:
     if head.version != "1.1":
         return f"it is HTTP/{head.version}, which has none; let the proxy between speak HTTP/1.1 to the server"
     if head.problem is not None:
-        return f"it is malformed HTTP ({head.problem}); something between may have garbled it"
+        return f"it is malformed HTTP ({head.problem}); a proxy may have garbled it"
     for name, token in (("Upgrade", "websocket"), ("Connection", "upgrade")):
         values = [value.lower() for value in head.values(name.lower())]
         if token not in values:
@@ -168,7 +168,7 @@ def _problem(head: Head, request: OpenRequest, accept: str) -> str | None:
             return f"its {name} header {how}; let the proxy between pass it on ({name}: {token})"
     accepts = [value for name, value in head.headers if name == "sec-websocket-accept"]
     if accepts != [accept]:
-        how = "does not fit our key; something between may have answered from a cache" if accepts else "is missing"
+        how = "does not fit our key; a proxy may have answered from a cache" if accepts else "is missing"
         return f"its Sec-WebSocket-Accept header {how}; is that a WebSocket server?"
     offered = {offer.partition(";")[0].strip() for offer in request.extensions}
     for extension in head.values("sec-websocket-extensions"):
