@@ -125,7 +125,7 @@ def test_what_is_no_recording_is_wrong_usage(
     assert said(*command.split(), nowhere, status=2) == ("", told)
     other = tmp_path / "other"
     other.write_text("hello\n")
-    told = f"slipstream: {other}: not a recording: its first line is no header\n"
+    told = f"slipstream: {other}: not a recording: its first line is not a header\n"
     assert said(*command.split(), other, status=2) == ("", told)
     assert list(tmp_path.iterdir()) == [other]
 

@@ -315,7 +315,7 @@ def test_damaged_lines_are_told_with_their_number_and_the_rest_is_read(good: lis
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        (b'"monotonic_time":', b'"monotonic_time":"x","y":', "monotonic_time is no whole number"),
+        (b'"monotonic_time":', b'"monotonic_time":"x","y":', "monotonic_time is not a whole number"),
         (b'"connection_id":', b'"connection":', "it has no 'connection_id'"),
         (b'"built_events":[{"$":"ConnectionOpened"', b'"built_events":[7,{"$":"ConnectionOpened"', "int"),
         (

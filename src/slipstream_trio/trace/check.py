@@ -19,7 +19,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     4: "each state is what the span before left",
     5: "time never goes back, durations are differences, refs increase, and each settles once",
 }
-"""What each invariant means."""
+"""The meaning of each invariant."""
 
 WHY: Final[Mapping[str, str]] = {
     "queue_full": "they came faster than they were written",
@@ -42,7 +42,7 @@ class Flaw:
             the recording did.
         connection_id: the connection that it is about, None where that cannot be told.
         invariant: the number of the invariant that is broken, None for other kinds.
-        problem: what is wrong, in a sentence.
+        problem: the fault, in a sentence.
     """
 
     path: str
@@ -54,7 +54,7 @@ class Flaw:
 
     @property
     def wrong(self) -> bool:
-        """Whether it is a fault; what was not finished, or is known to be missing, is none."""
+        """Whether it is a fault, rather than unfinished or known to be missing."""
         return self.kind in ("violation", "damaged")
 
     def __str__(self) -> str:
@@ -70,9 +70,9 @@ class Checker:
         shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
 
     Attributes:
-        records: how many records were read.
-        missing: how many the recorder knows to be missing.
-        connections: how many connections were seen.
+        records: the number of records read.
+        missing: the number that the recorder reports as missing.
+        connections: the number of connections.
     """
 
     def __init__(self, shared_traces: Collection[str] = ()) -> None:
@@ -185,7 +185,7 @@ def check(
         progress: called now and then.
 
     Raises:
-        RecordingError: a file cannot be opened, or is no recording, or one of another major version.
+        RecordingError: a file cannot be opened, is not a recording, or one of another major version.
     """
     checker = Checker(shared_traces)
     for path, entry in read_files(files_of(paths), progress=progress):

@@ -32,7 +32,7 @@ HANDLE_STOP: Final = HandleStop.name
 MOST_CONNECTIONS: Final = 4096
 MOST_SPANS: Final = 65536
 STATES: Final = 16
-"""How many states of a connection are remembered; lines refer to the last."""
+"""The most states of a connection to remember; lines refer to the last."""
 
 # Fields with defaults came with later versions of the schema.
 _LATER: Final[Mapping[EventName, tuple[str, ...]]] = {
@@ -49,7 +49,7 @@ _NO_METADATA: Final = _COMMON.union(_MEASUREMENTS)
 
 @define
 class _Read:
-    """What has been read of a connection."""
+    """The state of reading a connection."""
 
     origin: Origin
     states: dict[int, State] = field(factory=dict)
@@ -224,7 +224,7 @@ def _measurements(line: Mapping[str, Any], start: Recorded | None) -> dict[str, 
 def _whole(line: Mapping[str, Any], key: str) -> int:
     value = line[key]
     if type(value) is not int:
-        raise ValueError(f"{key} is no whole number")
+        raise ValueError(f"{key} is not a whole number")
     return value
 
 
@@ -251,7 +251,7 @@ def _message(value: Any, given: Any, state: State) -> Any:
     try:
         message = _serializer(state.options.vsn).decode(given.frame)
     except ProtocolError as error:
-        raise ValueError(f"the frame of its start is no message: {error}") from None
+        raise ValueError(f"the frame of its start is not a message: {error}") from None
     if any(getattr(message, name) != value[name] for name in ("join_ref", "ref", "topic", "event")):
         raise ValueError("the message is not that of the frame of its start")
     return message

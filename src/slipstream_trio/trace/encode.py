@@ -18,13 +18,13 @@ from .values import FIELDS, TAG, changes_of, encoded, fields_of, plain_text, red
 __all__ = ["BUILT_IN", "Encoder", "end_line", "header_line", "missing_line"]
 
 BUILT_IN: Final = frozenset({"v1", "v2"})
-"""The serializers whose messages can be decoded again by whoever reads a recording."""
+"""The serializers whose messages can be decoded again by readers of a recording."""
 
 FULL_EVERY: Final = 256
 """Lines of a connection, after which its ids and its state are written in full again."""
 
 MOST_CONNECTIONS: Final = 4096
-"""How many connections are remembered; what is forgotten is written in full when it comes again."""
+"""The most connections to remember; a forgotten one is written in full when it comes again."""
 
 CONNECT_START: Final = ConnectStart.name
 HANDLE_START: Final = HandleStart.name
@@ -48,7 +48,7 @@ _HOW: Final[Mapping[str, str]] = {
 
 @define(eq=False)
 class _Written:
-    """What has been written of a connection, in its latest lines.
+    """The latest lines written of a connection.
 
     Attributes:
         origin: its ids.
@@ -356,7 +356,7 @@ def header_line(
         recording: the recording's id.
         part: the number of the file, from 1.
         system_time: in nanoseconds since the epoch.
-        redacted: what is redacted.
+        redacted: the redacted kinds.
         alive: the connections that are open.
     """
     header = {
@@ -375,8 +375,8 @@ def end_line(records: int, dropped: int, alive: Collection[str]) -> bytes:
     """Return the last line of a recording.
 
     Parameters:
-        records: how many records were written.
-        dropped: how many were not.
+        records: the number of records written.
+        dropped: the number of records dropped.
         alive: the connections that are open.
     """
     return encode_line({"end": {"records": records, "dropped": dropped, "open": list(alive)}}) + b"\n"

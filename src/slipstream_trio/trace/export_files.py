@@ -16,12 +16,12 @@ __all__ = ["written"]
 def written(path: str | PathLike[str], *, mode: int = 0o666) -> Iterator[TextIO]:
     """Write a text file for the time of a block; one whose name ends in `.gz` is compressed.
 
-    The file has its name once it is whole: what fails on the way leaves what was there before. What is no file, such
+    The file gets its name once it is whole: a failure leaves the previous file. Other outputs, such
     as a device or a pipe, is written to as it is; a link stays, and what it points to is written.
 
     Parameters:
         path: the file.
-        mode: who may read and write it, as the system has it; its mask applies.
+        mode: its permissions; the process's mask applies.
 
     Raises:
         OSError: it cannot be written.

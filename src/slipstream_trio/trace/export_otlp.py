@@ -35,7 +35,7 @@ SAMPLED: Final = 1
 
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 DEFAULT: Final = "http://localhost:4318/v1/traces"
-"""Where OpenTelemetry's exporter sends to: what the first of these variables says that is set, or else there."""
+"""The endpoint of OpenTelemetry's exporter: the first of these variables that is set, or the default."""
 
 
 def export_otlp_json(
@@ -51,7 +51,7 @@ def export_otlp_json(
         records: in the order in which they were emitted, such as `trace.read` gives them.
         path: the file; compressed if its name ends in `.gz`.
         service: the resource's `service.name`.
-        pattern: what topics are called in names of spans.
+        pattern: maps a topic to its text in names of spans.
 
     Raises:
         OSError: the file cannot be written.
@@ -137,7 +137,7 @@ def send_otlp(
         headers: to be sent with each request.
         timeout: of a request and its retries, in seconds.
         service: the resource's `service.name`.
-        pattern: what topics are called in names of spans.
+        pattern: maps a topic to its text in names of spans.
 
     Raises:
         ExportError: the collector could not be reached, or refused; or the extra is missing.

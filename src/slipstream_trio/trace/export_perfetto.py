@@ -23,7 +23,7 @@ __all__ = ["export_perfetto", "write_perfetto"]
 CONNECT: Final = ("slipstream", "connection", "connect")
 HANDLE: Final = ("slipstream", "connection", "handle")
 REFS: Final = 1 << 32
-"""How many refs a connection has, so that a flow's number is one of connection and ref."""
+"""The refs of a connection, so that a flow's number combines connection and ref."""
 
 Event = dict[str, Any]
 
@@ -137,7 +137,7 @@ class _Tracks:
             "args": told.attributes,
         }
 
-    # Which track
+    # Tracks
 
     def _take(self, record: Any, start: int) -> tuple[_Lanes, int, list[Event]]:
         """Return the lane of a span, which is taken until it is set free, and the events that introduce it."""
@@ -149,7 +149,7 @@ class _Tracks:
             made.append(_named("process_name", pid, 0, f"socket {socket_id}"))
         name = _track(record)
         lanes = self._lanes.setdefault((pid, name), _Lanes(pid))
-        # What a connection handles lies within its own span.
+        # Handled inputs lie within the connection's own span.
         number = 0 if record.name[:3] == HANDLE and lanes.tids else lanes.find(start)
         if number is None:
             number = len(lanes.tids)

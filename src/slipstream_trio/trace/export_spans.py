@@ -28,7 +28,7 @@ __all__ = ["Attributes", "Description", "Kind", "TopicPattern", "describe", "is_
 Attributes = dict[str, str | int | float | bool]
 Kind = Literal["internal", "client", "consumer"]
 TopicPattern = Callable[[str], str]
-"""Maps a topic, of which there is no end, to a pattern, of which there are few."""
+"""Maps topics, an unbounded set, to a few patterns."""
 
 PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 
@@ -38,10 +38,10 @@ _PLAIN: Final = (
     *("connection_id", "generation", "span_id", "outcome", "status", "ref", "attempt", "client", "callback"),
     *("reason", "sent", "waited", "ended_by", "code"),
 )
-"""What of the metadata becomes an attribute as it is."""
+"""Keys of the metadata that become attributes unchanged."""
 
 FAILURES: Final = frozenset({"error", "timeout", "lost"})
-"""The outcomes that make a span's status an error; a cancellation is none."""
+"""The outcomes that make a span's status an error; not a cancellation."""
 
 GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "cancelled"})
 """The termination reasons that do not."""
@@ -54,17 +54,17 @@ ONCE: Final = frozenset(
         *("gave_up", "stalled"),
     }
 )
-"""What happens once, and is shown as a span without length."""
+"""Events without a duration, shown as spans without length."""
 
 
 @frozen
 class Description:
-    """What a span is called, and what it tells.
+    """A span's name and attributes.
 
     Attributes:
         name: few different ones, such as "push room:*".
-        kind: who it is for, as OpenTelemetry has it.
-        attributes: what it tells.
+        kind: its kind, as OpenTelemetry has it.
+        attributes: its attributes.
         error: why its status is an error, in words; None if it is not.
         exception: type, message and stacktrace, where code raised.
     """
@@ -83,7 +83,7 @@ def topic_pattern(topic: str) -> str:
 
 
 def is_once(name: EventName) -> bool:
-    """Tell whether events of this name are no spans, but worth a place among them."""
+    """Tell whether events of this name are points, shown among the spans."""
     return len(name) == 3 and name[2] in ONCE
 
 
@@ -91,7 +91,7 @@ def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Descripti
     """Return what a record says as a span: a start what is known then, an end everything.
 
     Parameters:
-        pattern: what topics are called in names of spans.
+        pattern: maps a topic to its text in names of spans.
     """
     metadata, name = record.metadata, record.name
     attributes: Attributes = {"slipstream.socket_id": metadata["socket_id"]}

@@ -28,7 +28,7 @@ class ExportedSpan:
         kind: as OpenTelemetry has it.
         start: in nanoseconds since the epoch.
         end: likewise.
-        attributes: what it tells.
+        attributes: its attributes.
         error: why its status is an error, None if it is not.
         exception: type, message and stacktrace, where code raised.
     """
@@ -53,7 +53,7 @@ def exported_spans(records: Iterable[Record], pattern: TopicPattern = topic_patt
 
     Parameters:
         records: in the order in which they were emitted, such as `trace.read` gives them.
-        pattern: what topics are called in names of spans.
+        pattern: maps a topic to its text in names of spans.
     """
     unfinished: dict[str, Any] = {}
     latest = 0
@@ -108,7 +108,7 @@ def _parent(record: Any) -> str | None:
 
 def _once(record: Any, told: Description) -> ExportedSpan:
     origin, time = record.origin, record.measurements["system_time"]
-    # What happens once has no span_id. This one is the same whenever the recording is exported.
+    # A point has no span_id. This one is the same whenever the recording is exported.
     key = f"{origin.connection_id} {' '.join(record.name)} {record.measurements['monotonic_time']} {told.name}"
     span_id = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
     return ExportedSpan(

@@ -21,7 +21,7 @@ class Files:
 
     Parameters:
         path: the file; with gzip if its name ends in .gz.
-        keep: how many files before it are kept.
+        keep: the number of files to keep before it.
         fsync: when what was written is forced onto the disk.
     """
 

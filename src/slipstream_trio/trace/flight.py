@@ -98,14 +98,14 @@ class FlightRecorder:
         redactor: hides what is not to be written.
         size: bytes of lines that are kept of a connection.
         when: tells of the record of a connection's end whether it is written out.
-        keep: how many files are kept of those that this recorder has written.
+        keep: the number of files to keep of this recorder.
         zipped: whether they are compressed.
         sockets: the socket_ids to record; None: all.
 
     Attributes:
         paths: the files, the latest last.
-        dropped: how many connections, or lines after a connection's end, could not be written.
-        error: what writing, or a function of the user's, last failed for; None if it never did.
+        dropped: the number of connections, or lines after a connection's end, that could not be written.
+        error: the last error of writing, or of a function of the user's; or None.
     """
 
     def __init__(
@@ -245,10 +245,10 @@ def flight_recorder(
         when: tells of the record of a connection's end whether to write; by default, if it ended otherwise than because
             the user wanted it to.
         size: bytes of lines that are kept of each connection.
-        keep: how many files are kept; the oldest of this block's are deleted.
+        keep: the number of files to keep; the oldest of this block's are deleted.
         zipped: whether to compress them.
         secrets: names whose values are hidden; see `record`.
-        payloads: what becomes of payloads; see `record`.
+        payloads: their treatment; see `record`.
 
     Yields:
         The recorder, which lists the files.

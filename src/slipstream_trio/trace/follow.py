@@ -19,7 +19,7 @@ CHUNK: Final = 1 << 18
 GZIP: Final = b"\x1f\x8b"
 
 Identity = tuple[int, int]
-"""What a file is, whatever it is called."""
+"""The identity of a file, whatever its name."""
 
 
 def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[Entry]:
@@ -33,7 +33,7 @@ def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[E
         wait: called when there is nothing more to read, to wait a while; False ends it.
 
     Raises:
-        RecordingError: the file cannot be read, or is no recording.
+        RecordingError: the file cannot be read, or is not a recording.
     """
     newest = Path(path)
     file: IO[bytes] | None = None
@@ -100,7 +100,7 @@ def _entries(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterato
             number += 1
             entry = read_line(decoder, number, line)
             if number == 1 and not isinstance(entry, Header):
-                raise RecordingError(str(newest), "not a recording: its first line is no header")
+                raise RecordingError(str(newest), "not a recording: its first line is not a header")
             if entry is not None:
                 yield entry
 

@@ -1,4 +1,4 @@
-"""What the handling of an input says in a line: by the input, and for frames by what was made of it."""
+"""Handled inputs in a line: by the input, and for frames by the result."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias

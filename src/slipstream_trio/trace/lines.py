@@ -35,7 +35,7 @@ def decode_line(line: bytes) -> Any:
     """Return the value of a line.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: invalid JSON.
     """
     try:
         return _decode(line)

@@ -1,4 +1,4 @@
-"""What a page about recordings holds: rows of spans and events as columns, each text once, states as differences."""
+"""The content of a page of recordings: rows of spans and events as columns, each text once, states as differences."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from .view import NO_PAYLOAD, Direction, Line, Mood
 __all__ = ["MAX_ROWS", "Page", "PageTooLarge"]
 
 MAX_ROWS: Final = 200_000
-"""How many spans and events a page carries well."""
+"""The most spans and events of a page."""
 
 MAX_TEXT: Final = 200_000_000
-"""How many characters of payloads and details, likewise."""
+"""The most characters of payloads and details, likewise."""
 
 PAYLOAD_LIMIT: Final = 4_000
-"""How many characters of a payload are kept."""
+"""The most characters of a payload."""
 
 DIRECTIONS: Final[Mapping[Direction, int]] = {"here": 0, "out": 1, "in": 2}
 MOODS: Final[Mapping[Mood, int]] = {"plain": 0, "good": 1, "bad": 2}
@@ -40,7 +40,7 @@ class PageTooLarge(SlipstreamError):
     """The recordings hold more than a page carries well.
 
     Attributes:
-        limit: what it carries, in words.
+        limit: the limit, in words.
     """
 
     def __init__(self, limit: str) -> None:
@@ -64,7 +64,7 @@ class _Row:
 
 @define
 class _Connection:
-    """What the page tells of a connection; times are nanoseconds since the epoch."""
+    """A connection on the page; times are nanoseconds since the epoch."""
 
     connection_id: str | None
     trace_id: str | None
@@ -91,9 +91,9 @@ class Page:
     """Takes in what is looked at, and keeps it in brief.
 
     Parameters:
-        last: how many rows to keep, the last ones; None: all, up to `limit`.
-        limit: how many rows there may be.
-        payload_limit: how many characters of a payload are kept.
+        last: the number of rows to keep, the last ones; None: all, up to `limit`.
+        limit: the most rows.
+        payload_limit: the most characters of a payload.
     """
 
     def __init__(self, *, last: int | None = None, limit: int = MAX_ROWS, payload_limit: int = PAYLOAD_LIMIT) -> None:
@@ -108,12 +108,12 @@ class Page:
 
     @property
     def rows(self) -> int:
-        """How many rows the page has."""
+        """The number of rows."""
         return len(self._rows)
 
     @property
     def left_out(self) -> int:
-        """How many rows came before the last ones."""
+        """The number of rows before the last ones."""
         return self._seen - len(self._rows)
 
     def add(self, glance: Glance) -> None:

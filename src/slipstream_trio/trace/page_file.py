@@ -32,8 +32,8 @@ def render_page(content: dict[str, Any], title: str) -> str:
     policy in the page forbids it to load anything.
 
     Parameters:
-        content: what it holds, as JSON values; see `Page.content`.
-        title: what it is called.
+        content: its content, as JSON values; see `Page.content`.
+        title: its title.
     """
     source = files(__package__) / "html"
     scripts = "\n".join((source / name).read_text("utf-8") for name in SCRIPTS)

@@ -48,7 +48,7 @@ def as_text(value: Any, limit: int) -> str:
 
     Parameters:
         value: anything.
-        limit: how many characters are kept.
+        limit: the most characters.
     """
     if isinstance(value, bytes) and len(value) > limit:
         value = {"bytes": len(value), "base64": base64.b64encode(value[: limit // 2]).decode("ascii") + "…"}

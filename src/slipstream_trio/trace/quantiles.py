@@ -60,7 +60,7 @@ class Quantiles:
             share: above 0, up to 1.
 
         Returns:
-            The value; 0 if there are none.
+            The value; 0 without values.
         """
         if not self.count:
             return 0

@@ -32,7 +32,7 @@ class RecordingWarning(UserWarning):
 
 @frozen
 class Progress:
-    """How far a file has been read.
+    """The progress of reading a file.
 
     Attributes:
         path: the file.
@@ -55,7 +55,7 @@ def read(
 ) -> Iterator[Recorded]:
     """Read the records of one file of a recording, plain or gzip, one by one.
 
-    A file that was cut off, in the midst of its last line perhaps, is read up to there.
+    A file that was cut off, even within its last line, is read up to there.
 
     Parameters:
         path: the file.
@@ -64,7 +64,7 @@ def read(
             recording that was cut off is not one.
 
     Raises:
-        RecordingError: the file cannot be opened, or is no recording, or one of another major version.
+        RecordingError: the file cannot be opened, is not a recording, or one of another major version.
     """
     tell = damaged or _warn(str(path))
     for entry in read_entries(path, progress=progress):
@@ -82,7 +82,7 @@ def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], ob
         progress: called now and then, and at the end.
 
     Raises:
-        RecordingError: the file cannot be opened, or is no recording, or one of another major version.
+        RecordingError: the file cannot be opened, is not a recording, or one of another major version.
     """
     name = os.fspath(path)
     decoder = Decoder(name)
@@ -94,7 +94,7 @@ def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], ob
                 if isinstance(entry, Damage) and not whole:
                     entry = Damage(number, "the recording was cut off here", last=True)
                 if number == 1 and not isinstance(entry, Header):
-                    raise RecordingError(name, "not a recording: its first line is no header")
+                    raise RecordingError(name, "not a recording: its first line is not a header")
                 if entry is not None:
                     yield entry
     except OSError as error:
@@ -113,7 +113,7 @@ def read_files(
         progress: called now and then, with the progress in one file.
 
     Raises:
-        RecordingError: a file cannot be opened, or is no recording, or one of another major version.
+        RecordingError: a file cannot be opened, is not a recording, or one of another major version.
     """
     for path in paths:
         for entry in read_entries(path, progress=progress):
@@ -124,7 +124,7 @@ def read_header(path: str | PathLike[str]) -> Header:
     """Read the first line of a file of a recording.
 
     Raises:
-        RecordingError: the file cannot be opened, or is no recording, or one of another major version.
+        RecordingError: the file cannot be opened, is not a recording, or one of another major version.
     """
     header = next(read_entries(path))
     assert isinstance(header, Header)
@@ -138,7 +138,7 @@ def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
         paths: all of them; of a recording that was rotated, the newest alone finds those before it.
 
     Raises:
-        RecordingError: one cannot be opened, or is no recording, or one of another major version.
+        RecordingError: one cannot be opened, is not a recording, or one of another major version.
     """
     found: dict[Path, Header] = {}
     for path in map(Path, paths):
@@ -214,7 +214,7 @@ def _unzipped(file: IO[bytes]) -> Iterator[bytes]:
         try:
             out = inflate.decompress(data, CHUNK)
         except zlib.error:
-            # What it said is lost, and the line that it was in; the next member is found by its first bytes.
+            # Its content is lost, and the line that it was in; the next member is found by its first bytes.
             yield b"\n(damaged)\n"
             data = _next_member(file, data)
             inflate = zlib.decompressobj(wbits=31)

@@ -24,7 +24,7 @@ class Recording:
     """A recording in progress: a telemetry handler.
 
     Parameters:
-        writer: what takes the lines.
+        writer: takes the lines.
         telemetry: the bus, for its clock and its ids.
         redactor: hides what is not to be written.
         max_size: bytes of lines, after which another file is begun; None: never.
@@ -57,17 +57,17 @@ class Recording:
 
     @property
     def written(self) -> int:
-        """How many records are in the files."""
+        """The number of records in the files."""
         return self._writer.written
 
     @property
     def dropped(self) -> int:
-        """How many records are missing in them."""
+        """The number of records missing in them."""
         return self._dropped + self._writer.lost
 
     @property
     def error(self) -> Exception | None:
-        """What writing last failed for, None if it never did; what is lost by it is in `dropped`."""
+        """The last error of writing, or None; `dropped` counts the losses."""
         return self._writer.error or self._failure
 
     def header(self) -> bytes:
@@ -163,7 +163,7 @@ def record(
         payloads: "keep", "omit", "size" (its size stands for each), or a function that returns what is to be written in
             place of a payload; the same for the same payload, so that the recording can be replayed.
         max_size: bytes of lines (before compression) after which another file is begun, and this one becomes `path.1`.
-        keep: how many files before the current one are kept.
+        keep: the number of files to keep before the current one.
         queue: bytes that may wait to be written.
         flush_interval: seconds after which a line is written at the latest; so much is lost if the process is killed.
         fsync: "never", "close" or "always": when lines are forced onto the disk, so that they survive a loss of power.

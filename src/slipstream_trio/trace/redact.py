@@ -1,11 +1,11 @@
-"""What a recording does not show: secrets, and payloads if that is chosen.
+"""Redaction of recordings: of secrets, and of payloads by choice.
 
 A secret is told by its name: the value of an object's key, of a header or of a `name=value` in a text whose name has
 one of `SECRETS` in it; or by its looks: JSON Web Tokens, Phoenix's tokens, bearer tokens, passwords in URLs. What a
 server said with a refusal is hidden whole, as it may repeat what it refused.
 
 Frames are made again from what is left of their payload, and the same is left of a payload wherever it occurs, so that
-a recording agrees with itself and can be replayed. A frame that is no message, or of a serializer that is not known
+a recording agrees with itself and can be replayed. A malformed frame, or one of an unknown serializer
 here, is left out where something in it would have to be hidden.
 """
 
@@ -28,13 +28,13 @@ from .lines import encode_line
 __all__ = ["SECRETS", "Payloads", "Redacted", "Redactor"]
 
 Payloads = Literal["keep", "omit", "size"] | Callable[[Any], Any]
-"""What becomes of payloads: they are kept, left out, replaced by their size, or by what a function returns."""
+"""The treatment of payloads: kept, left out, replaced by their size, or by a function's result."""
 
 DEEPEST: Final = 140
-"""How deep a payload is looked into; what is deeper cannot be sent anyway, and is hidden."""
+"""The most levels of a payload; deeper values, which cannot be sent anyway, are hidden."""
 
 _HINTS: Final = ("eyj", "sfmynty", "bearer", "basic", "://", "httpstatus")
-"""What is in every text in which one of `_LOOKS` is found; to look for these is far quicker."""
+"""Parts of every text that `_LOOKS` finds; searching these is far quicker."""
 
 _LOOKS: Final = (
     (re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?"), MASK),
@@ -42,7 +42,7 @@ _LOOKS: Final = (
     (re.compile(r"base64url\.bearer\.phx\.[\w-]+"), MASK),
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]{6,}"), rf"\1 {MASK}"),
     (re.compile(r"(://)[^/\s@:]{1,200}(?::[^/\s@]{0,200})?@"), rf"\1{MASK}@"),
-    # What this library says of a refusal, see `ConnectionRejected`.
+    # This library's text of a refusal, see `ConnectionRejected`.
     (re.compile(r"""(HTTP status \d+: )(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?)"""), rf"\1{MASK}"),
 )
 _PLACE: Final = re.compile(r'^\s*File ".*", line \d+.*$|^Traceback .*$', re.MULTILINE)
@@ -50,7 +50,7 @@ _PLACE: Final = re.compile(r'^\s*File ".*", line \d+.*$|^Traceback .*$', re.MULT
 
 @frozen
 class Redacted:
-    """What stands in a recording for a frame that is not shown."""
+    """The stand-in in a recording for a hidden frame."""
 
 
 @define(slots=False)
@@ -58,8 +58,8 @@ class Redactor:
     """Hides secrets and payloads.
 
     Parameters:
-        secrets: what makes a name that of a secret, as in `SECRETS`; None: nothing is a secret.
-        payloads: what becomes of payloads.
+        secrets: words that mark a name as secret, as in `SECRETS`; None: none.
+        payloads: their treatment.
     """
 
     secrets: Collection[str] | None = SECRETS
@@ -70,7 +70,7 @@ class Redactor:
 
     @cached_property
     def redacted(self) -> tuple[str, ...]:
-        """What is hidden, for the header of a file."""
+        """The redacted kinds, for the header of a file."""
         payloads = () if self.payloads == "keep" else ("payloads",)
         return payloads if self.secrets is None else ("secrets", *payloads)
 
@@ -91,7 +91,7 @@ class Redactor:
         return payload if self.secrets is None else self._walk(payload)
 
     def message_payload(self, message: Message) -> Any:
-        """Return the payload of a message as it is shown; a reply's status is no secret."""
+        """Return the payload of a message as it is shown; a reply's status stays."""
         payload = message.payload
         if message.event != REPLY or type(payload) is not dict or type(payload.get("status")) is not str:
             return self.payload(payload)
@@ -211,7 +211,7 @@ class Redactor:
 
     @cached_property
     def _assignment(self) -> re.Pattern[str]:
-        """What assigns to a secret's name in a text: `name=value`, `name: value`, `'name': 'value'`."""
+        """An assignment to a secret's name in a text: `name=value`, `name: value`, `'name': 'value'`."""
         words = "|".join(
             rf"[{re.escape(SEPARATORS)}]?".join(map(re.escape, word))
             for word in sorted(self.secrets or (), key=len, reverse=True)

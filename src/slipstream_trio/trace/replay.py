@@ -38,7 +38,7 @@ HANDLE: Final = HandleStart.name[:-1]
 
 @frozen
 class Absent:
-    """What a difference has on the side that has nothing there."""
+    """Stands for the missing side of a difference."""
 
     def __repr__(self) -> str:
         return "(nothing)"
@@ -49,12 +49,12 @@ ABSENT: Final = Absent()
 
 @frozen
 class Difference:
-    """Where two values differ.
+    """A difference of two values.
 
     Attributes:
         field: the way to it, such as "joins" or "built_events[0].response.body".
-        expected: what the first value has there.
-        got: what the second has.
+        expected: the first value there.
+        got: the second value there.
     """
 
     field: str
@@ -64,14 +64,14 @@ class Difference:
 
 @frozen
 class Divergence:
-    """Where the core does something else than what was recorded.
+    """A place where the core does something else than recorded.
 
     Attributes:
         line: the line of the record, in its file.
         connection_id: the connection.
-        field: what differs, such as "end_state.current_ref" or "built_events[0].status".
-        expected: what was recorded.
-        got: what the core does.
+        field: the differing field, such as "end_state.current_ref" or "built_events[0].status".
+        expected: the recorded value.
+        got: the core's value.
     """
 
     line: int
@@ -91,7 +91,7 @@ class ReplayStep:
     Attributes:
         record: the record of its end, which has all that was recorded of it.
         before: the state before it.
-        transition: what the core makes of it now; None where it raises.
+        transition: the core's transition now; None where it raises.
         divergences: where that is not what was recorded.
     """
 
@@ -228,7 +228,7 @@ def differences(expected: Any, got: Any, field: str = "") -> Iterator[Difference
     Frames are the same if they say the same: codecs write numbers in more than one way.
 
     Parameters:
-        field: what the way to a difference begins with.
+        field: the beginning of the path to a difference.
     """
     if expected is got or expected == got:
         return

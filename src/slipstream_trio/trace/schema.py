@@ -1,10 +1,10 @@
-"""What a recording consists of: lines of JSON, one a telemetry event, and a few others.
+"""The schema of recordings: lines of JSON, one a telemetry event, and a few others.
 
 The first line of a file is its `Header`. Every other line is one of
 
 * an event: `name`, the ids, `span_id`, the measurements, and the metadata, under the names that telemetry gives them;
 * `missing`: how many events are missing at this place, and why;
-* `end`: the recording was ended in good order.
+* `end`: the recording was ended regularly.
 
 To keep lines short, nothing is repeated that can be looked up in the same file:
 
@@ -80,12 +80,12 @@ class Recorded:
 
     @property
     def connection_id(self) -> str | None:
-        """The id of the connection, None where there is none."""
+        """The id of the connection, or None."""
         return self.origin.connection_id
 
     @property
     def trace_id(self) -> str | None:
-        """The id of the connection's trace, None where there is none."""
+        """The id of the connection's trace, or None."""
         return self.origin.trace_id
 
     @property
@@ -145,7 +145,7 @@ class Header:
         recording: the recording's id, 16 hex digits, the same in all its parts.
         part: the number of this file in its recording, from 1.
         started: when the file was begun, in UTC.
-        redacted: what was redacted: "secrets", and "payloads" where they are not as they were.
+        redacted: "secrets", and "payloads" where they are not as they were.
         open: the connection_ids whose records began in a part before.
     """
 
@@ -174,7 +174,7 @@ _NEW: Final[Mapping[int, tuple[str, ...]]] = {
         "how long an overflow lasted, and how many messages it cost",
     ),
 }
-"""What a minor version tells that those before it cannot."""
+"""The additions of each minor version."""
 
 
 @frozen
@@ -183,7 +183,7 @@ class Missing:
 
     Attributes:
         line: the number of its line.
-        records: how many; None where that is not known.
+        records: their number; None if unknown.
         reason: "queue_full", "write_failed", or "began_before" for a connection that was open when recording began.
         connection_id: the connection that they are missing of; None where it may be any.
     """
@@ -196,12 +196,12 @@ class Missing:
 
 @frozen
 class End:
-    """The recording was ended in good order.
+    """The recording was ended regularly.
 
     Attributes:
         line: the number of its line.
-        records: how many records were written.
-        dropped: how many were not.
+        records: the number of records written.
+        dropped: the number of records dropped.
         open: the connection_ids of connections that had not ended.
     """
 
@@ -217,7 +217,7 @@ class Damage:
 
     Attributes:
         line: its number.
-        problem: what is wrong with it.
+        problem: the fault.
         last: whether it is the last of its file and has no end: the recording was cut off there.
         connection_id: the connection that it is about, None where that cannot be told.
     """
@@ -232,7 +232,7 @@ class Damage:
 
 
 Entry = Recorded | Header | Missing | End | Damage
-"""What a line of a recording is read as."""
+"""An entry of a recording."""
 
 
 def start_time(system_time: int) -> datetime:

@@ -1,4 +1,4 @@
-"""Which of the records of a recording are looked at: by id, topic, event, time, and how it went."""
+"""The choice of records of a recording: by id, topic, event, time, and outcome."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ class Moment:
 
     Attributes:
         nanoseconds: since the epoch, since midnight (UTC), or since the first record.
-        since: which of these.
+        since: the reference of the time.
     """
 
     nanoseconds: int
@@ -37,7 +37,7 @@ class Moment:
         """Read a moment: "12.5", "300ms", "2m", "12:30:05", "2026-01-31T12:30:05"; UTC where no offset is given.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: another form.
         """
         if found := SPAN.fullmatch(text.strip()):
             return cls(round(float(found[1]) * UNITS[found[2]] * 1e9), "start")
@@ -71,16 +71,16 @@ def _strings(values: Iterable[str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class Selection:
-    """Which records are looked at; what is empty or None does not restrict.
+    """A choice of records; empty or None options do not restrict.
 
     Attributes:
         connections: connection_ids, or their beginnings.
         traces: trace_ids, likewise.
         topics: topics, with the wildcards `*`, `?` and `[…]`.
         events: events on them, likewise.
-        kinds: what lines are, as `Line.what` has it, likewise.
-        since: what happened before is left out.
-        until: what happened after is left out.
+        kinds: the kinds of lines, as `Line.what` has it, likewise.
+        since: earlier records are left out.
+        until: later records are left out.
         errors: only what went wrong.
         slower: only spans that took so long at least, in nanoseconds.
     """
@@ -128,8 +128,8 @@ class Glance:
 
     Attributes:
         at: when it was emitted, in nanoseconds since the epoch.
-        elapsed: how long after the first record that was, chosen or not, in nanoseconds.
-        line: what it says.
+        elapsed: the nanoseconds since the first record, chosen or not.
+        line: its text.
         record: the record itself.
     """
 
@@ -144,7 +144,7 @@ def look(recordings: Iterable[Iterable[Record]], selection: Selection = EVERYTHI
 
     Parameters:
         recordings: each in its own order.
-        selection: which records.
+        selection: the choice of records.
 
     Yields:
         Records that have a line: not the starts of spans, whose stops say everything, save that of a connection. Starts

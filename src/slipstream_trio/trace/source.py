@@ -1,4 +1,4 @@
-"""Which files make up a recording, and what is read from them one after the other."""
+"""The files of a recording, and their entries one after the other."""
 
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
@@ -53,7 +53,7 @@ def sources(paths: Iterable[str | PathLike[str]]) -> list[Source]:
         paths: files of them; of a recording that was rotated, the newest alone finds those before it.
 
     Raises:
-        RecordingError: a file cannot be read, or is no recording.
+        RecordingError: a file cannot be read, or is not a recording.
     """
     found: dict[str, list[Path]] = {}
     for path in files_of(paths):

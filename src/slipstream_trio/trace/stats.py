@@ -1,4 +1,4 @@
-"""What recordings come to in numbers: counts, rates, sizes and quantiles, in memory that does not grow with them."""
+"""Statistics of recordings: counts, rates, sizes and quantiles, in memory that does not grow with them."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -45,13 +45,13 @@ Key = tuple[str, ...]
 
 @define
 class Group:
-    """What is counted together.
+    """Records counted together.
 
     Attributes:
-        count: how many.
+        count: their number.
         size: their frames, in bytes; 0 where they have none.
         times: durations in nanoseconds: how long they took, or how long what they tell of is.
-        outcomes: how they went, such as {"ok": 3, "timeout": 1}.
+        outcomes: their outcomes, such as {"ok": 3, "timeout": 1}.
     """
 
     count: int = 0
@@ -77,11 +77,11 @@ class Group:
 
 @frozen(kw_only=True)
 class Summary:
-    """What recordings come to.
+    """The statistics of recordings.
 
     Attributes:
-        records: how many were looked at.
-        first: when the first was emitted, in nanoseconds since the epoch; None if there were none.
+        records: the number of records counted.
+        first: when the first was emitted, in nanoseconds since the epoch; None without records.
         last: when the last was.
         bytes_in: the size of all frames received.
         bytes_out: the size of all frames sent.

@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 SHORTEST: Final = 4
-"""Values that are shorter are no secrets: to mask every "1" would make what is shown unreadable."""
+"""Shorter values are not masked: masking every "1" would make the output unreadable."""
 
 
 @frozen
 class Secrets:
-    """What must not be shown, in every form in which a server could give it back.
+    """Texts to mask, in every form in which a server could send them back.
 
     Attributes:
         forms: the texts to mask, the longest first.
@@ -39,7 +39,7 @@ class Secrets:
 
     @classmethod
     def of(cls, values: Iterable[str]) -> "Secrets":
-        """Return the secrets that these values are."""
+        """Return the secrets of these values."""
         forms = {form for value in values if len(value) >= SHORTEST for form in _forms(value)}
         return cls(tuple(sorted(forms, key=len, reverse=True)))
 
@@ -111,8 +111,8 @@ def printable(text: str) -> str:
 def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
     """Return a payload as JSON, or the beginning of it; of bytes, their number.
 
-    What is cut off is not encoded: payloads may be large. Secrets are masked before anything is cut, so that no half
-    of one is left over.
+    The rest is not encoded, as payloads may be large. Secrets are masked before the cut, so that no half of one is
+    left over.
     """
     if isinstance(payload, bytes):
         return f"{len(payload):,} bytes"
@@ -131,7 +131,7 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
         TypeError,
         ValueError,
         RecursionError,
-    ) as error:  # of a payload that was refused
+    ) as error:  # of a refused payload
         pieces.append(f"… ({type(error).__name__})")
     text = printable(secrets.hide("".join(pieces)))
     return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"

@@ -10,7 +10,7 @@ with its fields; or one of
 | `datetime` | `iso` |
 | `float` | `text`: "nan", "inf", "-inf" |
 | `str` | `base64` of UTF-8, for text with surrogates, which are written as if they were characters |
-| `dict` | `items`: pairs, for keys that are no strings, or that are `$` |
+| `dict` | `items`: pairs, for keys that are not strings, or that are `$` |
 | `change` | in a state that tells what has changed since the last: `put` and `gone`, the items and keys of a mapping |
 | `redacted` | nothing: a frame that is not shown |
 | `object` | `type` and `repr` of what has no place in JSON |
@@ -143,7 +143,7 @@ _HEADERS: Final = frozenset({"headers", "response_headers"})
 
 @frozen
 class Unencodable:
-    """What stands in a recording for an object that has no place in JSON.
+    """The stand-in in a recording for an object that JSON cannot hold.
 
     Attributes:
         type: the object's type, with its module.
@@ -250,7 +250,7 @@ def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
         return encode(value, redactor, depth)
     if kind in FIELDS:
         return {TAG: kind.__name__, **fields_of(value, redactor)}
-    if isinstance(value, View):  # a state's: mappings of users are no JSON, and refused where they are pushed
+    if isinstance(value, View):  # a state's: mappings of users are not JSON, and refused where they are pushed
         return _encode_dict(dict(value), redactor, depth)
     return _by_repr(value, redactor)
 
@@ -355,7 +355,7 @@ def decode_value(value: Any) -> Any:
         if name in CLASSES:
             return from_fields(CLASSES[name], value)
         decode = _DECODERS.get(name)
-        # What a later version has, and this one does not know, is shown as it was written.
+        # Kinds of later versions are shown as they were written.
         return Unencodable(str(name), repr(value)) if decode is None else decode(value)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"an object {name!r} that cannot be read: {type(error).__name__}: {error}") from None

@@ -42,7 +42,7 @@ class Violation:
         index: the record's place in the trace, from 0; for what is missing at the end, the number of records.
         connection_id: the connection's id, None where the record has none.
         invariant: the invariant's number, as above.
-        problem: what is wrong, in a sentence.
+        problem: the fault, in a sentence.
     """
 
     index: int
@@ -56,7 +56,7 @@ class Violation:
 
 @define
 class _Connection:
-    """What has been seen of a connection."""
+    """The records of a connection, as far as invariants need them."""
 
     ids: tuple[Any, ...]
     state: State | None = None
@@ -91,12 +91,12 @@ class Verifier:
 
     @property
     def connections(self) -> int:
-        """How many connections have been seen."""
+        """The number of connections."""
         return len(self._connections)
 
     @property
     def records(self) -> int:
-        """How many records have been seen."""
+        """The number of records."""
         return self._index
 
     def feed(self, record: Record) -> list[Violation]:
@@ -276,7 +276,7 @@ def verify(records: Iterable[Record], *, shared_traces: Collection[str] = ()) ->
     """Check the records of whole connections; returns all violations, in order.
 
     Parameters:
-        records: what a handler attached to () before the connections were opened has seen.
+        records: from a handler attached to () before the connections were opened.
         shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
     """
     verifier = Verifier(shared_traces)

@@ -1,4 +1,4 @@
-"""What a record of telemetry comes to as one line of history, live or recorded. No drawing here.
+"""A record of telemetry as one line of history, live or recorded, without its drawing.
 
 Records are taken as generic handlers take them, by name, measurements and metadata, so that those read from a recording
 say the same as they did when they happened.
@@ -21,7 +21,7 @@ Direction = Literal["out", "in", "here"]
 Mood = Literal["good", "bad", "plain"]
 
 NO_PAYLOAD: Final = object()
-"""What `Line.payload` is where there is none: None is a payload."""
+"""Stands for a missing `Line.payload`, as None is a payload."""
 
 
 @frozen(kw_only=True)
@@ -31,14 +31,14 @@ class Line:
     Attributes:
         monotonic_time: when it was emitted, in nanoseconds.
         span_id: the span that has ended; "" for what happens once.
-        direction: which way it goes.
-        what: what it is, in a word or two.
-        topic: the topic, "" where there is none.
+        direction: its direction.
+        what: its kind, in a word or two.
+        topic: the topic, or "".
         event: the event on that topic.
-        status: how it went: a reply's status, an outcome, a reason.
+        status: a reply's status, an outcome, or a reason.
         mood: whether it is good news.
         note: refs, and whatever else is said in words.
-        ref: the ref of the message, "" where there is none.
+        ref: the ref of the message, or "".
         payload: a payload, of which `detail` shows the beginning.
         took: the span's duration in nanoseconds; None for what happens once.
         client: whether it is a span of the client, not of the connection.
@@ -62,8 +62,8 @@ class Line:
         """Return the note, and the payload in brief.
 
         Parameters:
-            secrets: what to mask in the payload; the note has no secrets any more.
-            limit: how long the payload's text may be, in characters.
+            secrets: texts to mask in the payload; the note is masked already.
+            limit: the most characters of the payload's text.
         """
         if self.payload is NO_PAYLOAD:
             return self.note
@@ -80,7 +80,7 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
 
     Parameters:
         record: of telemetry, or read from a recording.
-        secrets: what to mask.
+        secrets: texts to mask.
     """
     name, metadata = record.name, record.metadata
     last = name[-1]
@@ -199,7 +199,7 @@ def _callback(metadata: Mapping[str, Any]) -> Parts:
     return _client(metadata["callback"], metadata, note=f"{metadata['client']}.{metadata['callback']}")
 
 
-# What happens once
+# Events without a duration
 
 
 def _orphaned(metadata: Mapping[str, Any]) -> Parts:

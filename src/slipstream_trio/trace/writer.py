@@ -1,4 +1,4 @@
-"""The thread that writes lines, so that whoever has them never waits for a disk."""
+"""The thread that writes lines, so that the event loop never waits for a disk."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ class LossReport(bytes):
     """A line that says how many records are missing, and the line of the record after them.
 
     Attributes:
-        missing: how many; if these lines are lost, nothing in the recording says so any more.
+        missing: their number; if these lines are lost, the recording cannot say so.
     """
 
     missing: int = 0
@@ -51,7 +51,7 @@ class Writer:
         lost: lines that could not be.
         untold: records that are missing, and of which no line says so: what was lost, and what that would have told of.
         broken: whether writing has just failed; lines are not taken then.
-        error: what writing last failed for.
+        error: the last error of writing.
     """
 
     def __init__(self, files: Files, *, limit: int, flush_interval: float) -> None:
