@@ -51,8 +51,8 @@ from ..telemetry.span import exception_record
 
 if TYPE_CHECKING:
     from .buffer import Consumer, Gap, Overflow
-    from .joining import Request
     from .call import Call
+    from .joining import Request
 
 __all__ = [
     "Attempt",
