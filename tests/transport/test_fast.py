@@ -158,7 +158,7 @@ async def test_many_of_them_do_too(autojump_clock: MockClock) -> None:
         while sum(sizes) < 80:
             sizes.append(len(await transport.receive()))
         assert max(sizes) <= 4
-        assert len(counted) > 40
+        assert len(counted) >= 30
         nursery.cancel_scope.cancel()
 
 

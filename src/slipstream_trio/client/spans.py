@@ -380,9 +380,8 @@ def push_stop(start: ClientPushStart, push: "Call") -> Stop:
     def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
         status = "ok" if error is None else getattr(error, "status", None)
         sent = push.ref is not None and (status is not None or getattr(error, "sent", push.may_be_sent))
-        waited = _waited(push)
-        response = getattr(error, "response", response)
-        return ClientPushStop(start, origin, now, outcome, push.ref, status, response, _reason_of(error), sent, waited)
+        result = getattr(error, "response", response), _reason_of(error), sent, _waited(push)
+        return ClientPushStop(start, origin, now, outcome, push.ref, status, *result)
 
     return stop
 

@@ -183,10 +183,12 @@ def find_connector(name: str, open_stream: StreamOpener | None = None) -> Connec
     if name == "auto":
         name = "websockets" if _is_fast() else "trio_websocket"
     try:
-        module = importlib.import_module(f".{name}", __package__)
-        connector: Connector = module.connector() if open_stream is None else module.connector(open_stream)
+        make = importlib.import_module(f".{name}", __package__).connector
     except (ImportError, AttributeError) as error:
-        raise LookupError(f"the transport {name!r} is not available: {error}") from error
+        if isinstance(error, ImportError) and error.name not in (None, f"{__package__}.{name}"):
+            raise LookupError(f"the transport {name!r} needs a package that is not installed: {error}") from error
+        raise LookupError(f"unknown transport {name!r}") from error
+    connector: Connector = make() if open_stream is None else make(open_stream)
     return connector
 
 
