@@ -182,10 +182,9 @@ class Supervisor:
             self._error = _bug(error)
             socket._failed(self._error)
         finally:
-            socket._ended(self._error)
+            await socket._ended(self._error)
             # Those who waited run first, and the body is cancelled after them.
-            with trio.CancelScope(shield=True):
-                await trio.lowlevel.checkpoint()
+            await trio.lowlevel.cancel_shielded_checkpoint()
             self._end()
 
     def _end(self) -> None:
@@ -239,6 +238,7 @@ class Supervisor:
         if self._fallback not in (None, connector):
             connector = _Hurried(connector, socket._configuration.longpoll_fallback or math.inf)
         await connection.run(connector, ask)
+        await socket._settled()
         if connection.option_error is not None:
             error = connection.option_error
             return error, Disconnect(OPTION_FAILED, step=step, error=error, ended_by="client")

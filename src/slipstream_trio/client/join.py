@@ -8,6 +8,7 @@ channel is decided here; the channel only takes note of it.
 import logging
 import math
 import random
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 
@@ -28,6 +29,7 @@ from .arguments import DEFAULT, Timeout, chosen
 from .join_queue import JoinQueue, asked
 from .joining import Departure, Request, Retry
 from .spans import join_stop
+from .turn import begun, finished
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -39,9 +41,6 @@ __all__ = ["Joins", "join", "request_join"]
 TopicEvent = TopicJoinSucceeded | TopicJoinFailed | TopicJoinOverdue | TopicJoinClosed | TopicLeft
 
 logger: Final = logging.getLogger("slipstream_trio")
-
-LEAVES_A_STEP: Final = 64
-"""How many channels are left before other tasks run."""
 
 
 @final
@@ -95,9 +94,13 @@ class Joins:
 
     def rejoin(self, channel: "Channel") -> None:
         """Join a channel again, as soon as that is possible."""
+        self._wait_for_slot(channel)
+        self.queue.pump()
+
+    def _wait_for_slot(self, channel: "Channel") -> None:
         request = Request(channel, self._socket._options.join_timeout, by_user=False)
         channel._joining.begin(request)
-        self.queue.put(request)
+        self.queue.add(request)
 
     async def _claim(self, request: Request) -> None:
         """Take the topic on this socket, when a leave of it that is under way is complete."""
@@ -221,16 +224,23 @@ class Joins:
     def connection_opened(self) -> None:
         """Join again what was joined; what waits for its time waits on."""
         self.queue.connection_opened()
-        for channel in list(self._socket._channels.values()):
-            if channel.status == "errored" and channel._joining.idle:
-                self.rejoin(channel)
+        work = self._rejoin_all()
+        if begun(work):
+            self._socket._supervisor.start_task(finished, work)
         self.queue.pump()
 
-    def connection_lost(self) -> None:
-        """Take note that the connection has ended, and another one may come."""
-        self.queue.connection_ended()
+    def _rejoin_all(self) -> Iterator[None]:
+        for channel in list(self._socket._channels.values()):
+            if channel.status == "errored" and channel._joining.idle:
+                self._wait_for_slot(channel)
+            yield
+        self.queue.pump()
+
+    def connection_lost(self) -> Iterator[None]:
+        """Take note that the connection has ended, and another one may come: one channel a step."""
         for channel in list(self._socket._channels.values()):
             self._lose(channel)
+            yield
 
     def _lose(self, channel: "Channel") -> None:
         request = channel._joining.request
@@ -248,13 +258,14 @@ class Joins:
             channel._lost("reconnected")
             channel._become("errored", "lost")
 
-    def socket_ended(self) -> None:
-        """Take note that there will be no other connection."""
+    def socket_ended(self) -> Iterator[None]:
+        """Take note that there will be no other connection: one channel a step."""
         for channel in list(self._socket._channels.values()):
             request = channel._joining.finish()
             channel._end("closed", "lost" if self._socket._ending.error is not None else "left")
             if request is not None:
                 request.fail(self._socket._ending.lost())
+            yield
 
     # Leaving
 
@@ -283,10 +294,10 @@ class Joins:
     @trio.lowlevel.enable_ki_protection
     async def leave_all(self) -> None:
         """Ask to leave all topics, in the time that this takes."""
-        for number, channel in enumerate(list(self._socket._channels.values()), 1):
-            self.leave_soon(channel, self._socket._options.leave_timeout)
-            if number % LEAVES_A_STEP == 0:
-                await trio.lowlevel.checkpoint()
+        timeout = self._socket._options.leave_timeout
+        channels = iter(list(self._socket._channels.values()))
+        while begun(self.leave_soon(channel, timeout) for channel in channels):
+            await trio.lowlevel.checkpoint()
 
     async def until_all_are_left(self) -> None:
         """Wait until the socket holds no topic."""

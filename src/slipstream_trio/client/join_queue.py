@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JoinQueue", "asked"]
 
-JOINS_A_STEP: Final = 64
+JOINS_A_STEP: Final = 16
 """How many joins of the library are sent before other tasks run."""
 
 
@@ -47,13 +47,17 @@ class JoinQueue:
         return bool(self._users or self._library)
 
     def put(self, request: Request, *, first: bool = False) -> None:
+        """Let a join wait for its slot, and send what can be sent."""
+        self.add(request, first=first)
+        self.pump()
+
+    def add(self, request: Request, *, first: bool = False) -> None:
         """Let a join wait for its slot: behind the others, or before them as it had one already."""
         queue = self._users if request.by_user else self._library
         queue[request] = None
         queue.move_to_end(request, last=not first)
         if request.by_user:
             self._limit_wait(request)
-        self.pump()
 
     def _limit_wait(self, request: Request) -> None:
         """Limit how long a user's join waits to be sent: by its own deadline, or while there is no connection."""

@@ -6,7 +6,7 @@ are taken first come, first served, where room is made: Trio promises no order a
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
@@ -172,8 +172,8 @@ class Pushes:
         for push in pushes.values():
             push.result.fail(ChannelClosed(channel.topic, reason))
 
-    def connection_ended(self, lost: ConnectionLost, taken: int) -> None:
-        """Fail all pushes, as their connection has ended; `taken` frames of it may have been sent."""
+    def connection_ended(self, lost: ConnectionLost, taken: int) -> Iterator[None]:
+        """Fail all pushes, as their connection has ended, one a step; `taken` frames of it may have been sent."""
         pending = list(self._pending.values())
         self._pending.clear()
         self._by_channel.clear()
@@ -181,6 +181,7 @@ class Pushes:
         self._tickets = None
         for push in pending:
             push.result.fail(again(lost, sent=push.number <= taken))
+            yield
 
 
 # What tasks of users call

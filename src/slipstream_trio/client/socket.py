@@ -1,8 +1,9 @@
 """A socket: what `connect` gives to its user, and its state."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, assert_never, final
 from weakref import WeakKeyDictionary
 
@@ -45,7 +46,7 @@ from .serializer import guarded
 from .spans import Emitter, outcome_of
 from .status import Status, StatusChanges, StatusLog
 from .timer import Timer
-from .turn import Backlog, settle
+from .turn import Backlog, begun, finished, settle
 
 if TYPE_CHECKING:
     from .callbacks.runner import Runner
@@ -79,6 +80,7 @@ class Socket:
         self._timer = Timer(self)
         self._listeners = Listeners(self)
         self._pings: list[Result[float]] = []
+        self._unsettled: Iterator[object] = iter(())  # what the end of a connection has left to tell
         self._connection: Connection | None = None  # of the moment, or the last
         self._shown: Connection | None = None  # the last that was open
         self._ending = Ending(self.socket_id)
@@ -278,14 +280,17 @@ class Socket:
         self._ending.ask(reason)
         self._statuses.set("closing")
 
-    def _ended(self, error: BaseException | None) -> None:
+    async def _ended(self, error: BaseException | None) -> None:
         """End for good, because of an error, or as that was asked for: settle all that is waited for."""
         self._ending.fail(error)
         self._statuses.set("closed")
-        self._joins.socket_ended()
+        await finished(chain(self._unsettled, self._joins.socket_ended(), self._streams_ended()))
+        self._listeners.close()
+
+    def _streams_ended(self) -> Iterator[None]:
         for channel in list(self._known):
             channel._end_streams()
-        self._listeners.close()
+            yield
 
     # What its connection reports
 
@@ -369,11 +374,17 @@ class Socket:
         self._emitter.log_rejected()
         for message in connection.writer.left_over():
             self._emitter.dropped("out", message, lost.reason)
-        self._pushes.connection_ended(lost, connection.writer.taken)
         for answer in self._pings:
             answer.fail(again(lost))
         self._listeners.connection_lost()
-        self._joins.connection_lost()
+        self._joins.queue.connection_ended()
+        pushes = self._pushes.connection_ended(lost, connection.writer.taken)
+        self._unsettled = chain(pushes, self._joins.connection_lost())
+        begun(self._unsettled)
+
+    async def _settled(self) -> None:
+        """Wait until all is told of the end of a connection: where many wait for it, that takes a while."""
+        await finished(self._unsettled)
 
     async def _settle_input(self) -> None:
         """Let input that has come be handled before anything is found to be too late."""

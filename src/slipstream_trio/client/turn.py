@@ -1,14 +1,15 @@
 """Turns: how long consumers go on before others run, and how long the receive loop and the timer wait for others."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final, Protocol, final
 
 import trio
 
 from ..transport import Transport
 
-__all__ = ["Backlog", "Turn", "catch_up", "settle", "turn_of_this_run"]
+__all__ = ["Backlog", "Turn", "begun", "catch_up", "finished", "settle", "turn_of_this_run"]
 
 MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
@@ -22,6 +23,9 @@ CATCHING_UP: Final = 0.05
 SETTLING: Final = 0.25
 SETTLING_BYTES: Final = 4 * 2**20
 """Seconds and bytes of input that may come before a verdict, at most."""
+
+PIECES_A_STEP: Final = 64
+"""How many channels, or pushes, are settled before other tasks run."""
 
 LONGEST_PASS: Final = 0.01
 """Seconds that a pass of the scheduler counts for, at most: in a longer one the program was busy, and read nothing."""
@@ -73,6 +77,18 @@ def turn_of_this_run(replacement: Turn | None = None) -> Turn:
     turn = replacement or _TURN.get() or Turn()
     _TURN.set(turn)
     return turn
+
+
+def begun(work: Iterator[object]) -> bool:
+    """Do the next part of some work, of which each item is a piece; returns whether there may be more."""
+    return sum(1 for _ in islice(work, PIECES_A_STEP)) == PIECES_A_STEP
+
+
+@trio.lowlevel.enable_ki_protection
+async def finished(work: Iterator[object]) -> None:
+    """Do the rest of some work; others run between its parts."""
+    while begun(work):
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 class Backlog(Protocol):
