@@ -46,10 +46,11 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
                     crowded = channel._put(message)
                 else:
                     crowded = _take_in_other(connection, message, frame, now)
+                    unseen -= 3
         unseen -= 1
         if crowded is not None and patient:
             patient, now = await catch_up(crowded), trio.current_time()
-        elif not unseen:
+        elif unseen <= 0:
             unseen = FRAMES_A_LOOK
             if turn.is_over():
                 await turn.let_others_run()

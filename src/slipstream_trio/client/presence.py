@@ -136,7 +136,7 @@ class PresenceTracker:
         return evolve(self._known, synced=self._synced)
 
     def _show(self, changes: tuple[PresenceChange, ...]) -> None:
-        shown = self._shown()
+        shown = self._shown() if self._followers else self._known
         for follower in list(self._followers.values()):
             follower.update(shown, changes)
 

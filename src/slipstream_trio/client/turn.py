@@ -15,7 +15,7 @@ MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
 
 FRAMES_A_LOOK: Final = 16
-"""How many frames are handled before a look at the clock: a read may bring thousands, and a handler be slow."""
+"""How many messages are taken in before a look at the clock (replies count for four): a read may bring thousands."""
 
 CATCHING_UP: Final = 0.05
 """Seconds that the receive loop lets a consumer catch up, at most."""
