@@ -59,6 +59,9 @@ class Rooms:
                 await trio.sleep(rooms._seconds)
                 return {}
 
+            async def handle_in(self, event: str, payload: Any, ref: Any) -> None:
+                """Answer nothing."""
+
         return Room()
 
     def count(self, connection: Connection) -> None:
@@ -349,3 +352,47 @@ async def test_a_callback_client_is_told_once_that_a_rejoin_is_late_and_joined_t
         await until(lambda: told == ["joined", "JoinTimeout", "joined"], 20)
         assert rooms.joins == 2
         client.stop()
+
+
+async def test_others_run_while_many_channels_are_told_of_a_loss(autojump_clock: MockClock) -> None:
+    """At most 64 channels or pushes are settled in a step; pushes before channels."""
+    rooms = Rooms()
+    async with rooms.server.run(), connect(URL, transport=rooms.server.connector()) as socket:
+        channels = [socket.channel(f"room:{number}") for number in range(150)]
+        async with trio.open_nursery() as nursery:
+            for channel in channels:
+                nursery.start_soon(channel.join)
+        async with trio.open_nursery() as nursery:
+            done = Outcomes(nursery)
+            for number in range(130):
+                done.start(number, channels[0].push, "no answer", timeout=None)
+            await settle()
+            rooms.server.connections[0].drop()
+            told: list[int] = []
+            while not told or told[-1] < len(channels):
+                await trio.lowlevel.checkpoint()
+                errored = sum(channel.status == "errored" for channel in channels)
+                assert not errored or len(done.by) >= 64
+                if socket.status != "connected":
+                    told.append(errored)
+        steps = [after - before for before, after in zip([0, *told], told, strict=False)]
+        assert max(steps) <= 2 * 64  # Trio may run the task that tells of it twice between two looks
+        assert {type(error) for error in done.by.values()} == {ConnectionLost}
+        await trio.sleep(30)
+        assert all(channel.status == "joined" for channel in channels)
+
+
+async def test_others_run_while_many_channels_end_with_their_socket(autojump_clock: MockClock) -> None:
+    rooms = Rooms()
+    async with rooms.server.run(), connect(URL, transport=rooms.server.connector()) as socket:
+        channels = [socket.channel(f"room:{number}") for number in range(150)]
+        async with trio.open_nursery() as nursery:
+            for channel in channels:
+                nursery.start_soon(channel.join)
+        ended: list[int] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(socket.disconnect)
+            while not ended or ended[-1] < len(channels):
+                await trio.lowlevel.checkpoint()
+                ended.append(sum(channel.status == "closed" for channel in channels))
+        assert max(after - before for before, after in zip([0, *ended], ended, strict=False)) <= 2 * 64
