@@ -298,13 +298,13 @@ def test_what_phoenix_never_sends_is_a_protocol_error(payload: Any) -> None:
 
 @pytest.mark.parametrize("payload", [None, [], "x", 1, b"\0"])
 def test_a_diff_is_an_object(payload: Any) -> None:
-    with pytest.raises(ProtocolError, match=r"^a presence_diff that is no object$"):
+    with pytest.raises(ProtocolError, match=r"^the payload of a presence_diff must be an object$"):
         Presence().received("presence_diff", payload)
 
 
 @pytest.mark.parametrize("payload", [None, [], "x", 1, b"\0"])
 def test_a_state_is_an_object(payload: Any) -> None:
-    with pytest.raises(ProtocolError, match=r"^presences that are no object$"):
+    with pytest.raises(ProtocolError, match=r"^presences must be an object$"):
         Presence().received("presence_state", payload)
 
 

@@ -17,7 +17,7 @@ from .turn import turn_of_this_run
 __all__ = ["Buffer", "Consumer", "Gap", "Overflow", "Stream", "Streams", "Subscription", "merged"]
 
 Overflow = Literal["raise", "drop_oldest", "drop_newest"]
-"""What happens when messages come for a consumer whose buffer is full."""
+"""The treatment of messages for a consumer whose buffer is full."""
 
 Consumer = Literal["channel", "subscription", "client"]
 
@@ -236,7 +236,7 @@ class Subscription:
 
     @property
     def dropped(self) -> int:
-        """How many messages did not fit into its buffer so far."""
+        """The number of messages that did not fit into its buffer so far."""
         return self._buffer.dropped
 
     def stream(self) -> Stream:

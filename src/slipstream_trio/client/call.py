@@ -77,7 +77,7 @@ class Call:
 
     @property
     def deadline(self) -> float:
-        """When its time is up."""
+        """The end of its time limit, on Trio's clock."""
         return math.inf if self._timeout is None else self.began + self._timeout
 
     @property

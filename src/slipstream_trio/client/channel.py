@@ -98,7 +98,7 @@ class Channel:
 
     @property
     def dropped(self) -> int:
-        """How many messages did not fit into the channel's own buffer so far."""
+        """The number of messages that did not fit into the channel's own buffer so far."""
         return self._streams.dropped
 
     # What its user does
@@ -112,7 +112,7 @@ class Channel:
             timeout: seconds to wait for the answer, None for ever; by default `join_timeout`.
 
         Raises:
-            ConfigurationError: `timeout` is no number of seconds above 0.
+            ConfigurationError: `timeout` must be seconds above 0.
             AlreadyJoined: this socket holds the topic.
             JoinError: the server refused.
             JoinTimeout: it did not answer in time.
@@ -131,7 +131,7 @@ class Channel:
             timeout: seconds to wait, None for ever; by default `leave_timeout`. Nothing is raised when they are over.
 
         Raises:
-            ConfigurationError: `timeout` is no number of seconds above 0.
+            ConfigurationError: `timeout` must be seconds above 0.
         """
         await leave(self, chosen(timeout, self._socket._options.leave_timeout))
 
@@ -152,7 +152,7 @@ class Channel:
 
         Raises:
             ValueError: the event is one of the protocol's, such as "phx_leave".
-            ConfigurationError: `timeout` is no number of seconds above 0.
+            ConfigurationError: `timeout` must be seconds above 0.
             PushError: the reply's status is not "ok".
             PushTimeout: no reply came in time.
             ChannelClosed: the channel is not joined, or ended before the reply.
@@ -209,7 +209,7 @@ class Channel:
     async def subscribe(
         self, *events: str, buffer: int | None = None, overflow: Overflow | None = None
     ) -> AsyncIterator[Subscription]:
-        """Get these events in a buffer of one's own, for the time of an `async with` block.
+        """Get these events in a separate buffer, for the time of an `async with` block.
 
         It sees what arrives after it opened, however often the topic is joined anew; to miss nothing, open it on
         `socket.channel(topic)`, then `join`. The channel's own stream sees these messages too.

@@ -1,4 +1,4 @@
-"""How a socket's connections ended, and the socket itself."""
+"""The ends of a socket's connections, and of the socket."""
 
 import logging
 from typing import Final, final
@@ -15,7 +15,7 @@ logger: Final = logging.getLogger("slipstream_trio")
 
 @final
 class Ending:
-    """What is known of the end of a socket.
+    """The end of a socket, as far as it is known.
 
     Parameters:
         socket_id: the socket's id.
@@ -35,7 +35,7 @@ class Ending:
 
     @property
     def reason(self) -> str:
-        """Why the client closes the connection."""
+        """The reason of a close by the client."""
         return self.asked or "closed_by_client"
 
     def ask(self, reason: str) -> None:

@@ -394,5 +394,5 @@ def _secrets(request: OpenRequest) -> Iterator[str]:
             yield subprotocol
             encoded = subprotocol.rpartition(".")[2]
             yield encoded
-            with suppress(ValueError):  # it is no token of ours
+            with suppress(ValueError):  # not a token of ours
                 yield base64.b64decode(encoded + "==", altchars=b"-_" if {"-", "_"} & {*encoded} else None).decode()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["JoinQueue", "asked"]
 
 JOINS_A_STEP: Final = 8
-"""How many joins of the library are sent before other tasks run."""
+"""The number of joins of the library sent before other tasks run."""
 
 
 @final

@@ -137,7 +137,7 @@ class Retry:
 
 @final
 class Joining:
-    """How the joins and leaves of one channel went.
+    """The history of one channel's joins and leaves.
 
     Attributes:
         request: the join that is under way, None if there is none.

@@ -1,4 +1,4 @@
-"""Who is there: what a channel keeps of it, and what a user sees.
+"""The presences of a channel: what it keeps of them, and what a user sees.
 
 What the library knows, and what it hands out, share no object that could be edited: frames are decoded anew for it, and
 who asks gets copies. Inside, an entry is never changed in place, so that what is known may be shared.
@@ -32,7 +32,7 @@ logger: Final = logging.getLogger("slipstream_trio")
 
 
 class PresenceTracker:
-    """Who is on a channel's topic, as far as its messages tell.
+    """The presences on a channel's topic, as far as its messages tell.
 
     Most channels have presences that nobody ever asks for, so frames are kept as they are. They are folded into entries
     when somebody follows, or when what came after a state is larger than that: then the entries are what is smaller.
@@ -48,7 +48,7 @@ class PresenceTracker:
         self._known = Presence()
         self._synced = False
         self._frames: list[Frame] = []
-        """What is known beyond `_known`: diffs, and a state if they came for one."""
+        """Knowledge beyond `_known`: diffs, and a state if they came for one."""
         self._state_size = self._diffs_size = 0
         self._pending: list[Frame] = []
         self._pending_size = 0
@@ -143,7 +143,7 @@ class PresenceTracker:
 
 @final
 class ChannelPresence(Mapping[str, Mapping[str, Any]]):
-    """Who is on a channel: a mapping from key to presence, `{"metas": […]}`, kept up to date.
+    """The presences on a channel: a mapping from key to presence, `{"metas": […]}`, kept up to date.
 
     Iterate over it asynchronously for the changes: `async for change in presence`. Callbacks can be given too; they are
     called synchronously, one that raises is logged. All that it gives are copies, which may be changed.

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Pushes", "push", "request_push", "send"]
 
 CALLS_A_STEP: Final = 64
-"""How many calls take their turns before other tasks run."""
+"""The number of calls that take their turns before other tasks run."""
 
 REMEMBERED: Final = 1024
-"""How many pushes that were given up are remembered, so that their late replies can be told from others."""
+"""The number of pushes given up that are remembered, so that their late replies are recognised."""
 
 T = TypeVar("T")
 

@@ -67,7 +67,7 @@ __all__ = [
 ]
 
 FRAME_SHOWN: Final = 256
-"""How many characters or bytes of a malformed frame are told."""
+"""Characters or bytes of a malformed frame that telemetry shows."""
 
 OVERFLOW_INTERVAL: Final = 10.0
 """Seconds between two records of an overflow that lasts."""

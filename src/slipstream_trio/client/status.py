@@ -10,7 +10,7 @@ __all__ = ["Status", "StatusChanges", "StatusLog"]
 Status = Literal["connecting", "connected", "reconnecting", "closing", "closed"]
 
 KEPT: Final = 64
-"""How many changes a reader may be behind before it misses some."""
+"""The number of changes that are kept for a reader who is behind."""
 
 
 class StatusLog:

@@ -22,7 +22,7 @@ STALL: Final = 0.1
 look has to be late to be told."""
 
 ENTRIES_A_STEP: Final = 128
-"""How many deadlines are handled before other tasks run: each settles a task, and may emit telemetry."""
+"""The number of deadlines handled before other tasks run: each settles a task, and may emit telemetry."""
 
 _numbers: Final = count()
 

@@ -15,7 +15,7 @@ MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
 
 FRAMES_A_LOOK: Final = 16
-"""How many messages are taken in before a look at the clock (replies count for four): a read may bring thousands."""
+"""The number of messages taken in before a look at the clock (replies count for four): a read may bring thousands."""
 
 CATCHING_UP: Final = 0.05
 """Seconds that the receive loop lets a consumer catch up, at most."""
@@ -25,19 +25,20 @@ SETTLING_BYTES: Final = 4 * 2**20
 """Seconds and bytes of input that may come before a verdict, at most."""
 
 PIECES_A_STEP: Final = 64
-"""How many channels, or pushes, are settled before other tasks run."""
+"""The number of channels, or pushes, settled before other tasks run."""
 
 LONGEST_PASS: Final = 0.01
 """Seconds that a pass of the scheduler counts for, at most: in a longer one the program was busy, and read nothing."""
 
 STILL_PASSES: Final = 10
-"""How often nothing must have been read while the scheduler was passed. One pass brings what waits in the kernel to the
-transport's task; more are for streams that have tasks of their own between, and for the way to the receive loop."""
+"""The number of passes of the scheduler in which nothing must have been read. One pass brings what waits in the
+kernel to the transport's task; more are for streams that have tasks of their own between, and for the way to the
+receive loop."""
 
 
 @final
 class Turn:
-    """How long consumers may go on before they let other tasks run: one for all buffers of a Trio run.
+    """The time for which consumers may go on before they let other tasks run: one for all buffers of a Trio run.
 
     A consumer that is always answered from its buffer would keep the receive loop, and everybody else, from running.
 

@@ -1,4 +1,4 @@
-"""What to do when a connection or a channel has ended: tables, and functions without clock and randomness."""
+"""The policy after the end of a connection or a channel: tables, and functions without clock and randomness."""
 
 import math
 import sys
@@ -38,7 +38,7 @@ SPREAD: Final = 0.5
 
 _DELAYS: Final = "delays: at least one number of seconds, none below 0"
 _LONGEST: Final = sys.float_info.max
-"""Seconds that are no infinity."""
+"""The largest finite number of seconds."""
 
 
 def _numbers(delays: Iterable[float]) -> tuple[float, ...]:
@@ -55,7 +55,7 @@ def _within(value: object, most: float) -> bool:
 
 @frozen
 class Backoff:
-    """How long to wait before trying again.
+    """The delays before further attempts.
 
     Attributes:
         delays: seconds before the first, second, … attempt; the last one is for all that follow.
@@ -102,7 +102,7 @@ REJOIN: Final = Backoff((1, 2, 5, 10))
 
 @frozen
 class Disconnect:
-    """How a connection ended, or an attempt failed, that the user had not asked to end.
+    """The end of a connection, or the failure of an attempt, that the user had not asked for.
 
     Attributes:
         reason: such as "closed_by_server", "lost", "heartbeat_timeout"; of an attempt "rejected", "option_failed" (a
@@ -148,7 +148,7 @@ def reconnect_delay(
     """Return the seconds to wait before connecting again, None to give up.
 
     The jitter shortens the back-off's own delays, and lengthens what the server asked for: earlier would be too early,
-    and all at once would be another crowd for it. So would clients be that have lost a server together, and come back
+    and all at once would be another surge for it. So would clients be that have lost a server together, and come back
     by delays of some milliseconds.
 
     Parameters:

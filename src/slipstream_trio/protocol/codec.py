@@ -18,7 +18,7 @@ from .message import Message
 __all__ = ["MAX_DEPTH", "TOO_DEEP", "Codec", "MsgspecCodec", "StdlibCodec", "default_codec"]
 
 MAX_DEPTH: Final = 128
-"""How deep arrays and objects may be nested, the frame's own array included.
+"""The greatest depth of nested arrays and objects, the frame's own array included.
 
 Both decoders recurse, and where they give up depends on the depth of the caller's stack; this limit does not.
 """
@@ -26,10 +26,10 @@ Both decoders recurse, and where they give up depends on the depth of the caller
 TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH}"
 
 MAX_DIGITS: Final = 4300
-"""How long an integer may be, its sign included: Python's own default, as msgspec counts it."""
+"""The greatest length of an integer, its sign included: Python's own default, as msgspec counts it."""
 
 SHALLOW: Final = 8
-"""How deep a payload is at most for msgspec to check that on its way: as deep as GeoJSON's multi-polygons.
+"""The greatest depth of a payload that msgspec checks while it decodes: as deep as GeoJSON's multi-polygons.
 
 The type that says so branches in two at each level, and msgspec shares no branches: another level doubles the 10 ms
 that it takes to make the decoder, once in a process.

@@ -146,7 +146,7 @@ class TimerTicked:
 
 
 Command = JoinTopic | LeaveTopic | PushMessage | SendHeartbeat | CloseConnection
-"""What the socket asks of the connection."""
+"""A request of the socket to the connection."""
 
 Input = Command | TransportOpened | TransportFailed | FrameReceived | TransportClosed | TimerTicked
 """Anything that a connection handles."""

@@ -21,7 +21,7 @@ MOST_AT_A_TICK: Final = 256
 
 
 class Draft:
-    """What one input makes of a state. It is used once: the state that it is made of stays as it is.
+    """A state under change by one input. It is used once; the state that it is made of stays as it is.
 
     Parameters:
         state: the state before.

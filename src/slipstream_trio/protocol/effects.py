@@ -1,4 +1,4 @@
-"""What one input does: the state after it, what the socket is told, and what is to be done to the transport."""
+"""The outcome of one input: the state after it, events for the socket, and effects on the transport."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -32,7 +32,7 @@ class CloseTransport:
 
 
 Effect = SendFrame | CloseTransport
-"""What the runtime has to do to the transport."""
+"""An action of the runtime on the transport."""
 
 
 @frozen
@@ -45,7 +45,7 @@ class Step:
 
 @frozen
 class Transition:
-    """What one input did.
+    """The outcome of one input.
 
     Attributes:
         state: the state after it.

@@ -1,4 +1,4 @@
-"""What a connection tells its socket."""
+"""Events that a connection reports to its socket."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -155,7 +155,7 @@ class MessageDropped:
 
 @frozen
 class FrameRejected:
-    """A frame that is no message; the connection goes on."""
+    """A malformed frame; the connection goes on."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""How many joins may be unanswered at once, and how fast they may follow one another: a value, without clock.
+"""The window and the pace of joins: a value, without clock.
 
 After a restart all channels of all clients are joined again at once, and `join/3` may be slow. A client that sends all
 joins at once fills the server's queue, and heartbeats wait behind them; one that sends them one by one is slow on a
@@ -20,18 +20,18 @@ LARGEST_WINDOW: Final = 256
 SLOWEST: Final = 4.0
 """Joins a second that are never too many."""
 FASTEST: Final = 200.0
-"""Joins a second above which there is no pace any more."""
+"""Joins a second above which the pace is lifted."""
 GROWTH: Final = 1.1
 GROWS_EVERY: Final = 10.0
 """Seconds of a connection after which its pace is `GROWTH` times what it was."""
 MOST_GROWN: Final = math.ceil(math.log(FASTEST / SLOWEST, GROWTH))
 REMEMBERED: Final = 2 * int(FASTEST) + 2
-"""Joins whose times are kept: with more of them in a second there is no pace."""
+"""Joins whose times are kept: with more of them in a second, the pace is lifted."""
 
 
 @frozen(kw_only=True)
 class JoinPacing:
-    """What is known of how a server takes joins. The methods return what is known next.
+    """The capacity of a server for joins, as learned from its answers. The methods return what is known next.
 
     It outlives connections: `opened` and `ended` tell of them.
 
@@ -55,7 +55,7 @@ class JoinPacing:
 
     @property
     def window(self) -> int:
-        """How many joins may be unanswered at once."""
+        """The number of joins that may be unanswered at once."""
         return self.learned if self.fixed is None else self.fixed
 
     def pace_at(self, now: float) -> float | None:

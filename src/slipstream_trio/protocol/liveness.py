@@ -1,4 +1,4 @@
-"""When an outstanding heartbeat means that the line is lost: a function of what was heard and what was written.
+"""The verdict that a line is lost: a function of what was heard and what was written.
 
 A connection is alive as long as something is heard, whatever it is: an answer may wait behind a large message. And it
 may be silent for a good reason, which is a join: while the server works one off, it answers nothing else. Only one join
@@ -19,7 +19,7 @@ LIMIT: Final = 30.0
 """Seconds for the answer to a heartbeat where the options have no limit: a `ping` without heartbeats, too."""
 
 LONGEST_HOLD: Final = 4
-"""How many times the limit a join may hold up the verdict, from what was last heard.
+"""The multiple of the limit for which a join may hold up the verdict, from what was last heard.
 
 The first of them is the time up to the heartbeat, where that is longer: a line may be silent for so long anyway.
 """

@@ -9,7 +9,7 @@ from .backoff import RECONNECT, REJOIN, RETRY_AFTER_LIMIT, Backoff
 __all__ = ["Given", "Options"]
 
 Given = Literal["absent", "value", "function"]
-"""How an option was given whose value is not shown."""
+"""The form in which an option was given whose value is not shown."""
 
 
 @frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""Who is there: Phoenix Presence, as pure functions over its two messages.
+"""Phoenix Presence, as pure functions over its two messages.
 
 `presence_state` has everybody, `presence_diff` who came and who went. An update of a meta is both at once: a join whose
 `phx_ref_prev` is the `phx_ref` of a leave. In the usual order a client's own diff comes before the first state, so
@@ -53,7 +53,7 @@ class PresenceChange:
 
 @frozen
 class Presence:
-    """What is known of a topic's presences; never changed in place.
+    """The presences of a topic, as far as they are known; never changed in place.
 
     Attributes:
         entries: who is there.
@@ -198,14 +198,14 @@ def _ref(meta: Mapping[str, Any]) -> str:
 
 def _diff(payload: Any) -> Mapping[str, Any]:
     if not isinstance(payload, dict):
-        raise ProtocolError("a presence_diff that is no object")
+        raise ProtocolError("the payload of a presence_diff must be an object")
     return {"joins": _presences(payload.get("joins", {})), "leaves": _presences(payload.get("leaves", {}))}
 
 
 def _presences(payload: Any) -> Presences:
     """Return the payload if it is what it should be."""
     if not isinstance(payload, dict):
-        raise ProtocolError("presences that are no object")
+        raise ProtocolError("presences must be an object")
     for presence in payload.values():
         metas = presence.get("metas") if isinstance(presence, dict) else None
         if not isinstance(metas, list) or not all(_is_meta(meta) for meta in metas):

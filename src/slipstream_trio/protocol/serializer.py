@@ -24,10 +24,10 @@ _LONGEST: Final = 255
 
 
 class Serializer(Protocol):
-    """How a client's messages become frames, and frames messages. Has no state, and does no I/O."""
+    """Turns a client's messages into frames, and frames into messages. Stateless, without I/O."""
 
     name: str
-    """What `State.options` shows."""
+    """The name in `State.options`."""
     vsn: str
     """The `vsn` parameter that tells the server which serializer to use; without one, it is told that of `connect`."""
 
@@ -122,7 +122,7 @@ def serializer_for(vsn: str, codec: Codec | None = None) -> Serializer:
             return V2Serializer(codec)
         case ["1", "0", patch] if patch.isdecimal():
             return V1Serializer(codec)
-    raise ValueError(f"{vsn!r} is no version of the protocol: use '2.0.0' or '1.0.0'")
+    raise ValueError(f"unsupported vsn {vsn!r}: use '2.0.0' or '1.0.0'")
 
 
 def located(error: SerializationError, message: Message, codec: Codec) -> SerializationError:

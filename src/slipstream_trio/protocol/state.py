@@ -19,12 +19,12 @@ Status = Literal["opening", "open", "closing", "closed"]
 T = TypeVar("T")
 
 UNSET: Final[Any] = object()
-"""What a keyword has that is not given; None means something to most of them."""
+"""The default of a keyword; None means something to most of them."""
 
 
 @frozen
 class Identity:
-    """What never changes of a connection; `State` describes each."""
+    """The part of a connection that never changes; `State` describes each field."""
 
     connection_id: str
     trace_id: str
@@ -179,7 +179,7 @@ class State:
 
     @property
     def options(self) -> Options:
-        """What it was configured with."""
+        """Its configuration."""
         return self.identity.options
 
     @property
@@ -221,7 +221,7 @@ class State:
 
     @property
     def turn_began(self) -> float | None:
-        """When the turn of the first of `turns` began, None where there is none, or that is not known."""
+        """The time at which the turn of the first of `turns` began, None without one, or if unknown."""
         return self.turn_queue.began
 
     @property
@@ -231,7 +231,7 @@ class State:
 
     @property
     def unanswered(self) -> int:
-        """How many joins the server has not worked off."""
+        """The number of joins that the server has not worked off."""
         return len(self.turn_queue)
 
     @property
@@ -251,12 +251,12 @@ class State:
 
     @property
     def heartbeat_sent_at(self) -> float | None:
-        """When the latest heartbeat was sent."""
+        """The time at which the latest heartbeat was sent."""
         return self.heartbeat.sent_at
 
     @property
     def heartbeat_deadline(self) -> float | None:
-        """When the next heartbeat is due, or the outstanding one has to be looked after."""
+        """The time at which the next heartbeat is due, or the outstanding one has to be checked."""
         return self.heartbeat.deadline
 
     def __repr__(self) -> str:

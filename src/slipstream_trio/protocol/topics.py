@@ -1,4 +1,4 @@
-"""What a connection knows of its topics. Every change costs the share of one topic, however many there are."""
+"""The topics of a connection. Every change costs the share of one topic, however many there are."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
@@ -36,7 +36,7 @@ class Pending:
 
     @property
     def limit(self) -> float | None:
-        """When the timer has to look at it."""
+        """The time at which the timer has to look at it."""
         return None if self.rejoin == "overdue" else self.deadline
 
 

@@ -1,4 +1,4 @@
-"""What all telemetry records have: measurements and metadata that are derived from their fields."""
+"""The base of all telemetry records: measurements and metadata that are derived from their fields."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ EventName = tuple[str, ...]
 """The name of a telemetry event, such as ("slipstream", "connection", "handle", "start")."""
 
 Outcome = Literal["ok", "error", "timeout", "cancelled", "lost"]
-"""How an operation of a client ended."""
+"""The way an operation of a client ended."""
 
 
 @frozen
 class Origin:
-    """Where a record comes from.
+    """The origin of a record.
 
     Attributes:
         connection_id: the connection's id, None where the socket has none.
@@ -34,7 +34,7 @@ class Origin:
 
 
 class Record(Protocol):
-    """What every record has. A handler that knows one event reads its fields; a generic one reads these."""
+    """The common part of records. A handler that knows one event reads its fields; a generic one reads these."""
 
     @property
     def name(self) -> EventName:
@@ -121,7 +121,7 @@ class _Common:
 
 
 class _Begun(_Common):
-    """What starts have in common with events that are no spans."""
+    """The common part of starts and of events outside spans."""
 
     __slots__ = ()
     system_time: int

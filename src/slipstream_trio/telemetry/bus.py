@@ -396,7 +396,7 @@ def _checked_names(event: object, *, prefix: bool) -> list[EventName]:
 def _checked(name: str, value: str) -> tuple[str, str]:
     """Return a header as it is; raises ValueError if it cannot be sent."""
     if not (name + value).isascii() or not (name + value).isprintable():
-        raise ValueError(f"{name!r} is no header's name, or its value has other characters")
+        raise ValueError(f"invalid header {name!r}: its name or value has characters that a header cannot have")
     return name, value
 
 

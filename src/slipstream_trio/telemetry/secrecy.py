@@ -1,4 +1,4 @@
-"""What tells a secret by its name, and what is shown in its place: one rule for logs, recordings and reports."""
+"""Names of secrets, and the text in their place: one rule for logs, recordings and reports."""
 
 from collections.abc import Collection
 from string import ascii_lowercase, ascii_uppercase
@@ -7,7 +7,7 @@ from typing import Any, Final
 __all__ = ["MASK", "SECRETS", "is_secret", "squeezed"]
 
 MASK: Final = "[redacted]"
-"""What is shown in place of a secret."""
+"""The text in place of a secret."""
 
 SECRETS: Final = frozenset(
     {
@@ -28,7 +28,7 @@ SECRETS: Final = frozenset(
         "token",
     }
 )
-"""What makes a name that of a secret, in lower case and without separators: `api_key` and `X-Api-Key` have "apikey"."""
+"""Parts of names of secrets, in lower case and without separators: `api_key` and `X-Api-Key` have "apikey"."""
 
 SEPARATORS: Final = "_-. "
 _SEPARATORS: Final = SEPARATORS.encode()

@@ -79,7 +79,7 @@ class Client:
         """
 
     async def handle_message(self, channel: Channel, message: Message) -> None:
-        """A message has come that is no reply.
+        """A message has come, other than a reply.
 
         Parameters:
             channel: the channel that it came on.
