@@ -13,6 +13,7 @@ from slipstream_trio.testing.faults import (
     Corrupt,
     EachByte,
     EachFrame,
+    FaultLog,
     Faults,
     Ignore,
     Injected,
@@ -26,7 +27,6 @@ from slipstream_trio.testing.faults import (
     Truncate,
     Vanish,
 )
-from slipstream_trio.testing.faults.log import FaultLog
 
 EVERYTHING = Faults(
     seed=-3,

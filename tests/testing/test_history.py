@@ -8,8 +8,7 @@ from trio.testing import MockClock
 
 from slipstream_trio import Backoff, ConnectionRejected
 from slipstream_trio.telemetry import SpanException, Telemetry, default_telemetry
-from slipstream_trio.testing.history import Moment, tell
-from slipstream_trio.testing.observed import ObservedTrace
+from slipstream_trio.testing.observed import Moment, ObservedTrace, tell
 
 
 async def told(on: Watched) -> list[str]:

@@ -13,8 +13,7 @@ It needs the extra `testing`.
 
 from . import description
 from .description import *  # noqa: F403 - all that it exports is public, and named there
-from .log import FaultLog, Injected
-from .network import FaultyNetwork, faulty_network
+from .network import FaultLog, FaultyNetwork, Injected, faulty_network
 
 __all__ = ["FaultLog", "FaultyNetwork", "Injected", "faulty_network"]
 __all__ += description.__all__

@@ -17,10 +17,12 @@ from .description import (
     OPENING,
     AtByte,
     AtFrame,
+    AtTime,
     Corrupt,
     EachByte,
     EachFrame,
     Faults,
+    Link,
     Lose,
     Moment,
     Rule,
@@ -81,7 +83,9 @@ class Course:
         self._key = f"{faults.seed}:{name}:{toward}"
         self.active: Callable[[], bool] = active
         self.toward: Toward = toward
+        self.link: Link = faults.toward_client if toward == "client" else faults.toward_server
         self._rules = {place: rule for place, rule in rules_for(faults, name, number) if rule.toward == toward}
+        self.timed: list[Rule] = [rule for rule in self._rules.values() if isinstance(rule.when, AtTime)]
         self._draw = {place: Random(f"{self._key}:{place}") for place in self._rules}  # noqa: S311 - as above
         self._noise = Random(f"{self._key}:noise")  # noqa: S311 - as above
         self._frames = FrameCounter()

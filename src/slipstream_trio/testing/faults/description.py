@@ -301,7 +301,3 @@ class Faults:
         converter=tuple[Rule, ...],
         validator=attrs.validators.deep_iterable(attrs.validators.instance_of(Rule)),
     )
-
-    def link(self, toward: Toward) -> Link:
-        """Return the link in a direction."""
-        return self.toward_client if toward == "client" else self.toward_server

@@ -1,25 +1,86 @@
 """A bad network: one description of faults, in front of streams in memory and of real servers."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import ParamSpec, get_args
+from typing import Final, ParamSpec, get_args
 
+import attrs
 import trio
 
 from ..server.memory import memory_pipe
 from ..server.server import Listening
-from .course import Course, Hit, opening, rules_for
-from .description import OPENING, AtTime, Fault, Faults, Ignore, Refuse, Toward
-from .log import FaultLog, Injected
+from .course import Course, Hit, opening
+from .description import OPENING, Fault, Faults, Ignore, Refuse, Toward
 from .relay import Relay, reset_stream
 
-__all__ = ["FaultyNetwork", "faulty_network"]
+__all__ = ["FaultLog", "FaultyNetwork", "Injected", "faulty_network"]
 
 P = ParamSpec("P")
 
-_READ = 65_536
+_READ: Final = 65_536
+_SHOWN: Final = 20
+
+
+@attrs.frozen
+class Injected:
+    """A fault that happened.
+
+    Attributes:
+        connection: the connection's name: the name of its opener or listener, if it has one, and its number.
+        fault: the fault.
+        toward: the direction; None at the opening, and for faults injected by hand.
+        byte: the number of bytes before it in this direction; None where bytes were not counted.
+        frame: the frame that it was in; None where frames were not counted.
+        time: when, in seconds since the network began.
+    """
+
+    connection: str
+    fault: Fault
+    toward: Toward | None = None
+    byte: int | None = None
+    frame: int | None = None
+    time: float = attrs.field(default=0.0, eq=False)
+
+    def __str__(self) -> str:
+        where = "" if self.toward is None else f" toward the {self.toward}"
+        where += "" if self.byte is None else f", after {self.byte} bytes"
+        where += "" if self.frame is None else f", in frame {self.frame}"
+        return f"{self.time:.3f} s: connection {self.connection}{where}: {self.fault!r}"
+
+
+class FaultLog:
+    """The injected faults. Its `str` shows the description, to be pasted into a test, and the last entries.
+
+    Parameters:
+        faults: the description of the network's faults.
+        keep: the number of entries to keep, the newest.
+
+    Attributes:
+        faults: the description of the network's faults.
+        entries: the injected faults, the newest last; entries compare without their time.
+        counts: the number of all faults, kept or not, by name.
+        connections: the number of connections opened.
+    """
+
+    def __init__(self, faults: Faults, *, keep: int = 10_000) -> None:
+        self.faults: Faults = faults
+        self.entries: deque[Injected] = deque(maxlen=keep)
+        self.counts: Counter[str] = Counter()
+        self.connections: int = 0
+
+    def add(self, entry: Injected) -> None:
+        """Add a fault."""
+        self.entries.append(entry)
+        self.counts[type(entry.fault).__name__] += 1
+
+    def __str__(self) -> str:
+        total = sum(self.counts.values())
+        lines = [f"faults = {self.faults!r}", f"{total} faults on {self.connections} connections"]
+        if total > _SHOWN:
+            lines.append(f"the last {_SHOWN}:")
+        return "\n".join([*lines, *map(str, list(self.entries)[-_SHOWN:])])
 
 
 class FaultyNetwork:
@@ -128,7 +189,7 @@ class FaultyNetwork:
         live = [(relay, its) for relay, its in self._relays.items() if not relay.cut]
         chosen = [relay for relay, its in live if name is None or name in (its, relay.name)]
         for relay in chosen:
-            relay.inject(fault, relay.lane(toward))
+            relay.inject(fault, relay.lanes[get_args(Toward).index(toward)])
         return len(chosen)
 
     def heal(self) -> None:
@@ -167,9 +228,7 @@ class FaultyNetwork:
         to_client, to_server = (
             Course(self.faults, whole, number, toward, lambda: self._active) for toward in get_args(Toward)
         )
-        timed = [rule for _, rule in rules_for(self.faults, whole, number) if isinstance(rule.when, AtTime)]
-        links = self.faults.toward_client, self.faults.toward_server
-        relay = Relay(whole, streams, links, (to_client, to_server), timed=timed, on_fault=partial(self._note, whole))
+        relay = Relay(whole, streams, (to_client, to_server), partial(self._note, whole))
         self._relays[relay] = name
         return relay
 

@@ -1,15 +1,16 @@
 """One connection through a bad network: two lanes, and the faults that hit them."""
 
-from collections import deque
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal, TypeAlias
 
 import trio
 
 from ..server.memory import GONE, reset
+from ..server.outbox import Gauge
 from .course import Course, Hit, Piece
-from .description import AtTime, Corrupt, Fault, Link, Lose, Reset, Rule, Stall, Toward, Truncate, Vanish
+from .description import AtTime, Corrupt, Fault, Lose, Reset, Rule, Stall, Toward, Truncate, Vanish
 
 __all__ = ["OnFault", "Relay", "reset_stream"]
 
@@ -21,40 +22,11 @@ _HALF_OPEN: Final = 120.0
 """Seconds that a half-open stream is kept after it has ended itself, so that it does not learn of its peer's end."""
 
 _Mode: TypeAlias = Literal["passing", "vanished", "ended"]
-_End: TypeAlias = Literal["end", "broken"]
+_Step: TypeAlias = Piece | Hit | Literal["end", "broken"]
 
 
 OnFault: TypeAlias = Callable[[Fault, Toward, Hit | None], None]
 """Told of every fault that happens on an open connection."""
-
-
-class _Transit:
-    """The bytes under way in one direction: a bounded queue. One task puts, one takes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._items: deque[tuple[Piece | Hit | _End, float, int]] = deque()
-        self._size = 0
-        self._changed = trio.lowlevel.ParkingLot()
-
-    async def put(self, item: Piece | Hit | _End, due: float, size: int = 0) -> None:
-        """Put an item that is due at a time, waiting for room."""
-        while size and self._size and self._size + size > self._limit:
-            await self._changed.park()
-        self._items.append((item, due, size))
-        self._size += size
-        self._changed.unpark_all()
-
-    async def take(self) -> tuple[Piece | Hit | _End, float, int]:
-        """Take the next item, its time and its size, which stays under way until `arrived` is called."""
-        while not self._items:
-            await self._changed.park()
-        return self._items.popleft()
-
-    def arrived(self, size: int) -> None:
-        """Count `size` bytes as delivered."""
-        self._size -= size
-        self._changed.unpark_all()
 
 
 class _Lane:
@@ -64,17 +36,16 @@ class _Lane:
         mode: "passing"; "vanished" loses all bytes silently; "ended" loses them and ends the stream toward the sink.
     """
 
-    def __init__(
-        self, relay: "Relay", source: trio.abc.Stream, sink: trio.abc.Stream, link: Link, course: Course
-    ) -> None:
-        self.toward: Toward = course.toward
+    def __init__(self, relay: "Relay", source: trio.abc.Stream, sink: trio.abc.Stream, course: Course) -> None:
+        link = course.link
         self.course: Course = course
         self._relay = relay
         self._source = source
         self._sink = sink
         self._link = link
         self.mode: _Mode = "passing"
-        self._transit: _Transit = _Transit(link.buffer)
+        self._put_step, self._steps = trio.open_memory_channel[tuple[_Step, float, int]](math.inf)
+        self._under_way = Gauge(link.buffer)  # bytes
         self._last_due = 0.0
         self._free_at = 0.0
         self._stalled_until = float("-inf")
@@ -114,12 +85,12 @@ class _Lane:
             try:
                 data = bytes(await self._source.receive_some(min(_READ, self._link.buffer)))
             except GONE:
-                await self._transit.put("broken", self._last_due)
+                self._put_step.send_nowait(("broken", self._last_due, 0))
                 return
             if not data:
                 for step in self.course.finish():
                     await self._put(step)
-                await self._transit.put("end", self._last_due)
+                self._put_step.send_nowait(("end", self._last_due, 0))
                 return
             await self._put_all(data)
 
@@ -133,7 +104,7 @@ class _Lane:
             step, size = await self._next()
             if isinstance(step, Piece):
                 await self._send(step.data)
-                self._transit.arrived(size)
+                self._under_way.remove(size)
             elif isinstance(step, Hit):
                 self._relay.inject(step.rule.fault, self, step)
             elif step is not None:
@@ -143,12 +114,12 @@ class _Lane:
                     await _send_eof(self._sink)
                 return
 
-    async def _next(self) -> tuple[Piece | Hit | _End | None, int]:
+    async def _next(self) -> tuple[_Step | None, int]:
         """Return the next step when it is due, and at once if `end` is called, then perhaps None."""
-        step: Piece | Hit | _End | None = None
+        step: _Step | None = None
         size = 0
         with trio.CancelScope() as self._waiting:
-            step, due, size = await self._transit.take()
+            step, due, size = await self._steps.receive()
             if self.mode == "passing":
                 await trio.sleep_until(due)
                 await self._pass_stall()
@@ -174,39 +145,37 @@ class _Lane:
 
     async def _put(self, step: Piece | Hit) -> None:
         if isinstance(step, Hit):
-            await self._transit.put(step, self._last_due)
+            self._put_step.send_nowait((step, self._last_due, 0))
             return
         bandwidth = self._link.bandwidth
         size = len(step.data) if bandwidth is None else max(1, int(bandwidth / _SLICES_PER_SECOND))
         for start in range(0, len(step.data), size):
             data = step.data[start : start + size]
+            await self._under_way.wait_room()
             now = trio.current_time()
             self._free_at = max(self._free_at, now) + (len(data) / bandwidth if bandwidth else 0.0)
             due = self._free_at + self._link.latency + self._link.jitter * step.jitter
             self._last_due = max(self._last_due, due)
-            await self._transit.put(Piece(data, step.jitter), self._last_due, len(data))
+            self._under_way.add(len(data))
+            self._put_step.send_nowait((Piece(data, step.jitter), self._last_due, len(data)))
 
 
 class Relay:
-    """A connection: of `streams`, `links` and `courses` the first is the client's; `timed` rules have a time."""
+    """A connection; of `streams` and `courses` the first is the client's."""
 
     def __init__(
         self,
         name: str,
         streams: tuple[trio.abc.Stream, trio.abc.Stream],
-        links: tuple[Link, Link],
         courses: tuple[Course, Course],
-        *,
-        timed: Sequence[Rule],
         on_fault: OnFault,
     ) -> None:
         near, far = streams
         self.name: str = name
         self._streams = streams
-        self._timed = tuple(timed)
         self._on_fault = on_fault
-        self._to_client = _Lane(self, far, near, links[0], courses[0])
-        self._to_server = _Lane(self, near, far, links[1], courses[1])
+        self._to_client = _Lane(self, far, near, courses[0])
+        self._to_server = _Lane(self, near, far, courses[1])
         self._scope = trio.CancelScope()
 
     @property
@@ -224,8 +193,9 @@ class Relay:
         try:
             with self._scope:
                 async with trio.open_nursery() as timers:
-                    for rule in self._timed:
-                        timers.start_soon(self._at_time, rule, trio.current_time())
+                    for lane in self.lanes:
+                        for rule in lane.course.timed:
+                            timers.start_soon(self._at_time, rule, lane, trio.current_time())
                     async with trio.open_nursery() as lanes:
                         for lane in self.lanes:
                             lanes.start_soon(lane.read)
@@ -253,15 +223,11 @@ class Relay:
         else:
             lane.vanish()
 
-    def lane(self, toward: Toward) -> _Lane:
-        """Return one direction."""
-        return self._to_server if toward == "server" else self._to_client
-
     def inject(self, fault: Fault, lane: _Lane, hit: Hit | None = None) -> None:
         """Let a fault happen now: that of a rule at a byte, or, without a `hit`, one whose bytes are the next."""
         if hit is None and isinstance(fault, Lose | Corrupt):
             lane.course.damage(fault)
-        self._on_fault(fault, lane.toward, hit)
+        self._on_fault(fault, lane.course.toward, hit)
         chosen = self.lanes if isinstance(fault, Stall | Vanish) and fault.both else (lane,)
         match fault:
             case Stall(seconds=seconds):
@@ -278,10 +244,9 @@ class Relay:
             case _:
                 pass  # Lose and Corrupt: the course has done it
 
-    async def _at_time(self, rule: Rule, opened: float) -> None:
+    async def _at_time(self, rule: Rule, lane: _Lane, opened: float) -> None:
         assert isinstance(rule.when, AtTime)
         await trio.sleep_until(opened + rule.when.seconds)
-        lane = self.lane(rule.toward)
         if lane.course.active():
             self.inject(rule.fault, lane)
 

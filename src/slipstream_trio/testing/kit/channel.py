@@ -67,10 +67,7 @@ class FakeJoin(_Received):
     """A join, to be answered or not."""
 
     async def reply_ok(self, response: Any = None) -> "FakeChannel":
-        """Let the client join.
-
-        Parameters:
-            response: a JSON value, or `bytes` for a binary frame; None is {}.
+        """Let the client join; see `reply`.
 
         Returns:
             The channel. It is not joined if the client has left or replaced this join, or had its answer before.
@@ -130,26 +127,14 @@ class FakeChannel:
     # To the client
 
     async def push(self, event: str, payload: Any = None) -> None:
-        """Send the client a message on this channel.
+        """Send the client a message on this channel; see `FakeConnection.push`.
 
         Also on one that has ended: the client then gets a message with an outdated join_ref.
-
-        Parameters:
-            event: the event.
-            payload: a JSON value, or `bytes` for a binary frame; None is {}.
-
-        Raises:
-            SerializationError: it cannot be encoded.
-            RuntimeError: the connection has ended.
         """
         await self.connection.push(self.topic, event, payload, join_ref=self.join_ref)
 
     async def crash(self, payload: Any = None) -> None:
-        """Let the channel crash: phx_error.
-
-        Parameters:
-            payload: None is Phoenix's own, {"reason": "channel_crash"}.
-        """
+        """Let the channel crash: phx_error, with Phoenix's own payload for None: {"reason": "channel_crash"}."""
         await self._end(ERROR, {"reason": "channel_crash"} if payload is None else payload)
 
     async def close(self) -> None:

@@ -222,17 +222,7 @@ class FakeConnection:
         await self._send(self._connection.wire.encode(message))
 
     async def reply(self, to: Message, status: str, response: Any = None) -> None:
-        """Answer any message of the client's; see also `FakePush.reply`.
-
-        Parameters:
-            to: the message.
-            status: "ok", "error", or any other string.
-            response: a JSON value, or `bytes` for a binary frame; None is {}.
-
-        Raises:
-            SerializationError: it cannot be encoded.
-            RuntimeError: the connection has ended.
-        """
+        """Answer any message of the client's; see `FakePush.reply`."""
         response = {} if response is None else response
         await self._send(self._connection.wire.encode_reply(to.join_ref, to.ref, to.topic, status, response))
 
@@ -275,12 +265,7 @@ class FakeConnection:
         await self._sent()
 
     async def close(self, code: int = 1000, reason: str = "") -> Disconnection:
-        """Close it with this code, and wait for its end.
-
-        Parameters:
-            code: the close code.
-            reason: the close reason, up to 123 bytes of UTF-8.
-        """
+        """Close it with a close code, and a reason of up to 123 bytes of UTF-8; wait for its end."""
         self._connection.close(code, reason)
         return await self.wait_closed()
 

@@ -1,7 +1,7 @@
 """A server that a test drives step by step."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -93,8 +93,8 @@ class FakeServer:
         self._changed = trio.lowlevel.ParkingLot()
         self._listening: AsyncExitStack | None = None
         self._port = 0
-        self._began = 0.0
-        self._running: AbstractAsyncContextManager[None] | None = None
+        self._began: float | None = None
+        self._block = AsyncExitStack()
 
     def __repr__(self) -> str:
         where = f"on port {self._port}" if self._sockets else "in memory"
@@ -106,10 +106,13 @@ class FakeServer:
         Raises:
             RuntimeError: it was started before; a server is for one block.
         """
-        if self._running is not None:
+        if self._began is not None:
             raise RuntimeError("a FakeServer is for one block: make another")
-        self._running = self._run()
-        await self._running.__aenter__()
+        self._began = trio.current_time()
+        await self._block.enter_async_context(self._phoenix.run())
+        self._block.push_async_callback(self._close_listeners)
+        self._block.push(self._check)
+        await self.start()
         return self
 
     async def __aexit__(
@@ -120,8 +123,7 @@ class FakeServer:
         Raises:
             ExpectationFailed: with `strict`, if something unexpected came.
         """
-        assert self._running is not None
-        return await self._running.__aexit__(kind, error, traceback)
+        return await self._block.__aexit__(kind, error, traceback)
 
     # Addresses
 
@@ -206,24 +208,12 @@ class FakeServer:
             self._upgrades.script(Verdict(after, Refuse(status, headers, body)))
 
     def delay(self, seconds: float, *, times: int = 1) -> None:
-        """Delay the handshake of the waiting client, or else of the next one.
-
-        Parameters:
-            seconds: the time that the handshake takes.
-            times: the number of clients to delay.
-        """
+        """Delay the handshake of the waiting client, or else of the next ones, by so many `seconds`; see `refuse`."""
         for _ in range(times):
             self._upgrades.script(Verdict(seconds))
 
     async def refute_connect(self, *, within: float | None = None) -> None:
-        """Check that no client connects for a while.
-
-        Parameters:
-            within: the time to watch, in seconds; None is the server's `patience`.
-
-        Raises:
-            ExpectationFailed: one did, or had done so and was not accepted.
-        """
+        """Check that no client connects, or waits to be accepted, for a while; see `FakeConnection.refute_push`."""
         within = self.patience if within is None else within
         known = len(self.requests)
 
@@ -238,16 +228,7 @@ class FakeServer:
             raise ExpectationFailed(f"expected no connection within {within:g} s, but one came; {self._so_far()}")
 
     async def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
-        """Send a message to every client that has joined a topic, as `Endpoint.broadcast` does.
-
-        Parameters:
-            topic: the topic.
-            event: the event.
-            payload: a JSON value, or `bytes` for a binary frame; None is {}.
-
-        Raises:
-            SerializationError: it cannot be encoded.
-        """
+        """Send a message to every client that has joined a topic; see `FakeConnection.push`."""
         await trio.lowlevel.checkpoint()
         for connection in self.connections:
             if topic in connection.channels:
@@ -327,7 +308,7 @@ class FakeServer:
 
     def now(self) -> float:
         """Return the time since its start, in seconds of Trio's clock."""
-        return trio.current_time() - self._began
+        return trio.current_time() - (self._began or 0.0)
 
     def history(self) -> str:
         """Return the messages of all clients, line by line, for a failure report of your own."""
@@ -335,17 +316,9 @@ class FakeServer:
 
     # Inside
 
-    @asynccontextmanager
-    async def _run(self) -> AsyncIterator[None]:
-        self._began = trio.current_time()
-        async with self._phoenix.run():
-            try:
-                await self.start()
-                yield
-                if self._strict:
-                    self.refute_unexpected()
-            finally:
-                await self._close_listeners()
+    def _check(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._strict and kind is None:
+            self.refute_unexpected()
 
     async def _close_listeners(self) -> None:
         listening, self._listening = self._listening, None

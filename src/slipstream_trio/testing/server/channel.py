@@ -152,17 +152,9 @@ class Channel:
         await self._process.reply(ref, Reply({} if response is None else response, status))
 
     async def broadcast(self, event: str, payload: Any = None) -> None:
-        """Send a message to all channels of this topic, this one included.
+        """Send a message to all channels of this topic, this one included; otherwise as `push`.
 
         A client that reads too slowly loses its connection, and does not slow down others.
-
-        Parameters:
-            event: the event.
-            payload: a JSON value, or `bytes` for a binary frame; None is {}.
-
-        Raises:
-            SerializationError: it cannot be encoded.
-            RuntimeError: the channel is not joined.
         """
         await self._process.broadcast(event, payload)
 
