@@ -38,11 +38,7 @@ class CoreConnection:
         chosen = Options(url="ws://localhost:4000/socket/websocket") if options is None else options
         connection_id, trace_id, socket_id = bus.ids.span_id(), bus.ids.trace_id(), socket_id or bus.ids.span_id()
         self.state: State = State(
-            connection_id=connection_id,
-            trace_id=trace_id,
-            socket_id=socket_id,
-            generation=generation,
-            options=chosen,
+            connection_id=connection_id, trace_id=trace_id, socket_id=socket_id, generation=generation, options=chosen
         )
         self.failed: bool = False
         self._serializer = serializer_for(chosen.vsn) if serializer is None else serializer
