@@ -28,7 +28,7 @@ def give_up_output() -> None:
 
 
 def pair(text: str) -> tuple[str, str]:
-    """Read NAME=VALUE for argparse; what was typed is not repeated, as it may be a secret."""
+    """Read NAME=VALUE for argparse; the typed text is not repeated, as it may be a secret."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise ArgumentTypeError("write it NAME=VALUE")

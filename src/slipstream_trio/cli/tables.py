@@ -1,4 +1,4 @@
-"""Numbers in tables: a section each of what `trace.stats` counts."""
+"""Numbers in tables: a section for each kind that `trace.stats` counts."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial

@@ -60,35 +60,21 @@ class Instrument:
     buckets: tuple[float, ...] = field(default=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))
 
 
+def _counter(name: str, unit: str, description: str, *labels: str) -> Instrument:
+    return Instrument(f"slipstream.{name}", "counter", unit, description, labels)
+
+
 CONNECTIONS: Final = Instrument("slipstream.connections", "gauge", "{connection}", "Connections that are open.")
-CONNECTS: Final = Instrument(
-    "slipstream.connects", "counter", "{attempt}", "Attempts to connect, by outcome.", ("outcome",)
-)
-MESSAGES: Final = Instrument(
-    "slipstream.messages", "counter", "{message}", "Messages sent and received.", ("direction", "topic", "event")
-)
+CONNECTS: Final = _counter("connects", "{attempt}", "Attempts to connect, by outcome.", "outcome")
+MESSAGES: Final = _counter("messages", "{message}", "Messages sent and received.", "direction", "topic", "event")
 PUSHES: Final = Instrument(
     "slipstream.push.duration", "histogram", "s", "From a push to its reply.", ("topic", "event", "outcome")
 )
-JOINS: Final = Instrument(
-    "slipstream.joins", "counter", "{join}", "Joins and rejoins, by outcome.", ("topic", "outcome")
-)
-RECONNECTS: Final = Instrument(
-    "slipstream.reconnects", "counter", "{attempt}", "Reconnects scheduled, by reason.", ("reason",)
-)
-GAPS: Final = Instrument(
-    "slipstream.gaps", "counter", "{gap}", "Gaps, where messages may be missing.", ("topic", "reason")
-)
-DROPS: Final = Instrument(
-    "slipstream.dropped",
-    "counter",
-    "{message}",
-    "Messages without a receiver, never sent, or too many.",
-    ("direction", "reason"),
-)
-OVERFLOWS: Final = Instrument(
-    "slipstream.overflows", "counter", "{episode}", "Episodes of a consumer's full buffer.", ("topic", "policy")
-)
+JOINS: Final = _counter("joins", "{join}", "Joins and rejoins, by outcome.", "topic", "outcome")
+RECONNECTS: Final = _counter("reconnects", "{attempt}", "Reconnects scheduled, by reason.", "reason")
+GAPS: Final = _counter("gaps", "{gap}", "Gaps, where messages may be missing.", "topic", "reason")
+DROPS: Final = _counter("dropped", "{message}", "Messages unclaimed, never sent, or too many.", "direction", "reason")
+OVERFLOWS: Final = _counter("overflows", "{episode}", "Episodes of a consumer's full buffer.", "topic", "policy")
 HEARTBEATS: Final = Instrument("slipstream.heartbeat.duration", "histogram", "s", "Round trips of heartbeats.")
 
 INSTRUMENTS: Final = (

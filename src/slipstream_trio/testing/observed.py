@@ -21,7 +21,7 @@ _ABOUT: Final = ("client", "callback", "topic", "event")
 
 
 @frozen
-class Moment:
+class Observed:
     """A record, and when it was emitted.
 
     Attributes:
@@ -35,7 +35,7 @@ class Moment:
 
 
 class ObservedTrace:
-    """The records of all connections opened while it listens: on the process's bus, and on what `listen_to` is given.
+    """The records of all connections opened while it listens: on the process's bus, and on those given to `listen_to`.
 
         async def test_my_client(slipstream_trace):
             ...
@@ -50,7 +50,7 @@ class ObservedTrace:
     """
 
     def __init__(self, keep: int | None = None) -> None:
-        self._moments: deque[Moment] = deque(maxlen=keep)
+        self._moments: deque[Observed] = deque(maxlen=keep)
         self.complete: bool = keep is None
         self._listening = ExitStack()
         self._buses: list[Telemetry] = []
@@ -124,7 +124,7 @@ class ObservedTrace:
         return found + (verifier.finish() if ended else [])
 
     def verify(self, *, ended: bool = True) -> None:
-        """See that the records keep all invariants; see `violations`.
+        """Check that the records keep all invariants; see `violations`.
 
         Raises:
             AssertionError: they do not; the message lists the violations, and the history.
@@ -138,7 +138,9 @@ class ObservedTrace:
         """Keep the records of another bus as well, for as long as those of the process's; once, if told twice."""
         if not any(known is bus for known in self._buses):
             self._buses.append(bus)
-            self._listening.enter_context(bus.listen(lambda record: self._moments.append(Moment(record, self._now()))))
+            self._listening.enter_context(
+                bus.listen(lambda record: self._moments.append(Observed(record, self._now())))
+            )
 
     def clear(self) -> None:
         """Forget the records so far, and go on listening."""
@@ -171,7 +173,7 @@ def describe(found: Sequence[Violation]) -> str:
     return "\n".join([f"this test's connections break {number}:", *(f"  {violation}" for violation in found)])
 
 
-def tell(moments: Sequence[Moment], limit: int) -> str:
+def tell(moments: Sequence[Observed], limit: int) -> str:
     """Return the history of some connections: at most `limit` of the latest lines, and as many spans still open.
 
     Members of payloads whose names are those of secrets are masked, wherever their values occur.
@@ -220,7 +222,7 @@ def _begun(record: Record, secrets: Secrets) -> str:
     return printable(secrets.hide(" ".join(words))) + payload
 
 
-def _secrets_of(moments: Iterable[Moment]) -> Iterator[str]:
+def _secrets_of(moments: Iterable[Observed]) -> Iterator[str]:
     for moment in moments:
         metadata = moment.record.metadata
         for value in (

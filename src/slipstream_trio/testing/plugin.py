@@ -64,7 +64,7 @@ def servers_of(item: pytest.Item) -> "list[FakeServer | PhoenixServer]":
 
 
 class Observer:
-    """The hooks of a test run in which the library is used; a failure's report has so many lines of history."""
+    """The hooks of a test run in which the library is used; a failure's report has `lines` lines of history."""
 
     def __init__(self, lines: int) -> None:
         self._lines = lines

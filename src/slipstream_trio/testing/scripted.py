@@ -1,4 +1,4 @@
-"""Servers that follow a script: plain data that says what happens to upgrades, joins and pushes, and when.
+"""Servers that follow a script: plain data about the answers to upgrades, joins and pushes, and their times.
 
 A script is frozen data whose `repr` can be pasted into a test; Phoenix's behaviour around it is that of
 `slipstream_trio.testing.server`. Strategies draw scripts (`slipstream_trio.testing.strategies.server_scripts`). It
@@ -99,7 +99,7 @@ def scripted_server(script: ServerScript, path: str = "/socket") -> PhoenixServe
 
 
 class _Scripted(Channel):
-    """A channel that does what comes next in the script."""
+    """A channel that follows the script."""
 
     def __init__(self, joins: deque[JoinFate], pushes: deque[tuple[Act, ...]]) -> None:
         self._joins = joins

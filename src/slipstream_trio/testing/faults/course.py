@@ -47,7 +47,7 @@ class Piece:
 
 @frozen
 class Hit:
-    """A fault that happens here: after so many bytes, and in which frame, None where the rule counts no frames."""
+    """A fault at this place: after `byte` bytes, and in a frame, None for rules that count bytes."""
 
     rule: Rule
     byte: int
@@ -55,7 +55,7 @@ class Hit:
 
 
 def rules_for(faults: Faults, name: str, number: int) -> Iterator[tuple[int, Rule]]:
-    """Give the rules that hold for the connection of a whole name and a number, each with its place."""
+    """Give the rules for a connection, by its whole name and number, each with its place."""
     for place, rule in enumerate(faults.rules):
         if rule.connections is None or number in rule.connections:
             drawn = Random(f"{faults.seed}:{place}:{name}").random()  # noqa: S311 - to be reproduced

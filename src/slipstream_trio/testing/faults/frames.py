@@ -16,7 +16,7 @@ _LONGEST_HEADER: Final = 14
 
 @frozen
 class SeenFrame:
-    """A frame whose header is whole: which it is, from 1, its first byte, and its length, header included."""
+    """A frame whose header is whole: its number, from 1, its first byte, and its length, header included."""
 
     number: int
     start: int
@@ -36,7 +36,7 @@ class FrameCounter:
         self._number = 0
 
     def feed(self, data: bytes) -> tuple[list[SeenFrame], int]:
-        """Return the frames whose headers are whole now, and how many of the last bytes are of one that is not."""
+        """Return the frames whose headers are whole now, and the number of last bytes of an incomplete one."""
         seen: list[SeenFrame] = []
         rest = b"" if self.blind else self._skip_head(data)
         if self.blind:
@@ -61,7 +61,7 @@ class FrameCounter:
             at += header
 
     def _skip_head(self, data: bytes) -> bytes:
-        """Follow the HTTP head; returns what is behind it."""
+        """Follow the HTTP head; returns the bytes behind it."""
         if self._head is None:
             return data
         if data and len(self._status) < _LONGEST_STATUS:

@@ -224,7 +224,7 @@ class Relay:
             lane.vanish()
 
     def inject(self, fault: Fault, lane: _Lane, hit: Hit | None = None) -> None:
-        """Let a fault happen now: that of a rule at a byte, or, without a `hit`, one whose bytes are the next."""
+        """Inject a fault now: that of a rule at a byte, or, without a `hit`, one that damages the next bytes."""
         if hit is None and isinstance(fault, Lose | Corrupt):
             lane.course.damage(fault)
         self._on_fault(fault, lane.course.toward, hit)

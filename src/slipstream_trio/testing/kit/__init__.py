@@ -1,4 +1,4 @@
-"""A fake server that a test drives step by step: it expects what clients do, and answers as the test says.
+"""A fake server that a test drives step by step: it expects messages of clients, and answers as the test says.
 
     from slipstream_trio import connect
     from slipstream_trio.testing.kit import ANY, FakeServer

@@ -53,7 +53,7 @@ class Arrivals:
         self._changed = trio.lowlevel.ParkingLot()
 
     def __iter__(self) -> Iterator[Arrival]:
-        """Iterate over what is remembered, in the order of arrival."""
+        """Iterate over the kept messages, in the order of arrival."""
         return iter(sorted([*self._done, *self._waiting], key=lambda arrival: arrival.number))
 
     def put(self, arrival: Arrival) -> None:
@@ -126,7 +126,7 @@ class Arrivals:
         return next((one for one in self._waiting[new:] if expectation.mismatch(one.message) is None), None)
 
     def _secrets(self, expectation: Expectation | None = None) -> Secrets:
-        """Return what is below the names of secrets in what came, and in what was expected."""
+        """Return the values below names of secrets, in payloads that came or were expected."""
         payloads = [arrival.message.payload for arrival in self]
         wanted = [] if expectation is None else [expectation.payload]
         return Secrets.of(secret for payload in (*payloads, *wanted) for secret in secrets_in(payload))

@@ -156,11 +156,11 @@ class FakeChannel:
         return FakeLeave(self.connection, await self.connection.expect(self._wanted("leave"), within))
 
     async def refute_push(self, event: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
-        """See that no push like this comes on this channel; see `FakeConnection.refute_push`."""
+        """Check that no push like this comes on this channel; see `FakeConnection.refute_push`."""
         await self.connection.refute(self._wanted("push", event, payload), within)
 
     async def refute_leave(self, *, within: float | None = None) -> None:
-        """See that the client does not leave this channel; see `FakeConnection.refute_push`."""
+        """Check that the client does not leave this channel; see `FakeConnection.refute_push`."""
         await self.connection.refute(self._wanted("leave"), within)
 
     def _wanted(self, kind: Literal["push", "leave"], event: Any = ANY, payload: Any = ANY) -> Expectation:

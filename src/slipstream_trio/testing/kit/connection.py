@@ -38,7 +38,7 @@ class Disconnection:
 
 
 class FakeConnection:
-    """A client's connection: what the client sends is expected, what it gets is said.
+    """A client's connection: tests expect its messages, and send it others.
 
     Expectations are selective: each takes the first message that is as expected, and leaves the others, which other
     expectations may still take. Patterns are told in `mismatch`; a topic and an event may have a `*` for any text.
@@ -157,13 +157,13 @@ class FakeConnection:
     # Refutations
 
     async def refute_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
-        """See that no join like this comes; see `refute_push`."""
+        """Check that no join like this comes; see `refute_push`."""
         await self.refute(_wanted("join", topic, payload=payload), within)
 
     async def refute_push(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> None:
-        """See that no push like this comes for a while, and that none waits to be expected.
+        """Check that no push like this comes for a while, and that none waits to be expected.
 
         Parameters:
             topic: the pattern of the topic.
@@ -177,21 +177,21 @@ class FakeConnection:
         await self.refute(_wanted("push", topic, event, payload), within)
 
     async def refute_leave(self, topic: Any = ANY, *, within: float | None = None) -> None:
-        """See that no leave like this comes; see `refute_push`."""
+        """Check that no leave like this comes; see `refute_push`."""
         await self.refute(_wanted("leave", topic), within)
 
     async def refute_heartbeat(self, *, within: float | None = None) -> None:
-        """See that no heartbeat comes; see `refute_push`."""
+        """Check that no heartbeat comes; see `refute_push`."""
         await self.refute(_wanted("heartbeat"), within)
 
     async def refute_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> None:
-        """See that no message of any kind that is like this comes; see `refute_push`."""
+        """Check that no message of any kind that is like this comes; see `refute_push`."""
         await self.refute(_wanted("message", topic, event, payload), within)
 
     async def refute_disconnect(self, *, within: float | None = None) -> None:
-        """See that the connection stays open; see `refute_push`."""
+        """Check that the connection stays open; see `refute_push`."""
         within = self.server.patience if within is None else within
         with trio.move_on_after(within):
             await self._ended.wait()
@@ -305,7 +305,7 @@ class FakeConnection:
         return (await self.arrivals.take(expectation, self.server.timeout if within is None else within)).message
 
     async def refute(self, expectation: Expectation, within: float | None) -> None:
-        """See that no such message comes; for the kit alone."""
+        """Check that no such message comes; for the kit alone."""
         await self.arrivals.refute(expectation, self.server.patience if within is None else within)
 
     async def handle(self, message: Message, size: int) -> None:  # noqa: ARG002 - a `Handler`

@@ -35,7 +35,7 @@ ANY: Final[Any] = _Any()
 
 @frozen
 class Including:
-    """Matches objects that have these members, and whatever others; see `including`.
+    """Matches objects that have these members, and any others; see `including`.
 
     Attributes:
         members: the pattern of each member that there must be.
@@ -58,7 +58,7 @@ class Exactly:
 
 
 def including(members: Mapping[str, Any] | None = None, /, **more: Any) -> Including:
-    """Return a pattern for objects that have these members, and whatever others.
+    """Return a pattern for objects that have these members, and any others.
 
         await channel.expect_push("new_msg", including(body="hi"))
 

@@ -167,7 +167,7 @@ class Channel:
         self._process.spawn(function, *args)
 
     def stop(self, reason: str = "normal") -> None:
-        """End the channel once it has handled what it has been sent; see `Stop` for the reasons."""
+        """End the channel once it has handled the messages so far; see `Stop` for the reasons."""
         self._process.post(Stop(reason))
 
     def bind(self, process: "Process") -> None:

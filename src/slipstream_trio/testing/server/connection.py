@@ -12,7 +12,7 @@ from wsproto.events import CloseConnection, Ping, Pong
 from ...errors import ConnectionLost, ProtocolError
 from ...protocol.message import Frame, Message
 from .channel import Channel
-from .framing import Control, Violation, frame_bytes
+from .framing import Control, FrameViolation, frame_bytes
 from .handshake import Upgrade
 from .memory import GONE, end_sending, reset
 from .mount import Handler
@@ -268,7 +268,7 @@ class Connection:
                 for item in self._framing.receive(data):
                     if not await self._handle(item):
                         return
-            except Violation as violation:
+            except FrameViolation as violation:
                 self._unreadable = True
                 self.close(violation.code)
                 return
@@ -378,6 +378,6 @@ class Connection:
             return False
         try:
             return any(isinstance(item, CloseConnection) for item in self._framing.receive(data))
-        except Violation:
+        except FrameViolation:
             self._unreadable = True  # wsproto reads no further; wait for the client's end
             return False

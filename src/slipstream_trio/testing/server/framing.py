@@ -11,7 +11,7 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 
 from ...protocol.message import Frame
 
-__all__ = ["BoundedDeflate", "Framing", "Violation", "frame_bytes"]
+__all__ = ["BoundedDeflate", "FrameViolation", "Framing", "frame_bytes"]
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
@@ -22,8 +22,8 @@ Control = Ping | Pong | CloseConnection
 Protocol = FrameDecoder | FrameProtocol
 
 
-class Violation(Exception):
-    """The client sent what the WebSocket protocol, or a limit, forbids.
+class FrameViolation(Exception):
+    """The client violated the WebSocket protocol, or a limit.
 
     Attributes:
         code: the close code to end the connection with.
@@ -49,7 +49,7 @@ def frame_bytes(frame: Frame) -> bytes:
 
 
 class Framing:
-    """One connection's frames, both ways, with the limits of what the client may send, and the compression."""
+    """One connection's frames, both ways, with the limits of the client's frames, and the compression."""
 
     def __init__(self, max_frame_size: int, max_fragmented_size: int, deflate: "BoundedDeflate | None" = None) -> None:
         self._connection = Connection(ConnectionType.SERVER, [deflate] if deflate else [])
@@ -74,10 +74,10 @@ class Framing:
         return self._connection.send(event)
 
     def receive(self, data: bytes) -> Iterator[tuple[Frame, int] | Control]:
-        """Yield what the client sent: whole messages with their size in bytes, pings, pongs, its close.
+        """Yield the client's whole messages with their size in bytes, pings, pongs and close.
 
         Raises:
-            Violation: the client broke the protocol or a limit; the connection must be closed.
+            FrameViolation: the client broke the protocol or a limit; the connection must be closed.
         """
         self._connection.receive_data(data)
         for event in self._connection.events():
@@ -87,7 +87,7 @@ class Framing:
                         yield message
                 case CloseConnection() if self._connection.state is ConnectionState.OPEN:
                     # Not the client's close frame: wsproto says in this way that it could not go on.
-                    raise Violation(event.code)
+                    raise FrameViolation(event.code)
                 case Ping() | Pong() | CloseConnection():
                     yield event
 
@@ -102,7 +102,7 @@ class Framing:
         if self._frame_size + header > self._max_frame_size or (
             fragmented and self._message_size > self._max_fragmented_size
         ):
-            raise Violation(1009)
+            raise FrameViolation(1009)
         if event.frame_finished:
             self._frame_size = 0
         if not event.message_finished:
@@ -157,7 +157,7 @@ class BoundedDeflate(PerMessageDeflate):
         return b"".join(pieces)
 
     def frame_inbound_complete(self, proto: Protocol, fin: bool) -> bytes | CloseReason | None:  # noqa: FBT001
-        """Inflate what a message's end brings."""
+        """Inflate the rest of a message at its end."""
         rest = super().frame_inbound_complete(proto, fin)
         if self._in_control:
             return rest

@@ -49,7 +49,7 @@ class Gone(Exception):
 
 @attrs.frozen
 class Upgrade:
-    """A WebSocket that has been opened: where, by what request, and what the client sent behind it."""
+    """An opened WebSocket: its mount, its request, and the bytes behind that."""
 
     mount: Mount
     request: Request
@@ -79,7 +79,7 @@ async def accept_upgrade(
 
 
 async def read_request(http: h11.Connection, stream: trio.abc.Stream) -> h11.Request | None:
-    """Return the client's request, or None if it left before it had sent a whole one, or takes too long for it."""
+    """Return the client's request, or None if it left, or took too long, before a whole one."""
     with trio.move_on_after(_READ_TIMEOUT):
         event = await _next_event(http, stream)
         return event if isinstance(event, h11.Request) else None

@@ -78,7 +78,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             self._end()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what has come, waiting for at least one byte; b"" after the other end's last.
+        """Return the next bytes, waiting for at least one; b"" after the other end's last.
 
         Raises:
             trio.BrokenResourceError: the other end reset the connection.

@@ -1,4 +1,4 @@
-"""The topics of a server: its broadcasts, and its presences with the diffs that tell of changes."""
+"""The topics of a server: its broadcasts, and its presences with their diffs."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ class PubSub:
 
 @attrs.define(eq=False)
 class _Entry:
-    """One meta: what a channel tracks under a key."""
+    """One meta that a channel tracks under a key."""
 
     owner: "Process"
     meta: dict[str, Any]
@@ -156,7 +156,7 @@ def _by_key(metas: Sequence[_Tracked]) -> dict[str, Any]:
 
 
 class ChannelPresence:
-    """The presences of one channel's topic, and those which the channel itself tracks; `Channel.presence`."""
+    """The presences of a channel's topic, and its own ones among them; `Channel.presence`."""
 
     def __init__(self, presence: Presence, process: "Process") -> None:
         self._presence = presence
@@ -185,7 +185,7 @@ class ChannelPresence:
         self._presence.untrack(self._process, key)
 
     def list(self) -> dict[str, Any]:
-        """Return the topic's presences, what `presence_state` is made of: key → {"metas": […]}."""
+        """Return the topic's presences, as `presence_state` has them: key → {"metas": […]}."""
         return self._presence.list(self._process.topic)
 
     def _checked(self, meta: Mapping[str, Any]) -> Mapping[str, Any]:

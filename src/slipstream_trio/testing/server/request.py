@@ -92,7 +92,7 @@ def _assign(container: dict[str, Any], keys: list[str], value: str) -> None:
 
 
 def choose_subprotocol(offered: Sequence[str]) -> tuple[str | None, str | None]:
-    """Return the subprotocol to answer with, and the token, of what a client offered; raises `Refuse`."""
+    """Return the subprotocol and the token among those that a client offered; raises `Refuse`."""
     tokens = [name for name in offered if name.startswith(_TOKEN_PREFIX)]
     if "phoenix" not in offered and len(tokens) != len(offered):
         raise Refuse(403)
@@ -100,7 +100,7 @@ def choose_subprotocol(offered: Sequence[str]) -> tuple[str | None, str | None]:
 
 
 def _decode_token(subprotocol: str) -> str:
-    """Decode a token as Phoenix does: whatever the prefix says, in the standard alphabet, without padding."""
+    """Decode a token as Phoenix does: in the standard alphabet, despite the prefix, without padding."""
     encoded = subprotocol.removeprefix(_TOKEN_PREFIX)
     try:
         return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()

@@ -1,4 +1,4 @@
-"""State machines over the pure core, for Hypothesis to run: whatever happens on a connection, its invariants hold.
+"""State machines over the pure core, for Hypothesis to run: the invariants of a connection always hold.
 
 A user's subclass adds the rules of an application's own protocol. It needs the extra `testing`.
 """

@@ -75,7 +75,7 @@ class CoreConnection:
         return []
 
     def finish(self) -> None:
-        """Check the whole trace, once the connection has ended, and let go of the telemetry.
+        """Check the whole trace, once the connection has ended, and detach from the telemetry.
 
         Raises:
             AssertionError: the trace breaks an invariant.
