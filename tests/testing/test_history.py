@@ -8,13 +8,13 @@ from trio.testing import MockClock
 
 from slipstream_trio import Backoff, ConnectionRejected
 from slipstream_trio.telemetry import SpanException, Telemetry, default_telemetry
-from slipstream_trio.testing.observed import Observed, ObservedTrace, tell
+from slipstream_trio.testing.observed import ObservedTrace, tell
 
 
 async def told(on: Watched) -> list[str]:
     """Return the history of all that has happened, once everything has happened that can."""
     await trio.testing.wait_all_tasks_blocked()
-    lines = tell([Observed(record, None) for record in on.records], 1000).splitlines()
+    lines = tell([(record, None) for record in on.records], 1000).splitlines()
     return [line.strip().removeprefix("-  ") for line in lines]
 
 
@@ -78,7 +78,7 @@ async def test_time_is_told_in_virtual_seconds(autojump_clock: MockClock) -> Non
         await on.server.accept()
     [start] = on.named("connection", "connect", "start")
     raised = SpanException(start, start.origin, 0, "LookupError", "a bug", "")
-    lines = tell([Observed(start, 0.0), Observed(raised, 1.5)], 10).splitlines()
+    lines = tell([(start, 0.0), (raised, 1.5)], 10).splitlines()
     assert lines[0] == "    +0.000 s  #1  · connection begins generation 1, vsn 2.0.0, websockets"
     assert "+1.500 s  #1  · " in lines[1]
     assert "LookupError" in lines[1]
@@ -87,7 +87,7 @@ async def test_time_is_told_in_virtual_seconds(autojump_clock: MockClock) -> Non
 async def test_the_latest_lines_are_told(autojump_clock: MockClock) -> None:
     async with watched() as on, on.connect():
         await on.server.accept()
-    told = tell([Observed(record, 0.0) for record in on.records], 2).splitlines()
+    told = tell([(record, 0.0) for record in on.records], 2).splitlines()
     assert told[0] == "  … 4 earlier ones"
     assert told[1].endswith("+0.000 s  #1  ← closed 1000 closed_by_client")
     assert len(told) == 4

@@ -4,10 +4,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import trio
-from attrs import frozen
 
 from ..telemetry import Record, Telemetry, default_telemetry
 from ..trace import Verifier, Violation
@@ -20,18 +19,8 @@ _ARROWS: Final = {"out": "→", "in": "←", "here": "·"}
 _ABOUT: Final = ("client", "callback", "topic", "event")
 
 
-@frozen
-class Observed:
-    """A record, and when it was emitted.
-
-    Attributes:
-        record: the record.
-        at: in seconds of Trio's clock since the first record of a test, so that virtual time is told in virtual
-            seconds; None outside of Trio.
-    """
-
-    record: Record
-    at: float | None
+_Timed: TypeAlias = tuple[Record, float | None]
+"""A record, and its time in seconds of Trio's clock since the first record of a test; None outside of Trio."""
 
 
 class ObservedTrace:
@@ -50,7 +39,7 @@ class ObservedTrace:
     """
 
     def __init__(self, keep: int | None = None) -> None:
-        self._moments: deque[Observed] = deque(maxlen=keep)
+        self._timed: deque[_Timed] = deque(maxlen=keep)
         self.complete: bool = keep is None
         self._listening = ExitStack()
         self._buses: list[Telemetry] = []
@@ -73,7 +62,7 @@ class ObservedTrace:
         return iter(self.records)
 
     def __len__(self) -> int:
-        return len(self._moments)
+        return len(self._timed)
 
     def __repr__(self) -> str:
         return f"<ObservedTrace: {len(self)} records of {len(self.connections)} connections>"
@@ -83,7 +72,7 @@ class ObservedTrace:
     @property
     def records(self) -> list[Record]:
         """The records, in the order in which they were emitted."""
-        return [moment.record for moment in self._moments]
+        return [record for record, _ in self._timed]
 
     @property
     def connections(self) -> list[str]:
@@ -104,7 +93,7 @@ class ObservedTrace:
         Parameters:
             limit: the most lines, the latest ones.
         """
-        return tell(list(self._moments), limit) if self._moments else "No connection was made."
+        return tell(list(self._timed), limit) if self._timed else "No connection was made."
 
     # Invariants
 
@@ -138,13 +127,11 @@ class ObservedTrace:
         """Keep the records of another bus as well, for as long as those of the process's; once, if told twice."""
         if not any(known is bus for known in self._buses):
             self._buses.append(bus)
-            self._listening.enter_context(
-                bus.listen(lambda record: self._moments.append(Observed(record, self._now())))
-            )
+            self._listening.enter_context(bus.listen(lambda record: self._timed.append((record, self._now()))))
 
     def clear(self) -> None:
         """Forget the records so far, and go on listening."""
-        self._moments.clear()
+        self._timed.clear()
 
     def _own(self) -> Iterator[Record]:
         """Iterate over the records without those of connections that had begun before."""
@@ -173,19 +160,18 @@ def describe(found: Sequence[Violation]) -> str:
     return "\n".join([f"this test's connections break {number}:", *(f"  {violation}" for violation in found)])
 
 
-def tell(moments: Sequence[Observed], limit: int) -> str:
+def tell(timed: Sequence[_Timed], limit: int) -> str:
     """Return the history of some connections: at most `limit` of the latest lines, and as many spans still open.
 
     Members of payloads whose names are those of secrets are masked, wherever their values occur.
     """
-    secrets = Secrets.of(_secrets_of(moments))
+    secrets = Secrets.of(_secrets_of(record for record, _ in timed))
     numbers: dict[Any, int] = {}
     open_spans: dict[Any, tuple[int, str]] = {}
     lines: list[tuple[int, str]] = []
-    for moment in moments:
-        record = moment.record
+    for record, at in timed:
         number = numbers.setdefault(record.origin.connection_id or record.origin.socket_id, len(numbers) + 1)
-        since = "-" if moment.at is None else f"+{moment.at:.3f} s"
+        since = "-" if at is None else f"+{at:.3f} s"
         beginning = f"{since:>12}  #{number}  "
         line = line_of(record, secrets)
         span_id = record.metadata.get("span_id")
@@ -222,12 +208,9 @@ def _begun(record: Record, secrets: Secrets) -> str:
     return printable(secrets.hide(" ".join(words))) + payload
 
 
-def _secrets_of(moments: Iterable[Observed]) -> Iterator[str]:
-    for moment in moments:
-        metadata = moment.record.metadata
-        for value in (
-            metadata.get("params"),
-            metadata.get("response"),
-            getattr(metadata.get("message"), "payload", None),
-        ):
-            yield from named_secrets_in(value)
+def _secrets_of(records: Iterable[Record]) -> Iterator[str]:
+    for record in records:
+        metadata = record.metadata
+        message = getattr(metadata.get("message"), "payload", None)
+        for payload in (metadata.get("params"), metadata.get("response"), message):
+            yield from named_secrets_in(payload)
