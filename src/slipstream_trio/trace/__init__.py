@@ -1,4 +1,4 @@
-"""Traces: what the records of connections say when they are put together; recorded, read, verified."""
+"""Traces: the records of connections put together; recorded, read, verified."""
 
 from .check import MEANINGS, Checker, Flaw, check
 from .diagnosis import Finding, diagnose

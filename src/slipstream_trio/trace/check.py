@@ -1,4 +1,4 @@
-"""Recordings, checked: what breaks an invariant, what cannot be read, what is missing, and where."""
+"""Checks of recordings: broken invariants, unreadable lines, missing records, and their places."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from os import PathLike
@@ -32,7 +32,7 @@ WHY: Final[Mapping[str, str]] = {
 
 @frozen
 class Flaw:
-    """Something to know about a recording.
+    """A result of checking a recording.
 
     Attributes:
         path: the file.
@@ -86,7 +86,7 @@ class Checker:
         self.connections: int = 0
 
     def feed(self, path: str, entry: Entry) -> list[Flaw]:
-        """Check what the next line says, of files in their order; returns what there is to know about it."""
+        """Check the next line, of files in their order; returns its findings."""
         if isinstance(entry, Header):
             return self._header(path, entry)
         self._path, self._line = path, entry.line
@@ -102,7 +102,7 @@ class Checker:
         return [self._damaged(entry)]
 
     def finish(self) -> list[Flaw]:
-        """Check that what began has ended; returns what has not."""
+        """Check that all connections have ended; returns findings for the others."""
         flaws = []
         for violation in self._verifier.finish():
             if self._end is None or violation.connection_id in self._end.open:
@@ -177,7 +177,7 @@ def check(
     shared_traces: Collection[str] = (),
     progress: Callable[[Progress], object] | None = None,
 ) -> Iterator[Flaw]:
-    """Check recordings; gives what there is to know about them, as it is found.
+    """Check recordings; gives findings as they are made.
 
     Parameters:
         paths: their files; of a recording that was rotated, the newest alone finds those before it.

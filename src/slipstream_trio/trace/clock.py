@@ -1,4 +1,4 @@
-"""When records happened: on the wall's clock, in the order of the monotonic one."""
+"""Times of records: on the wall's clock, in the order of the monotonic one."""
 
 from datetime import datetime
 from typing import Final

@@ -1,4 +1,4 @@
-"""Lines of a recording to what they say; `schema` tells what is in them."""
+"""Decoding of a recording's lines; `schema` describes them."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -70,7 +70,7 @@ class Decoder:
     _last_handle: dict[str, Recorded] = field(factory=dict, init=False)
 
     def decode(self, number: int, line: Any) -> Entry | None:
-        """Return what a line says; None for one that only later versions know.
+        """Return the entry of a line; None for a kind of later versions.
 
         Parameters:
             number: the line's number, from 1.

@@ -1,4 +1,4 @@
-"""Telemetry records to lines of a recording; `schema` tells what is in them."""
+"""Encoding of telemetry records as lines of a recording; `schema` describes them."""
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -53,10 +53,10 @@ class _Written:
     Attributes:
         origin: its ids.
         short: what stands for them in its next lines.
-        lines: how many lines, since it was written in full.
+        lines: the number of lines since it was written in full.
         state: the latest state, and its `number`.
         span: the handle whose start was written, and whose end was not.
-        decodes: whether the message of that handle can be had from its frame by whoever reads the recording.
+        decodes: whether the message of that handle can be decoded from its frame by a reader.
     """
 
     origin: Origin

@@ -1,4 +1,4 @@
-"""A recording for Perfetto, or any other reader of Chrome's trace events: what happened when, on which track.
+"""A recording for Perfetto, or any other reader of Chrome's trace events: spans and events on tracks.
 
 A socket is a process. Each of its connections is a track, with all that it handled in it, and so is each topic, with
 the joins, pushes and leaves on it; those that overlap are on tracks of their own. Arrows lead from the handling of what

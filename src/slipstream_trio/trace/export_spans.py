@@ -88,7 +88,7 @@ def is_once(name: EventName) -> bool:
 
 
 def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Description:
-    """Return what a record says as a span: a start what is known then, an end everything.
+    """Return a record as a span: at a start with the attributes known then, at an end with all.
 
     Parameters:
         pattern: maps a topic to its text in names of spans.

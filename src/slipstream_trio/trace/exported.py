@@ -1,4 +1,4 @@
-"""The spans of a recording, or of records that were collected, as they are sent to tracing systems."""
+"""The spans of a recording, or of collected records, for tracing systems."""
 
 import hashlib
 from collections.abc import Iterable, Iterator

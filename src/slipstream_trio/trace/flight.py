@@ -84,7 +84,7 @@ class _Ring:
         return line
 
     def lines(self, header: bytes) -> bytes:
-        """Return what a file of it consists of."""
+        """Return the lines of its file."""
         missing = [missing_line(self.dropped, "ring_full")] if self.dropped else []
         return b"".join([header, *missing, *(line for segment in self.segments for line in segment)])
 
@@ -159,7 +159,7 @@ class FlightRecorder:
                 self.dropped += 1
 
     def close(self, timeout: float) -> bool:
-        """Write what waits; returns whether that was done within so many seconds."""
+        """Write the waiting lines; returns whether that was done within `timeout` seconds."""
         self._queue.put(None)
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -233,7 +233,7 @@ def flight_recorder(
     secrets: Collection[str] | None = SECRETS,
     payloads: Payloads = "keep",
 ) -> Iterator[FlightRecorder]:
-    """Keep the latest records of each connection in memory for the time of a `with` block; write out what ends badly.
+    """Keep the latest records of each connection in memory during a `with` block; write out those that end badly.
 
     A file is named after the time and the connection. What is told of a connection after its end, such as pushes that
     were lost with it, is added to its file until its socket has another one.

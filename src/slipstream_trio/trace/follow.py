@@ -23,7 +23,7 @@ Identity = tuple[int, int]
 
 
 def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[Entry]:
-    """Read what a recording says, and what is added to it.
+    """Read a recording, and go on with the lines added to it.
 
     Begins with the file as it is now, or when it appears. When it is rotated, the rest of it is read and then the
     files after it; a new recording at the same path is followed too.

@@ -40,7 +40,7 @@ Metadata: TypeAlias = Mapping[str, Any]
 
 
 def describe_handle(metadata: Metadata) -> Parts:
-    """Return what a `handle stop` says.
+    """Return the line of a `handle stop`.
 
     Parameters:
         metadata: of the record; an input of a type that is not known here is called by that.

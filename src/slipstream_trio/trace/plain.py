@@ -1,4 +1,4 @@
-"""Values of any kind as JSON: what metadata and states hold, for those who show them and do not read them back."""
+"""Values of any kind as JSON: metadata and states, to be shown and not read back."""
 
 import base64
 import json

@@ -17,7 +17,7 @@ LOG_WIDTH: Final = math.log(WIDTH)
 
 
 class Quantiles:
-    """Takes in values of 0 and more, and tells their quantiles.
+    """Takes values of 0 and more, and gives their quantiles.
 
     Up to `EXACT` values are kept, and quantiles are values that occurred. Beyond, buckets are counted whose bounds grow
     by 2 %, and a quantile is the middle of its bucket, so it is wrong by 1 % at most; count, least and most stay exact.
@@ -54,7 +54,7 @@ class Quantiles:
             self._values = None
 
     def quantile(self, share: float) -> int:
-        """Return the value that so large a share of all values does not exceed.
+        """Return the value that a share of all values does not exceed.
 
         Parameters:
             share: above 0, up to 1.

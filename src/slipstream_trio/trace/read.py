@@ -27,7 +27,7 @@ GZIP: Final = b"\x1f\x8b"
 
 
 class RecordingWarning(UserWarning):
-    """A line of a recording cannot be read, and nobody asked to be told."""
+    """A line of a recording cannot be read, and `told` was not given."""
 
 
 @frozen
@@ -75,7 +75,7 @@ def read(
 
 
 def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], object] | None = None) -> Iterator[Entry]:
-    """Read everything that a file of a recording says: its records, and where some are missing or damaged.
+    """Read all entries of a file of a recording: its records, and the places where some are missing or damaged.
 
     Parameters:
         path: the file.
@@ -106,7 +106,7 @@ def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], ob
 def read_files(
     paths: Iterable[Path], *, progress: Callable[[Progress], object] | None = None
 ) -> Iterator[tuple[Path, Entry]]:
-    """Read everything that files of recordings say, one after the other; gives each entry with its file.
+    """Read all entries of files of recordings, one after the other; gives each with its file.
 
     Parameters:
         paths: the files, as `files_of` found them.
@@ -154,7 +154,7 @@ def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
 
 
 def read_line(decoder: Decoder, number: int, line: bytes) -> Entry | None:
-    """Return what a line of a file says; None for one that only later versions know.
+    """Return the entry of a line; None for a kind of later versions.
 
     Parameters:
         decoder: the file's.

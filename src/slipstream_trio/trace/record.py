@@ -79,7 +79,7 @@ class Recording:
         return header_line(self._id, self._part, now, self._redactor.redacted, self._encoder.alive)
 
     def handle(self, record: Record) -> None:
-        """Take in a record. What it has is encoded at once, and written later."""
+        """Take in a record: it is encoded at once, and written later."""
         if self._wanted is not None and not self._wanted(record.origin):
             return
         writer = self._writer
@@ -104,7 +104,7 @@ class Recording:
             writer.put(line)
 
     def close(self, timeout: float) -> bool:
-        """Write what waits; returns whether that was done within so many seconds."""
+        """Write the waiting lines; returns whether that was done within `timeout` seconds."""
 
         def last(written: int, lost: int) -> bytes:
             self._note_untold()

@@ -144,7 +144,7 @@ class Redactor:
         return text
 
     def body(self, body: str) -> str:
-        """Return what a server said with a refusal as it is shown."""
+        """Return the body of a refusal as it is shown."""
         return body if self.secrets is None or not body else MASK
 
     def error(self, text: str) -> str:
@@ -241,7 +241,7 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def _blank(value: Any, depth: int = 0) -> Any:
-    """Return a value of the same structure that says nothing."""
+    """Return a blank value of the same structure."""
     kind = type(value)
     if value is None or kind is bool:
         return value

@@ -1,4 +1,4 @@
-"""Replay: what was put into connections goes through the pure core again, and all that comes out is compared.
+"""Replay: recorded inputs go through the pure core again, and the results are compared.
 
 The core is a function of a state and an input, and a recording has both. So a recording can be checked against the core
 of this version, wherever it was made; and a bug that was seen once can be seen again, step by step.
@@ -134,7 +134,7 @@ class Replayer:
         return None
 
     def missed(self) -> None:
-        """Take note that records are missing at this place: states are taken up again as they were recorded."""
+        """Note that records are missing here: states continue as recorded."""
         self._states.clear()
 
     def _replay(self, record: Recorded) -> ReplayStep:

@@ -161,7 +161,7 @@ class Statistics:
             self._span("callbacks", glance)
 
     def summary(self) -> Summary:
-        """Return what it has come to."""
+        """Return the statistics so far."""
         sections = {
             name: dict(sorted(groups.items(), key=lambda item: (-item[1].count, item[0])))
             for name, groups in self._sections.items()

@@ -1,4 +1,4 @@
-"""Text for people: durations, payloads in brief, and nothing that is secret or moves the cursor."""
+"""Text for people: durations, payloads in brief, without secrets and control characters."""
 
 import base64
 import json
@@ -142,7 +142,7 @@ def _shown(value: Any) -> Any:
 
 
 def in_a_word(reason: str, sentence: str) -> str:
-    """Return a reason as a word that can be counted: transports and decoders say theirs in sentences, no two alike.
+    """Return a reason as a word that can be counted, as transports and decoders give sentences.
 
     Parameters:
         reason: such as "lost", or a sentence.

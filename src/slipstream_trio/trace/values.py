@@ -180,7 +180,7 @@ its own business."""
 
 
 def names_of(kind: type) -> tuple[str, ...]:
-    """Return the names of what an attrs class shows."""
+    """Return the names of the fields that an attrs class shows."""
     return tuple(FIELDS.get(kind) or (field.name for field in attrs.fields(kind)))
 
 
@@ -338,7 +338,7 @@ _ENCODERS: Final[Mapping[type, Callable[[Any, Redactor, int], Any]]] = {
 
 
 def decode_value(value: Any) -> Any:
-    """Return the value that `encode_value` has made this of.
+    """Return the value from the form that `encode_value` made.
 
     Raises:
         ValueError: an object that is not of this schema.

@@ -1,4 +1,4 @@
-"""The invariants of a trace, as code: what must hold for the records of every connection, whatever happened on it.
+"""The invariants of a trace, as code: they hold for the records of every connection.
 
 1. Every record of a connection carries its one connection_id and its one trace_id (its socket_id and generation too);
    no two connections share a connection_id, nor a trace_id, unless they were made to by `trace_parent`.
@@ -100,7 +100,7 @@ class Verifier:
         return self._index
 
     def feed(self, record: Record) -> list[Violation]:
-        """Check the next record; returns what it breaks."""
+        """Check the next record; returns its violations."""
         self._found = []
         name, metadata = record.name, record.metadata
         self._current = metadata.get("connection_id")
@@ -112,7 +112,7 @@ class Verifier:
         return self._found
 
     def missed(self, connection_id: str | None = None) -> None:
-        """Take note that records are missing at this place, which is nobody's fault.
+        """Note that records are missing here, without a violation.
 
         What they may have said is not held against those that follow.
 
@@ -128,7 +128,7 @@ class Verifier:
                 connection.unsure = True
 
     def finish(self) -> list[Violation]:
-        """Check that everything that began has ended; returns what has not."""
+        """Check that everything that began has ended; returns violations for the rest."""
         self._found = []
         for connection_id, connection in self._connections.items():
             self._current = connection_id

@@ -137,7 +137,7 @@ def _raised(name: EventName, metadata: Mapping[str, Any]) -> Parts:
 
 
 def _unknown(name: EventName, metadata: Mapping[str, Any]) -> Parts:
-    """Show what this module does not know by its name, and by what is mostly there."""
+    """Show an unknown record by its name, and by its usual metadata."""
     known = {key: metadata[key] for key in ("topic", "event") if isinstance(metadata.get(key), str)}
     what = name[1:-1] if name[-1] == "stop" else name[1:]
     return {"what": " ".join(what), **known}

@@ -97,7 +97,7 @@ class Writer:
                     self._changed.notify()
 
     def close(self, last: Callable[[int, int], bytes], timeout: float) -> bool:
-        """Write what waits, and end the thread; returns whether that was done within so many seconds.
+        """Write the waiting lines, and end the thread; returns whether that was done within `timeout` seconds.
 
         Parameters:
             last: makes the last line, of how many lines were written and lost.

@@ -1,4 +1,4 @@
-"""The answer to an HTTP request, read for what it says, however it ends.
+"""The answer to an HTTP request, read as far as possible, however it ends.
 
 Whatever stands between client and server answers in its place, in HTTP of any quality. So the block of status and
 headers counts as soon as it is there; h11 reads it, and where h11 refuses it, what can be read of it counts all the
@@ -144,11 +144,11 @@ class AnswerReader:
                 raise self._too_large()
 
     def behind(self) -> bytes:
-        """Return what has come behind the head."""
+        """Return the bytes behind the head."""
         return bytes(self._buffer)
 
     async def read_body(self, head: Head, connection: h11.Connection, echoed: int) -> None:
-        """Read what comes of the body in time.
+        """Read the body, as far as it comes in time.
 
         Parameters:
             head: the head before it.

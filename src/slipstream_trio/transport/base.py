@@ -150,13 +150,13 @@ class Transport(ABC):
 
 
 class Connector(Protocol):
-    """Opens transports of one kind: what the option `transport` of `connect` takes."""
+    """Opens transports of one kind; a value for the option `transport` of `connect`."""
 
     name: str
     """The name in `State.options`."""
 
     def open(self, request: OpenRequest, wake: Callable[[], None]) -> AbstractAsyncContextManager[Transport]:
-        """Open a transport, for the time of an `async with` block; leaving the block aborts what is not closed.
+        """Open a transport, for the time of an `async with` block; leaving the block aborts it unless closed.
 
         Parameters:
             request: the connection to open.

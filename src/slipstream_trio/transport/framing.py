@@ -31,7 +31,7 @@ def data_frames(messages: Iterable[Frame]) -> list[bytes]:
 
 
 def close_frame(code: int, text: str = "") -> bytes:
-    """Return a close frame; the text is cut to what there is room for."""
+    """Return a close frame; the text is cut to its limit of 123 bytes."""
     return _frame(CLOSE, code.to_bytes(2, "big") + text.encode()[:123].decode(errors="ignore").encode())
 
 

@@ -107,7 +107,7 @@ async def _secured(stream: trio.abc.Stream, request: OpenRequest, name: str, pla
 
 
 def described(error: BaseException) -> str:
-    """Return an exception of the user's code in words."""
+    """Return the text of an exception of the user's code."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Proxies: which one leads to a server, and how it is asked for a way there.
+"""Proxies: the choice for a server, and the tunnel through one.
 
 python-socks speaks their protocols, over a stream that is opened here, as all others are. A proxy's own words are left
 out of errors: a proxy likes to repeat what it was sent, and that has the credentials.
@@ -37,7 +37,7 @@ _LONGEST_HEAD: Final = 8 * 1024
 
 @frozen
 class ProxyServer:
-    """A proxy, and what it is told about who asks."""
+    """A proxy, and the credentials for it."""
 
     scheme: str
     host: str
@@ -131,7 +131,7 @@ async def tunnel(stream: trio.abc.Stream, proxy: ProxyServer, host: str, port: i
 
 
 def _refusal(error: Any, kind: str) -> str:
-    """Return what a proxy has refused with, in words of our own or of python-socks."""
+    """Return a proxy's refusal, in words of our own or of python-socks."""
     hint = "; put its user name and password into the option proxy"
     if kind != "HTTP":
         return f"refused it: {error}{hint if 'authentication' in str(error).lower() else ''}"
@@ -172,4 +172,4 @@ class _Opened:
         return data
 
     async def close(self) -> None:
-        """Leave it to who has opened it."""
+        """Leave it open: its opener closes it."""

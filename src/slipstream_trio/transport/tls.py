@@ -29,7 +29,7 @@ _SOURCE: Final = re.compile(r" \(_ssl\.c:\d+\)")
 
 
 def explain_tls(error: BaseException) -> str:
-    """Return what went wrong, and what to do about it, in one line.
+    """Return the cause, and the way out, in one line.
 
     Parameters:
         error: the cause of Trio's `BrokenResourceError`: an `SSLError`, as a rule.

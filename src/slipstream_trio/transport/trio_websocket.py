@@ -97,14 +97,14 @@ class _LibraryStream(trio.abc.Stream):
             self._giver.unpark_all()
 
     async def give(self, piece: bytes) -> None:
-        """Let the reader take these bytes in, and wait until it has."""
+        """Give the reader bytes, and wait until it has handled them."""
         self._piece = piece
         self._reader.unpark()
         while not self.ended and (self._piece or not self._reader):
             await self._giver.park()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002 - it is always None
-        """Return what is given."""
+        """Return the given bytes."""
         while not self._piece:
             self._giver.unpark_all()
             await self._reader.park()
@@ -170,7 +170,7 @@ class _TrioWebSocket(WebSocketTransport):
 
 
 def _acceptance_of(request: bytes) -> bytes:
-    """Return what a server answers to an upgrade request that it accepts, without any extension."""
+    """Return a server's acceptance of an upgrade request, without any extension."""
     key = next(line.partition(b":")[2].strip() for line in request.split(b"\r\n") if line[:17].lower() == KEY)
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -105,7 +105,7 @@ async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float
 
 
 def accept_token(key: bytes) -> bytes:
-    """Return what a server answers to the `Sec-WebSocket-Key` of a request."""
+    """Return a server's answer to the `Sec-WebSocket-Key` of a request."""
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
@@ -139,7 +139,7 @@ async def _send(stream: trio.abc.Stream, data: bytes) -> None:
 
 
 def _accepted(head: Head, request: OpenRequest, key: bytes, reader: AnswerReader) -> Upgraded:
-    """Return what a 101 says; raises `ConnectError` for one that is invalid."""
+    """Return the result of a 101; raises `ConnectError` for an invalid one."""
     problem = _problem(head, request, accept_token(key).decode())
     if problem is not None:
         raise ConnectError(f"the server's 101 is an invalid upgrade: {problem}")
@@ -156,7 +156,7 @@ def _accepted(head: Head, request: OpenRequest, key: bytes, reader: AnswerReader
 
 
 def _problem(head: Head, request: OpenRequest, accept: str) -> str | None:
-    """Return what is wrong with a 101, and the way out."""
+    """Return the fault of a 101, and the way out."""
     if head.version != "1.1":
         return f"it is HTTP/{head.version}, which has none; let the proxy between speak HTTP/1.1 to the server"
     if head.problem is not None:

@@ -89,7 +89,7 @@ class _Websockets(WebSocketTransport):
 
     @cached_property
     def protocol(self) -> ClientProtocol:
-        """What is made when something comes that is for it: an idle connection has none."""
+        """The library's protocol, made when its first bytes come: an idle connection has none."""
         return ClientProtocol(_ANYWHERE, state=State.OPEN, max_size=None)
 
     def agree(self, deflate: ClientPerMessageDeflateFactory, extensions: str, max_message_size: int) -> None:
