@@ -62,7 +62,7 @@ async def test_what_makes_no_sense_is_refused() -> None:
 
 async def test_its_streams_can_be_put_behind_a_bad_network(autojump_clock: MockClock) -> None:
     cut = Rule(Reset(), AtFrame(1), connections=[1])
-    async with faulty_network(Faults(rules=[cut])) as network, watched(answers={"connect", "leave"}) as on:
+    async with watched(answers={"connect", "leave"}) as on, faulty_network(Faults(rules=[cut])) as network:
         transport = TrioWebSocketConnector(network.opener(lambda _: on.server.open_stream()))
         async with on.connect(transport=transport, reconnect=Backoff((1,), jitter=0)) as socket:
             await (await on.server.accept()).push("room:1", "anything")

@@ -47,7 +47,7 @@ from slipstream_trio.testing.strategies import (
     statuses,
     topics,
 )
-from slipstream_trio.testing.strategies.bad_frames import TROUBLES_V1, TROUBLES_V2
+from slipstream_trio.testing.strategies.frames import TROUBLES_V1, TROUBLES_V2
 
 pytestmark = pytest.mark.once
 

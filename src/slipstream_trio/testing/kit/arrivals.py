@@ -1,23 +1,76 @@
-"""The messages of a client, until a test expects them."""
+"""Expectations of messages, and the messages of a client until a test expects them."""
 
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import trio
-from attrs import define
+from attrs import define, frozen
 
-from ...protocol.message import Message
-from ...trace.text import Secrets
-from .expectation import Expectation, ExpectationFailed
-from .patterns import secrets_in, short_repr
+from ...protocol.message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
+from ...trace.text import NO_SECRETS, Secrets
+from .patterns import ANY, mismatch, secrets_in, short_repr, shown, text_mismatch
 
-__all__ = ["Arrival", "Arrivals"]
+__all__ = ["Arrival", "Arrivals", "Expectation", "ExpectationFailed", "Kind", "kind_of"]
 
 _SHOWN: Final = 20
 _KEPT: Final = 200
+
+Kind = Literal["join", "push", "leave", "heartbeat", "message"]
+"""The kind of a client's message; "message" stands for all of them."""
+
+
+class ExpectationFailed(AssertionError):
+    """Raised when an expectation or a refutation fails; the message shows the messages that came."""
+
+
+def kind_of(message: Message) -> Kind:
+    """Return the kind of a client's message."""
+    if message.topic == PHOENIX and message.event == HEARTBEAT:
+        return "heartbeat"
+    event: Any = message.event  # it may be a list, which is not hashable
+    return _KINDS.get(event, "push") if isinstance(event, str) else "push"
+
+
+_KINDS: Final[dict[str, Kind]] = {JOIN: "join", LEAVE: "leave"}
+
+
+@frozen(kw_only=True)
+class Expectation:
+    """An expected message: its kind, and patterns of its values."""
+
+    kind: Kind
+    topic: Any = ANY
+    event: Any = ANY
+    payload: Any = ANY
+    join_ref: Any = ANY
+
+    def mismatch(self, message: Message, secrets: Secrets = NO_SECRETS) -> str | None:
+        """Return why a message is not it, without secrets; None if it is."""
+        kind = kind_of(message)
+        if self.kind not in (kind, "message"):
+            return f"it is a {kind}"
+        return (
+            text_mismatch(self.topic, message.topic, "its topic")
+            or text_mismatch(self.event, message.event, "its event")
+            or mismatch(self.join_ref, message.join_ref, "its join_ref")
+            or mismatch(self.payload, message.payload, "its payload", secrets)
+        )
+
+    def describe(self, secrets: Secrets) -> str:
+        """Return its text, without secrets."""
+        words = [f"a {self.kind}"]
+        if self.event is not ANY:
+            words.append(shown(self.event))
+        if self.topic is not ANY:
+            words.append(f"on {shown(self.topic)}")
+        if self.payload is not ANY:
+            words.append(f"with payload {shown(self.payload, secrets)}")
+        if self.join_ref is not ANY:
+            words.append(f"with join_ref {short_repr(self.join_ref)}")
+        return " ".join(words)
 
 
 @define(eq=False)

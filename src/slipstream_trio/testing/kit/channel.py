@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...protocol.message import CLOSE, ERROR, Message
-from .expectation import Expectation
+from .arrivals import Expectation
 from .patterns import ANY, Exactly
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from attrs import frozen
 
 from ...protocol.message import Frame, Message
 from ..server import Connection, Request
-from .arrivals import Arrival, Arrivals
+from .arrivals import Arrival, Arrivals, Expectation, ExpectationFailed, Kind, kind_of
 from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush, Joins, join_ref_of
-from .expectation import Expectation, ExpectationFailed, Kind, kind_of
 from .patterns import ANY, mismatch, shown
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """A server that a test drives step by step."""
 
+from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from ssl import SSLContext
@@ -7,12 +8,12 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 import trio
+from attrs import frozen
 
 from ...transport import Connector, find_connector
 from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
+from .arrivals import ExpectationFailed
 from .connection import FakeConnection, healing
-from .expectation import ExpectationFailed
-from .upgrades import Upgrades, Verdict
 
 __all__ = ["Answer", "FakeServer"]
 
@@ -20,6 +21,14 @@ Answer = Literal["connect", "join", "push", "leave", "heartbeat"]
 """The messages that a server can answer automatically."""
 
 _USUAL: Final[tuple[Answer, ...]] = ("connect", "leave", "heartbeat")
+
+
+@frozen(eq=False)
+class _Verdict:
+    """The answer to one upgrade: after some seconds it is let in, or refused."""
+
+    after: float = 0.0
+    refusal: Refuse | None = None
 
 
 class FakeServer:
@@ -87,7 +96,8 @@ class FakeServer:
         self._phoenix = PhoenixServer(
             {path: Mount(connect=self._upgrade, handler=self._opened, timeout=None)}, flavour=flavour
         )
-        self._upgrades = Upgrades(waits="connect" not in answers)
+        self._verdicts: deque[_Verdict] = deque()
+        self._undecided: list[object] = []  # upgrades that wait for a verdict
         self._reachable = trio.Event()
         self._reachable.set()
         self._changed = trio.lowlevel.ParkingLot()
@@ -170,16 +180,17 @@ class FakeServer:
             ExpectationFailed: no client has connected.
         """
         within = self.timeout if within is None else within
-        verdict = Verdict()
+        verdict = _Verdict()
         if "connect" not in self.answers and self._unaccepted() is None:
-            self._upgrades.script(verdict)
+            self._script(verdict)
         try:
             with trio.move_on_after(within):
                 await trio.lowlevel.checkpoint()
                 while self._unaccepted() is None:
                     await self._changed.park()
         finally:
-            self._upgrades.withdraw(verdict)  # a client that comes later waits for another `accept`
+            if verdict in self._verdicts:  # a client that comes later waits for another `accept`
+                self._verdicts.remove(verdict)
         connection = self._unaccepted()
         if connection is None:
             raise ExpectationFailed(f"expected a connection: none came within {within:g} s; {self._so_far()}")
@@ -205,12 +216,12 @@ class FakeServer:
             times: the number of clients to refuse.
         """
         for _ in range(times):
-            self._upgrades.script(Verdict(after, Refuse(status, headers, body)))
+            self._script(_Verdict(after, Refuse(status, headers, body)))
 
     def delay(self, seconds: float, *, times: int = 1) -> None:
         """Delay the handshake of the waiting client, or else of the next ones, by so many `seconds`; see `refuse`."""
         for _ in range(times):
-            self._upgrades.script(Verdict(seconds))
+            self._script(_Verdict(seconds))
 
     async def refute_connect(self, *, within: float | None = None) -> None:
         """Check that no client connects, or waits to be accepted, for a while; see `FakeConnection.refute_push`."""
@@ -218,7 +229,7 @@ class FakeServer:
         known = len(self.requests)
 
         def came() -> bool:
-            return len(self.requests) > known or self._unaccepted() is not None or self._upgrades.undecided
+            return len(self.requests) > known or self._unaccepted() is not None or bool(self._undecided)
 
         with trio.move_on_after(within):
             await trio.lowlevel.checkpoint()
@@ -243,7 +254,7 @@ class FakeServer:
             code: the close code; None cuts the connections, as a crash of the server does.
         """
         await self._close_listeners()
-        self._upgrades.decide_all(Verdict(refusal=Refuse(503)))
+        self._changed.unpark_all()
         for connection in self._phoenix.connections:
             if code is None:
                 connection.drop()
@@ -298,7 +309,7 @@ class FakeServer:
             ExpectationFailed: one was not; the text lists all.
         """
         lines = [f"connection {one.number} was not accepted" for one in self.connections if not one.accepted]
-        if self._upgrades.undecided:
+        if self._undecided:
             lines.append("a client waits to be let in, or refused")
         for one in self.connections:
             lines += [f"connection {one.number}: {what}" for what in one.arrivals.describe_unexpected()]
@@ -329,10 +340,31 @@ class FakeServer:
         self.requests.append(request)
         self._changed.unpark_all()
         await self._reachable.wait()
-        await self._upgrades.decided()
+        verdict = await self._verdict()
+        await trio.sleep(verdict.after)
+        if verdict.refusal is not None:
+            raise verdict.refusal
         if self._listening is None:  # it was stopped while the client waited
             raise Refuse(503)
         return Accept()
+
+    def _script(self, verdict: _Verdict) -> None:
+        self._verdicts.append(verdict)
+        self._changed.unpark_all()
+
+    async def _verdict(self) -> _Verdict:
+        """Return the verdict of an upgrade: verdicts go to upgrades in the order of both."""
+        turn = object()
+        self._undecided.append(turn)
+        try:
+            while "connect" not in self.answers and self._listening is not None:
+                if self._verdicts and self._undecided[0] is turn:
+                    break
+                await self._changed.park()
+            return self._verdicts.popleft() if self._verdicts else _Verdict()
+        finally:
+            self._undecided.remove(turn)
+            self._changed.unpark_all()
 
     def _opened(self, opened: Connection) -> FakeConnection:
         connection = FakeConnection(self, len(self.connections) + 1, opened)

@@ -4,9 +4,8 @@ All of them are functions that return a strategy. They shrink to the plainest va
 extra `testing`.
 """
 
-from .bad_frames import bad_frames
 from .faults import fault_rules, faults, links, moments
-from .frames import frames, good_frames, messages, odd_frames
+from .frames import bad_frames, frames, good_frames, messages, odd_frames
 from .names import events, refs, statuses, topics
 from .payloads import binary_payloads, json_payloads, json_scalars, json_values, payloads
 from .server_scripts import acts, server_scripts
