@@ -22,8 +22,7 @@ from slipstream_trio.testing.faults import (
     SlowOpening,
     Stall,
 )
-from slipstream_trio.testing.faults.course import Course, Hit, Piece, opening
-from slipstream_trio.testing.faults.frames import FrameCounter
+from slipstream_trio.testing.faults.course import Course, FrameCounter, Hit, Piece, opening
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n"
 SIZES = (0, 1, 125, 126, 300, 70_000)
