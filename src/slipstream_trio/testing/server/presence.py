@@ -39,10 +39,6 @@ class PubSub:
         if not subscribers:
             self._topics.pop(process.topic, None)
 
-    def subscribers(self, topic: str) -> "tuple[Process, ...]":
-        """Return the channels joined to a topic, in the order of their joins."""
-        return tuple(self._topics.get(topic, ()))
-
     def broadcast(self, topic: str, event: str, payload: Any, *, exclude: "Process | None" = None) -> bool:
         """Queue a message for each channel of a topic, encoded once per serializer; else `SerializationError`.
 
