@@ -25,6 +25,7 @@ from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .cookies import Cookies
 from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
 from .socket import Socket
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from .callbacks.runner import Runner
@@ -126,6 +127,7 @@ class Supervisor:
         self._primary_worked = False
         self._scope = trio.CancelScope(shield=True)
         self._nursery: trio.Nursery | None = None
+        self._tasks: Tasks | None = None
         self._error: BaseException | None = None
         self._at_once = False
         self._waiting: trio.CancelScope | None = None
@@ -133,12 +135,18 @@ class Supervisor:
     @trio.lowlevel.enable_ki_protection
     def start(self, nursery: trio.Nursery) -> None:
         """Begin; whoever does has to call `shut_down`, also if an interrupt came meanwhile."""
+        self._nursery, self._tasks = nursery, Tasks(nursery, self._scope)
         nursery.start_soon(self.run)
 
     def start_task(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
-        """Run an async function in the socket's own nursery."""
+        """Run an async function until the end of the socket, at most."""
+        assert self._tasks is not None
+        self._tasks.start(task, *arguments)
+
+    def new_tasks(self, owner: trio.CancelScope) -> Tasks:
+        """Return the place for the tasks of a connection."""
         assert self._nursery is not None
-        self._nursery.start_soon(task, *arguments)
+        return Tasks(self._nursery, owner)
 
     def reconnect(self) -> None:
         """Replace the connection at once, or do not wait any longer for the next attempt."""
@@ -169,15 +177,15 @@ class Supervisor:
     async def run(self) -> None:
         """Keep the socket connected until the end."""
         socket = self.socket
+        assert self._tasks is not None
         try:
-            with self._scope:
-                async with trio.open_nursery() as self._nursery:
-                    socket._timer.start()
-                    try:
+            async with self._tasks:
+                try:
+                    with self._scope:
+                        socket._timer.start()
                         await self._keep_connected()
-                    finally:
-                        socket._timer.stop()
-                    self._nursery.cancel_scope.cancel()
+                finally:
+                    socket._timer.stop()
         except BaseException as error:  # noqa: BLE001 - `connect` raises it
             self._error = _bug(error)
             socket._failed(self._error)

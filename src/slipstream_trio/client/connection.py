@@ -96,10 +96,10 @@ class Connection:
         self._turn = turn_of_this_run()
         self._transport: Transport | None = None
         self._close: CloseTransport | None = None
-        self._nursery: trio.Nursery | None = None
         self._closer: trio.CancelScope | None = None
         self._broken = False
         self._scope = trio.CancelScope()
+        self._tasks = socket._supervisor.new_tasks(self._scope)
 
     @property
     def state(self) -> State:
@@ -232,9 +232,9 @@ class Connection:
 
     def _start_closer(self) -> None:
         """Close the transport, if that is asked for, in a task that is there for the last moment only."""
-        if self._close is not None and self._nursery is not None and self._transport is not None:
+        if self._close is not None and self._transport is not None:
             self._closer = trio.CancelScope()
-            self._nursery.start_soon(self._close_in, self._closer, self._transport, self._close)
+            self._tasks.start(self._close_in, self._closer, self._transport, self._close)
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
@@ -315,17 +315,18 @@ class Connection:
             self.handle(TransportClosed(ABNORMAL_CLOSURE, message))
 
     async def _serve(self, transport: Transport) -> None:
+        context = trio.lowlevel.current_task().context
         try:
-            with self._scope:
-                async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self._write, transport)
-                    self._start_closer()  # if that was asked for while the opening was told
+            async with self._tasks:
+                with self._scope:
+                    self.writer.open(lambda: context.copy().run(self._tasks.start, self._write, transport))
                     await self._receive(transport)
                     if self._closer is not None:
                         self._closer.cancel()
                     # The writer ends when it has written the answer to a close frame.
                     self._end_by(trio.current_time() + GRACE_PERIOD)
                     self.writer.close()
+                    await self._tasks.wait()
         finally:
             self.writer.close()  # also if the receive loop was cut off: users may wait for room
         self._end_if_needed("not closed in time")

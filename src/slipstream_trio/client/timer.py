@@ -11,15 +11,14 @@ import trio
 if TYPE_CHECKING:
     from .socket import Socket
 
-__all__ = ["Timed", "Timer"]
+__all__ = ["Timed", "Timer", "alarm_of_this_run"]
 
 SWEEP_ABOVE: Final = 32
 """So many entries that mean nothing any more may stay in a heap, besides as many as there are live ones."""
 
 WATCH_INTERVAL: Final = 0.25
 STALL: Final = 0.1
-"""While somebody wants to know when the event loop stands still: seconds between two looks, and by how many of them a
-look has to be late to be told."""
+"""Seconds between two looks, and by how many of them a look has to be late to tell that the event loop stood still."""
 
 ENTRIES_A_STEP: Final = 128
 """The number of deadlines handled before other tasks run: each settles a task, and may emit telemetry."""
@@ -37,6 +36,14 @@ class Timed(Protocol):
 
     def expire(self) -> None:
         """End it, as its time is up."""
+        ...
+
+
+class Watcher(Protocol):
+    """A thing that is looked at every `WATCH_INTERVAL` seconds."""
+
+    def look(self, late: float) -> None:
+        """Look, so many seconds late."""
         ...
 
 
@@ -58,18 +65,13 @@ class Timer:
         self._alarm: Alarm | None = None
         self._ring: Callable[[Callable[[], Coroutine[Any, Any, None]]], None] | None = None
 
-    @property
-    def watches_loop(self) -> bool:
-        """Whether somebody wants to know when the event loop stands still."""
-        return self._alarm is not None and self._socket._emitter.watches_loop
-
     def start(self) -> None:
         """Begin to wake up; what is due is handled by a task in the context of the one that calls."""
         context, supervisor = trio.lowlevel.current_task().context, self._socket._supervisor
-        self._ring = lambda task: context.run(supervisor.start_task, task)
+        self._ring = lambda task: context.copy().run(supervisor.start_task, task)
         self._alarm = alarm_of_this_run()
-        self._alarm.add(self)
-        self._alarm.watch(self)
+        self._alarm.add()
+        self._watch(self._alarm)
         if self.next < math.inf:
             self._alarm.set(self.next, self)
 
@@ -78,7 +80,8 @@ class Timer:
         alarm, self._alarm, self._ring, self.next = self._alarm, None, None, math.inf
         self._heap.clear()
         if alarm is not None:
-            alarm.remove(self)
+            alarm.unwatch(self)
+            alarm.remove()
 
     def add(self, deadline: float, timed: Timed) -> None:
         """Expire an operation at `deadline` (infinity: never), unless it is over by then."""
@@ -105,16 +108,25 @@ class Timer:
         if self._ring is not None:
             self._ring(self._handle_due)
 
-    def stalled(self, seconds: float) -> None:
-        """Tell that the event loop stood still for so long."""
-        self._socket._emitter.stalled(seconds)
+    def _watch(self, alarm: "Alarm") -> None:
+        # Trio does not export the class of its own clock. Of others, the time passes when nobody looks, or not at all.
+        is_real = type(trio.lowlevel.current_clock()).__name__ == "SystemClock"
+        if is_real and self._socket._emitter.watches_loop:
+            alarm.watch(self)
+
+    def look(self, late: float) -> None:
+        """Tell if the event loop stood still."""
+        if late >= STALL:
+            self._socket._emitter.stalled(late)
+        if self._alarm is not None and not self._socket._emitter.watches_loop:
+            self._alarm.unwatch(self)
 
     @trio.lowlevel.enable_ki_protection
     async def _handle_due(self) -> None:
         await self._socket._settle_input()
         if self._alarm is None:
             return
-        self._alarm.watch(self)
+        self._watch(self._alarm)
         self.next = math.inf
         now = trio.current_time()
         self.arm(self._socket._tick(now))
@@ -142,26 +154,26 @@ class Alarm:
     """
 
     def __init__(self) -> None:
-        self._timers: set[Timer] = set()
-        self._watching: set[Timer] = set()
+        self._timers = 0
         self._heap: list[tuple[float, int, Timer]] = []
         self._sweep_at = SWEEP_ABOVE
-        self._task = self._sleep = trio.CancelScope()
+        self._watchers: dict[Watcher, None] = {}  # a set with an order
+        self._task = self._sleep = self._watch = trio.CancelScope()
 
-    def add(self, timer: Timer) -> None:
-        """Wake a timer from now on."""
-        self._timers.add(timer)
-        if len(self._timers) == 1:
+    def add(self) -> None:
+        """Begin to wake one more timer."""
+        self._timers += 1
+        if self._timers == 1:
             self._task = trio.CancelScope()
             trio.lowlevel.spawn_system_task(self._run, self._task)
 
-    def remove(self, timer: Timer) -> None:
-        """Wake it no more."""
-        self._timers.discard(timer)
-        self._watching.discard(timer)
+    def remove(self) -> None:
+        """Wake one timer less."""
+        self._timers -= 1
         if not self._timers:
             self._heap.clear()
             self._task.cancel()
+            self._watch.cancel()
 
     def set(self, deadline: float, timer: Timer) -> None:
         """Wake a timer at `deadline`."""
@@ -172,31 +184,38 @@ class Alarm:
             self._sweep_at = 2 * len(self._heap) + SWEEP_ABOVE
         self._sleep.deadline = min(self._sleep.deadline, deadline)
 
-    def watch(self, timer: Timer) -> None:
-        """Look whether the event loop stands still, if somebody wants a timer's socket to tell that."""
-        # Trio does not export the class of its own clock. Of others, the time passes when nobody looks, or not at all.
-        if timer.watches_loop and type(trio.lowlevel.current_clock()).__name__ == "SystemClock":
-            self._watching.add(timer)
-            self._sleep.deadline = min(self._sleep.deadline, trio.current_time() + WATCH_INTERVAL)
+    def watch(self, watcher: Watcher) -> None:
+        """Look at something from now on."""
+        if not self._watchers:
+            self._watch = trio.CancelScope()
+            trio.lowlevel.spawn_system_task(self._look, self._watch)
+        self._watchers[watcher] = None
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Look at it no more."""
+        self._watchers.pop(watcher, None)
 
     async def _run(self, task: trio.CancelScope) -> None:
         """Sleep until a timer wants to be woken, and wake it, until cancelled."""
         with task:
             while True:
-                watches = bool(self._watching)
-                until = trio.current_time() + WATCH_INTERVAL if watches else math.inf
-                until = min(until, self._heap[0][0]) if self._heap else until
-                with trio.CancelScope(deadline=until) as self._sleep:
+                with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._sleep:
                     await trio.sleep_forever()
                 now = trio.current_time()
-                if watches and now - self._sleep.deadline >= STALL:
-                    for timer in list(self._watching):
-                        timer.stalled(now - self._sleep.deadline)
-                self._watching = {timer for timer in self._watching if timer.watches_loop}
                 while self._heap and self._heap[0][0] <= now:
                     deadline, _, timer = heapq.heappop(self._heap)
                     if timer.next == deadline:
                         timer.ring()
+
+    async def _look(self, watch: trio.CancelScope) -> None:
+        """Look at what is watched, while there is anything."""
+        with watch:
+            while self._watchers:
+                due = trio.current_time() + WATCH_INTERVAL
+                await trio.sleep_until(due)
+                late = trio.current_time() - due
+                for watcher in list(self._watchers):
+                    watcher.look(late)
 
 
 _ALARM: Final[trio.lowlevel.RunVar[Alarm | None]] = trio.lowlevel.RunVar("slipstream_trio alarm", default=None)

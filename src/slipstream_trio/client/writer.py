@@ -1,11 +1,13 @@
 """The queue of frames on their way to the transport, and the one task that writes them."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from ..protocol import Frame, Message
 from ..transport import Transport
+from .timer import alarm_of_this_run
 
 if TYPE_CHECKING:
     from .push import Pushes
@@ -18,7 +20,7 @@ BYTES: Final = 2**20
 
 @final
 class Writer:
-    """Frames in wire order, and the task that joins those that are queued into one write.
+    """Frames in wire order, and the task that joins those that are queued into one write, while there are any.
 
     Users wait for room before they put a frame; heartbeats, joins and leaves do not, so it is bounded but for these.
     One frame may be larger than the whole bound.
@@ -38,9 +40,11 @@ class Writer:
         self._pushes = pushes
         self._frames: list[tuple[Frame, Message | None]] = []
         self._bytes = 0
-        self._task = trio.lowlevel.ParkingLot()
-        self._drained = trio.lowlevel.ParkingLot()
-        self._idle = False  # whether the task waits to be woken
+        self._start: Callable[[], None] | None = None
+        self._task: trio.lowlevel.ParkingLot | None = None
+        self._drained: trio.Event | None = None
+        self._idle = False  # whether the task waits to be woken, or started
+        self._looked_at = 0
         self._writing = False
         self._woken = False
         self._closed = False
@@ -72,39 +76,67 @@ class Writer:
         """Take note of when the frame that was put last is written."""
         self._mark, self.mark_written = self.number, None
 
+    def open(self, start: Callable[[], None]) -> None:
+        """Begin to write; `start` starts a task that calls `run`, whenever there is something after a while."""
+        self._start, self._idle = start, True
+        if self._woken:
+            self.wake()
+
     def wake(self) -> None:
         """Let the task write what there is, even if that is nothing: the transport may have control frames."""
         self._woken = True
         if self._idle:
             self._idle = False
-            self._task.unpark_all()
+            if self._task is not None:
+                self._task.unpark_all()
+            elif self._start is not None:
+                self._start()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, transport: Transport) -> None:
-        """Write what is queued until `close` is called; raises `TransportEnded`."""
+        """Write what is queued until there was nothing for a while, or `close` is called; raises `TransportEnded`."""
+        self._task = trio.lowlevel.ParkingLot()
+        alarm = alarm_of_this_run()
+        alarm.watch(self)
+        try:
+            await self._run(transport, self._task)
+        finally:
+            self._task = None
+            alarm.unwatch(self)
+
+    async def _run(self, transport: Transport, task: trio.lowlevel.ParkingLot) -> None:
         while True:
             self._writing = False
-            self._drained.unpark_all()
-            while not self._woken and not self._closed:
+            if self._drained is not None:
+                self._drained.set()
+            if not self._woken and not self._closed:
                 self._idle = True
-                await self._task.park()
-            if self._closed and not self._frames and not self._woken:
+                await task.park()
+            if not self._woken and not self._frames:
                 return
             self._woken, self._writing = False, True
             await transport.send(self._take())
             if self._mark is not None and self._mark <= self.taken:
                 self._mark, self.mark_written = None, trio.current_time()
 
+    def look(self, _: float) -> None:
+        """Let the task end if it has had nothing to do since the last look."""
+        if self._idle and self._looked_at == self.taken and self._task is not None:
+            self._task.unpark_all()
+        self._looked_at = self.taken
+
     async def drained(self) -> None:
         """Wait until everything that was put is written."""
         while self._frames or self._writing:
-            await self._drained.park()
+            self._drained = trio.Event()
+            await self._drained.wait()
 
     def close(self) -> None:
         """Take no more: the task ends when it has written what is queued, and users do not wait for room."""
         self._closed = True
         self._idle = False
-        self._task.unpark_all()
+        if self._task is not None:
+            self._task.unpark_all()
         self._pushes.serve()
 
     def left_over(self) -> list[Message]:
