@@ -270,7 +270,6 @@ class Streams:
 
     Attributes:
         topic: the channel's.
-        buffer: the messages that wait for those who iterate over the channel.
         last_gap: the latest place where messages may be missing.
         dropped: how many messages did not fit into the channel's own buffer, or its client's, so far.
         subscribed: the buffers of subscriptions, by event; None is all events.
@@ -280,21 +279,28 @@ class Streams:
         self.topic: str = topic
         self.last_gap: Gap | None = None
         self.dropped: int = 0
-        self._limit = limit
-        self._policy: Overflow = policy
+        self._limit, self._policy = limit, policy
         self._emitter = emitter
         self.subscribed: dict[str | None, list[Buffer]] = {}
         # Since when messages may be missing, and when the streams ended, on Trio's clock.
         self._missing: tuple[Literal["reconnected", "rejoined"], float] | None = None
         self._ended_at = 0.0
-        self.buffer: Buffer = Buffer(self, limit, policy, "channel")
+        self._own: Buffer | None = None
 
     # Buffers
 
+    @property
+    def buffer(self) -> Buffer:
+        """The messages that wait for those who iterate over the channel; made when it is asked for."""
+        if self._own is None:
+            self._own = Buffer(self, self._limit, self._policy, "channel")
+        return self._own
+
     def open(self) -> None:
         """Take messages, also after an end."""
-        for buffer in self._buffers():
-            buffer.open()
+        if self._own is not None or self.subscribed:
+            for buffer in self._buffers():
+                buffer.open()
 
     def put_subscribed(self, message: Message) -> Buffer | None:
         """Buffer a message for the subscriptions to its event; returns one that is more than half full."""
@@ -324,22 +330,16 @@ class Streams:
 
         return buffer, end
 
-    def close(self, end: EndOfStream) -> None:
-        """End all of them."""
+    def close(self, end: EndOfStream, *, anew: bool = True) -> None:
+        """End all of them, or those that have not ended."""
         self._ended_at = trio.current_time()
         for buffer in self._buffers():
-            buffer.close(end)
-
-    def close_open(self, end: EndOfStream) -> None:
-        """End those that have no end yet."""
-        for buffer in self._buffers():
-            if buffer._end is None:
+            if anew or buffer._end is None:
                 buffer.close(end)
 
     def _buffers(self) -> list[Buffer]:
         """The channel's buffer, and those of subscriptions, each once."""
-        subscribed = {id(buffer): buffer for buffers in self.subscribed.values() for buffer in buffers}
-        return [self.buffer, *subscribed.values()]
+        return list(dict.fromkeys([self.buffer, *(each for some in self.subscribed.values() for each in some)]))
 
     # Gaps
 
@@ -357,7 +357,7 @@ class Streams:
 
         After a leave, that is where a reader has not come to the end yet: it would not notice the time between.
         """
-        marked = self._buffers()
+        marked = self._buffers() if self._missing is not None or self._own is not None or self.subscribed else []
         reason, since = self._missing or ("rejoined", self._ended_at)
         if self._missing is None:
             marked = [buffer for buffer in marked if buffer.is_lagging]

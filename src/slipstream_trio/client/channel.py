@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, final
 
-import trio
-
 from ..errors import ChannelClosed, JoinError, ProtocolError
 from ..protocol import Frame, Message
 from ..protocol.message import JOIN
@@ -19,6 +17,7 @@ from .joining import Joining
 from .leave import leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send
+from .result import Changes
 from .turn import Backlog
 
 if TYPE_CHECKING:
@@ -64,8 +63,8 @@ class Channel:
         self._streams = Streams(topic, configuration.buffer, configuration.overflow, socket._emitter)
         self._presence = PresenceTracker(topic, socket._serializer.decode)
         self._backlog: ChannelBacklog | None = None
-        self._consumer: Buffer | ChannelBacklog = self._streams.buffer
-        self._changed = trio.lowlevel.ParkingLot()
+        self._consumer: Buffer | ChannelBacklog | None = None  # the buffer, once there is something for it
+        self._changed = Changes()
         self._put: Callable[[Message], Backlog | None] | None = None
 
     def __repr__(self) -> str:
@@ -270,6 +269,9 @@ class Channel:
             # A broadcast for an earlier join, or for one whose answer is lost: it would hide what is missing before it.
             self._socket._emitter.dropped("in", message, "joining")
             return None
+        if self._consumer is None:
+            self._consumer = self._streams.buffer
+            self._choose_put()
         crowded = self._consumer.put(message)
         if self._streams.subscribed:
             crowded = self._streams.put_subscribed(message) or crowded
@@ -278,7 +280,7 @@ class Channel:
     def _choose_put(self) -> None:
         """Let the connection put messages where they go, while `_deliver` would do nothing else."""
         plain = self._status == "joined" and not self._streams.subscribed
-        self._put = self._consumer.put if plain else None
+        self._put = self._consumer.put if plain and self._consumer is not None else None
 
     def _presence_received(self, message: Message, frame: Frame) -> None:
         try:
@@ -363,7 +365,7 @@ class Channel:
 
     def _end_streams(self) -> None:
         """End what has not ended: the socket has, and nothing will ever come for a topic that is not joined."""
-        self._streams.close_open(self._socket._ending.of_streams)
+        self._streams.close(self._socket._ending.of_streams, anew=False)
         self._presence.close()
 
     def _tell_closed(self, reason: Exception) -> None:
@@ -375,7 +377,7 @@ class Channel:
         self._status = status
         self._reason = reason
         self._put = None
-        self._changed.unpark_all()
+        self._changed.tell()
         if status == "joined":
             self._choose_put()
             self._socket._pushes.readmit(self)

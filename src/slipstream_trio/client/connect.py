@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Unpack, final
+from typing import TYPE_CHECKING, Final, NoReturn, Unpack, final
 
 import trio
 from attrs import evolve
@@ -24,6 +24,7 @@ from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .cookies import Cookies
 from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
+from .result import Flag
 from .socket import Socket
 from .tasks import Tasks
 
@@ -113,12 +114,14 @@ class Supervisor:
         finished: set when everything has ended.
         body: the scope of the user's block, cancelled at an end that the user did not ask for.
         cookies: what servers have set.
+        nursery: where all tasks of the socket run.
+        tasks: those that no connection has started.
     """
 
     def __init__(self, configuration: Configuration, runner: "Runner | None") -> None:
         self.socket: Socket = Socket(configuration, self, runner)
-        self.opened: trio.Event = trio.Event()
-        self.finished: trio.Event = trio.Event()
+        self.opened: Flag = Flag()
+        self.finished: Flag = Flag()
         self.body: trio.CancelScope = trio.CancelScope()
         self.cookies: Cookies = Cookies(keeps=configuration.cookies)
         self._primary = self._connector = configuration.chosen_connector()
@@ -126,8 +129,6 @@ class Supervisor:
         self._fallback = None if fallback is None or fallback.name == self._primary.name else fallback
         self._primary_worked = False
         self._scope = trio.CancelScope(shield=True)
-        self._nursery: trio.Nursery | None = None
-        self._tasks: Tasks | None = None
         self._error: BaseException | None = None
         self._at_once = False
         self._waiting: trio.CancelScope | None = None
@@ -135,18 +136,9 @@ class Supervisor:
     @trio.lowlevel.enable_ki_protection
     def start(self, nursery: trio.Nursery) -> None:
         """Begin; whoever does has to call `shut_down`, also if an interrupt came meanwhile."""
-        self._nursery, self._tasks = nursery, Tasks(nursery, self._scope)
+        self.nursery: trio.Nursery = nursery
+        self.tasks: Tasks = Tasks(nursery, self._scope)
         nursery.start_soon(self.run)
-
-    def start_task(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
-        """Run an async function until the end of the socket, at most."""
-        assert self._tasks is not None
-        self._tasks.start(task, *arguments)
-
-    def new_tasks(self, owner: trio.CancelScope) -> Tasks:
-        """Return the place for the tasks of a connection."""
-        assert self._nursery is not None
-        return Tasks(self._nursery, owner)
 
     def reconnect(self) -> None:
         """Replace the connection at once, or do not wait any longer for the next attempt."""
@@ -177,9 +169,8 @@ class Supervisor:
     async def run(self) -> None:
         """Keep the socket connected until the end."""
         socket = self.socket
-        assert self._tasks is not None
         try:
-            async with self._tasks:
+            async with self.tasks:
                 try:
                     with self._scope:
                         socket._timer.start()
@@ -208,7 +199,10 @@ class Supervisor:
         socket, configuration = self.socket, self.socket._configuration
         step, attempt, generation = 0, 1, 1
         while True:
-            error, disconnect = await self._one_connection(attempt, generation, step)
+            connection, ask = await self._begin(attempt, generation)
+            await connection.run(self._hurried_connector(), ask)
+            await socket._settled()
+            error, disconnect = self._end_of(connection, step)
             if socket._ending.asked is not None:
                 return
             if disconnect.lived is not None:
@@ -238,15 +232,15 @@ class Supervisor:
             await trio.sleep(delay)
         self._waiting = None
 
-    async def _one_connection(self, attempt: int, generation: int, step: int) -> tuple[Exception, Disconnect]:
-        """Connect once, and serve that to its end; returns what to raise for it, and what it was."""
+    def _hurried_connector(self) -> Connector:
+        """Return the connector of the next attempt."""
+        if self._fallback in (None, self._connector):
+            return self._connector
+        return _Hurried(self._connector, self.socket._configuration.longpoll_fallback or math.inf)
+
+    def _end_of(self, connection: Connection, step: int) -> tuple[Exception, Disconnect]:
+        """Return what to raise for a connection that has ended, and what its end was."""
         socket = self.socket
-        connection, ask = await self._begin(attempt, generation)
-        connector = self._connector
-        if self._fallback not in (None, connector):
-            connector = _Hurried(connector, socket._configuration.longpoll_fallback or math.inf)
-        await connection.run(connector, ask)
-        await socket._settled()
         if connection.option_error is not None:
             error = connection.option_error
             return error, Disconnect(OPTION_FAILED, step=step, error=error, ended_by="client")
@@ -304,13 +298,13 @@ class Supervisor:
         return connection, ask
 
     def _new_state(self, trace_parent: str | None, generation: int) -> State:
-        ids = self.socket._emitter.telemetry.ids
+        ids, options, transport = self.socket._emitter.telemetry.ids, self.socket._options, self._connector.name
         return State(
             connection_id=ids.span_id(),
             trace_id=ids.trace_id() if trace_parent is None else trace_parent[3:35],
             socket_id=self.socket.socket_id,
             generation=generation,
-            options=evolve(self.socket._options, transport=self._connector.name),
+            options=options if options.transport == transport else evolve(options, transport=transport),
             trace_parent=trace_parent,
         )
 

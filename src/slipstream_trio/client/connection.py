@@ -36,6 +36,7 @@ from .handshake import redacted_error, redactor, shown_url, with_trace_context, 
 from .intake import take_in
 from .result import only_cancelled
 from .spans import Attempt
+from .tasks import Tasks
 from .turn import MESSAGES_A_TURN, Backlog, turn_of_this_run
 from .writer import Writer
 
@@ -99,7 +100,7 @@ class Connection:
         self._closer: trio.CancelScope | None = None
         self._broken = False
         self._scope = trio.CancelScope()
-        self._tasks = socket._supervisor.new_tasks(self._scope)
+        self._tasks = Tasks(socket._supervisor.nursery, self._scope)
 
     @property
     def state(self) -> State:
@@ -292,21 +293,29 @@ class Connection:
     async def _open(self, connector: Connector, request: OpenRequest) -> None:
         cookies = self._socket._supervisor.cookies
         request = cookies.added_to(request)
-        redact, url = redactor(request), shown_url(request, self._state.options)
-        request = with_trace_context(request, self.state, self._socket._emitter.telemetry.propagate(self.origin))
+        propagated = self._socket._emitter.telemetry.propagate(self.origin)
         try:
-            async with connector.open(request, self.writer.wake) as transport:
-                self._transport = transport
-                self.received = opened_at = trio.current_time()
-                cookies.keep(request, transport.response_headers)
-                self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
-                self.handle(TransportOpened(opened_at, masked(self.response_headers), url))
-                await self._serve(transport)
+            opening = connector.open(with_trace_context(request, self.state, propagated), self.writer.wake)
+            async with opening as self._transport:
+                opened_at = trio.current_time()
+                self._opened(request, self._transport, opened_at)
+                await self._serve(self._transport)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
             cookies.keep(request, error.headers)
-            self.failure = failure = redacted_error(with_whole_timeout(error, request, self._state.options), redact)
+            error = with_whole_timeout(error, request, self._state.options)
+            self.failure = failure = redacted_error(error, redactor(request))
+            url = shown_url(request, self._state.options)
             self.handle(TransportFailed(failure.reason, failure.status, failure.headers, failure.body, url))
+
+    def _opened(self, request: OpenRequest, transport: Transport, now: float) -> None:
+        self.received = now
+        self._socket._supervisor.cookies.keep(request, transport.response_headers)
+        if transport.response_headers:
+            redact = redactor(request)
+            self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
+        url = shown_url(request, self._state.options)
+        self.handle(TransportOpened(now, masked(self.response_headers), url))
 
     def _end_if_needed(self, message: str) -> None:
         if self._state.status == "opening":
@@ -315,11 +324,10 @@ class Connection:
             self.handle(TransportClosed(ABNORMAL_CLOSURE, message))
 
     async def _serve(self, transport: Transport) -> None:
-        context = trio.lowlevel.current_task().context
         try:
             async with self._tasks:
                 with self._scope:
-                    self.writer.open(lambda: context.copy().run(self._tasks.start, self._write, transport))
+                    self.writer.open(self._start_writer)
                     await self._receive(transport)
                     if self._closer is not None:
                         self._closer.cancel()
@@ -330,6 +338,9 @@ class Connection:
         finally:
             self.writer.close()  # also if the receive loop was cut off: users may wait for room
         self._end_if_needed("not closed in time")
+
+    def _start_writer(self) -> None:
+        self._tasks.start_own(self._write)
 
     @trio.lowlevel.enable_ki_protection
     async def _receive(self, transport: Transport) -> None:
@@ -366,9 +377,10 @@ class Connection:
         return None
 
     @trio.lowlevel.enable_ki_protection
-    async def _write(self, transport: Transport) -> None:
+    async def _write(self) -> None:
+        assert self._transport is not None
         try:
-            await self.writer.run(transport)
+            await self.writer.run(self._transport)
         except TransportEnded:
             # Why is for the receive loop to find out: a close frame may wait there.
             self._end_by(trio.current_time() + GRACE_PERIOD)

@@ -25,6 +25,8 @@ class Cookies:
         keeps: whether there are any: the option `cookies`.
     """
 
+    __slots__ = ("_jar",)
+
     def __init__(self, *, keeps: bool) -> None:
         self._jar: CookieJar | None = None
         if keeps:

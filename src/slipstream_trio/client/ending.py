@@ -26,6 +26,8 @@ class Ending:
         error: why there will be no other connection, unless that was asked for; None until then.
     """
 
+    __slots__ = ("_lost_at", "_socket_id", "asked", "error", "last")
+
     def __init__(self, socket_id: str) -> None:
         self.asked: str | None = None
         self.error: BaseException | None = None

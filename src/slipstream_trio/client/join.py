@@ -51,6 +51,8 @@ class Joins:
         queue: the joins that wait to be sent.
     """
 
+    __slots__ = ("_socket", "queue")
+
     def __init__(self, socket: "Socket") -> None:
         self.queue: JoinQueue = JoinQueue(socket)
         self._socket = socket
@@ -74,7 +76,9 @@ class Joins:
                 else:
                     request.wait_again()
                     self.queue.put(request, first=True)
-            return await request.answer.wait()
+            answer = await request.answer.wait()
+            channel._joining.joined(request)
+            return answer
         except BaseException:
             # Cancelled, perhaps just before the answer, or not sent. If the connection told the end, nothing is left.
             if channel._joining.claim is request:
@@ -113,7 +117,7 @@ class Joins:
                 break
             if holder.status != "leaving":
                 raise AlreadyJoined(channel.topic)
-            await holder._changed.park()
+            await holder._changed.next()
         socket._hold(channel)
         channel._joining.claimed(request)
         channel._claimed()
@@ -226,7 +230,7 @@ class Joins:
         self.queue.connection_opened()
         work = self._rejoin_all()
         if begun(work):
-            self._socket._supervisor.start_task(finished, work)
+            self._socket._supervisor.tasks.start(finished, work)
         self.queue.pump()
 
     def _rejoin_all(self) -> Iterator[None]:
@@ -303,7 +307,7 @@ class Joins:
         """Wait until the socket holds no topic."""
         channels = self._socket._channels
         while channels:
-            await next(iter(channels.values()))._changed.park()
+            await next(iter(channels.values()))._changed.next()
 
 
 def _is_joined(channel: "Channel", connection: "Connection", request: Request | None) -> bool:

@@ -33,12 +33,14 @@ class JoinQueue:
     the core counts those that were sent.
     """
 
+    __slots__ = ("_granted", "_library", "_pacing", "_socket", "_users")
+
     def __init__(self, socket: "Socket") -> None:
         self._socket = socket
         # Ordered dicts rather than deques, of which an empty one takes 760 bytes.
         self._users: OrderedDict[Request, None] = OrderedDict()
         self._library: OrderedDict[Request, None] = OrderedDict()
-        self._granted: set[Request] = set()  # that have a slot, and are not sent yet
+        self._granted: dict[Request, None] = {}  # that have a slot, and are not sent yet
         self._pacing = JoinPacing(fixed=socket._configuration.join_window)
 
     @property
@@ -116,18 +118,18 @@ class JoinQueue:
         """Give a slot to a join: a user sends its own; the library's is sent here, or when a function was asked."""
         self._pacing = self._pacing.sent(now)
         request.granted(self._pacing.number)
-        self._granted.add(request)
+        self._granted[request] = None
         if request.by_user:
             request.slot.succeed(None)
         elif callable(request.channel._payload):
-            self._socket._supervisor.start_task(self._ask_and_send, request)
+            self._socket._supervisor.tasks.start(self._ask_and_send, request)
         else:
             self._send_again(request, connection, request.channel._payload.value())
 
     def give_back(self, request: Request) -> None:
         """Take a slot back, if it was not used."""
         if request in self._granted:
-            self._granted.discard(request)
+            self._granted.pop(request, None)
             self.pump()
 
     def _next(self, connection: "Connection") -> Request | None:
@@ -179,7 +181,7 @@ class JoinQueue:
         """Send a join; raises `SerializationError`."""
         channel = request.channel
         # First, as a handler of telemetry may leave the topic while the join is being handled.
-        self._granted.discard(request)
+        self._granted.pop(request, None)
         request.sending()
         channel._begin_join()
         turn, deadline = (request.timeout, None) if request.deadline == math.inf else (None, request.deadline)

@@ -141,7 +141,7 @@ class Joining:
 
     Attributes:
         request: the join that is under way, None if there is none.
-        claim: the join that holds the topic, also when it has succeeded.
+        claim: the join that holds the topic, until its task knows that it has succeeded.
         left_by: how the latest leave ended; the task that awaited it may run after the next join has begun.
         retry: the repetition that waits for its time, None if there is none.
         step: how many repetitions there were since a join last went well.
@@ -172,6 +172,10 @@ class Joining:
     def begin(self, request: Request) -> None:
         """Take note of a join."""
         self.request = self.claim = request
+
+    def joined(self, request: Request) -> None:
+        """Take note that the task of a user's join knows of its success."""
+        self.claim = None if self.claim is request else self.claim
 
     def finish(self) -> Request | None:
         """Forget the join that is under way, and a repetition that waits; returns the former."""

@@ -19,6 +19,8 @@ __all__ = ["Listeners"]
 class Listeners:
     """The listeners of one socket."""
 
+    __slots__ = ("_listeners", "_socket")
+
     def __init__(self, socket: "Socket") -> None:
         self._socket = socket
         self._listeners: list[Listener] = []
@@ -107,4 +109,4 @@ class Listener:
 
     def close(self) -> None:
         """End, as the block or the socket has."""
-        self._streams.close_open(self._socket._ending.of_streams)
+        self._streams.close(self._socket._ending.of_streams, anew=False)

@@ -7,7 +7,7 @@ import trio
 
 from ..errors import ConnectionLost
 
-__all__ = ["Result", "again", "only_cancelled"]
+__all__ = ["Changes", "Flag", "Result", "again", "only_cancelled"]
 
 T = TypeVar("T")
 
@@ -77,6 +77,54 @@ class Result(Generic[T]):
         self._task = None
         self.given_up = True
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+@final
+class Changes:
+    """Changes that tasks wait for: a parking lot that is made when there is one, as most objects have none."""
+
+    __slots__ = ("_lot",)
+
+    def __init__(self) -> None:
+        self._lot: trio.lowlevel.ParkingLot | None = None
+
+    async def next(self) -> None:
+        """Wait for the next change."""
+        if self._lot is None:
+            self._lot = trio.lowlevel.ParkingLot()
+        await self._lot.park()
+
+    def tell(self) -> None:
+        """Wake those who wait."""
+        if self._lot is not None:
+            self._lot.unpark_all()
+
+
+@final
+class Flag:
+    """An event that takes little memory.
+
+    Attributes:
+        is_set: whether it has happened.
+    """
+
+    __slots__ = ("_changes", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set: bool = False
+        self._changes = Changes()
+
+    def set(self) -> None:
+        """Wake those who wait, and let nobody wait any more."""
+        self.is_set = True
+        self._changes.tell()
+
+    async def wait(self) -> None:
+        """Wait until it has happened."""
+        if self.is_set:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._changes.next()
 
 
 def again(lost: ConnectionLost, *, sent: bool = False) -> ConnectionLost:

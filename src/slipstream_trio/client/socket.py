@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, assert_never, final
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import trio
 
@@ -38,14 +38,14 @@ from .configuration import Configuration
 from .connection import Connection
 from .ending import Ending
 from .join import Joins
-from .leave import Exits
+from .leave import Exits, JoinedBlock
 from .listen import Listeners
 from .push import Pushes
 from .result import Result, again
 from .serializer import guarded
 from .spans import Emitter, outcome_of
 from .status import Status, StatusChanges, StatusLog
-from .timer import Timer
+from .timer import SWEEP_ABOVE, Timer
 from .turn import Backlog, begun, finished, settle
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class Socket:
         # From a topic to its channel: joining, joined, leaving, or to be joined again.
         self._channels: dict[str, Channel] = {}
         # All channels that somebody has, also those that hold no topic: their streams end with the socket.
-        self._known: WeakKeyDictionary[Channel, None] = WeakKeyDictionary()
+        self._known: list[ref[Channel]] = []
+        self._sweep_at = SWEEP_ABOVE
         self._pushes = Pushes(self)
         self._joins = Joins(self)
         self._exits = Exits(self)
@@ -88,8 +89,9 @@ class Socket:
     def __repr__(self) -> str:
         return f"<Socket {self.socket_id} {self.status}>"
 
-    @asynccontextmanager
-    async def join(self, topic: str, payload: Any = None, *, timeout: Timeout = DEFAULT) -> AsyncIterator[Channel]:
+    def join(
+        self, topic: str, payload: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> AbstractAsyncContextManager[Channel]:
         """Join a topic for the time of an `async with` block, and leave it then.
 
         When the block is left by an exception or a cancellation, the leave is sent but not waited for.
@@ -103,14 +105,7 @@ class Socket:
             SerializationError: the topic is not a string.
             SlipstreamError: what `Channel.join` raises.
         """
-        channel = self.channel(topic, payload)
-        await channel.join(timeout=timeout)
-        try:
-            yield channel
-            await self._exits.exit(channel)
-        except BaseException:
-            channel.leave_soon()  # also where the leave was cancelled before it was sent
-            raise
+        return JoinedBlock(self, topic, payload, timeout)
 
     def channel(self, topic: str, payload: Any = None) -> Channel:
         """Return a channel that is not joined yet: subscribe on it first, then `await channel.join()`.
@@ -125,7 +120,10 @@ class Socket:
         check_topic(topic)
         self._exits.end()
         channel = Channel(self, topic, {} if payload is None else payload)
-        self._known[channel] = None
+        self._known.append(ref(channel))
+        if len(self._known) > self._sweep_at:
+            self._known = [known for known in self._known if known() is not None]
+            self._sweep_at = 2 * len(self._known) + SWEEP_ABOVE
         if self.status == "closed":
             channel._end_streams()  # nothing will ever come
         return channel
@@ -288,9 +286,10 @@ class Socket:
         self._listeners.close()
 
     def _streams_ended(self) -> Iterator[None]:
-        for channel in list(self._known):
-            channel._end_streams()
-            yield
+        for known in list(self._known):
+            if (channel := known()) is not None:
+                channel._end_streams()
+                yield
 
     # What its connection reports
 

@@ -5,6 +5,8 @@ from typing import Final, Literal, Self, final
 
 import trio
 
+from .result import Changes
+
 __all__ = ["Status", "StatusChanges", "StatusLog"]
 
 Status = Literal["connecting", "connected", "reconnecting", "closing", "closed"]
@@ -16,11 +18,13 @@ KEPT: Final = 64
 class StatusLog:
     """The status of now, the latest ones before, and a place to wait for the next."""
 
+    __slots__ = ("_changes", "_latest", "count", "now")
+
     def __init__(self) -> None:
         self.now: Status = "connecting"
         self.count: int = 1
         self._latest: list[Status] = [self.now]
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._changes = Changes()
 
     def set(self, status: Status) -> None:
         """Change the status."""
@@ -28,7 +32,7 @@ class StatusLog:
             self.now = status
             self.count += 1
             self._latest = [*self._latest[1 - KEPT :], status]
-            self._waiting.unpark_all()
+            self._changes.tell()
 
     def since(self, count: int) -> list[Status]:
         """Return the statuses after the first `count`, as far as they are kept."""
@@ -37,7 +41,7 @@ class StatusLog:
 
     async def changed(self) -> None:
         """Wait for the next change."""
-        await self._waiting.park()
+        await self._changes.next()
 
 
 @final

@@ -20,10 +20,11 @@ class Tasks:
         owner: the scope of the owner's work, cancelled when one fails.
     """
 
-    __slots__ = ("_ended", "_errors", "_nursery", "_owner", "_scopes")
+    __slots__ = ("_context", "_ended", "_errors", "_nursery", "_owner", "_scopes")
 
     def __init__(self, nursery: trio.Nursery, owner: trio.CancelScope) -> None:
         self._nursery = nursery
+        self._context = trio.lowlevel.current_task().context
         self._owner = owner
         self._scopes: tuple[trio.CancelScope, ...] = ()
         self._ended: trio.Event | None = None
@@ -34,6 +35,10 @@ class Tasks:
         scope = trio.CancelScope(shield=True)
         self._scopes = (*self._scopes, scope)
         self._nursery.start_soon(self._run, scope, task, arguments)
+
+    def start_own(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Start one in the context in which this was made, whoever calls."""
+        self._context.copy().run(self.start, task, *arguments)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(

@@ -2,19 +2,18 @@
 
 import heapq
 import math
-from collections.abc import Callable, Coroutine
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 
 if TYPE_CHECKING:
     from .socket import Socket
 
-__all__ = ["Timed", "Timer", "alarm_of_this_run"]
+__all__ = ["SWEEP_ABOVE", "Timed", "Timer", "alarm_of_this_run"]
 
 SWEEP_ABOVE: Final = 32
-"""So many entries that mean nothing any more may stay in a heap, besides as many as there are live ones."""
+"""So many entries that mean nothing any more may stay in a list, besides as many as there are live ones."""
 
 WATCH_INTERVAL: Final = 0.25
 STALL: Final = 0.1
@@ -55,7 +54,7 @@ class Timer:
         next: when it wants to be woken (infinity: never); while it is at work, which ends with a look, -infinity.
     """
 
-    __slots__ = ("_alarm", "_heap", "_ring", "_socket", "_sweep_at", "next")
+    __slots__ = ("_alarm", "_heap", "_socket", "_sweep_at", "next")
 
     def __init__(self, socket: "Socket") -> None:
         self.next: float = math.inf
@@ -63,12 +62,9 @@ class Timer:
         self._heap: list[tuple[float, int, Timed]] = []
         self._sweep_at = SWEEP_ABOVE
         self._alarm: Alarm | None = None
-        self._ring: Callable[[Callable[[], Coroutine[Any, Any, None]]], None] | None = None
 
     def start(self) -> None:
-        """Begin to wake up; what is due is handled by a task in the context of the one that calls."""
-        context, supervisor = trio.lowlevel.current_task().context, self._socket._supervisor
-        self._ring = lambda task: context.copy().run(supervisor.start_task, task)
+        """Begin to wake up."""
         self._alarm = alarm_of_this_run()
         self._alarm.add()
         self._watch(self._alarm)
@@ -77,7 +73,7 @@ class Timer:
 
     def stop(self) -> None:
         """Wake up no more."""
-        alarm, self._alarm, self._ring, self.next = self._alarm, None, None, math.inf
+        alarm, self._alarm, self.next = self._alarm, None, math.inf
         self._heap.clear()
         if alarm is not None:
             alarm.unwatch(self)
@@ -105,8 +101,8 @@ class Timer:
     def ring(self) -> None:
         """See to what is due, in a task."""
         self.next = -math.inf
-        if self._ring is not None:
-            self._ring(self._handle_due)
+        if self._alarm is not None:
+            self._socket._supervisor.tasks.start_own(self._handle_due)
 
     def _watch(self, alarm: "Alarm") -> None:
         # Trio does not export the class of its own clock. Of others, the time passes when nobody looks, or not at all.
@@ -158,7 +154,8 @@ class Alarm:
         self._heap: list[tuple[float, int, Timer]] = []
         self._sweep_at = SWEEP_ABOVE
         self._watchers: dict[Watcher, None] = {}  # a set with an order
-        self._task = self._sleep = self._watch = trio.CancelScope()
+        self._task = self._sleep = trio.CancelScope()
+        self._watch: trio.CancelScope | None = None
 
     def add(self) -> None:
         """Begin to wake one more timer."""
@@ -173,7 +170,9 @@ class Alarm:
         if not self._timers:
             self._heap.clear()
             self._task.cancel()
-            self._watch.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
 
     def set(self, deadline: float, timer: Timer) -> None:
         """Wake a timer at `deadline`."""
@@ -186,7 +185,7 @@ class Alarm:
 
     def watch(self, watcher: Watcher) -> None:
         """Look at something from now on."""
-        if not self._watchers:
+        if self._watch is None:
             self._watch = trio.CancelScope()
             trio.lowlevel.spawn_system_task(self._look, self._watch)
         self._watchers[watcher] = None
@@ -216,6 +215,7 @@ class Alarm:
                 late = trio.current_time() - due
                 for watcher in list(self._watchers):
                     watcher.look(late)
+            self._watch = None
 
 
 _ALARM: Final[trio.lowlevel.RunVar[Alarm | None]] = trio.lowlevel.RunVar("slipstream_trio alarm", default=None)

@@ -40,6 +40,8 @@ class ConnectionSpans:
         origin: the connection's ids.
     """
 
+    __slots__ = ("_connect", "_origin", "_telemetry", "handle")
+
     def __init__(self, telemetry: Telemetry, origin: Origin) -> None:
         self._telemetry = telemetry
         self._origin = origin

@@ -6,10 +6,9 @@ library, frame by frame. What the library wants to write, and all that goes to t
 """
 
 from abc import abstractmethod
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Final
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Final, Generic, TypeVar, final
 
 import trio
 
@@ -18,7 +17,7 @@ from .framing import CLOSE, PONG, close_frame, data_frames
 from .lane import MESSAGE_TOO_BIG, Lane
 from .upgrade import Upgraded, open_upgraded
 
-__all__ = ["WebSocketTransport", "upgraded_stream"]
+__all__ = ["Opening", "WebSocketTransport"]
 
 LEAST_READ: Final = 16 * 1024
 MOST_READ: Final = 64 * 1024
@@ -42,17 +41,44 @@ PIECES_A_PASS: Final = 64
 """So often the library is given something before other tasks run: a read may bring thousands of control frames."""
 
 
-@asynccontextmanager
-async def upgraded_stream(
-    open_stream: StreamOpener, request: OpenRequest
-) -> AsyncIterator[tuple[trio.abc.Stream, Upgraded]]:
-    """Open a stream and upgrade it, as `open_upgraded`; it is closed with the block."""
-    stream, upgraded = await open_upgraded(open_stream, request)
-    try:
-        yield stream, upgraded
-    finally:
+T = TypeVar("T", bound=Transport)
+
+
+@final
+class Opening(AbstractAsyncContextManager[T], Generic[T]):
+    """Opens a stream and upgrades it, as `open_upgraded`, for the time of a block, which is given a transport over it.
+
+    Parameters:
+        open_stream: opens the stream.
+        request: what to open.
+        transport: returns the transport, of the stream and the server's consent.
+    """
+
+    __slots__ = ("_how", "_stream")
+
+    def __init__(
+        self, open_stream: StreamOpener, request: OpenRequest, transport: Callable[[trio.abc.Stream, Upgraded], T]
+    ) -> None:
+        self._how: tuple[StreamOpener, OpenRequest, Callable[[trio.abc.Stream, Upgraded], T]] | None = (
+            open_stream,
+            request,
+            transport,
+        )
+
+    async def __aenter__(self) -> T:
+        assert self._how is not None
+        open_stream, request, transport = self._how
+        self._how = None  # an open connection needs none of that
+        self._stream, upgraded = await open_upgraded(open_stream, request)
+        try:
+            return transport(self._stream, upgraded)
+        except BaseException:
+            await self.__aexit__()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
         with suppress(Exception):  # it is over anyway, and a stream that cannot be closed is its maker's
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(self._stream)
 
 
 class WebSocketTransport(Transport):
@@ -77,13 +103,16 @@ class WebSocketTransport(Transport):
         self._busy = self._was_busy = False
         self._read_at = self._clock.current_time()
         self._messages: list[Frame] = []
+        self.heard: float | None = None  # here, as a name that comes later makes the object twice as large
+        self.write_blocked_since: float | None = None
         self._passed_on = 0
         self._pending: list[bytes] = []
-        self._pongs: deque[bytes] = deque(maxlen=PONGS)
+        self._pongs: list[bytes] = []
         self._closing = False  # a close frame was collected
         self._closed_with: int | None = None
         self._end: tuple[int, str, EndedBy, str | None] | None = None  # unless the stream just ended
-        self._over = trio.Event()
+        self._is_over = False
+        self._over: trio.Event | None = None  # of those who wait for that
         self._failure: Exception | None = None  # raised by the stream, though streams do not raise it
         self._broken_by: BaseException | None = None
         lane.feed(bytes(upgraded.behind))
@@ -111,7 +140,7 @@ class WebSocketTransport(Transport):
     async def receive(self) -> Sequence[Frame]:
         """Return the messages that have come, all that are whole."""
         self._busy = True
-        while not self._over.is_set():
+        while not self._is_over:
             if self._passed_on >= PIECES_A_PASS:
                 self._passed_on = 0
                 await trio.lowlevel.checkpoint()
@@ -120,7 +149,7 @@ class WebSocketTransport(Transport):
             self._lane.take(self._messages)
             piece = self._lane.pass_on()
             if self._lane.heard:
-                self.heard: float | None = self._read_at
+                self.heard = self._read_at
             if self._closed_with is not None:
                 self._messages.clear()  # too late
             if piece:
@@ -157,13 +186,13 @@ class WebSocketTransport(Transport):
             self._passed_on = 0
             lane.feed(data)
         else:
-            self._over.set()
+            self._set_over()
 
     # Writing
 
     async def send(self, frames: Sequence[Frame]) -> None:
         """Write the frames, unless it has ended, and what was collected, joined."""
-        too_late = bool(frames) and (self._closing or self._over.is_set())
+        too_late = bool(frames) and (self._closing or self._is_over)
         if not too_late:
             self._pending += self._frames(frames)
         try:
@@ -192,6 +221,7 @@ class WebSocketTransport(Transport):
         """Let a control frame be written: one close frame at most."""
         if frame[0] == PONG:
             self._pongs.append(frame)
+            del self._pongs[:-PONGS]
             if len(self._pongs) > 1:
                 return  # the writer knows already
         elif frame[0] == CLOSE and self._closing:
@@ -212,15 +242,23 @@ class WebSocketTransport(Transport):
 
     async def close(self, code: int, reason: str) -> None:
         """Collect a close frame, and wait until `receive` has found the end."""
-        if not (self._closing or self._over.is_set()):
+        if not (self._closing or self._is_over):
             self._closed_with = code
             self._collect(close_frame(code, reason))
+        self._over = self._over if self._over is not None else trio.Event()
+        if self._is_over:
+            self._over.set()
         await self._over.wait()
+
+    def _set_over(self) -> None:
+        self._is_over = True
+        if self._over is not None:
+            self._over.set()
 
     def _closed_by_server(self, code: int, text: str) -> None:
         """End it, as a close frame has come: the answer to ours, where we have closed."""
         self._end = self._end or (code, text, "server" if self._closed_with is None else "client", None)
-        self._over.set()
+        self._set_over()
 
     def _violated(self, code: int, text: str) -> None:
         """End it, as what came breaks the protocol or a limit; tell the server, unless we have closed before."""
@@ -228,7 +266,7 @@ class WebSocketTransport(Transport):
         if self._closed_with is None:
             reason = "message_too_big" if code == MESSAGE_TOO_BIG else "protocol_error"
             self._end = self._end or (code, text, "client", reason)
-        self._over.set()
+        self._set_over()
 
     def _ended(self) -> TransportEnded:
         """Tell how it has ended, or is about to."""

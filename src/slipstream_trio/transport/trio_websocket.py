@@ -13,6 +13,7 @@ lane: where trio-websocket does it, its end looks like that of a server which cl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, cast
 
 import trio
@@ -20,7 +21,7 @@ import trio_websocket
 
 from . import network
 from .base import Connector, Frame, OpenRequest, StreamOpener, Transport
-from .common import WebSocketTransport, upgraded_stream
+from .common import Opening, WebSocketTransport
 from .framing import CLOSE
 from .lane import Lane
 from .upgrade import accept_token
@@ -52,15 +53,16 @@ class TrioWebSocketConnector:
     async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
         """Open a WebSocket; see `Connector.open`."""
         failure: BaseException | None = None
-        async with upgraded_stream(self.open_stream, request) as opened, trio.open_nursery() as nursery:
+        lane = Lane(request.max_message_size)
+        opening = Opening(self.open_stream, request, partial(_TrioWebSocket, lane=lane, wake=wake))
+        del request
+        async with opening as transport, trio.open_nursery() as transport.nursery:
             # No exception may enter the nursery, which would wrap it in a group.
             try:
-                transport = _TrioWebSocket(*opened, Lane(request.max_message_size), wake)
-                transport.nursery = nursery
                 yield transport
             except BaseException as error:  # noqa: BLE001 - raised again below
                 failure = error
-            nursery.cancel_scope.cancel()
+            transport.nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
 
@@ -163,7 +165,7 @@ class _TrioWebSocket(WebSocketTransport):
             tell(int(end.code), end.reason or "")
         elif library.ended:
             self._broken_by = library.failure
-            self._over.set()
+            self._set_over()
         elif self._lane.message_passed:
             return await self._connection.get_message()
         return None

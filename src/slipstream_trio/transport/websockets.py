@@ -6,8 +6,7 @@ The package yields frames, not messages, and does not look at UTF-8: both are do
 import codecs
 import io
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Final, cast
 
@@ -23,11 +22,14 @@ from websockets.uri import parse_uri
 
 from ..errors import ConnectError
 from . import network
-from .base import Connector, Frame, OpenRequest, StreamOpener, Transport
-from .common import PIECES_A_PASS, WebSocketTransport, upgraded_stream
+from .base import Connector, Frame, OpenRequest, StreamOpener
+from .common import PIECES_A_PASS, Opening, WebSocketTransport
 from .lane import CONTROL, MESSAGE_TOO_BIG, NO_TEXT, PROTOCOL_ERROR, TEXT, Lane
+from .upgrade import Upgraded
 
 __all__ = ["WebsocketsConnector", "connector"]
+
+_DEFLATE = ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})
 
 _ANYWHERE = parse_uri("ws://localhost")
 """The protocol shows it in its own upgrade only."""
@@ -61,19 +63,21 @@ class WebsocketsConnector:
     def __init__(self, open_stream: StreamOpener | None = None) -> None:
         self.open_stream: StreamOpener = open_stream or network.open_stream
 
-    @asynccontextmanager
-    async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+    def open(self, request: OpenRequest, wake: Callable[[], None]) -> Opening["_Websockets"]:
         """Open a WebSocket; see `Connector.open`."""
-        deflate = ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})
         if request.compression:
-            offer = build_extension([(deflate.name, deflate.get_request_params())])
+            offer = build_extension([(_DEFLATE.name, _DEFLATE.get_request_params())])
             request = attrs.evolve(request, extensions=(*request.extensions, offer))
-        async with upgraded_stream(self.open_stream, request) as (stream, upgraded):
-            lane = Lane(request.max_message_size, compressed=upgraded.extensions is not None)
+        limit = request.max_message_size
+
+        def transport(stream: trio.abc.Stream, upgraded: Upgraded) -> _Websockets:
+            lane = Lane(limit, compressed=upgraded.extensions is not None)
             transport = _Websockets(stream, upgraded, lane, wake)
             if upgraded.extensions is not None:
-                transport.agree(deflate, upgraded.extensions, request.max_message_size)
-            yield transport
+                transport.agree(upgraded.extensions, limit)
+            return transport
+
+        return Opening(self.open_stream, request, transport)
 
 
 class _Websockets(WebSocketTransport):
@@ -92,9 +96,9 @@ class _Websockets(WebSocketTransport):
         """The library's protocol, made when its first bytes come: an idle connection has none."""
         return ClientProtocol(_ANYWHERE, state=State.OPEN, max_size=None)
 
-    def agree(self, deflate: ClientPerMessageDeflateFactory, extensions: str, max_message_size: int) -> None:
+    def agree(self, extensions: str, max_message_size: int) -> None:
         """Compress as the server says; raises `ConnectError` if that makes no sense."""
-        self.protocol.available_extensions = [deflate]
+        self.protocol.available_extensions = [_DEFLATE]
         self._limit = max_message_size
         try:
             headers = Headers({"Sec-WebSocket-Extensions": extensions})
@@ -143,7 +147,7 @@ class _Websockets(WebSocketTransport):
                 self._violated(PROTOCOL_ERROR, "a message cannot be inflated")
             except UnicodeDecodeError as error:
                 self._violated(NO_TEXT, f"text that is not UTF-8: {error.reason}")
-        return self._message.getvalue() if lane.message_passed and not self._over.is_set() else None
+        return self._message.getvalue() if lane.message_passed and not self._is_over else None
 
     def _begin(self, *, compressed: bool, text: bool) -> None:
         self._message = io.StringIO() if text else io.BytesIO()
