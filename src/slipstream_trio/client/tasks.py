@@ -1,6 +1,7 @@
 """Tasks that come and go: a nursery that several owners share."""
 
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import Any, final
 
 import trio
@@ -24,7 +25,7 @@ class Tasks:
 
     def __init__(self, nursery: trio.Nursery, owner: trio.CancelScope) -> None:
         self._nursery = nursery
-        self._context = trio.lowlevel.current_task().context
+        self._context = copy_context()  # of now: the task that makes this may set its variables anew
         self._owner = owner
         self._scopes: tuple[trio.CancelScope, ...] = ()
         self._ended: trio.Event | None = None
@@ -38,7 +39,7 @@ class Tasks:
 
     def start_own(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
         """Start one in the context in which this was made, whoever calls."""
-        self._context.copy().run(self.start, task, *arguments)
+        self._context.run(self.start, task, *arguments)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(
