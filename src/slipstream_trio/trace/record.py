@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from os import PathLike
-from typing import Final
+from typing import Any, Final
 
 from ..errors import RecordingError
-from ..telemetry import Origin, Record, Telemetry, default_telemetry
+from ..telemetry import HandleStart, HandleStop, Origin, Record, Telemetry, default_telemetry
 from .encode import Encoder, end_line, header_line, missing_line
 from .files import Files, Fsync
 from .redact import SECRETS, Payloads, Redactor
@@ -54,6 +54,7 @@ class Recording:
         self._why = "queue_full"
         self._untold = 0
         self._failure: Exception | None = None
+        self._held: HandleStart | None = None
 
     @property
     def written(self) -> int:
@@ -79,32 +80,57 @@ class Recording:
         return header_line(self._id, self._part, now, self._redactor.redacted, self._encoder.alive)
 
     def handle(self, record: Record) -> None:
-        """Take in a record: it is encoded at once, and written later."""
+        """Take in a record: it is encoded at once, and written later.
+
+        The start of a frame's handle waits for the record after it, which is its end mostly: a frame does not change.
+        """
         if self._wanted is not None and not self._wanted(record.origin):
             return
-        writer = self._writer
-        with writer.lock:
-            if writer.untold != self._untold:
-                self._note_untold()
-            if not writer.has_room():
-                self._encoder.notice(record)
-                self._drop("write_failed" if writer.broken else "queue_full")
-                return
-            if self._max_size is not None and self._size >= self._max_size:
-                writer.put(NewFile(self.header()))
-            try:
-                line = self._encoder.encode(record)
-            except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
-                self._failure = error
-                self._drop("not_encodable")
-                return
-            if self._missing:
-                line = self._loss_report(line)
-            self._size += len(line)
-            writer.put(line)
+        with self._writer.lock:
+            held, self._held = self._held, None
+            if held is not None:
+                if type(record) is HandleStop and record.start is held:
+                    self._take(held, record)
+                    return
+                self._take(held)
+            if type(record) is HandleStart and record.frame is not None:
+                self._held = record
+            else:
+                self._take(record)
+
+    def _take(self, record: Any, stop: Any = None) -> None:
+        """Queue the line of a record; with `stop`, it is its start."""
+        writer, count = self._writer, 1 if stop is None else 2
+        if writer.untold != self._untold:
+            self._note_untold()
+        if not writer.has_room():
+            self._encoder.notice(record)
+            self._drop(count, "write_failed" if writer.broken else "queue_full")
+            return
+        if self._max_size is not None and self._size >= self._max_size:
+            writer.put(NewFile(self.header()))
+        encoder = self._encoder
+        try:
+            lines = (encoder.encode(record),) if stop is None else encoder.encode_delivery(record, stop)
+        except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
+            self._failure = error
+            self._drop(count, "not_encodable")
+            return
+        if lines is None:
+            self._take(record)
+            self._take(stop)
+            return
+        for line in lines:
+            whole = self._loss_report(line) if self._missing else line
+            self._size += len(whole)
+            writer.put(whole)
 
     def close(self, timeout: float) -> bool:
         """Write the waiting lines; returns whether that was done within `timeout` seconds."""
+        with self._writer.lock:
+            held, self._held = self._held, None
+            if held is not None:
+                self._take(held)
 
         def last(written: int, lost: int) -> bytes:
             self._note_untold()
@@ -123,9 +149,9 @@ class Recording:
         if untold:
             self._note_missing(untold, "write_failed")
 
-    def _drop(self, reason: str) -> None:
-        self._dropped += 1
-        self._note_missing(1, reason)
+    def _drop(self, records: int, reason: str) -> None:
+        self._dropped += records
+        self._note_missing(records, reason)
 
     def _note_missing(self, records: int, reason: str) -> None:
         self._missing += records

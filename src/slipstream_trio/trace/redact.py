@@ -112,7 +112,7 @@ class Redactor:
             serializer: the name of the connection's.
             sent: whether the client sent it.
         """
-        if isinstance(frame, Redacted) or not self._suspicious(frame):
+        if isinstance(frame, Redacted) or not self.suspicious(frame):
             return frame
         known = self._serializers.get(serializer)
         if known is None:
@@ -164,7 +164,7 @@ class Redactor:
         # Behind an escape there may be anything.
         return self.secrets is None or not (b"\\u" in text or self._hinted(text.decode()))
 
-    def _suspicious(self, frame: Frame) -> bool:
+    def suspicious(self, frame: Frame) -> bool:
         """Tell whether there may be something to hide in a frame: a quick look, as this is asked for each."""
         if self.payloads != "keep":
             return True

@@ -45,7 +45,7 @@ class Writer:
         flush_interval: seconds that a line waits at most.
 
     Attributes:
-        lock: held by `put`; a caller may hold it for longer.
+        lock: held by whoever calls `put` or `has_room`.
         waiting: bytes that wait.
         written: lines that are written.
         lost: lines that could not be.
@@ -85,16 +85,15 @@ class Writer:
         return not self._full and not self.broken
 
     def put(self, line: bytes | NewFile) -> None:
-        """Let a line be written after those before; a `NewFile` is not counted."""
-        with self.lock:
-            if not self._queue:
+        """Let a line be written after those before; a `NewFile` is not counted. The caller holds `lock`."""
+        if not self._queue:
+            self._changed.notify()
+        self._queue.append(line)
+        if type(line) is not NewFile:
+            before = self.waiting
+            self.waiting = before + len(line)  # type: ignore[arg-type]
+            if before < URGENT <= self.waiting:
                 self._changed.notify()
-            self._queue.append(line)
-            if not isinstance(line, NewFile):
-                before = self.waiting
-                self.waiting += len(line)
-                if before < URGENT <= self.waiting:
-                    self._changed.notify()
 
     def close(self, last: Callable[[int, int], bytes], timeout: float) -> bool:
         """Write the waiting lines, and end the thread; returns whether that was done within `timeout` seconds.
