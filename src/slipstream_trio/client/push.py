@@ -15,7 +15,8 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import ChannelClosed, ConnectionLost, PushError
 from ..protocol import ReplyReceived
-from ..telemetry import ClientPushStart, ClientSendStart
+from ..telemetry import ClientSendStart
+from ..telemetry.span import push_start
 from .call import Call
 from .result import Result, again
 from .spans import push_stop, send_stop
@@ -192,7 +193,7 @@ def push(channel: "Channel", event: str, payload: Any, timeout: float | None) ->
     emitter, call = channel._socket._emitter, Call(channel, event, timeout)
     if not emitter.push.active:
         return _push(call, payload)
-    start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
+    start = push_start(*emitter.opening(), channel.topic, event, payload)
     return emitter.observed(emitter.push, start, partial(_push, call, payload), push_stop(start, call))
 
 
@@ -240,7 +241,7 @@ async def request_push(
     queued: Result[str] = Result()
     call = Call(channel, event, timeout, queued=queued, told=told)
     if emitter.push.active:
-        start = ClientPushStart(*emitter.opening(), channel.topic, event, payload)
+        start = push_start(*emitter.opening(), channel.topic, event, payload)
         end = partial(emitter.end_span, emitter.push, start, push_stop(start, call))
         emitter.begin_span(emitter.push, start)
     try:

@@ -31,7 +31,6 @@ from ..telemetry import (
     ClientLeaveStart,
     ClientLeaveStop,
     ClientPushStart,
-    ClientPushStop,
     ClientSendStart,
     ClientSendStop,
     GapOpened,
@@ -47,7 +46,7 @@ from ..telemetry import (
     Telemetry,
 )
 from ..telemetry.bus import SpanPoint
-from ..telemetry.span import exception_record
+from ..telemetry.span import exception_record, push_end
 
 if TYPE_CHECKING:
     from .buffer import Consumer, Gap, Overflow
@@ -381,7 +380,7 @@ def push_stop(start: ClientPushStart, push: "Call") -> Stop:
         status = "ok" if error is None else getattr(error, "status", None)
         sent = push.ref is not None and (status is not None or getattr(error, "sent", push.may_be_sent))
         result = getattr(error, "response", response), _reason_of(error), sent, _waited(push)
-        return ClientPushStop(start, origin, now, outcome, push.ref, status, *result)
+        return push_end(start, origin, now, outcome, push.ref, status, *result)
 
     return stop
 

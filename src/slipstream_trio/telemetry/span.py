@@ -9,12 +9,24 @@ from ..lean import lean
 from ..protocol import Frame, Input, Message, Serializer, State, Transition, handle, is_plain
 from ..protocol.transitions import receive
 from .bus import SpanPoint, Telemetry
-from .records import ConnectStart, ConnectStop, HandleStart, HandleStop, Origin, SpanException, SpanStart
+from .records import (
+    ClientPushStart,
+    ClientPushStop,
+    ConnectStart,
+    ConnectStop,
+    HandleStart,
+    HandleStop,
+    Origin,
+    SpanException,
+    SpanStart,
+)
 
-__all__ = ["ConnectionSpans", "exception_record"]
+__all__ = ["ConnectionSpans", "exception_record", "push_end", "push_start"]
 
 handle_start: Final = lean(HandleStart)
 handle_stop: Final = lean(HandleStop)
+push_start: Final = lean(ClientPushStart)
+push_end: Final = lean(ClientPushStop)
 
 
 def exception_record(telemetry: Telemetry, start: SpanStart, origin: Origin, error: BaseException) -> SpanException:
