@@ -9,7 +9,8 @@ import attrs
 from attrs import define, field
 
 from ..errors import ProtocolError, RecordingError
-from ..protocol import STATE_FIELDS, Serializer, State, Transition, serializer_for
+from ..lean import lean
+from ..protocol import STATE_FIELDS, Message, MessageReceived, Serializer, State, serializer_for
 from ..telemetry import (
     BufferOverflowed,
     ClientJoinStop,
@@ -23,12 +24,16 @@ from ..telemetry import (
 )
 from ..telemetry.records import names_of_events
 from .encode import BUILT_IN
-from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded, start_time
+from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
 from .values import CLASSES, FIELDS, TAG, changed, decode_value, from_fields
 
 __all__ = ["Decoder"]
 
 HANDLE_STOP: Final = HandleStop.name
+recorded: Final[Any] = lean(Recorded)
+message_received: Final = lean(MessageReceived)
+_DELIVERED: Final = [{TAG: "MessageReceived", "message": {TAG: "@message"}}]
+
 MOST_CONNECTIONS: Final = 4096
 MOST_SPANS: Final = 65536
 STATES: Final = 16
@@ -119,19 +124,21 @@ class Decoder:
     def _record(self, number: int, line: Mapping[str, Any]) -> Recorded:
         name = _name(line["name"])
         origin = self._origin(line)
-        if name == HANDLE_STOP:
-            return self._handle_stop(number, name, origin, line)
         start = self._start(number, line) if name[-1] in ("stop", "exception") else None
         measurements = _measurements(line, start)
-        metadata = self._metadata(origin, line, start, measurements)
-        for key, value in line.items():
-            if key not in _NO_METADATA:
-                metadata[key] = self._state(origin, value) if key == "state" else decode_value(value)
-        for key in _LATER.get(name, ()):
-            metadata.setdefault(key, None)
-        record = Recorded(number, name, origin, measurements, metadata, start)
+        if name == HANDLE_STOP and start is not None:
+            details = self._handled(line, origin, start.details())
+        else:
+            details = {
+                key: self._state(origin, value) if key == "state" else decode_value(value)
+                for key, value in line.items()
+                if key not in _NO_METADATA
+            }
+            for key in _LATER.get(name, ()):
+                details.setdefault(key, None)
+        record = recorded(number, name, origin, measurements, start, line.get("span_id"), details, None)
         if name[-1] == "start":
-            self._began(record, metadata["span_id"])
+            self._began(record, line["span_id"])
         return record
 
     def _began(self, record: Recorded, span_id: str) -> None:
@@ -173,6 +180,11 @@ class Decoder:
             return decode_value(value)
         if "from" in value:
             before = _known(states, value["from"])
+            if len(value) == 3 and type(value.get("current_ref")) is int:  # a push
+                parts = before.topics, before.turn_queue, before.heartbeat, value["current_ref"], before.close_reason
+                state = State.of(before.identity, before.status, *parts)
+                _remember(states, value["n"], state, STATES)
+                return state
             given = {key: changed(getattr(before, key), item) for key, item in value.items() if key in STATE_FIELDS}
             state = attrs.evolve(before, **given)
         else:
@@ -180,34 +192,20 @@ class Decoder:
         _remember(states, value["n"], state, STATES)
         return state
 
-    def _metadata(
-        self, origin: Origin, line: Mapping[str, Any], start: Recorded | None, measurements: Mapping[str, int]
-    ) -> dict[str, Any]:
-        system_time = measurements["system_time"] if start is None else start.measurements["system_time"]
-        common = {
-            "connection_id": origin.connection_id,
-            "trace_id": origin.trace_id,
-            "socket_id": origin.socket_id,
-            "generation": origin.generation,
-            "start_time": start_time(system_time),
+    def _handled(self, line: Mapping[str, Any], origin: Origin, start: Mapping[str, Any]) -> dict[str, Any]:
+        given = start["raw_message"]
+        message = _message(line["message"], given, start["state"])
+        built, return_ = line["built_events"], line["return"]
+        return {
+            "message": message,
+            "built_events": (
+                (message_received(message),)
+                if built == _DELIVERED and type(message) is Message
+                else tuple([_event(event, given, message) for event in built])
+            ),
+            "return": tuple(map(decode_value, return_)) if return_ else (),
+            "end_state": self._state(origin, line["end_state"]),
         }
-        if "span_id" in line:
-            common["span_id"] = line["span_id"]
-        return common if start is None else {**start.metadata, **common}
-
-    def _handle_stop(self, number: int, name: EventName, origin: Origin, line: Mapping[str, Any]) -> Recorded:
-        start = self._start(number, line)
-        measurements = _measurements(line, start)
-        metadata = self._metadata(origin, line, start, measurements)
-        given = metadata["raw_message"]
-        message = _message(line["message"], given, metadata["state"])
-        built = tuple(_event(event, given, message) for event in line["built_events"])
-        metadata["message"] = message
-        metadata["built_events"] = built
-        metadata["return"] = tuple(map(decode_value, line["return"]))
-        metadata["end_state"] = state = self._state(origin, line["end_state"])
-        metadata["event"] = Transition(state, message, built).event
-        return Recorded(number, name, origin, measurements, metadata, start)
 
 
 @lru_cache(maxsize=256)

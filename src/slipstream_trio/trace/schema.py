@@ -34,7 +34,7 @@ Versions are `major.minor`. Minor ones add lines, fields and objects, and reader
   or "absent", and `Header.untold` says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final
@@ -42,6 +42,7 @@ from typing import Any, Final
 import attrs
 from attrs import frozen
 
+from ..protocol import Transition
 from ..telemetry import EventName, Origin
 
 __all__ = ["HEADER", "MAJOR", "MINOR", "SCHEMA", "Damage", "End", "Entry", "Header", "Missing", "Recorded"]
@@ -55,9 +56,6 @@ HEADER: Final = "slipstream_trace"
 """The key of a header."""
 
 
-_COMMON: Final = frozenset({"connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id"})
-
-
 @frozen
 class Recorded:
     """A telemetry record that was read from a recording; handlers and the verifier take it like a live one.
@@ -67,16 +65,30 @@ class Recorded:
         name: the event's name.
         origin: the ids.
         measurements: times and durations in nanoseconds, under the telemetry's keys.
-        metadata: everything else, under the telemetry's keys; the values are the protocol's own objects.
         start: of a span's end, its start; None for other records.
+        span_id: the span's id, None for what happens once.
     """
 
     line: int
     name: EventName
     origin: Origin
     measurements: Mapping[str, int]
-    metadata: Mapping[str, Any]
-    start: "Recorded | None" = attrs.field(default=None, eq=False, repr=False)
+    start: "Recorded | None" = attrs.field(repr=False)
+    span_id: str | None
+    _details: dict[str, Any]
+    _metadata: "Metadata | None" = attrs.field(default=None, init=False, eq=False, repr=False)
+
+    def details(self) -> Mapping[str, Any]:
+        """Return the metadata of this event: without ids and times, and without what its start has."""
+        return self._details
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Everything else, under the telemetry's keys; the values are the protocol's own objects."""
+        if self._metadata is None:
+            object.__setattr__(self, "_metadata", Metadata(self))
+        assert self._metadata is not None
+        return self._metadata
 
     @property
     def connection_id(self) -> str | None:
@@ -99,29 +111,14 @@ class Recorded:
         return self.origin.generation
 
     @property
-    def span_id(self) -> str | None:
-        """The span's id, None for what happens once."""
-        return self.metadata.get("span_id")
-
-    @property
     def start_time(self) -> datetime:
         """When its span started, or it happened, in UTC."""
-        time: datetime = self.metadata["start_time"]
-        return time
+        return start_time(self.system_time)
 
     @property
     def monotonic_time(self) -> int:
         """When it was emitted, in nanoseconds on the monotonic clock."""
         return self.measurements["monotonic_time"]
-
-    def details(self) -> dict[str, Any]:
-        """Return the metadata of this event: without ids and times, and without what its start has."""
-        known: Mapping[str, Any] = {} if self.start is None else self.start.metadata
-        return {
-            key: value
-            for key, value in self.metadata.items()
-            if key not in _COMMON and not (key in known and known[key] is value)
-        }
 
     @property
     def duration(self) -> int:
@@ -132,6 +129,46 @@ class Recorded:
     def system_time(self) -> int:
         """When its span started, or it happened, in nanoseconds since the epoch."""
         return (self.start or self).measurements["system_time"]
+
+
+class Metadata(Mapping[str, Any]):
+    """The metadata of a record that was read; what takes longer to make than to read the line is made when asked for.
+
+    Parameters:
+        record: the record.
+    """
+
+    __slots__ = ("_record", "_values")
+
+    def __init__(self, record: Recorded) -> None:
+        start, origin = record.start, record.origin
+        self._record = record
+        self._values: dict[str, Any] = {} if start is None else {**start.details()}
+        self._values["connection_id"], self._values["trace_id"] = origin.connection_id, origin.trace_id
+        self._values["socket_id"], self._values["generation"] = origin.socket_id, origin.generation
+        if record.span_id is not None:
+            self._values["span_id"] = record.span_id
+        self._values.update(record.details())
+
+    def __getitem__(self, key: str) -> Any:
+        values = self._values
+        if key not in values:
+            if key == "start_time":
+                values[key] = self._record.start_time
+            elif key == "event" and "end_state" in values:
+                values[key] = Transition(values["end_state"], values["message"], values["built_events"]).event
+        return values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        for key in ("start_time", "event"):
+            self.get(key)
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 @frozen

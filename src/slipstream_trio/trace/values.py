@@ -27,6 +27,7 @@ import attrs
 from attrs import frozen
 
 from ..errors import SerializationError
+from ..lean import lean
 from ..protocol import (
     STATE_FIELDS,
     Backoff,
@@ -336,6 +337,9 @@ _ENCODERS: Final[Mapping[type, Callable[[Any, Redactor, int], Any]]] = {
 
 # And back
 
+frame_received: Final = lean(FrameReceived)
+_NESTED: Final = frozenset({dict, list})
+
 
 def decode_value(value: Any) -> Any:
     """Return the value from the form that `encode_value` made.
@@ -345,13 +349,15 @@ def decode_value(value: Any) -> Any:
     """
     kind = type(value)
     if kind is list:
-        return [decode_value(item) for item in value]
+        return [decode_value(item) if type(item) in _NESTED else item for item in value]
     if kind is not dict:
         return value
     name = value.get(TAG)
     if name is None:
-        return {key: decode_value(item) for key, item in value.items()}
+        return {key: decode_value(item) if type(item) in _NESTED else item for key, item in value.items()}
     try:
+        if name == "FrameReceived" and type(value["frame"]) is str:
+            return frame_received(value["now"], value["frame"])
         if name in CLASSES:
             return from_fields(CLASSES[name], value)
         decode = _DECODERS.get(name)
@@ -367,7 +373,11 @@ def from_fields(kind: type, fields: Mapping[str, Any]) -> Any:
     Raises:
         TypeError: one is missing.
     """
-    given = {name: decode_value(fields[name]) for name in FIELDS[kind] if name in fields}
+    given = {
+        name: decode_value(fields[name]) if type(fields[name]) in _NESTED else fields[name]
+        for name in FIELDS[kind]
+        if name in fields
+    }
     return kind(**given)
 
 
