@@ -5,7 +5,8 @@ Three measures, each printed with its medians. Compare ratios, not figures: mach
 * `cost`: a received message and a push through the core, with nothing attached, with a handler that does nothing, and
   with a recording; the three in turn, so that the noise of the machine hits them alike.
 * `rate`: messages at a fixed rate, and as fast as they come, and how many of their records were lost.
-* `read`: a recording of a million records (`--records`), read and verified in a process of its own: time and memory.
+* `read`: a recording of a million records (`--records`) is read, verified, shown, counted and exported, each in a
+  process of its own, with msgspec and without: lines a second of CPU, and memory.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+if "--child" in sys.argv and "json" in sys.argv:
+    sys.modules["msgspec"] = None  # type: ignore[assignment] # as if it were not installed
+
 from slipstream_trio import ConnectionLost
 from slipstream_trio.ids import RandomIds
 from slipstream_trio.protocol import (
@@ -37,9 +41,9 @@ from slipstream_trio.protocol import (
     handle,
     is_plain,
 )
-from slipstream_trio.telemetry import Origin, Telemetry
+from slipstream_trio.telemetry import ClientPushStart, ClientPushStop, Origin, Telemetry
 from slipstream_trio.telemetry.span import ConnectionSpans
-from slipstream_trio.trace import check, files_of, read, record
+from slipstream_trio.trace import check, read, record
 
 BATCH = 2000
 SERIALIZER = V2Serializer()
@@ -61,7 +65,8 @@ class Wire:
             generation=generation,
             options=options,
         )
-        self._spans = ConnectionSpans(telemetry, Origin(*self._ids))
+        self._telemetry, self._origin = telemetry, Origin(*self._ids)
+        self._spans = ConnectionSpans(telemetry, self._origin)
         self._life = self._spans.start_connect(self.state)
         self.handle(TransportOpened(0.0))
         self.handle(JoinTopic(0.0, "bench:1", {}, None))
@@ -79,14 +84,30 @@ class Wire:
 
     def receive(self) -> None:
         """Receive a message."""
+        self.take_in(MESSAGE)
+
+    def take_in(self, frame: str) -> None:
+        """Receive a frame."""
         if self._spans.handle.active:
-            self.handle(FrameReceived(1.0, MESSAGE))
+            start, came_to = self._spans.received(frame, 1.0, self.state, SERIALIZER)
+            self._spans.stop_handle(start, came_to)
         else:
-            assert is_plain(self.state, SERIALIZER.decode(MESSAGE))
+            assert is_plain(self.state, SERIALIZER.decode(frame))
 
     def push(self) -> None:
         """Push a message."""
         self.handle(PushMessage("bench:1", "event", {"body": "hello"}))
+
+    def echo(self) -> None:
+        """Push a message, and receive the reply, in a span."""
+        bus, ids = self._telemetry, (self._origin, self._telemetry.ids.span_id())
+        start = ClientPushStart(*ids, bus.time_ns(), bus.monotonic_ns(), "bench:1", "event", {"body": "hello"})
+        bus.point(start.name).emit(start)
+        self.push()
+        ref = str(self.state.current_ref)
+        self.take_in(f'["1","{ref}","bench:1","phx_reply",{{"status":"ok","response":{{"body":"hello"}}}}]')
+        stop = ClientPushStop(start, self._origin, bus.monotonic_ns(), "ok", ref, "ok", {"body": "hello"})
+        bus.point(stop.name).emit(stop)
 
     def close(self) -> None:
         """End the connection."""
@@ -170,51 +191,52 @@ def report_rate(name: str, messages: int, seconds: float, recording: Any) -> Non
 
 
 def write_many(path: Path, records: int) -> None:
-    """Write a recording of so many records, of many connections."""
+    """Write a recording of about so many records, of a connection after the other: messages, pushes and replies."""
     telemetry = Telemetry(ids=RandomIds(seed=2))
     with record(path, telemetry=telemetry, queue=2**30) as recording:
-        wire = None
         while recording.written + len(recording._writer._queue) < records:  # noqa: SLF001
             wire = Wire(telemetry)
-            for _ in range(2_000):
+            for _ in range(1_600):
                 wire.receive()
-            for _ in range(500):
-                wire.push()
+            for _ in range(400):
+                wire.echo()
             wire.close()
 
 
+READERS: tuple[tuple[str, ...], ...] = (
+    ("read",), ("verify",), ("show",), ("stats",), ("export", "--to", "perfetto"),
+)  # fmt: skip
+
+
 def measure_read(directory: Path, records: int) -> None:
-    """Measure reading and verifying in processes of their own; a tenth of the records shows whether memory is flat."""
-    for count in (records // 10, records):
-        path = directory / f"many{count}.jsonl"
-        write_many(path, count)
-        for what in ("read", "verify"):
-            given = path
-            command = [sys.executable, __file__, "--child", what, str(given)]
-            said = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-            say(f"read  {what:8} {path.stat().st_size / 1e6:6.0f} MB  {said.stdout.strip()}")
-        path.unlink()
+    """Measure each reader in a process of its own, with msgspec and without."""
+    path = directory / "many.jsonl"
+    write_many(path, records)
+    say(f"read  {path.stat().st_size / 1e6:.0f} MB")
+    for reader, codec in itertools.product(READERS, ("msgspec", "json")):
+        command = [sys.executable, __file__, "--child", codec, *reader, "--", str(path)]
+        output = directory / "output"
+        with output.open("w") as file:
+            said = subprocess.run(command, check=True, stdout=file, stderr=subprocess.PIPE, text=True)  # noqa: S603
+        say(f"read  {reader[0]:8} {codec:8} {said.stderr.strip().splitlines()[-1]}")
 
 
-def child(what: str, path: Path) -> None:
-    """Read or verify one recording, and print what it took."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    start, cpu = time.perf_counter(), time.process_time()
-    if what == "verify":
-        (_,) = files_of([path])
-        lines = 0
+def child(codec: str, reader: list[str], path: Path) -> None:
+    """Run one reader, and tell on stderr what it took."""
+    from slipstream_trio.cli.main import main as slipstream
 
-        def count(progress: Any) -> None:
-            nonlocal lines
-            lines = progress.lines
-
-        faults = sum(finding.wrong for finding in check([path], progress=count))
-        outcome = f"{lines:9,} lines, {faults} faults"
+    assert ("msgspec" in sys.modules and sys.modules["msgspec"] is not None) is (codec == "msgspec")
+    with path.open("rb") as file:
+        lines = sum(1 for _ in file)
+    cpu = time.process_time()
+    if reader == ["read"]:
+        assert sum(1 for _ in read(path)) == lines - 2
     else:
-        outcome = f"{sum(1 for _ in read(path)):9,} records"
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    say(f"{outcome}  {seconds:6.1f} s, {cpu:6.1f} s of CPU time  memory {before:.0f} MB before, {after:.0f} MB at most")
+        output = ["-o", "-"] if reader[0] == "export" else []
+        assert slipstream(["trace", *reader, *output, str(path)]) == 0
+    cpu = time.process_time() - cpu
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stderr.write(f"{lines:9,} lines  {lines / cpu:9,.0f} a second of CPU  memory {most:.0f} MB at most\n")
 
 
 def main() -> None:
@@ -224,11 +246,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15, help="runs of `cost` (default 15)")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each rate (default 3)")
     parser.add_argument("--records", type=int, default=1_000_000, help="records to read (default 1,000,000)")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        child(options.child[0], Path(options.child[1]))
-        return
     measures: dict[str, Callable[[Path], None]] = {
         "cost": lambda directory: measure_cost(directory, options.runs),
         "rate": lambda directory: measure_rate(directory, options.seconds),
@@ -240,4 +258,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if "--child" in sys.argv:
+        _, _, codec, *reader, _, path = sys.argv
+        child(codec, reader, Path(path))
+    else:
+        main()

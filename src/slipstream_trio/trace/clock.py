@@ -1,6 +1,5 @@
 """Times of records: on the wall's clock, in the order of the monotonic one."""
 
-from datetime import datetime
 from typing import Final
 
 from ..telemetry import Record
@@ -17,8 +16,8 @@ def system_time_of(record: Record) -> int:
     system_time = measurements.get("system_time")
     if system_time is not None:
         return system_time
-    began: datetime = record.metadata["start_time"]
-    return round(began.timestamp() * 1_000_000) * 1_000 + measurements["duration"]
+    start: Record = record.start  # type: ignore[attr-defined] # it is the end of a span
+    return start.measurements["system_time"] + measurements["duration"]
 
 
 class WallClock:

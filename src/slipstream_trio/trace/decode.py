@@ -18,6 +18,7 @@ from ..telemetry import (
     ClientPushStop,
     ConnectStop,
     EventName,
+    HandleStart,
     HandleStop,
     MessageDiscarded,
     Origin,
@@ -29,6 +30,7 @@ from .values import CLASSES, FIELDS, TAG, changed, decode_value, from_fields
 
 __all__ = ["Decoder"]
 
+HANDLE_START: Final = HandleStart.name
 HANDLE_STOP: Final = HandleStop.name
 recorded: Final[Any] = lean(Recorded)
 message_received: Final = lean(MessageReceived)
@@ -126,8 +128,13 @@ class Decoder:
         origin = self._origin(line)
         start = self._start(number, line) if name[-1] in ("stop", "exception") else None
         measurements = _measurements(line, start)
-        if name == HANDLE_STOP and start is not None:
+        if start is not None and name == HANDLE_STOP:
             details = self._handled(line, origin, start.details())
+        elif name == HANDLE_START:
+            details = {
+                "raw_message": decode_value(line["raw_message"]),
+                "state": self._state(origin, line["state"]),
+            }
         else:
             details = {
                 key: self._state(origin, value) if key == "state" else decode_value(value)
@@ -136,7 +143,7 @@ class Decoder:
             }
             for key in _LATER.get(name, ()):
                 details.setdefault(key, None)
-        record = recorded(number, name, origin, measurements, start, line.get("span_id"), details, None)
+        record: Recorded = recorded(number, name, origin, measurements, start, line.get("span_id"), details, None)
         if name[-1] == "start":
             self._began(record, line["span_id"])
         return record
@@ -214,16 +221,12 @@ def _name(text: str) -> EventName:
 
 
 def _measurements(line: Mapping[str, Any], start: Recorded | None) -> dict[str, int]:
-    if start is None:
-        return {"system_time": _whole(line, "system_time"), "monotonic_time": _whole(line, "monotonic_time")}
-    return {"duration": _whole(line, "duration"), "monotonic_time": _whole(line, "monotonic_time")}
-
-
-def _whole(line: Mapping[str, Any], key: str) -> int:
-    value = line[key]
-    if type(value) is not int:
-        raise ValueError(f"{key} is not a whole number")
-    return value
+    first = "system_time" if start is None else "duration"
+    found = {first: line[first], "monotonic_time": line["monotonic_time"]}
+    for key, value in found.items():
+        if type(value) is not int:
+            raise ValueError(f"{key} is not a whole number")
+    return found
 
 
 def _known(states: Mapping[int, State], number: int) -> State:
@@ -250,7 +253,7 @@ def _message(value: Any, given: Any, state: State) -> Any:
         message = _serializer(state.options.vsn).decode(given.frame)
     except ProtocolError as error:
         raise ValueError(f"the frame of its start is not a message: {error}") from None
-    if any(getattr(message, name) != value[name] for name in ("join_ref", "ref", "topic", "event")):
+    if message[:4] != (value["join_ref"], value["ref"], value["topic"], value["event"]):
         raise ValueError("the message is not that of the frame of its start")
     return message
 

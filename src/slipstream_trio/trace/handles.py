@@ -25,6 +25,7 @@ from ..protocol import (
     TopicJoinOverdue,
     TopicJoinSucceeded,
     TopicLeft,
+    Transition,
     TransportClosed,
     TransportFailed,
     TransportOpened,
@@ -107,7 +108,8 @@ def _ticked(metadata: Metadata, _: TimerTicked) -> Parts:
     sent = _sent(metadata)
     if sent["ref"] and sent["ref"] == metadata["end_state"].heartbeat_ref:
         return {"direction": "out", "what": "heartbeat", "topic": "phoenix", "event": "heartbeat", **sent}
-    steps = [f"{step.type} {step.attrs.get('topic', '')}" for step in metadata["event"]]
+    event = Transition(metadata["end_state"], metadata["message"], metadata["built_events"]).event
+    steps = [f"{step.type} {step.attrs.get('topic', '')}" for step in event]
     sent["note"] = ", ".join(filter(None, [sent["note"], *steps]))
     mood = "bad" if metadata["built_events"] else "plain"  # a time limit that was reached
     return {"direction": "out" if metadata["return"] else "here", "what": "timer", "mood": mood, **sent}

@@ -138,11 +138,11 @@ class Metadata(Mapping[str, Any]):
         record: the record.
     """
 
-    __slots__ = ("_record", "_values")
+    __slots__ = ("_system_time", "_values")
 
     def __init__(self, record: Recorded) -> None:
         start, origin = record.start, record.origin
-        self._record = record
+        self._system_time = record.system_time
         self._values: dict[str, Any] = {} if start is None else {**start.details()}
         self._values["connection_id"], self._values["trace_id"] = origin.connection_id, origin.trace_id
         self._values["socket_id"], self._values["generation"] = origin.socket_id, origin.generation
@@ -154,7 +154,7 @@ class Metadata(Mapping[str, Any]):
         values = self._values
         if key not in values:
             if key == "start_time":
-                values[key] = self._record.start_time
+                values[key] = start_time(self._system_time)
             elif key == "event" and "end_state" in values:
                 values[key] = Transition(values["end_state"], values["message"], values["built_events"]).event
         return values[key]

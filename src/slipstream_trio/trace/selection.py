@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from ..telemetry import Record
 from .clock import WallClock
+from .verify import span_id_of
 from .view import Line, describe, describe_unfinished
 
 __all__ = ["EVERYTHING", "Glance", "Moment", "Selection", "look"]
@@ -176,7 +177,7 @@ def _lines(records: Iterable[Record]) -> Iterator[_Told]:
         if line is not None:
             unfinished.pop(line.span_id, None)
             yield clock.at(record), line, record
-        elif (span_id := record.metadata.get("span_id")) is not None:
+        elif (span_id := span_id_of(record)) is not None:
             unfinished[span_id] = (clock.at(record), record)
     for at, record in unfinished.values():
         yield at, describe_unfinished(record), record

@@ -10,6 +10,7 @@ from attrs import Factory, define, frozen
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from .quantiles import Quantiles
 from .selection import Glance
+from .verify import details_of
 from .view import Line
 
 __all__ = ["KEYS", "MAX_GROUPS", "QUANTILES", "Group", "Statistics", "Summary"]
@@ -207,11 +208,13 @@ class Statistics:
             group.outcomes[line.status] += 1
 
     def _handled(self, glance: Glance) -> None:
-        line, metadata = glance.line, glance.record.metadata
+        line, record = glance.line, glance.record
+        start: Any = record.start  # type: ignore[attr-defined] # it is the end of a span
+        metadata = details_of(record)
         group = self._group("handling", (line.what,))
         group.count += 1
         group.times.add(line.took or 0)
-        given = metadata["raw_message"]
+        given = details_of(start)["raw_message"]
         if isinstance(given, FrameReceived):
             size = _size(given.frame)
             self._bytes_in += size

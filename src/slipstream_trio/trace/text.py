@@ -26,6 +26,11 @@ __all__ = [
 SHORTEST: Final = 4
 """Shorter values are not masked: masking every "1" would make the output unreadable."""
 
+SMALL: Final = 20
+"""So many values are encoded at once, as that takes less time than to do so piece by piece."""
+
+_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+
 
 @frozen
 class Secrets:
@@ -119,9 +124,8 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
     pieces: list[str] = []
     length = 0
     whole = True
-    encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_shown)
     try:
-        for piece in encoder.iterencode(payload):
+        for piece in _encoded(payload):
             if length > limit:
                 whole = False
                 break
@@ -137,8 +141,20 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
     return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"
 
 
+def _encoded(payload: Any) -> Iterable[str]:
+    if type(payload) is dict and len(payload) < SMALL and _LEAVES.issuperset(map(type, payload.values())):
+        try:
+            return (_ENCODER.encode(payload),)
+        except (TypeError, ValueError):  # of what is before the refused value, something can be shown
+            pass
+    return _ENCODER.iterencode(payload)
+
+
 def _shown(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else repr(value)
+
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_shown)
 
 
 def in_a_word(reason: str, sentence: str) -> str:

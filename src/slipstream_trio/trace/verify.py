@@ -11,13 +11,14 @@
 (The sixth of the design is that all this holds under cancellation, failing handlers and any bytes; tests see to it.)
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from ..protocol import (
     HeartbeatAcknowledged,
+    MessageReceived,
     SendFrame,
     State,
     TopicJoinClosed,
@@ -25,12 +26,14 @@ from ..protocol import (
     TopicJoinSucceeded,
     TopicLeft,
 )
-from ..telemetry import Record
+from ..telemetry import Origin, Record
 
 __all__ = ["Verifier", "Violation", "verify"]
 
 CONNECT: Final = ("slipstream", "connection", "connect")
-HANDLE: Final = ("slipstream", "connection", "handle")
+CONNECT_START: Final = (*CONNECT, "start")
+MOST_SPANS: Final = 2**17
+"""So many ids of spans are remembered at least: all of them, in a long recording, would be all of the memory."""
 PUSH_STOP: Final = ("slipstream", "client", "push", "stop")
 
 
@@ -58,7 +61,7 @@ class Violation:
 class _Connection:
     """The records of a connection, as far as invariants need them."""
 
-    ids: tuple[Any, ...]
+    ids: Origin
     state: State | None = None
     unsure: bool = False
     ended: bool = False
@@ -83,6 +86,7 @@ class Verifier:
         self._connections: dict[str, _Connection] = {}
         self._traces: dict[str, str] = {}
         self._spans: set[str] = set()
+        self._older_spans: set[str] = set()
         self._adopted: set[str] = set()
         self._adopts = False
         self._index = 0
@@ -102,12 +106,12 @@ class Verifier:
     def feed(self, record: Record) -> list[Violation]:
         """Check the next record; returns its violations."""
         self._found = []
-        name, metadata = record.name, record.metadata
-        self._current = metadata.get("connection_id")
-        if name[:2] == CONNECT[:2]:
-            self._connection_record(record, metadata)
+        name = record.name
+        self._current = record.origin.connection_id
+        if name[1] == "connection":
+            self._connection_record(record, details_of(record))
         elif name == PUSH_STOP:
-            self._push_stopped(metadata)
+            self._push_stopped(details_of(record))
         self._index += 1
         return self._found
 
@@ -143,58 +147,57 @@ class Verifier:
     def _violated(self, invariant: int, problem: str) -> None:
         self._found.append(Violation(self._index, self._current, invariant, problem))
 
-    def _connection_record(self, record: Record, metadata: Any) -> None:
+    def _connection_record(self, record: Record, details: Any) -> None:
         name = record.name
         connection = self._connections.get(self._current or "")
-        if name == (*CONNECT, "start"):
-            connection = self._connect_started(connection, metadata)
+        if name == CONNECT_START:
+            connection = self._connect_started(connection, record, details)
         elif connection is None:
             if not self._adopts and self._current not in self._adopted:
                 self._violated(2, f"{' '.join(name)} before connect start")
                 return
-            connection = _Connection(_ids(metadata), unsure=True, open_at=None, began_at=None)
+            connection = _Connection(record.origin, unsure=True, open_at=None, began_at=None)
             self._connections[self._current or ""] = connection
-        self._check_ids(connection, metadata)
+        if record.origin is not connection.ids and record.origin != connection.ids:
+            self._violated(1, f"its ids are {record.origin}, not {connection.ids}")
         if connection.ended:
             self._violated(2, f"{' '.join(name)} after the end of the connection")
         self._check_time(connection, record)
-        if name[:3] == HANDLE:
-            self._handle_record(connection, record, metadata)
-        elif name != (*CONNECT, "start"):
-            self._connect_ended(connection, record, metadata)
+        if name[2] == "handle":
+            self._handle_record(connection, record, details)
+        elif name != CONNECT_START:
+            self._connect_ended(connection, record, details)
 
-    def _connect_started(self, known: _Connection | None, metadata: Any) -> _Connection:
+    def _connect_started(self, known: _Connection | None, record: Record, metadata: Any) -> _Connection:
         if known is not None:
             self._violated(1, "another connect start of the same connection_id")
             return known
-        trace_id = metadata["trace_id"]
+        trace_id = record.origin.trace_id or ""
         other = self._traces.setdefault(trace_id, self._current or "")
         given = getattr(metadata["state"], "trace_parent", None) is not None
         if other != self._current and trace_id not in self._shared_traces and not given:
             self._violated(1, f"its trace_id is that of connection {other}")
-        connection = _Connection(_ids(metadata), metadata["state"])
+        connection = _Connection(record.origin, metadata["state"])
         self._connections[self._current or ""] = connection
         if connection.state is not None and connection.state.connection_id != self._current:
             self._violated(1, "its state has another connection_id")
         return connection
 
-    def _check_ids(self, connection: _Connection, metadata: Any) -> None:
-        if _ids(metadata) != connection.ids:
-            self._violated(1, f"its ids are {_ids(metadata)}, not {connection.ids}")
-
     def _check_time(self, connection: _Connection, record: Record) -> None:
-        measurements = record.measurements
+        measurements, name = record.measurements, record.name
         monotonic = measurements["monotonic_time"]
         if monotonic < connection.monotonic:
             self._violated(5, f"its monotonic time is {connection.monotonic - monotonic} ns before the last")
-        connection.monotonic = max(connection.monotonic, monotonic)
-        if record.name[-1] == "start":
-            if record.name[:3] == CONNECT:
+        else:
+            connection.monotonic = monotonic
+        handles = name[2] == "handle"
+        if name[-1] == "start":
+            if not handles:
                 connection.began_at = monotonic
             return
-        began = connection.began_at if record.name[:3] == CONNECT else connection.open_at
-        if connection.unsure and record.name[:3] == HANDLE:
+        if connection.unsure and handles:
             return
+        began = connection.open_at if handles else connection.began_at
         if began is not None and measurements["duration"] != monotonic - began:
             self._violated(5, f"its duration is {measurements['duration']} ns, not {monotonic - began}")
 
@@ -206,31 +209,34 @@ class Verifier:
             pass  # its start may be among what is missing
         elif connection.open_span is None:
             self._violated(3, "a handle ends that did not start")
-        elif metadata["span_id"] != connection.open_span:
-            self._violated(3, f"a handle ends with span_id {metadata['span_id']}, not {connection.open_span}")
+        elif (span_id := span_id_of(record)) != connection.open_span:
+            self._violated(3, f"a handle ends with span_id {span_id}, not {connection.open_span}")
         connection.open_span = None
         if record.name[-1] == "stop":
             connection.state = metadata["end_state"]
             connection.unsure = False
             for effect in metadata["return"]:
-                if isinstance(effect, SendFrame):
+                if type(effect) is SendFrame:
                     self._ref_sent(connection, effect.ref)
             for event in metadata["built_events"]:
-                self._event_built(connection, event)
+                if type(event) is not MessageReceived:
+                    self._event_built(connection, event)
 
     def _handle_started(self, connection: _Connection, record: Record, metadata: Any) -> None:
-        span_id = metadata["span_id"]
+        span_id = span_id_of(record) or ""
         if connection.open_span is not None and not connection.unsure:
             self._violated(3, f"a handle starts before the one with span_id {connection.open_span} ended")
-        if span_id in self._spans:
+        if span_id in self._spans or span_id in self._older_spans:
             self._violated(3, f"the span_id {span_id} was used before")
+        if len(self._spans) >= MOST_SPANS:
+            self._older_spans, self._spans = self._spans, set()
         self._spans.add(span_id)
         connection.open_span = span_id
         connection.open_at = record.measurements["monotonic_time"]
         if connection.unsure:
             connection.state = metadata["state"]
             connection.unsure = False
-        elif metadata["state"] != connection.state:
+        elif metadata["state"] is not connection.state and metadata["state"] != connection.state:
             self._violated(4, "its state is not the end state of the span before")
 
     def _connect_ended(self, connection: _Connection, record: Record, metadata: Any) -> None:
@@ -284,5 +290,13 @@ def verify(records: Iterable[Record], *, shared_traces: Collection[str] = ()) ->
     return found + verifier.finish()
 
 
-def _ids(metadata: Any) -> tuple[Any, ...]:
-    return metadata["connection_id"], metadata["trace_id"], metadata["socket_id"], metadata["generation"]
+def details_of(record: Any) -> Mapping[str, Any]:
+    """Return a record's fields: not its metadata, which takes longer to make, where it tells them by themselves."""
+    details: Callable[[], Mapping[str, Any]] | None = getattr(record, "details", None)
+    return record.metadata if details is None else details()
+
+
+def span_id_of(record: Any) -> str | None:
+    """Return the id of a record's span, None for what happens once."""
+    span_id: str | None = getattr(record, "span_id", None)
+    return record.metadata.get("span_id") if span_id is None and not hasattr(record, "details") else span_id

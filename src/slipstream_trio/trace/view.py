@@ -12,6 +12,7 @@ from attrs import frozen
 from ..telemetry import EventName, Record
 from .handles import describe_handle
 from .text import NO_SECRETS, Secrets, brief, duration, in_a_word, printable
+from .verify import details_of, span_id_of
 
 __all__ = ["NO_PAYLOAD", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
 
@@ -82,23 +83,28 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
         record: of telemetry, or read from a recording.
         secrets: texts to mask.
     """
-    name, metadata = record.name, record.metadata
-    last = name[-1]
+    name = record.name
+    function, last = _EVENTS.get(name), name[-1]
+    if last == "start" and function is None:
+        return None
+    start = getattr(record, "start", None)
+    if function is describe_handle and start is not None:
+        metadata: Mapping[str, Any] = {**details_of(start), **details_of(record)}
+    else:
+        metadata = record.metadata
     if last == "exception":
         parts = _raised(name, metadata)
-    elif (function := _EVENTS.get(name)) is not None:
+    elif function is not None:
         parts = function(metadata)
-    elif last == "start":
-        return None
     else:
         parts = _callback(metadata) if "callback" in metadata else _unknown(name, metadata)
     for key in ("topic", "event", "status", "note"):
-        if key in parts:
+        if parts.get(key):
             parts[key] = printable(secrets.hide(parts[key]))
     measurements = record.measurements
     return Line(
         monotonic_time=measurements["monotonic_time"],
-        span_id=metadata.get("span_id", ""),
+        span_id=span_id_of(record) or "",
         took=measurements.get("duration"),
         **parts,
     )
