@@ -46,11 +46,13 @@ OUTCOMES: Final[Mapping[str, int]] = {"error": logging.WARNING, "timeout": loggi
 
 GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "cancelled"})
 
+IDS: Final = ("connection_id", "trace_id", "socket_id", "generation", "span_id")
+
 FIELDS: Final[Mapping[str, str]] = {
     **{
         key: key
         for key in (
-            *("connection_id", "trace_id", "socket_id", "generation", "span_id", "topic", "ref", "outcome", "status"),
+            *(*IDS, "topic", "ref", "outcome", "status"),
             *("reason", "termination_reason", "attempt", "delay", "code", "dropped", "direction", "policy", "consumer"),
             *("client", "callback", "handler_id", "kind", "stacktrace", "sent", "waited", "ended_by", "phase"),
             *("attempts", "hint", "seconds"),
@@ -140,12 +142,14 @@ def attach(
 
 
 def _extra(record: Record) -> dict[str, Any]:
-    metadata = record.metadata
     extra: dict[str, Any] = {"telemetry_event": " ".join(record.name)}
-    for key, attribute in FIELDS.items():
-        if metadata.get(key) is not None:
-            extra[attribute] = metadata[key]
-    message = metadata.get("message") or metadata.get("raw_message")
+    message: Any = record.delivered if isinstance(record, HandleStop) else None
+    if isinstance(record, HandleStop) and message is not None:  # to make its metadata would take longer than all else
+        extra.update({name: getattr(record, name) for name in IDS})
+    else:
+        metadata = record.metadata
+        extra.update({name: metadata[key] for key, name in FIELDS.items() if metadata.get(key) is not None})
+        message = metadata.get("message") or metadata.get("raw_message")
     for key, attribute in (("topic", "topic"), ("event", "message_event"), ("ref", "ref")):
         if message is not None and isinstance(getattr(message, key, None), str):
             extra[attribute] = getattr(message, key)

@@ -196,6 +196,10 @@ class _Measures:
             self._sink(CONNECTIONS, -1, ())
 
     def _handled(self, record: HandleStop) -> None:
+        delivered = record.delivered
+        if delivered is not None:  # nearly always; to make the transition would take longer than all else
+            self._sink(MESSAGES, 1, ("in", self._topic(delivered.topic), self._event(delivered.event)))
+            return
         transition = record.transition
         message = transition.message
         if type(message) is Message:
