@@ -89,6 +89,7 @@ class Encoder:
     _seen: dict[str, None] = field(factory=dict, init=False)
     _written: dict[str | None, _Written] = field(factory=dict, init=False)
     _open: set[str] = field(factory=set, init=False)
+    _shown: tuple[bytes, bytes] = field(default=(b"", b""), init=False)
     _now: tuple[float, bytes] = field(default=(0.0, b"0.0"), init=False)
 
     def restart(self) -> None:
@@ -207,8 +208,12 @@ class Encoder:
     def _payload(self, value: Any) -> bytes:
         """Return a payload, encoded: looked into only where its text may have something to hide."""
         text = plain_text(value)
-        if text is None or not self.redactor.shows(text):
+        if text is None:
             return encoded(self.redactor.payload(value), self.redactor)
+        if text not in self._shown:  # a push's payload comes twice, in its span and in the handle
+            if not self.redactor.shows(text):
+                return encoded(self.redactor.payload(value), self.redactor)
+            self._shown = self._shown[1], text
         return text
 
     # The starts of spans that end
