@@ -1,8 +1,7 @@
 """Encoding of telemetry records as lines of a recording; `schema` describes them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import attrs
@@ -10,9 +9,8 @@ from attrs import define, field
 
 from ..protocol import Frame, FrameReceived, Message, SendFrame, State
 from ..telemetry import ConnectStart, HandlerFailed, HandleStart, HandleStop, Origin, Record
-from .lines import encode_line
+from .lines import encode_line, end_line, head, header_line, key_of, missing_line
 from .redact import Redacted, Redactor
-from .schema import HEADER, SCHEMA, start_time
 from .values import FIELDS, TAG, changes_of, encoded, fields_of, plain_text, redacted
 
 __all__ = ["BUILT_IN", "Encoder", "end_line", "header_line", "missing_line"]
@@ -173,17 +171,17 @@ class Encoder:
         """Return a line of its parts: the name, the ids, the measurements, its start where needed, its own fields."""
         name, now = record.name, record.monotonic_time
         if len(name) == ONCE or name == HANDLER_FAILED:
-            first = _ONCE % (_head(name), ids, record.system_time, now)
+            first = _ONCE % (head(name), ids, record.system_time, now)
         elif name[-1] == "start":
-            first = _START % (_head(name), ids, encode_line(record.span_id), record.system_time, now)
+            first = _START % (head(name), ids, encode_line(record.span_id), record.system_time, now)
         else:
-            first = _STOP % (_head(name), ids, encode_line(record.span_id), record.duration, now, whole)
+            first = _STOP % (head(name), ids, encode_line(record.span_id), record.duration, now, whole)
         parts = [first]
         details = record.details()
         for key, value in details.items():
             how = _HOW.get(key)
             text = encoded(value, self.redactor) if how is None else self._value(how, value, written, details)
-            parts += _key(key), text
+            parts += key_of(key), text
         parts.append(b"}")
         return b"".join(parts)
 
@@ -365,13 +363,8 @@ class Encoder:
 _OF_HANDLE: Final = ("raw_message", "message", "built_events", "return", "end_state")
 
 
-@lru_cache(maxsize=1024)
-def _head(name: tuple[str, ...]) -> bytes:
-    return b'{"name":%b' % encode_line(" ".join(name))
-
-
-_HANDLE_START: Final = _head(HANDLE_START)
-_HANDLE_STOP: Final = _head(HANDLE_STOP)
+_HANDLE_START: Final = head(HANDLE_START)
+_HANDLE_STOP: Final = head(HANDLE_STOP)
 
 
 # The same, of a message that is just delivered in a state that was written before.
@@ -385,13 +378,8 @@ _DELIVERED_HANDLED: Final = _HANDLED.replace(
 )
 
 
-@lru_cache(maxsize=1024)
-def _key(key: str) -> bytes:
-    return b",%b:" % encode_line(key)
-
-
 _LAYOUT: Final[Mapping[type, tuple[bytes, list[tuple[str, bytes, str | None]]]]] = {
-    kind: (b'{"$":"%b"' % kind.__name__.encode(), [(name, _key(name), how) for name, how in fields.items()])
+    kind: (b'{"$":"%b"' % kind.__name__.encode(), [(name, key_of(name), how) for name, how in fields.items()])
     for kind, fields in FIELDS.items()
 }
 
@@ -400,56 +388,6 @@ _LAYOUT: Final[Mapping[type, tuple[bytes, list[tuple[str, bytes, str | None]]]]]
 def _broadcast(join_ref: str | None, topic: str, event: str) -> bytes:
     """Return a message without a ref and a payload: there are few such on a connection, and they come often."""
     return encode_line({TAG: "Message", "join_ref": join_ref, "ref": None, "topic": topic, "event": event})
-
-
-def header_line(
-    recording: str, part: int, system_time: int, redacted: Collection[str], alive: Collection[str]
-) -> bytes:
-    """Return the first line of a file.
-
-    Parameters:
-        recording: the recording's id.
-        part: the number of the file, from 1.
-        system_time: in nanoseconds since the epoch.
-        redacted: the redacted kinds.
-        alive: the connections that are open.
-    """
-    header = {
-        "schema": SCHEMA,
-        "library": _library(),
-        "recording": recording,
-        "part": part,
-        "started": start_time(system_time).isoformat(),
-        "redacted": list(redacted),
-        "open": list(alive),
-    }
-    return encode_line({HEADER: header}) + b"\n"
-
-
-def end_line(records: int, dropped: int, alive: Collection[str]) -> bytes:
-    """Return the last line of a recording.
-
-    Parameters:
-        records: the number of records written.
-        dropped: the number of records dropped.
-        alive: the connections that are open.
-    """
-    return encode_line({"end": {"records": records, "dropped": dropped, "open": list(alive)}}) + b"\n"
-
-
-def _library() -> str:
-    try:
-        return version("slipstream-trio")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
-
-
-def missing_line(records: int | None, reason: str, connection_id: str | None = None) -> bytes:
-    """Return the line that says that records are missing."""
-    line: dict[str, Any] = {"missing": {"records": records, "reason": reason}}
-    if connection_id is not None:
-        line["missing"]["connection_id"] = connection_id
-    return encode_line(line) + b"\n"
 
 
 def _shared(given: Any, message: Any) -> dict[int, bytes]:
