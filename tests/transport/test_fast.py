@@ -154,7 +154,7 @@ async def test_many_of_them_do_too(autojump_clock: MockClock) -> None:
     async with compressing() as (transport, server), trio.open_nursery() as nursery:
         await server.stream.send_all(compressed(b"x" * 100_000) * 80)
         nursery.start_soon(passes, counted)
-        sizes = []
+        sizes: list[int] = []
         while sum(sizes) < 80:
             sizes.append(len(await transport.receive()))
         assert max(sizes) <= 4

@@ -67,6 +67,11 @@ async def test_polls_go_on_where_nothing_comes_and_nothing_was_heard(autojump_cl
         (http("", 302, Location="/"), 1011, "status 302"),
         (http("<html>"), 1011, "status 200, and not as Phoenix does"),
         (http('{"status": 200, "messages": [1]}'), 1011, "not as Phoenix does"),
+        (http('{"status": 200, "messages": ["[1]" "[2]"]}'), 1011, "not as Phoenix does"),
+        (http('{"status": 200, "messages": ["[1]", 2]}'), 1011, "not as Phoenix does"),
+        (http('{"status": 200, "messages": ["[1]"'), 1011, "not as Phoenix does"),
+        (http('{"status": 200, "more": {"messages": ["[1]"]}}'), 1011, "not as Phoenix does"),
+        (http('{"status": 200, "more": "' + "x" * 100_000 + '"}'), 1011, "not as Phoenix does"),
         (http('{"status": 200, "messages": ["\udc80"]}'.encode(errors="surrogateescape")), 1011, "not as Phoenix"),
         (http("[" * 100_000), 1011, "not as Phoenix does"),
         (said(418), 1011, "status 418"),
@@ -91,6 +96,52 @@ async def test_other_answers_are_the_server_s_end(
         assert text in ended.message
         with pytest.raises(TransportEnded):
             await transport.send(["[1]"])
+
+
+@pytest.mark.parametrize("text", ['{"token": "\\"messages\\": [\\"no\\"]", %s, "status": 200}', '{ %s , "status":200}'])
+@pytest.mark.parametrize("messages", ['"messages" : [ "[1]" ,\n"[2\\"\\\\]" ]', '"messages":["[1]","[2\\u0022\\\\]"]'])
+async def test_a_response_is_json_in_any_form(text: str, messages: str, autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport:
+        server.on_poll = always(http(text % messages))
+        assert await transport.receive() == ["[1]", '[2"\\]']
+
+
+async def passes(counted: list[None]) -> None:
+    while True:
+        await trio.lowlevel.checkpoint()
+        counted.append(None)
+
+
+def in_chunks(content: bytes) -> bytes:
+    """Return a response in chunks of three bytes."""
+    content += b" " * (-len(content) % 3)
+    chunks = b"".join(b"3\r\n" + content[at : at + 3] + b"\r\n" for at in range(0, len(content), 3))
+    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "answer", "least"),
+    [(20_000, 4, said, 200 + 200), (50, 60_000, said, 25 + 25), (600, 3, in_chunks, 40)],
+)
+async def test_a_long_response_lets_others_run(
+    number: int, size: int, answer: Callable[..., bytes], least: int
+) -> None:
+    counted: list[None] = []
+    frames = ["[" + "x" * size + "]"] * number
+    whole = said(200, frames, "t") if answer is said else in_chunks(said(200, frames, "t").partition(b"\r\n\r\n")[2])
+    async with serving() as server, opened(server) as transport, trio.open_nursery() as nursery:
+        reads = len(whole) // (16 * 1024)
+        server.on_poll = always(whole)
+        nursery.start_soon(passes, counted)
+        received: list[Any] = []
+        while len(received) < number:
+            batch = await transport.receive()
+            assert len(batch) <= 100
+            assert sum(map(len, batch)) <= 64 * 1024 + size
+            received += batch
+        assert received == frames
+        assert len(counted) >= least + reads
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_came_before_the_end_is_received(autojump_clock: MockClock) -> None:

@@ -7,7 +7,10 @@ HTTP for them over streams of ours, so that TLS, proxies, faults and virtual tim
 """
 
 import base64
+import codecs
+import io
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -41,7 +44,11 @@ LONGEST_EMPTY: Final = 4096
 """Bytes of a response without messages, its token included: what is longer brings some, and counts as heard."""
 
 FRAMES_AT_ONCE: Final = 100
-"""Frames that `receive` returns at once: a response may have thousands, and other tasks have to run in between."""
+BYTES_AT_ONCE: Final = 64 * 1024
+CHUNKS_AT_ONCE: Final = 64
+"""Frames decoded, or returned by `receive`, bytes of them, and chunks read, before other tasks run: a response may have
+thousands. One frame is decoded in one go, however long it is; what stands around the frames may have as many bytes.
+"""
 
 OK: Final = 200
 NOTHING_CAME: Final = 204
@@ -54,6 +61,12 @@ NDJSON: Final = "application/x-ndjson"
 _TOKEN_PREFIX: Final = "base64url.bearer.phx."  # noqa: S105 - the name of the subprotocol, not a token
 _CLOSES: Final = {403: (1008, "forbidden"), GONE: (3410, "session_gone")}
 """The code and the text by which phoenix.js closes after a status; 1011 for all others."""
+
+_FRAMES: Final = re.compile(r'"messages"\s*:\s*\[\s*')
+_COMMA: Final = re.compile(r"\s*,\s*")
+"""In a response. Within a string of JSON the first cannot be, as a quote would have a backslash before it."""
+
+_decoded_at: Final = json.JSONDecoder().raw_decode
 
 Headers = Sequence[tuple[str, str]]
 
@@ -128,7 +141,8 @@ class _Longpoll(Transport):
         self._target = _target(self._address.target)
         self._headers = _headers(request, self._address.host_header)
         self._token: str | None = None
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[str] = deque()
+        self._decoding = False
         self._looks = 0
         self._heard: float | None = None
         self._polling = trio.CancelScope()
@@ -136,7 +150,7 @@ class _Longpoll(Transport):
 
     @property
     def progress(self) -> int:  # type: ignore[override]  # nobody else may write it
-        if self._frames:
+        if self._frames or self._decoding:
             self._looks += 1
         return self._backend.received + self._looks
 
@@ -171,7 +185,7 @@ class _Longpoll(Transport):
             self._backend.unused = stream if connection.our_state is connection.their_state is h11.DONE else None
         if head is None:
             raise ConnectTimeout(timeout or 0.0)
-        answer = _parsed(head.status, said)
+        answer = await _parsed(head.status, said.decode(errors="replace"))
         if answer.messages is None or answer.status != GONE or answer.token is None:
             raise ConnectionRejected(answer.status, head.headers, said.decode(errors="replace"))
         self.response_headers, self._token = head.headers, answer.token
@@ -180,12 +194,26 @@ class _Longpoll(Transport):
 
     async def receive(self) -> Sequence[Frame]:
         await trio.lowlevel.checkpoint()
-        while not self._frames:
+        while not (batch := self._next_batch()):
             if self._ended is not None:
                 raise self._ended
             with trio.CancelScope() as self._polling:
                 await self._poll()
-        return [self._frames.popleft() for _ in range(min(len(self._frames), FRAMES_AT_ONCE))]
+        return batch
+
+    def _next_batch(self) -> list[Frame]:
+        batch: list[Frame] = []
+        left = BYTES_AT_ONCE
+        while self._frames and left > 0 and len(batch) < FRAMES_AT_ONCE:
+            frame = self._frames.popleft()
+            size = len(frame) if frame.isascii() else len(frame.encode(errors="replace"))
+            if size > self._request.max_message_size:
+                self._end(self._too_big(size))
+                self._frames.clear()
+            else:
+                batch.append(frame)
+                left -= size
+        return batch
 
     async def send(self, frames: Sequence[Frame]) -> None:
         for kind, content in _bodies(frames):
@@ -202,45 +230,37 @@ class _Longpoll(Transport):
         self._polling.cancel()
 
     async def _poll(self) -> None:
-        body = bytearray()
         try:
             response = await self._send("GET", silence=LONGEST_SILENCE)
-            await _read(response, body, self._hear)
+            body = await _read(response, self._hear)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends the transport
             self._end(self._failed(error))
             return
-        answer = _parsed(response.status, body)
+        self._decoding = True
+        answer = await _parsed(response.status, body)
+        self._decoding = False
         self._token = answer.token or self._token
         if answer.messages is None or answer.status not in (OK, NOTHING_CAME):
             self._end(_closed(answer))
         else:
-            self._take(answer.messages)
+            self._frames.extend(answer.messages)
+            self._heard = trio.current_time() if answer.messages else self._heard
 
     def _hear(self, size: int) -> None:
         if size > LONGEST_EMPTY:
             self._heard = trio.current_time()
 
-    def _take(self, messages: Sequence[str]) -> None:
-        for message in messages:
-            size = len(message) if message.isascii() else len(message.encode(errors="replace"))
-            if size > self._request.max_message_size:
-                self._end(self._too_big(size))
-                return
-            self._frames.append(message)
-        self._heard = trio.current_time() if messages else self._heard
-
     async def _post(self, kind: str, content: bytes) -> None:
-        body = bytearray()
         self._backend.posting_since = trio.current_time()
         try:
             response = await self._send("POST", kind, content)
-            await _read(response, body)
+            body = await _read(response)
         except Exception as error:
             self._end(self._failed(error))
             raise self._failed(error) from error
         finally:
             self._backend.posting_since = None
-        answer = _parsed(response.status, body)
+        answer = await _parsed(response.status, body)
         if answer.messages is None or answer.status != OK:
             self._end(_closed(answer))
             raise _closed(answer)
@@ -282,26 +302,54 @@ def _opening(connection: h11.Connection, target: str, headers: list[tuple[bytes,
         ) from None
 
 
-async def _read(response: httpcore.Response, body: bytearray, hear: Callable[[int], None] | None = None) -> None:
-    """Read a body as far as it comes: it is kept in `body` also where this fails."""
+async def _read(response: httpcore.Response, hear: Callable[[int], None] | None = None) -> str:
+    """Read a body; returns "" if it is not UTF-8."""
+    text, decode, size, is_text = io.StringIO(), codecs.getincrementaldecoder("utf-8")().decode, 0, True
     assert isinstance(response.stream, AsyncIterable)
+    number = 0
     async for chunk in response.stream:
-        body += chunk
+        number, size = number + 1, size + len(chunk)
+        try:
+            text.write(decode(chunk))
+        except UnicodeDecodeError:  # not raised: httpcore's generators want to be left by an exception from within
+            is_text = False
+        if not number % CHUNKS_AT_ONCE:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # shielded for the same reason
         if hear is not None:
-            hear(len(body))
+            hear(size)
     await response.aclose()
+    return text.getvalue() if is_text else ""
 
 
-def _parsed(status: int, body: bytearray) -> _Answer:
+async def _parsed(status: int, body: str) -> _Answer:
+    """Return what a response says, in steps."""
     said: Any = None
-    if status == OK:
-        with suppress(ValueError, RecursionError):
-            said = json.loads(body.decode())
-    if isinstance(said, dict) and isinstance(said.get("status"), int):
-        messages, token = said.get("messages", []), said.get("token")
-        if isinstance(messages, list) and all(isinstance(message, str) for message in messages):
-            return _Answer(said["status"], messages, token if isinstance(token, str) else None)
+    messages: list[str] = []
+    with suppress(ValueError, RecursionError):
+        found = _FRAMES.search(body, 0, BYTES_AT_ONCE) if status == OK else None
+        rest = body if found is None else body[: found.end()] + body[await _decode(body, found.end(), messages) :]
+        said = json.loads(rest) if status == OK and len(rest) <= BYTES_AT_ONCE else None
+    around = said.get("messages", None if messages else []) if isinstance(said, dict) else None
+    if around == [] and isinstance(said.get("status"), int):
+        token = said.get("token")
+        return _Answer(said["status"], messages, token if isinstance(token, str) else None)
     return _Answer(status)
+
+
+async def _decode(body: str, at: int, messages: list[str]) -> int:
+    """Decode the strings of a list, which begins there; returns where it ends. Raises `ValueError`."""
+    passed = at
+    while body.startswith('"', at):
+        message, at = _decoded_at(body, at)
+        messages.append(message)
+        if not len(messages) % FRAMES_AT_ONCE or at - passed > BYTES_AT_ONCE:
+            await trio.lowlevel.checkpoint()
+            passed = at
+        comma = _COMMA.match(body, at)
+        if comma is None:
+            break
+        at = comma.end()
+    return at
 
 
 def _closed(answer: _Answer) -> TransportEnded:
