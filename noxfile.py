@@ -240,7 +240,7 @@ def autobahn(session: nox.Session) -> None:
     if python is None:
         session.skip("autobahntestsuite runs on Python 2.7 only, which is missing")
     session.install("-e", ".[fast]", "virtualenv<20.22")  # the last that makes environments of 2.7
-    environment = Path(session.create_tmp()) / "autobahn"
+    environment = Path(session.create_tmp()).resolve() / "autobahn"
     session.run("virtualenv", "-q", "-p", python, str(environment))
     session.run(str(environment / "bin" / "pip"), "install", "-q", "autobahntestsuite", external=True)
     session.run("python", "tests/autobahn/run.py", str(environment / "bin" / "wstest"), *session.posargs)
