@@ -20,9 +20,9 @@ from ..errors import ConnectionRejected, ConnectTimeout, InternalError
 from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
 from ..transport import Connector, OpenRequest, Transport
+from ..transport.cookies import Cookies
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
-from .cookies import Cookies
 from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
 from .result import Flag
 from .socket import Socket

@@ -1,76 +1,14 @@
-"""The cookies that a server sets at an upgrade, for the next one: sticky load balancers know a client by them."""
+"""Cookies are secret: whoever has them is the client, to the server."""
 
 import re
 from collections.abc import Iterable
-from email.message import Message
-from typing import TYPE_CHECKING, Any, Final, cast
-
-import attrs
+from typing import Final
 
 from ..telemetry.secrecy import MASK
-from ..transport import OpenRequest
 
-if TYPE_CHECKING:
-    from http.cookiejar import CookieJar
-
-__all__ = ["Cookies", "masked"]
+__all__ = ["masked"]
 
 _VALUE: Final = re.compile(r"(\s*[^=;]+=)[^;]*")
-
-
-class Cookies:
-    """The cookies of one socket, in a jar of the standard library's, whose rules hold: domain, path, age, `Secure`.
-
-    Parameters:
-        keeps: whether there are any: the option `cookies`.
-    """
-
-    __slots__ = ("_jar",)
-
-    def __init__(self, *, keeps: bool) -> None:
-        self._jar: CookieJar | None = None
-        if keeps:
-            from http import cookiejar  # with what it imports 20 ms, which few need
-
-            self._jar = cookiejar.CookieJar()
-
-    def added_to(self, request: OpenRequest) -> OpenRequest:
-        """Return the request with the cookies for it, behind those that it has already."""
-        if self._jar is None:
-            return request
-        asked = _as_http(request)
-        self._jar.add_cookie_header(asked)
-        own = [value for name, value in request.headers if name.lower() == "cookie"]
-        kept = asked.get_header("Cookie")
-        if not kept:
-            return request
-        others = tuple(pair for pair in request.headers if pair[0].lower() != "cookie")
-        return attrs.evolve(request, headers=(*others, ("Cookie", "; ".join([*own, kept]))))
-
-    def keep(self, request: OpenRequest, headers: Iterable[tuple[str, str]]) -> None:
-        """Keep what an answer sets, be it a refusal or a redirect."""
-        if self._jar is not None:
-            answer = Message()
-            for name, value in headers:
-                if name == "set-cookie":
-                    answer["Set-Cookie"] = value
-            self._jar.extract_cookies(cast(Any, _Answer(answer)), _as_http(request))
-
-
-class _Answer:
-    """As much of an HTTP answer as a jar looks at."""
-
-    def __init__(self, headers: Message) -> None:
-        self._headers = headers
-
-    def info(self) -> Message:
-        return self._headers
-
-
-def _as_http(request: OpenRequest) -> Any:
-    from urllib.request import Request
-
-    return Request(re.sub("^ws", "http", request.url))  # noqa: S310 - nothing opens it
 
 
 def masked(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -91,7 +91,11 @@ class Head:
             lines = [(line, _HEADER_LINE.fullmatch(line)) for line in re.split(rb"\r?\n", raw)[1:-2]]
             pairs = [(match[1], match[2]) for _, match in lines if match]
             unreadable = next((number for number, (_, match) in enumerate(lines, 1) if not match), None)
-            self.problem = str(error) if unreadable is None else f"header line {unreadable} cannot be read"
+            self.problem = (
+                str(error).partition(": bytearray")[0]
+                if unreadable is None
+                else f"header line {unreadable} cannot be read"
+            )
         self.headers: tuple[tuple[str, str], ...] = tuple(
             (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in pairs
         )

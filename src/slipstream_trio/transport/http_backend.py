@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import trio
 
-from ..errors import ConnectTimeout
 from .base import OpenRequest, StreamOpener
-from .network import opened
+from .network import deadline_of, opened
 
 try:
     import httpcore
@@ -57,17 +56,11 @@ class HttpBackend(httpcore.AsyncNetworkBackend):
     async def connect_tcp(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
         """Return a stream for httpcore, a new one or the one that is open already; raises `ConnectError`."""
         stream, self.unused = self.unused, None
-        if stream is None:
-            timeout = self._request.connect_timeout
-            with trio.move_on_after(float("inf") if timeout is None else timeout):
-                stream = await self.open()
-            if stream is None:
-                raise ConnectTimeout(timeout or 0.0)
-        return _Stream(self, stream)
+        return _Stream(self, stream or await self.open(deadline_of(self._request)))
 
-    async def open(self) -> trio.abc.Stream:
+    async def open(self, deadline: float) -> trio.abc.Stream:
         """Open a stream; raises `ConnectError`."""
-        stream = await opened(self._open_stream, self._request)
+        stream = await opened(self._open_stream, self._request, deadline)
         self._streams.append(stream)
         return stream
 

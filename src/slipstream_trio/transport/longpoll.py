@@ -21,13 +21,14 @@ import h11
 import trio
 from attrs import frozen
 
-from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
+from ..errors import ConnectError, ConnectionRejected
 from . import network
 from .address import address_of
-from .answer import AnswerReader
 from .base import ABNORMAL_CLOSURE, Connector, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
+from .cookies import Cookies
 from .http_backend import HttpBackend, ResponseTooLong, httpcore
-from .network import described
+from .network import deadline_of
+from .upgrade import answer_to, request_bytes
 
 __all__ = ["LongpollConnector", "connector"]
 
@@ -67,8 +68,6 @@ _COMMA: Final = re.compile(r"\s*,\s*")
 """In a response. Within a string of JSON the first cannot be, as a quote would have a backslash before it."""
 
 _decoded_at: Final = json.JSONDecoder().raw_decode
-
-Headers = Sequence[tuple[str, str]]
 
 
 def connector(open_stream: StreamOpener | None = None) -> Connector:
@@ -139,7 +138,7 @@ class _Longpoll(Transport):
         self._request = request
         self._address = address_of(request)
         self._target = _target(self._address.target)
-        self._headers = _headers(request, self._address.host_header)
+        self._cookies = Cookies(keeps=request.cookies)
         self._token: str | None = None
         self._frames: deque[str] = deque()
         self._decoding = False
@@ -169,28 +168,18 @@ class _Longpoll(Transport):
 
     async def open(self) -> None:
         """Open the session; raises `ConnectError`."""
-        timeout, head, said = self._request.connect_timeout, None, bytearray()
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
-            stream, connection = await self._backend.open(), h11.Connection(h11.CLIENT)
-            data = _opening(connection, self._target, self._headers)
-            try:
-                await stream.send_all(data)
-            except trio.BrokenResourceError:
-                pass  # a server that refuses may answer before it has read everything
-            except Exception as error:
-                raise ConnectError(f"the stream raised {described(error)}") from error
-            reader = AnswerReader(stream, self._request.max_header_size, encrypted=self._address.encrypted)
-            head, said = await reader.read_head(connection), reader.body
-            await reader.read_body(head, connection, len(data))
-            self._backend.unused = stream if connection.our_state is connection.their_state is h11.DONE else None
-        if head is None:
-            raise ConnectTimeout(timeout or 0.0)
-        answer = await _parsed(head.status, said.decode(errors="replace"))
+        deadline, connection = deadline_of(self._request), h11.Connection(h11.CLIENT)
+        data = request_bytes(connection, self._target, self._headers())
+        stream = await self._backend.open(deadline)
+        head, reader = await answer_to(data, connection, stream, self._request, deadline)
+        if connection.our_state is connection.their_state is h11.DONE:
+            self._backend.unused = stream
+        said = reader.body.decode(errors="replace")
+        answer = await _parsed(head.status, said)
         if answer.messages is None or answer.status != GONE or answer.token is None:
-            raise ConnectionRejected(answer.status, head.headers, said.decode(errors="replace"))
+            raise ConnectionRejected(answer.status, head.headers, said)
         self.response_headers, self._token = head.headers, answer.token
-        if self._request.cookies:
-            self._headers = _with_cookies(self._headers, head.headers)
+        self._cookies.keep(self._request, head.headers)
 
     async def receive(self) -> Sequence[Frame]:
         await trio.lowlevel.checkpoint()
@@ -269,15 +258,29 @@ class _Longpoll(Transport):
         self, method: str, kind: str | None = None, content: bytes = b"", silence: float | None = None
     ) -> httpcore.Response:
         target = self._target if self._token is None else f"{self._target}&token={quote(self._token, safe='')}"
-        headers = [*self._headers]
+        headers = [(name.encode(), value.encode()) for name, value in self._headers()]
         if kind is not None:
             headers += [(b"Content-Type", kind.encode()), (b"Content-Length", str(len(content)).encode())]
-        # The network opens the stream; a scheme with TLS would make httpcore add TLS again.
+        # Where it is sent is the network's business; a scheme with TLS would make httpcore add that.
         url = httpcore.URL(scheme="http", host="server", target=target)
         request = httpcore.Request(
             method, url, headers=headers, content=_Content(content), extensions={"timeout": {"read": silence}}
         )
-        return await self._pool.handle_async_request(request)
+        response = await self._pool.handle_async_request(request)
+        set_by_it = [value for name, value in response.headers if name.lower() == b"set-cookie"]
+        self._cookies.keep(self._request, [("set-cookie", value.decode("latin-1")) for value in set_by_it])
+        return response
+
+    def _headers(self) -> list[tuple[str, str]]:
+        """Return the headers of a request."""
+        request = self._cookies.added_to(self._request)
+        headers = [("Host", self._address.host_header), ("Accept", "application/json")]
+        for subprotocol in request.subprotocols:
+            if subprotocol.startswith(_TOKEN_PREFIX):
+                encoded = subprotocol.removeprefix(_TOKEN_PREFIX)
+                headers.append(("X-Phoenix-AuthToken", base64.b64decode(encoded + "==").decode()))
+        own = {"accept", "content-type"}  # Phoenix reads the first Accept, and no Content-Type where there are two
+        return headers + [(name, value) for name, value in request.headers if name.lower() not in own]
 
     def _failed(self, error: Exception) -> TransportEnded:
         if isinstance(error, ResponseTooLong):
@@ -290,16 +293,6 @@ class _Longpoll(Transport):
     def _too_big(self, size: int) -> TransportEnded:
         text = f"a response of at least {size} bytes; max_message_size is {self._request.max_message_size}"
         return TransportEnded(1009, text, ended_by="client", reason="message_too_big")
-
-
-def _opening(connection: h11.Connection, target: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-    try:
-        asked = connection.send(h11.Request(method="GET", target=target, headers=headers))
-        return (asked or b"") + (connection.send(h11.EndOfMessage()) or b"")
-    except h11.LocalProtocolError:  # not as the cause: it shows what may be a secret
-        raise ConnectError(
-            "the URL, a header or the auth_token has a character that no HTTP request can have"
-        ) from None
 
 
 async def _read(response: httpcore.Response, hear: Callable[[int], None] | None = None) -> str:
@@ -363,28 +356,6 @@ def _closed(answer: _Answer) -> TransportEnded:
 def _target(target: str) -> str:
     path, _, query = target.partition("?")
     return f"{path.removesuffix('/websocket')}/longpoll?{query}" if path.endswith("/websocket") else f"{path}?{query}"
-
-
-def _headers(request: OpenRequest, host: str) -> list[tuple[bytes, bytes]]:
-    """Return the headers of all requests."""
-    headers = [("Host", host), ("Accept", "application/json")]
-    for subprotocol in request.subprotocols:
-        if subprotocol.startswith(_TOKEN_PREFIX):
-            encoded = subprotocol.removeprefix(_TOKEN_PREFIX)
-            headers.append(("X-Phoenix-AuthToken", base64.b64decode(encoded + "==").decode()))
-    own = {"accept", "content-type"}  # Phoenix reads the first Accept, and no Content-Type where there are two
-    headers += [(name, value) for name, value in request.headers if name.lower() not in own]
-    return [(name.encode(), value.encode()) for name, value in headers]
-
-
-def _with_cookies(headers: list[tuple[bytes, bytes]], answered: Headers) -> list[tuple[bytes, bytes]]:
-    """Return headers with the cookies that an answer has set: what stands behind a load balancer is found by them."""
-    own = [value.decode() for name, value in headers if name.lower() == b"cookie"]
-    pieces = [piece.strip() for value in own for piece in value.split(";")]
-    pieces += [value.partition(";")[0].strip() for name, value in answered if name == "set-cookie"]
-    cookies = "; ".join({piece.partition("=")[0]: piece for piece in pieces}.values())
-    others = [(name, value) for name, value in headers if name.lower() != b"cookie"]
-    return [*others, (b"Cookie", cookies.encode())] if cookies else others
 
 
 def _bodies(frames: Iterable[Frame]) -> Iterator[tuple[str, bytes]]:

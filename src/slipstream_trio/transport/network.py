@@ -1,5 +1,6 @@
 """Opens the stream that a transport runs over: TCP, by a proxy or straight, or a socket in the file system; and TLS."""
 
+import math
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -7,13 +8,13 @@ from typing import Any
 
 import trio
 
-from ..errors import ConnectError
+from ..errors import ConnectError, ConnectTimeout
 from .address import Address, address_of
 from .base import OpenRequest, StreamOpener
 from .proxy import ProxyServer, parse_proxy, proxy_from_environment, tunnel
 from .tls import explain_tls
 
-__all__ = ["described", "open_stream", "opened", "proxy_for"]
+__all__ = ["deadline_of", "described", "open_stream", "opened"]
 
 
 async def open_stream(request: OpenRequest) -> trio.abc.Stream:
@@ -29,20 +30,29 @@ async def open_stream(request: OpenRequest) -> trio.abc.Stream:
     return await _secured(stream, request, address.server_hostname, f"{address.host} port {address.port}")
 
 
-async def opened(open_stream: StreamOpener, request: OpenRequest) -> trio.abc.Stream:
+def deadline_of(request: OpenRequest) -> float:
+    """Return when the time for an opening that begins now is over, on Trio's clock."""
+    return math.inf if request.connect_timeout is None else trio.current_time() + request.connect_timeout
+
+
+async def opened(opener: StreamOpener, request: OpenRequest, deadline: float) -> trio.abc.Stream:
     """Open a stream by a function that may be the user's.
 
     Raises:
-        ConnectError: it cannot be opened; an exception of the function's own is the cause.
+        ConnectError: the stream failed to open; an exception of the function's own is the cause.
+        ConnectTimeout: it was not open by the deadline.
     """
-    try:
-        return await open_stream(request)
-    except ConnectError:
-        raise
-    except OSError as error:
-        raise ConnectError(f"no connection: {error}") from error
-    except Exception as error:
-        raise ConnectError(f"no connection: open_stream raised {described(error)}") from error
+    with trio.move_on_at(deadline):  # rather than fail_at: what is awaited may have a limit of its own
+        try:
+            return await opener(request)
+        except ConnectError:
+            raise
+        except OSError as error:
+            raise ConnectError(f"no connection: {error}") from error
+        except Exception as error:
+            raise ConnectError(f"no connection: open_stream raised {described(error)}") from error
+    proxy = proxy_for(request) if opener is open_stream else None
+    raise ConnectTimeout(request.connect_timeout or 0.0, awaited=f"{proxy}, or the server behind it" if proxy else None)
 
 
 def proxy_for(request: OpenRequest) -> ProxyServer | None:

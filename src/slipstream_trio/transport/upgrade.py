@@ -8,6 +8,7 @@ import base64
 import hashlib
 import math
 import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -16,13 +17,12 @@ import trio
 from attrs import frozen
 
 from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
-from . import network
-from .address import Address, address_of
+from .address import address_of
 from .answer import AnswerReader, Head
 from .base import OpenRequest, StreamOpener
-from .network import described, opened, proxy_for
+from .network import deadline_of, described, opened
 
-__all__ = ["Upgraded", "accept_token", "open_upgraded", "upgrade"]
+__all__ = ["Upgraded", "accept_token", "answer_to", "open_upgraded", "request_bytes", "upgrade"]
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -59,13 +59,8 @@ async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tupl
     Raises:
         ConnectError: as `upgrade`, or the stream failed to open.
     """
-    timeout = request.connect_timeout
-    deadline = math.inf if timeout is None else trio.current_time() + timeout
-    with trio.move_on_at(deadline) as opening:  # rather than fail_at: what is awaited may have a limit of its own
-        stream = await opened(open_stream, request)
-    if opening.cancelled_caught:
-        proxy = proxy_for(request) if open_stream is network.open_stream else None
-        raise ConnectTimeout(timeout or 0.0, awaited=f"{proxy}, or the server behind it" if proxy else None)
+    deadline = deadline_of(request)
+    stream = await opened(open_stream, request, deadline)
     try:
         return stream, await upgrade(stream, request, deadline)
     except BaseException:
@@ -87,21 +82,41 @@ async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float
         ConnectTimeout: no answer by the deadline.
         ConnectionRejected: the server answered with another status than 101.
     """
-    address = address_of(request)
     connection, key = h11.Connection(h11.CLIENT), base64.b64encode(secrets.token_bytes(16))
-    data = _request_bytes(connection, request, address, key)
-    reader = AnswerReader(stream, request.max_header_size, encrypted=address.encrypted)
+    data = request_bytes(connection, address_of(request).target, _headers(request, key))
+    head, reader = await answer_to(data, connection, stream, request, deadline)
+    if head.status == 101:
+        return _accepted(head, request, key, reader)
+    raise ConnectionRejected(head.status, head.headers, reader.body.decode(errors="replace"))
+
+
+async def answer_to(
+    data: bytes, connection: h11.Connection, stream: trio.abc.Stream, request: OpenRequest, deadline: float
+) -> tuple[Head, AnswerReader]:
+    """Send a request, and return the head of the answer, and its reader, which has read the body, but for a 101.
+
+    Parameters:
+        data: the request.
+        connection: has made it, and is given the answer.
+        stream: where to send it.
+        request: the limits.
+        deadline: when to give up, on Trio's clock.
+
+    Raises:
+        ConnectError: no answer came; the sentence has the cause and the way out.
+        ConnectTimeout: no answer by the deadline.
+    """
+    reader = AnswerReader(stream, request.max_header_size, encrypted=address_of(request).encrypted)
     head: Head | None = None
     with trio.move_on_at(deadline):
         await _send(stream, data)
         head = await reader.read_head(connection)
-        if head.status == 101:
-            return _accepted(head, request, key, reader)
-        await reader.read_body(head, connection, len(data))
+        if head.status != 101:
+            await reader.read_body(head, connection, len(data))
     if head is None:
         rest = f"the rest of the server's answer ({reader.received} bytes had come)" if reader.received else None
         raise ConnectTimeout(request.connect_timeout or 0.0, awaited=rest)
-    raise ConnectionRejected(head.status, head.headers, reader.body.decode(errors="replace"))
+    return head, reader
 
 
 def accept_token(key: bytes) -> bytes:
@@ -109,24 +124,29 @@ def accept_token(key: bytes) -> bytes:
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
-def _request_bytes(connection: h11.Connection, request: OpenRequest, address: Address, key: bytes) -> bytes:
-    headers: list[tuple[str, str]] = [
-        ("Host", address.host_header),
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Key", key.decode()),
-        ("Sec-WebSocket-Version", "13"),
-    ]
+def _headers(request: OpenRequest, key: bytes) -> Iterator[tuple[str, str]]:
+    yield "Host", address_of(request).host_header
+    yield "Upgrade", "websocket"
+    yield "Connection", "Upgrade"
+    yield "Sec-WebSocket-Key", key.decode()
+    yield "Sec-WebSocket-Version", "13"
     if request.subprotocols:
-        headers.append(("Sec-WebSocket-Protocol", ", ".join(request.subprotocols)))
+        yield "Sec-WebSocket-Protocol", ", ".join(request.subprotocols)
     if request.extensions:
-        headers.append(("Sec-WebSocket-Extensions", ", ".join(request.extensions)))
-    encoded = [(name.encode(), value.encode()) for name, value in (*headers, *request.headers)]
+        yield "Sec-WebSocket-Extensions", ", ".join(request.extensions)
+    yield from request.headers
+
+
+def request_bytes(connection: h11.Connection, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return a GET request; raises `ConnectError` where it has a character that no request can have."""
     try:
-        asked = h11.Request(method="GET", target=address.target, headers=encoded)
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        asked = h11.Request(method="GET", target=target, headers=encoded)
         return (connection.send(asked) or b"") + (connection.send(h11.EndOfMessage()) or b"")
     except (h11.LocalProtocolError, UnicodeError):  # not its cause: it shows what may be a secret
-        raise ConnectError("the URL or a header has a character that no HTTP request can have") from None
+        raise ConnectError(
+            "the URL, a header or the auth_token has a character that no HTTP request can have"
+        ) from None
 
 
 async def _send(stream: trio.abc.Stream, data: bytes) -> None:
@@ -168,7 +188,8 @@ def _problem(head: Head, request: OpenRequest, accept: str) -> str | None:
             return f"its {name} header {how}; let the proxy between pass it on ({name}: {token})"
     accepts = [value for name, value in head.headers if name == "sec-websocket-accept"]
     if accepts != [accept]:
-        how = "does not fit our key; a proxy may have answered from a cache" if accepts else "is missing"
+        several = ", as it is there more than once" if len(accepts) > 1 else ""
+        how = f"does not fit our key{several}; a proxy may have answered from a cache" if accepts else "is missing"
         return f"its Sec-WebSocket-Accept header {how}; is that a WebSocket server?"
     offered = {offer.partition(";")[0].strip() for offer in request.extensions}
     for extension in head.values("sec-websocket-extensions"):

@@ -100,6 +100,7 @@ class _Websockets(WebSocketTransport):
         """Compress as the server says; raises `ConnectError` if that makes no sense."""
         self.protocol.available_extensions = [_DEFLATE]
         self._limit = max_message_size
+        self._deflated: list[bytes] = []
         try:
             headers = Headers({"Sec-WebSocket-Extensions": extensions})
             self.protocol.extensions = self.protocol.process_extensions(headers)
@@ -141,36 +142,44 @@ class _Websockets(WebSocketTransport):
         if not lane.compressed:
             self._message.write(lane.payload)
         else:
-            try:
-                await self._inflate(cast(bytes, lane.payload), last=lane.message_passed)
-            except zlib.error:
-                self._violated(PROTOCOL_ERROR, "a message cannot be inflated")
-            except UnicodeDecodeError as error:
-                self._violated(NO_TEXT, f"text that is not UTF-8: {error.reason}")
+            self._deflated.append(cast(bytes, lane.payload))
+            if not lane.lacks:  # a frame is looked at when it is whole, as the package does
+                await self._inflate_frame(last=lane.message_passed)
         return self._message.getvalue() if lane.message_passed and not self._is_over else None
 
     def _begin(self, *, compressed: bool, text: bool) -> None:
         self._message = io.StringIO() if text else io.BytesIO()
         if compressed:
-            self._decoder = codecs.getincrementaldecoder("utf-8")() if text else None
+            self._decode = codecs.getincrementaldecoder("utf-8")().decode if text else None
             self._size = 0
             assert self._deflate is not None
             if self._inflater is None or self._deflate.remote_no_context_takeover:
                 self._inflater = zlib.decompressobj(wbits=-self._deflate.remote_max_window_bits)
 
-    async def _inflate(self, data: bytes, *, last: bool) -> None:
-        """Inflate the next part of a message; one of a few bytes may become many MiB."""
-        data = data + END_OF_BLOCK if last else data
+    async def _inflate_frame(self, *, last: bool) -> None:
+        pieces, self._deflated = [*self._deflated, *([END_OF_BLOCK] if last else [])], []
+        try:
+            for piece in pieces:
+                await self._inflate(piece)
+            if self._decode is not None:
+                self._decode(b"", last)
+        except zlib.error:
+            self._violated(PROTOCOL_ERROR, "a message cannot be inflated")
+        except UnicodeDecodeError as error:
+            self._violated(NO_TEXT, f"text that is not UTF-8: {error.reason}")
+
+    async def _inflate(self, data: bytes) -> None:
+        """Inflate a piece of a message, in steps: a few bytes may become many MiB."""
         is_more = True
-        while is_more:
+        while is_more and not self._is_over:
             inflated = self._inflater.decompress(data, INFLATED)
             data, is_more = self._inflater.unconsumed_tail, len(inflated) == INFLATED
             self._size += len(inflated)
             if self._size > self._limit:
                 self._violated(MESSAGE_TOO_BIG, f"a message of more than {self._limit} bytes, when inflated")
                 return
-            last_now = last and not is_more
-            self._message.write(inflated if self._decoder is None else self._decoder.decode(inflated, last_now))
+            self._message.write(inflated if self._decode is None else self._decode(inflated))
             self._passed_on += len(inflated) // INFLATED_A_PIECE
-            if is_more:
+            if self._passed_on >= 2 * PIECES_A_PASS:
+                self._passed_on = PIECES_A_PASS  # so what is complete will be handed over
                 await trio.lowlevel.checkpoint()
