@@ -184,6 +184,21 @@ async def test_cookies_that_are_set_come_with_what_follows(kept: bool, cookie: s
         assert [asked.headers["cookie"] for asked in server.asked] == ["a=1; node=old", cookie, cookie]
 
 
+async def test_a_poll_may_set_them_anew(autojump_clock: MockClock) -> None:
+    async with serving() as server:
+        set_to = ["node=2; Path=/", "node=3; Path=/elsewhere", "node=4; Secure", "node=5; Path=/; Max-Age=0"]
+
+        async def poll(_: Asked) -> Answer:
+            more: Any = {"Set_Cookie": set_to.pop(0)} if set_to else {}
+            return http('{"status": 200, "token": "t", "messages": ["[]"]}', **more)
+
+        server.on_poll = poll
+        async with opened(server, cookies=True) as transport:
+            for _ in range(6):
+                await transport.receive()
+        assert [asked.headers.get("cookie") for asked in server.asked[1:]] == [None, *["node=2"] * 3, None, None]
+
+
 async def test_one_that_is_to_be_closed_is_not(autojump_clock: MockClock) -> None:
     async with serving() as server:
         body = '{"status": 410, "token": "t", "messages": []}'

@@ -146,7 +146,11 @@ def free_tcp_port_of_mine() -> Any:
         yield free.getsockname()[1]
 
 
-async def test_a_silent_proxy_is_named_by_the_timeout() -> None:
+@pytest.mark.parametrize("transport", ["trio_websocket", "longpoll"])
+async def test_a_silent_proxy_is_named_by_the_timeout(transport: str) -> None:
+    if transport == "longpoll":
+        pytest.importorskip("httpcore", reason="httpcore, an extra, is not installed")
+
     async def say_nothing(stream: trio.SocketStream) -> None:
         await trio.sleep_forever()
 
@@ -154,7 +158,7 @@ async def test_a_silent_proxy_is_named_by_the_timeout() -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, say_nothing, [listener])
         port = listener.socket.getsockname()[1]
-        said = await error_of(proxy=f"http://{USER}127.0.0.1:{port}", connect_timeout=0.05)
+        said = await error_of(proxy=f"http://{USER}127.0.0.1:{port}", connect_timeout=0.05, transport=transport)
         nursery.cancel_scope.cancel()
     assert said == (
         f"not connected within 0.05 s, waiting for the proxy 127.0.0.1:{port}, or the server behind it; "
@@ -200,7 +204,20 @@ async def test_the_environment_chooses_a_proxy(
 
 @pytest.mark.parametrize(
     ("no_proxy", "host"),
-    [("example.org", "a.example.org"), (".example.org", "a.example.org"), ("::1", "[::1]"), ("[::1]:9", "[::1]")],
+    [
+        ("example.org", "a.example.org"),
+        (".example.org", "a.example.org"),
+        ("*.example.org", "a.example.org"),
+        ("x,  Example.ORG:9 y", "A.example.org"),
+        ("bücher.example", "a.xn--bcher-kva.example"),
+        ("xn--bcher-kva.example", "bücher.example"),
+        ("*", "example.org"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("10.0.0.0/8", "10.1.2.3"),
+        ("::1", "[::1]"),
+        ("[::1]:9", "[::1]"),
+        ("fd00::/8", "[fd00::7]"),
+    ],
 )
 async def test_no_proxy_knows_suffixes_and_addresses(no_proxy: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from slipstream_trio.transport.network import proxy_for
@@ -209,6 +226,17 @@ async def test_no_proxy_knows_suffixes_and_addresses(no_proxy: str, host: str, m
     assert str(proxy_for(OpenRequest(url=f"wss://{host}:9/", proxy="env"))) == "the proxy proxy.example:3128"
     monkeypatch.setenv("NO_PROXY", no_proxy)
     assert proxy_for(OpenRequest(url=f"wss://{host}:9/", proxy="env")) is None
+
+
+@pytest.mark.parametrize(
+    "no_proxy", ["", "other.org", "ample.org", "example.org:8", "a.example.org", "10.0.0.0/8", "10.0.0.0/99", "."]
+)
+async def test_no_proxy_lists_nothing_else(no_proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from slipstream_trio.transport.network import proxy_for
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert proxy_for(OpenRequest(url="wss://example.org:9/", proxy="env")) is not None
 
 
 async def test_http_proxy_is_not_for_wss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ out of errors: a proxy likes to repeat what it was sent, and that has the creden
 
 import math
 from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -77,18 +78,32 @@ def proxy_from_environment(address: Address) -> ProxyServer | None:
     Raises:
         ConnectError: what it has cannot be used.
     """
-    from urllib.request import getproxies_environment, proxy_bypass  # 20 ms, which few need
+    from urllib.request import getproxies_environment  # 20 ms, which few need
 
     known = getproxies_environment()
     names = ("https", "all") if address.encrypted else ("https", "http", "all")
     name = next((name for name in names if known.get(name)), None)
-    bracketed = f"[{address.host}]" if ":" in address.host else address.host
-    if name is None or any(proxy_bypass(host) for host in (address.host, f"{bracketed}:{address.port}")):
+    if name is None or _is_listed(address, known.get("no", "")):
         return None
     try:
         return parse_proxy(known[name] if "://" in known[name] else f"http://{known[name]}")
     except ValueError as error:
         raise ConnectError(f"no connection: {name.upper()}_PROXY of the environment: {error}") from None
+
+
+def _is_listed(address: Address, no_proxy: str) -> bool:
+    """Tell whether NO_PROXY lists an address: by its name or one above it, its network, each with its port, or by *."""
+    named = {address.host, f"[{address.host}]"}
+    named |= {f"{name}:{address.port}" for name in named}
+    for entry in no_proxy.lower().replace(",", " ").split():
+        with suppress(ValueError):
+            if ip_address(address.host.partition("%")[0]) in ip_network(entry, strict=False):
+                return True
+        with suppress(ConnectError):
+            entry = ascii_host(entry.removeprefix("*").removeprefix("."))  # noqa: PLW2901 - what it means
+        if entry == "*" or any(f".{name}".endswith(f".{entry}") for name in named):
+            return True
+    return False
 
 
 async def tunnel(stream: trio.abc.Stream, proxy: ProxyServer, host: str, port: int) -> None:
