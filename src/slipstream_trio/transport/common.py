@@ -1,8 +1,8 @@
 """The part that the WebSocket transports have in common: reading, collecting what is to be written, and the end.
 
-Plain messages are taken out of what was read by the lane; everything else is given to the transport's WebSocket
-library, frame by frame. What the library wants to write, and all that goes to the server, is collected, and written by
-`send`, which the connection's writer alone calls: a cancelled write leaves half a frame on the wire.
+Plain messages are taken out of what was read by the lane; everything else is given to the transport, and by it to its
+WebSocket library, frame by frame. What the library wants to write, and all that goes to the server, is collected, and
+written by `send`, which the connection's writer alone calls: a cancelled write leaves half a frame on the wire.
 """
 
 from abc import abstractmethod
