@@ -185,7 +185,7 @@ def find_connector(name: str, open_stream: StreamOpener | None = None) -> Connec
     try:
         make = importlib.import_module(f".{name}", __package__).connector
     except (ImportError, AttributeError) as error:
-        if isinstance(error, ImportError) and error.name != f"{__package__}.{name}":
+        if isinstance(error, ImportError) and error.name not in (None, f"{__package__}.{name}"):
             raise LookupError(f"the transport {name!r} needs a package that is not installed: {error}") from error
         raise LookupError(f"unknown transport {name!r}") from error
     connector: Connector = make() if open_stream is None else make(open_stream)
