@@ -14,7 +14,8 @@ from .network import deadline_of, opened
 try:
     import httpcore
 except ImportError as _error:
-    raise ImportError("long-polling needs httpcore: pip install 'slipstream-trio[longpoll]'", name="httpcore") from _error
+    _missing = "long-polling needs httpcore: pip install 'slipstream-trio[longpoll]'"
+    raise ImportError(_missing, name="httpcore") from _error
 
 __all__ = ["HttpBackend", "ResponseTooLong", "httpcore"]
 

@@ -89,7 +89,8 @@ class _Websockets(WebSocketTransport):
 
     _deflate: PerMessageDeflate | None = None
     _inflater: Any = None
-    _message: Any  # an io.StringIO or io.BytesIO
+    _part: Any  # an io.StringIO or io.BytesIO: the end of the message under way
+    _parts: list[Any]  # what comes before it
 
     @cached_property
     def protocol(self) -> ClientProtocol:
@@ -140,15 +141,26 @@ class _Websockets(WebSocketTransport):
         if lane.begins:
             self._begin(compressed=lane.compressed, text=lane.opcode == TEXT)
         if not lane.compressed:
-            self._message.write(lane.payload)
+            self._append(lane.payload)
         else:
             self._deflated.append(cast(bytes, lane.payload))
             if not lane.lacks:  # a frame is looked at when it is whole, as the package does
                 await self._inflate_frame(last=lane.message_passed)
-        return self._message.getvalue() if lane.message_passed and not self._is_over else None
+        if not lane.message_passed or self._is_over:
+            return None
+        end: Any = self._part.getvalue()
+        message: Frame = type(end)().join([*self._parts, end])
+        return message
+
+    def _append(self, part: Frame) -> None:
+        """Append to the message: neither do fragments of a byte cost an object each, nor is all copied as it grows."""
+        self._part.write(part)
+        if self._part.tell() >= INFLATED:
+            self._parts.append(self._part.getvalue())
+            self._part = type(self._part)()
 
     def _begin(self, *, compressed: bool, text: bool) -> None:
-        self._message = io.StringIO() if text else io.BytesIO()
+        self._part, self._parts = io.StringIO() if text else io.BytesIO(), []
         if compressed:
             self._decode = codecs.getincrementaldecoder("utf-8")().decode if text else None
             self._size = 0
@@ -178,7 +190,7 @@ class _Websockets(WebSocketTransport):
             if self._size > self._limit:
                 self._violated(MESSAGE_TOO_BIG, f"a message of more than {self._limit} bytes, when inflated")
                 return
-            self._message.write(inflated if self._decode is None else self._decode(inflated))
+            self._append(inflated if self._decode is None else self._decode(inflated))
             self._passed_on += len(inflated) // INFLATED_A_PIECE
             if self._passed_on >= 2 * PIECES_A_PASS:
                 self._passed_on = PIECES_A_PASS  # so what is complete will be handed over
