@@ -126,7 +126,7 @@ class Asks:
 
     def _join_answered(self, connection: Connection, ask: Ask, built: Any) -> None:
         topic, now = self.topic(connection.socket, ask.topic), self._facts.last
-        if ask.outcome == "cancelled":
+        if ask.outcome == "cancelled" and ask.ended is not None and ask.ended - (ask.sent or 0) > QUEUED:
             keep(topic.cut, ask)
         turn = now - max(ask.sent or now, connection.joined_at)
         connection.joined_at = now
@@ -157,7 +157,6 @@ class Asks:
     def push_started(self, record: Record, metadata: Any) -> None:
         """Take in a push that is called, and will be sent."""
         ask = self._ask("push", metadata["topic"], metadata["event"], metadata["params"])
-        self._facts.acts += 1
         if ask.payload and type(ask.payload) is dict:
             for before in self._events(ask).timeouts[-4:]:
                 before.again += before.payload == ask.payload
@@ -200,4 +199,6 @@ class Asks:
 
     def held(self, record: Record, metadata: Any) -> None:
         """Take in a join of a topic that was joined already."""
-        keep(self.topic(record.origin.socket_id, metadata["topic"]).held, (self._facts.last, self._facts.place))
+        topic = self.topic(record.origin.socket_id, metadata["topic"])
+        if topic.since is None:  # else it is the library that joins it again
+            keep(topic.held, (self._facts.last, self._facts.place))

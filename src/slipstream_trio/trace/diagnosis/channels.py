@@ -66,7 +66,9 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
     for prefix, topics in families.items():
         accepted = max(topic.accepted_at for _, topic in topics)
         since = [(name, topic) for name, topic in topics if topic.since is not None]
-        refused = sorted(each for _, topic in since for each in topic.refused if each[0] >= accepted)
+        refused = sorted(
+            each for _, topic in since for each in topic.refused if each[0] >= (topic.accepted_at or accepted)
+        )
         full = any("too many" in reason for _, _, reason in refused)
         again = any(topic.accepted for _, topic in since)
         if refused and accepted and (again or full or len(refused) >= 3):

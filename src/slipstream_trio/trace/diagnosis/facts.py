@@ -70,6 +70,7 @@ class Silence:
         sent: how many frames were sent in it.
         size: of the first frame after it, None if none came; `first` is its topic and event.
         join: the join that this frame answered.
+        burst: how many frames came right after it.
     """
 
     connection: "Connection"
@@ -82,6 +83,7 @@ class Silence:
     size: int | None = None
     join: Ask | None = None
     first: tuple[str, str] = ("", "")
+    burst: int = 0
 
     @property
     def length(self) -> int:
@@ -95,7 +97,7 @@ class Pause:
 
     Attributes:
         late: by how much a timer came late in it.
-        burst: how many frames came right after it.
+        burst: how many frames came right after it; `overdue`: what the application did then, before it got an answer.
         told: whether telemetry itself told that the event loop stood still.
         busy: the callback that took as long.
     """
@@ -105,6 +107,8 @@ class Pause:
     places: tuple[Place, Place]
     late: int = 0
     burst: int = 0
+    overdue: int = 0
+    answered: bool = False
     told: bool = False
     busy: str = ""
 
@@ -121,7 +125,8 @@ class Connection:
     Attributes:
         end: where its end is told.
         heard: when the last frame came, `heard_at` where; `spoke`: when one was sent last; `unheard`: those since then.
-        frames: how many came, of `size` together, the `largest` of them.
+        frames: how many came, of `size` together, the `largest` of them; `quiet`: times of a second or more without.
+        silence: the latest that was kept.
         explained: whether a finding tells why it ended.
         asks: what was sent and is not answered, by ref.
         lost: the pushes sent and not answered when it ended; `unsent`: those that were never sent, of `queued`.
@@ -149,6 +154,8 @@ class Connection:
     frames: int = 0
     size: int = 0
     largest: int = 0
+    quiet: int = 0
+    silence: Silence | None = None
     gave_up: bool = False
     explained: bool = False
     asks: dict[str, Ask] = field(factory=dict)
@@ -215,9 +222,11 @@ class Stream:
     Attributes:
         joined: how often the topic had been joined when the last message came.
         key: the counter's name, None until it is found; `numbers` are those that may be it, in so many `tries`.
-        value: the counter's last; `streak`: how often in a row it grew by one; `resets`: how often it did not.
+        value: the counter's last; `streak`: how often in a row it grew by one, at most `steady` times.
+        resets: how often it began anew.
         skips: when, where and by how much it skipped, `missed`: likewise, where the topic was joined anew before it.
-        frames: hashes of the last; `doubles` are those that had come before, `paired` those like the one before.
+        frames: hashes of the last; `doubles` are those that had come before, `paired` those like the one before, of
+            `pairs`; `alike`: how many in a row were.
     """
 
     first: int
@@ -229,6 +238,7 @@ class Stream:
     tries: int = 0
     value: int = 0
     streak: int = 0
+    steady: int = 0
     resets: int = 0
     skips: list[tuple[int, Place, int]] = field(factory=list)
     missed: list[tuple[int, Place, int]] = field(factory=list)
@@ -237,6 +247,7 @@ class Stream:
     doubled: int = 0
     paired: list[Seen] = field(factory=list)
     pairs: int = 0
+    alike: int = 0
 
 
 @define(eq=False)
@@ -246,7 +257,8 @@ class Facts:
     Attributes:
         place: where the latest record is.
         unread: how many records told less than they should.
-        acts: how many operations the client began; `frames`: how many came; `idle`: time in which nothing happened.
+        acts: how many operations the client began; `frames`: how many came.
+        idle: pauses of a second and more; `busy`: how many quarters of a second had a message that was no answer.
         opened: the last connection of each socket that was open.
         badly: how many frames were malformed; the first of them are in `malformed`.
         noise: what happened too, and does no harm.
@@ -262,6 +274,7 @@ class Facts:
     acts: int = 0
     frames: int = 0
     idle: int = 0
+    busy: int = 0
     connections: dict[str, Connection] = field(factory=dict)
     opened: dict[str, Connection] = field(factory=dict)
     topics: dict[tuple[str, str], Topic] = field(factory=dict)

@@ -26,6 +26,7 @@ __all__ = ["Gatherer"]
 
 LATE: Final = SECOND // 2
 BURST: Final = 300_000_000
+QUARTER: Final = SECOND // 4
 MOST_CONNECTIONS: Final = 4096
 MOST_SILENCES: Final = 1024
 
@@ -42,6 +43,7 @@ class Gatherer:
         self._shift: int | None = None
         self._before: Place = (path, 0)
         self._pause: Pause | None = None
+        self._quarter = 0
         self._current: dict[str, Connection] = {}
         self._streams = Streams(self.facts)
         self._asks = asks = Asks(self.facts)
@@ -87,8 +89,10 @@ class Gatherer:
                 function(record, record.metadata)
             elif name[-1] == "exception" or (name[-1] == "stop" and name[2].startswith("handle_")):
                 self._code(record, record.metadata)
-            elif name[-1] == "start" and name[1] == "client":
+            if name[-1] == "start" and name[1] == "client":
                 facts.acts += 1
+                if self._pause is not None and not self._pause.answered:
+                    self._pause.overdue += facts.last < self._pause.ended + BURST
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             # A recording of another version, or a damaged one: the rest still tells something.
             facts.unread += 1
@@ -232,14 +236,20 @@ class Gatherer:
         facts.frames += 1
         if self._pause is not None and now - self._pause.ended < BURST:
             self._pause.burst += 1
+        if connection.silence is not None and now - connection.silence.ended < BURST:
+            connection.silence.burst += 1
         if event is None:
             self._rejected(frame, metadata["built_events"])
         elif event in ("phx_close", "phx_error") and message.join_ref is not None:
             self._asks.channel_ended(connection, message)
         elif event != "phx_reply":
+            facts.busy += now // QUARTER != self._quarter
+            self._quarter = now // QUARTER
             topic = facts.topics.get((connection.socket, message.topic))
             self._streams.feed(connection.socket, message, frame, topic.accepted if topic is not None else 0)
         elif ask is not None:
+            if self._pause is not None:
+                self._pause.answered = True
             self._asks.answered(connection, ask, metadata["built_events"])
 
     def _silence(
@@ -250,7 +260,8 @@ class Gatherer:
         length = facts.last - began
         if length <= SECOND or connection.opened is None or len(facts.silences) >= MOST_SILENCES:
             return
-        expected = connection.frames * length / max(facts.last - connection.opened, 1)
+        expected = connection.frames * length / max(began - connection.opened - connection.quiet, SECOND)
+        connection.quiet += length
         waiting = tuple(each for each in connection.asks.values() if _waits(each, facts.last - LATE))
         if waiting or expected >= 5:
             join = ask if ask is not None and ask.kind == "join" else None
@@ -259,6 +270,7 @@ class Gatherer:
             if isinstance(first, Message):
                 silence.first = (first.topic, first.event if ask is None else ask.event)
             facts.silences.append(silence)
+            connection.silence = silence
 
     def _rejected(self, frame: Any, built: Any) -> None:
         facts = self.facts
@@ -297,4 +309,4 @@ class Gatherer:
 
 
 def _waits(ask: Ask, since: int) -> bool:
-    return ask.kind != "send" and ask.outcome is None and ask.sent is not None and ask.sent <= since
+    return ask.kind != "send" and ask.outcome in (None, "timeout") and ask.sent is not None and ask.sent <= since

@@ -7,7 +7,7 @@ from .facts import SECOND, Ask, Facts, Pause, Silence
 from .finding import Cause, Finding, at, family, found, long, of_asks
 from .losses import losses
 
-__all__ = ["diagnose"]
+__all__ = ["JOIN_TOO_SHORT", "diagnose"]
 
 LARGE: Final = 100_000
 """Bytes of a message that may take long by itself."""
@@ -32,6 +32,9 @@ STALLED: Final = Cause("network_stalled", "serious", "network or proxy",
     "nothing came for a while, then everything at once, while this process was alive: the network stood still, or the"
     " server's socket did",
     "look at packet loss between client and server, and at the server's load at that time")
+JOIN_TOO_SHORT: Final = Cause("join_timeout_too_short", "grave", "configuration",
+    "join/3 takes longer than join_timeout: its answer came after the join was given up",
+    "raise join_timeout above what join/3 takes, and let join/3 return at once")
 SLOW_HANDLER: Final = Cause("slow_handler", "serious", "server",
     "the server is slow to answer {event}, and answers other events quickly",
     "look at the server's handle_in for {event}: a query, a lock, another service; what is pushed on its topic"
@@ -45,7 +48,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     kinds: dict[str, list[Silence]] = {}
     for silence in facts.silences:
         if not facts.covered(silence.began, silence.ended):
-            kinds.setdefault(_kind(facts, silence), []).append(silence)
+            kinds.setdefault(_kind(silence), []).append(silence)
     for kind, cause, tell in _KINDS:
         if silences := kinds.get(kind):
             yield _of_silences(facts, cause, silences, tell)
@@ -65,7 +68,7 @@ def _of_silences(
         [text for silence in silences for text in tell(facts, silence)],
         until=silences[-1].ended,
         count=len(silences),
-        topic=family(each.first[0] for each in silences) if cause in (SLOW_JOIN, LARGE_MESSAGE) else None,
+        topic=None if cause in (DEAD_LINK, STALLED) else family(each.first[0] for each in silences),
     )
 
 
@@ -82,14 +85,14 @@ def _stood_still(facts: Facts) -> Iterator[Finding]:
 
 
 def _still(facts: Facts, pause: Pause) -> bool:
-    """Tell whether the process stood still, for which a timer that came late is the proof, or all that was due then."""
-    if pause.told:
-        return pause.late >= SECOND
-    total = max(facts.last - facts.first, 1)
-    active = max(total - facts.idle, 1)
+    """Tell whether the process stood still: a timer came late, or what is steady at other times came all at once."""
+    if pause.told or pause.late * 2 >= SECOND:
+        return pause.late * (1 if pause.told else 2) >= SECOND
+    active = max(facts.last - facts.first - facts.idle, 1)
     expected, own = (count * pause.length / active for count in (facts.frames, facts.acts))
     caught_up = pause.burst >= max(5, 0.4 * min(expected, 50))
-    return pause.late * 2 >= SECOND or (caught_up and own >= 3 and facts.idle * 2 < total)
+    steady = facts.busy * SECOND // 2 >= active >= 3 * pause.length and facts.idle <= active
+    return caught_up and steady and own >= 3 and pause.overdue > 0
 
 
 def _proof(pause: Pause) -> str:
@@ -101,17 +104,19 @@ def _proof(pause: Pause) -> str:
 # The link, and the server
 
 
-def _kind(facts: Facts, silence: Silence) -> str:
+def _kind(silence: Silence) -> str:
     connection = silence.connection
     others = [ask for ask in silence.waiting if ask is not silence.join]
     if silence.size is None:
         return _last_kind(silence, others)
-    quiet = sum(each.length for each in facts.silences if each.connection is connection)
-    steady = silence.expected >= 8 and quiet * 2 < max(connection.life, 1)
+    others_quiet, life = connection.quiet - silence.length, connection.life
+    steady = silence.expected >= 8 and silence.burst >= max(4, 0.4 * min(silence.expected, 50))
+    steady = steady and others_quiet * 3 <= life and silence.length * 3 <= life
     if silence.size >= max(LARGE, 20 * (connection.size - silence.size) // max(connection.frames, 1)):
         return "large" if others or steady else ""
     if silence.join is not None and silence.join.took * 2 >= silence.length:
-        return "join" if others or steady else ""
+        held_up = others or steady
+        return ("overdue" if silence.join.outcome == "timeout" else "join") if held_up else ""
     wide = len({ask.topic for ask in others}) > 1 or any(ask.kind == "heartbeat" for ask in others)
     return "stall" if wide or steady else ""
 
@@ -123,10 +128,13 @@ def _last_kind(silence: Silence, waiting: list[Ask]) -> str:
         return ""
     if reason != "heartbeat_timeout" and silence.length < 5 * SECOND:
         return ""
-    first = min(waiting, key=lambda ask: ask.sent or 0)
-    if first.kind == "join" and (first.sent or 0) - silence.began < SECOND:
-        silence.first = (first.topic, "")
-        return "hung"
+    for join in waiting:
+        # Nothing was to come before the join was sent, and what was asked just before it may still be behind it.
+        sent = join.sent or silence.began
+        before = (sent - silence.began) * silence.expected / silence.length
+        if join.kind == "join" and before < 3 and min(ask.sent or sent for ask in waiting) > sent - SECOND // 2:
+            silence.first = (join.topic, "")
+            return "hung"
     return "dead"
 
 
@@ -162,6 +170,7 @@ _KINDS: Final = (
     ("dead", DEAD_LINK, _tell_dead),
     ("hung", SLOW_JOIN, _tell_join),
     ("join", SLOW_JOIN, _tell_join),
+    ("overdue", JOIN_TOO_SHORT, _tell_join),
     ("large", LARGE_MESSAGE, _tell_large),
     ("stall", STALLED, _tell_stall),
 )

@@ -32,8 +32,9 @@ class Streams:
         stream.count += 1
         stream.last = facts.last
         frame_hash = hash(frame) if isinstance(frame, str | bytes) else id(message)
-        if stream.frames and frame_hash == stream.frames[-1]:
-            stream.pairs += 1
+        stream.alike = stream.alike + 1 if stream.frames and frame_hash == stream.frames[-1] else 0
+        stream.pairs += (stream.alike == 1) - 2 * (stream.alike > 1)  # what is always the same is no double
+        if stream.alike == 1:
             keep(stream.paired, (facts.last, facts.place))
         if type(message.payload) is dict and stream.tries < TRIES:
             self._count(stream, message.payload, frame_hash, gap=stream.joined != joined)
@@ -55,12 +56,24 @@ class Streams:
             return
         if step == 1:
             stream.streak += 1
-        elif step > 1 and stream.streak >= STEADY:
-            keep(stream.missed if gap else stream.skips, (facts.last, facts.place, step - 1))
+            stream.steady = max(stream.steady, stream.streak)
         else:
+            if step <= 1 or stream.steady < STEADY:
+                stream.resets += 1
+            elif gap:
+                keep(stream.missed, (facts.last, facts.place, step - 1))
+            elif not self._elsewhere(stream, value):
+                keep(stream.skips, (facts.last, facts.place, step - 1))
             stream.streak = 0
-            stream.resets += 1
         stream.value = value
+
+    def _elsewhere(self, stream: Stream, value: int) -> bool:
+        """Tell whether another stream has what the counter skips: it is one for several topics."""
+        return any(
+            stream.value < other.value - other.streak and other.value < value
+            for other in self._facts.streams.values()
+            if other.key == stream.key
+        )
 
 
 def _find_counter(stream: Stream, payload: dict[str, Any]) -> None:

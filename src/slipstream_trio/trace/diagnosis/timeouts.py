@@ -5,6 +5,7 @@ from typing import Final
 
 from .facts import SECOND, Ask, Facts
 from .finding import Cause, Finding, at, long, of_asks
+from .silences import JOIN_TOO_SHORT
 
 __all__ = ["diagnose"]
 
@@ -24,9 +25,6 @@ NO_LONGER: Final = Cause("no_longer_answered", "serious", "server",
     "{event} was answered at first, and is not any more, while the connection is alive",
     "see what the channel's process on the server does since then: it may hang, or have lost what it waits for",
     "--event {event}")
-JOIN_TOO_SHORT: Final = Cause("join_timeout_too_short", "grave", "configuration",
-    "join/3 takes longer than join_timeout: its answer came after the join was given up",
-    "raise join_timeout above what join/3 takes, and let join/3 return at once")
 JOIN_NEVER: Final = Cause("join_never_answered", "grave", "server",
     "joins are not answered, while the connection is alive: join/3 hangs",
     "see what join/3 waits for on the server")

@@ -1,0 +1,178 @@
+"""Sound sessions, whatever is done in them: nothing is found."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, strategies as st
+from tests.client.support import Recorder
+from tests.drawing import examples
+from tests.trace.laboratory import EPOCH, Laboratory, recorded
+from trio.testing import MockClock
+
+from slipstream_trio import Channel as ClientChannel, JoinError, PushError, Socket, connect
+from slipstream_trio.telemetry import Telemetry
+from slipstream_trio.testing.server import Channel, JoinRefused, Mount, NoReply, Outcome, PhoenixServer, Reply
+from slipstream_trio.trace import Finding, diagnose, read
+
+Action = tuple[str, Any]
+
+PAYLOADS = st.sampled_from(
+    [{}, {"text": "hello"}, {"id": 7}, {"n": 1, "m": 2}, {"typing": True, "user": 3}, {"rows": ["x" * 200] * 50}]
+)
+"""Of which many come again and again."""
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("sleep"), st.sampled_from([0.001, 0.05, 0.3, 1.0, 2.5, 7.0, 40.0, 130.0])),
+    st.tuples(st.just("push"), PAYLOADS),
+    st.tuples(st.just("pushes"), st.integers(2, 30)),
+    st.tuples(st.just("refused push"), PAYLOADS),
+    st.tuples(st.just("slow push"), st.sampled_from([0.2, 0.9, 1.4])),
+    st.tuples(st.just("cancelled push"), st.sampled_from([0.01, 0.5])),
+    st.tuples(st.just("send"), PAYLOADS),
+    st.tuples(st.just("burst"), st.integers(1, 300)),
+    st.tuples(st.just("alike"), st.integers(1, 30)),
+    st.tuples(st.just("count"), st.integers(1, 30)),
+    st.tuples(st.just("large"), st.integers(1, 3)),
+    st.tuples(st.just("join"), st.sampled_from(["room:1", "room:2", "game:1", "lounge:1"])),
+    st.tuples(st.just("leave"), st.none()),
+    st.tuples(st.just("ping"), st.none()),
+    st.tuples(st.just("reconnect"), st.none()),
+)
+SESSIONS = st.lists(st.lists(ACTIONS, min_size=1, max_size=25), min_size=1, max_size=3)
+
+
+class Table(Channel):
+    """Does as it is asked, and counts for all."""
+
+    number = 0
+
+    async def join(self, payload: Any) -> Any:
+        if self.topic == "lounge:1":
+            raise JoinRefused({"reason": "unmatched topic"})
+        return {}
+
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
+        many = payload.get("many", 0) if isinstance(payload, dict) else 0
+        match event:
+            case "send":
+                return NoReply()
+            case "refused push":
+                return Reply({"reason": "not now"}, status="error")
+            case "slow push":
+                await trio.sleep(many)
+            case "burst":
+                for number in range(many):
+                    await self.push("burst", {"text": f"{number}"})
+            case "alike":
+                for _ in range(many):
+                    await self.push("alike", {})
+            case "count":
+                for _ in range(many):
+                    Table.number += 1
+                    await self.push("count", {"n": Table.number})
+            case "large":
+                await self.push("large", {"text": "x" * 200_000 * many})
+        return Reply(payload)
+
+
+async def act(socket: Socket, channels: list[ClientChannel], action: Action) -> None:
+    """Do one thing, and await what comes of it."""
+    what, much = action
+    channel = channels[-1]
+    match what:
+        case "sleep":
+            await trio.sleep(much)
+        case "push":
+            await channel.push("push", much)
+        case "pushes":
+            async with trio.open_nursery() as nursery:
+                for number in range(much):
+                    nursery.start_soon(channel.push, "push", {"number": number})
+        case "refused push":
+            with pytest.raises(PushError):
+                await channel.push(what, much)
+        case "cancelled push":
+            with trio.move_on_after(much):
+                await channel.push("slow push", {"many": much * 2})
+            await trio.sleep(much * 2)
+        case "send":
+            await channel.send("send", much)
+        case "ping":
+            await socket.ping()
+        case "reconnect":
+            socket.reconnect()
+            await socket.wait_connected()
+        case "leave":
+            if len(channels) > 1:
+                await channels.pop().leave()
+        case "join":
+            if much not in {each.topic for each in channels}:
+                channels += await joined(socket, much)
+        case _:
+            await channel.push(what, {"many": much})
+
+
+async def joined(socket: Socket, topic: str) -> list[ClientChannel]:
+    """Join a topic; some are refused."""
+    channel = socket.channel(topic)
+    try:
+        await channel.join()
+    except JoinError:
+        await channel.leave()
+        return []
+    return [channel]
+
+
+async def session(server: PhoenixServer, telemetry: Telemetry, actions: Sequence[Action]) -> None:
+    async with AsyncExitStack() as stack:
+        socket = await stack.enter_async_context(
+            connect("ws://test/socket/websocket", transport=server.connector(), telemetry=telemetry)
+        )
+        channel = await stack.enter_async_context(socket.join("room:0"))
+        channels = [channel]
+        for action in actions:
+            await act(socket, channels, action)
+
+
+def found(sessions: Sequence[Sequence[Action]]) -> list[Finding]:
+    clock = MockClock(autojump_threshold=0)
+
+    def now() -> int:
+        return round(clock.current_time() * 1e9)
+
+    recorder = Recorder(Telemetry(time_ns=lambda: EPOCH + now(), monotonic_ns=now))
+
+    async def main() -> None:
+        mount = Mount(channels={f"{name}:*": Table for name in ("room", "game", "lounge")})
+        server = PhoenixServer({"/socket": mount})
+        async with server.run(), trio.open_nursery() as nursery:
+            for actions in sessions:
+                nursery.start_soon(session, server, recorder.bus, actions)
+
+    trio.run(main, clock=clock)
+    return diagnose(recorder.records)
+
+
+@examples(25)
+@given(SESSIONS)
+def test_nothing_is_found_in_a_sound_session(sessions: list[list[Action]]) -> None:
+    assert found(sessions) == []
+
+
+@pytest.mark.once
+@examples(200)
+@given(SESSIONS)
+def test_nothing_is_found_in_many_sound_sessions(sessions: list[list[Action]]) -> None:
+    assert found(sessions) == []
+
+
+async def quiet(lab: Laboratory) -> None:
+    async with lab.desk(), lab.desk():
+        await trio.sleep(60)
+
+
+def test_nothing_is_found_on_a_desk_where_all_goes_well(tmp_path: Any) -> None:
+    assert diagnose(read(recorded(tmp_path / "desk.jsonl", quiet))) == []
