@@ -181,14 +181,16 @@ def refused(reason: str) -> JoinRefused:
     return JoinRefused({"reason": reason})
 
 
-def recorded(path: Path, incident: Callable[[Laboratory], Awaitable[None]], **mount: Any) -> Path:
-    """Let an incident happen, and return its recording."""
+def recorded(
+    path: Path, incident: Callable[[Laboratory], Awaitable[None]], mount: dict[str, Any] | None = None, **options: Any
+) -> Path:
+    """Let an incident happen, and return its recording, made with these options."""
     clock = MockClock(autojump_threshold=0)
 
     async def main() -> None:
-        lab = Laboratory(clock, path, **mount)
+        lab = Laboratory(clock, path, **mount or {})
         async with lab.servers[0].run(), lab.servers[1].run():
-            with record(path, telemetry=lab.telemetry):
+            with record(path, telemetry=lab.telemetry, **options):
                 await incident(lab)
 
     trio.run(main, clock=clock)

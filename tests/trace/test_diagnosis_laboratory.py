@@ -12,7 +12,7 @@ from slipstream_trio.trace import diagnose, read
 @pytest.mark.parametrize("name", INCIDENTS)
 def test_the_cause_is_named_first(name: str, tmp_path: Path) -> None:
     incident = INCIDENTS[name]
-    found = diagnose(read(recorded(tmp_path / "incident.jsonl", incident.happen, **incident.mount)))
+    found = diagnose(read(recorded(tmp_path / "incident.jsonl", incident.happen, incident.mount)))
     assert [(each.cause, each.blame) for each in found[:1]] == [(incident.cause, incident.blame)], found
     text = "\n".join((found[0].mechanism, found[0].topic or "", *found[0].evidence, found[0].advice))
     for part in incident.told:

@@ -14,7 +14,7 @@ from ...protocol import (
     TopicJoinSucceeded,
 )
 from ...telemetry import Record
-from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep
+from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep, size_of
 
 __all__ = ["Asks"]
 
@@ -98,6 +98,7 @@ class Asks:
             if isinstance(effect, SendFrame):
                 connection.spoke = now
                 connection.unheard += 1
+                connection.largest_sent = max(connection.largest_sent, size_of(effect.frame))
                 if len(connection.asks) >= MOST_ASKS:
                     del connection.asks[next(iter(connection.asks))]
                 if ask.sent is None:  # a timer may send more than one, such as the leaves of joins that took too long
@@ -157,7 +158,7 @@ class Asks:
     def push_started(self, record: Record, metadata: Any) -> None:
         """Take in a push that is called, and will be sent."""
         ask = self._ask("push", metadata["topic"], metadata["event"], metadata["params"])
-        if ask.payload and type(ask.payload) is dict:
+        if ask.payload and not self._facts.redacted:
             for before in self._events(ask).timeouts[-4:]:
                 before.again += before.payload == ask.payload
         if len(self._spans) >= MOST_SPANS:
@@ -194,7 +195,8 @@ class Asks:
 
     def join_stopped(self, record: Record, metadata: Any) -> None:
         """Take in how a join has ended."""
-        if metadata["reason"] == "already_joined":
+        older = metadata["reason"] is None and metadata["outcome"] == "error" and metadata["response"] is None
+        if older or metadata["reason"] == "already_joined":
             self.held(record, metadata)
 
     def held(self, record: Record, metadata: Any) -> None:

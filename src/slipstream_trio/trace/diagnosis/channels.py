@@ -1,10 +1,10 @@
-"""Channels: crashes, refusals, tasks that fight over a topic, joins that wait for each other, malformed frames."""
+"""Channels: crashes, refusals, tasks that fight over a topic, and malformed frames."""
 
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from .facts import SECOND, Facts, Topic
+from .facts import Facts, Topic
 from .finding import Cause, Finding, about, at, family, found, long
 
 __all__ = ["diagnose"]
@@ -23,9 +23,6 @@ TOO_MANY: Final = Cause("too_many_channels", "grave", "application",
 FIGHT: Final = Cause("fight_over_topic", "serious", "application",
     "two tasks fight over one topic: one joins it while the other holds it",
     "join the topic once, and hand the channel to both; subscribe() gives each a stream of its own")
-TURNS: Final = Cause("joins_by_turns", "serious", "server",
-    "joins wait for each other: the server works off the joins of a socket one at a time",
-    "make join/3 quick (load in handle_info(:after_join)), or spread the topics over several sockets", "--kind joined")
 BAD_FRAMES: Final = Cause("bad_frames", "serious", "server",
     "frames came that are no Phoenix messages; each was dropped",
     "see what makes this frame: a custom serializer, a proxy that cuts, a NaN or broken text in a payload")
@@ -43,7 +40,6 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
             told = f"{len(topic.held)} joins found the topic joined already (AlreadyJoined), {topic.left} leaves"
             yield found(facts, FIGHT, topic.held, [told], topic=name)
     yield from _refusals(facts)
-    yield from _turns(facts)
     yield from _malformed(facts)
     for (what, kind, reason), seen in facts.raised.items():
         yield found(facts, RAISED, seen, [f"{len(seen)} times"], what=what, kind=kind, reason=reason)
@@ -69,7 +65,7 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
         refused = sorted(
             each for _, topic in since for each in topic.refused if each[0] >= (topic.accepted_at or accepted)
         )
-        full = any("too many" in reason for _, _, reason in refused)
+        full = any("too many channels" in reason for _, _, reason in refused)
         again = any(topic.accepted for _, topic in since)
         if refused and accepted and (again or full or len(refused) >= 3):
             when, _, reason = refused[0]
@@ -81,16 +77,6 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
             yield found(facts, TOO_MANY if full else REFUSED, seen, told, topic=its, count=len(refused), reason=reason)
         elif refused:
             facts.noise[f"refused joins of {prefix}:*, which were never accepted"] += len(refused)
-
-
-def _turns(facts: Facts) -> Iterator[Finding]:
-    for connection in facts.connections.values():
-        total, count, first = sum(connection.turns), len(connection.turns), connection.turn
-        if count >= 4 and total >= 2 * SECOND and first is not None and first.sent is not None:
-            told = f"{count} joins waited for others; each took {long(total / count)}, {long(total)} in sum"
-            until = first.sent + total
-            facts.explained.append((connection.socket, first.sent, until))
-            yield found(facts, TURNS, [(first.began, first.place)], [told], until=until, count=count)
 
 
 def _malformed(facts: Facts) -> Iterator[Finding]:

@@ -14,6 +14,9 @@ from .refusals import REFUSALS
 
 __all__ = ["diagnose"]
 
+SMALL: Final = 50_000
+"""Bytes of a message that any server takes."""
+
 KNOWN: Final = (30, 50, 55, 60, 90, 100, 120, 180, 240, 300, 350, 600, 900, 1200, 1800, 3600)
 """Seconds after which servers and proxies are known to close what is idle."""
 
@@ -71,7 +74,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
 def _found(facts: Facts, told: Sequence[Outage], cause: Cause, words: dict[str, Any], evidence: list[str]) -> Finding:
     """Return the finding of outages of one cause, with what they cost."""
     down = sum(each.until - each.began for each in told)
-    gave_up = any(connection.gave_up for each in told for connection in each.all)
+    gave_up = any(each.gave_up for each in told)
     if gave_up:
         evidence.append("the socket gave up: no other attempt followed")
     if down > SECOND:
@@ -125,8 +128,9 @@ def _own_limit(facts: Facts, rest: Sequence[Outage]) -> Chosen:
 
 
 def _by_client(end: Connection) -> bool:
-    """Tell whether it was this client's limit; the server's own text tells where the recording is too old to."""
-    return end.ended_by == "client" or end.reason == "message_too_big" or "maximum message size" in end.message
+    """Tell whether it was this client's limit; in an old recording, if nothing was sent that the server may refuse."""
+    older = end.ended_by is None and end.largest_sent < SMALL
+    return older or end.ended_by == "client" or "maximum message size" in end.message
 
 
 def _their_limit(facts: Facts, rest: Sequence[Outage]) -> Chosen:
@@ -135,8 +139,14 @@ def _their_limit(facts: Facts, rest: Sequence[Outage]) -> Chosen:
 
 
 def _broken(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    told = [each for each in rest if any(end.reason == "protocol_error" for end in _ends([each]))]
+    told = [each for each in rest if any(map(_by_protocol, _ends([each])))]
     return told, BROKEN, {}, [_times(facts, told), *(end.message for end in _ends(told)[:4])]
+
+
+def _by_protocol(end: Connection) -> bool:
+    """Tell whether this client ended it; in an old recording, if it is not the server's close of an idle connection."""
+    older = end.ended_by is None and end.code in (1002, 1007) and end.last - end.spoke < 10 * SECOND
+    return older or end.reason == "protocol_error"
 
 
 def _evicted(facts: Facts, rest: Sequence[Outage]) -> Chosen:
@@ -181,7 +191,7 @@ def _alike(lengths: Sequence[int]) -> bool:
 
 def _idle(facts: Facts, rest: Sequence[Outage]) -> Chosen:
     told = [each for each in rest if each.code in (1000, 1001, 1002, 1006)]
-    ends = _ends(told)
+    ends = [end for end in _ends(told) if end.options is not None]  # of others the beginning is not known
     idle = [end.last - end.spoke for end in ends]
     if not idle or min(idle) < 3 * SECOND:
         return NONE
@@ -195,8 +205,8 @@ def _idle(facts: Facts, rest: Sequence[Outage]) -> Chosen:
 
 
 def _age(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    told = [each for each in rest if each.code in (1000, 1001, 1006)]
-    ends = _ends(told)
+    told = [each for each in rest if each.code in (1000, 1001, 1006, 1008) or (each.code or 0) >= 3000]
+    ends = [end for end in _ends(told) if end.options is not None]
     lives = [end.life for end in ends]
     if (
         not lives

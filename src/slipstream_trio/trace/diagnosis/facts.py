@@ -20,6 +20,7 @@ __all__ = [
     "Stream",
     "Topic",
     "keep",
+    "size_of",
 ]
 
 SECOND: Final = 1_000_000_000
@@ -53,6 +54,11 @@ class Ask:
     reason: str | None = None
     answered: int | None = None
     again: int = 0
+
+    @property
+    def socket(self) -> str | None:
+        """The id of the socket that sent it."""
+        return None if self.connection is None else self.connection.socket
 
     @property
     def took(self) -> int:
@@ -125,7 +131,9 @@ class Connection:
     Attributes:
         end: where its end is told.
         heard: when the last frame came, `heard_at` where; `spoke`: when one was sent last; `unheard`: those since then.
-        frames: how many came, of `size` together, the `largest` of them; `quiet`: times of a second or more without.
+        frames: how many came, of `size` together, the `largest` of them.
+        largest_sent: the size of the largest that went.
+        quiet: times of a second or more without one.
         silence: the latest that was kept.
         explained: whether a finding tells why it ended.
         asks: what was sent and is not answered, by ref.
@@ -154,6 +162,7 @@ class Connection:
     frames: int = 0
     size: int = 0
     largest: int = 0
+    largest_sent: int = 0
     quiet: int = 0
     silence: Silence | None = None
     gave_up: bool = False
@@ -242,7 +251,7 @@ class Stream:
     resets: int = 0
     skips: list[tuple[int, Place, int]] = field(factory=list)
     missed: list[tuple[int, Place, int]] = field(factory=list)
-    frames: deque[int] = field(factory=lambda: deque(maxlen=16))
+    frames: deque[int] = field(factory=lambda: deque(maxlen=64))
     doubles: list[Seen] = field(factory=list)
     doubled: int = 0
     paired: list[Seen] = field(factory=list)
@@ -256,6 +265,7 @@ class Facts:
 
     Attributes:
         place: where the latest record is.
+        redacted: whether payloads are not as they were, so that none are compared.
         unread: how many records told less than they should.
         acts: how many operations the client began; `frames`: how many came.
         idle: pauses of a second and more; `busy`: how many quarters of a second had a message that was no answer.
@@ -267,6 +277,7 @@ class Facts:
 
     path: str = ""
     place: Place = ("", 0)
+    redacted: bool = False
     first: int = 0
     last: int = 0
     records: int = 0
@@ -296,6 +307,11 @@ class Facts:
             began - margin <= until and at <= ended + margin and (whose is None or whose == socket)
             for whose, began, ended in self.explained
         )
+
+
+def size_of(frame: Any) -> int:
+    """Return the length of a frame; a recording may have something else in its place."""
+    return len(frame) if isinstance(frame, str | bytes) else 0
 
 
 def keep(found: list[Any], one: Any) -> None:

@@ -19,7 +19,7 @@ from ...protocol import (
 from ...protocol.state import next_deadline
 from ...telemetry import Record
 from .asks import Asks
-from .facts import MOST, SECOND, Ask, Connection, Facts, Pause, Place, Silence, keep
+from .facts import MOST, SECOND, Ask, Connection, Facts, Pause, Place, Silence, keep, size_of
 from .streams import Streams
 
 __all__ = ["Gatherer"]
@@ -223,8 +223,7 @@ class Gatherer:
 
     def _frame(self, connection: Connection, given: FrameReceived, metadata: Any) -> None:
         facts, message, now = self.facts, metadata["message"], self.facts.last
-        frame: Any = given.frame  # a recording may have something else in its place
-        size = len(frame) if isinstance(frame, str | bytes) else 0
+        frame, size = given.frame, size_of(given.frame)
         event = message.event if isinstance(message, Message) else None
         ask = connection.asks.get(message.ref or "") if event == "phx_reply" else None
         if now - connection.heard > SECOND:

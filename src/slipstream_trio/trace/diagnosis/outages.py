@@ -11,6 +11,9 @@ __all__ = ["Outage", "outages"]
 
 ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled", "option_failed"})
 
+FINAL: Final = frozenset({301, 308, 401, 403, 404})
+"""After these no other attempt follows, by default."""
+
 
 @define(eq=False)
 class Outage:
@@ -49,6 +52,11 @@ class Outage:
     def status(self) -> int | None:
         """That of the refusal."""
         return self.refusal.status if self.refusal is not None else None
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether no other attempt followed; an old recording does not tell, but by the status."""
+        return self.back is None and (self.status in FINAL or any(each.gave_up for each in self.all))
 
     @property
     def code(self) -> int | None:

@@ -35,6 +35,9 @@ STALLED: Final = Cause("network_stalled", "serious", "network or proxy",
 JOIN_TOO_SHORT: Final = Cause("join_timeout_too_short", "grave", "configuration",
     "join/3 takes longer than join_timeout: its answer came after the join was given up",
     "raise join_timeout above what join/3 takes, and let join/3 return at once")
+TURNS: Final = Cause("joins_by_turns", "serious", "server",
+    "joins wait for each other: the server works off the joins of a socket one at a time",
+    "make join/3 quick (load in handle_info(:after_join)), or spread the topics over several sockets", "--kind joined")
 SLOW_HANDLER: Final = Cause("slow_handler", "serious", "server",
     "the server is slow to answer {event}, and answers other events quickly",
     "look at the server's handle_in for {event}: a query, a lock, another service; what is pushed on its topic"
@@ -52,6 +55,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     for kind, cause, tell in _KINDS:
         if silences := kinds.get(kind):
             yield _of_silences(facts, cause, silences, tell)
+    yield from _turns(facts)
     yield from _slow_events(facts)
 
 
@@ -176,6 +180,16 @@ _KINDS: Final = (
 )
 
 
+def _turns(facts: Facts) -> Iterator[Finding]:
+    for connection in facts.connections.values():
+        total, count, first = sum(connection.turns), len(connection.turns), connection.turn
+        if count >= 4 and total >= 2 * SECOND and first is not None and first.sent is not None:
+            told = f"{count} joins waited for others; each took {long(total / count)}, {long(total)} in sum"
+            until = first.sent + total
+            facts.explained.append((connection.socket, first.sent, until))
+            yield found(facts, TURNS, [(first.began, first.place)], [told], until=until, count=count)
+
+
 # A single handler
 
 
@@ -183,7 +197,7 @@ def _slow_events(facts: Facts) -> Iterator[Finding]:
     slow: dict[str, list[Ask]] = {}
     for (_, event), events in facts.events.items():
         slow.setdefault(event, []).extend(
-            ask for ask in events.slow if not facts.covered(ask.served, ask.answered or 0)
+            ask for ask in events.slow if not facts.covered(ask.served, ask.answered or 0, ask.socket)
         )
     for event, asks in slow.items():
         longest = max((ask.took for ask in asks), default=0)

@@ -31,7 +31,9 @@ class Streams:
             stream = facts.streams[key] = Stream(facts.last, joined)
         stream.count += 1
         stream.last = facts.last
-        frame_hash = hash(frame) if isinstance(frame, str | bytes) else id(message)
+        if facts.redacted:
+            return
+        frame_hash = _hash(frame, message)
         stream.alike = stream.alike + 1 if stream.frames and frame_hash == stream.frames[-1] else 0
         stream.pairs += (stream.alike == 1) - 2 * (stream.alike > 1)  # what is always the same is no double
         if stream.alike == 1:
@@ -74,6 +76,13 @@ class Streams:
             for other in self._facts.streams.values()
             if other.key == stream.key
         )
+
+
+def _hash(frame: Any, message: Message) -> int:
+    """Return a hash of what a message says, whatever join it came by."""
+    if isinstance(frame, str):
+        return hash(frame[max(frame.find(message.event), 0) :])
+    return hash(frame) if isinstance(frame, bytes) else id(message)
 
 
 def _find_counter(stream: Stream, payload: dict[str, Any]) -> None:

@@ -64,7 +64,10 @@ class Diagnosis:
             if isinstance(entry, Recorded):
                 gatherer.feed(entry, (file, entry.line))
             elif isinstance(entry, Header):
-                diagnosis.untold = tuple(dict.fromkeys((*diagnosis.untold, *entry.untold)))
+                diagnosis.untold = entry.untold
+                if "payloads" in entry.redacted:
+                    gatherer.facts.redacted = True
+                    diagnosis.untold += ("counters, duplicates and what was asked again, as payloads are redacted",)
             elif isinstance(entry, Missing):
                 diagnosis.missing += entry.records or 0
             elif isinstance(entry, Damage) and not entry.last:
@@ -90,7 +93,7 @@ class Diagnosis:
                 f"not read: {self.missing:,} records are missing, {self.unread:,} lines are damaged or strange"
             )
         if self.untold:
-            remarks.append(f"a recording of an older version cannot tell: {'; '.join(self.untold)}")
+            remarks.append(f"this recording cannot tell: {'; '.join(self.untold)}")
         return remarks
 
     def as_dict(self) -> dict[str, Any]:

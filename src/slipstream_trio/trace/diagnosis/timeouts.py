@@ -55,11 +55,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
 
 
 def _unexplained(facts: Facts, asks: Iterable[Ask]) -> list[Ask]:
-    return [
-        ask
-        for ask in asks
-        if not facts.covered(ask.began, ask.ended or ask.began, ask.connection.socket if ask.connection else None)
-    ]
+    return [ask for ask in asks if not facts.covered(ask.began, ask.ended or ask.began, ask.socket)]
 
 
 def _too_short(facts: Facts, event: str, late: list[Ask]) -> Finding:
