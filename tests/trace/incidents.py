@@ -211,6 +211,18 @@ async def leaves_before_the_answer(lab: Laboratory) -> None:
         await trio.sleep(5)
 
 
+@incident("left_too_early", "application", "cut off by a leave")
+async def gives_up_with_the_channel(lab: Laboratory) -> None:
+    lab.events["load"] = takes(0.8)
+    async with lab.desk() as (socket, _):
+        for number in range(4):
+            await trio.sleep(2)
+            with trio.move_on_after(0.4):
+                async with socket.join(f"room:{60 + number}") as room:
+                    await room.push("load", {})
+        await trio.sleep(5)
+
+
 # Ends
 
 
@@ -461,6 +473,14 @@ async def many_slow_joins(lab: Laboratory) -> None:
             lab.joins[f"room:{200 + number}"] = 0.4
             nursery.start_soon(ignore, socket.channel(f"room:{200 + number}").join)
         await trio.sleep(15)
+
+
+@incident("code_raised", "application", "SerializationError")
+async def payload_that_is_no_json(lab: Laboratory) -> None:
+    async with lab.desk() as (socket, _), socket.join("room:9") as room:
+        await trio.sleep(5)
+        await ignore(partial(room.push, "draw", {"points": {1, 2}}))
+        await trio.sleep(5)
 
 
 # Losses

@@ -71,12 +71,17 @@ class Asks:
 
     def leaving(self, connection: Connection, given: LeaveTopic, metadata: Any) -> None:
         """Take in a leave, and what it cuts off."""
-        self.topic(connection.socket, given.topic).left += 1
+        topic, now = self.topic(connection.socket, given.topic), self._facts.last
+        topic.left += 1
         for ask in connection.asks.values():
-            if ask.topic == given.topic and ask.kind in ("join", "push") and ask.outcome is None:
+            if ask.topic != given.topic or ask.kind not in ("join", "push"):
+                continue
+            if ask.outcome is None:
                 ask.reason = "left"
                 if ask.kind == "join":
-                    ask.outcome, ask.ended = "cancelled", self._facts.last
+                    ask.outcome, ask.ended = "cancelled", now
+            elif ask.kind == "push" and ask.outcome == "cancelled" and now - (ask.ended or 0) < QUEUED:
+                keep(topic.cut, ask)
         self._sent(connection, metadata, self._ask("leave", given.topic, "phx_leave"))
 
     def ticked(self, connection: Connection, metadata: Any) -> None:
@@ -158,7 +163,7 @@ class Asks:
     def push_started(self, record: Record, metadata: Any) -> None:
         """Take in a push that is called, and will be sent."""
         ask = self._ask("push", metadata["topic"], metadata["event"], metadata["params"])
-        if ask.payload and not self._facts.redacted:
+        if ask.payload and isinstance(ask.payload, dict | list) and not self._facts.redacted:
             for before in self._events(ask).timeouts[-4:]:
                 before.again += before.payload == ask.payload
         if len(self._spans) >= MOST_SPANS:

@@ -42,7 +42,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     yield from _refusals(facts)
     yield from _malformed(facts)
     for (what, kind, reason), seen in facts.raised.items():
-        yield found(facts, RAISED, seen, [f"{len(seen)} times"], what=what, kind=kind, reason=reason)
+        yield found(facts, RAISED, seen, [], what=what, kind=kind, reason=reason)
 
 
 def _crashed(facts: Facts, name: str, topic: Topic) -> Finding:

@@ -33,7 +33,7 @@ BROKEN: Final = Cause("broken_protocol", "serious", "network or proxy",
 EVICTED: Final = Cause("evicted", "serious", "application",
     "sockets of one user evict each other: whenever one connects, the server closes the other",
     "open one socket for a user, and share it; or let the server tell sessions apart")
-RESTARTED: Final = Cause("server_restart", "slight", "server",
+RESTARTED: Final = Cause("server_restart", "serious", "server",
     "the server was restarted, or drained: it closed with {codes}",
     "nothing, if that was a deployment; a shorter drain, or more of the same server, makes the outage shorter")
 DISCONNECTED: Final = Cause("disconnected_by_server", "serious", "server",
@@ -42,7 +42,7 @@ DISCONNECTED: Final = Cause("disconnected_by_server", "serious", "server",
 IDLE: Final = Cause("idle_close", "serious", "configuration",
     "the server or a proxy closes a connection on which the client sent nothing for {idle}",
     "set heartbeat_interval well below {idle}")
-AGE: Final = Cause("maximum_age", "slight", "network or proxy",
+AGE: Final = Cause("maximum_age", "serious", "network or proxy",
     "something ends every connection at an age of {age}",
     "nothing, if a short gap does no harm; else raise the limit of a connection's age in the proxy")
 GONE: Final = Cause("server_gone", "grave", "server",

@@ -125,11 +125,11 @@ def of_asks(facts: Facts, cause: Cause, asks: Sequence[Ask], told: Iterable[str]
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:
-    """Return findings, those of one kind made one, the gravest and most frequent first."""
+    """Return findings, those of one kind made one, the gravest first."""
     kinds: dict[tuple[str | None, ...], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.cause, finding.topic, finding.event, finding.mechanism), []).append(finding)
-    return sorted(map(_merge, kinds.values()), key=lambda each: (ORDER.index(each.gravity), -each.count))
+    return sorted(map(_merge, kinds.values()), key=lambda each: ORDER.index(each.gravity))
 
 
 def _merge(alike: Sequence[Finding]) -> Finding:

@@ -17,13 +17,15 @@ from ...protocol import (
     TransportOpened,
 )
 from ...protocol.state import next_deadline
-from ...telemetry import Record
+from ...telemetry import HandleStop, Record
+from ..clock import system_time_of
 from .asks import Asks
 from .facts import MOST, SECOND, Ask, Connection, Facts, Pause, Place, Silence, keep, size_of
 from .streams import Streams
 
 __all__ = ["Gatherer"]
 
+HANDLE_STOP: Final = HandleStop.name
 LATE: Final = SECOND // 2
 BURST: Final = 300_000_000
 QUARTER: Final = SECOND // 4
@@ -47,20 +49,22 @@ class Gatherer:
         self._current: dict[str, Connection] = {}
         self._streams = Streams(self.facts)
         self._asks = asks = Asks(self.facts)
-        self._records: Final[dict[tuple[str, ...], Callable[[Record, Any], object]]] = {
-            ("connection", "connect", "start"): self._begun,
-            ("connection", "handle", "stop"): self._handled,
-            ("connection", "connect", "stop"): self._stopped,
-            ("client", "push", "start"): asks.push_started,
-            ("client", "push", "stop"): asks.push_stopped,
-            ("client", "join", "stop"): asks.join_stopped,
-            ("client", "reply_orphaned"): self._orphaned,
-            ("client", "message_dropped"): self._dropped,
-            ("client", "overflow"): self._overflowed,
-            ("client", "gap"): self._gap,
-            ("client", "gave_up"): self._gave_up,
-            ("client", "stalled"): self._stalled,
+        records: dict[str, Callable[[Record, Any], object] | None] = {
+            "connection connect start": self._begun,
+            "connection handle start": None,  # its stop tells all of it
+            "connection handle stop": self._handled,
+            "connection connect stop": self._stopped,
+            "client push start": asks.push_started,
+            "client push stop": asks.push_stopped,
+            "client join stop": asks.join_stopped,
+            "client reply_orphaned": self._orphaned,
+            "client message_dropped": self._dropped,
+            "client overflow": self._overflowed,
+            "client gap": self._gap,
+            "client gave_up": self._gave_up,
+            "client stalled": self._stalled,
         }
+        self._records: Final = {("slipstream", *name.split()): function for name, function in records.items()}
         self._inputs: Final[dict[type, Callable[[Connection, Any, Any], object]]] = {
             FrameReceived: self._frame,
             PushMessage: asks.pushed,
@@ -76,32 +80,35 @@ class Gatherer:
     def feed(self, record: Record, place: Place) -> None:
         """Take in the next record, which is at this place."""
         facts, name = self.facts, record.name
+        facts.records += 1
+        function = self._records.get(name, self._other)
+        if function is None:
+            return
         try:
-            now = self._time(record.measurements)
-            if facts.records and now - facts.last > SECOND:
-                self._paused(now, place)
-            facts.records += 1
-            facts.first = facts.first or now
-            facts.last = max(now, facts.last)
+            now = self._time(record)
+            if now - facts.last > SECOND:
+                # What is handled began before its end, unless the handling is what took so long.
+                began = now - record.measurements["duration"] if name == HANDLE_STOP else now
+                self._paused(began if began - facts.last > SECOND else now, place)
+            facts.last = max(facts.last, now)
             facts.place = place
-            function = self._records.get(name[1:])
-            if function is not None:
-                function(record, record.metadata)
-            elif name[-1] == "exception" or (name[-1] == "stop" and name[2].startswith("handle_")):
-                self._code(record, record.metadata)
-            if name[-1] == "start" and name[1] == "client":
-                facts.acts += 1
-                if self._pause is not None and not self._pause.answered:
-                    self._pause.overdue += facts.last < self._pause.ended + BURST
+            if name[1] == "client" and name[-1] == "start":
+                self._acted()
+            function(record, record.metadata)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             # A recording of another version, or a damaged one: the rest still tells something.
             facts.unread += 1
 
-    def _time(self, measurements: Any) -> int:
+    def _time(self, record: Record) -> int:
         """Return when a record was emitted, in nanoseconds since the epoch, in the order of the monotonic clock."""
+        measurements = record.measurements
         monotonic: int = measurements["monotonic_time"]
-        system: int | None = measurements.get("system_time")
+        system = measurements.get("system_time")
+        if system is None and self._shift is None:
+            system = system_time_of(record)
         if system is not None and (self._shift is None or abs(monotonic + self._shift - system) > SECOND):
+            if self._shift is None:
+                self.facts.first = self.facts.last = system
             self._shift = system - monotonic
         return monotonic + (self._shift or 0)
 
@@ -141,15 +148,22 @@ class Gatherer:
         pause.told, pause.late = True, max(length, pause.late)
         self._keep_pause(pause)
 
-    def _code(self, record: Record, metadata: Any) -> None:
+    def _acted(self) -> None:
+        """Take in that the application does something, which was overdue if it is the first after a pause."""
+        self.facts.acts += 1
+        if self._pause is not None and not self._pause.answered:
+            self._pause.overdue += self.facts.last < self._pause.ended + BURST
+
+    def _other(self, record: Record, metadata: Any) -> None:
         """Take in code that raised, or a callback that took long."""
         facts = self.facts
         if record.name[-1] != "exception":
-            if record.measurements["duration"] > SECOND and self._pause is not None:
+            length = record.measurements.get("duration", 0)
+            if length > SECOND and self._pause is not None and "callback" in metadata:
                 self._pause.busy = f"{metadata['client']}.{metadata['callback']}"
         elif metadata["kind"].endswith("AlreadyJoined"):
             self._asks.held(record, metadata)
-        else:
+        elif record.name[1] == "client" or metadata["kind"].endswith("InternalError"):
             key = (" ".join(record.name[1:-1]), str(metadata["kind"]), str(metadata["reason"]))
             if key in facts.raised or len(facts.raised) < MOST:
                 keep(facts.raised.setdefault(key, []), (facts.last, facts.place))
@@ -233,10 +247,9 @@ class Gatherer:
         connection.size += size
         connection.largest = max(connection.largest, size)
         facts.frames += 1
-        if self._pause is not None and now - self._pause.ended < BURST:
-            self._pause.burst += 1
-        if connection.silence is not None and now - connection.silence.ended < BURST:
-            connection.silence.burst += 1
+        for quiet in (self._pause, connection.silence):
+            if quiet is not None and now - quiet.ended < BURST:
+                quiet.burst += 1
         if event is None:
             self._rejected(frame, metadata["built_events"])
         elif event in ("phx_close", "phx_error") and message.join_ref is not None:

@@ -31,14 +31,14 @@ class Streams:
             stream = facts.streams[key] = Stream(facts.last, joined)
         stream.count += 1
         stream.last = facts.last
-        if facts.redacted:
+        if facts.redacted or type(message.payload) is not dict:
             return
         frame_hash = _hash(frame, message)
         stream.alike = stream.alike + 1 if stream.frames and frame_hash == stream.frames[-1] else 0
         stream.pairs += (stream.alike == 1) - 2 * (stream.alike > 1)  # what is always the same is no double
         if stream.alike == 1:
             keep(stream.paired, (facts.last, facts.place))
-        if type(message.payload) is dict and stream.tries < TRIES:
+        if stream.tries < TRIES:
             self._count(stream, message.payload, frame_hash, gap=stream.joined != joined)
         stream.frames.append(frame_hash)
         stream.joined = joined
