@@ -170,6 +170,17 @@ async def repeated_orders(lab: Laboratory) -> None:
         await trio.sleep(12)
 
 
+@incident("push_timeout_too_short", "configuration", "given up after 1.20 s, answered after 2.00 s")
+async def own_scope_too_short(lab: Laboratory) -> None:
+    lab.events["export"] = takes(2)
+    async with lab.desk() as (socket, _), socket.join("room:3") as room:
+        for number in range(4):
+            await trio.sleep(3)
+            with trio.move_on_after(1.2):
+                await room.push("export", {"number": number})
+        await trio.sleep(3)
+
+
 @incident("never_answered", "server", "typing is never answered")
 async def event_without_reply(lab: Laboratory) -> None:
     lab.events["typing"] = takes(0, None)

@@ -24,6 +24,9 @@ SLOW: Final = 3 * SECOND // 2
 QUEUED: Final = SECOND // 10
 """A join that waits longer for those before it has waited for its turn."""
 
+RECENT: Final = 5 * SECOND
+"""What was pushed longer before a crash has nothing to do with it."""
+
 MOST_TOPICS: Final = 4096
 MOST_ASKS: Final = 4096
 MOST_SPANS: Final = 65536
@@ -63,7 +66,6 @@ class Asks:
         queued = self._queued.get((connection.socket, given.topic, given.event))
         ask = queued.popleft() if queued else self._ask("send", given.topic, given.event, given.payload)
         self._sent(connection, metadata, ask)
-        self.topic(connection.socket, given.topic).last = ask
 
     def joining(self, connection: Connection, given: JoinTopic, metadata: Any) -> None:
         """Take in a join."""
@@ -153,10 +155,11 @@ class Asks:
     def channel_ended(self, connection: Connection, message: Message) -> None:
         """Take in a `phx_error` or `phx_close`."""
         if message.event == "phx_error":
-            topic = self.topic(connection.socket, message.topic)
-            last = topic.last if topic.last is not None and topic.last.answered is None else None
+            topic, now = self.topic(connection.socket, message.topic), self._facts.last
+            asks = (ask for ask in connection.asks.values() if ask.topic == message.topic)
             topic.crashes += 1
-            keep(topic.crashed, (self._facts.last, self._facts.place, last))
+            before = tuple(ask for ask in asks if ask.kind in ("push", "send") and now - (ask.sent or 0) < RECENT)
+            keep(topic.crashed, (now, self._facts.place, before))
 
     # The client's spans
 
@@ -183,6 +186,8 @@ class Asks:
             self._never_sent(record.origin.socket_id, ask)
         elif ask.outcome == "timeout":
             keep(self._events(ask).timeouts, ask)
+        elif ask.outcome == "cancelled" and ask.ended - ask.began >= SECOND:
+            keep(self._events(ask).cancelled, ask)
         elif ask.reason == "left" and ask.connection is not None and ask.connection.ended is None:
             keep(self.topic(record.origin.socket_id, ask.topic).cut, ask)
 

@@ -1,5 +1,6 @@
 """Channels: crashes, refusals, tasks that fight over a topic, and malformed frames."""
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
@@ -8,6 +9,9 @@ from .facts import Facts, Topic
 from .finding import Cause, Finding, about, at, family, found, long
 
 __all__ = ["diagnose"]
+
+GUESS: Final = re.compile(r'\[[^,]*,[^,]*,\s*"([^"]*)",\s*"([^"]*)"')
+"""Finds the topic and the event of a text that is not JSON."""
 
 # fmt: off
 CRASHES: Final = Cause("channel_crash", "grave", "server",
@@ -46,8 +50,9 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
 
 
 def _crashed(facts: Facts, name: str, topic: Topic) -> Finding:
-    before = [ask for _, _, ask in topic.crashed if ask is not None]
-    event = before[0].event if before and len({ask.event for ask in before}) == 1 else None
+    common = set.intersection(*({ask.event for ask in asks} for _, _, asks in topic.crashed))
+    before = [ask for _, _, asks in topic.crashed for ask in asks if ask.event in common or not common]
+    event = before[0].event if common else None
     told = [f"it crashed {topic.crashes} times, first at {at(facts, topic.crashed[0][0])}"]
     told += [f"not answered when it crashed: {about(facts, ask)}" for ask in before[:4]]
     seen = [(when, place) for when, place, _ in topic.crashed]
@@ -81,17 +86,20 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
 
 def _malformed(facts: Facts) -> Iterator[Finding]:
     times = [when for when, _, _, _ in facts.malformed]
+    if not times:
+        return
     apart = [later - before for before, later in pairwise(times)]
     regular = len(apart) >= 2 and max(apart) - min(apart) <= max(apart) // 10
     period = f", one every {long(sum(apart) / len(apart))}" if regular else ""
-    if times:
-        told = [f"{facts.badly} frames, the first at {at(facts, times[0])}{period}"]
-        told += [f"{reason}: {_shown(frame)}" for _, _, reason, frame in facts.malformed[:4]]
-        seen = [(when, place) for when, place, _, _ in facts.malformed]
-        yield found(facts, BAD_FRAMES, seen, told, count=facts.badly)
+    told = [f"{facts.badly} frames, the first at {at(facts, times[0])}{period}"]
+    told += dict.fromkeys(f"{reason}: {_shown(frame)}" for _, _, reason, frame in facts.malformed[:4])
+    seen = [(when, place) for when, place, _, _ in facts.malformed]
+    guesses = [guess.groups() for _, _, _, frame in facts.malformed if (guess := GUESS.match(str(frame)))]
+    topic, event = guesses[0] if guesses and len(set(guesses)) == 1 else (None, None)
+    yield found(facts, BAD_FRAMES, seen, told, topic=topic, event=event, count=facts.badly)
 
 
 def _shown(frame: object) -> str:
-    """Return the beginning of a frame, from which its topic can be guessed."""
+    """Return the beginning of a frame."""
     text = frame if isinstance(frame, str | bytes) else "(redacted)"
     return repr(text[:80]) + ("…" if len(text) > 80 else "")

@@ -150,24 +150,19 @@ def _by_protocol(end: Connection) -> bool:
 
 
 def _evicted(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    """Find ends at the very moment at which another socket opened, by turns."""
+    """Find ends right after the opening of another socket, which soon has its end in the same way."""
     opened = [(each.opened, each.socket) for each in facts.connections.values() if each.opened is not None]
     told = [
         each
         for each in rest
         if each.code in (1000, 1001, 1006) or (each.code or 0) >= 4000
-        if any(socket != each.socket and abs(each.began - when) < SECOND // 2 for when, socket in opened)
+        if any(socket != each.socket and -SECOND // 50 <= each.began - when < SECOND // 2 for when, socket in opened)
     ]
-    sockets = {each.socket for each in told}
-    apart = _batches([each.began for each in told], SECOND // 2)
-    if len(sockets) < 2 or apart < 3 or apart < len(told) // 2:
+    ends = Counter(each.socket for each in told)
+    if len(ends) < 2 or max(ends.values()) < 2:
         return NONE
-    return (
-        told,
-        EVICTED,
-        {},
-        [f"{len(told)} ends of {len(sockets)} sockets, each as another opened, {_times(facts, told)}"],
-    )
+    evidence = [f"{len(told)} ends of {len(ends)} sockets, each as another opened, {_times(facts, told)}"]
+    return told, EVICTED, {}, evidence
 
 
 def _batches(times: Iterable[int], apart: int) -> int:

@@ -192,36 +192,36 @@ class Topic:
 
     Attributes:
         refused: when, where and why joins were refused; `since`: the first since it was accepted.
-        crashed: when, where, and the push before it; of `crashes`.
+        crashed: when, where, and the pushes that were not answered then; of `crashes`.
         held: joins of it while it was joined.
         cut: requests that a leave cut off.
         timeouts: joins that were given up.
-        last: the last push; `replied`: when the last was answered.
+        replied: when a push was answered last.
     """
 
     accepted: int = 0
     accepted_at: int = 0
     refused: list[tuple[int, Place, str]] = field(factory=list)
     since: tuple[int, Place, str] | None = None
-    crashed: list[tuple[int, Place, Ask | None]] = field(factory=list)
+    crashed: list[tuple[int, Place, tuple[Ask, ...]]] = field(factory=list)
     crashes: int = 0
     held: list[Seen] = field(factory=list)
     left: int = 0
     cut: list[Ask] = field(factory=list)
     timeouts: list[Ask] = field(factory=list)
-    last: Ask | None = None
     replied: int = 0
 
 
 @define(eq=False)
 class Events:
-    """The pushes of an event on a topic: those `answered`, of which `slowly`, and those that timed out."""
+    """The pushes of an event on a topic: those `answered`, of which `slowly`, and those that were given up."""
 
     answered: int = 0
     last_answer: int = 0
     slow: list[Ask] = field(factory=list)
     slowly: int = 0
     timeouts: list[Ask] = field(factory=list)
+    cancelled: list[Ask] = field(factory=list)
 
 
 @define(eq=False)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from .facts import SECOND, Ask, Facts
+from .facts import SECOND, Ask, Events, Facts
 from .finding import Cause, Finding, at, long, of_asks
 from .silences import JOIN_TOO_SHORT
 
@@ -38,7 +38,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find pushes and joins that were given up, while the connection was well."""
     given_up: dict[str, list[Ask]] = {}
     for (_, event), events in facts.events.items():
-        given_up.setdefault(event, []).extend(_unexplained(facts, events.timeouts))
+        given_up.setdefault(event, []).extend(_unexplained(facts, [*events.timeouts, *_own_limit(events)]))
     for event, asks in given_up.items():
         late = [ask for ask in asks if ask.answered is not None]
         if late:
@@ -52,6 +52,12 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
         told = f"{len(joins)} joins given up after {limit}, {len(late)} of them answered afterwards"
         yield of_asks(facts, JOIN_TOO_SHORT if late else JOIN_NEVER, late or joins, [told])
     yield from _left(facts)
+
+
+def _own_limit(events: Events) -> list[Ask]:
+    """Return the pushes that the application cancelled, if it did so after the same time again and again."""
+    times = [(ask.ended or 0) - ask.began for ask in events.cancelled]
+    return events.cancelled if len(times) >= 3 and max(times) - min(times) <= max(times) // 20 else []
 
 
 def _unexplained(facts: Facts, asks: Iterable[Ask]) -> list[Ask]:
@@ -78,7 +84,7 @@ def _never(facts: Facts, event: str, asks: list[Ask]) -> Finding:
 
 
 def _left(facts: Facts) -> Iterator[Finding]:
-    cut = _unexplained(facts, (ask for topic in facts.topics.values() for ask in topic.cut))
+    cut = _unexplained(facts, (ask for topic in facts.topics.values() for ask in topic.cut if not topic.held))
     if len(cut) >= 2 and any((ask.ended or 0) < facts.last - SECOND for ask in cut):
         answered = sum(ask.answered is not None for ask in cut)
         told = f"{len(cut)} requests were cut off by a leave, {answered} of them were answered afterwards"
