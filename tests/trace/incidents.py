@@ -331,6 +331,15 @@ async def two_sockets_of_a_user(lab: Laboratory) -> None:
             await trio.sleep(20)
 
 
+@incident("evicted", "application", "2 sockets")
+async def two_sockets_of_a_user_that_come_back_at_once(lab: Laboratory) -> None:
+    lab.evicts = True
+    async with lab.desk(params={"user": "7"}):
+        await trio.sleep(5)
+        async with lab.desk(params={"user": "7"}):
+            await trio.sleep(12)
+
+
 @incident("disconnected_by_server", "server", "1001")
 async def user_logged_out_elsewhere(lab: Laboratory) -> None:
     async with lab.desk(params={"user": "7"}, **SOON), lab.desk(params={"user": "8"}, **SOON):

@@ -24,6 +24,9 @@ SLOW: Final = 3 * SECOND // 2
 QUEUED: Final = SECOND // 10
 """A join that waits longer for those before it has waited for its turn."""
 
+LARGE: Final = 4_000
+"""Of a payload whose frame is larger, its size is kept."""
+
 RECENT: Final = 5 * SECOND
 """What was pushed longer before a crash has nothing to do with it."""
 
@@ -105,12 +108,20 @@ class Asks:
             if isinstance(effect, SendFrame):
                 connection.spoke = now
                 connection.unheard += 1
-                connection.largest_sent = max(connection.largest_sent, size_of(effect.frame))
-                if len(connection.asks) >= MOST_ASKS:
-                    del connection.asks[next(iter(connection.asks))]
+                size = size_of(effect.frame)
+                connection.largest_sent = max(connection.largest_sent, size)
                 if ask.sent is None:  # a timer may send more than one, such as the leaves of joins that took too long
                     ask.connection, ask.ref, ask.sent = connection, effect.ref, now
-                    connection.asks[effect.ref] = ask
+                    ask.payload = ask.payload if size < LARGE else f"{size:,} bytes"
+                    self._await(connection, ask, effect.ref)
+
+    def _await(self, connection: Connection, ask: Ask, ref: str) -> None:
+        if ask.kind == "send":
+            connection.sends.append(ask)
+            return
+        if len(connection.asks) >= MOST_ASKS:
+            del connection.asks[next(iter(connection.asks))]
+        connection.asks[ref] = ask
 
     # Answered
 
@@ -156,7 +167,7 @@ class Asks:
         """Take in a `phx_error` or `phx_close`."""
         if message.event == "phx_error":
             topic, now = self.topic(connection.socket, message.topic), self._facts.last
-            asks = (ask for ask in connection.asks.values() if ask.topic == message.topic)
+            asks = [ask for ask in (*connection.asks.values(), *connection.sends) if ask.topic == message.topic]
             topic.crashes += 1
             before = tuple(ask for ask in asks if ask.kind in ("push", "send") and now - (ask.sent or 0) < RECENT)
             keep(topic.crashed, (now, self._facts.place, before))
@@ -201,7 +212,7 @@ class Asks:
         connection = self._facts.opened.get(socket)
         if connection is not None and connection.ended is not None and ask.outcome != "ok":
             connection.queued += 1
-            keep(connection.unsent, ask)
+            keep(connection.unsent, ask, 16)
 
     def join_stopped(self, record: Record, metadata: Any) -> None:
         """Take in how a join has ended."""

@@ -185,7 +185,7 @@ def _alike(lengths: Sequence[int]) -> bool:
 
 
 def _idle(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    told = [each for each in rest if each.code in (1000, 1001, 1002, 1006)]
+    told = [each for each in rest if each.code in (1000, 1001, 1002, 1006) and not each.attempts]
     ends = [end for end in _ends(told) if end.options is not None]  # of others the beginning is not known
     idle = [end.last - end.spoke for end in ends]
     if not idle or min(idle) < 3 * SECOND:
@@ -200,7 +200,8 @@ def _idle(facts: Facts, rest: Sequence[Outage]) -> Chosen:
 
 
 def _age(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    told = [each for each in rest if each.code in (1000, 1001, 1006, 1008) or (each.code or 0) >= 3000]
+    codes = (1000, 1001, 1006, 1008)
+    told = [each for each in rest if not each.attempts and (each.code in codes or (each.code or 0) >= 3000)]
     ends = [end for end in _ends(told) if end.options is not None]
     lives = [end.life for end in ends]
     if (

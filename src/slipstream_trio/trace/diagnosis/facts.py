@@ -136,8 +136,8 @@ class Connection:
         quiet: times of a second or more without one.
         silence: the latest that was kept.
         explained: whether a finding tells why it ended.
-        asks: what was sent and is not answered, by ref.
-        lost: the pushes sent and not answered when it ended; `unsent`: those that were never sent, of `queued`.
+        asks: what was sent and is not answered, by ref; `sends` are the last whose answers nobody awaits.
+        lost: the pushes sent and not answered when it ended, of `unanswered`; `unsent`: those never sent, of `queued`.
         turns: of joins that waited for others, how long each took alone; `turn` is the first of them.
     """
 
@@ -168,7 +168,9 @@ class Connection:
     gave_up: bool = False
     explained: bool = False
     asks: dict[str, Ask] = field(factory=dict)
+    sends: deque[Ask] = field(factory=lambda: deque(maxlen=8))
     lost: list[Ask] = field(factory=list)
+    unanswered: int = 0
     unsent: list[Ask] = field(factory=list)
     queued: int = 0
     turns: list[int] = field(factory=list)
@@ -314,7 +316,7 @@ def size_of(frame: Any) -> int:
     return len(frame) if isinstance(frame, str | bytes) else 0
 
 
-def keep(found: list[Any], one: Any) -> None:
+def keep(found: list[Any], one: Any, most: int = MOST) -> None:
     """Add to what was found, unless that is enough."""
-    if len(found) < MOST:
+    if len(found) < most:
         found.append(one)

@@ -225,8 +225,9 @@ class Gatherer:
             self._silence(connection)
             connection.ended = self.facts.last
             pushes = [ask for ask in connection.asks.values() if ask.kind == "push" and ask.outcome != "cancelled"]
-            connection.lost = pushes[:MOST]
+            connection.lost, connection.unanswered = pushes[:16], len(pushes)
             connection.asks.clear()
+            connection.sends.clear()
 
     def _gave_up(self, record: Record, _: Any) -> None:
         connection = self._current.get(record.origin.socket_id)
@@ -321,4 +322,4 @@ class Gatherer:
 
 
 def _waits(ask: Ask, since: int) -> bool:
-    return ask.kind != "send" and ask.outcome in (None, "timeout") and ask.sent is not None and ask.sent <= since
+    return ask.outcome in (None, "timeout") and ask.sent is not None and ask.sent <= since

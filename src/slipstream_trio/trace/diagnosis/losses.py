@@ -46,8 +46,8 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
 
 def losses(facts: Facts, connection: Connection) -> Iterator[str]:
     """Tell what the end of a connection cost."""
-    lost, unsent = connection.lost, [ask for ask in connection.unsent if ask.sent is None]
-    yield from _pushes(facts, "sent and not answered: the server may have got them", lost, len(lost))
+    lost, unsent = connection.lost[:8], [ask for ask in connection.unsent if ask.sent is None][:TOLD]
+    yield from _pushes(facts, "sent and not answered: the server may have got them", lost, connection.unanswered)
     yield from _pushes(facts, "never sent: the server has not got them", unsent, connection.queued)
     missed = {}
     for (socket, topic, event), stream in facts.streams.items():
@@ -62,9 +62,9 @@ def losses(facts: Facts, connection: Connection) -> Iterator[str]:
 def _pushes(facts: Facts, what: str, pushes: Sequence[Ask], count: int) -> Iterator[str]:
     if pushes:
         yield f"pushes {what}: {count}"
-        yield from (f"  {about(facts, ask)}" for ask in pushes[:TOLD])
-        if count > TOLD:
-            yield f"  … and {count - min(TOLD, len(pushes))} more"
+        yield from (f"  {about(facts, ask)}" for ask in pushes)
+        if count > len(pushes):
+            yield f"  … and {count - len(pushes)} more"
 
 
 def _slow_consumers(facts: Facts) -> Iterator[Finding]:

@@ -84,8 +84,11 @@ def _never(facts: Facts, event: str, asks: list[Ask]) -> Finding:
 
 
 def _left(facts: Facts) -> Iterator[Finding]:
-    cut = _unexplained(facts, (ask for topic in facts.topics.values() for ask in topic.cut if not topic.held))
-    if len(cut) >= 2 and any((ask.ended or 0) < facts.last - SECOND for ask in cut):
-        answered = sum(ask.answered is not None for ask in cut)
-        told = f"{len(cut)} requests were cut off by a leave, {answered} of them were answered afterwards"
-        yield of_asks(facts, LEFT, cut, [told])
+    cut = (ask for topic in facts.topics.values() for ask in topic.cut if not topic.held)
+    # What is cut off where the connection is closed, too, is an application that ends.
+    asks = [(ask, ask.connection) for ask in _unexplained(facts, cut)]
+    early = [ask for ask, its in asks if its is not None and its.last - (ask.ended or 0) > SECOND]
+    if len(early) >= 2:
+        answered = sum(ask.answered is not None for ask in early)
+        told = f"{len(early)} requests were cut off by a leave, {answered} of them were answered afterwards"
+        yield of_asks(facts, LEFT, early, [told])
