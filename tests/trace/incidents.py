@@ -360,6 +360,24 @@ async def token_that_expires(lab: Laboratory) -> None:
         pass
 
 
+@incident("option_failed", "application", "LookupError: no token")
+async def token_service_that_fails(lab: Laboratory) -> None:
+    failing = False
+
+    def params() -> dict[str, str]:
+        if failing:
+            raise LookupError("no token")
+        return {}
+
+    async with lab.desk(params=params, **SOON):
+        await trio.sleep(6)
+        failing = True
+        lab.connection.drop()
+        await trio.sleep(3)
+        failing = False
+        await trio.sleep(5)
+
+
 @incident("unauthorized", "configuration", "403")
 async def wrong_token(lab: Laboratory) -> None:
     async with lab.desk():

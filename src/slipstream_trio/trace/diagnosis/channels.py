@@ -46,7 +46,8 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     yield from _refusals(facts)
     yield from _malformed(facts)
     for (what, kind, reason), seen in facts.raised.items():
-        yield found(facts, RAISED, seen, [], what=what, kind=kind, reason=reason)
+        if what != "client connect":  # an option's function, which the end of the connection tells
+            yield found(facts, RAISED, seen, [], what=what, kind=kind, reason=reason)
 
 
 def _crashed(facts: Facts, name: str, topic: Topic) -> Finding:

@@ -23,11 +23,21 @@ UNAUTHORIZED: Final = Cause("unauthorized", "grave", "configuration",
 RATE: Final = Cause("rate_limit", "serious", "application",
     "too many connections are opened: the server refuses them with {status}",
     "look for a loop that opens socket after socket in place of one that lives on, and spread what starts at once")
+OPTION: Final = Cause("option_failed", "grave", "application",
+    "a function among the options (url, params, headers, auth_token) raised, so no attempt could be made",
+    "see what it raised in reconnect_scheduled, or in Disconnect.error, and let it try again by itself")
 OTHER: Final = Cause("refused_{status}", "serious", "server",
     "the upgrade was refused with {status}", "{hint}")
 # fmt: on
 
 Chosen = tuple[Sequence[Outage], Cause | None, dict[str, Any], list[str]]
+
+
+def _option(facts: Facts, rest: Sequence[Outage]) -> Chosen:
+    told = [each for each in rest if any(attempt.reason == "option_failed" for attempt in each.attempts)]
+    raised = [f"{kind}: {reason}" for what, kind, reason in facts.raised if what == "client connect"]
+    evidence = [f"first at {at(facts, told[0].began)}", *raised[:2]] if told else []
+    return told, OPTION, {}, evidence
 
 
 def _redirected(facts: Facts, rest: Sequence[Outage]) -> Chosen:
@@ -80,7 +90,7 @@ def _of(facts: Facts, rest: Sequence[Outage], *statuses: int | None) -> tuple[li
 
 
 REFUSALS: Final[Sequence[Callable[[Facts, Sequence[Outage]], Chosen]]] = (
-    *(_redirected, _stale, _unauthorized, _limited),
+    *(_option, _redirected, _stale, _unauthorized, _limited),
     *(_other, _other, _other),
 )
 """Each takes what it explains; the last take one status each."""
