@@ -57,7 +57,8 @@ def _crashed(facts: Facts, name: str, topic: Topic) -> Finding:
     told = [f"it crashed {topic.crashes} times, first at {at(facts, topic.crashed[0][0])}"]
     told += [f"not answered when it crashed: {about(facts, ask)}" for ask in before[:4]]
     seen = [(when, place) for when, place, _ in topic.crashed]
-    after = f", each time after {event}" if event else ""
+    each = "each time " if topic.crashes > 1 else ""
+    after = f", {each}after {event}" if event else ""
     return found(facts, CRASHES, seen, told, topic=name, event=event, count=topic.crashes, after=after)
 
 
@@ -65,7 +66,7 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
     families: dict[str, list[tuple[str, Topic]]] = {}
     for (_, name), topic in facts.topics.items():
         families.setdefault(name.partition(":")[0], []).append((name, topic))
-    for prefix, topics in families.items():
+    for topics in families.values():
         accepted = max(topic.accepted_at for _, topic in topics)
         since = [(name, topic) for name, topic in topics if topic.since is not None]
         refused = sorted(
@@ -82,7 +83,7 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
             reason = reason or "no reason given"
             yield found(facts, TOO_MANY if full else REFUSED, seen, told, topic=its, count=len(refused), reason=reason)
         elif refused:
-            facts.noise[f"refused joins of {prefix}:*, which were never accepted"] += len(refused)
+            facts.noise[f"refused joins of {family(name for name, _ in since)}"] += len(refused)
 
 
 def _malformed(facts: Facts) -> Iterator[Finding]:

@@ -135,6 +135,7 @@ class Connection:
         largest_sent: the size of the largest that went.
         quiet: times of a second or more without one.
         silence: the latest that was kept.
+        busy: as `Facts` has it; likewise `quarter`.
         explained: whether a finding tells why it ended.
         asks: what was sent and is not answered, by ref; `sends` are the last whose answers nobody awaits.
         lost: the pushes sent and not answered when it ended, of `unanswered`; `unsent`: those never sent, of `queued`.
@@ -165,6 +166,8 @@ class Connection:
     largest_sent: int = 0
     quiet: int = 0
     silence: Silence | None = None
+    busy: int = 0
+    quarter: int = 0
     gave_up: bool = False
     explained: bool = False
     asks: dict[str, Ask] = field(factory=dict)
@@ -271,7 +274,9 @@ class Facts:
         unread: how many records told less than they should.
         acts: how many operations the client began; `frames`: how many came.
         idle: pauses of a second and more; `busy`: how many quarters of a second had a message that was no answer.
+        quarter: the last of these.
         opened: the last connection of each socket that was open.
+        buffers: how many messages the buffers hold that overflowed.
         badly: how many frames were malformed; the first of them are in `malformed`.
         noise: what happened too, and does no harm.
         explained: times that are explained, each for a socket, or for all.
@@ -288,6 +293,7 @@ class Facts:
     frames: int = 0
     idle: int = 0
     busy: int = 0
+    quarter: int = 0
     connections: dict[str, Connection] = field(factory=dict)
     opened: dict[str, Connection] = field(factory=dict)
     topics: dict[tuple[str, str], Topic] = field(factory=dict)
@@ -296,6 +302,7 @@ class Facts:
     pauses: list[Pause] = field(factory=list)
     silences: list[Silence] = field(factory=list)
     overflows: dict[tuple[str, str], list[tuple[int, Place, int, str]]] = field(factory=dict)
+    buffers: dict[tuple[str, str], int] = field(factory=dict)
     malformed: list[tuple[int, Place, str, Any]] = field(factory=list)
     badly: int = 0
     raised: dict[tuple[str, str, str], list[Seen]] = field(factory=dict)

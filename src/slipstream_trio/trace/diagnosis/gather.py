@@ -45,7 +45,6 @@ class Gatherer:
         self._shift: int | None = None
         self._before: Place = (path, 0)
         self._pause: Pause | None = None
-        self._quarter = 0
         self._current: dict[str, Connection] = {}
         self._streams = Streams(self.facts)
         self._asks = asks = Asks(self.facts)
@@ -256,14 +255,19 @@ class Gatherer:
         elif event in ("phx_close", "phx_error") and message.join_ref is not None:
             self._asks.channel_ended(connection, message)
         elif event != "phx_reply":
-            facts.busy += now // QUARTER != self._quarter
-            self._quarter = now // QUARTER
-            topic = facts.topics.get((connection.socket, message.topic))
-            self._streams.feed(connection.socket, message, frame, topic.accepted if topic is not None else 0)
+            self._message(connection, message, frame)
         elif ask is not None:
             if self._pause is not None:
                 self._pause.answered = True
             self._asks.answered(connection, ask, metadata["built_events"])
+
+    def _message(self, connection: Connection, message: Message, frame: Any) -> None:
+        facts, quarter = self.facts, self.facts.last // QUARTER
+        for its in (facts, connection):
+            its.busy += its.quarter != quarter
+            its.quarter = quarter
+        topic = facts.topics.get((connection.socket, message.topic))
+        self._streams.feed(connection.socket, message, frame, topic.accepted if topic is not None else 0)
 
     def _silence(
         self, connection: Connection, size: int | None = None, ask: Ask | None = None, first: Any = None
@@ -309,6 +313,7 @@ class Gatherer:
             self.facts.noise["messages for topics that were not joined (any more)"] += 1
 
     def _overflowed(self, record: Record, metadata: Any) -> None:
+        self.facts.buffers[record.origin.socket_id, metadata["topic"]] = metadata["buffer"]
         self._lost(record, metadata["topic"], metadata["phase"] or "began", metadata["dropped"] or 0)
 
     def _gap(self, record: Record, metadata: Any) -> None:

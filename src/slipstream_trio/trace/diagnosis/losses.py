@@ -76,6 +76,9 @@ def _slow_consumers(facts: Facts) -> Iterator[Finding]:
         evidence = [f"since {at(facts, told[0][0])}; {dropped or 'an unknown number of'} messages dropped in sum"]
         if streams:
             count = sum(stream.count for stream in streams)
+            if count - dropped <= facts.buffers.get((socket, topic), 0):
+                facts.noise[f"messages on {topic} that nobody reads"] += dropped
+                continue
             time = max(stream.last for stream in streams) - min(stream.first for stream in streams)
             came, read = (each * SECOND / max(time, 1) for each in (count, max(count - dropped, 0)))
             evidence.append(f"{came:.1f} messages a second came, {read:.1f} were read")

@@ -113,9 +113,9 @@ def _kind(silence: Silence) -> str:
     others = [ask for ask in silence.waiting if ask is not silence.join]
     if silence.size is None:
         return _last_kind(silence, others)
-    others_quiet, life = connection.quiet - silence.length, connection.life
-    steady = silence.expected >= 8 and silence.burst >= max(4, 0.4 * min(silence.expected, 50))
-    steady = steady and others_quiet * 3 <= life and silence.length * 3 <= life
+    active = connection.life - connection.quiet
+    steady = connection.busy * SECOND // 2 >= active >= 3 * silence.length and connection.quiet <= active
+    steady = steady and silence.expected >= 8 and silence.burst >= max(4, 0.4 * min(silence.expected, 50))
     if silence.size >= max(LARGE, 20 * (connection.size - silence.size) // max(connection.frames, 1)):
         return "large" if others or steady else ""
     if silence.join is not None and silence.join.took * 2 >= silence.length:
