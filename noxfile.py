@@ -242,7 +242,10 @@ def autobahn(session: nox.Session) -> None:
     session.install("-e", ".[fast]", "virtualenv<20.22")  # the last that makes environments of 2.7
     environment = Path(session.create_tmp()).resolve() / "autobahn"
     session.run("virtualenv", "-q", "-p", python, str(environment))
-    session.run(str(environment / "bin" / "pip"), "install", "-q", "autobahntestsuite", external=True)
+    try:
+        session.run(str(environment / "bin" / "pip"), "install", "-q", "autobahntestsuite", external=True)
+    except nox.command.CommandFailed:
+        session.skip("autobahntestsuite could not be installed: it is old, and needs a compiler")
     session.run("python", "tests/autobahn/run.py", str(environment / "bin" / "wstest"), *session.posargs)
 
 
