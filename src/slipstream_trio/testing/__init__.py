@@ -1,5 +1,13 @@
-"""Tools for tests of a client: servers, strategies, machines, deterministic ids and clock. The extra `testing`."""
+"""Tools for tests of a client: servers, replays, strategies, machines, deterministic ids. The extra `testing`."""
 
 from .deterministic import SequentialIds, SteppingClock, deterministic_telemetry
+from .replayed import ReplayDifference, Replayed, replayed
 
-__all__ = ["SequentialIds", "SteppingClock", "deterministic_telemetry"]
+__all__ = [
+    "ReplayDifference",
+    "Replayed",
+    "SequentialIds",
+    "SteppingClock",
+    "deterministic_telemetry",
+    "replayed",
+]
