@@ -181,7 +181,7 @@ def test_an_output_that_goes_away_ends_the_run() -> None:
     shell = f"{' '.join(map(repr, COMMAND))} demo | head -n 5; exit ${{PIPESTATUS[0]}}"
     ran = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 1
-    assert ran.stderr == "slipstream: the output was closed before the end\n"
+    assert ran.stderr == ""
     assert len(ran.stdout.splitlines()) == 5
 
 

@@ -18,5 +18,5 @@ def test_the_tally_counts_exceptions_as_outcomes() -> None:
     tally.feed(PUSH)
     tally.feed(SpanException(PUSH, ORIGIN, 9, "ValueError", "no", "…"))
     assert tally.problems == []
-    ((key, group),) = tally.summary().sections["errors"].items()
+    ((key, group),) = tally.statistics.sections["errors"].items()
     assert (key, group.outcomes) == (("client push",), {"raised": 1})

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -99,11 +100,26 @@ def test_violations_are_told_with_file_and_line_and_what_they_mean(said: Said, g
     assert out.startswith("… and ")
 
 
+def test_a_cause_is_named_once(said: Said, good: Path) -> None:
+    lines = good.read_bytes().splitlines(keepends=True)
+    stops = [number for number, line in enumerate(lines) if b"handle stop" in line]
+    late = values(lines[stops[5]])
+    late["monotonic_time"] += 10**9
+    lines[stops[5]] = json.dumps(late).encode() + b"\n"
+    bad = written(good.with_name("late.jsonl"), lines)
+    first, more, _, summary = said("verify", bad, status=1)[0].splitlines()
+    assert f":{stops[5] + 1}: invariant 5: connection " in first
+    assert re.fullmatch(r"invariant 5 of connection [0-9a-f]+: \d+ more like it, the last in line \d+", more)
+    faults = int(summary.split()[-2])
+    assert faults > 50
+    assert len(said("verify", bad, "--json", "--most", 999, status=1)[0].splitlines()) == faults + 1
+
+
 def test_a_recording_that_was_cut_off_is_sound_unless_it_must_not_be(said: Said, good: Path) -> None:
     cut = written(good.with_name("cut.jsonl"), [good.read_bytes()[:9000]])
     out, _ = said("verify", cut)
     assert "unfinished: the recording was cut off here" in out
-    assert ": unfinished: connection " in out
+    assert out.count("unfinished") == 1
     assert ": sound\n" in out
     said("verify", "--strict", cut, status=1)
 
@@ -132,14 +148,14 @@ def test_what_is_no_recording_is_wrong_usage(
 
 @pytest.mark.once
 @pytest.mark.parametrize("command", ["verify", "replay", "replay --step", "export --to perfetto --output -"])
-def test_an_output_that_is_closed_is_told_in_a_line(command: str, good: Path) -> None:
+def test_an_output_that_is_closed_ends_it_without_a_word(command: str, good: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as closed:
         arguments = [*COMMAND, "trace", *command.split(), str(good)]
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": closed, "stderr": subprocess.PIPE}
         ended = subprocess.run(arguments, check=False, text=True, timeout=60, **streams)
-    assert (ended.returncode, ended.stderr) == (1, "slipstream: the output was closed before the end\n")
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("command", ["html -o", "export --to perfetto --output", "export --to otlp-json --output"])
@@ -231,10 +247,15 @@ def headings(out: str) -> list[int]:
     return [int(line.split(":")[1].split()[0]) for line in out.splitlines() if line.startswith("--- ")]
 
 
-def test_a_replay_is_stepped_through_forward_and_back(said: Said, good: Path) -> None:
+def test_a_replay_is_stepped_through_forward_and_back(said: Said, good: Path, records: list[Any]) -> None:
     out, _ = said("replay", "--step", good, keys="n\n\nb\nb\nb\nq\nn\n")
+    assert out.splitlines()[0].startswith("n or Enter: next; b: back; ")
     shown = headings(out)
     assert len(shown) == 6
+    places = re.findall(r"^--- step (\d+) of (\d+)  (\d+\.\d{4}) s  ", out, re.MULTILINE)
+    assert [int(number) for number, _, _ in places] == [1, 2, 3, 2, 1, 1]
+    assert {int(length) for _, length, _ in places} == {sum(isinstance(each, HandleStop) for each in records)}
+    assert 0 < float(places[0][2]) <= float(places[2][2]) < 60
     assert shown[0] < shown[1] < shown[2]
     assert shown[3:] == [shown[1], shown[0], shown[0]]
     assert "(no further)" in out
@@ -251,7 +272,7 @@ def test_a_step_can_be_gone_to_by_its_line(said: Said, good: Path) -> None:
     assert first == start
     assert last > 150
     assert '  status: "closed"' in out
-    assert out.count("next divergence") == 2
+    assert out.count("next divergence") == 3
 
 
 def test_the_next_divergence_can_be_gone_to(said: Said, diverging: Path) -> None:

@@ -1,5 +1,7 @@
 """`slipstream trace show`, `stats` and `html`."""
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -19,6 +21,8 @@ from slipstream_trio.cli.output import Output, cells, fit
 from slipstream_trio.trace.page import Page
 
 Run = Callable[..., str]
+
+INCIDENT = Path(__file__).parent.parent / "fixtures" / "incidents" / "01.jsonl.gz"
 
 
 @pytest.fixture(name="recording", scope="module")
@@ -61,7 +65,19 @@ def _draw(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_lines_in_a_pipe_are_whole_and_plain(run: Run, recording: Path) -> None:
     head, *lines = run("show", recording).splitlines()
-    assert head.split() == ["seconds", "conn", "span", "what", "topic", "event", "status", "took", "detail"]
+    assert head.split() == [
+        "seconds",
+        "line",
+        "sock",
+        "conn",
+        "span",
+        "what",
+        "topic",
+        "event",
+        "status",
+        "took",
+        "detail",
+    ]
     assert not any("\x1b" in line for line in lines)
     assert any(
         re.search(r"11111111 [0-9a-f]{8} → push +room:lobby +new_msg +50\.0 µs  ref 2 \{", line) for line in lines
@@ -72,20 +88,31 @@ def test_lines_in_a_pipe_are_whole_and_plain(run: Run, recording: Path) -> None:
 
 def test_lines_are_chosen_by_options(run: Run, recording: Path) -> None:
     lines = run("show", recording, "--topic", "room:*", "--kind", "client push", "--errors").splitlines()[1:]
-    assert [line.split()[6:9] for line in lines] == [
+    assert [line.split()[8:11] for line in lines] == [
         ["room:lobby", "fail", "error"],
         ["room:lobby", "silence", "timeout"],
-        ["room:lobby", "odd", "cancelled"],
     ]
-    assert len(run("show", recording, "--connection", "2222").splitlines()) == 15
+    assert len(run("show", recording, "--connection", "2222", "--whole").splitlines()) == 15
 
 
 def test_seconds_are_those_of_since_and_until(run: Run, recording: Path) -> None:
     whole = run("show", recording).splitlines()
     assert run("show", recording, "--since", "0.1", "--until", "0.2").splitlines()[1:] == [
-        line for line in whole[1:] if 0.1 <= float(line.split()[0]) <= 0.2
+        line for line in whole[1:] if 0.1 <= float(line.split()[0]) <= 0.2 or " 72 ffff" in line
     ]
     assert run("show", recording, "--clock").splitlines()[1].split()[0] == "22:13:20.000000"
+
+
+def test_an_outage_is_one_line_and_repeats_are_together(run: Run) -> None:
+    errors = run("show", INCIDENT, "--errors")
+    assert re.search(r"outage .* heartbeat_timeout .* back after 1 attempt$", errors, re.MULTILINE)
+    assert re.search(r"gap +7 topics +reconnected +7 × in 18\.0 ms: 0\.094 s$", errors, re.MULTILINE)
+    assert re.search(r' 769 .* timeout +10\.0 s  ref 71 \{"user":"mira",', errors)
+    assert "cancelled" not in errors
+    for option in (["--whole"], ["--kind", "*"], ["--json"]):
+        whole = run("show", INCIDENT, "--errors", *option)
+        assert "outage" not in whole
+        assert sum("gap" in line for line in whole.splitlines()) == 7
 
 
 @pytest.mark.parametrize("columns", [40, 80, 112, 140, 250])
@@ -115,7 +142,7 @@ def test_json_lines_have_what_a_script_needs(run: Run, recording: Path) -> None:
     assert push["took"] == 1_100_000
     upload = next(each for each in told if each.get("event") == "upload" and each["what"] == "push")
     assert upload["payload"]["bytes"] == 256
-    assert push["time"] == "2023-11-14T22:13:20.006250+00:00"
+    assert push["time"] == "2023-11-14T22:13:20.005150+00:00"
 
 
 @pytest.mark.once
@@ -152,11 +179,14 @@ def test_what_is_missing_and_damaged_is_told_where_it_is(run: Run, tmp_path: Pat
     lines[5:5] = [b"nonsense\n", b'{"missing":{"records":7,"reason":"queue_full"}}\n']
     path.write_bytes(b"".join(lines)[:-10])
     out = run("show", path)
-    assert "trace.jsonl:6 cannot be read: not JSON" in out
-    assert "# here 7 records are missing: queue_full" in out
-    assert "was cut off here" in out.splitlines()[-1]
+    assert "trace.jsonl:6: damaged: not JSON" in out
+    assert ":7: missing: 7 records are missing before this: they came faster than they were written" in out
+    assert "the recording was cut off here" in out
     notices = json.loads(run("stats", path, "--json"))["notices"]
-    assert notices[:2] == ["7 records are missing: queue_full", "1 lines could not be read"]
+    assert notices[1:] == [
+        "7 records are missing before this: they came faster than they were written",
+        "the recording was cut off here",
+    ]
 
 
 def test_following_shows_what_comes_until_it_is_interrupted(
@@ -176,20 +206,24 @@ def test_following_shows_what_comes_until_it_is_interrupted(
             file.write(step)
 
     monkeypatch.setattr("slipstream_trio.cli.trace_show.time.sleep", wait)
-    assert run("show", path, "--follow", error="\n") == run("show", recording)
+    followed = run("show", path, "--follow", error="\n").splitlines()
+    assert sorted(followed) == sorted(run("show", recording, "--whole").splitlines())
 
 
-def test_a_narrow_terminal_shows_why_where_nothing_else_is_to_be_said(draw: Run, recording: Path) -> None:
+def test_a_narrow_terminal_shows_below_a_line_what_went_wrong(draw: Run, recording: Path) -> None:
     lines = ANSI.sub("", draw("show", recording, "--kind", "overflow")).splitlines()
-    assert re.search(r"overflow +room:lobby +the channel's buffer", lines[1])
+    assert re.search(r"overflow +room:lobby *$", lines[1])
+    assert lines[2].strip() == "the channel's buffer of 8 is full"
 
 
 def test_what_was_recorded_before_the_oldest_file_is_said_to_be_missing(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
     write_recording(path, two_connections(), max_size=9_000, keep=1)
-    said = re.compile(f"{re.escape(str(path))}\\.1 is part \\d+: what was recorded before is not here\n")
+    said = re.compile(
+        f"{re.escape(str(path))}\\.1:1: missing: this is part \\d+: what was recorded before is not here\n"
+    )
     assert said.match(run("show", path).splitlines(keepends=True)[1].removeprefix("# "))
-    assert said.search(run("stats", path))
+    assert "! this is part" in run("stats", path)
 
 
 def test_nothing_that_fits_is_said(run: Run, recording: Path) -> None:
@@ -281,7 +315,22 @@ def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
     assert "\r" not in capsys.readouterr().out
 
 
+def test_silences_and_drops_are_in_tables(run: Run) -> None:
+    out = run("stats", INCIDENT)
+    assert re.search(r"^  13\.199  36afb882 +16\.0 s  nothing came, 20 frames were sent$", out, re.MULTILINE)
+
+
 # html
+
+
+def test_the_page_begins_with_findings(run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    run("html", INCIDENT, "-o", page)
+    (packed,) = re.findall(r'id="content">([^<]*)</script>', page.read_text("utf-8"))
+    content = json.loads(gzip.decompress(base64.b64decode(packed)))
+    [finding] = content["findings"]
+    assert (finding["cause"], len(finding["rows"])) == ("dead_link", 1)
+    assert abs(content["begin"][finding["rows"][0]] / 1e9 - 13.2) < 0.01
 
 
 def test_the_page_is_written_beside_the_recording(run: Run, recording: Path) -> None:
@@ -342,4 +391,4 @@ def test_a_recording_of_many_connections_is_shown_with_each(run: Run, tmp_path: 
     path = tmp_path / "three.jsonl"
     write_recording(path, scene.records)
     out = run("show", path, "--kind", "connection")
-    assert [line.split()[1] for line in out.splitlines()[1:]] == [f"{number}" * 8 for number in (1, 1, 2, 2, 3, 3)]
+    assert [line.split()[3] for line in out.splitlines()[1:]] == [f"{number}" * 8 for number in (1, 1, 2, 2, 3, 3)]

@@ -11,11 +11,11 @@ import pytest
 from tests.trace.scenes import ODD, START, Scene, two_connections
 
 from slipstream_trio.telemetry import Record
-from slipstream_trio.trace import page as page_module
+from slipstream_trio.trace import Finding, page as page_module
 from slipstream_trio.trace.page import Page, PageTooLarge
 from slipstream_trio.trace.page_file import render_page
 from slipstream_trio.trace.plain import as_text, flat_state, plain
-from slipstream_trio.trace.selection import look
+from slipstream_trio.trace.selection import Selection, look
 
 
 def content_of(records: list[Record], **options: Any) -> dict[str, Any]:
@@ -46,6 +46,33 @@ def test_gaps_and_waits_last_as_long_as_what_they_tell_of() -> None:
     assert content["took"][reconnect] == 50_000_000
     assert content["took"][gap] > 50_000_000
     assert abs(content["begin"][gap] - content["begin"][reconnect]) <= 50_000  # the handling of the end
+
+
+def test_findings_lead_to_the_rows_that_show_them() -> None:
+    records = two_connections()
+    page = Page()
+    glances = list(look([records]))
+    for glance in glances:
+        page.add(glance)
+    [lost] = [glance for glance in glances if glance.line.what == "closed" and glance.line.mood == "bad"]
+    finding = Finding(
+        cause="x", gravity="grave", blame="server", mechanism="it broke", times=(lost.end, lost.end - 1, lost.end * 2)
+    )
+    content = page.content([finding])
+    assert content["findings"][0]["mechanism"] == "it broke"
+    row, last = content["findings"][0]["rows"]
+    assert row in rows_of(content, "closed")
+    assert content["begin"][last] == max(content["begin"])
+    assert Page().content([finding])["findings"][0]["rows"] == []
+
+
+def test_a_page_of_a_part_keeps_the_clock_of_the_whole() -> None:
+    whole, part = content_of(two_connections()), Page()
+    for glance in look([two_connections()], Selection(kinds=["gap"])):
+        part.add(glance)
+    assert part.content()["start"] == whole["start"]
+    [gap] = rows_of(whole, "gap")
+    assert part.content()["begin"] == [whole["begin"][gap]]
 
 
 def test_states_are_differences_that_add_up() -> None:

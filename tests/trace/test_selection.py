@@ -78,7 +78,11 @@ def test_since_and_until_are_on_the_clock_that_is_shown() -> None:
     everything = chosen()
     since, until = Moment.parse("0.1"), Moment.parse("0.2")
     some = chosen(since=since, until=until)
-    assert some == [glance for glance in everything if 100_000_000 <= glance.elapsed <= 200_000_000]
+    assert some == [
+        glance
+        for glance in everything
+        if glance.elapsed + glance.end - glance.at >= 100_000_000 and glance.elapsed <= 200_000_000
+    ]
     assert 0 < len(some) < len(everything)
 
 
@@ -91,7 +95,7 @@ def test_what_comes_after_until_is_not_read() -> None:
 
 
 def test_several_recordings_are_put_in_order_of_time() -> None:
-    half = len(RECORDS) // 2
+    half = [number for number, record in enumerate(RECORDS) if record.name[1:] == ("client", "connect", "start")][1]
     both = [glance.at for glance in look([RECORDS[half:], RECORDS[:half]])]
     assert both == sorted(both)
 

@@ -2,20 +2,22 @@
 
 from typing import Any
 
+import attrs
 import pytest
 from tests.trace.scenes import Scene, two_connections
 
-from slipstream_trio.telemetry import ClientCallbackStart, ClientCallbackStop
+from slipstream_trio.protocol import SendHeartbeat
+from slipstream_trio.telemetry import BufferOverflowed, ClientCallbackStart, ClientCallbackStop
 from slipstream_trio.trace import stats
 from slipstream_trio.trace.selection import look
-from slipstream_trio.trace.stats import KEYS, Statistics, Summary
+from slipstream_trio.trace.stats import KEYS, Statistics
 
 
-def summary_of(records: Any, **options: Any) -> Summary:
+def summary_of(records: Any, **options: Any) -> Statistics:
     statistics = Statistics(**options)
     for glance in look([records]):
         statistics.feed(glance)
-    return statistics.summary()
+    return statistics
 
 
 SUMMARY = summary_of(two_connections())
@@ -48,8 +50,44 @@ def test_everything_else_is_counted() -> None:
         ("in", "room:other"): {"not_joined": 1}
     }
     assert {key: group.outcomes for key, group in sections["overflows"].items()} == {("room:lobby",): {"raise": 1}}
-    assert sections["errors"]["client push",].outcomes == {"error": 1, "timeout": 1, "cancelled": 1}
+    assert sections["errors"]["client push",].outcomes == {"error": 1, "timeout": 1}
     assert list(sections) == list(KEYS)
+
+
+def test_pushes_are_measured_without_the_time_in_which_they_waited() -> None:
+    scene = Scene()
+    scene.connect()
+    scene.join("room:1")
+    scene.push("room:1", "event", {}, took=7_000_000)
+    stop: Any = scene.records[-1]
+    scene.records[-1] = attrs.evolve(stop, waited=5_000_000)
+    group = summary_of(scene.records).sections["pushes"]["room:1", "event"]
+    assert (group.times.most, group.waits.most) == (2_100_000, 5_000_000)
+    assert group.as_dict(1.0)["waited"]["max"] == 5_000_000
+
+
+def test_what_overflows_cost_is_summed_over_their_episodes() -> None:
+    scene = Scene()
+    scene.connect()
+    for phase, dropped in (("began", 1), ("lasts", 10), ("ended", 12), ("began", 1), ("ended", 5)):
+        scene.once(BufferOverflowed, "room:1", "drop_oldest", 8, "channel", phase, dropped)
+    group = summary_of(scene.records).sections["overflows"]["room:1",]
+    assert (group.count, group.dropped) == (2, 17)
+    assert group.as_dict(0)["dropped"] == 17
+
+
+def test_silences_are_listed() -> None:
+    scene = Scene()
+    scene.connect()
+    for length in (2, 3):
+        scene.handle(SendHeartbeat(0.0))
+        scene.pass_time(length * 1_000_000_000)
+        scene.frame(None, str(scene.state.current_ref), "phoenix", "phx_reply", '{"status":"ok","response":{}}')
+    silences = summary_of(scene.records).sections["silences"]
+    assert [(key, round(group.times.most / 1e9)) for key, group in silences.items()] == [
+        (("0.002", "11111111"), 2),
+        (("2.002", "11111111"), 3),
+    ]
 
 
 def test_frames_are_counted_and_weighed_each_way() -> None:

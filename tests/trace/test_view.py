@@ -130,7 +130,7 @@ def test_a_span_that_raised() -> None:
 def test_a_push_that_was_never_sent() -> None:
     line = describe(ClientPushStop(PUSH, ORIGIN, 9, "timeout", None, None, None))
     assert line is not None
-    assert (line.status, line.mood, line.detail()) == ("timeout", "bad", "never sent")
+    assert (line.status, line.mood, line.detail()) == ("timeout", "bad", "never sent {}")
 
 
 def test_starts_have_no_line() -> None:

@@ -97,7 +97,7 @@ def _run(command: Command, options: Namespace) -> int:
         return _say(str(error), FAILED)
     except BrokenPipeError:
         give_up_output()
-        return _say("the output was closed before the end", FAILED)
+        return FAILED  # as `head` does: its user has seen enough
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     return status

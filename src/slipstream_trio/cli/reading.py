@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 from attrs import Factory, define
 
-from ..trace import Damage, Entry, Header, Missing, Progress, Recorded
+from ..trace import Checker, End, Entry, Header, Missing, Progress, Recorded
 from ..trace.selection import Moment, Selection
 from ..trace.source import Source, Told
 from .status import UsageError, give_up_output
@@ -36,6 +36,9 @@ wildcards * and ?; each option can be repeated, and matches any of its values.
   --kind push    the text of the column `what`: push, reply, message, broadcast,
                  joined, heartbeat, gap, reconnect, dropped, 'client *', …"""
 
+
+MOST: Final = 20
+"""So many kinds of notices are in a summary."""
 
 WIDTH: Final = 30
 """Of a progress bar, in characters."""
@@ -80,8 +83,8 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
         ("kind", "GLOB", "of this kind"),
     ):
         group.add_argument(f"--{name}", dest=f"{name}s", action="append", default=[], metavar=metavar, help=which)
-    group.add_argument("--since", type=_moment, metavar="WHEN", help="not before")
-    group.add_argument("--until", type=_moment, metavar="WHEN", help="not after")
+    group.add_argument("--since", type=_moment, metavar="WHEN", help="not what was over before")
+    group.add_argument("--until", type=_moment, metavar="WHEN", help="not what began after")
     group.add_argument("--slower", type=_duration, metavar="TIME", help="spans of at least this duration: 10ms")
     group.add_argument("--errors", action="store_true", help="only what went wrong")
 
@@ -128,38 +131,24 @@ class Notices:
     """Missing records and unreadable lines of recordings; `say` gets each at once."""
 
     say: Callable[[str], object] = lambda _: None
-    _missing: Counter[str] = Factory(Counter)
-    _damaged: int = 0
-    _cut_off: list[str] = Factory(list)
-    _recordings: set[str] = Factory(set)
-    _gone: list[str] = Factory(list)
+    _checkers: dict[str, Checker] = Factory(dict)
+    _recording: dict[Path, str] = Factory(dict)
+    _found: Counter[str] = Factory(Counter)
 
     def told(self, path: Path, entry: Entry) -> None:
         """Take in an entry other than a record."""
         if isinstance(entry, Header):
-            if entry.recording not in self._recordings and entry.part > 1:
-                self._gone.append(f"{path} is part {entry.part}: what was recorded before is not here")
-                self.say(self._gone[-1])
-            self._recordings.add(entry.recording)
-        elif isinstance(entry, Missing) and entry.reason != "began_before":
-            self._missing[entry.reason] += entry.records or 1
-            self.say(f"here {_records(entry.records)} missing: {entry.reason}")
-        elif isinstance(entry, Damage) and entry.last:
-            self._cut_off.append(str(path))
-            self.say(f"{path} was cut off here")
-        elif isinstance(entry, Damage):
-            self._damaged += 1
-            self.say(f"{path}:{entry.line} cannot be read: {entry.problem}")
+            self._recording[path] = entry.recording
+        elif isinstance(entry, End) or (isinstance(entry, Missing) and entry.reason == "began_before"):
+            return
+        for flaw in self._checkers.setdefault(self._recording[path], Checker()).feed(str(path), entry):
+            if flaw.problem in self._found or len(self._found) < MOST:
+                self._found[flaw.problem] += 1
+            self.say(str(flaw))
 
     def summary(self) -> list[str]:
         """Return a summary, in a few lines."""
-        missing = [f"{_records(count)} missing: {reason}" for reason, count in self._missing.items()]
-        damaged = [f"{self._damaged:,} lines could not be read"] if self._damaged else []
-        return self._gone + missing + damaged + [f"{path} was cut off" for path in self._cut_off]
-
-
-def _records(count: int | None) -> str:
-    return "records are" if count is None else f"{count:,} record{' is' if count == 1 else 's are'}"
+        return [f"{problem} ({count:,} times)" if count > 1 else problem for problem, count in self._found.items()]
 
 
 @contextmanager

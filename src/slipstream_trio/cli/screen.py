@@ -52,7 +52,7 @@ class Screen:
             self._say(f"socket {origin.socket_id}")
             self._say(f"connection {origin.connection_id} generation {origin.generation} ended {end}")
             self._say(f"trace {origin.trace_id}")
-        print_tables(self._output, tally.summary(), sections=SECTIONS)
+        print_tables(self._output, tally.statistics, sections=SECTIONS)
         self._output.print()
         self._say(f"# {REMARK}", FAINT)
         for number, meaning in MEANINGS.items():

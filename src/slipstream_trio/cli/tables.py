@@ -1,12 +1,13 @@
 """Numbers in tables: a section for each kind that `trace.stats` counts."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
+from operator import methodcaller
 from typing import Final, Literal
 
 from attrs import frozen
 
-from ..trace.stats import KEYS, QUANTILES, Group, Summary
+from ..trace.quantiles import Quantiles
+from ..trace.stats import KEYS, QUANTILES, Group, Statistics
 from ..trace.text import duration, printable
 from .output import BOLD, FAINT, Output, cells, fit
 
@@ -16,14 +17,16 @@ TITLES: Final = {
     "connections": "connections, and how they ended",
     "connects": "connecting, from asking to connected",
     "heartbeats": "heartbeat round trips",
-    "joins": "joins, from asking to the answer",
+    "joins": "joins, from sending to the answer",
     "leaves": "leaves",
-    "pushes": "pushes, from the call to the reply",
+    "pushes": "pushes, from sending to the reply",
+    "sends": "sends, from the call until queued",
     "messages": "messages, and how long each was handled",
     "callbacks": "callbacks of clients",
     "handling": "handling, by what was handled",
     "reconnects": "reconnects, and their delays",
     "rejoins": "rejoins, and their delays",
+    "silences": "silences: when they began, in seconds, and how long they were",
     "gaps": "gaps, and their lengths",
     "drops": "messages dropped: without a receiver, malformed, or never sent",
     "overflows": "full buffers, an episode each, and the policy applied",
@@ -31,6 +34,9 @@ TITLES: Final = {
 }
 EXPENDABLE: Final = ("min", "a second", "p90", "bytes")
 """Columns to leave out on a narrow terminal, in this order."""
+
+RATED: Final = ("messages", "pushes", "handling")
+"""Sections that have rates."""
 
 Align = Literal["<", ">"]
 
@@ -44,11 +50,11 @@ class Column:
 
     @property
     def width(self) -> int:
-        """As wide as it needs to be."""
+        """The cells of its longest text."""
         return max(map(cells, self.texts))
 
 
-def print_tables(output: Output, summary: Summary, *, sections: Collection[str] = tuple(KEYS), top: int = 0) -> None:
+def print_tables(output: Output, summary: Statistics, *, sections: Collection[str] = tuple(KEYS), top: int = 0) -> None:
     """Print the sections that have something; `top` rows of each, 0: all."""
     for name in sections:
         groups = summary.sections[name]
@@ -71,28 +77,27 @@ def _keys(name: str, groups: dict[tuple[str, ...], Group]) -> Iterator[Column]:
 
 
 def _numbers(name: str, groups: dict[tuple[str, ...], Group], seconds: float) -> Iterator[Column]:
-    def column(head: str, cell: Callable[[Group], str], align: Align = ">") -> Column:
-        return Column([head, *map(cell, groups.values())], align)
+    def lasting(value: Callable[[Quantiles], int]) -> Callable[[Group], str]:
+        return lambda group: duration(value(group.times)) if group.times.count else ""
 
-    def timed(head: str, value: Callable[[Group], int]) -> Column:
-        return column(head, lambda group: duration(value(group)) if group.times.count else "")
-
-    yield column("count", lambda group: f"{group.count:,}")
-    if name in ("messages", "pushes", "handling"):
-        yield column("a second", lambda group: f"{group.count / seconds:,.1f}" if seconds else "")
-    if name == "messages":
-        yield column("bytes", lambda group: size(group.size))
-    if name not in ("drops", "overflows", "errors"):
-        yield timed("min", lambda group: group.times.least)
-        for share in QUANTILES:
-            yield timed(f"p{share * 100:g}", partial(_quantile, share))
-        yield timed("max", lambda group: group.times.most)
-    if name not in ("messages", "heartbeats", "handling"):
-        yield column("outcomes", _outcomes, "<")
-
-
-def _quantile(share: float, group: Group) -> int:
-    return group.times.quantile(share)
+    silences, timed = name == "silences", name not in ("drops", "overflows", "errors", "silences")
+    waited = any(group.waits.count for group in groups.values())
+    columns: Sequence[tuple[str, bool, Callable[[Group], str]]] = (
+        ("count", not silences, lambda group: f"{group.count:,}"),
+        ("a second", name in RATED and seconds > 0, lambda group: f"{group.count / seconds:,.1f}"),
+        ("bytes", name == "messages", lambda group: size(group.size)),
+        ("min", timed, lasting(lambda times: times.least)),
+        *((f"p{share * 100:g}", timed, lasting(methodcaller("quantile", share))) for share in QUANTILES),
+        ("length" if silences else "max", timed or silences, lasting(lambda times: times.most)),
+        ("waited", waited, lambda group: f"{group.waits.count:,}"),
+        ("longest", waited, lambda group: duration(group.waits.most) if group.waits.count else ""),
+        ("dropped", any(group.dropped for group in groups.values()), lambda group: f"{group.dropped:,}"),
+        ("outcomes", name not in ("messages", "heartbeats", "handling", "silences"), _outcomes),
+        ("", silences, lambda group: next(iter(group.outcomes))),
+    )
+    for head, wanted, cell in columns:
+        if wanted:
+            yield Column([head, *map(cell, groups.values())], "<" if head in ("outcomes", "") else ">")
 
 
 def _outcomes(group: Group) -> str:

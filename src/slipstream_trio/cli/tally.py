@@ -11,7 +11,7 @@ from ..telemetry import ConnectStop, HandlerFailed, Origin, Record
 from ..trace import Verifier, Violation
 from ..trace.clock import WallClock
 from ..trace.selection import Glance
-from ..trace.stats import Statistics, Summary
+from ..trace.stats import Statistics
 from ..trace.text import NO_SECRETS, Secrets
 from ..trace.view import describe
 
@@ -20,13 +20,13 @@ __all__ = ["Tally"]
 
 @attrs.define
 class Tally:
-    """Takes in records, as a telemetry handler: counts spans, and collects violations."""
+    """Takes in records, as a telemetry handler: counts spans, and collects violations; `statistics` has the numbers."""
 
     secrets: Secrets = NO_SECRETS
     spans: int = 0
     violations: list[Violation] = attrs.field(factory=list)
     _verifier: Verifier = attrs.field(factory=Verifier, init=False)
-    _statistics: Statistics = attrs.field(factory=Statistics, init=False)
+    statistics: Statistics = attrs.field(factory=Statistics, init=False)
     _clock: WallClock = attrs.field(factory=WallClock, init=False)
     _origins: dict[str, Origin] = attrs.field(factory=dict, init=False)
     _ends: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -38,7 +38,7 @@ class Tally:
         self.violations += self._verifier.feed(record)
         line = describe(record, self.secrets)
         if line is not None:
-            self._statistics.feed(Glance(self._clock.at(record), 0, line, record))
+            self.statistics.feed(Glance(self._clock.at(record) - (line.took or 0), 0, line, record))
         name, span_id = record.name, record.metadata.get("span_id", "")
         if name[-1] == "start" and name[1] == "client":
             self._open[span_id] = " ".join(name[1:-1])
@@ -72,7 +72,3 @@ class Tally:
         unfinished = [f"{count} {name} without an end" for name, count in Counter(self._open.values()).items()]
         lost = [f"a telemetry handler failed: {handler}" for handler in self._lost]
         return [*map(str, self.violations), *unfinished, *lost]
-
-    def summary(self) -> Summary:
-        """Return the numbers."""
-        return self._statistics.summary()

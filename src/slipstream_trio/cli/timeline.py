@@ -1,6 +1,6 @@
 """History in lines: whole in pipes, cut to the width of a terminal and in colour there."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,58 +20,68 @@ CONNECTIONS: Final = (34, 33, 35, 36, 32, 31)
 
 TOOK: Final = 8
 WIDE: Final = 112
-"""Columns from which on a line has the span's id too."""
+"""Columns from which on a line that has no number has the span's id."""
 
 
 class Timeline:
-    """Prints lines of history, without secrets; with `clock` they have the time of day (UTC), not seconds."""
+    """Prints lines of history, without secrets.
 
-    def __init__(self, output: Output, *, clock: bool = False, secrets: Secrets = NO_SECRETS) -> None:
+    Parameters:
+        output: where to.
+        clock: show the time of day (UTC), not seconds.
+        recorded: the lines are those of recordings, so they have numbers, and there may be several sockets.
+        secrets: texts to mask.
+    """
+
+    def __init__(
+        self, output: Output, *, clock: bool = False, recorded: bool = False, secrets: Secrets = NO_SECRETS
+    ) -> None:
         self._output = output
         self._clock = clock
+        self._recorded = recorded
         self._secrets = secrets
         self._colours: dict[str | None, int] = {}
+        width = output.width
+        self._id = 8 if width is None else 4
+        self._pad: Callable[[str, int], str] = str.ljust if width is None else fit
+        self._span = width is None or (width >= WIDE and not recorded)
+        self._topic, self._event, self._detail = (16, 31, 160) if width is None else self._widths(width)
 
     def head(self) -> None:
         """Print the names of the columns."""
+        event = f"{'event':14} status" if self._output.width is None else "event"
+        ids = f"{'line':>6} {'sock':{self._id}} " if self._recorded else ""
+        ids += f"{'conn':{self._id}} {'span     ' if self._span else ''}"
+        text = f"{'what':14} {'topic':{self._topic}} {event:{self._event}} {'took':>{TOOK}}"
         time = f"{'time':>15}" if self._clock else f"{'seconds':>9}"
-        if (width := self._output.width) is None:
-            ids, columns = f"{'conn':8} {'span':8}", f"{'what':14} {'topic':16} {'event':14} {'status':16}"
-            text = f"{time} {ids}   {columns} {'took':>{TOOK}}  detail"
-        else:
-            topic, event, detail = self._widths(width)
-            span = f"{'span':8} " if width >= WIDE else ""
-            more = "  detail" if detail else ""
-            text = f"{time} conn {span}  {'what':14} {'topic':{topic}} {'event':{event}} {'took':>{TOOK}}{more}"
-        self._output.print(text.rstrip(), FAINT, UNDERLINE)
+        self._output.print(f"{time} {ids}  {text}{'  detail' if self._detail else ''}", FAINT, UNDERLINE)
 
     def line(self, glance: Glance) -> None:
         """Print a line."""
-        line, connection = glance.line, glance.record.origin.connection_id or "-"
-        time = self._time(glance)
-        took = "" if line.took is None else duration(line.took)
-        if (width := self._output.width) is None:
-            ids = f"{connection[:8]:8} {line.span_id[:8]:8}"
-            text = f"{line.what:14} {line.topic:16} {line.event:14} {line.status:16} {took:>{TOOK}}"
-            detail = line.detail(self._secrets)
-            self._output.print(f"{time} {ids} {ARROWS[line.direction]} {text}  {detail}".rstrip())
-            return
-        topic, event, room = self._widths(width)
-        style = self._output.style
+        line, origin, style, pad = glance.line, glance.record.origin, self._output.style, self._pad
+        connection, number = origin.connection_id or "-", getattr(glance.record, "line", "")
         way = CLIENT if line.client else WAYS[line.direction] if line.span_id else ONCE
+        took = "" if line.took is None else duration(line.took)
+        numbers = f"{pad(f'{number:>6}', 6)} {origin.socket_id[: self._id]:{self._id}}"
         shown = [
-            style(time, FAINT),
-            style(f"{connection[:4]:4}", self._colour_of(connection)),
-            *([style(f"{line.span_id[:8]:8}", FAINT)] if width >= WIDE else []),
+            style(self._time(glance), FAINT),
+            *([style(numbers, FAINT)] if self._recorded else []),
+            style(f"{connection[: self._id]:{self._id}}", self._colour_of(connection)),
+            *([style(f"{line.span_id[:8]:8}", FAINT)] if self._span else []),
             style(ARROWS[line.direction], way, 1),
-            style(fit(line.what, 14), BAD if line.mood == "bad" and not line.status else way),
-            fit(line.topic, topic),
-            self._event(line, event) if room or line.event or line.status else fit(line.note, event),
+            style(pad(line.what, 14), BAD if line.mood == "bad" and not line.status else way),
+            pad(line.topic, self._topic),
+            self._event_of(line),
             style(f"{took:>{TOOK}}", FAINT),
         ]
-        if room:
-            shown.append(style(f" {fit(line.detail(self._secrets, max(room, 16)), room)}", FAINT))
+        if room := self._detail:
+            detail = line.detail(self._secrets, max(room, 16))
+            shown.append(style(f" {pad(detail, room).rstrip()}", FAINT))
         self._output.print(" ".join(shown).rstrip())
+        width = self._output.width
+        if width is not None and not room and line.mood == "bad" and (detail := line.detail(self._secrets)):
+            indent = max(width - 1 - self._topic - self._event - TOOK - 17, 4)
+            self._output.print(f"{'':{indent}}{fit(detail, width - 1 - indent).rstrip()}", FAINT)
 
     def note(self, text: str) -> None:
         """Print a remark between the lines."""
@@ -86,10 +96,10 @@ class Timeline:
 
     def _widths(self, width: int) -> tuple[int, int, int]:
         """Return the widths of topic, event and detail; the terminal's last column stays free."""
-        fixed = (15 if self._clock else 9) + 4 + 1 + 14 + TOOK + 6 + (9 if width >= WIDE else 0)
-        room = max(width - 1 - fixed, 20)
-        topic = min(max(room * 2 // 5, 10), 20)
-        event = room - topic if room < 56 else 26
+        fixed = (15 if self._clock else 9) + 4 + 1 + 14 + TOOK + 6 + (9 if self._span else 0)
+        room = max(width - 1 - fixed - (12 if self._recorded else 0), 20)
+        topic = min(max(room * 2 // 5, 11), 18)
+        event = room - topic if room < 56 else 21
         detail = room - topic - event - 2
         return topic, event, detail if detail >= 8 else 0
 
@@ -98,8 +108,11 @@ class Timeline:
             self._colours.clear()
         return self._colours.setdefault(connection, CONNECTIONS[len(self._colours) % len(CONNECTIONS)])
 
-    def _event(self, line: Line, width: int) -> str:
+    def _event_of(self, line: Line) -> str:
         """Return the event and its status; the status is not cut off while there is room for it."""
+        if self._output.width is None:
+            return f"{line.event:14} {line.status:16}"
+        width = self._event
         status = fit(line.status, min(cells(line.status), width))
         room = width - cells(status) - 1
         event = line.event if cells(line.event) <= room else fit(line.event, room) if room > 1 else ""

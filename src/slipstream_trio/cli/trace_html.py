@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Final
 
+from ..trace import diagnose
 from ..trace.export_files import written
 from ..trace.page import MAX_ROWS, Page, PageTooLarge
 from ..trace.page_file import render_page
@@ -17,9 +18,10 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
 NAME: Final = "html"
 HELP: Final = "a page to search and zoom in: one file that needs nothing else"
 DESCRIPTION: Final = f"""\
-Makes a page of the history of connections: a waterfall of all spans, an
-overview, search, latencies, and for each span its payload and the state before
-and after. It is one file that loads nothing, to be opened in any browser of
+Makes a page of the history of connections: the findings of `trace diagnose`
+with links to their rows, a waterfall of all spans, an overview, search,
+latencies, and for each span its payload and the state before and after. It is
+one file that loads nothing, to be opened in any browser of
 2024 or newer, attached to a report, or printed. It shows what the recording
 has: payloads too, unless they were redacted; like that, it can be read by its
 owner alone. It carries {MAX_ROWS:,} spans and events; of a larger recording,
@@ -62,7 +64,8 @@ def run(options: Namespace) -> int:
     said = notices.summary()
     if page.left_out:
         said.append(f"{page.left_out:,} spans and events before these were left out (--last {options.last})")
-    content = {**page.content(), "sources": [str(path) for path in options.paths], "notices": said}
+    findings = [finding for source in found for finding in diagnose(source.records())]
+    content = {**page.content(findings), "sources": [str(path) for path in options.paths], "notices": said}
     try:
         with written(output, mode=0o600) as file:
             file.write(render_page(content, options.title or Path(options.paths[0]).name))

@@ -55,7 +55,8 @@ def run(options: Namespace) -> int:
     """Replay, and print the outcome."""
     paths = files_of(options.paths)
     if options.step:
-        return step_through(Tape(lambda: replayed(paths, options.connection)))
+        records = (entry for _, entry in read_files(paths) if isinstance(entry, Recorded))
+        return step_through(Tape(lambda: replayed(paths, options.connection)), records)
     return _replay(paths, options)
 
 

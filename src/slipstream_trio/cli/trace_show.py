@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..trace import Recorded
 from ..trace.follow import follow
 from ..trace.plain import plain
-from ..trace.selection import Glance, look
+from ..trace.selection import Glance, grouped, look
 from ..trace.source import sources
 from ..trace.view import NO_PAYLOAD
 from .output import Output
@@ -54,6 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_reading_arguments(parser)
     parser.add_argument("--follow", action="store_true", help="go on with what is recorded from now on, until Ctrl-C")
     parser.add_argument("--clock", action="store_true", help="the time of day (UTC) instead of seconds")
+    parser.add_argument("--whole", action="store_true", help="each line: repeats and outages are not put together")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--plain", action="store_true", help="whole lines without colour, on a terminal too")
     form.add_argument("--json", action="store_true", help="an object a line; durations are nanoseconds")
@@ -71,7 +72,9 @@ def run(options: Namespace) -> int:
             return _follow(options, show, notices)
         recordings = [source.records(told=notices.told) for source in found]
         chosen = False
-        for glance in look(recordings, selection_of(options)):
+        fold = not (options.whole or options.json or options.kinds)
+        glances = look(recordings, selection_of(options), fold=fold)
+        for glance in grouped(glances) if fold else glances:
             chosen = True
             show(glance)
         if not chosen:
@@ -83,7 +86,7 @@ def _follow(options: Namespace, show: Callable[[Glance], None], notices: Notices
     """Show what is there and what comes, until the user has had enough."""
     path = options.paths[0]
     try:
-        for glance in look([_followed(path, notices)], selection_of(options)):
+        for glance in look([_followed(path, notices)], selection_of(options), held=0):
             show(glance)
     except KeyboardInterrupt:
         print(file=sys.stderr)  # after the ^C
@@ -105,7 +108,7 @@ def _wait() -> bool:
 
 
 def _timeline(options: Namespace) -> tuple[Callable[[Glance], None], Callable[[str], None]]:
-    timeline = Timeline(Output.of(sys.stdout, plain=options.plain), clock=options.clock)
+    timeline = Timeline(Output.of(sys.stdout, plain=options.plain), clock=options.clock, recorded=True)
     timeline.head()
     return timeline.line, timeline.note
 
@@ -118,15 +121,17 @@ def _json_lines() -> tuple[Callable[[Glance], None], Callable[[str], None]]:
 def as_dict(glance: Glance) -> dict[str, Any]:
     """Return a line as JSON values; what it does not have is left out."""
     line, origin = glance.line, glance.record.origin
-    names = ("span_id", "direction", "what", "topic", "event", "status", "ref", "note", "took")
+    names = ("span_id", "direction", "what", "topic", "event", "status", "ref", "note", "took", "waited")
     told: dict[str, Any] = {
+        "line": getattr(glance.record, "line", None),
         "time": datetime.fromtimestamp(glance.at / 1e9, UTC).isoformat(),
+        "socket_id": origin.socket_id,
         "connection_id": origin.connection_id,
         "trace_id": origin.trace_id,
         **{name: getattr(line, name) for name in names},
         "failed": line.mood == "bad",
     }
-    told = {key: value for key, value in told.items() if value not in ("", None)}
+    told = {key: value for key, value in told.items() if value not in ("", None) and (key != "waited" or value)}
     if line.payload is not NO_PAYLOAD:
         told["payload"] = plain(line.payload)
     return told

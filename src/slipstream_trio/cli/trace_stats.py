@@ -11,7 +11,7 @@ from typing import Final
 from ..trace.quantiles import EXACT
 from ..trace.selection import look
 from ..trace.source import sources
-from ..trace.stats import Statistics, Summary
+from ..trace.stats import Statistics
 from ..trace.text import printable
 from .output import BAD, Output
 from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, reading_all, selection_of
@@ -54,16 +54,15 @@ def run(options: Namespace) -> int:
     with reading_all(sources(options.paths), notices.told) as recordings:
         for glance in look(recordings, selection_of(options)):
             statistics.feed(glance)
-    summary = statistics.summary()
     with quiet_pipe():
         if options.json:
-            print(json.dumps({**summary.as_dict(), "notices": notices.summary()}, indent=2))
+            print(json.dumps({**statistics.as_dict(), "notices": notices.summary()}, indent=2))
         else:
-            _print(summary, notices.summary(), options.top)
+            _print(statistics, notices.summary(), options.top)
     return OK
 
 
-def _print(summary: Summary, notices: Sequence[str], top: int) -> None:
+def _print(summary: Statistics, notices: Sequence[str], top: int) -> None:
     output = Output.of(sys.stdout)
     for line in _opening(summary):
         output.print(line)
@@ -72,7 +71,7 @@ def _print(summary: Summary, notices: Sequence[str], top: int) -> None:
     print_tables(output, summary, top=top)
 
 
-def _opening(summary: Summary) -> Iterator[str]:
+def _opening(summary: Statistics) -> Iterator[str]:
     if summary.first is None or summary.last is None:
         yield "no records"
         return

@@ -11,7 +11,9 @@ from typing import Any, Final
 import attrs
 
 from ..protocol import Message
+from ..telemetry import Record
 from ..trace import Absent, ReplayStep, differences
+from ..trace.clock import WallClock
 from ..trace.text import brief, duration, printable
 from ..trace.values import names_of
 from .status import FAILED, OK, UsageError
@@ -28,19 +30,27 @@ n or Enter: next; b: back; g N: go to line N; x: next divergence; s: the whole s
 
 
 class Tape:
-    """The steps of a replay, forward and back; few are in memory, as `open_steps` gives them from the beginning."""
+    """The steps of a replay, forward and back; few are in memory, as `open_steps` gives them from the beginning.
+
+    Attributes:
+        length: the number of steps.
+    """
 
     def __init__(self, open_steps: Callable[[], Steps]) -> None:
+        self.length: int = sum(1 for _ in open_steps())
         self._open = open_steps
-        self._steps = open_steps()
-        self._near: deque[tuple[Path, ReplayStep]] = deque(maxlen=REMEMBERED)
-        self._read = 0
-        self._at = -1
+        self._read, self._at = 0, -1
+        self._rewind()
 
     @property
     def current(self) -> tuple[Path, ReplayStep]:
         """The step that the tape is at."""
         return self._near[self._at]
+
+    @property
+    def number(self) -> int:
+        """The number of the step that the tape is at, from 1."""
+        return self._read - len(self._near) + self._at + 1
 
     def forward(self) -> bool:
         """Go to the next step; returns False if there is none."""
@@ -60,41 +70,54 @@ class Tape:
         if self._at > 0:
             self._at -= 1
             return True
-        number = self._read - len(self._near)
-        if number <= 0:
-            return False
-        self._rewind()
-        for _ in range(number):
-            self.forward()
-        return True
+        before = self.number - 1
+        if before > 0:
+            self._rewind()
+        return before > 0 and all(self.forward() for _ in range(before))
 
     def to_line(self, line: int) -> bool:
         """Go to the first step whose last line is `line` or later; returns False, at the last, if there is none."""
         self._rewind()
-        while self.forward():
-            if self.current[1].record.line >= line:
-                return True
-        return False
+        return self._seek(lambda step: step.record.line >= line)
 
     def to_divergence(self) -> bool:
         """Go to the next step that diverges; returns False, at the last step, if there is none."""
+        return self._seek(lambda step: bool(step.divergences))
+
+    def _seek(self, test: Callable[[ReplayStep], bool]) -> bool:
         while self.forward():
-            if self.current[1].divergences:
+            if test(self.current[1]):
                 return True
         return False
 
     def _rewind(self) -> None:
         self._steps = self._open()
-        self._near.clear()
+        self._near: deque[tuple[Path, ReplayStep]] = deque(maxlen=REMEMBERED)
         self._read = 0
         self._at = -1
 
 
-def step_through(tape: Tape) -> int:
-    """Let the user go through a replay; returns the exit status: whether a step that was seen diverges."""
+def step_through(tape: Tape, records: Iterator[Record]) -> int:
+    """Let the user go through a replay; returns the exit status: whether a step that was seen diverges.
+
+    Parameters:
+        tape: the steps.
+        records: those of the recording; times are counted from the first one on.
+    """
     if not tape.forward():
         raise UsageError("there is no input to replay, or none of that connection")
-    diverged = _show(tape)
+    print(HELP)
+    clock = WallClock()
+    began = clock.at(next(records))
+
+    def show() -> bool:
+        path, step = tape.current
+        at = (clock.at(step.record) - step.record.duration - began) / 1e9
+        for line in _describe(path, step, f"step {tape.number} of {tape.length}  {at:.4f} s"):
+            print(line)
+        return bool(step.divergences)
+
+    diverged = show()
     for command in _commands():
         word, _, argument = command.partition(" ")
         if word == "q":
@@ -107,7 +130,7 @@ def step_through(tape: Tape) -> int:
             moved = tape.to_line(int(argument)) if word == "g" else _MOVES[word](tape)
             if not moved:
                 print("(no further)")
-            diverged = _show(tape) or diverged
+            diverged = show() or diverged
         else:
             print(HELP)
     return FAILED if diverged else OK
@@ -153,18 +176,12 @@ def _typed(terminal: int) -> str:
     return typed
 
 
-def _show(tape: Tape) -> bool:
-    path, step = tape.current
-    for line in _describe(path, step):
-        print(line)
-    return bool(step.divergences)
-
-
-def _describe(path: Path, step: ReplayStep) -> Iterator[str]:
+def _describe(path: Path, step: ReplayStep, place: str) -> Iterator[str]:
     record, metadata = step.record, step.record.metadata
     verdict = "DIVERGES" if step.divergences else "agrees"
     took = duration(record.measurements["duration"])
-    yield f"--- {path}:{record.line}  connection {record.connection_id}  span {record.span_id}  {took}  {verdict}"
+    ids = f"connection {record.connection_id}  span {record.span_id}"
+    yield f"--- {place}  {path}:{record.line}  {ids}  {took}  {verdict}"
     yield f"input    {_thing(metadata['raw_message'])}"
     if isinstance(metadata.get("message"), Message):
         yield f"message  {_thing(metadata['message'])}"

@@ -20,7 +20,8 @@ HELP: Final = "check the invariants of a trace, and name the lines that break th
 DESCRIPTION: Final = """\
 Checks on a recording what holds for every connection: that its records carry its
 ids, begin and end as they should, and that spans, states, times and refs follow
-from each other. Each violation is printed with its file and line.
+from each other. Each cause is printed once, with its file and line; what else the
+same line breaks, and what is broken likewise later, is counted. --json has all.
 
 Records that the recorder says are missing, and connections that were open when
 the recording ended or was cut off, are reported, but do not count as violations; --strict
@@ -36,6 +37,11 @@ exit status: 0 sound; 1 violations, or lines that cannot be read; 2 wrong usage,
 or a file that is not a recording"""
 
 MOST: Final = 100
+MOST_KINDS: Final = 10_000
+
+Place = tuple[str, int, str | None]
+Kind = tuple[str, int | None, str | None]
+"""The kind of a finding, the invariant, and the connection."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,8 +58,9 @@ def run(options: Namespace) -> int:
     """Check, and print what is wrong."""
     checker, bar = Checker(), ProgressBar()
     paths = files_of(options.paths)
-    broken: set[int] = set()
-    faults = found = 0
+    causes: dict[Kind, list[int]] = {}
+    faults = found = named = 0
+    where: Place = ("", 0, None)
 
     def findings() -> Iterator[Flaw]:
         for path, entry in read_files(paths, progress=bar.show):
@@ -63,9 +70,19 @@ def run(options: Namespace) -> int:
     for finding in findings():
         found += 1
         faults += finding.wrong or options.strict
-        if finding.invariant is not None:
-            broken.add(finding.invariant)
-        if found <= options.most:
+        its, kind = finding.connection_id, (finding.kind, finding.invariant, finding.connection_id)
+        if not options.json:
+            # What one line breaks has one cause, and so has what is broken likewise on a connection.
+            if where[:2] == (finding.path, finding.line) and where[2] in (its, None):
+                continue
+            where = finding.path, finding.line, its
+            if kind in causes:
+                causes[kind] = [causes[kind][0] + 1, finding.line]
+                continue
+        named += 1
+        if named <= MOST_KINDS:
+            causes[kind] = [0, finding.line]
+        if named <= options.most:
             bar.clear()
             print(json.dumps(attrs.asdict(finding)) if options.json else printable(str(finding)))
     bar.clear()
@@ -74,14 +91,19 @@ def run(options: Namespace) -> int:
         rest = {"missing": checker.missing, "faults": faults, "notes": found - faults, "sound": not faults}
         print(json.dumps({**summary, **rest}))
     else:
-        _sum_up(checker, faults, max(found - options.most, 0), broken)
+        _sum_up(checker, causes, faults, max(named - options.most, 0))
     return FAILED if faults else OK
 
 
-def _sum_up(checker: Checker, faults: int, left: int, broken: set[int]) -> None:
+def _sum_up(checker: Checker, causes: dict[Kind, list[int]], faults: int, left: int) -> None:
     if left:
         print(f"… and {left:,} more")
-    for invariant in sorted(broken):
+    for (kind, invariant, connection_id), (count, line) in causes.items():
+        if count:
+            what = kind if invariant is None else f"invariant {invariant}"
+            whose = "" if connection_id is None else f" of connection {connection_id}"
+            print(f"{what}{whose}: {count:,} more like it, the last in line {line}")
+    for invariant in sorted({invariant for _, invariant, _ in causes if invariant is not None}):
         print(f"invariant {invariant}: {MEANINGS[invariant]}")
     verdict = f"{faults:,} faults" if faults else "sound"
     missing = f", {checker.missing:,} missing" if checker.missing else ""

@@ -1,6 +1,6 @@
 """Traces: the records of connections put together; recorded, read, verified."""
 
-from .check import MEANINGS, Checker, Flaw, check
+from .check import Checker, Flaw, check
 from .diagnosis import Finding, diagnose
 from .flight import FlightRecorder, ended_badly, flight_recorder
 from .read import Progress, RecordingWarning, files_of, read, read_entries, read_header
@@ -9,7 +9,7 @@ from .redact import SECRETS, Redacted
 from .replay import Absent, Difference, Divergence, Replayer, ReplayStep, differences, replay
 from .schema import Damage, End, Entry, Header, Missing, Recorded
 from .values import Unencodable
-from .verify import Verifier, Violation, verify
+from .verify import MEANINGS, Verifier, Violation, verify
 
 __all__ = [
     "MEANINGS",

@@ -10,16 +10,7 @@ from .read import Progress, files_of, read_files
 from .schema import Damage, End, Entry, Header, Missing, Recorded
 from .verify import Verifier, Violation
 
-__all__ = ["MEANINGS", "Checker", "Flaw", "check"]
-
-MEANINGS: Final[Mapping[int, str]] = {
-    1: "every record of a connection carries its own ids, and no other connection has them",
-    2: "a connection's records begin with connect start and end with its stop, each once",
-    3: "each input is handled in one span, from its start to its end, and no other starts before that",
-    4: "each state is what the span before left",
-    5: "time never goes back, durations are differences, refs increase, and each settles once",
-}
-"""The meaning of each invariant."""
+__all__ = ["Checker", "Flaw", "check"]
 
 WHY: Final[Mapping[str, str]] = {
     "queue_full": "they came faster than they were written",
@@ -122,23 +113,19 @@ class Checker:
         self._end = None
 
     def _header(self, path: str, header: Header) -> list[Flaw]:
-        flaws = []
+        flaws, gone = [], ""
         if header.recording != self._recording:
             flaws = self.finish()
             self._begin(header.recording, header.part)
             for connection_id in header.open:
                 self._verifier.missed(connection_id)
-            if header.part > 1:
-                flaws.append(self._gone(path, header, "what was recorded before is not here"))
+            gone = "what was recorded before is not here" if header.part > 1 else ""
         elif header.part != self._part + 1:
             self._verifier.missed()
             self._whole = False
-            flaws = [self._gone(path, header, f"it follows part {self._part}")]
+            gone = f"it follows part {self._part}"
         self._path, self._line, self._part = path, header.line, header.part
-        return flaws
-
-    def _gone(self, path: str, header: Header, problem: str) -> Flaw:
-        return Flaw(path, header.line, "missing", None, None, f"this is part {header.part}: {problem}")
+        return [*flaws, self._flaw("missing", f"this is part {header.part}: {gone}")] if gone else flaws
 
     def _count(self, end: End) -> list[Flaw]:
         if not self._whole or self._read == end.records:
@@ -160,10 +147,8 @@ class Checker:
         self._verifier.missed(damage.connection_id)
         return self._flaw("damaged", damage.problem, damage.connection_id)
 
-    def _violation(self, violation: Violation) -> Flaw:
-        return Flaw(
-            self._path, self._line, "violation", violation.connection_id, violation.invariant, violation.problem
-        )
+    def _violation(self, its: Violation) -> Flaw:
+        return Flaw(self._path, self._line, "violation", its.connection_id, its.invariant, its.problem)
 
     def _flaw(
         self, kind: Literal["damaged", "missing", "unfinished"], problem: str, connection_id: str | None = None

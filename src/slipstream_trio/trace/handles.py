@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from ..errors import ConnectionRejected
 from ..protocol import (
     CloseConnection,
     ConnectionClosed,
@@ -30,7 +31,7 @@ from ..protocol import (
     TransportFailed,
     TransportOpened,
 )
-from .text import duration
+from .text import duration, frame_as_text
 
 __all__ = ["describe_handle"]
 
@@ -56,24 +57,15 @@ def _sent(metadata: Metadata) -> Parts:
     return {"ref": refs, "note": f"ref {refs}" if refs else ""}
 
 
-def _join(metadata: Metadata, given: JoinTopic) -> Parts:
+def _join(metadata: Metadata, given: JoinTopic | LeaveTopic) -> Parts:
     # The payload of a join is often a credential, so it is never shown.
-    return {"direction": "out", "what": "join", "topic": given.topic, "event": "phx_join", **_sent(metadata)}
-
-
-def _leave(metadata: Metadata, given: LeaveTopic) -> Parts:
-    return {"direction": "out", "what": "leave", "topic": given.topic, "event": "phx_leave", **_sent(metadata)}
+    what = "join" if isinstance(given, JoinTopic) else "leave"
+    return {"direction": "out", "what": what, "topic": given.topic, "event": f"phx_{what}", **_sent(metadata)}
 
 
 def _push(metadata: Metadata, given: PushMessage) -> Parts:
-    return {
-        "direction": "out",
-        "what": "push",
-        "topic": given.topic,
-        "event": given.event,
-        "payload": given.payload,
-        **_sent(metadata),
-    }
+    its = {"topic": given.topic, "event": given.event, "payload": given.payload}
+    return {"direction": "out", "what": "push", **its, **_sent(metadata)}
 
 
 def _heartbeat(metadata: Metadata, _: SendHeartbeat) -> Parts:
@@ -93,14 +85,15 @@ def _opened(_: Metadata, given: TransportOpened) -> Parts:
 
 def _failed(_: Metadata, given: TransportFailed) -> Parts:
     status = "" if given.status is None else str(given.status)
-    note = " ".join(filter(None, (given.url, "" if status else given.reason)))
+    said = given.reason if given.status is None else str(ConnectionRejected(given.status, given.headers, given.body))
+    note = " ".join(filter(None, (given.url, said)))
     return {"what": "failed", "status": status, "mood": "bad", "note": note}
 
 
 def _closed(metadata: Metadata, given: TransportClosed) -> Parts:
     reasons = [event.reason for event in metadata["built_events"] if isinstance(event, ConnectionClosed)]
     mood = "plain" if given.code == 1000 else "bad"
-    note = " ".join([*reasons, given.message])
+    note = " ".join(filter(None, [*reasons, given.message]))
     return {"direction": "in", "what": "closed", "status": str(given.code), "mood": mood, "note": note}
 
 
@@ -129,7 +122,9 @@ def _received(metadata: Metadata, given: FrameReceived) -> Parts:
         parts = {"direction": "in", "what": "frame", "note": note}
     given_up = []
     for event in metadata["built_events"]:
-        if isinstance(event, TopicJoinFailed) and event.reason == "timeout":
+        if isinstance(event, FrameRejected):
+            parts.update(what="bad frame", mood="bad", note=event.reason, payload=frame_as_text(given.frame))
+        elif isinstance(event, TopicJoinFailed) and event.reason == "timeout":
             given_up.append(f"the join of {event.topic} timed out")  # told by the answer to something later
         elif (function := _BUILT.get(type(event))) is not None:
             parts.update(function(event))
@@ -157,46 +152,24 @@ def _decoded(message: Message) -> Parts:
     return parts
 
 
-def _join_failed(event: TopicJoinFailed) -> Parts:
-    return {"what": event.reason, "mood": "bad"}
-
-
-def _join_closed(event: TopicJoinClosed) -> Parts:
-    return {"what": event.reason, "mood": "bad"}
-
-
-def _message(event: MessageReceived) -> Parts:
-    return {"what": "message" if event.message.join_ref is not None else "broadcast"}
-
-
-def _dropped(event: MessageDropped) -> Parts:
-    return {"what": "dropped", "status": event.reason, "mood": "bad"}
-
-
-def _rejected(event: FrameRejected) -> Parts:
-    return {"what": "bad frame", "mood": "bad", "note": event.reason}
-
-
-def _acknowledged(event: HeartbeatAcknowledged) -> Parts:
-    return {"what": "heartbeat", "note": f"ref {event.ref} round trip {duration(event.round_trip * 1e9)}"}
-
-
 _BUILT: Final[Mapping[type, Callable[[Any], Parts]]] = {
     TopicJoinSucceeded: lambda _: {"what": "joined"},
-    TopicJoinFailed: _join_failed,
+    TopicJoinFailed: lambda event: {"what": event.reason, "mood": "bad"},
     TopicJoinOverdue: lambda _: {"what": "overdue", "mood": "bad"},
-    TopicJoinClosed: _join_closed,
+    TopicJoinClosed: lambda event: {"what": event.reason, "mood": "bad"},
     TopicLeft: lambda _: {"what": "left"},
     ReplyReceived: lambda _: {},
-    MessageReceived: _message,
-    MessageDropped: _dropped,
-    FrameRejected: _rejected,
-    HeartbeatAcknowledged: _acknowledged,
+    MessageReceived: lambda event: {"what": "broadcast" if event.message.join_ref is None else "message"},
+    MessageDropped: lambda event: {"what": "dropped", "status": event.reason, "mood": "bad"},
+    HeartbeatAcknowledged: lambda event: {
+        "what": "heartbeat",
+        "note": f"ref {event.ref} round trip {duration(event.round_trip * 1e9)}",
+    },
 }
 
 _INPUTS: Final[Mapping[type[Input], Callable[[Metadata, Any], Parts]]] = {
     JoinTopic: _join,
-    LeaveTopic: _leave,
+    LeaveTopic: _join,
     PushMessage: _push,
     SendHeartbeat: _heartbeat,
     CloseConnection: _close,

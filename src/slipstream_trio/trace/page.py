@@ -1,7 +1,8 @@
 """The content of a page of recordings: rows of spans and events as columns, each text once, states as differences."""
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -9,6 +10,7 @@ from attrs import define, frozen
 
 from ..errors import SlipstreamError
 from ..protocol import Message, SendFrame, State
+from .diagnosis import Finding
 from .plain import as_text, flat_state, plain, plain_record
 from .selection import Glance
 from .view import NO_PAYLOAD, Direction, Line, Mood
@@ -52,6 +54,7 @@ class PageTooLarge(SlipstreamError):
 class _Row:
     """A span, or what happens once, before it is put into columns."""
 
+    at: int
     start: int
     took: int
     connection: int
@@ -60,6 +63,11 @@ class _Row:
     payload: str
     more: str
     states: tuple[State, State] | None
+
+    @property
+    def length(self) -> int:
+        """The characters of its texts."""
+        return len(self.payload) + len(self.more)
 
 
 @define
@@ -74,17 +82,6 @@ class _Connection:
     end: int | None = None
     reason: str | None = None
     state: State | None = None
-
-
-@define
-class _Texts:
-    """Every text once: rows hold its number."""
-
-    numbers: dict[str, int] = attrs.field(factory=lambda: {"": 0})
-
-    def number(self, text: str) -> int:
-        """Return the number of a text."""
-        return self.numbers.setdefault(text, len(self.numbers))
 
 
 class Page:
@@ -104,6 +101,7 @@ class Page:
         self._numbers: dict[str, int] = {}
         self._text = 0
         self._seen = 0
+        self._first: int | None = None
         self._end = 0
 
     @property
@@ -122,7 +120,8 @@ class Page:
         Raises:
             PageTooLarge: there are too many.
         """
-        self._end = max(self._end, glance.at)
+        self._first = glance.at - glance.elapsed if self._first is None else self._first
+        self._end = max(self._end, glance.end)
         number = self._connection(glance)
         if glance.record.name[1:3] == ("connection", "connect"):
             self._connection_told(self._connections[number], glance)
@@ -133,26 +132,31 @@ class Page:
         if self._rows.maxlen is None and self._seen > self._limit:
             raise PageTooLarge(f"{self._limit:,} spans and events")
         if len(self._rows) == self._rows.maxlen:
-            self._text -= _length(self._rows[0])
+            self._text -= self._rows[0].length
         self._rows.append(row)
-        self._text += _length(row)
+        self._text += row.length
         if self._text > MAX_TEXT:
             raise PageTooLarge(f"{MAX_TEXT // 1_000_000} million characters of payloads")
 
-    def content(self) -> dict[str, Any]:
-        """Return what the page holds, as JSON values; times are nanoseconds since `start`."""
+    def content(self, findings: Iterable[Finding] = ()) -> dict[str, Any]:
+        """Return what the page holds, as JSON values; times are nanoseconds since `start`, that of the first record.
+
+        Parameters:
+            findings: causes of what went wrong, which are to have links to their rows.
+        """
         rows = sorted(self._rows, key=lambda row: row.start)
-        begun = [connection.start for connection in self._connections]
-        start = min([*begun, rows[0].start] if rows else begun, default=0)
-        texts = _Texts()
-        columns = _columns(rows, start, texts)
+        start = self._first or 0
+        # Every text once: rows hold its number.
+        texts = {"": 0}
+        columns = _columns(rows, start, lambda text: texts.setdefault(text, len(texts)))
         return {
             "start": str(start),
             "end": max([self._end - start, *(row.start + max(row.took, 0) - start for row in rows)], default=0),
             "left_out": self.left_out,
+            "findings": [{**finding.as_dict(), "rows": _rows_at(finding.times, rows)} for finding in findings],
             "connections": [_connection_content(connection, start) for connection in self._connections],
             **columns,
-            "texts": list(texts.numbers),
+            "texts": list(texts),
         }
 
     def _connection(self, glance: Glance) -> int:
@@ -161,7 +165,7 @@ class Page:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._connections)
-            start = glance.at - (glance.line.took or 0)
+            start = glance.end - (glance.line.took or 0)
             connection = _Connection(origin.connection_id, origin.trace_id, origin.socket_id, origin.generation, start)
             self._connections.append(connection)
         return number
@@ -169,15 +173,15 @@ class Page:
     def _connection_told(self, connection: _Connection, glance: Glance) -> None:
         metadata = glance.record.metadata
         connection.state = metadata.get("state", connection.state)
-        connection.start = min(connection.start, glance.at - (glance.line.took or 0))
+        connection.start = min(connection.start, glance.end - (glance.line.took or 0))
         if glance.record.name[-1] != "start":
-            connection.end = glance.at
+            connection.end = glance.end
             connection.reason = glance.line.status
 
     def _row(self, glance: Glance, connection: int) -> _Row:
         line, metadata, name = glance.line, glance.record.metadata, glance.record.name
         took = -1 if line.took is None else line.took
-        start = glance.at - max(took, 0)
+        start = glance.end - max(took, 0)
         if line.what == "gap" and "since" in metadata:
             took = max(0, round((metadata["until"] - metadata["since"]).total_seconds() * 1e9))
             start = glance.at - took
@@ -187,11 +191,14 @@ class Page:
         states = (metadata["state"], metadata["end_state"]) if "end_state" in metadata else None
         payload = "" if line.payload is NO_PAYLOAD else as_text(line.payload, self._payload_limit)
         more = as_text(_more(group, metadata), self._payload_limit)
-        return _Row(start, took, connection, group, line, payload, "" if more == "{}" else more, states)
+        return _Row(glance.end, start, took, connection, group, line, payload, "" if more == "{}" else more, states)
 
 
-def _length(row: _Row) -> int:
-    return len(row.payload) + len(row.more)
+def _rows_at(times: Iterable[int], rows: Sequence[_Row]) -> list[int]:
+    """Return the numbers of the rows that were recorded at these times, or next."""
+    recorded = sorted((row.at, number) for number, row in enumerate(rows))
+    places = [min(bisect_left(recorded, (time, 0)), len(rows) - 1) for time in times]
+    return list(dict.fromkeys(recorded[place][1] for place in places)) if rows else []
 
 
 def _more(group: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,17 +227,15 @@ def _frame_length(frame: Any) -> int | None:
     return len(frame) if isinstance(frame, str | bytes) else None
 
 
-def _connection_content(connection: _Connection, start: int) -> dict[str, Any]:
-    told = attrs.asdict(connection, recurse=False)
-    told["start"] = connection.start - start
-    told["end"] = None if connection.end is None else connection.end - start
-    told["state"] = None if connection.state is None else flat_state(connection.state)
-    return told
+def _connection_content(its: _Connection, start: int) -> dict[str, Any]:
+    state = None if its.state is None else flat_state(its.state)
+    end = None if its.end is None else its.end - start
+    return {**attrs.asdict(its, recurse=False), "start": its.start - start, "end": end, "state": state}
 
 
-def _columns(rows: list[_Row], start: int, texts: _Texts) -> dict[str, Any]:
-    number = texts.number
+def _columns(rows: list[_Row], start: int, number: Callable[[str], int]) -> dict[str, Any]:
     lines = [row.line for row in rows]
+    texts = ("what", "topic", "event", "status", "note", "ref")
     return {
         "begin": [row.start - start for row in rows],
         "took": [row.took for row in rows],
@@ -238,12 +243,7 @@ def _columns(rows: list[_Row], start: int, texts: _Texts) -> dict[str, Any]:
         "group": [number(row.group) for row in rows],
         "direction": [DIRECTIONS[line.direction] for line in lines],
         "mood": [MOODS[line.mood] for line in lines],
-        "what": [number(line.what) for line in lines],
-        "topic": [number(line.topic) for line in lines],
-        "event": [number(line.event) for line in lines],
-        "status": [number(line.status) for line in lines],
-        "note": [number(line.note) for line in lines],
-        "ref": [number(line.ref) for line in lines],
+        **{name: [number(getattr(line, name)) for line in lines] for name in texts},
         "payload": [number(row.payload) for row in rows],
         "more": [number(row.more) for row in rows],
         "span_ids": " ".join(line.span_id or "-" for line in lines),

@@ -10,17 +10,8 @@ from typing import Any, Final
 __all__ = ["render_page"]
 
 SCRIPTS: Final = (
-    "base.js",
-    "content.js",
-    "search.js",
-    "range.js",
-    "rows.js",
-    "overview.js",
-    "values.js",
-    "details.js",
-    "summary.js",
-    "keys.js",
-    "main.js",
+    *("base", "content", "search", "range", "rows", "overview"),
+    *("values", "details", "summary", "keys", "main"),
 )
 """In the order in which they are put into the page; they share one scope."""
 
@@ -36,7 +27,7 @@ def render_page(content: dict[str, Any], title: str) -> str:
         title: its title.
     """
     source = files(__package__) / "html"
-    scripts = "\n".join((source / name).read_text("utf-8") for name in SCRIPTS)
+    scripts = "\n".join((source / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
     # ASCII throughout: text with lone surrogates has no UTF-8.
     packed = gzip.compress(json.dumps(content, separators=(",", ":")).encode("ascii"), compresslevel=6, mtime=0)
     parts = {

@@ -1,21 +1,22 @@
 """The choice of records of a recording: by id, topic, event, time, and outcome."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time
 from fnmatch import translate
 from heapq import merge
 from operator import itemgetter
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from attrs import field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..telemetry import Record
-from .clock import WallClock
-from .verify import span_id_of
-from .view import Line, describe, describe_unfinished
+from .history import CONNECT, HELD, History
+from .text import brief, duration
+from .view import NO_PAYLOAD, Line
 
-__all__ = ["EVERYTHING", "Glance", "Moment", "Selection", "look"]
+__all__ = ["EVERYTHING", "Glance", "Moment", "Selection", "grouped", "look"]
 
 UNITS: Final = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 SPAN: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|)")
@@ -66,10 +67,6 @@ def _globs(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(translate(pattern)) for pattern in patterns)
 
 
-def _strings(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(values)
-
-
 @frozen(kw_only=True)
 class Selection:
     """A choice of records; empty or None options do not restrict.
@@ -80,14 +77,14 @@ class Selection:
         topics: topics, with the wildcards `*`, `?` and `[…]`.
         events: events on them, likewise.
         kinds: the kinds of lines, as `Line.what` has it, likewise.
-        since: earlier records are left out.
-        until: later records are left out.
+        since: what was over earlier is left out.
+        until: what began later is left out.
         errors: only what went wrong.
         slower: only spans that took so long at least, in nanoseconds.
     """
 
-    connections: tuple[str, ...] = field(default=(), converter=_strings)
-    traces: tuple[str, ...] = field(default=(), converter=_strings)
+    connections: tuple[str, ...] = field(default=(), converter=tuple[str, ...])
+    traces: tuple[str, ...] = field(default=(), converter=tuple[str, ...])
     topics: tuple[re.Pattern[str], ...] = field(default=(), converter=_globs)
     events: tuple[re.Pattern[str], ...] = field(default=(), converter=_globs)
     kinds: tuple[re.Pattern[str], ...] = field(default=(), converter=_globs)
@@ -111,8 +108,8 @@ class Selection:
 
 EVERYTHING: Final = Selection()
 
-_Told = tuple[int, Line, Record]
-"""When a record was emitted, what it says, and the record."""
+TOGETHER: Final = 5_000_000_000
+"""Nanoseconds between two lines that are put together."""
 
 
 def _begins(identifier: str | None, prefixes: tuple[str, ...]) -> bool:
@@ -128,7 +125,7 @@ class Glance:
     """A record that is looked at.
 
     Attributes:
-        at: when it was emitted, in nanoseconds since the epoch.
+        at: when it happened, in nanoseconds since the epoch: of a span, when it began.
         elapsed: the nanoseconds since the first record, chosen or not.
         line: its text.
         record: the record itself.
@@ -139,45 +136,84 @@ class Glance:
     line: Line
     record: Record
 
+    @property
+    def end(self) -> int:
+        """When it was over; a connection's end is told apart from its beginning, and happened at its own time."""
+        return self.at if self.record.name[:3] == CONNECT else self.at + (self.line.took or 0)
 
-def look(recordings: Iterable[Iterable[Record]], selection: Selection = EVERYTHING) -> Iterator[Glance]:
-    """Look at the records of recordings, those of several put in order of time; none is held in memory.
+
+def look(
+    recordings: Iterable[Iterable[Record]], selection: Selection = EVERYTHING, *, held: int = HELD, fold: bool = False
+) -> Iterator[Glance]:
+    """Look at the records of recordings, put in order of time; few are held in memory.
 
     Parameters:
         recordings: each in its own order.
         selection: the choice of records.
+        held: the most lines that wait for one that began before them, and is not over; 0 gives each at its end.
+        fold: put what tells of a lost connection, and of the attempts until there is another, into one line.
 
     Yields:
         Records that have a line: not the starts of spans, whose stops say everything, save that of a connection. Starts
-        whose stops are not there come last.
+        whose stops are not there are unfinished.
     """
-    first = since = until = None
-    for at, line, record in _told(tuple(recordings)):
-        if first is None:
-            first = at
-            since = selection.since.after(at) if selection.since else None
-            until = selection.until.after(at) if selection.until else None
+    histories = [History(recording, held, fold=fold) for recording in recordings]
+    first = min((history.first for history in histories if history.first is not None), default=0)
+    since = selection.since.after(first) if selection.since else None
+    until = selection.until.after(first) if selection.until else None
+    for at, _, line, record in (
+        histories[0].lines() if len(histories) == 1 else merge(*(each.lines() for each in histories), key=itemgetter(0))
+    ):
         if until is not None and at > until:
             return
-        if (since is None or at >= since) and selection.takes(record, line):
-            yield Glance(at, at - first, line, record)
+        if selection.takes(record, line):
+            glance = Glance(at, at - first, line, record)
+            if since is None or glance.end >= since:
+                yield glance
 
 
-def _told(recordings: tuple[Iterable[Record], ...]) -> Iterator[_Told]:
-    if len(recordings) == 1:
-        return _lines(recordings[0])
-    return merge(*map(_lines, recordings), key=itemgetter(0))
+def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
+    """Put together what went wrong in the same way on a socket, several times within a few seconds."""
+    waiting: OrderedDict[tuple[Any, ...], _Group] = OrderedDict()
+    for number, glance in enumerate(glances):
+        line = glance.line
+        key: tuple[Any, ...] = (number,)
+        if line.mood == "bad":
+            payload = "" if line.payload is NO_PAYLOAD else brief(line.payload)
+            alike = glance.record.origin.socket_id, line.what, line.event, line.status, payload
+            group = waiting.get(alike)
+            if group is not None and glance.at - group.last <= TOGETHER:
+                group.count, group.last = group.count + 1, glance.at
+                group.topics.add(line.topic)
+                continue
+            key = key if group is not None else alike
+        elif not waiting:
+            yield glance
+            continue
+        waiting[key] = _Group(glance, glance.at, {line.topic})
+        while waiting and (len(waiting) > HELD or not next(iter(waiting.values())).open_at(glance.at)):
+            yield waiting.popitem(last=False)[1].told()
+    yield from (group.told() for group in waiting.values())
 
 
-def _lines(records: Iterable[Record]) -> Iterator[_Told]:
-    clock = WallClock()
-    unfinished: dict[str, tuple[int, Record]] = {}
-    for record in records:
-        line = describe(record)
-        if line is not None:
-            unfinished.pop(line.span_id, None)
-            yield clock.at(record), line, record
-        elif (span_id := span_id_of(record)) is not None:
-            unfinished[span_id] = (clock.at(record), record)
-    for at, record in unfinished.values():
-        yield at, describe_unfinished(record), record
+@define
+class _Group:
+    """Lines that say the same, by the first of them."""
+
+    glance: Glance
+    last: int
+    topics: set[str]
+    count: int = 1
+
+    def open_at(self, now: int) -> bool:
+        """Tell whether others may be added."""
+        return self.glance.line.mood == "bad" and now - self.last <= TOGETHER
+
+    def told(self) -> Glance:
+        """Return it as one."""
+        if self.count == 1:
+            return self.glance
+        line = self.glance.line
+        topic = line.topic if len(self.topics) == 1 else f"{len(self.topics)} topics"
+        note = f"{self.count:,} × in {duration(self.last - self.glance.at)}: {line.note}"
+        return evolve(self.glance, line=evolve(line, topic=topic, note=note))

@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from .quantiles import Quantiles
 from .selection import Glance
 from .verify import details_of
-from .view import Line
+from .view import WAITED, Line
 
-__all__ = ["KEYS", "MAX_GROUPS", "QUANTILES", "Group", "Statistics", "Summary"]
+__all__ = ["KEYS", "MAX_GROUPS", "QUANTILES", "Group", "Statistics"]
 
 MAX_GROUPS: Final = 1_000
 """So many topics and events are told apart in a section; what comes after those is counted together."""
@@ -29,11 +29,13 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "joins": ("topic",),
     "leaves": ("topic",),
     "pushes": ("topic", "event"),
+    "sends": ("topic", "event"),
     "messages": ("direction", "topic", "event"),
     "callbacks": ("callback",),
     "handling": ("what",),
     "reconnects": (),
     "rejoins": ("topic",),
+    "silences": ("at", "connection"),
     "gaps": ("topic",),
     "drops": ("direction", "topic"),
     "overflows": ("topic",),
@@ -51,12 +53,17 @@ class Group:
     Attributes:
         count: their number.
         size: their frames, in bytes; 0 where they have none.
-        times: durations in nanoseconds: how long they took, or how long what they tell of is.
+        times: durations in nanoseconds: how long they took, of joins, pushes and leaves since they were sent, or how
+            long what they tell of is.
+        waits: how long they waited to be sent, those that did.
+        dropped: the messages that were lost.
         outcomes: their outcomes, such as {"ok": 3, "timeout": 1}.
     """
 
     count: int = 0
     size: int = 0
+    dropped: int = 0
+    waits: Quantiles = Factory(Quantiles)
     times: Quantiles = Factory(Quantiles)
     outcomes: Counter[str] = Factory(Counter)
 
@@ -67,53 +74,14 @@ class Group:
             told["per_second"] = round(self.count / seconds, 3)
         if self.size:
             told["bytes"] = self.size
-        if self.times.count:
-            quantiles = {f"p{share * 100:g}": self.times.quantile(share) for share in QUANTILES}
-            least, most = self.times.least, self.times.most
-            told["nanoseconds"] = {"min": least, **quantiles, "max": most, "exact": self.times.exact}
+        if self.dropped:
+            told["dropped"] = self.dropped
+        for name, times in (("nanoseconds", self.times), ("waited", self.waits)):
+            if times.count:
+                quantiles = {f"p{share * 100:g}": times.quantile(share) for share in QUANTILES}
+                told[name] = {"min": times.least, **quantiles, "max": times.most, "exact": times.exact}
         if self.outcomes:
             told["outcomes"] = dict(self.outcomes.most_common())
-        return told
-
-
-@frozen(kw_only=True)
-class Summary:
-    """The statistics of recordings.
-
-    Attributes:
-        records: the number of records counted.
-        first: when the first was emitted, in nanoseconds since the epoch; None without records.
-        last: when the last was.
-        bytes_in: the size of all frames received.
-        bytes_out: the size of all frames sent.
-        sections: the groups of each section in `KEYS`, the most frequent first.
-    """
-
-    records: int
-    first: int | None
-    last: int | None
-    bytes_in: int
-    bytes_out: int
-    sections: Mapping[str, Mapping[Key, Group]]
-
-    @property
-    def seconds(self) -> float:
-        """From the first record to the last."""
-        return 0.0 if self.first is None or self.last is None else (self.last - self.first) / 1e9
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON values; durations are nanoseconds."""
-        told: dict[str, Any] = {
-            "records": self.records,
-            "seconds": self.seconds,
-            "bytes_in": self.bytes_in,
-            "bytes_out": self.bytes_out,
-        }
-        for name, groups in self.sections.items():
-            told[name] = [
-                {**dict(zip(KEYS[name], key, strict=True)), **group.as_dict(self.seconds)}
-                for key, group in groups.items()
-            ]
         return told
 
 
@@ -122,16 +90,24 @@ class Statistics:
 
     Parameters:
         merge_topics: count "room:1" and "room:2" together, as `room:*`.
+
+    Attributes:
+        records: the number of records counted.
+        first: when the first was emitted, in nanoseconds since the epoch; None without records.
+        last: when the last was.
+        bytes_in: the size of all frames received.
+        bytes_out: the size of all frames sent.
     """
 
     def __init__(self, *, merge_topics: bool = False) -> None:
         self._merge_topics = merge_topics
         self._sections: dict[str, dict[Key, Group]] = {name: {} for name in KEYS}
-        self._records = 0
-        self._first: int | None = None
-        self._last: int | None = None
-        self._bytes_in = 0
-        self._bytes_out = 0
+        self.records: int = 0
+        self.first: int | None = None
+        self.last: int | None = None
+        self.bytes_in: int = 0
+        self.bytes_out: int = 0
+        self._episodes: dict[Key, int] = {}
         self._events: Mapping[Key, Callable[[Glance], object]] = {
             ("connection", "handle", "stop"): self._handled,
             ("connection", "connect", "stop"): partial(self._span, "connections"),
@@ -139,6 +115,8 @@ class Statistics:
             ("client", "join", "stop"): partial(self._span, "joins"),
             ("client", "leave", "stop"): partial(self._span, "leaves"),
             ("client", "push", "stop"): partial(self._span, "pushes"),
+            ("client", "send", "stop"): partial(self._span, "sends"),
+            ("connection", "silence"): self._silent,
             ("client", "reconnect_scheduled"): partial(self._scheduled, "reconnects"),
             ("client", "rejoin_scheduled"): partial(self._scheduled, "rejoins"),
             ("client", "gap"): self._gap,
@@ -148,10 +126,10 @@ class Statistics:
 
     def feed(self, glance: Glance) -> None:
         """Take in a record."""
-        self._records += 1
-        self._first = glance.at if self._first is None else min(glance.at, self._first)
-        self._last = glance.at if self._last is None else max(glance.at, self._last)
+        self.records += 1
+        self.first = glance.at if self.first is None else min(glance.at, self.first)
         name, line = glance.record.name, glance.line
+        self.last = glance.end if self.last is None else max(glance.end, self.last)
         if line.mood == "bad":
             group = self._group("errors", (line.what,))
             group.count += 1
@@ -161,20 +139,30 @@ class Statistics:
         elif "callback" in glance.record.metadata and line.took is not None:
             self._span("callbacks", glance)
 
-    def summary(self) -> Summary:
-        """Return the statistics so far."""
-        sections = {
-            name: dict(sorted(groups.items(), key=lambda item: (-item[1].count, item[0])))
+    @property
+    def sections(self) -> dict[str, dict[Key, Group]]:
+        """The groups of each section in `KEYS`, the most frequent first; silences in their order."""
+        return {
+            name: dict(
+                groups if name == "silences" else sorted(groups.items(), key=lambda item: (-item[1].count, item[0]))
+            )
             for name, groups in self._sections.items()
         }
-        return Summary(
-            records=self._records,
-            first=self._first,
-            last=self._last,
-            bytes_in=self._bytes_in,
-            bytes_out=self._bytes_out,
-            sections=sections,
-        )
+
+    @property
+    def seconds(self) -> float:
+        """From the first record to the last."""
+        return 0.0 if self.first is None or self.last is None else (self.last - self.first) / 1e9
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values; durations are nanoseconds."""
+        told: dict[str, Any] = {name: getattr(self, name) for name in ("records", "seconds", "bytes_in", "bytes_out")}
+        for name, groups in self.sections.items():
+            told[name] = [
+                {**dict(zip(KEYS[name], key, strict=True)), **group.as_dict(self.seconds)}
+                for key, group in groups.items()
+            ]
+        return told
 
     def _group(self, section: str, key: Key) -> Group:
         groups = self._sections[section]
@@ -203,9 +191,18 @@ class Statistics:
         line = glance.line
         group = self._group(section, self._key(section, line))
         group.count += 1
-        group.times.add(line.took or 0)
+        group.times.add((line.took or 0) - line.waited)
+        if line.waited >= WAITED:
+            group.waits.add(line.waited)
         if line.status:
             group.outcomes[line.status] += 1
+
+    def _silent(self, glance: Glance) -> None:
+        at, connection = f"{glance.elapsed / 1e9:.3f}", (glance.record.origin.connection_id or "-")[:8]
+        group = self._group("silences", (at, connection))
+        group.count += 1
+        group.times.add(glance.line.took or 0)
+        group.outcomes[glance.line.note] += 1
 
     def _handled(self, glance: Glance) -> None:
         line, record = glance.line, glance.record
@@ -217,12 +214,12 @@ class Statistics:
         given = details_of(start)["raw_message"]
         if isinstance(given, FrameReceived):
             size = _size(given.frame)
-            self._bytes_in += size
+            self.bytes_in += size
             self._message("in", glance, size)
         for effect in metadata["return"]:
             if isinstance(effect, SendFrame):
                 size = _size(effect.frame)
-                self._bytes_out += size
+                self.bytes_out += size
                 self._message("out", glance, size)
         for event in metadata["built_events"]:
             if isinstance(event, HeartbeatAcknowledged):
@@ -251,13 +248,19 @@ class Statistics:
         metadata = glance.record.metadata
         length = (metadata["until"] - metadata["since"]).total_seconds()
         self._once("gaps", glance, max(length, 0.0))
+        self._group("gaps", self._key("gaps", glance.line)).dropped += metadata["dropped"]
 
     def _overflowed(self, glance: Glance) -> None:
-        if glance.record.metadata.get("phase") not in (None, "began"):
-            return
+        """Count an episode when it begins; each record of it tells how many messages it has cost so far."""
+        metadata, socket = glance.record.metadata, glance.record.origin.socket_id
         group = self._group("overflows", self._key("overflows", glance.line))
-        group.count += 1
-        group.outcomes[glance.record.metadata["policy"]] += 1
+        if metadata.get("phase") in (None, "began"):
+            group.count += 1
+            group.outcomes[metadata["policy"]] += 1
+        episode, dropped = (socket, metadata["topic"], metadata["consumer"]), metadata.get("dropped") or 0
+        group.dropped += dropped - self._episodes.pop(episode, 0)
+        if metadata.get("phase") in ("began", "lasts"):
+            self._episodes[episode] = dropped
 
 
 def _size(frame: Any) -> int:

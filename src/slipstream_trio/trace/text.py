@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -12,16 +13,9 @@ from attrs import frozen
 from ..telemetry.secrecy import MASK, is_secret
 
 __all__ = [
-    "NO_SECRETS",
-    "Secrets",
-    "brief",
-    "duration",
-    "hidden",
-    "in_a_word",
-    "named_secrets_in",
-    "printable",
-    "strings_in",
-]
+    "NO_SECRETS", "Secrets", "brief", "duration", "frame_as_text", "hidden", "in_a_word", "named_secrets_in",
+    "printable", "strings_in",
+]  # fmt: skip
 
 SHORTEST: Final = 4
 """Shorter values are not masked: masking every "1" would make the output unreadable."""
@@ -131,11 +125,7 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
                 break
             pieces.append(piece)
             length += len(piece)
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:  # of a refused payload
+    except (TypeError, ValueError, RecursionError) as error:  # of a refused payload
         pieces.append(f"… ({type(error).__name__})")
     text = printable(secrets.hide("".join(pieces)))
     return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"
@@ -143,11 +133,14 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
 
 def _encoded(payload: Any) -> Iterable[str]:
     if type(payload) is dict and len(payload) < SMALL and _LEAVES.issuperset(map(type, payload.values())):
-        try:
+        with suppress(TypeError, ValueError):  # of what is before the refused value, something can be shown
             return (_ENCODER.encode(payload),)
-        except (TypeError, ValueError):  # of what is before the refused value, something can be shown
-            pass
     return _ENCODER.iterencode(payload)
+
+
+def frame_as_text(frame: Any) -> str:
+    """Return a malformed frame as a text, whatever it is."""
+    return frame if isinstance(frame, str) else repr(frame)
 
 
 def _shown(value: Any) -> Any:
@@ -169,15 +162,12 @@ def in_a_word(reason: str, sentence: str) -> str:
 
 def duration(nanoseconds: float) -> str:
     """Return a duration in three digits, more or less: "12 µs", "1.24 ms", "2.31 s"."""
-    for unit, size in (("µs", 1e3), ("ms", 1e6)):
-        number = _three_digits(nanoseconds / size)
-        if float(number) < 1000:
-            return f"{number} {unit}"
-    return f"{_three_digits(nanoseconds / 1e9)} s"
-
-
-def _three_digits(number: float) -> str:
-    for digits, limit in ((2, 9.995), (1, 99.95)):
-        if number < limit:
-            return f"{number:.{digits}f}"
-    return f"{number:.0f}"
+    unit, size = ("µs", 1e3) if nanoseconds < 999.5e3 else ("ms", 1e6) if nanoseconds < 999.5e6 else ("s", 1e9)
+    number = nanoseconds / size
+    return (
+        f"{number:.2f} {unit}"
+        if number < 9.995
+        else f"{number:.1f} {unit}"
+        if number < 99.95
+        else f"{number:.0f} {unit}"
+    )

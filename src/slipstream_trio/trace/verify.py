@@ -1,14 +1,7 @@
 """The invariants of a trace, as code: they hold for the records of every connection.
 
-1. Every record of a connection carries its one connection_id and its one trace_id (its socket_id and generation too);
-   no two connections share a connection_id, nor a trace_id, unless they were made to by `trace_parent`.
-2. `connect start` comes first and once; `connect stop` or `connect exception` comes last and once.
-3. Every `handle start` has exactly one stop or exception of its span_id, before the next start; span_ids are unique.
-4. The first state is that of `connect start`; each state is the end state of the span before.
-5. Monotonic times never go back, and a duration is a difference of them; refs that are sent increase strictly; a ref
-   settles at most once.
-
-(The sixth of the design is that all this holds under cancellation, failing handlers and any bytes; tests see to it.)
+`MEANINGS` has them. The sixth of the design is that all this holds under cancellation, failing handlers and any bytes;
+tests see to it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -28,7 +21,16 @@ from ..protocol import (
 )
 from ..telemetry import Origin, Record
 
-__all__ = ["Verifier", "Violation", "verify"]
+__all__ = ["MEANINGS", "Verifier", "Violation", "verify"]
+
+MEANINGS: Final[Mapping[int, str]] = {
+    1: "every record of a connection carries its own ids, and no other connection has them",
+    2: "a connection's records begin with connect start and end with its stop, each once",
+    3: "each input is handled in one span, from its start to its end, and no other starts before that",
+    4: "each state is what the span before left",
+    5: "time never goes back, durations are differences, refs increase, and each settles once",
+}
+"""The meaning of each invariant; a trace_id is shared where `trace_parent` made it so."""
 
 CONNECT: Final = ("slipstream", "connection", "connect")
 CONNECT_START: Final = (*CONNECT, "start")
@@ -44,7 +46,7 @@ class Violation:
     Attributes:
         index: the record's place in the trace, from 0; for what is missing at the end, the number of records.
         connection_id: the connection's id, None where the record has none.
-        invariant: the invariant's number, as above.
+        invariant: the invariant's number, as in `MEANINGS`.
         problem: the fault, in a sentence.
     """
 

@@ -11,10 +11,10 @@ from attrs import frozen
 
 from ..telemetry import EventName, Record
 from .handles import describe_handle
-from .text import NO_SECRETS, Secrets, brief, duration, in_a_word, printable
+from .text import NO_SECRETS, Secrets, brief, duration, frame_as_text, in_a_word, printable
 from .verify import details_of, span_id_of
 
-__all__ = ["NO_PAYLOAD", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
+__all__ = ["NO_PAYLOAD", "WAITED", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
 
 Direction = Literal["out", "in", "here"]
 """Whether something goes to the server, comes from it, or happens on this side."""
@@ -23,6 +23,9 @@ Mood = Literal["good", "bad", "plain"]
 
 NO_PAYLOAD: Final = object()
 """Stands for a missing `Line.payload`, as None is a payload."""
+
+WAITED: Final = 1_000_000
+"""Nanoseconds from which on it is told how long something waited to be sent."""
 
 
 @frozen(kw_only=True)
@@ -41,7 +44,8 @@ class Line:
         note: refs, and whatever else is said in words.
         ref: the ref of the message, or "".
         payload: a payload, of which `detail` shows the beginning.
-        took: the span's duration in nanoseconds; None for what happens once.
+        took: the duration in nanoseconds; None for what happens once.
+        waited: the part of it that had passed when something was sent, or was given up.
         client: whether it is a span of the client, not of the connection.
     """
 
@@ -57,6 +61,7 @@ class Line:
     ref: str = ""
     payload: Any = NO_PAYLOAD
     took: int | None = None
+    waited: int = 0
     client: bool = False
 
     def detail(self, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
@@ -66,10 +71,13 @@ class Line:
             secrets: texts to mask in the payload; the note is masked already.
             limit: the most characters of the payload's text.
         """
+        text = self.note
+        if self.waited >= WAITED and self.took is not None:
+            flight = f", in flight {duration(self.took - self.waited)}" if self.took > self.waited else ""
+            text += f"{', ' if text else ''}waited {duration(self.waited)}{flight}"
         if self.payload is NO_PAYLOAD:
-            return self.note
-        text = brief(self.payload, secrets, limit)
-        return f"{self.note} {text}" if self.note else text
+            return text
+        return f"{text} {brief(self.payload, secrets, limit)}".lstrip()
 
 
 Parts: TypeAlias = dict[str, Any]
@@ -97,7 +105,7 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
     elif function is not None:
         parts = function(metadata)
     else:
-        parts = _callback(metadata) if "callback" in metadata else _unknown(name, metadata)
+        parts = _client(name, metadata) if last == "stop" and name[1] == "client" else _unknown(name, metadata)
     for key in ("topic", "event", "status", "note"):
         if parts.get(key):
             parts[key] = printable(secrets.hide(parts[key]))
@@ -105,8 +113,7 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
     return Line(
         monotonic_time=measurements["monotonic_time"],
         span_id=span_id_of(record) or "",
-        took=measurements.get("duration"),
-        **parts,
+        **{"took": measurements.get("duration"), **parts},
     )
 
 
@@ -124,10 +131,6 @@ def describe_unfinished(start: Record) -> Line:
         mood="bad",
         client=name[1] == "client",
     )
-
-
-def _mood(status: str) -> Mood:
-    return "good" if status == "ok" else "bad"
 
 
 def _raised(name: EventName, metadata: Mapping[str, Any]) -> Parts:
@@ -159,68 +162,60 @@ def _connect_started(metadata: Mapping[str, Any]) -> Parts:
 
 
 def _connect_stopped(metadata: Mapping[str, Any]) -> Parts:
-    reason = metadata["termination_reason"]
+    reason, ended_by = metadata["termination_reason"], metadata.get("ended_by")
     mood = "good" if reason == "closed_by_client" else "bad"
-    return {"what": "connection", "event": "ends", "status": reason, "mood": mood}
+    told = (metadata.get("code"), ended_by and f"by the {ended_by}", metadata.get("message"))
+    note = ", ".join(str(each) for each in told if each)
+    return {"what": "connection", "event": "ends", "status": reason, "mood": mood, "note": note * (mood == "bad")}
 
 
 # The client
 
 
-def _client(what: str, metadata: Mapping[str, Any], **more: Any) -> Parts:
-    outcome = metadata["outcome"]
-    return {"what": what, "status": outcome, "mood": _mood(outcome), "client": True, **more}
-
-
-def _client_connected(metadata: Mapping[str, Any]) -> Parts:
-    return _client("client connect", metadata, note=f"attempt {metadata['attempt']}")
-
-
-def _client_joined(metadata: Mapping[str, Any]) -> Parts:
-    response = metadata["response"]
-    payload = NO_PAYLOAD if response is None else response
-    return _client("client join", metadata, topic=metadata["topic"], payload=payload)
-
-
-def _client_left(metadata: Mapping[str, Any]) -> Parts:
-    return _client("client leave", metadata, topic=metadata["topic"])
-
-
-def _client_pushed(metadata: Mapping[str, Any]) -> Parts:
-    payload = NO_PAYLOAD if metadata["status"] is None else metadata["response"]
-    return _client_queued("client push", metadata, payload=payload)
-
-
-def _client_sent(metadata: Mapping[str, Any]) -> Parts:
-    return _client_queued("client send", metadata)
-
-
-def _client_queued(what: str, metadata: Mapping[str, Any], **more: Any) -> Parts:
-    ref, waited = metadata["ref"], metadata.get("waited")
-    note = ("never sent" if ref is None else f"ref {ref}") + (f", waited {duration(waited)}" if waited else "")
-    return _client(what, metadata, topic=metadata["topic"], event=metadata["event"], note=note, ref=ref or "", **more)
-
-
-def _callback(metadata: Mapping[str, Any]) -> Parts:
-    return _client(metadata["callback"], metadata, note=f"{metadata['client']}.{metadata['callback']}")
+def _client(name: EventName, metadata: Mapping[str, Any]) -> Parts:
+    """Return the parts of an operation: with its answer, or, of a push without one, with what was pushed."""
+    told = metadata.get
+    outcome, reason, callback = told("outcome", ""), told("reason"), told("callback")
+    notes = (
+        [f"{metadata['client']}.{callback}"]
+        if callback
+        else [f"attempt {told('attempt')}"]
+        if "attempt" in metadata
+        else []
+    )
+    if "ref" in metadata:
+        notes.append("never sent" if told("ref") is None else f"ref {told('ref')}")
+    if reason is not None and reason != outcome and outcome in ("error", "lost"):
+        notes.append(reason)
+    payload = NO_PAYLOAD if told("response") is None and told("status") is None else told("response")
+    if "event" in metadata and told("status") is None:
+        payload = NO_PAYLOAD if outcome == "ok" else told("params")
+    return {
+        "what": callback or " ".join(name[1:-1]),
+        "topic": told("topic") or "",
+        "event": told("event") or "",
+        "status": outcome,
+        # What the user cancelled did not go wrong.
+        "mood": "good" if outcome == "ok" else "plain" if outcome in ("", "cancelled") else "bad",
+        "note": ", ".join(notes),
+        "ref": told("ref") or "",
+        "payload": payload,
+        "waited": told("waited") or 0,
+        "client": True,
+    }
 
 
 # Events without a duration
 
 
 def _orphaned(metadata: Mapping[str, Any]) -> Parts:
-    return {
-        "what": "late reply",
-        "topic": metadata["topic"],
-        "event": f"push {metadata['reason']}",
-        "note": f"ref {metadata['ref']} {metadata['status']}",
-        "ref": metadata["ref"],
-        "payload": metadata["response"],
-    }
+    reason, ref, mood = metadata["reason"], metadata["ref"], "bad" if metadata["reason"] == "timeout" else "plain"
+    its = {"ref": ref, "note": f"ref {ref} {metadata['status']}", "payload": metadata["response"]}
+    return {"what": "late reply", "topic": metadata["topic"], "event": f"push {reason}", "mood": mood, **its}
 
 
 def _discarded(metadata: Mapping[str, Any]) -> Parts:
-    reason = metadata["reason"]
+    reason, frame = metadata["reason"], metadata.get("frame")
     status = in_a_word(reason, "malformed")
     return {
         "what": "dropped",
@@ -231,6 +226,7 @@ def _discarded(metadata: Mapping[str, Any]) -> Parts:
         "note": "" if status == reason else reason,
         "mood": "bad",
         "ref": metadata["ref"] or "",
+        "payload": NO_PAYLOAD if frame is None else frame_as_text(frame),
     }
 
 
@@ -268,32 +264,33 @@ def _gave_up(metadata: Mapping[str, Any]) -> Parts:
 
 
 def _stalled(metadata: Mapping[str, Any]) -> Parts:
-    return {"what": "stalled", "mood": "bad", "note": f"the event loop did not run for {metadata['seconds']:.3f} s"}
-
-
-def _handler_failed(metadata: Mapping[str, Any]) -> Parts:
     return {
-        "what": "handler",
-        "status": "failed",
+        "what": "stalled",
         "mood": "bad",
-        "note": f"{metadata['handler_id']}: {metadata['reason']}",
+        "took": round(metadata["seconds"] * 1e9),
+        "note": "the event loop stood still",
     }
 
 
-def _names(rows: Mapping[str, Callable[[Mapping[str, Any]], Parts]]) -> dict[EventName, Any]:
-    return {("slipstream", *name.split()): function for name, function in rows.items()}
+def _silent(metadata: Mapping[str, Any]) -> Parts:
+    sent = metadata["sent"]
+    note = f"nothing came, {sent:,} frame{' was' if sent == 1 else 's were'} sent" + (
+        "" if metadata["over"] else "; it lasts"
+    )
+    return {"what": "silence", "mood": "bad", "note": note}
 
 
-_EVENTS: Final = _names(
-    {
+def _handler_failed(metadata: Mapping[str, Any]) -> Parts:
+    note = f"{metadata['handler_id']}: {metadata['reason']}"
+    return {"what": "handler", "status": "failed", "mood": "bad", "note": note}
+
+
+_EVENTS: Final[Mapping[EventName, Callable[[Mapping[str, Any]], Parts]]] = {
+    ("slipstream", *name.split()): function
+    for name, function in {
         "connection connect start": _connect_started,
         "connection connect stop": _connect_stopped,
         "connection handle stop": describe_handle,
-        "client connect stop": _client_connected,
-        "client join stop": _client_joined,
-        "client leave stop": _client_left,
-        "client push stop": _client_pushed,
-        "client send stop": _client_sent,
         "client reply_orphaned": _orphaned,
         "client message_dropped": _discarded,
         "client overflow": _overflowed,
@@ -302,6 +299,7 @@ _EVENTS: Final = _names(
         "client rejoin_scheduled": _rejoining,
         "client gave_up": _gave_up,
         "client stalled": _stalled,
+        "connection silence": _silent,
         "telemetry handler failure": _handler_failed,
-    }
-)
+    }.items()
+}

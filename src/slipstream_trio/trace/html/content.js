@@ -38,7 +38,7 @@ function take(unpacked) {
 
 const text = (column, row) => content.texts[content[column][row]];
 const is_bad = (row) => content.mood[row] === BAD;
-const is_gap = (row) => kind[row] === ONCE && text("what", row) === "gap";
+const is_gap = (row) => kind[row] === ONCE && ["gap", "silence"].includes(text("what", row));
 const lasts_to = (connection) => content.connections[connection].end ?? content.end;
 
 function title_of(row) {

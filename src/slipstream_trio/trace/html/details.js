@@ -36,7 +36,7 @@ function span_parts(row) {
   if (others.length) parts.push(heading("Same ref"), links(others));
   const state = states(row);
   if (state) parts.push(heading("State"), ...state_parts(state));
-  if (content.payload[row]) parts.push(heading(kind[row] === CLIENT ? "Response" : "Payload"), ...value_parts(text("payload", row)));
+  if (content.payload[row]) parts.push(heading(kind[row] === CLIENT && ["ok", "error"].includes(status) ? "Response" : "Payload"), ...value_parts(text("payload", row)));
   if (content.more[row]) parts.push(heading("More"), ...value_parts(text("more", row)));
   return parts.filter(Boolean);
 }

@@ -146,7 +146,18 @@ function fill_header() {
   const connections = content.connections.filter((its) => its.connection_id).length;
   $("about").textContent = [count(connections, "connection"), count(size, "row"), count(bad, "error"), `${seconds(content.end, 3)} s`, `from ${moment(0)}`].join(" · ");
   $("about").title = content.sources?.join("\n") ?? "";
+  $("findings").replaceChildren(...(content.findings ?? []).map(finding_element));
   $("notices").replaceChildren(...(content.notices ?? []).map((notice) => el("p", {}, notice)));
+}
+
+// A cause of what went wrong: what happened, when, and, if it is opened, what shows it and what to do.
+function finding_element(finding) {
+  const { cause, gravity, blame, mechanism, count: times, rows, evidence, advice } = finding;
+  const first = rows.length > 0 && el("button", { type: "button", onclick: () => choose(rows[0]) }, `${seconds(begin[rows[0]], 1)} s`);
+  const name = el("b", { class: gravity === "slight" ? "" : "bad" }, cause.replaceAll("_", " "));
+  return el("details", {},
+    el("summary", {}, name, el("span", { class: "faint" }, `${gravity}, ${blame}${times > 1 ? `, ${count(times, "time")}` : ""}`), first, el("span", { title: mechanism }, mechanism)),
+    el("p", {}, `To do: ${advice}.`), el("p", {}, evidence.join("\n")), links(rows));
 }
 
 async function begin_page() {

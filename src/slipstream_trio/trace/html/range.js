@@ -5,8 +5,9 @@ const whole = { from: 0, to: 1 };
 const LEAST = 2000;                 // two microseconds: the shortest spans still have a width then
 
 function set_whole() {
-  const margin = Math.max(content.end * 0.005, LEAST);
-  Object.assign(whole, { from: -margin, to: content.end + margin });
+  const first = content.connections.reduce((least, its) => Math.min(least, its.start), begin[0] ?? 0);
+  const margin = Math.max((content.end - first) * 0.005, LEAST);
+  Object.assign(whole, { from: first - margin, to: content.end + margin });
   Object.assign(range, whole);
 }
 
