@@ -1,6 +1,6 @@
 """History in lines: whole in pipes, cut to the width of a terminal and in colour there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -43,7 +43,6 @@ class Timeline:
         self._colours: dict[str | None, int] = {}
         width = output.width
         self._id = 8 if width is None else 4
-        self._pad: Callable[[str, int], str] = str.ljust if width is None else fit
         self._span = width is None or (width >= WIDE and not recorded)
         self._topic, self._event, self._detail = (16, 31, 160) if width is None else self._widths(width)
 
@@ -58,30 +57,42 @@ class Timeline:
 
     def line(self, glance: Glance) -> None:
         """Print a line."""
-        line, origin, style, pad = glance.line, glance.record.origin, self._output.style, self._pad
+        if self._output.width is None:
+            self._print_whole(glance)
+            return
+        line, origin, style = glance.line, glance.record.origin, self._output.style
         connection, number = origin.connection_id or "-", getattr(glance.record, "line", "")
         way = CLIENT if line.client else WAYS[line.direction] if line.span_id else ONCE
         took = "" if line.took is None else duration(line.took)
-        numbers = f"{pad(f'{number:>6}', 6)} {origin.socket_id[: self._id]:{self._id}}"
+        numbers = f"{fit(f'{number:>6}', 6)} {origin.socket_id[: self._id]:{self._id}}"
         shown = [
             style(self._time(glance), FAINT),
             *([style(numbers, FAINT)] if self._recorded else []),
             style(f"{connection[: self._id]:{self._id}}", self._colour_of(connection)),
             *([style(f"{line.span_id[:8]:8}", FAINT)] if self._span else []),
             style(ARROWS[line.direction], way, 1),
-            style(pad(line.what, 14), BAD if line.mood == "bad" and not line.status else way),
-            pad(line.topic, self._topic),
+            style(fit(line.what, 14), BAD if line.mood == "bad" and not line.status else way),
+            fit(line.topic, self._topic),
             self._event_of(line),
             style(f"{took:>{TOOK}}", FAINT),
         ]
         if room := self._detail:
             detail = line.detail(self._secrets, max(room, 16))
-            shown.append(style(f" {pad(detail, room).rstrip()}", FAINT))
+            shown.append(style(f" {fit(detail, room).rstrip()}", FAINT))
         self._output.print(" ".join(shown).rstrip())
-        width = self._output.width
-        if width is not None and not room and line.mood == "bad" and (detail := line.detail(self._secrets)):
+        if not room and line.mood == "bad" and (detail := line.detail(self._secrets)):
+            width = self._output.width
             indent = max(width - 1 - self._topic - self._event - TOOK - 17, 4)
             self._output.print(f"{'':{indent}}{fit(detail, width - 1 - indent).rstrip()}", FAINT)
+
+    def _print_whole(self, glance: Glance) -> None:
+        """Print a line that is not cut, at once, as files may have millions of them."""
+        line, origin = glance.line, glance.record.origin
+        took = "" if line.took is None else duration(line.took)
+        numbers = f"{getattr(glance.record, 'line', ''):>6} {origin.socket_id:8.8} " if self._recorded else ""
+        ids = f"{numbers}{origin.connection_id or '-':8.8} {line.span_id:8.8} {ARROWS[line.direction]}"
+        text = f"{line.what:14} {line.topic:16} {line.event:14} {line.status:16} {took:>{TOOK}}"
+        self._output.print(f"{self._time(glance)} {ids} {text}  {line.detail(self._secrets)}".rstrip())
 
     def note(self, text: str) -> None:
         """Print a remark between the lines."""
@@ -110,8 +121,6 @@ class Timeline:
 
     def _event_of(self, line: Line) -> str:
         """Return the event and its status; the status is not cut off while there is room for it."""
-        if self._output.width is None:
-            return f"{line.event:14} {line.status:16}"
         width = self._event
         status = fit(line.status, min(cells(line.status), width))
         room = width - cells(status) - 1

@@ -132,7 +132,7 @@ class History:
 
     def _take(self, now: int, record: Record) -> None:
         name, key = record.name, record.origin.connection_id or ""
-        connect = name[:3] == CONNECT
+        connect = name[2] == "connect" and name[1] == "connection"
         if name[-1] == "start" and not connect:
             if (span_id := span_id_of(record)) is not None:
                 self._open[span_id] = now, record
@@ -173,8 +173,8 @@ class History:
         socket = record.origin.socket_id
         outage = self._outages.get(socket)
         if outage is None:
-            ended = record.name == HANDLE and isinstance(_given(record), TransportClosed)
-            if ended and line.mood == "bad":
+            bad = line.what == "closed" and line.mood == "bad"
+            if bad and record.name == HANDLE and isinstance(_given(record), TransportClosed):
                 line = attrs.evolve(line, note=f"{line.status} {line.note}")
                 self._outages[socket] = _Outage(now, line, record)
                 self._open[f"outage {socket}"] = now, record

@@ -189,7 +189,7 @@ def _client(name: EventName, metadata: Mapping[str, Any]) -> Parts:
         notes.append(reason)
     payload = NO_PAYLOAD if told("response") is None and told("status") is None else told("response")
     if "event" in metadata and told("status") is None:
-        payload = NO_PAYLOAD if outcome == "ok" else told("params")
+        payload = NO_PAYLOAD if outcome in ("ok", "cancelled") else told("params")
     return {
         "what": callback or " ".join(name[1:-1]),
         "topic": told("topic") or "",
