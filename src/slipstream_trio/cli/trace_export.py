@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from ..errors import ExportError
 from ..trace import Damage, Recorded, files_of
-from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp, write_otlp_json
-from ..trace.export_perfetto import export_perfetto, write_perfetto
+from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp
+from ..trace.export_perfetto import export_perfetto
 from ..trace.read import read_files
 from .reading import ProgressBar, add_paths, spare
 from .status import OK, CommandFailed, UsageError, pair
@@ -103,16 +103,14 @@ def _records(options: Namespace) -> Iterator[Recorded]:
 
 
 def _export(options: Namespace) -> int:
-    records, output, service = _records(options), options.output, options.service or SERVICE
-    match options.to:
-        case "otlp":
-            headers = None if options.header is None else dict(options.header)
-            return send_otlp(records, options.endpoint, headers=headers, service=service)
-        case "otlp-json" if output == STDOUT:
-            return write_otlp_json(records, sys.stdout, service=service)
-        case "otlp-json":
-            return export_otlp_json(records, output, service=service)
-    return write_perfetto(records, sys.stdout) if output == STDOUT else export_perfetto(records, output)
+    records, service = _records(options), options.service or SERVICE
+    if options.to == "otlp":
+        headers = None if options.header is None else dict(options.header)
+        return send_otlp(records, options.endpoint, headers=headers, service=service)
+    output = sys.stdout if options.output == STDOUT else options.output
+    if options.to == "otlp-json":
+        return export_otlp_json(records, output, service=service)
+    return export_perfetto(records, output)
 
 
 def _url(text: str) -> str:

@@ -9,42 +9,46 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, TextIO
 
-__all__ = ["written"]
+__all__ = ["replaced", "written"]
 
 
 @contextmanager
-def written(path: str | PathLike[str], *, mode: int = 0o666) -> Iterator[TextIO]:
+def written(path: str | PathLike[str] | TextIO, *, mode: int = 0o666) -> Iterator[TextIO]:
     """Write a text file for the time of a block; one whose name ends in `.gz` is compressed.
 
     The file gets its name once it is whole: a failure leaves the previous file. Other outputs, such
     as a device or a pipe, is written to as it is; a link stays, and what it points to is written.
 
     Parameters:
-        path: the file.
+        path: the file; one that is open is written to, and stays open.
         mode: its permissions; the process's mask applies.
 
     Raises:
         OSError: it cannot be written.
     """
-    zipped = Path(path).suffix == ".gz"
-    target = Path(path).resolve()
-    if target.exists() and not target.is_file():
-        with target.open("wb") as raw, _text(raw, zipped=zipped) as text:
-            yield text
+    if not isinstance(path, str | PathLike):
+        yield path
         return
-    partial = target.with_name(f"{target.name}.part")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with open(descriptor, "wb") as raw, _text(raw, zipped=zipped) as text:  # noqa: PTH123 - it has no path yet
-            yield text
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    target = Path(path).resolve()
+    special = target.exists() and not target.is_file()
+    with target.open("wb") if special else replaced(target, mode=mode) as raw, ExitStack() as stack:
+        # A header of gzip has neither a name nor a time here, so that the same export gives the same file.
+        zipped = Path(path).suffix == ".gz"
+        binary = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0)) if zipped else raw
+        yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))
 
 
 @contextmanager
-def _text(raw: IO[bytes], *, zipped: bool) -> Iterator[TextIO]:
-    with ExitStack() as stack:
-        # A header of gzip has neither a name nor a time here, so that the same export gives the same file.
-        binary = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0)) if zipped else raw
-        yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))
+def replaced(target: Path, *, mode: int) -> Iterator[IO[bytes]]:
+    """Write a file for the time of a block, after which it has its name; a failure leaves the previous file.
+
+    Until then its name begins with a dot, so that readers of a whole directory pass it over.
+    """
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as raw:  # noqa: PTH123 - it has no path yet
+            yield raw
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["SERVICE", "export_otlp_json", "send_otlp", "write_otlp_json"]
+__all__ = ["SERVICE", "export_otlp_json", "send_otlp"]
 
 SERVICE: Final = "slipstream"
 SCOPE: Final = "slipstream_trio"
@@ -40,7 +40,7 @@ DEFAULT: Final = "http://localhost:4318/v1/traces"
 
 def export_otlp_json(
     records: Iterable[Record],
-    path: str | PathLike[str],
+    path: str | PathLike[str] | TextIO,
     *,
     service: str = SERVICE,
     pattern: TopicPattern = topic_pattern,
@@ -49,29 +49,22 @@ def export_otlp_json(
 
     Parameters:
         records: in the order in which they were emitted, such as `trace.read` gives them.
-        path: the file; compressed if its name ends in `.gz`.
+        path: the file, or one that is open; compressed if its name ends in `.gz`.
         service: the resource's `service.name`.
         pattern: maps a topic to its text in names of spans.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with written(path) as file:
-        return write_otlp_json(records, file, service=service, pattern=pattern)
-
-
-def write_otlp_json(
-    records: Iterable[Record], file: TextIO, *, service: str = SERVICE, pattern: TopicPattern = topic_pattern
-) -> int:
-    """Write the spans of records to an open file; see `export_otlp_json`."""
     count = 0
     resource = {"attributes": _attributes({"service.name": service})}
     scope = {"name": SCOPE, "version": version("slipstream-trio")}
-    for batch in _batches(exported_spans(records, pattern)):
-        count += len(batch)
-        spans = [_json(span) for span in batch]
-        line = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": spans}]}]}
-        file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    with written(path) as file:
+        for batch in _batches(exported_spans(records, pattern)):
+            count += len(batch)
+            spans = [_json(span) for span in batch]
+            line = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": spans}]}]}
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
     return count
 
 

@@ -18,7 +18,7 @@ from .export_files import written
 from .export_spans import describe, is_once
 from .exported import UNFINISHED
 
-__all__ = ["export_perfetto", "write_perfetto"]
+__all__ = ["export_perfetto"]
 
 CONNECT: Final = ("slipstream", "connection", "connect")
 HANDLE: Final = ("slipstream", "connection", "handle")
@@ -28,30 +28,25 @@ REFS: Final = 1 << 32
 Event = dict[str, Any]
 
 
-def export_perfetto(records: Iterable[Record], path: str | PathLike[str]) -> int:
+def export_perfetto(records: Iterable[Record], path: str | PathLike[str] | TextIO) -> int:
     """Write records as Chrome trace events in JSON, and return how many events these are.
 
     Open the file at ui.perfetto.dev, or in chrome://tracing.
 
     Parameters:
         records: in the order in which they were emitted, such as `trace.read` gives them.
-        path: the file; compressed if its name ends in `.gz`, which Perfetto opens too.
+        path: the file, or one that is open; compressed if its name ends in `.gz`, which Perfetto opens too.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with written(path) as file:
-        return write_perfetto(records, file)
-
-
-def write_perfetto(records: Iterable[Record], file: TextIO) -> int:
-    """Write records to an open file; see `export_perfetto`."""
     count = 0
-    file.write('{"displayTimeUnit":"ns","traceEvents":[')
-    for event in _Tracks().events(records):
-        file.write(f"{',' if count else ''}\n{json.dumps(event, separators=(',', ':'))}")
-        count += 1
-    file.write("\n]}\n")
+    with written(path) as file:
+        file.write('{"displayTimeUnit":"ns","traceEvents":[')
+        for event in _Tracks().events(records):
+            file.write(f"{',' if count else ''}\n{json.dumps(event, separators=(',', ':'))}")
+            count += 1
+        file.write("\n]}\n")
     return count
 
 
