@@ -1,6 +1,7 @@
 """`slipstream trace export`."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,28 @@ def test_otlp(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == f"{len(collector.spans)} spans\n"
 
 
+def test_parquet(recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
+    lake = tmp_path / "lake"
+    assert export(recording, recording, "--to", "parquet", "--output", str(lake)) == 0
+    (part,) = lake.glob("day=*/part-*.parquet")
+    assert capsys.readouterr().err == f"{parquet.ParquetFile(part).metadata.num_rows} rows\n"
+    before = part.read_bytes()
+    assert export(recording, "--to", "parquet", "--output", str(lake)) == 1
+    assert f"{part} is there already: delete it, or name another directory" in capsys.readouterr().err
+    assert part.read_bytes() == before
+
+
+def test_a_missing_extra_is_named_in_one_line(
+    recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert export(recording, "--to", "parquet", "--output", str(tmp_path / "lake")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Parquet needs an extra: pip install 'slipstream-trio[parquet]'" in line
+    assert not (tmp_path / "lake").exists()
+
+
 def test_a_collector_that_refuses(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     with collecting(status=400) as collector:
         assert export(recording, "--to", "otlp", "--endpoint", collector.url, "--header", "api-key=hush") == 1
@@ -77,6 +100,9 @@ def test_a_collector_that_refuses(recording: str, capsys: pytest.CaptureFixture[
         (["--to", "perfetto", "--output", "x", "--endpoint", "http://localhost/"], "--endpoint goes with --to otlp"),
         (["--to", "otlp-json", "--output", "x", "--header", "a=b"], "--header goes with --to otlp"),
         (["--to", "perfetto", "--output", "x", "--service", "a"], "--service goes with"),
+        (["--to", "parquet"], "--to parquet needs --output"),
+        (["--to", "parquet", "--output", "-"], "--to parquet writes a directory"),
+        (["--to", "parquet", "--output", "x", "--service", "a"], "--service goes with"),
     ],
 )
 def test_options_that_do_not_go_together(

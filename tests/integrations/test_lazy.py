@@ -8,8 +8,9 @@ import pytest
 PROGRAM = """
 import sys
 import slipstream_trio, slipstream_trio.cli, slipstream_trio.integrations.logging
-from slipstream_trio.trace import export_otlp, export_perfetto
-print(sorted({name.partition(".")[0] for name in sys.modules} & {"opentelemetry", "prometheus_client", "google"}))
+from slipstream_trio.trace import export_otlp, export_parquet, export_perfetto
+extras = {"opentelemetry", "prometheus_client", "google", "pyarrow"}
+print(sorted({name.partition(".")[0] for name in sys.modules} & extras))
 """
 
 

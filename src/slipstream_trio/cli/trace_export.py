@@ -1,24 +1,26 @@
-"""`slipstream trace export`: a recording for Perfetto, or for OpenTelemetry."""
+"""`slipstream trace export`: a recording for Perfetto, for OpenTelemetry, or for tools that query Parquet."""
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import ExportError
-from ..trace import Damage, Recorded, files_of
+from ..trace import Damage, Entry, Recorded, files_of
 from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp
+from ..trace.export_parquet import export_parquet
 from ..trace.export_perfetto import export_perfetto
-from ..trace.read import read_files
+from ..trace.source import sources
 from .reading import ProgressBar, add_paths, spare
 from .status import OK, CommandFailed, UsageError, pair
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
 
 NAME: Final = "export"
-HELP: Final = "turn a recording into what Perfetto or OpenTelemetry shows"
+HELP: Final = "turn recordings into what Perfetto, OpenTelemetry or SQL can read"
 DESCRIPTION: Final = """\
 Reads a recording as a stream, and writes it as
 
@@ -26,9 +28,11 @@ Reads a recording as a stream, and writes it as
               tracks, arrows from what was sent to its reply
   otlp-json   OpenTelemetry spans, a line of OTLP JSON for each 512 of them
   otlp        nothing: the spans are sent to a collector, by OTLP over HTTP
+  parquet     a directory of Parquet: a row for each span and event, a folder
+              for each day; payloads too, so its owner alone can read it
 
 Ids are those of the telemetry, and each span is a child of its connection's.
-Payloads are not exported."""
+Payloads are exported to Parquet only, without those of joins."""
 EPILOG: Final = """\
 examples:
   slipstream trace export trace.jsonl --to perfetto --output trace.json.gz
@@ -36,11 +40,13 @@ examples:
   slipstream trace export trace.jsonl --to otlp-json --output - | head
   slipstream trace export trace.jsonl --to otlp \\
       --endpoint http://localhost:4318/v1/traces --header "api-key=$KEY"
+  slipstream trace export /var/log/app/*.jsonl.gz --to parquet --output lake
+      what is there already is not overwritten
 
 exit status: 0 all was exported; 1 something failed; 2 wrong usage, or a file that
 is not a recording"""
 
-TARGETS: Final = ("perfetto", "otlp-json", "otlp")
+TARGETS: Final = ("perfetto", "otlp-json", "otlp", "parquet")
 STDOUT: Final = "-"
 
 
@@ -48,7 +54,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_paths(parser)
     parser.add_argument("--to", required=True, choices=TARGETS, help="what to turn it into")
-    parser.add_argument("-o", "--output", metavar="FILE", help="the file to write; .gz compresses it; - is the output")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="the file or directory to write; .gz compresses; - is the output"
+    )
     group = parser.add_argument_group("with --to otlp")
     group.add_argument(
         "--endpoint", type=_url, metavar="URL", help="by default OTEL_EXPORTER_OTLP_ENDPOINT, or port 4318 here"
@@ -72,7 +80,7 @@ def run(options: Namespace) -> int:
         raise  # the output was closed, and could be written to
     except OSError as error:
         raise CommandFailed(f"{options.output}: it cannot be written: {error.strerror or error}") from error
-    what = "events" if options.to == "perfetto" else "spans"
+    what = {"perfetto": "events", "parquet": "rows"}.get(options.to, "spans")
     print(f"{count:,} {what}", file=sys.stderr)
     return OK
 
@@ -87,23 +95,31 @@ def _check(options: Namespace) -> None:
     for name in ("endpoint", "header"):
         if getattr(options, name) is not None:
             raise UsageError(f"--{name} goes with --to otlp")
-    if options.to == "perfetto" and options.service is not None:
+    if options.to in ("perfetto", "parquet") and options.service is not None:
         raise UsageError("--service goes with --to otlp and --to otlp-json")
-
-
-def _records(options: Namespace) -> Iterator[Recorded]:
-    bar = ProgressBar()
-    for path, entry in read_files(files_of(options.paths), progress=bar.show):
-        if isinstance(entry, Recorded):
-            yield entry
-        elif isinstance(entry, Damage) and not entry.last:
-            bar.clear()
-            print(f"slipstream: {path}:{entry.line}: left out: {entry.problem}", file=sys.stderr)
-    bar.clear()
+    if options.to == "parquet" and options.output == STDOUT:
+        raise UsageError("--to parquet writes a directory: name it with --output")
 
 
 def _export(options: Namespace) -> int:
-    records, service = _records(options), options.service or SERVICE
+    bar = ProgressBar()
+
+    def told(path: Path, entry: Entry) -> None:
+        if isinstance(entry, Damage) and not entry.last:
+            bar.clear()
+            print(f"slipstream: {path}:{entry.line}: left out: {entry.problem}", file=sys.stderr)
+
+    try:
+        if options.to == "parquet":
+            return export_parquet(options.paths, options.output, told=told, progress=bar.show)
+        found = sources(options.paths)
+        return _stream(options, chain.from_iterable(source.records(told=told, progress=bar.show) for source in found))
+    finally:
+        bar.clear()
+
+
+def _stream(options: Namespace, records: Iterator[Recorded]) -> int:
+    service = options.service or SERVICE
     if options.to == "otlp":
         headers = None if options.header is None else dict(options.header)
         return send_otlp(records, options.endpoint, headers=headers, service=service)

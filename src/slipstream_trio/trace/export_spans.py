@@ -23,7 +23,7 @@ from ..protocol import (
 )
 from ..telemetry import EventName, Record
 
-__all__ = ["Attributes", "Description", "Kind", "TopicPattern", "describe", "is_once", "topic_pattern"]
+__all__ = ["Attributes", "Description", "Kind", "TopicPattern", "describe", "is_once", "size_of", "topic_pattern"]
 
 Attributes = dict[str, str | int | float | bool]
 Kind = Literal["internal", "client", "consumer"]
@@ -186,7 +186,7 @@ def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicP
         if isinstance(effect, SendFrame):
             attributes["slipstream.ref"] = effect.ref
     if isinstance(given, FrameReceived):
-        _put(attributes, "messaging.message.envelope.size", _size(given.frame))
+        _put(attributes, "messaging.message.envelope.size", size_of(given.frame))
         for event in metadata.get("built_events") or ():
             if isinstance(event, FrameRejected):
                 attributes["error.type"] = "frame_rejected"
@@ -207,7 +207,7 @@ def _message(operation: str, message: Message | PushMessage, attributes: Attribu
     return f"{operation} {_destination(attributes, message.topic, pattern, operation)} {message.event}"
 
 
-def _size(frame: Any) -> int | None:
+def size_of(frame: Any) -> int | None:
     """Return how many bytes a frame has; None where a recording does not show it."""
     if isinstance(frame, str):
         return len(frame.encode(errors="replace"))

@@ -1,0 +1,110 @@
+"""Recordings as Parquet: a row for each span and event, a folder for each day."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from tests.client.support import Recorder
+from tests.integrations.support import lose_once, visit
+from tests.trace.scenes import two_connections, write_recording
+from trio.testing import MockClock
+
+from slipstream_trio.trace import read, record
+from slipstream_trio.trace.export_parquet import COLUMNS, export_parquet
+
+pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
+
+Row = dict[str, Any]
+
+
+async def _both(recorder: Recorder) -> None:
+    await visit(recorder)
+    await lose_once(recorder)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "trace.jsonl"
+    recorder = Recorder()
+    with record(path, telemetry=recorder.bus):
+        trio.run(_both, recorder, clock=MockClock(autojump_threshold=0))
+    return path
+
+
+def files_in(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+def rows_in(directory: Path) -> list[Row]:
+    return [row for path in sorted(directory.rglob("*.parquet")) for row in pq.ParquetFile(path).read().to_pylist()]
+
+
+def exported(path: Path, directory: Path) -> list[Row]:
+    count = export_parquet([path], directory)
+    rows = rows_in(directory)
+    assert len(rows) == count
+    return rows
+
+
+def test_every_span_and_event_is_a_row_with_its_ids_times_and_place(recording: Path, tmp_path: Path) -> None:
+    rows = {row["line"]: row for row in exported(recording, tmp_path / "lake")}
+    expected = {each.line: each for each in read(recording) if each.name[-1] != "start"}
+    assert set(rows) == set(expected)
+    for line, row in rows.items():
+        each = expected[line]
+        assert (row["connection_id"], row["trace_id"]) == (each.connection_id, each.trace_id)
+        assert (row["socket_id"], row["generation"], row["span_id"]) == (each.socket_id, each.generation, each.span_id)
+        assert row["start_time"] == datetime.fromtimestamp(each.system_time // 1000 / 1e6, UTC)
+        assert row["duration_ns"] == each.measurements.get("duration")
+        assert row["monotonic_ns"] == each.monotonic_time
+        assert row["file"] == str(recording)
+        assert row["kind"] == {"stop": "span", "exception": "exception"}.get(each.name[-1], "event")
+        assert row["name"] == " ".join(each.name[1:] if row["kind"] == "event" else each.name[1:-1])
+
+
+def test_columns_have_their_types(recording: Path, tmp_path: Path) -> None:
+    export_parquet([recording], tmp_path / "lake")
+    (part,) = (tmp_path / "lake").rglob("*.parquet")
+    shown = {"timestamp": "timestamp[us, tz=UTC]"}
+    schema = pq.ParquetFile(part).schema_arrow
+    assert {each.name: str(each.type) for each in schema} == {
+        name: shown.get(kind, kind) for name, kind in COLUMNS.items()
+    }
+
+
+def test_the_end_of_a_connection_says_who_ended_it(recording: Path, tmp_path: Path) -> None:
+    rows = exported(recording, tmp_path / "lake")
+    ends = [row for row in rows if row["name"] == "connection connect"]
+    assert {(row["reason"], row["ended_by"], row["code"]) for row in ends} >= {("closed_by_client", "client", 1000)}
+    assert all(row["received"] is not None for row in ends)
+    (lost,) = [row for row in rows if row["name"] == "client reconnect_scheduled"]
+    assert lost["kind"] == "event"
+    assert lost["attempt"] == 1
+    assert lost["delay"] > 0
+    assert lost["duration_ns"] is None
+
+
+def test_pushes_have_their_payload_and_answer_as_json(tmp_path: Path) -> None:
+    write_recording(tmp_path / "trace.jsonl", two_connections())
+    rows = exported(tmp_path / "trace.jsonl", tmp_path / "lake")
+    pushes = [row for row in rows if (row["name"], row["event"]) == ("client push", "new_msg")]
+    assert [json.loads(row["payload"])["number"] for row in pushes] == list(range(20))
+    assert {(row["outcome"], row["status"], row["topic"]) for row in pushes} == {("ok", "ok", "room:lobby")}
+    handled = [row for row in rows if (row["what"], row["event"]) == ("push", "new_msg")]
+    assert {(row["direction"], row["name"]) for row in handled} == {("out", "connection handle")}
+    assert [row["ref"] for row in handled] == [row["ref"] for row in pushes]
+    assert all(row["bytes"] > len(row["payload"]) for row in handled)
+    others = {row["event"]: row for row in rows if row["name"] == "client push"}
+    assert json.loads(others["upload"]["payload"])["bytes"] == 256
+    assert json.loads(others["odd"]["payload"]) == {"half": "\udc9d"}
+    assert others["odd"]["outcome"] == "cancelled"
+    assert others["silence"]["duration_ns"] >= 200_000_000
+
+
+def test_what_a_join_was_given_is_left_out(recording: Path, tmp_path: Path) -> None:
+    joins = [row for row in exported(recording, tmp_path / "lake") if "join" in (row["what"], row["name"][-4:])]
+    assert {row["name"] for row in joins} == {"client join", "connection handle"}
+    assert {row["payload"] for row in joins} == {None}
