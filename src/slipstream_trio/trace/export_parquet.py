@@ -1,11 +1,12 @@
 """The recordings of a fleet as Parquet: a row for each span and event, in typed columns, a folder for each day."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import date, timedelta
 from functools import lru_cache
-from itertools import groupby
+from operator import itemgetter
 from os import PathLike
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -14,15 +15,7 @@ from urllib.parse import quote
 from attrs import define, field
 
 from ..errors import ExportError
-from ..protocol import (
-    CloseConnection,
-    FrameReceived,
-    HeartbeatAcknowledged,
-    SendFrame,
-    TimerTicked,
-    TransportClosed,
-    TransportFailed,
-)
+from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from ..telemetry import EventName
 from .export_files import replaced
 from .export_spans import size_of
@@ -32,9 +25,10 @@ from .plain import plain
 from .read import Progress, read_files
 from .schema import Recorded
 from .source import Source, Told, sources
+from .values import FIELDS
 
 if TYPE_CHECKING:
-    from pyarrow import Array, RecordBatch, Schema
+    from pyarrow import Array, Schema
     from pyarrow.parquet import ParquetWriter
 
 __all__ = ["COLUMNS", "export_parquet"]
@@ -55,46 +49,23 @@ COLUMNS: Final[Mapping[str, str]] = {name: kind for kind, names in _TYPES.items(
 DAY: Final = 86_400_000_000
 """Microseconds."""
 
-ROWS: Final = 1024
-"""The most rows to hold as objects."""
+ROW: Final = 1 << 10
+"""The bytes that a row takes, roughly, beside its payloads."""
 
-TEXT: Final = 1 << 22
-"""The most characters of payloads to hold as objects."""
-
-GROUP: Final = 1 << 24
-"""The bytes of columns after which they are written, as a row group."""
+HELD: Final = 1 << 24
+"""The bytes of rows that are held, and then written as a row group."""
 
 HANDLED: Final = ("slipstream", "connection", "handle", "stop")
-
 _KINDS: Final = {"stop": "span", "exception": "exception", "start": "unfinished"}
-_RENAMED: Final = {
-    "waited": "waited_ns",
-    "attempts": "attempt",
-    "termination_reason": "reason",
-    "kind": "error_type",
-    "params": "payload",
-    "frame": "payload",
-}
-_PLAIN: Final = tuple(
-    (key, _RENAMED.get(key, key))
-    for key in (
-        *("topic", "event", "ref", "status", "outcome", "reason", "ended_by", "code", "message", "sent", "heard"),
-        *("received", "attempt", "dropped", "delay", "seconds", "since", "until", "direction", "policy", "consumer"),
-        *("phase", "hint", "client", "callback", "stacktrace", "response", *_RENAMED),
-    )
+_KEYS: Final = (
+    *((name, name) for name in COLUMNS),
+    *(("termination_reason", "reason"), ("waited", "waited_ns"), ("attempts", "attempt"), ("kind", "error_type")),
+    *(("params", "payload"), ("frame", "payload")),
 )
 """Keys of the metadata, and the columns that they are in."""
 
-_NOW: Final = ("now",)
-_OF_INPUTS: Final[Mapping[type, tuple[str, ...]]] = {
-    CloseConnection: ("code", "reason"),
-    TimerTicked: ("now", "heard"),
-    TransportClosed: ("code", "message", "ended_by", "reason"),
-    TransportFailed: ("reason",),
-}
-"""The fields of inputs that are columns."""
-
 _EMPTY: Final[dict[str, Any]] = dict.fromkeys(COLUMNS)
+_VALUES: Final = itemgetter(*COLUMNS)
 
 Row = dict[str, Any]
 
@@ -122,15 +93,15 @@ def export_parquet(
         OSError: a file cannot be written.
         RecordingError: a file cannot be read, or is not a recording.
     """
-    count = 0
     schema = _schema()
+    count = 0
     with ExitStack() as stack:
         for source in sources(paths):
             parts = _Parts(schema, Path(directory), source.recording, stack)
-            for rows in _batches(_rows(source, told, progress)):
-                parts.add(rows)
-                count += len(rows)
+            for row in _rows(source, told, progress):
+                parts.add(row)
             parts.close()
+            count += parts.count
     return count
 
 
@@ -144,18 +115,6 @@ def _schema() -> "Schema":
     return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
 
 
-# Files
-
-
-@define
-class _Part:
-    """A file that is written."""
-
-    file: IO[bytes]
-    writer: "ParquetWriter"
-    batches: "list[RecordBatch]" = field(factory=list)
-
-
 @define
 class _Parts:
     """The files of a recording, one for each day; the stack gives them their names, or removes them."""
@@ -164,28 +123,38 @@ class _Parts:
     directory: Path
     recording: str
     stack: ExitStack
-    days: dict[int, _Part] = field(factory=dict)
+    files: "dict[int, tuple[ParquetWriter, IO[bytes]]]" = field(factory=dict)
+    rows: defaultdict[int, list[Any]] = field(factory=lambda: defaultdict(list))
     held: int = 0
+    count: int = 0
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Add rows, which are written when there are enough for a row group."""
-        for day, group in groupby(rows, key=lambda row: row["start_time"] // DAY):
-            if day not in self.days:
-                self.days[day] = self._open(day)
-            batch = _batch(self.schema, list(group))
-            self.days[day].batches.append(batch)
-            self.held += batch.nbytes
-        if self.held >= GROUP:
+    def add(self, row: Row) -> None:
+        """Add a row; it is written when there are enough for a row group."""
+        self.rows[row["start_time"] // DAY].append(_VALUES(row))
+        self.held += ROW + len(row["payload"] or "") + len(row["response"] or "")
+        if self.held >= HELD:
             self._write()
 
     def close(self) -> None:
         """Write the rest, and close the files."""
         self._write()
-        for part in self.days.values():
-            part.writer.close()
-            part.file.close()
+        for writer, file in self.files.values():
+            writer.close()
+            file.close()
 
-    def _open(self, day: int) -> _Part:
+    def _write(self) -> None:
+        from pyarrow import RecordBatch
+
+        for day, rows in self.rows.items():
+            if day not in self.files:
+                self.files[day] = self._open(day)
+            self.count += len(rows)
+            columns = list(map(_array, zip(*rows, strict=True), self.schema.types))
+            self.files[day][0].write_batch(RecordBatch.from_arrays(columns, schema=self.schema))
+        self.rows.clear()
+        self.held = 0
+
+    def _open(self, day: int) -> "tuple[ParquetWriter, IO[bytes]]":
         from pyarrow.parquet import ParquetWriter
 
         folder = self.directory / f"day={date(1970, 1, 1) + timedelta(days=day)}"
@@ -193,44 +162,9 @@ class _Parts:
         if target.exists():
             raise ExportError(f"{target} is there already: delete it, or name another directory")
         folder.mkdir(parents=True, exist_ok=True)
-        self.stack.callback(_remove_empty, folder)
         # Payloads are in it, so its owner alone may read it, as with the recording.
         file = self.stack.enter_context(replaced(target, mode=0o600))
-        return _Part(file, self.stack.enter_context(ParquetWriter(file, self.schema, compression="zstd")))
-
-    def _write(self) -> None:
-        from pyarrow import Table
-
-        for part in self.days.values():
-            if part.batches:
-                part.writer.write_table(Table.from_batches(part.batches))
-                part.batches.clear()
-        self.held = 0
-
-
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    text = 0
-    for row in rows:
-        batch.append(row)
-        text += len(row["payload"] or "") + len(row["response"] or "")
-        if len(batch) >= ROWS or text >= TEXT:
-            yield batch
-            batch, text = [], 0
-    if batch:
-        yield batch
-
-
-def _batch(schema: "Schema", rows: list[Row]) -> "RecordBatch":
-    from pyarrow import RecordBatch
-
-    columns = zip(*map(dict.values, rows), strict=True)
-    return RecordBatch.from_arrays(list(map(_array, columns, schema.types)), schema=schema)
+        return self.stack.enter_context(ParquetWriter(file, self.schema, compression="zstd")), file
 
 
 def _array(values: Sequence[Any], kind: Any) -> "Array":
@@ -243,9 +177,6 @@ def _array(values: Sequence[Any], kind: Any) -> "Array":
             return pa.concat_arrays([_array([value], kind) for value in values])
         text = str(values[0]).encode(errors="replace").decode()
         return pa.array([text if pa.types.is_string(kind) else None], kind)
-
-
-# Rows
 
 
 def _rows(source: Source, told: Told, progress: Callable[[Progress], object] | None) -> Iterator[Row]:
@@ -266,17 +197,18 @@ def _rows(source: Source, told: Told, progress: Callable[[Progress], object] | N
 def _row(path: Path, record: Recorded) -> Row:
     metadata, measurements, origin = record.metadata, record.measurements, record.origin
     row = _EMPTY.copy()
-    row["name"], row["kind"] = _named(record.name)
-    row["start_time"] = record.system_time // 1000
-    row["duration_ns"], row["monotonic_ns"] = measurements.get("duration"), measurements["monotonic_time"]
-    row["socket_id"], row["generation"] = origin.socket_id, origin.generation
-    row["connection_id"], row["trace_id"] = origin.connection_id, origin.trace_id
-    row["span_id"] = metadata.get("span_id")
-    row["file"], row["line"] = str(path), record.line
     if record.name == HANDLED:
         _handled(row, metadata)
     else:
         _told(row, metadata)
+    row["name"], row["kind"] = _named(record.name)
+    row["start_time"] = record.system_time // 1000
+    row["duration_ns"], row["monotonic_ns"] = measurements.get("duration"), measurements["monotonic_time"]
+    row["socket_id"], row["span_id"] = origin.socket_id, metadata.get("span_id")
+    row["connection_id"], row["trace_id"], row["generation"] = origin.connection_id, origin.trace_id, origin.generation
+    row["file"], row["line"] = str(path), record.line
+    if isinstance(row["status"], int):
+        row["http_status"], row["status"] = row["status"], None
     for key in ("payload", "response"):
         if row[key] is not None:
             row[key] = _json(row[key])
@@ -291,34 +223,30 @@ def _named(name: EventName) -> tuple[str, str]:
 
 
 def _told(row: Row, metadata: Mapping[str, Any]) -> None:
-    for key, column in _PLAIN:
+    for key, column in _KEYS:
         value = metadata.get(key)
         if value is not None:
             row[column] = value
-    if isinstance(row["status"], int):
-        row["http_status"], row["status"] = row["status"], None
-    if isinstance(row["event"], tuple):  # the name of a telemetry event
-        row["event"] = " ".join(row["event"])
-    if row["name"] == "client join":
-        row["payload"] = None  # often a credential
-    if row["name"] == "connection handle":
+    if "raw_message" in metadata:
         row["what"] = type(metadata["raw_message"]).__name__
+    if "event" not in metadata:
+        row["payload"] = None  # of a join, where it is often a credential
+    elif isinstance(row["event"], tuple):  # the name of an event of telemetry
+        row["event"] = " ".join(row["event"])
 
 
 def _handled(row: Row, metadata: Mapping[str, Any]) -> None:
     given = metadata["raw_message"]
-    for key, value in describe_handle(metadata).items():
-        if key in _EMPTY and (value != "" or key == "payload"):
-            row[key] = value
-    for key in _OF_INPUTS.get(type(given), _NOW):
-        row[key] = getattr(given, key, None)
-    if isinstance(given, FrameReceived):
+    row.update(describe_handle(metadata))
+    row["ref"] = row["ref"] or None
+    for key in FIELDS.get(type(given), ()):
+        if key != "payload":  # of a join, that is not shown
+            row[key] = getattr(given, key)
+    for event in metadata["built_events"]:
+        if type(event) is HeartbeatAcknowledged:
+            row["round_trip"] = event.round_trip
+    if type(given) is FrameReceived:
         row["bytes"] = size_of(given.frame)
-        for event in metadata["built_events"]:
-            if isinstance(event, HeartbeatAcknowledged):
-                row["round_trip"] = event.round_trip
-    elif isinstance(given, TransportFailed):
-        row["http_status"], row["status"] = given.status, None
     elif metadata["return"]:
         row["bytes"] = sum(size_of(sent.frame) or 0 for sent in metadata["return"] if isinstance(sent, SendFrame))
 

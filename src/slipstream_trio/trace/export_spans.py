@@ -210,7 +210,7 @@ def _message(operation: str, message: Message | PushMessage, attributes: Attribu
 def size_of(frame: Any) -> int | None:
     """Return how many bytes a frame has; None where a recording does not show it."""
     if isinstance(frame, str):
-        return len(frame.encode(errors="replace"))
+        return len(frame) if frame.isascii() else len(frame.encode(errors="replace"))
     return len(frame) if isinstance(frame, bytes) else None
 
 
