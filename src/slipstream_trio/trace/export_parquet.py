@@ -20,12 +20,11 @@ from ..telemetry import EventName
 from .export_files import replaced
 from .export_spans import size_of
 from .handles import describe_handle
-from .lines import encode_line
 from .plain import plain
 from .read import Progress, read_files
 from .schema import Recorded
 from .source import Source, Told, sources
-from .values import FIELDS
+from .values import FIELDS, plain_text
 
 if TYPE_CHECKING:
     from pyarrow import Array, Schema
@@ -195,16 +194,16 @@ def _rows(source: Source, told: Told, progress: Callable[[Progress], object] | N
 
 
 def _row(path: Path, record: Recorded) -> Row:
-    metadata, measurements, origin = record.metadata, record.measurements, record.origin
-    row = _EMPTY.copy()
+    measurements, origin, row = record.measurements, record.origin, _EMPTY.copy()
+    details = record.details() if record.start is None else {**record.start.details(), **record.details()}
     if record.name == HANDLED:
-        _handled(row, metadata)
+        _handled(row, details)
     else:
-        _told(row, metadata)
+        _told(row, details)
     row["name"], row["kind"] = _named(record.name)
     row["start_time"] = record.system_time // 1000
     row["duration_ns"], row["monotonic_ns"] = measurements.get("duration"), measurements["monotonic_time"]
-    row["socket_id"], row["span_id"] = origin.socket_id, metadata.get("span_id")
+    row["socket_id"], row["span_id"] = origin.socket_id, record.span_id
     row["connection_id"], row["trace_id"], row["generation"] = origin.connection_id, origin.trace_id, origin.generation
     row["file"], row["line"] = str(path), record.line
     if isinstance(row["status"], int):
@@ -222,39 +221,35 @@ def _named(name: EventName) -> tuple[str, str]:
     return " ".join(name[1:] if kind == "event" else name[1:-1]), kind
 
 
-def _told(row: Row, metadata: Mapping[str, Any]) -> None:
+def _told(row: Row, details: Mapping[str, Any]) -> None:
     for key, column in _KEYS:
-        value = metadata.get(key)
+        value = details.get(key)
         if value is not None:
             row[column] = value
-    if "raw_message" in metadata:
-        row["what"] = type(metadata["raw_message"]).__name__
-    if "event" not in metadata:
+    if "raw_message" in details:
+        row["what"] = type(details["raw_message"]).__name__
+    if "event" not in details:
         row["payload"] = None  # of a join, where it is often a credential
     elif isinstance(row["event"], tuple):  # the name of an event of telemetry
         row["event"] = " ".join(row["event"])
 
 
-def _handled(row: Row, metadata: Mapping[str, Any]) -> None:
-    given = metadata["raw_message"]
-    row.update(describe_handle(metadata))
+def _handled(row: Row, details: Mapping[str, Any]) -> None:
+    given = details["raw_message"]
+    row.update(describe_handle(details))
     row["ref"] = row["ref"] or None
     for key in FIELDS.get(type(given), ()):
         if key != "payload":  # of a join, that is not shown
             row[key] = getattr(given, key)
-    for event in metadata["built_events"]:
+    for event in details["built_events"]:
         if type(event) is HeartbeatAcknowledged:
             row["round_trip"] = event.round_trip
     if type(given) is FrameReceived:
         row["bytes"] = size_of(given.frame)
-    elif metadata["return"]:
-        row["bytes"] = sum(size_of(sent.frame) or 0 for sent in metadata["return"] if isinstance(sent, SendFrame))
+    elif details["return"]:
+        row["bytes"] = sum(size_of(sent.frame) or 0 for sent in details["return"] if isinstance(sent, SendFrame))
 
 
 def _json(value: Any) -> str:
-    try:
-        if not isinstance(value, bytes):
-            return encode_line(value).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        pass  # what JSON does not have, such as a number that is none
-    return json.dumps(plain(value))
+    text = plain_text(value)
+    return json.dumps(plain(value)) if text is None else text.decode()

@@ -27,6 +27,7 @@ __all__ = ["Attributes", "Description", "Kind", "TopicPattern", "describe", "is_
 
 Attributes = dict[str, str | int | float | bool]
 Kind = Literal["internal", "client", "consumer"]
+Title = tuple[str, Kind]
 TopicPattern = Callable[[str], str]
 """Maps topics, an unbounded set, to a few patterns."""
 
@@ -36,7 +37,8 @@ _SIMPLE: Final = (str, int, float)
 
 _PLAIN: Final = (
     *("connection_id", "generation", "span_id", "outcome", "status", "ref", "attempt", "client", "callback"),
-    *("reason", "sent", "waited", "ended_by", "code"),
+    *("reason", "sent", "waited", "ended_by", "code", "event", "direction", "dropped", "delay", "policy", "consumer"),
+    *("phase", "attempts", "hint", "seconds"),
 )
 """Keys of the metadata that become attributes unchanged."""
 
@@ -97,7 +99,7 @@ def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Descripti
     attributes: Attributes = {"slipstream.socket_id": metadata["socket_id"]}
     for key in _PLAIN:
         _put(attributes, f"slipstream.{key}", metadata.get(key))
-    title, kind = _TITLES.get(name[1:3], _callback)(metadata, attributes, pattern)
+    title, kind = _title(name, metadata, attributes, pattern)
     error = _failure(metadata, attributes)
     exception = None
     if name[-1] == "exception":
@@ -149,37 +151,26 @@ def _server(attributes: Attributes, options: Any) -> None:
     attributes["slipstream.transport"] = options.transport
 
 
-Title = tuple[str, Kind]
+def _title(name: EventName, metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
+    what = name[2]
+    if name[1:3] == ("connection", "handle"):
+        return _handle(metadata, attributes, pattern), "internal"
+    _server(attributes, metadata.get("configuration") or getattr(metadata.get("state"), "options", None))
+    if name[1] == "connection":
+        return "connection", "client"
+    if "callback" in metadata:
+        callback = str(metadata["callback"])
+        attributes["code.function.name"] = f"{metadata.get('client')}.{callback}"
+        return callback, "consumer" if callback == "handle_message" else "internal"
+    words = [what]
+    if metadata.get("topic") is not None:
+        words.append(_destination(attributes, metadata["topic"], pattern, what))
+    if what in ("push", "send"):
+        words.append(metadata["event"])
+    return " ".join(words), "internal" if what in ONCE else "client"
 
 
-def _connection(metadata: Mapping[str, Any], attributes: Attributes, _: TopicPattern) -> Title:
-    _server(attributes, getattr(metadata.get("state"), "options", None))
-    return "connection", "client"
-
-
-def _connect(metadata: Mapping[str, Any], attributes: Attributes, _: TopicPattern) -> Title:
-    _server(attributes, metadata.get("configuration"))
-    return "connect", "client"
-
-
-def _on_topic(operation: str) -> "_Titler":
-    def title(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
-        template = _destination(attributes, metadata.get("topic"), pattern, operation)
-        return f"{operation} {template}", "client"
-
-    return title
-
-
-def _with_event(operation: str) -> "_Titler":
-    def title(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
-        template = _destination(attributes, metadata["topic"], pattern, operation)
-        attributes["slipstream.event"] = metadata["event"]
-        return f"{operation} {template} {metadata['event']}", "client"
-
-    return title
-
-
-def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> Title:
+def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> str:
     given, message = metadata["raw_message"], metadata.get("message")
     attributes["slipstream.input"] = type(given).__name__
     for effect in metadata.get("return") or ():
@@ -191,15 +182,15 @@ def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicP
             if isinstance(event, FrameRejected):
                 attributes["error.type"] = "frame_rejected"
         if not isinstance(message, Message):
-            return "receive", "internal"
+            return "receive"
         _put(attributes, "slipstream.ref", message.ref)
-        return _message("receive", message, attributes, pattern), "internal"
+        return _message("receive", message, attributes, pattern)
     if isinstance(given, PushMessage):
-        return _message("send", given, attributes, pattern), "internal"
+        return _message("send", given, attributes, pattern)
     if isinstance(given, JoinTopic | LeaveTopic):
         sent = Message(None, None, given.topic, COMMANDS[type(given)], None)
-        return _message("send", sent, attributes, pattern), "internal"
-    return f"handle {type(given).__name__}", "internal"
+        return _message("send", sent, attributes, pattern)
+    return f"handle {type(given).__name__}"
 
 
 def _message(operation: str, message: Message | PushMessage, attributes: Attributes, pattern: TopicPattern) -> str:
@@ -212,36 +203,3 @@ def size_of(frame: Any) -> int | None:
     if isinstance(frame, str):
         return len(frame) if frame.isascii() else len(frame.encode(errors="replace"))
     return len(frame) if isinstance(frame, bytes) else None
-
-
-def _once(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern, what: str) -> Title:
-    for key in ("direction", "dropped", "delay", "policy", "consumer", "phase", "attempts", "hint", "seconds"):
-        _put(attributes, f"slipstream.{key}", metadata.get(key))
-    _put(attributes, "slipstream.event", metadata.get("event"))
-    if metadata.get("topic") is None:
-        return what, "internal"
-    return f"{what} {_destination(attributes, metadata['topic'], pattern, what)}", "internal"
-
-
-def _once_titler(what: str) -> "_Titler":
-    return lambda metadata, attributes, pattern: _once(metadata, attributes, pattern, what)
-
-
-def _callback(metadata: Mapping[str, Any], attributes: Attributes, _: TopicPattern) -> Title:
-    callback = metadata.get("callback", "callback")
-    attributes["code.function.name"] = f"{metadata.get('client')}.{callback}"
-    return str(callback), "consumer" if callback == "handle_message" else "internal"
-
-
-_Titler = Callable[[Mapping[str, Any], Attributes, TopicPattern], Title]
-
-_TITLES: Final[Mapping[tuple[str, ...], _Titler]] = {
-    ("connection", "connect"): _connection,
-    ("connection", "handle"): _handle,
-    ("client", "connect"): _connect,
-    ("client", "join"): _on_topic("join"),
-    ("client", "leave"): _on_topic("leave"),
-    ("client", "push"): _with_event("push"),
-    ("client", "send"): _with_event("send"),
-    **{("client", what): _once_titler(what) for what in sorted(ONCE)},
-}

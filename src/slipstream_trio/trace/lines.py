@@ -14,7 +14,7 @@ from .schema import HEADER, SCHEMA, start_time
 
 __all__ = ["decode_line", "encode_line", "end_line", "head", "header_line", "key_of", "missing_line"]
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False, allow_nan=False)
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
 
 def _encode(value: Any) -> bytes:
