@@ -96,7 +96,7 @@ def test_a_collector_that_refuses(recording: str, capsys: pytest.CaptureFixture[
     ("arguments", "problem"),
     [
         (["--to", "perfetto"], "--to perfetto needs --output"),
-        (["--to", "otlp", "--output", "x"], "--output goes with a file"),
+        (["--to", "otlp", "--output", "x"], "--output goes with --to perfetto and --to otlp-json and --to parquet"),
         (["--to", "perfetto", "--output", "x", "--endpoint", "http://localhost/"], "--endpoint goes with --to otlp"),
         (["--to", "otlp-json", "--output", "x", "--header", "a=b"], "--header goes with --to otlp"),
         (["--to", "perfetto", "--output", "x", "--service", "a"], "--service goes with"),
@@ -154,7 +154,7 @@ def test_damaged_lines_are_told_and_left_out(
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text("".join([*lines[:10], "nonsense\n", *lines[10:]]))
     assert export(str(damaged), "--to", "perfetto", "--output", str(tmp_path / "out.json")) == 0
-    assert "damaged.jsonl:11: left out: not JSON" in capsys.readouterr().err
+    assert "damaged.jsonl:11 cannot be read: not JSON" in capsys.readouterr().err
 
 
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

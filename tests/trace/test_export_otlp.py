@@ -19,7 +19,7 @@ from slipstream_trio import Client, ExportError, run_client
 from slipstream_trio.telemetry import ClientJoinStart, ClientJoinStop, MessageDiscarded, Origin, Record
 from slipstream_trio.trace import read, record, verify
 from slipstream_trio.trace.export_otlp import export_otlp_json, send_otlp
-from slipstream_trio.trace.exported import exported_spans
+from slipstream_trio.trace.export_spans import exported_spans
 
 TRACE_PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 
@@ -181,9 +181,9 @@ def test_spans_that_have_no_end_are_exported_as_unfinished(made: tuple[Path, lis
     cut = next(index for index, each in enumerate(records) if each.name[2:] == ("push", "stop"))
     spans = {span.span_id: span for span in exported_spans(records[:cut])}
     connection = spans[str(records[cut].origin.connection_id)]
-    assert connection.attributes["slipstream.unfinished"] is True
+    assert connection.told.attributes["slipstream.unfinished"] is True
     assert connection.end == max(span.end for span in spans.values())
-    assert sum("slipstream.unfinished" in span.attributes for span in spans.values()) == 2
+    assert sum("slipstream.unfinished" in span.told.attributes for span in spans.values()) == 2
 
 
 class _Broken(Client):
@@ -265,7 +265,7 @@ def test_handles_are_told_by_what_they_handled() -> None:
             await trio.testing.wait_all_tasks_blocked()
 
     trio.run(odd, clock=MockClock(autojump_threshold=0))
-    spans = {span.name: span for span in exported_spans(recorder.records)}
+    spans = {span.told.name: span.told for span in exported_spans(recorder.records)}
     assert spans["receive"].attributes["error.type"] == "frame_rejected"
     assert spans["receive room news"].attributes["messaging.message.envelope.size"] == 31
     assert spans["handle CloseConnection"].attributes["slipstream.input"] == "CloseConnection"

@@ -9,12 +9,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import ExportError
-from ..trace import Damage, Entry, Recorded, files_of
+from ..trace import Recorded, files_of
 from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp
 from ..trace.export_parquet import export_parquet
 from ..trace.export_perfetto import export_perfetto
 from ..trace.source import sources
-from .reading import ProgressBar, add_paths, spare
+from .reading import Notices, ProgressBar, add_paths, spare
 from .status import OK, CommandFailed, UsageError, pair
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
@@ -47,6 +47,11 @@ exit status: 0 all was exported; 1 something failed; 2 wrong usage, or a file th
 is not a recording"""
 
 TARGETS: Final = ("perfetto", "otlp-json", "otlp", "parquet")
+GOES_WITH: Final = {
+    "output": ("perfetto", "otlp-json", "parquet"),
+    "service": ("otlp", "otlp-json"),
+    **dict.fromkeys(("endpoint", "header"), ("otlp",)),
+}
 STDOUT: Final = "-"
 
 
@@ -86,29 +91,23 @@ def run(options: Namespace) -> int:
 
 
 def _check(options: Namespace) -> None:
-    if options.to == "otlp":
-        if options.output is not None:
-            raise UsageError("--output goes with a file, and --to otlp sends to --endpoint")
-        return
-    if options.output is None:
+    if options.to != "otlp" and options.output is None:
         raise UsageError(f"--to {options.to} needs --output")
-    for name in ("endpoint", "header"):
-        if getattr(options, name) is not None:
-            raise UsageError(f"--{name} goes with --to otlp")
-    if options.to in ("perfetto", "parquet") and options.service is not None:
-        raise UsageError("--service goes with --to otlp and --to otlp-json")
     if options.to == "parquet" and options.output == STDOUT:
         raise UsageError("--to parquet writes a directory: name it with --output")
+    for name, targets in GOES_WITH.items():
+        if getattr(options, name) is not None and options.to not in targets:
+            raise UsageError(f"--{name} goes with --to {' and --to '.join(targets)}")
 
 
 def _export(options: Namespace) -> int:
     bar = ProgressBar()
 
-    def told(path: Path, entry: Entry) -> None:
-        if isinstance(entry, Damage) and not entry.last:
-            bar.clear()
-            print(f"slipstream: {path}:{entry.line}: left out: {entry.problem}", file=sys.stderr)
+    def say(text: str) -> None:
+        bar.clear()
+        print(f"slipstream: {text}", file=sys.stderr)
 
+    told = Notices(say).told
     try:
         if options.to == "parquet":
             return export_parquet(options.paths, options.output, told=told, progress=bar.show)

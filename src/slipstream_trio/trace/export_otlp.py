@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from ..errors import ExportError
 from ..telemetry import Record
 from .export_files import written
-from .export_spans import TopicPattern, topic_pattern
-from .exported import ExportedSpan, exported_spans
+from .export_spans import Description, ExportedSpan, TopicPattern, exported_spans, topic_pattern
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -78,25 +77,25 @@ def _json(span: ExportedSpan) -> dict[str, Any]:
         "traceId": span.trace_id,
         "spanId": span.span_id,
         "flags": SAMPLED,
-        "name": span.name,
-        "kind": KINDS[span.kind],
+        "name": span.told.name,
+        "kind": KINDS[span.told.kind],
         "startTimeUnixNano": str(span.start),
         "endTimeUnixNano": str(span.end),
-        "attributes": _attributes(span.attributes),
+        "attributes": _attributes(span.told.attributes),
     }
     if span.parent_id is not None:
         message["parentSpanId"] = span.parent_id
-    if span.exception is not None:
-        event = {"timeUnixNano": str(span.end), "name": "exception", "attributes": _attributes(_exception(span))}
+    if span.told.exception is not None:
+        event = {"timeUnixNano": str(span.end), "name": "exception", "attributes": _attributes(_exception(span.told))}
         message["events"] = [event]
-    if span.error is not None:
-        message["status"] = {"code": ERROR, "message": span.error}
+    if span.told.error is not None:
+        message["status"] = {"code": ERROR, "message": span.told.error}
     return message
 
 
-def _exception(span: ExportedSpan) -> dict[str, str]:
-    assert span.exception is not None
-    return dict(zip(("exception.type", "exception.message", "exception.stacktrace"), span.exception, strict=True))
+def _exception(told: Description) -> dict[str, str]:
+    assert told.exception is not None
+    return dict(zip(("exception.type", "exception.message", "exception.stacktrace"), told.exception, strict=True))
 
 
 def _attributes(values: Mapping[str, str | float | bool]) -> list[dict[str, Any]]:
@@ -167,17 +166,17 @@ def _readable(span: ExportedSpan, resource: "Resource") -> "ReadableSpan":
     from opentelemetry.trace import SpanKind, Status, StatusCode
 
     kinds = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT, "consumer": SpanKind.CONSUMER}
-    events = [] if span.exception is None else [Event("exception", _exception(span), span.end)]
+    events = [] if span.told.exception is None else [Event("exception", _exception(span.told), span.end)]
     return ReadableSpan(
-        name=span.name,
+        name=span.told.name,
         context=_context(span.trace_id, span.span_id),
         parent=None if span.parent_id is None else _context(span.trace_id, span.parent_id),
         resource=resource,
-        attributes=span.attributes,
+        attributes=span.told.attributes,
         events=events,
-        kind=kinds[span.kind],
+        kind=kinds[span.told.kind],
         instrumentation_scope=InstrumentationScope(SCOPE, version("slipstream-trio")),
-        status=Status(StatusCode.UNSET) if span.error is None else Status(StatusCode.ERROR, span.error),
+        status=Status(StatusCode.UNSET) if span.told.error is None else Status(StatusCode.ERROR, span.told.error),
         start_time=span.start,
         end_time=span.end,
     )

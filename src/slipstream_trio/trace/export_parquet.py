@@ -5,18 +5,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
-from functools import lru_cache
 from operator import itemgetter
 from os import PathLike
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 from attrs import define, field
 
 from ..errors import ExportError
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
-from ..telemetry import EventName
+from ..telemetry import HandleStop
 from .export_files import replaced
 from .export_spans import size_of
 from .handles import describe_handle
@@ -25,10 +24,6 @@ from .read import Progress, read_files
 from .schema import Recorded
 from .source import Source, Told, sources
 from .values import FIELDS, plain_text
-
-if TYPE_CHECKING:
-    from pyarrow import Array, Schema
-    from pyarrow.parquet import ParquetWriter
 
 __all__ = ["COLUMNS", "export_parquet"]
 
@@ -54,7 +49,6 @@ ROW: Final = 1 << 10
 HELD: Final = 1 << 24
 """The bytes of rows that are held, and then written as a row group."""
 
-HANDLED: Final = ("slipstream", "connection", "handle", "stop")
 _KINDS: Final = {"stop": "span", "exception": "exception", "start": "unfinished"}
 _KEYS: Final = (
     *((name, name) for name in COLUMNS),
@@ -104,7 +98,7 @@ def export_parquet(
     return count
 
 
-def _schema() -> "Schema":
+def _schema() -> Any:
     try:
         import pyarrow as pa
     except ImportError as error:
@@ -118,11 +112,11 @@ def _schema() -> "Schema":
 class _Parts:
     """The files of a recording, one for each day; the stack gives them their names, or removes them."""
 
-    schema: "Schema"
+    schema: Any
     directory: Path
     recording: str
     stack: ExitStack
-    files: "dict[int, tuple[ParquetWriter, IO[bytes]]]" = field(factory=dict)
+    files: dict[int, tuple[Any, IO[bytes]]] = field(factory=dict)
     rows: defaultdict[int, list[Any]] = field(factory=lambda: defaultdict(list))
     held: int = 0
     count: int = 0
@@ -153,7 +147,7 @@ class _Parts:
         self.rows.clear()
         self.held = 0
 
-    def _open(self, day: int) -> "tuple[ParquetWriter, IO[bytes]]":
+    def _open(self, day: int) -> tuple[Any, IO[bytes]]:
         from pyarrow.parquet import ParquetWriter
 
         folder = self.directory / f"day={date(1970, 1, 1) + timedelta(days=day)}"
@@ -166,7 +160,7 @@ class _Parts:
         return self.stack.enter_context(ParquetWriter(file, self.schema, compression="zstd")), file
 
 
-def _array(values: Sequence[Any], kind: Any) -> "Array":
+def _array(values: Sequence[Any], kind: Any) -> Any:
     import pyarrow as pa
 
     try:
@@ -196,11 +190,12 @@ def _rows(source: Source, told: Told, progress: Callable[[Progress], object] | N
 def _row(path: Path, record: Recorded) -> Row:
     measurements, origin, row = record.measurements, record.origin, _EMPTY.copy()
     details = record.details() if record.start is None else {**record.start.details(), **record.details()}
-    if record.name == HANDLED:
+    if record.name == HandleStop.name:
         _handled(row, details)
     else:
         _told(row, details)
-    row["name"], row["kind"] = _named(record.name)
+    row["kind"] = kind = _KINDS.get(record.name[-1], "event")
+    row["name"] = " ".join(record.name[1:] if kind == "event" else record.name[1:-1])
     row["start_time"] = record.system_time // 1000
     row["duration_ns"], row["monotonic_ns"] = measurements.get("duration"), measurements["monotonic_time"]
     row["socket_id"], row["span_id"] = origin.socket_id, record.span_id
@@ -212,13 +207,6 @@ def _row(path: Path, record: Recorded) -> Row:
         if row[key] is not None:
             row[key] = _json(row[key])
     return row
-
-
-@lru_cache(maxsize=256)
-def _named(name: EventName) -> tuple[str, str]:
-    """Return name and kind; a span's without its last word."""
-    kind = _KINDS.get(name[-1], "event")
-    return " ".join(name[1:] if kind == "event" else name[1:-1]), kind
 
 
 def _told(row: Row, details: Mapping[str, Any]) -> None:

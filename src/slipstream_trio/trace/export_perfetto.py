@@ -15,12 +15,10 @@ from attrs import define, field
 from ..protocol import SendFrame
 from ..telemetry import Record
 from .export_files import written
-from .export_spans import describe, is_once
-from .exported import UNFINISHED
+from .export_spans import UNFINISHED, describe, is_once
 
 __all__ = ["export_perfetto"]
 
-CONNECT: Final = ("slipstream", "connection", "connect")
 HANDLE: Final = ("slipstream", "connection", "handle")
 REFS: Final = 1 << 32
 """The refs of a connection, so that a flow's number combines connection and ref."""

@@ -4,7 +4,8 @@ The names of attributes are those of OpenTelemetry's semantic conventions where 
 Payloads, parameters and headers are not among them.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -23,7 +24,19 @@ from ..protocol import (
 )
 from ..telemetry import EventName, Record
 
-__all__ = ["Attributes", "Description", "Kind", "TopicPattern", "describe", "is_once", "size_of", "topic_pattern"]
+__all__ = [
+    "UNFINISHED",
+    "Attributes",
+    "Description",
+    "ExportedSpan",
+    "Kind",
+    "TopicPattern",
+    "describe",
+    "exported_spans",
+    "is_once",
+    "size_of",
+    "topic_pattern",
+]
 
 Attributes = dict[str, str | int | float | bool]
 Kind = Literal["internal", "client", "consumer"]
@@ -57,6 +70,10 @@ ONCE: Final = frozenset(
     }
 )
 """Events without a duration, shown as spans without length."""
+
+
+UNFINISHED: Final = "slipstream.unfinished"
+"""The attribute of a span whose end is not in the recording; it ends where that does."""
 
 
 @frozen
@@ -203,3 +220,84 @@ def size_of(frame: Any) -> int | None:
     if isinstance(frame, str):
         return len(frame) if frame.isascii() else len(frame.encode(errors="replace"))
     return len(frame) if isinstance(frame, bytes) else None
+
+
+# Whole spans, for those that get nothing else
+
+
+@frozen
+class ExportedSpan:
+    """A span with all that tracing systems ask for.
+
+    Attributes:
+        trace_id: the telemetry's, 32 hex digits.
+        span_id: the telemetry's, 16 hex digits.
+        parent_id: the connection_id; of a connection, what its `trace_parent` says, else None.
+        start: in nanoseconds since the epoch.
+        end: likewise.
+        told: its name and attributes.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    start: int
+    end: int
+    told: Description
+
+
+def exported_spans(records: Iterable[Record], pattern: TopicPattern = topic_pattern) -> Iterator[ExportedSpan]:
+    """Give the spans of records one by one, as they end; then those that have no end.
+
+    What happens once, such as a gap, is a span without length. What belongs to no connection has no trace, and is
+    left out. Only the spans that are open are held in memory.
+
+    Parameters:
+        records: in the order in which they were emitted, such as `trace.read` gives them.
+        pattern: maps a topic to its text in names of spans.
+    """
+    unfinished: dict[str, Any] = {}
+    latest = 0
+    record: Any
+    for record in records:
+        kind = record.name[-1]
+        if kind == "start":
+            unfinished[record.span_id] = record
+            latest = max(latest, record.system_time)
+        elif is_once(record.name):
+            if record.origin.connection_id is not None:
+                yield _once(record, describe(record, pattern))
+        elif kind in ("stop", "exception"):
+            unfinished.pop(record.span_id, None)
+            span = _span(record, record.start.system_time, record.measurements["duration"], pattern)
+            latest = max(latest, record.start.system_time + record.measurements["duration"])
+            if span is not None:
+                yield span
+    for record in unfinished.values():
+        span = _span(record, record.system_time, max(0, latest - record.system_time), pattern)
+        if span is not None:
+            span.told.attributes[UNFINISHED] = True
+            yield span
+
+
+def _span(record: Any, start: int, duration: int, pattern: TopicPattern) -> ExportedSpan | None:
+    # Where a span ends is where its answer came from; where no connection is left then, it is where it began.
+    origin = record.origin
+    if origin.connection_id is None and record.name[-1] != "start":
+        origin = record.start.origin
+    if origin.connection_id is None or origin.trace_id is None:
+        return None
+    parent_id = origin.connection_id
+    if record.name[1:3] == ("connection", "connect"):
+        trace_parent: str | None = getattr(record.metadata.get("state"), "trace_parent", None)
+        parent_id = None if trace_parent is None else trace_parent[36:52]
+    end = start + duration
+    return ExportedSpan(origin.trace_id, record.span_id, parent_id, start, end, describe(record, pattern))
+
+
+def _once(record: Any, told: Description) -> ExportedSpan:
+    origin, time = record.origin, record.measurements["system_time"]
+    # A point has no span_id. This one is the same whenever the recording is exported.
+    key = f"{origin.connection_id} {' '.join(record.name)} {record.measurements['monotonic_time']} {told.name}"
+    span_id = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+    return ExportedSpan(origin.trace_id, span_id, origin.connection_id, time, time, told)
