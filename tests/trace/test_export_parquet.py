@@ -1,6 +1,7 @@
 """Recordings as Parquet: a row for each span and event, a folder for each day."""
 
 import json
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ import pytest
 import trio
 from tests.client.support import Recorder
 from tests.integrations.support import lose_once, visit
-from tests.trace.scenes import two_connections, write_recording
+from tests.trace.scenes import Scene, two_connections, write_recording
 from trio.testing import MockClock
 
-from slipstream_trio.trace import read, record
+from slipstream_trio import ExportError
+from slipstream_trio.trace import End, Entry, read, record
 from slipstream_trio.trace.export_parquet import COLUMNS, export_parquet
 
 pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
 
 Row = dict[str, Any]
+DAY = 86_400_000_000_000
 
 
 async def _both(recorder: Recorder) -> None:
@@ -108,3 +111,94 @@ def test_what_a_join_was_given_is_left_out(recording: Path, tmp_path: Path) -> N
     joins = [row for row in exported(recording, tmp_path / "lake") if "join" in (row["what"], row["name"][-4:])]
     assert {row["name"] for row in joins} == {"client join", "connection handle"}
     assert {row["payload"] for row in joins} == {None}
+
+
+def test_rows_are_in_the_day_on_which_they_began(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.connect()
+    scene.join("room:lobby")
+    for number in range(3):
+        scene.push("room:lobby", "new_msg", {"number": number}, took=DAY)
+    scene.end("lost")
+    write_recording(tmp_path / "trace.jsonl", scene.records)
+    export_parquet([tmp_path / "trace.jsonl"], tmp_path / "lake")
+    days = sorted(path.name for path in (tmp_path / "lake").iterdir())
+    assert days == [f"day=2023-11-{day}" for day in (14, 15, 16, 17)]
+    for day in days:
+        assert {str(row["start_time"].date()) for row in rows_in(tmp_path / "lake" / day)} == {day[4:]}
+
+
+def test_each_recording_has_files_of_its_own(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.jsonl" for name in ("one", "two", "three")]
+    for path in paths:
+        write_recording(path, two_connections())
+    count = export_parquet(paths, tmp_path / "lake")
+    rows = rows_in(tmp_path / "lake")
+    assert len(files_in(tmp_path / "lake")) == 3
+    assert len(rows) == count
+    assert {row["file"] for row in rows} == set(map(str, paths))
+
+
+def test_spans_without_an_end_are_rows_without_a_duration(tmp_path: Path) -> None:
+    records = two_connections()
+    write_recording(tmp_path / "trace.jsonl", records[:3])
+    rows = exported(tmp_path / "trace.jsonl", tmp_path / "lake")
+    (connect, connection) = [row for row in rows if row["what"] is None]
+    assert {connect["name"], connection["name"]} == {"client connect", "connection connect"}
+    assert {connect["kind"], connection["kind"]} == {"unfinished"}
+    assert {connect["duration_ns"], connection["duration_ns"]} == {None}
+
+
+def test_many_rows_are_written_as_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_recording(tmp_path / "trace.jsonl", two_connections())
+    whole = exported(tmp_path / "trace.jsonl", tmp_path / "whole")
+    monkeypatch.setattr("slipstream_trio.trace.export_parquet.HELD", 10_000)
+    assert exported(tmp_path / "trace.jsonl", tmp_path / "lake") == whole
+    (part,) = (tmp_path / "lake").rglob("*.parquet")
+    assert pq.ParquetFile(part).metadata.num_row_groups > 5
+    assert stat.S_IMODE(part.stat().st_mode) == 0o600
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    for path in (first, second):
+        write_recording(path, two_connections())
+    export_parquet([second], tmp_path / "lake")
+    before = files_in(tmp_path / "lake")
+    with pytest.raises(ExportError, match="is there already"):
+        export_parquet([first, second], tmp_path / "lake")
+    assert files_in(tmp_path / "lake") == before
+
+    def fail(_: Path, entry: Entry) -> None:
+        if isinstance(entry, End):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        export_parquet([first], tmp_path / "other", told=fail)
+    assert files_in(tmp_path / "other") == []
+
+
+def test_values_that_no_column_can_have_are_text_or_null(tmp_path: Path) -> None:
+    write_recording(tmp_path / "good.jsonl", two_connections())
+    text = (tmp_path / "good.jsonl").read_text()
+    for old, new in (('"outcome":"cancelled"', '"outcome":7'), ('"attempt":1', '"attempt":"first"')):
+        assert old in text
+        text = text.replace(old, new)
+    text = text.replace('"topic":"room:other","event":"news"', '"topic":"room:\\udc9d","event":"news"')
+    (tmp_path / "bad.jsonl").write_text(text)
+    rows = exported(tmp_path / "bad.jsonl", tmp_path / "lake")
+    assert len(rows) == len(exported(tmp_path / "good.jsonl", tmp_path / "other"))
+    assert [row["outcome"] for row in rows if row["event"] == "odd"] == ["7"]
+    assert {row["attempt"] for row in rows} == {None}
+    assert [row["topic"] for row in rows if row["name"] == "client message_dropped"] == ["room:?"]
+
+
+def test_a_handler_that_raised_is_a_row(tmp_path: Path) -> None:
+    recorder = Recorder()
+    recorder.bus.attach("broken", ("slipstream", "client", "push", "stop"), lambda _: 1 / 0)
+    with record(tmp_path / "trace.jsonl", telemetry=recorder.bus):
+        trio.run(visit, recorder, clock=MockClock(autojump_threshold=0))
+    rows = exported(tmp_path / "trace.jsonl", tmp_path / "lake")
+    (failure,) = [row for row in rows if row["name"] == "telemetry handler failure"]
+    assert (failure["kind"], failure["event"]) == ("event", "slipstream client push stop")
+    assert "ZeroDivisionError" in failure["stacktrace"]
