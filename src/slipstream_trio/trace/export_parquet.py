@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
-from operator import itemgetter
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Final
@@ -43,7 +42,7 @@ COLUMNS: Final[Mapping[str, str]] = {name: kind for kind, names in _TYPES.items(
 DAY: Final = 86_400_000_000
 """Microseconds."""
 
-ROW: Final = 1 << 10
+ROW: Final = 1 << 11
 """The bytes that a row takes, roughly, beside its payloads."""
 
 HELD: Final = 1 << 24
@@ -56,9 +55,6 @@ _KEYS: Final = (
     *(("params", "payload"), ("frame", "payload")),
 )
 """Keys of the metadata, and the columns that they are in."""
-
-_EMPTY: Final[dict[str, Any]] = dict.fromkeys(COLUMNS)
-_VALUES: Final = itemgetter(*COLUMNS)
 
 Row = dict[str, Any]
 
@@ -117,14 +113,14 @@ class _Parts:
     recording: str
     stack: ExitStack
     files: dict[int, tuple[Any, IO[bytes]]] = field(factory=dict)
-    rows: defaultdict[int, list[Any]] = field(factory=lambda: defaultdict(list))
+    rows: defaultdict[int, list[Row]] = field(factory=lambda: defaultdict(list))
     held: int = 0
     count: int = 0
 
     def add(self, row: Row) -> None:
         """Add a row; it is written when there are enough for a row group."""
-        self.rows[row["start_time"] // DAY].append(_VALUES(row))
-        self.held += ROW + len(row["payload"] or "") + len(row["response"] or "")
+        self.rows[row["start_time"] // DAY].append(row)
+        self.held += ROW + len(row.get("payload", "")) + len(row.get("response", ""))
         if self.held >= HELD:
             self._write()
 
@@ -142,7 +138,7 @@ class _Parts:
             if day not in self.files:
                 self.files[day] = self._open(day)
             self.count += len(rows)
-            columns = list(map(_array, zip(*rows, strict=True), self.schema.types))
+            columns = [_column(rows, each.name, each.type) for each in self.schema]
             self.files[day][0].write_batch(RecordBatch.from_arrays(columns, schema=self.schema))
         self.rows.clear()
         self.held = 0
@@ -160,15 +156,15 @@ class _Parts:
         return self.stack.enter_context(ParquetWriter(file, self.schema, compression="zstd")), file
 
 
-def _array(values: Sequence[Any], kind: Any) -> Any:
+def _column(rows: Sequence[Row], name: str, kind: Any) -> Any:
     import pyarrow as pa
 
     try:
-        return pa.array(values, kind)
+        return pa.array([row.get(name) for row in rows], kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        if len(values) > 1:  # a recording may have surrogates in texts, and texts for numbers
-            return pa.concat_arrays([_array([value], kind) for value in values])
-        text = str(values[0]).encode(errors="replace").decode()
+        if len(rows) > 1:  # a recording may have surrogates in texts, and texts for numbers
+            return pa.concat_arrays([_column([row], name, kind) for row in rows])
+        text = str(rows[0][name]).encode(errors="replace").decode()
         return pa.array([text if pa.types.is_string(kind) else None], kind)
 
 
@@ -188,44 +184,39 @@ def _rows(source: Source, told: Told, progress: Callable[[Progress], object] | N
 
 
 def _row(path: Path, record: Recorded) -> Row:
-    measurements, origin, row = record.measurements, record.origin, _EMPTY.copy()
+    name, origin = record.name, record.origin
     details = record.details() if record.start is None else {**record.start.details(), **record.details()}
-    if record.name == HandleStop.name:
-        _handled(row, details)
-    else:
-        _told(row, details)
-    row["kind"] = kind = _KINDS.get(record.name[-1], "event")
-    row["name"] = " ".join(record.name[1:] if kind == "event" else record.name[1:-1])
+    row = _handled(details) if name == HandleStop.name else _told(details)
+    if isinstance(row.get("status"), int):
+        row["http_status"] = row.pop("status")
+    for key in ("payload", "response"):
+        if key in row:
+            row[key] = _json(row[key])
+    kind = row["kind"] = _KINDS.get(name[-1], "event")
+    row["name"] = " ".join(name[1:] if kind == "event" else name[1:-1])
     row["start_time"] = record.system_time // 1000
-    row["duration_ns"], row["monotonic_ns"] = measurements.get("duration"), measurements["monotonic_time"]
+    row["duration_ns"], row["monotonic_ns"] = record.measurements.get("duration"), record.monotonic_time
     row["socket_id"], row["span_id"] = origin.socket_id, record.span_id
     row["connection_id"], row["trace_id"], row["generation"] = origin.connection_id, origin.trace_id, origin.generation
     row["file"], row["line"] = str(path), record.line
-    if isinstance(row["status"], int):
-        row["http_status"], row["status"] = row["status"], None
-    for key in ("payload", "response"):
-        if row[key] is not None:
-            row[key] = _json(row[key])
     return row
 
 
-def _told(row: Row, details: Mapping[str, Any]) -> None:
-    for key, column in _KEYS:
-        value = details.get(key)
-        if value is not None:
-            row[column] = value
+def _told(details: Mapping[str, Any]) -> Row:
+    row: Row = {column: details[key] for key, column in _KEYS if details.get(key) is not None}
     if "raw_message" in details:
         row["what"] = type(details["raw_message"]).__name__
     if "event" not in details:
-        row["payload"] = None  # of a join, where it is often a credential
-    elif isinstance(row["event"], tuple):  # the name of an event of telemetry
+        row.pop("payload", None)  # of a join, where it is often a credential
+    elif isinstance(row.get("event"), tuple):  # the name of an event of telemetry
         row["event"] = " ".join(row["event"])
+    return row
 
 
-def _handled(row: Row, details: Mapping[str, Any]) -> None:
+def _handled(details: Mapping[str, Any]) -> Row:
     given = details["raw_message"]
-    row.update(describe_handle(details))
-    row["ref"] = row["ref"] or None
+    row = describe_handle(details)
+    row["ref"] = row.get("ref") or None
     for key in FIELDS.get(type(given), ()):
         if key != "payload":  # of a join, that is not shown
             row[key] = getattr(given, key)
@@ -236,6 +227,7 @@ def _handled(row: Row, details: Mapping[str, Any]) -> None:
         row["bytes"] = size_of(given.frame)
     elif details["return"]:
         row["bytes"] = sum(size_of(sent.frame) or 0 for sent in details["return"] if isinstance(sent, SendFrame))
+    return row
 
 
 def _json(value: Any) -> str:
