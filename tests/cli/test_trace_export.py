@@ -154,7 +154,7 @@ def test_damaged_lines_are_told_and_left_out(
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text("".join([*lines[:10], "nonsense\n", *lines[10:]]))
     assert export(str(damaged), "--to", "perfetto", "--output", str(tmp_path / "out.json")) == 0
-    assert "damaged.jsonl:11 cannot be read: not JSON" in capsys.readouterr().err
+    assert "damaged.jsonl:11: damaged: not JSON" in capsys.readouterr().err
 
 
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
