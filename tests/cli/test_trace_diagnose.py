@@ -45,7 +45,7 @@ def test_a_finding_names_cause_blame_lines_advice_and_command(capsys: pytest.Cap
     assert f"{path}:1517, 1526" in out.replace("\n          ", " ")
     assert "   do     See why the server ended" in out
     assert f"   more   slipstream trace show {path} --since 16 --until 33\n" in out
-    assert "2,950 records of 12 connections: 1 findings" in out
+    assert "2,950 records of 12 connections: 1 finding" in out
     assert "this recording cannot tell" in out
 
 

@@ -110,7 +110,8 @@ def _print(output: Output, whole: Diagnosis) -> None:
         for checked in CHECKED:
             output.print(f"  {checked}")
     else:
-        output.print(f"{read}: {len(whole.findings)} findings")
+        found = len(whole.findings)
+        output.print(f"{read}: {found} finding{'s' * (found > 1)}")
     for text in whole.remarks():
         for line in wrap(printable(text), WIDTH, subsequent_indent="  "):
             output.print(line, FAINT)
