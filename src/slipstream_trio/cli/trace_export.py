@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -47,10 +47,11 @@ exit status: 0 all was exported; 1 something failed; 2 wrong usage, or a file th
 is not a recording"""
 
 TARGETS: Final = ("perfetto", "otlp-json", "otlp", "parquet")
-GOES_WITH: Final = {
+GOES_WITH: Final[Mapping[str, tuple[str, ...]]] = {
     "output": ("perfetto", "otlp-json", "parquet"),
     "service": ("otlp", "otlp-json"),
-    **dict.fromkeys(("endpoint", "header"), ("otlp",)),
+    "endpoint": ("otlp",),
+    "header": ("otlp",),
 }
 STDOUT: Final = "-"
 
