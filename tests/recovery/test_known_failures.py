@@ -188,7 +188,8 @@ async def test_memory_growing_while_a_rejoin_is_refused_over_and_over(autojump_c
             assert (few, many) == (50, 400)
             assert status_of(channel) == "errored"
             assert objects_after <= objects_before + 5
-            assert bytes_after - bytes_before < 20_000
+            # Less than 100 bytes a join: the heaps of deadlines are swept now and then.
+            assert bytes_after - bytes_before < 400 * 100
             there.joins.clear()
 
 

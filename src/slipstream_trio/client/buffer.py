@@ -287,8 +287,6 @@ class Streams:
         self._ended_at = 0.0
         self._own: Buffer | None = None
 
-    # Buffers
-
     @property
     def buffer(self) -> Buffer:
         """The messages that wait for those who iterate over the channel; made when it is asked for."""
@@ -312,13 +310,14 @@ class Streams:
 
     @trio.lowlevel.enable_ki_protection
     def subscribe(
-        self, events: tuple[str, ...], limit: int | None, policy: Overflow | None
+        self, events: tuple[str, ...], limit: int | None, policy: Overflow | None, changed: Callable[[], None]
     ) -> tuple[Buffer, Callable[[], None]]:
-        """Return a buffer that gets these events (all, if there are none), and what ends that."""
+        """Return a buffer that gets these events (all, if there are none), and what ends that; `changed` is told."""
         buffer = Buffer(self, limit or self._limit, policy or self._policy, "subscription")
         keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
         for key in keys:
             self.subscribed.setdefault(key, []).append(buffer)
+        changed()
 
         @trio.lowlevel.enable_ki_protection
         def end() -> None:
@@ -326,6 +325,7 @@ class Streams:
                 self.subscribed[key].remove(buffer)
                 if not self.subscribed[key]:
                     del self.subscribed[key]
+            changed()
             buffer.close(StopAsyncIteration)
 
         return buffer, end

@@ -224,15 +224,13 @@ class Channel:
         checked_events("events", events)
         checked_size("buffer", 1 if buffer is None else buffer)
         checked_overflow("overflow", "raise" if overflow is None else overflow)
-        messages, end = self._streams.subscribe(events, buffer, overflow)
-        self._choose_put()
+        messages, end = self._streams.subscribe(events, buffer, overflow, self._choose_put)
         try:
             if self._socket.status == "closed":
                 messages.close(StopAsyncIteration)  # nothing will ever come
             yield Subscription(messages)
         finally:
             end()
-            self._choose_put()
 
     @asynccontextmanager
     async def presence(self, *, buffer: int = 1024) -> AsyncIterator[ChannelPresence]:

@@ -170,6 +170,8 @@ class _Websockets(WebSocketTransport):
 
     async def _inflate_frame(self, *, last: bool) -> None:
         pieces, self._deflated = [*self._deflated, *([END_OF_BLOCK] if last else [])], []
+        if sum(map(len, pieces)) <= INFLATED:  # at once, as the package does, which so finds this fault before others
+            pieces = [b"".join(pieces)]
         try:
             for piece in pieces:
                 await self._inflate(piece)

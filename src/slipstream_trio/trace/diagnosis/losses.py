@@ -33,7 +33,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
             stream.skips
             and stream.count >= 20
             and stream.count > 20 * stream.resets
-            and stream.count > 10 * len(stream.skips)
+            and stream.count > 20 * len(stream.skips)
         ):
             told = [f"{stream.key} skips {count} before {at(facts, when)}" for when, _, count in stream.skips[:TOLD]]
             seen = [(when, place) for when, place, _ in stream.skips]
