@@ -238,7 +238,8 @@ class Stream:
         key: the counter's name, None until it is found; `numbers` are those that may be it, in so many `tries`.
         value: the counter's last; `streak`: how often in a row it grew by one, at most `steady` times.
         resets: how often it began anew.
-        skips: when, where and by how much it skipped, `missed`: likewise, where the topic was joined anew before it.
+        runs: the last ranges in which it grew by one, but for the latest, `run`.
+        skips: when, where and which numbers it skipped, `missed`: how many, where the topic was joined anew before it.
         frames: hashes of the last; `doubles` are those that had come before, `paired` those like the one before, of
             `pairs`; `alike`: how many in a row were.
     """
@@ -254,7 +255,8 @@ class Stream:
     streak: int = 0
     steady: int = 0
     resets: int = 0
-    skips: list[tuple[int, Place, int]] = field(factory=list)
+    runs: deque[range] = field(factory=lambda: deque(maxlen=64))
+    skips: list[tuple[int, Place, range]] = field(factory=list)
     missed: list[tuple[int, Place, int]] = field(factory=list)
     frames: deque[int] = field(factory=lambda: deque(maxlen=64))
     doubles: list[Seen] = field(factory=list)
@@ -262,6 +264,17 @@ class Stream:
     paired: list[Seen] = field(factory=list)
     pairs: int = 0
     alike: int = 0
+
+    @property
+    def run(self) -> range:
+        """The range in which the counter has just grown by one."""
+        return range(self.value - self.streak, self.value + 1)
+
+    def fills(self, skipped: range) -> bool:
+        """Tell whether it has a part of what another counter of this name skipped: it is one counter for both."""
+        runs = (*self.runs, self.run)
+        is_forgotten = len(self.runs) == self.runs.maxlen  # then the part may be among the oldest
+        return is_forgotten or any(run.start >= skipped.start and run.stop <= skipped.stop for run in runs)
 
 
 @define(eq=False)

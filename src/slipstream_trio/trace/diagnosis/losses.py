@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from .facts import SECOND, Ask, Connection, Facts
+from .facts import SECOND, Ask, Connection, Facts, Stream
 from .finding import Cause, Finding, about, at, found
 
 __all__ = ["diagnose", "losses"]
@@ -29,19 +29,22 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find slow consumers, messages that are missing without a gap, and messages that came twice."""
     yield from _slow_consumers(facts)
     for (_, topic, event), stream in facts.streams.items():
-        if (
-            stream.skips
-            and stream.count >= 20
-            and stream.count > 20 * stream.resets
-            and stream.count > 20 * len(stream.skips)
-        ):
-            told = [f"{stream.key} skips {count} before {at(facts, when)}" for when, _, count in stream.skips[:TOLD]]
-            seen = [(when, place) for when, place, _ in stream.skips]
+        skips = [skip for skip in stream.skips if not _is_elsewhere(facts, stream, skip[2])]
+        if skips and stream.count >= 20 and stream.count > max(20 * stream.resets, 10 * len(skips)):
+            told = [f"{stream.key} skips {len(which)} before {at(facts, when)}" for when, _, which in skips[:TOLD]]
+            seen = [(when, place) for when, place, _ in skips]
             yield found(facts, MISSING, seen, told, topic=topic, event=event)
         pairs = stream.pairs if stream.count >= 10 and stream.pairs * 2.5 >= stream.count else 0
         if count := max(stream.doubled, pairs):
             told = [f"{count} of {stream.count} messages had come before"]
             yield found(facts, DUPLICATES, stream.doubles or stream.paired, told, topic=topic, event=event, count=count)
+
+
+def _is_elsewhere(facts: Facts, stream: Stream, skipped: range) -> bool:
+    """Tell whether another stream has what a counter skipped: it is one for several topics or sockets."""
+    return any(
+        other.fills(skipped) for other in facts.streams.values() if other is not stream and other.key == stream.key
+    )
 
 
 def losses(facts: Facts, connection: Connection) -> Iterator[str]:

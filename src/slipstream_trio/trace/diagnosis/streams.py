@@ -64,18 +64,11 @@ class Streams:
                 stream.resets += 1
             elif gap:
                 keep(stream.missed, (facts.last, facts.place, step - 1))
-            elif not self._elsewhere(stream, value):
-                keep(stream.skips, (facts.last, facts.place, step - 1))
+            else:
+                keep(stream.skips, (facts.last, facts.place, range(stream.value + 1, value)))
+            stream.runs.append(stream.run)
             stream.streak = 0
         stream.value = value
-
-    def _elsewhere(self, stream: Stream, value: int) -> bool:
-        """Tell whether another stream has what the counter skips: it is one for several topics."""
-        return any(
-            stream.value < other.value - other.streak and other.value < value
-            for other in self._facts.streams.values()
-            if other.key == stream.key
-        )
 
 
 def _hash(frame: Any, message: Message) -> int:
