@@ -158,7 +158,7 @@ async def test_many_of_them_do_too(autojump_clock: MockClock) -> None:
         while sum(sizes) < 80:
             sizes.append(len(await transport.receive()))
         assert max(sizes) <= 4
-        assert len(counted) >= 30
+        assert len(counted) >= 80 // 2  # others run after every second message
         nursery.cancel_scope.cancel()
 
 
