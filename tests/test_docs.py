@@ -32,12 +32,12 @@ def classes(module: ModuleType) -> list[str]:
 def test_every_input_and_event_of_the_core_is_told(module: ModuleType) -> None:
     names = classes(module)
     assert len(names) > 9
-    told = set(re.findall(r"`(\w+)`", page("protocol.md")))
+    told = set(re.findall(r"`(\w+)`", page("reference/protocol.md")))
     assert set(names) - told == set()
 
 
 def test_every_event_of_telemetry_has_its_row() -> None:
-    rows = set(re.findall(r"^\| `slipstream ([\w <>]+?)(?: …)?` \|", page("telemetry.md"), re.MULTILINE))
+    rows = set(re.findall(r"^\| `slipstream ([\w <>]+?)(?: …)?` \|", page("reference/telemetry.md"), re.MULTILINE))
     names = [getattr(value, "name", None) for _, value in inspect.getmembers(records, inspect.isclass)]
     # The name of a callback's span is that of the callback, and no constant.
     events = {" ".join(word for word in name[1:] if word not in ENDS) for name in names if isinstance(name, tuple)}
@@ -46,7 +46,7 @@ def test_every_event_of_telemetry_has_its_row() -> None:
 
 def test_every_option_is_told() -> None:
     options = {field.name for field in attrs.fields(Configuration)} - REFUSED
-    pages = [path.read_text() for path in DOCS.glob("*.md")]
+    pages = [path.read_text() for path in DOCS.rglob("*.md")]
     told = {name for text in pages for name in re.findall(r"`(\w+)|\b(\w+)=", text) for name in name}
     assert options - told == set()
 
@@ -57,10 +57,10 @@ def test_every_error_is_told() -> None:
         for name in slipstream_trio.__all__
         if inspect.isclass(value := getattr(slipstream_trio, name)) and issubclass(value, Exception)
     }
-    told = {name for path in DOCS.glob("*.md") for name in re.findall(r"`(\w+)", path.read_text())}
+    told = {name for path in DOCS.rglob("*.md") for name in re.findall(r"`(\w+)", path.read_text())}
     assert errors - told == set()
 
 
 def test_every_invariant_is_told() -> None:
-    told = page("telemetry.md").partition("## Invariants")[2]
+    told = page("reference/telemetry.md").partition("## Invariants")[2]
     assert [int(number) for number in re.findall(r"^(\d+)\. ", told, re.MULTILINE)][: len(MEANINGS)] == sorted(MEANINGS)

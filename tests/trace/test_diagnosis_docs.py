@@ -6,7 +6,7 @@ from pathlib import Path
 from slipstream_trio.trace.diagnosis import channels, ends, losses, refusals, silences, timeouts
 from slipstream_trio.trace.diagnosis.finding import Cause
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "diagnosis.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "diagnosis.md"
 
 
 def test_every_cause_is_told() -> None:
