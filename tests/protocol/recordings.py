@@ -1,19 +1,17 @@
-"""The recordings of real servers, in `tests/fixtures/transcripts`; their format is told in its README."""
+"""The lines of recordings (see `tests.transcripts`), as frames."""
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from attrs import frozen
+from tests.transcripts import TRANSCRIPTS, read_lines
 
 from slipstream_trio.protocol import Frame
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "transcripts"
-PATHS = sorted(FOLDER.glob("*/*.jsonl"))
+PATHS = sorted(TRANSCRIPTS.glob("*/*.jsonl"))
 NAMES = [f"{path.parent.name}/{path.stem}" for path in PATHS]
 
 TAILS = ['"}]', '"},"status":"ok"}]']
@@ -62,6 +60,5 @@ class Record:
 
 def read(name: str) -> Iterator[Record]:
     """Yield the lines of a recording."""
-    for line in (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
-        data = json.loads(line)
+    for data in read_lines(TRANSCRIPTS / f"{name}.jsonl"):
         yield Record(data["dir"], data.get("conn", ""), data["t_ms"] / 1000, data)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from attrs import define, field
 from hypothesis import given, strategies as st
+from tests.transcripts import TRANSCRIPTS, read_lines
 
 from slipstream_trio.protocol import Presence, PresenceChange, sync_diff, sync_state
 
-TRANSCRIPTS = Path(__file__).parent.parent / "fixtures" / "transcripts"
 KEYS = ("a", "b", "c")
 
 # A server
@@ -216,8 +216,7 @@ def recordings() -> list[Path]:
 def presences_of(path: Path, connection: str) -> Iterator[tuple[str, Any]]:
     """Yield the presence messages that a connection of a recording got, and the answers to its `list`."""
     lists: set[str] = set()
-    for line in path.read_text().splitlines():
-        record = json.loads(line)
+    for record in read_lines(path):
         if record.get("conn") != connection or "text" not in record:
             continue
         _, ref, _, event, payload = json.loads(record["text"])

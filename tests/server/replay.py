@@ -6,18 +6,16 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import trio
 from tests.server.app import make_server
 from tests.server.raw_client import RawClient
+from tests.transcripts import TRANSCRIPTS, read_lines
 from wsproto.events import Event, Ping, Pong
 
 from slipstream_trio.testing.server import Flavour, PhoenixServer, Version
-
-TRANSCRIPTS = Path(__file__).parents[1] / "fixtures" / "transcripts"
 
 SERVERS: dict[str, tuple[Flavour, Version]] = {
     "phoenix-1.7.24-bandit": ("bandit", "1.7.24"),
@@ -46,8 +44,7 @@ def scenarios() -> list[str]:
 class Replay:
     def __init__(self, name: str) -> None:
         self.directory, self.scenario = name.split("/")
-        with (TRANSCRIPTS / f"{name}.jsonl").open(encoding="utf-8") as lines:
-            self.lines: list[Line] = [json.loads(line) for line in lines]
+        self.lines: list[Line] = list(read_lines(TRANSCRIPTS / f"{name}.jsonl"))
         self.server = make_server(*SERVERS[self.directory])
         self.port = next(
             urlsplit(line["url"]).port for line in self.lines if line["dir"] == "open" and "status" in line

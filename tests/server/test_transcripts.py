@@ -3,10 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio.testing
 from tests.server.replay import SERVERS, Line, Replay, differences, scenarios
+from tests.transcripts import read_lines
 
 pytestmark = pytest.mark.once
 
@@ -40,6 +42,12 @@ async def test_server_ping_reaches_the_client_and_the_client_s_is_answered(
     await replay.run()
     assert replay.clients[""].pings == [b""]
     assert replay.clients[""].pongs == [b"are you there"]
+
+
+def test_a_line_of_a_recording_ends_at_a_newline_alone(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"text": "a\u2028b\u0085c"}\n{"text": ""}\n', encoding="utf-8", newline="")
+    assert list(read_lines(path)) == [{"text": "a\u2028b\u0085c"}, {"text": ""}]
 
 
 # The comparison itself: each way of tampering with a recording must be noticed.
