@@ -533,23 +533,6 @@ async def test_a_bomb_costs_the_connection(autojump_clock: trio.testing.MockCloc
         assert client.closed == (1009, "server")
 
 
-# Versions
-
-
-@pytest.mark.parametrize(("version", "answered"), [("1.7.24", True), ("1.8.11", False), ("1.8.12", True)])
-async def test_a_null_join_ref_is_dropped_by_some_versions(
-    version: Any, answered: bool, autojump_clock: trio.testing.MockClock
-) -> None:
-    server = make_server(version=version)
-    async with server.run(), trio.open_nursery() as nursery:
-        client = await RawClient.connect(server, nursery)
-        await client.join("echo:1")
-        await client.push(None, "2", "echo:1", "echo", {})
-        await trio.sleep(1)
-        assert len(client.frames) == 1 + answered
-        nursery.cancel_scope.cancel()
-
-
 # Anything at all
 
 

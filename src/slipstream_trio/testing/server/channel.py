@@ -74,7 +74,7 @@ class Channel:
 
     Attributes:
         topic: the topic, "room:1" for example.
-        join_ref: the ref of the join, as the client sent it.
+        join_ref: the ref of the join, as the client sent it: its join_ref, or its ref where that is null.
         socket: the connection that the channel is on, which Phoenix calls the socket.
         assigns: the channel's own values, at first a copy of the socket's.
         presence: tracks presences of this topic, and lists them.
@@ -170,9 +170,10 @@ class Channel:
         """End the channel once it has handled the messages so far; see `Stop` for the reasons."""
         self._process.post(Stop(reason))
 
-    def bind(self, process: "Process") -> None:
+    def bind(self, process: "Process", join: Message) -> None:
         """Give the channel its process; for the server alone."""
         self._process, self.socket = process, process.connection
-        self.topic, self.join_ref = process.topic, process.join_ref
+        self.topic = join.topic
+        self.join_ref = join.ref if join.join_ref is None else join.join_ref
         self.assigns = dict(self.socket.assigns)
         self.presence = ChannelPresence(self.socket.server.presence, process)

@@ -1,6 +1,7 @@
 """Differences between Phoenix's versions, and between the web servers below it, as two tables.
 
-Every difference was seen in recordings of the real servers (`tests/fixtures/transcripts`).
+Most were seen in recordings of the real servers (`tests/fixtures/transcripts`), the others read in the sources of these
+versions: Phoenix's `lib/phoenix/socket.ex` and `lib/phoenix/transports/websocket.ex`.
 """
 
 from collections.abc import Mapping
@@ -51,16 +52,16 @@ class Release:
     Attributes:
         crash_payload: the payload of phx_error.
         kick_code: the close code of `PhoenixServer.disconnect`.
-        drops_stale_pushes: whether a push with another join_ref than the channel's is dropped.
-        accepts_null_join_ref: whether null passes for the channel's join_ref.
-        limits_channels: whether there is a limit to the channels of a socket.
+        drops_stale_pushes: whether a push with another join_ref than the join's is dropped, as such a leave always is.
+        accepts_null_join_ref: whether a message with join_ref null passes, or else any on a channel joined with null.
+        reads_tokens: whether tokens are taken from subprotocols (and from the header of long-polling).
     """
 
     crash_payload: Mapping[str, Any]
     kick_code: int
     drops_stale_pushes: bool
     accepts_null_join_ref: bool
-    limits_channels: bool
+    reads_tokens: bool
 
 
 FLAVOURS: Final[Mapping[Flavour, WebServer]] = {
@@ -89,12 +90,12 @@ _1_8_12: Final = Release(
     kick_code=1001,
     drops_stale_pushes=True,
     accepts_null_join_ref=True,
-    limits_channels=True,
+    reads_tokens=True,
 )
 
 VERSIONS: Final[Mapping[Version, Release]] = {
     "1.7.24": Release(
-        crash_payload={}, kick_code=1000, drops_stale_pushes=False, accepts_null_join_ref=False, limits_channels=False
+        crash_payload={}, kick_code=1000, drops_stale_pushes=False, accepts_null_join_ref=False, reads_tokens=False
     ),
     "1.8.11": attrs.evolve(_1_8_12, accepts_null_join_ref=False),
     "1.8.12": _1_8_12,

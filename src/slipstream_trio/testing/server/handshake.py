@@ -68,7 +68,8 @@ async def accept_upgrade(
         raise _NOT_FOUND
     _check_upgrade(method, request)
     subprotocol: str | None = None
-    if mount.auth_token and (offered := _list(request, "sec-websocket-protocol")):
+    reads_token = mount.auth_token and server.release.reads_tokens
+    if reads_token and (offered := _list(request, "sec-websocket-protocol")):
         subprotocol, token = choose_subprotocol(offered)
         request = attrs.evolve(request, auth_token=token)
     wire = negotiated_wire(request)

@@ -122,7 +122,7 @@ def _said(status: int, **more: Any) -> Refuse:
 
 
 async def _open(server: "PhoenixServer", mount: Mount, request: Request, wait: Wait) -> Refuse:
-    if mount.auth_token:
+    if mount.auth_token and server.release.reads_tokens:
         request = attrs.evolve(request, auth_token=request.header("x-phoenix-authtoken"))
     try:
         wire = negotiated_wire(request)

@@ -53,8 +53,9 @@ class Mount:
             It is cancelled if the client hangs up first.
         timeout: how long a client may send nothing before it is disconnected, in seconds; None: for ever.
         max_frame_size: the most bytes of a frame from a client; a larger one closes the connection (1009).
-        max_channels: the most channels of a connection (from Phoenix 1.8.9 on); None: any number.
-        auth_token: whether a token is taken from the subprotocols, as phoenix.js sends its `authToken`.
+        max_channels: the most channels of a connection; None: any number.
+        auth_token: whether a token is taken from the subprotocols, as phoenix.js sends its `authToken`; Phoenix 1.7
+            takes any subprotocol, and sees no token.
         compress: whether permessage-deflate is negotiated with clients that offer it.
         max_inflate_ratio: the largest ratio of a message's size to its compressed size; beyond, the connection
             is closed (1009). The recordings show 37 accepted and 1,020 refused.

@@ -19,7 +19,12 @@ _CRASH: Final = Stop("crash")
 
 
 class Process:
-    """One channel from its join to its end: its mailbox, its task, its background tasks."""
+    """One channel from its join to its end: its mailbox, its task, its background tasks.
+
+    Attributes:
+        join_ref: the join's join_ref, by which the socket knows the channel: in the join's answer, and at its end.
+        channel: its own `join_ref` is the join's ref where this is null, as in Phoenix.
+    """
 
     def __init__(self, connection: "Connection", channel: Channel, join: Message) -> None:
         self.connection: Connection = connection
@@ -28,7 +33,7 @@ class Process:
         self.channel: Channel = channel
         self.settled: trio.Event = trio.Event()
         self.done: trio.Event = trio.Event()
-        channel.bind(self)
+        channel.bind(self, join)
         self._join_message = join
         self._joined = False
         self._mailbox: deque[tuple[Message | Stop, int]] = deque()
@@ -80,7 +85,7 @@ class Process:
     async def reply(self, ref: Any, reply: Reply) -> None:
         """See `Channel.reply`."""
         self.check_joined()
-        frame = self.connection.wire.encode_reply(self.join_ref, ref, self.topic, reply.status, reply.response)
+        frame = self.connection.wire.encode_reply(self.channel.join_ref, ref, self.topic, reply.status, reply.response)
         await self.connection.send(frame)
 
     async def broadcast(self, event: str, payload: Any, *, exclude: "Process | None" = None) -> None:

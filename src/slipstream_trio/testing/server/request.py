@@ -94,9 +94,12 @@ def _assign(container: dict[str, Any], keys: list[str], value: str) -> None:
 def choose_subprotocol(offered: Sequence[str]) -> tuple[str | None, str | None]:
     """Return the subprotocol and the token among those that a client offered; raises `Refuse`."""
     tokens = [name for name in offered if name.startswith(_TOKEN_PREFIX)]
-    if "phoenix" not in offered and len(tokens) != len(offered):
+    token = _decode_token(tokens[0]) if len(tokens) == 1 else None  # one of several is none, as in Phoenix
+    if "phoenix" in offered:
+        return "phoenix", token
+    if token is None or len(offered) > 1:
         raise Refuse(403)
-    return "phoenix" if "phoenix" in offered else None, _decode_token(tokens[0]) if tokens else None
+    return None, token
 
 
 def _decode_token(subprotocol: str) -> str:

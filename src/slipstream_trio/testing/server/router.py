@@ -90,7 +90,7 @@ class Router:
             # The old channel ends first, but its phx_close follows the answer to the new join.
             self._replaced = old
             await old.shut_down()
-        limit = self._mount.max_channels if self._connection.server.release.limits_channels else None
+        limit = self._mount.max_channels
         factory = self._mount.channel_for(message.topic) if type(message.topic) is str else None
         if factory is None:
             self._reply(None, message, "error", UNMATCHED)
@@ -105,12 +105,11 @@ class Router:
     def _belongs(self, message: Message, process: Process) -> bool:
         """Whether a message has the join_ref of its channel, as far as this version of Phoenix looks."""
         release = self._connection.server.release
-        if _same(message.join_ref, process.join_ref):
+        if not release.drops_stale_pushes and message.event != LEAVE:
             return True
-        if message.event == LEAVE:
-            # A channel joined without a join_ref (serializer 1.0.0) may be left with any.
-            return process.join_ref is None or (message.join_ref is None and release.accepts_null_join_ref)
-        return not release.drops_stale_pushes or (message.join_ref is None and release.accepts_null_join_ref)
+        # Serializer 1.0.0 has null everywhere. Where both may be null, one of them passes for any (`socket.ex`).
+        either = message.join_ref if release.accepts_null_join_ref else process.join_ref
+        return either is None or _same(message.join_ref, process.join_ref)
 
     def _reply(self, join_ref: Any, message: Message, status: str, response: Any) -> None:
         connection = self._connection
