@@ -31,7 +31,7 @@ class WebServer:
         echoes_close_code: whether a client's close is answered with the client's code, or else with 1000.
         stop_code: the close code when the server stops; None: the connection is cut without a close frame.
         stop_grace: the grace period of connections at a stop, in seconds.
-        max_fragmented_size: the most bytes of a message that comes in several frames; None: as a frame.
+        limits_wire: whether limits count the bytes on the wire, or else payloads; see `framing.Limits`.
         upgrade_headers: headers of every 101 response.
         refusal_headers: headers of every other response.
     """
@@ -40,7 +40,7 @@ class WebServer:
     echoes_close_code: bool
     stop_code: int | None
     stop_grace: float
-    max_fragmented_size: int | None
+    limits_wire: bool
     upgrade_headers: tuple[tuple[str, str], ...]
     refusal_headers: tuple[tuple[str, str], ...]
 
@@ -70,7 +70,7 @@ FLAVOURS: Final[Mapping[Flavour, WebServer]] = {
         echoes_close_code=False,
         stop_code=1000,
         stop_grace=0.0,
-        max_fragmented_size=8_000_000,
+        limits_wire=True,
         upgrade_headers=(_CACHE_CONTROL,),
         refusal_headers=(_VARY, _CACHE_CONTROL),
     ),
@@ -79,7 +79,7 @@ FLAVOURS: Final[Mapping[Flavour, WebServer]] = {
         echoes_close_code=True,
         stop_code=None,
         stop_grace=5.0,
-        max_fragmented_size=None,
+        limits_wire=False,
         upgrade_headers=(_CACHE_CONTROL, _COWBOY),
         refusal_headers=(_CACHE_CONTROL, _COWBOY),
     ),

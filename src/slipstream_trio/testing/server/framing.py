@@ -4,19 +4,22 @@ from collections.abc import Iterator
 from struct import pack
 from typing import Any, Final
 
+import attrs
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
-from wsproto.extensions import PerMessageDeflate
+from wsproto.extensions import Extension, PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from ...protocol.message import Frame
 
-__all__ = ["BoundedDeflate", "FrameViolation", "Framing", "frame_bytes"]
+__all__ = ["FrameViolation", "Framing", "Limits", "frame_bytes"]
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 _MASK_SIZE: Final = 4
 _SLICE: Final = 1024
+_INFLATED_PIECE: Final = 16_384
+_MAX_FRAGMENTED: Final = 8_000_000
 
 Control = Ping | Pong | CloseConnection
 Protocol = FrameDecoder | FrameProtocol
@@ -48,22 +51,63 @@ def frame_bytes(frame: Frame) -> bytes:
     return pack("!BBQ", first, 127, length) + data
 
 
-class Framing:
-    """One connection's frames, both ways, with the limits of the client's frames, and the compression."""
+@attrs.frozen
+class Limits:
+    """A web server's limits of what clients send; beyond, the connection is closed (1009).
 
-    def __init__(self, max_frame_size: int, max_fragmented_size: int, deflate: "BoundedDeflate | None" = None) -> None:
-        self._connection = Connection(ConnectionType.SERVER, [deflate] if deflate else [])
-        self._deflate = deflate
-        self._max_frame_size = max_frame_size
-        self._max_fragmented_size = max_fragmented_size
-        self._parts: list[str | bytes] = []
-        self._frame_size = 0
-        self._message_size = 0
+    Cowboy (`cowboy_websocket.erl`) has one limit, for a frame's payload as for a message, and for what it inflates to.
+    Bandit counts the bytes on the wire, headers included (`websocket/frame.ex`), has another limit for messages in
+    several frames (`connection.ex`), and one by a ratio for what they inflate to (`permessage_deflate.ex`).
+
+    Attributes:
+        frame: the most bytes of a frame.
+        inflate_ratio: Bandit's; None: these are Cowboy's limits.
+    """
+
+    frame: int
+    inflate_ratio: int | None
+
+    def allow_frame(self, length: int) -> bool:
+        """Whether a frame may have so many bytes of payload."""
+        extended = 0 if length < 126 else 2 if length < 65536 else 8
+        return length + (0 if self.inflate_ratio is None else 2 + extended + _MASK_SIZE) <= self.frame
+
+    def allow_fragments(self, length: int) -> bool:
+        """Whether a message in several frames may have so many bytes so far."""
+        return length <= (self.frame if self.inflate_ratio is None else _MAX_FRAGMENTED)
+
+    def inflated(self, length: int) -> int:
+        """Return how many bytes a compressed message of this length may become."""
+        if self.inflate_ratio is None:
+            return self.frame
+        # Bandit inflates in pieces, and looks at the ratio where a second one follows.
+        return (-(-self.inflate_ratio * length // _INFLATED_PIECE) + 1) * _INFLATED_PIECE
+
+
+class Framing:
+    """One connection's frames, both ways, with the limits of the client's frames, and the compression.
+
+    Parameters:
+        limits: of the client's frames; None: it has none.
+        offer: the client's offer of permessage-deflate; None: it made none, or is not to have it.
+
+    Attributes:
+        extension: the answer to the offer; None: frames are not compressed.
+    """
+
+    def __init__(self, limits: Limits | None = None, offer: str | None = None) -> None:
+        incoming = _Incoming(limits) if limits else None
+        parameters = incoming.accept(offer) if incoming and offer else None
+        self.extension: str | None = None
+        if isinstance(parameters, str):
+            self.extension = f"{_Incoming.name};{parameters}" if parameters else _Incoming.name
+        self._connection = Connection(ConnectionType.SERVER, [incoming] if incoming else [])
+        self._parts: list[Any] = []
 
     @property
     def compressed(self) -> bool:
         """Whether frames to this client are compressed, and so cannot be shared with others."""
-        return self._deflate is not None
+        return self.extension is not None
 
     def encode(self, frame: Frame) -> bytes:
         """Return the bytes that carry a frame to the client, compressed."""
@@ -92,42 +136,27 @@ class Framing:
                     yield event
 
     def _assemble(self, event: TextMessage | BytesMessage) -> tuple[Frame, int] | None:
-        data = event.data if isinstance(event, TextMessage) else bytes(event.data)
-        size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
-        self._parts.append(data)
-        self._frame_size += size
-        self._message_size += size
-        header = _header_size(self._frame_size)
-        fragmented = self._message_size > self._frame_size
-        if self._frame_size + header > self._max_frame_size or (
-            fragmented and self._message_size > self._max_fragmented_size
-        ):
-            raise FrameViolation(1009)
-        if event.frame_finished:
-            self._frame_size = 0
+        self._parts.append(event.data)
         if not event.message_finished:
             return None
-        parts, total = self._parts, self._message_size
-        self._parts, self._message_size = [], 0
-        if isinstance(event, TextMessage):
-            return "".join(part for part in parts if isinstance(part, str)), total
-        return b"".join(part for part in parts if isinstance(part, bytes)), total
+        frame: Frame = (b"" if isinstance(event, BytesMessage) else "").join(self._parts)
+        self._parts = []
+        return frame, len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
 
 
-def _header_size(length: int) -> int:
-    extended = 0 if length < 126 else 2 if length < 65536 else 8
-    return 2 + extended + _MASK_SIZE
+class _Incoming(PerMessageDeflate):
+    """Applies the limits, and inflates whole messages, if the client's offer of permessage-deflate was accepted."""
 
-
-class BoundedDeflate(PerMessageDeflate):
-    """permessage-deflate that refuses messages of more than `ratio` times their compressed size."""
-
-    def __init__(self, ratio: int) -> None:
+    def __init__(self, limits: Limits) -> None:
         super().__init__()
-        self._ratio = ratio
-        self._deflated = 0
-        self._inflated = 0
-        self._in_control = False
+        self._limits = limits
+        self._length = 0
+        self._deflated = bytearray()
+        self._in_control = self._is_deflated = False
+
+    def enabled(self) -> bool:
+        """Be asked about each frame, accepted or not."""
+        return True
 
     def accept(self, offer: str) -> bool | str | None:
         """Return the parameters to answer a client's offer with, or None to do without."""
@@ -136,38 +165,45 @@ class BoundedDeflate(PerMessageDeflate):
         except ValueError:  # a parameter that is not a number
             return None
 
-    def frame_inbound_header(self, proto: Protocol, opcode: Opcode, *rest: Any) -> CloseReason | RsvBits:
-        """Note whether a control frame begins."""
+    def frame_inbound_header(self, proto: Protocol, opcode: Opcode, rsv: RsvBits, length: int) -> CloseReason | RsvBits:
+        """Refuse a frame that is too large, or makes its message too large."""
         self._in_control = opcode.iscontrol()
-        return super().frame_inbound_header(proto, opcode, *rest)
+        if not self._in_control:
+            self._length = length + (self._length if opcode is Opcode.CONTINUATION else 0)
+        if opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._is_deflated = rsv.rsv1
+        too_long = opcode is Opcode.CONTINUATION and not self._limits.allow_fragments(self._length)
+        if too_long or not self._limits.allow_frame(length):
+            return CloseReason.MESSAGE_TOO_BIG
+        # Of control frames in between, the superclass takes messages for ended.
+        if self._in_control or not super().enabled():
+            return Extension.frame_inbound_header(self, proto, opcode, rsv, length)
+        return super().frame_inbound_header(proto, opcode, rsv, length)
 
-    def frame_inbound_payload_data(self, proto: Protocol, data: bytes) -> bytes | CloseReason:
-        """Inflate a part of a frame, a slice at a time, so that a bomb expands to at most 1 MiB."""
-        if self._in_control:
-            return super().frame_inbound_payload_data(proto, data)
-        pieces: list[bytes] = []
-        for start in range(0, len(data), _SLICE):
-            deflated = data[start : start + _SLICE]
-            piece = super().frame_inbound_payload_data(proto, deflated)
-            if isinstance(piece, CloseReason):
-                return piece
-            pieces.append(piece)
-            if self._exceeds_ratio(len(deflated), len(piece)):
-                return CloseReason.MESSAGE_TOO_BIG
-        return b"".join(pieces)
+    def frame_inbound_payload_data(self, proto: Protocol, data: bytes) -> bytes | CloseReason:  # noqa: ARG002
+        """Keep a part of a compressed message until its end."""
+        if self._in_control or not self._is_deflated:
+            return data
+        self._deflated += data
+        return b""
 
     def frame_inbound_complete(self, proto: Protocol, fin: bool) -> bytes | CloseReason | None:  # noqa: FBT001
-        """Inflate the rest of a message at its end."""
-        rest = super().frame_inbound_complete(proto, fin)
-        if self._in_control:
-            return rest
-        if isinstance(rest, bytes) and self._exceeds_ratio(0, len(rest)):
-            return CloseReason.MESSAGE_TOO_BIG
-        if fin:
-            self._deflated = self._inflated = 0
-        return rest
+        """Inflate a message at its end."""
+        if self._in_control or not fin:
+            return None
+        largest = self._limits.inflated(len(self._deflated))
+        inflated = bytearray()
+        for piece in self._inflate(proto):
+            if isinstance(piece, CloseReason):
+                return piece
+            inflated += piece
+            if len(inflated) > largest:
+                return CloseReason.MESSAGE_TOO_BIG
+        return bytes(inflated)
 
-    def _exceeds_ratio(self, deflated: int, inflated: int) -> bool:
-        self._deflated += deflated
-        self._inflated += inflated
-        return self._inflated > self._ratio * self._deflated
+    def _inflate(self, proto: Protocol) -> Iterator[bytes | CloseReason]:
+        """Yield the message piece by piece, so that a bomb expands to at most 1 MiB beyond the limit."""
+        deflated, self._deflated = bytes(self._deflated), bytearray()
+        for start in range(0, len(deflated), _SLICE):
+            yield super().frame_inbound_payload_data(proto, deflated[start : start + _SLICE])
+        yield super().frame_inbound_complete(proto, fin=True) or b""

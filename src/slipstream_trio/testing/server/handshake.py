@@ -13,7 +13,7 @@ import h11
 import trio
 from wsproto.utilities import generate_accept_token
 
-from .framing import BoundedDeflate, Framing
+from .framing import Framing, Limits
 from .mount import Mount
 from .request import Accept, Refuse, Request, choose_subprotocol, parse_query
 from .wire import Wire, wire_for
@@ -204,18 +204,13 @@ def _negotiate(
     headers += server.web_server.upgrade_headers
     if subprotocol is not None:
         headers.append(("sec-websocket-protocol", subprotocol))
-    deflate = None
-    offers = _list(request, "sec-websocket-extensions")
-    offer = next((offer for offer in offers if offer.partition(";")[0].strip() == BoundedDeflate.name), None)
-    if mount.compress and offer is not None:
-        candidate = BoundedDeflate(mount.max_inflate_ratio)
-        parameters = candidate.accept(offer)
-        if isinstance(parameters, str):
-            deflate = candidate
-            accepted = f"{candidate.name};{parameters}" if parameters else candidate.name
-            headers.append(("sec-websocket-extensions", accepted))
-    fragmented = server.web_server.max_fragmented_size or mount.max_frame_size
-    return headers, Framing(mount.max_frame_size, fragmented, deflate)
+    offers = _list(request, "sec-websocket-extensions") if mount.compress else ()
+    offer = next((offer for offer in offers if offer.partition(";")[0].strip() == "permessage-deflate"), None)
+    ratio = mount.max_inflate_ratio if server.web_server.limits_wire else None
+    framing = Framing(Limits(mount.max_frame_size, ratio), offer)
+    if framing.extension is not None:
+        headers.append(("sec-websocket-extensions", framing.extension))
+    return headers, framing
 
 
 async def respond(server: "PhoenixServer", http: h11.Connection, stream: trio.abc.Stream, answer: Refuse) -> None:

@@ -130,8 +130,7 @@ async def _open(server: "PhoenixServer", mount: Mount, request: Request, wait: W
     except Refuse as refusal:
         # Phoenix has one word for all refusals here; a crash is one of the request's own process.
         return refusal if refusal.status == 500 else _said(_REFUSED)
-    framing = Framing(mount.max_frame_size, mount.max_frame_size)
-    session = Session(server, Upgrade(mount, request, accepted, wire, framing, b""))
+    session = Session(server, Upgrade(mount, request, accepted, wire, Framing(), b""))
     server.start_session(session)
     return _said(410, token=session.token, messages=[])
 
