@@ -462,22 +462,6 @@ async def test_what_was_queued_is_sent_before_a_close(autojump_clock: trio.testi
         assert len(client.frames) == 101
 
 
-async def test_draining_lets_new_connections_in_and_spares_those_without_channels(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    server = make_server()
-    async with server.run(), trio.open_nursery() as nursery:
-        joined = await RawClient.connect(server, nursery)
-        idle = await RawClient.connect(server, nursery)
-        await joined.join("echo:1")
-        await server.drain()
-        assert joined.closed == (1012, "server")
-        assert idle.closed is None
-        late = await RawClient.connect(server, nursery)
-        assert (await late.join("echo:1"))[4]["status"] == "ok"
-        nursery.cancel_scope.cancel()
-
-
 async def test_waiting_for_a_message_ends_with_the_connection(autojump_clock: trio.testing.MockClock) -> None:
     server = make_server()
     async with server.run(), trio.open_nursery() as nursery:

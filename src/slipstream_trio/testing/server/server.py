@@ -23,6 +23,7 @@ from .process import Process
 __all__ = ["Listening", "PhoenixServer"]
 
 _RESTART: Final = 1012
+_DRAIN_TIMEOUT: Final = 30.0
 Chosen = TypeVar("Chosen")
 
 logger: Final = logging.getLogger("slipstream_trio.testing.server")
@@ -63,6 +64,8 @@ class PhoenixServer:
         flavour: the web server to imitate: "bandit" or "cowboy".
         version: the version of Phoenix to imitate.
         close_timeout: how long a closing connection waits for the client's close frame, in seconds.
+        drain_batch: how many channels the drainer ends at a time, Phoenix's `batch_size`.
+        drain_interval: its pause after each whole batch, in seconds.
         keep_received: the number of messages that `Connection.received` keeps.
 
     Raises:
@@ -81,12 +84,16 @@ class PhoenixServer:
         flavour: Flavour = "bandit",
         version: Version = "1.8.12",
         close_timeout: float = 5.0,
+        drain_batch: int = 10_000,
+        drain_interval: float = 2.0,
         keep_received: int = 1000,
     ) -> None:
         self.mounts: Mapping[str, Mount] = dict(mounts)
         self.web_server: WebServer = _chosen("flavour", flavour, FLAVOURS)
         self.release: Release = _chosen("version", version, VERSIONS)
         self.close_timeout: float = close_timeout
+        self.drain_batch: int = drain_batch
+        self.drain_interval: float = drain_interval
         self.keep_received: int = keep_received
         self.errors: deque[BaseException] = deque(maxlen=100)
         self.pubsub: PubSub = PubSub()
@@ -186,15 +193,27 @@ class PhoenixServer:
         return find_connector(transport, lambda _: self.open_stream())
 
     async def drain(self) -> None:
-        """Close the connections that have channels with 1012, as Phoenix's drainer does; new ones may come."""
-        draining = [connection for connection in self._connections if connection.channels]
-        for connection in draining:
-            connection.close(_RESTART)
-        for connection in draining:
-            await connection.wait_closed()
+        """Close the connections that have channels with 1012, as Phoenix's drainer does.
+
+        New connections and joins are accepted meanwhile, and stay. After 30 seconds the drainer leaves the rest alone.
+        """
+        for process in await self._drain():
+            if process.connection.close_code is not None:
+                await process.connection.wait_closed()
+
+    async def _drain(self) -> list[Process]:
+        """Begin to close the channels' connections, in the batches of `lib/phoenix/socket/pool_supervisor.ex`."""
+        processes = [process for connection in self.connections for process in connection.router.processes.values()]
+        with trio.move_on_after(_DRAIN_TIMEOUT):
+            for index, process in enumerate(processes, 1):
+                if not process.done.is_set():
+                    process.connection.close(_RESTART)
+                if index % self.drain_batch == 0:
+                    await trio.sleep(self.drain_interval)
+        return processes
 
     async def stop(self, *, drain: bool = True) -> None:
-        """Stop as Phoenix does at SIGTERM: refuse new connections, `drain`, then end the rest.
+        """Stop as Phoenix does at SIGTERM: drain, then refuse new connections, and end the rest.
 
         With "bandit" the rest is closed with 1000; with "cowboy" it goes on for 5 seconds and is cut. The server
         stays stopped until it is run again.
@@ -202,15 +221,14 @@ class PhoenixServer:
         Parameters:
             drain: whether the endpoint has a drainer.
         """
-        await self._refuse_new()
-        started = trio.current_time()
         if drain:
-            await self.drain()
+            await self._drain()
+        await self._refuse_new()
         if self.web_server.stop_code is not None:
             for connection in self.connections:
                 connection.close(self.web_server.stop_code)
         else:
-            with trio.move_on_at(started + self.web_server.stop_grace):
+            with trio.move_on_after(self.web_server.stop_grace):
                 await self._wait_empty()
             for connection in self.connections:
                 connection.drop()
