@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 import slipstream_trio
-from slipstream_trio import Configuration, ConnectOptions, protocol, telemetry, testing, trace
+from slipstream_trio import Configuration, ConnectOptions, errors, protocol, telemetry, testing, trace
 from slipstream_trio.integrations import logging
 from slipstream_trio.testing import faults, kit, observed, plugin, scripted, server, stateful, strategies
 from slipstream_trio.trace import export_otlp, export_perfetto
@@ -115,7 +115,7 @@ def test_the_docstrings_of_errors_tell_every_field() -> None:
 
 
 def test_every_error_is_a_slipstream_error() -> None:
-    for name, thing in vars(slipstream_trio.errors).items():
+    for name, thing in vars(errors).items():
         if inspect.isclass(thing) and issubclass(thing, Exception):
             assert issubclass(thing, slipstream_trio.SlipstreamError)
             assert name in slipstream_trio.__all__

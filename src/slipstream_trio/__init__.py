@@ -2,56 +2,57 @@
 
 `connect` opens a socket, `Socket.join` a channel. What happens on a connection can be seen with
 `slipstream_trio.telemetry`; the errors are all `SlipstreamError`s.
+
+A name is imported when it is first asked for: who reads recordings, or asks a command for its help, needs no client.
 """
 
-from . import protocol, telemetry, trace
-from .client import (
-    DEFAULT,
-    NO_REPLY,
-    Caller,
-    Channel,
-    ChannelPresence,
-    ChannelStatus,
-    Client,
-    Configuration,
-    ConnectOptions,
-    Default,
-    Gap,
-    NoReply,
-    Overflow,
-    Reply,
-    Socket,
-    Status,
-    StatusChanges,
-    Stream,
-    Subscription,
-    connect,
-    run_client,
-)
-from .errors import (
-    AlreadyJoined,
-    CallTimeout,
-    ChannelClosed,
-    ClientBusy,
-    ClientStopped,
-    ConfigurationError,
-    ConnectError,
-    ConnectionLost,
-    ConnectionRejected,
-    ConnectTimeout,
-    ExportError,
-    InternalError,
-    JoinError,
-    JoinTimeout,
-    ProtocolError,
-    PushError,
-    PushTimeout,
-    RecordingError,
-    SerializationError,
-    SlipstreamError,
-    SlowConsumer,
-)
-from .protocol import Backoff, Disconnect, Message, PresenceChange
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from . import protocol, telemetry, trace
+    from .client import (
+        DEFAULT,
+        Channel,
+        ChannelPresence,
+        ChannelStatus,
+        Configuration,
+        ConnectOptions,
+        Default,
+        Gap,
+        Overflow,
+        Socket,
+        Status,
+        StatusChanges,
+        Stream,
+        Subscription,
+        connect,
+    )
+    from .client.callbacks import NO_REPLY, Caller, Client, NoReply, Reply, run_client
+    from .errors import (
+        AlreadyJoined,
+        CallTimeout,
+        ChannelClosed,
+        ClientBusy,
+        ClientStopped,
+        ConfigurationError,
+        ConnectError,
+        ConnectionLost,
+        ConnectionRejected,
+        ConnectTimeout,
+        ExportError,
+        InternalError,
+        JoinError,
+        JoinTimeout,
+        ProtocolError,
+        PushError,
+        PushTimeout,
+        RecordingError,
+        SerializationError,
+        SlipstreamError,
+        SlowConsumer,
+    )
+    from .protocol import Backoff, Disconnect, Message, PresenceChange
 
 __all__ = [
     "DEFAULT",
@@ -104,3 +105,19 @@ __all__ = [
     "telemetry",
     "trace",
 ]
+
+_PLACES: Final = (".errors", ".protocol", ".client", ".client.callbacks")
+"""The modules that the names are from, in the order of what they bring along."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("protocol", "telemetry", "trace"):
+        return import_module(f".{name}", __name__)
+    if name in __all__:
+        found = next(module for place in _PLACES if name in (module := import_module(place, __name__)).__all__)
+        return globals().setdefault(name, getattr(found, name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -11,10 +11,8 @@ from ..trace.text import Secrets, printable, strings_in
 from .demo_visit import Plan
 from .status import CommandFailed, UsageError, pair
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "NEEDS", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "NEEDS", "add_arguments", "run"]
 
-NAME: Final = "demo"
-HELP: Final = "watch a connection live: every span and event, then the trace and whether it is sound"
 DESCRIPTION: Final = """\
 Connects over a real socket, joins, pushes, listens, pings and leaves, and shows
 the event history as it happens. Without --url it talks to a server that it

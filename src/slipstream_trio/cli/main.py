@@ -6,14 +6,12 @@ options needs nothing more.
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
 
 from ..errors import RecordingError
-from ..trace.text import printable
-from . import demo_command, trace_command
 from .command import Command, add_commands
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output
 
@@ -34,7 +32,11 @@ is not a recording; 130 interrupted"""
 MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
 
 
-COMMANDS: Final[Sequence[Command]] = (demo_command, trace_command)
+COMMANDS: Final[Mapping[str, str]] = {
+    "demo": "watch a connection live: every span and event, then the trace and whether it is sound",
+    "trace": "look into recordings of connections",
+}
+"""The commands, each of which is a module `<name>_command`: imported where it is named, as `--help` has to be quick."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: for `--help`, `--version`, and what argparse cannot read.
     """
-    parser = _parser()
+    parser = _parser(sys.argv[1:] if arguments is None else arguments)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         # Names only: argparse would repeat whatever was typed, a token after a misspelt --token for one.
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(options.command, options)
 
 
-def _parser() -> ArgumentParser:
+def _parser(words: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
         "slipstream",
         description=DESCRIPTION,
@@ -70,13 +72,19 @@ def _parser() -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"slipstream {_version()}")
+    parser.add_argument(
+        "--version", action="version", version=f"slipstream {_version() if '--version' in words else ''}"
+    )
     parser.set_defaults(command=None, parser=parser)
-    add_commands(parser, COMMANDS)
+    add_commands(
+        parser, COMMANDS, lambda name: import_module(f".{name}_command", __package__) if name in words else None
+    )
     return parser
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("slipstream-trio")
     except PackageNotFoundError:  # run from a source tree
@@ -92,6 +100,8 @@ def _run(command: Command, options: Namespace) -> int:
     except UsageError as error:
         return _say(f"{error}; see {options.parser.prog} --help", USAGE)
     except RecordingError as error:
+        from ..trace.text import printable
+
         return _say(printable(str(error)), USAGE)
     except CommandFailed as error:
         return _say(str(error), FAILED)

@@ -2,17 +2,15 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Final
 
-from . import trace_diagnose, trace_export, trace_html, trace_replay, trace_show, trace_stats, trace_verify
-from .command import Command, add_commands
+from .command import add_commands
 from .status import USAGE
 
-__all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+__all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
-NAME: Final = "trace"
-HELP: Final = "look into recordings of connections"
 DESCRIPTION: Final = """\
 A recording is what `with trace.record(path):` writes: everything that happened on
 connections, as lines of JSON. Rotated files are given oldest first, or as the
@@ -29,15 +27,20 @@ examples:
   slipstream trace export trace.jsonl --to perfetto --output trace.json.gz"""
 
 
-COMMANDS: Final[Sequence[Command]] = (
-    *(trace_diagnose, trace_show, trace_stats, trace_html),
-    *(trace_verify, trace_replay, trace_export),
-)
+COMMANDS: Final[Mapping[str, str]] = {
+    "diagnose": "what went wrong, why, and what to do",
+    "show": "the history of connections, line by line; --follow shows it live",
+    "stats": "counts, rates, sizes and latencies, by topic and event",
+    "html": "a page to search and zoom in: one file that needs nothing else",
+    "verify": "check the invariants of a trace, and name the lines that break them",
+    "replay": "put recorded inputs through the core again, and compare all that comes out",
+    "export": "turn recordings into what Perfetto, OpenTelemetry or SQL can read",
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the commands of the group."""
-    add_commands(parser, COMMANDS)
+    add_commands(parser, COMMANDS, lambda name: import_module(f".trace_{name}", __package__))
 
 
 def run(options: Namespace) -> int:

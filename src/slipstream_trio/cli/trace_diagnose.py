@@ -22,10 +22,8 @@ from .output import BAD, BOLD, FAINT, ONCE, Output
 from .reading import ProgressBar, add_paths, quiet_pipe
 from .status import FAILED, OK, count
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
-NAME: Final = "diagnose"
-HELP: Final = "what went wrong, why, and what to do"
 DESCRIPTION: Final = """\
 Names causes, the gravest first: for each who has to change something (the
 application, this process, the network, the server, the configuration), what

@@ -17,10 +17,8 @@ from ..trace.source import sources
 from .reading import Notices, ProgressBar, add_paths, spare
 from .status import OK, CommandFailed, UsageError, pair
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
-NAME: Final = "export"
-HELP: Final = "turn recordings into what Perfetto, OpenTelemetry or SQL can read"
 DESCRIPTION: Final = """\
 Reads a recording as a stream, and writes it as
 

@@ -13,10 +13,8 @@ from ..trace.source import sources
 from .reading import SELECTING, Notices, add_reading_arguments, reading_all, selection_of, spare
 from .status import OK, CommandFailed, count
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
-NAME: Final = "html"
-HELP: Final = "a page to search and zoom in: one file that needs nothing else"
 DESCRIPTION: Final = f"""\
 Makes a page of the history of connections: the findings of `trace diagnose`
 with links to their rows, a waterfall of all spans, an overview, search,

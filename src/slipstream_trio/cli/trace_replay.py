@@ -14,10 +14,8 @@ from .reading import ProgressBar, add_paths
 from .status import FAILED, OK, UsageError
 from .trace_step import Tape, step_through
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
-NAME: Final = "replay"
-HELP: Final = "put recorded inputs through the core again, and compare all that comes out"
 DESCRIPTION: Final = """\
 Folds the inputs of each connection (frames, commands, ticks, the transport's
 beginning and end) through the protocol's core, a pure function, and compares every

@@ -18,10 +18,8 @@ from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, read
 from .status import OK, count
 from .tables import print_tables, size
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
-NAME: Final = "stats"
-HELP: Final = "counts, rates, sizes and latencies, by topic and event"
 DESCRIPTION: Final = f"""\
 Counts what happened on connections, and measures how long it took: connections
 and how they ended, joins, pushes from call to reply, messages and their sizes,

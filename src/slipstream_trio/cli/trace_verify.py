@@ -13,10 +13,8 @@ from ..trace.text import printable
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "NAME", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
-NAME: Final = "verify"
-HELP: Final = "check the invariants of a trace, and name the lines that break them"
 DESCRIPTION: Final = """\
 Checks on a recording what holds for every connection: that its records carry its
 ids, begin and end as they should, and that spans, states, times and refs follow

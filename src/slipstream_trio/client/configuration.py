@@ -1,6 +1,5 @@
 """The options of `connect`, checked and fixed when they are given."""
 
-import difflib
 import inspect
 import math
 import re
@@ -14,6 +13,7 @@ import attrs
 from attrs import frozen
 
 from ..errors import ConfigurationError
+from ..errors.base import did_you_mean
 from ..protocol import (
     RECONNECT,
     REJOIN,
@@ -392,7 +392,5 @@ def configure(url: OrCallable[str], options: ConnectOptions) -> Configuration:
     known = ConnectOptions.__annotations__
     for name in options:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigurationError(name, f"there is no such option{hint}")
+            raise ConfigurationError(name, f"there is no such option{did_you_mean(name, known)}")
     return Configuration(url=url, **options)

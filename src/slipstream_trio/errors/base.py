@@ -1,5 +1,7 @@
 """The base of all errors, and those of options, messages and this library itself."""
 
+from collections.abc import Iterable
+
 __all__ = [
     "ConfigurationError",
     "ExportError",
@@ -8,7 +10,16 @@ __all__ = [
     "RecordingError",
     "SerializationError",
     "SlipstreamError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the rest of a sentence about an unknown name: the nearest of those that are known, if one is near."""
+    from difflib import get_close_matches  # needed after a mistake only
+
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class SlipstreamError(Exception):

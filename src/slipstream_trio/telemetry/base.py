@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import fields, frozen
 
 __all__ = ["End", "EndOfConnection", "EventName", "Once", "Origin", "Outcome", "Record", "SpanStart", "Start"]
 
@@ -79,6 +79,10 @@ class SpanStart(Record, Protocol):
 S = TypeVar("S", bound=SpanStart)
 
 
+def _compared(record: Any) -> tuple[object, ...]:
+    return tuple(getattr(record, field.name) for field in fields(type(record)) if field.eq)
+
+
 class _Common:
     """What all records compute alike: their ids, and metadata from the fields of their own."""
 
@@ -90,6 +94,19 @@ class _Common:
         super().__init_subclass__()
         names = [name for name in inspect.get_annotations(cls) if name not in {"name", "start"}]
         cls._own = tuple((name.rstrip("_"), name) for name in names)
+
+    # attrs would compile these three for each class, which is a tenth of what `import connect` takes.
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and _compared(self) == _compared(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), _compared(self)))
+
+    def __repr__(self) -> str:
+        kind: Any = type(self)
+        shown = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(kind) if field.repr)
+        return f"{kind.__name__}({', '.join(shown)})"
 
     @property
     def connection_id(self) -> str | None:
@@ -179,7 +196,7 @@ class _Ended(_Common, Generic[S]):
 # The fields that records of a kind share come first, in this order.
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Once(_Begun):
     """What happens once."""
 
@@ -188,7 +205,7 @@ class Once(_Begun):
     monotonic_time: int
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Start(_Begun):
     """The start of a span."""
 
@@ -201,7 +218,7 @@ class Start(_Begun):
         return {**super()._described(system_time), "span_id": self.span_id}
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class End(_Ended[S]):
     """The end of a span of the client, which has ids of its own: the span may outlive its connection."""
 
@@ -210,7 +227,7 @@ class End(_Ended[S]):
     monotonic_time: int
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class EndOfConnection(_Ended[S]):
     """The end of a span of a connection, which has the ids of its start."""
 

@@ -1,6 +1,5 @@
 """Who listens to what: handlers, and the points at which events are emitted."""
 
-import difflib
 import inspect
 import logging
 import threading
@@ -389,7 +388,9 @@ def _checked_names(event: object, *, prefix: bool) -> list[EventName]:
         return [name]
     if begins:
         raise ValueError(f"no event has just the name {name}: give prefix=True for all that begin with it")
-    (nearest,) = difflib.get_close_matches(" ".join(words), map(" ".join, known), 1, cutoff=0.0)
+    from difflib import get_close_matches  # needed after a mistake only
+
+    (nearest,) = get_close_matches(" ".join(words), map(" ".join, known), 1, cutoff=0.0)
     raise ValueError(f"no event has the name {name}; the nearest is {tuple(nearest.split())}")
 
 

@@ -34,7 +34,7 @@ CALLBACKS: Final = (
 """The callbacks of a `Client`, each of which is a span."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class SpanException(End[SpanStart]):
     """Code that ran inside of a span raised: the third way, beside start and stop, in which a span's name can end.
 
@@ -57,7 +57,7 @@ class SpanException(End[SpanStart]):
 # The connection
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ConnectStart(Once):
     """A connection's life begins, before anything is sent; its span's id is the connection_id."""
 
@@ -73,7 +73,7 @@ class ConnectStart(Once):
         return {**super()._described(system_time), "span_id": self.span_id}
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ConnectStop(EndOfConnection[ConnectStart]):
     """A connection's life has ended.
 
@@ -101,7 +101,7 @@ class ConnectStop(EndOfConnection[ConnectStart]):
 # and the transition when they are read: to make them takes longer than to handle the message.
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class HandleStart(Start):
     """The connection begins to handle an input: `raw_message`, in `state`."""
 
@@ -128,7 +128,7 @@ class HandleStart(Start):
         return {"raw_message": self.raw_message, "state": self.state}
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class HandleStop(EndOfConnection[HandleStart]):
     """The connection has handled an input; delivery and writing come after."""
 
@@ -165,7 +165,7 @@ class HandleStop(EndOfConnection[HandleStart]):
 # in nanoseconds on the clock of the inputs, that had passed when the frame was queued, or, if it never was, at the end.
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientConnectStart(Start):
     """A socket asks for a connection; `attempt` counts from 1 since it was last connected."""
 
@@ -174,7 +174,7 @@ class ClientConnectStart(Start):
     attempt: int
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientConnectStop(End[ClientConnectStart]):
     """The socket is connected, or is not."""
 
@@ -183,7 +183,7 @@ class ClientConnectStop(End[ClientConnectStart]):
     response_headers: tuple[tuple[str, str], ...]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientJoinStart(Start):
     """A topic is asked for."""
 
@@ -192,7 +192,7 @@ class ClientJoinStart(Start):
     params: Any
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientJoinStop(End[ClientJoinStart]):
     """A join was answered, or was not; `reason` tells why it did not succeed."""
 
@@ -203,7 +203,7 @@ class ClientJoinStop(End[ClientJoinStart]):
     waited: int = 0
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientLeaveStart(Start):
     """A channel is being left."""
 
@@ -212,7 +212,7 @@ class ClientLeaveStart(Start):
     params: Any
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientLeaveStop(End[ClientLeaveStart]):
     """A channel is left; `reason` tells why that was not confirmed."""
 
@@ -223,7 +223,7 @@ class ClientLeaveStop(End[ClientLeaveStart]):
     waited: int = 0
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientPushStart(Start):
     """A push whose reply is awaited begins."""
 
@@ -233,7 +233,7 @@ class ClientPushStart(Start):
     params: Any
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientPushStop(End[ClientPushStart]):
     """A push was answered (it has a `status`), or was not: `reason` tells why, `sent` whether it may have left."""
 
@@ -247,7 +247,7 @@ class ClientPushStop(End[ClientPushStart]):
     waited: int = 0
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientSendStart(Start):
     """A push that awaits no reply begins."""
 
@@ -257,7 +257,7 @@ class ClientSendStart(Start):
     params: Any
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientSendStop(End[ClientSendStart]):
     """It was queued, under this `ref`, or was not: `reason` tells why."""
 
@@ -268,7 +268,7 @@ class ClientSendStop(End[ClientSendStart]):
     waited: int
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientCallbackStart(Start):
     """A callback of a `Client` is called; `client` is the name of its class, the event's name has the callback's."""
 
@@ -282,7 +282,7 @@ class ClientCallbackStart(Start):
         return ("slipstream", "client", self.callback, "start")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientCallbackStop(End[ClientCallbackStart]):
     """A callback of a `Client` has returned, or was cancelled (outcome "cancelled", and `return_` is None)."""
 
@@ -298,7 +298,7 @@ class ClientCallbackStop(End[ClientCallbackStart]):
 # What happens once
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ReplyOrphaned(Once):
     """A reply came whose push was given up: it was cancelled, or had timed out."""
 
@@ -310,7 +310,7 @@ class ReplyOrphaned(Once):
     reason: Literal["cancelled", "timeout"]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class MessageDiscarded(Once):
     """A message was dropped: `reason` tells why, `direction` which way it was going ("in" or "out").
 
@@ -326,7 +326,7 @@ class MessageDiscarded(Once):
     frame: Frame | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class GapOpened(Once):
     """Messages may have been missed, as a channel is joined again, or were, at a full buffer; times are UTC datetimes.
 
@@ -341,7 +341,7 @@ class GapOpened(Once):
     dropped: int
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ReconnectScheduled(Once):
     """The connection ended, or an attempt failed; another follows in `delay` seconds."""
 
@@ -353,7 +353,7 @@ class ReconnectScheduled(Once):
     status: int | None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class RejoinScheduled(Once):
     """A channel has ended; it is joined again in `delay` seconds."""
 
@@ -364,7 +364,7 @@ class RejoinScheduled(Once):
     reason: str
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ClientGaveUp(Once):
     """A socket has ended for good, and its user has not asked for that.
 
@@ -382,7 +382,7 @@ class ClientGaveUp(Once):
     hint: str
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class LoopStalled(Once):
     """Trio's event loop did not run for a while: the timer woke `seconds` too late."""
 
@@ -390,7 +390,7 @@ class LoopStalled(Once):
     seconds: float
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class BufferOverflowed(Once):
     """A consumer's buffer is full, and messages are dropped: an episode, which is told of several times.
 
@@ -413,7 +413,7 @@ class BufferOverflowed(Once):
     dropped: int = 1
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class HandlerFailed(Once):
     """A telemetry handler raised, and is detached."""
 
