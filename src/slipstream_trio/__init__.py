@@ -110,13 +110,15 @@ _PLACES: Final = (".errors", ".protocol", ".client", ".client.callbacks")
 """The modules that the names are from, in the order of what they bring along."""
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("protocol", "telemetry", "trace"):
-        return import_module(f".{name}", __name__)
-    if name in __all__:
-        found = next(module for place in _PLACES if name in (module := import_module(place, __name__)).__all__)
-        return globals().setdefault(name, getattr(found, name))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # which would take every name for one of the package
+
+    def __getattr__(name: str) -> Any:
+        if name in ("protocol", "telemetry", "trace"):
+            return import_module(f".{name}", __name__)
+        if name in __all__:
+            found = next(module for place in _PLACES if name in (module := import_module(place, __name__)).__all__)
+            return globals().setdefault(name, getattr(found, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
