@@ -1,23 +1,30 @@
 """The docs name everything that there is: tables that have to keep up with the code."""
 
+import ast
+import importlib
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import attrs
 import pytest
+from docs import generated
 
 import slipstream_trio
 from slipstream_trio import Configuration
+from slipstream_trio.cli import trace_command
 from slipstream_trio.protocol import commands, events
 from slipstream_trio.telemetry import records
 from slipstream_trio.trace import MEANINGS
 
 DOCS = Path(__file__).parent.parent / "docs"
-ENDS = ("start", "stop", "exception")
 REFUSED = {"compression"}
 """Options that no transport that there is has."""
+
+
+main = importlib.import_module("slipstream_trio.cli.main")  # whose name in its package is that of the function
 
 
 def page(name: str) -> str:
@@ -37,11 +44,50 @@ def test_every_input_and_event_of_the_core_is_told(module: ModuleType) -> None:
 
 
 def test_every_event_of_telemetry_has_its_row() -> None:
-    rows = set(re.findall(r"^\| `slipstream ([\w <>]+?)(?: …)?` \|", page("reference/telemetry.md"), re.MULTILINE))
-    names = [getattr(value, "name", None) for _, value in inspect.getmembers(records, inspect.isclass)]
-    # The name of a callback's span is that of the callback, and no constant.
-    events = {" ".join(word for word in name[1:] if word not in ENDS) for name in names if isinstance(name, tuple)}
-    assert events == rows - {"client <callback>"}
+    rows = set(re.findall(r"^\| `(slipstream [^`]+)` \|", generated.events(), re.MULTILINE))
+    callbacks = {f"slipstream client {name} " for name in records.CALLBACKS}
+    names = {" ".join(name) for name in records.names_of_events()}
+    assert {name for name in names if not name.endswith("exception") and not name.startswith(tuple(callbacks))} == {
+        row for row in rows if "<callback>" not in row
+    }
+    assert "<!-- generated: events -->" in page("reference/telemetry.md")
+
+
+def test_every_key_of_telemetry_has_a_meaning() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) ?\|", generated.keys(), re.MULTILINE))
+    assert len(rows) > 30
+    assert [key for key, meaning in rows.items() if not meaning] == []
+    assert set(generated.KEYS) - set(rows) == set()
+    assert "<!-- generated: keys -->" in page("reference/telemetry.md")
+
+
+def test_every_command_is_told() -> None:
+    told = generated.commands()
+    for command in (*main.COMMANDS, *trace_command.COMMANDS):
+        group = "trace " if command in trace_command.COMMANDS else ""
+        assert f"## slipstream {group}{command.NAME}\n" in told
+
+
+def test_every_public_module_is_in_the_reference() -> None:
+    marks = [generated.MARK.findall(path.read_text()) for path in DOCS.rglob("*.md")]
+    described = {module for found in marks for part, modules in found if part == "public" for module in modules.split()}
+    assert described == set(generated.PUBLIC)
+
+
+def imported(text: str) -> Iterator[str]:
+    """Yield the full names that the Python blocks of a page import from this package."""
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("slipstream_trio"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_the_docs_import_public_names_only() -> None:
+    pages = [path.read_text() for path in (*DOCS.rglob("*.md"), DOCS.parent / "README.md")]
+    names = {name for text in pages for name in imported(text)}
+    modules = {module.__name__ for pattern in generated.PUBLIC for module in generated.modules(pattern)}
+    assert len(names) > 40
+    assert names - set(generated.public_names()) - modules == set()
 
 
 def test_every_option_is_told() -> None:

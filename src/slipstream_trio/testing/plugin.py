@@ -29,10 +29,7 @@ _RECORDS_A_LINE: Final = 4
 class PhoenixServers:
     """The fixture `phoenix_server`: makes servers, and remembers them for the report of a failure.
 
-    async def test_my_client(phoenix_server):
-        server = phoenix_server({"room:*": Room})
-        async with server.run():
-            await my_client("ws://phoenix/socket/websocket", server.connector())
+    Call it with channels by topic, `phoenix_server({"room:*": Room})`; `run` or `serve` the server that it returns.
     """
 
     def __init__(self, made: "list[FakeServer | PhoenixServer]") -> None:
