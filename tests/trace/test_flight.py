@@ -147,7 +147,7 @@ def test_what_comes_after_the_end_is_not_written_where_the_beginning_could_not_b
             raise OSError(errno.ENOSPC, "No space left on device")
         return os.open(path, flags, 0o600)
 
-    monkeypatch.setattr("slipstream_trio.trace.flight._private", full_at_first)
+    monkeypatch.setattr("slipstream_trio.trace.flight.open_private", full_at_first)
     telemetry = Telemetry()
     seen: list[Any] = []
     with telemetry.listen(seen.append), flight_recorder(tmp_path, telemetry=telemetry) as recorder:

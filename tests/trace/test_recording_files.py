@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.telemetry.support import ORIGIN
 
+from slipstream_trio.errors import RecordingError
 from slipstream_trio.telemetry import ClientPushStart, Telemetry
 from slipstream_trio.trace import check, files_of, read, read_header, record
 
@@ -128,3 +129,27 @@ def test_a_file_that_cannot_be_closed_costs_nothing(tmp_path: Path, monkeypatch:
     assert (recording.written, recording.dropped) == (1, 0)
     assert isinstance(recording.error, OSError)
     assert numbers(path) == [1]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "directory"])
+def test_only_a_file_is_recorded_into(kind: str, tmp_path: Path) -> None:
+    path, target = tmp_path / "trace.jsonl", tmp_path / "precious"
+    target.write_text("precious")
+    if kind == "pipe":
+        os.mkfifo(path)  # nobody reads it: a program that opens it waits for ever
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(target if kind == "link" else tmp_path / "nowhere")
+    with pytest.raises(RecordingError, match="a link, or something else than a file, is there"):
+        fill(path, 1)
+    assert target.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_nobody_else_can_read_a_recording_into_a_file_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.touch()
+    path.chmod(0o666)
+    fill(path, 1)
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -1,13 +1,15 @@
 """The files of a recording: written, rotated, and left readable whatever happens."""
 
+import errno
 import gzip
 import os
+import stat
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Files", "Fsync", "parts"]
+__all__ = ["Files", "Fsync", "open_private", "parts"]
 
 Fsync = Literal["never", "close", "always"]
 """When what was written is forced onto the disk: never, when a file is closed, or with every batch of lines."""
@@ -42,9 +44,9 @@ class Files:
         """
         self._header = header
         self.close()
-        if self.path.exists() and self.path.stat().st_size:
+        if not self.path.is_symlink() and self.path.is_file() and self.path.stat().st_size:
             self._move()
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._file = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self._size = 0
         self.write([header])
 
@@ -102,6 +104,32 @@ class Files:
             newer = _numbered(self.path, number - 1) if number > 1 else self.path
             if newer.exists():
                 newer.replace(older)
+
+
+def open_private(path: str | PathLike[str], flags: int) -> int:
+    """Open a file, which nobody else can read from then on; returns its descriptor: an opener for `open`.
+
+    Raises:
+        OSError: that cannot be done; or there is a link, or something else than a file, which somebody else may have
+            put there.
+    """
+    # Without waiting: a FIFO that nobody reads would hold up the program. Not every system has all of these.
+    also = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")
+    refused = OSError(errno.EINVAL, "a link, or something else than a file, is there", os.fspath(path))
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise refused
+    for flag in also:
+        flags |= getattr(os, flag, 0)
+    file = os.open(path, flags, 0o600)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):  # it has been put there meanwhile
+            raise refused
+        if hasattr(os, "fchmod"):
+            os.fchmod(file, 0o600)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
 
 def parts(path: str | PathLike[str]) -> list[Path]:

@@ -17,6 +17,7 @@ from attrs import define, field
 from ..errors import RecordingError
 from ..telemetry import ClientConnectStart, ConnectStart, Record, Telemetry, default_telemetry
 from .encode import Encoder, header_line, missing_line
+from .files import open_private
 from .redact import SECRETS, Payloads, Redactor
 
 __all__ = ["FlightRecorder", "ended_badly", "flight_recorder"]
@@ -212,7 +213,7 @@ class FlightRecorder:
                 self._waiting -= len(data)
 
     def _write(self, path: Path, data: bytes) -> None:
-        with open(path, "ab", opener=_private) as file:
+        with open(path, "ab", opener=open_private) as file:
             file.write(gzip.compress(data, 6, mtime=0) if self._zipped else data)
         if path not in self.paths:
             self.paths.append(path)
@@ -273,7 +274,3 @@ def flight_recorder(
             yield recorder
     finally:
         recorder.close(CLOSE_TIMEOUT)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
