@@ -5,14 +5,18 @@ is opened with is a secret, whatever it is. Where a server repeats it, it is tak
 """
 
 import base64
+import html
 import itertools
+import json
 import logging
+import re
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import attrs
 import pytest
@@ -28,6 +32,7 @@ from slipstream_trio import (
     Configuration,
     ConfigurationError,
     ConnectError,
+    ConnectionLost,
     ConnectionRejected,
     ConnectTimeout,
     SlipstreamError,
@@ -37,6 +42,7 @@ from slipstream_trio import (
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.faults import AtFrame, Faults, Ignore, Reset, Rule, Stall, faulty_network
 from slipstream_trio.testing.server import Mount, PhoenixServer, Refuse, Request
+from slipstream_trio.trace import record as recording
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
@@ -62,6 +68,7 @@ class Spy:
         self.telemetry.attach("spy", (), self.see_record, prefix=True)
         self.records = 0
         self.seen: list[tuple[str, str]] = []
+        self.server: PhoenixServer
 
     def see_record(self, record: Record) -> None:
         self.records += 1
@@ -181,7 +188,7 @@ async def world(
 ) -> AsyncIterator[dict[str, Any]]:
     """Run a server behind a network; gives the options to connect to it."""
     mount = Mount(channels={"lab:*": Lab}, connect=answer, auth_token=True)
-    server = PhoenixServer({"/socket": mount}, close_timeout=1)
+    spy.server = server = PhoenixServer({"/socket": mount}, close_timeout=1)
     async with server.run(), faulty_network(Faults(rules=rules)) as network:
 
         def open_stream(request: OpenRequest) -> Any:
@@ -263,6 +270,66 @@ async def test_of_a_refusal_whose_body_is_cut_off_in_a_secret(place: int, spy: S
     body = raised.value.body
     assert body == f"{'x' * (place - 1)} [redacted] and more"[:LONGEST_BODY]
     spy.see_error(raised.value)
+
+
+REPEATED: dict[str, Callable[[str], str]] = {
+    "a page": html.escape,
+    "a page of Plug": lambda text: html.escape(text).replace("&#x27;", "&#39;"),
+    "JSON": json.dumps,
+    "JSON in UTF-8": lambda text: json.dumps(text, ensure_ascii=False),
+    "JSON with escaped slashes": lambda text: json.dumps(text).replace("/", "\\/"),
+    "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
+    "a URL": partial(quote, safe=""),
+    "a URL in lower case": lambda text: re.sub("%..", lambda found: found[0].lower(), quote(text, safe="")),
+    "a form": quote_plus,
+    "a URL in a URL": lambda text: quote(quote(text, safe=""), safe=""),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 of URLs": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    "base64 of more": lambda text: base64.b64encode(f"user:{text}:x".encode()).decode(),
+    "base64 of still more": lambda text: base64.b64encode(f"me:{text}, and more".encode()).decode(),
+    "a text that is cut off": lambda text: text[:9],
+    "a text that is cut off by dots": lambda text: f"{text[:9]}... (is too long)",
+}
+
+
+@pytest.mark.parametrize("form", REPEATED)
+@pytest.mark.parametrize("secret", ["canary/<\"'&é>+=? 0f3b9d", "canary0f3b9dPlain"])
+async def test_of_a_secret_that_is_repeated_in_another_form(
+    form: str, secret: str, spy: Spy, autojump_clock: MockClock
+) -> None:
+    repeated = REPEATED[form](secret)
+
+    def refuse(_: Request) -> None:
+        raise Refuse(403, [("x-said", "no")], f"the token {repeated}")
+
+    async with world(spy, answer=refuse) as options:
+        with pytest.raises(ConnectionRejected) as raised:
+            async with connect(url(), params={"token": secret}, **options):
+                pytest.fail("the block must not be entered")
+    spy.see_error(raised.value)
+    told = [text for _, text in spy.seen if "the token" in text]
+    assert told
+    assert not [text for text in told if "canary" in text or "Y2FuYXJ5" in text]
+    assert not [text for text in told for piece in re.findall(r"[\w+/-]{8,}", repeated)[:1] if piece in text]
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 4001])
+async def test_of_a_close_frame_that_repeats_the_token(
+    code: int, spy: Spy, secrets: dict[str, Any], autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Its text has 123 bytes at most, so that the server cuts off what it repeats."""
+    path, text = tmp_path / "trace.jsonl", f"bad token {TOKEN} of {HEADER}: {QUERY} {'x' * 44} {PARAM}"[:123]
+    assert text.endswith(PARAM[:9])
+    async with world(spy) as options:
+        with recording(path, telemetry=spy.telemetry), pytest.raises(ConnectionLost) as raised:
+            async with connect(url(), **secrets, **{**options, "reconnect": None}):
+                [connection] = spy.server.connections
+                connection.close(code, text)
+                await trio.sleep_forever()
+    spy.see_error(raised.value)
+    spy.see("the recording", path.read_text())
+    assert raised.value.message == f"bad token [redacted] of [redacted]: [redacted] {'x' * 44} [redacted]"
+    assert '"bad token [redacted] of [redacted]: ' in path.read_text()
 
 
 async def test_of_a_transport_whose_error_repeats_the_request(spy: Spy, autojump_clock: MockClock) -> None:

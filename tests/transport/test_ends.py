@@ -77,7 +77,7 @@ async def test_a_close_frame_that_came_is_the_servers_whatever_its_code(code: in
         end = await end_of(transport)
         assert said(end) == (code, "server", None)
         assert end.message == "so it is"
-        assert await closes_sent(transport, server) == [code.to_bytes(2, "big") + b"so it is"]
+        assert await closes_sent(transport, server) == [code.to_bytes(2, "big")], "RFC 6455, 5.5.1: the code is echoed"
 
 
 async def test_a_close_frame_without_a_code_is_the_servers(autojump_clock: MockClock) -> None:

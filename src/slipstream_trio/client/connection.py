@@ -31,9 +31,9 @@ from ..protocol.transitions import ABNORMAL_CLOSURE, push_frame, receive
 from ..telemetry import ConnectStart, Origin
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
-from .cookies import masked
-from .handshake import redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
+from .handshake import shown_url, with_trace_context, with_whole_timeout
 from .intake import take_in
+from .redaction import masked, redacted_error, redactor
 from .result import only_cancelled
 from .spans import Attempt
 from .tasks import Tasks
@@ -299,7 +299,7 @@ class Connection:
             async with opening as self._transport:
                 opened_at = trio.current_time()
                 self._opened(request, self._transport, opened_at)
-                await self._serve(self._transport)
+                await self._serve(self._transport, request)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
             cookies.keep(request, error.headers)
@@ -323,12 +323,12 @@ class Connection:
         elif self._state.status != "closed":
             self.handle(TransportClosed(ABNORMAL_CLOSURE, message))
 
-    async def _serve(self, transport: Transport) -> None:
+    async def _serve(self, transport: Transport, request: OpenRequest) -> None:
         try:
             async with self._tasks:
                 with self._scope:
                     self.writer.open(self._start_writer)
-                    await self._receive(transport)
+                    await self._receive(transport, request)
                     if self._closer is not None:
                         self._closer.cancel()
                     # The writer ends when it has written the answer to a close frame.
@@ -343,7 +343,7 @@ class Connection:
         self._tasks.start_own(self._write)
 
     @trio.lowlevel.enable_ki_protection
-    async def _receive(self, transport: Transport) -> None:
+    async def _receive(self, transport: Transport, request: OpenRequest) -> None:
         try:
             while True:
                 frames = await transport.receive()
@@ -352,7 +352,8 @@ class Connection:
                 self.received = trio.current_time()
                 await take_in(self, frames)
         except TransportEnded as ended:
-            self.handle(TransportClosed(ended.code, ended.message, ended.ended_by, ended.reason))
+            message = ended.message and redactor(request)(ended.message)
+            self.handle(TransportClosed(ended.code, message, ended.ended_by, ended.reason))
 
     def take_in_watched(self, frame: Frame, now: float) -> Backlog | None:
         """Handle a frame in a span, which is told before a message is delivered."""

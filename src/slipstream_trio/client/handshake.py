@@ -1,11 +1,7 @@
-"""The values of the options at the moment of connecting: what the upgrade carries, and which part of it is secret.
+"""The values of the options at the moment of connecting: what the upgrade carries.
 
 Functions among the options are asked at every attempt, within `connect_timeout`, and what they return is checked as
 what was given as a value is. The headers that tell of the connection's trace join theirs.
-
-Servers and proxies like to repeat a request in their answers: a redirect shows the URL with its query, an error page
-the header that it did not like. Such answers go into exceptions, telemetry and recordings, so whatever was secret in
-the request is taken out of them first.
 """
 
 import base64
@@ -15,16 +11,14 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Union
-from urllib.parse import SplitResult, parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 import attrs
 import trio
 
-from ..errors import ConfigurationError, ConnectError, ConnectionRejected, ConnectTimeout
+from ..errors import ConfigurationError, ConnectError, ConnectTimeout
 from ..protocol import Options, State
-from ..telemetry.secrecy import MASK
 from ..transport import OpenRequest
-from .cookies import masked
 
 if TYPE_CHECKING:
     from .configuration import Configuration
@@ -33,7 +27,6 @@ __all__ = [
     "Headers",
     "OrCallable",
     "Params",
-    "Redact",
     "ask",
     "ask_request",
     "ask_trace_parent",
@@ -42,8 +35,6 @@ __all__ = [
     "checked_url",
     "fixed_headers",
     "fixed_params",
-    "redacted_error",
-    "redactor",
     "shown_url",
     "subprotocols",
     "with_trace_context",
@@ -318,51 +309,6 @@ def _given_trace(state: State) -> Iterator[tuple[str, str]]:
         yield "traceparent", f"00-{state.trace_id}-{state.connection_id}-{flags}"
 
 
-# Secrets
-
-Redact = Callable[..., str]
-"""Takes the secrets of a request out of a text; with `cut=True` also the beginning of one at the text's end."""
-
-_SHORTEST: Final = 4
-"""The fewest characters of a secret: a text whose every "1" is redacted would not be readable."""
-
-LONGEST_BODY: Final = 4096
-"""Characters of a refusal's body that are kept; it is cut after its secrets were found, not in the middle of one."""
-
-_PUBLIC_HEADERS: Final = frozenset({"origin", "traceparent", "tracestate", "user-agent"})
-
-
-def redactor(request: OpenRequest) -> Redact:
-    """Return a function that takes the values of a query, headers and subprotocols out of a text, as whole words."""
-    found = {secret for secret in _secrets(request) if len(secret) >= _SHORTEST}
-    # The longest first: one may be within another.
-    choices = "|".join(re.escape(secret) for secret in sorted(found, key=len, reverse=True))
-    pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{choices})(?![A-Za-z0-9])")
-
-    def redact(text: str, *, cut: bool = False) -> str:
-        text = pattern.sub(MASK, text) if found else text
-        if not cut:
-            return text
-        begun = [size for secret in found for size in range(_SHORTEST, len(secret)) if text.endswith(secret[:size])]
-        return text[: -max(begun)] + MASK if begun else text
-
-    return redact
-
-
-def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
-    """Return the error without secrets: itself, where it has none, else a copy; its cause might have them, and goes."""
-    if isinstance(error, ConnectTimeout):
-        return error  # its words are ours, and a secret may be one of them
-    if isinstance(error, ConnectionRejected):
-        headers = masked((name, redact(value)) for name, value in error.headers)
-        body = redact(error.body, cut=True)[:LONGEST_BODY]
-        if (headers, body) == (error.headers, error.body):
-            return error
-        return ConnectionRejected(error.status, headers, body)
-    reason = redact(error.reason)
-    return error if reason == error.reason else ConnectError(reason)
-
-
 def with_whole_timeout(error: ConnectError, request: OpenRequest, options: Options) -> ConnectError:
     """Return the error, with the whole of `connect_timeout` in place of the rest that the transport was given."""
     if not isinstance(error, ConnectTimeout) or error.timeout != request.connect_timeout:
@@ -373,26 +319,3 @@ def with_whole_timeout(error: ConnectError, request: OpenRequest, options: Optio
 def shown_url(request: OpenRequest, options: Options) -> str | None:
     """Return the URL without its query, where the options cannot tell it, as a function gave it; else None."""
     return request.url.partition("?")[0] if options.url is None else None
-
-
-def _secrets(request: OpenRequest) -> Iterator[str]:
-    query = urlsplit(request.url).query
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name != "vsn":
-            yield value
-    for piece in query.split("&"):  # as they are sent, too
-        name, _, value = piece.partition("=")
-        if name != "vsn":
-            yield value
-    for name, value in request.headers:
-        if name.lower() not in _PUBLIC_HEADERS:
-            yield value
-            yield from value.split()
-            yield from (piece.partition("=")[2].strip() for piece in value.split(";"))  # cookies
-    for subprotocol in request.subprotocols:
-        if subprotocol != "phoenix":
-            yield subprotocol
-            encoded = subprotocol.rpartition(".")[2]
-            yield encoded
-            with suppress(ValueError):  # not a token of ours
-                yield base64.b64decode(encoded + "==", altchars=b"-_" if {"-", "_"} & {*encoded} else None).decode()

@@ -14,7 +14,7 @@ import trio
 
 from .base import ABNORMAL_CLOSURE, EndedBy, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .framing import CLOSE, PONG, close_frame, data_frames
-from .lane import MESSAGE_TOO_BIG, Lane
+from .lane import MESSAGE_TOO_BIG, OPCODE, Lane
 from .upgrade import Upgraded, open_upgraded
 
 __all__ = ["Opening", "WebSocketTransport"]
@@ -110,6 +110,7 @@ class WebSocketTransport(Transport):
         self._pongs: list[bytes] = []
         self._closing = False  # a close frame was collected
         self._closed_with: int | None = None
+        self._close_frame, self._close_text = b"", ""
         self._end: tuple[int, str, EndedBy, str | None] | None = None  # unless the stream just ended
         self._is_over = False
         self._over: trio.Event | None = None  # of those who wait for that
@@ -147,7 +148,7 @@ class WebSocketTransport(Transport):
                 if self._messages:
                     break  # they may be large, and take long to handle
             self._lane.take(self._messages)
-            piece = self._lane.pass_on()
+            piece = self._without_text(self._lane.pass_on())
             if self._lane.heard:
                 self.heard = self._read_at
             if self._closed_with is not None:
@@ -166,6 +167,18 @@ class WebSocketTransport(Transport):
             return messages
         self._busy = False
         raise self._ended()
+
+    def _without_text(self, piece: bytes) -> bytes:
+        """Return a close frame, once it is there, without its text: libraries log it, and it may repeat a secret."""
+        if not piece or self._lane.opcode != CLOSE & OPCODE:
+            return piece
+        frame = self._close_frame = self._close_frame + piece
+        if self._lane.lacks:
+            return b""
+        with suppress(UnicodeDecodeError):  # that is for the library to find
+            self._close_text = frame[4:].decode()
+            frame = bytes((CLOSE, min(len(frame) - 2, 2))) + frame[2:4]
+        return frame
 
     async def _read_on(self) -> None:
         lane = self._lane
@@ -255,9 +268,10 @@ class WebSocketTransport(Transport):
         if self._over is not None:
             self._over.set()
 
-    def _closed_by_server(self, code: int, text: str) -> None:
+    def _closed_by_server(self, code: int) -> None:
         """End it, as a close frame has come: the answer to ours, where we have closed."""
-        self._end = self._end or (code, text, "server" if self._closed_with is None else "client", None)
+        by: EndedBy = "server" if self._closed_with is None else "client"
+        self._end = self._end or (code, self._close_text, by, None)
         self._set_over()
 
     def _violated(self, code: int, text: str) -> None:

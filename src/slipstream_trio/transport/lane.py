@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .base import Frame
 
-__all__ = ["MESSAGE_TOO_BIG", "NO_TEXT", "Lane"]
+__all__ = ["MESSAGE_TOO_BIG", "NO_TEXT", "OPCODE", "Lane"]
 
 FIN: Final = 0x80
 RESERVED: Final = 0x70

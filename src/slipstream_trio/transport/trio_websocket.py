@@ -161,8 +161,10 @@ class _TrioWebSocket(WebSocketTransport):
         end = self._connection.closed
         if end is not None:
             # trio-websocket answers close frames, and stops at frames that break the protocol, as if it had answered.
-            tell = self._closed_by_server if self._answered else self._violated
-            tell(int(end.code), end.reason or "")
+            if self._answered:
+                self._closed_by_server(int(end.code))
+            else:
+                self._violated(int(end.code), end.reason or "")
         elif library.ended:
             self._broken_by = library.failure
             self._set_over()

@@ -131,7 +131,7 @@ class _Websockets(WebSocketTransport):
         for frame in written:
             self._collect(frame)
         if close is not None:
-            self._closed_by_server(close.code, close.reason)
+            self._closed_by_server(close.code)
         protocol.events_received()
         return None
 
