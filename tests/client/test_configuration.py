@@ -171,25 +171,6 @@ def test_an_unusable_option_is_refused_at_the_call_by_name(option: str, value: A
     assert SECRET not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("buffer_bytes", 2**30),
-    ],
-)
-def test_an_option_for_later_is_refused_by_name(option: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError) as raised:
-        connect(URL, **OPTIONS({option: value}))
-    assert str(raised.value) == f"{option}: not supported yet: leave it out"
-
-
-def test_an_option_for_later_may_have_its_default() -> None:
-    configuration = configure(URL, {})
-    later = ["buffer_bytes"]
-    given = OPTIONS({name: getattr(configuration, name) for name in later})
-    assert configure(URL, given) == configuration
-
-
 def test_the_window_of_joins_and_the_limit_of_waits_are_kept() -> None:
     configuration = configure(URL, {"join_window": 1, "retry_after_limit": None})
     for kept in (configuration, configuration.options()):

@@ -1,46 +1,26 @@
 """The messages of a channel: bounded buffers that never hold up the receive loop, and the gaps in them."""
 
 from collections import deque
-from collections.abc import Callable, Coroutine
-from datetime import datetime, timedelta
-from typing import Any, Literal, Self, final
+from collections.abc import Callable
+from datetime import timedelta
+from functools import reduce
+from typing import Any, Literal, final
 
 import trio
-from attrs import evolve, frozen
+from attrs import evolve
 from trio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import SlowConsumer
 from ..protocol import Message
+from .byte_limit import LIGHT, ByteLimit, Heavy
 from .spans import Emitter, Episode
+from .stream import Consumer, Gap, Overflow, merged
 from .turn import turn_of_this_run
 
-__all__ = ["Buffer", "Consumer", "Gap", "Overflow", "Stream", "Streams", "Subscription", "merged"]
-
-Overflow = Literal["raise", "drop_oldest", "drop_newest"]
-"""The treatment of messages for a consumer whose buffer is full."""
-
-Consumer = Literal["channel", "subscription", "client"]
+__all__ = ["Buffer", "Streams"]
 
 EndOfStream = Callable[[], BaseException]
 """Returns what a reader is raised at the end: an exception of its own."""
-
-
-@frozen
-class Gap:
-    """A place in a stream where messages may be missing.
-
-    Attributes:
-        reason: "reconnected" (the connection was lost), "rejoined" (the channel had crashed, or been closed by the
-            server), or "overflow".
-        since: when it began, in UTC.
-        until: when it ended; with "overflow", when the last message was dropped.
-        dropped: how many messages are known to be missing.
-    """
-
-    reason: Literal["reconnected", "rejoined", "overflow"]
-    since: datetime
-    until: datetime
-    dropped: int = 0
 
 
 @final
@@ -57,11 +37,13 @@ class Buffer:
 
     Attributes:
         dropped: how many messages were dropped so far.
+        heavy: the bytes of the heavy messages that wait.
         is_lagging: whether it was opened again before its reader came to the end, and nothing marks that place yet.
     """
 
     def __init__(self, streams: "Streams", limit: int, policy: Overflow, consumer: Consumer) -> None:
         self.dropped: int = 0
+        self.heavy: int = 0
         self._streams = streams
         self._limit = limit
         self._half = limit // 2
@@ -70,7 +52,7 @@ class Buffer:
         self._untold = 0
         self._episode: Episode | None = None
         self._eased = -1  # how many messages are left when the episode ends: one comparison a message
-        self._items: deque[Message | Gap] = deque()
+        self._items: deque[Message | Heavy | Gap] = deque()
         self._messages = 0
         self._readers = trio.lowlevel.ParkingLot()
         self._parked = 0  # how many of them wait: to ask the lot takes longer than to count, and every message asks
@@ -88,7 +70,20 @@ class Buffer:
         """Whether somebody reads, and is more than half a buffer behind."""
         return self._read and self._messages > self._half
 
-    def put(self, message: Message) -> "Buffer | None":
+    @property
+    def waiting(self) -> int:
+        """The number of messages that wait."""
+        return self._messages
+
+    def put_sized(self, message: Message, size: int) -> "Buffer | None":
+        """Add a message whose frame has so many bytes, as `put` does."""
+        if size <= LIGHT:
+            return self.put(message)
+        self._streams.byte_limit.make_room(size)
+        self.heavy += size
+        return self.put(Heavy(message, size))
+
+    def put(self, message: Message | Heavy) -> "Buffer | None":
         """Add a message, or drop one; returns the buffer if it is crowded."""
         messages = self._messages
         if messages < self._half and not self._parked:
@@ -97,9 +92,11 @@ class Buffer:
             return None
         if messages >= self._limit:
             at_head = not self._read or self._policy == "drop_oldest"
-            self._drop(at_head=at_head)
             if not at_head:
+                self._unweighed(message)
+                self._drop(at_head=False, waits=False)
                 return self
+            self._drop(at_head=True, waits=True)
         self._items.append(message)
         self._messages += 1
         self._wake()
@@ -114,7 +111,7 @@ class Buffer:
         """Add a gap; it is merged with one that ends the buffer."""
         self.is_lagging = False
         if self._items and isinstance(self._items[-1], Gap):
-            gap = merged(self._items.pop(), gap)
+            gap = merged(self._items.pop(), gap)  # type: ignore[arg-type] # as was just seen
         self._items.append(gap)
         self._wake()
 
@@ -154,13 +151,13 @@ class Buffer:
                 self._messages = messages = self._messages - 1
                 if messages == self._eased and self._episode is not None:
                     self._episode.end()
-                return item
+                return self._unweighed(item) if type(item) is Heavy else item  # type: ignore[return-value] # by then
             if item.dropped:
                 self._lost(item)
             if gaps:
                 return item
 
-    async def _first(self) -> Message | Gap:
+    async def _first(self) -> Message | Heavy | Gap:
         """Take the first message or gap out, and wait for one if there is none."""
         self._read = True
         while not self._items:
@@ -191,71 +188,41 @@ class Buffer:
         if untold:
             self._streams.emit(evolve(gap, reason="overflow", dropped=untold))
 
-    def _drop(self, *, at_head: bool) -> None:
-        """Drop the oldest message, or one that is not in the buffer, and mark the place."""
+    def shed(self) -> None:
+        """Drop a message that waits, as too many bytes do."""
+        self._drop(at_head=not self._read or self._policy == "drop_oldest", waits=True)
+        if not self._messages and self._episode is not None:
+            self._episode.end()
+
+    def release(self) -> None:
+        """Weigh nothing any more, as no limit knows of it from now on."""
+        self._items = deque(item if isinstance(item, Gap) else self._unweighed(item) for item in self._items)
+
+    def _unweighed(self, item: Message | Heavy) -> Message:
+        if isinstance(item, Heavy):
+            self.heavy -= item.size
+            return item.message
+        return item
+
+    def _drop(self, *, at_head: bool, waits: bool) -> None:
+        """Drop the oldest message, the newest that waits, or one that is not in the buffer, and mark the place."""
         self.dropped += 1
         self._untold += 1
-        gap, items = self._streams.new_overflow(), self._items
-        before = items.popleft() if at_head else items.pop() if isinstance(items[-1], Gap) else None
-        if at_head:
+        pop, put = (self._items.popleft, self._items.appendleft) if at_head else (self._items.pop, self._items.append)
+        outer = self._gaps_at_end(pop, at_head=at_head)
+        whole, inner = self._streams.new_overflow(), []
+        if waits:
+            self._unweighed(pop())  # type: ignore[arg-type] # gaps are never side by side
             self._messages -= 1
-            if isinstance(before, Gap):
-                items.popleft()  # gaps are never side by side: this is the oldest message
-        whole = merged(before, gap) if isinstance(before, Gap) else gap
-        if at_head and items and isinstance(items[0], Gap):
-            whole = merged(whole, items.popleft())
-        (items.appendleft if at_head else items.append)(whole)
+            inner = self._gaps_at_end(pop, at_head=at_head)
+        before, after = (inner, outer) if waits and not at_head else (outer, inner)
+        whole = reduce(merged, (*before, whole, *after))
+        put(whole)
         self._episode = self._streams.overflowed(whole, self._policy, self._limit, self._consumer, self._episode)
-        self._eased = self._half
+        self._eased = min(self._half, self._messages // 2)
 
-
-@final
-class Stream:
-    """An async iterator over messages, and gaps where some may be missing: what `stream` gives."""
-
-    def __init__(self, buffer: Buffer) -> None:
-        self._buffer = buffer
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Coroutine[Any, Any, Message | Gap]:
-        """Return the next message or gap; raises as `Subscription.__anext__`."""
-        return self._buffer.get(gaps=True)
-
-
-@final
-class Subscription:
-    """An async iterator over a channel's messages with certain events, with a buffer of its own.
-
-    Tasks that iterate over the same subscription share its messages.
-    """
-
-    def __init__(self, buffer: Buffer) -> None:
-        self._buffer = buffer
-
-    @property
-    def dropped(self) -> int:
-        """The number of messages that did not fit into its buffer so far."""
-        return self._buffer.dropped
-
-    def stream(self) -> Stream:
-        """Iterate over the messages, and the gaps between them."""
-        return Stream(self._buffer)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Coroutine[Any, Any, Message]:
-        """Return the next message.
-
-        Raises:
-            SlowConsumer: messages were dropped here, as the buffer was full; iteration may go on.
-            ChannelClosed: the channel crashed, and is not joined again.
-            JoinError: joining it again was refused, and given up.
-            ConnectionLost: the connection ended for good, and that was not asked for.
-        """
-        return self._buffer.get(gaps=False)  # type: ignore[return-value] # gaps are passed over
+    def _gaps_at_end(self, pop: Callable[[], Any], *, at_head: bool) -> list[Gap]:
+        return [pop()] if self._items and isinstance(self._items[0 if at_head else -1], Gap) else []
 
 
 @final
@@ -267,16 +234,19 @@ class Streams:
         limit: how many messages a buffer holds, unless a subscription asks for another size.
         policy: what a full buffer drops, likewise.
         emitter: tells of gaps and losses.
+        byte_limit: the socket's.
 
     Attributes:
         topic: the channel's.
+        byte_limit: the socket's.
         last_gap: the latest place where messages may be missing.
         dropped: how many messages did not fit into the channel's own buffer, or its client's, so far.
         subscribed: the buffers of subscriptions, by event; None is all events.
     """
 
-    def __init__(self, topic: str, limit: int, policy: Overflow, emitter: Emitter) -> None:
+    def __init__(self, topic: str, limit: int, policy: Overflow, emitter: Emitter, byte_limit: ByteLimit) -> None:
         self.topic: str = topic
+        self.byte_limit: ByteLimit = byte_limit
         self.last_gap: Gap | None = None
         self.dropped: int = 0
         self._limit, self._policy = limit, policy
@@ -296,16 +266,15 @@ class Streams:
 
     def open(self) -> None:
         """Take messages, also after an end."""
-        if self._own is not None or self.subscribed:
-            for buffer in self._buffers():
-                buffer.open()
+        for buffer in self.made():
+            buffer.open()
 
-    def put_subscribed(self, message: Message) -> Buffer | None:
+    def put_subscribed(self, message: Message, size: int) -> Buffer | None:
         """Buffer a message for the subscriptions to its event; returns one that is more than half full."""
         crowded = None
         for key in (None, message.event):
             for buffer in self.subscribed.get(key, ()):
-                crowded = buffer.put(message) or crowded
+                crowded = buffer.put_sized(message, size) or crowded
         return crowded
 
     @trio.lowlevel.enable_ki_protection
@@ -327,19 +296,25 @@ class Streams:
                     del self.subscribed[key]
             changed()
             buffer.close(StopAsyncIteration)
+            buffer.release()
 
         return buffer, end
 
     def close(self, end: EndOfStream, *, anew: bool = True) -> None:
         """End all of them, or those that have not ended."""
         self._ended_at = trio.current_time()
-        for buffer in self._buffers():
+        for buffer in self._all():
             if anew or buffer._end is None:
                 buffer.close(end)
 
-    def _buffers(self) -> list[Buffer]:
-        """The channel's buffer, and those of subscriptions, each once."""
-        return list(dict.fromkeys([self.buffer, *(each for some in self.subscribed.values() for each in some)]))
+    def made(self) -> list[Buffer]:
+        """Return the channel's buffer, if it is made, and those of subscriptions, each once."""
+        own = () if self._own is None else (self._own,)
+        return list(dict.fromkeys([*own, *(each for some in self.subscribed.values() for each in some)]))
+
+    def _all(self) -> list[Buffer]:
+        """Return the same, and the channel's buffer in any case: its reader may come later, and should know."""
+        return self.made() if self._own is not None else [self.buffer, *self.made()[1:]]
 
     # Gaps
 
@@ -357,7 +332,7 @@ class Streams:
 
         After a leave, that is where a reader has not come to the end yet: it would not notice the time between.
         """
-        marked = self._buffers() if self._missing is not None or self._own is not None or self.subscribed else []
+        marked = self.made() if self._missing is None else self._all()
         reason, since = self._missing or ("rejoined", self._ended_at)
         if self._missing is None:
             marked = [buffer for buffer in marked if buffer.is_lagging]
@@ -390,11 +365,3 @@ class Streams:
     def emit(self, gap: Gap) -> None:
         """Tell of a gap, or of how many messages are missing."""
         self._emitter.gap(self.topic, gap)
-
-
-def merged(first: Message | Gap, second: Message | Gap) -> Gap:
-    """Return one gap that tells of two, of which `first` came first."""
-    assert isinstance(first, Gap)
-    assert isinstance(second, Gap)
-    reason = first.reason if first.reason != "overflow" else second.reason
-    return evolve(first, reason=reason, until=max(first.until, second.until), dropped=first.dropped + second.dropped)

@@ -1,6 +1,6 @@
 """A channel: what its user holds, and its state."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -10,7 +10,8 @@ from ..protocol.message import JOIN
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
 from .arguments import DEFAULT, Timeout, checked_push, chosen
-from .buffer import Buffer, Gap, Overflow, Stream, Streams, Subscription
+from .buffer import Buffer, Streams
+from .byte_limit import Weighed
 from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
 from .join import join
 from .joining import Joining
@@ -18,6 +19,7 @@ from .leave import leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send
 from .result import Changes
+from .stream import Gap, Overflow, Stream, Subscription
 from .turn import Backlog
 
 if TYPE_CHECKING:
@@ -46,8 +48,6 @@ class Channel:
     ```
     """
 
-    # Names with an underscore are for the other modules of the client.
-
     def __init__(self, socket: "Socket", topic: str, payload: Any) -> None:
         configuration = socket._configuration
         self._socket = socket
@@ -60,7 +60,9 @@ class Channel:
         self._join_response: Any = None
         self._unanswered = False  # whether its latest join was sent and not answered, also while it is left again
         self._joining = Joining()
-        self._streams = Streams(topic, configuration.buffer, configuration.overflow, socket._emitter)
+        self._streams = Streams(
+            topic, configuration.buffer, configuration.overflow, socket._emitter, socket._byte_limit
+        )
         self._presence = PresenceTracker(topic, socket._serializer.decode)
         self._backlog: ChannelBacklog | None = None
         self._consumer: Buffer | ChannelBacklog | None = None  # the buffer, once there is something for it
@@ -255,6 +257,9 @@ class Channel:
             raise RuntimeError("the messages of a Client's channel go to handle_message; or use subscribe()")
         return self._streams.buffer
 
+    def _buffers(self) -> Iterable[Weighed]:
+        return self._streams.made() if self._backlog is None else (self._backlog, *self._streams.made())
+
     def _tell(self, backlog: "ChannelBacklog") -> None:
         self._backlog = self._consumer = backlog
         self._choose_put()
@@ -262,7 +267,10 @@ class Channel:
     def _deliver(self, message: Message, frame: Frame) -> Backlog | None:
         """Give a message to the streams; returns a buffer that is more than half full."""
         if message[3] in PRESENCE_EVENTS:
-            self._presence_received(message, frame)
+            try:
+                self._presence.received(message, frame)
+            except ProtocolError as error:
+                self._socket._emitter.rejected(error.problem, frame)
         if self._unanswered:
             # A broadcast for an earlier join, or for one whose answer is lost: it would hide what is missing before it.
             self._socket._emitter.dropped("in", message, "joining")
@@ -270,21 +278,15 @@ class Channel:
         if self._consumer is None:
             self._consumer = self._streams.buffer
             self._choose_put()
-        crowded = self._consumer.put(message)
+        crowded = self._consumer.put_sized(message, len(frame))
         if self._streams.subscribed:
-            crowded = self._streams.put_subscribed(message) or crowded
+            crowded = self._streams.put_subscribed(message, len(frame)) or crowded
         return crowded
 
     def _choose_put(self) -> None:
         """Let the connection put messages where they go, while `_deliver` would do nothing else."""
         plain = self._status == "joined" and not self._streams.subscribed
         self._put = self._consumer.put if plain and self._consumer is not None else None
-
-    def _presence_received(self, message: Message, frame: Frame) -> None:
-        try:
-            self._presence.received(message, frame)
-        except ProtocolError as error:
-            self._socket._emitter.rejected(error.problem, frame)
 
     def _open_connection(self) -> "Connection | None":
         """Return the connection if the channel can send on it, None if it has to wait; raises if it never will."""

@@ -29,7 +29,6 @@ from ..protocol.options import Given
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from ..transport.proxy import parse_proxy
-from .buffer import Overflow
 from .handshake import (
     Headers,
     OrCallable,
@@ -40,6 +39,7 @@ from .handshake import (
     fixed_params,
     subprotocols,
 )
+from .stream import Overflow
 
 __all__ = [
     "Configuration",
@@ -164,11 +164,6 @@ def _overflow(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     checked_overflow(attribute.name, value)
 
 
-def _unsupported(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value != attribute.default:
-        raise ConfigurationError(attribute.name, "not supported yet: leave it out")
-
-
 def _proxy(self: "Configuration", attribute: "attrs.Attribute[Any]", value: Any) -> None:
     try:
         if value not in (None, "env"):
@@ -286,7 +281,8 @@ class Configuration:
         join_window: the most joins that may be unanswered at once; None: as the answers allow.
         max_message_size: of a message from the server, in bytes.
         buffer: the most messages that wait for a consumer.
-        buffer_bytes: the most bytes that wait for all consumers of a socket. Other values are not supported yet.
+        buffer_bytes: the most bytes that wait for all consumers of a socket: those of large frames, and 1 KiB for each
+            message. When there are more, the consumers with the most lose messages, as `overflow` says.
         overflow: the policy for further messages: "raise" drops them, and tells the consumer by `SlowConsumer`;
             "drop_oldest" and "drop_newest" go on. All are counted, and in telemetry.
         retry_first: whether a first connection that fails is retried as later ones are, in place of raising.
@@ -335,7 +331,7 @@ class Configuration:
     join_window: int | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
     max_message_size: int = attrs.field(default=16 * 2**20, validator=_positive)
     buffer: int = attrs.field(default=1024, validator=_positive)
-    buffer_bytes: int = attrs.field(default=64 * 2**20, validator=[_positive, _unsupported])
+    buffer_bytes: int = attrs.field(default=64 * 2**20, validator=_positive)
     overflow: Overflow = attrs.field(default="raise", validator=_overflow)
     retry_first: bool = attrs.field(default=False, validator=_kind(bool))
     reconnect: Backoff | None = attrs.field(default=RECONNECT, validator=_kind(Backoff, type(None)))

@@ -25,6 +25,7 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
     watched, turn, socket = connection._spans.handle, connection._turn, connection._socket
     channels, decode = socket._channels, socket._serializer.decode
     now, patient, unseen = connection.received, True, FRAMES_A_LOOK
+    light = socket._byte_limit.all_light(frames)
     turn.begin()
     for frame in frames:
         if watched.active:
@@ -37,7 +38,7 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
                 crowded = None
             else:
                 join_ref, ref, topic, event, _ = message
-                channel = channels.get(topic) if ref is None and event not in PRESENCE_EVENTS else None
+                channel = channels.get(topic) if light and ref is None and event not in PRESENCE_EVENTS else None
                 if (
                     channel is not None
                     and channel._put is not None

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, final
 
 from ..errors import ConfigurationError
 from ..protocol import Message, MessageDropped
-from .buffer import Overflow, Streams, Subscription
+from .buffer import Buffer, Streams
 from .configuration import checked_events, checked_overflow, checked_size
+from .stream import Overflow, Subscription
 
 if TYPE_CHECKING:
     from .socket import Socket
@@ -34,19 +35,24 @@ class Listeners:
         listener = Listener(self._socket, topics, buffer, overflow)
         self._listeners.append(listener)
         try:
-            yield listener.subscription
+            yield Subscription(listener.buffer)
         finally:
             self._listeners.remove(listener)
             listener.close()
+            listener.buffer.release()
 
-    def message_dropped(self, dropped: MessageDropped) -> None:
-        """Give a message that no channel takes to the listeners; tell of one that none of them takes."""
+    def message_dropped(self, dropped: MessageDropped, size: int) -> None:
+        """Give a message that no channel takes, of so many bytes, to the listeners; tell of one that none takes."""
         message, took = dropped.message, False
         if message.join_ref is None and message.ref is None and message.topic not in self._socket._channels:
             for listener in self._listeners:
-                took = listener.took(message) or took
+                took = listener.took(message, size) or took
         if not took:
             self._socket._emitter.dropped("in", message, dropped.reason)
+
+    def buffers(self) -> Iterator[Buffer]:
+        """Give the buffers of all."""
+        return (listener.buffer for listener in self._listeners)
 
     def connection_lost(self) -> None:
         """Take note that messages may be missing from now on."""
@@ -75,7 +81,7 @@ class Listener:
         overflow: what is dropped when there are more; likewise.
 
     Attributes:
-        subscription: what its user reads.
+        buffer: what its user reads.
     """
 
     def __init__(
@@ -87,16 +93,16 @@ class Listener:
         self._socket = socket
         self._names = frozenset(topics)
         self._beginnings = tuple(topic[:-1] for topic in topics if topic.endswith("*"))
-        self._streams = Streams(", ".join(topics), limit, policy, socket._emitter)
-        self.subscription: Subscription = Subscription(self._streams.buffer)
+        self._streams = Streams(", ".join(topics), limit, policy, socket._emitter, socket._byte_limit)
+        self.buffer: Buffer = self._streams.buffer
         if socket.status == "closed":
             self.close()
 
-    def took(self, message: Message) -> bool:
+    def took(self, message: Message, size: int) -> bool:
         """Take a message if it is on one of the topics; returns whether it is."""
         if message.topic not in self._names and not message.topic.startswith(self._beginnings):
             return False
-        self._streams.buffer.put(message)
+        self.buffer.put_sized(message, size)
         return True
 
     def connection_lost(self) -> None:

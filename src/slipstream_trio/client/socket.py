@@ -32,7 +32,7 @@ from ..protocol import (
     TopicLeft,
 )
 from .arguments import DEFAULT, KeptPayload, Timeout, check_topic
-from .buffer import Overflow, Subscription
+from .byte_limit import ByteLimit, Weighed
 from .channel import Channel
 from .configuration import Configuration
 from .connection import Connection
@@ -45,6 +45,7 @@ from .result import Result, again
 from .serializer import guarded
 from .spans import Emitter, outcome_of
 from .status import Status, StatusChanges, StatusLog
+from .stream import Overflow, Subscription
 from .timer import SWEEP_ABOVE, Timer
 from .turn import Backlog, begun, finished, settle
 
@@ -58,8 +59,6 @@ __all__ = ["Socket"]
 @final
 class Socket:
     """A connection to a Phoenix server, and the channels on it: what `connect` gives."""
-
-    # Names with an underscore are for the other modules of the client, which read fields and call methods.
 
     def __init__(self, configuration: Configuration, supervisor: "Supervisor", runner: "Runner | None") -> None:
         telemetry = configuration.telemetry
@@ -75,6 +74,7 @@ class Socket:
         # All channels that somebody has, also those that hold no topic: their streams end with the socket.
         self._known: list[ref[Channel]] = []
         self._sweep_at = SWEEP_ABOVE
+        self._byte_limit = ByteLimit(configuration.buffer_bytes, self._buffers)
         self._pushes = Pushes(self)
         self._joins = Joins(self)
         self._exits = Exits(self)
@@ -282,14 +282,15 @@ class Socket:
         """End for good, because of an error, or as that was asked for: settle all that is waited for."""
         self._ending.fail(error)
         self._statuses.set("closed")
-        await finished(chain(self._unsettled, self._joins.socket_ended(), self._streams_ended()))
+        streams = map(Channel._end_streams, self._all_channels())
+        await finished(chain(self._unsettled, self._joins.socket_ended(), streams))
         self._listeners.close()
 
-    def _streams_ended(self) -> Iterator[None]:
-        for known in list(self._known):
-            if (channel := known()) is not None:
-                channel._end_streams()
-                yield
+    def _buffers(self) -> Iterator[Weighed]:
+        return chain(self._listeners.buffers(), *(channel._buffers() for channel in self._all_channels()))
+
+    def _all_channels(self) -> Iterator[Channel]:
+        return (channel for known in list(self._known) if (channel := known()) is not None)
 
     # What its connection reports
 
@@ -312,7 +313,7 @@ class Socket:
             case FrameRejected():
                 self._emitter.rejected(event.reason, getattr(given, "frame", None))
             case MessageDropped():
-                self._listeners.message_dropped(event)
+                self._listeners.message_dropped(event, len(getattr(given, "frame", "")))
             case ConnectionOpened():
                 self._connection_opened(event)
             case ConnectionFailed():

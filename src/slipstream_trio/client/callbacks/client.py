@@ -7,11 +7,11 @@ import trio
 
 from ...protocol import Message
 from ..arguments import DEFAULT, Timeout, check_topic, checked_push, chosen
-from ..buffer import Gap
 from ..channel import Channel
 from ..configuration import ConnectOptions, checked_seconds, configure
 from ..handshake import OrCallable
 from ..socket import Socket
+from ..stream import Gap
 from .replies import Caller, Reply
 from .runner import Runner
 

@@ -22,9 +22,10 @@ from typing import Any, Final, NamedTuple
 import trio
 
 from ...protocol import Message
-from ..buffer import Gap, merged
+from ..byte_limit import LIGHT
 from ..channel import Channel
 from ..spans import Episode
+from ..stream import Gap, merged
 from ..turn import turn_of_this_run
 
 __all__ = ["POSTS", "ChannelBacklog", "Entry", "Inbox"]
@@ -40,11 +41,13 @@ class Entry(NamedTuple):
         callback: its name.
         arguments: its arguments.
         kind: the entries that it is counted with; None where nobody counts.
+        size: the bytes of a heavy message's frame.
     """
 
     callback: str
     arguments: tuple[Any, ...]
     kind: Hashable = None
+    size: int = 0
 
 
 class Inbox:
@@ -199,7 +202,7 @@ class Inbox:
         elif entry.callback == "handle_connect":
             self._admit_calls()
         elif entry.callback == "handle_message":
-            entry.arguments[0]._backlog.was_read()
+            entry.arguments[0]._backlog.was_read(entry.size)
         return entry
 
     def _admit_calls(self) -> None:
@@ -215,10 +218,14 @@ class ChannelBacklog:
 
     Messages that do not fit are dropped by the policy. One entry tells of all that are dropped in a row, at the place
     of the first of them.
+
+    Attributes:
+        heavy: the bytes of the heavy messages that wait.
     """
 
     def __init__(self, inbox: Inbox, channel: Channel) -> None:
         configuration = channel._socket._configuration
+        self.heavy: int = 0
         self._inbox = inbox
         self._channel = channel
         self._limit = configuration.buffer
@@ -264,38 +271,61 @@ class ChannelBacklog:
             for number in self._inbox.waiting(self._losses):
                 self._channel._streams.emit(self._gap_at(number))
             self._inbox.remove_all(*self._kinds)
+            self.heavy = 0
         else:
             self._inbox.put(Entry("handle_leave", (self._channel.topic,), kind))
 
+    @property
+    def waiting(self) -> int:
+        """The number of messages that wait."""
+        return len(self)
+
     def put(self, message: Message) -> "ChannelBacklog | None":
         """Take a message, or drop one; returns this backlog if it is more than half full."""
+        return self.put_sized(message, 0)
+
+    def put_sized(self, message: Message, size: int) -> "ChannelBacklog | None":
+        """Take a message whose frame has so many bytes, as `put` does."""
+        size = 0 if size <= LIGHT else size
+        if size:
+            self._channel._streams.byte_limit.make_room(size)
         drops = len(self) >= self._limit
         if drops:
-            self._drop()
+            self._drop(waits=self._policy == "drop_oldest")
         if not drops or self._policy == "drop_oldest":
-            self._inbox.put(Entry("handle_message", (self._channel, message), self._messages))
+            self._inbox.put(Entry("handle_message", (self._channel, message), self._messages, size))
+            self.heavy += size
         return self if self.crowded else None
 
-    def was_read(self) -> None:
+    def shed(self) -> None:
+        """Drop a message that waits, as too many bytes do."""
+        self._drop(waits=True)
+
+    def was_read(self, size: int) -> None:
         """Take note that the inbox has given a message away."""
+        self.heavy -= size
         if self._episode is not None and not self.crowded:
             self._episode.end()
 
-    def _drop(self) -> None:
-        """Drop the oldest message, or one that is not here, and mark the place."""
+    def _drop(self, *, waits: bool) -> None:
+        """Drop the oldest message, the newest that waits, or one that is not here, and mark the place."""
         inbox, messages, losses = self._inbox, self._inbox.waiting(self._messages), self._inbox.waiting(self._losses)
         drops_oldest = self._policy == "drop_oldest"
+        dropped = (messages[0] if drops_oldest else messages[-1]) if waits else None
+        last = messages[-1] if dropped is None or drops_oldest else messages[-2] if len(messages) > 1 else 0
         # The gap that this loss belongs to stands before all messages, or behind them.
-        place = losses[-1] if losses and (drops_oldest or losses[-1] > messages[-1]) else None
+        place = losses[-1] if losses and (drops_oldest or losses[-1] > last) else None
         entry = self._loss(place)
-        if drops_oldest and place is None:
-            inbox.replace(messages[0], entry)
+        if dropped is not None:
+            self.heavy -= inbox.at(dropped).size
+        if dropped is not None and place is None:
+            inbox.replace(dropped, entry)
         elif place is None:
             inbox.put(entry)
         else:
             inbox.replace(place, entry)
-            if drops_oldest:
-                inbox.remove(messages[0])
+            if dropped is not None:
+                inbox.remove(dropped)
 
     def _loss(self, place: int | None) -> Entry:
         """Return the entry that tells of a message that is dropped now, and of those that one at `place` tells of."""

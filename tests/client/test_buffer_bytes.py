@@ -1,0 +1,195 @@
+"""The bytes that wait in the buffers of a socket: large messages, many channels, and who loses what."""
+
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any, Literal
+
+import pytest
+import trio
+from tests.client.support import URL, Peer, Recorder, Scripted, scripted
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from slipstream_trio import Backoff, Channel, Client, Gap, Message, SlowConsumer, Socket, connect, run_client
+from slipstream_trio.client.byte_limit import CHARGE
+
+MIB = 2**20
+PIECE = 100_000
+"""Characters of a large payload."""
+
+
+async def offer(peer: Peer, topic: str, *numbers: int, size: int = PIECE, event: str = "event") -> None:
+    for number in numbers:
+        peer.message(topic, event, [number, "x" * size])
+    await wait_all_tasks_blocked()
+
+
+async def taken(channel: Channel) -> list[int]:
+    """Return the numbers of all messages that wait, and -n where n are missing."""
+    found: list[int] = []
+    with trio.move_on_after(1):
+        async for item in channel.stream():
+            found += [-item.dropped if isinstance(item, Gap) else item.payload[0]]
+    return found
+
+
+def waiting(socket: Socket) -> int:
+    return sum(buffer.heavy + buffer.waiting * CHARGE for buffer in socket._buffers())
+
+
+async def first_read(channel: Channel, peer: Peer) -> None:
+    await offer(peer, channel.topic, 0, size=1)
+    assert (await channel.receive()).payload[0] == 0
+
+
+async def test_a_consumer_with_many_large_messages_loses_the_newest(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with (
+        scripted(buffer_bytes=MIB, overflow="drop_newest", telemetry=recorder.bus) as (socket, peer),
+        socket.join("room") as channel,
+    ):
+        await first_read(channel, peer)
+        for number in range(1, 31):
+            await offer(peer, "room", number)
+            assert waiting(socket) <= MIB
+        found = await taken(channel)
+        missing = -sum(number for number in found if number < 0)
+        numbers = [number for number in found if number > 0]
+        assert numbers == sorted(numbers)
+        assert numbers[:8] == list(range(1, 9))
+        assert len(numbers) + missing == 30
+        assert channel.dropped == missing
+        assert waiting(socket) == 0
+        phases = [record.phase for record in recorder.named("client", "overflow")]
+        assert (phases[0], phases[-1]) == ("began", "ended")
+
+
+async def test_nothing_is_lost_while_it_is_read(autojump_clock: MockClock) -> None:
+    async with scripted(buffer_bytes=MIB) as (socket, peer), socket.join("room") as channel:
+        for number in range(100):
+            await offer(peer, "room", number)
+            assert (await channel.receive()).payload[0] == number
+        assert channel.dropped == 0
+        assert channel.last_gap is None
+
+
+@pytest.mark.parametrize("policy", ["raise", "drop_oldest", "drop_newest"])
+async def test_it_is_at_the_cost_of_who_has_the_most(
+    policy: Literal["raise", "drop_oldest", "drop_newest"], autojump_clock: MockClock
+) -> None:
+    async with (
+        scripted(buffer_bytes=MIB, overflow=policy) as (socket, peer),
+        socket.join("idle") as idle,
+        socket.join("busy") as busy,
+    ):
+        await first_read(idle, peer)
+        await offer(peer, "idle", *range(1, 11))
+        for number in range(50):
+            await offer(peer, "busy", number)
+            assert (await busy.receive()).payload[0] == number
+        assert busy.dropped == 0
+        assert idle.dropped >= 1
+        found: list[int] = []
+        with trio.move_on_after(1):
+            while True:
+                try:
+                    found.append((await idle.receive()).payload[0])
+                except SlowConsumer as slow:
+                    found.append(-slow.dropped)
+    kept = [number for number in found if number > 0]
+    if policy == "drop_oldest":
+        assert kept == list(range(11 - len(kept), 11))
+    else:
+        assert kept == list(range(1, len(kept) + 1))
+    assert (policy == "raise") == (found[-1] == -idle.dropped)
+
+
+async def test_many_channels_of_small_messages_are_bounded_together(autojump_clock: MockClock) -> None:
+    async with scripted(buffer_bytes=4 * MIB, overflow="drop_newest") as (socket, peer), AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(socket.join(f"room:{index}")) for index in range(20)]
+        for channel in channels:
+            await first_read(channel, peer)
+        for _ in range(10):
+            for channel in channels:
+                await offer(peer, channel.topic, *range(1, 51), size=10)
+        assert waiting(socket) <= 4 * MIB + 1024 * CHARGE
+        found = [await taken(channel) for channel in channels]
+        assert sum(len([number for number in each if number > 0]) for each in found) >= 3 * 1024
+        assert all(sum(1 if number > 0 else -number for number in each) == 500 for each in found), "each loss is told"
+
+
+async def test_a_message_above_the_limit_comes_alone(autojump_clock: MockClock) -> None:
+    async with scripted(buffer_bytes=10_000) as (socket, peer), socket.join("room") as channel:
+        await first_read(channel, peer)
+        await offer(peer, "room", 1)
+        assert (await channel.receive()).payload[0] == 1
+
+
+async def test_the_gap_of_a_reconnect_stays_between_the_messages_around_it(autojump_clock: MockClock) -> None:
+    options: dict[str, Any] = {"buffer_bytes": MIB, "overflow": "drop_newest", "reconnect": Backoff((1,), jitter=0)}
+    connector = Scripted()
+    async with connect(URL, transport=connector, **options) as socket, socket.join("room") as channel:
+        peer = connector.peer
+        await first_read(channel, peer)
+        await offer(peer, "room", *range(1, 9))
+        socket.reconnect()
+        await trio.sleep(5)
+        assert socket.generation == 2
+        await offer(connector.peer, "room", *range(9, 20))
+        found: list[Any] = []
+        with trio.move_on_after(1):
+            async for item in channel.stream():
+                found += [item.reason if isinstance(item, Gap) else item.payload[0]]
+        assert found.index("reconnected") in range(1, 9)
+        numbers = [item for item in found if isinstance(item, int)]
+        assert numbers == sorted(numbers)
+        assert len(numbers) + channel.dropped == 19
+
+
+async def test_what_a_subscription_leaves_unread_counts_no_longer(autojump_clock: MockClock) -> None:
+    async with scripted(buffer_bytes=4 * MIB) as (socket, peer), socket.join("room") as channel:
+        async with channel.subscribe("tick") as ticks:
+            await offer(peer, "room", *range(10), event="tick")
+            assert waiting(socket) > 20 * PIECE, "once for each buffer"
+        assert waiting(socket) < 11 * PIECE
+        assert [(await anext(ticks)).payload[0] for _ in range(10)] == list(range(10))
+        assert len(await taken(channel)) == 10
+        assert waiting(socket) == 0
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+async def test_a_callback_client_is_bounded_too(
+    policy: Literal["drop_oldest", "drop_newest"], autojump_clock: MockClock
+) -> None:
+    found: list[int] = []
+    go_on = trio.Event()
+
+    class Slow(Client):
+        async def handle_connect(self, socket: Socket) -> None:
+            await self.join("room")
+
+        async def handle_message(self, channel: Channel, message: Message) -> None:
+            found.append(message.payload[0])
+            await go_on.wait()
+
+        async def handle_gap(self, channel: Channel, gap: Gap) -> None:
+            found.append(-gap.dropped)
+
+    connector = Scripted()
+    async with trio.open_nursery() as nursery:
+        client = Slow()
+        options: Any = {"transport": connector, "buffer_bytes": MIB, "overflow": policy}
+        nursery.start_soon(partial(run_client, client, URL, **options))
+        await wait_all_tasks_blocked()
+        assert (socket := client.socket) is not None
+        for number in range(31):
+            await offer(connector.peer, "room", number)
+            assert waiting(socket) <= MIB
+        assert waiting(socket) > MIB // 2
+        go_on.set()
+        await wait_all_tasks_blocked()
+        assert waiting(socket) == 0
+        client.stop()
+    kept = [number for number in found if number > 0]
+    assert kept == sorted(kept)
+    assert len(kept) + -sum(number for number in found if number < 0) == 30
+    assert (found[1] < 0) == (policy == "drop_oldest"), "the gap stands at its place"
