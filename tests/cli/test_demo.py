@@ -5,17 +5,17 @@ import re
 import subprocess
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from hashlib import md5
 from typing import Any
 
 import pytest
 from tests.cli.support import ANSI, COMMAND, Terminal, run_command
 
-from slipstream_trio.cli import demo, demo_server, demo_tour, main
-from slipstream_trio.cli.demo_server import Room
+from slipstream_trio.cli import connecting, demo, main
+from slipstream_trio.cli.development import Room
 from slipstream_trio.cli.output import cells
 from slipstream_trio.ids import RandomIds
 from slipstream_trio.telemetry import Telemetry
+from slipstream_trio.testing.server import Outcome
 
 pytestmark = pytest.mark.once
 
@@ -24,8 +24,8 @@ FULL_IDS = re.compile(r"^socket [0-9a-f]{16}\nconnection [0-9a-f]{16} .*\ntrace 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_tour, "PACE", 0.0)
-    monkeypatch.setattr(demo_tour, "GIVE_UP", 0.01)
+    monkeypatch.setattr(demo, "PACE", 0.0)
+    monkeypatch.setattr(demo, "GIVE_UP", 0.01)
 
 
 @pytest.fixture(name="draw")
@@ -93,8 +93,9 @@ def test_a_terminal_of_80_columns_is_filled_and_not_exceeded(draw: Callable[...,
     assert lines[-1].endswith(" 0 violations")
 
 
-def test_a_wide_terminal_has_details(draw: Callable[..., str]) -> None:
-    assert '{"body":"hello"}' in draw(columns=140)
+@pytest.mark.parametrize("columns", [80, 140])
+def test_a_terminal_shows_payloads(columns: int, draw: Callable[..., str]) -> None:
+    assert '{"body":"hello"}' in draw(columns=columns)
 
 
 @pytest.mark.parametrize("columns", [20, 60, 400])
@@ -124,7 +125,7 @@ def test_an_output_without_arrows_gets_ascii() -> None:
 def test_a_trace_that_is_not_sound_fails_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "Telemetry", lambda: Telemetry(ids=SameSpanIds()))
+    monkeypatch.setattr(connecting, "Telemetry", lambda: Telemetry(ids=SameSpanIds()))
     assert main(["demo"]) == 1
     out, err = capsys.readouterr()
     assert re.fullmatch(r"slipstream: the trace is not sound: \d+ problems, as listed above\n", err)
@@ -133,7 +134,7 @@ def test_a_trace_that_is_not_sound_fails_the_command(
 
 
 def test_what_is_not_sound_is_drawn_in_full(draw: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "Telemetry", lambda: Telemetry(ids=SameSpanIds()))
+    monkeypatch.setattr(connecting, "Telemetry", lambda: Telemetry(ids=SameSpanIds()))
     shown = " ".join(ANSI.sub("", draw(status=1)).split())
     assert "invariant 3 BROKEN each input is handled in one span" in shown
     assert "invariant 3: the span_id 1111111111111111 was used before" in shown
@@ -164,15 +165,20 @@ def test_a_server_that_does_something_else_fails_the_command(
 def test_a_server_that_answers_wrongly_fails_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo_server, "sha256", md5)
+    answer = Room.handle_in
+
+    async def lose_a_byte(self: Room, event: str, payload: Any, ref: Any) -> Outcome:
+        return await answer(self, event, payload[1:] if event == "upload" else payload, ref)
+
+    monkeypatch.setattr(Room, "handle_in", lose_a_byte)
     assert main(["demo"]) == 1
-    said = "the demo expected the right checksum of what was uploaded, and got something else"
+    said = "the demo expected the size of what was uploaded, and got something else"
     assert capsys.readouterr().err == f"slipstream: {said}\n"
 
 
 def test_a_demo_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(demo_tour, "LONGEST", 0.3)
-    monkeypatch.setattr(demo_tour, "PACE", 60.0)
+    monkeypatch.setattr(demo, "LONGEST", 0.3)
+    monkeypatch.setattr(demo, "PACE", 60.0)
     assert main(["demo"]) == 1
     assert capsys.readouterr().err == "slipstream: the demo did not finish within 0.3 s\n"
 
@@ -203,7 +209,7 @@ def test_what_ends_a_run_has_its_status(
     async def run(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(demo_tour.Tour, "run", run)
+    monkeypatch.setattr(demo.Demo, "tour", run)
     assert main(["demo"]) == status
     assert capsys.readouterr() == ("", f"slipstream: {said}\n")
 
@@ -212,6 +218,6 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run(_: object) -> None:
         raise BaseExceptionGroup("tasks", [ValueError("a bug")])
 
-    monkeypatch.setattr(demo_tour.Tour, "run", run)
+    monkeypatch.setattr(demo.Demo, "tour", run)
     with pytest.raises(ExceptionGroup):
         main(["demo"])

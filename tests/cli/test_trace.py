@@ -313,10 +313,10 @@ def test_on_a_terminal_keys_need_no_enter(good: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.once
 def test_the_demo_can_be_recorded(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    from slipstream_trio.cli import demo_tour
+    from slipstream_trio.cli import demo
 
-    monkeypatch.setattr(demo_tour, "PACE", 0.0)
-    monkeypatch.setattr(demo_tour, "GIVE_UP", 0.01)
+    monkeypatch.setattr(demo, "PACE", 0.0)
+    monkeypatch.setattr(demo, "GIVE_UP", 0.01)
     path = tmp_path / "demo.jsonl.gz"
     assert main(["demo", "--plain", "--record", str(path)]) == 0
     said("verify", "--strict", path)

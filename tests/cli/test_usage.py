@@ -80,7 +80,21 @@ def test_words_too_many_are_not_repeated(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "invalid choice" in usage_error(capsys, "nonsense")
+    assert usage_error(capsys, "nonsense").endswith("slipstream: error: unknown command: 'nonsense'\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["pusj"], "unknown command: 'pusj'; did you mean 'push'?"),
+        (["trace", "shwo", "a.jsonl"], "unknown command: 'shwo'; did you mean 'show'?"),
+        (["serve", "--prot", "4001"], "unknown option: --prot; did you mean '--port'?"),
+    ],
+)
+def test_a_misspelt_word_is_told_with_the_nearest_one(
+    typed: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert meant in usage_error(capsys, *typed)
 
 
 @pytest.mark.parametrize(

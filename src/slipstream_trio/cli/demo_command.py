@@ -1,15 +1,10 @@
-"""`slipstream demo`: its options, and how it ends."""
+"""`slipstream demo`: its options."""
 
-import json
-import math
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from argparse import ArgumentParser, Namespace
+from typing import Final
 
-from ..errors import ConfigurationError, ConnectionRejected, SlipstreamError
-from ..trace.text import Secrets, printable, strings_in
-from .demo_visit import Plan
-from .status import CommandFailed, UsageError, pair
+from .connecting import add_connecting, json_value, seconds
+from .status import UsageError
 
 __all__ = ["DESCRIPTION", "EPILOG", "NEEDS", "add_arguments", "run"]
 
@@ -31,119 +26,36 @@ examples:
   slipstream demo
   slipstream demo --plain > history.txt
   slipstream demo --record demo.jsonl && slipstream trace replay demo.jsonl
-  slipstream demo --url ws://localhost:4000/socket/websocket --topic room:lobby
+  slipstream demo --url ws://localhost:4000/socket/websocket
   slipstream demo --url wss://example.org/socket/websocket --topic room:1 \\
-      --param user=ada --token "$TOKEN" \\
-      --event new_msg --payload '{"body": "hi"}' --seconds 30"""
+      --param user=ada --event new_msg --payload '{"body": "hi"}' --seconds 30"""
 
 NEEDS: Final = ("wsproto",)
 
-NEEDS_URL: Final = ("topic", "param", "token", "join_payload", "event", "payload", "seconds")
-SECONDS: Final = 2.0
-
-OPTIONS: Final = {"params": "param", "auth_token": "token"}
-"""The options of `connect` with another name here."""
+NEEDS_URL: Final = ("topic", "param", "header", "auth_token", "join_payload", "event", "payload", "seconds")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--plain", action="store_true", help="whole lines without colour, on a terminal too")
-    parser.add_argument(
-        "--record", metavar="PATH", help="record all of it, for `slipstream trace`; gzip if it ends in .gz"
-    )
     parser.add_argument("--url", metavar="URL", help="a server of yours; with Phoenix it ends in /websocket")
+    add_connecting(parser)
     group = parser.add_argument_group("with --url")
-    group.add_argument("--topic", help="the topic to join (needed)")
-    group.add_argument(
-        "--param",
-        action="append",
-        type=pair,
-        metavar="NAME=VALUE",
-        help="a connect parameter, never shown; can be repeated",
-    )
-    group.add_argument("--token", help="an auth token, sent as a subprotocol (Phoenix 1.8), never shown")
-    group.add_argument("--join-payload", type=_json, metavar="JSON", help="the join's payload, never shown")
+    group.add_argument("--topic", help="a topic to join")
+    group.add_argument("--join-payload", type=json_value, metavar="JSON", help="the join's payload, never shown")
     group.add_argument("--event", help="an event to push; an error reply, or a missing one, does not fail the demo")
-    group.add_argument("--payload", type=_json, metavar="JSON", help="its payload; by default {}")
-    group.add_argument(
-        "--seconds", type=_seconds, metavar="N", help=f"how long to listen for messages; by default {SECONDS:g}"
-    )
+    group.add_argument("--payload", type=json_value, metavar="JSON", help="its payload; by default {}")
+    group.add_argument("--seconds", type=seconds, metavar="N", help="how long to listen for messages; by default 2")
 
 
 def run(options: Namespace) -> int:
     """Run the demo; the trace is shown, however it ends."""
     from .demo import run_demo
 
-    plan = make_plan(options)
-    try:
-        return run_demo(plan, _secrets(plan), plain=options.plain, path=options.record)
-    except ConfigurationError as error:
-        raise UsageError(f"--{OPTIONS.get(error.option, error.option)}: {error.problem}") from error
-    except BrokenPipeError:
-        raise  # the output was closed, not the connection
-    except (SlipstreamError, OSError) as error:
-        raise CommandFailed(explain(error, _secrets(plan))) from error
-
-
-def explain(error: Exception, secrets: Secrets) -> str:
-    """Return an error's text, in one line and without secrets."""
-    if isinstance(error, ConnectionRejected):
-        # Its text has the start of the body only, so secrets are masked before that is cut off.
-        return printable(str(ConnectionRejected(error.status, error.headers, secrets.hide(error.body))))
-    return printable(secrets.hide(str(error)))
-
-
-def make_plan(options: Namespace) -> Plan | None:
-    """Return the plan for `--url`, None without it; raises `UsageError` where options contradict each other."""
-    if options.url is None:
-        given = [name for name in NEEDS_URL if getattr(options, name) is not None]
-        if given:
-            raise UsageError(f"--{given[0].replace('_', '-')} goes with --url")
-        return None
-    if not options.topic:
-        raise UsageError("--url needs --topic")
-    if options.payload is not None and options.event is None:
-        raise UsageError("--payload goes with --event")
-    return Plan(
-        url=options.url,
-        topic=options.topic,
-        params=dict(options.param or ()),
-        token=options.token,
-        join_payload=options.join_payload,
-        event=options.event,
-        payload=options.payload,
-        seconds=SECONDS if options.seconds is None else options.seconds,
-    )
-
-
-def _secrets(plan: Plan | None) -> Secrets:
-    if plan is None:
-        return Secrets()
-    query = [value for _, value in parse_qsl(urlsplit(plan.url).query)]
-    token = [] if plan.token is None else [plan.token]
-    return Secrets.of([*plan.params.values(), *query, *token, *strings_in(plan.join_payload)])
-
-
-# Errors for argparse, which do not repeat the typed text, as it may be a secret.
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except ValueError as error:
-        where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise ArgumentTypeError(f"invalid JSON{where}") from None
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(name)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ArgumentTypeError("a number of seconds, 0 or more")
-    return seconds
+    given = [name for name in NEEDS_URL if getattr(options, name) not in (None, [])]
+    needs = ("url", NEEDS_URL), ("topic", ("join_payload", "event")), ("event", ("payload",))
+    for needed, names in needs:
+        wrong = [name for name in given if name in names]
+        if wrong and getattr(options, needed) is None:
+            raise UsageError(f"--{wrong[0].replace('_', '-')} goes with --{needed}")
+    return run_demo(options)

@@ -4,6 +4,7 @@ argparse reads it, so that `--help` and `--version` also work without the extra 
 options needs nothing more.
 """
 
+import re
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from ..errors import RecordingError
-from .command import Command, add_commands
+from .command import Command, add_commands, did_you_mean
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output
 
 __all__ = ["COMMANDS", "main"]
@@ -23,17 +24,23 @@ See what happens on the connections of Phoenix Channels, from the terminal."""
 EPILOG: Final = """\
 examples:
   slipstream demo           watch a connection live; it brings its own server
-  slipstream demo --plain   the same as plain lines, for pipes, logs and CI
-  slipstream demo --help    how to point it at a server of yours
+  slipstream serve          a server to try a client against; then, elsewhere:
+  slipstream connect ws://localhost:4000/socket/websocket
+  slipstream connect --help    each command's help has examples
 
 exit status: 0 all is well; 1 something failed; 2 wrong usage, or a file that
-is not a recording; 130 interrupted"""
+is not a recording; 3 no connection; 4 no answer in time; 130 interrupted;
+143 terminated"""
 
 MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
 
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "watch a connection live: every span and event, then the trace and whether it is sound",
+    "connect": "a console: join topics, push, and see what comes; lines of JSON in pipes",
+    "listen": "print the messages of topics; one object a line in pipes",
+    "push": "push one event, and print the reply",
+    "serve": "run a development server: chat, echo, presence, crashes and refusals",
     "trace": "look into recordings of connections",
 }
 """The commands, each of which is a module `<name>_command`: imported where it is named, as `--help` has to be quick."""
@@ -46,18 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: by default those of the process.
 
     Returns:
-        The exit status: 0 all is well, 1 something failed, 2 wrong usage or a file that is not a recording, 130
-        interrupted.
+        The exit status, as `--help` lists them.
 
     Raises:
         SystemExit: for `--help`, `--version`, and what argparse cannot read.
     """
-    parser = _parser(sys.argv[1:] if arguments is None else arguments)
-    options, unknown = parser.parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(words)
+    _check_command(parser, words)
+    options, unknown = parser.parse_known_args(words)
     if unknown:
         # Names only: argparse would repeat whatever was typed, a token after a misspelt --token for one.
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-        parser.error(f"unknown option: {', '.join(names)}" if names else "too many arguments; see --help")
+        known = re.findall(r"--[\w-]+", options.parser.format_usage())
+        near = did_you_mean(names[0], known) if names else ""
+        options.parser.error(f"unknown option: {', '.join(names)}{near}" if names else "too many arguments; see --help")
     if options.command is None:
         options.parser.print_help(sys.stderr)
         return USAGE
@@ -82,6 +92,19 @@ def _parser(words: Sequence[str]) -> ArgumentParser:
     return parser
 
 
+def _check_command(parser: ArgumentParser, words: Sequence[str]) -> None:
+    """End with the nearest command where an unknown one is typed."""
+    known = COMMANDS
+    for word in words[:2]:
+        if word.startswith("-"):
+            return
+        if word not in known:
+            parser.error(f"unknown command: {word!r}{did_you_mean(word, known)}")
+        if word != "trace":
+            return
+        known = import_module(".trace_command", __package__).COMMANDS
+
+
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -104,7 +127,7 @@ def _run(command: Command, options: Namespace) -> int:
 
         return _say(printable(str(error)), USAGE)
     except CommandFailed as error:
-        return _say(str(error), FAILED)
+        return _say(str(error), error.status)
     except BrokenPipeError:
         give_up_output()
         return FAILED  # as `head` does: its user has seen enough

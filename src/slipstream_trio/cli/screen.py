@@ -23,7 +23,7 @@ class Screen:
     def __init__(self, output: Output, secrets: Secrets) -> None:
         self._output = output
         self._secrets = secrets
-        self._timeline = Timeline(output, secrets=secrets)
+        self._timeline = Timeline(output, whole=True, secrets=secrets)
 
     def begin(self, title: str, about: str) -> None:
         """Show the title of the run, and the head of the history."""

@@ -5,17 +5,31 @@ import sys
 from argparse import ArgumentTypeError
 from typing import Final
 
-__all__ = ["FAILED", "INTERRUPTED", "OK", "USAGE", "CommandFailed", "UsageError", "count", "give_up_output", "pair"]
+__all__ = [
+    "FAILED", "INTERRUPTED", "OK", "TERMINATED", "TIMEOUT", "UNREACHABLE", "USAGE", "CommandFailed", "UsageError",
+    "count", "give_up_output", "pair",
+]  # fmt: skip
 
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
+UNREACHABLE: Final = 3
+TIMEOUT: Final = 4
 INTERRUPTED: Final = 130
-"""128 and the number of SIGINT, as shells have it."""
+TERMINATED: Final = 143
+"""128 and the number of the signal, as shells have it."""
 
 
 class CommandFailed(Exception):
-    """A command failed; its text is the one line that the user sees."""
+    """A command failed; its text is the one line that the user sees.
+
+    Attributes:
+        status: the exit status.
+    """
+
+    def __init__(self, text: str, status: int = FAILED) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class UsageError(Exception):

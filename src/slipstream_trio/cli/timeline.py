@@ -6,7 +6,7 @@ from typing import Final
 
 from ..trace.selection import Glance
 from ..trace.text import NO_SECRETS, Secrets, duration, printable
-from ..trace.view import Direction, Line, Mood
+from ..trace.view import NO_PAYLOAD, Direction, Line, Mood
 from .output import BAD, FAINT, GOOD, ONCE, UNDERLINE, Output, cells, fit
 
 __all__ = ["Timeline"]
@@ -30,15 +30,23 @@ class Timeline:
         output: where to.
         clock: show the time of day (UTC), not seconds.
         recorded: the lines are those of recordings, so they have numbers, and there may be several sockets.
+        whole: where a line has no room for its payload, show that below.
         secrets: texts to mask.
     """
 
     def __init__(
-        self, output: Output, *, clock: bool = False, recorded: bool = False, secrets: Secrets = NO_SECRETS
+        self,
+        output: Output,
+        *,
+        clock: bool = False,
+        recorded: bool = False,
+        whole: bool = False,
+        secrets: Secrets = NO_SECRETS,
     ) -> None:
         self._output = output
         self._clock = clock
         self._recorded = recorded
+        self._whole = whole
         self._secrets = secrets
         self._colours: dict[str | None, int] = {}
         width = output.width
@@ -80,7 +88,8 @@ class Timeline:
             detail = line.detail(self._secrets, max(room, 16))
             shown.append(style(f" {fit(detail, room).rstrip()}", FAINT))
         self._output.print(" ".join(shown).rstrip())
-        if not room and line.mood == "bad" and (detail := line.detail(self._secrets)):
+        told = line.mood == "bad" or (self._whole and line.payload not in (NO_PAYLOAD, {}))
+        if not room and told and (detail := line.detail(self._secrets)):
             width = self._output.width
             indent = max(width - 1 - self._topic - self._event - TOOK - 17, 4)
             self._output.print(f"{'':{indent}}{fit(detail, width - 1 - indent).rstrip()}", FAINT)

@@ -1,0 +1,93 @@
+"""`slipstream connect`: a console at a terminal, lines of JSON elsewhere."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import AsyncIterator
+from functools import partial
+from importlib.util import find_spec
+from typing import Final
+
+import trio
+
+from .connecting import Run, add_connecting
+from .console import RequestError, from_json, opened
+from .feed import printer
+from .status import FAILED, OK, UsageError
+
+__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
+
+DESCRIPTION: Final = """\
+Connects to a Phoenix socket, as wscat does to a WebSocket. At a terminal it has
+a prompt, with history and completion; `help` there lists its commands. A lost
+connection is replaced, and topics are joined again.
+Elsewhere, or with --json, it reads a request a line, and prints an object a
+line; at the end of its input it leaves when all answers are there, with status
+1 if a request failed."""
+EPILOG: Final = """\
+examples:
+  slipstream connect ws://localhost:4000/socket/websocket
+  > join room:lobby {"name": "Ada"}
+  > push new_msg {"body": "hello"}
+  > push upload @photo.jpg
+
+  slipstream connect wss://example.org/socket/websocket --param user=ada <<'END'
+  {"command": "join", "topic": "room:lobby"}
+  {"command": "push", "topic": "room:lobby", "event": "new_msg", "payload": {"body": "hi"}}
+  END"""
+
+PIPELINED: Final = ("push", "send", "ping")
+"""Commands that do not wait for the answers to those before them, nor let others wait for theirs."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("url", metavar="URL", help="of the socket; with Phoenix it ends in /websocket")
+    parser.add_argument("--json", action="store_true", help="lines of JSON, at a terminal too")
+    add_connecting(parser)
+
+
+def run(options: Namespace) -> int:
+    """Connect, and do what is asked for until the end of the input."""
+    run = Run(options)
+    if options.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return run.start(partial(_lines, run))
+    if find_spec("prompt_toolkit") is None:
+        raise UsageError("the prompt needs the extra `cli`: pip install 'slipstream-trio[cli]'; --json does without")
+    from .prompt import converse
+
+    return run.start(partial(converse, run))
+
+
+async def _lines(run: Run) -> int:
+    """Take requests from lines of JSON, and answer them."""
+    show = run.guarded(printer(sys.stdout, run.secrets, as_lines=True))
+    async with opened(run, show) as console, trio.open_nursery() as answers:
+        number = 0
+        async for text in _stdin():
+            number += 1
+            try:
+                request = from_json(text, number) if text.strip() else None
+            except RequestError as error:
+                console.error(str(error), number)
+                continue
+            if request is not None and request.command in PIPELINED:
+                await answers.start(console.do, request)
+            elif request is not None:
+                await console.idle()
+                await console.do(request)
+    return FAILED if console.failed else OK
+
+
+async def _stdin() -> AsyncIterator[bytes]:
+    """Give the lines of the standard input.
+
+    They are read without Python's buffer: a thread that still waits there when the process ends would keep its lock.
+    """
+    rest = b""
+    while chunk := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 65536, abandon_on_cancel=True):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest

@@ -1,0 +1,209 @@
+"""Commands that connect: their options, their secrets, their run under Trio, and their words for what failed."""
+
+import json
+import logging
+import math
+import os
+import signal
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import trio
+
+from .. import Socket, connect
+from ..errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    ConnectionRejected,
+    JoinTimeout,
+    PushTimeout,
+    SlipstreamError,
+)
+from ..telemetry import Telemetry
+from ..telemetry.secrecy import is_secret
+from ..trace import record
+from ..trace.text import Secrets, hidden, named_secrets_in, printable, strings_in
+from .status import FAILED, TERMINATED, TIMEOUT, UNREACHABLE, CommandFailed, UsageError, pair
+
+__all__ = ["Run", "add_connecting", "json_value", "parse_json", "seconds"]
+
+T = TypeVar("T")
+
+TOKEN: Final = "SLIPSTREAM_AUTH_TOKEN"  # noqa: S105 - the name of a variable
+
+_SILENT: Final = logging.NullHandler()
+
+OPTIONS: Final = {"url": "the URL", "params": "--param", "headers": "--header", "auth_token": "--auth-token"}
+"""The options of `connect` as they are called here."""
+
+
+def add_connecting(parser: ArgumentParser, title: str = "connecting") -> None:
+    """Declare the options of a connection."""
+    group = parser.add_argument_group(title)
+    for name, form, read, text in (
+        ("--param", "NAME=VALUE", pair, "a connect parameter; can be repeated"),
+        ("--header", "NAME:VALUE", _header, "a header of the request; can be repeated"),
+    ):
+        group.add_argument(name, action="append", default=[], type=read, metavar=form, help=text)
+    group.add_argument(
+        "--auth-token", metavar="TOKEN", help=f"a token, sent as a subprotocol; better in {TOKEN}. It is never shown"
+    )
+    group.add_argument("--record", metavar="PATH", help="record everything, for `slipstream trace`; gzip if .gz")
+
+
+class Run:
+    """A run of a command under Trio: SIGTERM ends it, and an output that is gone; it is recorded if that is asked for.
+
+    Parameters:
+        options: those of `add_connecting`, and `url`.
+        every: mask all values that the options have, not those alone whose names are those of secrets.
+
+    Attributes:
+        url: the URL; None where the command has its own server.
+        telemetry: the bus of its connection.
+        secrets: texts to mask.
+        output_failed: whether the output is gone.
+    """
+
+    def __init__(self, options: Namespace, *, every: bool = False) -> None:
+        self.telemetry: Telemetry = Telemetry()
+        self.url: str | None = options.url
+        self._options = options
+        self._token: str | None = options.auth_token or os.environ.get(TOKEN) or None
+        self.secrets: Secrets = Secrets.of(self._secrets(every=every))
+        self._scope = trio.CancelScope()
+        self._failure: OSError | None = None
+
+    def _secrets(self, *, every: bool) -> Iterator[str]:
+        options = self._options
+        pairs = (*options.param, *options.header, *parse_qsl(urlsplit(options.url or "").query))
+        yield from [value for name, value in pairs if every or is_secret(name)]
+        payload = getattr(options, "join_payload", None)
+        yield from strings_in(payload) if every else named_secrets_in(payload)
+        if self._token is not None:
+            yield self._token
+
+    @property
+    def output_failed(self) -> bool:
+        """Whether the output is gone."""
+        return self._failure is not None
+
+    def connect(self, **more: Any) -> AbstractAsyncContextManager[Socket]:
+        """Connect as the options say; raises `ConfigurationError`."""
+        return connect(
+            self.url or "",
+            params=dict(self._options.param),
+            headers=self._options.header,
+            auth_token=self._token,
+            telemetry=self.telemetry,
+            **more,
+        )
+
+    def guarded(self, show: Callable[[T], object]) -> Callable[[T], None]:
+        """Return a function that shows something, and ends the run when the output is gone."""
+
+        def guarded(shown: T) -> None:
+            if self._failure is None:
+                try:
+                    show(shown)
+                except OSError as error:
+                    self._failure = error
+                    self._scope.cancel()
+
+        return guarded
+
+    def start(self, main: Callable[[], Awaitable[T]]) -> T:
+        """Run; returns what `main` does, or raises what the command line is told.
+
+        Raises:
+            UsageError: an option of the connection cannot be used.
+            CommandFailed: no connection, no answer in time, a refusal, SIGTERM.
+            KeyboardInterrupt: Ctrl-C.
+        """
+        logging.getLogger("slipstream_trio").addHandler(_SILENT)  # the command shows what that would warn of
+        path, masked = self._options.record, partial(hidden, secrets=self.secrets)
+        try:
+            with nullcontext() if path is None else record(path, telemetry=self.telemetry, payloads=masked):
+                return trio.run(self._supervised, main)
+        except ConfigurationError as error:
+            raise UsageError(f"{OPTIONS.get(error.option, error.option)}: {error.problem}") from error
+        except BrokenPipeError:
+            raise  # the output was closed, not the connection
+        except (SlipstreamError, OSError) as error:
+            raise CommandFailed(self.explain(error), status_of(error)) from error
+        except BaseExceptionGroup as group:
+            if group.split(KeyboardInterrupt)[0] is None:
+                raise
+            raise KeyboardInterrupt from group
+
+    async def _supervised(self, main: Callable[[], Awaitable[T]]) -> T:
+        trio.lowlevel.spawn_system_task(self._until_terminated)
+        with self._scope:
+            return await main()
+        raise self._failure or CommandFailed("terminated", TERMINATED)
+
+    async def _until_terminated(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                self._scope.cancel()
+
+    def explain(self, error: Exception) -> str:
+        """Return an error's text, in one line and without secrets."""
+        if isinstance(error, ConnectionRejected):
+            # Its text has the start of the body only, so secrets are masked before that is cut off.
+            return printable(str(ConnectionRejected(error.status, error.headers, self.secrets.hide(error.body))))
+        return printable(self.secrets.hide(str(error)))
+
+
+def status_of(error: Exception) -> int:
+    """Return the exit status for an error."""
+    if isinstance(error, ConnectError | ConnectionLost):
+        return UNREACHABLE
+    return TIMEOUT if isinstance(error, JoinTimeout | PushTimeout) else FAILED
+
+
+# Types of options: their errors do not repeat the typed text, as it may be a secret.
+
+
+def json_value(text: str) -> Any:
+    """Read JSON for argparse."""
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON, as Phoenix does; raises ValueError, which does not repeat the text."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"invalid JSON{where}") from None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ArgumentTypeError("a number of seconds, 0 or more")
+    return number
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not name.strip() or not colon:
+        raise ArgumentTypeError("write it NAME:VALUE")
+    return name.strip(), value.strip()

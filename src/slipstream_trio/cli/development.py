@@ -1,0 +1,99 @@
+"""The development server: what `slipstream serve` serves, and what the demo and the docs talk to."""
+
+from typing import Any, Final
+
+import trio
+
+from ..testing.server import Channel, JoinRefused, Mount, Outcome, PhoenixServer, Reply, Stop
+
+__all__ = ["ABOUT", "PATH", "Echo", "Lounge", "Room", "make_server"]
+
+PATH: Final = "/socket/websocket"
+"""Of the socket, for clients."""
+
+ABOUT: Final = """\
+  room:*       a chat room. Its events: new_msg {"body": …} is broadcast, and an
+               empty body refused; ticks {"count": 3, "every": 0.5}; upload, of
+               bytes; silence, without a reply; hold, whose reply waits for
+               release; close ends the channel, drop the connection; any other
+               event crashes the channel
+  room:secret  refuses joins
+  lounge:*     shows who is there: join with {"name": …}; mood {…} changes it
+  echo:*       replies with what it was pushed"""
+"""Its channels, for people."""
+
+
+class Echo(Channel):
+    """Replies with what it was pushed."""
+
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:  # noqa: ARG002 - names of `Channel`
+        """Answer a push."""
+        return Reply(payload)
+
+
+class Room(Channel):
+    """A chat room."""
+
+    async def join(self, payload: Any) -> Any:  # noqa: ARG002 - the name that `Channel.join` gives it
+        """Let everyone in, except into the secret room."""
+        if self.topic == "room:secret":
+            raise JoinRefused({"reason": "unauthorized"})
+        return {"users": 1 + sum(self.topic in other.channels for other in self.socket.server.connections)}
+
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
+        """Handle an event of `ABOUT`."""
+        match event:
+            case "new_msg" if payload["body"]:
+                await self.broadcast("new_msg", payload)
+                return Reply({"id": 1})
+            case "new_msg":
+                return Reply({"reason": "empty"}, status="error")
+            case "ticks":
+                for number in range(payload["count"]):
+                    await trio.sleep(payload.get("every", 0))
+                    await self.push("tick", {"number": number})
+                return Reply()
+            case "upload":
+                return Reply({"bytes": len(payload)})
+            case "silence":
+                return None
+            case "hold" | "release":
+                return await self._hold(event, ref)
+            case "close":
+                return Stop()
+            case "drop":
+                self.socket.drop()
+                return None
+        raise ValueError(f"no clause for {event!r}")
+
+    async def _hold(self, event: str, ref: Any) -> Outcome:
+        if event == "hold":
+            self._held = ref
+            return None
+        await self.reply(self._held, {"late": True})
+        return Reply()
+
+
+class Lounge(Channel):
+    """A room that shows who is there."""
+
+    async def join(self, payload: Any) -> Any:
+        """Remember the name."""
+        self.name = payload.get("name", "guest")
+
+    async def after_join(self) -> None:
+        """Tell the others."""
+        self.presence.track(self.name, {"mood": "fine"})
+        await self.push("presence_state", self.presence.list())
+
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:  # noqa: ARG002 - names of `Channel`
+        """Change a mood."""
+        if event == "mood":
+            self.presence.update(self.name, payload)
+        return Reply()
+
+
+def make_server() -> PhoenixServer:
+    """Return the server; its socket is at `PATH`."""
+    channels = {"room:*": Room, "lounge:*": Lounge, "echo:*": Echo}
+    return PhoenixServer({PATH.removesuffix("/websocket"): Mount(channels=channels, auth_token=True)})

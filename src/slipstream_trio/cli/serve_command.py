@@ -1,0 +1,47 @@
+"""`slipstream serve`: the development server, on a fixed port."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Final
+
+import trio
+
+from .connecting import Run
+from .status import CommandFailed, count
+
+__all__ = ["DESCRIPTION", "EPILOG", "NEEDS", "add_arguments", "run"]
+
+DESCRIPTION: Final = """\
+Serves Phoenix channels to try a client against, until Ctrl-C. It prints its URL
+and its channels."""
+EPILOG: Final = """\
+examples:
+  slipstream serve
+  slipstream serve --port 4001
+then, in another terminal:
+  slipstream connect ws://localhost:4000/socket/websocket"""
+NEEDS: Final = ("wsproto",)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.set_defaults(url=None, param=[], header=[], auth_token=None, record=None)
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; by default %(default)s")
+    parser.add_argument(
+        "--port", type=lambda text: count(text, 0), default=4000, metavar="N", help="0: a free one; default %(default)s"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Serve, until a signal comes."""
+    from .development import ABOUT, PATH, make_server
+
+    async def serve() -> int:
+        try:
+            async with make_server().serve(options.host, options.port) as listening:
+                print(f"{listening.url(PATH)}\n\nchannels:\n{ABOUT}\n\nCtrl-C ends it.", flush=True)
+                await trio.sleep_forever()
+        except (OSError, OverflowError) as error:
+            where = f"{options.host} port {options.port}"
+            raise CommandFailed(f"cannot listen on {where}: {error}; choose another --port or --host") from error
+
+    return Run(options).start(serve)
