@@ -4,13 +4,13 @@ import copy
 import inspect
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, assert_type
 
 import attrs
 import pytest
 
 import slipstream_trio
-from slipstream_trio import Configuration, ConnectOptions, errors, protocol, telemetry, testing, trace
+from slipstream_trio import Configuration, ConnectOptions, Message, errors, protocol, telemetry, testing, trace
 from slipstream_trio.integrations import logging
 from slipstream_trio.testing import faults, kit, observed, plugin, scripted, server, stateful, strategies
 from slipstream_trio.trace import export_otlp, export_perfetto
@@ -160,3 +160,15 @@ def test_records_and_configuration_are_frozen() -> None:
             if attrs.has(thing):
                 assert thing.__setattr__ is not object.__setattr__, name
     assert repr(slipstream_trio.DEFAULT) == "DEFAULT"
+
+
+def test_a_message_is_a_tuple_that_type_checkers_show_by_its_name() -> None:
+    message = Message("1", None, "room", "said", {"body": "hi"})
+    assert_type(message, Message)
+    assert_type(message.join_ref, str | None)
+    assert_type(message.event, str)
+    *_, event, payload = message
+    assert (event, payload) == ("said", {"body": "hi"})
+    # The checker fails here if it takes a message for a tuple, as which mypy would show it.
+    shown: tuple[str | None, str | None, str, str, Any] = message  # type: ignore[assignment]
+    assert isinstance(shown, tuple)

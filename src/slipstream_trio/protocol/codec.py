@@ -130,7 +130,8 @@ class MsgspecCodec:
         try:
             if len(text) <= 2 * MAX_DEPTH:  # too short to be too deep, and a message without a detour
                 return self._decode_message(text)
-            return tuple.__new__(Message, self._decode_shallow_message(text))  # a third of what `Message(…)` takes
+            # A third of what `Message(…)` takes.
+            return tuple.__new__(Message, self._decode_shallow_message(text))  # type: ignore[type-var] # it is a tuple
         except self._misfit:
             # It is deep, or no message, or has more than five elements, which are to be ignored.
             return message_of(self._decode_checked(text))

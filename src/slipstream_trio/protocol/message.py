@@ -1,6 +1,24 @@
 """The five values that Phoenix Channels exchange, and the events that the protocol reserves."""
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, dataclass_transform
+
+if TYPE_CHECKING:
+
+    @dataclass_transform(frozen_default=True)
+    class NamedTuple:
+        """What type checkers take typing's for: mypy would show a message as a bare tuple, without its class's name."""
+
+        _fields: ClassVar[tuple[str, ...]]
+
+        def __iter__(self) -> Iterator[Any]: ...
+        def __getitem__(self, place: Any) -> Any: ...
+        def __eq__(self, other: object) -> bool: ...
+        def __hash__(self) -> int: ...
+        def _asdict(self) -> dict[str, Any]: ...
+        def _replace(self, **fields: Any) -> Self: ...
+else:
+    from typing import NamedTuple
 
 __all__ = ["RESERVED_EVENTS", "Frame", "Message"]
 
@@ -41,4 +59,4 @@ class Message(NamedTuple):
 
 def new_message(join_ref: str | None, ref: str | None, topic: str, event: str, payload: Any) -> Message:
     """Return a message, in half of the time that `Message(…)` takes."""
-    return tuple.__new__(Message, (join_ref, ref, topic, event, payload))
+    return tuple.__new__(Message, (join_ref, ref, topic, event, payload))  # type: ignore[type-var] # it is a tuple
