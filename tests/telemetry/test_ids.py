@@ -29,6 +29,7 @@ def test_an_id_is_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids.span_id() == "0" * 15 + "1"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_child_has_ids_of_its_own() -> None:
     ids = RandomIds()
     reading, writing = os.pipe()

@@ -34,6 +34,7 @@ def test_a_compressed_file_is_the_same_each_time(tmp_path: Path) -> None:
     assert first == second
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the modes of files are those of POSIX")
 def test_who_may_read_it_is_said(tmp_path: Path) -> None:
     with written(tmp_path / "page.html", mode=0o600) as file:
         file.write("secret")

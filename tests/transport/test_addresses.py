@@ -95,6 +95,7 @@ async def test_dns_sni_and_host_agree(options: dict[str, Any]) -> None:
     assert seen == [options.get("server_hostname", "xn--strae-oqa.example")]
 
 
+@pytest.mark.skipif(not hasattr(trio.socket, "AF_UNIX"), reason="there are no sockets in the file system")
 async def test_a_socket_in_the_file_system(tmp_path: Path) -> None:
     path = tmp_path / "server.sock"
     server = RawServer()

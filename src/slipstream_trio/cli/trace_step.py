@@ -4,7 +4,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,24 +145,27 @@ _MOVES: Final[dict[str, Callable[[Tape], bool]]] = {
 
 def _commands() -> Iterator[str]:
     """Give what the user wants: keys from a terminal, else lines."""
-    if sys.stdin.isatty() and find_spec("termios") is not None:
+    if sys.platform != "win32" and sys.stdin.isatty():
         return _keys(sys.stdin.fileno())
     return (line.strip() for line in sys.stdin)
 
 
 def _keys(terminal: int) -> Iterator[str]:
     """Give keys as they are pressed, without Enter after them; `g` takes what is typed up to Enter."""
-    import termios
-    import tty
+    if sys.platform != "win32":  # for the type checkers
+        import termios
+        import tty
 
-    before = termios.tcgetattr(terminal)
-    # NOW, not FLUSH: what was typed ahead counts.
-    tty.setcbreak(terminal, termios.TCSANOW)
-    try:
-        while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\x04"):
-            yield f"g {_typed(terminal)}" if key == "g" else key.strip()
-    finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        before = termios.tcgetattr(terminal)
+        # NOW, not FLUSH: what was typed ahead counts.
+        tty.setcbreak(terminal, termios.TCSANOW)
+        try:
+            while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\x04"):
+                yield f"g {_typed(terminal)}" if key == "g" else key.strip()
+        finally:
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+    else:
+        yield from ()
 
 
 def _typed(terminal: int) -> str:

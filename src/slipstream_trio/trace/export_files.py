@@ -46,8 +46,7 @@ def replaced(target: Path, *, mode: int) -> Iterator[IO[bytes]]:
     """
     partial = target.with_name(f".{target.name}.part")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with open(descriptor, "wb") as raw:  # noqa: PTH123 - it has no path yet
+        with open(partial, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as raw:
             yield raw
         partial.replace(target)
     finally:

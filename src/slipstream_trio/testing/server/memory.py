@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from operator import index
@@ -157,7 +158,8 @@ def reset(stream: trio.abc.Stream) -> None:
         reset(stream.transport_stream)
     elif isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
         # Closing with a linger time of 0 sends RST.
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     elif isinstance(stream, MemoryStream):
         stream.reset()
 
