@@ -149,18 +149,25 @@ class Channel:
             SerializationError: it cannot be encoded.
             RuntimeError: the channel is not joined.
         """
-        await self._process.reply(ref, Reply({} if response is None else response, status))
+        self._process.check_joined()
+        response = {} if response is None else response
+        await self.socket.send(self.socket.wire.encode_reply(self.join_ref, ref, self.topic, status, response))
 
     async def broadcast(self, event: str, payload: Any = None) -> None:
         """Send a message to all channels of this topic, this one included; otherwise as `push`.
 
         A client that reads too slowly loses its connection, and does not slow down others.
         """
-        await self._process.broadcast(event, payload)
+        await self._publish(event, payload)
 
     async def broadcast_from(self, event: str, payload: Any = None) -> None:
         """Send a message to all channels of this topic but this one; otherwise as `broadcast`."""
-        await self._process.broadcast(event, payload, exclude=self._process)
+        await self._publish(event, payload, exclude=self._process)
+
+    async def _publish(self, event: str, payload: Any, exclude: "Process | None" = None) -> None:
+        self._process.check_joined()
+        await self.socket.outbox.gauge.wait_room()
+        await self.socket.server.publish(self.topic, event, {} if payload is None else payload, exclude=exclude)
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run an async function beside the channel; it ends with the channel, and crashes it by raising."""

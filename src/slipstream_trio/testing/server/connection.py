@@ -62,7 +62,7 @@ class Connection:
         self._timeout = math.inf if upgrade.mount.timeout is None else upgrade.mount.timeout
         self._stream = stream
         self._framing = upgrade.framing
-        self._outbox = Outbox(upgrade.mount.outbox_limit)
+        self.outbox: Outbox = Outbox(upgrade.mount.outbox_limit)
         self._hopeless = _HOPELESS * upgrade.mount.outbox_limit
         self._reading = trio.CancelScope()
         self._receiving: trio.CancelScope | None = None
@@ -94,7 +94,7 @@ class Connection:
     @property
     def outbox_size(self) -> int:
         """The bytes that wait for the client to read them."""
-        return self._outbox.gauge.size
+        return self.outbox.gauge.size
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection: the queue is sent, then a close frame; its channels end silently.
@@ -119,7 +119,7 @@ class Connection:
 
     async def ping(self, payload: bytes = b"") -> None:
         """Send the client a WebSocket ping of up to 125 bytes."""
-        await self._outbox.gauge.wait_room()
+        await self.outbox.gauge.wait_room()
         self._put_control(Ping(payload))
 
     async def send_raw(self, *frames: Frame) -> None:
@@ -127,18 +127,18 @@ class Connection:
 
         To flood a client, send many at once: thousands cost little more than their encoding.
         """
-        await self._outbox.gauge.wait_room()
+        await self.outbox.gauge.wait_room()
         if self._framing.compressed:
             for frame in frames:
                 self.put(frame)
         else:
             data = b"".join(map(frame_bytes, frames))
-            self._outbox.put(data, len(data))
+            self.outbox.put(data, len(data))
 
     async def send_bytes(self, data: bytes) -> None:
         """Send the client any bytes, also invalid frames, behind the queue."""
-        await self._outbox.gauge.wait_room()
-        self._outbox.put(data, len(data))
+        await self.outbox.gauge.wait_room()
+        self.outbox.put(data, len(data))
 
     def pause_reading(self) -> None:
         """Read nothing from the client until `resume_reading`, so that its messages pile up on its side.
@@ -167,7 +167,7 @@ class Connection:
     async def wait_written(self) -> None:
         """Wait until the queue has been written; returns at once while writing is paused, and after the end."""
         await trio.lowlevel.checkpoint()
-        while self._outbox.gauge.size and self._writable.is_set() and not self._ended.is_set():
+        while self.outbox.gauge.size and self._writable.is_set() and not self._ended.is_set():
             await self._flow.park()
 
     async def wait_closed(self) -> None:
@@ -193,39 +193,31 @@ class Connection:
 
     async def send(self, frame: Frame) -> None:
         """Queue a frame, waiting while the outbox is full."""
-        await self._outbox.gauge.wait_room()
+        await self.outbox.gauge.wait_room()
         self.put(frame)
 
     def put(self, frame: Frame) -> None:
         """Queue a frame at once."""
-        self._outbox.put(*self._item(frame))
+        self.outbox.put(*self._item(frame))
 
     def deliver(self, frame: Frame, shared: bytes) -> bool:
         """Queue a broadcast, given its uncompressed bytes too; returns whether the outbox is full."""
-        if self._outbox.gauge.size >= self._hopeless:
+        if self.outbox.gauge.size >= self._hopeless:
             self.drop()
         elif self._framing.compressed:
             self.put(frame)
         else:
-            self._outbox.put(shared, len(shared))
-        return self._outbox.gauge.full
+            self.outbox.put(shared, len(shared))
+        return self.outbox.gauge.full
 
     async def wait_handled(self, count: int) -> None:
         """Wait until `count` of the client's messages were handled, or the connection has ended."""
         while self._handled < count and not self._ended.is_set():
             await self._arrived.park()
 
-    async def wait_room(self) -> None:
-        """Wait while the outbox is full."""
-        await self._outbox.gauge.wait_room()
-
-    def hold(self) -> None:
-        """Send nothing until `release`: a socket blocks while a channel joins."""
-        self._outbox.hold()
-
     def release(self, first: Iterable[Frame]) -> None:
         """Send `first`, then the held frames."""
-        self._outbox.release([self._item(frame) for frame in first])
+        self.outbox.release([self._item(frame) for frame in first])
 
     def start(self, process: Process) -> None:
         """Run a channel."""
@@ -272,7 +264,7 @@ class Connection:
                 self._unreadable = True
                 self.close(violation.code)
                 return
-            await self._outbox.gauge.wait_room()
+            await self.outbox.gauge.wait_room()
             await self.inbox.wait_room()
             data = await self._receive()
             if not data:
@@ -326,11 +318,11 @@ class Connection:
 
     async def _write(self) -> None:
         try:
-            while (taken := await self._outbox.take()) is not None:
+            while (taken := await self.outbox.take()) is not None:
                 data, counted = taken
                 await self._writable.wait()
                 await self._stream.send_all(data)
-                self._outbox.written(counted)
+                self.outbox.written(counted)
                 self._flow.unpark_all()
             self._flushed.set()
         except GONE:
@@ -344,16 +336,16 @@ class Connection:
 
     def _put_control(self, event: Control) -> None:
         # Encoded when its turn comes: once a close frame is encoded, wsproto encodes nothing else.
-        self._outbox.put(partial(self._framing.encode_control, event), 0)
+        self.outbox.put(partial(self._framing.encode_control, event), 0)
 
     # Ending
 
     def _say_close(self, by: Literal["client", "server"], code: int, said: int, reason: str) -> None:
         if self.close_code is None:
             self.close_code, self.closed_by = code, by
-            self._outbox.release()
+            self.outbox.release()
             self._put_control(CloseConnection(code=said, reason=reason))
-            self._outbox.close()
+            self.outbox.close()
 
     async def _finish_closing(self) -> None:
         """Wait a while for the client's answer to the close frame, or for its end; then close the stream.

@@ -21,22 +21,9 @@ from wsproto.events import BytesMessage, CloseConnection, TextMessage
 from wsproto.utilities import LocalProtocolError
 
 from ...protocol.message import Frame
+from . import handshake
 from .connection import Connection
 from .framing import Framing
-from .handshake import (
-    Gone,
-    Upgrade,
-    accept_upgrade,
-    connect_client,
-    find_mount,
-    negotiated_wire,
-    read_body,
-    read_request,
-    refuse,
-    request_of,
-    respond,
-    while_it_stays,
-)
 from .memory import memory_pipe
 from .mount import Mount
 from .request import Refuse, Request
@@ -69,27 +56,27 @@ _REFUSED: Final = 403
 Wait = Callable[[Awaitable[Any]], Awaitable[Any]]
 
 
-async def accept_client(server: "PhoenixServer", stream: trio.abc.Stream) -> Upgrade | None:
+async def accept_client(server: "PhoenixServer", stream: trio.abc.Stream) -> handshake.Upgrade | None:
     """Answer polls, one after the other, or one upgrade; see `accept_upgrade`."""
     http = h11.Connection(h11.SERVER)
     try:
-        while (received := await read_request(http, stream)) is not None:
-            request = request_of(received, secure=isinstance(stream, trio.SSLStream))
-            mount = find_mount(server.mounts, request.path, "longpoll")
+        while (received := await handshake.read_request(http, stream)) is not None:
+            request = handshake.request_of(received, secure=isinstance(stream, trio.SSLStream))
+            mount = handshake.find_mount(server.mounts, request.path, "longpoll")
             if mount is None:
-                return await accept_upgrade(server, http, stream, received.method, request)
-            body = await read_body(http, stream, LARGEST_BODY)
-            wait = partial(while_it_stays, http, stream)
+                return await handshake.accept_upgrade(server, http, stream, received.method, request)
+            body = await handshake.read_body(http, stream, LARGEST_BODY)
+            wait = partial(handshake.while_it_stays, http, stream)
             answer = await _answer(server, mount, request, wait, method=received.method, body=body)
-            await respond(server, http, stream, answer)
+            await handshake.respond(server, http, stream, answer)
             if http.our_state is not h11.DONE:
                 break
             http.start_next_cycle()
     except h11.RemoteProtocolError as error:
-        await refuse(server, http, stream, Refuse(error.error_status_hint, body="Bad Request"))
+        await handshake.refuse(server, http, stream, Refuse(error.error_status_hint, body="Bad Request"))
     except Refuse as refusal:
-        await refuse(server, http, stream, refusal)
-    except Gone:
+        await handshake.refuse(server, http, stream, refusal)
+    except handshake.Gone:
         pass  # the client hung up
     return None
 
@@ -125,12 +112,12 @@ async def _open(server: "PhoenixServer", mount: Mount, request: Request, wait: W
     if mount.auth_token and server.release.reads_tokens:
         request = attrs.evolve(request, auth_token=request.header("x-phoenix-authtoken"))
     try:
-        wire = negotiated_wire(request)
-        accepted = await connect_client(server, mount, request, wait)
+        wire = handshake.negotiated_wire(request)
+        accepted = await handshake.connect_client(server, mount, request, wait)
     except Refuse as refusal:
         # Phoenix has one word for all refusals here; a crash is one of the request's own process.
         return refusal if refusal.status == 500 else _said(_REFUSED)
-    session = Session(server, Upgrade(mount, request, accepted, wire, Framing(), b""))
+    session = Session(server, handshake.Upgrade(mount, request, accepted, wire, Framing(), b""))
     server.start_session(session)
     return _said(410, token=session.token, messages=[])
 
@@ -143,7 +130,7 @@ class Session:
         connection: its connection, as the rest of the server sees it.
     """
 
-    def __init__(self, server: "PhoenixServer", upgrade: Upgrade) -> None:
+    def __init__(self, server: "PhoenixServer", upgrade: handshake.Upgrade) -> None:
         ours, theirs = memory_pipe()
         self.token: str = _SIGNED + secrets.token_urlsafe(16)
         # It ends when it is not polled, rather than when nothing is posted.

@@ -71,34 +71,25 @@ class Presence:
 
     As Phoenix does, a diff is broadcast by a task of its own, a moment after the change: a handler that returns
     its reply at once has its reply before its own diff, one that awaits in between has it after.
+
+    Attributes:
+        topics: by topic and key.
     """
 
     def __init__(self, pubsub: PubSub) -> None:
         self._pubsub = pubsub
-        self._topics: dict[str, dict[str, list[_Entry]]] = {}
+        self.topics: dict[str, dict[str, list[_Entry]]] = {}
         self._refs = count(1)
         self._diffs: deque[tuple[str, dict[str, Any]]] = deque()
         self._changed = trio.lowlevel.ParkingLot()
 
-    def track(self, owner: "Process", key: str, meta: Mapping[str, Any]) -> None:
-        """Add a meta under a key; raises ValueError where the channel tracks that key already."""
-        entries = self._topics.setdefault(owner.topic, {}).setdefault(key, [])
-        if any(entry.owner is owner for entry in entries):
-            raise ValueError(f"this channel tracks {key!r} already: use update")
-        entry = _Entry(owner, {"phx_ref": self._next_ref(), **meta})
-        entries.append(entry)
-        self._tell(owner.topic, joins=[(key, entry.meta)])
-
-    def update(self, owner: "Process", key: str, meta: Mapping[str, Any]) -> None:
-        """Replace the channel's meta under a key; raises ValueError where it tracks none."""
-        entry = self._find(owner, key)
-        old = entry.meta
-        entry.meta = {"phx_ref": self._next_ref(), "phx_ref_prev": old["phx_ref"], **meta}
-        self._tell(owner.topic, joins=[(key, entry.meta)], leaves=[(key, old)])
+    def next_ref(self) -> str:
+        """Return the phx_ref of a new meta."""
+        return f"F{next(self._refs):015x}"
 
     def untrack(self, owner: "Process", key: str | None = None) -> None:
         """Remove the channel's meta under a key, or, with None, under every key, in one diff."""
-        keys = self._topics.get(owner.topic, {})
+        keys = self.topics.get(owner.topic, {})
         leaves: list[_Tracked] = []
         for name in list(keys) if key is None else [key]:
             entries = keys.get(name, [])
@@ -107,16 +98,14 @@ class Presence:
             if not keys[name]:
                 del keys[name]
         if not keys:
-            self._topics.pop(owner.topic, None)
+            self.topics.pop(owner.topic, None)
         if leaves:
-            self._tell(owner.topic, leaves=leaves)
+            self.tell(owner.topic, leaves=leaves)
 
-    def list(self, topic: str) -> dict[str, Any]:
-        """Return the presences of a topic: key → {"metas": […]}."""
-        # A list that already shows what no diff has told would have clients count a presence twice.
-        self.flush()
-        keys = self._topics.get(topic, {})
-        return {key: {"metas": [dict(entry.meta) for entry in keys[key]]} for key in sorted(keys)}
+    def tell(self, topic: str, joins: Sequence[_Tracked] = (), leaves: Sequence[_Tracked] = ()) -> None:
+        """Have a diff broadcast."""
+        self._diffs.append((topic, {"joins": _by_key(joins), "leaves": _by_key(leaves)}))
+        self._changed.unpark_all()
 
     def flush(self) -> None:
         """Broadcast the diffs that wait."""
@@ -129,19 +118,6 @@ class Presence:
         while True:
             self.flush()
             await self._changed.park()
-
-    def _find(self, owner: "Process", key: str) -> _Entry:
-        for entry in self._topics.get(owner.topic, {}).get(key, []):
-            if entry.owner is owner:
-                return entry
-        raise ValueError(f"this channel does not track {key!r}: use track")
-
-    def _next_ref(self) -> str:
-        return f"F{next(self._refs):015x}"
-
-    def _tell(self, topic: str, joins: Sequence[_Tracked] = (), leaves: Sequence[_Tracked] = ()) -> None:
-        self._diffs.append((topic, {"joins": _by_key(joins), "leaves": _by_key(leaves)}))
-        self._changed.unpark_all()
 
 
 def _by_key(metas: Sequence[_Tracked]) -> dict[str, Any]:
@@ -165,7 +141,12 @@ class ChannelPresence:
             ValueError: this channel tracks it already.
             SerializationError: the meta is not JSON.
         """
-        self._presence.track(self._process, key, self._checked(meta or {}))
+        self._check(meta or {})
+        if self._find(key) is not None:
+            raise ValueError(f"this channel tracks {key!r} already: use update")
+        entry = _Entry(self._process, {"phx_ref": self._presence.next_ref(), **(meta or {})})
+        self._presence.topics.setdefault(self._process.topic, {}).setdefault(key, []).append(entry)
+        self._presence.tell(self._process.topic, joins=[(key, entry.meta)])
 
     def update(self, key: str, meta: Mapping[str, Any]) -> None:
         """Replace the meta under `key`.
@@ -174,7 +155,13 @@ class ChannelPresence:
             ValueError: this channel does not track it.
             SerializationError: the meta is not JSON.
         """
-        self._presence.update(self._process, key, self._checked(meta))
+        self._check(meta)
+        entry = self._find(key)
+        if entry is None:
+            raise ValueError(f"this channel does not track {key!r}: use track")
+        old = entry.meta
+        entry.meta = {"phx_ref": self._presence.next_ref(), "phx_ref_prev": old["phx_ref"], **meta}
+        self._presence.tell(self._process.topic, joins=[(key, entry.meta)], leaves=[(key, old)])
 
     def untrack(self, key: str) -> None:
         """Stop tracking `key`; does nothing where it is not tracked."""
@@ -182,9 +169,15 @@ class ChannelPresence:
 
     def list(self) -> dict[str, Any]:
         """Return the topic's presences, as `presence_state` has them: key → {"metas": […]}."""
-        return self._presence.list(self._process.topic)
+        # A list that already shows what no diff has told would have clients count a presence twice.
+        self._presence.flush()
+        keys = self._presence.topics.get(self._process.topic, {})
+        return {key: {"metas": [dict(entry.meta) for entry in keys[key]]} for key in sorted(keys)}
 
-    def _checked(self, meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _find(self, key: str) -> _Entry | None:
+        entries = self._presence.topics.get(self._process.topic, {}).get(key, [])
+        return next((entry for entry in entries if entry.owner is self._process), None)
+
+    def _check(self, meta: Mapping[str, Any]) -> None:
         self._process.check_joined()
         self._process.connection.wire.encode_broadcast(self._process.topic, DIFF, dict(meta))
-        return meta

@@ -23,6 +23,7 @@ class Process:
 
     Attributes:
         join_ref: the join's join_ref, by which the socket knows the channel: in the join's answer, and at its end.
+        mailbox: what waits to be handled, each with its size in bytes.
         channel: its own `join_ref` is the join's ref where this is null, as in Phoenix.
     """
 
@@ -36,7 +37,7 @@ class Process:
         channel.bind(self, join)
         self._join_message = join
         self._joined = False
-        self._mailbox: deque[tuple[Message | Stop, int]] = deque()
+        self.mailbox: deque[tuple[Message | Stop, int]] = deque()
         self._arrived = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -58,16 +59,6 @@ class Process:
         finally:
             self._finish(end)
 
-    @property
-    def has_mail(self) -> bool:
-        """Whether messages wait to be handled."""
-        return bool(self._mailbox)
-
-    async def shut_down(self) -> None:
-        """End the channel silently, and wait for its end."""
-        self.cancel()
-        await self.done.wait()
-
     def cancel(self) -> None:
         """End the channel silently."""
         self._scope.cancel()
@@ -82,18 +73,6 @@ class Process:
                 "and do nothing with a channel that has ended"
             )
 
-    async def reply(self, ref: Any, reply: Reply) -> None:
-        """See `Channel.reply`."""
-        self.check_joined()
-        frame = self.connection.wire.encode_reply(self.channel.join_ref, ref, self.topic, reply.status, reply.response)
-        await self.connection.send(frame)
-
-    async def broadcast(self, event: str, payload: Any, *, exclude: "Process | None" = None) -> None:
-        """See `Channel.broadcast`."""
-        self.check_joined()
-        await self.connection.wait_room()
-        await self.connection.server.publish(self.topic, event, {} if payload is None else payload, exclude=exclude)
-
     def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """See `Channel.spawn`."""
         if self._nursery is None:
@@ -103,7 +82,7 @@ class Process:
     def post(self, item: Message | Stop, size: int = 0) -> None:
         """Put a message of `size` bytes, or the channel's end, into the mailbox."""
         self.connection.inbox.add(size)
-        self._mailbox.append((item, size))
+        self.mailbox.append((item, size))
         self._arrived.unpark_all()
 
     # Its task
@@ -128,8 +107,8 @@ class Process:
     async def _loop(self) -> Stop:
         await self.channel.after_join()
         while True:
-            while self._mailbox:
-                item, size = self._mailbox.popleft()
+            while self.mailbox:
+                item, size = self.mailbox.popleft()
                 self.connection.inbox.remove(size)
                 stop = item if isinstance(item, Stop) else await self._handle(item)
                 if stop is not None:
@@ -138,7 +117,7 @@ class Process:
 
     async def _handle(self, message: Message) -> Stop | None:
         if message.event == LEAVE:
-            await self.reply(message.ref, Reply())
+            await self.channel.reply(message.ref)
             return Stop("shutdown")
         if type(message.event) is not str:
             raise TypeError(f"the event must be a string, not {message.event!r}")
@@ -146,30 +125,28 @@ class Process:
         match outcome:
             case None | NoReply():
                 return None
-            case Reply() as reply:
-                await self.reply(message.ref, reply)
+            case Reply(response, status):
+                await self.channel.reply(message.ref, response, status)
                 return None
             case Stop(reply=reply):
                 if reply is not None:
-                    await self.reply(message.ref, reply)
+                    await self.channel.reply(message.ref, reply.response, reply.status)
                 return outcome
         raise TypeError(f"handle_in returned {outcome!r}, not a Reply, NoReply or Stop")
 
     def _finish(self, end: Stop | None) -> None:
         self._nursery = None
-        self.connection.inbox.remove(sum(size for _, size in self._mailbox))
-        self._mailbox.clear()
+        self.connection.inbox.remove(sum(size for _, size in self.mailbox))
+        self.mailbox.clear()
         if not self.settled.is_set() and end is _CRASH:
             self._settle("error", {"reason": "join crashed"})
         elif self._joined and end is not None and not self._scope.cancel_called:
             if end.reason in _GRACEFUL:
-                self._say_end(CLOSE, {})
+                self.connection.put(self.connection.router.control_frame(self, CLOSE, {}))
             else:
-                self._say_end(ERROR, dict(self.connection.server.release.crash_payload))
+                payload = dict(self.connection.server.release.crash_payload)
+                self.connection.put(self.connection.router.control_frame(self, ERROR, payload))
         self._joined = False
         self.connection.forget(self)
         self.settled.set()
         self.done.set()
-
-    def _say_end(self, event: str, payload: Any) -> None:
-        self.connection.put(self.connection.router.control_frame(self, event, payload))

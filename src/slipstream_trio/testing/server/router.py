@@ -78,7 +78,7 @@ class Router:
         """Do nothing: the processes end by themselves."""
 
     async def _deliver(self, process: Process, message: Message, size: int) -> None:
-        if self._last is not None and self._last is not process and self._last.has_mail:
+        if self._last is not None and self._last is not process and self._last.mailbox:
             # Trio wakes two channels in random order. With a head start for the first, handlers that wait for
             # nothing answer in the order of their messages, run after run.
             await trio.lowlevel.checkpoint()
@@ -89,7 +89,8 @@ class Router:
         if old is not None:
             # The old channel ends first, but its phx_close follows the answer to the new join.
             self._replaced = old
-            await old.shut_down()
+            old.cancel()
+            await old.done.wait()
         limit = self._mount.max_channels
         factory = self._mount.channel_for(message.topic) if type(message.topic) is str else None
         if factory is None:
@@ -97,7 +98,8 @@ class Router:
         elif limit is not None and len(self.processes) >= limit:
             self._reply(message.join_ref, message, "error", TOO_MANY)
         else:
-            self._connection.hold()
+            # A socket sends nothing while a channel joins.
+            self._connection.outbox.hold()
             process = Process(self._connection, factory(), message)
             self._connection.start(process)
             await process.settled.wait()

@@ -2,26 +2,7 @@
 
 from hypothesis import strategies as st
 
-from ..faults import (
-    AtByte,
-    AtFrame,
-    AtTime,
-    Corrupt,
-    EachByte,
-    EachFrame,
-    Faults,
-    Ignore,
-    Link,
-    Lose,
-    Moment,
-    Refuse,
-    Reset,
-    Rule,
-    SlowOpening,
-    Stall,
-    Truncate,
-    Vanish,
-)
+from .. import faults as net
 
 __all__ = ["fault_rules", "faults", "links", "moments"]
 
@@ -29,10 +10,10 @@ _SHARES = st.sampled_from([0.0, 0.5, 1.0, 0.25, 0.9])
 _TOWARD = st.sampled_from(["client", "server"])
 
 
-def links() -> st.SearchStrategy[Link]:
+def links() -> st.SearchStrategy[net.Link]:
     """One direction of a network: a perfect one, or one with latency, jitter, little bandwidth and a small buffer."""
     return st.builds(
-        Link,
+        net.Link,
         st.sampled_from([0.0, 0.01, 0.3]),
         st.sampled_from([0.0, 0.05]),
         st.sampled_from([None, 100_000.0, 2_000.0]),
@@ -40,18 +21,18 @@ def links() -> st.SearchStrategy[Link]:
     )
 
 
-def moments() -> st.SearchStrategy[Moment]:
+def moments() -> st.SearchStrategy[net.Moment]:
     """Moments on an open connection: at a byte, in a frame, at a time, or by probability."""
     return st.one_of(
-        st.builds(AtFrame, st.integers(1, 12), _SHARES),
-        st.builds(AtByte, st.integers(0, 2_000)),
-        st.builds(AtTime, st.sampled_from([0.0, 0.1, 1.0, 10.0, 60.0])),
-        st.builds(EachFrame, st.sampled_from([0.01, 0.1]), st.none() | _SHARES),
-        st.builds(EachByte, st.sampled_from([0.0001, 0.001])),
+        st.builds(net.AtFrame, st.integers(1, 12), _SHARES),
+        st.builds(net.AtByte, st.integers(0, 2_000)),
+        st.builds(net.AtTime, st.sampled_from([0.0, 0.1, 1.0, 10.0, 60.0])),
+        st.builds(net.EachFrame, st.sampled_from([0.01, 0.1]), st.none() | _SHARES),
+        st.builds(net.EachByte, st.sampled_from([0.0001, 0.001])),
     )
 
 
-def fault_rules(*, connections: int | None = 3) -> st.SearchStrategy[Rule]:
+def fault_rules(*, connections: int | None = 3) -> st.SearchStrategy[net.Rule]:
     """Single faults and when they happen: resets, stalls, silence, lost and damaged bytes, refused and slow openings.
 
     Parameters:
@@ -59,20 +40,21 @@ def fault_rules(*, connections: int | None = 3) -> st.SearchStrategy[Rule]:
             for any.
     """
     of = st.none() if connections is None else st.integers(1, connections).map(lambda number: (number,))
-    opening = st.sampled_from([Refuse(), SlowOpening(0.5), SlowOpening(2.0, 1.0), Ignore()])
+    opening = st.sampled_from([net.Refuse(), net.SlowOpening(0.5), net.SlowOpening(2.0, 1.0), net.Ignore()])
+    vanished = [net.Vanish(), net.Vanish(both=False)]
     later = st.one_of(
-        st.sampled_from([Reset(), Truncate(), Vanish(), Vanish(both=False), Stall(1.0), Stall(30.0, both=True)]),
-        st.builds(Lose, st.integers(1, 20)),
-        st.builds(Corrupt, st.integers(1, 20)),
+        st.sampled_from([net.Reset(), net.Truncate(), *vanished, net.Stall(1.0), net.Stall(30.0, both=True)]),
+        st.builds(net.Lose, st.integers(1, 20)),
+        st.builds(net.Corrupt, st.integers(1, 20)),
     )
     return st.one_of(
-        st.builds(Rule, later, moments(), _TOWARD, of),
-        st.builds(Rule, later, moments(), _TOWARD, of),
-        st.builds(Rule, opening, st.none(), st.just("client"), of),
+        st.builds(net.Rule, later, moments(), _TOWARD, of),
+        st.builds(net.Rule, later, moments(), _TOWARD, of),
+        st.builds(net.Rule, opening, st.none(), st.just("client"), of),
     )
 
 
-def faults(*, max_rules: int = 4, connections: int | None = 3) -> st.SearchStrategy[Faults]:
+def faults(*, max_rules: int = 4, connections: int | None = 3) -> st.SearchStrategy[net.Faults]:
     """Schedules of a network's faults; the plainest has none.
 
     Parameters:
@@ -80,7 +62,7 @@ def faults(*, max_rules: int = 4, connections: int | None = 3) -> st.SearchStrat
         connections: as for `fault_rules`.
     """
     return st.builds(
-        Faults,
+        net.Faults,
         st.integers(0, 2**16),
         links(),
         links(),
