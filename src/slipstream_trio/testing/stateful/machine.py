@@ -6,27 +6,7 @@ from typing import Any, ClassVar, Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ...protocol import (
-    CloseConnection,
-    Event,
-    Frame,
-    FrameReceived,
-    Input,
-    JoinTopic,
-    LeaveTopic,
-    Message,
-    Options,
-    PushMessage,
-    SendFrame,
-    SendHeartbeat,
-    State,
-    TimerTicked,
-    Transition,
-    TransportClosed,
-    TransportFailed,
-    TransportOpened,
-    next_deadline,
-)
+from ... import protocol
 from ...protocol.message import CLOSE, ERROR
 from ...telemetry import Telemetry
 from ..deterministic import SequentialIds, SteppingClock
@@ -57,7 +37,7 @@ _SERVED: Final[st.SearchStrategy[str]] = st.runner().flatmap(
 )
 
 _FRAMES: Final = {vsn: frames(vsn, topic=_TOPICS) for vsn in ("1.0.0", "2.0.0")}
-_STRAY: Final[st.SearchStrategy[Frame]] = st.runner().flatmap(lambda machine: _FRAMES[machine.server.wire.vsn])
+_STRAY: Final[st.SearchStrategy[protocol.Frame]] = st.runner().flatmap(lambda machine: _FRAMES[machine.server.wire.vsn])
 
 
 def _is_open(machine: Any) -> bool:
@@ -107,7 +87,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.telemetry: Telemetry = Telemetry(
             ids=SequentialIds(), time_ns=self.clock.time_ns, monotonic_ns=self.clock.monotonic_ns
         )
-        self.options: Options | None = None
+        self.options: protocol.Options | None = None
         self.connection: CoreConnection | None = None
         self.server: ServerModel = ServerModel(Wire())
         self._socket_id = self.telemetry.ids.span_id()
@@ -116,7 +96,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     # For subclasses
 
     @property
-    def state(self) -> State:
+    def state(self) -> protocol.State:
         """The state of the current connection.
 
         Raises:
@@ -124,7 +104,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         """
         return self._current.state
 
-    def feed(self, given: Input) -> Transition:
+    def feed(self, given: protocol.Input) -> protocol.Transition:
         """Let the connection handle an input; its frames go to the server, its events to `on_event`.
 
         Raises:
@@ -135,7 +115,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         """
         transition = self._current.feed(given)
         for effect in transition.return_:
-            if isinstance(effect, SendFrame):
+            if isinstance(effect, protocol.SendFrame):
                 self.on_request(self.server.receive(effect.frame))
         for event in transition.built_events:
             self.on_event(event)
@@ -147,15 +127,15 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     def push(self, topic: str, event: str, payload: Any) -> str:
         """Push on a joined topic; returns the push's ref. Raises what `feed` raises."""
-        (effect,) = self.feed(PushMessage(topic, event, payload)).return_
-        assert isinstance(effect, SendFrame)
+        (effect,) = self.feed(protocol.PushMessage(topic, event, payload)).return_
+        assert isinstance(effect, protocol.SendFrame)
         return effect.ref
 
-    def deliver(self, frames: Iterable[Frame]) -> None:
+    def deliver(self, frames: Iterable[protocol.Frame]) -> None:
         """Let frames of the server's arrive, in order, now. Raises what `feed` raises."""
         for frame in frames:
             self.heard = self.now
-            self.feed(FrameReceived(self.now, frame))
+            self.feed(protocol.FrameReceived(self.now, frame))
 
     def is_joined(self, topic: str) -> bool:
         """Tell whether the topic's join has been accepted, and is not being left, on an open connection."""
@@ -164,16 +144,16 @@ class ConnectionMachine(RuleBasedStateMachine):
         state = self.state
         return topic in state.joins and topic not in state.join_deadlines and topic not in state.leaves
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: protocol.Event) -> None:
         """Called with every event of the connection; does nothing. For subclasses to override."""
 
-    def on_request(self, message: Message) -> None:
+    def on_request(self, message: protocol.Message) -> None:
         """Called with every message to the server; does nothing. For subclasses to override."""
 
     def on_end(self) -> None:
         """Called when a connection has ended, after its last event; does nothing. For subclasses to override."""
 
-    def response_to(self, request: Message, status: str, response: Any) -> tuple[str, Any]:  # noqa: ARG002
+    def response_to(self, request: protocol.Message, status: str, response: Any) -> tuple[str, Any]:  # noqa: ARG002
         """Return status and response of an answer; for subclasses with answers of their own.
 
         Parameters:
@@ -186,7 +166,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     # The client
 
     @initialize(chosen=options())
-    def configure(self, chosen: Options) -> None:
+    def configure(self, chosen: protocol.Options) -> None:
         """Choose the options of all connections, and open the first."""
         self.options = chosen
         self.connect()
@@ -201,8 +181,8 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.options, telemetry=self.telemetry, socket_id=self._socket_id, generation=self._generation
         )
         self.server = ServerModel(Wire(self.state.options.vsn))
-        headers = (("upgrade", "websocket"),)
-        self.feed(TransportFailed("refused", refusal) if refusal else TransportOpened(self.now, headers))
+        opened = protocol.TransportOpened(self.now, (("upgrade", "websocket"),))
+        self.feed(protocol.TransportFailed("refused", refusal) if refusal else opened)
 
     @precondition(_is_open)
     @rule(topic=_TOPICS, payload=_JSON, timeout=_TIMEOUTS, limit=_LIMITS, rejoin=st.booleans())
@@ -211,13 +191,13 @@ class ConnectionMachine(RuleBasedStateMachine):
     ) -> None:
         """Join a topic, also one that is joined; `limit` is in seconds from now, whosever turn it is."""
         deadline = None if limit is None else self.now + limit
-        self.feed(JoinTopic(self.now, topic, payload, timeout, deadline, rejoin))
+        self.feed(protocol.JoinTopic(self.now, topic, payload, timeout, deadline, rejoin))
 
     @precondition(_is_open)
     @rule(topic=_TOPICS, payload=_JSON, response=_JSON)
     def join_accepted(self, topic: str, payload: Any, response: Any) -> None:
         """Join a topic, and be answered at once: accepted, unless `response_to` has it otherwise."""
-        self.feed(JoinTopic(self.now, topic, payload, 10.0))
+        self.feed(protocol.JoinTopic(self.now, topic, payload, 10.0))
         request = self.server.requests[-1]
         self.deliver(self.server.answer(request, *self.response_to(request, "ok", response)))
 
@@ -225,7 +205,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(topic=_TOPICS, timeout=_TIMEOUTS)
     def leave(self, topic: str, timeout: float | None) -> None:
         """Leave a topic, also one that is not joined."""
-        self.feed(LeaveTopic(self.now, topic, timeout))
+        self.feed(protocol.LeaveTopic(self.now, topic, timeout))
 
     @precondition(lambda self: _is_open(self) and self.state.joins)
     @rule(topic=_JOINED, event=events(), payload=_PUSHED)
@@ -239,7 +219,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule()
     def beat(self) -> None:
         """Send a heartbeat, unless one is outstanding."""
-        self.feed(SendHeartbeat(self.now))
+        self.feed(protocol.SendHeartbeat(self.now))
 
     # The server
 
@@ -275,11 +255,11 @@ class ConnectionMachine(RuleBasedStateMachine):
         """Send something of a join that is over."""
         topic, join_ref = self.server.ended[-1 - which % len(self.server.ended)]
         ref = None if event == "late" else join_ref
-        self.deliver([self.server.wire.encode(Message(join_ref, ref, topic, event, {}))])
+        self.deliver([self.server.wire.encode(protocol.Message(join_ref, ref, topic, event, {}))])
 
     @precondition(_is_up)
     @rule(frame=_STRAY)
-    def server_sends_anything(self, frame: Frame) -> None:
+    def server_sends_anything(self, frame: protocol.Frame) -> None:
         """Send an unrelated frame, or a malformed one."""
         self.deliver([frame])
 
@@ -290,20 +270,20 @@ class ConnectionMachine(RuleBasedStateMachine):
         """Let time pass, and the timer tick if there is a connection."""
         self._wait_until(self.now + seconds)
 
-    @precondition(lambda self: _is_open(self) and next_deadline(self.state) is not None)
+    @precondition(lambda self: _is_open(self) and protocol.next_deadline(self.state) is not None)
     @rule()
     def wait_for_deadline(self) -> None:
         """Let time pass until the next deadline."""
-        self._wait_until(max(self.now, next_deadline(self.state) or 0.0))
+        self._wait_until(max(self.now, protocol.next_deadline(self.state) or 0.0))
 
     @precondition(_is_up)
     @rule(code=close_codes(), asked=st.booleans())
     def end(self, code: int, *, asked: bool) -> None:
         """Ask for the connection's end, or end its transport; 1006 is an end without a close frame."""
         if asked and self.state.status == "open":
-            self.feed(CloseConnection(code))
+            self.feed(protocol.CloseConnection(code))
         else:
-            self.feed(TransportClosed(code))
+            self.feed(protocol.TransportClosed(code))
 
     # Invariants
 
@@ -320,7 +300,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         """End the connection that is left, and check its whole trace."""
         # If it is closed already, a subclass raised, and that error counts.
         if self.connection is not None and not self.connection.failed and self.state.status != "closed":
-            self.feed(TransportClosed(1006))
+            self.feed(protocol.TransportClosed(1006))
 
     # Inside
 
@@ -334,4 +314,4 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.clock.advance(now - self.now)
         self.now = now
         if self.connection is not None:
-            self.feed(TimerTicked(now, self.heard))
+            self.feed(protocol.TimerTicked(now, self.heard))

@@ -6,27 +6,7 @@ from typing import Final
 from attrs import frozen
 from hypothesis import strategies as st
 
-from ...protocol import (
-    CloseConnection,
-    EndedBy,
-    Frame,
-    FrameReceived,
-    Input,
-    JoinTopic,
-    LeaveTopic,
-    Message,
-    Options,
-    PushMessage,
-    SendHeartbeat,
-    State,
-    TimerTicked,
-    Transition,
-    TransportClosed,
-    TransportFailed,
-    TransportOpened,
-    handle,
-    next_deadline,
-)
+from ... import protocol
 from ...protocol.message import CLOSE, ERROR, PHOENIX
 from ..deterministic import SequentialIds
 from ..server.wire import Wire
@@ -55,13 +35,13 @@ class History:
         began: the time of its beginning, in seconds.
     """
 
-    start: State
-    inputs: tuple[Input, ...] = ()
-    transitions: tuple[Transition, ...] = ()
+    start: protocol.State
+    inputs: tuple[protocol.Input, ...] = ()
+    transitions: tuple[protocol.Transition, ...] = ()
     began: float = 0.0
 
     @property
-    def state(self) -> State:
+    def state(self) -> protocol.State:
         """The state that it led to."""
         return self.transitions[-1].state if self.transitions else self.start
 
@@ -71,13 +51,13 @@ class History:
         times = [given.now for given in self.inputs if hasattr(given, "now")]
         return times[-1] if times else self.began
 
-    def then(self, given: Input) -> "History":
+    def then(self, given: protocol.Input) -> "History":
         """Return the history that goes on with an input; raises what `handle` raises."""
-        transitions = (*self.transitions, handle(self.state, given))
+        transitions = (*self.transitions, protocol.handle(self.state, given))
         return History(self.start, (*self.inputs, given), transitions, self.began)
 
 
-def options() -> st.SearchStrategy[Options]:
+def options() -> st.SearchStrategy[protocol.Options]:
     """Options that matter to the core: the version of the protocol, and the heartbeat's times, in seconds.
 
     Some have no URL, as with a function for it.
@@ -91,24 +71,24 @@ def options() -> st.SearchStrategy[Options]:
     )
 
 
-def _options(url: str | None, vsn: str, interval: float | None, timeout: float | None) -> Options:
+def _options(url: str | None, vsn: str, interval: float | None, timeout: float | None) -> protocol.Options:
     name = "v1" if vsn.startswith("1.") else "v2"
-    return Options(url=url, vsn=vsn, serializer=name, heartbeat_interval=interval, heartbeat_timeout=timeout)
+    return protocol.Options(url=url, vsn=vsn, serializer=name, heartbeat_interval=interval, heartbeat_timeout=timeout)
 
 
-def opening_state(chosen: Options | None = None) -> State:
+def opening_state(chosen: protocol.Options | None = None) -> protocol.State:
     """Return the state of a connection whose transport is being opened, with ids that are always the same.
 
     Parameters:
         chosen: its options; None: the defaults.
     """
     ids = SequentialIds()
-    return State(
+    return protocol.State(
         connection_id=ids.span_id(),
         trace_id=ids.trace_id(),
         socket_id=ids.span_id(),
         generation=1,
-        options=Options(url=URL) if chosen is None else chosen,
+        options=protocol.Options(url=URL) if chosen is None else chosen,
     )
 
 
@@ -132,7 +112,7 @@ _CODES: Final = close_codes()
 _DELAYS: Final = st.sampled_from(_WAITS)
 _TIMEOUT: Final = st.sampled_from(_TIMEOUTS)
 _DEADLINES: Final = st.sampled_from([None, None, 1.0, 7.0])
-_ENDED_BYS: Final[list[EndedBy | None]] = [None, None, "client", "server", "network"]
+_ENDED_BYS: Final[list[protocol.EndedBy | None]] = [None, None, "client", "server", "network"]
 _ENDED_BY: Final = st.sampled_from(_ENDED_BYS)
 _END_REASONS: Final = st.sampled_from([None, None, None, "protocol_error", "message_too_big"])
 _AGO: Final = st.sampled_from([None, 0.0, 0.5, 1.0, 7.0, 31.0])
@@ -140,7 +120,7 @@ _LINE: Final = st.tuples(_AGO, _AGO, st.none() | _AGO)
 
 
 @st.composite
-def inputs(draw: st.DrawFn, state: State, now: float = 0.0) -> Input:
+def inputs(draw: st.DrawFn, state: protocol.State, now: float = 0.0) -> protocol.Input:
     """Inputs that fit a state: `handle` accepts each of them.
 
     Commands, if the connection is open; reports of its transport; the timer; and frames: answers, ends of channels,
@@ -154,48 +134,49 @@ def inputs(draw: st.DrawFn, state: State, now: float = 0.0) -> Input:
     kind = draw(st.sampled_from(kinds))
     now += draw(_DELAYS)
     if kind in _FRAME_KINDS:
-        return FrameReceived(now, _FRAME_KINDS[kind](draw, state))
+        return protocol.FrameReceived(now, _FRAME_KINDS[kind](draw, state))
     if kind in ("open", "refused", "end"):
         return _from_transport(draw, kind, state, now)
     return _tick(draw, state, now) if kind == "tick" else _command(draw, kind, state, now)
 
 
-def _from_transport(draw: st.DrawFn, kind: str, state: State, now: float) -> Input:
+def _from_transport(draw: st.DrawFn, kind: str, state: protocol.State, now: float) -> protocol.Input:
     url = URL if state.options.url is None else None
     match kind:
         case "open":
-            return TransportOpened(now, _HEADERS, url)
+            return protocol.TransportOpened(now, _HEADERS, url)
         case "refused":
-            return TransportFailed("refused", draw(st.sampled_from(_REFUSALS)), url=url)
-    return TransportClosed(draw(_CODES), "", draw(_ENDED_BY), draw(_END_REASONS))
+            return protocol.TransportFailed("refused", draw(st.sampled_from(_REFUSALS)), url=url)
+    return protocol.TransportClosed(draw(_CODES), "", draw(_ENDED_BY), draw(_END_REASONS))
 
 
-def _command(draw: st.DrawFn, kind: str, state: State, now: float) -> Input:
+def _command(draw: st.DrawFn, kind: str, state: protocol.State, now: float) -> protocol.Input:
     match kind:
         case "join":
             limit = draw(_DEADLINES)
             deadline, topic = None if limit is None else now + limit, _topic(draw, state)
-            return JoinTopic(now, topic, draw(_JSON), draw(_TIMEOUT), deadline, rejoin=draw(st.booleans()))
+            return protocol.JoinTopic(now, topic, draw(_JSON), draw(_TIMEOUT), deadline, rejoin=draw(st.booleans()))
         case "leave":
-            return LeaveTopic(now, _topic(draw, state), draw(_TIMEOUT))
+            return protocol.LeaveTopic(now, _topic(draw, state), draw(_TIMEOUT))
         case "push":
-            return PushMessage(draw(st.sampled_from(sorted(state.joins))), draw(_EVENTS), draw(_PAYLOADS[_vsn(state)]))
+            topic = draw(st.sampled_from(sorted(state.joins)))
+            return protocol.PushMessage(topic, draw(_EVENTS), draw(_PAYLOADS[_vsn(state)]))
         case "beat":
-            return SendHeartbeat(now)
-    return CloseConnection(draw(_CODES))
+            return protocol.SendHeartbeat(now)
+    return protocol.CloseConnection(draw(_CODES))
 
 
-def _tick(draw: st.DrawFn, state: State, now: float) -> Input:
-    deadline = next_deadline(state)
+def _tick(draw: st.DrawFn, state: protocol.State, now: float) -> protocol.Input:
+    deadline = protocol.next_deadline(state)
     due = deadline is not None and draw(st.booleans())
     now = max(now, deadline) if due and deadline is not None else now
     if draw(st.booleans()):
-        return TimerTicked(now)
+        return protocol.TimerTicked(now)
     heard, written, blocked = (None if ago is None else now - ago for ago in draw(_LINE))
-    return TimerTicked(now, heard, None if state.heartbeat_ref is None else written, blocked)
+    return protocol.TimerTicked(now, heard, None if state.heartbeat_ref is None else written, blocked)
 
 
-def _answer(draw: st.DrawFn, state: State) -> Frame:
+def _answer(draw: st.DrawFn, state: protocol.State) -> protocol.Frame:
     """A reply to the join, the leave or the heartbeat that awaits one, or to a push of the past."""
     awaited = [(topic, ref) for known in (state.joins, state.leaves) for topic, ref in sorted(known.items())]
     awaited += [(topic, ref) for ref, topic in state.turns.items()]
@@ -208,30 +189,30 @@ def _answer(draw: st.DrawFn, state: State) -> Frame:
     return _WIRES[_vsn(state)].encode_reply(None, ref, topic, status, response)
 
 
-def _own(draw: st.DrawFn, state: State) -> Frame:
+def _own(draw: st.DrawFn, state: protocol.State) -> protocol.Frame:
     """A push of a joined channel, its end, or a broadcast on it."""
     topic = draw(st.sampled_from(sorted(state.joins)))
     ref, wire = state.joins[topic], _WIRES[_vsn(state)]
     match draw(st.sampled_from(["push", "push", "push", "broadcast", "broadcast", CLOSE, ERROR])):
         case "push":
-            return wire.encode(Message(ref, None, topic, draw(_EVENTS), draw(_PAYLOADS[_vsn(state)])))
+            return wire.encode(protocol.Message(ref, None, topic, draw(_EVENTS), draw(_PAYLOADS[_vsn(state)])))
         case "broadcast":
             return wire.encode_broadcast(topic, draw(_ANY_EVENTS), draw(_PAYLOADS[_vsn(state)]))
         case ending:
-            return wire.encode(Message(ref, ref, topic, ending, {}))
+            return wire.encode(protocol.Message(ref, ref, topic, ending, {}))
 
 
-def _topic(draw: st.DrawFn, state: State) -> str:
+def _topic(draw: st.DrawFn, state: protocol.State) -> str:
     joined = sorted(state.joins)
     usual: st.SearchStrategy[str] = st.sampled_from(joined) if joined else _TOPICS
     return draw(usual if draw(st.booleans()) else _TOPICS)
 
 
-def _vsn(state: State) -> str:
+def _vsn(state: protocol.State) -> str:
     return "1.0.0" if state.options.vsn.startswith("1.") else "2.0.0"
 
 
-_FRAME_KINDS: Final[Mapping[str, Callable[[st.DrawFn, State], Frame]]] = {
+_FRAME_KINDS: Final[Mapping[str, Callable[[st.DrawFn, protocol.State], protocol.Frame]]] = {
     "answer": _answer,
     "own": _own,
     "stray": lambda draw, state: draw(_FRAMES[_vsn(state)]),  # unrelated to the inputs before
@@ -252,7 +233,7 @@ _KINDS: Final[Mapping[str, Sequence[str]]] = {
 
 @st.composite
 def histories(
-    draw: st.DrawFn, *, max_inputs: int = 20, start: State | None = None, now: float | None = None
+    draw: st.DrawFn, *, max_inputs: int = 20, start: protocol.State | None = None, now: float | None = None
 ) -> History:
     """Whole lives of connections, or their beginnings: each input fits the state before it.
 
@@ -269,7 +250,7 @@ def histories(
     return history
 
 
-def states(*, max_inputs: int = 20) -> st.SearchStrategy[State]:
+def states(*, max_inputs: int = 20) -> st.SearchStrategy[protocol.State]:
     """States that a connection can reach: opening, open with topics joined and left, closing, closed.
 
     Parameters:
