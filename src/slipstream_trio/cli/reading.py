@@ -12,8 +12,8 @@ import attrs
 from attrs import Factory, define
 
 from ..trace import Checker, End, Entry, Header, Missing, Progress, Recorded
+from ..trace.read import Source, Told
 from ..trace.selection import Moment, Selection
-from ..trace.source import Source, Told
 from .status import UsageError, give_up_output
 
 __all__ = [

@@ -15,8 +15,7 @@ from typing import Final
 
 from ..trace import Finding, Progress
 from ..trace.diagnosis import CHECKED, Diagnosis
-from ..trace.read import read_files
-from ..trace.source import Source, sources
+from ..trace.read import Source, read_files, sources
 from ..trace.text import printable
 from .output import BAD, BOLD, FAINT, ONCE, Output
 from .reading import ProgressBar, add_paths, quiet_pipe

@@ -13,7 +13,7 @@ from ..trace import Recorded, files_of
 from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp
 from ..trace.export_parquet import export_parquet
 from ..trace.export_perfetto import export_perfetto
-from ..trace.source import sources
+from ..trace.read import sources
 from .reading import Notices, ProgressBar, add_paths, spare
 from .status import OK, CommandFailed, UsageError, pair
 

@@ -8,8 +8,8 @@ from ..trace import diagnose
 from ..trace.export_files import written
 from ..trace.page import MAX_ROWS, Page, PageTooLarge
 from ..trace.page_file import render_page
+from ..trace.read import sources
 from ..trace.selection import look
-from ..trace.source import sources
 from .reading import SELECTING, Notices, add_reading_arguments, reading_all, selection_of, spare
 from .status import OK, CommandFailed, count
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from ..trace import Recorded
 from ..trace.follow import follow
 from ..trace.plain import plain
+from ..trace.read import sources
 from ..trace.selection import Glance, grouped, look
-from ..trace.source import sources
 from ..trace.view import NO_PAYLOAD
 from .output import Output
 from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, selection_of

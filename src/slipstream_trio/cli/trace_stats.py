@@ -9,8 +9,8 @@ from functools import partial
 from typing import Final
 
 from ..trace.quantiles import EXACT
+from ..trace.read import sources
 from ..trace.selection import look
-from ..trace.source import sources
 from ..trace.stats import Statistics
 from ..trace.text import printable
 from .output import BAD, Output

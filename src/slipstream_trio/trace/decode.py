@@ -25,8 +25,9 @@ from ..telemetry import (
 )
 from ..telemetry.records import names_of_events
 from .encode import BUILT_IN
+from .lines import decode_line
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
-from .values import CLASSES, FIELDS, TAG, changed, decode_value, from_fields
+from .values import CLASSES, FIELDS, TAG, changed, decode_value, frame_received, from_fields
 
 __all__ = ["Decoder"]
 
@@ -49,16 +50,24 @@ _LATER: Final[Mapping[EventName, tuple[str, ...]]] = {
 }
 """The metadata that an older recording does not have."""
 
-_MEASUREMENTS: Final = ("system_time", "duration", "monotonic_time")
-_COMMON: Final = frozenset({"name", "connection_id", "trace_id", "socket_id", "generation", "span_id", "start"})
-_NO_METADATA: Final = _COMMON.union(_MEASUREMENTS)
+_NO_METADATA: Final = frozenset(
+    {
+        *("name", "connection_id", "trace_id", "socket_id", "generation", "span_id", "start"),
+        *("system_time", "duration", "monotonic_time"),
+    }
+)
+_NAMES: Final = {" ".join(name): name for name in names_of_events()}
 
 
 @define
 class _Read:
-    """The state of reading a connection."""
+    """What was read of a connection: its ids, its latest states by number, and its latest handle.
+
+    That is kept beyond its end, so that what is read twice can be told from what is missing.
+    """
 
     origin: Origin
+    handle: Recorded | None = None
     states: dict[int, State] = field(factory=dict)
 
 
@@ -74,34 +83,39 @@ class Decoder:
     _newer: bool = field(default=False, init=False)
     _connections: dict[str, _Read] = field(factory=dict, init=False)
     _spans: dict[str, Recorded] = field(factory=dict, init=False)
-    _last_handle: dict[str, Recorded] = field(factory=dict, init=False)
 
-    def decode(self, number: int, line: Any) -> Entry | None:
+    def decode(self, number: int, text: bytes) -> Entry | None:
         """Return the entry of a line; None for a kind of later versions.
 
         Parameters:
             number: the line's number, from 1.
-            line: its JSON value.
+            text: without its end.
 
         Raises:
             RecordingError: it is the header of another schema.
         """
         try:
-            if type(line) is not dict:
-                return Damage(number, f"not an object but {type(line).__name__}")
+            line = decode_line(text)
+        except (ValueError, RecursionError) as error:
+            return Damage(number, f"not JSON: {error}")
+        if type(line) is not dict:
+            return Damage(number, f"not an object but {type(line).__name__}")
+        try:
             if "name" in line:
                 return self._record(number, line)
             if HEADER in line:
                 return self._header(number, line[HEADER])
             if "missing" in line:
-                return _missing(number, line["missing"])
+                its = line["missing"]
+                return Missing(number, its["records"], its["reason"], its.get("connection_id"))
             if "end" in line:
-                return _end(number, line["end"])
-        except KeyError as error:
-            return Damage(number, f"it has no {error}", connection_id=_connection_of(line))
-        except (AttributeError, TypeError, ValueError, OverflowError) as error:
-            return Damage(number, str(error), connection_id=_connection_of(line))
-        return None if self._newer else Damage(number, "neither an event nor anything else that this version knows")
+                its = line["end"]
+                return End(number, its["records"], its["dropped"], tuple(its["open"]))
+            return None if self._newer else Damage(number, "neither an event nor anything else that this version knows")
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            problem = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            connection_id = line.get("connection_id")
+            return Damage(number, problem, connection_id=connection_id if isinstance(connection_id, str) else None)
 
     def _header(self, number: int, value: Any) -> Header:
         schema = value["schema"]
@@ -112,127 +126,112 @@ class Decoder:
                 f"a recording of schema {schema}, and this version reads {SCHEMA}: use slipstream-trio {library}",
             )
         self._newer = int(schema.partition(".")[2]) > MINOR
-        return Header(
-            number,
-            schema,
-            value["library"],
-            value["recording"],
-            value["part"],
-            datetime.fromisoformat(value["started"]),
-            tuple(value["redacted"]),
-            tuple(value["open"]),
-        )
+        given = {
+            **{name: value[name] for name in ("library", "recording", "part")},
+            **{name: tuple(value[name]) for name in ("redacted", "open")},
+        }
+        return Header(number, schema, started=datetime.fromisoformat(value["started"]), **given)
 
     def _record(self, number: int, line: Mapping[str, Any]) -> Recorded:
-        name = _name(line["name"])
-        origin = self._origin(line)
-        start = self._start(number, line) if name[-1] in ("stop", "exception") else None
-        measurements = _measurements(line, start)
-        if start is not None and name == HANDLE_STOP:
-            details = self._handled(line, origin, start.details())
-        elif name == HANDLE_START:
-            details = {
-                "raw_message": decode_value(line["raw_message"]),
-                "state": self._state(origin, line["state"]),
-            }
+        text = line["name"]
+        name = _NAMES.get(text) or tuple(text.split(" "))
+        read = self._connections.get(line["connection_id"])
+        if read is None or "socket_id" in line:
+            read = self._begin(line, read)
+        start = self._start(number, line, read) if name[-1] in ("stop", "exception") else None
+        first = "system_time" if start is None else "duration"
+        measurements = {first: line[first], "monotonic_time": line["monotonic_time"]}
+        for key, value in measurements.items():
+            if type(value) is not int:
+                raise ValueError(f"{key} is not a whole number")
+        if name is HANDLE_START:
+            given, state = line["raw_message"], line["state"]
+            if given.get(TAG) == "FrameReceived" and type(given["frame"]) is str:
+                given = frame_received(given["now"], given["frame"])
+            else:
+                given = decode_value(given)
+            known = read.states.get(state) if type(state) is int else None
+            details = {"raw_message": given, "state": _state(read.states, state) if known is None else known}
+        elif name is HANDLE_STOP and start is not None:
+            details = _handled(line, read, start.details())
         else:
             details = {
-                key: self._state(origin, value) if key == "state" else decode_value(value)
+                key: _state(read.states, value) if key == "state" else decode_value(value)
                 for key, value in line.items()
                 if key not in _NO_METADATA
             }
             for key in _LATER.get(name, ()):
                 details.setdefault(key, None)
-        record: Recorded = recorded(number, name, origin, measurements, start, line.get("span_id"), details, None)
-        if name[-1] == "start":
-            self._began(record, line["span_id"])
+        record: Recorded = recorded(number, name, read.origin, measurements, start, line.get("span_id"), details, None)
+        if name is HANDLE_START:
+            read.handle = record
+        elif name[-1] == "start":
+            _remember(self._spans, line["span_id"], record, MOST_SPANS)
         return record
 
-    def _began(self, record: Recorded, span_id: str) -> None:
-        if record.name[:3] == HANDLE_STOP[:3]:
-            # One at a time, and kept beyond its end: what is read twice can be told from what is missing.
-            _remember(self._last_handle, record.origin.connection_id or "", record, MOST_CONNECTIONS)
-        else:
-            _remember(self._spans, span_id, record, MOST_SPANS)
-
-    def _origin(self, line: Mapping[str, Any]) -> Origin:
+    def _begin(self, line: Mapping[str, Any], before: _Read | None) -> _Read:
+        """Take the ids of a connection, of which the first line has them all."""
         connection_id = line["connection_id"]
         if "socket_id" not in line:
-            read = self._connections.get(connection_id)
-            if read is None:
-                raise ValueError(f"the ids of connection {connection_id} are not known: lines before this are missing")
-            return read.origin
+            raise ValueError(f"the ids of connection {connection_id} are not known: lines before this are missing")
         origin = Origin(connection_id, line["trace_id"], line["socket_id"], line["generation"])
+        read = _Read(origin, None if before is None else before.handle)
         if connection_id is not None:
-            _remember(self._connections, connection_id, _Read(origin), MOST_CONNECTIONS)
-        return origin
+            _remember(self._connections, connection_id, read, MOST_CONNECTIONS)
+        return read
 
-    def _start(self, number: int, line: Mapping[str, Any]) -> Recorded:
+    def _start(self, number: int, line: Mapping[str, Any], read: _Read) -> Recorded:
         """Return the start of the span that a line ends."""
         if "start" in line:
             return self._record(number, line["start"])
-        span_id = line["span_id"]
-        start = self._spans.pop(span_id, None)
-        if start is None:
-            start = self._last_handle.get(line["connection_id"] or "")
+        span_id, start = line["span_id"], read.handle
         if start is None or start.span_id != span_id:
+            start = self._spans.pop(span_id, None)
+        if start is None:
             raise ValueError(f"the start of span {span_id} is not before its end")
         return start
 
-    def _state(self, origin: Origin, value: Any) -> Any:
-        states = self._connections[origin.connection_id].states if origin.connection_id in self._connections else {}
-        if type(value) is int:
-            return _known(states, value)
-        if type(value) is not dict or "n" not in value:
-            return decode_value(value)
-        if "from" in value:
-            before = _known(states, value["from"])
-            if len(value) == 3 and type(value.get("current_ref")) is int:  # a push
-                parts = before.topics, before.turn_queue, before.heartbeat, value["current_ref"], before.close_reason
-                state = State.of(before.identity, before.status, *parts)
-                _remember(states, value["n"], state, STATES)
-                return state
+
+def _state(states: dict[int, State], value: Any) -> Any:
+    if type(value) is int:
+        return _known(states, value)
+    if type(value) is not dict or "n" not in value:
+        return decode_value(value)
+    if "from" in value:
+        before = _known(states, value["from"])
+        if len(value) == 3 and type(value.get("current_ref")) is int:  # a push
+            parts = before.topics, before.turn_queue, before.heartbeat, value["current_ref"], before.close_reason
+            state = State.of(before.identity, before.status, *parts)
+        else:
             given = {key: changed(getattr(before, key), item) for key, item in value.items() if key in STATE_FIELDS}
             state = attrs.evolve(before, **given)
-        else:
-            state = from_fields(State, value)
-        _remember(states, value["n"], state, STATES)
-        return state
-
-    def _handled(self, line: Mapping[str, Any], origin: Origin, start: Mapping[str, Any]) -> dict[str, Any]:
-        given = start["raw_message"]
-        message = _message(line["message"], given, start["state"])
-        built, return_ = line["built_events"], line["return"]
-        return {
-            "message": message,
-            "built_events": (
-                (message_received(message),)
-                if built == _DELIVERED and type(message) is Message
-                else tuple([_event(event, given, message) for event in built])
-            ),
-            "return": tuple(map(decode_value, return_)) if return_ else (),
-            "end_state": self._state(origin, line["end_state"]),
-        }
-
-
-@lru_cache(maxsize=256)
-def _name(text: str) -> EventName:
-    return tuple(text.split(" "))
-
-
-def _measurements(line: Mapping[str, Any], start: Recorded | None) -> dict[str, int]:
-    first = "system_time" if start is None else "duration"
-    found = {first: line[first], "monotonic_time": line["monotonic_time"]}
-    for key, value in found.items():
-        if type(value) is not int:
-            raise ValueError(f"{key} is not a whole number")
-    return found
+    else:
+        state = from_fields(State, value)
+    _remember(states, value["n"], state, STATES)
+    return state
 
 
 def _known(states: Mapping[int, State], number: int) -> State:
     if number not in states:
         raise ValueError(f"state {number} of the connection is not known: lines before this are missing")
     return states[number]
+
+
+def _handled(line: Mapping[str, Any], read: _Read, start: Mapping[str, Any]) -> dict[str, Any]:
+    given, end = start["raw_message"], line["end_state"]
+    message = _message(line["message"], given, start["state"])
+    built, return_ = line["built_events"], line["return"]
+    state = read.states.get(end) if type(end) is int else None
+    return {
+        "message": message,
+        "built_events": (
+            (message_received(message),)
+            if built == _DELIVERED and type(message) is Message
+            else tuple([_event(event, given, message) for event in built])
+        ),
+        "return": tuple(map(decode_value, return_)) if return_ else (),
+        "end_state": _state(read.states, end) if state is None else state,
+    }
 
 
 @lru_cache(maxsize=16)
@@ -253,7 +252,8 @@ def _message(value: Any, given: Any, state: State) -> Any:
         message = _serializer(state.options.vsn).decode(given.frame)
     except ProtocolError as error:
         raise ValueError(f"the frame of its start is not a message: {error}") from None
-    if message[:4] != (value["join_ref"], value["ref"], value["topic"], value["event"]):
+    join_ref, ref, topic, event, _ = message
+    if topic != value["topic"] or event != value["event"] or ref != value["ref"] or join_ref != value["join_ref"]:
         raise ValueError("the message is not that of the frame of its start")
     return message
 
@@ -277,19 +277,6 @@ _PARTS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "@payload": lambda _, message: message.payload,
     "@response": lambda _, message: message.payload["response"],
 }
-
-
-def _missing(number: int, value: Any) -> Missing:
-    return Missing(number, value["records"], value["reason"], value.get("connection_id"))
-
-
-def _end(number: int, value: Any) -> End:
-    return End(number, value["records"], value["dropped"], tuple(value["open"]))
-
-
-def _connection_of(line: Mapping[str, Any]) -> str | None:
-    connection_id = line.get("connection_id")
-    return connection_id if isinstance(connection_id, str) else None
 
 
 def _remember(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:

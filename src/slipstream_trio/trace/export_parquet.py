@@ -19,9 +19,8 @@ from .export_files import replaced
 from .export_spans import size_of
 from .handles import describe_handle
 from .plain import plain
-from .read import Progress, read_files
+from .read import Progress, Source, Told, read_files, sources
 from .schema import Recorded
-from .source import Source, Told, sources
 from .values import FIELDS, plain_text
 
 __all__ = ["COLUMNS", "export_parquet"]

@@ -1,22 +1,17 @@
 """Following a recording while it is written: across rotation, and from before its file is there."""
 
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 from ..errors import RecordingError
-from .decode import Decoder
 from .files import parts
-from .read import read_line
-from .schema import Entry, Header
+from .read import CHUNK, entries_of
+from .schema import Damage, Entry
 
 __all__ = ["follow"]
-
-CHUNK: Final = 1 << 18
-GZIP: Final = b"\x1f\x8b"
 
 Identity = tuple[int, int]
 """The identity of a file, whatever its name."""
@@ -39,14 +34,16 @@ def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[E
     file: IO[bytes] | None = None
     try:
         while True:
-            following = _open_next(newest, None if file is None else _identity(file), wait)
+            following = _open_next(newest, None if file is None else _identity(os.fstat(file.fileno())), wait)
             if following is None:
                 return
             # The one before is closed only now, so that the next one cannot have its identity.
             if file is not None:
                 file.close()
             file = following
-            yield from _entries(file, newest, wait)
+            for entry in entries_of(str(newest), _written(file, newest, wait)):
+                if not (isinstance(entry, Damage) and entry.last):
+                    yield entry
     except OSError as error:
         raise RecordingError(str(newest), f"it cannot be read: {error.strerror or error}") from error
     finally:
@@ -67,7 +64,7 @@ def _open_next(newest: Path, identity: Identity | None, wait: Callable[[], bool]
                 file = path.open("rb")
             except FileNotFoundError:
                 break
-            if _identity(file) == its:
+            if _identity(os.fstat(file.fileno())) == its:
                 return file
             file.close()  # rotated in between
             break
@@ -76,63 +73,26 @@ def _open_next(newest: Path, identity: Identity | None, wait: Callable[[], bool]
                 return None
 
 
-def _identity(file: IO[bytes]) -> Identity:
-    found = os.fstat(file.fileno())
+def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino
 
 
 def _identity_of(path: Path) -> Identity | None:
     try:
-        found = path.stat()
+        return _identity(path.stat())
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
-
-
-def _entries(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterator[Entry]:
-    """Read a file until it is not the one that is written to any more, or the waiting is over."""
-    decoder = Decoder(str(newest))
-    rest = b""
-    number = 0
-    for chunk in _chunks(file, newest, wait):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            number += 1
-            entry = read_line(decoder, number, line)
-            if number == 1 and not isinstance(entry, Header):
-                raise RecordingError(str(newest), "not a recording: its first line is not a header")
-            if entry is not None:
-                yield entry
-
-
-def _chunks(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterator[bytes]:
-    inflate = None
-    for number, chunk in enumerate(_written(file, newest, wait)):
-        if number == 0 and chunk.startswith(GZIP):
-            inflate = zlib.decompressobj(wbits=31)
-        if inflate is None:
-            yield chunk
-            continue
-        data = chunk
-        while data:
-            try:
-                yield inflate.decompress(data)
-            except zlib.error as error:
-                raise RecordingError(str(newest), f"it cannot be unpacked: {error}") from error
-            data = inflate.unused_data
-            if inflate.eof:
-                inflate = zlib.decompressobj(wbits=31)
 
 
 def _written(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterator[bytes]:
+    """Give what a file has, until it is not the one that is written to any more, or the waiting is over."""
     moved = False
     while True:
-        chunk = file.read(CHUNK)
-        if chunk:
+        if chunk := file.read(CHUNK):
             yield chunk
         elif moved:
             return
-        elif _identity_of(newest) != _identity(file):
+        elif _identity_of(newest) != _identity(os.fstat(file.fileno())):
             moved = True  # what was written in between is read once more
         elif not wait():
             return

@@ -3,27 +3,33 @@
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from attrs import frozen
 
 from ..errors import RecordingError
 from .decode import Decoder
 from .files import parts
-from .lines import decode_line
 from .schema import Damage, Entry, Header, Recorded
 
-__all__ = ["Progress", "RecordingWarning", "files_of", "read", "read_entries", "read_files", "read_header", "read_line"]
+__all__ = [
+    "CHUNK", "Progress", "RecordingWarning", "Source", "Told", "entries_of", "files_of", "read", "read_entries",
+    "read_files", "read_header", "sources",
+]  # fmt: skip
 
 CHUNK: Final = 1 << 18
 REPORT_EVERY: Final = 1 << 20
 """Bytes between two reports of progress."""
 
-GZIP: Final = b"\x1f\x8b"
+GZIP: Final = b"\x1f\x8b\x08"
+
+Told = Callable[[Path, Entry], object]
+"""Takes what a recording says beside its records."""
 
 
 class RecordingWarning(UserWarning):
@@ -66,12 +72,14 @@ def read(
     Raises:
         RecordingError: the file cannot be opened, is not a recording, or one of another major version.
     """
-    tell = damaged or _warn(str(path))
     for entry in read_entries(path, progress=progress):
         if isinstance(entry, Recorded):
             yield entry
         elif isinstance(entry, Damage) and not entry.last:
-            tell(entry)
+            if damaged is None:
+                warnings.warn(f"{path}: {entry}", RecordingWarning, stacklevel=2)
+            else:
+                damaged(entry)
 
 
 def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], object] | None = None) -> Iterator[Entry]:
@@ -85,36 +93,29 @@ def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], ob
         RecordingError: the file cannot be opened, is not a recording, or one of another major version.
     """
     name = os.fspath(path)
-    decoder = Decoder(name)
-    number = 0
     try:
         with Path(path).open("rb") as file:
-            for number, (line, whole) in enumerate(_lines(file, name, progress), 1):
-                entry = read_line(decoder, number, line)
-                if isinstance(entry, Damage) and not whole:
-                    entry = Damage(number, "the recording was cut off here", last=True)
-                if number == 1 and not isinstance(entry, Header):
-                    raise RecordingError(name, "not a recording: its first line is not a header")
-                if entry is not None:
-                    yield entry
+            size, reported = os.fstat(file.fileno()).st_size, 0
+
+            def tell(lines: int) -> None:
+                nonlocal reported
+                if progress is not None and file.tell() - reported >= REPORT_EVERY:
+                    reported = file.tell()
+                    progress(Progress(name, reported, size, lines))
+
+            count = yield from entries_of(name, iter(partial(file.read, CHUNK), b""), tell)
     except OSError as error:
         raise RecordingError(name, f"it cannot be read: {error.strerror or error}") from error
-    if number == 0:
+    if not count:
         raise RecordingError(name, "not a recording: it is empty")
+    if progress is not None:
+        progress(Progress(name, size, size, count))
 
 
 def read_files(
     paths: Iterable[Path], *, progress: Callable[[Progress], object] | None = None
 ) -> Iterator[tuple[Path, Entry]]:
-    """Read all entries of files of recordings, one after the other; gives each with its file.
-
-    Parameters:
-        paths: the files, as `files_of` found them.
-        progress: called now and then, with the progress in one file.
-
-    Raises:
-        RecordingError: a file cannot be opened, is not a recording, or one of another major version.
-    """
+    """Read all entries of files of recordings, as `files_of` found them, one after the other; each with its file."""
     for path in paths:
         for entry in read_entries(path, progress=progress):
             yield path, entry
@@ -131,11 +132,30 @@ def read_header(path: str | PathLike[str]) -> Header:
     return header
 
 
-def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
-    """Return the files of recordings, in the order in which they were written.
+@frozen
+class Source:
+    """The files of one recording, by its id; the oldest first."""
+
+    recording: str
+    paths: tuple[Path, ...]
+
+    def records(
+        self, *, told: Told = lambda *_: None, progress: Callable[[Progress], object] | None = None
+    ) -> Iterator[Recorded]:
+        """Read the records, one by one; `told` gets what else is read, each with its file."""
+        for path in self.paths:
+            for entry in read_entries(path, progress=progress):
+                if isinstance(entry, Recorded):
+                    yield entry
+                else:
+                    told(path, entry)
+
+
+def sources(paths: Iterable[str | PathLike[str]]) -> list[Source]:
+    """Return the recordings that files belong to, in the order in which they were begun.
 
     Parameters:
-        paths: all of them; of a recording that was rotated, the newest alone finds those before it.
+        paths: files of them; of a recording that was rotated, the newest alone finds those before it.
 
     Raises:
         RecordingError: one cannot be opened, is not a recording, or one of another major version.
@@ -149,97 +169,93 @@ def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     begun: dict[str, datetime] = {}
     for header in found.values():
         begun[header.recording] = min(header.started, begun.get(header.recording, header.started))
-    headers = sorted(found.items(), key=lambda item: (begun[item[1].recording], item[1].recording, item[1].part))
-    return [path for path, _ in headers]
+    ordered: dict[str, list[Path]] = {recording: [] for recording in sorted(begun, key=lambda its: (begun[its], its))}
+    for path, header in sorted(found.items(), key=lambda item: item[1].part):
+        ordered[header.recording].append(path)
+    return [Source(recording, tuple(files)) for recording, files in ordered.items()]
 
 
-def read_line(decoder: Decoder, number: int, line: bytes) -> Entry | None:
-    """Return the entry of a line; None for a kind of later versions.
+def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+    """Return the files of recordings, in the order in which they were written.
 
     Parameters:
-        decoder: the file's.
-        number: the line's number, from 1.
-        line: without its end.
+        paths: all of them; of a recording that was rotated, the newest alone finds those before it.
 
     Raises:
-        RecordingError: it is the header of another schema.
+        RecordingError: one cannot be opened, is not a recording, or one of another major version.
     """
-    try:
-        value = decode_line(line)
-    except (ValueError, RecursionError) as error:
-        return Damage(number, f"not JSON: {error}")
-    return decoder.decode(number, value)
+    return [path for source in sources(paths) for path in source.paths]
 
 
-def _lines(file: IO[bytes], name: str, progress: Callable[[Progress], object] | None) -> Iterator[tuple[bytes, bool]]:
-    """Give the lines of a file, and whether each is whole."""
-    size = os.fstat(file.fileno()).st_size
+def entries_of(
+    name: str, chunks: Iterator[bytes], tell: Callable[[int], object] = lambda _: None
+) -> Generator[Entry, None, int]:
+    """Give the entries of a file from its bytes; returns the number of its lines.
+
+    Parameters:
+        name: of the file, for errors.
+        chunks: its bytes, plain or gzip.
+        tell: called with the number of lines read, after each chunk.
+
+    Raises:
+        RecordingError: it is not a recording, or one of another major version.
+    """
+    decode, number = Decoder(name).decode, 0
+    for lines, whole in _lines(name, chunks):
+        for line in lines:
+            number += 1
+            entry = decode(number, line)
+            if number == 1 and not isinstance(entry, Header):
+                raise RecordingError(name, "not a recording: its first line is not a header")
+            if not whole and isinstance(entry, Damage):
+                entry = Damage(number, "the recording was cut off here", last=True)
+            if entry is not None:
+                yield entry
+        tell(number)
+    return number
+
+
+def _lines(name: str, chunks: Iterator[bytes]) -> Iterator[tuple[list[bytes], bool]]:
+    """Give lines, as many as came at once; last those that have no end."""
     rest: list[bytes] = []
-    count = reported = 0
-    for chunk in _chunks(file):
-        first, *others = chunk.split(b"\n")
-        rest.append(first)
-        if others:
-            whole = [b"".join(rest), *others[:-1]]
-            rest = [others[-1]]
-            for line in whole:
-                yield line, True
-            count += len(whole)
-        if progress is not None and file.tell() - reported >= REPORT_EVERY:
-            reported = file.tell()
-            progress(Progress(name, reported, size, count))
-    last = b"".join(rest)
-    if last:
-        yield last, False
-        count += 1
-    if progress is not None:
-        progress(Progress(name, size, size, count))
+    try:
+        for chunk in _unzipped(chunks):
+            first, *others = chunk.split(b"\n")
+            rest.append(first)
+            if others:
+                first, rest = b"".join(rest), [others.pop()]
+                yield [first, *others], True
+    except zlib.error as error:
+        raise RecordingError(name, f"not a recording: it cannot be unpacked: {error}") from error
+    if last := b"".join(rest):
+        yield [last], False
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    start = file.read(len(GZIP))
-    file.seek(0)
-    if start == GZIP:
-        yield from _unzipped(file)
+def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress members, one after the other; the last may be cut off, and those after the first damaged."""
+    data = next(chunks, b"")
+    if not data.startswith(GZIP[:2]):
+        yield data
+        yield from chunks
         return
-    while chunk := file.read(CHUNK):
-        yield chunk
-
-
-def _unzipped(file: IO[bytes]) -> Iterator[bytes]:
-    """Decompress members, one after the other; the last may be cut off, and others damaged."""
-    inflate = zlib.decompressobj(wbits=31)
-    data = b""
-    while data or (data := file.read(CHUNK)):
+    inflate, begun = zlib.decompressobj(wbits=31), False
+    while data or (data := next(chunks, b"")):
         try:
             out = inflate.decompress(data, CHUNK)
         except zlib.error:
+            if not begun:
+                raise
             # Its content is lost, and the line that it was in; the next member is found by its first bytes.
             yield b"\n(damaged)\n"
-            data = _next_member(file, data)
+            data = data[1:]
+            while (found := data.find(GZIP)) < 0 and (chunk := next(chunks, b"")):
+                data = data[-len(GZIP) :] + chunk
+            data = data[found:] if found >= 0 else b""
             inflate = zlib.decompressobj(wbits=31)
             continue
         if out:
+            begun = True
             yield out
         data = inflate.unconsumed_tail
         if inflate.eof:
-            data = inflate.unused_data
-            inflate = zlib.decompressobj(wbits=31)
-
-
-def _next_member(file: IO[bytes], data: bytes) -> bytes:
-    magic = GZIP + b"\x08"
-    data = data[1:]
-    while (found := data.find(magic)) < 0:
-        chunk = file.read(CHUNK)
-        if not chunk:
-            return b""
-        data = data[-len(magic) :] + chunk
-    return data[found:]
-
-
-def _warn(path: str) -> Callable[[Damage], None]:
-    def warn(damage: Damage) -> None:
-        warnings.warn(f"{path}: {damage}", RecordingWarning, stacklevel=3)
-
-    return warn
+            data, inflate = inflate.unused_data, zlib.decompressobj(wbits=31)
