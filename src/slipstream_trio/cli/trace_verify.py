@@ -2,13 +2,11 @@
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
 from typing import Final
 
 import attrs
 
-from ..trace import MEANINGS, Checker, Flaw, files_of
-from ..trace.read import read_files
+from ..trace import MEANINGS, Checker, files_of
 from ..trace.text import printable
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK
@@ -60,12 +58,7 @@ def run(options: Namespace) -> int:
     faults = found = named = 0
     where: Place = ("", 0, None)
 
-    def findings() -> Iterator[Flaw]:
-        for path, entry in read_files(paths, progress=bar.show):
-            yield from checker.feed(str(path), entry)
-        yield from checker.finish()
-
-    for finding in findings():
+    for finding in checker.check(paths, progress=bar.show):
         found += 1
         faults += finding.wrong or options.strict
         its, kind = finding.connection_id, (finding.kind, finding.invariant, finding.connection_id)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Final, Literal
 
 from attrs import frozen
 
-from .read import Progress, files_of, read_files
+from .read import Progress, files_of, read_entries
 from .schema import Damage, End, Entry, Header, Missing, Recorded
 from .verify import Verifier, Violation
 
@@ -84,13 +85,21 @@ class Checker:
         if isinstance(entry, Recorded):
             self.records += 1
             self._read += 1
-            return [self._violation(violation) for violation in self._verifier.feed(entry)]
+            found = self._verifier.feed(entry)
+            return [self._violation(violation) for violation in found] if found else []
         if isinstance(entry, End):
             self._end = entry
             return self._count(entry)
-        if isinstance(entry, Missing):
-            return [self._missing(entry)]
-        return [self._damaged(entry)]
+        return [self._missing(entry) if isinstance(entry, Missing) else self._damaged(entry)]
+
+    def check(self, paths: Iterable[Path], *, progress: Callable[[Progress], object] | None = None) -> Iterator[Flaw]:
+        """Check files in their order; gives findings as they are made."""
+        for path in paths:
+            name = str(path)
+            for entry in read_entries(path, progress=progress):
+                if flaws := self.feed(name, entry):
+                    yield from flaws
+        yield from self.finish()
 
     def finish(self) -> list[Flaw]:
         """Check that all connections have ended; returns findings for the others."""
@@ -172,7 +181,4 @@ def check(
     Raises:
         RecordingError: a file cannot be opened, is not a recording, or one of another major version.
     """
-    checker = Checker(shared_traces)
-    for path, entry in read_files(files_of(paths), progress=progress):
-        yield from checker.feed(str(path), entry)
-    yield from checker.finish()
+    yield from Checker(shared_traces).check(files_of(paths), progress=progress)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final
 
 import attrs
@@ -10,7 +9,7 @@ from attrs import define, field
 
 from ..errors import ProtocolError, RecordingError
 from ..lean import lean
-from ..protocol import STATE_FIELDS, Message, MessageReceived, Serializer, State, serializer_for
+from ..protocol import STATE_FIELDS, Frame, Message, MessageReceived, State, serializer_for
 from ..telemetry import (
     BufferOverflowed,
     ClientJoinStop,
@@ -69,6 +68,7 @@ class _Read:
     origin: Origin
     handle: Recorded | None = None
     states: dict[int, State] = field(factory=dict)
+    message_of: Callable[[Frame], Message] | None = None
 
 
 @define
@@ -219,7 +219,7 @@ def _known(states: Mapping[int, State], number: int) -> State:
 
 def _handled(line: Mapping[str, Any], read: _Read, start: Mapping[str, Any]) -> dict[str, Any]:
     given, end = start["raw_message"], line["end_state"]
-    message = _message(line["message"], given, start["state"])
+    message = _message(line["message"], given, start["state"], read)
     built, return_ = line["built_events"], line["return"]
     state = read.states.get(end) if type(end) is int else None
     return {
@@ -234,22 +234,20 @@ def _handled(line: Mapping[str, Any], read: _Read, start: Mapping[str, Any]) -> 
     }
 
 
-@lru_cache(maxsize=16)
-def _serializer(vsn: str) -> Serializer:
-    return serializer_for(vsn)
-
-
-def _message(value: Any, given: Any, state: State) -> Any:
+def _message(value: Any, given: Any, state: State, read: _Read) -> Any:
     if type(value) is not dict:
         return decode_value(value)
     if value[TAG] == "@input":
         return given
     if value[TAG] != "Message" or "payload" in value:
         return decode_value(value)
-    if state.options.serializer not in BUILT_IN:
-        raise ValueError(f"the message has no payload, and serializer {state.options.serializer!r} is not known here")
+    if read.message_of is None:
+        name = state.options.serializer
+        if name not in BUILT_IN:
+            raise ValueError(f"the message has no payload, and serializer {name!r} is not known here")
+        read.message_of = serializer_for(state.options.vsn).decode
     try:
-        message = _serializer(state.options.vsn).decode(given.frame)
+        message = read.message_of(given.frame)
     except ProtocolError as error:
         raise ValueError(f"the frame of its start is not a message: {error}") from None
     join_ref, ref, topic, event, _ = message

@@ -19,7 +19,7 @@ from ..protocol import (
     TopicJoinSucceeded,
     TopicLeft,
 )
-from ..telemetry import Origin, Record
+from ..telemetry import EventName, Origin, Record
 
 __all__ = ["MEANINGS", "Verifier", "Violation", "verify"]
 
@@ -81,6 +81,9 @@ class Verifier:
 
     Parameters:
         shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
+
+    Attributes:
+        records: the number of records.
     """
 
     def __init__(self, shared_traces: Collection[str] = ()) -> None:
@@ -91,31 +94,27 @@ class Verifier:
         self._older_spans: set[str] = set()
         self._adopted: set[str] = set()
         self._adopts = False
-        self._index = 0
         self._found: list[Violation] = []
         self._current: str | None = None
+        self.records: int = 0
 
     @property
     def connections(self) -> int:
         """The number of connections."""
         return len(self._connections)
 
-    @property
-    def records(self) -> int:
-        """The number of records."""
-        return self._index
-
     def feed(self, record: Record) -> list[Violation]:
         """Check the next record; returns its violations."""
-        self._found = []
+        found: list[Violation] = []
+        self._found = found
         name = record.name
         self._current = record.origin.connection_id
         if name[1] == "connection":
-            self._connection_record(record, details_of(record))
+            self._connection_record(record, name)
         elif name == PUSH_STOP:
             self._push_stopped(details_of(record))
-        self._index += 1
-        return self._found
+        self.records += 1
+        return found
 
     def missed(self, connection_id: str | None = None) -> None:
         """Note that records are missing here, without a violation.
@@ -147,28 +146,46 @@ class Verifier:
         return self._found
 
     def _violated(self, invariant: int, problem: str) -> None:
-        self._found.append(Violation(self._index, self._current, invariant, problem))
+        self._found.append(Violation(self.records, self._current, invariant, problem))
 
-    def _connection_record(self, record: Record, details: Any) -> None:
-        name = record.name
+    def _connection_record(self, record: Record, name: EventName) -> None:
+        details = details_of(record)
         connection = self._connections.get(self._current or "")
         if name == CONNECT_START:
             connection = self._connect_started(connection, record, details)
-        elif connection is None:
-            if not self._adopts and self._current not in self._adopted:
-                self._violated(2, f"{' '.join(name)} before connect start")
-                return
-            connection = _Connection(record.origin, unsure=True, open_at=None, began_at=None)
-            self._connections[self._current or ""] = connection
+        elif connection is None and (connection := self._adopt(record)) is None:
+            self._violated(2, f"{' '.join(name)} before connect start")
+            return
         if record.origin is not connection.ids and record.origin != connection.ids:
             self._violated(1, f"its ids are {record.origin}, not {connection.ids}")
         if connection.ended:
             self._violated(2, f"{' '.join(name)} after the end of the connection")
-        self._check_time(connection, record)
-        if name[2] == "handle":
-            self._handle_record(connection, record, details)
-        elif name != CONNECT_START:
-            self._connect_ended(connection, record, details)
+        measurements = record.measurements
+        now = measurements["monotonic_time"]
+        if now < connection.monotonic:
+            self._violated(5, f"its monotonic time is {connection.monotonic - now} ns before the last")
+        else:
+            connection.monotonic = now
+        if name[2] != "handle":
+            if name == CONNECT_START:
+                connection.began_at = now
+                return
+            self._check_duration(measurements, connection.began_at)
+            self._connect_ended(connection, name, details)
+        elif name[-1] == "start":
+            self._handle_started(connection, record, now, details)
+        else:
+            if not connection.unsure:
+                self._check_duration(measurements, connection.open_at)
+            self._handle_ended(connection, record, name, details)
+
+    def _adopt(self, record: Record) -> _Connection | None:
+        """Take up a connection whose beginning may be among what is missing."""
+        if not self._adopts and self._current not in self._adopted:
+            return None
+        connection = _Connection(record.origin, unsure=True, open_at=None, began_at=None)
+        self._connections[self._current or ""] = connection
+        return connection
 
     def _connect_started(self, known: _Connection | None, record: Record, metadata: Any) -> _Connection:
         if known is not None:
@@ -185,28 +202,27 @@ class Verifier:
             self._violated(1, "its state has another connection_id")
         return connection
 
-    def _check_time(self, connection: _Connection, record: Record) -> None:
-        measurements, name = record.measurements, record.name
-        monotonic = measurements["monotonic_time"]
-        if monotonic < connection.monotonic:
-            self._violated(5, f"its monotonic time is {connection.monotonic - monotonic} ns before the last")
-        else:
-            connection.monotonic = monotonic
-        handles = name[2] == "handle"
-        if name[-1] == "start":
-            if not handles:
-                connection.began_at = monotonic
-            return
-        if connection.unsure and handles:
-            return
-        began = connection.open_at if handles else connection.began_at
-        if began is not None and measurements["duration"] != monotonic - began:
-            self._violated(5, f"its duration is {measurements['duration']} ns, not {monotonic - began}")
+    def _check_duration(self, measurements: Mapping[str, int], began: int | None) -> None:
+        duration, monotonic = measurements["duration"], measurements["monotonic_time"]
+        if began is not None and duration != monotonic - began:
+            self._violated(5, f"its duration is {duration} ns, not {monotonic - began}")
 
-    def _handle_record(self, connection: _Connection, record: Record, metadata: Any) -> None:
-        if record.name[-1] == "start":
-            self._handle_started(connection, record, metadata)
-            return
+    def _handle_started(self, connection: _Connection, record: Record, now: int, details: Any) -> None:
+        span_id, state, spans = span_id_of(record) or "", details["state"], self._spans
+        if connection.open_span is not None and not connection.unsure:
+            self._violated(3, f"a handle starts before the one with span_id {connection.open_span} ended")
+        if span_id in spans or span_id in self._older_spans:
+            self._violated(3, f"the span_id {span_id} was used before")
+        if len(spans) >= MOST_SPANS:
+            self._older_spans, self._spans = spans, set()
+        self._spans.add(span_id)
+        connection.open_span, connection.open_at = span_id, now
+        if connection.unsure:
+            connection.state, connection.unsure = state, False
+        elif state is not connection.state and state != connection.state:
+            self._violated(4, "its state is not the end state of the span before")
+
+    def _handle_ended(self, connection: _Connection, record: Record, name: EventName, details: Any) -> None:
         if connection.unsure:
             pass  # its start may be among what is missing
         elif connection.open_span is None:
@@ -214,38 +230,20 @@ class Verifier:
         elif (span_id := span_id_of(record)) != connection.open_span:
             self._violated(3, f"a handle ends with span_id {span_id}, not {connection.open_span}")
         connection.open_span = None
-        if record.name[-1] == "stop":
-            connection.state = metadata["end_state"]
-            connection.unsure = False
-            for effect in metadata["return"]:
+        if name[-1] == "stop":
+            connection.state, connection.unsure = details["end_state"], False
+            for effect in details["return"]:
                 if type(effect) is SendFrame:
                     self._ref_sent(connection, effect.ref)
-            for event in metadata["built_events"]:
+            for event in details["built_events"]:
                 if type(event) is not MessageReceived:
                     self._event_built(connection, event)
 
-    def _handle_started(self, connection: _Connection, record: Record, metadata: Any) -> None:
-        span_id = span_id_of(record) or ""
-        if connection.open_span is not None and not connection.unsure:
-            self._violated(3, f"a handle starts before the one with span_id {connection.open_span} ended")
-        if span_id in self._spans or span_id in self._older_spans:
-            self._violated(3, f"the span_id {span_id} was used before")
-        if len(self._spans) >= MOST_SPANS:
-            self._older_spans, self._spans = self._spans, set()
-        self._spans.add(span_id)
-        connection.open_span = span_id
-        connection.open_at = record.measurements["monotonic_time"]
-        if connection.unsure:
-            connection.state = metadata["state"]
-            connection.unsure = False
-        elif metadata["state"] is not connection.state and metadata["state"] != connection.state:
-            self._violated(4, "its state is not the end state of the span before")
-
-    def _connect_ended(self, connection: _Connection, record: Record, metadata: Any) -> None:
+    def _connect_ended(self, connection: _Connection, name: EventName, details: Any) -> None:
         if connection.open_span is not None and not connection.unsure:
             self._violated(3, f"the connection ends while span {connection.open_span} is open")
         connection.open_span = None
-        if record.name[-1] == "stop" and not connection.unsure and metadata["state"] != connection.state:
+        if name[-1] == "stop" and not connection.unsure and details["state"] != connection.state:
             self._violated(4, "its state is not the end state of the last span")
         connection.ended = True
         connection.unsure = False
