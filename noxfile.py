@@ -1,18 +1,22 @@
 """The checks of this project. Plain `nox` runs those that every change has to pass, in a few minutes; CI runs more.
 
-The Pythons to test on are those of the classifiers in pyproject.toml. One that is not on this machine is
-skipped, in CI too; the Python that runs nox is always among those tested.
+Sessions run on the Python that runs nox, or on those of `PYTHONS` that are found on the PATH. The others are skipped.
 """
 
 import os
+import re
 import shutil
-import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False  # its default is True where CI is set
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"
 
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -21,75 +25,47 @@ WORKERS = "2"
 GUESTS = ["tests/browser", "tests/javascript", "tests/proxies"]
 """Tests that need programs which pip does not bring; each has a session."""
 
+TESTED = nox.project.python_versions(PYPROJECT)
+"""The Pythons of the classifiers: those on which the tests passed before a release."""
+
+RUNNING = "{}.{}".format(*sys.version_info[:2])
+
+PYTHONS = [*TESTED, "3.14", "3.15"]
+OLDEST, NEWEST = TESTED[0], TESTED[-1]
+
 RUNTIME = [
     *("tests/callbacks", "tests/client", "tests/examples", "tests/integrations", "tests/properties", "tests/recovery"),
     *("tests/server", "tests/telemetry", "tests/transport", "tests/test_hot_path.py", "tests/test_public_api.py"),
 ]
 """Tests of what meets the versions of Python and of Trio: they run on the Pythons between oldest and newest too."""
 
+CORE = [
+    *("tests/protocol/test_core_joins.py", "tests/protocol/test_core_replies.py", "tests/protocol/test_serializers.py"),
+    *("tests/client/test_joins.py", "tests/client/test_pushes.py", "tests/client/test_streams.py"),
+    *("tests/callbacks/test_calls.py", "tests/recovery/test_reconnect.py", "tests/transport/test_handshakes.py"),
+    *("tests/telemetry/test_bus.py", "tests/trace/test_record.py", "tests/trace/test_verify.py"),
+    *("tests/testing/test_kit_conversations.py", "tests/test_public_api.py"),
+]
+"""A few tests of everything."""
+
 WITHOUT_EXTRAS = ["tests/cli", "tests/protocol/test_codecs.py", "tests/protocol/test_codecs_agree.py"]
 """Tests of what is otherwise where an extra is missing."""
 
-
-def find_interpreter(version: str) -> str | None:
-    """Return an interpreter of that version which really runs.
-
-    A version manager may leave a `python3.12` on the PATH that only says that 3.12 is not selected, so each
-    candidate is asked, and pyenv's own directory is searched too.
-    """
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    directories = [*pyenv.glob(f"{version}.*/bin"), *os.environ.get("PATH", "").split(os.pathsep)]
-    for directory in directories:
-        candidate = shutil.which(f"python{version}", path=str(directory))
-        if candidate and version_of(candidate) == version:
-            return candidate
-    return None
-
-
-def version_of(interpreter: str) -> str | None:
-    """Return what the interpreter says its version is, or None if it does not run."""
-    question = "import sys; print('%d.%d' % sys.version_info[:2])"
-    try:
-        answer = subprocess.run([interpreter, "-c", question], capture_output=True, check=False, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
-
-
-def index_settings() -> dict[str, str]:
-    """Return pip's choice of a package index as uv's, which does not read pip's configuration."""
-    listing = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, check=False, text=True
-    )
-    translated = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
-    settings = {}
-    for line in listing.stdout.splitlines():
-        key, _, value = line.partition("=")
-        name = translated.get(key.rpartition(".")[2])
-        if name and name not in os.environ:
-            settings[name] = value.strip("'\"")
-    return settings
-
-
-RUNNING = "{}.{}".format(*sys.version_info[:2])
-PYTHONS = nox.project.python_versions(PYPROJECT)
-FOUND = {v: sys.executable if v == RUNNING else find_interpreter(v) for v in PYTHONS}
-if RUNNING not in PYTHONS:  # newer than the classifiers: better tested than not
-    PYTHONS.append(RUNNING)
-    FOUND[RUNNING] = sys.executable
-OLDEST = next(version for version in PYTHONS if FOUND[version])
-NEWEST = next(version for version in reversed(PYTHONS) if FOUND[version])
-
-# At the end of the PATH, so that nox finds them and nothing else changes.
-os.environ["PATH"] = os.pathsep.join(
-    [os.environ.get("PATH", ""), *(str(Path(found).parent) for found in FOUND.values() if found)]
-)
-os.environ["UV_PYTHON_DOWNLOADS"] = "never"
-os.environ.update(index_settings())
-
-nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.download_python = "never"
-nox.options.error_on_missing_interpreters = False  # its default is True where CI is set
+ALONE = {
+    "fast": ("transport.websockets", ["tests/protocol/test_codecs_agree.py", "tests/transport/test_fast.py"]),
+    "proxy": ("transport.proxy", ["tests/transport/test_proxies.py"]),
+    "cli": ("cli.demo", ["tests/cli/test_demo.py", "tests/cli/test_demo_url.py"]),
+    "testing": ("testing.plugin", ["tests/testing/test_kit_joins.py", "tests/testing/test_plugin.py"]),
+    "longpoll": ("transport.longpoll", ["tests/transport/test_longpoll.py", "tests/client/test_longpoll_fallback.py"]),
+    "opentelemetry": (
+        "integrations.opentelemetry",
+        ["tests/integrations/test_lazy.py", "tests/integrations/test_labels.py"],
+    ),
+    "otlp": ("trace.export_otlp", ["tests/trace/test_export_otlp.py"]),
+    "parquet": ("trace.export_parquet", ["tests/trace/test_export_parquet.py"]),
+    "prometheus": ("integrations.prometheus", ["tests/integrations/test_metrics.py"]),
+}
+"""Of each extra, the module that needs it and the tests that matter."""
 
 
 def group(*names: str) -> tuple[str, ...]:
@@ -120,7 +96,24 @@ def run_tests(session: nox.Session, *chosen: str, by: tuple[str, ...] = ("pytest
     )
 
 
-@nox.session(python=RUNNING)
+def build(session: nox.Session, place: Path) -> Path:
+    """Build sdist and wheel into `place/dist`; return the wheel, once both have the same and all of `src/`."""
+    shutil.rmtree(place, ignore_errors=True)
+    session.run("uv", "build", "-q", "--out-dir", str(place / "dist"), external=True)  # the wheel from the sdist
+    session.run("uv", "build", "-q", "--wheel", "--out-dir", str(place / "from_tree"), external=True)
+    (wheel,) = (place / "dist").glob("*.whl")
+    contents = [
+        {name: archive.read(name) for name in archive.namelist()}
+        for archive in map(zipfile.ZipFile, (wheel, *(place / "from_tree").glob("*.whl")))
+    ]
+    files = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*") if path.is_file()}
+    missing = {name for name in files if "__pycache__" not in name} - set(contents[0])
+    if missing or contents[0] != contents[1]:
+        session.error(f"the wheel lacks {sorted(missing)}, or the one made from the sdist differs")
+    return wheel
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests with every extra, on the Python that runs nox."""
     session.install("-e", ALL_EXTRAS, *group("test"))
@@ -129,12 +122,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=[version for version in PYTHONS if version != RUNNING], default=False)
 def tests_versions(session: nox.Session) -> None:
-    """Run the tests on the other Pythons: all on the oldest and the newest, `RUNTIME` between them."""
+    """Run the tests on the other Pythons: `RUNTIME` on those between the oldest and the newest, elsewhere all."""
     session.install("-e", ALL_EXTRAS, *group("test"))
-    run_tests(session, *(() if session.python in {OLDEST, NEWEST} else RUNTIME))
+    run_tests(session, *(RUNTIME if session.python in TESTED[1:-1] else ()))
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def tests_once(session: nox.Session) -> None:
     """Run the tests that take their time and do not depend on Python's version, and let the properties draw more."""
     session.install("-e", ALL_EXTRAS, *group("test"))
@@ -151,7 +144,61 @@ def tests_minimal(session: nox.Session) -> None:
     run_tests(session, *RUNTIME, *WITHOUT_EXTRAS)
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(python=[OLDEST, NEWEST], default=False)
+@nox.parametrize("extra", list(PYPROJECT["project"]["optional-dependencies"]))
+def tests_extras(session: nox.Session, extra: str) -> None:
+    """Install each extra alone, import the module that needs it, and run the tests that matter for it."""
+    module, chosen = ALONE[extra]
+    session.install(f".[{extra}]")
+    session.run("python", "-c", f"import slipstream_trio.{module}")
+    session.install(*group("test"))
+    run_tests(session, *chosen, which="once or not once")
+
+
+@nox.session(default=False)
+def package(session: nox.Session) -> None:
+    """Build sdist and wheel, and test the wheel in a folder that `src/` is out of reach of."""
+    place = Path(session.create_tmp()).resolve()
+    wheel = build(session, place)
+    session.install(f"{wheel}[{ALL_EXTRAS[2:-1]}]", *group("test"))
+    shutil.copytree(ROOT / "tests", place / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", place)
+    session.chdir(place)
+    session.env["PYTHONPATH"] = None
+    session.run("python", "-c", "import slipstream_trio as s; assert 'site-packages' in s.__file__, s.__file__")
+    session.run("slipstream", "--version")
+    run_tests(session, *CORE, "tests/test_platforms.py", which="once or not once")
+
+
+@nox.session(default=False)
+def release_check(session: nox.Session) -> None:
+    """Build, and check the metadata and that the changelog has the version; see RELEASING.md."""
+    place = Path(session.create_tmp()).resolve()
+    wheel = build(session, place)
+    session.install("twine>=6")
+    session.run("twine", "check", "--strict", *map(str, (place / "dist").glob("slipstream*")))
+    version = wheel.name.split("-")[1]
+    heading = "Unreleased" if "dev" in version else version
+    found = re.search(
+        rf"^## \[{re.escape(heading)}\](.*)\n(?:(?!## ).*\n)*?- ",
+        (ROOT / "CHANGELOG.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    if found is None or ("dev" not in version and not re.fullmatch(r" - \d{4}-\d\d-\d\d", found[1])):
+        session.error(f"CHANGELOG.md says nothing under [{heading}], or has no date there")
+
+
+@nox.session(default=False, reuse_venv=True)
+def quick(session: nox.Session) -> None:
+    """Check style and types, and run a few tests of everything: under a minute, from the second time on."""
+    session.install("-e", ALL_EXTRAS, *group("test", "lint", "types"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy", "src")
+    run_tests(session, *CORE)
+
+
+@nox.session(default=False)
 def thorough(session: nox.Session) -> None:
     """Let Hypothesis draw a hundred times as much as in `tests`; takes an hour. Arguments choose other tests."""
     session.install("-e", ALL_EXTRAS, *group("test"))
@@ -161,7 +208,7 @@ def thorough(session: nox.Session) -> None:
     )
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def everywhere(session: nox.Session) -> None:
     """Cancel, raise and interrupt at every moment of every program in `tests/everywhere`; takes twenty minutes."""
     session.install("-e", ALL_EXTRAS, *group("test"))
@@ -169,7 +216,7 @@ def everywhere(session: nox.Session) -> None:
     session.run("pytest", "-s", *patience, "tests/everywhere", env={"SLIPSTREAM_EXAMPLES": "10000"})
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """Let 200 clients live on a bad network, in real time and in virtual; takes 15 minutes. Arguments: see --help."""
     session.install("-e", ALL_EXTRAS)
@@ -178,14 +225,14 @@ def soak(session: nox.Session) -> None:
         session.run("python", "benchmarks/soak.py", *arguments)
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
     """Measure this library beside its peers, in half an hour; needs Linux and Node. Arguments: see --help."""
     session.install("-e", ALL_EXTRAS, *group("benchmarks"))
     session.run("python", "-m", "benchmarks.suite", *session.posargs)
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Fuzz the serializers and the core: `-- 600` for ten minutes each instead of one, `-- 60 core` for one of them."""
     session.install("-e", ALL_EXTRAS, *group("test", "fuzz"))
@@ -200,7 +247,7 @@ def fuzz(session: nox.Session) -> None:
         )
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def mutation(session: nox.Session) -> None:
     """Test the tests of the protocol with mutants; takes ten minutes. Arguments choose mutants, by name or pattern."""
     session.install("-e", ALL_EXTRAS, *group("test", "mutation"))
@@ -209,7 +256,7 @@ def mutation(session: nox.Session) -> None:
     session.run("mutmut", "results")
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def javascript(session: nox.Session) -> None:
     """Talk to the server for tests with the official JavaScript client; needs Node and npm, and skips without them."""
     session.install("-e", ".[testing]", *group("test"))
@@ -219,33 +266,33 @@ def javascript(session: nox.Session) -> None:
     session.run("pytest", "-n", WORKERS, "tests/javascript", *session.posargs)
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def proxies(session: nox.Session) -> None:
     """Connect through real proxies: proxy.py, tinyproxy, microsocks and Dante; those that are missing are skipped."""
     session.install("-e", ".[proxy,testing]", "proxy.py>=2.4", *group("test"))
     session.run("pytest", "tests/proxies", *session.posargs)
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """Open the page of `slipstream trace html` in Chromium; skipped where that, or its chromedriver, is missing."""
     session.install("-e", ".", *group("test", "browser"))
     session.run("pytest", "tests/browser", *session.posargs)
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def autobahn(session: nox.Session) -> None:
     """Let Autobahn's fuzzing server test the WebSocket transports; it needs Python 2.7, and is skipped without it."""
-    python = find_interpreter("2.7")
+    python = shutil.which("python2.7")
     if python is None:
         session.skip("autobahntestsuite runs on Python 2.7 only, which is missing")
     session.install("-e", ".[fast]", "virtualenv<20.22")  # the last that makes environments of 2.7
     environment = Path(session.create_tmp()).resolve() / "autobahn"
-    session.run("virtualenv", "-q", "-p", python, str(environment))
     try:
+        session.run("virtualenv", "-q", "-p", python, str(environment))
         session.run(str(environment / "bin" / "pip"), "install", "-q", "autobahntestsuite", external=True)
     except nox.command.CommandFailed:
-        session.skip("autobahntestsuite could not be installed: it is old, and needs a compiler")
+        session.skip("autobahntestsuite could not be installed: it is old, and needs Python 2.7 and a compiler")
     session.run("python", "tests/autobahn/run.py", str(environment / "bin" / "wstest"), *session.posargs)
 
 
@@ -283,7 +330,7 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "docs", "README.md")
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Run the tests, measure what they cover, in subprocesses too, and fail under the limit."""
     session.install("-e", ALL_EXTRAS, *group("test"))
