@@ -304,7 +304,8 @@ class Connection:
         except ConnectError as error:
             cookies.keep(request, error.headers)
             error = with_whole_timeout(error, request, self._state.options)
-            self.failure = failure = redacted_error(error, redactor(request))
+            # Its way through this library helps no user; a cause of the user's own keeps its traceback.
+            self.failure = failure = redacted_error(error, redactor(request)).with_traceback(None)
             url = shown_url(request, self._state.options)
             self.handle(TransportFailed(failure.reason, failure.status, failure.headers, failure.body, url))
 

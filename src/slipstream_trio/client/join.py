@@ -8,7 +8,7 @@ channel is decided here; the channel only takes note of it.
 import logging
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 
@@ -318,8 +318,8 @@ def _is_joined(channel: "Channel", connection: "Connection", request: Request | 
 # What tasks of users call
 
 
-async def join(channel: "Channel", timeout: Timeout) -> Any:
-    """Join for the first time; see `Channel.join`."""
+def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
+    """Join for the first time; see `Channel.join`. To be awaited at once."""
     socket = channel._socket
     point = socket._emitter.join
     seconds = chosen(timeout, socket._options.join_timeout)
@@ -327,11 +327,11 @@ async def join(channel: "Channel", timeout: Timeout) -> Any:
     deadline = math.inf if timeout is DEFAULT or seconds is None else trio.current_time() + seconds
     request = Request(channel, seconds, deadline, by_user=True)
     if not point.active:
-        return await socket._joins.join(request)
+        return socket._joins.join(request)
     params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
     start = ClientJoinStart(*socket._emitter.opening(), channel.topic, params)
     joining = partial(socket._joins.join, request)
-    return await socket._emitter.observed(point, start, joining, join_stop(start, request))
+    return socket._emitter.observed(point, start, joining, join_stop(start, request))
 
 
 async def request_join(channel: "Channel") -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 
 from ..telemetry import ClientLeaveStart
+from .join import join
 from .joining import Departure
 from .spans import leave_stop
 
@@ -87,7 +88,7 @@ class JoinedBlock(AbstractAsyncContextManager["Channel"]):
     async def __aenter__(self) -> "Channel":
         (topic, payload, timeout), self._asked = self._asked, ()
         self._channel = self._socket.channel(topic, payload)
-        await self._channel.join(timeout=timeout)
+        await join(self._channel, timeout)
         return self._channel
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:

@@ -1,6 +1,7 @@
 """Opens the stream that a transport runs over: TCP, by a proxy or straight, or a socket in the file system; and TLS."""
 
 import math
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -95,7 +96,8 @@ async def _reached(place: str, opener: Callable[..., Awaitable[trio.SocketStream
     try:
         return await opener(*where)
     except (OSError, UnicodeError) as error:  # the latter: a name that DNS has no form for
-        raise ConnectError(f"no connection to {place}: {_reason(error)}") from error
+        cause = _root(error)
+        raise ConnectError(f"no connection to {place}: {_explained(cause)}") from cause.with_traceback(None)
     except Exception as error:  # of a resolver of the user's own
         raise ConnectError(f"no connection to {place}: {described(error)}") from error
 
@@ -112,7 +114,8 @@ async def _secured(stream: trio.abc.Stream, request: OpenRequest, name: str, pla
             raise
         broken = isinstance(error, trio.BrokenResourceError)  # else it is of an SSL context of the user's own
         reason = explain_tls(error.__cause__ or error) if broken else described(error)
-        raise ConnectError(f"TLS handshake with {place} failed: {reason}") from error
+        cause = error.__cause__.with_traceback(None) if broken and error.__cause__ is not None else error
+        raise ConnectError(f"TLS handshake with {place} failed: {reason}") from cause
     return encrypted
 
 
@@ -121,10 +124,18 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _reason(error: BaseException) -> str:
-    """The exception that is behind an OSError of Trio's "all attempts failed"."""
+def _root(error: BaseException) -> BaseException:
+    """Return the exception that is behind an OSError of Trio's "all attempts failed"."""
     while isinstance(error.__cause__, BaseException):
         error = error.__cause__
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
+    return error
+
+
+def _explained(error: BaseException) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused, as nothing listens there; is the server running?"
+    if isinstance(error, socket.gaierror):
+        return f"the host is unknown ({error}); is the URL spelt right?"
     return str(error)
