@@ -70,12 +70,13 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (
         ConnectionRejected(429, HEADERS, "Too many\nrequests"),
         {"status": 429, "headers": HEADERS, "body": "Too many\nrequests"},
-        r"the server refused the connection with HTTP status 429: 'Too many\nrequests'",
+        r"the server refused the connection with HTTP status 429: 'Too many\nrequests'"
+        "; too many connections or attempts: wait, as its retry-after says",
     ),
     (
         ConnectionLost("closed_by_server", 1012),
         {"reason": "closed_by_server", "code": 1012, "message": "", "ended_by": None, "sent": False},
-        "the connection ended: closed_by_server (close code 1012)",
+        "the connection ended: closed_by_server (close code 1012); the server restarts",
     ),
     (
         ConnectionLost("closed_by_server", 4001, "token_expired", "server"),
@@ -85,7 +86,10 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (
         ConnectionLost("lost", sent=True),
         {"reason": "lost", "code": None, "message": "", "ended_by": None, "sent": True},
-        "the connection ended: lost; the server may have received the push",
+        (
+            "the connection ended: lost; no close frame came: the server went away, or the network or a proxy cut the "
+            "line; the server may have received the push"
+        ),
     ),
     (
         ConnectionLost("heartbeat_timeout", 1006, ended_by="network"),
@@ -139,17 +143,28 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (
         PushTimeout("room", "new_msg", 2.5, sent=False, waited=2.5, awaited="connection"),
         {"topic": "room", "event": "new_msg", "timeout": 2.5, "sent": False, "waited": 2.5, "awaited": "connection"},
-        "'new_msg' on 'room' was not sent within 2.5 s, as the socket was not connected; see push_timeout",
+        (
+            "'new_msg' on 'room' was not sent within 2.5 s, as the socket was not connected (socket.wait_connected() "
+            "waits for that); see push_timeout"
+        ),
     ),
     (
         ChannelClosed("room", "not_joined"),
-        {"topic": "room", "reason": "not_joined"},
+        {"topic": "room", "reason": "not_joined", "event": None},
         "the channel 'room' is not joined: join it first",
     ),
     (
         ChannelClosed("room", "left"),
-        {"topic": "room", "reason": "left"},
+        {"topic": "room", "reason": "left", "event": None},
         "the channel 'room' is not joined: it was left; join it again to use it",
+    ),
+    (
+        ChannelClosed("room", "crashed", "new_msg"),
+        {"topic": "room", "reason": "crashed", "event": "new_msg"},
+        (
+            "'new_msg' was not answered: the channel 'room' is not joined: it crashed on the server (phx_error), whose "
+            "log has the reason"
+        ),
     ),
     (
         SlowConsumer("room", 3),
@@ -269,8 +284,8 @@ def test_a_rejection_shows_the_start_of_a_long_body_and_keeps_all_of_it() -> Non
 
 
 def test_a_rejection_without_a_body_shows_none() -> None:
-    assert str(ConnectionRejected(500)) == "the server refused the connection with HTTP status 500"
-    assert ConnectionRejected(500).headers == ()
+    assert str(ConnectionRejected(418)) == "the server refused the connection with HTTP status 418"
+    assert ConnectionRejected(418).headers == ()
 
 
 def test_a_rejections_headers_cannot_be_changed_from_outside() -> None:

@@ -43,7 +43,7 @@ EXPECTED = {
     "token_refresh": """
         the server is shown token-1
         connected, generation 1
-        disconnected: the connection ended: closed_by_server (close code 1001)
+        disconnected: the connection ended: closed_by_server (close code 1001); the server shuts down or restarts
         the server is shown token-2
         refused with 403: the next attempt has another token
         the server is shown token-3
@@ -79,7 +79,7 @@ def test_rejoin_after_reconnect_rejoins_both_rooms_from_where_they_were(
         "joined room:2: {'since': 0, 'latest': 10}",
     ]
     assert lines[3:5] == [
-        "disconnected: the connection ended: closed_by_server (close code 1012)",
+        "disconnected: the connection ended: closed_by_server (close code 1012); the server restarts",
         "connected, generation 2",
     ]
     assert sorted(lines[5:]) == [

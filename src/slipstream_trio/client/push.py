@@ -171,7 +171,7 @@ class Pushes:
         for ref in pushes:
             del self._pending[ref]
         for push in pushes.values():
-            push.result.fail(ChannelClosed(channel.topic, reason))
+            push.result.fail(ChannelClosed(channel.topic, reason, push.event))
 
     def connection_ended(self, lost: ConnectionLost, taken: int) -> Iterator[None]:
         """Fail all pushes, as their connection has ended, one a step; `taken` frames of it may have been sent."""

@@ -127,7 +127,7 @@ class PushTimeout(SlipstreamError):
 
 _NOT_SENT: Final[Mapping[str | None, str]] = {
     None: "it waited for a connection, a join, or room in the queue",
-    "connection": "the socket was not connected",
+    "connection": "the socket was not connected (socket.wait_connected() waits for that)",
     "join": "the join of its channel was not answered",
     "room": "the queue of frames to send was full: the connection is slower than the pushes",
 }
@@ -141,15 +141,18 @@ class ChannelClosed(SlipstreamError):
         reason: "not_joined", "left", "leave_timeout" or "leave_lost" (left, without a confirmation), "closed" (by
             the server), "crashed", "replaced" (by a newer join), "join_refused", "join_timeout", or "payload_failed"
             (the function for the payload of its next join raised).
+        event: the event of the push that was not answered before the channel ended; None for anything else.
     """
 
-    def __init__(self, topic: str, reason: str) -> None:
+    def __init__(self, topic: str, reason: str, event: str | None = None) -> None:
         super().__init__(topic, reason)
         self.topic = topic
         self.reason = reason
+        self.event = event
 
     def __str__(self) -> str:
-        return f"the channel {self.topic!r} is not joined: {_CLOSED.get(self.reason, self.reason)}"
+        push = "" if self.event is None else f"{self.event!r} was not answered: "
+        return f"{push}the channel {self.topic!r} is not joined: {_CLOSED.get(self.reason, self.reason)}"
 
 
 _CLOSED: Final[Mapping[str, str]] = {

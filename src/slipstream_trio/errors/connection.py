@@ -96,8 +96,11 @@ _HINTS: Final[Mapping[int, str]] = {
     414: "; the URL is too long for it: put less into params",
     421: "; it does not serve that host: check the URL, host and server_hostname",
     426: f"; it requires another protocol, or TLS (wss://): if a proxy is between, {_PROXY}",
+    429: "; too many connections or attempts: wait, as its retry-after says",
     431: "; the headers are too long for it: put less into headers, auth_token or cookies",
+    500: "; the server failed: its log has the reason",
     502: "; the proxy got no answer from the server",
+    503: "; it is starting, overloaded or under maintenance: try again later",
     504: "; the proxy got no answer from the server",
     511: "; the network asks for a login in a browser first",
 }
@@ -149,13 +152,28 @@ class ConnectionLost(SlipstreamError):
     def __str__(self) -> str:
         said = f": {self.message!r}" if self.message else ""
         code = f" (close code {self.code}{said})" if self.code is not None else ""
-        hint = _LOST_HINTS.get(self.reason, "")
+        hint = _LOST_HINTS.get(self.code if self.reason == "closed_by_server" else self.reason, "")
         sent = "; the server may have received the push" if self.sent else ""
         return f"the connection ended: {self.reason}{code}{hint}{sent}"
 
 
-_LOST_HINTS: Final[Mapping[str, str]] = {
+_LOST_HINTS: Final[Mapping[str | int | None, str]] = {
+    "closed_by_client": "; the block of connect() was left",
+    "connect_failed": "; there was no connection yet: await socket.wait_connected() first",
+    "disconnected": "; disconnect() was called",
     "heartbeat_timeout": "; the server or the network did not respond within heartbeat_timeout",
+    "lost": "; no close frame came: the server went away, or the network or a proxy cut the line",
     "message_too_big": "; a message from the server exceeds max_message_size",
     "protocol_error": "; the server, or a proxy, violated the WebSocket protocol",
+    "session_gone": "; the server has forgotten the session: it restarted, or was not polled for too long",
+    1001: "; the server shuts down or restarts",
+    1002: "; the server found what it was sent to violate the WebSocket protocol",
+    1003: "; the server does not accept this kind of frame",
+    1007: "; the server could not decode what it was sent",
+    1008: "; a policy of the server refused it: check params, auth_token and what was sent",
+    1009: "; a message to the server exceeds its limit (Phoenix: max_frame_size): push less at once",
+    1011: "; the server failed: its log has the reason",
+    1012: "; the server restarts",
+    1013: "; the server is overloaded: try again later",
 }
+"""What a reason, or the code of a server's close frame, means."""
