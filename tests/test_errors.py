@@ -70,8 +70,10 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (
         ConnectionRejected(429, HEADERS, "Too many\nrequests"),
         {"status": 429, "headers": HEADERS, "body": "Too many\nrequests"},
-        r"the server refused the connection with HTTP status 429: 'Too many\nrequests'"
-        "; too many connections or attempts: wait, as its retry-after says",
+        (
+            r"the server refused the connection with HTTP status 429: 'Too many\nrequests'; "
+            "too many connections or attempts: wait, as its retry-after says"
+        ),
     ),
     (
         ConnectionLost("closed_by_server", 1012),

@@ -6,7 +6,7 @@ import trio
 from tests.callbacks.support import Told, a_world, running
 from trio.testing import MockClock
 
-from slipstream_trio import Channel, Message, Socket
+from slipstream_trio import Channel, ConnectionRejected, Message, Socket
 from slipstream_trio.testing.server import Refuse
 
 
@@ -46,7 +46,7 @@ async def test_failed_attempts_are_told_before_the_first_connection(autojump_clo
             client.stop()
     assert client.log == [
         ("disconnect", "ConnectError", "no connection: nobody there"),
-        ("disconnect", "ConnectionRejected", "the server refused the connection with HTTP status 503", 503),
+        ("disconnect", "ConnectionRejected", str(ConnectionRejected(503)), 503),
         "connect",
         ("terminate", None),
     ]

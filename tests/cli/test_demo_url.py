@@ -91,7 +91,10 @@ def test_a_bad_frame_is_shown(url: str, capsys: pytest.CaptureFixture[str]) -> N
         (
             "lab:1",
             ["--event", "crash"],
-            "'crash' was not answered: the channel 'lab:1' is not joined: it crashed on the server (phx_error), whose log has the reason",
+            (
+                "'crash' was not answered: the channel 'lab:1' is not joined: it crashed on the server (phx_error), "
+                "whose log has the reason"
+            ),
         ),
         (
             "lab:1",
@@ -102,8 +105,10 @@ def test_a_bad_frame_is_shown(url: str, capsys: pytest.CaptureFixture[str]) -> N
         (
             "lab:1",
             ["--event", "drop"],
-            "the connection ended: lost (close code 1006); no close frame came: the server went away, or the network or a "
-            "proxy cut the line; the server may have received the push",
+            (
+                "the connection ended: lost (close code 1006); no close frame came: the server went away, or the "
+                "network or a proxy cut the line; the server may have received the push"
+            ),
         ),
         (
             "lab:1",
@@ -113,8 +118,10 @@ def test_a_bad_frame_is_shown(url: str, capsys: pytest.CaptureFixture[str]) -> N
         (
             "lab:1",
             ["--param", "token=limited"],
-            f"{REFUSED} 429: 'not again, [redacted]\\nsecond line'; too many connections or attempts: wait, as its "
-            "retry-after says",
+            (
+                f"{REFUSED} 429: 'not again, [redacted]\\nsecond line'; too many connections or attempts: wait, as its "
+                "retry-after says"
+            ),
         ),
     ],
 )

@@ -1,7 +1,6 @@
 """A channel: what its user holds, and its state."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from ..errors import ChannelClosed, JoinError, ProtocolError
@@ -10,6 +9,7 @@ from ..protocol.message import JOIN
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
 from .arguments import DEFAULT, Timeout, checked_push, chosen
+from .block import block, refused
 from .buffer import Buffer, Streams
 from .byte_limit import Weighed
 from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
@@ -69,6 +69,9 @@ class Channel:
         self._changed = Changes()
         self._put: Callable[[Message], Backlog | None] | None = None
 
+    if not TYPE_CHECKING:
+        __aenter__ = __aexit__ = refused("await channel.join(), or write `async with socket.join(topic) as channel:`")
+
     def __repr__(self) -> str:
         return f"<Channel {self.topic!r} {self.status}>"
 
@@ -101,8 +104,6 @@ class Channel:
     def dropped(self) -> int:
         """The number of messages that did not fit into the channel's own buffer so far."""
         return self._streams.dropped
-
-    # What its user does
 
     async def join(self, *, timeout: Timeout = DEFAULT) -> Any:
         """Join the topic; returns the server's answer.
@@ -191,13 +192,16 @@ class Channel:
             ConnectionLost: the connection ended for good.
         """
         try:
-            return await anext(aiter(self))
+            return await anext(self)
         except StopAsyncIteration:
             raise self._closed_error() from None
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Iterate over the channel's messages; see `Subscription.__anext__` for what it raises."""
         return Subscription(self._own_buffer())
+
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
+        return Subscription(self._own_buffer()).__anext__()
 
     def stream(self) -> Stream:
         """Iterate over the channel's messages, and the gaps where some may be missing.
@@ -206,7 +210,7 @@ class Channel:
         """
         return Stream(self._own_buffer())
 
-    @asynccontextmanager
+    @block("channel.subscribe(…) as messages")
     async def subscribe(
         self, *events: str, buffer: int | None = None, overflow: Overflow | None = None
     ) -> AsyncIterator[Subscription]:
@@ -234,7 +238,7 @@ class Channel:
         finally:
             end()
 
-    @asynccontextmanager
+    @block("channel.presence() as presence")
     async def presence(self, *, buffer: int = 1024) -> AsyncIterator[ChannelPresence]:
         """Follow who is there, for the time of an `async with` block.
 
@@ -308,8 +312,6 @@ class Channel:
     @property
     def _is_held(self) -> bool:
         return self._socket._channels.get(self._topic) is self
-
-    # What `join` has decided about it
 
     def _keep_payload(self) -> None:
         """Fix the payload as it is now; a function is asked for it at each join."""

@@ -21,6 +21,7 @@ from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
 from ..transport import Connector, OpenRequest, Transport
 from ..transport.cookies import Cookies
+from .block import MadeBlock, check_trio
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
@@ -65,7 +66,9 @@ def connect(url: OrCallable[str], **options: Unpack[ConnectOptions]) -> Abstract
         ConnectionLost: on leaving, the connection ended for good and the body was cancelled for it.
         InternalError: a bug.
     """
-    return connected(configure(url, options))
+    configuration = configure(url, options)
+    shown = "…" if callable(url) else repr(url.partition("?")[0])
+    return MadeBlock(f"connect({shown}) as socket", connected(configuration))
 
 
 @asynccontextmanager
@@ -75,6 +78,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
     With a runner (of a callback client) the body begins before there is a connection, and is not cancelled when there
     is none any more: the runner is told of both.
     """
+    check_trio()
     supervisor = Supervisor(configuration, runner)
     socket = supervisor.socket
     error: BaseException | None = None

@@ -4,13 +4,13 @@ What a leave means for a channel is decided in `join`.
 """
 
 import math
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import trio
 
 from ..telemetry import ClientLeaveStart
+from .block import Block
 from .join import join
 from .joining import Departure
 from .spans import leave_stop
@@ -76,7 +76,7 @@ class Exits(trio.abc.Instrument):
 
 
 @final
-class JoinedBlock(AbstractAsyncContextManager["Channel"]):
+class JoinedBlock(Block["Channel"]):
     """The block of a joined channel: what `Socket.join` returns. A generator would take half a KiB more."""
 
     __slots__ = ("_asked", "_channel", "_socket")
@@ -84,6 +84,10 @@ class JoinedBlock(AbstractAsyncContextManager["Channel"]):
     def __init__(self, socket: "Socket", *asked: Any) -> None:
         self._socket = socket
         self._asked: tuple[Any, ...] = asked
+
+    @property
+    def _use(self) -> str:
+        return f"socket.join({self._asked[0]!r}) as channel" if self._asked else "socket.join(…) as channel"
 
     async def __aenter__(self) -> "Channel":
         (topic, payload, timeout), self._asked = self._asked, ()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, assert_never, final
 from weakref import ref
@@ -32,6 +32,7 @@ from ..protocol import (
     TopicLeft,
 )
 from .arguments import DEFAULT, KeptPayload, Timeout, check_topic
+from .block import block
 from .byte_limit import ByteLimit, Weighed
 from .channel import Channel
 from .configuration import Configuration
@@ -171,7 +172,7 @@ class Socket:
             raise ConnectionLost("reconnect is None")
         self._supervisor.reconnect()
 
-    @asynccontextmanager
+    @block("socket.listen(…) as messages")
     async def listen(
         self, *topics: str, buffer: int | None = None, overflow: Overflow | None = None
     ) -> AsyncIterator[Subscription]:

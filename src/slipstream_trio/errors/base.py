@@ -14,11 +14,11 @@ __all__ = [
 ]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], nearness: float = 0.6) -> str:
     """Return the rest of a sentence about an unknown name: the nearest of those that are known, if one is near."""
     from difflib import get_close_matches  # needed after a mistake only
 
-    close = get_close_matches(name, known, 1)
+    close = get_close_matches(name, list(known), 1, nearness)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

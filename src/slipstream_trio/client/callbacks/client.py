@@ -7,11 +7,13 @@ import trio
 
 from ...protocol import Message
 from ..arguments import DEFAULT, Timeout, check_topic, checked_push, chosen
+from ..block import check_trio
 from ..channel import Channel
 from ..configuration import ConnectOptions, checked_seconds, configure
 from ..handshake import OrCallable
 from ..socket import Socket
 from ..stream import Gap
+from .check import check_callbacks
 from .replies import Caller, Reply
 from .runner import Runner
 
@@ -51,6 +53,21 @@ class Client:
     """
 
     __runner: Runner | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_callbacks(cls, Client)
+
+    def __repr__(self) -> str:
+        runner = self.__runner
+        how = (
+            f"runs on {self.socket!r}"
+            if self.socket is not None
+            else "has ended"
+            if runner and runner.ended
+            else "does not run"
+        )
+        return f"<{type(self).__name__} {how}>"
 
     # Callbacks
 
@@ -305,7 +322,13 @@ class Client:
         return runner
 
 
-async def run_client(client: Client, url: OrCallable[str], **options: Unpack[ConnectOptions]) -> None:
+async def run_client(
+    client: Client,
+    url: OrCallable[str],
+    *,
+    task_status: trio.TaskStatus[Socket] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ConnectOptions],
+) -> None:
     """Run a client until it stops, is cancelled, or has lost its connection for good.
 
     It starts without a server, too: the first attempt to connect is retried as the later ones are (`retry_first` is
@@ -314,6 +337,8 @@ async def run_client(client: Client, url: OrCallable[str], **options: Unpack[Con
     Parameters:
         client: the client whose callbacks are called.
         url: ws, wss, http or https; with Phoenix it ends in /websocket.
+        task_status: of `nursery.start(run_client, …)`, which returns the socket once the client can be used; that may
+            be before the first connection.
         options: the fields of `Configuration`.
 
     Raises:
@@ -326,11 +351,12 @@ async def run_client(client: Client, url: OrCallable[str], **options: Unpack[Con
         InternalError: a bug.
         Exception: what a callback raised, unchanged.
     """
+    check_trio()
     _check_client(client)
     options.setdefault("retry_first", True)
     configuration = configure(url, options)
     await trio.lowlevel.checkpoint_if_cancelled()
-    await client._begin().run(configuration)
+    await client._begin().run(configuration, task_status)
 
 
 def _check_client(client: object) -> None:

@@ -211,12 +211,13 @@ class Runner:
 
     # The task
 
-    async def run(self, configuration: Configuration) -> None:
+    async def run(self, configuration: Configuration, task_status: trio.TaskStatus[Socket]) -> None:
         """Connect, and call callbacks until the end."""
         self._task = trio.lowlevel.current_task()
         self._inbox.bound(configuration.buffer)
         try:
             async with connected(configuration, self) as self.socket:
+                task_status.started(self.socket)
                 await self._serve()
         except BaseException as error:
             self._cause = error
