@@ -93,16 +93,15 @@ class Run:
         """Whether the output is gone."""
         return self._failure is not None
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The options of `connect` that were given."""
+        params, headers = dict(self._options.param), self._options.header
+        return {"url": self.url or "", "params": params, "headers": headers, "auth_token": self._token}
+
     def connect(self, **more: Any) -> AbstractAsyncContextManager[Socket]:
         """Connect as the options say; raises `ConfigurationError`."""
-        return connect(
-            self.url or "",
-            params=dict(self._options.param),
-            headers=self._options.header,
-            auth_token=self._token,
-            telemetry=self.telemetry,
-            **more,
-        )
+        return connect(**self.asked, telemetry=self.telemetry, **more)
 
     def guarded(self, show: Callable[[T], object]) -> Callable[[T], None]:
         """Return a function that shows something, and ends the run when the output is gone."""

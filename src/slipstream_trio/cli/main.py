@@ -41,6 +41,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "listen": "print the messages of topics; one object a line in pipes",
     "push": "push one event, and print the reply",
     "serve": "run a development server: chat, echo, presence, crashes and refusals",
+    "bench": "a load test for a server: latencies free of coordinated omission",
     "trace": "look into recordings of connections",
 }
 """The commands, each of which is a module `<name>_command`: imported where it is named, as `--help` has to be quick."""

@@ -1,0 +1,245 @@
+"""`slipstream bench`: a load test for a Phoenix server."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import trio
+
+from ..trace.text import duration
+from .connecting import Run, add_connecting, json_value, seconds
+from .output import BOLD, Output
+from .status import OK, UNREACHABLE, CommandFailed, UsageError, count
+
+__all__ = ["DESCRIPTION", "EPILOG", "NEEDS", "add_arguments", "run"]
+
+NEEDS: Final = ("hdrh",)
+DESCRIPTION: Final = """\
+Opens connections to a Phoenix socket, joins topics on each, and pushes at a
+steady rate: a push is due whatever became of those before, and its latency
+counts from when it was due, so that a server that stalls cannot hide it.
+Prints a line a second, then latencies, counts and errors. Ctrl-C ends it early.
+With `merge` in place of the URL it adds up results of several machines."""
+EPILOG: Final = """\
+examples:
+  slipstream serve            and elsewhere:
+  slipstream bench ws://localhost:4000/socket/websocket
+  slipstream bench wss://example.org/socket/websocket --connections 2000 \\
+      --ramp 20 --topic room:lobby --topic 'user:{connection}' --event ping \\
+      --rate 5000 --duration 60 --processes 4 --json here.json
+  slipstream bench merge here.json there.json --html both.html
+
+exit status: as of `slipstream`; 3 where no connection was ever open"""
+
+COLUMNS: Final = ("time", "open", "due", "replies", "p50", "p99", "max", "errors", "reconnects", "gaps", "messages")
+HEAD_EVERY: Final = 20
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("url", metavar="URL", help="of the socket; with Phoenix it ends in /websocket; or: merge")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="results of --json, to merge")
+    load = parser.add_argument_group("load")
+    load.add_argument("--connections", type=count, default=10, metavar="N", help="in all; by default 10")
+    load.add_argument(
+        "--ramp", type=seconds, default=0.0, metavar="SECONDS", help="open them over this time; by default at once"
+    )
+    load.add_argument(
+        "--topic",
+        action="append",
+        metavar="TOPIC",
+        help="to join, on each; {connection} is its number; can be repeated; by default echo:{connection}",
+    )
+    load.add_argument("--join-payload", type=json_value, metavar="JSON", help="the payload of the joins")
+    load.add_argument("--event", default="echo", help="to push, on the topics in turn; by default echo")
+    load.add_argument("--payload", type=json_value, default={}, metavar="JSON", help="of the pushes; by default {}")
+    load.add_argument(
+        "--rate",
+        type=partial(count, least=0),
+        default=100,
+        metavar="N",
+        help="pushes a second in all; by default 100; 0: none",
+    )
+    load.add_argument(
+        "--duration", type=seconds, default=10.0, metavar="SECONDS", help="of the pushes, after the ramp; by default 10"
+    )
+    load.add_argument("--timeout", type=seconds, default=10.0, metavar="SECONDS", help="of a push; by default 10")
+    load.add_argument("--processes", type=count, default=1, metavar="N", help="that share the load; by default 1")
+    load.add_argument("--transport", default="auto", choices=["auto", "trio_websocket", "websockets", "longpoll"])
+    results = parser.add_argument_group("results")
+    results.add_argument("--json", metavar="PATH", help="write them as JSON, which `merge` reads")
+    results.add_argument("--html", metavar="PATH", help="write a page with plots")
+    add_connecting(parser)
+
+
+def run(options: Namespace) -> int:
+    """Run the load, or merge results; print, and write what is asked for."""
+    output = Output.of(sys.stdout, live=True)
+    result = _merged(options) if options.url == "merge" else _measured(options, output)
+    for line in result.summary():
+        output.print(line)
+    if options.json is not None:
+        _write(options.json, result.to_json())
+    if options.html is not None:
+        from .bench_page import page
+
+        _write(options.html, page(result))
+    if not result.latencies["connect"].total_count:
+        why = "".join(f" ({kind})" for kind, _ in result.errors.most_common(1))
+        raise CommandFailed(f"no connection was ever open{why}", UNREACHABLE)
+    return OK
+
+
+def _merged(options: Namespace) -> Any:
+    from .bench_result import Result
+
+    if not options.files:
+        raise UsageError("merge needs files: results of --json")
+    return Result.of_files(options.files)
+
+
+def _measured(options: Namespace, output: Output) -> Any:
+    if options.files:
+        raise UsageError("too many arguments: FILE is for merge")
+    if options.record is not None:
+        raise UsageError("--record would slow down what is measured: record a `slipstream connect` beside it")
+    for path in (options.json, options.html):  # now, and not when all has been measured
+        if path is not None:
+            _write(path, "")
+    run = Run(options)
+    return run.start(partial(_load, run, options, output))
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, "utf-8")
+    except OSError as error:
+        raise CommandFailed(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
+    """Return the plan of each process: the connections and the rate, divided."""
+    processes = min(options.processes, options.connections)
+    shares = [options.connections * number // processes for number in range(processes + 1)]
+    return [
+        {
+            "connect": {**run.asked, "transport": options.transport, "push_timeout": options.timeout},
+            "first": first,
+            "connections": after - first,
+            "all_connections": options.connections,
+            "ramp": options.ramp,
+            "topics": options.topic or ["echo:{connection}"],
+            "join_payload": options.join_payload,
+            "event": options.event,
+            "payload": options.payload,
+            "rate": options.rate / processes,
+            "shift": number / processes,
+            "duration": options.duration,
+            "timeout": options.timeout,
+        }
+        for number, (first, after) in enumerate(pairwise(shares))
+    ]
+
+
+async def _load(run: Run, options: Namespace, output: Output) -> Any:
+    """Let processes make the load, and show what they tell; returns the result."""
+    from .bench_result import Result
+
+    plans, result, table, stop = _plans(run, options), Result(), _Table(output), trio.Event()
+    result.plans.append(
+        {
+            "url": urlunsplit(urlsplit(run.url or "")._replace(query="")),
+            "began": datetime.now(UTC).isoformat(timespec="seconds"),
+            **{name: getattr(options, name) for name in ("connections", "ramp", "rate", "duration", "processes")},
+            **{name: plans[0][name] for name in ("topics", "event")},
+        }
+    )
+    failed: list[dict[str, Any]] = []
+
+    def tell(part: dict[str, Any]) -> None:
+        result.add(part.pop("at"), part)
+        table.show(result)
+
+    async def work(plan: dict[str, Any]) -> None:
+        if await _process(plan, stop, tell):
+            failed.append(plan)
+            stop.set()
+
+    async with trio.open_nursery() as interrupts:
+        interrupts.start_soon(_stop_at_interrupt, stop)
+        async with trio.open_nursery() as processes:
+            for plan in plans:
+                processes.start_soon(work, plan)
+        interrupts.cancel_scope.cancel()
+    table.show(result, last=True)
+    if failed:
+        raise CommandFailed("a process of the load test failed: see above")
+    return result
+
+
+async def _process(plan: dict[str, Any], stop: trio.Event, tell: Callable[[dict[str, Any]], object]) -> int:
+    """Run a process by a plan, or until `stop`; returns its exit status."""
+    command = [sys.executable, "-m", f"{__package__}.bench_load"]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False)
+        )
+        await process.stdin.send_all(f"{json.dumps(plan)}\n".encode())
+        nursery.start_soon(_close_at, stop, process.stdin)
+        rest = b""
+        async for chunk in process.stdout:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                tell(json.loads(line))
+        status: int = await process.wait()
+        nursery.cancel_scope.cancel()
+    return status
+
+
+async def _close_at(stop: trio.Event, stream: trio.abc.AsyncResource) -> None:
+    await stop.wait()
+    await stream.aclose()
+
+
+async def _stop_at_interrupt(stop: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async for _ in signals:
+            stop.set()
+
+
+class _Table:
+    """A table with a line a second."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._shown = 0
+        self._lines = 0
+
+    def show(self, result: Any, *, last: bool = False) -> None:
+        """Show the seconds that are over, of which all processes have told; those before the latest."""
+        from .bench_result import quantiles
+
+        for at in sorted(result.seconds)[: None if last else -2]:
+            if at <= self._shown:
+                continue
+            if self._lines % HEAD_EVERY == 0:
+                self._output.print("".join(f"{name:>11}" for name in COLUMNS), BOLD)
+            self._shown, self._lines, second = at, self._lines + 1, result.seconds[at]
+            times = quantiles(second.latencies)
+            cells = [
+                *(time.strftime("%H:%M:%S", time.localtime(at)), second.open),
+                *(second.counts["due"], second.counts["replies"]),
+                *("" if (lasted := times[name]) is None else duration(lasted * 1e9) for name in ("p50", "p99", "max")),
+                *(second.counts[name] for name in ("errors", "reconnects", "gaps", "messages")),
+            ]
+            self._output.print("".join(f"{cell:>11}" for cell in cells))

@@ -1,0 +1,209 @@
+"""A process of a load test: it connects, joins and pushes by its plan, and tells each second what happened.
+
+The plan comes as a line of JSON on the standard input, and the load ends early when that is closed. What happens goes
+to the standard output, a line of JSON a second. Pushes are due at fixed times, whatever became of those before (an open
+loop), and their latency counts from then: a server that stalls makes all that were due meanwhile late.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from .. import Channel, Socket, connect
+from ..errors import PushError, SlipstreamError
+from ..telemetry import GapOpened, ReconnectScheduled, Telemetry
+from .bench_result import LATENCIES, histogram
+
+__all__ = ["Load"]
+
+IN_FLIGHT: Final = 10_000
+"""The most pushes of a process that are unanswered: those that are due beyond wait, and their latency counts on."""
+
+
+class Load:
+    """The load of one process.
+
+    Parameters:
+        plan: as `bench_command` makes it.
+        tell: told each second what happened in it.
+    """
+
+    def __init__(self, plan: dict[str, Any], tell: Callable[[dict[str, Any]], object]) -> None:
+        self._plan = plan
+        self._tell = tell
+        self._telemetry = Telemetry()
+        self._telemetry.attach("bench gaps", GapOpened, lambda _: self._count("gaps"))
+        self._telemetry.attach("bench reconnects", ReconnectScheduled, self._reconnects)
+        self._channels: list[Channel] = []
+        self._sockets: list[Socket] = []
+        self._begins = trio.current_time()
+        self._unix = time.time() - self._begins
+        self._free = trio.CapacityLimiter(IN_FLIGHT)
+        self._joining = plan["connections"]
+        self._all_joined = trio.Event()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._latencies = {name: histogram() for name in LATENCIES}
+
+    async def run(self, stopped: trio.Event) -> None:
+        """Run by the plan, or until `stopped`."""
+        plan = self._plan
+        async with trio.open_nursery() as clients:
+            for number in range(plan["first"], plan["first"] + plan["connections"]):
+                clients.start_soon(self._client, number)
+            async with trio.open_nursery() as reporting:
+                reporting.start_soon(self._report)
+                async with trio.open_nursery() as pushes:
+                    with trio.CancelScope() as pushing:
+                        reporting.start_soon(_cancel_after, stopped, pushing)
+                        await self._push_all(pushes.start_soon)
+                    pushes.cancel_scope.deadline = trio.current_time() + plan["timeout"]
+                reporting.cancel_scope.cancel()
+            self._say(self._second)
+            clients.cancel_scope.cancel()
+
+    async def _client(self, number: int) -> None:
+        plan = self._plan
+        due = self._begins + plan["ramp"] * number / plan["all_connections"]
+        await trio.sleep_until(due)
+        try:
+            options = {**plan["connect"], "retry_first": True, "overflow": "drop_oldest", "telemetry": self._telemetry}
+            async with connect(**options) as socket, trio.open_nursery() as nursery:
+                self._timed("connect", due)
+                self._sockets.append(socket)
+                for topic in plan["topics"]:
+                    channel = socket.channel(topic.replace("{connection}", str(number)), plan["join_payload"])
+                    began = trio.current_time()
+                    await channel.join()
+                    self._timed("join", began)
+                    self._channels.append(channel)
+                    nursery.start_soon(self._read, channel)
+                self._joined()
+        except* (SlipstreamError, OSError) as group:
+            for error in _leaves(group):
+                self._failed("client", error)
+            self._joined()
+
+    def _joined(self) -> None:
+        self._joining -= 1
+        if self._joining <= 0:
+            self._all_joined.set()
+
+    async def _read(self, channel: Channel) -> None:
+        async for _ in channel:
+            self._count("messages")
+
+    async def _push_all(self, start_soon: Callable[..., None]) -> None:
+        """Begin each push when it is due, on the channels in turn, once all have joined or had the time for it."""
+        plan, channels = self._plan, self._channels
+        with trio.move_on_at(self._begins + plan["ramp"] + plan["timeout"]):
+            await self._all_joined.wait()
+        begin = trio.current_time()
+        for number in range(round(plan["rate"] * plan["duration"])):
+            due = begin + (number + plan["shift"]) / plan["rate"]
+            await trio.sleep_until(due)
+            self._count("due")
+            if channels:
+                await self._free.acquire_on_behalf_of(number)
+                start_soon(self._push, channels[number % len(channels)], due, number)
+            else:
+                self._failed("push", None)
+        await trio.sleep_until(begin + plan["duration"])
+
+    async def _push(self, channel: Channel, due: float, number: int) -> None:
+        try:
+            await channel.push(self._plan["event"], self._plan["payload"])
+            self._timed("push", due)
+            self._count("replies")
+        except SlipstreamError as error:
+            self._failed("push", error)
+            if isinstance(error, PushError):
+                self._timed("push", due)
+        finally:
+            self._free.release_on_behalf_of(number)
+
+    # What is told
+
+    def _count(self, name: str) -> None:
+        self._counts[name] += 1
+
+    def _timed(self, name: str, since: float) -> None:
+        self._latencies[name].record_value(max(round((trio.current_time() - since) * 1e6), 1))
+
+    def _failed(self, what: str, error: BaseException | None) -> None:
+        why = "no channel is joined" if error is None else type(error).__name__
+        self._tell_error(f"{what}: {why}")
+
+    def _reconnects(self, scheduled: ReconnectScheduled) -> None:
+        self._count("reconnects")
+        self._tell_error(f"connection: {scheduled.reason[:100]}")
+
+    def _tell_error(self, kind: str) -> None:
+        self._errors[kind] += 1
+        self._count("errors")
+
+    async def _report(self) -> None:
+        while True:
+            second = self._second
+            await trio.sleep_until(second + 1 - self._unix)
+            self._say(second)
+
+    @property
+    def _second(self) -> int:
+        return math.floor(self._unix + trio.current_time())
+
+    def _say(self, second: int) -> None:
+        connected = sum(socket.status == "connected" for socket in self._sockets)
+        part = {
+            "at": second,
+            "open": connected,
+            "counts": self._counts,
+            "errors": self._errors,
+            "latencies": {name: each.encode().decode() for name, each in self._latencies.items() if each.total_count},
+        }
+        self._tell(part)
+        self._forget()
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    return [
+        leaf
+        for each in group.exceptions
+        for leaf in (_leaves(each) if isinstance(each, BaseExceptionGroup) else [each])
+    ]
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def _run() -> None:
+    stopped = trio.Event()
+    plan = json.loads(await trio.to_thread.run_sync(sys.stdin.readline))
+
+    async def until_closed() -> None:
+        await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+        stopped.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(until_closed)
+        await Load(plan, lambda part: print(json.dumps(part), flush=True)).run(stopped)
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the command closes the standard input
+    trio.run(_run)
+    os._exit(0)  # a thread may still wait at the standard input

@@ -1,0 +1,154 @@
+"""The results of a load test: counts, histograms of latencies, and a series by the second, which can be merged."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from attrs import Factory, define
+from hdrh.histogram import HdrHistogram
+
+from ..trace.text import duration
+from .status import UsageError
+
+__all__ = ["LATENCIES", "Result", "Second", "histogram", "quantiles"]
+
+FORMAT: Final = "slipstream bench 1"
+LATENCIES: Final = ("connect", "join", "push")
+"""What is timed: each from the moment at which the plan has it, so that a server which is late is not asked less."""
+
+QUANTILES: Final = (50, 90, 99, 99.9, 100)
+DIGITS: Final = 3
+LONGEST: Final = 3600 * 10**6
+"""Significant digits that histograms keep, and the longest latency, in microseconds."""
+
+
+def histogram(encoded: str | None = None) -> Any:
+    """Return a histogram of microseconds: an empty one, or the one that is encoded."""
+    return HdrHistogram(1, LONGEST, DIGITS) if encoded is None else HdrHistogram.decode(encoded)
+
+
+def quantiles(latencies: Any) -> dict[str, float | None]:
+    """Return a histogram's quantiles, in seconds."""
+    empty = not latencies.total_count
+    names = ["max" if share == 100 else f"p{share}" for share in QUANTILES]
+    values = [None if empty else latencies.get_value_at_percentile(share) / 1e6 for share in QUANTILES]
+    return dict(zip(names, values, strict=True))
+
+
+@define
+class Second:
+    """A second of a load test.
+
+    Attributes:
+        counts: what happened in it: "due", "replies", "messages", and so on.
+        open: how many connections were open at its end.
+        latencies: those of the pushes that were answered in it.
+    """
+
+    counts: Counter[str] = Factory(Counter)
+    open: int = 0
+    latencies: Any = Factory(histogram)
+
+
+@define
+class Result:
+    """A load test, or several.
+
+    Attributes:
+        plan: the load, as it was asked for, a plan for each process.
+        seconds: what happened in each second, by Unix time.
+        latencies: of all, by what was timed.
+        errors: the failed pushes, joins and connects, by kind.
+    """
+
+    plans: list[dict[str, Any]] = Factory(list)
+    seconds: dict[int, Second] = Factory(dict)
+    latencies: dict[str, Any] = Factory(lambda: {name: histogram() for name in LATENCIES})
+    errors: Counter[str] = Factory(Counter)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What happened in all."""
+        return sum((second.counts for second in self.seconds.values()), Counter())
+
+    def add(self, at: int, part: Mapping[str, Any]) -> None:
+        """Add what a process tells of a second."""
+        second = self.seconds.setdefault(at, Second())
+        second.counts.update(part["counts"])
+        second.open += part["open"]
+        self.errors.update(part["errors"])
+        for name, encoded in part["latencies"].items():
+            self.latencies[name].add(histogram(encoded))
+            if name == "push":
+                second.latencies.add(histogram(encoded))
+
+    def merge(self, other: "Result") -> None:
+        """Add another load test, which ran at the same time or at another."""
+        self.plans += other.plans
+        self.errors.update(other.errors)
+        for at, second in other.seconds.items():
+            mine = self.seconds.setdefault(at, Second())
+            mine.counts.update(second.counts)
+            mine.open += second.open
+            mine.latencies.add(second.latencies)
+        for name, latencies in other.latencies.items():
+            self.latencies[name].add(latencies)
+
+    def to_json(self) -> str:
+        """Return it as JSON, which `of_files` reads: sums and quantiles for readers, histograms for merging."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "plans": self.plans,
+                "counts": self.counts,
+                "errors": self.errors,
+                "latencies": {
+                    name: {**quantiles(each), "histogram": each.encode().decode()}
+                    for name, each in self.latencies.items()
+                },
+                "seconds": {
+                    str(at): {
+                        "counts": second.counts,
+                        "open": second.open,
+                        **quantiles(second.latencies),
+                        "histogram": second.latencies.encode().decode(),
+                    }
+                    for at, second in sorted(self.seconds.items())
+                },
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def of_files(cls, paths: Iterable[str]) -> Self:
+        """Return the sum of results in files; raises `UsageError` for one that is none."""
+        whole = cls()
+        for path in paths:
+            try:
+                read = json.loads(Path(path).read_text("utf-8"))
+                if read["format"] != FORMAT:
+                    raise ValueError("another format")
+                part = cls(read["plans"], errors=Counter(read["errors"]))
+                part.latencies = {name: histogram(each["histogram"]) for name, each in read["latencies"].items()}
+                for at, each in read["seconds"].items():
+                    second = Second(Counter(each["counts"]), each["open"], histogram(each["histogram"]))
+                    part.seconds[int(at)] = second
+            except OSError as error:
+                raise UsageError(f"{path}: {error.strerror}") from error
+            except Exception as error:
+                raise UsageError(f"{path}: not a result of `slipstream bench --json`") from error
+            whole.merge(part)
+        return whole
+
+    def summary(self) -> Iterator[str]:
+        """Give the lines of a report."""
+        counts, seconds = self.counts, max(len(self.seconds), 1)
+        yield f"{'':10}{'count':>10}" + "".join(f"{name:>10}" for name in quantiles(histogram()))
+        for name, each in self.latencies.items():
+            times = [("" if value is None else duration(value * 1e9)) for value in quantiles(each).values()]
+            yield f"{name:10}{each.total_count:>10,}" + "".join(f"{time:>10}" for time in times)
+        told = ", ".join(f"{counts[name]:,} {name}" for name in ("due", "replies", "messages", "reconnects", "gaps"))
+        yield f"pushes: {told}; {counts['replies'] / seconds:,.1f} replies a second"
+        yield "errors: " + (", ".join(f"{count:,} {kind}" for kind, count in self.errors.most_common()) or "none")

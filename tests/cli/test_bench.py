@@ -1,0 +1,192 @@
+"""`slipstream bench`: a load whose latencies count from when it was due."""
+
+import json
+import re
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from tests.cli.support import COMMAND, served
+from trio.testing import MockClock
+
+from slipstream_trio.cli import main
+from slipstream_trio.testing.server import Channel, Mount, Outcome, PhoenixServer, Refuse, Reply, Request
+
+pytest.importorskip("hdrh", reason="needs the extra `cli`")
+
+from slipstream_trio.cli.bench_load import Load
+from slipstream_trio.cli.bench_result import Result, histogram
+
+PLAN: dict[str, Any] = {
+    "first": 0,
+    "connections": 2,
+    "all_connections": 2,
+    "ramp": 1.0,
+    "shift": 0,
+    "duration": 10.0,
+    "timeout": 30.0,
+    "topics": ["room:{connection}"],
+    "join_payload": None,
+    "event": "echo",
+    "payload": {},
+    "rate": 10,
+}
+
+
+class Stalls(Channel):
+    """Answers at once, but for a stall of 5 s, once."""
+
+    stalled = False
+
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
+        if not Stalls.stalled:
+            Stalls.stalled = True
+            await trio.sleep(5)
+        return Reply(payload)
+
+
+async def measured(server: PhoenixServer, stop_after: float | None = None, **plan: Any) -> Result:
+    """Run a load in virtual time against a server in memory."""
+    from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+
+    result, stopped = Result(), trio.Event()
+    connector = TrioWebSocketConnector(lambda _: server.open_stream())
+    asked = {"url": "ws://server/socket/websocket", "transport": connector, "push_timeout": 30}
+    load = Load({**PLAN, "connect": asked, **plan}, lambda part: result.add(part.pop("at"), part))
+    async with server.run(), trio.open_nursery() as nursery:
+        nursery.start_soon(load.run, stopped)
+        if stop_after is not None:
+            await trio.sleep(stop_after)
+            stopped.set()
+    return result
+
+
+def server_of(channel: type[Channel], **options: Any) -> PhoenixServer:
+    return PhoenixServer({"/socket": Mount(channels={"room:*": channel}, **options)})
+
+
+async def test_a_stall_counts_for_all_pushes_that_were_due_meanwhile(autojump_clock: MockClock) -> None:
+    Stalls.stalled = False
+    result = await measured(server_of(Stalls), connections=1, all_connections=1)
+    pushes = result.latencies["push"]
+    assert result.counts["due"] == result.counts["replies"] == pushes.total_count == 100
+    late = [5 - due / 10 for due in range(50)]
+    assert pushes.get_value_at_percentile(100) / 1e6 == pytest.approx(5, rel=0.01)
+    for share in (60, 75, 99):
+        expected = sorted([*late, *[0.0] * 50])[share - 1]
+        assert pushes.get_value_at_percentile(share) / 1e6 == pytest.approx(expected, abs=0.11)
+    assert pushes.get_value_at_percentile(40) < 1000
+    assert not result.errors
+
+
+async def test_connections_are_opened_over_the_ramp_and_pushes_begin_after_it(autojump_clock: MockClock) -> None:
+    result = await measured(server_of(Stalls), connections=10, all_connections=10, ramp=10.0)
+    opened = [second.open for _, second in sorted(result.seconds.items())]
+    assert opened[:10] == sorted(opened[:10])
+    assert opened[10] == 10
+    due = [second.counts["due"] for _, second in sorted(result.seconds.items())]
+    assert sum(due[:9]) == 0
+    assert sum(due) == 100
+
+
+async def test_it_ends_early_when_that_is_asked_for(autojump_clock: MockClock) -> None:
+    result = await measured(server_of(Stalls), stop_after=5)
+    assert 30 <= result.counts["replies"] <= 50
+
+
+async def test_what_fails_is_counted_by_kind(autojump_clock: MockClock) -> None:
+    class Fails(Channel):
+        async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
+            return Reply({}, status="error") if event == "echo" else None
+
+    result = await measured(server_of(Fails))
+    assert result.errors == {"push: PushError": 100}
+    assert result.latencies["push"].total_count == 100, "an answer is an answer"
+    result = await measured(server_of(Fails), event="silence")
+    assert result.errors["push: PushTimeout"] == 100
+
+    def refuse(_: Request) -> None:
+        raise Refuse(503)
+
+    result = await measured(server_of(Fails, connect=refuse), stop_after=20)
+    assert result.errors["connection: rejected"] > 2
+    assert result.counts["replies"] == 0
+
+
+def test_results_merge_as_if_they_were_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = []
+    for number, latency in enumerate([1000, 3000]):
+        result = Result(plans=[{"url": f"ws://{number}"}])
+        times = histogram()
+        times.record_value(latency)
+        part = {"counts": {"due": 1, "replies": 1}, "open": 2, "errors": {"push: PushTimeout": 1}}
+        encoded = times.encode().decode()
+        result.add(1_700_000_000, {**part, "latencies": {"push": encoded, "connect": encoded}})
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_text(result.to_json())
+    whole, page = tmp_path / "whole.json", tmp_path / "whole.html"
+    assert main(["bench", "merge", *map(str, paths), "--json", str(whole), "--html", str(page)]) == 0
+    assert re.search(r"push +2 +1\.00 ms +3\.00 ms", capsys.readouterr().out)
+    read = json.loads(whole.read_text())
+    assert read["counts"] == {"due": 2, "replies": 2}
+    assert read["seconds"]["1700000000"]["open"] == 4
+    assert [plan["url"] for plan in read["plans"]] == ["ws://0", "ws://1"]
+    assert main(["bench", "merge", str(whole)]) == 0, "merged results merge again"
+    assert page.read_text().count("<svg") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["merge"], "merge needs files"),
+        (["merge", "nowhere.json"], "nowhere.json: No such file or directory"),
+        (["merge", __file__], "not a result of `slipstream bench --json`"),
+        (["ws://localhost/", "more"], "FILE is for merge"),
+        (["ws://localhost/", "--record", "x"], "--record would slow down"),
+        (["ws://localhost/", "--json", "/nowhere/at/all.json"], "cannot be written"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words]) in (1, 2)
+    out, err = capsys.readouterr()
+    assert said in err
+    assert out == ""
+    assert err.count("\n") == 1
+
+
+@pytest.mark.once
+def test_processes_share_the_load_of_a_real_server(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    run = partial(subprocess.run, capture_output=True, text=True, check=False, timeout=120)
+    with served() as listening:
+        words = [
+            "--processes",
+            "2",
+            "--connections",
+            "4",
+            "--duration",
+            "2",
+            "--rate",
+            "20",
+            "--topic",
+            "lab:{connection}",
+        ]
+        url = listening.url("/socket/websocket?key=s3cret")
+        done = run([*COMMAND, "bench", url, *words, "--auth-token", "t0ken", "--json", str(path)])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^push +40 ", done.stdout, re.MULTILINE)
+    read = json.loads(path.read_text())
+    assert (read["counts"]["due"], read["counts"]["replies"], read["errors"]) == (40, 40, {})
+    assert not [secret for secret in ("s3cret", "t0ken") if secret in done.stdout + path.read_text()]
+
+
+@pytest.mark.once
+def test_a_server_that_is_not_there_is_told_in_a_line() -> None:
+    words = ["bench", "ws://127.0.0.1:1/socket/websocket", "--duration", "0", "--timeout", "0.5"]
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 3
+    assert done.stderr.startswith("slipstream: no connection was ever open (connection: ")
+    assert done.stderr.count("\n") == 1
