@@ -309,6 +309,8 @@ def types(session: nox.Session) -> None:
     """Check the types, and that every public name has one."""
     session.install("-e", ALL_EXTRAS, *group("test", "types", "browser"))
     session.run("mypy", *existing("src", "tests", "examples", "fuzz", "conftest.py"))
+    for platform in ("win32", "darwin"):
+        session.run("mypy", "--platform", platform, "--cache-dir", f"{session.create_tmp()}/{platform}", "src")
     session.run(
         *("pyright", "--verifytypes", "slipstream_trio", "--ignoreexternal"),
         env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},

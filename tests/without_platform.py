@@ -23,7 +23,7 @@ LACKS: Final[dict[str, dict[ModuleType, str]]] = {
         os: """
             O_ACCMODE O_ASYNC O_CLOEXEC O_DIRECT O_DIRECTORY O_DSYNC O_NDELAY O_NOATIME O_NOCTTY O_NOFOLLOW O_NONBLOCK
             O_PATH O_SYNC O_TMPFILE WEXITSTATUS WIFEXITED WIFSIGNALED WNOHANG WTERMSIG chown confstr copy_file_range
-            environb eventfd fchdir fchown fdatasync fork forkpty fwalk getegid geteuid getgid getloadavg getpgid
+            environb eventfd fchdir fchmod fchown fdatasync fork forkpty fwalk getegid geteuid getgid getloadavg getpgid
             getpgrp getpriority getrandom getsid getuid getxattr killpg lchown listxattr lockf memfd_create mkfifo
             mknod nice openpty pidfd_open pipe2 posix_fadvise posix_fallocate posix_spawn pread preadv pwrite pwritev
             readv register_at_fork sched_getaffinity sched_yield sendfile setgid setpgid setpriority setsid setuid
