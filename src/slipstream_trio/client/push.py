@@ -263,8 +263,9 @@ async def send(channel: "Channel", event: str, payload: Any) -> None:
 
 
 async def _send(call: Call, payload: Any) -> None:
-    await trio.lowlevel.checkpoint()
+    # Its place in the order is that of the call, so others run after it is queued.
     await _queued(call, payload, call.result)
+    await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @trio.lowlevel.enable_ki_protection
