@@ -41,6 +41,11 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._closed = False
         self._busy: set[str] = set()
 
+    @property
+    def closed(self) -> bool:
+        """Whether this end is closed."""
+        return self._closed
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes, waiting while the other end's buffer is full.
 

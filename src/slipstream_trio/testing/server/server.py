@@ -168,8 +168,11 @@ class PhoenixServer:
             scope.cancel()
             await _close_all(serving)
 
-    async def open_stream(self) -> MemoryStream:
+    async def open_stream(self, ssl_context: ssl.SSLContext | None = None) -> MemoryStream:
         """Return the client's end of a new connection in memory, which the server serves.
+
+        Parameters:
+            ssl_context: serves TLS with it.
 
         Raises:
             ConnectionRefusedError: the server is not running, or was stopped.
@@ -178,7 +181,10 @@ class PhoenixServer:
         if self._nursery is None or not self._accepting:
             raise ConnectionRefusedError("the server accepts no connections: is it within run() or serve()?")
         ours, theirs = memory_pipe()
-        self._nursery.start_soon(self._handle, ours)
+        served: trio.abc.Stream = ours
+        if ssl_context is not None:
+            served = trio.SSLStream(ours, ssl_context, server_side=True, https_compatible=True)
+        self._nursery.start_soon(self._handle, served)
         return theirs
 
     def connector(self, transport: str = "auto") -> Connector:

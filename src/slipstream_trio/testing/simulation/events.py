@@ -1,0 +1,118 @@
+"""The history of a run: notes, what came of it, and the part of it that is reported."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+from attrs import Factory, define, frozen
+
+from ...telemetry import Record
+from .scenario import Scenario
+
+__all__ = ["Note", "Oracle", "Report", "Run", "Violation"]
+
+_SHOWN = 12
+
+
+@frozen
+class Note:
+    """Something that happened.
+
+    Attributes:
+        at: when, in virtual seconds.
+        who: the client, server or network.
+        what: the kind, in a word.
+        facts: further values.
+    """
+
+    at: float
+    who: str
+    what: str
+    facts: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.at:12.6f} {self.who}: {self.what} {' '.join(map(repr, self.facts))}".rstrip()
+
+
+@define(eq=False)
+class Run:
+    """All that is known of a run, for oracles.
+
+    Attributes:
+        scenario: the scenario.
+        notes: what happened, in order.
+        records: the telemetry of each client, by its name, in order.
+        faults: how often each kind of fault happened.
+        seconds: the virtual time that it took.
+        stood: the seconds that the process stood still.
+        left: what was left when every client had ended: tasks, streams, sockets, in words.
+        raised: what left the run, if anything did.
+        digest: of everything that happened, 32 hexadecimal digits.
+    """
+
+    scenario: Scenario
+    notes: list[Note] = Factory(list)
+    records: dict[str, list[Record]] = Factory(dict)
+    faults: Counter[str] = Factory(Counter)
+    seconds: float = 0.0
+    stood: float = 0.0
+    left: list[str] = Factory(list)
+    raised: BaseException | None = None
+    digest: str = ""
+
+    def noted(self, *what: str) -> Iterator[Note]:
+        """Give the notes of these kinds."""
+        return (note for note in self.notes if note.what in what)
+
+    def all_of(self, kind: type) -> Iterator[tuple[str, Any]]:
+        """Give the records of a class, each with its client."""
+        return ((name, record) for name, records in self.records.items() for record in records if type(record) is kind)
+
+
+Oracle: TypeAlias = Callable[[Run], Iterator[str | None]]
+"""Judges a run: gives None for each check that holds, and a sentence for each that does not."""
+
+
+@frozen
+class Violation:
+    """A guarantee that a run broke; `oracle` is the name of the function that found it."""
+
+    oracle: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.oracle}: {self.sentence}"
+
+
+@frozen
+class Report:
+    """What came of a run.
+
+    Attributes:
+        scenario: the scenario.
+        digest: of everything that happened: the same for the same scenario, on every machine.
+        violations: the guarantees that it broke.
+        seconds: the virtual time that it took.
+        counts: how often what happened: "pushes", "messages", "faults", "checks".
+        faults: how often each kind of fault happened.
+        history: the last notes.
+        command: what runs it again.
+    """
+
+    scenario: Scenario
+    digest: str
+    violations: tuple[Violation, ...]
+    seconds: float
+    counts: Counter[str]
+    faults: Counter[str]
+    history: tuple[str, ...]
+    command: str
+
+    def __str__(self) -> str:
+        found = self.violations[:_SHOWN]
+        lines = [f"seed {self.scenario.seed} breaks {len(self.violations)} times what holds:", *map(str, found)]
+        return (
+            "\n  ".join(lines if self.violations else [f"seed {self.scenario.seed}: all holds"])
+            + "\n"
+            + "\n".join([*self.history, self.command])
+        )

@@ -1,0 +1,162 @@
+"""Oracles: the library's guarantees, each checked on the history of a run.
+
+An oracle is a function of a `Run`; it gives None for each check that holds, and a sentence for each that does not.
+Users add their own (`oracles=(*ORACLES, mine)`), about what their programs and servers note.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from attrs import define, field
+
+from ...telemetry import ClientPushStop
+from ...trace import replay, verify
+from .events import Note, Oracle, Run
+
+__all__ = [
+    "ORACLES",
+    "delivery",
+    "nothing_left",
+    "performed_once",
+    "push_order",
+    "replays",
+    "replies",
+    "streams_end",
+    "time_limits",
+    "traces",
+    "unsent",
+]  # fmt: skip
+
+_SLACK: Final = 0.01
+"""Seconds by which an end may be late: an answer and a deadline of one instant may go either way."""
+
+
+@define
+class _Reader:
+    """What a follower has seen: the next number of each series, and how many announcements there were by then."""
+
+    topic: str
+    series: str = ""
+    announced: int = 0
+    next: dict[str, tuple[int, int]] = field(factory=dict)
+    past: set[str] = field(factory=set)
+
+
+def delivery(run: Run) -> Iterator[str | None]:
+    """Every message of a joined channel is delivered once, in order, and for its join; or a gap stands in its place."""
+    readers: dict[str, _Reader] = {}
+    for note in run.noted("joined", "got", "gap", "slow", "reached"):
+        name, *facts = note.facts
+        reader = readers.setdefault(name, _Reader(name))
+        if note.what == "joined":
+            reader.next.setdefault("all", (facts[0], reader.announced))
+        elif note.what == "reached":
+            expected, announced = reader.next.get("all", (facts[0], 0))
+            missing = expected < facts[0] and announced == reader.announced
+            yield f"{name} has not got {expected} to {facts[0] - 1} by {note.at}" if missing else None
+        elif note.what == "got":
+            yield _wrong(reader, note, facts[1], facts[2])
+        else:
+            reader.announced += 1
+
+
+def _wrong(reader: _Reader, note: Note, series: str, number: int) -> str | None:
+    """Return what is wrong with a message."""
+    first = number if series == "all" else 0
+    expected, announced = reader.next.get(series, (first, reader.announced if series == "all" else 0))
+    reader.next[series] = number + 1, reader.announced
+    if series not in ("all", reader.series):
+        old, reader.series = reader.series, series
+        reader.past.add(old)
+        if series in reader.past:
+            return f"{note}: a message for an old join"
+    if number < expected:
+        return f"{note}: {number} came twice, or out of order: {expected} was next"
+    if number > expected and announced == reader.announced:
+        return f"{note}: {expected} to {number - 1} are missing, and no gap stands there"
+    return None
+
+
+def replies(run: Run) -> Iterator[str | None]:
+    """A reply reaches its push, and no other."""
+    for name, stop in _pushes(run):
+        if stop.status is not None:
+            token, answer = stop.start.params["token"], stop.response
+            right = isinstance(answer, Mapping) and answer.get("token") == token
+            yield None if right else f"{name}: the push {token} was answered {answer!r}"
+
+
+def performed_once(run: Run) -> Iterator[str | None]:
+    """A push is performed at most once."""
+    for token, times in Counter(note.facts[0] for note in run.noted("performed")).items():
+        yield None if times == 1 else f"the push {token} was performed {times} times"
+
+
+def unsent(run: Run) -> Iterator[str | None]:
+    """A push that failed with `sent=False` is never performed."""
+    performed = {note.facts[0] for note in run.noted("performed")}
+    for name, stop in _pushes(run):
+        if stop.sent is False:
+            token = stop.start.params["token"]
+            yield f"{name}: the push {token} was performed, and is told to be unsent" if token in performed else None
+
+
+def push_order(run: Run) -> Iterator[str | None]:
+    """What is pushed on a channel arrives in the order of the calls."""
+    latest: dict[tuple[str, str], int] = {}
+    for note in run.noted("performed"):
+        token, series = note.facts
+        client, _, number = token.rpartition(":")
+        before = latest.get((client, series), 0)
+        latest[client, series] = int(number)
+        yield None if before <= int(number) else f"{note}: {client}:{before} overtook it"
+
+
+def time_limits(run: Run) -> Iterator[str | None]:
+    """Ends come within their time limits."""
+    for note in run.noted("took"):
+        what, took, limit = note.facts
+        yield None if took <= limit + _SLACK else f"{note.who}: {what} took {took} s, and has {limit} s; at {note.at}"
+
+
+def streams_end(run: Run) -> Iterator[str | None]:
+    """Streams end when their channels do."""
+    crashed = {note.facts[0] for note in run.noted("client_crash", "client_loss")}
+    ended = {note.facts[0] for note in run.noted("end")}
+    for note in run.noted("joined"):
+        over = note.facts[0] in ended or note.who in crashed or run.scenario.interrupt is not None
+        yield None if over else f"the stream {note.facts[0]} has no end"
+
+
+def nothing_left(run: Run) -> Iterator[str | None]:
+    """No task, stream, socket or timer is left, and every program comes to its end."""
+    yield from run.left
+    yield None
+
+
+def traces(run: Run) -> Iterator[str | None]:
+    """The trace of every client verifies."""
+    for name, records in run.records.items():
+        yield from (f"{name}: {violation}" for violation in verify(records))
+        yield from (None for _ in records)
+
+
+def replays(run: Run) -> Iterator[str | None]:
+    """The core does with what was recorded what it did."""
+    for name, records in run.records.items():
+        yield from (f"{name}: {each}" for each in replay(cast("list[Any]", records)))
+        yield None
+
+
+def _pushes(run: Run) -> Iterator[tuple[str, ClientPushStop]]:
+    """Give the ends of pushes that have a token, each with its client."""
+    for name, stop in run.all_of(ClientPushStop):
+        if isinstance(stop.start.params, Mapping) and "token" in stop.start.params:
+            yield name, stop
+
+
+ORACLES: Final[tuple[Oracle, ...]] = (
+    delivery, replies, performed_once, unsent, push_order, time_limits, streams_end, nothing_left, traces, replays,
+)  # fmt: skip
+"""The library's guarantees."""

@@ -1,0 +1,109 @@
+"""Scenarios: what a seed draws, and what is made smaller where a run fails."""
+
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any, Final, Self
+
+import attrs
+from attrs import frozen
+
+__all__ = ["FEATURES", "Scenario"]
+
+FEATURES: Final[Mapping[str, str]] = {
+    "latency": "the network is slow, and its delays vary",
+    "bandwidth": "the network passes few bytes a second",
+    "stall": "bytes wait for a while",
+    "reset": "connections are reset, within frames too",
+    "truncate": "the rest of what was sent is lost, and the stream ends",
+    "half_open": "a connection goes silent, in one direction or in both",
+    "refused": "connections are refused, or never answered",
+    "reorder": "connections take longer to open than those that are opened after them",
+    "partition": "a client and the servers do not reach each other for a while",
+    "node_crash": "a server is cancelled, and comes back",
+    "node_loss": "a server loses its connections and all its state, and comes back",
+    "restart": "a server is stopped as at SIGTERM, and started again",
+    "kick": "a server disconnects a client (1001)",
+    "channel_crash": "a channel crashes on the server, or is closed by it",
+    "client_crash": "a client is cancelled, and starts again",
+    "client_loss": "a client vanishes with all its state, without a word on the network, and starts again",
+    "wall_jump": "a client's wall clock jumps",
+    "standstill": "the process stands still for seconds",
+    "slow_join": "joins take their time on the server",
+    "rate_limit": "servers answer 429 to connections, and refuse joins",
+    "slow_reader": "clients read more slowly than messages come, with small buffers",
+    "disk_full": "the disk of the recordings refuses writes for a while",
+    "disk_torn": "the last write to a recording is cut off",
+    "tls": "clients and servers speak TLS",
+}
+"""The features, one or several of which a run has."""
+
+_SHARES: Final = (0.0, 0.1, 0.25, 0.5)
+
+
+@frozen
+class Scenario:
+    """What happens in a run: drawn from a seed, or given.
+
+    Attributes:
+        seed: makes all further choices.
+        clients: the number of clients.
+        nodes: the number of servers behind the balancer.
+        seconds: the time in which clients take their steps.
+        steps: the number of steps of each client.
+        faults: about how often faults happen that hit from without, such as crashes.
+        features: names of `FEATURES`.
+        interrupt: "interrupt" (SIGINT), "terminate" (SIGTERM) or "exit" (`sys.exit` in a telemetry handler), or None.
+        at: the step of Trio's at which that comes.
+    """
+
+    seed: int
+    clients: int = 2
+    nodes: int = 2
+    seconds: float = 60.0
+    steps: int = 12
+    faults: int = 6
+    features: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
+    interrupt: str | None = attrs.field(
+        default=None, validator=attrs.validators.in_((None, "interrupt", "terminate", "exit"))
+    )
+    at: int = 0
+
+    @features.validator
+    def _check_features(self, _: "attrs.Attribute[Any]", features: tuple[str, ...]) -> None:
+        for name in features:
+            if name not in FEATURES:
+                raise ValueError(f"features: some of {', '.join(FEATURES)}; not {name!r}")
+
+    @classmethod
+    def draw(cls, seed: int, *, without: tuple[str, ...] = ("tls",), **given: Any) -> Self:
+        """Return the scenario of a seed.
+
+        Parameters:
+            seed: the seed.
+            without: features that it shall not have.
+            given: attributes that are not to be drawn, such as `seconds=86_400`.
+        """
+        random = Random(f"{seed}:scenario")  # noqa: S311 - to be reproduced
+        share = random.choice(_SHARES)
+        features = tuple(name for name in FEATURES if random.random() < share and name not in without)
+        drawn = {"clients": random.randint(1, 3), "nodes": random.randint(1, 3), "features": features}
+        return cls(seed, **{**drawn, **given})
+
+    def smaller(self) -> Iterator[Self]:
+        """Give scenarios that are a little smaller, the smallest first."""
+        for name in self.features:
+            yield attrs.evolve(self, features=tuple(other for other in self.features if other != name))
+        for field in ("clients", "nodes", "steps", "faults"):
+            whole = getattr(self, field)
+            for part in dict.fromkeys((1, whole // 2, whole - 1)):
+                if 0 < part < whole:
+                    yield attrs.evolve(self, **{field: part})
+
+    def arguments(self) -> str:
+        """Return the arguments of the command that runs it."""
+        numbers = ("seed", "clients", "nodes", "seconds", "steps", "faults")
+        words = [f"--{name} {getattr(self, name):g}" for name in numbers]
+        words.append(f"--features {','.join(self.features) or 'none'}")
+        if self.interrupt is not None:
+            words.append(f"--interrupt {self.interrupt} --at {self.at}")
+        return " ".join(words)

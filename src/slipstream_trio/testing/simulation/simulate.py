@@ -1,0 +1,198 @@
+"""Runs of programs in simulated worlds: one, or a swarm of them."""
+
+import logging
+import ssl
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+from attrs import Factory, frozen
+from trio.testing import MockClock
+
+from ...telemetry import ClientPushStop
+from .determinism import deterministic
+from .events import Oracle, Report, Run, Violation
+from .oracles import ORACLES
+from .scenario import Scenario
+from .visits import rooms, visits
+from .world import Mounts, Program, World
+
+__all__ = ["Simulation", "Swarm", "simulate", "swarm"]
+
+_HISTORY: Final = 300
+_TRIES: Final = 60
+_DAY: Final = 86_400.0
+_logger: Final = logging.getLogger("slipstream_trio")
+
+
+@frozen(kw_only=True)
+class Simulation:
+    """A program, and the world that it is to live in; to run it in several processes, all have to be picklable.
+
+    Attributes:
+        program: what each client does.
+        mounts: the sockets of each server.
+        oracles: the guarantees to check.
+        transport: the name of the clients' transport.
+        tls: returns the contexts of servers and clients; without it, scenarios have no feature "tls".
+    """
+
+    program: Program = visits
+    mounts: Mounts = rooms
+    oracles: tuple[Oracle, ...] = Factory(lambda: ORACLES)
+    transport: str = "trio_websocket"
+    tls: Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]] | None = None
+
+    def draw(self, seed: int, **given: Any) -> Scenario:
+        """Return the scenario of a seed; what is `given` is not drawn."""
+        return Scenario.draw(seed, **given) if self.tls is None else Scenario.draw(seed, without=(), **given)
+
+    def run(self, scenario: Scenario) -> Report:
+        """Play a scenario, and judge what came of it."""
+        run, clock = Run(scenario), MockClock(autojump_threshold=0)
+        with ExitStack() as stack:
+            directory = None
+            if not {"disk_full", "disk_torn"}.isdisjoint(scenario.features):
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            stack.callback(_logger.setLevel, _logger.level)
+            _logger.setLevel(logging.CRITICAL + 1)
+            stack.enter_context(deterministic(scenario.seed, clock))
+            contexts = self.tls() if self.tls is not None and "tls" in scenario.features else None
+            world = World(run, clock, self.mounts, transport=self.transport, tls=contexts, directory=directory)
+            trio.run(partial(world.play, self.program), clock=clock)
+            run.digest, run.seconds = world.finish(), clock.current_time()
+            return self._judged(run)
+
+    def shrink(self, report: Report) -> Report:
+        """Return the report of the smallest scenario that is found to break the same guarantee."""
+        oracle, tries = report.violations[0].oracle, 0
+        candidates = report.scenario.smaller()
+        while tries < _TRIES and (scenario := next(candidates, None)) is not None:
+            tries += 1
+            smaller = self.run(scenario)
+            if any(violation.oracle == oracle for violation in smaller.violations):
+                report, candidates = smaller, smaller.scenario.smaller()
+        return report
+
+    def check(self, scenario: Scenario) -> Report:
+        """Play a scenario; one that breaks a guarantee is made smaller."""
+        report = self.run(scenario)
+        return self.shrink(report) if report.violations else report
+
+    def _judged(self, run: Run) -> Report:
+        judged = [(oracle.__name__, wrong) for oracle in self.oracles for wrong in oracle(run)]
+        counts = Counter(
+            checks=len(judged),
+            messages=sum(1 for _ in run.noted("got")),
+            pushes=sum(1 for _ in run.all_of(ClientPushStop)),
+            faults=run.faults.total(),
+        )
+        return Report(
+            run.scenario,
+            run.digest,
+            tuple(Violation(name, wrong) for name, wrong in judged if wrong is not None),
+            run.seconds,
+            counts,
+            run.faults,
+            tuple(map(str, run.notes[-_HISTORY:])),
+            f"python -m slipstream_trio.testing.simulation {self._named()}{run.scenario.arguments()}",
+        )
+
+    def _named(self) -> str:
+        name = f"{self.program.__module__}:{getattr(self.program, '__qualname__', '…')}"
+        return "" if self.program is visits else f"{name} "
+
+
+@frozen
+class Swarm:
+    """What came of many runs.
+
+    Attributes:
+        runs: their number.
+        days: the virtual time of all of them, in days.
+        counts: as of `Report`, of all of them.
+        faults: likewise.
+        failures: the reports of those that broke a guarantee, made smaller.
+    """
+
+    runs: int = 0
+    days: float = 0.0
+    counts: Counter[str] = Factory(Counter)
+    faults: Counter[str] = Factory(Counter)
+    failures: tuple[Report, ...] = ()
+
+    def __str__(self) -> str:
+        told = [f"{self.runs} runs, {self.days:,.1f} days", *(f"{n:,} {what}" for what, n in self.counts.items())]
+        faults = ", ".join(f"{n:,} {name}" for name, n in sorted(self.faults.items()))
+        return "\n\n".join([f"{', '.join(told)}\nfaults: {faults}", *map(str, self.failures)])
+
+    def check(self) -> None:
+        """Raise AssertionError with the reports, if any run broke a guarantee."""
+        if self.failures:
+            raise AssertionError(str(self))
+
+
+def simulate(
+    program: Program = visits, *, seed: int = 0, given: Mapping[str, Any] | None = None, **world: Any
+) -> Report:
+    """Run a program in the world of a seed.
+
+    Parameters:
+        program: what each client does; by default, the library's own.
+        seed: makes every choice.
+        given: attributes of `Scenario` that are not to be drawn.
+        world: attributes of `Simulation`.
+    """
+    simulation = Simulation(program=program, **world)
+    return simulation.run(simulation.draw(seed, **(given or {})))
+
+
+def swarm(
+    program: Program = visits,
+    *,
+    seeds: Iterable[int] = range(100),
+    jobs: int = 1,
+    given: Mapping[str, Any] | None = None,
+    progress: Callable[[Report], object] = lambda _: None,
+    **world: Any,
+) -> Swarm:
+    """Run a program in the worlds of many seeds; those that break a guarantee are made smaller.
+
+    Parameters:
+        program: what each client does; by default, the library's own.
+        seeds: a run for each.
+        jobs: the number of processes.
+        given: attributes of `Scenario` that are not to be drawn.
+        progress: is told of each run.
+        world: attributes of `Simulation`.
+    """
+    simulation = Simulation(program=program, **world)
+    scenarios = (simulation.draw(seed, **(given or {})) for seed in seeds)
+    total = Swarm()
+    for report in _reports(simulation, scenarios, jobs):
+        progress(report)
+        total = attrs.evolve(
+            total,
+            runs=total.runs + 1,
+            days=total.days + report.seconds / _DAY,
+            counts=total.counts + report.counts,
+            faults=total.faults + report.faults,
+            failures=(*total.failures, report) if report.violations else total.failures,
+        )
+    return total
+
+
+def _reports(simulation: Simulation, scenarios: Iterable[Scenario], jobs: int) -> Iterator[Report]:
+    if jobs == 1:
+        yield from map(simulation.check, scenarios)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        yield from pool.map(simulation.check, scenarios, chunksize=4)

@@ -1,0 +1,255 @@
+"""The world of a run: servers behind a balancer, a network, clients, and what goes wrong among them."""
+
+import hashlib
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+from trio.testing import MockClock
+
+from ...transport import OpenRequest
+from ..faults import FaultyNetwork, faulty_network
+from ..server import MemoryStream, Mount, PhoenixServer
+from .chaos import ON_THE_NETWORK, chaos, faults_of
+from .client import SimulatedClient
+from .disk import Disk
+from .events import Note, Run
+
+__all__ = ["Mounts", "Node", "Program", "World"]
+
+_PATIENCE = 5.0
+"""Within so many times the time of a scenario, and a hundred paces, all programs have to end."""
+
+
+class Node:
+    """A server behind the balancer; it can go down, and comes back.
+
+    Attributes:
+        server: the server.
+        up: whether it takes connections.
+        down_for: the seconds that it stays down the next time.
+    """
+
+    def __init__(self, make: Callable[[], PhoenixServer]) -> None:
+        self.server: PhoenixServer = make()
+        self.up: bool = False
+        self.down_for: float = 0.0
+        self._make = make
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Run the server, again and again."""
+        while True:
+            with trio.CancelScope() as self._scope:
+                async with self.server.run():
+                    self.up = True
+                    await trio.sleep_forever()
+            self.up = False
+            await trio.sleep(self.down_for)
+
+    def crash(self, *, forget: bool = False) -> None:
+        """Cancel it; with `forget` it comes back without its state."""
+        self.up = False
+        if forget:
+            self.server = self._make()
+        self._scope.cancel()
+
+
+class World:
+    """Everything in a run; oracles see its `run`, servers get the world itself.
+
+    Attributes:
+        run: what happened so far.
+        clock: the clock of the run.
+        random: the source of random numbers for servers and faults.
+        pace: the mean time between two steps of a client, in seconds.
+        transport: the name of the clients' transport.
+        tls: the contexts of servers and clients; None: they do not speak TLS.
+        network: the network between clients and servers.
+        nodes: the servers.
+        clients: the clients that run now, by name.
+        numbers: for servers, to tell their channels apart.
+        counters: the number of the next broadcast on each topic: the servers' database.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        clock: MockClock,
+        mounts: "Mounts",
+        *,
+        transport: str,
+        tls: tuple[ssl.SSLContext, ssl.SSLContext] | None,
+        directory: Path | None,
+    ) -> None:
+        scenario = run.scenario
+        self.run: Run = run
+        self.clock: MockClock = clock
+        self.random: Random = Random(f"{scenario.seed}:world")  # noqa: S311 - to be reproduced
+        self.pace: float = scenario.seconds / max(1, scenario.steps)
+        self.transport: str = transport
+        self.tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = tls
+        self.network: FaultyNetwork
+        self.clients: dict[str, SimulatedClient] = {}
+        self.counters: Counter[str] = Counter()
+        self.numbers: Iterator[int] = count(1)
+        self.nodes: list[Node] = [Node(partial(self._server, mounts)) for _ in range(scenario.nodes)]
+        self.disks: dict[str, Disk] = {}
+        self.carries: bool = not ON_THE_NETWORK.isdisjoint(scenario.features)
+        self.exit_at_next_record: bool = False
+        self._directory = directory
+        self._digest = hashlib.sha256()
+        self._streams: list[MemoryStream] = []
+
+    # For servers
+
+    def note(self, who: str, what: str, *facts: Any) -> None:
+        """Write down what happened."""
+        note = Note(trio.current_time(), who, what, facts)
+        self.run.notes.append(note)
+        self._digest.update(f"{note}\n".encode())
+
+    def chance(self, feature: str, probability: float) -> bool:
+        """Tell whether a fault happens now: with a probability, where the scenario has the feature; it is noted."""
+        happens = feature in self.run.scenario.features and self.random.random() < probability
+        if happens:
+            self.fault(feature)
+        return happens
+
+    def fault(self, name: str, *facts: Any) -> None:
+        """Note a fault."""
+        self.run.faults[name] += 1
+        self.note("world", name, *facts)
+
+    async def broadcast(self, topic: str, event: str) -> None:
+        """Broadcast the next number of a topic from all servers: {"series": "all", "n": …}."""
+        number = self.counters[topic]
+        self.counters[topic] += 1
+        self.note("servers", "broadcast", topic, number)
+        for node in self.nodes:
+            if node.up:
+                node.server.pubsub.broadcast(topic, event, {"series": "all", "n": number})
+        await trio.lowlevel.checkpoint()
+
+    # For clients
+
+    async def reach(self, _: OpenRequest) -> trio.abc.Stream:
+        """Open a stream to one of the servers that are up: the balancer."""
+        up = [node for node in self.nodes if node.up]
+        if not up:
+            raise ConnectionRefusedError("no server is up")
+        stream = await self.random.choice(up).server.open_stream(self.tls[0] if self.tls else None)
+        self.note("balancer", "connection", self.nodes.index(up[0]))
+        return stream
+
+    async def secured(self, stream: trio.abc.Stream) -> trio.abc.Stream:
+        """Return a client's end of a stream, with TLS where the world has it."""
+        assert isinstance(stream, MemoryStream)
+        self._streams.append(stream)
+        if self.tls is None:
+            return stream
+        return await secured(stream, self.tls[1])
+
+    def emitted(self) -> None:
+        """A record was emitted: the place where a handler may exit."""
+        if self.exit_at_next_record:
+            self.exit_at_next_record = False
+            raise SystemExit("a handler exits")
+
+    # The run
+
+    async def play(self, program: "Program") -> None:
+        """Let the clients run their programs to the end."""
+        scenario = self.run.scenario
+        async with faulty_network(faults_of(self)) as self.network, self._servers():
+            beside = {*trio.lowlevel.current_task().child_nurseries}
+            before = _tasks_but_in(beside)
+            async with trio.open_nursery() as clients:
+                clients.cancel_scope.deadline = trio.current_time() + _PATIENCE * (scenario.seconds + 100 * self.pace)
+                for number in range(1, scenario.clients + 1):
+                    clients.start_soon(self._live, program, number)
+            if clients.cancel_scope.cancelled_caught:
+                self.run.left += [f"{name} did not come to its end" for name in self.clients]
+            self.run.left += [f"a task is left: {task.name}" for task in _tasks_but_in(beside) - before]
+            self.run.left += ["a connection is left open" for stream in self._streams if not stream.closed]
+            self.run.faults += Counter({f"network: {name}": n for name, n in self.network.log.counts.items()})
+            for entry in self.network.log.entries:
+                self._digest.update(str(entry).encode())
+
+    def finish(self) -> str:
+        """Return the digest of all that has happened."""
+        return self._digest.hexdigest()[:32]
+
+    @asynccontextmanager
+    async def _servers(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as beside:
+            beside.start_soon(chaos, self)
+            beside.start_soon(self._write_disks)
+            for node in self.nodes:
+                beside.start_soon(node.run)
+            yield
+            beside.cancel_scope.cancel()
+
+    def _server(self, mounts: "Mounts") -> PhoenixServer:
+        return PhoenixServer(mounts(self), close_timeout=self.pace, keep_received=1)
+
+    async def _live(self, program: "Program", number: int) -> None:
+        name, lives, steps = f"client-{number}", 1, self.run.scenario.steps
+        while True:
+            disk = Disk(self._directory / f"{name}.jsonl" if self._directory else None, self._digest.update)
+            client = self.clients[name] = SimulatedClient(self, name, disk, steps)
+            self.disks[name] = disk
+            with client.recorded(), client.scope:
+                try:
+                    await program(client)
+                except Exception as error:  # noqa: BLE001 - whatever a program raises is for the report
+                    self.run.left.append(f"{name}: the program raised {error!r}")
+            del self.clients[name]
+            if not client.scope.cancelled_caught:
+                return
+            lives, steps = lives + 1, client.steps
+            name = f"client-{number}.{lives}"
+            await trio.sleep(self.random.random() * self.pace)
+
+    async def _write_disks(self) -> None:
+        while True:
+            await trio.sleep(self.pace / 2)
+            for disk in self.disks.values():
+                disk.flush()
+
+
+async def secured(stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
+    """Return a stream with TLS on top of another; closes the other if the handshake fails."""
+    encrypted = trio.SSLStream(stream, context, server_hostname="server", https_compatible=True)
+    try:
+        await encrypted.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return encrypted
+
+
+def _tasks_but_in(beside: set[trio.Nursery]) -> set[trio.lowlevel.Task]:
+    """Return all tasks of the run but those in some nurseries."""
+    root = trio.lowlevel.current_root_task()
+    found: set[trio.lowlevel.Task] = set()
+    waiting = [] if root is None else [root]
+    while waiting:
+        task = waiting.pop()
+        found.add(task)
+        waiting += [child for nursery in task.child_nurseries if nursery not in beside for child in nursery.child_tasks]
+    return found
+
+
+Program = Callable[[SimulatedClient], Awaitable[None]]
+"""What a client does."""
+
+Mounts = Callable[[World], Mapping[str, Mount]]
+"""Returns the sockets of a server."""
