@@ -25,6 +25,7 @@ from .kit import ExpectationFailed, FakeConnection, FakePush, FakeServer
 from .kit.arrivals import Expectation, kind_of
 from .kit.patterns import Exactly, secrets_in
 from .recorded import Action, Attempt, Close, Content, Paths, RecordedSocket
+from .server.nursery import open_background
 from .server.wire import Wire
 
 __all__ = ["ReplayDifference", "Replayed", "replayed"]
@@ -97,21 +98,17 @@ async def replayed(
     """
     recorded = RecordedSocket(socket, connection, topics)
     recorded.read(recording)
-    failure: BaseException | None = None
-    async with FakeServer(answers={"connect"}) as fake, trio.open_nursery() as nursery:
+    async with FakeServer(answers={"connect"}) as fake, open_background() as nursery:
         server = Replayed(recorded, fake, ahead, timeout, strict=strict)
         nursery.start_soon(server.serve, nursery)
         try:
             with server.scope:
                 yield server
                 await server.settle()
-        except BaseException as error:  # noqa: BLE001 - raised below, outside of the nursery's group
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        if server.difference is not None:
-            failure.add_note(str(server.difference))
-        raise failure
+        except BaseException as error:
+            if server.difference is not None:
+                error.add_note(str(server.difference))
+            raise
     if strict and server.difference is not None:
         raise server.difference
 
@@ -339,8 +336,7 @@ class _Player:
         if then.message is None or now.message is None:
             problem = "then the client closed it" if now.message else "then the client did not close it here"
             return None if then.message is now.message else problem
-        topic, event = map(Exactly, then.message[2:4])
-        wanted = Expectation(kind="message", topic=topic, event=event, payload=then.payload)
+        wanted = Expectation("message", Exactly(then.message.topic), Exactly(then.message.event), then.payload)
         return wanted.mismatch(now.message, _secrets([then, now]))
 
     def _too_early(self, then: Action | None) -> str | None:

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from ..server.memory import memory_pipe
+from ..server.nursery import open_background
 from ..server.server import Listening
 from .course import Course, Hit, opening
 from .description import OPENING, Fault, Faults, Ignore, Refuse, Toward
@@ -273,15 +274,10 @@ async def faulty_network(faults: Faults) -> AsyncIterator[FaultyNetwork]:
     Parameters:
         faults: the description of its faults.
     """
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         network = FaultyNetwork(faults, nursery)
         try:
             yield network
-        except BaseException as error:  # noqa: BLE001 - raised below, outside of the nursery's group
-            failure = error
-            if isinstance(error, Exception):
-                error.add_note(str(network.log))
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        except Exception as error:
+            error.add_note(str(network.log))
+            raise

@@ -37,7 +37,7 @@ def kind_of(message: Message) -> Kind:
 _KINDS: Final[dict[str, Kind]] = {JOIN: "join", LEAVE: "leave"}
 
 
-@frozen(kw_only=True)
+@frozen
 class Expectation:
     """An expected message: its kind, and patterns of its values."""
 
@@ -96,14 +96,18 @@ class Arrival:
 
 
 class Arrivals:
-    """The messages of one client, in order; unexpected ones are kept without limit."""
+    """The messages of one client, in order; unexpected ones are kept without limit.
+
+    Attributes:
+        changed: wakes expectations: a message has come, or the connection has ended.
+    """
 
     def __init__(self, name: str, ending: Callable[[], str | None]) -> None:
         self._name = name
         self._ending = ending
         self._waiting: list[Arrival] = []
         self._done: deque[Arrival] = deque(maxlen=_KEPT)
-        self._changed = trio.lowlevel.ParkingLot()
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     def __iter__(self) -> Iterator[Arrival]:
         """Iterate over the kept messages, in the order of arrival."""
@@ -112,11 +116,7 @@ class Arrivals:
     def put(self, arrival: Arrival) -> None:
         """Add a message; one that was answered automatically can still be expected."""
         self._waiting.append(arrival)
-        self._changed.unpark_all()
-
-    def wake(self) -> None:
-        """Wake expectations: the connection has ended."""
-        self._changed.unpark_all()
+        self.changed.unpark_all()
 
     def describe_unexpected(self) -> list[str]:
         """Return the unexpected messages, a line each."""
@@ -170,7 +170,7 @@ class Arrivals:
             await trio.lowlevel.checkpoint()
             while (found := self._find(expectation, looked)) is None and self._ending() is None:
                 looked = self._waiting[-1].number if self._waiting else looked
-                await self._changed.park()
+                await self.changed.park()
             return found
         return self._find(expectation, looked)  # what came at the last moment has come in time
 

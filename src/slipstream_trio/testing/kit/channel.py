@@ -165,7 +165,7 @@ class FakeChannel:
 
     def _wanted(self, kind: Literal["push", "leave"], event: Any = ANY, payload: Any = ANY) -> Expectation:
         join_ref = ANY if self.connection.vsn == "1.0.0" else self.join_ref
-        return Expectation(kind=kind, topic=Exactly(self.topic), event=event, payload=payload, join_ref=join_ref)
+        return Expectation(kind, Exactly(self.topic), event, payload, join_ref)
 
 
 class Joins:

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from ...protocol.message import Frame, Message
 from ..server import Connection, Request
-from .arrivals import Arrival, Arrivals, Expectation, ExpectationFailed, Kind, kind_of
+from .arrivals import Arrival, Arrivals, Expectation, ExpectationFailed, kind_of
 from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush, Joins, join_ref_of
 from .patterns import ANY, mismatch, shown
 
@@ -102,27 +102,27 @@ class FakeConnection:
         Raises:
             ExpectationFailed: it did not come.
         """
-        return FakeJoin(self, await self.expect(_wanted("join", topic, payload=payload), within))
+        return FakeJoin(self, await self.expect(Expectation("join", topic, payload=payload), within))
 
     async def expect_push(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> FakePush:
         """Return the next push that is like this; see `expect_join`."""
-        return FakePush(self, await self.expect(_wanted("push", topic, event, payload), within))
+        return FakePush(self, await self.expect(Expectation("push", topic, event, payload), within))
 
     async def expect_leave(self, topic: Any = ANY, *, within: float | None = None) -> FakeLeave:
         """Return the next leave that is like this; see `expect_join`. By default it has been answered already."""
-        return FakeLeave(self, await self.expect(_wanted("leave", topic), within))
+        return FakeLeave(self, await self.expect(Expectation("leave", topic), within))
 
     async def expect_heartbeat(self, *, within: float | None = None) -> FakePush:
         """Return the next heartbeat; see `expect_join`. By default it has been answered already."""
-        return FakePush(self, await self.expect(_wanted("heartbeat"), within))
+        return FakePush(self, await self.expect(Expectation("heartbeat"), within))
 
     async def expect_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> FakePush:
         """Return the next message of any kind that is like this; see `expect_join`."""
-        return FakePush(self, await self.expect(_wanted("message", topic, event, payload), within))
+        return FakePush(self, await self.expect(Expectation("message", topic, event, payload), within))
 
     async def expect_disconnect(self, code: Any = ANY, *, by: Any = ANY, within: float | None = None) -> Disconnection:
         """Wait for the connection's end.
@@ -157,7 +157,7 @@ class FakeConnection:
 
     async def refute_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
         """Check that no join like this comes; see `refute_push`."""
-        await self.refute(_wanted("join", topic, payload=payload), within)
+        await self.refute(Expectation("join", topic, payload=payload), within)
 
     async def refute_push(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
@@ -173,21 +173,21 @@ class FakeConnection:
         Raises:
             ExpectationFailed: one came.
         """
-        await self.refute(_wanted("push", topic, event, payload), within)
+        await self.refute(Expectation("push", topic, event, payload), within)
 
     async def refute_leave(self, topic: Any = ANY, *, within: float | None = None) -> None:
         """Check that no leave like this comes; see `refute_push`."""
-        await self.refute(_wanted("leave", topic), within)
+        await self.refute(Expectation("leave", topic), within)
 
     async def refute_heartbeat(self, *, within: float | None = None) -> None:
         """Check that no heartbeat comes; see `refute_push`."""
-        await self.refute(_wanted("heartbeat"), within)
+        await self.refute(Expectation("heartbeat"), within)
 
     async def refute_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> None:
         """Check that no message of any kind that is like this comes; see `refute_push`."""
-        await self.refute(_wanted("message", topic, event, payload), within)
+        await self.refute(Expectation("message", topic, event, payload), within)
 
     async def refute_disconnect(self, *, within: float | None = None) -> None:
         """Check that the connection stays open; see `refute_push`."""
@@ -331,7 +331,7 @@ class FakeConnection:
         """Called at the connection's end; for the server alone."""
         self._ended.set()
         self.joins.clear()
-        self.arrivals.wake()
+        self.arrivals.changed.unpark_all()
 
     def history(self) -> str:
         """Return the messages, line by line."""
@@ -360,10 +360,6 @@ def healing(heal: Callable[[], None]) -> AbstractContextManager[object]:
     block = ExitStack()
     block.callback(heal)
     return block
-
-
-def _wanted(kind: Kind, topic: Any = ANY, event: Any = ANY, payload: Any = ANY) -> Expectation:
-    return Expectation(kind=kind, topic=topic, event=event, payload=payload)
 
 
 def _disconnect(code: Any, by: Any) -> str:

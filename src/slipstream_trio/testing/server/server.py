@@ -17,6 +17,7 @@ from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
 from .longpoll import Session, accept_client
 from .memory import MemoryStream, memory_pipe
 from .mount import Mount
+from .nursery import open_background
 from .presence import Presence, PubSub
 from .process import Process
 
@@ -120,21 +121,14 @@ class PhoenixServer:
         """
         if self._nursery is not None:
             raise RuntimeError("this server is running already")
-        failure: BaseException | None = None
         try:
-            async with trio.open_nursery() as self._nursery:
+            async with open_background() as self._nursery:
                 self._accepting = True
                 self._nursery.start_soon(self.presence.run)
-                try:
-                    yield self
-                except BaseException as error:  # noqa: BLE001 - raised below, outside of the nursery's group
-                    failure = error
-                self._nursery.cancel_scope.cancel()
+                yield self
         finally:
             self._nursery = None
             self._accepting = False
-        if failure is not None:
-            raise failure
 
     @asynccontextmanager
     async def serve(
