@@ -15,6 +15,7 @@ from wsproto.utilities import generate_accept_token
 
 from .framing import Framing, Limits
 from .mount import Mount
+from .nursery import open_background
 from .request import Accept, Refuse, Request, choose_subprotocol, parse_query
 from .wire import Wire, wire_for
 
@@ -170,29 +171,23 @@ async def while_it_stays(http: h11.Connection, stream: trio.abc.Stream, answer: 
 
     After a client gave up, its answer must not go to the next one.
     """
-    result: Any = None
-    failure: Exception | None = None
 
     async def watch() -> None:
-        nonlocal failure
         data = b""
         with suppress(trio.BrokenResourceError):
             data = bytes(await stream.receive_some(_READ_SIZE))
         if data:
             http.receive_data(data)  # sent too early; it belongs to the WebSocket, and shows that the client is there
         else:
-            failure = Gone()
-            nursery.cancel_scope.cancel()
+            scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        try:
+    result: Any = None
+    with trio.CancelScope() as scope:
+        async with open_background() as nursery:
+            nursery.start_soon(watch)
             result = await answer
-        except Exception as error:  # noqa: BLE001 - raised below, outside of the nursery's group
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    if scope.cancel_called:
+        raise Gone
     return result
 
 
