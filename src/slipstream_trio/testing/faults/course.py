@@ -14,6 +14,7 @@ from typing import Final
 
 from attrs import frozen
 
+from ...transport.lane import SIZES
 from .description import (
     OPENING,
     AtByte,
@@ -36,9 +37,8 @@ __all__ = ["Course", "FrameCounter", "Hit", "Piece", "opening", "rules_for"]
 _SEGMENT: Final = 1024
 """Bytes that share their jitter."""
 _HEAD_END: Final = b"\r\n\r\n"
-_UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*websocket", re.IGNORECASE)
+_UPGRADE: Final = re.compile(rb"(?is)(HTTP/1\.1 101|(?!HTTP/)[a-z]+) .*\r\nupgrade:[^\r\n]*websocket")
 _LONGEST_HEAD: Final = 65_536
-_LONGEST_STATUS: Final = 12
 _LONGEST_HEADER: Final = 14
 
 
@@ -73,7 +73,6 @@ class FrameCounter:
 
     def __init__(self) -> None:
         self.blind: bool = False
-        self._status = b""
         self._head: bytes | None = b""
         self._header = b""
         self._payload = 0
@@ -109,18 +108,14 @@ class FrameCounter:
         """Follow the HTTP head; returns the bytes behind it."""
         if self._head is None:
             return data
-        if data and len(self._status) < _LONGEST_STATUS:
-            self._status = (self._status + data)[:_LONGEST_STATUS]
-            refused = self._status.startswith(b"HTTP/") and not b"HTTP/1.1 101".startswith(self._status)
-            self.blind = refused or not self._status[:1].isalpha()
         joined = self._head + data
         end = joined.find(_HEAD_END, max(0, len(self._head) - len(_HEAD_END)), _LONGEST_HEAD)
         if end < 0:
             self._head = joined
-            self.blind = self.blind or len(joined) > _LONGEST_HEAD
+            self.blind = len(joined) > _LONGEST_HEAD or (len(joined) > 0 and not joined[:1].isalpha())
             self._position += len(data)
             return b""
-        self.blind = self.blind or not _UPGRADE.search(joined, 0, end)
+        self.blind = not _UPGRADE.match(joined, 0, end)
         rest = joined[end + len(_HEAD_END) :]
         self._head = None
         self._position += len(data) - len(rest)
@@ -131,12 +126,10 @@ def _frame_size(data: bytes) -> tuple[int, int] | None:
     """Return the sizes of the header and of the payload of a frame, or None if its header is not whole."""
     if len(data) < 2:
         return None
-    size = data[1] & 0x7F
-    extended = {126: 2, 127: 8}.get(size, 0)
-    header = 2 + extended + (4 if data[1] & 0x80 else 0)
+    header, size = SIZES[data[1]], data[1] & 0x7F
     if len(data) < header:
         return None
-    return header, int.from_bytes(data[2 : 2 + extended]) if extended else size
+    return header, int.from_bytes(data[2 : {126: 4, 127: 10}[size]]) if size > 125 else size
 
 
 def rules_for(faults: Faults, name: str, number: int) -> Iterator[tuple[int, Rule]]:

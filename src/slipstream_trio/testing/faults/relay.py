@@ -26,7 +26,7 @@ _Step: TypeAlias = Piece | Hit | Literal["end", "broken"]
 
 
 OnFault: TypeAlias = Callable[[Fault, Toward, Hit | None], None]
-"""Told of every fault that happens on an open connection."""
+"""Called for every fault that happens on an open connection."""
 
 
 class _Lane:
@@ -80,8 +80,10 @@ class _Lane:
 
     async def read(self) -> None:
         """Read from the source to its end."""
-        await self._put_all(b"")
+        steps = self.course.feed(b"")
         while True:
+            for step in steps:
+                await self._put(step)
             try:
                 data = bytes(await self._source.receive_some(min(_READ, self._link.buffer)))
             except GONE:
@@ -92,7 +94,7 @@ class _Lane:
                     await self._put(step)
                 self._put_step.send_nowait(("end", self._last_due, 0))
                 return
-            await self._put_all(data)
+            steps = self.course.feed(data)
 
     async def write(self) -> None:
         """Write to the sink until the source has ended."""
@@ -103,7 +105,11 @@ class _Lane:
                 await _send_eof(self._sink)
             step, size = await self._next()
             if isinstance(step, Piece):
-                await self._send(step.data)
+                if self.mode == "passing":
+                    try:
+                        await self._sink.send_all(step.data)
+                    except GONE:
+                        self._relay.broke(self)
                 self._under_way.remove(size)
             elif isinstance(step, Hit):
                 self._relay.inject(step.rule.fault, self, step)
@@ -122,26 +128,11 @@ class _Lane:
             step, due, size = await self._steps.receive()
             if self.mode == "passing":
                 await trio.sleep_until(due)
-                await self._pass_stall()
+                while trio.current_time() < self._stalled_until:
+                    healed = self._healed
+                    with trio.move_on_at(self._stalled_until):
+                        await healed.wait()
         return step, size
-
-    async def _pass_stall(self) -> None:
-        while trio.current_time() < self._stalled_until:
-            healed = self._healed
-            with trio.move_on_at(self._stalled_until):
-                await healed.wait()
-
-    async def _send(self, data: bytes) -> None:
-        if self.mode != "passing":
-            return
-        try:
-            await self._sink.send_all(data)
-        except GONE:
-            self._relay.broke(self)
-
-    async def _put_all(self, data: bytes) -> None:
-        for step in self.course.feed(data):
-            await self._put(step)
 
     async def _put(self, step: Piece | Hit) -> None:
         if isinstance(step, Hit):
