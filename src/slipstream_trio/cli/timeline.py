@@ -96,12 +96,14 @@ class Timeline:
 
     def _print_whole(self, glance: Glance) -> None:
         """Print a line that is not cut, at once, as files may have millions of them."""
-        line, origin = glance.line, glance.record.origin
+        line, origin, record = glance.line, glance.record.origin, glance.record
         took = "" if line.took is None else duration(line.took)
-        numbers = f"{getattr(glance.record, 'line', ''):>6} {origin.socket_id:8.8} " if self._recorded else ""
-        ids = f"{numbers}{origin.connection_id or '-':8.8} {line.span_id:8.8} {ARROWS[line.direction]}"
-        text = f"{line.what:14} {line.topic:16} {line.event:14} {line.status:16} {took:>{TOOK}}"
-        self._output.print(f"{self._time(glance)} {ids} {text}  {line.detail(self._secrets)}".rstrip())
+        numbers = f"{getattr(record, 'line', ''):>6} {origin.socket_id:8.8} " if self._recorded else ""
+        self._output.print(
+            f"{self._time(glance)} {numbers}{origin.connection_id or '-':8.8} {line.span_id:8.8} "
+            f"{ARROWS[line.direction]} {line.what:14} {line.topic:16} {line.event:14} {line.status:16} {took:>{TOOK}}  "
+            f"{line.detail(self._secrets)}".rstrip()
+        )
 
     def note(self, text: str) -> None:
         """Print a remark between the lines."""

@@ -24,8 +24,8 @@ class WallClock:
     """Tells when the records of one recording happened.
 
     Monotonic times have the finer order, but begin anywhere, and anew when a machine does; system times are comparable,
-    but are set back and forth. So monotonic times are taken, shifted by what the first record says,
-    and shifted anew where the clocks have parted by a second.
+    but are set back and forth. So monotonic times are taken, shifted by what the first record says, and shifted anew
+    where the clocks have parted by a second.
     """
 
     def __init__(self) -> None:
@@ -33,8 +33,12 @@ class WallClock:
 
     def at(self, record: Record) -> int:
         """Return when a record was emitted, in nanoseconds since the epoch."""
-        monotonic_time = record.measurements["monotonic_time"]
-        system_time = system_time_of(record)
-        if self._shift is None or abs(monotonic_time + self._shift - system_time) > JUMP:
-            self._shift = system_time - monotonic_time
-        return monotonic_time + self._shift
+        measurements, shift = record.measurements, self._shift
+        monotonic_time: int = measurements["monotonic_time"]
+        system_time = measurements.get("system_time")  # an end has none, and its start has told
+        if system_time is None and shift is None:
+            system_time = system_time_of(record)
+        if system_time is not None and (shift is None or abs(monotonic_time + shift - system_time) > JUMP):
+            self._shift = shift = system_time - monotonic_time
+        assert shift is not None
+        return monotonic_time + shift

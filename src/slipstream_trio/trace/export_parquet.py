@@ -16,12 +16,12 @@ from ..errors import ExportError
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from ..telemetry import HandleStop
 from .export_files import replaced
-from .export_spans import size_of
-from .handles import describe_handle
 from .plain import plain
 from .read import Progress, Source, Told, read_files, sources
 from .schema import Recorded
+from .text import size_of
 from .values import FIELDS, plain_text
+from .view import describe_handle
 
 __all__ = ["COLUMNS", "export_parquet"]
 
@@ -214,7 +214,7 @@ def _told(details: Mapping[str, Any]) -> Row:
 
 def _handled(details: Mapping[str, Any]) -> Row:
     given = details["raw_message"]
-    row = describe_handle(details)
+    row = describe_handle(details, given)
     row["ref"] = row.get("ref") or None
     for key in FIELDS.get(type(given), ()):
         if key != "payload":  # of a join, that is not shown
@@ -223,9 +223,9 @@ def _handled(details: Mapping[str, Any]) -> Row:
         if type(event) is HeartbeatAcknowledged:
             row["round_trip"] = event.round_trip
     if type(given) is FrameReceived:
-        row["bytes"] = size_of(given.frame)
+        row["bytes"] = size_of(given.frame) or None
     elif details["return"]:
-        row["bytes"] = sum(size_of(sent.frame) or 0 for sent in details["return"] if isinstance(sent, SendFrame))
+        row["bytes"] = sum(size_of(sent.frame) for sent in details["return"] if isinstance(sent, SendFrame))
     return row
 
 

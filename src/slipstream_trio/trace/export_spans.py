@@ -23,6 +23,7 @@ from ..protocol import (
     SendHeartbeat,
 )
 from ..telemetry import EventName, Record
+from .text import size_of
 
 __all__ = [
     "UNFINISHED",
@@ -34,7 +35,6 @@ __all__ = [
     "describe",
     "exported_spans",
     "is_once",
-    "size_of",
     "topic_pattern",
 ]
 
@@ -194,7 +194,7 @@ def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicP
         if isinstance(effect, SendFrame):
             attributes["slipstream.ref"] = effect.ref
     if isinstance(given, FrameReceived):
-        _put(attributes, "messaging.message.envelope.size", size_of(given.frame))
+        _put(attributes, "messaging.message.envelope.size", size_of(given.frame) or None)
         for event in metadata.get("built_events") or ():
             if isinstance(event, FrameRejected):
                 attributes["error.type"] = "frame_rejected"
@@ -213,13 +213,6 @@ def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicP
 def _message(operation: str, message: Message | PushMessage, attributes: Attributes, pattern: TopicPattern) -> str:
     attributes["slipstream.event"] = message.event
     return f"{operation} {_destination(attributes, message.topic, pattern, operation)} {message.event}"
-
-
-def size_of(frame: Any) -> int | None:
-    """Return how many bytes a frame has; None where a recording does not show it."""
-    if isinstance(frame, str):
-        return len(frame) if frame.isascii() else len(frame.encode(errors="replace"))
-    return len(frame) if isinstance(frame, bytes) else None
 
 
 # Whole spans, for those that get nothing else

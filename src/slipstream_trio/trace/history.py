@@ -4,17 +4,17 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from attrs import define
 
 from ..protocol import FrameReceived, JoinTopic, LeaveTopic, SendHeartbeat, TransportClosed
-from ..telemetry import Record
+from ..telemetry import EventName, Record
 from .clock import WallClock
 from .schema import Recorded
 from .verify import details_of, span_id_of
-from .view import Line, describe, describe_unfinished
+from .view import Line, describe, describe_unfinished, given_of
 
 __all__ = ["CONNECT", "HELD", "History"]
 
@@ -103,25 +103,31 @@ class History:
         self._count = 0
         # What lines wait for, by the time at which it began: spans that have not ended, silences, outages.
         self._open: OrderedDict[str, tuple[int, Record]] = OrderedDict()
+        # Of each connection the input that is being handled: its end comes next, so nothing waits for it.
+        self._handles: dict[str, tuple[int, Record]] = {}
         self._hearing: dict[str, _Hearing] = {}
         self._outages: dict[str, _Outage] = {}
 
     def lines(self) -> Iterator[Entry]:
         """Give the lines."""
-        now, lines, waits = 0, self._lines, self._open
+        now, lines, waits, at, held = 0, self._lines, self._open, self._clock.at, self._held
         for record in self._records:
-            now = self._clock.at(record)
-            self._take(now, record)
+            now = at(record)
+            name = record.name
+            if name[-1] == "start" and name[2] == "handle":
+                self._handles[record.origin.connection_id or ""] = now, record
+                continue
+            self._take(now, name, record)
             oldest = next(iter(waits.values()))[0] if waits else now
-            while lines and (lines[0][0] <= oldest or len(lines) > self._held):
+            while lines and (lines[0][0] <= oldest or len(lines) > held):
                 yield heappop(lines)
         for hearing in self._hearing.values():
             self._put(hearing.heard, hearing.silence(now, over=False))
         for outage in self._outages.values():
             self._put(outage.at, outage.record, outage.told(now, "no other connection"))
-        for at, record in waits.values():
+        for began, record in (*waits.values(), *self._handles.values()):
             if record.name[-1] == "start":
-                self._put(at, record, describe_unfinished(record))
+                self._put(began, record, describe_unfinished(record))
         while lines:
             yield heappop(lines)
 
@@ -130,8 +136,8 @@ class History:
             self._count += 1
             heappush(self._lines, (at, self._count, line, record))
 
-    def _take(self, now: int, record: Record) -> None:
-        name, key = record.name, record.origin.connection_id or ""
+    def _take(self, now: int, name: EventName, record: Record) -> None:
+        key = record.origin.connection_id or ""
         connect = name[2] == "connect" and name[1] == "connection"
         if name[-1] == "start" and not connect:
             if (span_id := span_id_of(record)) is not None:
@@ -142,12 +148,15 @@ class History:
         line = describe(record)
         if line is None:
             return
-        self._open.pop(line.span_id, None)
-        if name == HANDLE:
-            self._handled(now, record, key)
-        elif connect and name[-1] != "start" and (hearing := self._hearing.pop(key, None)) is not None:
-            self._put(hearing.heard, hearing.silence(now))
-            self._open.pop(key, None)
+        if name[2] == "handle":
+            self._handles.pop(key, None)
+            if name[-1] == "stop":
+                self._handled(now, record, key)
+        else:
+            self._open.pop(line.span_id, None)
+            if connect and name[-1] != "start" and (hearing := self._hearing.pop(key, None)) is not None:
+                self._put(hearing.heard, hearing.silence(now))
+                self._open.pop(key, None)
         if not (self._fold and self._folded(now, line, record)):
             self._put(now if connect else now - (line.took or 0), record, line)
 
@@ -155,7 +164,7 @@ class History:
         hearing = self._hearing.get(key)
         if hearing is None:
             hearing = self._hearing[key] = _Hearing(record, now, now)
-        given = _given(record)
+        given = given_of(record)
         if isinstance(given, FrameReceived):
             if now - hearing.heard > SECOND:
                 self._put(hearing.heard, hearing.silence(now))
@@ -174,7 +183,7 @@ class History:
         outage = self._outages.get(socket)
         if outage is None:
             bad = line.what == "closed" and line.mood == "bad"
-            if bad and record.name == HANDLE and isinstance(_given(record), TransportClosed):
+            if bad and record.name == HANDLE and isinstance(given_of(record), TransportClosed):
                 line = attrs.evolve(line, note=f"{line.status} {line.note}")
                 self._outages[socket] = _Outage(now, line, record)
                 self._open[f"outage {socket}"] = now, record
@@ -189,8 +198,3 @@ class History:
                 self._put(outage.at, outage.record, self._outages.pop(socket).told(now, "back"))
                 self._open.pop(f"outage {socket}", None)
         return line.what in FOLDED
-
-
-def _given(record: Record) -> Any:
-    """Return the input that was handled."""
-    return details_of(getattr(record, "start", record))["raw_message"]

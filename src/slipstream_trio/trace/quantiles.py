@@ -24,51 +24,51 @@ class Quantiles:
     A bucket more is needed for each 2 %, so from a nanosecond to a day there are fewer than 1,700.
     """
 
-    __slots__ = ("_buckets", "_values", "count", "least", "most", "total")
+    __slots__ = ("_buckets", "_counted", "_least", "_most", "_values")
 
     def __init__(self) -> None:
-        self.count: int = 0
-        self.total: int = 0
-        self.least: int = 0
-        self.most: int = 0
-        self._values: array[int] | None = array("q")
+        self._counted = 0
+        self._least = self._most = 0
+        self._values: array[int] = array("q")
         self._buckets: Counter[int] = Counter()
+
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        return self._counted + len(self._values)
 
     @property
     def exact(self) -> bool:
         """Whether the values were few enough to be kept."""
-        return self._values is not None
+        return not self._counted and len(self._values) <= EXACT
+
+    @property
+    def least(self) -> int:
+        """The smallest value; 0 without values."""
+        kept = [self._least] if self._counted else []
+        return min([*kept, *self._values], default=0)
+
+    @property
+    def most(self) -> int:
+        """The largest value; 0 without values."""
+        return max([self._most, *self._values])
 
     def add(self, value: int) -> None:
         """Take in a value, such as a duration in nanoseconds."""
-        self.least = min(value, self.least) if self.count else value
-        self.most = max(value, self.most)
-        self.count += 1
-        self.total += value
-        if self._values is None:
-            self._buckets[_bucket(value)] += 1
-            return
         self._values.append(value)
         if len(self._values) > EXACT:
+            self._least, self._most, self._counted = self.least, self.most, self.count
             self._buckets.update(map(_bucket, self._values))
-            self._values = None
+            self._values = array("q")
 
     def quantile(self, share: float) -> int:
-        """Return the value that a share of all values does not exceed.
-
-        Parameters:
-            share: above 0, up to 1.
-
-        Returns:
-            The value; 0 without values.
-        """
-        if not self.count:
-            return 0
+        """Return the value that a share of all values, above 0 and up to 1, does not exceed; 0 without values."""
         rank = max(1, math.ceil(share * self.count))
-        if self._values is not None:
-            return sorted(self._values)[rank - 1]
-        for bucket in sorted(self._buckets):
-            rank -= self._buckets[bucket]
+        if not self._counted:
+            return sorted(self._values)[rank - 1] if self._values else 0
+        buckets = self._buckets + Counter(map(_bucket, self._values))
+        for bucket in sorted(buckets):
+            rank -= buckets[bucket]
             if rank <= 0:
                 middle = 0 if bucket < 0 else round(2 * WIDTH**bucket / (WIDTH + 1))
                 return min(max(middle, self.least), self.most)

@@ -34,7 +34,7 @@ Versions are `major.minor`. Minor ones add lines, fields and objects, and reader
   or "absent", and `Header.untold` says so.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final
@@ -76,7 +76,7 @@ class Recorded:
     start: "Recorded | None" = attrs.field(repr=False)
     span_id: str | None
     _details: dict[str, Any]
-    _metadata: "Metadata | None" = attrs.field(default=None, init=False, eq=False, repr=False)
+    _metadata: Mapping[str, Any] | None = attrs.field(default=None, init=False, eq=False, repr=False)
 
     def details(self) -> Mapping[str, Any]:
         """Return the metadata of this event: without ids and times, and without what its start has."""
@@ -86,9 +86,20 @@ class Recorded:
     def metadata(self) -> Mapping[str, Any]:
         """Everything else, under the telemetry's keys; the values are the protocol's own objects."""
         if self._metadata is None:
-            object.__setattr__(self, "_metadata", Metadata(self))
+            object.__setattr__(self, "_metadata", self._described())
         assert self._metadata is not None
         return self._metadata
+
+    def _described(self) -> dict[str, Any]:
+        whole = {} if self.start is None else {**self.start.details()}
+        whole.update({name: getattr(self, name) for name in ("connection_id", "trace_id", "socket_id", "generation")})
+        whole["start_time"] = self.start_time
+        if self.span_id is not None:
+            whole["span_id"] = self.span_id
+        whole.update(self._details)
+        if "end_state" in whole:
+            whole["event"] = Transition(whole["end_state"], whole["message"], whole["built_events"]).event
+        return whole
 
     @property
     def connection_id(self) -> str | None:
@@ -129,46 +140,6 @@ class Recorded:
     def system_time(self) -> int:
         """When its span started, or it happened, in nanoseconds since the epoch."""
         return (self.start or self).measurements["system_time"]
-
-
-class Metadata(Mapping[str, Any]):
-    """The metadata of a record that was read; what takes longer to make than to read the line is made when asked for.
-
-    Parameters:
-        record: the record.
-    """
-
-    __slots__ = ("_system_time", "_values")
-
-    def __init__(self, record: Recorded) -> None:
-        start, origin = record.start, record.origin
-        self._system_time = record.system_time
-        self._values: dict[str, Any] = {} if start is None else {**start.details()}
-        self._values["connection_id"], self._values["trace_id"] = origin.connection_id, origin.trace_id
-        self._values["socket_id"], self._values["generation"] = origin.socket_id, origin.generation
-        if record.span_id is not None:
-            self._values["span_id"] = record.span_id
-        self._values.update(record.details())
-
-    def __getitem__(self, key: str) -> Any:
-        values = self._values
-        if key not in values:
-            if key == "start_time":
-                values[key] = start_time(self._system_time)
-            elif key == "event" and "end_state" in values:
-                values[key] = Transition(values["end_state"], values["message"], values["built_events"]).event
-        return values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        for key in ("start_time", "event"):
-            self.get(key)
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(list(self))
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
 
 
 @frozen

@@ -2,15 +2,17 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time
 from fnmatch import translate
+from functools import partial
 from heapq import merge
 from operator import itemgetter
 from typing import Any, Final, Literal
 
 from attrs import define, evolve, field, frozen
 
+from ..lean import lean
 from ..telemetry import Record
 from .history import CONNECT, HELD, History
 from .text import brief, duration
@@ -93,17 +95,19 @@ class Selection:
     errors: bool = False
     slower: int | None = None
 
-    def takes(self, record: Record, line: Line) -> bool:
-        """Tell whether a record is looked at, whenever it happened."""
-        return (
-            _begins(record.origin.connection_id, self.connections)
-            and _begins(record.origin.trace_id, self.traces)
-            and _matches(line.topic, self.topics)
-            and _matches(line.event, self.events)
-            and _matches(line.what, self.kinds)
-            and (not self.errors or line.mood == "bad")
-            and (self.slower is None or (line.took or 0) >= self.slower)
-        )
+    def tests(self) -> list[Callable[[Record, Line], bool]]:
+        """Return what a record and its line have to pass, whenever it happened."""
+        begins = (("connection_id", self.connections), ("trace_id", self.traces))
+        matches = (("topic", self.topics), ("event", self.events), ("what", self.kinds))
+        tests: list[Callable[[Record, Line], bool]] = [
+            partial(_begins, name, prefixes) for name, prefixes in begins if prefixes
+        ]
+        tests += [partial(_matches, name, globs) for name, globs in matches if globs]
+        if self.errors:
+            tests.append(lambda _, line: line.mood == "bad")
+        if (slower := self.slower) is not None:
+            tests.append(lambda _, line: (line.took or 0) >= slower)
+        return tests
 
 
 EVERYTHING: Final = Selection()
@@ -112,12 +116,12 @@ TOGETHER: Final = 5_000_000_000
 """Nanoseconds between two lines that are put together."""
 
 
-def _begins(identifier: str | None, prefixes: tuple[str, ...]) -> bool:
-    return not prefixes or (identifier is not None and identifier.startswith(prefixes))
+def _begins(name: str, prefixes: tuple[str, ...], record: Record, _: Line) -> bool:
+    return (getattr(record.origin, name) or "").startswith(prefixes)
 
 
-def _matches(text: str, globs: tuple[re.Pattern[str], ...]) -> bool:
-    return not globs or any(glob.match(text) for glob in globs)
+def _matches(name: str, globs: tuple[re.Pattern[str], ...], _: Record, line: Line) -> bool:
+    return any(glob.match(getattr(line, name)) for glob in globs)
 
 
 @frozen
@@ -142,6 +146,9 @@ class Glance:
         return self.at if self.record.name[:3] == CONNECT else self.at + (self.line.took or 0)
 
 
+glance: Final[Any] = lean(Glance)
+
+
 def look(
     recordings: Iterable[Iterable[Record]], selection: Selection = EVERYTHING, *, held: int = HELD, fold: bool = False
 ) -> Iterator[Glance]:
@@ -161,15 +168,17 @@ def look(
     first = min((history.first for history in histories if history.first is not None), default=0)
     since = selection.since.after(first) if selection.since else None
     until = selection.until.after(first) if selection.until else None
+    tests = selection.tests()
     for at, _, line, record in (
         histories[0].lines() if len(histories) == 1 else merge(*(each.lines() for each in histories), key=itemgetter(0))
     ):
         if until is not None and at > until:
             return
-        if selection.takes(record, line):
-            glance = Glance(at, at - first, line, record)
-            if since is None or glance.end >= since:
-                yield glance
+        if tests and not all(test(record, line) for test in tests):
+            continue
+        found: Glance = glance(at, at - first, line, record)
+        if since is None or found.end >= since:
+            yield found
 
 
 def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:

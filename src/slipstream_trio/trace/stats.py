@@ -10,8 +10,9 @@ from attrs import Factory, define
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from .quantiles import Quantiles
 from .selection import Glance
-from .verify import details_of
-from .view import WAITED, Line
+from .text import size_of
+from .verify import details_of, whole_of
+from .view import WAITED, Line, given_of
 
 __all__ = ["KEYS", "MAX_GROUPS", "QUANTILES", "Group", "Statistics"]
 
@@ -127,16 +128,18 @@ class Statistics:
     def feed(self, glance: Glance) -> None:
         """Take in a record."""
         self.records += 1
-        self.first = glance.at if self.first is None else min(glance.at, self.first)
-        name, line = glance.record.name, glance.line
-        self.last = glance.end if self.last is None else max(glance.end, self.last)
+        name, line, at, end = glance.record.name, glance.line, glance.at, glance.end
+        if self.first is None or at < self.first:
+            self.first = at
+        if self.last is None or end > self.last:
+            self.last = end
         if line.mood == "bad":
             group = self._group("errors", (line.what,))
             group.count += 1
             group.outcomes[line.status or line.event or "-"] += 1
         if (function := self._events.get(name[1:])) is not None:
             function(glance)
-        elif "callback" in glance.record.metadata and line.took is not None:
+        elif line.took is not None and "callback" in whole_of(glance.record):
             self._span("callbacks", glance)
 
     @property
@@ -205,20 +208,18 @@ class Statistics:
         group.outcomes[glance.line.note] += 1
 
     def _handled(self, glance: Glance) -> None:
-        line, record = glance.line, glance.record
-        start: Any = record.start  # type: ignore[attr-defined] # it is the end of a span
-        metadata = details_of(record)
+        line, metadata = glance.line, details_of(glance.record)
         group = self._group("handling", (line.what,))
         group.count += 1
         group.times.add(line.took or 0)
-        given = details_of(start)["raw_message"]
+        given = given_of(glance.record)
         if isinstance(given, FrameReceived):
-            size = _size(given.frame)
+            size = size_of(given.frame)
             self.bytes_in += size
             self._message("in", glance, size)
         for effect in metadata["return"]:
             if isinstance(effect, SendFrame):
-                size = _size(effect.frame)
+                size = size_of(effect.frame)
                 self.bytes_out += size
                 self._message("out", glance, size)
         for event in metadata["built_events"]:
@@ -242,17 +243,17 @@ class Statistics:
             group.times.add(round(seconds * 1e9))
 
     def _scheduled(self, section: str, glance: Glance) -> None:
-        self._once(section, glance, glance.record.metadata["delay"])
+        self._once(section, glance, details_of(glance.record)["delay"])
 
     def _gap(self, glance: Glance) -> None:
-        metadata = glance.record.metadata
+        metadata = details_of(glance.record)
         length = (metadata["until"] - metadata["since"]).total_seconds()
         self._once("gaps", glance, max(length, 0.0))
         self._group("gaps", self._key("gaps", glance.line)).dropped += metadata["dropped"]
 
     def _overflowed(self, glance: Glance) -> None:
         """Count an episode when it begins; each record of it tells how many messages it has cost so far."""
-        metadata, socket = glance.record.metadata, glance.record.origin.socket_id
+        metadata, socket = details_of(glance.record), glance.record.origin.socket_id
         group = self._group("overflows", self._key("overflows", glance.line))
         if metadata.get("phase") in (None, "began"):
             group.count += 1
@@ -261,9 +262,3 @@ class Statistics:
         group.dropped += dropped - self._episodes.pop(episode, 0)
         if metadata.get("phase") in ("began", "lasts"):
             self._episodes[episode] = dropped
-
-
-def _size(frame: Any) -> int:
-    if isinstance(frame, str):
-        return len(frame) if frame.isascii() else len(frame.encode("utf-8", "surrogatepass"))
-    return len(frame) if isinstance(frame, bytes) else 0  # a recording may have something else in the frame's place

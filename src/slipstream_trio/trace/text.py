@@ -11,10 +11,11 @@ import attrs
 from attrs import frozen
 
 from ..telemetry.secrecy import MASK, is_secret
+from .lines import encode_line
 
 __all__ = [
     "NO_SECRETS", "Secrets", "brief", "duration", "frame_as_text", "hidden", "in_a_word", "named_secrets_in",
-    "printable", "strings_in",
+    "printable", "size_of", "strings_in",
 ]  # fmt: skip
 
 SHORTEST: Final = 4
@@ -23,7 +24,7 @@ SHORTEST: Final = 4
 SMALL: Final = 20
 """So many values are encoded at once, as that takes less time than to do so piece by piece."""
 
-_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+_LEAVES: Final = frozenset({str, int, bool, type(None)})
 
 
 @frozen
@@ -115,27 +116,40 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
     """
     if isinstance(payload, bytes):
         return f"{len(payload):,} bytes"
-    pieces: list[str] = []
-    length = 0
-    whole = True
-    try:
-        for piece in _encoded(payload):
-            if length > limit:
-                whole = False
-                break
-            pieces.append(piece)
-            length += len(piece)
-    except (TypeError, ValueError, RecursionError) as error:  # of a refused payload
-        pieces.append(f"… ({type(error).__name__})")
-    text = printable(secrets.hide("".join(pieces)))
+    text, whole = _plain(payload), True
+    if text is None:
+        text, whole = _beginning(payload, limit)
+    text = printable(secrets.hide(text))
     return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _encoded(payload: Any) -> Iterable[str]:
+def _plain(payload: Any) -> str | None:
+    """Return the JSON of an object of a few ASCII texts and numbers; None for all that takes a closer look."""
     if type(payload) is dict and len(payload) < SMALL and _LEAVES.issuperset(map(type, payload.values())):
-        with suppress(TypeError, ValueError):  # of what is before the refused value, something can be shown
-            return (_ENCODER.encode(payload),)
-    return _ENCODER.iterencode(payload)
+        with suppress(TypeError, ValueError, OverflowError):
+            text = encode_line(payload)
+            if text.isascii() and b"\\" not in text:
+                return text.decode()
+    return None
+
+
+def _beginning(payload: Any, limit: int) -> tuple[str, bool]:
+    text = ""
+    try:
+        for piece in _ENCODER.iterencode(payload):
+            if len(text) > limit:
+                return text, False
+            text += piece
+    except (TypeError, ValueError, RecursionError) as error:  # of a refused payload
+        text += f"… ({type(error).__name__})"
+    return text, True
+
+
+def size_of(frame: Any) -> int:
+    """Return how many bytes a frame has; 0 where a recording has something else in its place."""
+    if isinstance(frame, str):
+        return len(frame) if frame.isascii() else len(frame.encode(errors="surrogatepass"))
+    return len(frame) if isinstance(frame, bytes) else 0
 
 
 def frame_as_text(frame: Any) -> str:

@@ -296,6 +296,12 @@ def details_of(record: Any) -> Mapping[str, Any]:
     return record.metadata if details is None else details()
 
 
+def whole_of(record: Any) -> Mapping[str, Any]:
+    """Return a record's fields, and those of its span's start."""
+    start = getattr(record, "start", None)
+    return details_of(record) if start is None else {**details_of(start), **details_of(record)}
+
+
 def span_id_of(record: Any) -> str | None:
     """Return the id of a record's span, None for what happens once."""
     span_id: str | None = getattr(record, "span_id", None)

@@ -7,14 +7,43 @@ say the same as they did when they happened.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-from attrs import frozen
+from attrs import define
 
-from ..telemetry import EventName, Record
-from .handles import describe_handle
+from ..errors import ConnectionRejected
+from ..protocol import (
+    CloseConnection,
+    ConnectionClosed,
+    FrameReceived,
+    FrameRejected,
+    HeartbeatAcknowledged,
+    Input,
+    JoinTopic,
+    LeaveTopic,
+    Message,
+    MessageDropped,
+    MessageReceived,
+    PushMessage,
+    SendFrame,
+    SendHeartbeat,
+    TimerTicked,
+    TopicJoinClosed,
+    TopicJoinFailed,
+    TopicJoinOverdue,
+    TopicJoinSucceeded,
+    TopicLeft,
+    Transition,
+    TransportClosed,
+    TransportFailed,
+    TransportOpened,
+)
+from ..telemetry import EventName, HandleStop, Record
 from .text import NO_SECRETS, Secrets, brief, duration, frame_as_text, in_a_word, printable
-from .verify import details_of, span_id_of
+from .verify import details_of, span_id_of, whole_of
 
-__all__ = ["NO_PAYLOAD", "WAITED", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
+__all__ = [
+    "NO_PAYLOAD", "WAITED", "Direction", "Line", "Mood", "describe", "describe_handle", "describe_unfinished",
+    "given_of",
+]  # fmt: skip
 
 Direction = Literal["out", "in", "here"]
 """Whether something goes to the server, comes from it, or happens on this side."""
@@ -28,7 +57,7 @@ WAITED: Final = 1_000_000
 """Nanoseconds from which on it is told how long something waited to be sent."""
 
 
-@frozen(kw_only=True)
+@define
 class Line:
     """One line of history.
 
@@ -50,9 +79,9 @@ class Line:
     """
 
     monotonic_time: int
+    what: str
     span_id: str = ""
     direction: Direction = "here"
-    what: str
     topic: str = ""
     event: str = ""
     status: str = ""
@@ -95,42 +124,49 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
     function, last = _EVENTS.get(name), name[-1]
     if last == "start" and function is None:
         return None
-    start = getattr(record, "start", None)
-    if function is describe_handle and start is not None:
-        metadata: Mapping[str, Any] = {**details_of(start), **details_of(record)}
+    if function is describe_handle:
+        parts = describe_handle(details_of(record), given_of(record))
     else:
-        metadata = record.metadata
-    if last == "exception":
-        parts = _raised(name, metadata)
-    elif function is not None:
-        parts = function(metadata)
-    else:
-        parts = _client(name, metadata) if last == "stop" and name[1] == "client" else _unknown(name, metadata)
-    for key in ("topic", "event", "status", "note"):
-        if parts.get(key):
-            parts[key] = printable(secrets.hide(parts[key]))
+        parts = _parts_of(name, function, whole_of(record))
+    for key in _TEXTS:
+        text = parts.get(key)
+        if text and (secrets.forms or not text.isprintable()):
+            parts[key] = printable(secrets.hide(text))
     measurements = record.measurements
-    return Line(
-        monotonic_time=measurements["monotonic_time"],
-        span_id=span_id_of(record) or "",
-        **{"took": measurements.get("duration"), **parts},
-    )
+    parts.setdefault("took", measurements.get("duration"))
+    return Line(measurements["monotonic_time"], span_id=span_id_of(record) or "", **parts)
+
+
+def _parts_of(name: EventName, function: Callable[..., Parts] | None, metadata: Mapping[str, Any]) -> Parts:
+    if name[-1] == "exception":
+        return _raised(name, metadata)
+    if function is not None:
+        return function(metadata)
+    if name[-1] == "stop" and name[1] == "client":
+        return _client(name, metadata)
+    known = {key: its for key in ("topic", "event") if isinstance(its := metadata.get(key), str)}
+    return {"what": " ".join(name[1:-1] if name[-1] == "stop" else name[1:]), **known}
 
 
 def describe_unfinished(start: Record) -> Line:
     """Return the line of a span's start whose end is not in the recording."""
-    name, metadata = start.name, start.metadata
+    name, metadata = start.name, details_of(start)
     given = metadata.get("raw_message")
     return Line(
-        monotonic_time=start.measurements["monotonic_time"],
-        span_id=metadata.get("span_id", ""),
-        what=" ".join(name[1:-1]) if given is None else type(given).__name__,
+        start.measurements["monotonic_time"],
+        " ".join(name[1:-1]) if given is None else type(given).__name__,
+        span_id_of(start) or "",
         topic=printable(metadata.get("topic") or ""),
         event=printable(metadata.get("event") or ""),
         status="unfinished",
         mood="bad",
         client=name[1] == "client",
     )
+
+
+def given_of(record: Record) -> Any:
+    """Return the input that was handled, from either record of its handle."""
+    return details_of(getattr(record, "start", None) or record)["raw_message"]
 
 
 def _raised(name: EventName, metadata: Mapping[str, Any]) -> Parts:
@@ -145,19 +181,13 @@ def _raised(name: EventName, metadata: Mapping[str, Any]) -> Parts:
     }
 
 
-def _unknown(name: EventName, metadata: Mapping[str, Any]) -> Parts:
-    """Show an unknown record by its name, and by its usual metadata."""
-    known = {key: metadata[key] for key in ("topic", "event") if isinstance(metadata.get(key), str)}
-    what = name[1:-1] if name[-1] == "stop" else name[1:]
-    return {"what": " ".join(what), **known}
-
-
 # The connection
 
 
 def _connect_started(metadata: Mapping[str, Any]) -> Parts:
-    options = metadata["state"].options
-    note = f"generation {metadata['generation']}, vsn {options.vsn}, {options.transport}"
+    state = metadata["state"]
+    options = state.options
+    note = f"generation {state.generation}, vsn {options.vsn}, {options.transport}"
     return {"what": "connection", "event": "begins", "note": note}
 
 
@@ -244,18 +274,16 @@ def _gap(metadata: Mapping[str, Any]) -> Parts:
     return {"what": "gap", "topic": metadata["topic"], "status": metadata["reason"], "mood": "bad", "note": note}
 
 
-def _reconnecting(metadata: Mapping[str, Any]) -> Parts:
+def _scheduled(metadata: Mapping[str, Any]) -> Parts:
+    """Return the parts of an attempt to come, to connect or to join."""
+    reason, note = metadata["reason"], f"attempt {metadata['attempt']} in {metadata['delay']:.3f} s"
+    if "topic" in metadata:
+        return {"what": "rejoin", "topic": metadata["topic"], "status": reason, "mood": "bad", "note": note}
     found = metadata["code"] if metadata["status"] is None else metadata["status"]
-    note = f"attempt {metadata['attempt']} in {metadata['delay']:.3f} s" + ("" if found is None else f", after {found}")
-    reason = metadata["reason"]
     status = in_a_word(reason, "connect_failed")
-    note += "" if status == reason else f", after {reason}"
+    for after in (found, None if status == reason else reason):
+        note += "" if after is None else f", after {after}"
     return {"what": "reconnect", "status": status, "mood": "bad", "note": note}
-
-
-def _rejoining(metadata: Mapping[str, Any]) -> Parts:
-    note = f"attempt {metadata['attempt']} in {metadata['delay']:.3f} s"
-    return {"what": "rejoin", "topic": metadata["topic"], "status": metadata["reason"], "mood": "bad", "note": note}
 
 
 def _gave_up(metadata: Mapping[str, Any]) -> Parts:
@@ -264,20 +292,14 @@ def _gave_up(metadata: Mapping[str, Any]) -> Parts:
 
 
 def _stalled(metadata: Mapping[str, Any]) -> Parts:
-    return {
-        "what": "stalled",
-        "mood": "bad",
-        "took": round(metadata["seconds"] * 1e9),
-        "note": "the event loop stood still",
-    }
+    took = round(metadata["seconds"] * 1e9)
+    return {"what": "stalled", "mood": "bad", "took": took, "note": "the event loop stood still"}
 
 
 def _silent(metadata: Mapping[str, Any]) -> Parts:
     sent = metadata["sent"]
-    note = f"nothing came, {sent:,} frame{' was' if sent == 1 else 's were'} sent" + (
-        "" if metadata["over"] else "; it lasts"
-    )
-    return {"what": "silence", "mood": "bad", "note": note}
+    note = f"nothing came, {sent:,} frame{' was' if sent == 1 else 's were'} sent"
+    return {"what": "silence", "mood": "bad", "note": note + ("" if metadata["over"] else "; it lasts")}
 
 
 def _handler_failed(metadata: Mapping[str, Any]) -> Parts:
@@ -285,21 +307,147 @@ def _handler_failed(metadata: Mapping[str, Any]) -> Parts:
     return {"what": "handler", "status": "failed", "mood": "bad", "note": note}
 
 
-_EVENTS: Final[Mapping[EventName, Callable[[Mapping[str, Any]], Parts]]] = {
-    ("slipstream", *name.split()): function
-    for name, function in {
-        "connection connect start": _connect_started,
-        "connection connect stop": _connect_stopped,
-        "connection handle stop": describe_handle,
-        "client reply_orphaned": _orphaned,
-        "client message_dropped": _discarded,
-        "client overflow": _overflowed,
-        "client gap": _gap,
-        "client reconnect_scheduled": _reconnecting,
-        "client rejoin_scheduled": _rejoining,
-        "client gave_up": _gave_up,
-        "client stalled": _stalled,
-        "connection silence": _silent,
-        "telemetry handler failure": _handler_failed,
-    }.items()
+# Handled inputs: by the input, and for frames by what came of them
+
+
+def describe_handle(details: Mapping[str, Any], given: Any) -> Parts:
+    """Return the parts of a handle's stop; an input of a type that is not known here is called by that.
+
+    Parameters:
+        details: of the stop.
+        given: the input.
+    """
+    function = _INPUTS.get(type(given))
+    return {"what": type(given).__name__} if function is None else function(details, given)
+
+
+def _sent(details: Mapping[str, Any], what: str, topic: str, event: str, **more: Any) -> Parts:
+    refs = " ".join([effect.ref for effect in details["return"] if isinstance(effect, SendFrame)])
+    note = f"ref {refs}" if refs else ""
+    return {"direction": "out", "what": what, "topic": topic, "event": event, "ref": refs, "note": note, **more}
+
+
+def _join(details: Mapping[str, Any], given: JoinTopic | LeaveTopic) -> Parts:
+    # The payload of a join is often a credential, so it is never shown.
+    what = "join" if isinstance(given, JoinTopic) else "leave"
+    return _sent(details, what, given.topic, f"phx_{what}")
+
+
+def _heartbeat(details: Mapping[str, Any], _: SendHeartbeat) -> Parts:
+    sent = _sent(details, "heartbeat", "phoenix", "heartbeat")
+    return {**sent, "note": sent["note"] or "one is outstanding"}
+
+
+def _opened(_: Mapping[str, Any], given: TransportOpened) -> Parts:
+    note = " ".join(filter(None, (given.url, dict(given.response_headers).get("server"))))
+    return {"direction": "in", "what": "opened", "status": "101", "mood": "good", "note": note}
+
+
+def _failed(_: Mapping[str, Any], given: TransportFailed) -> Parts:
+    status = "" if given.status is None else str(given.status)
+    said = given.reason if given.status is None else str(ConnectionRejected(given.status, given.headers, given.body))
+    note = " ".join(filter(None, (given.url, said)))
+    return {"what": "failed", "status": status, "mood": "bad", "note": note}
+
+
+def _closed(details: Mapping[str, Any], given: TransportClosed) -> Parts:
+    reasons = [event.reason for event in details["built_events"] if isinstance(event, ConnectionClosed)]
+    note = " ".join(filter(None, [*reasons, given.message]))
+    mood = "plain" if given.code == 1000 else "bad"
+    return {"direction": "in", "what": "closed", "status": str(given.code), "mood": mood, "note": note}
+
+
+def _ticked(details: Mapping[str, Any], _: TimerTicked) -> Parts:
+    sent, state, built = _sent(details, "timer", "", ""), details["end_state"], details["built_events"]
+    if sent["ref"] and sent["ref"] == state.heartbeat_ref:
+        return {**sent, "what": "heartbeat", "topic": "phoenix", "event": "heartbeat"}
+    event = Transition(state, details["message"], built).event
+    steps = [f"{step.type} {step.attrs.get('topic', '')}" for step in event]
+    note = ", ".join(filter(None, [sent["note"], *steps]))
+    mood = "bad" if built else "plain"  # a time limit that was reached
+    return {**sent, "direction": "out" if details["return"] else "here", "mood": mood, "note": note}
+
+
+def _received(details: Mapping[str, Any], given: FrameReceived) -> Parts:
+    message, built = details["message"], details["built_events"]
+    if type(message) is Message:
+        join_ref, ref, topic, event, payload = message
+        parts: Parts = {"direction": "in", "what": "message", "topic": topic, "event": event, "payload": payload}
+        if ref:
+            parts["ref"], parts["note"] = ref, f"ref {ref}"
+            if event == "phx_reply" and isinstance(payload, dict) and "status" in payload:
+                status = str(payload["status"])
+                mood = "good" if status == "ok" else "bad"
+                parts.update(what="reply", status=status, mood=mood, payload=payload.get("response"))
+        elif join_ref is None and built and type(built[-1]) is MessageReceived:
+            parts["what"] = "broadcast"
+    else:
+        frame: Any = given.frame  # a recording may have something else in its place
+        note = f"{len(frame):,} long" if isinstance(frame, str | bytes) else ""
+        parts = {"direction": "in", "what": "frame", "note": note}
+    given_up = []
+    for made in built:
+        if isinstance(made, FrameRejected):
+            parts.update(what="bad frame", mood="bad", note=made.reason, payload=frame_as_text(given.frame))
+        elif isinstance(made, TopicJoinFailed) and made.reason == "timeout":
+            given_up.append(f"the join of {made.topic} timed out")  # told by the answer to something later
+        elif (function := _BUILT.get(type(made))) is not None:
+            parts.update(function(made))
+    if given_up:
+        parts.update(mood="bad", note=", ".join(filter(None, [parts.get("note"), *given_up])))
+    return parts
+
+
+_BUILT: Final[Mapping[type, Callable[[Any], Parts]]] = {
+    TopicJoinSucceeded: lambda _: {"what": "joined"},
+    TopicJoinFailed: lambda event: {"what": event.reason, "mood": "bad"},
+    TopicJoinOverdue: lambda _: {"what": "overdue", "mood": "bad"},
+    TopicJoinClosed: lambda event: {"what": event.reason, "mood": "bad"},
+    TopicLeft: lambda _: {"what": "left"},
+    MessageDropped: lambda event: {"what": "dropped", "status": event.reason, "mood": "bad"},
+    HeartbeatAcknowledged: lambda event: {
+        "what": "heartbeat",
+        "note": f"ref {event.ref} round trip {duration(event.round_trip * 1e9)}",
+    },
+}
+
+_INPUTS: Final[Mapping[type[Input], Callable[[Mapping[str, Any], Any], Parts]]] = {
+    JoinTopic: _join,
+    LeaveTopic: _join,
+    PushMessage: lambda details, given: _sent(details, "push", given.topic, given.event, payload=given.payload),
+    SendHeartbeat: _heartbeat,
+    CloseConnection: lambda _, given: {
+        "direction": "out",
+        "what": "close",
+        "status": str(given.code),
+        "note": given.reason,
+    },
+    TransportOpened: _opened,
+    TransportFailed: _failed,
+    TransportClosed: _closed,
+    TimerTicked: _ticked,
+    FrameReceived: _received,
+}
+
+_TEXTS: Final = ("topic", "event", "status", "note")
+
+_EVENTS: Final[Mapping[EventName, Callable[..., Parts]]] = {
+    HandleStop.name: describe_handle,
+    **{
+        ("slipstream", *name.split()): function
+        for name, function in {
+            "connection connect start": _connect_started,
+            "connection connect stop": _connect_stopped,
+            "client reply_orphaned": _orphaned,
+            "client message_dropped": _discarded,
+            "client overflow": _overflowed,
+            "client gap": _gap,
+            "client reconnect_scheduled": _scheduled,
+            "client rejoin_scheduled": _scheduled,
+            "client gave_up": _gave_up,
+            "client stalled": _stalled,
+            "connection silence": _silent,
+            "telemetry handler failure": _handler_failed,
+        }.items()
+    },
 }

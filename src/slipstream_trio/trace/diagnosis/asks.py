@@ -14,7 +14,8 @@ from ...protocol import (
     TopicJoinSucceeded,
 )
 from ...telemetry import Record
-from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep, size_of
+from ..text import size_of
+from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep
 
 __all__ = ["Asks"]
 

@@ -20,7 +20,6 @@ __all__ = [
     "Stream",
     "Topic",
     "keep",
-    "size_of",
 ]
 
 SECOND: Final = 1_000_000_000
@@ -329,11 +328,6 @@ class Facts:
             began - margin <= until and at <= ended + margin and (whose is None or whose == socket)
             for whose, began, ended in self.explained
         )
-
-
-def size_of(frame: Any) -> int:
-    """Return the length of a frame; a recording may have something else in its place."""
-    return len(frame) if isinstance(frame, str | bytes) else 0
 
 
 def keep(found: list[Any], one: Any, most: int = MOST) -> None:

@@ -19,8 +19,9 @@ from ...protocol import (
 from ...protocol.state import next_deadline
 from ...telemetry import HandleStop, Record
 from ..clock import system_time_of
+from ..text import size_of
 from .asks import Asks
-from .facts import MOST, SECOND, Ask, Connection, Facts, Pause, Place, Silence, keep, size_of
+from .facts import MOST, SECOND, Ask, Connection, Facts, Pause, Place, Silence, keep
 from .streams import Streams
 
 __all__ = ["Gatherer"]
