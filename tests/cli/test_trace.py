@@ -316,7 +316,7 @@ def test_the_demo_can_be_recorded(tmp_path: Path, said: Said, monkeypatch: pytes
     from slipstream_trio.cli import demo
 
     monkeypatch.setattr(demo, "PACE", 0.0)
-    monkeypatch.setattr(demo, "GIVE_UP", 0.01)
+    monkeypatch.setattr(demo, "PUSH_TIMEOUT", 0.5)
     path = tmp_path / "demo.jsonl.gz"
     assert main(["demo", "--plain", "--record", str(path)]) == 0
     said("verify", "--strict", path)

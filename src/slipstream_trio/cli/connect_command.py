@@ -62,20 +62,20 @@ def run(options: Namespace) -> int:
 async def _lines(run: Run) -> int:
     """Take requests from lines of JSON, and answer them."""
     show = run.guarded(printer(sys.stdout, run.secrets, as_lines=True))
-    async with opened(run, show) as console, trio.open_nursery() as answers:
+    async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
         number = 0
         async for text in _stdin():
             number += 1
             try:
-                request = from_json(text, number) if text.strip() else None
+                request = from_json(text) if text.strip() else None
             except RequestError as error:
-                console.error(str(error), number)
+                console.misread(error, number)
                 continue
-            if request is not None and request.command in PIPELINED:
-                await answers.start(console.do, request)
+            if request is not None and request["command"] in PIPELINED:
+                await answers.start(console.do, request, number)
             elif request is not None:
                 await console.idle()
-                await console.do(request)
+                await console.do(request, number)
     return FAILED if console.failed else OK
 
 

@@ -14,21 +14,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 import trio
 
-from .. import Socket, connect
-from ..errors import (
-    ConfigurationError,
-    ConnectError,
-    ConnectionLost,
-    ConnectionRejected,
-    JoinTimeout,
-    PushTimeout,
-    SlipstreamError,
-)
+from .. import ConfigurationError, SlipstreamError, Socket, connect, errors
 from ..telemetry import Telemetry
 from ..telemetry.secrecy import is_secret
 from ..trace import record
 from ..trace.text import Secrets, hidden, named_secrets_in, printable, strings_in
-from .status import FAILED, TERMINATED, TIMEOUT, UNREACHABLE, CommandFailed, UsageError, pair
+from .status import TERMINATED, TIMEOUT, UNREACHABLE, CommandFailed, UsageError, pair
 
 __all__ = ["Run", "add_connecting", "json_value", "parse_json", "seconds"]
 
@@ -45,11 +36,8 @@ OPTIONS: Final = {"url": "the URL", "params": "--param", "headers": "--header", 
 def add_connecting(parser: ArgumentParser, title: str = "connecting") -> None:
     """Declare the options of a connection."""
     group = parser.add_argument_group(title)
-    for name, form, read, text in (
-        ("--param", "NAME=VALUE", pair, "a connect parameter; can be repeated"),
-        ("--header", "NAME:VALUE", _header, "a header of the request; can be repeated"),
-    ):
-        group.add_argument(name, action="append", default=[], type=read, metavar=form, help=text)
+    for name, text in (("--param", "a connect parameter; repeatable"), ("--header", "a header; repeatable")):
+        group.add_argument(name, action="append", default=[], type=pair, metavar="NAME=VALUE", help=text)
     group.add_argument(
         "--auth-token", metavar="TOKEN", help=f"a token, sent as a subprotocol; better in {TOKEN}. It is never shown"
     )
@@ -67,7 +55,7 @@ class Run:
         url: the URL; None where the command has its own server.
         telemetry: the bus of its connection.
         secrets: texts to mask.
-        output_failed: whether the output is gone.
+        failure: the error of an output that is gone.
     """
 
     def __init__(self, options: Namespace, *, every: bool = False) -> None:
@@ -77,7 +65,7 @@ class Run:
         self._token: str | None = options.auth_token or os.environ.get(TOKEN) or None
         self.secrets: Secrets = Secrets.of(self._secrets(every=every))
         self._scope = trio.CancelScope()
-        self._failure: OSError | None = None
+        self.failure: OSError | None = None
 
     def _secrets(self, *, every: bool) -> Iterator[str]:
         options = self._options
@@ -87,11 +75,6 @@ class Run:
         yield from strings_in(payload) if every else named_secrets_in(payload)
         if self._token is not None:
             yield self._token
-
-    @property
-    def output_failed(self) -> bool:
-        """Whether the output is gone."""
-        return self._failure is not None
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -107,11 +90,11 @@ class Run:
         """Return a function that shows something, and ends the run when the output is gone."""
 
         def guarded(shown: T) -> None:
-            if self._failure is None:
+            if self.failure is None:
                 try:
                     show(shown)
                 except OSError as error:
-                    self._failure = error
+                    self.failure = error
                     self._scope.cancel()
 
         return guarded
@@ -121,8 +104,7 @@ class Run:
 
         Raises:
             UsageError: an option of the connection cannot be used.
-            CommandFailed: no connection, no answer in time, a refusal, SIGTERM.
-            KeyboardInterrupt: Ctrl-C.
+            CommandFailed: whatever else failed, and SIGTERM.
         """
         logging.getLogger("slipstream_trio").addHandler(_SILENT)  # the command shows what that would warn of
         path, masked = self._options.record, partial(hidden, secrets=self.secrets)
@@ -134,7 +116,9 @@ class Run:
         except BrokenPipeError:
             raise  # the output was closed, not the connection
         except (SlipstreamError, OSError) as error:
-            raise CommandFailed(self.explain(error), status_of(error)) from error
+            unreachable = isinstance(error, errors.ConnectError | errors.ConnectionLost)
+            late = isinstance(error, errors.JoinTimeout | errors.PushTimeout)
+            raise CommandFailed(self.explain(error), UNREACHABLE if unreachable else TIMEOUT if late else 1) from error
         except BaseExceptionGroup as group:
             if group.split(KeyboardInterrupt)[0] is None:
                 raise
@@ -144,7 +128,7 @@ class Run:
         trio.lowlevel.spawn_system_task(self._until_terminated)
         with self._scope:
             return await main()
-        raise self._failure or CommandFailed("terminated", TERMINATED)
+        raise self.failure or CommandFailed("terminated", TERMINATED)
 
     async def _until_terminated(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
@@ -153,17 +137,10 @@ class Run:
 
     def explain(self, error: Exception) -> str:
         """Return an error's text, in one line and without secrets."""
-        if isinstance(error, ConnectionRejected):
+        if isinstance(error, errors.ConnectionRejected):
             # Its text has the start of the body only, so secrets are masked before that is cut off.
-            return printable(str(ConnectionRejected(error.status, error.headers, self.secrets.hide(error.body))))
+            return printable(str(errors.ConnectionRejected(error.status, error.headers, self.secrets.hide(error.body))))
         return printable(self.secrets.hide(str(error)))
-
-
-def status_of(error: Exception) -> int:
-    """Return the exit status for an error."""
-    if isinstance(error, ConnectError | ConnectionLost):
-        return UNREACHABLE
-    return TIMEOUT if isinstance(error, JoinTimeout | PushTimeout) else FAILED
 
 
 # Types of options: their errors do not repeat the typed text, as it may be a secret.
@@ -199,10 +176,3 @@ def seconds(text: str) -> float:
     if not 0 <= number < math.inf:
         raise ArgumentTypeError("a number of seconds, 0 or more")
     return number
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not name.strip() or not colon:
-        raise ArgumentTypeError("write it NAME:VALUE")
-    return name.strip(), value.strip()

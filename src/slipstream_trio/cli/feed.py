@@ -8,32 +8,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TextIO
 
+from .. import telemetry as t
 from ..protocol import MessageDropped, MessageReceived, TopicJoinClosed
-from ..telemetry import (
-    ClientConnectStop,
-    GapOpened,
-    HandleStop,
-    MessageDiscarded,
-    ReconnectScheduled,
-    Record,
-    RejoinScheduled,
-    ReplyOrphaned,
-    Telemetry,
-)
 from ..trace.text import Secrets, brief, duration, hidden, printable
 from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output, wants_colour
 
-__all__ = ["Item", "as_json", "feed", "printer"]
+__all__ = ["Item", "as_json", "feed", "printer", "words_of"]
 
 Item = dict[str, Any]
 """Its `type`, and what belongs to that."""
 
-TOLD: Final[Mapping[type[Record], tuple[str, ...]]] = {
-    ReconnectScheduled: ("reconnecting", "reason", "code", "status", "attempt", "delay"),
-    RejoinScheduled: ("rejoining", "topic", "reason", "attempt", "delay"),
-    GapOpened: ("gap", "topic", "reason", "since", "until"),
-    ReplyOrphaned: ("late_reply", "topic", "status", "response"),
-    MessageDiscarded: ("dropped", "topic", "event", "reason"),
+TOLD: Final[Mapping[type[t.Record], tuple[str, ...]]] = {
+    t.ReconnectScheduled: ("reconnecting", "reason", "code", "status", "attempt", "delay"),
+    t.RejoinScheduled: ("rejoining", "topic", "reason", "attempt", "delay"),
+    t.GapOpened: ("gap", "topic", "reason", "since", "until"),
+    t.ReplyOrphaned: ("late_reply", "topic", "status", "response"),
+    t.MessageDiscarded: ("dropped", "topic", "event", "reason"),
 }
 """Records that are told as they are: the item's type, and their fields."""
 
@@ -48,18 +38,18 @@ LONGEST: Final = 10_000
 """The most characters of a payload at a terminal."""
 
 
-def feed(telemetry: Telemetry, show: Callable[[Item], object]) -> None:
+def feed(bus: t.Telemetry, show: Callable[[Item], object]) -> None:
     """Show what comes on the connections of a bus."""
 
-    def handle(record: Record) -> None:
+    def handle(record: t.Record) -> None:
         for item in _items(record):
             show(item)
 
-    telemetry.attach_many("feed", (HandleStop, ClientConnectStop, *TOLD), handle)
+    bus.attach_many("feed", (t.HandleStop, t.ClientConnectStop, *TOLD), handle)
 
 
 def _items(record: Any) -> Iterator[Item]:
-    if isinstance(record, HandleStop):
+    if isinstance(record, t.HandleStop):
         for event in record.transition.built_events:
             match event:
                 case MessageReceived(message) | MessageDropped(message, "not_joined"):
@@ -71,13 +61,13 @@ def _items(record: Any) -> Iterator[Item]:
                     }
                 case TopicJoinClosed(topic, reason=reason):
                     yield {"type": "closed", "topic": topic, "reason": reason}
-    elif isinstance(record, ClientConnectStop):
+    elif isinstance(record, t.ClientConnectStop):
         if record.outcome == "ok":
             yield {"type": "connected", "connection_id": record.origin.connection_id}
     elif record.reason not in ("not_joined", "overflow") and getattr(record, "direction", "in") == "in":
         kind, *names = TOLD[type(record)]
         values = {name: getattr(record, name) for name in names}
-        if isinstance(record, GapOpened):
+        if isinstance(record, t.GapOpened):
             since, until = record.since, record.until
             times = {"since": since.isoformat(), "until": until.isoformat()}
             values = {**values, **times, "seconds": (until - since).total_seconds()}
@@ -94,7 +84,7 @@ def printer(file: TextIO, secrets: Secrets, *, as_lines: bool) -> Callable[[Item
             return
         at, kind = output.style(time.strftime("%H:%M:%S"), FAINT), item["type"]
         word = output.style(f"{kind:12}", STYLES.get(kind, 0))
-        output.print(f"{at} {word} {'  '.join(_words(item, secrets))}".rstrip())
+        output.print(f"{at} {word} {'  '.join(words_of(item, secrets))}".rstrip())
 
     return show
 
@@ -104,7 +94,8 @@ def as_json(item: Item) -> Item:
     return dict(("hex", value.hex()) if isinstance(value, bytes) else (name, value) for name, value in item.items())
 
 
-def _words(item: Item, secrets: Secrets) -> Iterator[str]:
+def words_of(item: Item, secrets: Secrets) -> Iterator[str]:
+    """Give the words of an item, without its type, for people."""
     for name, value in item.items():
         if name in ("payload", "response", "present"):
             binary = f"0x{value[:32].hex()}{'…' * (len(value) > 32)}  " if isinstance(value, bytes) else ""
@@ -113,5 +104,5 @@ def _words(item: Item, secrets: Secrets) -> Iterator[str]:
             yield f"{'in ' * (name == 'delay')}{duration(value * 1e9)}"
         elif name in ("attempt", "code"):
             yield f"{name} {value}"
-        elif name not in ("type", "command", "connection_id", "since", "until"):
+        elif name not in ("type", "command", "connection_id", "error", "since", "until"):
             yield printable(secrets.hide(str(value)))

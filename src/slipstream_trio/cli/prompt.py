@@ -17,7 +17,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from ..trace.text import duration, named_secrets_in, printable
 from .connecting import Run, parse_json
-from .console import COMMANDS, HELP, TYPED, Console, RequestError, from_words, opened
+from .console import COMMANDS, HELP, Console, RequestError, from_words, opened
 from .feed import printer
 from .status import OK
 
@@ -32,7 +32,7 @@ async def converse(run: Run) -> int:
     """Carry out what is typed, until Ctrl-D."""
     with patch_stdout(raw=True):  # what is printed appears above the prompt
         show = run.guarded(printer(sys.stdout, run.secrets, as_lines=False))
-        async with opened(run, show) as console, trio.open_nursery() as answers:
+        async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
             prompt = Prompt(console)
             while (text := await prompt.ask()) not in (None, *QUIT):
                 if text == INTERRUPT:
@@ -43,7 +43,7 @@ async def converse(run: Run) -> int:
                     try:
                         request = from_words(text, console.channels, console.current)
                     except RequestError as error:
-                        console.error(str(error))
+                        console.misread(error)
                     else:
                         await answers.start(console.do, request)
             answers.cancel_scope.cancel()
@@ -129,7 +129,7 @@ class Completions(Completer):
 
 def _candidates(console: Console, before: list[str]) -> Iterable[str]:
     if not before:
-        return (*COMMANDS, *TYPED)
+        return (*COMMANDS, "help", "quit")
     form, topics = COMMANDS.get(before[0], ("", ""))[0], {*console.channels, *console.seen}
     if len(before) == 1 and "TOPIC" in form:
         return topics | (console.seen.get(console.current or "", set()) if "EVENT" in form else set())

@@ -23,7 +23,7 @@ class Screen:
     def __init__(self, output: Output, secrets: Secrets) -> None:
         self._output = output
         self._secrets = secrets
-        self._timeline = Timeline(output, whole=True, secrets=secrets)
+        self._timeline = Timeline(output, secrets=secrets)
 
     def begin(self, title: str, about: str) -> None:
         """Show the title of the run, and the head of the history."""
@@ -48,9 +48,12 @@ class Screen:
     def report(self, tally: Tally) -> None:
         """Show a summary of the run."""
         self._say("# The trace", BOLD)
-        for origin, end in tally.connections:
+        for stop in tally.ended:
+            origin = stop.origin
             self._say(f"socket {origin.socket_id}")
-            self._say(f"connection {origin.connection_id} generation {origin.generation} ended {end}")
+            self._say(
+                f"connection {origin.connection_id} generation {origin.generation} ended {stop.termination_reason}"
+            )
             self._say(f"trace {origin.trace_id}")
         print_tables(self._output, tally.statistics, sections=SECTIONS)
         self._output.print()
@@ -60,7 +63,8 @@ class Screen:
             self._say(f"invariant {number} {'BROKEN' if broken else 'holds '} {meaning}", BAD if broken else GOOD)
         for problem in tally.problems:
             self._say(f"problem: {problem}", BAD)
-        self._say(f"{tally.records} records, {tally.spans} spans, {len(tally.violations)} violations", BOLD)
+        counted = f"{tally.verifier.records} records, {tally.spans} spans, {len(tally.violations)} violations"
+        self._say(counted, BOLD)
 
     def _say(self, text: str, *codes: int) -> None:
         text, width = printable(self._secrets.hide(text)), self._output.width

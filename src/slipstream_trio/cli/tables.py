@@ -32,7 +32,7 @@ TITLES: Final = {
     "overflows": "full buffers, an episode each, and the policy applied",
     "errors": "errors",
 }
-EXPENDABLE: Final = ("min", "a second", "p90", "bytes")
+EXPENDABLE: Final = ("min", "a second", "p90", "bytes", "longest")
 """Columns to leave out on a narrow terminal, in this order."""
 
 RATED: Final = ("messages", "pushes", "handling")

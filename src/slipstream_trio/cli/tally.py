@@ -3,11 +3,9 @@
 Records are counted and checked as they come and then forgotten, so that a run may take as long as it likes.
 """
 
-from collections import Counter
+from attrs import define, field
 
-import attrs
-
-from ..telemetry import ConnectStop, HandlerFailed, Origin, Record
+from ..telemetry import ConnectStop, HandlerFailed, Record
 from ..trace import Verifier, Violation
 from ..trace.clock import WallClock
 from ..trace.selection import Glance
@@ -18,57 +16,37 @@ from ..trace.view import describe
 __all__ = ["Tally"]
 
 
-@attrs.define
+@define
 class Tally:
     """Takes in records, as a telemetry handler: counts spans, and collects violations; `statistics` has the numbers."""
 
     secrets: Secrets = NO_SECRETS
     spans: int = 0
-    violations: list[Violation] = attrs.field(factory=list)
-    _verifier: Verifier = attrs.field(factory=Verifier, init=False)
-    statistics: Statistics = attrs.field(factory=Statistics, init=False)
-    _clock: WallClock = attrs.field(factory=WallClock, init=False)
-    _origins: dict[str, Origin] = attrs.field(factory=dict, init=False)
-    _ends: dict[str, str] = attrs.field(factory=dict, init=False)
-    _open: dict[str, str] = attrs.field(factory=dict, init=False)
-    _lost: list[str] = attrs.field(factory=list, init=False)
+    violations: list[Violation] = field(factory=list)
+    statistics: Statistics = field(factory=Statistics)
+    verifier: Verifier = field(factory=Verifier)
+    ended: list[ConnectStop] = field(factory=list)
+    _clock: WallClock = field(factory=WallClock)
+    _open: dict[str, str] = field(factory=dict)
+    _lost: list[str] = field(factory=list)
 
     def feed(self, record: Record) -> None:
         """Count and check a record."""
-        self.violations += self._verifier.feed(record)
-        line = describe(record, self.secrets)
-        if line is not None:
+        self.violations += self.verifier.feed(record)
+        if (line := describe(record, self.secrets)) is not None:
             self.statistics.feed(Glance(self._clock.at(record) - (line.took or 0), 0, line, record))
         name, span_id = record.name, record.metadata.get("span_id", "")
         if name[-1] == "start" and name[1] == "client":
             self._open[span_id] = " ".join(name[1:-1])
-        elif name[1:] == ("connection", "connect", "start"):
-            self._origins[span_id] = record.origin
         elif name[-1] in ("stop", "exception"):
             self.spans += 1
             self._open.pop(span_id, None)
         if isinstance(record, ConnectStop):
-            self._ends[span_id] = record.termination_reason
+            self.ended.append(record)
         if isinstance(record, HandlerFailed):
-            self._lost.append(f"{record.handler_id}: {record.reason}")
-
-    def finish(self) -> None:
-        """End the run: everything that began has to have ended."""
-        self.violations += self._verifier.finish()
-
-    @property
-    def records(self) -> int:
-        """The number of records."""
-        return self._verifier.records
-
-    @property
-    def connections(self) -> list[tuple[Origin, str]]:
-        """The ids of every connection, and its end."""
-        return [(origin, self._ends.get(span_id, "unknown")) for span_id, origin in self._origins.items()]
+            self._lost.append(f"a telemetry handler failed: {record.handler_id}: {record.reason}")
 
     @property
     def problems(self) -> list[str]:
         """The problems of the trace, a line each."""
-        unfinished = [f"{count} {name} without an end" for name, count in Counter(self._open.values()).items()]
-        lost = [f"a telemetry handler failed: {handler}" for handler in self._lost]
-        return [*map(str, self.violations), *unfinished, *lost]
+        return [*map(str, self.violations), *(f"1 {name} without an end" for name in self._open.values()), *self._lost]

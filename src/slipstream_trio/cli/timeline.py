@@ -30,23 +30,15 @@ class Timeline:
         output: where to.
         clock: show the time of day (UTC), not seconds.
         recorded: the lines are those of recordings, so they have numbers, and there may be several sockets.
-        whole: where a line has no room for its payload, show that below.
         secrets: texts to mask.
     """
 
     def __init__(
-        self,
-        output: Output,
-        *,
-        clock: bool = False,
-        recorded: bool = False,
-        whole: bool = False,
-        secrets: Secrets = NO_SECRETS,
+        self, output: Output, *, clock: bool = False, recorded: bool = False, secrets: Secrets = NO_SECRETS
     ) -> None:
         self._output = output
         self._clock = clock
         self._recorded = recorded
-        self._whole = whole
         self._secrets = secrets
         self._colours: dict[str | None, int] = {}
         width = output.width
@@ -88,7 +80,7 @@ class Timeline:
             detail = line.detail(self._secrets, max(room, 16))
             shown.append(style(f" {fit(detail, room).rstrip()}", FAINT))
         self._output.print(" ".join(shown).rstrip())
-        told = line.mood == "bad" or (self._whole and line.payload not in (NO_PAYLOAD, {}))
+        told = line.mood == "bad" or line.payload not in (NO_PAYLOAD, {})
         if not room and told and (detail := line.detail(self._secrets)):
             width = self._output.width
             indent = max(width - 1 - self._topic - self._event - TOOK - 17, 4)
