@@ -320,3 +320,31 @@ async def test_a_block_left_while_disconnected_leaves(autojump_clock: MockClock)
                 assert socket.generation == 2
                 assert status_of(again) == "joined"
     assert len(there.asked) == 2
+
+
+# A channel that the server closes
+
+
+async def test_a_channel_that_the_server_closes_is_joined_again_by_choice(autojump_clock: MockClock) -> None:
+    async with world() as there:
+        async with there.connect(rejoin_closed=True) as socket, trio.open_nursery() as nursery:
+            channel = socket.channel("room:1")
+            await channel.join()
+            stream = reading(nursery, channel.stream())
+            there.connection.channels["room:1"].stop("normal")
+            await until(lambda: status_of(channel) == "errored")
+            assert await channel.push("echo", 1) == 1
+            assert status_of(channel) == "joined"
+            assert [item.reason for item in stream.items] == ["rejoined"]
+            await channel.leave()
+    assert asked_at(there) == [0, 1]
+
+
+async def test_without_delays_it_ends_as_without_the_choice(autojump_clock: MockClock) -> None:
+    async with world() as there:
+        async with there.connect(rejoin_closed=True, rejoin=None) as socket, socket.join("room:1") as channel:
+            there.connection.channels["room:1"].stop("normal")
+            assert [message async for message in channel] == []
+            with pytest.raises(ChannelClosed) as caught:
+                await channel.push("echo")
+            assert caught.value.reason == "closed"

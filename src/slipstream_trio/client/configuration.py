@@ -90,6 +90,7 @@ class ConnectOptions(TypedDict, total=False):
     retry_first: bool
     reconnect: Backoff | None
     rejoin: Backoff | None
+    rejoin_closed: bool
     should_reconnect: Callable[[Disconnect], bool]
     retry_after_limit: float | None
     trace_parent: OrCallable[str | None]
@@ -274,8 +275,7 @@ class Configuration:
         join_timeout: for the reply to a join.
         push_timeout: for the reply to a push.
         leave_timeout: for a leave to be confirmed.
-        close_timeout: for everything that happens when the block is left: leaves are waited for within four fifths of
-            it at most, so that there is time to close the connection properly.
+        close_timeout: for all that happens when the block is left; leaves are waited for within four fifths of it.
         heartbeat_interval: between heartbeats; None: none are sent (Phoenix hangs up after 60 s of silence).
         heartbeat_timeout: for the answer to a heartbeat; by default as long as the interval.
         join_window: the most joins that may be unanswered at once; None: as the answers allow.
@@ -288,6 +288,7 @@ class Configuration:
         retry_first: whether a first connection that fails is retried as later ones are, in place of raising.
         reconnect: the delays before reconnecting; None: a lost connection ends the block.
         rejoin: the delays before joining again a channel that crashed or was refused; None: it ends.
+        rejoin_closed: whether a channel that the server closes (phx_close) is joined again likewise.
         should_reconnect: a synchronous function that decides, of a `Disconnect`, whether to reconnect; by default it
             does, unless the upgrade was answered with 301, 308, 401, 403 or 404.
         retry_after_limit: the most that a server's `retry-after` is obeyed; None: no limit.
@@ -336,6 +337,7 @@ class Configuration:
     retry_first: bool = attrs.field(default=False, validator=_kind(bool))
     reconnect: Backoff | None = attrs.field(default=RECONNECT, validator=_kind(Backoff, type(None)))
     rejoin: Backoff | None = attrs.field(default=REJOIN, validator=_kind(Backoff, type(None)))
+    rejoin_closed: bool = attrs.field(default=False, validator=_kind(bool))
     should_reconnect: Callable[[Disconnect], bool] = attrs.field(default=worth_retrying, validator=_function)
     retry_after_limit: float | None = attrs.field(default=RETRY_AFTER_LIMIT, validator=_seconds)
     trace_parent: OrCallable[str | None] = attrs.field(

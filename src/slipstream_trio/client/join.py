@@ -213,7 +213,9 @@ class Joins:
     ) -> None:
         """Join again after a while, or end the channel, as `rejoin` says."""
         socket, joining = self._socket, channel._joining
-        delay = rejoin_delay(ending, socket._configuration.rejoin, joining.step, random.random())  # noqa: S311 - for jitter
+        options = socket._configuration
+        treated = "crashed" if ending == "closed" and options.rejoin_closed else ending
+        delay = rejoin_delay(treated, options.rejoin, joining.step, random.random())  # noqa: S311 - for jitter
         if delay is None:
             channel._end(final_status, reason)
             return
