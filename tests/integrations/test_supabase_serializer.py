@@ -78,7 +78,7 @@ def test_a_broadcast_that_is_cut_off_in_its_header_is_a_bad_frame(cut: int, payl
 @pytest.mark.parametrize(
     ("frame", "problem"),
     [
-        (b"\x04\x01\x01\x00\x02te", "encoding 2"),
+        (b"\x04\x01\x01\x00\x02te", "unknown encoding"),
         (b"\x04\x01\x01\x00\x01te{", "not JSON"),
         (b"\x04\x01\x01\x00\x01te", "not JSON"),
         (b"\x04\x01\x01\x00\x01te\xff", "UTF-8"),

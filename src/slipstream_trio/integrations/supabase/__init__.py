@@ -4,8 +4,7 @@ Made from the public sources of its server (supabase/realtime) and its clients (
 packages/core/realtime-js; supabase/realtime-py); each module names its own.
 """
 
-from .channel import RealtimeChannel
-from .realtime import Realtime, connect
+from .realtime import Realtime, RealtimeChannel, connect
 from .serializer import SupabaseSerializer
 from .values import (
     BadMessage,

@@ -1,27 +1,40 @@
-"""Connect to Supabase Realtime.
+"""Connections and channels of Supabase Realtime, on top of a Phoenix socket and its channels.
 
-Sources: supabase/realtime, lib/realtime_web/channels/user_socket.ex; supabase/supabase-js,
-packages/core/realtime-js/src/RealtimeClient.ts; supabase/realtime-py, realtime/_async/client.py.
+Sources: supabase/realtime, lib/realtime_web/channels/user_socket.ex, realtime_channel.ex (`shutdown_response`) and
+realtime_channel/presence_handler.ex; supabase/supabase-js, packages/core/realtime-js/src/RealtimeClient.ts and
+RealtimeChannel.ts; supabase/realtime-py, realtime/_async/client.py.
 """
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Unpack, final
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Final, Self, Unpack, final
 from urllib.parse import urlsplit, urlunsplit
 
-from ...client import ConnectOptions, Socket, connect as connect_socket
-from ...client.handshake import OrCallable
-from ...errors import ConfigurationError
-from ...protocol import Backoff
-from ...telemetry import default_telemetry
-from .channel import RealtimeChannel, beside
-from .serializer import SupabaseSerializer
-from .tokens import Tokens
-from .values import Broadcast, ChannelConfig, PostgresChange, Presence
+import trio
 
-__all__ = ["Realtime", "connect"]
+from ...client import Channel, ChannelPresence, ConnectOptions, Gap, Socket, Stream, connect as connect_socket
+from ...client.handshake import OrCallable
+from ...errors import ChannelClosed, ConfigurationError, ProtocolError, SlipstreamError
+from ...telemetry import default_telemetry
+from .serializer import BROADCAST, SupabaseSerializer
+from .tokens import Tokens
+from .values import (
+    Broadcast,
+    PostgresChange,
+    Presence,
+    RealtimeEvent,
+    SystemMessage,
+    event_of,
+    join_config,
+    routes_of,
+)  # fmt: skip
+
+__all__ = ["Realtime", "RealtimeChannel", "connect"]
 
 PATH: Final = "/realtime/v1"
+
+logger: Final = logging.getLogger("slipstream_trio.integrations.supabase")
 
 
 def connect(
@@ -34,11 +47,8 @@ def connect(
         api_key: the project's key; sent as a parameter, and kept out of telemetry.
         access_token: the user's JWT, or a (sync or async) function that returns it. The function is asked before the
             first join, before a token expires, and after the server did not like one; channels are told of new ones.
-        options: as with `slipstream_trio.connect`; `vsn` may be "1.0.0"; `params` are a mapping.
-
-    Raises:
-        ConfigurationError: at the call, an option cannot be used.
-        SlipstreamError: as with `slipstream_trio.connect`.
+        options: as with `slipstream_trio.connect`, whose errors it raises; `params` are a mapping. `rejoin_closed` is
+            for channels that the server shuts down, as when a token has expired or there were too many messages.
     """
     params = options.get("params", {})
     if callable(params):
@@ -46,39 +56,28 @@ def connect(
     options["params"] = {**params, "apikey": api_key}
     if options.get("vsn", SupabaseSerializer.vsn) == SupabaseSerializer.vsn:
         options.setdefault("serializer", SupabaseSerializer())
-    telemetry = options.get("telemetry", default_telemetry)
-    tokens = Tokens(access_token, lambda: telemetry.time_ns() / 1e9)
-    return _connected(connect_socket(_websocket_url(url), **options), tokens)
-
-
-def _websocket_url(url: str) -> str:
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     if not path.endswith("/websocket"):
         path = f"{path.removesuffix(PATH)}{PATH}/websocket"
-    return urlunsplit(parts._replace(path=path))
+    telemetry = options.get("telemetry", default_telemetry)
+    tokens = Tokens(access_token, lambda: telemetry.time_ns() / 1e9)
+    return _connected(connect_socket(urlunsplit(parts._replace(path=path)), **options), tokens)
 
 
 @asynccontextmanager
 async def _connected(connecting: AbstractAsyncContextManager[Socket], tokens: Tokens) -> AsyncIterator["Realtime"]:
-    async with connecting as socket:
-        realtime = Realtime(socket, tokens)
-        async with beside(tokens.keep_fresh, realtime._tell_token):  # noqa: SLF001 - of this module
-            yield realtime
+    async with connecting as socket, _beside(tokens.keep_fresh):
+        yield Realtime(socket, tokens)
 
 
 @final
 class Realtime:
-    """A connection to Supabase Realtime: what `connect` gives.
-
-    Attributes:
-        socket: the Phoenix socket below.
-    """
+    """A connection to Supabase Realtime, on top of a Phoenix `socket`: what `connect` gives."""
 
     def __init__(self, socket: Socket, tokens: Tokens) -> None:
         self.socket: Socket = socket
         self._tokens = tokens
-        self._channels: dict[RealtimeChannel, None] = {}
 
     def channel(
         self,
@@ -88,8 +87,7 @@ class Realtime:
         presence: Presence | None = None,
         postgres_changes: Iterable[PostgresChange] = (),
         private: bool = False,
-        rejoin_closed: Backoff | None = None,
-    ) -> AbstractAsyncContextManager[RealtimeChannel]:
+    ) -> AbstractAsyncContextManager["RealtimeChannel"]:
         """Join a channel for the time of an `async with` block, and leave it then.
 
         Parameters:
@@ -98,8 +96,6 @@ class Realtime:
             presence: that it follows who is there, and its key.
             postgres_changes: the changes of tables to be told; each once.
             private: whether the policies of the project decide who may join.
-            rejoin_closed: the delays before it is joined again where the server has shut it down, as when its token has
-                expired or there were too many messages; None: iteration raises `ChannelClosed`.
 
         Raises:
             ConfigurationError: at the call, the server would refuse it.
@@ -107,23 +103,160 @@ class Realtime:
             SlipstreamError: what `Channel.join` raises.
         """
         changes = tuple(dict.fromkeys(postgres_changes))
-        config = ChannelConfig(broadcast or Broadcast(), presence, changes, private)
-        return self._joined(RealtimeChannel(self.socket, topic, config, self._tokens, rejoin_closed))
+        config = join_config(broadcast or Broadcast(), presence, changes, private=private)
+        return RealtimeChannel(self.socket, self._tokens, topic, config, changes).joined()
 
     async def refresh_token(self) -> None:
         """Ask for another access token now, and tell it to the channels; raises what its function does."""
-        await self._tokens.get(anew=True)
-        await self._tell_token()
+        await self._tokens.get(doubted=self._tokens.value)
+        await self._tokens.tell()
+
+
+@final
+class RealtimeChannel:
+    """A joined channel, on top of a Phoenix `channel`: iterate over it for its events, and the gaps between them."""
+
+    def __init__(
+        self, socket: Socket, tokens: Tokens, topic: str, config: dict[str, Any], changes: tuple[PostgresChange, ...]
+    ) -> None:
+        self.channel: Channel = socket.channel(f"realtime:{topic}", self._payload)
+        self._tokens = tokens
+        self._config, self._changes = config, changes
+        self._token: str | None = None  # the server has this one
+        self._unconfirmed = False  # a join with it was asked for, and is not known to have succeeded
+        self._tracked: dict[str, Any] | None = None
+        self._stream = self.channel.stream()
+        self._routes = routes_of({"postgres_changes": []}, ())
+        self._reason: str | None = None  # the server's, for shutting the channel down
+
+    async def send(self, event: str, payload: Any = None, *, ack: bool = True) -> None:
+        """Broadcast an event to the channel, with a JSON value or `bytes` (which 1.0.0 cannot send); None is {}.
+
+        With `Broadcast.ack` it waits for the acknowledgement, unless `ack` is False.
+
+        Raises:
+            PushError: the server did not take it, such as for its size.
+            PushTimeout: no acknowledgement came; on a private channel that may mean that writing is not allowed.
+            SlipstreamError: as with `Channel.push`.
+        """
+        message = {"type": BROADCAST, "event": event, "payload": {} if payload is None else payload}
+        if self._config["broadcast"]["ack"] and ack:
+            await self.channel.push(BROADCAST, message)
+        else:
+            await self.channel.send(BROADCAST, message)
+
+    async def track(self, payload: Mapping[str, Any]) -> None:
+        """Show others that one is there; told again whenever the topic is joined anew. Raises as `Channel.push`."""
+        self._tracked = {"type": "presence", "event": "track", "payload": dict(payload)}
+        await self.channel.push("presence", self._tracked)
+
+    async def untrack(self) -> None:
+        """Show others that one is not there any more. Raises as `Channel.push`."""
+        self._tracked = None
+        await self.channel.push("presence", {"type": "presence", "event": "untrack"})
+
+    def presence(self, *, buffer: int = 1024) -> AbstractAsyncContextManager[ChannelPresence]:
+        """Follow who is there, for the time of an `async with` block; see `Channel.presence`."""
+        return self.channel.presence(buffer=buffer)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> RealtimeEvent:
+        """Return the next event or gap.
+
+        Raises:
+            ChannelClosed: the server has shut the channel down, for the reason that it told; or it crashed.
+            ProtocolError: a join was answered with other `postgres_changes` than those asked for.
+            SlipstreamError: as with `Channel`; after a `SlowConsumer` iteration may go on.
+        """
+        event = None
+        while event is None:
+            try:
+                item = await anext(self._stream)
+            except StopAsyncIteration:
+                routes_of(self.channel.join_response, self._changes)  # raises, if that is why
+                if self._reason is None:
+                    raise
+                raise ChannelClosed(self.channel.topic, self._reason) from None
+            event = item if isinstance(item, Gap) else event_of(item, self._routes)
+            if isinstance(event, Gap):
+                self._reason = None  # it was joined again
+            elif isinstance(event, SystemMessage) and event.is_last:
+                self._reason = event.message
+        return event
 
     @asynccontextmanager
-    async def _joined(self, channel: RealtimeChannel) -> AsyncIterator[RealtimeChannel]:
-        self._channels[channel] = None
-        try:
-            async with channel.joined():
-                yield channel
-        finally:
-            del self._channels[channel]
+    async def joined(self) -> AsyncIterator[Self]:
+        """Join for the time of a block, and leave it then; `Realtime.channel` calls this."""
+        # Subscribed before the join, so that nothing of it is missed.
+        async with self.channel.subscribe("system", buffer=16, overflow="drop_oldest") as system:
+            self._tokens.tellers[self] = self._tell_token
+            try:
+                await self.channel.join()
+                await self._joined()
+                async with _beside(self._keep, system.stream()):
+                    yield self
+                await self.channel.leave()
+            finally:
+                self.channel.leave_soon()
+                del self._tokens.tellers[self]
+
+    async def _payload(self) -> dict[str, Any]:
+        """Return what to join with: called at each join."""
+        doubted = self._token if self._unconfirmed else None
+        self._unconfirmed = True
+        self._token = await self._tokens.get(doubted)
+        return {"config": self._config, **({} if self._token is None else {"access_token": self._token})}
+
+    async def _joined(self) -> None:
+        self._unconfirmed = False
+        self._routes = routes_of(self.channel.join_response, self._changes)
+        await self._tell_token()
+        if self._tracked is not None:
+            with suppress(SlipstreamError):
+                await self.channel.send("presence", self._tracked)
 
     async def _tell_token(self) -> None:
-        for channel in list(self._channels):
-            await channel.tell_token()
+        """Tell the server of a new token, if it does not have it; a join that is to come has it anyway."""
+        if self._tokens.value not in (None, self._token) and self.channel.status == "joined":
+            self._token = self._tokens.value
+            with suppress(SlipstreamError):
+                await self.channel.send("access_token", {"access_token": self._token})
+
+    async def _keep(self, system: Stream) -> None:
+        """Follow system messages, and gaps: where they are, the topic has been joined again."""
+        try:
+            async for item in system:
+                event = item if isinstance(item, Gap) else event_of(item, {})
+                if isinstance(event, SystemMessage) and event.status != "ok":
+                    logger.warning("%s on %r: %s", event.extension, self.channel.topic, event.message)
+                    self._unconfirmed |= event.is_last  # the token may be why
+                elif isinstance(event, Gap) and event.reason != "overflow":
+                    await self._joined()
+        except ProtocolError as error:
+            logger.error("%r is left: %s", self.channel.topic, error)  # noqa: TRY400 - readers raise it
+            self.channel.leave_soon()
+        except SlipstreamError:
+            pass  # the end of the stream, which readers come to as well
+
+
+@asynccontextmanager
+async def _beside(function: Callable[..., Awaitable[None]], *args: Any) -> AsyncIterator[None]:
+    """Run a function beside a block, whose exception leaves it as it is; the function is cancelled at its end."""
+    failure: BaseException | None = None
+    scope = trio.CancelScope(shield=True)  # so that the nursery ends by this alone, and never by a group
+
+    async def run() -> None:
+        with scope:
+            await function(*args)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - raised again below, outside of the nursery
+            failure = error
+        scope.cancel()
+    if failure is not None:
+        raise failure

@@ -4,7 +4,7 @@ Sources: supabase/realtime, lib/realtime_web/socket/v2_serializer.ex; supabase/s
 packages/core/realtime-js/src/lib/serializer.ts.
 """
 
-from typing import Any, Final, final
+from typing import Final, final
 
 from ...errors import ProtocolError, SerializationError
 from ...protocol import Codec, Frame, Message, V2Serializer
@@ -14,7 +14,6 @@ __all__ = ["BROADCAST", "SupabaseSerializer"]
 BROADCAST: Final = "broadcast"
 PUSH_KIND, KIND = 3, 4
 BINARY, JSON = 0, 1
-HEADER: Final = 5
 LONGEST: Final = 255
 
 
@@ -35,51 +34,38 @@ class SupabaseSerializer:
 
     def encode(self, message: Message) -> Frame:
         """Return the frame of a message to the server; raises `SerializationError`."""
-        if not _is_broadcast(message):
-            return self._phoenix.encode(message)
-        event, body = message.payload["event"], message.payload["payload"]
+        match message.payload:
+            case {"type": "broadcast", "event": str(event), "payload": body, **more}:
+                if message.event == BROADCAST and not more:
+                    return self._encode_broadcast(message, event, body)
+        return self._phoenix.encode(message)
+
+    def _encode_broadcast(self, message: Message, event: str, body: object) -> Frame:
         try:
             strings = [text.encode() for text in (message.join_ref or "", message.ref or "", message.topic, event)]
             data = body if type(body) is bytes else self._codec.encode(body).encode()
         except (UnicodeEncodeError, SerializationError):
             return self._phoenix.encode(message)  # which fails too, and says where
-        if max(map(len, strings)) <= LONGEST:
-            encoding = BINARY if data is body else JSON
-            return b"".join([bytes([PUSH_KIND, *map(len, strings), 0, encoding]), *strings, data])
-        if data is body:
-            problem = f"topic and event have at most {LONGEST} bytes each where the payload is binary"
+        if max(map(len, strings)) > LONGEST:
+            problem = f"topic and event of a broadcast have at most {LONGEST} bytes each"
             raise SerializationError(problem, "", message.topic, message.event)
-        return self._phoenix.encode(message)  # as text, which has no such limit
+        encoding = BINARY if data is body else JSON
+        return b"".join([bytes([PUSH_KIND, *map(len, strings), 0, encoding]), *strings, data])
 
     def decode(self, frame: Frame) -> Message:
         """Return the message of a frame from the server; raises `ProtocolError`."""
         if isinstance(frame, str) or frame[:1] != bytes([KIND]):
             return self._phoenix.decode(frame)
-        strings, start = [], HEADER
-        for length in frame[1 : HEADER - 1]:
+        strings, start = [], 5
+        for length in frame[1:4]:
             strings.append(frame[start : start + length])
             start += length
-        if start > len(frame):
-            raise ProtocolError("a user broadcast that ends inside its header")
-        encoding, body = frame[HEADER - 1], frame[start:]
-        if encoding not in (BINARY, JSON):
-            raise ProtocolError(f"a user broadcast of unknown encoding {encoding}")
+        if start > len(frame) or frame[4] not in (BINARY, JSON):
+            raise ProtocolError("a user broadcast that ends inside its header, or has an unknown encoding")
         try:
             topic, event, meta = (string.decode() for string in strings)
-            value = body if encoding == BINARY else self._codec.decode(body.decode())
+            value = frame[start:] if frame[4] == BINARY else self._codec.decode(frame[start:].decode())
         except UnicodeDecodeError as error:
             raise ProtocolError(f"a user broadcast that is not UTF-8: {error}") from None
         payload = {"type": BROADCAST, "event": event, "payload": value}
         return Message(None, None, topic, BROADCAST, {**payload, "meta": self._codec.decode(meta)} if meta else payload)
-
-
-def _is_broadcast(message: Message) -> bool:
-    """Tell whether kind 3 has a place for all that is in a message."""
-    payload: Any = message.payload
-    return (
-        message.event == BROADCAST
-        and type(payload) is dict
-        and payload.keys() == {"type", "event", "payload"}
-        and payload["type"] == BROADCAST
-        and type(payload["event"]) is str
-    )

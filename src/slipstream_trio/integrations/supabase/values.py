@@ -5,7 +5,7 @@ lib/realtime/adapters/changes.ex and lib/extensions/postgres_cdc_rls/; supabase/
 packages/core/realtime-js/src/RealtimeChannel.ts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, Literal
@@ -18,19 +18,18 @@ from ...protocol import Message
 from ...protocol.presence import check_presence
 
 __all__ = [
-    "BadMessage", "Broadcast", "BroadcastReceived", "ChannelConfig", "PostgresChange", "PostgresChanged", "Presence",
-    "PresenceSynced", "RealtimeEvent", "Routes", "SystemMessage", "event_of",
+    "BadMessage", "Broadcast", "BroadcastReceived", "PostgresChange", "PostgresChanged", "Presence", "PresenceSynced",
+    "RealtimeEvent", "Routes", "SystemMessage", "event_of", "join_config", "routes_of",
 ]  # fmt: skip
+
+Metas = Mapping[str, tuple[Mapping[str, Any], ...]]
 
 
 @frozen
 class Broadcast:
-    """How a channel broadcasts.
+    """How a channel broadcasts: whether it gets its own, whether the server acknowledges them.
 
-    Attributes:
-        self_: whether it gets its own broadcasts.
-        ack: whether the server acknowledges them.
-        replay: since when the database's broadcasts are sent again after a join; on private channels.
+    A private channel gets the database's broadcasts again after a join, those since the time `replay`.
     """
 
     self_: bool = False
@@ -59,53 +58,38 @@ Routes = Mapping[int | str, tuple[PostgresChange, ...]]
 """The changes that each id of the server stands for."""
 
 
-@frozen
-class ChannelConfig:
-    """All that a channel is joined with, but for the token; raises `ConfigurationError`."""
-
-    broadcast: Broadcast
-    presence: Presence | None
-    changes: tuple[PostgresChange, ...]
-    private: bool
-
-    def __attrs_post_init__(self) -> None:
-        if self.broadcast.replay is not None and not self.private:
+def join_config(
+    broadcast: Broadcast, presence: Presence | None, changes: Iterable[PostgresChange], *, private: bool
+) -> dict[str, Any]:
+    """Return the `config` of a join's payload; raises `ConfigurationError` for one that the server would refuse."""
+    told: dict[str, Any] = {"self": broadcast.self_, "ack": broadcast.ack}
+    if broadcast.replay is not None:
+        if not private:
             raise ConfigurationError("broadcast", "the server replays on private channels only: pass private=True")
+        told["replay"] = {"since": int(broadcast.replay.timestamp() * 1000)}
+    return {
+        "broadcast": told,
+        "presence": {"key": presence.key if presence else "", "enabled": presence is not None},
+        "postgres_changes": [asdict(change, filter=lambda _, value: value is not None) for change in changes],
+        "private": private,
+    }
 
-    def payload(self, token: str | None) -> dict[str, Any]:
-        """Return the join's payload."""
-        broadcast: dict[str, Any] = {"self": self.broadcast.self_, "ack": self.broadcast.ack}
-        if self.broadcast.replay is not None:
-            broadcast["replay"] = {"since": int(self.broadcast.replay.timestamp() * 1000)}
-        config = {
-            "broadcast": broadcast,
-            "presence": {"key": self.presence.key if self.presence else "", "enabled": self.presence is not None},
-            "postgres_changes": [asdict(each, filter=lambda _, value: value is not None) for each in self.changes],
-            "private": self.private,
-        }
-        return {"config": config} if token is None else {"config": config, "access_token": token}
 
-    def routes(self, response: Any) -> Routes:
-        """Return what each id of the join's response stands for; raises `ProtocolError` for other changes than ours."""
-        given = response.get("postgres_changes") if isinstance(response, dict) else None
-        listed = [entry if isinstance(entry, dict) else {} for entry in given] if isinstance(given, list) else []
-        theirs = [{name: entry.get(name) for name in ("event", "schema", "table", "filter")} for entry in listed]
-        ids: list[Any] = [entry.get("id") for entry in listed]
-        if theirs != [asdict(change) for change in self.changes] or not all(type(each) in (int, str) for each in ids):
-            raise ProtocolError(f"the server lists other postgres_changes than those asked for: {given!r}")
-        pairs = list(zip(ids, self.changes, strict=True))
-        return {each: tuple(change for other, change in pairs if other == each) for each in ids}
+def routes_of(response: Any, changes: Iterable[PostgresChange]) -> Routes:
+    """Return what each id of a join's response stands for; raises `ProtocolError` if it lists other changes."""
+    given = response.get("postgres_changes") if isinstance(response, dict) else None
+    listed = [entry if isinstance(entry, dict) else {} for entry in given] if isinstance(given, list) else []
+    theirs = [{name: entry.get(name) for name in ("event", "schema", "table", "filter")} for entry in listed]
+    ids: list[Any] = [entry.get("id") for entry in listed]
+    if theirs != [asdict(change) for change in changes] or not all(type(each) in (int, str) for each in ids):
+        raise ProtocolError(f"the server lists other postgres_changes than those asked for: {given!r}")
+    pairs = list(zip(ids, changes, strict=True))
+    return {each: tuple(change for other, change in pairs if other == each) for each in ids}
 
 
 @frozen
 class BroadcastReceived:
-    """Somebody, or the database, has broadcast.
-
-    Attributes:
-        event: the sender's event.
-        payload: a JSON value, or `bytes`.
-        meta: what the server says of it: an `id` where the database sent it, `replayed` where that was asked for.
-    """
+    """Somebody, or the database, has broadcast; of the latter `meta` has the `id`, and whether it was `replayed`."""
 
     event: str
     payload: Any
@@ -114,18 +98,10 @@ class BroadcastReceived:
 
 @frozen
 class PostgresChanged:
-    """A row has changed.
+    """A row has changed, from `old_record` (or its key; None if it was inserted) to `record` (None if it was deleted).
 
-    Attributes:
-        type: "INSERT", "UPDATE" or "DELETE".
-        schema: the table's schema.
-        table: the table.
-        commit_timestamp: when; None where the server does not say, as it may not with `errors`.
-        record: the row as it is; None after a DELETE.
-        old_record: the row as it was, or its key; None after an INSERT.
-        columns: from a column's name to its type in Postgres, such as "int8".
-        errors: why values are missing, such as "Error 401: Unauthorized".
-        matches: those of the channel's `postgres_changes` that it is told for.
+    `matches` has those of the channel's `postgres_changes` that it is told for, `columns` Postgres's types by name,
+    `errors` why values are missing, such as "Error 401: Unauthorized"; with those there may be no time.
     """
 
     type: Literal["INSERT", "UPDATE", "DELETE"]
@@ -141,26 +117,25 @@ class PostgresChanged:
 
 @frozen
 class PresenceSynced:
-    """Somebody came, went, or tracks something else; `RealtimeChannel.presence` has all who are there.
+    """What has come and gone, by key; if `full`, after a join, all that is there. `presence` of the channel adds up."""
 
-    Attributes:
-        joins: what has come, by key; with `full` all that there is.
-        leaves: what has gone, by key.
-        full: whether it is the state after a join.
-    """
-
-    joins: Mapping[str, tuple[Mapping[str, Any], ...]]
-    leaves: Mapping[str, tuple[Mapping[str, Any], ...]]
+    joins: Metas
+    leaves: Metas
     full: bool
 
 
 @frozen
 class SystemMessage:
-    """The server says something about the channel; with extension "system" and status "error", it closes it next."""
+    """The server says something about the channel, about Postgres as the `extension` for example."""
 
     extension: str
     status: str
     message: str
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the server closes the channel next, for the reason that is the message."""
+        return (self.extension, self.status) == ("system", "error")
 
 
 @frozen
@@ -188,8 +163,8 @@ def event_of(message: Message, routes: Routes) -> RealtimeEvent | None:
             case "presence_state" | "presence_diff" as event:
                 check_presence(event, payload)
                 full = event == "presence_state"
-                diff = {"joins": payload} if full else payload
-                return PresenceSynced(_metas(diff.get("joins", {})), _metas(diff.get("leaves", {})), full)
+                joins = payload if full else payload.get("joins", {})
+                return PresenceSynced(_metas(joins), _metas({} if full else payload.get("leaves", {})), full)
             case "system":
                 return SystemMessage(*(_value(payload, name, str) for name in ("extension", "status", "message")))
         raise ProtocolError(f"unknown event {message.event!r}")
@@ -198,25 +173,18 @@ def event_of(message: Message, routes: Routes) -> RealtimeEvent | None:
 
 
 def _changed(ids: list[Any], data: Mapping[str, Any], routes: Routes) -> PostgresChanged | None:
-    kind = _value(data, "type", str)
+    kind, schema, table = (_value(data, name, str) for name in ("type", "schema", "table"))
     told = [change for each in ids if type(each) in (int, str) for change in routes.get(each, ())]
     if not told or kind not in ("INSERT", "UPDATE", "DELETE"):
         raise ProtocolError(f"a change of unknown type or ids: {kind!r}, {ids!r}")
     # Older servers tell all kinds of changes to a subscription that asked for one.
     matches = tuple(dict.fromkeys(change for change in told if change.event in ("*", kind)))
-    columns, errors = _value(data, "columns", list, NoneType), _value(data, "errors", list, str, NoneType)
-    time = _value(data, "commit_timestamp", str, NoneType)
-    change = PostgresChanged(
-        kind,
-        _value(data, "schema", str),
-        _value(data, "table", str),
-        None if time is None else _time(time),
-        _value(data, "record", dict, NoneType),
-        _value(data, "old_record", dict, NoneType),
-        {_value(column, "name", str): _value(column, "type", str) for column in columns or ()},
-        (errors,) if isinstance(errors, str) else tuple(map(str, errors or ())),
-        matches,
-    )
+    record, old_record = (_value(data, name, dict, NoneType) for name in ("record", "old_record"))
+    errors, columns = _value(data, "errors", list, str, NoneType), _value(data, "columns", list, NoneType)
+    types = {_value(column, "name", str): _value(column, "type", str) for column in columns or ()}
+    problems = (errors,) if isinstance(errors, str) else tuple(map(str, errors or ()))
+    time = _time(_value(data, "commit_timestamp", str, NoneType))
+    change = PostgresChanged(kind, schema, table, time, record, old_record, types, problems, matches)
     return change if matches else None
 
 
@@ -228,13 +196,13 @@ def _value(of: Any, name: str, *kinds: type) -> Any:
     return value
 
 
-def _time(text: str) -> datetime:
+def _time(text: str | None) -> datetime | None:
     try:
-        time = datetime.fromisoformat(text)
+        time = None if text is None else datetime.fromisoformat(text)
     except ValueError:
         raise ProtocolError(f"{text!r} is not a time") from None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
-def _metas(presences: Mapping[str, Mapping[str, Any]]) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
+def _metas(presences: Mapping[str, Mapping[str, Any]]) -> Metas:
     return {key: tuple(presence["metas"]) for key, presence in presences.items()}
