@@ -151,9 +151,7 @@ class Replayer:
             found += self._compared(record, transition)
         self._states[record.connection_id] = metadata.get("end_state", recorded)
         line = getattr(record, "line", 0)  # a live record has none
-        divergences = [
-            Divergence(line, record.connection_id, each.field, each.expected, each.got) for each in found
-        ]
+        divergences = [Divergence(line, record.connection_id, each.field, each.expected, each.got) for each in found]
         return ReplayStep(record, recorded, transition, tuple(divergences))
 
     def _raised(self, record: Recorded, error: Exception) -> list[Difference]:
