@@ -37,6 +37,10 @@ class Lab(Channel):
         request = self.socket.request
         return {"params": dict(request.params), "token": request.auth_token, "payload": payload}
 
+    async def after_join(self) -> None:
+        if self.topic == "lab:brief":
+            self.stop()
+
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
         match event:
             case "echo":
@@ -71,12 +75,11 @@ def refuse_some(request: Request) -> Accept | None:
 
 
 @contextmanager
-def served() -> Iterator[Listening]:
-    """Serve `Lab` on "lab:*" from another thread, as `main` keeps this one to itself."""
+def running(server: PhoenixServer) -> Iterator[tuple[Listening, trio.lowlevel.TrioToken]]:
+    """Run a server in another thread, as `main` keeps this one to itself; gives the token of its run, too."""
     started: SimpleQueue[tuple[Listening, trio.lowlevel.TrioToken, trio.CancelScope]] = SimpleQueue()
 
     async def serve() -> None:
-        server = PhoenixServer({"/socket": Mount(channels={"lab:*": Lab}, connect=refuse_some, auth_token=True)})
         with trio.CancelScope() as scope:
             async with server.serve() as listening:
                 started.put((listening, trio.lowlevel.current_trio_token(), scope))
@@ -86,10 +89,18 @@ def served() -> Iterator[Listening]:
     thread.start()
     listening, token, scope = started.get(timeout=20)
     try:
-        yield listening
+        yield listening, token
     finally:
         token.run_sync_soon(scope.cancel)
         thread.join(timeout=20)
+
+
+@contextmanager
+def served() -> Iterator[Listening]:
+    """Serve `Lab` on "lab:*"."""
+    mount = Mount(channels={"lab:*": Lab}, connect=refuse_some, auth_token=True)
+    with running(PhoenixServer({"/socket": mount})) as (listening, _):
+        yield listening
 
 
 class Terminal(io.StringIO):

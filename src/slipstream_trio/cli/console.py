@@ -83,7 +83,7 @@ def _payload(text: str) -> Any:
 
 def _checked(request: Item) -> Item:
     command = request["command"]
-    if command not in COMMANDS:
+    if str(command) not in COMMANDS:
         raise RequestError(f"unknown command: {command!r}{did_you_mean(str(command), [*COMMANDS, 'help', 'quit'])}")
     takes = COMMANDS[command][0]
     for name in ("topic", "event"):

@@ -1,0 +1,176 @@
+"""The prompt of `slipstream connect`: what is typed, what is shown, and how it ends."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output.vt100 import Vt100_Output
+from tests.cli.support import ANSI, COMMAND, Terminal, running
+
+from slipstream_trio.cli import main
+from slipstream_trio.cli.development import PATH, make_server
+
+pytestmark = pytest.mark.once
+
+Typed = tuple[str, str]
+"""What has to be on the screen, and what is typed then."""
+
+CTRL_C, CTRL_D = "\x03", "\x04"
+
+
+class Screen(io.StringIO):
+    """A screen whose user types when something is shown."""
+
+    def __init__(self, keyboard: PipeInput, script: list[Typed]) -> None:
+        super().__init__()
+        self._keyboard = keyboard
+        self._script = script
+        self._read = 0
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        while self._script and self._script[0][0] in ANSI.sub("", self.getvalue()[self._read :]):
+            self._read = len(self.getvalue())
+            self._keyboard.send_text(self._script.pop(0)[1])
+        return written
+
+
+@pytest.fixture(scope="module", name="url")
+def _url() -> Iterator[str]:
+    with running(make_server()) as (listening, _):
+        yield listening.url(PATH)
+
+
+@pytest.fixture(name="state")
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("XDG_STATE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    return tmp_path / "slipstream" / "history"
+
+
+@pytest.fixture(name="talk")
+def _talk(url: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Type at the prompt of the command, and return what was on the screen."""
+
+    def talk(*script: Typed, status: int = 0) -> str:
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setattr(sys, "stdin", Terminal())
+        monkeypatch.setattr(sys, "stdout", Terminal())
+        with create_pipe_input() as keyboard:
+            screen = Screen(keyboard, list(script))
+            output = Vt100_Output(screen, lambda: Size(rows=40, columns=200), term="dumb", enable_cpr=False)
+            with create_app_session(input=keyboard, output=output):
+                assert main(["connect", url]) == status
+        return ANSI.sub("", screen.getvalue())
+
+    return talk
+
+
+def test_what_is_typed_is_answered(talk: Callable[..., str]) -> None:
+    shown = talk(
+        ("connected", 'join room:lobby {"name": "Ada"}\r'),
+        ('joined       room:lobby  {"users":1}', 'push new_msg {"body": "hello"}\r'),
+        ('reply        room:lobby  new_msg  ok  {"id":1}', "push upload 0x0001\r"),
+        ('upload  ok  {"bytes":2}', "leave\r"),
+        ("left         room:lobby", CTRL_D),
+    )
+    assert 'message      room:lobby  new_msg  {"body":"hello"}' in shown
+
+
+def test_the_line_at_the_bottom_says_the_status(talk: Callable[..., str]) -> None:
+    shown = talk(
+        ("connected  join TOPIC, or help", "join echo:1\r"),
+        ("connected  echo:1  1 joined", "ping\r"),
+        ("1 joined  ping ", "quit\r"),
+    )
+    assert "pong " in shown
+
+
+def test_tab_completes_commands_topics_and_events(talk: Callable[..., str]) -> None:
+    shown = talk(
+        ("connected", "jo\t room:lobby\r"),
+        ("joined ", 'push room:lobby new_msg {"body": "hello"}\r'),
+        ("reply ", 'push ro\t new\t {"body": "again"}\r'),
+        ('message      room:lobby  new_msg  {"body":"again"}', CTRL_D),
+    )
+    assert "error" not in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("pusj", "unknown command: 'pusj'; did you mean 'push'?"),
+        ("push new_msg", "the event is missing: push [TOPIC] EVENT [PAYLOAD]"),
+        ("join room:lobby {", "the payload: invalid JSON at character 1"),
+        ("join room:lobby @/nowhere", "the payload: No such file or directory"),
+        ("leave room:lobby", "the channel 'room:lobby' is not joined: join it first"),
+        ("help", 'PAYLOAD: JSON, 0x and hex digits, or @FILE for its bytes: push new_msg {"body": "hi"}'),
+    ],
+)
+def test_a_line_that_cannot_be_carried_out_says_why(typed: str, said: str, talk: Callable[..., str]) -> None:
+    talk(("connected", f"{typed}\r"), (said, CTRL_D))
+
+
+def test_a_file_is_pushed_as_its_bytes(talk: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "some.bin"
+    path.write_bytes(bytes(1000))
+    talk(("connected", "join room:lobby\r"), ("joined ", f"push upload @{path}\r"), ('{"bytes":1000}', CTRL_D))
+
+
+def test_a_lost_connection_is_told_and_replaced(talk: Callable[..., str]) -> None:
+    shown = talk(
+        ("connected", "join room:lobby\r"),
+        ("joined ", "push drop\r"),
+        ("gap          room:lobby  reconnected  ", CTRL_D),
+    )
+    assert "reconnecting lost  code 1006  attempt 1  in " in shown
+
+
+def test_ctrl_c_clears_the_line_and_then_ends(talk: Callable[..., str]) -> None:
+    talk(("connected", f"nonsense{CTRL_C}ping\r"), ("pong ", CTRL_C), status=130)
+
+
+def test_the_history_keeps_lines_for_the_user_alone_and_no_secrets(talk: Callable[..., str], state: Path) -> None:
+    talk(
+        ("connected", 'join room:lobby {"token": "s3cret"}\r'),
+        ("joined ", 'push new_msg {"body": "hello"}\r'),
+        ("reply ", CTRL_D),
+    )
+    kept = state.read_text()
+    assert 'push new_msg {"body": "hello"}' in kept
+    assert "s3cret" not in kept
+    assert os.name == "nt" or state.stat().st_mode & 0o077 == 0
+
+
+def test_a_failed_connect_is_one_line(talk: Callable[..., str], capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert main(["connect", url.removesuffix("/websocket")]) == 3
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_signal_restores_the_terminal(url: str, state: Path) -> None:
+    controller, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    environment = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
+    arguments = [*COMMAND, "connect", url]
+    with subprocess.Popen(arguments, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as command:
+        shown = b""
+        while b"join TOPIC, or help" not in shown:
+            shown += os.read(controller, 65536)
+        assert termios.tcgetattr(terminal) != before
+        command.send_signal(signal.SIGTERM)
+        while b"slipstream: terminated" not in shown:
+            shown += os.read(controller, 65536)
+        assert command.wait(timeout=60) == 143
+    assert termios.tcgetattr(terminal) == before
+    os.close(controller)
+    os.close(terminal)
