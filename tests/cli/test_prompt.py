@@ -1,6 +1,5 @@
 """The prompt of `slipstream connect`: what is typed, what is shown, and how it ends."""
 
-import io
 import os
 import pty
 import signal
@@ -28,7 +27,7 @@ Typed = tuple[str, str]
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
-class Screen(io.StringIO):
+class Screen(Terminal):
     """A screen whose user types when something is shown."""
 
     def __init__(self, keyboard: PipeInput, script: list[Typed]) -> None:
@@ -39,6 +38,8 @@ class Screen(io.StringIO):
 
     def write(self, text: str) -> int:
         written = super().write(text)
+        if "\x1b[6n" in text:  # where is the cursor?
+            self._keyboard.send_text("\x1b[1;1R")
         while self._script and self._script[0][0] in ANSI.sub("", self.getvalue()[self._read :]):
             self._read = len(self.getvalue())
             self._keyboard.send_text(self._script.pop(0)[1])
@@ -68,7 +69,7 @@ def _talk(url: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         monkeypatch.setattr(sys, "stdout", Terminal())
         with create_pipe_input() as keyboard:
             screen = Screen(keyboard, list(script))
-            output = Vt100_Output(screen, lambda: Size(rows=40, columns=200), term="dumb", enable_cpr=False)
+            output = Vt100_Output(screen, lambda: Size(rows=40, columns=200), term="xterm")
             with create_app_session(input=keyboard, output=output):
                 assert main(["connect", url]) == status
         return ANSI.sub("", screen.getvalue())
@@ -90,17 +91,21 @@ def test_what_is_typed_is_answered(talk: Callable[..., str]) -> None:
 def test_the_line_at_the_bottom_says_the_status(talk: Callable[..., str]) -> None:
     shown = talk(
         ("connected  join TOPIC, or help", "join echo:1\r"),
-        ("connected  echo:1  1 joined", "ping\r"),
-        ("1 joined  ping ", "quit\r"),
+        ("joined ", "ping\r"),
+        ("pong ", "\r"),
+        ("connected  echo:1  1 joined  ping ", "quit\r"),
     )
     assert "pong " in shown
 
 
 def test_tab_completes_commands_topics_and_events(talk: Callable[..., str]) -> None:
     shown = talk(
-        ("connected", "jo\t room:lobby\r"),
+        ("connected  join TOPIC, or help", "jo\t"),
+        ("in", " room:lobby\r"),
         ("joined ", 'push room:lobby new_msg {"body": "hello"}\r'),
-        ("reply ", 'push ro\t new\t {"body": "again"}\r'),
+        ("reply ", "push ro\t"),
+        ("om:lobby", " new\t"),
+        ("_msg", ' {"body": "again"}\r'),
         ('message      room:lobby  new_msg  {"body":"again"}', CTRL_D),
     )
     assert "error" not in shown
@@ -164,7 +169,7 @@ def test_a_signal_restores_the_terminal(url: str, state: Path) -> None:
     arguments = [*COMMAND, "connect", url]
     with subprocess.Popen(arguments, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as command:
         shown = b""
-        while b"join TOPIC, or help" not in shown:
+        while b"\x1b[?2004h" not in shown:  # bracketed paste: the prompt is there
             shown += os.read(controller, 65536)
         assert termios.tcgetattr(terminal) != before
         command.send_signal(signal.SIGTERM)

@@ -60,13 +60,12 @@ def from_words(text: str, topics: Mapping[str, object], current: str | None) -> 
         topics: those that are joined.
         current: the topic where none is typed.
     """
-    command, *words = text.split(None, 2)
-    takes = COMMANDS.get(command, ("", ""))[0]
-    rest = text[len(command) :]
-    if takes.startswith("[") and current is not None and ("EVENT" in takes or not words):
-        rest = rest if words and words[0] in topics else f"{current} {rest}"
+    command, _, rest = text.strip().partition(" ")
+    takes, first = COMMANDS.get(command, ("", ""))[0], rest.split(None, 1)[:1]
+    if takes.startswith("[") and current is not None and ("EVENT" in takes or not first):
+        rest = rest if first and first[0] in topics else f"{current} {rest}"
     names = [name for name in ("topic", "event", "payload") if name.upper() in takes]
-    request: Item = {"command": command, **dict(zip(names, rest.split(None, len(names) - 1), strict=False))}
+    request: Item = {"command": command, **dict(zip(names, rest.strip().split(None, len(names) - 1), strict=False))}
     if "payload" in request:
         request["payload"] = _payload(request["payload"])
     return _checked(request)

@@ -61,6 +61,7 @@ class Prompt:
         self._session: PromptSession[str] = PromptSession(
             "> ",
             completer=Completions(console),
+            complete_while_typing=False,
             history=_history(),
             bottom_toolbar=self._status,
             key_bindings=keys,
