@@ -80,7 +80,7 @@ def test_a_missing_extra_is_named_in_one_line(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert export(recording, "--to", "parquet", "--output", str(tmp_path / "lake")) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "Parquet needs an extra: pip install 'slipstream-trio[parquet]'" in line
+    assert "Parquet needs pyarrow: pip install 'slipstream-trio[parquet]'" in line
     assert not (tmp_path / "lake").exists()
 
 

@@ -11,7 +11,7 @@ import slipstream_trio.client
 CLIENT = Path(slipstream_trio.client.__file__).parent
 MODULES = sorted(CLIENT.rglob("*.py"))
 
-TRIO_AND_PYTHON = {"deadline", "__cause__"}
+TRIO_AND_PYTHON = {"__doc__", "deadline", "__cause__"}
 """Fields that are made to be written: of a cancel scope, of an exception."""
 
 

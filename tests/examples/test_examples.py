@@ -20,7 +20,7 @@ EXPECTED = {
         application: started
         client: not configured, not started
         application: started
-        client: configured badly, not started: url: its scheme is one of ws, wss, http, https, not 'localhost'
+        client: configured badly, not started: url: it lacks a scheme: write it like ws://localhost:4000/socket/websocket, or wss:// with TLS
         application: started
         client: no server yet
         client: connected

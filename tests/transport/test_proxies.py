@@ -258,7 +258,7 @@ def test_without_the_extra_the_option_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "python_socks", None)
     with pytest.raises(ConfigurationError) as raised:
         connect("ws://h", proxy=f"http://{USER}h:1")
-    assert str(raised.value) == "proxy: needs an extra: pip install 'slipstream-trio[proxy]'"
+    assert str(raised.value) == "proxy: it needs python_socks: pip install 'slipstream-trio[proxy]'"
 
 
 def test_no_repr_shows_credentials() -> None:

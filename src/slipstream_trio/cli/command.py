@@ -1,13 +1,12 @@
 """Commands, and their declaration to argparse: those of `slipstream`, and those of a group."""
 
 from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from textwrap import fill
 from types import ModuleType
 from typing import Final
 
-__all__ = ["Command", "add_commands", "did_you_mean"]
+__all__ = ["Command", "add_commands"]
 
 COLUMN: Final = 10
 """The column at which the help of a command begins."""
@@ -45,9 +44,3 @@ def add_commands(parser: ArgumentParser, commands: Mapping[str, str], load: Call
             inner.description, inner.epilog = command.DESCRIPTION, command.EPILOG
             inner.set_defaults(command=command, parser=inner)
             command.add_arguments(inner)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint at the known word that is most like an unknown one, or ""."""
-    near = get_close_matches(word, list(known), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""

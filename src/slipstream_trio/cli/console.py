@@ -9,7 +9,7 @@ import trio
 from attrs import define, field
 
 from .. import Channel, ChannelClosed, JoinError, PushError, SlipstreamError, Socket
-from .command import did_you_mean
+from ..errors.base import did_you_mean
 from .connecting import Run, parse_json
 from .feed import Item, feed
 

@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from typing import Final
 
 from ..errors import RecordingError
-from .command import Command, add_commands, did_you_mean
+from ..errors.base import did_you_mean
+from .command import Command, add_commands
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output
 
 __all__ = ["COMMANDS", "main"]

@@ -1,15 +1,19 @@
 """The arguments of calls: checked, and kept as they were."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from enum import Enum
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, TypeVar, final
 
 from ..errors import SerializationError
 from ..protocol import RESERVED_EVENTS, Message, Serializer, V1Serializer, V2Serializer
 from ..protocol.serializer import located
-from .configuration import checked_seconds
+from .configuration import Configuration, checked_seconds
 
-__all__ = ["DEFAULT", "Default", "KeptPayload", "Timeout", "check_topic", "checked_push", "chosen"]
+__all__ = ["DEFAULT", "Default", "KeptPayload", "Timeout", "check_topic", "checked_push", "chosen", "with_options"]
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Default(Enum):
@@ -25,6 +29,15 @@ DEFAULT: Final = Default.DEFAULT
 """As a timeout: the option that `connect` was given for this operation."""
 
 Timeout = float | Literal[Default.DEFAULT] | None
+
+
+def with_options(function: F) -> F:
+    """Let a function's docstring tell of each option, from that of `Configuration`."""
+    told = (Configuration.__doc__ or "").partition("        params: ")  # which Python's -OO leaves out
+    function.__doc__ = (function.__doc__ or "").replace(
+        "        options: the fields of `Configuration`.\n", f"{told[1]}{told[2].rstrip()}\n"
+    )
+    return function
 
 
 def chosen(timeout: Timeout, default: float | None) -> float | None:

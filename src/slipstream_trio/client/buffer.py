@@ -62,6 +62,9 @@ class Buffer:
         self._end_told = False
         self.is_lagging: bool = False
 
+    def __repr__(self) -> str:
+        return f"of {self._streams.topic!r}, {len(self)} buffered, {self.dropped} dropped"
+
     def __len__(self) -> int:
         return len(self._items)
 

@@ -49,7 +49,7 @@ class Channel:
     """
 
     def __init__(self, socket: "Socket", topic: str, payload: Any) -> None:
-        configuration = socket._configuration
+        configuration, emitter = socket._configuration, socket._emitter
         self._socket = socket
         self._topic = topic
         self._given_payload = payload
@@ -60,9 +60,7 @@ class Channel:
         self._join_response: Any = None
         self._unanswered = False  # whether its latest join was sent and not answered, also while it is left again
         self._joining = Joining()
-        self._streams = Streams(
-            topic, configuration.buffer, configuration.overflow, socket._emitter, socket._byte_limit
-        )
+        self._streams = Streams(topic, configuration.buffer, configuration.overflow, emitter, socket._byte_limit)
         self._presence = PresenceTracker(topic, socket._serializer.decode)
         self._backlog: ChannelBacklog | None = None
         self._consumer: Buffer | ChannelBacklog | None = None  # the buffer, once there is something for it

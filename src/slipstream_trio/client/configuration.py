@@ -216,7 +216,7 @@ def _transport(_: Any, attribute: "attrs.Attribute[Any]", transport: Any) -> Non
         try:
             find_connector(transport)
         except LookupError as error:
-            raise ConfigurationError(attribute.name, str(error)) from error
+            raise ConfigurationError(attribute.name, str(error)) from None
     elif not callable(getattr(transport, "open", None)) or not isinstance(getattr(transport, "name", None), str):
         raise ConfigurationError(
             attribute.name, f"a transport's name, or a Connector with a name; not {type(transport).__name__}"
@@ -233,6 +233,8 @@ def _compression(configuration: Any, attribute: "attrs.Attribute[Any]", compress
 def _fallback(self: "Configuration", attribute: "attrs.Attribute[Any]", seconds: Any) -> None:
     if seconds is not None:
         _transport(self, attribute, "longpoll")
+        if self.transport == "longpoll":
+            raise ConfigurationError(attribute.name, "leave it out: the transport is 'longpoll' from the start")
 
 
 def _serializer(_: Any, attribute: "attrs.Attribute[Any]", serializer: Any) -> None:

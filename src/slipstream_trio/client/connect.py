@@ -21,6 +21,7 @@ from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
 from ..transport import Connector, OpenRequest, Transport
 from ..transport.cookies import Cookies
+from .arguments import with_options
 from .block import MadeBlock, check_trio
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
@@ -41,6 +42,7 @@ CLOSE_RESERVE: Final = 0.2
 """The part of `close_timeout` that is kept for the close frame and its answer, however long leaves take."""
 
 
+@with_options
 def connect(url: OrCallable[str], **options: Unpack[ConnectOptions]) -> AbstractAsyncContextManager[Socket]:
     """Connect to a Phoenix server, for the time of an `async with` block.
 
@@ -66,9 +68,8 @@ def connect(url: OrCallable[str], **options: Unpack[ConnectOptions]) -> Abstract
         ConnectionLost: on leaving, the connection ended for good and the body was cancelled for it.
         InternalError: a bug.
     """
-    configuration = configure(url, options)
-    shown = "…" if callable(url) else repr(url.partition("?")[0])
-    return MadeBlock(f"connect({shown}) as socket", connected(configuration))
+    shown = repr(url.partition("?")[0]) if isinstance(url, str) else "…"
+    return MadeBlock(f"connect({shown}) as socket", connected(configure(url, options)))
 
 
 @asynccontextmanager

@@ -151,6 +151,8 @@ def _problem_of_url(url: Any) -> str | None:
     if split is None:  # the error is not shown: in the place of the port may stand a password
         return "its host or port cannot be read; write it like ws://localhost:4000/socket/websocket"
     parts, port = split
+    if "://" not in url:
+        return "it lacks a scheme: write it like ws://localhost:4000/socket/websocket, or wss:// with TLS"
     if parts.scheme not in _SCHEMES:
         return f"its scheme is one of {', '.join(_SCHEMES)}, not {parts.scheme!r}"
     if not parts.hostname or port == 0:

@@ -293,8 +293,6 @@ class Socket:
     def _all_channels(self) -> Iterator[Channel]:
         return (channel for known in list(self._known) if (channel := known()) is not None)
 
-    # What its connection reports
-
     def _deliver(self, message: Message, frame: Frame) -> Backlog | None:
         """Give a message to its channel; returns a backlog of it that is more than half full."""
         channel = self._channels.get(message.topic)

@@ -36,6 +36,11 @@ class Gap:
     until: datetime
     dropped: int = 0
 
+    def __str__(self) -> str:
+        lost = f"{self.dropped} messages were dropped" if self.dropped else "messages may be missing"
+        since, until = (time.isoformat(" ", "milliseconds") for time in (self.since, self.until))
+        return f"{lost} ({self.reason}) from {since} to {until}"
+
 
 def merged(first: Gap, second: Gap) -> Gap:
     """Return one gap that tells of two, of which `first` came first."""
@@ -49,6 +54,9 @@ class Stream:
 
     def __init__(self, buffer: "Buffer") -> None:
         self._buffer = buffer
+
+    def __repr__(self) -> str:
+        return f"<Stream {self._buffer!r}>"
 
     def __aiter__(self) -> Self:
         return self
@@ -67,6 +75,9 @@ class Subscription:
 
     def __init__(self, buffer: "Buffer") -> None:
         self._buffer = buffer
+
+    def __repr__(self) -> str:
+        return f"<Subscription {self._buffer!r}>"
 
     @property
     def dropped(self) -> int:

@@ -11,6 +11,7 @@ __all__ = [
     "SerializationError",
     "SlipstreamError",
     "did_you_mean",
+    "lacks",
 ]
 
 
@@ -20,6 +21,11 @@ def did_you_mean(name: str, known: Iterable[str], nearness: float = 0.6) -> str:
 
     close = get_close_matches(name, list(known), 1, nearness)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def lacks(what: str, error: ImportError, extra: str) -> str:
+    """Return the sentence for something that needs a package which is not installed, and the extra that brings it."""
+    return f"{what} needs {(error.name or str(error)).partition('.')[0]}: pip install 'slipstream-trio[{extra}]'"
 
 
 class SlipstreamError(Exception):

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-
+from ..errors.base import lacks
 from ..telemetry import Telemetry, default_telemetry
 from ..trace.export_spans import TopicPattern, topic_pattern
 from .attachment import Attachment
 from .measures import INSTRUMENTS, Instrument, attach_measures
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+except ImportError as _error:
+    raise ImportError(lacks(__name__, _error, "prometheus"), name=_error.name) from None
 
 __all__ = ["attach"]
 

@@ -9,6 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from ..errors import ExportError
+from ..errors.base import lacks
 from ..telemetry import Record
 from .export_files import written
 from .export_spans import Description, ExportedSpan, TopicPattern, exported_spans, topic_pattern
@@ -139,7 +140,7 @@ def send_otlp(
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace.export import SpanExportResult
     except ImportError as error:
-        raise ExportError(f"OTLP needs an extra: pip install 'slipstream-trio[otlp]' ({error})") from error
+        raise ExportError(lacks("OTLP", error, "otlp")) from None
     exporter = OTLPSpanExporter(endpoint=endpoint, headers=None if headers is None else dict(headers), timeout=timeout)
     resource = Resource({"service.name": service})
     count = 0

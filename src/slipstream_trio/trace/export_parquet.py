@@ -13,6 +13,7 @@ from urllib.parse import quote
 from attrs import define, field
 
 from ..errors import ExportError
+from ..errors.base import lacks
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from ..telemetry import HandleStop
 from .export_files import replaced
@@ -97,7 +98,7 @@ def _schema() -> Any:
     try:
         import pyarrow as pa
     except ImportError as error:
-        raise ExportError(f"Parquet needs an extra: pip install 'slipstream-trio[parquet]' ({error})") from error
+        raise ExportError(lacks("Parquet", error, "parquet")) from None
     types = {kind: pa.type_for_alias(kind) for kind in _TYPES if kind != "timestamp"}
     types["timestamp"] = pa.timestamp("us", tz="UTC")
     return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])

@@ -12,6 +12,8 @@ import attrs
 import trio
 from attrs import frozen
 
+from ..errors.base import did_you_mean, lacks
+
 __all__ = [
     "ABNORMAL_CLOSURE",
     "Connector",
@@ -186,8 +188,9 @@ def find_connector(name: str, open_stream: StreamOpener | None = None) -> Connec
         make = importlib.import_module(f".{name}", __package__).connector
     except (ImportError, AttributeError) as error:
         if isinstance(error, ImportError) and error.name not in (None, f"{__package__}.{name}"):
-            raise LookupError(f"the transport {name!r} needs a package that is not installed: {error}") from error
-        raise LookupError(f"unknown transport {name!r}") from error
+            raise LookupError(lacks(repr(name), error, "longpoll" if name == "longpoll" else "fast")) from None
+        near = did_you_mean(name, ("auto", "longpoll", "trio_websocket", "websockets"))
+        raise LookupError(f"unknown transport {name!r}{near}") from None
     connector: Connector = make() if open_stream is None else make(open_stream)
     return connector
 

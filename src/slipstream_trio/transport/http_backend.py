@@ -6,16 +6,11 @@ httpcore is told that all of it is plain HTTP, as the streams bring TLS and prox
 from contextlib import suppress
 from typing import Any, Final
 
+import httpcore
 import trio
 
 from .base import OpenRequest, StreamOpener
 from .network import deadline_of, opened
-
-try:
-    import httpcore
-except ImportError as _error:
-    _missing = "long-polling needs httpcore: pip install 'slipstream-trio[longpoll]'"
-    raise ImportError(_missing, name="httpcore") from _error
 
 __all__ = ["HttpBackend", "ResponseTooLong", "httpcore"]
 

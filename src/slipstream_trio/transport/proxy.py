@@ -15,6 +15,7 @@ import trio
 from attrs import frozen
 
 from ..errors import ConnectError
+from ..errors.base import lacks
 from .address import Address, ascii_host
 
 __all__ = ["ProxyServer", "parse_proxy", "proxy_from_environment", "tunnel"]
@@ -31,7 +32,6 @@ _KINDS: Final = {
 _RESOLVES: Final = frozenset({"socks4a", "socks5", "socks5h"})
 """SOCKS proxies that look names up; those of socks4 know addresses only."""
 
-_MISSING: Final = "needs an extra: pip install 'slipstream-trio[proxy]'"
 _LONGEST_HEAD: Final = 8 * 1024
 """Bytes of an HTTP proxy's answer, which are read one at a time."""
 
@@ -65,8 +65,8 @@ def parse_proxy(url: str) -> ProxyServer:
         raise ValueError(f"'env', or a URL such as 'http://user:password@host:3128'; its scheme is one of {schemes}")
     try:
         import python_socks  # noqa: F401
-    except ImportError:
-        raise ValueError(_MISSING) from None
+    except ImportError as error:
+        raise ValueError(lacks("it", error, "proxy")) from None
     return server
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Unpack
 import trio
 
 from ...protocol import Message
-from ..arguments import DEFAULT, Timeout, check_topic, checked_push, chosen
+from ..arguments import DEFAULT, Timeout, check_topic, checked_push, chosen, with_options
 from ..block import check_trio
 from ..channel import Channel
 from ..configuration import ConnectOptions, checked_seconds, configure
@@ -322,6 +322,7 @@ class Client:
         return runner
 
 
+@with_options
 async def run_client(
     client: Client,
     url: OrCallable[str],

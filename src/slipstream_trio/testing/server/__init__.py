@@ -17,14 +17,19 @@
 It needs the extra `testing`.
 """
 
-from .channel import Channel, JoinRefused, NoReply, Outcome, Reply, Stop
-from .connection import Connection
-from .dialect import Flavour, Version
-from .memory import MemoryStream, memory_pipe
-from .mount import ChannelFactory, Connect, Handler, Mount
-from .presence import ChannelPresence
-from .request import Accept, Refuse, Request
-from .server import Listening, PhoenixServer
+from ...errors.base import lacks
+
+try:
+    from .channel import Channel, JoinRefused, NoReply, Outcome, Reply, Stop
+    from .connection import Connection
+    from .dialect import Flavour, Version
+    from .memory import MemoryStream, memory_pipe
+    from .mount import ChannelFactory, Connect, Handler, Mount
+    from .presence import ChannelPresence
+    from .request import Accept, Refuse, Request
+    from .server import Listening, PhoenixServer
+except ImportError as _error:
+    raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
 
 __all__ = [
     "Accept",

@@ -3,8 +3,13 @@
 A user's subclass adds the rules of an application's own protocol. It needs the extra `testing`.
 """
 
-from .core_connection import CoreConnection
-from .machine import ConnectionMachine
-from .server_model import ServerModel
+from ...errors.base import lacks
+
+try:
+    from .core_connection import CoreConnection
+    from .machine import ConnectionMachine
+    from .server_model import ServerModel
+except ImportError as _error:
+    raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
 
 __all__ = ["ConnectionMachine", "CoreConnection", "ServerModel"]
