@@ -333,6 +333,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def pictures(session: nox.Session) -> None:
+    """Make the README's pictures; needs Linux, Chromium, and Node for the benchmark. Arguments choose some."""
+    session.install("-e", ALL_EXTRAS, *group("benchmarks"))
+    session.run("python", "docs/pictures.py", *session.posargs)
+
+
+@nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Run the tests, measure what they cover, in subprocesses too, and fail under the limit."""
     session.install("-e", ALL_EXTRAS, *group("test"))

@@ -149,7 +149,7 @@ def role(thing: Any) -> str:
 
 def sample(kind: type) -> Any:
     """Return a record of a class, of which only the names of its keys are looked at."""
-    values: dict[str, Any] = {field.alias: MagicMock() for field in attrs.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {field.alias: MagicMock() for field in attrs.fields(kind)}
     values |= {name: 0 for name in ("system_time", "monotonic_time") if name in values}
     if "start" in values:
         values["start"] = sample(start_of(kind))

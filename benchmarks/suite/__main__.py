@@ -15,10 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .programs import HERE, install
-from .report import markdown, plots, rows
+from .report import markdown, picture, plots, rows
 from .scenarios import SCENARIOS, Suite
 
-DOCS = HERE.parent.parent / "docs" / "benchmarks"
+PICTURE = HERE.parent.parent / "docs" / "pictures" / "benchmark.svg"
 VERSIONS = ("trio", "trio-websocket", "websockets", "msgspec")
 
 
@@ -32,7 +32,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often each is measured (default 5; quick 3)")
     parser.add_argument("--seconds", type=float, help="how long a round is (default 1; quick 0.15)")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="a folder for the results")
-    parser.add_argument("--docs", action="store_true", help="write the table and the plots of the documentation, too")
+    parser.add_argument("--docs", action="store_true", help="write the plot of the README, too: bursts and echoes")
     return parser.parse_args()
 
 
@@ -55,21 +55,17 @@ def main() -> None:
         suite.stop()
     write(suite, arguments.output)
     if arguments.docs:
-        write(suite, DOCS)
+        picture(suite.results, PICTURE)
 
 
 def write(suite: Suite, folder: Path) -> None:
-    """Write the results into a folder; into that of the documentation, the table and the plots only."""
+    """Write the results into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     found = list(rows(suite.results))
-    summary, everything = markdown(suite.results, found, suite.notes)
+    _, everything = markdown(suite.results, found, suite.notes)
     plots(suite.results, folder)
     machine = {"python": platform.python_version(), "system": platform.platform()}
     versions = {name: version(name) for name in VERSIONS}
-    if folder == DOCS:
-        line = ", ".join(f"{name} {number}" for name, number in {"Python": machine["python"], **versions}.items())
-        (folder / "measures.md").write_text(f"{summary}\nMeasured with {line}.\n")
-        return
     made = {"machine": machine, "versions": versions, "rows": found, "results": suite.results, "notes": suite.notes}
     (folder / "results.json").write_text(json.dumps(made, indent=1) + "\n")
     (folder / "results.md").write_text(everything)

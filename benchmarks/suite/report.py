@@ -12,7 +12,7 @@ from attrs import frozen
 from .programs import PROGRAMS, PYTHON_PEERS
 from .scenarios import DEFAULT, FAST, JAVASCRIPT, OURS, SCENARIOS, Results, Scenario
 
-__all__ = ["markdown", "plots", "rows"]
+__all__ = ["markdown", "picture", "plots", "rows"]
 
 Figure = Callable[[Results, str], float]
 """Returns a figure of the results by one of their metrics; raises KeyError where it was not measured."""
@@ -215,10 +215,7 @@ def markdown(results: Results, found: list[dict[str, Any]], notes: Sequence[str]
 
 def plots(results: Results, folder: Path) -> None:
     """Write the plots: bars for bursts and echoes, and the curves."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "suite", "font.size": 9, "axes.titlesize": 9})
+    set_up()
     measured = [scenario for scenario in SCENARIOS if scenario.name in results]
     if compared := [scenario for scenario in measured if scenario.group in {"burst", "echo"}]:
         bars(results, compared, folder / "clients.svg")
@@ -226,20 +223,36 @@ def plots(results: Results, folder: Path) -> None:
         curves(results, points, folder / "curves.svg")
 
 
-def panels(count: int, *, sharey: bool = False) -> tuple[Any, list[Any]]:
-    """Return a figure, and its axes, four a line."""
+def set_up() -> None:
+    """Let plots be small, and the same for the same figures."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "suite", "font.size": 9, "axes.titlesize": 9})
+
+
+def picture(results: Results, path: Path) -> None:
+    """Write the plot of the README: a burst of small messages, and echoes."""
+    set_up()
+    shown = [scenario for scenario in SCENARIOS if scenario.name in {BURST, ECHO} and scenario.name in results]
+    bars(results, shown, path, wide=len(shown))
+
+
+def panels(count: int, *, sharey: bool = False, wide: int = 4) -> tuple[Any, list[Any]]:
+    """Return a figure, and its axes, `wide` a line."""
     import matplotlib.pyplot as plt
 
-    lines = -(-count // 4)
-    figure, axes = plt.subplots(lines, 4, figsize=(10, 2.2 * lines + 0.3), layout="constrained", sharey=sharey)
+    lines = -(-count // wide)
+    size = (10 if wide == 4 else 8), 2.2 * lines + 0.3
+    figure, axes = plt.subplots(lines, wide, figsize=size, layout="constrained", sharey=sharey)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     return figure, list(axes.flat)
 
 
-def bars(results: Results, compared: Sequence[Scenario], path: Path) -> None:
-    """Plot operations a second of CPU."""
-    figure, axes = panels(len(compared), sharey=True)
+def bars(results: Results, compared: Sequence[Scenario], path: Path, wide: int = 4) -> None:
+    """Plot operations a second of CPU, `wide` scenarios a line."""
+    figure, axes = panels(len(compared), sharey=True, wide=wide)
     for axis, scenario in zip(axes, compared, strict=False):
         programs = [name for name in reversed(PROGRAMS) if name in results[scenario.name]]
         rates = [1e6 / median(results, scenario.name, program, "cpu") for program in programs]
