@@ -270,7 +270,7 @@ class Connection:
                 self._socket._failed(error)
                 self._spans.fail_connect(life, error)
                 raise
-            self._end_if_needed("cancelled")
+            self._end_if_needed("cancelled", by="client")
             self._tell_end(life, "cancelled", "client")
             raise
         by: EndedBy = "server" if isinstance(self.failure, ConnectionRejected) else "network"
@@ -318,11 +318,11 @@ class Connection:
         url = shown_url(request, self._state.options)
         self.handle(TransportOpened(now, masked(self.response_headers), url))
 
-    def _end_if_needed(self, message: str) -> None:
+    def _end_if_needed(self, message: str, *, by: EndedBy | None = None) -> None:
         if self._state.status == "opening":
             self.handle(TransportFailed(message))
         elif self._state.status != "closed":
-            self.handle(TransportClosed(ABNORMAL_CLOSURE, message))
+            self.handle(TransportClosed(ABNORMAL_CLOSURE, message, by))
 
     async def _serve(self, transport: Transport, request: OpenRequest) -> None:
         try:
