@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from slipstream_trio.ids import IdSource
     from slipstream_trio.telemetry import Telemetry
     from slipstream_trio.testing.kit import FakeServer
     from slipstream_trio.testing.observed import ObservedTrace
     from slipstream_trio.testing.plugin import PhoenixServers
+    from slipstream_trio.testing.simulation import Swarm
 
 MARKER = "slipstream_verify"
-FIXTURES = frozenset({"fake_server", "phoenix_server", "slipstream_telemetry", "slipstream_trace"})
+FIXTURES = frozenset({"fake_server", "phoenix_server", "slipstream_swarm", "slipstream_telemetry", "slipstream_trace"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,6 +74,19 @@ def slipstream_telemetry(request: pytest.FixtureRequest, slipstream_ids: "IdSour
     from slipstream_trio.testing.plugin import make_telemetry
 
     return make_telemetry(request.node, slipstream_ids)
+
+
+@pytest.fixture
+def slipstream_swarm() -> "Callable[..., Swarm]":
+    """Call it as `testing.simulation.swarm`; it fails if a run breaks a guarantee."""
+    from slipstream_trio.testing.simulation import swarm
+
+    def checked(*args: "Any", **options: "Any") -> "Swarm":
+        total = swarm(*args, **options)
+        total.check()
+        return total
+
+    return checked
 
 
 @pytest.fixture

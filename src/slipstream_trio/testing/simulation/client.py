@@ -114,14 +114,16 @@ class SimulatedClient:
             took = trio.current_time() - began - (self._world.run.stood - stood)
             self.log("took", what, round(took, 6), seconds)
 
-    def follower(self, channel: Channel, pause: float = 0.0) -> "Follower":
+    def follower(self, channel: Channel, *, pause: float = 0.0, buffer: int = 1024) -> "Follower":
         """Return a reader of a channel's stream, of which the oracles learn each message and gap.
 
         Parameters:
             channel: the channel.
             pause: seconds that it sleeps after each message.
+            buffer: the number of messages that may wait, as given to `connect`.
         """
-        return Follower(self, f"{self.name}/{channel.topic}/{next(self._followers)}", channel, pause)
+        name = f"{self.name}/{channel.topic}/{next(self._followers)}"
+        return Follower(self, name, channel, pause=pause, buffer=buffer)
 
     # Its clock and its network
 
@@ -145,13 +147,14 @@ class Follower:
         announced: whether a gap, or a `SlowConsumer`, was the last that came.
     """
 
-    def __init__(self, client: SimulatedClient, name: str, channel: Channel, pause: float) -> None:
+    def __init__(self, client: SimulatedClient, name: str, channel: Channel, *, pause: float, buffer: int) -> None:
         self.expected: int | None = None
         self.announced: bool = False
         self._client = client
         self._name = name
         self._channel = channel
         self._pause = pause
+        self._most = 2 * buffer + 1  # a gap before and after each message
         self._moved = trio.lowlevel.ParkingLot()
 
     def start_at(self, number: int) -> None:
@@ -178,6 +181,8 @@ class Follower:
                     self.announced = True
                     self._moved.unpark_all()
                     continue
+                waiting = len(stream._buffer)  # noqa: SLF001 - streams have no length for users
+                log("waiting", self._name, waiting, self._most)
                 if isinstance(item, Gap):
                     log("gap", self._name, item.reason, item.dropped)
                     self.announced = True

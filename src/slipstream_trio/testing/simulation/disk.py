@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -85,9 +84,7 @@ class Disk(Writer):
         return self._attempt(self._disk.close)
 
     def tear(self, share: float) -> None:
-        """Cut off a part of the last 4 KiB, as a loss of power does to what was not forced onto the disk."""
+        """Cut off a part of the last 4 KiB of a closed file, as a loss of power does."""
         if self.path is not None:
-            self.flush()
-            with suppress(OSError):
-                size = self.path.stat().st_size
-                os.truncate(self.path, max(self.path.stat().st_size - int(min(size, 4096) * share), 0))
+            size = self.path.stat().st_size
+            os.truncate(self.path, size - int(min(size, 4096) * share))

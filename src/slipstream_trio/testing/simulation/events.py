@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from attrs import Factory, define, frozen
@@ -42,6 +43,7 @@ class Run:
         scenario: the scenario.
         notes: what happened, in order.
         records: the telemetry of each client, by its name, in order.
+        recordings: the files that the clients recorded, by their names, where the scenario has disks.
         faults: how often each kind of fault happened.
         seconds: the virtual time that it took.
         stood: the seconds that the process stood still.
@@ -53,6 +55,7 @@ class Run:
     scenario: Scenario
     notes: list[Note] = Factory(list)
     records: dict[str, list[Record]] = Factory(dict)
+    recordings: dict[str, Path] = Factory(dict)
     faults: Counter[str] = Factory(Counter)
     seconds: float = 0.0
     stood: float = 0.0

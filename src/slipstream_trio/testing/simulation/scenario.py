@@ -87,6 +87,7 @@ class Scenario:
         share = random.choice(_SHARES)
         features = tuple(name for name in FEATURES if random.random() < share and name not in without)
         drawn = {"clients": random.randint(1, 3), "nodes": random.randint(1, 3), "features": features}
+        drawn["at"] = random.randint(1, 2000)
         return cls(seed, **{**drawn, **given})
 
     def smaller(self) -> Iterator[Self]:

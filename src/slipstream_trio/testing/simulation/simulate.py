@@ -20,6 +20,7 @@ from trio.testing import MockClock
 from ...telemetry import ClientPushStop
 from .determinism import deterministic
 from .events import Oracle, Report, Run, Violation
+from .interrupt import Interrupt
 from .oracles import ORACLES
 from .scenario import Scenario
 from .visits import rooms, visits
@@ -67,7 +68,13 @@ class Simulation:
             stack.enter_context(deterministic(scenario.seed, clock))
             contexts = self.tls() if self.tls is not None and "tls" in scenario.features else None
             world = World(run, clock, self.mounts, transport=self.transport, tls=contexts, directory=directory)
-            trio.run(partial(world.play, self.program), clock=clock)
+            instruments = [Interrupt(world)] if scenario.interrupt is not None else []
+            try:
+                trio.run(partial(world.play, self.program), clock=clock, instruments=instruments)
+            except BaseException as error:
+                if scenario.interrupt is None:
+                    raise
+                run.raised = error
             run.digest, run.seconds = world.finish(), clock.current_time()
             return self._judged(run)
 

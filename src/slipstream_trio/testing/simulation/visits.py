@@ -78,7 +78,7 @@ async def visits(client: SimulatedClient) -> None:
         "push_timeout": 4 * pace,
         "leave_timeout": pace,
         "close_timeout": pace,
-        "buffer": client.random.choice((1, 3)) if slow else 256,
+        "buffer": 3 if slow else 256,
         "overflow": client.random.choice(("raise", "drop_oldest", "drop_newest")) if slow else "raise",
     }
     while client.steps > 0:
@@ -96,7 +96,7 @@ async def visits(client: SimulatedClient) -> None:
 async def _visit(client: SimulatedClient, socket: Socket, topic: str) -> None:
     pause = 2 * client.pace if "slow_reader" in client.features else 0.0
     channel = socket.channel(topic)
-    follower = client.follower(channel, pause)
+    follower = client.follower(channel, pause=pause, buffer=3 if pause else 256)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follower.run)
         try:

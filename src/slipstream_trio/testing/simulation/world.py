@@ -21,6 +21,7 @@ from .chaos import ON_THE_NETWORK, chaos, faults_of
 from .client import SimulatedClient
 from .disk import Disk
 from .events import Note, Run
+from .interrupt import cancel_at_sigterm
 
 __all__ = ["Mounts", "Node", "Program", "World"]
 
@@ -75,6 +76,7 @@ class World:
         network: the network between clients and servers.
         nodes: the servers.
         clients: the clients that run now, by name.
+        lives: the scope of all of them, while they live.
         numbers: for servers, to tell their channels apart.
         counters: the number of the next broadcast on each topic: the servers' database.
     """
@@ -103,6 +105,7 @@ class World:
         self.nodes: list[Node] = [Node(partial(self._server, mounts)) for _ in range(scenario.nodes)]
         self.disks: dict[str, Disk] = {}
         self.carries: bool = not ON_THE_NETWORK.isdisjoint(scenario.features)
+        self.lives: trio.CancelScope | None = None
         self.exit_at_next_record: bool = False
         self._directory = directory
         self._digest = hashlib.sha256()
@@ -167,21 +170,29 @@ class World:
 
     async def play(self, program: "Program") -> None:
         """Let the clients run their programs to the end."""
-        scenario = self.run.scenario
         async with faulty_network(faults_of(self)) as self.network, self._servers():
             beside = {*trio.lowlevel.current_task().child_nurseries}
             before = _tasks_but_in(beside)
-            async with trio.open_nursery() as clients:
-                clients.cancel_scope.deadline = trio.current_time() + _PATIENCE * (scenario.seconds + 100 * self.pace)
+            try:
+                await self._play(program)
+            finally:
+                left = [f"a task is left: {task.name}" for task in _tasks_but_in(beside) - before]
+                left += ["a connection is left open" for stream in self._streams if not stream.closed]
+                self.run.left += sorted(left)
+                self.run.faults += Counter({f"network: {name}": n for name, n in self.network.log.counts.items()})
+                for entry in self.network.log.entries:
+                    self._digest.update(str(entry).encode())
+
+    async def _play(self, program: "Program") -> None:
+        scenario = self.run.scenario
+        with trio.move_on_after(_PATIENCE * (scenario.seconds + 100 * self.pace)) as patience:
+            async with trio.open_nursery() as nursery:
                 for number in range(1, scenario.clients + 1):
-                    clients.start_soon(self._live, program, number)
-            if clients.cancel_scope.cancelled_caught:
-                self.run.left += [f"{name} did not come to its end" for name in self.clients]
-            self.run.left += [f"a task is left: {task.name}" for task in _tasks_but_in(beside) - before]
-            self.run.left += ["a connection is left open" for stream in self._streams if not stream.closed]
-            self.run.faults += Counter({f"network: {name}": n for name, n in self.network.log.counts.items()})
-            for entry in self.network.log.entries:
-                self._digest.update(str(entry).encode())
+                    nursery.start_soon(self._live, program, number)
+                self.lives = nursery.cancel_scope
+        self.lives = None
+        if patience.cancelled_caught:
+            self.run.left += [f"{name} did not come to its end" for name in self.clients]
 
     def finish(self) -> str:
         """Return the digest of all that has happened."""
@@ -192,6 +203,8 @@ class World:
         async with trio.open_nursery() as beside:
             beside.start_soon(chaos, self)
             beside.start_soon(self._write_disks)
+            if self.run.scenario.interrupt == "terminate":
+                await beside.start(cancel_at_sigterm, self)
             for node in self.nodes:
                 beside.start_soon(node.run)
             yield
@@ -203,7 +216,10 @@ class World:
     async def _live(self, program: "Program", number: int) -> None:
         name, lives, steps = f"client-{number}", 1, self.run.scenario.steps
         while True:
-            disk = Disk(self._directory / f"{name}.jsonl" if self._directory else None, self._digest.update)
+            path = None
+            if self._directory is not None:
+                path = self.run.recordings[name] = self._directory / f"{name}.jsonl"
+            disk = Disk(path, self._digest.update)
             client = self.clients[name] = SimulatedClient(self, name, disk, steps)
             self.disks[name] = disk
             with client.recorded(), client.scope:
@@ -212,6 +228,8 @@ class World:
                 except Exception as error:  # noqa: BLE001 - whatever a program raises is for the report
                     self.run.left.append(f"{name}: the program raised {error!r}")
             del self.clients[name]
+            if self.chance("disk_torn", 0.5):
+                disk.tear(self.random.random())
             if not client.scope.cancelled_caught:
                 return
             lives, steps = lives + 1, client.steps

@@ -1,0 +1,182 @@
+"""Each oracle is alive: it catches a bug that is put into the library, and is silent without it."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any, TypeAlias
+
+import attrs
+import pytest
+import trio
+
+from slipstream_trio.client.buffer import Buffer
+from slipstream_trio.client.push import Pushes
+from slipstream_trio.client.timer import Timer
+from slipstream_trio.protocol import Message, ReplyReceived, Transition
+from slipstream_trio.telemetry.span import ConnectionSpans
+from slipstream_trio.testing.simulation import ORACLES, Report, Scenario, Simulation, oracles
+from slipstream_trio.trace.record import Recording
+from slipstream_trio.transport import common
+
+Bug: TypeAlias = Callable[[pytest.MonkeyPatch], None]
+
+
+def every(times: int) -> Callable[[], bool]:
+    """Return what is true every so many times."""
+    numbers = count(1)
+    return lambda: next(numbers) % times == 0
+
+
+def wrap(patch: pytest.MonkeyPatch, owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replace a function by one that gets it first, and then its arguments."""
+    inner = getattr(owner, name)
+    patch.setattr(owner, name, lambda *args, **kwargs: around(inner, *args, **kwargs))
+
+
+def drop_a_message(patch: pytest.MonkeyPatch) -> None:
+    unlucky = every(4)
+    wrap(patch, Buffer, "put", lambda put, buffer, message: None if unlucky() else put(buffer, message))
+
+
+def deliver_twice(patch: pytest.MonkeyPatch) -> None:
+    def twice(put: Any, buffer: Buffer, message: Message) -> Any:
+        put(buffer, message)
+        return put(buffer, message)
+
+    wrap(patch, Buffer, "put", twice)
+
+
+def deliver_for_an_old_join(patch: pytest.MonkeyPatch) -> None:
+    old: dict[Buffer, Message] = {}
+
+    def keep(put: Any, buffer: Buffer, message: Message) -> Any:
+        before = old.get(buffer)
+        if message.event == "tick":
+            old[buffer] = message
+            if before is not None and before.payload["series"] != message.payload["series"]:
+                put(buffer, message)
+                return put(buffer, before._replace(payload={**before.payload, "n": before.payload["n"] + 1}))
+        return put(buffer, message)
+
+    wrap(patch, Buffer, "put", keep)
+
+
+def mix_up_replies(patch: pytest.MonkeyPatch) -> None:
+    last: list[Any] = [{}]
+
+    def mixed(received: Any, pushes: Pushes, reply: ReplyReceived) -> None:
+        last.append(reply.response)
+        received(pushes, attrs.evolve(reply, response=last.pop(0)))
+
+    wrap(patch, Pushes, "reply_received", mixed)
+
+
+def send_twice(patch: pytest.MonkeyPatch) -> None:
+    def doubled(frames: Any, messages: Any) -> list[bytes]:
+        return [frame * (1 + ("echo" in message)) for message, frame in zip(messages, frames(messages), strict=True)]
+
+    wrap(patch, common, "data_frames", doubled)
+
+
+def send_in_reverse(patch: pytest.MonkeyPatch) -> None:
+    wrap(patch, common, "data_frames", lambda frames, messages: frames(list(messages)[::-1]))
+
+
+def tell_that_nothing_was_sent(patch: pytest.MonkeyPatch) -> None:
+    wrap(patch, Pushes, "connection_ended", lambda ended, pushes, lost, _: ended(pushes, lost, 0))
+
+
+def keep_deadlines_late(patch: pytest.MonkeyPatch) -> None:
+    wrap(patch, Timer, "add", lambda add, timer, deadline, timed: add(timer, deadline + 7, timed))
+
+
+def end_no_stream(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Buffer, "close", lambda *_: None)
+
+
+def leave_a_task(patch: pytest.MonkeyPatch) -> None:
+    def leaving(start: Any, timer: Timer) -> None:
+        start(timer)
+        trio.lowlevel.spawn_system_task(trio.sleep_forever)
+
+    wrap(patch, Timer, "start", leaving)
+
+
+def lose_a_record(patch: pytest.MonkeyPatch) -> None:
+    unlucky = every(9)
+    wrap(patch, ConnectionSpans, "stop_handle", lambda stop, *given: None if unlucky() else stop(*given))
+
+
+def change_what_the_core_does(patch: pytest.MonkeyPatch) -> None:
+    def changed(stop: Any, spans: Any, start: Any, done: Any) -> None:
+        stop(spans, start, attrs.evolve(done, return_=()) if isinstance(done, Transition) else done)
+
+    wrap(patch, ConnectionSpans, "stop_handle", changed)
+
+
+def write_no_losses_down(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Recording, "_note_missing", lambda *_: None)
+
+
+def let_buffers_grow(patch: pytest.MonkeyPatch) -> None:
+    inner = Buffer.__init__
+
+    def boundless(buffer: Buffer, streams: Any, _: int, *more: Any) -> None:
+        inner(buffer, streams, 10_000, *more)
+
+    patch.setattr(Buffer, "__init__", boundless)
+
+
+def exit_where_it_is_cancelled(patch: pytest.MonkeyPatch) -> None:
+    async def exiting(get: Any, buffer: Buffer, *, gaps: bool) -> Any:
+        try:
+            return await get(buffer, gaps=gaps)
+        except trio.Cancelled:
+            raise SystemExit from None
+
+    wrap(patch, Buffer, "get", exiting)
+
+
+def blame_the_server(patch: pytest.MonkeyPatch) -> None:
+    def blaming(diagnose: Any, records: Any) -> Any:
+        return [attrs.evolve(finding, blame="server") for finding in diagnose(records)]
+
+    wrap(patch, oracles, "diagnose", blaming)
+
+
+BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
+    ("delivery", drop_a_message, {}),
+    ("delivery", deliver_twice, {}),
+    ("delivery", deliver_for_an_old_join, {"features": ("channel_crash",), "steps": 20, "faults": 15}),
+    ("replies", mix_up_replies, {}),
+    ("performed_once", send_twice, {}),
+    ("push_order", send_in_reverse, {}),
+    ("unsent", tell_that_nothing_was_sent, {"features": ("half_open",), "steps": 15, "faults": 10}),
+    ("time_limits", keep_deadlines_late, {"features": ("half_open",), "steps": 15, "faults": 10}),
+    ("streams_end", end_no_stream, {}),
+    ("nothing_left", leave_a_task, {}),
+    ("traces", lose_a_record, {}),
+    ("replays", change_what_the_core_does, {}),
+    ("recordings", write_no_losses_down, {"features": ("disk_full",), "faults": 12}),
+    ("memory", let_buffers_grow, {"features": ("slow_reader",), "steps": 40}),
+    ("interrupted", exit_where_it_is_cancelled, {"interrupt": "interrupt", "at": 150}),
+    ("blame", blame_the_server, {"features": ("standstill",), "faults": 8}),
+]
+
+
+def found(bug: Bug | None, scenario: dict[str, Any]) -> Report:
+    with pytest.MonkeyPatch.context() as patch:
+        if bug is not None:
+            bug(patch)
+        reports = (Simulation().run(Scenario(seed, **scenario)) for seed in range(6))
+        return next((report for report in reports if report.violations), None) or Simulation().run(
+            Scenario(0, **scenario)
+        )
+
+
+@pytest.mark.parametrize(("oracle", "bug", "scenario"), BUGS)
+def test_an_oracle_catches_the_bug_that_it_is_for(oracle: str, bug: Bug, scenario: dict[str, Any]) -> None:
+    assert oracle in {violation.oracle for violation in found(bug, scenario).violations}
+
+
+def test_each_oracle_has_a_bug_that_it_is_for() -> None:
+    assert {oracle for oracle, _, _ in BUGS} == {oracle.__name__ for oracle in ORACLES}
