@@ -139,7 +139,9 @@ class FakeConnection:
             ExpectationFailed: it did not end, or in another way.
         """
         within = self.server.timeout if within is None else within
-        wanted = _disconnect(code, by)
+        wanted = "a disconnect"
+        wanted += "" if code is ANY else f" with code {shown(code)}"
+        wanted += "" if by is ANY else f" by {shown(by)}"
         with trio.move_on_after(within):
             await self._ended.wait()
         ended = self.disconnection
@@ -360,12 +362,3 @@ def healing(heal: Callable[[], None]) -> AbstractContextManager[object]:
     block = ExitStack()
     block.callback(heal)
     return block
-
-
-def _disconnect(code: Any, by: Any) -> str:
-    words = ["a disconnect"]
-    if code is not ANY:
-        words.append(f"with code {shown(code)}")
-    if by is not ANY:
-        words.append(f"by {shown(by)}")
-    return " ".join(words)

@@ -70,13 +70,12 @@ class Connection:
         self._unpaused.set()
         self._writable = trio.Event()
         self._writable.set()
-        self._flow = trio.lowlevel.ParkingLot()
         self._unreadable = False
         self._everything = trio.CancelScope()
         self._flushed = trio.Event()
         self._processes: set[Process] = set()
         self._nursery: trio.Nursery | None = None
-        self._arrived = trio.lowlevel.ParkingLot()
+        self._changed = trio.lowlevel.ParkingLot()
         self._handled = 0
         self._ended = trio.Event()
         self._handler: Handler = upgrade.mount.handler(self) if upgrade.mount.handler else self.router
@@ -158,7 +157,7 @@ class Connection:
         """Write nothing to the client until `resume_writing`; a write under way goes on."""
         if self._writable.is_set():
             self._writable = trio.Event()
-            self._flow.unpark_all()
+            self._changed.unpark_all()
 
     def resume_writing(self) -> None:
         """Write on after `pause_writing`."""
@@ -168,7 +167,7 @@ class Connection:
         """Wait until the queue has been written; returns at once while writing is paused, and after the end."""
         await trio.lowlevel.checkpoint()
         while self.outbox.gauge.size and self._writable.is_set() and not self._ended.is_set():
-            await self._flow.park()
+            await self._changed.park()
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, and all its channels with it."""
@@ -187,7 +186,7 @@ class Connection:
                     return message
             if self._ended.is_set():
                 raise ConnectionLost("closed before the awaited message came", self.close_code)
-            await self._arrived.park()
+            await self._changed.park()
 
     # For the server, the router and the processes
 
@@ -213,7 +212,7 @@ class Connection:
     async def wait_handled(self, count: int) -> None:
         """Wait until `count` of the client's messages were handled, or the connection has ended."""
         while self._handled < count and not self._ended.is_set():
-            await self._arrived.park()
+            await self._changed.park()
 
     def release(self, first: Iterable[Frame]) -> None:
         """Send `first`, then the held frames."""
@@ -248,8 +247,7 @@ class Connection:
             if self.close_code is None:
                 self.close_code, self.closed_by = 1006, "lost"
             self._ended.set()
-            self._arrived.unpark_all()
-            self._flow.unpark_all()
+            self._changed.unpark_all()
             self._handler.ended()
 
     # Reading
@@ -309,10 +307,10 @@ class Connection:
             await trio.lowlevel.checkpoint()  # close has cancelled this
             return
         self.received.append(message)
-        self._arrived.unpark_all()
+        self._changed.unpark_all()
         await self._handler.handle(message, size + _OVERHEAD)
         self._handled += 1
-        self._arrived.unpark_all()
+        self._changed.unpark_all()
 
     # Writing
 
@@ -323,7 +321,7 @@ class Connection:
                 await self._writable.wait()
                 await self._stream.send_all(data)
                 self.outbox.written(counted)
-                self._flow.unpark_all()
+                self._changed.unpark_all()
             self._flushed.set()
         except GONE:
             self._everything.cancel()
