@@ -31,7 +31,7 @@ class WebServer:
         echoes_close_code: whether a client's close is answered with the client's code, or else with 1000.
         stop_code: the close code when the server stops; None: the connection is cut without a close frame.
         stop_grace: the grace period of connections at a stop, in seconds.
-        limits_wire: whether limits count the bytes on the wire, or else payloads; see `framing.Limits`.
+        limits_wire: whether limits count the bytes on the wire, or else payloads; see `framing`.
         upgrade_headers: headers of every 101 response.
         refusal_headers: headers of every other response.
     """

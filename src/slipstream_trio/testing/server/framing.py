@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from struct import pack
 from typing import Any, Final
 
-import attrs
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.extensions import Extension, PerMessageDeflate
@@ -12,11 +11,10 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 
 from ...protocol.message import Frame
 
-__all__ = ["FrameViolation", "Framing", "Limits", "frame_bytes"]
+__all__ = ["FrameViolation", "Framing", "frame_bytes"]
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
-_MASK_SIZE: Final = 4
 _SLICE: Final = 1024
 _INFLATED_PIECE: Final = 16_384
 _MAX_FRAGMENTED: Final = 8_000_000
@@ -51,52 +49,22 @@ def frame_bytes(frame: Frame) -> bytes:
     return pack("!BBQ", first, 127, length) + data
 
 
-@attrs.frozen
-class Limits:
-    """A web server's limits of what clients send; beyond, the connection is closed (1009).
-
-    Cowboy (`cowboy_websocket.erl`) has one limit, for a frame's payload as for a message, and for what it inflates to.
-    Bandit counts the bytes on the wire, headers included (`websocket/frame.ex`), has another limit for messages in
-    several frames (`connection.ex`), and one by a ratio for what they inflate to (`permessage_deflate.ex`).
-
-    Attributes:
-        frame: the most bytes of a frame.
-        inflate_ratio: Bandit's; None: these are Cowboy's limits.
-    """
-
-    frame: int
-    inflate_ratio: int | None
-
-    def allow_frame(self, length: int) -> bool:
-        """Whether a frame may have so many bytes of payload."""
-        extended = 0 if length < 126 else 2 if length < 65536 else 8
-        return length + (0 if self.inflate_ratio is None else 2 + extended + _MASK_SIZE) <= self.frame
-
-    def allow_fragments(self, length: int) -> bool:
-        """Whether a message in several frames may have so many bytes so far."""
-        return length <= (self.frame if self.inflate_ratio is None else _MAX_FRAGMENTED)
-
-    def inflated(self, length: int) -> int:
-        """Return how many bytes a compressed message of this length may become."""
-        if self.inflate_ratio is None:
-            return self.frame
-        # Bandit inflates in pieces, and looks at the ratio where a second one follows.
-        return (-(-self.inflate_ratio * length // _INFLATED_PIECE) + 1) * _INFLATED_PIECE
-
-
 class Framing:
     """One connection's frames, both ways, with the limits of the client's frames, and the compression.
 
     Parameters:
-        limits: of the client's frames; None: it has none.
+        max_frame_size: the most bytes of a client's frame; None: there are no limits.
+        inflate_ratio: how many times its size a compressed message may have, on Bandit; None: the limits are Cowboy's.
         offer: the client's offer of permessage-deflate; None: it made none, or is not to have it.
 
     Attributes:
         extension: the answer to the offer; None: frames are not compressed.
     """
 
-    def __init__(self, limits: Limits | None = None, offer: str | None = None) -> None:
-        incoming = _Incoming(limits) if limits else None
+    def __init__(
+        self, max_frame_size: int | None = None, inflate_ratio: int | None = None, offer: str | None = None
+    ) -> None:
+        incoming = _Incoming(max_frame_size, inflate_ratio) if max_frame_size is not None else None
         parameters = incoming.accept(offer) if incoming and offer else None
         self.extension: str | None = None
         if isinstance(parameters, str):
@@ -145,11 +113,18 @@ class Framing:
 
 
 class _Incoming(PerMessageDeflate):
-    """Applies the limits, and inflates whole messages, if the client's offer of permessage-deflate was accepted."""
+    """Applies the limits, and inflates whole messages, if the client's offer of permessage-deflate was accepted.
 
-    def __init__(self, limits: Limits) -> None:
+    Beyond a limit the connection is closed with 1009. Cowboy (`cowboy_websocket.erl`) has one, for a frame's payload as
+    for a message, and for what it inflates to. Bandit counts the bytes on the wire, headers included
+    (`websocket/frame.ex`), has another limit for messages in several frames (`connection.ex`), and one by a ratio for
+    what they inflate to (`permessage_deflate.ex`).
+    """
+
+    def __init__(self, max_frame_size: int, inflate_ratio: int | None) -> None:
         super().__init__()
-        self._limits = limits
+        self._max_frame_size = max_frame_size
+        self._inflate_ratio = inflate_ratio
         self._length = 0
         self._deflated = bytearray()
         self._in_control = self._is_deflated = False
@@ -172,8 +147,11 @@ class _Incoming(PerMessageDeflate):
             self._length = length + (self._length if opcode is Opcode.CONTINUATION else 0)
         if opcode in (Opcode.TEXT, Opcode.BINARY):
             self._is_deflated = rsv.rsv1
-        too_long = opcode is Opcode.CONTINUATION and not self._limits.allow_fragments(self._length)
-        if too_long or not self._limits.allow_frame(length):
+        header, most = 0, self._max_frame_size
+        if self._inflate_ratio is not None:
+            header, most = 6 if length < 126 else 8 if length < 65_536 else 14, _MAX_FRAGMENTED
+        is_too_long = opcode is Opcode.CONTINUATION and self._length > most
+        if is_too_long or header + length > self._max_frame_size:
             return CloseReason.MESSAGE_TOO_BIG
         # Of control frames in between, the superclass takes messages for ended.
         if self._in_control or not super().enabled():
@@ -191,7 +169,10 @@ class _Incoming(PerMessageDeflate):
         """Inflate a message at its end."""
         if self._in_control or not fin:
             return None
-        largest = self._limits.inflated(len(self._deflated))
+        largest = self._max_frame_size
+        if self._inflate_ratio is not None:
+            # Bandit inflates in pieces, and looks at the ratio where a second one follows.
+            largest = (-(-self._inflate_ratio * len(self._deflated) // _INFLATED_PIECE) + 1) * _INFLATED_PIECE
         inflated = bytearray()
         for piece in self._inflate(proto):
             if isinstance(piece, CloseReason):

@@ -13,7 +13,7 @@ import h11
 import trio
 from wsproto.utilities import generate_accept_token
 
-from .framing import Framing, Limits
+from .framing import Framing
 from .mount import Mount
 from .nursery import open_background
 from .request import Accept, Refuse, Request, choose_subprotocol, parse_query
@@ -202,7 +202,7 @@ def _negotiate(
     offers = _list(request, "sec-websocket-extensions") if mount.compress else ()
     offer = next((offer for offer in offers if offer.partition(";")[0].strip() == "permessage-deflate"), None)
     ratio = mount.max_inflate_ratio if server.web_server.limits_wire else None
-    framing = Framing(Limits(mount.max_frame_size, ratio), offer)
+    framing = Framing(mount.max_frame_size, ratio, offer)
     if framing.extension is not None:
         headers.append(("sec-websocket-extensions", framing.extension))
     return headers, framing
