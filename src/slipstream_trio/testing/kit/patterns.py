@@ -150,19 +150,13 @@ def _object(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | Non
     members: Mapping[str, Any] = pattern.members if partly else pattern
     if not isinstance(value, Mapping):
         return f"{where} is {short_repr(value, secrets)}, not {'an object' if partly else shown(pattern, secrets)}"
-    if problem := _first_of(members, value, where, secrets):
-        return problem
-    more = [] if partly else [name for name in value if name not in members]
-    return f"{where} has {more[0]!r} as well: {short_repr(value[more[0]], secrets)}" if more else None
-
-
-def _first_of(pattern: Mapping[str, Any], value: Mapping[str, Any], where: str, secrets: Secrets) -> str | None:
-    for name, wanted in pattern.items():
+    for name, wanted in members.items():
         if name not in value:
             return f"{where} has no {name!r}: {short_repr(value, secrets)}"
         if problem := mismatch(wanted, value[name], f"{where}[{name!r}]", secrets):
             return problem
-    return None
+    more = [] if partly else [name for name in value if name not in members]
+    return f"{where} has {more[0]!r} as well: {short_repr(value[more[0]], secrets)}" if more else None
 
 
 def _array(pattern: Sequence[Any], value: Any, where: str, secrets: Secrets) -> str | None:

@@ -189,25 +189,20 @@ class Session:
 
     async def _collect(self) -> None:
         parts: list[Any] = []
-        while True:
-            try:
-                data = await self._stream.receive_some()
-            except trio.BrokenResourceError:
-                return
-            if not data:
-                return
-            self._websocket.receive_data(data)
-            for event in self._websocket.events():
-                match event:
-                    case TextMessage() | BytesMessage():
-                        parts.append(event.data)
-                        if event.message_finished:
-                            self._waiting.append(type(parts[0])().join(parts))
-                            parts = []
-                    case CloseConnection():
-                        await self._send(event.response())
-            if self._waiting:
-                self._arrived.unpark_all()
+        with suppress(trio.BrokenResourceError):
+            while data := await self._stream.receive_some():
+                self._websocket.receive_data(data)
+                for event in self._websocket.events():
+                    match event:
+                        case TextMessage() | BytesMessage():
+                            parts.append(event.data)
+                            if event.message_finished:
+                                self._waiting.append(type(parts[0])().join(parts))
+                                parts = []
+                        case CloseConnection():
+                            await self._send(event.response())
+                if self._waiting:
+                    self._arrived.unpark_all()
 
     async def _end_if_unused(self) -> None:
         limit = UNUSED * self._window

@@ -94,18 +94,15 @@ def _assign(container: dict[str, Any], keys: list[str], value: str) -> None:
 def choose_subprotocol(offered: Sequence[str]) -> tuple[str | None, str | None]:
     """Return the subprotocol and the token among those that a client offered; raises `Refuse`."""
     tokens = [name for name in offered if name.startswith(_TOKEN_PREFIX)]
-    token = _decode_token(tokens[0]) if len(tokens) == 1 else None  # one of several is none, as in Phoenix
+    token = None
+    if len(tokens) == 1:  # of several, Phoenix takes none
+        encoded = tokens[0].removeprefix(_TOKEN_PREFIX)
+        try:  # in the standard alphabet, despite the prefix, without padding
+            token = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise Refuse(500) from None
     if "phoenix" in offered:
         return "phoenix", token
     if token is None or len(offered) > 1:
         raise Refuse(403)
     return None, token
-
-
-def _decode_token(subprotocol: str) -> str:
-    """Decode a token as Phoenix does: in the standard alphabet, despite the prefix, without padding."""
-    encoded = subprotocol.removeprefix(_TOKEN_PREFIX)
-    try:
-        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        raise Refuse(500) from None

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
 import trio
@@ -25,7 +25,6 @@ __all__ = ["Listening", "PhoenixServer"]
 
 _RESTART: Final = 1012
 _DRAIN_TIMEOUT: Final = 30.0
-Chosen = TypeVar("Chosen")
 
 logger: Final = logging.getLogger("slipstream_trio.testing.server")
 # Many tests and demos crash channels on purpose: only a configured logger shows it.
@@ -90,8 +89,11 @@ class PhoenixServer:
         keep_received: int = 1000,
     ) -> None:
         self.mounts: Mapping[str, Mount] = dict(mounts)
-        self.web_server: WebServer = _chosen("flavour", flavour, FLAVOURS)
-        self.release: Release = _chosen("version", version, VERSIONS)
+        for option, name, known in (("flavour", flavour, list(FLAVOURS)), ("version", version, list(VERSIONS))):
+            if name not in known:
+                raise ValueError(f"{option}: one of {', '.join(known)}; not {name!r}")
+        self.web_server: WebServer = FLAVOURS[flavour]
+        self.release: Release = VERSIONS[version]
         self.close_timeout: float = close_timeout
         self.drain_batch: int = drain_batch
         self.drain_interval: float = drain_interval
@@ -355,12 +357,6 @@ class PhoenixServer:
         await trio.lowlevel.checkpoint()
         while self._connections:
             await self._changed.park()
-
-
-def _chosen(option: str, name: str, table: Mapping[Any, Chosen]) -> Chosen:
-    if name not in table:
-        raise ValueError(f"{option}: one of {', '.join(table)}; not {name!r}")
-    return table[name]
 
 
 async def _close_all(listeners: Iterable[trio.abc.Listener[Any]]) -> None:

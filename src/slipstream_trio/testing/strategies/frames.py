@@ -24,6 +24,8 @@ _TROUBLED_REPLIES: list[Any] = [
 ]
 """Payloads of a phx_reply without a status."""
 
+_ENDS: Final = st.sampled_from([(CLOSE, dict[str, Any]()), (ERROR, {"reason": "channel_crash"})])
+
 
 def messages(
     *,
@@ -63,12 +65,8 @@ def good_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = No
         st.builds(Message, refs(), st.none(), name, events(), pushed).map(wire.encode),
         st.builds(wire.encode_broadcast, name, events(reserved=True), pushed),
         st.builds(wire.encode_reply, st.none() | refs(), refs(), name, statuses(), json_payloads() | binary),
-        st.builds(_ending, refs(), name, st.sampled_from([CLOSE, ERROR])).map(wire.encode),
+        st.builds(lambda ref, topic, end: Message(ref, ref, topic, *end), refs(), name, _ENDS).map(wire.encode),
     )
-
-
-def _ending(ref: str, topic: str, event: str) -> Message:
-    return Message(ref, ref, topic, event, {"reason": "channel_crash"} if event == ERROR else {})
 
 
 def odd_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[Frame]:
