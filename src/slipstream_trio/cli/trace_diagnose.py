@@ -67,9 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Diagnose, and print the findings."""
-    whole = Diagnosis()
-    for diagnosis in _diagnosed(sources(options.paths), options.jobs):
-        whole.add(diagnosis)
+    whole = Diagnosis.together(_diagnosed(sources(options.paths), options.jobs))
     with quiet_pipe():
         if options.json:
             print(json.dumps(whole.as_dict(), indent=2))

@@ -149,12 +149,14 @@ class HandleStop(EndOfConnection[HandleStart]):
         """The message, where it is just delivered, and nobody has read that as `transition` yet."""
         return self._came_to if isinstance(self._came_to, Message) else None
 
+    def _described(self, system_time: int) -> dict[str, Any]:
+        return {**super()._described(system_time), "event": self.transition.event}
+
     def details(self) -> dict[str, Any]:
-        """Return `message`, `event`, `built_events`, `return`, `end_state`."""
+        """Return `message`, `built_events`, `return`, `end_state`."""
         transition = self.transition
         return {
             "message": transition.message,
-            "event": transition.event,
             "built_events": transition.built_events,
             "return": transition.return_,
             "end_state": transition.state,

@@ -1,17 +1,20 @@
 """Encoding of telemetry records as lines of a recording; `schema` describes them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import attrs
 from attrs import define, field
 
-from ..protocol import Frame, FrameReceived, Message, SendFrame, State
+from ..protocol import FrameReceived, Message, SendFrame, State
 from ..telemetry import ConnectStart, HandlerFailed, HandleStart, HandleStop, Origin, Record
-from .lines import encode_line, end_line, head, header_line, key_of, missing_line
+from .lines import encode_line
 from .redact import Redacted, Redactor
+from .schema import HEADER, SCHEMA, start_time
 from .values import FIELDS, TAG, changes_of, encoded, fields_of, plain_text, redacted
+from .verify import details_of
 
 __all__ = ["BUILT_IN", "Encoder", "end_line", "header_line", "missing_line"]
 
@@ -25,7 +28,6 @@ MOST_CONNECTIONS: Final = 4096
 """The most connections to remember; a forgotten one is written in full when it comes again."""
 
 CONNECT_START: Final = ConnectStart.name
-HANDLE_START: Final = HandleStart.name
 HANDLE_STOP: Final = HandleStop.name
 HANDLER_FAILED: Final = HandlerFailed.name
 ONCE: Final = 3
@@ -35,9 +37,6 @@ _ONCE: Final = b'%b,%b,"system_time":%d,"monotonic_time":%d'
 _START: Final = b'%b,%b,"span_id":%b,"system_time":%d,"monotonic_time":%d'
 _STOP: Final = b'%b,%b,"span_id":%b,"duration":%d,"monotonic_time":%d%b'
 _FRAME: Final = b'{"$":"FrameReceived","now":%b,"frame":%b}'
-_DELIVERED: Final = b'[{"$":"MessageReceived","message":{"$":"@message"}}]'
-_BEGAN: Final = b'%b,"raw_message":%b,"state":%b}\n'
-_HANDLED: Final = b'%b,"message":%b,"built_events":%b,"return":%b,"end_state":%b}\n'
 _HOW: Final[Mapping[str, str]] = {
     **dict.fromkeys(("params", "response", "return"), "payload"),
     **dict.fromkeys(("reason", "termination_reason", "stacktrace", "message", "hint"), "text"),
@@ -56,7 +55,6 @@ class _Written:
         short: what stands for them in its next lines.
         lines: the number of lines since it was written in full.
         state: the latest state, and its `number`.
-        span: the handle whose start was written, and whose end was not.
         decodes: whether the message of that handle can be decoded from its frame by a reader.
     """
 
@@ -65,7 +63,6 @@ class _Written:
     lines: int = 0
     state: State | None = None
     number: int = 0
-    span: str | None = None
     decodes: bool = False
 
 
@@ -95,24 +92,18 @@ class Encoder:
         self._written.clear()
         self._open.clear()
 
-    def encode(self, record: Record) -> bytes:
+    def encode(self, record: Any) -> bytes:
         """Return the line of a record, with its line feed; two lines, where the first tells what is missing."""
-        name, origin = record.name, record.origin
-        if name is HANDLE_START and origin.connection_id in self._seen:
-            return self._handle_start(record)
-        if name is HANDLE_STOP and origin.connection_id in self._seen:
-            return self._handle_stop(record)
         before = self.notice(record)
-        if name == HANDLE_START:
-            return before + self._handle_start(record)
-        if name == HANDLE_STOP:
-            return before + self._handle_stop(record)
-        ids, written = self._ids(origin)
-        whole = b""
-        if name[-1] == "start":
-            self._open.add(record.span_id)  # type: ignore[attr-defined] # like all spans
-        elif name[-1] in ("stop", "exception"):
-            whole = b"" if self._is_known(record.span_id, written) else self._start_of(record)  # type: ignore[attr-defined]
+        last, (ids, written), whole = record.name[-1], self._ids(record.origin), b""
+        if last == "start":
+            self._open.add(record.span_id)
+        elif last in ("stop", "exception"):
+            if record.span_id in self._open:
+                self._open.discard(record.span_id)
+            else:  # its start is elsewhere: the end has it
+                start = record.start
+                whole = b',"start":' + self._line(start, *self._ids(start.origin))
         return before + self._line(record, ids, written, whole) + b"\n"
 
     def notice(self, record: Record) -> bytes:
@@ -150,43 +141,46 @@ class Encoder:
         ids = encode_line(attrs.asdict(origin))[1:-1]
         renewed = _Written(origin, encode_line({"connection_id": connection_id})[1:-1])
         if written is not None:
-            renewed.span, renewed.decodes = written.span, written.decodes
+            renewed.decodes = written.decodes
         if connection_id is not None:
             _remember(self._written, connection_id, renewed)
         return ids, renewed
 
     def _state(self, state: State, written: _Written) -> bytes:
         before = written.state
-        if state is not before:
-            written.state = state
-            written.number += 1
-            if before is None:
-                return encode_line({"n": written.number, **fields_of(state, self.redactor)})
-            return encode_line(
-                {"n": written.number, "from": written.number - 1, **changes_of(before, state, self.redactor)}
-            )
-        return b"%d" % written.number
+        if state is before:
+            return b"%d" % written.number
+        written.state = state
+        written.number += 1
+        if before is None:
+            return encode_line({"n": written.number, **fields_of(state, self.redactor)})
+        return encode_line(
+            {"n": written.number, "from": written.number - 1, **changes_of(before, state, self.redactor)}
+        )
 
     def _line(self, record: Any, ids: bytes, written: _Written, whole: bytes = b"") -> bytes:
         """Return a line of its parts: the name, the ids, the measurements, its start where needed, its own fields."""
         name, now = record.name, record.monotonic_time
         if len(name) == ONCE or name == HANDLER_FAILED:
-            first = _ONCE % (head(name), ids, record.system_time, now)
+            first = _ONCE % (_head(name), ids, record.system_time, now)
         elif name[-1] == "start":
-            first = _START % (head(name), ids, encode_line(record.span_id), record.system_time, now)
+            first = _START % (_head(name), ids, encode_line(record.span_id), record.system_time, now)
         else:
-            first = _STOP % (head(name), ids, encode_line(record.span_id), record.duration, now, whole)
-        parts = [first]
-        details = record.details()
-        for key, value in details.items():
-            how = _HOW.get(key)
-            text = encoded(value, self.redactor) if how is None else self._value(how, value, written, details)
-            parts += key_of(key), text
+            first = _STOP % (_head(name), ids, encode_line(record.span_id), record.duration, now, whole)
+        details, parts = record.details(), [first]
+        if name == HANDLE_STOP:
+            for key, text in self._handled(details, details_of(record.start)["raw_message"], written).items():
+                parts += _key(key), text
+        else:
+            for key, value in details.items():
+                parts += _key(key), self._value(_HOW.get(key), value, written, details)
         parts.append(b"}")
         return b"".join(parts)
 
-    def _value(self, how: str, value: Any, written: _Written, details: Mapping[str, Any]) -> bytes:
+    def _value(self, how: str | None, value: Any, written: _Written, details: Mapping[str, Any]) -> bytes:
         redactor = self.redactor
+        if how is None:
+            return encoded(value, redactor)
         if how == "payload":
             return self._payload(value)
         if how == "state":
@@ -213,21 +207,6 @@ class Encoder:
                 return encoded(self.redactor.payload(value), self.redactor)
             self._shown = self._shown[1], text
         return text
-
-    # The starts of spans that end
-
-    def _is_known(self, span_id: str, written: _Written) -> bool:
-        """Tell whether the start of a span that ends was written; elsewhere, the end has it."""
-        if written.span == span_id:
-            written.span = None
-            return True
-        known = span_id in self._open
-        self._open.discard(span_id)
-        return known
-
-    def _start_of(self, end: Any) -> bytes:
-        """Return the start of a span that ends, as a part of its line."""
-        return b',"start":' + self._line(end.start, *self._ids(end.start.origin))
 
     # Handles
 
@@ -258,76 +237,38 @@ class Encoder:
             return None
         written.lines += 2
         written.decodes = True
-        if now is not self._now[0]:
-            self._now = now, encode_line(now)  # the same for all frames of a batch
         ids, span_id, number, began = written.short, encode_line(start.span_id), written.number, start.monotonic_time
         return (
-            _FRAME_BEGAN % (ids, span_id, start.system_time, began, self._now[1], encode_line(text), number),
+            _FRAME_BEGAN % (ids, span_id, start.system_time, began, self._time(now), encode_line(text), number),
             _DELIVERED_HANDLED
             % (ids, span_id, stop.monotonic_time - began, stop.monotonic_time, self._message(message, written), number),
         )
 
-    def _handle_start(self, record: Any) -> bytes:
-        ids, written = self._ids(record.origin)
-        live = type(record) is HandleStart
-        state: State = record.state if live else record.metadata["state"]
-        if live and (frame := record.frame) is not None:
-            text = self._frame(frame[0], frame[1], state, written)
-        else:
-            text = self._input(record.raw_message if live else record.metadata["raw_message"], state, written)
-        written.span = span_id = record.span_id
-        after = b"%d" % written.number if state is written.state else self._state(state, written)
-        return _BEGAN % (
-            _START % (_HANDLE_START, ids, encode_line(span_id), record.system_time, record.monotonic_time),
-            text,
-            after,
-        )
-
     def _input(self, given: Any, state: State, written: _Written) -> bytes:
-        if type(given) is FrameReceived:
-            return self._frame(given.now, given.frame, state, written)
-        return self._object(given, state.options.serializer, {})
+        serializer = state.options.serializer
+        if type(given) is not FrameReceived:
+            return self._object(given, serializer, {})
+        shown = self.redactor.frame(given.frame, serializer, sent=False)
+        written.decodes = type(shown) is not Redacted and serializer in BUILT_IN
+        return _FRAME % (self._time(given.now), encoded(shown, self.redactor))
 
-    def _frame(self, now: float, frame: Frame | Redacted, state: State, written: _Written) -> bytes:
-        shown = self.redactor.frame(frame, state.options.serializer, sent=False)
-        written.decodes = type(shown) is not Redacted and state.options.serializer in BUILT_IN
+    def _time(self, now: float) -> bytes:
         if now is not self._now[0]:
             self._now = now, encode_line(now)  # the same for all frames of a batch
-        return _FRAME % (self._now[1], encoded(shown, self.redactor))
+        return self._now[1]
 
-    def _handle_stop(self, record: Any) -> bytes:
-        origin, start = record.origin, record.start
-        ids, written = self._ids(origin)
-        whole = b"" if self._is_known(start.span_id, written) else self._start_of(record)
-        message = record.delivered if type(record) is HandleStop else None
-        if message is not None:
-            text, events, effects, state = self._message(message, written), _DELIVERED, b"[]", start.state
-        else:
-            if type(record) is HandleStop:
-                made, state, given = record.transition, record.transition.state, start.raw_message
-                message, built, return_ = made.message, made.built_events, made.return_
-            else:
-                given, message, built, return_, state = map(record.metadata.get, _OF_HANDLE)
-            text, events, effects = self._parts(given, state, message, built, return_, written)
-        after = b"%d" % written.number if state is written.state else self._state(state, written)
-        return _HANDLED % (
-            _STOP % (_HANDLE_STOP, ids, encode_line(start.span_id), record.duration, record.monotonic_time, whole),
-            text,
-            events,
-            effects,
-            after,
-        )
-
-    def _parts(  # noqa: PLR0917 - of records live and read
-        self, given: Any, state: State, message: Any, built: Any, return_: Any, written: _Written
-    ) -> tuple[bytes, bytes, bytes]:
-        """Return message, built events and effects, encoded."""
-        serializer = state.options.serializer
-        text = b'{"$":"@input"}' if message is given else self._message(message, written)
-        shared = _shared(given, message) if built else {}
+    def _handled(self, details: Mapping[str, Any], given: Any, written: _Written) -> dict[str, bytes]:
+        """Return what came of an input, encoded, under the keys of it."""
+        message, built, state = details["message"], details["built_events"], details["end_state"]
+        serializer, shared = state.options.serializer, _shared(given, message) if built else {}
         events = b",".join([self._object(event, serializer, shared) for event in built])
-        effects = b",".join([self._object(effect, serializer, {}) for effect in return_])
-        return text, b"[%b]" % events, b"[%b]" % effects
+        effects = b",".join([self._object(effect, serializer, {}) for effect in details["return"]])
+        return {
+            "message": b'{"$":"@input"}' if message is given else self._message(message, written),
+            "built_events": b"[%b]" % events,
+            "return": b"[%b]" % effects,
+            "end_state": self._state(state, written),
+        }
 
     def _message(self, message: Any, written: _Written) -> bytes:
         if type(message) is not Message or not written.decodes:
@@ -360,26 +301,59 @@ class Encoder:
         return b"".join(parts)
 
 
-_OF_HANDLE: Final = ("raw_message", "message", "built_events", "return", "end_state")
-
-
-_HANDLE_START: Final = head(HANDLE_START)
-_HANDLE_STOP: Final = head(HANDLE_STOP)
-
-
-# The same, of a message that is just delivered in a state that was written before.
-_FRAME_BEGAN: Final = _BEGAN.replace(b"%b", _START.replace(b"%b", _HANDLE_START, 1), 1).replace(
-    b'"raw_message":%b,"state":%b', b'"raw_message":' + _FRAME + b',"state":%d'
+# Both lines of a message that is just delivered, in a state that was written before.
+_FRAME_BEGAN: Final = (
+    b'{"name":"slipstream connection handle start",%b,"span_id":%b,"system_time":%d,"monotonic_time":%d,"raw_message":'
+    + _FRAME
+    + b',"state":%d}\n'
 )
-_DELIVERED_HANDLED: Final = _HANDLED.replace(
-    b"%b", _STOP.replace(b"%b", _HANDLE_STOP, 1).removesuffix(b"%b"), 1
-).replace(
-    b'"built_events":%b,"return":%b,"end_state":%b', b'"built_events":' + _DELIVERED + b',"return":[],"end_state":%d'
+_DELIVERED_HANDLED: Final = (
+    b'{"name":"slipstream connection handle stop",%b,"span_id":%b,"duration":%d,"monotonic_time":%d,"message":%b,'
+    b'"built_events":[{"$":"MessageReceived","message":{"$":"@message"}}],"return":[],"end_state":%d}\n'
 )
+
+
+def header_line(recording: str, part: int, time: int, redacted: Collection[str], alive: Collection[str]) -> bytes:
+    """Return the first line of a file; see `Header`."""
+    try:
+        library = version("slipstream-trio")
+    except PackageNotFoundError:  # run from a source tree
+        library = "unknown"
+    header = {
+        "schema": SCHEMA,
+        "library": library,
+        "recording": recording,
+        "part": part,
+        "started": start_time(time).isoformat(),
+        "redacted": list(redacted),
+        "open": list(alive),
+    }
+    return encode_line({HEADER: header}) + b"\n"
+
+
+def end_line(records: int, dropped: int, alive: Collection[str]) -> bytes:
+    """Return the last line of a recording; see `End`."""
+    return encode_line({"end": {"records": records, "dropped": dropped, "open": list(alive)}}) + b"\n"
+
+
+def missing_line(records: int | None, reason: str, connection_id: str | None = None) -> bytes:
+    """Return the line that says that records are missing; see `Missing`."""
+    whose = {} if connection_id is None else {"connection_id": connection_id}
+    return encode_line({"missing": {"records": records, "reason": reason, **whose}}) + b"\n"
+
+
+@lru_cache(maxsize=1024)
+def _head(name: tuple[str, ...]) -> bytes:
+    return b'{"name":%b' % encode_line(" ".join(name))
+
+
+@lru_cache(maxsize=1024)
+def _key(key: str) -> bytes:
+    return b",%b:" % encode_line(key)
 
 
 _LAYOUT: Final[Mapping[type, tuple[bytes, list[tuple[str, bytes, str | None]]]]] = {
-    kind: (b'{"$":"%b"' % kind.__name__.encode(), [(name, key_of(name), how) for name, how in fields.items()])
+    kind: (b'{"$":"%b"' % kind.__name__.encode(), [(name, _key(name), how) for name, how in fields.items()])
     for kind, fields in FIELDS.items()
 }
 

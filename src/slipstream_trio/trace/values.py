@@ -26,42 +26,10 @@ from typing import Any, Final
 import attrs
 from attrs import frozen
 
+from .. import protocol
 from ..errors import SerializationError
 from ..lean import lean
-from ..protocol import (
-    STATE_FIELDS,
-    Backoff,
-    CloseConnection,
-    CloseTransport,
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionOpened,
-    Disconnect,
-    FrameReceived,
-    FrameRejected,
-    HeartbeatAcknowledged,
-    JoinTopic,
-    LeaveTopic,
-    Message,
-    MessageDropped,
-    MessageReceived,
-    Options,
-    PushMessage,
-    ReplyReceived,
-    SendFrame,
-    SendHeartbeat,
-    State,
-    Step,
-    TimerTicked,
-    TopicJoinClosed,
-    TopicJoinFailed,
-    TopicJoinOverdue,
-    TopicJoinSucceeded,
-    TopicLeft,
-    TransportClosed,
-    TransportFailed,
-    TransportOpened,
-)
+from ..protocol import STATE_FIELDS, FrameReceived, Message, Options, State
 from ..protocol.codec import MAX_DIGITS, check_value
 from ..protocol.mappings import View
 from ..protocol.state import changes
@@ -69,21 +37,9 @@ from .lines import encode_line
 from .redact import Redacted, Redactor
 
 __all__ = [
-    "CLASSES",
-    "FIELDS",
-    "TAG",
-    "Unencodable",
-    "changed",
-    "changes_of",
-    "decode_value",
-    "encode_value",
-    "encoded",
-    "fields_of",
-    "from_fields",
-    "names_of",
-    "plain_text",
-    "redacted",
-]
+    "CLASSES", "FIELDS", "TAG", "Unencodable", "changed", "changes_of", "decode_value", "encode_value", "encoded",
+    "fields_of", "frame_received", "from_fields", "names_of", "plain_text", "redacted",
+]  # fmt: skip
 
 TAG: Final = "$"
 CHANGE: Final = "change"
@@ -93,50 +49,17 @@ LONGEST_REPR: Final = 1000
 LARGEST: Final = 10**MAX_DIGITS
 """From here on an integer has more digits than a codec takes, and than Python writes: it can only have been refused."""
 
+_UNWRITTEN: Final = frozenset({"JoinPacing", "Presence", "PresenceChange", "Transition"})
 CLASSES: Final[Mapping[str, type]] = {
-    kind.__name__: kind
-    for kind in (
-        Backoff,
-        CloseConnection,
-        CloseTransport,
-        ConnectionClosed,
-        ConnectionFailed,
-        ConnectionOpened,
-        Disconnect,
-        FrameReceived,
-        FrameRejected,
-        HeartbeatAcknowledged,
-        JoinTopic,
-        LeaveTopic,
-        MessageDropped,
-        MessageReceived,
-        Options,
-        PushMessage,
-        ReplyReceived,
-        SendFrame,
-        SendHeartbeat,
-        State,
-        Step,
-        TimerTicked,
-        TopicJoinClosed,
-        TopicJoinFailed,
-        TopicJoinOverdue,
-        TopicJoinSucceeded,
-        TopicLeft,
-        TransportClosed,
-        TransportFailed,
-        TransportOpened,
-    )
+    name: kind
+    for name, kind in vars(protocol).items()
+    if isinstance(kind, type) and attrs.has(kind) and name not in _UNWRITTEN
 }
 """The attrs classes that are written field by field."""
 
 _PAYLOADS: Final = {
-    JoinTopic: "payload",
-    PushMessage: "payload",
-    TopicJoinSucceeded: "response",
-    TopicJoinFailed: "response",
-    TopicJoinClosed: "payload",
-    ReplyReceived: "response",
+    **dict.fromkeys(("JoinTopic", "PushMessage", "TopicJoinClosed"), "payload"),
+    **dict.fromkeys(("TopicJoinSucceeded", "TopicJoinFailed", "ReplyReceived"), "response"),
 }
 _TEXTS: Final = frozenset({"reason", "message", "url", "close_reason"})
 _HEADERS: Final = frozenset({"headers", "response_headers"})
@@ -160,7 +83,7 @@ class Unencodable:
 
 def _how(kind: type, name: str) -> str | None:
     """Return as what a field of a class is redacted."""
-    if _PAYLOADS.get(kind) == name:
+    if _PAYLOADS.get(kind.__name__) == name:
         return "payload"
     if name in {"frame", "body"}:
         return name

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+import attrs
+
 from ..text import brief
 from .facts import SECOND, Connection, Facts
 from .finding import Cause, Finding, at, found, long
@@ -12,7 +14,7 @@ from .losses import losses
 from .outages import Outage, outages
 from .refusals import REFUSALS
 
-__all__ = ["diagnose"]
+__all__ = ["SERVER_ENDS", "diagnose", "evicted", "right_after"]
 
 SMALL: Final = 50_000
 """Bytes of a message that any server takes."""
@@ -57,6 +59,8 @@ CLOSED: Final = Cause("closed_by_server", "serious", "server",
     "the server closed the connection with {codes}",
     "see the server's log at these times: 1011 is a failure there, or a frame that it could not read")
 # fmt: on
+
+SERVER_ENDS: Final = frozenset({DISCONNECTED.name, CLOSED.name})
 
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
@@ -109,10 +113,6 @@ def _codes(told: Iterable[Outage]) -> dict[str, Any]:
     return {"codes": " and ".join(map(str, sorted({end.code or 0 for end in ends}))) + text}
 
 
-def _explained(_: Facts, rest: Sequence[Outage]) -> Chosen:
-    return [each for each in rest if each.ended is not None and each.ended.explained], None, {}, []
-
-
 def _own_limit(facts: Facts, rest: Sequence[Outage]) -> Chosen:
     told = [each for each in rest if each.code == 1009 and any(map(_by_client, _ends([each])))]
     ends = _ends(told)
@@ -133,9 +133,18 @@ def _by_client(end: Connection) -> bool:
     return older or end.ended_by == "client" or "maximum message size" in end.message
 
 
-def _their_limit(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    told = [each for each in rest if each.code == 1009]
-    return told, THEIR_LIMIT, {}, [_times(facts, told)]
+def _by_code(cause: Cause, *codes: int) -> Callable[[Facts, Sequence[Outage]], Chosen]:
+    """Return what takes all ends of these codes; of any, if none is given."""
+
+    def choose(facts: Facts, rest: Sequence[Outage]) -> Chosen:
+        told = [each for each in rest if not codes or each.code in codes]
+        return told, cause, _codes(told), [_times(facts, told)]
+
+    return choose
+
+
+def _explained(_: Facts, rest: Sequence[Outage]) -> Chosen:
+    return [each for each in rest if each.ended is not None and each.ended.explained], None, {}, []
 
 
 def _broken(facts: Facts, rest: Sequence[Outage]) -> Chosen:
@@ -149,6 +158,18 @@ def _by_protocol(end: Connection) -> bool:
     return older or end.reason == "protocol_error"
 
 
+def right_after(end: int, opened: int) -> bool:
+    """Tell whether an end is due to an opening elsewhere; what tells of them may have come the other way round."""
+    return -SECOND // 50 <= end - opened < SECOND // 2
+
+
+def evicted(finding: Finding) -> Finding:
+    """Return the ends of a socket as evictions by one of another recording."""
+    changed = {name: getattr(EVICTED, name) for name in ("gravity", "blame", "mechanism", "advice")}
+    evidence = (*finding.evidence, "each as the socket of another recording opened")
+    return attrs.evolve(finding, cause=EVICTED.name, evidence=evidence, **changed)
+
+
 def _evicted(facts: Facts, rest: Sequence[Outage]) -> Chosen:
     """Find ends right after the opening of another socket, which soon has its end in the same way."""
     opened = [(each.opened, each.socket) for each in facts.connections.values() if each.opened is not None]
@@ -156,7 +177,7 @@ def _evicted(facts: Facts, rest: Sequence[Outage]) -> Chosen:
         each
         for each in rest
         if each.code in (1000, 1001, 1006) or (each.code or 0) >= 4000
-        if any(socket != each.socket and -SECOND // 50 <= each.began - when < SECOND // 2 for when, socket in opened)
+        if any(socket != each.socket and right_after(each.began, when) for when, socket in opened)
     ]
     ends = Counter(each.socket for each in told)
     if len(ends) < 2 or max(ends.values()) < 2:
@@ -215,11 +236,6 @@ def _age(facts: Facts, rest: Sequence[Outage]) -> Chosen:
     return told, AGE, {"age": long(max(lives))}, evidence
 
 
-def _disconnected(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    told = [each for each in rest if each.code in (1000, 1001)]
-    return told, DISCONNECTED, _codes(told), [_times(facts, told)]
-
-
 def _gone(facts: Facts, rest: Sequence[Outage]) -> Chosen:
     told = [each for each in rest if each.attempts]
     failed = [each for outage in told for each in outage.attempts]
@@ -234,12 +250,8 @@ def _cut(facts: Facts, rest: Sequence[Outage]) -> Chosen:
     return told, CUT, {}, [f"{len(told)} times on {len({each.socket for each in told})} sockets, {_times(facts, told)}"]
 
 
-def _closed(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    return rest, CLOSED, _codes(rest), [_times(facts, rest)]
-
-
 _ENDS: Final[Sequence[Callable[[Facts, Sequence[Outage]], Chosen]]] = (
-    *(_explained, _own_limit, _their_limit, _broken, _evicted, _restarted, _idle, _age, _disconnected),
-    *(_gone, _gone, _cut, _closed),
+    *(_explained, _own_limit, _by_code(THEIR_LIMIT, 1009), _broken, _evicted, _restarted, _idle, _age),
+    *(_by_code(DISCONNECTED, 1000, 1001), _gone, _gone, _cut, _by_code(CLOSED)),
 )
 """The surest first: each takes what it explains. The first `_gone` takes sockets that were never connected."""

@@ -105,6 +105,7 @@ class Pause:
         burst: how many frames came right after it; `overdue`: what the application did then, before it got an answer.
         told: whether telemetry itself told that the event loop stood still.
         busy: the callback that took as long.
+        cut_off: whether no connection was open, so that nothing could come.
     """
 
     began: int
@@ -116,6 +117,7 @@ class Pause:
     answered: bool = False
     told: bool = False
     busy: str = ""
+    cut_off: bool = False
 
     @property
     def length(self) -> int:

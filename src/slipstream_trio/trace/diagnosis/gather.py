@@ -18,8 +18,9 @@ from ...protocol import (
 )
 from ...protocol.state import next_deadline
 from ...telemetry import HandleStop, Record
-from ..clock import system_time_of
+from ..clock import WallClock
 from ..text import size_of
+from ..verify import whole_of
 from .asks import Asks
 from .facts import MOST, SECOND, Ask, Connection, Facts, Pause, Place, Silence, keep
 from .streams import Streams
@@ -43,7 +44,7 @@ class Gatherer:
 
     def __init__(self, path: str = "") -> None:
         self.facts: Facts = Facts(path)
-        self._shift: int | None = None
+        self._at = WallClock().at
         self._before: Place = (path, 0)
         self._pause: Pause | None = None
         self._current: dict[str, Connection] = {}
@@ -85,7 +86,9 @@ class Gatherer:
         if function is None:
             return
         try:
-            now = self._time(record)
+            now = self._at(record)
+            if not facts.first:
+                facts.first = facts.last = now
             if now - facts.last > SECOND:
                 # What is handled began before its end, unless the handling is what took so long.
                 began = now - record.measurements["duration"] if name == HANDLE_STOP else now
@@ -94,23 +97,10 @@ class Gatherer:
             facts.place = place
             if name[1] == "client" and name[-1] == "start":
                 self._acted()
-            function(record, record.metadata)
+            function(record, whole_of(record))
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             # A recording of another version, or a damaged one: the rest still tells something.
             facts.unread += 1
-
-    def _time(self, record: Record) -> int:
-        """Return when a record was emitted, in nanoseconds since the epoch, in the order of the monotonic clock."""
-        measurements = record.measurements
-        monotonic: int = measurements["monotonic_time"]
-        system = measurements.get("system_time")
-        if system is None and self._shift is None:
-            system = system_time_of(record)
-        if system is not None and (self._shift is None or abs(monotonic + self._shift - system) > SECOND):
-            if self._shift is None:
-                self.facts.first = self.facts.last = system
-            self._shift = system - monotonic
-        return monotonic + (self._shift or 0)
 
     def finish(self) -> Facts:
         """Return the facts, once the last record was taken in."""
@@ -125,7 +115,8 @@ class Gatherer:
         facts = self.facts
         length = now - facts.last
         facts.idle += length
-        self._pause = Pause(facts.last, now, (facts.place, place))
+        is_open = any(each.opened is not None and each.ended is None for each in self._current.values())
+        self._pause = Pause(facts.last, now, (facts.place, place), cut_off=not is_open)
         if facts.frames * length >= 5 * max(facts.last - facts.first, 1):
             self._keep_pause(self._pause)
 

@@ -96,7 +96,7 @@ def _still(facts: Facts, pause: Pause) -> bool:
     expected, own = (count * pause.length / active for count in (facts.frames, facts.acts))
     caught_up = pause.burst >= max(5, 0.4 * min(expected, 50))
     steady = facts.busy * SECOND // 2 >= active >= 3 * pause.length and facts.idle <= active
-    return caught_up and steady and own >= 3 and pause.overdue > 0
+    return caught_up and steady and own >= 3 and pause.overdue > 0 and not pause.cut_off
 
 
 def _proof(pause: Pause) -> str:

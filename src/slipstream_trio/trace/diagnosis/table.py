@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations
 from typing import Any, Final
 
 import attrs
@@ -10,6 +11,7 @@ from attrs import Factory, define
 from ...telemetry import Record
 from ..schema import Damage, Entry, Header, Missing, Recorded
 from . import channels, ends, losses, silences, timeouts
+from .ends import SERVER_ENDS, evicted, right_after
 from .facts import Facts
 from .finding import Finding, merged
 from .gather import Gatherer
@@ -31,7 +33,7 @@ CHECKED: Final = tuple(name for name, _ in TABLE)
 
 @define
 class Diagnosis:
-    """What a diagnosis came to; several are put together by `add`.
+    """What a diagnosis came to; several are put together by `together`.
 
     Attributes:
         findings: the causes, the gravest first.
@@ -41,6 +43,7 @@ class Diagnosis:
         unread: how many lines told less than expected, or could not be read.
         missing: how many records the recorder knows to be missing.
         untold: what an older recording cannot tell.
+        opened: when connections were opened.
     """
 
     findings: list[Finding] = Factory(list)
@@ -50,6 +53,24 @@ class Diagnosis:
     unread: int = 0
     missing: int = 0
     untold: tuple[str, ...] = ()
+    opened: list[int] = Factory(list)
+
+    @classmethod
+    def together(cls, diagnoses: Iterable["Diagnosis"]) -> "Diagnosis":
+        """Put the diagnoses of recordings together: findings of one kind become one."""
+        whole, parts = cls(), list(diagnoses)
+        for pair in combinations([part for part in parts if _ended(part)], 2):
+            _evict(*pair)
+        for part in parts:
+            whole.findings += part.findings
+            whole.noise += part.noise
+            whole.records += part.records
+            whole.connections += part.connections
+            whole.unread += part.unread
+            whole.missing += part.missing
+            whole.untold = tuple(dict.fromkeys((*whole.untold, *part.untold)))
+        whole.findings = merged(whole.findings)
+        return whole
 
     @classmethod
     def of(cls, path: str, entries: Iterable[tuple[str, Entry]]) -> "Diagnosis":
@@ -74,16 +95,6 @@ class Diagnosis:
                 diagnosis.unread += 1
         return diagnosis.finish(gatherer.finish())
 
-    def add(self, other: "Diagnosis") -> None:
-        """Take in the diagnosis of another recording; findings of one kind become one."""
-        self.findings = merged([*self.findings, *other.findings])
-        self.noise += other.noise
-        self.records += other.records
-        self.connections += other.connections
-        self.unread += other.unread
-        self.missing += other.missing
-        self.untold = tuple(dict.fromkeys((*self.untold, *other.untold)))
-
     def remarks(self) -> list[str]:
         """Return what else there is to say, in a sentence each."""
         noise = ", ".join(f"{count:,} {what}" for what, count in self.noise.most_common())
@@ -98,7 +109,7 @@ class Diagnosis:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        told = attrs.asdict(self, recurse=False)
+        told = attrs.asdict(self, recurse=False, filter=attrs.filters.exclude("opened"))
         return {**told, "findings": [each.as_dict() for each in self.findings], "checked": CHECKED}
 
     def finish(self, facts: Facts) -> "Diagnosis":
@@ -106,7 +117,30 @@ class Diagnosis:
         self.findings = merged([finding for _, function in TABLE for finding in function(facts)])
         self.noise, self.records, self.connections = facts.noise, facts.records, len(facts.connections)
         self.unread += facts.unread
+        self.opened = [each.opened for each in facts.connections.values() if each.opened is not None]
         return self
+
+
+def _ended(diagnosis: Diagnosis) -> list[Finding]:
+    return [finding for finding in diagnosis.findings if finding.cause in SERVER_ENDS]
+
+
+def _evict(one: Diagnosis, other: Diagnosis) -> None:
+    """Tell the ends of two recordings as evictions, if the server closed each whenever the other had connected."""
+    told = [
+        (
+            it,
+            [
+                each
+                for each in _ended(it)
+                if all(any(right_after(time, when) for when in by.opened) for time in each.times)
+            ],
+        )
+        for it, by in ((one, other), (other, one))
+    ]
+    if all(found for _, found in told) and max(each.count for _, found in told for each in found) >= 2:
+        for it, found in told:
+            it.findings = [evicted(each) if each in found else each for each in it.findings]
 
 
 def diagnose(records: Iterable[Record]) -> list[Finding]:
