@@ -11,13 +11,14 @@ from queue import SimpleQueue
 import trio
 
 from slipstream_trio.cli.development import PATH, make_server
-from slipstream_trio.testing.server import Listening
+from slipstream_trio.testing.server import Listening, PhoenixServer
 
 
 class ExampleServer:
-    """Serves from its making until `stop`."""
+    """Serves from its making until `stop`: the development server, or another one."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: PhoenixServer | None = None) -> None:
+        self._server = server or make_server()
         self._started: SimpleQueue[Listening] = SimpleQueue()
         self._thread = threading.Thread(target=trio.run, args=[self._serve], daemon=True)
         self._thread.start()
@@ -26,7 +27,7 @@ class ExampleServer:
     async def _serve(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         with trio.CancelScope() as self._scope:
-            async with make_server().serve() as listening:
+            async with self._server.serve() as listening:
                 self._started.put(listening)
                 await trio.sleep_forever()
 

@@ -11,7 +11,7 @@ import pytest
 
 import slipstream_trio
 from slipstream_trio import Configuration, ConnectOptions, Message, errors, protocol, telemetry, testing, trace
-from slipstream_trio.integrations import logging
+from slipstream_trio.integrations import logging, supabase
 from slipstream_trio.testing import faults, kit, observed, plugin, scripted, server, stateful, strategies
 from slipstream_trio.trace import export_otlp, export_perfetto
 
@@ -55,6 +55,7 @@ MODULES = [
     observed,
     plugin,
     server,
+    supabase,
     trace,
     export_otlp,
     export_perfetto,

@@ -9,7 +9,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -100,12 +100,14 @@ class SupabaseServer:
         messages_a_second: broadcasts that a channel may send within a second, before it is shut down.
         joins_a_second: joins of a connection within a second, before it is refused and cut.
         most_bytes: of a broadcast's payload.
+        subscribes_after: seconds from a join to its subscription to Postgres.
 
     Attributes:
         phoenix: the server below.
         unreadable: topics whose private channels nobody may join.
         stored: broadcasts from the database: topic, time in ms, id, event, payload.
         lists: edits what a join is told of its changes.
+        subscribed: called after each subscription to Postgres.
         rooms: the joined channels.
         tokens: each token that a channel was joined with or told, in order.
         checks_tokens: whether it reads tokens.
@@ -118,14 +120,17 @@ class SupabaseServer:
         messages_a_second: int = 100,
         joins_a_second: int = 100,
         most_bytes: int = 3_000_000,
+        subscribes_after: float = 1,
     ) -> None:
         self.now = now
         self.messages_a_second = messages_a_second
         self.joins_a_second = joins_a_second
         self.most_bytes = most_bytes
+        self.subscribes_after = subscribes_after
         self.unreadable: set[str] = set()
         self.stored: list[tuple[str, int, str, str, Any]] = []
         self.lists: Callable[[list[dict[str, Any]]], Any] = lambda changes: changes
+        self.subscribed: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.rooms: list[Room] = []
         self.tokens: list[str | None] = []
         self.checks_tokens = True
@@ -263,12 +268,13 @@ class Room(Channel):
                 self.server.rooms.remove(self)
 
     async def _subscribe(self) -> None:
-        await trio.sleep(1)
+        await trio.sleep(self.server.subscribes_after)
         unknown = [asked for asked in self.changes if asked.get("table") == "unknown"]
         if unknown:
             await self._say("postgres_changes", "error", "Unable to subscribe to changes with given parameters.")
         else:
             await self._say("postgres_changes", "ok", "Subscribed to PostgreSQL")
+            await self.server.subscribed()
 
     async def _say(self, extension: str, status: str, message: str) -> None:
         told = {"extension": extension, "status": status, "message": message, "channel": self.name}

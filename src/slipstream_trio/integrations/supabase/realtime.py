@@ -17,22 +17,11 @@ from ...client import Channel, ChannelPresence, ConnectOptions, Gap, Socket, Str
 from ...client.handshake import OrCallable
 from ...errors import ChannelClosed, ConfigurationError, ProtocolError, SlipstreamError
 from ...telemetry import default_telemetry
+from . import values
 from .serializer import BROADCAST, SupabaseSerializer
 from .tokens import Tokens
-from .values import (
-    Broadcast,
-    PostgresChange,
-    Presence,
-    RealtimeEvent,
-    SystemMessage,
-    event_of,
-    join_config,
-    routes_of,
-)  # fmt: skip
 
 __all__ = ["Realtime", "RealtimeChannel", "connect"]
-
-PATH: Final = "/realtime/v1"
 
 logger: Final = logging.getLogger("slipstream_trio.integrations.supabase")
 
@@ -59,7 +48,7 @@ def connect(
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     if not path.endswith("/websocket"):
-        path = f"{path.removesuffix(PATH)}{PATH}/websocket"
+        path = f"{path.removesuffix('/realtime/v1')}/realtime/v1/websocket"
     telemetry = options.get("telemetry", default_telemetry)
     tokens = Tokens(access_token, lambda: telemetry.time_ns() / 1e9)
     return _connected(connect_socket(urlunsplit(parts._replace(path=path)), **options), tokens)
@@ -83,9 +72,9 @@ class Realtime:
         self,
         topic: str,
         *,
-        broadcast: Broadcast | None = None,
-        presence: Presence | None = None,
-        postgres_changes: Iterable[PostgresChange] = (),
+        broadcast: values.Broadcast | None = None,
+        presence: values.Presence | None = None,
+        postgres_changes: Iterable[values.PostgresChange] = (),
         private: bool = False,
     ) -> AbstractAsyncContextManager["RealtimeChannel"]:
         """Join a channel for the time of an `async with` block, and leave it then.
@@ -98,12 +87,11 @@ class Realtime:
             private: whether the policies of the project decide who may join.
 
         Raises:
-            ConfigurationError: at the call, the server would refuse it.
-            ProtocolError: the server lists other changes than those asked for.
-            SlipstreamError: what `Channel.join` raises.
+            ConfigurationError: at the call, for what the server would refuse.
+            SlipstreamError: as `Channel.join`, and `ProtocolError` if the server lists other changes.
         """
         changes = tuple(dict.fromkeys(postgres_changes))
-        config = join_config(broadcast or Broadcast(), presence, changes, private=private)
+        config = values.join_config(broadcast or values.Broadcast(), presence, changes, private=private)
         return RealtimeChannel(self.socket, self._tokens, topic, config, changes).joined()
 
     async def refresh_token(self) -> None:
@@ -117,7 +105,7 @@ class RealtimeChannel:
     """A joined channel, on top of a Phoenix `channel`: iterate over it for its events, and the gaps between them."""
 
     def __init__(
-        self, socket: Socket, tokens: Tokens, topic: str, config: dict[str, Any], changes: tuple[PostgresChange, ...]
+        self, socket: Socket, tokens: Tokens, topic: str, config: Any, changes: Iterable[values.PostgresChange]
     ) -> None:
         self.channel: Channel = socket.channel(f"realtime:{topic}", self._payload)
         self._tokens = tokens
@@ -126,7 +114,7 @@ class RealtimeChannel:
         self._unconfirmed = False  # a join with it was asked for, and is not known to have succeeded
         self._tracked: dict[str, Any] | None = None
         self._stream = self.channel.stream()
-        self._routes = routes_of({"postgres_changes": []}, ())
+        self._routes: values.Routes = {}
         self._reason: str | None = None  # the server's, for shutting the channel down
 
     async def send(self, event: str, payload: Any = None, *, ack: bool = True) -> None:
@@ -162,27 +150,26 @@ class RealtimeChannel:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> RealtimeEvent:
+    async def __anext__(self) -> values.RealtimeEvent:
         """Return the next event or gap.
 
         Raises:
             ChannelClosed: the server has shut the channel down, for the reason that it told; or it crashed.
-            ProtocolError: a join was answered with other `postgres_changes` than those asked for.
-            SlipstreamError: as with `Channel`; after a `SlowConsumer` iteration may go on.
+            SlipstreamError: as with `Channel`, and `ProtocolError` if a join was answered with other changes.
         """
         event = None
         while event is None:
             try:
                 item = await anext(self._stream)
             except StopAsyncIteration:
-                routes_of(self.channel.join_response, self._changes)  # raises, if that is why
+                values.routes_of(self.channel.join_response, self._changes)  # raises, if that is why
                 if self._reason is None:
                     raise
                 raise ChannelClosed(self.channel.topic, self._reason) from None
-            event = item if isinstance(item, Gap) else event_of(item, self._routes)
+            event = item if isinstance(item, Gap) else values.event_of(item, self._routes)
             if isinstance(event, Gap):
                 self._reason = None  # it was joined again
-            elif isinstance(event, SystemMessage) and event.is_last:
+            elif isinstance(event, values.SystemMessage) and (event.extension, event.status) == ("system", "error"):
                 self._reason = event.message
         return event
 
@@ -211,7 +198,7 @@ class RealtimeChannel:
 
     async def _joined(self) -> None:
         self._unconfirmed = False
-        self._routes = routes_of(self.channel.join_response, self._changes)
+        self._routes = values.routes_of(self.channel.join_response, self._changes)
         await self._tell_token()
         if self._tracked is not None:
             with suppress(SlipstreamError):
@@ -228,10 +215,10 @@ class RealtimeChannel:
         """Follow system messages, and gaps: where they are, the topic has been joined again."""
         try:
             async for item in system:
-                event = item if isinstance(item, Gap) else event_of(item, {})
-                if isinstance(event, SystemMessage) and event.status != "ok":
+                event = item if isinstance(item, Gap) else values.event_of(item, {})
+                if isinstance(event, values.SystemMessage) and event.status != "ok":
                     logger.warning("%s on %r: %s", event.extension, self.channel.topic, event.message)
-                    self._unconfirmed |= event.is_last  # the token may be why
+                    self._unconfirmed |= event.extension == "system"  # the token may be why
                 elif isinstance(event, Gap) and event.reason != "overflow":
                     await self._joined()
         except ProtocolError as error:

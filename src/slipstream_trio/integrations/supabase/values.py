@@ -14,15 +14,13 @@ from attrs import asdict, frozen
 
 from ...client import Gap
 from ...errors import ConfigurationError, ProtocolError
-from ...protocol import Message
+from ...protocol import Message, Presences
 from ...protocol.presence import check_presence
 
 __all__ = [
     "BadMessage", "Broadcast", "BroadcastReceived", "PostgresChange", "PostgresChanged", "Presence", "PresenceSynced",
     "RealtimeEvent", "Routes", "SystemMessage", "event_of", "join_config", "routes_of",
 ]  # fmt: skip
-
-Metas = Mapping[str, tuple[Mapping[str, Any], ...]]
 
 
 @frozen
@@ -117,25 +115,20 @@ class PostgresChanged:
 
 @frozen
 class PresenceSynced:
-    """What has come and gone, by key; if `full`, after a join, all that is there. `presence` of the channel adds up."""
+    """What has come and gone; if `full`, after a join, all that is there. `RealtimeChannel.presence` adds it up."""
 
-    joins: Metas
-    leaves: Metas
+    joins: Presences
+    leaves: Presences
     full: bool
 
 
 @frozen
 class SystemMessage:
-    """The server says something about the channel, about Postgres as the `extension` for example."""
+    """The server says something about the channel; with extension "system" and status "error", it closes it next."""
 
     extension: str
     status: str
     message: str
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the server closes the channel next, for the reason that is the message."""
-        return (self.extension, self.status) == ("system", "error")
 
 
 @frozen
@@ -164,12 +157,12 @@ def event_of(message: Message, routes: Routes) -> RealtimeEvent | None:
                 check_presence(event, payload)
                 full = event == "presence_state"
                 joins = payload if full else payload.get("joins", {})
-                return PresenceSynced(_metas(joins), _metas({} if full else payload.get("leaves", {})), full)
+                return PresenceSynced(joins, {} if full else payload.get("leaves", {}), full)
             case "system":
                 return SystemMessage(*(_value(payload, name, str) for name in ("extension", "status", "message")))
         raise ProtocolError(f"unknown event {message.event!r}")
-    except ProtocolError as error:
-        return BadMessage(message, error.problem)
+    except (ProtocolError, ValueError) as error:
+        return BadMessage(message, str(error))
 
 
 def _changed(ids: list[Any], data: Mapping[str, Any], routes: Routes) -> PostgresChanged | None:
@@ -183,7 +176,9 @@ def _changed(ids: list[Any], data: Mapping[str, Any], routes: Routes) -> Postgre
     errors, columns = _value(data, "errors", list, str, NoneType), _value(data, "columns", list, NoneType)
     types = {_value(column, "name", str): _value(column, "type", str) for column in columns or ()}
     problems = (errors,) if isinstance(errors, str) else tuple(map(str, errors or ()))
-    time = _time(_value(data, "commit_timestamp", str, NoneType))
+    text = _value(data, "commit_timestamp", str, NoneType)
+    time = None if text is None else datetime.fromisoformat(text)
+    time = time and time.replace(tzinfo=time.tzinfo or UTC)
     change = PostgresChanged(kind, schema, table, time, record, old_record, types, problems, matches)
     return change if matches else None
 
@@ -194,15 +189,3 @@ def _value(of: Any, name: str, *kinds: type) -> Any:
     if type(value) not in kinds:
         raise ProtocolError(f"{name!r} is {'missing' if value is None else type(value).__name__}")
     return value
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        time = None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        raise ProtocolError(f"{text!r} is not a time") from None
-    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)
-
-
-def _metas(presences: Mapping[str, Mapping[str, Any]]) -> Metas:
-    return {key: tuple(presence["metas"]) for key, presence in presences.items()}
