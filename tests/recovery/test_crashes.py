@@ -156,7 +156,7 @@ async def test_a_close_during_a_rejoin_ends_the_channel(autojump_clock: MockCloc
             there.connection.drop()
             await until(lambda: len(there.asked) == 2)
             ref = channel.join_ref
-            there.connection._outbox.release()
+            there.connection.outbox.release()
             await there.connection.send_raw(json.dumps([ref, ref, "room:1", "phx_close", {}]))
             await stream.done.wait()
             assert isinstance(stream.ended, StopAsyncIteration)
@@ -171,7 +171,7 @@ async def test_a_crash_during_a_rejoin_backs_off(autojump_clock: MockClock) -> N
             there.connection.drop()
             await until(lambda: len(there.asked) == 2)
             ref = channel.join_ref
-            there.connection._outbox.release()
+            there.connection.outbox.release()
             await there.connection.send_raw(json.dumps([ref, ref, "room:1", "phx_error", {}]))
             await until(lambda: channel.status == "errored")
             next(iter(there.connection._processes)).cancel()

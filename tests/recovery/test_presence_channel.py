@@ -54,13 +54,13 @@ async def test_the_librarys_own_server_agrees(autojump_clock: MockClock) -> None
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel, channel.presence() as presence:
             await track(channel, "me")
-            await state(there, **there.server.presence.list("room:1"))
+            await state(there, **there.connection.channels["room:1"].presence.list())
             async with there.connect() as another, another.join("room:1") as other:
                 await track(other, "you")
                 assert set(presence) == {"me", "you"}
                 assert {key: [meta["phx_ref"] for meta in value["metas"]] for key, value in presence.items()} == {
                     key: [meta["phx_ref"] for meta in value["metas"]]
-                    for key, value in there.server.presence.list("room:1").items()
+                    for key, value in there.connection.channels["room:1"].presence.list().items()
                 }
             await settle()
             assert set(presence) == {"me"}
