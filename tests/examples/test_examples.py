@@ -20,7 +20,8 @@ EXPECTED = {
         application: started
         client: not configured, not started
         application: started
-        client: configured badly, not started: url: it lacks a scheme: write it like ws://localhost:4000/socket/websocket, or wss:// with TLS
+        client: configured badly, not started: url: it lacks a scheme: write it like \
+ws://localhost:4000/socket/websocket, or wss:// with TLS
         application: started
         client: no server yet
         client: connected

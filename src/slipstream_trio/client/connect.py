@@ -106,7 +106,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
         raise error
     final = socket._ending.error
     if final is not None and (supervisor.body.cancelled_caught or _is_loud(final)):
-        raise final
+        raise final from final.__cause__  # not in the context of the body's cancellation
 
 
 @final
