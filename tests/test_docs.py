@@ -2,7 +2,9 @@
 
 import ast
 import inspect
+import itertools
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +16,7 @@ from docs import generated
 import slipstream_trio
 from slipstream_trio import Configuration
 from slipstream_trio.cli import trace_command
-from slipstream_trio.cli.main import COMMANDS
+from slipstream_trio.cli.main import COMMANDS, _parser
 from slipstream_trio.protocol import commands, events
 from slipstream_trio.telemetry import records
 from slipstream_trio.trace import MEANINGS
@@ -62,6 +64,24 @@ def test_every_command_is_told() -> None:
     told = generated.commands()
     for name in (*COMMANDS, *(f"trace {name}" for name in trace_command.COMMANDS)):
         assert f"## slipstream {name}\n" in told
+
+
+def command_lines() -> Iterator[list[str]]:
+    """Yield the command lines of `slipstream` in the docs, in words."""
+    for path in (*DOCS.rglob("*.md"), DOCS.parent / "README.md"):
+        for block in re.findall(r"^```(?:sh|console)\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+            for line in re.findall(r"^(?:\$ )?(?:\S+/)?slipstream (.*)$", block.replace("\\\n", " "), re.MULTILINE):
+                words = shlex.split(line, comments=True)
+                yield list(itertools.takewhile(lambda word: word not in {"|", "&&", ">"}, words))
+
+
+def test_every_command_line_of_the_docs_can_be_parsed() -> None:
+    lines = list(command_lines())
+    assert len(lines) > 15
+    for words in lines:
+        options, unknown = _parser(words).parse_known_args(words)
+        assert unknown == [], words
+        assert options.command, words
 
 
 def test_every_public_module_is_in_the_reference() -> None:
