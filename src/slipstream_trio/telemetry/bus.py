@@ -1,4 +1,4 @@
-"""Who listens to what: handlers, and the points at which events are emitted."""
+"""Buses: handlers by the events that they listen to, and the points at which events are emitted."""
 
 import inspect
 import logging
@@ -39,13 +39,13 @@ logger: Final = logging.getLogger("slipstream_trio")
 R = TypeVar("R", bound=Record)
 
 HandlerFunction = Callable[[Record], object]
-"""What a handler is: called with the record, synchronously; what it returns is ignored."""
+"""A handler: called with the record, synchronously; its result is ignored."""
 
 Propagator = Callable[[Origin], Iterable[tuple[str, str]]]
 """Returns the headers by which the server learns of a connection's trace, such as `traceparent`."""
 
 PROPAGATOR: Final = "propagator"
-"""What a propagator that raised is called in the report."""
+"""The name of a propagator that raised, in the report."""
 
 
 @frozen
