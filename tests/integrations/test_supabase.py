@@ -270,7 +270,7 @@ async def test_presences_are_tracked_and_untracked(server: SupabaseServer, autoj
         async with (
             realtime.channel("room", presence=Presence("me")) as room,
             other.channel("room", presence=Presence()) as theirs,
-            theirs.presence() as presence,
+            theirs.channel.presence() as presence,
         ):
             assert await next_event(theirs) == PresenceSynced({}, {}, full=True)
             await room.track({"mood": "fine"})

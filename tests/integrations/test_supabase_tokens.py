@@ -221,6 +221,23 @@ async def test_a_token_that_the_server_refuses_is_replaced_at_the_next_join(
             assert tokens.asked == pytest.approx([0, 2], abs=1)
 
 
+async def test_a_doubted_token_serves_while_there_is_no_other(
+    server: SupabaseServer, autojump_clock: MockClock
+) -> None:
+    tokens = Tokens(3600)
+    async with connected(server, reconnect=EXACT, rejoin=EXACT, **options(tokens)) as realtime:
+        async with realtime.channel("a", private=True) as room:
+            tokens.error = OSError("no network")
+            server.unreadable.add("a")
+            server.phoenix.connections[0].drop()
+            await trio.sleep(1.5)
+            server.unreadable.clear()
+            assert (await next_of(room, Gap)).reason == "reconnected"
+            assert (len(tokens.asked), len(set(server.tokens))) == (2, 1)
+            await realtime.refresh_token()
+            assert len(tokens.asked) == 3
+
+
 async def test_a_refused_first_join_raises(server: SupabaseServer, autojump_clock: MockClock) -> None:
     async with connected(server, **options(Tokens(-10))) as realtime:
         with pytest.raises(JoinError, match="Token has expired 10 seconds ago"):

@@ -1,8 +1,4 @@
-"""Supabase Realtime: broadcasts, presence, and changes in Postgres, with access tokens that are renewed in time.
-
-Made from the public sources of its server (supabase/realtime) and its clients (supabase/supabase-js,
-packages/core/realtime-js; supabase/realtime-py); each module names its own.
-"""
+"""Supabase Realtime, made from the public sources of its server and clients, which each module names."""
 
 from .realtime import Realtime, RealtimeChannel, connect
 from .serializer import SupabaseSerializer

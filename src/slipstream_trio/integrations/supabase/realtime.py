@@ -5,25 +5,22 @@ realtime_channel/presence_handler.ex; supabase/supabase-js, packages/core/realti
 RealtimeChannel.ts; supabase/realtime-py, realtime/_async/client.py.
 """
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Final, Self, Unpack, final
+from typing import Any, Self, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 import trio
 
-from ...client import Channel, ChannelPresence, ConnectOptions, Gap, Socket, Stream, connect as connect_socket
+from ...client import Channel, ConnectOptions, Gap, Socket, Stream, connect as connect_socket
 from ...client.handshake import OrCallable
 from ...errors import ChannelClosed, ConfigurationError, ProtocolError, SlipstreamError
 from ...telemetry import default_telemetry
 from . import values
 from .serializer import BROADCAST, SupabaseSerializer
-from .tokens import Tokens
+from .tokens import Tokens, logger
 
 __all__ = ["Realtime", "RealtimeChannel", "connect"]
-
-logger: Final = logging.getLogger("slipstream_trio.integrations.supabase")
 
 
 def connect(
@@ -49,8 +46,7 @@ def connect(
     path = parts.path.rstrip("/")
     if not path.endswith("/websocket"):
         path = f"{path.removesuffix('/realtime/v1')}/realtime/v1/websocket"
-    telemetry = options.get("telemetry", default_telemetry)
-    tokens = Tokens(access_token, lambda: telemetry.time_ns() / 1e9)
+    tokens = Tokens(access_token, options.get("telemetry", default_telemetry).time_ns)
     return _connected(connect_socket(urlunsplit(parts._replace(path=path)), **options), tokens)
 
 
@@ -60,7 +56,6 @@ async def _connected(connecting: AbstractAsyncContextManager[Socket], tokens: To
         yield Realtime(socket, tokens)
 
 
-@final
 class Realtime:
     """A connection to Supabase Realtime, on top of a Phoenix `socket`: what `connect` gives."""
 
@@ -77,7 +72,9 @@ class Realtime:
         postgres_changes: Iterable[values.PostgresChange] = (),
         private: bool = False,
     ) -> AbstractAsyncContextManager["RealtimeChannel"]:
-        """Join a channel for the time of an `async with` block, and leave it then.
+        """Join a channel for the time of an `async with` block, and leave it then; raises as `Channel.join`.
+
+        A server that lists other changes than those asked for is a `ProtocolError`.
 
         Parameters:
             topic: the topic, without "realtime:".
@@ -85,22 +82,17 @@ class Realtime:
             presence: that it follows who is there, and its key.
             postgres_changes: the changes of tables to be told; each once.
             private: whether the policies of the project decide who may join.
-
-        Raises:
-            ConfigurationError: at the call, for what the server would refuse.
-            SlipstreamError: as `Channel.join`, and `ProtocolError` if the server lists other changes.
         """
         changes = tuple(dict.fromkeys(postgres_changes))
         config = values.join_config(broadcast or values.Broadcast(), presence, changes, private=private)
         return RealtimeChannel(self.socket, self._tokens, topic, config, changes).joined()
 
     async def refresh_token(self) -> None:
-        """Ask for another access token now, and tell it to the channels; raises what its function does."""
+        """Ask for another access token now, and tell it to the channels; a function that fails is asked again."""
         await self._tokens.get(doubted=self._tokens.value)
         await self._tokens.tell()
 
 
-@final
 class RealtimeChannel:
     """A joined channel, on top of a Phoenix `channel`: iterate over it for its events, and the gaps between them."""
 
@@ -120,12 +112,8 @@ class RealtimeChannel:
     async def send(self, event: str, payload: Any = None, *, ack: bool = True) -> None:
         """Broadcast an event to the channel, with a JSON value or `bytes` (which 1.0.0 cannot send); None is {}.
 
-        With `Broadcast.ack` it waits for the acknowledgement, unless `ack` is False.
-
-        Raises:
-            PushError: the server did not take it, such as for its size.
-            PushTimeout: no acknowledgement came; on a private channel that may mean that writing is not allowed.
-            SlipstreamError: as with `Channel.push`.
+        With `Broadcast.ack` it waits for the acknowledgement, unless `ack` is False: then it raises as `Channel.push`,
+        `PushTimeout` also on a private channel where writing is not allowed. Else it raises as `Channel.send`.
         """
         message = {"type": BROADCAST, "event": event, "payload": {} if payload is None else payload}
         if self._config["broadcast"]["ack"] and ack:
@@ -143,19 +131,14 @@ class RealtimeChannel:
         self._tracked = None
         await self.channel.push("presence", {"type": "presence", "event": "untrack"})
 
-    def presence(self, *, buffer: int = 1024) -> AbstractAsyncContextManager[ChannelPresence]:
-        """Follow who is there, for the time of an `async with` block; see `Channel.presence`."""
-        return self.channel.presence(buffer=buffer)
-
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> values.RealtimeEvent:
-        """Return the next event or gap.
+        """Return the next event or gap; raises as a channel does.
 
-        Raises:
-            ChannelClosed: the server has shut the channel down, for the reason that it told; or it crashed.
-            SlipstreamError: as with `Channel`, and `ProtocolError` if a join was answered with other changes.
+        `ChannelClosed` has the reason for which the server has shut the channel down, if it told one. `ProtocolError`
+        means that a join was answered with other `postgres_changes` than those asked for.
         """
         event = None
         while event is None:
@@ -222,7 +205,7 @@ class RealtimeChannel:
                 elif isinstance(event, Gap) and event.reason != "overflow":
                     await self._joined()
         except ProtocolError as error:
-            logger.error("%r is left: %s", self.channel.topic, error)  # noqa: TRY400 - readers raise it
+            logger.error("%r is left: %s", self.channel.topic, error)
             self.channel.leave_soon()
         except SlipstreamError:
             pass  # the end of the stream, which readers come to as well

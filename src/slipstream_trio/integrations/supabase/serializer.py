@@ -4,7 +4,7 @@ Sources: supabase/realtime, lib/realtime_web/socket/v2_serializer.ex; supabase/s
 packages/core/realtime-js/src/lib/serializer.ts.
 """
 
-from typing import Final, final
+from typing import Final
 
 from ...errors import ProtocolError, SerializationError
 from ...protocol import Codec, Frame, Message, V2Serializer
@@ -14,10 +14,8 @@ __all__ = ["BROADCAST", "SupabaseSerializer"]
 BROADCAST: Final = "broadcast"
 PUSH_KIND, KIND = 3, 4
 BINARY, JSON = 0, 1
-LONGEST: Final = 255
 
 
-@final
 class SupabaseSerializer:
     """The serializer for `vsn` 2.0.0 of Supabase Realtime.
 
@@ -46,8 +44,8 @@ class SupabaseSerializer:
             data = body if type(body) is bytes else self._codec.encode(body).encode()
         except (UnicodeEncodeError, SerializationError):
             return self._phoenix.encode(message)  # which fails too, and says where
-        if max(map(len, strings)) > LONGEST:
-            problem = f"topic and event of a broadcast have at most {LONGEST} bytes each"
+        if max(map(len, strings)) > 255:
+            problem = "topic and event of a broadcast have at most 255 bytes each"
             raise SerializationError(problem, "", message.topic, message.event)
         encoding = BINARY if data is body else JSON
         return b"".join([bytes([PUSH_KIND, *map(len, strings), 0, encoding]), *strings, data])

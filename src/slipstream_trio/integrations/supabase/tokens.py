@@ -11,7 +11,7 @@ import random
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, final
+from typing import Final
 
 import trio
 
@@ -19,7 +19,7 @@ from ...client.handshake import OrCallable, ask
 from ...errors import ConfigurationError
 from ...protocol import Backoff
 
-__all__ = ["Tokens"]
+__all__ = ["Tokens", "logger"]
 
 LEEWAY: Final = 60.0  # before its expiry a token is replaced, or at half of its time where that is less
 TIMEOUT: Final = 10.0  # for the user's function
@@ -29,24 +29,20 @@ RETRY: Final = Backoff((1, 2, 5, 10, 30))
 logger: Final = logging.getLogger("slipstream_trio.integrations.supabase")
 
 
-@final
 class Tokens:
     """The access token that channels are joined with: given as such, or by a function that is asked in time."""
 
-    def __init__(self, given: OrCallable[str | None], now: Callable[[], float]) -> None:
+    def __init__(self, given: OrCallable[str | None], time_ns: Callable[[], int]) -> None:
         self.value: str | None = None if callable(given) else given
         self._function = given if callable(given) else None
-        self._now = now
+        self._now: Callable[[], float] = lambda: time_ns() / 1e9
         self._expires = self._renew_at = math.inf
         self._failures = 0
         self._lock = trio.Lock()
         self.tellers: dict[object, Callable[[], Awaitable[None]]] = {}  # of channels: they tell the server
 
     async def get(self, doubted: str | None = None) -> str | None:
-        """Return the token, or another one if it is due, or `doubted`: the server may not have liked that one.
-
-        What the user's function raises is logged; it is raised if there is no token that can be used.
-        """
+        """Return the token, another one if it is due or `doubted`; raises what the function does if there is none."""
         async with self._lock:
             if self._function is not None and (self.value in (None, doubted) or self._now() >= self._renew_at):
                 try:
@@ -55,7 +51,7 @@ class Tokens:
                     logger.warning("no new access token, as its function failed", exc_info=error)
                     self._renew_at = self._now() + RETRY.delay(self._failures, random.random())  # noqa: S311 - for jitter
                     self._failures += 1
-                    if self.value in (None, doubted) or self._now() >= self._expires:
+                    if self.value is None or self._now() >= self._expires:
                         raise
         return self.value
 

@@ -52,8 +52,7 @@ class PostgresChange:
     filter: str | None = None
 
 
-Routes = Mapping[int | str, tuple[PostgresChange, ...]]
-"""The changes that each id of the server stands for."""
+Routes = Mapping[int | str, tuple[PostgresChange, ...]]  # from the server's ids to what they stand for
 
 
 def join_config(
@@ -115,7 +114,7 @@ class PostgresChanged:
 
 @frozen
 class PresenceSynced:
-    """What has come and gone; if `full`, after a join, all that is there. `RealtimeChannel.presence` adds it up."""
+    """What has come and gone; if `full`, after a join, all that is there. `Channel.presence` adds it up."""
 
     joins: Presences
     leaves: Presences
