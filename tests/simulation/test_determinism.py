@@ -9,35 +9,40 @@ import time
 
 import pytest
 import trio
+from tests.simulation.visits import ALL
 from trio.testing import MockClock
 
-from slipstream_trio.testing.simulation import Scenario, simulate
+from slipstream_trio.testing.simulation import Scenario
 from slipstream_trio.testing.simulation.determinism import deterministic
 
 WHOLE = {"steps": 4, "faults": 4, "clients": 2}
 
 
+def digest(seed: int) -> str:
+    return ALL.run(ALL.draw(seed, **WHOLE)).digest
+
+
 def test_a_seed_makes_one_run() -> None:
-    assert simulate(seed=3, given=WHOLE).digest == simulate(seed=3, given=WHOLE).digest
+    assert digest(3) == digest(3)
 
 
 def test_another_seed_makes_another_run() -> None:
-    assert simulate(seed=3, given=WHOLE).digest != simulate(seed=4, given=WHOLE).digest
+    assert digest(3) != digest(4)
 
 
 def test_neither_hashes_nor_addresses_change_a_run() -> None:
     code = (
         "import sys; junk = [object() for _ in range(int(sys.argv[1]))]\n"
-        "from slipstream_trio.testing.simulation import simulate\n"
-        f"print(simulate(seed=3, given={WHOLE}).digest)"
+        "from tests.simulation.test_determinism import digest\n"
+        "print(digest(3))"
     )
-    [digest] = {
+    [printed] = {
         subprocess.check_output(
             [sys.executable, "-c", code, hashes], text=True, env={**os.environ, "PYTHONHASHSEED": hashes}
         ).strip()
         for hashes in ("1", "2000")
     }
-    assert digest == simulate(seed=3, given=WHOLE).digest
+    assert printed == digest(3)
 
 
 def test_everything_that_is_drawn_comes_from_the_seed() -> None:

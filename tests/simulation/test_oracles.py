@@ -7,13 +7,16 @@ from typing import Any, TypeAlias
 import attrs
 import pytest
 import trio
+from tests.simulation import guarantees
+from tests.simulation.guarantees import GUARANTEES
+from tests.simulation.visits import ALL
 
 from slipstream_trio.client.buffer import Buffer
 from slipstream_trio.client.push import Pushes
 from slipstream_trio.client.timer import Timer
 from slipstream_trio.protocol import Message, ReplyReceived, Transition
 from slipstream_trio.telemetry.span import ConnectionSpans
-from slipstream_trio.testing.simulation import ORACLES, Report, Scenario, Simulation, oracles
+from slipstream_trio.testing.simulation import Report, Scenario
 from slipstream_trio.trace.record import Recording
 from slipstream_trio.transport import common
 
@@ -140,7 +143,7 @@ def blame_the_server(patch: pytest.MonkeyPatch) -> None:
     def blaming(diagnose: Any, records: Any) -> Any:
         return [attrs.evolve(finding, blame="server") for finding in diagnose(records)]
 
-    wrap(patch, oracles, "diagnose", blaming)
+    wrap(patch, guarantees, "diagnose", blaming)
 
 
 BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
@@ -167,10 +170,8 @@ def found(bug: Bug | None, scenario: dict[str, Any]) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         if bug is not None:
             bug(patch)
-        reports = (Simulation().run(Scenario(seed, **scenario)) for seed in range(6))
-        return next((report for report in reports if report.violations), None) or Simulation().run(
-            Scenario(0, **scenario)
-        )
+        reports = (ALL.run(Scenario(seed, **scenario)) for seed in range(6))
+        return next((report for report in reports if report.violations), None) or ALL.run(Scenario(0, **scenario))
 
 
 @pytest.mark.parametrize(("oracle", "bug", "scenario"), BUGS)
@@ -179,4 +180,4 @@ def test_an_oracle_catches_the_bug_that_it_is_for(oracle: str, bug: Bug, scenari
 
 
 def test_each_oracle_has_a_bug_that_it_is_for() -> None:
-    assert {oracle for oracle, _, _ in BUGS} == {oracle.__name__ for oracle in ORACLES}
+    assert {oracle for oracle, _, _ in BUGS} == {oracle.__name__ for oracle in GUARANTEES}

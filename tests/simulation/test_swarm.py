@@ -1,18 +1,19 @@
 """The library's own swarm: its guarantees hold in many worlds, whatever happens in them."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trustme
+from tests.simulation.visits import ALL, rooms
 
 from slipstream_trio.testing.simulation import (
     FEATURES,
     Report,
     Run,
-    Scenario,
     SimulatedClient,
     Simulation,
     Swarm,
@@ -25,23 +26,26 @@ SHORT: dict[str, Any] = {"steps": 4, "faults": 2}
 CORPUS = [line for line in Path(__file__).with_name("seeds.txt").read_text().splitlines() if not line.startswith("#")]
 
 
+def drawn(first: int, last: int, simulation: Simulation = ALL, **given: Any) -> Swarm:
+    return simulation.swarm([simulation.draw(seed, **SHORT, **given) for seed in range(first, last)])
+
+
 @pytest.mark.parametrize("first", range(0, 100, 25))
 def test_what_is_guaranteed_holds(first: int) -> None:
-    swarm(seeds=range(first, first + 25), given=SHORT).check()
+    drawn(first, first + 25).check()
 
 
 @pytest.mark.parametrize("words", CORPUS)
 def test_what_once_failed_holds(words: str) -> None:
     asked, given = parse(words.split())
-    simulate(seed=asked.seed, given=given)
-    report = simulate(seed=asked.seed, given=given)
+    report = ALL.run(ALL.draw(asked.seed, **given))
     assert report.violations == ()
     assert report.command.endswith(words)
 
 
 @pytest.mark.parametrize("kind", ["interrupt", "terminate", "exit"])
 def test_what_is_guaranteed_holds_when_a_run_is_interrupted(kind: str) -> None:
-    total = swarm(seeds=range(8), given={**SHORT, "interrupt": kind})
+    total = drawn(0, 8, interrupt=kind)
     total.check()
     assert total.faults[kind]
 
@@ -55,27 +59,31 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def test_with_tls_a_seed_makes_one_run_too() -> None:
-    given = {**SHORT, "features": ("tls", "reset", "node_crash")}
-    first, second = (simulate(seed=6, given=given, tls=contexts) for _ in range(2))
+    simulation = attrs.evolve(ALL, tls=contexts)
+    scenario = simulation.draw(6, **SHORT, features=("tls", "reset", "node_crash"))
+    first, second = simulation.run(scenario), simulation.run(scenario)
     assert first.violations == ()
     assert first.digest == second.digest
+    assert first.digest != ALL.run(attrs.evolve(scenario, features=scenario.features[1:])).digest
 
 
 def test_clients_may_have_another_transport() -> None:
     pytest.importorskip("websockets")
-    swarm(seeds=range(4), given=SHORT, transport="websockets").check()
+    drawn(0, 4, attrs.evolve(ALL, transport="websockets")).check()
 
 
-def deaf(run: Run) -> Any:
+def crashes(run: Run) -> Iterator[str | None]:
     """Find fault with every crash of a server."""
     yield "it crashed" if run.faults["node_crash"] else None
 
 
 def test_a_failing_seed_is_made_smaller() -> None:
-    [report] = swarm(seeds=[1], given={"features": tuple(FEATURES)[:-1]}, oracles=(deaf,)).failures
+    simulation = attrs.evolve(ALL, oracles=(crashes,))
+    given = {"features": ("node_crash", "latency"), "steps": 2, "clients": 2, "nodes": 2, "faults": 6}
+    [report] = simulation.swarm([simulation.draw(1, **given)]).failures
     assert (report.scenario.features, report.scenario.clients, report.scenario.nodes) == (("node_crash",), 1, 1)
-    assert "deaf: it crashed" in str(report)
-    assert "node_crash" in str(report)
+    assert "crashes: it crashed" in str(report)
+    assert "world: node_crash" in str(report)
 
 
 async def hello(client: SimulatedClient) -> None:
@@ -84,42 +92,51 @@ async def hello(client: SimulatedClient) -> None:
         client.log("answered", reply["token"])
 
 
-async def careless(client: SimulatedClient) -> None:
+async def careless(_: SimulatedClient) -> None:
     raise LookupError("a bug in the program")
 
 
+CARELESS = Simulation(program=careless, mounts=rooms)
+CARELESS_COMMAND = "python -m slipstream_trio.testing.simulation tests.simulation.test_swarm:careless --seed 0"
+
+
 def test_a_program_of_the_users_is_run(slipstream_swarm: Callable[..., Swarm]) -> None:
-    assert slipstream_swarm(hello, seeds=range(3), given={"features": ()}).counts["pushes"] >= 3
+    assert slipstream_swarm(hello, mounts=rooms, seeds=range(3), given={"features": ()}).counts["pushes"] >= 3
     with pytest.raises(AssertionError, match="the program raised LookupError"):
-        slipstream_swarm(careless, seeds=[0])
+        slipstream_swarm(careless, mounts=rooms, seeds=[0])
+
+
+def test_a_seed_is_run_in_its_world() -> None:
+    report = simulate(hello, seed=4, mounts=rooms, given={"clients": 1, "features": ()})
+    assert report.violations == ()
+    assert any("answered" in line for line in report.history)
 
 
 def test_seeds_are_run_by_several_processes() -> None:
     here: list[Report] = []
-    swarm(seeds=range(3), given=SHORT, progress=here.append)
+    swarm(hello, mounts=rooms, seeds=range(3), progress=here.append)
     there: list[Report] = []
-    swarm(seeds=range(3), given=SHORT, progress=there.append, jobs=2)
+    swarm(hello, mounts=rooms, seeds=range(3), progress=there.append, jobs=2)
     assert [report.digest for report in here] == [report.digest for report in there]
 
 
 def test_the_command_runs_a_seed_with_its_history(capsys: pytest.CaptureFixture[str]) -> None:
-    scenario = Scenario(3, steps=2)
-    assert main(scenario.arguments().split()) == 0
-    report = simulate(
-        seed=3, given={"clients": 2, "nodes": 2, "seconds": 60.0, "steps": 2, "faults": 6, "features": ()}
-    )
-    assert report.digest in capsys.readouterr().out
+    report = ALL.run(ALL.draw(3, **SHORT))
+    words = report.command.split()[3:]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert f"digest {report.digest}" in printed
+    assert report.history[-1] in printed
 
 
 def test_the_command_runs_many_and_tells_of_failures(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seeds", "0-1", "--steps", "2", "--clients", "1"]) == 0
+    assert main(["tests.simulation.visits:ALL", "--seeds", "0-1", "--steps", "2", "--clients", "1"]) == 0
     assert "2 runs" in capsys.readouterr().out
-    assert main(["--seeds", "1", "--steps", "1", "--clients", "1", "tests.simulation.test_swarm:careless"]) == 1
-    assert "python -m slipstream_trio.testing.simulation tests.simulation.test_swarm:careless --seed 0" in (
-        capsys.readouterr().out
-    )
+    assert main(["tests.simulation.test_swarm:CARELESS", "--seeds", "1", "--steps", "1", "--clients", "1"]) == 1
+    assert CARELESS_COMMAND in capsys.readouterr().out
 
 
-def test_a_simulation_is_one_object_too() -> None:
-    simulation = Simulation(program=hello)
-    assert simulation.run(simulation.draw(2, **SHORT)).scenario.seed == 2
+def test_features_have_to_be_known() -> None:
+    assert "node_crash" in FEATURES
+    with pytest.raises(ValueError, match="not 'lightning'"):
+        ALL.draw(1, features=("lightning",))

@@ -6,11 +6,10 @@
         async with client.connect() as socket:
             ...
 
-    report = simulate(program, seed=7)
-    swarm(program, seeds=range(100), jobs=2).check()
+    report = simulate(program, seed=7, mounts=mounts)
+    swarm(program, seeds=range(100), jobs=2, mounts=mounts).check()
 
-`python -m slipstream_trio.testing.simulation --seeds 100 --jobs 2 module:program` does the same. It needs the extra
-`testing`.
+`python -m slipstream_trio.testing.simulation module:simulation` does the same. It needs the extra `testing`.
 """
 
 from .client import Follower, SimulatedClient
@@ -18,7 +17,6 @@ from .events import Note, Oracle, Report, Run, Violation
 from .oracles import ORACLES
 from .scenario import FEATURES, Scenario
 from .simulate import Simulation, Swarm, simulate, swarm
-from .visits import Room, rooms, visits
 from .world import Mounts, Node, Program, World
 
 __all__ = [
@@ -31,7 +29,6 @@ __all__ = [
     "Oracle",
     "Program",
     "Report",
-    "Room",
     "Run",
     "Scenario",
     "SimulatedClient",
@@ -39,8 +36,6 @@ __all__ = [
     "Swarm",
     "Violation",
     "World",
-    "rooms",
     "simulate",
     "swarm",
-    "visits",
 ]

@@ -1,4 +1,4 @@
-"""The command: python -m slipstream_trio.testing.simulation --seeds 100 --jobs 2 [module:program]."""
+"""The command: python -m slipstream_trio.testing.simulation module:simulation --seeds 100 --jobs 2."""
 
 import argparse
 import sys
@@ -8,23 +8,19 @@ from typing import Any
 from attrs import fields
 
 from .scenario import FEATURES, Scenario
-from .simulate import Simulation, swarm
-from .visits import visits
+from .simulate import Simulation
 
 __all__ = ["main", "parse"]
 
 
 def parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Return the arguments, and those attributes of scenarios that they give."""
-    parser = argparse.ArgumentParser(
-        "slipstream_trio.testing.simulation", description="Run a program in simulated worlds."
-    )
-    parser.add_argument("program", nargs="?", help="module:function; by default, the library's own")
+    parser = argparse.ArgumentParser("simulation", description="Run a program in simulated worlds.")
+    parser.add_argument("simulation", help="module:name of a Simulation")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seeds", default="100", help="how many, or from-to (default: 100)")
     which.add_argument("--seed", type=int, help="a single one, with its history")
     parser.add_argument("--jobs", type=int, default=1, help="the number of processes (default: 1)")
-    parser.add_argument("--transport", default="trio_websocket", help="of the clients")
     for name, kind in (("seconds", float), *((name, int) for name in ("clients", "nodes", "steps", "faults", "at"))):
         parser.add_argument(f"--{name}", type=kind, help="not drawn from the seed")
     parser.add_argument("--interrupt", choices=("interrupt", "terminate", "exit"), help="at the step --at")
@@ -39,18 +35,15 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
 def main(words: list[str]) -> int:
     """Run it; returns the exit status: 1 if a run broke a guarantee."""
     asked, given = parse(words)
-    program = visits
-    if asked.program is not None:
-        module, _, name = asked.program.partition(":")
-        program = getattr(import_module(module), name)
+    module, _, name = asked.simulation.partition(":")
+    simulation: Simulation = getattr(import_module(module), name)
     if asked.seed is not None:
-        simulation = Simulation(program=program, transport=asked.transport)
         report = simulation.run(simulation.draw(asked.seed, **given))
         sys.stdout.write(f"{report}\ndigest {report.digest}\n")
         return 1 if report.violations else 0
     first, _, last = asked.seeds.rpartition("-")
     seeds = range(int(first), int(last) + 1) if first else range(int(last))
-    total = swarm(program, seeds=seeds, jobs=asked.jobs, given=given, transport=asked.transport)
+    total = simulation.swarm([simulation.draw(seed, **given) for seed in seeds], jobs=asked.jobs)
     sys.stdout.write(f"{total}\n")
     return 1 if total.failures else 0
 

@@ -1,29 +1,69 @@
 """A simulated client: the process in which a program runs, with a clock, ids, telemetry and a disk of its own."""
 
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ... import Channel, Gap, SlipstreamError, SlowConsumer, Socket, connect
 from ...ids import RandomIds
 from ...telemetry import Record, Telemetry
+from ...trace.files import Files
 from ...trace.record import Recording
 from ...trace.redact import Redactor
+from ...trace.writer import NewFile, Writer
 from ...transport import OpenRequest, find_connector
-from ..deterministic import EPOCH_NS
-from .disk import Disk
+from ..deterministic import EPOCH_NS, NS_PER_S
 
 if TYPE_CHECKING:
     from .world import World
 
-__all__ = ["Follower", "SimulatedClient"]
+__all__ = ["Disk", "Follower", "SimulatedClient"]
 
-_NS: Final = 1_000_000_000
+
+class Disk(Writer):
+    """Takes the lines of a recording without a thread: `flush` writes them, or loses them where the disk is full."""
+
+    def __init__(self, path: Path, digest: Callable[[bytes], object]) -> None:
+        self.path: Path = path
+        self.full: bool = False
+        self._digest = digest
+        files = Files(path, keep=1, fsync="never")
+        self.begin: Callable[[bytes], None] = files.open
+        super().__init__(files, limit=1 << 18, flush_interval=0.0)
+
+    def put(self, line: bytes | NewFile) -> None:
+        """Let a line be written after those before."""
+        self._digest(line if isinstance(line, bytes) else line.header)
+        super().put(line)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        batch, self._queue, self.broken = self._queue, [], False
+        if self.full:
+            self._lose(batch)
+        elif batch:
+            self._write(batch)
+
+    def close(self, last: Callable[[int, int], bytes], timeout: float) -> bool:  # noqa: ARG002 - as of `Writer`
+        """Write what waits, and the last line."""
+        self.full = False
+        self.flush()
+        line = last(self.written, self.lost)
+        self._digest(line)
+        self._files.write([line])
+        self._files.close()
+        return True
+
+    def tear(self, share: float) -> None:
+        """Cut off a part of the last 4 KiB of a closed file, as a loss of power does."""
+        size = self.path.stat().st_size
+        os.truncate(self.path, size - int(min(size, 4096) * share))
 
 
 class SimulatedClient:
@@ -32,7 +72,7 @@ class SimulatedClient:
     Attributes:
         name: "client-2"; once it has crashed "client-2.2", and so on.
         random: the source of random numbers for the program.
-        steps: the number of steps that the program should take, a push or so each.
+        steps: the number of steps that the program should still take, a push or so each; it counts down.
         pace: the mean time between two steps, in seconds; time limits should be multiples of it.
         features: the features of the scenario; "slow_reader" is for the program to follow.
         url: of the servers' socket.
@@ -47,53 +87,28 @@ class SimulatedClient:
         self.pace: float = world.pace
         self.features: tuple[str, ...] = scenario.features
         self.url: str = f"{'wss' if world.tls else 'ws'}://server/socket/websocket"
-        self.options: dict[str, Any] = {
-            "transport": find_connector(world.transport, self._open),
-            "telemetry": Telemetry(
-                ids=RandomIds(self.random.getrandbits(64)), time_ns=self._time_ns, monotonic_ns=self._monotonic_ns
-            ),
-        }
+        ids = RandomIds(self.random.getrandbits(64))
+        self._telemetry = Telemetry(ids=ids, time_ns=self._time_ns, monotonic_ns=self._monotonic_ns)
+        connector = find_connector(world.transport, self._open)
+        self.options: dict[str, Any] = {"transport": connector, "telemetry": self._telemetry}
         self._world = world
-        self._tokens = count(1)
+        self._tokens, self._followers = count(1), count(1)
         # Where nothing can happen on the network, bytes need not be carried over it.
-        self._opener = world.network.opener(world.reach, name=name) if world.carries else world.reach
-        self._disk = disk
-        self._followers = count(1)
-        self.scope = trio.CancelScope()
-        self.sockets: WeakSet[Socket] = WeakSet()
+        self._opener = world.network.opener(world.reach, name=name) if world.network.faults.rules else world.reach
+        # For the world:
+        self.disk: Disk = disk
+        self.scope: trio.CancelScope = trio.CancelScope()
         self.wall_offset: float = 0.0
         self.unreachable_until: float = 0.0
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Record its telemetry, on its disk and for the oracles; for the world alone."""
-        bus: Telemetry = self.options["telemetry"]
-        records: list[Record] = self._world.run.records.setdefault(self.name, [])
-        recording = Recording(self._disk, telemetry=bus, redactor=Redactor(None, "keep"), max_size=None, wanted=None)
-        self._disk.begin(recording.header())
-
-        def see(record: Record) -> None:
-            records.append(record)
-            recording.handle(record)
-            self._world.emitted()
-
-        with bus.listen(see):
-            try:
-                yield
-            finally:
-                recording.close(0.0)
-
-    # For programs
 
     @asynccontextmanager
     async def connect(self, **options: Any) -> AsyncIterator[Socket]:
         """Connect to the servers, for the time of a block: `slipstream_trio.connect` with `url` and `options`."""
         async with connect(self.url, **{**self.options, **options}) as socket:
-            self.sockets.add(socket)
             yield socket
 
     def log(self, what: str, *facts: Any) -> None:
-        """Write down what happened, for the history and for oracles; facts are compared by their `repr`."""
+        """Write down what happened, for the history and for oracles."""
         self._world.note(self.name, what, *facts)
 
     def token(self) -> str:
@@ -125,76 +140,84 @@ class SimulatedClient:
         name = f"{self.name}/{channel.topic}/{next(self._followers)}"
         return Follower(self, name, channel, pause=pause, buffer=buffer)
 
-    # Its clock and its network
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record its telemetry, on its disk and for the oracles; for the world alone."""
+        records: list[Record] = self._world.run.records.setdefault(self.name, [])
+        redactor = Redactor(None, "keep")
+        recording = Recording(self.disk, telemetry=self._telemetry, redactor=redactor, max_size=None, wanted=None)
+        self.disk.begin(recording.header())
+
+        def see(record: Record) -> None:
+            records.append(record)
+            recording.handle(record)
+            self._world.emitted()
+
+        with self._telemetry.listen(see):
+            try:
+                yield
+            finally:
+                recording.close(0.0)
 
     def _monotonic_ns(self) -> int:
-        return round(self._world.clock.current_time() * _NS)
+        return round(self._world.clock.current_time() * NS_PER_S)
 
     def _time_ns(self) -> int:
-        return EPOCH_NS + self._monotonic_ns() + round(self.wall_offset * _NS)
+        return EPOCH_NS + self._monotonic_ns() + round(self.wall_offset * NS_PER_S)
 
     async def _open(self, request: OpenRequest) -> trio.abc.Stream:
         await trio.sleep_until(self.unreachable_until)
-        stream = await self._opener(request)
-        return await self._world.secured(stream)
+        return await self._world.secured(await self._opener(request))
 
 
 class Follower:
-    """Reads a channel's stream to its end, and notes what comes.
-
-    Attributes:
-        expected: the number of the next broadcast, once one is known.
-        announced: whether a gap, or a `SlowConsumer`, was the last that came.
-    """
+    """Reads a channel's stream to its end, and notes what comes."""
 
     def __init__(self, client: SimulatedClient, name: str, channel: Channel, *, pause: float, buffer: int) -> None:
-        self.expected: int | None = None
-        self.announced: bool = False
         self._client = client
         self._name = name
         self._channel = channel
         self._pause = pause
         self._most = 2 * buffer + 1  # a gap before and after each message
+        self._next: int | None = None
+        self._announced = False
         self._moved = trio.lowlevel.ParkingLot()
 
     def start_at(self, number: int) -> None:
         """State that the channel is joined, and that the next broadcast is to have this number."""
         self._client.log("joined", self._name, number)
-        if self.expected is None:
-            self.expected = number
+        self._next = number if self._next is None else self._next
 
     async def reach(self, number: int) -> None:
         """Wait until all broadcasts before a number have come, or were announced to be missing."""
-        while not self.announced and (self.expected or 0) < number:
+        while not self._announced and (self._next or 0) < number:
             await self._moved.park()
         self._client.log("reached", self._name, number)
 
     async def run(self) -> None:
         """Read to the end of the stream."""
         stream, log = self._channel.stream(), self._client.log
-        try:
-            while True:
-                try:
-                    item = await anext(stream)
-                except SlowConsumer as error:
-                    log("slow", self._name, error.dropped)
-                    self.announced = True
-                    self._moved.unpark_all()
-                    continue
-                waiting = len(stream._buffer)  # noqa: SLF001 - streams have no length for users
-                log("waiting", self._name, waiting, self._most)
-                if isinstance(item, Gap):
-                    log("gap", self._name, item.reason, item.dropped)
-                    self.announced = True
-                else:
-                    self._take(item.event, item.payload)
+        while True:
+            try:
+                item = await anext(stream)
+            except SlowConsumer as error:
+                self._announce("slow", error.dropped)
+                continue
+            except (StopAsyncIteration, SlipstreamError) as error:
+                log("end", self._name, type(error).__name__)
+                return
+            log("waiting", self._name, len(stream._buffer), self._most)  # noqa: SLF001 - streams show it to nobody
+            if isinstance(item, Gap):
+                self._announce("gap", item.reason, item.dropped)
+            else:
+                series, number = item.payload.get("series"), item.payload.get("n")
+                log("got", self._name, item.event, series, number)
+                if series == "all":
+                    self._next, self._announced = number + 1, False
                 self._moved.unpark_all()
-                await trio.sleep(self._pause)
-        except (StopAsyncIteration, SlipstreamError) as error:
-            log("end", self._name, type(error).__name__)
+            await trio.sleep(self._pause)
 
-    def _take(self, event: str, payload: Any) -> None:
-        series, number = payload.get("series"), payload.get("n")
-        self._client.log("got", self._name, event, series, number)
-        if series == "all":
-            self.expected, self.announced = number + 1, False
+    def _announce(self, what: str, *facts: Any) -> None:
+        self._client.log(what, self._name, *facts)
+        self._announced = True
+        self._moved.unpark_all()

@@ -1,4 +1,4 @@
-"""The history of a run: notes, what came of it, and the part of it that is reported."""
+"""The history of a run, for oracles, and the part of it that is reported."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,14 +17,7 @@ _SHOWN = 12
 
 @frozen
 class Note:
-    """Something that happened.
-
-    Attributes:
-        at: when, in virtual seconds.
-        who: the client, server or network.
-        what: the kind, in a word.
-        facts: further values.
-    """
+    """Something that happened: at a virtual time, in seconds, to a client or server, of a kind, with further values."""
 
     at: float
     who: str
@@ -43,11 +36,10 @@ class Run:
         scenario: the scenario.
         notes: what happened, in order.
         records: the telemetry of each client, by its name, in order.
-        recordings: the files that the clients recorded, by their names, where the scenario has disks.
+        recordings: the files that clients recorded on a bad disk, likewise.
         faults: how often each kind of fault happened.
-        seconds: the virtual time that it took.
-        stood: the seconds that the process stood still.
-        left: what was left when every client had ended: tasks, streams, sockets, in words.
+        seconds: the virtual time that it took; the process stood still for `stood` of it.
+        left: what was left when every client had ended, and programs that raised or did not end, in words.
         raised: what left the run, if anything did.
         digest: of everything that happened, 32 hexadecimal digits.
     """
@@ -89,17 +81,17 @@ class Violation:
 
 @frozen
 class Report:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         scenario: the scenario.
         digest: of everything that happened: the same for the same scenario, on every machine.
         violations: the guarantees that it broke.
         seconds: the virtual time that it took.
-        counts: how often what happened: "pushes", "messages", "faults", "checks".
+        counts: the number of "pushes", "messages", "faults" and "checks".
         faults: how often each kind of fault happened.
         history: the last notes.
-        command: what runs it again.
+        command: runs it again.
     """
 
     scenario: Scenario
@@ -112,10 +104,6 @@ class Report:
     command: str
 
     def __str__(self) -> str:
-        found = self.violations[:_SHOWN]
-        lines = [f"seed {self.scenario.seed} breaks {len(self.violations)} times what holds:", *map(str, found)]
-        return (
-            "\n  ".join(lines if self.violations else [f"seed {self.scenario.seed}: all holds"])
-            + "\n"
-            + "\n".join([*self.history, self.command])
-        )
+        found = [f"  {each}" for each in self.violations[:_SHOWN]]
+        head = f"seed {self.scenario.seed}: {len(self.violations)} violations"
+        return "\n".join([head, *found, "history:", *self.history, self.command])

@@ -10,14 +10,13 @@ from typing import Any, Final, cast
 
 from attrs import define, field
 
-from ...errors import RecordingError
 from ...telemetry import ClientPushStop
-from ...trace import Checker, Recorded, diagnose, read_entries, replay, verify
+from ...trace import replay, verify
 from .events import Note, Oracle, Run
 
 __all__ = [
-    "ORACLES", "blame", "delivery", "interrupted", "memory", "nothing_left", "performed_once", "push_order",
-    "recordings", "replays", "replies", "streams_end", "time_limits", "traces", "unsent",
+    "ORACLES", "delivery", "nothing_left", "performed_once", "push_order", "replays", "replies", "streams_end",
+    "time_limits", "traces", "unsent",
 ]  # fmt: skip
 
 _SLACK: Final = 0.01
@@ -149,76 +148,7 @@ def _pushes(run: Run) -> Iterator[tuple[str, ClientPushStop]]:
             yield name, stop
 
 
-def recordings(run: Run) -> Iterator[str | None]:
-    """A recording on a bad disk tells what it lacks, and replays."""
-    for name, path in run.recordings.items():
-        checker, read = Checker(), []
-        try:
-            for entry in read_entries(path):
-                yield from (f"{name}: {flaw}" for flaw in checker.feed(path.name, entry) if flaw.wrong)
-                read += [entry] if isinstance(entry, Recorded) else []
-        except RecordingError as error:
-            yield None if "disk_torn" in run.scenario.features else f"{name}: {error}"
-            continue
-        told = checker.records + checker.missing
-        whole = told == len(run.records[name]) or "disk_torn" in run.scenario.features
-        yield None if whole else f"{name}: {told} records are told of, of {len(run.records[name])}"
-
-
-def memory(run: Run) -> Iterator[str | None]:
-    """Buffers keep to their limits."""
-    for note in run.noted("waiting"):
-        name, waiting, most = note.facts
-        yield None if waiting <= most else f"{waiting} items wait in the stream of {name}, at most {most} may"
-
-
-def interrupted(run: Run) -> Iterator[str | None]:
-    """An interrupt leaves the run as what it was, and an exit too."""
-    kinds = {"interrupt": KeyboardInterrupt, "exit": SystemExit}
-    for error in _leaves(run.raised):
-        right = isinstance(error, kinds.get(run.scenario.interrupt or "", ()))
-        yield None if right else f"{error!r} left the run"
-
-
-def _leaves(error: BaseException | None) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    elif error is not None:
-        yield error
-
-
-_NETWORK: Final = frozenset({"network or proxy"})
-_DELAYED: Final = _NETWORK | {"server"}
-"""To a client, a slow network may look like a slow server."""
-_BLAMED: Final[Mapping[str, frozenset[str]]] = {
-    **dict.fromkeys(("reset", "truncate"), _NETWORK),
-    **dict.fromkeys(("client_loss", "client_crash"), _NETWORK | {"application"}),
-    **dict.fromkeys(("latency", "bandwidth", "stall", "half_open"), _DELAYED),
-    **dict.fromkeys(("refused", "partition"), _DELAYED | {"configuration"}),
-    **dict.fromkeys(("node_crash", "node_loss", "restart"), _DELAYED | {"configuration"}),
-    **dict.fromkeys(("kick", "channel_crash", "slow_join"), frozenset({"server"})),
-    "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
-    "standstill": frozenset({"this process"}),
-    "slow_reader": frozenset({"application"}),
-}
-"""Whom each feature may have `diagnose` blame."""
-
-
-def blame(run: Run) -> Iterator[str | None]:
-    """`diagnose` blames nobody whom no fault has hit."""
-    allowed = frozenset({"nobody"}).union(*(_BLAMED.get(name, frozenset()) for name in run.scenario.features))
-    if run.scenario.interrupt is not None:
-        allowed |= {"application"}
-    for name, records in run.records.items():
-        for finding in diagnose(records):
-            wrong = finding.blame not in allowed
-            yield f"{name}: {finding.blame} is blamed: {finding.cause}, {finding.mechanism}" if wrong else None
-        yield None
-
-
 ORACLES: Final[tuple[Oracle, ...]] = (
     delivery, replies, performed_once, unsent, push_order, time_limits, streams_end, nothing_left, traces, replays,
-    recordings, memory, interrupted, blame,
 )  # fmt: skip
 """The library's guarantees."""

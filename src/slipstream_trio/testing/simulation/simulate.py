@@ -1,18 +1,15 @@
 """Runs of programs in simulated worlds: one, or a swarm of them."""
 
 import logging
-import ssl
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import trio
 from attrs import Factory, frozen
 from trio.testing import MockClock
@@ -20,18 +17,27 @@ from trio.testing import MockClock
 from ...telemetry import ClientPushStop
 from .determinism import deterministic
 from .events import Oracle, Report, Run, Violation
-from .interrupt import Interrupt
 from .oracles import ORACLES
 from .scenario import Scenario
-from .visits import rooms, visits
-from .world import Mounts, Program, World
+from .world import Contexts, Interrupt, Mounts, Program, World
 
 __all__ = ["Simulation", "Swarm", "simulate", "swarm"]
 
-_HISTORY: Final = 300
+_HISTORY: Final = 30
 _TRIES: Final = 60
 _DAY: Final = 86_400.0
-_logger: Final = logging.getLogger("slipstream_trio")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let the library log nothing: connections are lost all the time."""
+    logger = logging.getLogger("slipstream_trio")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @frozen(kw_only=True)
@@ -40,17 +46,19 @@ class Simulation:
 
     Attributes:
         program: what each client does.
-        mounts: the sockets of each server.
+        mounts: returns the sockets of a server.
+        name: its name for the command, "module:attribute"; by default, that of the program.
         oracles: the guarantees to check.
         transport: the name of the clients' transport.
         tls: returns the contexts of servers and clients; without it, scenarios have no feature "tls".
     """
 
-    program: Program = visits
-    mounts: Mounts = rooms
+    program: Program
+    mounts: Mounts
+    name: str = Factory(lambda self: f"{self.program.__module__}:{self.program.__name__}", takes_self=True)
     oracles: tuple[Oracle, ...] = Factory(lambda: ORACLES)
     transport: str = "trio_websocket"
-    tls: Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]] | None = None
+    tls: Callable[[], Contexts] | None = None
 
     def draw(self, seed: int, **given: Any) -> Scenario:
         """Return the scenario of a seed; what is `given` is not drawn."""
@@ -59,23 +67,16 @@ class Simulation:
     def run(self, scenario: Scenario) -> Report:
         """Play a scenario, and judge what came of it."""
         run, clock = Run(scenario), MockClock(autojump_threshold=0)
-        with ExitStack() as stack:
-            directory = None
-            if not {"disk_full", "disk_torn"}.isdisjoint(scenario.features):
-                directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            stack.callback(_logger.setLevel, _logger.level)
-            _logger.setLevel(logging.CRITICAL + 1)
-            stack.enter_context(deterministic(scenario.seed, clock))
+        with tempfile.TemporaryDirectory() as directory, _quiet(), deterministic(scenario.seed, clock):
             contexts = self.tls() if self.tls is not None and "tls" in scenario.features else None
-            world = World(run, clock, self.mounts, transport=self.transport, tls=contexts, directory=directory)
+            world = World(run, clock, self.mounts, Path(directory), self.transport, tls=contexts)
             instruments = [Interrupt(world)] if scenario.interrupt is not None else []
             try:
-                trio.run(partial(world.play, self.program), clock=clock, instruments=instruments)
+                trio.run(world.play, self.program, clock=clock, instruments=instruments)
             except BaseException as error:
                 if scenario.interrupt is None:
                     raise
                 run.raised = error
-            run.digest, run.seconds = world.finish(), clock.current_time()
             return self._judged(run)
 
     def shrink(self, report: Report) -> Report:
@@ -94,6 +95,22 @@ class Simulation:
         report = self.run(scenario)
         return self.shrink(report) if report.violations else report
 
+    def swarm(
+        self, scenarios: Sequence[Scenario], *, jobs: int = 1, progress: Callable[[Report], object] = lambda _: None
+    ) -> "Swarm":
+        """Check many scenarios, in several processes."""
+        total = Swarm()
+        with ExitStack() as stack:
+            if jobs == 1:
+                reports: Iterator[Report] = map(self.check, scenarios)
+            else:
+                pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn")))
+                reports = pool.map(self.check, scenarios, chunksize=4)
+            for report in reports:
+                progress(report)
+                total = total.and_(report)
+        return total
+
     def _judged(self, run: Run) -> Report:
         judged = [(oracle.__name__, wrong) for oracle in self.oracles for wrong in oracle(run)]
         counts = Counter(
@@ -110,12 +127,8 @@ class Simulation:
             counts,
             run.faults,
             tuple(map(str, run.notes[-_HISTORY:])),
-            f"python -m slipstream_trio.testing.simulation {self._named()}{run.scenario.arguments()}",
+            f"python -m slipstream_trio.testing.simulation {self.name} {run.scenario.arguments()}",
         )
-
-    def _named(self) -> str:
-        name = f"{self.program.__module__}:{getattr(self.program, '__qualname__', '…')}"
-        return "" if self.program is visits else f"{name} "
 
 
 @frozen
@@ -141,29 +154,37 @@ class Swarm:
         faults = ", ".join(f"{n:,} {name}" for name, n in sorted(self.faults.items()))
         return "\n\n".join([f"{', '.join(told)}\nfaults: {faults}", *map(str, self.failures)])
 
+    def and_(self, report: Report) -> "Swarm":
+        """Return it with one run more."""
+        return Swarm(
+            self.runs + 1,
+            self.days + report.seconds / _DAY,
+            self.counts + report.counts,
+            self.faults + report.faults,
+            (*self.failures, report) if report.violations else self.failures,
+        )
+
     def check(self) -> None:
         """Raise AssertionError with the reports, if any run broke a guarantee."""
         if self.failures:
             raise AssertionError(str(self))
 
 
-def simulate(
-    program: Program = visits, *, seed: int = 0, given: Mapping[str, Any] | None = None, **world: Any
-) -> Report:
+def simulate(program: Program, *, seed: int = 0, given: Mapping[str, Any] | None = None, **world: Any) -> Report:
     """Run a program in the world of a seed.
 
     Parameters:
-        program: what each client does; by default, the library's own.
+        program: what each client does.
         seed: makes every choice.
         given: attributes of `Scenario` that are not to be drawn.
-        world: attributes of `Simulation`.
+        world: further attributes of `Simulation`, such as `mounts`.
     """
     simulation = Simulation(program=program, **world)
     return simulation.run(simulation.draw(seed, **(given or {})))
 
 
 def swarm(
-    program: Program = visits,
+    program: Program,
     *,
     seeds: Iterable[int] = range(100),
     jobs: int = 1,
@@ -174,32 +195,12 @@ def swarm(
     """Run a program in the worlds of many seeds; those that break a guarantee are made smaller.
 
     Parameters:
-        program: what each client does; by default, the library's own.
+        program: what each client does.
         seeds: a run for each.
         jobs: the number of processes.
         given: attributes of `Scenario` that are not to be drawn.
         progress: is told of each run.
-        world: attributes of `Simulation`.
+        world: further attributes of `Simulation`, such as `mounts`.
     """
     simulation = Simulation(program=program, **world)
-    scenarios = (simulation.draw(seed, **(given or {})) for seed in seeds)
-    total = Swarm()
-    for report in _reports(simulation, scenarios, jobs):
-        progress(report)
-        total = attrs.evolve(
-            total,
-            runs=total.runs + 1,
-            days=total.days + report.seconds / _DAY,
-            counts=total.counts + report.counts,
-            faults=total.faults + report.faults,
-            failures=(*total.failures, report) if report.violations else total.failures,
-        )
-    return total
-
-
-def _reports(simulation: Simulation, scenarios: Iterable[Scenario], jobs: int) -> Iterator[Report]:
-    if jobs == 1:
-        yield from map(simulation.check, scenarios)
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        yield from pool.map(simulation.check, scenarios, chunksize=4)
+    return simulation.swarm([simulation.draw(seed, **(given or {})) for seed in seeds], jobs=jobs, progress=progress)

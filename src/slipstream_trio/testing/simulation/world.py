@@ -1,6 +1,7 @@
 """The world of a run: servers behind a balancer, a network, clients, and what goes wrong among them."""
 
 import hashlib
+import signal
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import trio
 from trio.testing import MockClock
@@ -17,26 +18,20 @@ from trio.testing import MockClock
 from ...transport import OpenRequest
 from ..faults import FaultyNetwork, faulty_network
 from ..server import MemoryStream, Mount, PhoenixServer
-from .chaos import ON_THE_NETWORK, chaos, faults_of
-from .client import SimulatedClient
-from .disk import Disk
+from .chaos import chaos, faults_of
+from .client import Disk, SimulatedClient
 from .events import Note, Run
-from .interrupt import cancel_at_sigterm
 
-__all__ = ["Mounts", "Node", "Program", "World"]
+__all__ = ["Contexts", "Interrupt", "Mounts", "Node", "Program", "World"]
 
-_PATIENCE = 5.0
+_PATIENCE: Final = 5.0
 """Within so many times the time of a scenario, and a hundred paces, all programs have to end."""
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
 class Node:
-    """A server behind the balancer; it can go down, and comes back.
-
-    Attributes:
-        server: the server.
-        up: whether it takes connections.
-        down_for: the seconds that it stays down the next time.
-    """
+    """A server behind the balancer; it can go down, and comes back after `down_for` seconds."""
 
     def __init__(self, make: Callable[[], PhoenixServer]) -> None:
         self.server: PhoenixServer = make()
@@ -64,47 +59,39 @@ class Node:
 
 
 class World:
-    """Everything in a run; oracles see its `run`, servers get the world itself.
+    """Everything in a run; servers get it, and oracles see its `run`.
 
     Attributes:
         run: what happened so far.
         clock: the clock of the run.
         random: the source of random numbers for servers and faults.
         pace: the mean time between two steps of a client, in seconds.
+        numbers: for servers, to tell their channels apart.
+        counters: the number of the next broadcast on each topic: the servers' database.
         transport: the name of the clients' transport.
         tls: the contexts of servers and clients; None: they do not speak TLS.
         network: the network between clients and servers.
         nodes: the servers.
         clients: the clients that run now, by name.
         lives: the scope of all of them, while they live.
-        numbers: for servers, to tell their channels apart.
-        counters: the number of the next broadcast on each topic: the servers' database.
+        exit_at_next_record: whether a telemetry handler is to exit.
     """
 
     def __init__(
-        self,
-        run: Run,
-        clock: MockClock,
-        mounts: "Mounts",
-        *,
-        transport: str,
-        tls: tuple[ssl.SSLContext, ssl.SSLContext] | None,
-        directory: Path | None,
+        self, run: Run, clock: MockClock, mounts: "Mounts", directory: Path, transport: str, *, tls: Contexts | None
     ) -> None:
         scenario = run.scenario
         self.run: Run = run
         self.clock: MockClock = clock
         self.random: Random = Random(f"{scenario.seed}:world")  # noqa: S311 - to be reproduced
-        self.pace: float = scenario.seconds / max(1, scenario.steps)
-        self.transport: str = transport
-        self.tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = tls
-        self.network: FaultyNetwork
-        self.clients: dict[str, SimulatedClient] = {}
-        self.counters: Counter[str] = Counter()
+        self.pace: float = scenario.seconds / scenario.steps
         self.numbers: Iterator[int] = count(1)
+        self.counters: Counter[str] = Counter()
+        self.transport: str = transport
+        self.tls: Contexts | None = tls
+        self.network: FaultyNetwork
         self.nodes: list[Node] = [Node(partial(self._server, mounts)) for _ in range(scenario.nodes)]
-        self.disks: dict[str, Disk] = {}
-        self.carries: bool = not ON_THE_NETWORK.isdisjoint(scenario.features)
+        self.clients: dict[str, SimulatedClient] = {}
         self.lives: trio.CancelScope | None = None
         self.exit_at_next_record: bool = False
         self._directory = directory
@@ -145,12 +132,12 @@ class World:
 
     async def reach(self, _: OpenRequest) -> trio.abc.Stream:
         """Open a stream to one of the servers that are up: the balancer."""
-        up = [node for node in self.nodes if node.up]
+        up = [number for number, node in enumerate(self.nodes) if node.up]
         if not up:
             raise ConnectionRefusedError("no server is up")
-        stream = await self.random.choice(up).server.open_stream(self.tls[0] if self.tls else None)
-        self.note("balancer", "connection", self.nodes.index(up[0]))
-        return stream
+        number = self.random.choice(up)
+        self.note("balancer", "connection", number)
+        return await self.nodes[number].server.open_stream(self.tls[0] if self.tls else None)
 
     async def secured(self, stream: trio.abc.Stream) -> trio.abc.Stream:
         """Return a client's end of a stream, with TLS where the world has it."""
@@ -158,10 +145,16 @@ class World:
         self._streams.append(stream)
         if self.tls is None:
             return stream
-        return await secured(stream, self.tls[1])
+        encrypted = trio.SSLStream(stream, self.tls[1], server_hostname="server", https_compatible=True)
+        try:
+            await encrypted.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return encrypted
 
     def emitted(self) -> None:
-        """A record was emitted: the place where a handler may exit."""
+        """Exit, if that is what a telemetry handler is to do."""
         if self.exit_at_next_record:
             self.exit_at_next_record = False
             raise SystemExit("a handler exits")
@@ -176,52 +169,45 @@ class World:
             try:
                 await self._play(program)
             finally:
+                self.lives = None
                 left = [f"a task is left: {task.name}" for task in _tasks_but_in(beside) - before]
                 left += ["a connection is left open" for stream in self._streams if not stream.closed]
                 self.run.left += sorted(left)
                 self.run.faults += Counter({f"network: {name}": n for name, n in self.network.log.counts.items()})
                 for entry in self.network.log.entries:
                     self._digest.update(str(entry).encode())
+                self.run.digest = self._digest.hexdigest()[:32]
+                self.run.seconds = trio.current_time()
 
     async def _play(self, program: "Program") -> None:
         scenario = self.run.scenario
         with trio.move_on_after(_PATIENCE * (scenario.seconds + 100 * self.pace)) as patience:
             async with trio.open_nursery() as nursery:
                 for number in range(1, scenario.clients + 1):
-                    nursery.start_soon(self._live, program, number)
+                    nursery.start_soon(self._live, program, f"client-{number}")
                 self.lives = nursery.cancel_scope
-        self.lives = None
         if patience.cancelled_caught:
             self.run.left += [f"{name} did not come to its end" for name in self.clients]
-
-    def finish(self) -> str:
-        """Return the digest of all that has happened."""
-        return self._digest.hexdigest()[:32]
 
     @asynccontextmanager
     async def _servers(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as beside:
             beside.start_soon(chaos, self)
             beside.start_soon(self._write_disks)
-            if self.run.scenario.interrupt == "terminate":
-                await beside.start(cancel_at_sigterm, self)
             for node in self.nodes:
                 beside.start_soon(node.run)
+            if self.run.scenario.interrupt == "terminate":
+                await beside.start(self._cancel_at_sigterm)
             yield
             beside.cancel_scope.cancel()
 
-    def _server(self, mounts: "Mounts") -> PhoenixServer:
-        return PhoenixServer(mounts(self), close_timeout=self.pace, keep_received=1)
-
-    async def _live(self, program: "Program", number: int) -> None:
-        name, lives, steps = f"client-{number}", 1, self.run.scenario.steps
+    async def _live(self, program: "Program", first_name: str) -> None:
+        name, lives, steps, features = first_name, 1, self.run.scenario.steps, self.run.scenario.features
         while True:
-            path = None
-            if self._directory is not None:
-                path = self.run.recordings[name] = self._directory / f"{name}.jsonl"
-            disk = Disk(path, self._digest.update)
+            disk = Disk(self._directory / f"{name}.jsonl", self._digest.update)
+            if "disk_full" in features or "disk_torn" in features:
+                self.run.recordings[name] = disk.path
             client = self.clients[name] = SimulatedClient(self, name, disk, steps)
-            self.disks[name] = disk
             with client.recorded(), client.scope:
                 try:
                     await program(client)
@@ -233,34 +219,54 @@ class World:
             if not client.scope.cancelled_caught:
                 return
             lives, steps = lives + 1, client.steps
-            name = f"client-{number}.{lives}"
+            name = f"{first_name}.{lives}"
             await trio.sleep(self.random.random() * self.pace)
+
+    def _server(self, mounts: "Mounts") -> PhoenixServer:
+        return PhoenixServer(mounts(self), close_timeout=self.pace, keep_received=1)
 
     async def _write_disks(self) -> None:
         while True:
             await trio.sleep(self.pace / 2)
-            for disk in self.disks.values():
-                disk.flush()
+            for client in self.clients.values():
+                client.disk.flush()
+
+    async def _cancel_at_sigterm(self, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                if self.lives is not None:
+                    self.lives.cancel()
 
 
-async def secured(stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
-    """Return a stream with TLS on top of another; closes the other if the handshake fails."""
-    encrypted = trio.SSLStream(stream, context, server_hostname="server", https_compatible=True)
-    try:
-        await encrypted.do_handshake()
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    return encrypted
+class Interrupt(trio.abc.Instrument):
+    """Interrupts a run at the step of Trio's that its scenario says."""
+
+    def __init__(self, world: World) -> None:
+        self._steps = 0
+        self._world = world
+
+    def before_task_step(self, _: trio.lowlevel.Task) -> None:
+        """Count the steps while clients live, and act at the one."""
+        world, scenario = self._world, self._world.run.scenario
+        if world.lives is None:
+            return
+        self._steps += 1
+        if self._steps == scenario.at:
+            world.fault(f"{scenario.interrupt}")
+            if scenario.interrupt == "exit":
+                world.exit_at_next_record = True
+            else:
+                signal.raise_signal(signal.SIGINT if scenario.interrupt == "interrupt" else signal.SIGTERM)
 
 
 def _tasks_but_in(beside: set[trio.Nursery]) -> set[trio.lowlevel.Task]:
     """Return all tasks of the run but those in some nurseries."""
-    root = trio.lowlevel.current_root_task()
     found: set[trio.lowlevel.Task] = set()
-    waiting = [] if root is None else [root]
+    waiting = [trio.lowlevel.current_root_task()]
     while waiting:
         task = waiting.pop()
+        assert task is not None
         found.add(task)
         waiting += [child for nursery in task.child_nurseries if nursery not in beside for child in nursery.child_tasks]
     return found

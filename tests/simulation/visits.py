@@ -4,13 +4,22 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import trio
+from tests.simulation.guarantees import GUARANTEES
 
-from ... import Backoff, Channel, SlipstreamError, Socket
-from ..server import Accept, Channel as ServerChannel, JoinRefused, Mount, Outcome, Refuse, Reply, Request
-from .client import SimulatedClient
-from .world import World
+from slipstream_trio import Backoff, Channel, SlipstreamError, Socket
+from slipstream_trio.testing.server import (
+    Accept,
+    Channel as ServerChannel,
+    JoinRefused,
+    Mount,
+    Outcome,
+    Refuse,
+    Reply,
+    Request,
+)
+from slipstream_trio.testing.simulation import SimulatedClient, Simulation, World
 
-__all__ = ["Room", "rooms", "visits"]
+__all__ = ["ALL", "Room", "rooms", "visits"]
 
 _ROOMS: Final = 2
 _GRACE: Final = 1.0
@@ -40,7 +49,7 @@ class Room(ServerChannel):
         self.series: str = f"join {next(world.numbers)}"
         self.pushed: int = 0
 
-    async def join(self, payload: Any) -> Any:  # noqa: ARG002 - as of `Channel`
+    async def join(self, payload: Any) -> Any:
         """Let the client in, sooner or later, or refuse; the response has the number of the next broadcast."""
         if self.world.chance("slow_join", 0.3):
             await trio.sleep(self.world.random.random() * 6 * self.world.pace)
@@ -48,7 +57,7 @@ class Room(ServerChannel):
             raise JoinRefused({"reason": "rate limited"})
         return {"next": self.world.counters[self.topic]}
 
-    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:  # noqa: ARG002 - as of `Channel`
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
         """Do what the event says, after a note of the push's token."""
         self.world.note("servers", "performed", payload["token"], self.series)
         match event:
@@ -138,3 +147,7 @@ async def _push(client: SimulatedClient, channel: Channel) -> None:
             await channel.push(event, payload)
     except SlipstreamError as error:
         client.log("told", type(error).__name__)
+
+
+ALL = Simulation(program=visits, mounts=rooms, oracles=GUARANTEES, name="tests.simulation.visits:ALL")
+"""The library's own swarm."""
