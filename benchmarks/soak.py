@@ -1,21 +1,18 @@
-"""Two hundred clients on a bad network, for minutes of real time or days of virtual time.
+"""Two hundred clients on a bad network, for minutes of real time: real sockets, through a TCP proxy with faults.
 
-    python benchmarks/soak.py --minutes 3              # real sockets, through a TCP proxy with faults
-    python benchmarks/soak.py --days 2 --pace 2400     # in memory, under a mock clock
+    python benchmarks/soak.py --minutes 3
 
 Clients join, push, receive numbered messages, lose connections, rejoin, leave and come again. Ends with status 1 if
 a message was lost that no Gap and no SlowConsumer announced, a trace breaks an invariant, a client hangs, tasks or
-files are left, or memory grows.
+files are left, or memory grows. `nox -s simulate` has days of virtual time.
 """
 
 import argparse
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import trio
-from trio.testing import MockClock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -26,22 +23,16 @@ from tests.soak.soaking import Plan, soak
 def main() -> int:
     """Run it and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    duration = parser.add_mutually_exclusive_group()
-    duration.add_argument("--minutes", type=float, default=3.0, help="of real time, over TCP (default: 3)")
-    duration.add_argument("--days", type=float, help="of virtual time, in memory")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of real time (default: 3)")
     parser.add_argument("--clients", type=int, default=200, help="how many (default: 200)")
-    parser.add_argument(
-        "--pace", type=float, default=1.0, help="seconds a second of a client's life takes; days want 1000 and more"
-    )
+    parser.add_argument("--pace", type=float, default=1.0, help="seconds a second of a client's life takes")
     parser.add_argument("--seed", type=int, default=1, help="of the faults (default: 1)")
     parser.add_argument("--growth", type=float, default=0.15, help="of memory that is no failure, as a share")
     asked = parser.parse_args()
-    seconds = asked.days * 86_400 if asked.days is not None else asked.minutes * 60
-    plan = Plan(asked.clients, seconds, asked.pace, asked.days is None, asked.seed)
+    plan = Plan(asked.clients, asked.minutes * 60, asked.pace, real=True, seed=asked.seed)
     say(f"{plan}")
     began = time.monotonic()
-    clock = None if plan.real else MockClock(autojump_threshold=0)
-    figures = trio.run(partial(soak, plan, say), clock=clock)
+    figures = trio.run(soak, plan, say)
     say(f"{time.monotonic() - began:.0f} s of real time")
     return tell(figures, figures.judge(growth=asked.growth))
 

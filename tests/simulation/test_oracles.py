@@ -153,7 +153,7 @@ BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
     ("replies", mix_up_replies, {}),
     ("performed_once", send_twice, {}),
     ("push_order", send_in_reverse, {}),
-    ("unsent", tell_that_nothing_was_sent, {"features": ("half_open",), "steps": 15, "faults": 10}),
+    ("unsent", tell_that_nothing_was_sent, {"features": ("half_open", "latency"), "steps": 30, "faults": 40}),
     ("time_limits", keep_deadlines_late, {"features": ("half_open",), "steps": 15, "faults": 10}),
     ("streams_end", end_no_stream, {}),
     ("nothing_left", leave_a_task, {}),

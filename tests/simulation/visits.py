@@ -128,9 +128,10 @@ async def _visit(client: SimulatedClient, socket: Socket, topic: str) -> None:
 
 async def _step(client: SimulatedClient, channel: Channel) -> None:
     """Rest, and push a few things at once."""
-    await client.rest(1.0)
+    together = client.random.randint(1, 6)
+    await client.rest(1.5 * together)  # one and a half rooms are visited at a time, on average
     async with trio.open_nursery() as nursery:
-        for _ in range(min(client.steps, client.random.randint(1, 6))):
+        for _ in range(min(client.steps, together)):
             client.steps -= 1
             nursery.start_soon(_push, client, channel)
 

@@ -113,12 +113,9 @@ class Simulation:
 
     def _judged(self, run: Run) -> Report:
         judged = [(oracle.__name__, wrong) for oracle in self.oracles for wrong in oracle(run)]
-        counts = Counter(
-            checks=len(judged),
-            messages=sum(1 for _ in run.noted("got")),
-            pushes=sum(1 for _ in run.all_of(ClientPushStop)),
-            faults=run.faults.total(),
-        )
+        pushes, faults = sum(1 for _ in run.all_of(ClientPushStop)), run.faults.total()
+        counts = Counter(checks=len(judged), messages=sum(1 for _ in run.noted("got")), pushes=pushes, faults=faults)
+        counts["busy days"] = int(run.seconds >= _DAY and pushes >= 1000 and faults >= 20)
         return Report(
             run.scenario,
             run.digest,
