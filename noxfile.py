@@ -6,17 +6,30 @@ Sessions run on the Python that runs nox, or on those of `PYTHONS` that are foun
 import os
 import re
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import nox
 
+
+def index_settings() -> dict[str, str]:
+    """Return pip's choice of a package index as uv's, which does not read pip's configuration."""
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, check=False, text=True
+    )
+    names = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
+    lines = [line.partition("=") for line in listing.stdout.splitlines()]
+    settings = {names.get(key.rpartition(".")[2], ""): value.strip("'\"") for key, _, value in lines}
+    return {name: value for name, value in settings.items() if name and name not in os.environ}
+
+
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # its default is True where CI is set
-os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+os.environ.update({"UV_PYTHON_DOWNLOADS": "never", **index_settings()})
 
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
