@@ -202,6 +202,7 @@ def test_a_failed_connect_is_one_line_with_a_status_of_its_own(
     assert err.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal ends a process at once there")
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_while_it_waits_for_input(signum: int, status: int, url: str) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -287,7 +288,7 @@ def test_serve_prints_its_url_and_serves_until_it_is_terminated() -> None:
         assert command.stdout is not None
         assert main(["push", command.stdout.readline().strip(), "room:lobby", "new_msg", '{"body": "hi"}']) == 0
         command.send_signal(signal.SIGTERM)
-        assert command.wait(timeout=60) == 143
+        assert command.wait(timeout=60) == (1 if sys.platform == "win32" else 143)
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:

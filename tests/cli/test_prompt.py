@@ -1,11 +1,9 @@
 """The prompt of `slipstream connect`: what is typed, what is shown, and how it ends."""
 
 import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -162,7 +160,11 @@ def test_a_failed_connect_is_one_line(talk: Callable[..., str], capsys: pytest.C
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_a_signal_restores_the_terminal(url: str, state: Path) -> None:
+    import pty
+    import termios
+
     controller, terminal = pty.openpty()
     before = termios.tcgetattr(terminal)
     environment = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
