@@ -194,6 +194,7 @@ class Buffer:
     def shed(self) -> None:
         """Drop a message that waits, as too many bytes do."""
         self._drop(at_head=not self._read or self._policy == "drop_oldest", waits=True)
+        self._eased = min(self._half, self._messages // 2)  # it may be less than half full
         if not self._messages and self._episode is not None:
             self._episode.end()
 
@@ -222,7 +223,7 @@ class Buffer:
         whole = reduce(merged, (*before, whole, *after))
         put(whole)
         self._episode = self._streams.overflowed(whole, self._policy, self._limit, self._consumer, self._episode)
-        self._eased = min(self._half, self._messages // 2)
+        self._eased = self._half
 
     def _gaps_at_end(self, pop: Callable[[], Any], *, at_head: bool) -> list[Gap]:
         return [pop()] if self._items and isinstance(self._items[0 if at_head else -1], Gap) else []
