@@ -55,8 +55,9 @@ _DELAYED: Final = _NETWORK | {"server"}
 _BLAMED: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("reset", "truncate"), _NETWORK),
     **dict.fromkeys(("client_loss", "client_crash"), _NETWORK | {"application"}),
-    **dict.fromkeys(("latency", "bandwidth", "stall", "half_open"), _DELAYED),
-    **dict.fromkeys(("refused", "partition"), _DELAYED | {"configuration"}),
+    **dict.fromkeys(("latency", "bandwidth", "stall"), _DELAYED),
+    # A server that hears nothing any more closes the connection as idle; one that cannot be reached may not exist.
+    **dict.fromkeys(("half_open", "refused", "reorder", "partition"), _DELAYED | {"configuration"}),
     **dict.fromkeys(("node_crash", "node_loss", "restart"), _DELAYED | {"configuration"}),
     **dict.fromkeys(("kick", "channel_crash", "slow_join"), frozenset({"server"})),
     "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
