@@ -20,22 +20,6 @@ from .simulate import Simulation, Swarm, simulate, swarm
 from .world import Mounts, Node, Program, World
 
 __all__ = [
-    "FEATURES",
-    "ORACLES",
-    "Follower",
-    "Mounts",
-    "Node",
-    "Note",
-    "Oracle",
-    "Program",
-    "Report",
-    "Run",
-    "Scenario",
-    "SimulatedClient",
-    "Simulation",
-    "Swarm",
-    "Violation",
-    "World",
-    "simulate",
-    "swarm",
-]
+    "FEATURES", "ORACLES", "Follower", "Mounts", "Node", "Note", "Oracle", "Program", "Report", "Run", "Scenario",
+    "SimulatedClient", "Simulation", "Swarm", "Violation", "World", "simulate", "swarm",
+]  # fmt: skip

@@ -37,7 +37,7 @@ def faults_of(world: "World") -> Faults:
             for name, its in frames.items()
         },
     }
-    slow = random.random() * 0.2 * pace if "latency" in features else 0.0
+    slow = random.random() * min(0.2 * pace, 1.0) if "latency" in features else 0.0
     width = random.choice((1_000, 5_000, 50_000)) if "bandwidth" in features else None
     link = Link(latency=slow, jitter=slow, bandwidth=width)
     chosen = [rule for name in features for rule in rules.get(name, ())]
