@@ -9,7 +9,8 @@ import trio
 from hypothesis import given, strategies as st
 from tests.client.support import Recorder
 from tests.drawing import examples
-from tests.trace.laboratory import EPOCH, Laboratory, recorded
+from tests.trace.incidents import SOON
+from tests.trace.laboratory import EPOCH, URL, Laboratory, recorded
 from trio.testing import MockClock
 
 from slipstream_trio import Channel as ClientChannel, JoinError, PushError, Socket, connect
@@ -176,3 +177,41 @@ async def quiet(lab: Laboratory) -> None:
 
 def test_nothing_is_found_on_a_desk_where_all_goes_well(tmp_path: Any) -> None:
     assert diagnose(read(recorded(tmp_path / "desk.jsonl", quiet))) == []
+
+
+def causes(path: Any, incident: Any, **mount: Any) -> set[str]:
+    return {finding.cause for finding in diagnose(read(recorded(path, incident, mount)))}
+
+
+async def cut_twice(lab: Laboratory, *before: float) -> None:
+    """Pause for so long on a connection without heartbeats, then twice see one cut 20 s after a push."""
+    options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, **SOON}
+    async with connect(URL, heartbeat_interval=None, **options) as socket, socket.join("room:1") as room:
+        for pause in (*before, 20.0, 20.0):
+            await room.push("msg", {})
+            await trio.sleep(pause)
+            if pause == 20.0:
+                lab.connection.drop()
+                await trio.sleep(1)
+
+
+@pytest.mark.parametrize(("before", "blamed"), [((), True), ((5.0,), True), ((60.0,), False)])
+def test_a_longer_pause_that_did_no_harm_acquits_an_idle_limit(
+    before: tuple[float, ...], blamed: bool, tmp_path: Any
+) -> None:
+    found = causes(tmp_path / "cut.jsonl", lambda lab: cut_twice(lab, *before), timeout=None)
+    assert ("idle_close" in found) == blamed
+
+
+def test_what_follows_a_clock_that_is_set_back_is_told_apart(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def set_back(lab: Laboratory) -> None:
+        async with lab.desk(**SOON), lab.desk(**SOON):
+            await trio.sleep(5)
+            now = lab.telemetry.time_ns
+            monkeypatch.setattr(lab.telemetry, "time_ns", lambda: now() - 3600 * 10**9)
+            for number in range(4):
+                await trio.sleep(7)
+                lab.server.connections[number % 2].drop()
+            await trio.sleep(5)
+
+    assert "evicted" not in causes(tmp_path / "set.jsonl", set_back)

@@ -130,6 +130,15 @@ def test_times_follow_the_monotonic_clock_and_jumps_of_the_other() -> None:
     assert clock.at(once(301 * second, 0)) == 301 * second
 
 
+def test_a_clock_that_is_set_back_makes_nothing_earlier() -> None:
+    clock, second = WallClock(), 1_000_000_000
+    assert clock.at(once(1000 * second, 5 * second)) == 1000 * second
+    assert clock.at(once(400 * second, 6 * second)) == 1001 * second
+    assert clock.at(once(401 * second, 7 * second)) == 1002 * second
+    assert clock.at(once(1001 * second, 607 * second)) == 1602 * second, "also where it is as late as it was"
+    assert clock.at(once(1101 * second, 608 * second)) == 1702 * second, "set forth, or the machine slept"
+
+
 def test_a_stop_happened_when_its_start_did_and_so_long_after() -> None:
     stop = next(record for record in RECORDS if record.name[-1] == "stop")
     start = next(record for record in RECORDS if record.metadata.get("span_id") == stop.metadata["span_id"])

@@ -108,7 +108,7 @@ class Asks:
         now = self._facts.last
         for effect in metadata["return"]:
             if isinstance(effect, SendFrame):
-                connection.spoke = now
+                connection.paused, connection.spoke = max(connection.paused, now - connection.spoke), now
                 connection.unheard += 1
                 size = size_of(effect.frame)
                 connection.largest_sent = max(connection.largest_sent, size)

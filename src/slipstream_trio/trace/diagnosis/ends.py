@@ -214,6 +214,8 @@ def _idle(facts: Facts, rest: Sequence[Outage]) -> Chosen:
     known = any(abs(idle[0] - seconds * SECOND) <= max(SECOND, idle[0] // 50) for seconds in KNOWN)
     if not (_alike(idle) if len(idle) > 1 else known or ends[0].code == 1002):
         return NONE
+    if any(each.paused > max(idle) + max(SECOND, max(idle) // 20) for each in facts.connections.values()):
+        return NONE  # a longer pause did no harm
     beats = getattr(ends[0].options, "heartbeat_interval", None)
     said = "no heartbeats were sent" if beats is None else f"heartbeat_interval is {beats:g} s"
     evidence = [f"{len(ends)} ends, {long(min(idle))} to {long(max(idle))} after the last frame sent; {said}"]

@@ -134,7 +134,7 @@ class Connection:
         heard: when the last frame came, `heard_at` where; `spoke`: when one was sent last; `unheard`: those since then.
         frames: how many came, of `size` together, the `largest` of them.
         largest_sent: the size of the largest that went.
-        quiet: times of a second or more without one.
+        quiet: times of a second or more without one; `paused`: the longest between two that were sent.
         silence: the latest that was kept.
         busy: as `Facts` has it; likewise `quarter`.
         explained: whether a finding tells why it ended.
@@ -160,6 +160,7 @@ class Connection:
     heard: int = 0
     heard_at: Place = ("", 0)
     spoke: int = 0
+    paused: int = 0
     unheard: int = 0
     frames: int = 0
     size: int = 0
