@@ -12,7 +12,7 @@ from tests.client.support import PHOENIX, URL, Peer, Recorder, Scripted, scripte
 from tests.properties.scripts import unbalanced
 from trio.testing import MockClock
 
-from slipstream_trio import Channel, ChannelClosed, Client, ConnectionLost, SerializationError, run_client
+from slipstream_trio import Backoff, Channel, ChannelClosed, Client, ConnectionLost, SerializationError, run_client
 from slipstream_trio.protocol import FrameReceived, JoinTopic, LeaveTopic, PushMessage, TransportClosed
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.trace import verify
@@ -120,6 +120,21 @@ async def test_a_topic_may_be_left_while_its_end_is_being_handled(
             assert sent(peer) == ["phx_join"]
             assert channel.status in ("closed", "errored")
             await socket.channel("room").join()
+
+
+@pytest.mark.parametrize("name", [START, STOP])
+async def test_a_topic_that_is_left_while_its_crash_is_being_handled_is_not_joined_again(
+    name: tuple[str, ...], autojump_clock: MockClock
+) -> None:
+    with recorded() as recorder:
+        async with scripted(telemetry=recorder.bus, rejoin=Backoff((1,), jitter=0)) as (socket, peer):
+            channel = socket.channel("room")
+            await channel.join()
+            when(recorder.bus, name, FrameReceived, channel.leave_soon)
+            peer.end_channel("room", "phx_error")
+            await trio.sleep(5)
+            assert sent(peer) == ["phx_join"]
+            assert channel.status == "closed"
 
 
 @pytest.mark.parametrize("name", [START, STOP])

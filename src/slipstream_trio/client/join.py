@@ -187,6 +187,8 @@ class Joins:
 
     def _closed(self, channel: "Channel", reason: Literal["closed", "crashed", "replaced"]) -> None:
         """Take note that the server ended a channel."""
+        if channel.status == "leaving":
+            return  # a handler of telemetry left it while this was being handled: the end of the leave comes next
         error = ChannelClosed(channel.topic, reason)
         if channel._joining.request is not None:
             self._join_failed(channel, reason, reason, error)
