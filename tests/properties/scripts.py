@@ -1,7 +1,7 @@
 """Scripts of what a server and a user do, drawn by Hypothesis and played on the real runtime, in memory.
 
-The server is a real one whose channels do what the pushes of the script tell them; bytes that no server would send
-come from a stream that adds them to what the client reads. The user is up to three tasks that share a socket. Time is
+The server is that of `testing.scripted`; bytes that no server would send come from a stream that adds them to what the
+client reads. The user is up to three tasks that share a socket. Time is
 virtual.
 """
 
@@ -17,11 +17,12 @@ from slipstream_trio import Channel, Socket, connect
 from slipstream_trio.errors import ConnectError, ConnectionLost, SlipstreamError, SlowConsumer
 from slipstream_trio.ids import RandomIds
 from slipstream_trio.telemetry import EventName, Record, SpanException, Telemetry
-from slipstream_trio.testing.server import Channel as ServerChannel, JoinRefused, Mount, PhoenixServer, Reply, Stop
+from slipstream_trio.testing.scripted import Act, ServerScript, scripted_server
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 TOPICS = ("room:a", "room:b", "room:c")
+ECHO = ServerScript()
 
 
 class Raised(Exception):
@@ -29,61 +30,6 @@ class Raised(Exception):
 
 
 # The server
-
-
-class Scripted(ServerChannel):
-    """A channel that does what it is told by the payloads that it gets."""
-
-    async def join(self, payload: Any) -> Any:
-        match payload:
-            case "refuse":
-                raise JoinRefused({"reason": "no"})
-            case "crash":
-                raise RuntimeError("told to")
-            case "slow":
-                await trio.sleep(1.5)
-        return {"payload": payload}
-
-    async def handle_in(self, event: str, payload: Any, ref: Any) -> Any:
-        for action in payload:
-            outcome = await self._act(action, ref)
-            if outcome is not None:
-                return outcome
-        return None
-
-    async def _act(self, action: Any, ref: Any) -> Any:
-        kind, value = action
-        match kind:
-            case "reply":
-                await self.reply(ref, {"v": value}, "ok" if value % 2 else "error")
-            case "later":
-                self.spawn(self._reply_later, ref, value)
-            case "burst":
-                for number in range(value):
-                    await self.push("tick", {"n": number})
-            case "binary":
-                await self.push("bytes", bytes(value))
-            case "broadcast":
-                await self.broadcast(("phx_close", "phx_error", "phx_reply", "shout")[value % 4], {})
-            case "raw":
-                await self.socket.send_raw(value)
-            case "ping":
-                await self.socket.ping(b"x")
-            case "crash":
-                raise RuntimeError("told to")
-            case "stop":
-                return Stop("normal", Reply({}))
-            case "close":
-                self.socket.close(value)
-            case "drop":
-                self.socket.drop()
-            case "sleep":
-                await trio.sleep(value)
-        return None
-
-    async def _reply_later(self, ref: Any, value: float) -> None:
-        await trio.sleep(value)
-        await self.reply(ref, {})
 
 
 def raw_frames() -> st.SearchStrategy[str | list[int]]:
@@ -94,33 +40,37 @@ def raw_frames() -> st.SearchStrategy[str | list[int]]:
     return st.one_of(
         st.text(max_size=20).filter(lambda text: "\ud800" not in text),
         st.sampled_from(["[", "{}", "[]", "null", "NaN", '["\\ud800"]', "[1e999]", "[" * 300]),
-        st.lists(values, max_size=6).map(_json),
+        st.lists(values, max_size=6).map(json.dumps),
         st.tuples(
             st.sampled_from(["1", "2", "9", None]),
             st.sampled_from(["1", "2", "9", None]),
             st.sampled_from([*TOPICS, "phoenix", "else"]),
             st.sampled_from(["phx_reply", "phx_close", "phx_error", "tick"]),
             st.sampled_from([None, {}, {"status": "ok", "response": {}}, {"status": 1}, [], "x"]),
-        ).map(_json),
+        ).map(json.dumps),
     )
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value)
+REPLY = Act("reply", ("ok", {}))
+RESERVED = ("phx_close", "phx_error", "phx_reply", "shout")
 
 
-ACTIONS = st.one_of(
-    st.tuples(st.just("reply"), st.integers(0, 3)),
-    st.tuples(st.just("later"), st.sampled_from([0.1, 3.0])),
-    st.tuples(st.just("burst"), st.integers(1, 12)),
-    st.tuples(st.just("binary"), st.integers(0, 3)),
-    st.tuples(st.just("broadcast"), st.integers(0, 3)),
-    st.tuples(st.just("raw"), raw_frames()),
-    st.tuples(st.just("ping"), st.just(0)),
-    st.tuples(st.sampled_from(["crash", "stop", "drop"]), st.just(0)),
-    st.tuples(st.just("close"), st.sampled_from([1000, 1001, 1011, 1012, 4000])),
-    st.tuples(st.just("sleep"), st.sampled_from([0.5, 4.0])),
-).map(list)
+def _servers() -> st.SearchStrategy[ServerScript]:
+    """Servers of all kinds, which answer half of the pushes in the end."""
+    each = st.one_of(
+        st.sampled_from([REPLY, Act("reply", ("error", {}))]),
+        st.builds(Act, st.just("burst"), st.integers(1, 12)),
+        st.builds(Act, st.just("push"), st.tuples(st.just("bytes"), st.binary(max_size=3))),
+        st.builds(Act, st.just("broadcast"), st.tuples(st.sampled_from(RESERVED), st.just({}))),
+        st.builds(Act, st.just("raw"), raw_frames()),
+        st.sampled_from([Act("ping"), Act("crash"), Act("stop"), Act("drop")]),
+        st.builds(Act, st.just("close"), st.sampled_from([1000, 1001, 1011, 1012, 4000])),
+        st.builds(Act, st.just("sleep"), st.sampled_from([0.1, 0.5, 4.0])),
+    )
+    answered = st.lists(each, max_size=2).map(lambda acts: [*acts, REPLY])
+    fates = st.sampled_from(["accept", "accept", "accept", "accept", "refuse", "crash", "slow", "crash_after"])
+    pushes = st.lists(st.one_of(st.lists(each, min_size=1, max_size=3), answered), min_size=4, max_size=12)
+    return st.builds(ServerScript, joins=st.lists(fates, max_size=6), pushes=pushes)
 
 
 # The user
@@ -142,6 +92,7 @@ class Script:
 
     Attributes:
         tasks: the steps of each task.
+        server: what the server does.
         cancel_after: after so many turns of the scheduler the body is cancelled; None: it is not.
         failing_handler: a handler of telemetry raises at its so manieth record; None: there is none.
         acting_handler: at every so manieth record of these names, a handler leaves these topics; None: there is none.
@@ -149,6 +100,7 @@ class Script:
     """
 
     tasks: list[list[Step]]
+    server: ServerScript = ECHO
     cancel_after: int | None = None
     failing_handler: int | None = None
     acting_handler: tuple[EventName, int, tuple[str, ...]] | None = None
@@ -157,15 +109,12 @@ class Script:
 
 def _steps() -> st.SearchStrategy[Step]:
     topics = st.sampled_from(TOPICS)
-    # As lists: a tuple is no JSON value.
-    answered = st.lists(ACTIONS, max_size=2).map(lambda actions: [*actions, ["reply", 1]])
-    actions = st.one_of(st.lists(ACTIONS, min_size=1, max_size=3), answered)
     timeouts = st.sampled_from([0.3, 2.0])
     return st.one_of(
-        st.builds(Step, st.just("join"), topics, st.sampled_from(["ok", "ok", "refuse", "crash", "slow"]), timeouts),
-        st.builds(Step, st.just("push"), topics, actions, timeouts),
-        st.builds(Step, st.just("push"), topics, actions, timeouts),
-        st.builds(Step, st.just("send"), topics, actions),
+        st.builds(Step, st.just("join"), topics, st.none(), timeouts),
+        st.builds(Step, st.just("push"), topics, st.integers(0, 3), timeouts),
+        st.builds(Step, st.just("push"), topics, st.integers(0, 3), timeouts),
+        st.builds(Step, st.just("send"), topics, st.integers(0, 3)),
         st.builds(Step, st.just("read"), topics, st.integers(1, 5)),
         st.builds(Step, st.just("leave"), topics),
         st.builds(Step, st.just("unserializable"), topics),
@@ -189,11 +138,12 @@ def _acting_handlers() -> st.SearchStrategy[tuple[EventName, int, tuple[str, ...
 
 def scripts() -> st.SearchStrategy[Script]:
     """Scripts of all kinds; each task begins by joining a topic."""
-    joins = st.builds(Step, st.just("join"), st.sampled_from(TOPICS), st.just("ok"))
+    joins = st.builds(Step, st.just("join"), st.sampled_from(TOPICS))
     task = st.tuples(joins, st.lists(_steps(), max_size=8)).map(lambda drawn: [drawn[0], *drawn[1]])
     return st.builds(
         Script,
         st.lists(task, min_size=1, max_size=3),
+        _servers(),
         _seldom(st.integers(0, 200)),
         _seldom(st.integers(0, 40)),
         st.one_of(st.none(), _acting_handlers()),
@@ -240,7 +190,7 @@ async def play(script: Script) -> Play:
     """Play a script, and return the telemetry of it and what left the block."""
     played = Play()
     telemetry = Telemetry(ids=RandomIds(seed=1))
-    server = PhoenixServer({"/socket": Mount(channels={"room:*": Scripted})}, close_timeout=1.0)
+    server = scripted_server(script.server)
 
     async def open_stream(_: OpenRequest) -> trio.abc.Stream:
         stream = await server.open_stream()

@@ -7,6 +7,7 @@ from tests.drawing import examples
 from tests.properties.scripts import TOPICS, Play, Script, Step, play, scripts, unbalanced
 
 from slipstream_trio.telemetry import ClientJoinStop, ClientLeaveStop, ClientPushStop, ConnectStop
+from slipstream_trio.testing.scripted import Act, ServerScript
 from slipstream_trio.trace import verify
 
 
@@ -17,10 +18,17 @@ def run(script: Script) -> Play:
 @given(scripts())
 @examples(80)
 @example(Script([[Step("join")]]))
-@example(Script([[Step("join"), Step("push", value=[["close", 1012]])]]))
-@example(Script([[Step("join"), Step("push", value=[["drop", 0]])]], cancel_after=30))
+@example(Script([[Step("join"), Step("push")]], ServerScript(pushes=[[Act("close", 1012)]])))
+@example(Script([[Step("join"), Step("push")]], ServerScript(pushes=[[Act("drop")]]), cancel_after=30))
 @example(Script([[Step("join")]], garbage=(1, b"\x00")))
-@example(Script([[Step("join"), Step("push", value=[["reply", 1]])]], acting_handler=((), 1, TOPICS)))
+@example(Script([[Step("join"), Step("push")]], acting_handler=((), 1, TOPICS)))
+@example(
+    Script(
+        [[Step("join"), Step("sleep", value=7.0)]],
+        ServerScript(joins=["crash_after", "crash_after"]),
+        acting_handler=(("slipstream", "connection", "handle", "start"), 4, TOPICS),
+    )
+)
 def test_every_trace_keeps_its_invariants(script: Script) -> None:
     played = run(script)
     for record in played.records:
@@ -45,7 +53,7 @@ def test_every_trace_keeps_its_invariants(script: Script) -> None:
 @examples(30)
 @example(
     Script(
-        [[Step("join", "room:a", "ok")], [Step("join", "room:b", "ok", 2.0)]],
+        [[Step("join", "room:a")], [Step("join", "room:b")]],
         acting_handler=(("slipstream", "connection", "handle", "stop"), 4, ("room:a",)),
         garbage=(1, b"G\xb9\xae\x0c"),
     )
