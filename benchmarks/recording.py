@@ -5,8 +5,8 @@ Three measures, each printed with its medians. Compare ratios, not figures: mach
 * `cost`: a received message and a push through the core, with nothing attached, with a handler that does nothing, and
   with a recording; the three in turn, so that the noise of the machine hits them alike.
 * `rate`: messages at a fixed rate, and as fast as they come, and how many of their records were lost.
-* `read`: a recording of a million records (`--records`) is read, verified, shown, counted and exported, each in a
-  process of its own, with msgspec and without: lines a second of CPU, and memory.
+* `read`: a recording of a million records (`--records`) is read, verified, shown, counted, diagnosed and exported,
+  each in a process of its own, with msgspec and without: lines a second of CPU, and memory.
 """
 
 import argparse
@@ -204,7 +204,7 @@ def write_many(path: Path, records: int) -> None:
 
 
 READERS: tuple[tuple[str, ...], ...] = (
-    ("read",), ("verify",), ("show",), ("stats",), ("export", "--to", "perfetto"),
+    ("read",), ("verify",), ("show",), ("stats",), ("diagnose",), ("export", "--to", "perfetto"),
 )  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def child(codec: str, reader: list[str], path: Path) -> None:
         assert sum(1 for _ in read(path)) == lines - 2
     else:
         output = ["-o", "-"] if reader[0] == "export" else []
-        assert slipstream(["trace", *reader, *output, str(path)]) == 0
+        assert slipstream(["trace", *reader, *output, str(path)]) in {0, 1}  # findings, of a slow machine
     cpu = time.process_time() - cpu
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stderr.write(f"{lines:9,} lines  {lines / cpu:9,.0f} a second of CPU  memory {most:.0f} MB at most\n")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from attrs import fields, frozen
 
-__all__ = ["End", "EndOfConnection", "EventName", "Once", "Origin", "Outcome", "Record", "SpanStart", "Start"]
+__all__ = ["Common", "End", "EndOfConnection", "EventName", "Once", "Origin", "Outcome", "Record", "SpanStart", "Start"]
 
 EventName = tuple[str, ...]
 """The name of a telemetry event, such as ("slipstream", "connection", "handle", "start")."""
@@ -83,7 +83,7 @@ def _compared(record: Any) -> tuple[object, ...]:
     return tuple(getattr(record, field.name) for field in fields(type(record)) if field.eq)
 
 
-class _Common:
+class Common:
     """What all records compute alike: their ids, and metadata from the fields of their own."""
 
     __slots__ = ()
@@ -137,7 +137,7 @@ class _Common:
         return {key: getattr(self, name) for key, name in self._own}
 
 
-class _Begun(_Common):
+class _Begun(Common):
     """The common part of starts and of events outside spans."""
 
     __slots__ = ()
@@ -160,7 +160,7 @@ class _Begun(_Common):
         return {**self._described(self.system_time), **self.details()}
 
 
-class _Ended(_Common, Generic[S]):
+class _Ended(Common, Generic[S]):
     """What the ends of spans have in common."""
 
     __slots__ = ()

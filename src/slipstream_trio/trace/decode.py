@@ -35,11 +35,9 @@ HANDLE_STOP: Final = HandleStop.name
 recorded: Final[Any] = lean(Recorded)
 message_received: Final = lean(MessageReceived)
 _DELIVERED: Final = [{TAG: "MessageReceived", "message": {TAG: "@message"}}]
-
 MOST_CONNECTIONS: Final = 4096
 MOST_SPANS: Final = 65536
-STATES: Final = 16
-"""The most states of a connection to remember; lines refer to the last."""
+STATES: Final = 16  # the most states of a connection to remember; lines refer to the last
 
 # Fields with defaults came with later versions of the schema.
 _LATER: Final[Mapping[EventName, tuple[str, ...]]] = {
@@ -73,11 +71,7 @@ class _Read:
 
 @define
 class Decoder:
-    """Reads the lines of one file, in order, and keeps what later ones refer to.
-
-    Parameters:
-        path: the file's name, for errors.
-    """
+    """Reads the lines of one file, in order, and keeps what later ones refer to."""
 
     path: str
     _newer: bool = field(default=False, init=False)
@@ -85,15 +79,7 @@ class Decoder:
     _spans: dict[str, Recorded] = field(factory=dict, init=False)
 
     def decode(self, number: int, text: bytes) -> Entry | None:
-        """Return the entry of a line; None for a kind of later versions.
-
-        Parameters:
-            number: the line's number, from 1.
-            text: without its end.
-
-        Raises:
-            RecordingError: it is the header of another schema.
-        """
+        """Return the entry of a line; None for a kind of later versions."""
         try:
             line = decode_line(text)
         except (ValueError, RecursionError) as error:

@@ -21,8 +21,7 @@ __all__ = ["BUILT_IN", "Encoder", "end_line", "header_line", "missing_line"]
 BUILT_IN: Final = frozenset({"v1", "v2"})
 """The serializers whose messages can be decoded again by readers of a recording."""
 
-FULL_EVERY: Final = 256
-"""Lines of a connection, after which its ids and its state are written in full again."""
+FULL_EVERY: Final = 256  # lines of a connection, after which its ids and its state are written in full again
 
 MOST_CONNECTIONS: Final = 4096
 """The most connections to remember; a forgotten one is written in full when it comes again."""
@@ -30,9 +29,7 @@ MOST_CONNECTIONS: Final = 4096
 CONNECT_START: Final = ConnectStart.name
 HANDLE_STOP: Final = HandleStop.name
 HANDLER_FAILED: Final = HandlerFailed.name
-ONCE: Final = 3
-"""How many words the name of an event has that is no span's."""
-
+ONCE: Final = 3  # how many words the name of an event has that is no span's
 _ONCE: Final = b'%b,%b,"system_time":%d,"monotonic_time":%d'
 _START: Final = b'%b,%b,"span_id":%b,"system_time":%d,"monotonic_time":%d'
 _STOP: Final = b'%b,%b,"span_id":%b,"duration":%d,"monotonic_time":%d%b'
@@ -71,9 +68,6 @@ class Encoder:
     """Makes lines of records, in the order in which they come.
 
     Lines are put together of encoded parts, so that nothing of a record is copied only to be encoded.
-
-    Parameters:
-        redactor: hides what is not to be written.
 
     Attributes:
         alive: the connections whose start was written, and whose end was not.
@@ -169,7 +163,11 @@ class Encoder:
             first = _STOP % (_head(name), ids, encode_line(record.span_id), record.duration, now, whole)
         details, parts = record.details(), [first]
         if name == HANDLE_STOP:
-            for key, text in self._handled(details, details_of(record.start)["raw_message"], written).items():
+            given, (message, built, return_, state) = (
+                details_of(record.start)["raw_message"],
+                map(details.get, _CAME_TO),
+            )
+            for key, text in zip(_CAME_TO, self._parts(given, message, built, return_, state, written), strict=True):
                 parts += _key(key), text
         else:
             for key, value in details.items():
@@ -210,65 +208,61 @@ class Encoder:
 
     # Handles
 
-    def encode_delivery(self, start: HandleStart, stop: HandleStop) -> tuple[bytes, bytes] | None:
-        """Return both lines of a message that is just delivered, at a third of what `encode` takes for each.
+    def encode_handle(self, start: HandleStart, stop: HandleStop) -> tuple[bytes, bytes] | None:
+        """Return both lines of an input that was handled, in half of the time that `encode` takes for each.
 
-        None where there is more to say than that.
+        None where more is to be written of the connection than what has happened.
         """
-        written, frame, message, state = (
-            self._written.get(start.origin.connection_id),
-            start.frame,
-            stop.delivered,
-            start.state,
-        )
+        origin, state = start.origin, start.state
+        written = self._written.get(origin.connection_id)
         if (
             written is None
-            or frame is None
-            or message is None
-            or written.origin is not start.origin
+            or written.origin is not origin
             or written.state is not state
             or written.lines > FULL_EVERY - 2
-            or start.origin.connection_id not in self._seen
-            or state.options.serializer not in BUILT_IN
+            or origin.connection_id not in self._seen
         ):
             return None
-        now, text = frame
-        if type(text) is not str or not text.isascii() or self.redactor.suspicious(text):
-            return None
         written.lines += 2
-        written.decodes = True
         ids, span_id, number, began = written.short, encode_line(start.span_id), written.number, start.monotonic_time
-        return (
-            _FRAME_BEGAN % (ids, span_id, start.system_time, began, self._time(now), encode_line(text), number),
-            _DELIVERED_HANDLED
-            % (ids, span_id, stop.monotonic_time - began, stop.monotonic_time, self._message(message, written), number),
-        )
+        if (frame := start.frame) is not None:
+            given = self._frame(frame[0], frame[1], state.options.serializer, written)
+        else:
+            given = self._object(start.raw_message, state.options.serializer, {})
+        first = _BEGAN % (ids, span_id, start.system_time, began, given, number)
+        now, message = stop.monotonic_time, stop.delivered
+        if message is not None:
+            return first, _DELIVERED % (ids, span_id, now - began, now, self._message(message, written), number)
+        made = stop.transition
+        parts = self._parts(start.raw_message, made.message, made.built_events, made.return_, made.state, written)
+        return first, _HANDLED % (ids, span_id, now - began, now, *parts)
 
     def _input(self, given: Any, state: State, written: _Written) -> bytes:
-        serializer = state.options.serializer
-        if type(given) is not FrameReceived:
-            return self._object(given, serializer, {})
-        shown = self.redactor.frame(given.frame, serializer, sent=False)
-        written.decodes = type(shown) is not Redacted and serializer in BUILT_IN
-        return _FRAME % (self._time(given.now), encoded(shown, self.redactor))
+        if type(given) is FrameReceived:
+            return self._frame(given.now, given.frame, state.options.serializer, written)
+        return self._object(given, state.options.serializer, {})
 
-    def _time(self, now: float) -> bytes:
+    def _frame(self, now: float, frame: Any, serializer: str, written: _Written) -> bytes:
         if now is not self._now[0]:
             self._now = now, encode_line(now)  # the same for all frames of a batch
-        return self._now[1]
+        if type(frame) is str and frame.isascii() and not self.redactor.suspicious(frame):
+            written.decodes = serializer in BUILT_IN
+            return _FRAME % (self._now[1], encode_line(frame))
+        shown = self.redactor.frame(frame, serializer, sent=False)
+        written.decodes = type(shown) is not Redacted and serializer in BUILT_IN
+        return _FRAME % (self._now[1], encoded(shown, self.redactor))
 
-    def _handled(self, details: Mapping[str, Any], given: Any, written: _Written) -> dict[str, bytes]:
-        """Return what came of an input, encoded, under the keys of it."""
-        message, built, state = details["message"], details["built_events"], details["end_state"]
+    def _parts(  # noqa: PLR0917 - all that came of an input
+        self, given: Any, message: Any, built: Any, return_: Any, state: State, written: _Written
+    ) -> tuple[bytes, bytes, bytes, bytes]:
+        """Return what came of an input, encoded."""
         serializer, shared = state.options.serializer, _shared(given, message) if built else {}
-        events = b",".join([self._object(event, serializer, shared) for event in built])
-        effects = b",".join([self._object(effect, serializer, {}) for effect in details["return"]])
-        return {
-            "message": b'{"$":"@input"}' if message is given else self._message(message, written),
-            "built_events": b"[%b]" % events,
-            "return": b"[%b]" % effects,
-            "end_state": self._state(state, written),
-        }
+        return (
+            b'{"$":"@input"}' if message is given else self._message(message, written),
+            b"[%b]" % b",".join([self._object(event, serializer, shared) for event in built]),
+            b"[%b]" % b",".join([self._object(effect, serializer, {}) for effect in return_]),
+            self._state(state, written),
+        )
 
     def _message(self, message: Any, written: _Written) -> bytes:
         if type(message) is not Message or not written.decodes:
@@ -301,15 +295,20 @@ class Encoder:
         return b"".join(parts)
 
 
-# Both lines of a message that is just delivered, in a state that was written before.
-_FRAME_BEGAN: Final = (
-    b'{"name":"slipstream connection handle start",%b,"span_id":%b,"system_time":%d,"monotonic_time":%d,"raw_message":'
-    + _FRAME
-    + b',"state":%d}\n'
+_CAME_TO: Final = ("message", "built_events", "return", "end_state")
+
+# Both lines of an input, in a state that was written before; the second of a message that is just delivered.
+_BEGAN: Final = (
+    b'{"name":"slipstream connection handle start",%b,"span_id":%b,"system_time":%d,"monotonic_time":%d,'
+    b'"raw_message":%b,"state":%d}\n'
 )
-_DELIVERED_HANDLED: Final = (
-    b'{"name":"slipstream connection handle stop",%b,"span_id":%b,"duration":%d,"monotonic_time":%d,"message":%b,'
-    b'"built_events":[{"$":"MessageReceived","message":{"$":"@message"}}],"return":[],"end_state":%d}\n'
+_HANDLED: Final = (
+    b'{"name":"slipstream connection handle stop",%b,"span_id":%b,"duration":%d,"monotonic_time":%d,'
+    b'"message":%b,"built_events":%b,"return":%b,"end_state":%b}\n'
+)
+_DELIVERED: Final = _HANDLED.replace(
+    b'"built_events":%b,"return":%b,"end_state":%b',
+    b'"built_events":[{"$":"MessageReceived","message":{"$":"@message"}}],"return":[],"end_state":%d',
 )
 
 

@@ -22,17 +22,10 @@ __all__ = ["SERVICE", "export_otlp_json", "send_otlp"]
 
 SERVICE: Final = "slipstream"
 SCOPE: Final = "slipstream_trio"
-BATCH: Final = 512
-"""Spans in a line, and in a request."""
-
-KINDS: Final = {"internal": 1, "client": 3, "consumer": 5}
-"""The numbers of `SpanKind` in OTLP."""
-
-ERROR: Final = 2
-"""The number of the status `STATUS_CODE_ERROR`."""
-
+BATCH: Final = 512  # spans in a line, and in a request
+KINDS: Final = {"internal": 1, "client": 3, "consumer": 5}  # the numbers of `SpanKind` in OTLP
+ERROR: Final = 2  # the number of the status `STATUS_CODE_ERROR`
 SAMPLED: Final = 1
-
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 DEFAULT: Final = "http://localhost:4318/v1/traces"
 """The endpoint of OpenTelemetry's exporter: the first of these variables that is set, or the default."""

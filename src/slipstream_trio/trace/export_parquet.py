@@ -39,15 +39,9 @@ _TYPES: Final = {
 COLUMNS: Final[Mapping[str, str]] = {name: kind for kind, names in _TYPES.items() for name in names.split()}
 """The columns and their types; those of "timestamp" are of microseconds, in UTC."""
 
-DAY: Final = 86_400_000_000
-"""Microseconds."""
-
-ROW: Final = 1 << 11
-"""The bytes that a row takes, roughly, beside its payloads."""
-
-HELD: Final = 1 << 24
-"""The bytes of rows that are held, and then written as a row group."""
-
+DAY: Final = 86_400_000_000  # microseconds
+ROW: Final = 1 << 11  # the bytes that a row takes, roughly, beside its payloads
+HELD: Final = 1 << 24  # the bytes of rows that are held, and then written as a row group
 _KINDS: Final = {"stop": "span", "exception": "exception", "start": "unfinished"}
 _KEYS: Final = (
     *((name, name) for name in COLUMNS),

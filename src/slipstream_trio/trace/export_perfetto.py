@@ -20,9 +20,7 @@ from .export_spans import UNFINISHED, describe, is_once
 __all__ = ["export_perfetto"]
 
 HANDLE: Final = ("slipstream", "connection", "handle")
-REFS: Final = 1 << 32
-"""The refs of a connection, so that a flow's number combines connection and ref."""
-
+REFS: Final = 1 << 32  # the refs of a connection, so that a flow's number combines connection and ref
 Event = dict[str, Any]
 
 

@@ -26,26 +26,15 @@ from ..telemetry import EventName, Record
 from .text import size_of
 
 __all__ = [
-    "UNFINISHED",
-    "Attributes",
-    "Description",
-    "ExportedSpan",
-    "Kind",
-    "TopicPattern",
-    "describe",
-    "exported_spans",
-    "is_once",
-    "topic_pattern",
-]
+    "UNFINISHED", "Attributes", "Description", "ExportedSpan", "Kind", "TopicPattern", "describe", "exported_spans",
+    "is_once", "topic_pattern",
+]  # fmt: skip
 
 Attributes = dict[str, str | int | float | bool]
 Kind = Literal["internal", "client", "consumer"]
 Title = tuple[str, Kind]
-TopicPattern = Callable[[str], str]
-"""Maps topics, an unbounded set, to a few patterns."""
-
+TopicPattern = Callable[[str], str]  # maps topics, an unbounded set, to a few patterns
 PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
-
 _SIMPLE: Final = (str, int, float)
 
 _PLAIN: Final = (

@@ -27,12 +27,8 @@ CLOSE_TIMEOUT: Final = 10.0
 SEGMENTS: Final = 8
 """Pieces that a ring consists of; the oldest is dropped as a whole, as lines refer to earlier ones of their piece."""
 
-MOST_WAITING: Final = 64 * 2**20
-"""Bytes that may wait to be written."""
-
-MOST_ENDED: Final = 256
-"""Connections that have ended and may yet be told something of."""
-
+MOST_WAITING: Final = 64 * 2**20  # bytes that may wait to be written
+MOST_ENDED: Final = 256  # connections that have ended and may yet be told something of
 GOOD_ENDS: Final = frozenset({"closed_by_client", "disconnected", "cancelled"})
 CONNECT: Final = ConnectStart.name[:-1]
 CLIENT_CONNECT_START: Final = ClientConnectStart.name
@@ -90,18 +86,9 @@ class _Ring:
         return b"".join([header, *missing, *(line for segment in self.segments for line in segment)])
 
 
+@define(eq=False)
 class FlightRecorder:
     """Rings of records, one a connection: a telemetry handler.
-
-    Parameters:
-        directory: where files are written.
-        telemetry: the bus, for its clock and its ids.
-        redactor: hides what is not to be written.
-        size: bytes of lines that are kept of a connection.
-        when: tells of the record of a connection's end whether it is written out.
-        keep: the number of files to keep of this recorder.
-        zipped: whether they are compressed.
-        sockets: the socket_ids to record; None: all.
 
     Attributes:
         paths: the files, the latest last.
@@ -109,34 +96,25 @@ class FlightRecorder:
         error: the last error of writing, or of a function of the user's; or None.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        telemetry: Telemetry,
-        redactor: Redactor,
-        size: int,
-        when: Callable[[Record], bool],
-        keep: int,
-        zipped: bool,
-        sockets: Collection[str] | None,
-    ) -> None:
-        self._directory = directory
-        self._telemetry = telemetry
-        self._redactor = redactor
-        self._size = size
-        self._when = when
-        self._keep = keep
-        self._zipped = zipped
-        self._sockets = sockets
-        self._rings: dict[str, _Ring] = {}
-        self._ended_last: dict[str, str] = {}
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[tuple[Path, bytes, bool] | None] = queue.SimpleQueue()
-        self._waiting = 0
-        self.paths: list[Path] = []
-        self.dropped: int = 0
-        self.error: Exception | None = None
+    _directory: Path
+    _telemetry: Telemetry
+    _redactor: Redactor
+    _size: int
+    _when: Callable[[Record], bool]
+    _keep: int
+    _zipped: bool
+    _sockets: Collection[str] | None
+    paths: list[Path] = field(factory=list, init=False)
+    dropped: int = field(default=0, init=False)
+    error: Exception | None = field(default=None, init=False)
+    _rings: dict[str, _Ring] = field(factory=dict, init=False)
+    _ended_last: dict[str, str] = field(factory=dict, init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+    _queue: queue.SimpleQueue[tuple[Path, bytes, bool] | None] = field(factory=queue.SimpleQueue, init=False)
+    _waiting: int = field(default=0, init=False)
+    _thread: threading.Thread = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
         self._thread = threading.Thread(target=self._write_all, name="slipstream flight recorder", daemon=True)
         self._thread.start()
 

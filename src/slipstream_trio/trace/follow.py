@@ -13,8 +13,7 @@ from .schema import Damage, Entry
 
 __all__ = ["follow"]
 
-Identity = tuple[int, int]
-"""The identity of a file, whatever its name."""
+Identity = tuple[int, int]  # the identity of a file, whatever its name
 
 
 def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[Entry]:

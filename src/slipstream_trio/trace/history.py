@@ -18,11 +18,8 @@ from .view import Line, describe, describe_unfinished, given_of
 
 __all__ = ["CONNECT", "HELD", "History"]
 
-HELD: Final = 10_000
-"""The most lines that wait for one that began before them."""
-
+HELD: Final = 10_000  # the most lines that wait for one that began before them
 SECOND: Final = 1_000_000_000
-
 CONNECT: Final = ("slipstream", "connection", "connect")
 SILENCE: Final = ("slipstream", "connection", "silence")
 HANDLE: Final = ("slipstream", "connection", "handle", "stop")
@@ -46,12 +43,7 @@ class _Hearing:
     owed: int = 0
 
     def silence(self, now: int, *, over: bool = True) -> Recorded | None:
-        """Return a record of a silence until now: nothing came, though an answer was due, or five frames by their rate.
-
-        Parameters:
-            now: the time.
-            over: whether it ends now.
-        """
+        """Return a record of a silence until now: nothing came, though something was due, or five frames by rate."""
         quiet, its = now - self.heard, self.record
         owed = self.owed and now - self.owed > SECOND // 2
         if quiet <= SECOND or not (owed or self.frames * quiet >= 5 * (now - self.opened)):
@@ -81,11 +73,6 @@ class _Outage:
 
 class History:
     """Tells what records say, in the order in which it began.
-
-    Parameters:
-        records: of one recording, in its order.
-        held: the most lines that wait for one that began before them.
-        fold: tell outages as a whole.
 
     Attributes:
         first: when the first record was emitted, in nanoseconds since the epoch; None without records.

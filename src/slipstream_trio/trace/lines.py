@@ -17,8 +17,7 @@ def _encode(value: Any) -> bytes:
     return _ENCODER.encode(value).encode("ascii")
 
 
-encode_line: Callable[[Any], bytes] = _encode
-"""Returns the line of a value, without a line feed."""
+encode_line: Callable[[Any], bytes] = _encode  # returns the line of a value, without a line feed
 
 _decode: Callable[[bytes], Any] = json.loads
 
@@ -32,11 +31,7 @@ else:
 
 
 def decode_line(line: bytes) -> Any:
-    """Return the value of a line.
-
-    Raises:
-        ValueError: invalid JSON.
-    """
+    """Return the value of a line."""
     try:
         return _decode(line)
     except ValueError:

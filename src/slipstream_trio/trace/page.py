@@ -20,12 +20,8 @@ __all__ = ["MAX_ROWS", "Page", "PageTooLarge"]
 MAX_ROWS: Final = 200_000
 """The most spans and events of a page."""
 
-MAX_TEXT: Final = 200_000_000
-"""The most characters of payloads and details, likewise."""
-
-PAYLOAD_LIMIT: Final = 4_000
-"""The most characters of a payload."""
-
+MAX_TEXT: Final = 200_000_000  # the most characters of payloads and details, likewise
+PAYLOAD_LIMIT: Final = 4_000  # the most characters of a payload
 DIRECTIONS: Final[Mapping[Direction, int]] = {"here": 0, "out": 1, "in": 2}
 MOODS: Final[Mapping[Mood, int]] = {"plain": 0, "good": 1, "bad": 2}
 

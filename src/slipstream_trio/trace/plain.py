@@ -44,12 +44,7 @@ def plain_record(record: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def as_text(value: Any, limit: int) -> str:
-    """Return a value as JSON in one line, or the beginning of it and how long all of it is.
-
-    Parameters:
-        value: anything.
-        limit: the most characters.
-    """
+    """Return a value as JSON in one line, or the beginning of it and how long all of it is."""
     if isinstance(value, bytes) and len(value) > limit:
         value = {"bytes": len(value), "base64": base64.b64encode(value[: limit // 2]).decode("ascii") + "…"}
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain)

@@ -7,12 +7,8 @@ from typing import Final
 
 __all__ = ["EXACT", "Quantiles"]
 
-EXACT: Final = 1_000
-"""Up to so many values are kept as they are."""
-
-WIDTH: Final = 1.02
-"""Beyond that they are counted in buckets, each wider than the one before by this factor."""
-
+EXACT: Final = 1_000  # up to so many values are kept as they are
+WIDTH: Final = 1.02  # beyond that they are counted in buckets, each wider than the one before by this factor
 LOG_WIDTH: Final = math.log(WIDTH)
 
 

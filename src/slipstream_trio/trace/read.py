@@ -23,13 +23,9 @@ __all__ = [
 ]  # fmt: skip
 
 CHUNK: Final = 1 << 18
-REPORT_EVERY: Final = 1 << 20
-"""Bytes between two reports of progress."""
-
+REPORT_EVERY: Final = 1 << 20  # bytes between two reports of progress
 GZIP: Final = b"\x1f\x8b\x08"
-
-Told = Callable[[Path, Entry], object]
-"""Takes what a recording says beside its records."""
+Told = Callable[[Path, Entry], object]  # takes what a recording says beside its records
 
 
 class RecordingWarning(UserWarning):

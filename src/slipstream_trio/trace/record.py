@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Final
 
+from attrs import Factory, define, field
+
 from ..errors import RecordingError
+from ..protocol import PushMessage
 from ..telemetry import HandleStart, HandleStop, Origin, Record, Telemetry, default_telemetry
 from .encode import Encoder, end_line, header_line, missing_line
 from .files import Files, Fsync
@@ -20,41 +23,25 @@ FLUSH_INTERVAL: Final = 0.2
 CLOSE_TIMEOUT: Final = 10.0
 
 
+@define(eq=False)
 class Recording:
-    """A recording in progress: a telemetry handler.
+    """A recording in progress: a telemetry handler."""
 
-    Parameters:
-        writer: takes the lines.
-        telemetry: the bus, for its clock and its ids.
-        redactor: hides what is not to be written.
-        max_size: bytes of lines, after which another file is begun; None: never.
-        wanted: tells whose records are recorded; None: all.
-    """
-
-    def __init__(
-        self,
-        writer: Writer,
-        *,
-        telemetry: Telemetry,
-        redactor: Redactor,
-        max_size: int | None,
-        wanted: Callable[[Origin], bool] | None,
-    ) -> None:
-        self._writer = writer
-        self._telemetry = telemetry
-        self._redactor = redactor
-        self._max_size = max_size
-        self._wanted = wanted
-        self._encoder = Encoder(redactor)
-        self._id = telemetry.ids.span_id()
-        self._part = 0
-        self._size = 0
-        self._dropped = 0
-        self._missing = 0
-        self._why = "queue_full"
-        self._untold = 0
-        self._failure: Exception | None = None
-        self._held: HandleStart | None = None
+    _writer: Writer
+    _telemetry: Telemetry
+    _redactor: Redactor
+    _max_size: int | None
+    _wanted: Callable[[Origin], bool] | None
+    _encoder: Encoder = field(init=False, default=Factory(lambda self: Encoder(self._redactor), takes_self=True))
+    _id: str = field(init=False, default=Factory(lambda self: self._telemetry.ids.span_id(), takes_self=True))
+    _part: int = field(default=0, init=False)
+    _size: int = field(default=0, init=False)
+    _dropped: int = field(default=0, init=False)
+    _missing: int = field(default=0, init=False)
+    _why: str = field(default="queue_full", init=False)
+    _untold: int = field(default=0, init=False)
+    _failure: Exception | None = field(default=None, init=False)
+    _held: HandleStart | None = field(default=None, init=False)
 
     @property
     def written(self) -> int:
@@ -82,7 +69,7 @@ class Recording:
     def handle(self, record: Record) -> None:
         """Take in a record: it is encoded at once, and written later.
 
-        The start of a frame's handle waits for the record after it, which is its end mostly: a frame does not change.
+        The start of a frame's or push's handle waits for the record after it, which is its end mostly: neither changes.
         """
         if self._wanted is not None and not self._wanted(record.origin):
             return
@@ -93,7 +80,7 @@ class Recording:
                     self._take(held, record)
                     return
                 self._take(held)
-            if type(record) is HandleStart and record.frame is not None:
+            if type(record) is HandleStart and (record.frame is not None or type(record.raw_message) is PushMessage):
                 self._held = record
             else:
                 self._take(record)
@@ -111,7 +98,7 @@ class Recording:
             writer.put(NewFile(self.header()))
         encoder = self._encoder
         try:
-            lines = (encoder.encode(record),) if stop is None else encoder.encode_delivery(record, stop)
+            lines = (encoder.encode(record),) if stop is None else encoder.encode_handle(record, stop)
         except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
             self._failure = error
             self._drop(count, "not_encodable")

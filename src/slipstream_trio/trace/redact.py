@@ -30,8 +30,7 @@ __all__ = ["SECRETS", "Payloads", "Redacted", "Redactor"]
 Payloads = Literal["keep", "omit", "size"] | Callable[[Any], Any]
 """The treatment of payloads: kept, left out, replaced by their size, or by a function's result."""
 
-DEEPEST: Final = 140
-"""The most levels of a payload; deeper values, which cannot be sent anyway, are hidden."""
+DEEPEST: Final = 140  # the most levels of a payload; deeper values, which cannot be sent anyway, are hidden
 
 _HINTS: Final = ("eyj", "sfmynty", "bearer", "basic", "://", "httpstatus")
 """Parts of every text that `_LOOKS` finds; searching these is far quicker."""

@@ -44,20 +44,18 @@ from attrs import frozen
 
 from ..protocol import Transition
 from ..telemetry import EventName, Origin
+from ..telemetry.base import Common
 
 __all__ = ["HEADER", "MAJOR", "MINOR", "SCHEMA", "Damage", "End", "Entry", "Header", "Missing", "Recorded"]
 
 MAJOR: Final = 1
 MINOR: Final = 2
-SCHEMA: Final = f"{MAJOR}.{MINOR}"
-"""The version of the schema that is written."""
-
-HEADER: Final = "slipstream_trace"
-"""The key of a header."""
+SCHEMA: Final = f"{MAJOR}.{MINOR}"  # the version of the schema that is written
+HEADER: Final = "slipstream_trace"  # the key of a header
 
 
 @frozen
-class Recorded:
+class Recorded(Common):
     """A telemetry record that was read from a recording; handlers and the verifier take it like a live one.
 
     Attributes:
@@ -78,7 +76,7 @@ class Recorded:
     _details: dict[str, Any]
     _metadata: Mapping[str, Any] | None = attrs.field(default=None, init=False, eq=False, repr=False)
 
-    def details(self) -> Mapping[str, Any]:
+    def details(self) -> dict[str, Any]:
         """Return the metadata of this event: without ids and times, and without what its start has."""
         return self._details
 
@@ -86,40 +84,16 @@ class Recorded:
     def metadata(self) -> Mapping[str, Any]:
         """Everything else, under the telemetry's keys; the values are the protocol's own objects."""
         if self._metadata is None:
-            object.__setattr__(self, "_metadata", self._described())
+            whole = {} if self.start is None else {**self.start.details()}
+            whole.update(self._described(self.system_time))
+            if self.span_id is not None:
+                whole["span_id"] = self.span_id
+            whole.update(self._details)
+            if "end_state" in whole:
+                whole["event"] = Transition(whole["end_state"], whole["message"], whole["built_events"]).event
+            object.__setattr__(self, "_metadata", whole)
         assert self._metadata is not None
         return self._metadata
-
-    def _described(self) -> dict[str, Any]:
-        whole = {} if self.start is None else {**self.start.details()}
-        whole.update({name: getattr(self, name) for name in ("connection_id", "trace_id", "socket_id", "generation")})
-        whole["start_time"] = self.start_time
-        if self.span_id is not None:
-            whole["span_id"] = self.span_id
-        whole.update(self._details)
-        if "end_state" in whole:
-            whole["event"] = Transition(whole["end_state"], whole["message"], whole["built_events"]).event
-        return whole
-
-    @property
-    def connection_id(self) -> str | None:
-        """The id of the connection, or None."""
-        return self.origin.connection_id
-
-    @property
-    def trace_id(self) -> str | None:
-        """The id of the connection's trace, or None."""
-        return self.origin.trace_id
-
-    @property
-    def socket_id(self) -> str:
-        """The id of the socket."""
-        return self.origin.socket_id
-
-    @property
-    def generation(self) -> int:
-        """The number of the connection on its socket."""
-        return self.origin.generation
 
     @property
     def start_time(self) -> datetime:

@@ -111,9 +111,7 @@ class Selection:
 
 
 EVERYTHING: Final = Selection()
-
-TOGETHER: Final = 5_000_000_000
-"""Nanoseconds between two lines that are put together."""
+TOGETHER: Final = 5_000_000_000  # nanoseconds between two lines that are put together
 
 
 def _begins(name: str, prefixes: tuple[str, ...], record: Record, _: Line) -> bool:

@@ -20,7 +20,6 @@ MAX_GROUPS: Final = 1_000
 """So many topics and events are told apart in a section; what comes after those is counted together."""
 
 OTHERS: Final = "(others)"
-
 QUANTILES: Final = (0.5, 0.9, 0.99)
 
 KEYS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -18,12 +18,8 @@ __all__ = [
     "printable", "size_of", "strings_in",
 ]  # fmt: skip
 
-SHORTEST: Final = 4
-"""Shorter values are not masked: masking every "1" would make the output unreadable."""
-
-SMALL: Final = 20
-"""So many values are encoded at once, as that takes less time than to do so piece by piece."""
-
+SHORTEST: Final = 4  # shorter values are not masked: masking every "1" would make the output unreadable
+SMALL: Final = 20  # so many values are encoded at once, as that takes less time than to do so piece by piece
 _LEAVES: Final = frozenset({str, int, bool, type(None)})
 
 
@@ -75,11 +71,7 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def named_secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
-    """Return every string in a JSON value that is below the name of a secret, as recordings know them.
-
-    Parameters:
-        secret: whether the value as a whole is.
-    """
+    """Return every string in a JSON value that is below the name of a secret, as recordings know them."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from named_secrets_in(item, secret=secret or is_secret(name))
@@ -165,12 +157,7 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), de
 
 
 def in_a_word(reason: str, sentence: str) -> str:
-    """Return a reason as a word that can be counted, as transports and decoders give sentences.
-
-    Parameters:
-        reason: such as "lost", or a sentence.
-        sentence: the word for reasons that are sentences.
-    """
+    """Return a reason as a word that can be counted, as transports and decoders give sentences."""
     return reason if reason.isidentifier() else sentence
 
 

@@ -265,11 +265,7 @@ _NESTED: Final = frozenset({dict, list})
 
 
 def decode_value(value: Any) -> Any:
-    """Return the value from the form that `encode_value` made.
-
-    Raises:
-        ValueError: an object that is not of this schema.
-    """
+    """Return the value from the form that `encode_value` made."""
     kind = type(value)
     if kind is list:
         return [decode_value(item) if type(item) in _NESTED else item for item in value]
@@ -291,11 +287,7 @@ def decode_value(value: Any) -> Any:
 
 
 def from_fields(kind: type, fields: Mapping[str, Any]) -> Any:
-    """Return an instance of one of `CLASSES`; fields that it does not have are ignored.
-
-    Raises:
-        TypeError: one is missing.
-    """
+    """Return an instance of one of `CLASSES`; fields that it does not have are ignored."""
     given = {
         name: decode_value(fields[name]) if type(fields[name]) in _NESTED else fields[name]
         for name in FIELDS[kind]

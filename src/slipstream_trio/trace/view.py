@@ -40,10 +40,7 @@ from ..telemetry import EventName, HandleStop, Record
 from .text import NO_SECRETS, Secrets, brief, duration, frame_as_text, in_a_word, printable
 from .verify import details_of, span_id_of, whole_of
 
-__all__ = [
-    "NO_PAYLOAD", "WAITED", "Direction", "Line", "Mood", "describe", "describe_handle", "describe_unfinished",
-    "given_of",
-]  # fmt: skip
+__all__ = ["NO_PAYLOAD", "WAITED", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
 
 Direction = Literal["out", "in", "here"]
 """Whether something goes to the server, comes from it, or happens on this side."""
@@ -109,8 +106,7 @@ class Line:
         return f"{text} {brief(self.payload, secrets, limit)}".lstrip()
 
 
-Parts: TypeAlias = dict[str, Any]
-"""Attributes of a line."""
+Parts: TypeAlias = dict[str, Any]  # attributes of a line
 
 
 def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:

@@ -10,11 +10,8 @@ from .files import Files
 
 __all__ = ["LossReport", "NewFile", "Writer"]
 
-URGENT = 1 << 18
-"""Bytes that are written without waiting for more."""
-
-RETRY = 1.0
-"""Seconds after which writing is tried again, when it has failed."""
+URGENT = 1 << 18  # bytes that are written without waiting for more
+RETRY = 1.0  # seconds after which writing is tried again, when it has failed
 
 
 @frozen
@@ -38,11 +35,6 @@ class Writer:
     """Lines on their way into files.
 
     All that is public may be called from any thread; `lock` is held for moments only.
-
-    Parameters:
-        files: where to write; used by the thread alone, once it is started.
-        limit: bytes that may wait.
-        flush_interval: seconds that a line waits at most.
 
     Attributes:
         lock: held by whoever calls `put` or `has_room`.
@@ -96,11 +88,7 @@ class Writer:
                 self._changed.notify()
 
     def close(self, last: Callable[[int, int], bytes], timeout: float) -> bool:
-        """Write the waiting lines, and end the thread; returns whether that was done within `timeout` seconds.
-
-        Parameters:
-            last: makes the last line, of how many lines were written and lost.
-        """
+        """Write the waiting lines, and end the thread; returns whether that was done within `timeout` seconds."""
         with self.lock:
             self._last = last
             self._closing = True

@@ -20,18 +20,10 @@ from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep
 
 __all__ = ["Asks"]
 
-SLOW: Final = 3 * SECOND // 2
-"""An answer that takes longer is looked at."""
-
-QUEUED: Final = SECOND // 10
-"""A join that waits longer for those before it has waited for its turn."""
-
-LARGE: Final = 4_000
-"""Of a payload whose frame is larger, its size is kept."""
-
-RECENT: Final = 5 * SECOND
-"""What was pushed longer before a crash has nothing to do with it."""
-
+SLOW: Final = 3 * SECOND // 2  # an answer that takes longer is looked at
+QUEUED: Final = SECOND // 10  # a join that waits longer for those before it has waited for its turn
+LARGE: Final = 4_000  # of a payload whose frame is larger, its size is kept
+RECENT: Final = 5 * SECOND  # what was pushed longer before a crash has nothing to do with it
 MOST_TOPICS: Final = 4096
 MOST_ASKS: Final = 4096
 MOST_SPANS: Final = 65536

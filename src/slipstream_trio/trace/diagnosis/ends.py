@@ -16,8 +16,7 @@ from .refusals import REFUSALS
 
 __all__ = ["SERVER_ENDS", "diagnose", "evicted", "right_after"]
 
-SMALL: Final = 50_000
-"""Bytes of a message that any server takes."""
+SMALL: Final = 50_000  # bytes of a message that any server takes
 
 KNOWN: Final = (30, 50, 55, 60, 90, 100, 120, 180, 240, 300, 350, 600, 900, 1200, 1800, 3600)
 """Seconds after which servers and proxies are known to close what is idle."""

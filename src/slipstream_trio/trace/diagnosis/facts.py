@@ -8,27 +8,12 @@ from attrs import define, field
 from ...protocol import Options
 
 __all__ = [
-    "MOST",
-    "SECOND",
-    "Ask",
-    "Connection",
-    "Events",
-    "Facts",
-    "Pause",
-    "Place",
-    "Silence",
-    "Stream",
-    "Topic",
-    "keep",
-]
+    "MOST", "SECOND", "Ask", "Connection", "Events", "Facts", "Pause", "Place", "Silence", "Stream", "Topic", "keep",
+]  # fmt: skip
 
 SECOND: Final = 1_000_000_000
-MOST: Final = 64
-"""So many of a kind are kept; what is beyond is counted."""
-
-Place: TypeAlias = tuple[str, int]
-"""A file, and a line in it."""
-
+MOST: Final = 64  # so many of a kind are kept; what is beyond is counted
+Place: TypeAlias = tuple[str, int]  # a file, and a line in it
 Seen: TypeAlias = tuple[int, Place]
 
 # Times are nanoseconds since the epoch, in the order of the monotonic clock; lengths are nanoseconds.

@@ -15,10 +15,8 @@ __all__ = ["Blame", "Cause", "Finding", "Gravity", "about", "at", "family", "fou
 
 Blame = Literal["application", "this process", "network or proxy", "server", "configuration", "nobody"]
 Gravity = Literal["grave", "serious", "slight"]
-
 ORDER: Final[Sequence[Gravity]] = ("grave", "serious", "slight")
-SHOWN: Final = 16
-"""So many times, lines and facts a finding has; `count` tells how many there are."""
+SHOWN: Final = 16  # so many times, lines and facts a finding has; `count` tells how many there are
 
 
 @frozen(kw_only=True)

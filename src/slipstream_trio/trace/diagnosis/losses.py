@@ -8,8 +8,7 @@ from .finding import Cause, Finding, about, at, found
 
 __all__ = ["diagnose", "losses"]
 
-TOLD: Final = 4
-"""So many pushes are told with their payload."""
+TOLD: Final = 4  # so many pushes are told with their payload
 
 # fmt: off
 SLOW_CONSUMER: Final = Cause("slow_consumer", "grave", "application",

@@ -10,9 +10,7 @@ from .facts import Connection, Facts
 __all__ = ["Outage", "outages"]
 
 ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})
-
-FINAL: Final = frozenset({301, 308, 401, 403, 404})
-"""After these no other attempt follows, by default."""
+FINAL: Final = frozenset({301, 308, 401, 403, 404})  # after these no other attempt follows, by default
 
 
 @define(eq=False)

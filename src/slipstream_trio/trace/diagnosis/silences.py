@@ -9,8 +9,7 @@ from .losses import losses
 
 __all__ = ["JOIN_TOO_SHORT", "diagnose"]
 
-LARGE: Final = 100_000
-"""Bytes of a message that may take long by itself."""
+LARGE: Final = 100_000  # bytes of a message that may take long by itself
 
 # fmt: off
 STOOD_STILL: Final = Cause("process_stood_still", "serious", "this process",

@@ -8,11 +8,8 @@ from .facts import Facts, Stream, keep
 __all__ = ["Streams"]
 
 MOST_STREAMS: Final = 2048
-TRIES: Final = 8
-"""Messages in which a counter is looked for."""
-
-STEADY: Final = 4
-"""So often in a row it has to count before it is believed."""
+TRIES: Final = 8  # messages in which a counter is looked for
+STEADY: Final = 4  # so often in a row it has to count before it is believed
 
 
 class Streams:
