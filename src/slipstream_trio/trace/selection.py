@@ -1,7 +1,7 @@
 """The choice of records of a recording: by id, topic, event, time, and outcome."""
 
 import re
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time
 from fnmatch import translate
@@ -181,26 +181,35 @@ def look(
 
 def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
     """Put together what went wrong in the same way on a socket, several times within a few seconds."""
-    waiting: OrderedDict[tuple[Any, ...], _Group] = OrderedDict()
-    for number, glance in enumerate(glances):
-        line = glance.line
-        key: tuple[Any, ...] = (number,)
+    waiting: deque[Glance | _Group] = deque()
+    groups: dict[tuple[Any, ...], _Group] = {}
+    for glance in glances:
+        line, now = glance.line, glance.at
         if line.mood == "bad":
             payload = "" if line.payload is NO_PAYLOAD else brief(line.payload)
             alike = glance.record.origin.socket_id, line.what, line.event, line.status, payload
-            group = waiting.get(alike)
-            if group is not None and glance.at - group.last <= TOGETHER:
-                group.count, group.last = group.count + 1, glance.at
+            group = groups.get(alike)
+            if group is not None and now - group.last <= TOGETHER:
+                group.count, group.last = group.count + 1, now
                 group.topics.add(line.topic)
                 continue
-            key = key if group is not None else alike
-        elif not waiting:
+            groups[alike] = group = _Group(glance, alike, now, {line.topic})
+            waiting.append(group)
+        elif waiting:
+            waiting.append(glance)  # behind a line that may become a group
+        else:
             yield glance
-            continue
-        waiting[key] = _Group(glance, glance.at, {line.topic})
-        while waiting and (len(waiting) > HELD or not next(iter(waiting.values())).open_at(glance.at)):
-            yield waiting.popitem(last=False)[1].told()
-    yield from (group.told() for group in waiting.values())
+        while waiting:
+            first = waiting[0]
+            if isinstance(first, _Group):
+                if now - first.last <= TOGETHER and len(waiting) <= HELD:
+                    break
+                if groups[first.alike] is first:
+                    del groups[first.alike]
+                first = first.told()
+            waiting.popleft()
+            yield first
+    yield from (each.told() if isinstance(each, _Group) else each for each in waiting)
 
 
 @define
@@ -208,13 +217,10 @@ class _Group:
     """Lines that say the same, by the first of them."""
 
     glance: Glance
+    alike: tuple[Any, ...]
     last: int
     topics: set[str]
     count: int = 1
-
-    def open_at(self, now: int) -> bool:
-        """Tell whether others may be added."""
-        return self.glance.line.mood == "bad" and now - self.last <= TOGETHER
 
     def told(self) -> Glance:
         """Return it as one."""
