@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.cli.support import ANSI, COMMAND, Terminal, run_command
 
-from slipstream_trio.cli import connecting, demo, main
+from slipstream_trio.cli import connecting, demo_command as demo, main
 from slipstream_trio.cli.development import Room
 from slipstream_trio.cli.output import cells
 from slipstream_trio.ids import RandomIds
@@ -146,7 +146,7 @@ def test_a_history_that_cannot_be_shown_fails_the_command(
     def fail(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(demo, "describe", fail)
+    monkeypatch.setattr("slipstream_trio.cli.timeline.Timeline.line", fail)
     assert main(["demo"]) == 1
     assert "problem: a telemetry handler failed: history: ValueError: a bug" in capsys.readouterr().out
 

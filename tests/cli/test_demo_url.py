@@ -61,7 +61,7 @@ def test_no_secret_is_shown_even_if_the_server_says_it(url: str, capsys: pytest.
 def test_a_push_may_fail(
     event: str, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from slipstream_trio.cli import demo
+    from slipstream_trio.cli import demo_command as demo
 
     monkeypatch.setattr(demo, "PUSH_TIMEOUT", 0.05)
     assert visit(url, "--event", event) == 0

@@ -1,6 +1,6 @@
 """What the tally of a run makes of spans that did not end well."""
 
-from slipstream_trio.cli.tally import Tally
+from slipstream_trio.cli.demo_command import Tally
 from slipstream_trio.telemetry import ClientPushStart, Origin, SpanException
 
 ORIGIN = Origin("c" * 16, "d" * 32, "e" * 16, 1)

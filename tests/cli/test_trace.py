@@ -313,7 +313,7 @@ def test_on_a_terminal_keys_need_no_enter(good: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.once
 def test_the_demo_can_be_recorded(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    from slipstream_trio.cli import demo
+    from slipstream_trio.cli import demo_command as demo
 
     monkeypatch.setattr(demo, "PACE", 0.0)
     monkeypatch.setattr(demo, "PUSH_TIMEOUT", 0.5)

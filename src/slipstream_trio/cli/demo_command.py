@@ -1,10 +1,30 @@
-"""`slipstream demo`: its options."""
+"""`slipstream demo`: a scripted console, and the history of its connection, at a server of its own or at the user's."""
 
+import gc
+import sys
 from argparse import ArgumentParser, Namespace
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
+from textwrap import wrap
+from typing import Any, Final
 
-from .connecting import add_connecting, json_value, seconds
-from .status import UsageError
+import trio
+
+from .. import Backoff, Channel, JoinError
+from ..telemetry import ConnectStop, HandlerFailed, Record
+from ..trace import MEANINGS, Verifier, Violation
+from ..trace.clock import WallClock
+from ..trace.selection import Glance
+from ..trace.stats import Statistics
+from ..trace.text import NO_SECRETS, Secrets, printable
+from ..trace.view import describe
+from .connecting import Run, add_connecting, json_value, seconds
+from .console import from_words, opened
+from .feed import Item, words_of
+from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output
+from .status import OK, CommandFailed, UsageError
+from .tables import print_tables
+from .timeline import Timeline
 
 __all__ = ["DESCRIPTION", "EPILOG", "NEEDS", "add_arguments", "run"]
 
@@ -33,6 +53,34 @@ examples:
 NEEDS: Final = ("wsproto",)
 
 NEEDS_URL: Final = ("topic", "param", "header", "auth_token", "join_payload", "event", "payload", "seconds")
+SECTIONS: Final = ("connects", "joins", "leaves", "pushes", "heartbeats", "handling", "drops", "overflows", "errors")
+
+PACE: Final = 0.12
+"""Seconds between the steps, for human eyes."""
+
+PUSH_TIMEOUT: Final = 1.0
+LONGEST: Final = 30.0
+SECONDS: Final = 2.0
+"""Seconds, too."""
+
+TOUR: Final = (
+    ("Join a topic", "join room:lobby", "joined"),
+    ("Push, and get a reply", 'push room:lobby new_msg {"body": "hello"}', "ok"),
+    ("Get an error", 'push room:lobby new_msg {"body": ""}', "error"),
+    ("Be pushed to by the server", 'push room:lobby ticks {"count": 3, "every": 0.1}', "ok"),
+    ("Push bytes", "push room:lobby upload 0x000102030405060708090a0b0c0d0e0f", "ok"),
+    ("Wait in vain for a reply", "push room:lobby hold", "PushTimeout"),
+    ("Get it late", "push room:lobby release", "ok"),
+    ("Be refused", "join room:secret", "refused"),
+    ("Crash the channel", "push room:lobby crash", "ChannelClosed"),
+    ("Push, as soon as it is joined again", 'push room:lobby new_msg {"body": "again"}', "ok"),
+    *(("Ping", "ping", "pong"),) * 3,
+    ("Leave the topic", "leave room:lobby", "left"),
+)
+"""Steps: their titles, what to type for them at the prompt of `slipstream connect`, and what they come to."""
+
+Step = tuple[str, str, Item, Collection[str]]
+"""A title, a text, a request, and what it may come to; nothing: anything."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -50,12 +98,172 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Run the demo; the trace is shown, however it ends."""
-    from .demo import run_demo
-
     given = [name for name in NEEDS_URL if getattr(options, name) not in (None, [])]
     needs = ("url", NEEDS_URL), ("topic", ("join_payload", "event")), ("event", ("payload",))
     for needed, names in needs:
         wrong = [name for name in given if name in names]
         if wrong and getattr(options, needed) is None:
             raise UsageError(f"--{wrong[0].replace('_', '-')} goes with --{needed}")
-    return run_demo(options)
+    run = Run(options, every=True)
+    demo, tally = Demo(run, Output.of(sys.stdout, plain=options.plain, live=True)), Tally(run.secrets)
+    # Two handlers, so that a failure of the one that shows is seen by the one that counts.
+    run.telemetry.attach("tally", (), tally.feed, prefix=True)
+    run.telemetry.attach("history", (), run.guarded(demo.show), prefix=True)
+    gc.freeze()  # otherwise a collection may scan all imports, for milliseconds within a span
+    try:
+        run.start(demo.tour if options.url is None else partial(demo.visit, options))
+    finally:
+        gc.unfreeze()
+        tally.violations += tally.verifier.finish()
+        if run.failure is None and tally.verifier.records:
+            demo.report(tally)
+    if problems := tally.problems:
+        raise CommandFailed(f"the trace is not sound: {len(problems)} problems, as listed above")
+    return OK
+
+
+class Tally:
+    """Counts and checks records as they come, and forgets them, so that a run may take as long as it likes."""
+
+    def __init__(self, secrets: Secrets = NO_SECRETS) -> None:
+        self.spans = 0
+        self.violations: list[Violation] = []
+        self.statistics = Statistics()
+        self.verifier = Verifier()
+        self.ended: list[ConnectStop] = []
+        self._secrets = secrets
+        self._clock = WallClock()
+        self._open: dict[str, str] = {}
+        self._lost: list[str] = []
+
+    def feed(self, record: Record) -> None:
+        """Count and check a record."""
+        self.violations += self.verifier.feed(record)
+        if (line := describe(record, self._secrets)) is not None:
+            self.statistics.feed(Glance(self._clock.at(record) - (line.took or 0), 0, line, record))
+        name, span_id = record.name, record.metadata.get("span_id", "")
+        if name[-1] == "start" and name[1] == "client":
+            self._open[span_id] = " ".join(name[1:-1])
+        elif name[-1] in ("stop", "exception"):
+            self.spans += 1
+            self._open.pop(span_id, None)
+        if isinstance(record, ConnectStop):
+            self.ended.append(record)
+        if isinstance(record, HandlerFailed):
+            self._lost.append(f"a telemetry handler failed: {record.handler_id}: {record.reason}")
+
+    @property
+    def problems(self) -> list[str]:
+        """The problems of the trace, a line each."""
+        return [*map(str, self.violations), *(f"1 {name} without an end" for name in self._open.values()), *self._lost]
+
+
+class Demo:
+    """Shows its steps, the records of its connection, and in the end a report."""
+
+    def __init__(self, run: Run, output: Output) -> None:
+        self._run = run
+        self._output = output
+        self._timeline = Timeline(output, secrets=run.secrets)
+        self._began: int | None = None
+
+    def show(self, record: Record) -> None:
+        """Show a record, if it has a line."""
+        line = describe(record, self._run.secrets)
+        if line is not None:
+            self._began = line.monotonic_time if self._began is None else self._began
+            self._timeline.line(Glance(0, line.monotonic_time - self._began, line, record))
+
+    async def tour(self) -> None:
+        """Start the server, and show some of everything; raises `CommandFailed` where a step had another outcome."""
+        from .development import PATH, make_server
+
+        steps = ((title, text, from_words(text, {}, None), (expected,)) for title, text, expected in TOUR)
+        with trio.move_on_after(LONGEST) as scope:
+            async with make_server().serve() as listening:
+                self._run.url = listening.url(PATH)
+                await self._follow(steps, PACE, rejoin=Backoff((0.1,)))
+        if scope.cancelled_caught:
+            raise CommandFailed(f"the demo did not finish within {LONGEST:g} s")
+
+    async def visit(self, options: Namespace) -> None:
+        """Connect, join, push, ping, listen, leave; raises `CommandFailed` if the server closes the channel."""
+        lasting = SECONDS if options.seconds is None else options.seconds
+        await self._follow(_visit(options), 0.0, lasting, reconnect=None, rejoin=None, overflow="drop_oldest")
+
+    async def _follow(self, steps: Iterable[Step], pace: float, lasting: float = 0.0, **more: Any) -> None:
+        """Connect, follow steps, and listen."""
+        run = self._run
+        run.url, shown = run.url or "", (run.url or "").partition("?")[0]
+        connecting = run.connect(push_timeout=PUSH_TIMEOUT, **more)  # before any output: this refuses an invalid URL
+        self._say("# demo", BOLD)
+        self._say(f"# {shown}", FAINT)
+        self._timeline.head()
+        self._step(f"Connect: slipstream connect {shown}")
+        async with opened(run, connecting, lambda _: None) as console:
+            for title, text, request, expected in steps:
+                await trio.sleep(pace)
+                self._step(f"{title}: {text}")
+                answer = await console.do(request)
+                self._say(f"# - {'  '.join([answer['type'], *words_of(answer, run.secrets)])}", ONCE)
+                if expected and not {answer["type"], answer.get("status"), answer.get("error")} & {*expected}:
+                    raise CommandFailed(_unexpected(answer, expected))
+            if lasting:
+                self._step(f"Listen for {lasting:g} s")
+                with trio.move_on_after(lasting):
+                    await _listen(*console.channels.values())
+            self._step("Leave and close")
+
+    def _step(self, text: str) -> None:
+        if self._output.width is not None:
+            self._output.print()
+        self._say(f"# {text}", BOLD)
+
+    def report(self, tally: Tally) -> None:
+        """Show a summary of the run."""
+        self._say("# The trace", BOLD)
+        for stop in tally.ended:
+            origin, why = stop.origin, stop.termination_reason
+            self._say(f"socket {origin.socket_id}")
+            self._say(f"connection {origin.connection_id} generation {origin.generation} ended {why}")
+            self._say(f"trace {origin.trace_id}")
+        print_tables(self._output, tally.statistics, sections=SECTIONS)
+        self._output.print()
+        self._say("# times of the client and of pings include the drawing of these lines", FAINT)
+        for number, meaning in MEANINGS.items():
+            broken = any(violation.invariant == number for violation in tally.violations)
+            self._say(f"invariant {number} {'BROKEN' if broken else 'holds '} {meaning}", BAD if broken else GOOD)
+        for problem in tally.problems:
+            self._say(f"problem: {problem}", BAD)
+        counted = f"{tally.verifier.records} records, {tally.spans} spans, {len(tally.violations)} violations"
+        self._say(counted, BOLD)
+
+    def _say(self, text: str, *codes: int) -> None:
+        text, width = printable(self._run.secrets.hide(text)), self._output.width
+        for line in [text] if width is None else wrap(text, width - 1, subsequent_indent="    "):
+            self._output.print(line, *codes)
+
+
+def _visit(options: Namespace) -> Iterator[Step]:
+    topic, event = options.topic, options.event
+    if topic is not None:
+        request = {"command": "join", "topic": topic, "payload": options.join_payload}
+        yield "Join the topic", f"join {topic}", request, ("joined",)
+    if event is not None:
+        request = {"command": "push", "topic": topic, "event": event, "payload": options.payload}
+        yield "Push", f"push {topic} {event}", request, ("reply", "PushTimeout")
+    yield from (("Ping", "ping", {"command": "ping"}, ("pong",)),) * 3
+
+
+def _unexpected(answer: Item, expected: Collection[str]) -> str:
+    if answer["type"] == "refused":
+        return str(JoinError(answer["topic"], answer["response"]))
+    return str(answer.get("text") or f"{' or '.join(expected)} was expected, and {answer['type']} came")
+
+
+async def _listen(*channels: Channel) -> None:
+    for channel in channels:
+        async for _ in channel:
+            pass  # its records are shown
+        raise CommandFailed(f"the server closed the channel {channel.topic!r}")
+    await trio.sleep_forever()
