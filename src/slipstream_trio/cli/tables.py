@@ -1,10 +1,9 @@
 """Numbers in tables: a section for each kind that `trace.stats` counts."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import methodcaller
 from typing import Final, Literal
-
-from attrs import frozen
 
 from ..trace.quantiles import Quantiles
 from ..trace.stats import KEYS, QUANTILES, Group, Statistics
@@ -38,20 +37,8 @@ EXPENDABLE: Final = ("min", "a second", "p90", "bytes", "longest")
 RATED: Final = ("messages", "pushes", "handling")
 """Sections that have rates."""
 
-Align = Literal["<", ">"]
-
-
-@frozen
-class Column:
-    """A column as it is printed: its head, then its cells."""
-
-    texts: Sequence[str]
-    align: Align = ">"
-
-    @property
-    def width(self) -> int:
-        """The cells of its longest text."""
-        return max(map(cells, self.texts))
+Column = tuple[Literal["<", ">"], Sequence[str]]
+"""How a column is aligned, its head, and then its cells."""
 
 
 def print_tables(output: Output, summary: Statistics, *, sections: Collection[str] = tuple(KEYS), top: int = 0) -> None:
@@ -73,7 +60,7 @@ def print_tables(output: Output, summary: Statistics, *, sections: Collection[st
 
 def _keys(name: str, groups: dict[tuple[str, ...], Group]) -> Iterator[Column]:
     for place, key in enumerate(KEYS[name]):
-        yield Column(["" if key == "direction" else key, *(printable(its[place]) for its in groups)], "<")
+        yield "<", ["" if key == "direction" else key, *(printable(its[place]) for its in groups)]
 
 
 def _numbers(name: str, groups: dict[tuple[str, ...], Group], seconds: float) -> Iterator[Column]:
@@ -97,7 +84,7 @@ def _numbers(name: str, groups: dict[tuple[str, ...], Group], seconds: float) ->
     )
     for head, wanted, cell in columns:
         if wanted:
-            yield Column([head, *map(cell, groups.values())], "<" if head in ("outcomes", "") else ">")
+            yield "<" if head in ("outcomes", "") else ">", [head, *map(cell, groups.values())]
 
 
 def _outcomes(group: Group) -> str:
@@ -108,32 +95,30 @@ def _outcomes(group: Group) -> str:
 def _lines(columns: Sequence[Column], width: int | None) -> Iterator[str]:
     """Give head and rows; on narrow terminals expendable columns are left out, and long topics cut."""
 
-    def needs(widths: Sequence[int]) -> int:
-        return sum(widths) + 2 * len(widths)
+    def widths_of(columns: Sequence[Column]) -> list[int]:
+        return [max(map(cells, texts)) for _, texts in columns]
 
+    room = math.inf if width is None else width
     for head in EXPENDABLE:
-        if width is None or needs([column.width for column in columns]) <= width:
-            break
-        columns = [column for column in columns if column.texts[0] != head]
-    widths = [column.width for column in columns]
-    texts = [place for place, column in enumerate(columns) if column.align == "<"]
-    while width is not None and texts and needs(widths) > width:
-        widest = max(texts, key=widths.__getitem__)
+        if sum(widths_of(columns)) + 2 * len(columns) > room:
+            columns = [column for column in columns if column[1][0] != head]
+    widths = widths_of(columns)
+    words = [place for place, (align, _) in enumerate(columns) if align == "<"]
+    while words and sum(widths) + 2 * len(widths) > room:
+        widest = max(words, key=widths.__getitem__)
         if widths[widest] <= 8:
             break
         widths[widest] -= 1
-    for row in zip(*(column.texts for column in columns), strict=True):
-        shown = [
-            fit(text, its) if column.align == "<" else " " * (its - cells(text)) + text
-            for text, its, column in zip(row, widths, columns, strict=True)
-        ]
+    for row in zip(*(texts for _, texts in columns), strict=True):
+        shown = (
+            fit(text, its) if align == "<" else " " * (its - cells(text)) + text
+            for text, its, (align, _) in zip(row, widths, columns, strict=True)
+        )
         yield f"  {'  '.join(shown)}".rstrip()
 
 
 def size(count: float) -> str:
     """Return a size: "812 B", "1.2 kB", "3.4 MB"."""
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.0f} GB" if count >= 99.95 else f"{count:.1f} GB"
+    unit = next((power for power in range(3) if count < 999.5 * 1000**power), 3)
+    digits = 0 if unit == 0 or count >= 99.95 * 1000**unit else 1
+    return f"{count / 1000**unit:.{digits}f} {('B', 'kB', 'MB', 'GB')[unit]}"
