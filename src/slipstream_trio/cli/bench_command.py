@@ -43,6 +43,8 @@ exit status: as of `slipstream`; 3 where no connection was ever open"""
 
 COLUMNS: Final = ("time", "open", "due", "replies", "p50", "p99", "max", "errors", "reconnects", "gaps", "messages")
 HEAD_EVERY: Final = 20
+SHARED: Final = ("ramp", "join_payload", "event", "payload", "duration", "timeout")
+"""Options that the plan of each process has as they are."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -50,31 +52,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="of the socket; with Phoenix it ends in /websocket; or: merge")
     parser.add_argument("files", nargs="*", metavar="FILE", help="results of --json, to merge")
     load = parser.add_argument_group("load")
-    load.add_argument("--connections", type=count, default=10, metavar="N", help="in all; by default 10")
-    load.add_argument(
-        "--ramp", type=seconds, default=0.0, metavar="SECONDS", help="open them over this time; by default at once"
-    )
-    load.add_argument(
-        "--topic",
-        action="append",
-        metavar="TOPIC",
-        help="to join, on each; {connection} is its number; can be repeated; by default echo:{connection}",
-    )
+    number: dict[str, Any] = {"type": count, "metavar": "N"}
+    lasting: dict[str, Any] = {"type": seconds, "metavar": "SECONDS"}
+    load.add_argument("--connections", **number, default=10, help="in all; by default 10")
+    load.add_argument("--ramp", **lasting, default=0.0, help="open them over this time; by default at once")
+    topic = "to join, on each; {connection} is its number; can be repeated; by default echo:{connection}"
+    load.add_argument("--topic", action="append", metavar="TOPIC", help=topic)
     load.add_argument("--join-payload", type=json_value, metavar="JSON", help="the payload of the joins")
     load.add_argument("--event", default="echo", help="to push, on the topics in turn; by default echo")
     load.add_argument("--payload", type=json_value, default={}, metavar="JSON", help="of the pushes; by default {}")
-    load.add_argument(
-        "--rate",
-        type=partial(count, least=0),
-        default=100,
-        metavar="N",
-        help="pushes a second in all; by default 100; 0: none",
-    )
-    load.add_argument(
-        "--duration", type=seconds, default=10.0, metavar="SECONDS", help="of the pushes, after the ramp; by default 10"
-    )
-    load.add_argument("--timeout", type=seconds, default=10.0, metavar="SECONDS", help="of a push; by default 10")
-    load.add_argument("--processes", type=count, default=1, metavar="N", help="that share the load; by default 1")
+    rate = "pushes a second in all; by default 100; 0: none"
+    load.add_argument("--rate", type=partial(count, least=0), default=100, metavar="N", help=rate)
+    load.add_argument("--duration", **lasting, default=10.0, help="of the pushes, after the ramp; by default 10")
+    load.add_argument("--timeout", **lasting, default=10.0, help="of a push; by default 10")
+    load.add_argument("--processes", **number, default=1, help="that share the load; by default 1")
     load.add_argument("--transport", default="auto", choices=["auto", "trio_websocket", "websockets", "longpoll"])
     results = parser.add_argument_group("results")
     results.add_argument("--json", metavar="PATH", help="write them as JSON, which `merge` reads")
@@ -85,7 +76,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Run the load, or merge results; print, and write what is asked for."""
     output = Output.of(sys.stdout, live=True)
-    result = _merged(options) if options.url == "merge" else _measured(options, output)
+    result = _result(options, output)
     for line in result.summary():
         output.print(line)
     if options.json is not None:
@@ -100,15 +91,13 @@ def run(options: Namespace) -> int:
     return OK
 
 
-def _merged(options: Namespace) -> Any:
+def _result(options: Namespace, output: Output) -> Any:
     from .bench_result import Result
 
-    if not options.files:
-        raise UsageError("merge needs files: results of --json")
-    return Result.of_files(options.files)
-
-
-def _measured(options: Namespace, output: Output) -> Any:
+    if options.url == "merge":
+        if not options.files:
+            raise UsageError("merge needs files: results of --json")
+        return Result.of_files(options.files)
     if options.files:
         raise UsageError("too many arguments: FILE is for merge")
     if options.record is not None:
@@ -117,7 +106,7 @@ def _measured(options: Namespace, output: Output) -> Any:
         if path is not None:
             _write(path, "")
     run = Run(options)
-    return run.start(partial(_load, run, options, output))
+    return run.start(partial(_load, run, options, output, Result()))
 
 
 def _write(path: str, text: str) -> None:
@@ -134,28 +123,21 @@ def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
     return [
         {
             "connect": {**run.asked, "transport": options.transport, "push_timeout": options.timeout},
+            **{name: getattr(options, name) for name in SHARED},
             "first": first,
             "connections": after - first,
             "all_connections": options.connections,
-            "ramp": options.ramp,
-            "topics": options.topic or ["echo:{connection}"],
-            "join_payload": options.join_payload,
-            "event": options.event,
-            "payload": options.payload,
             "rate": options.rate / processes,
             "shift": number / processes,
-            "duration": options.duration,
-            "timeout": options.timeout,
+            "topics": options.topic or ["echo:{connection}"],
         }
         for number, (first, after) in enumerate(pairwise(shares))
     ]
 
 
-async def _load(run: Run, options: Namespace, output: Output) -> Any:
+async def _load(run: Run, options: Namespace, output: Output, result: Any) -> Any:
     """Let processes make the load, and show what they tell; returns the result."""
-    from .bench_result import Result
-
-    plans, result, table, stop = _plans(run, options), Result(), _Table(output), trio.Event()
+    plans, table, stop = _plans(run, options), _Table(output, result), trio.Event()
     result.plans.append(
         {
             "url": urlunsplit(urlsplit(run.url or "")._replace(query="")),
@@ -168,7 +150,7 @@ async def _load(run: Run, options: Namespace, output: Output) -> Any:
 
     def tell(part: dict[str, Any]) -> None:
         result.add(part.pop("at"), part)
-        table.show(result)
+        table.show()
 
     async def work(plan: dict[str, Any]) -> None:
         if await _process(plan, stop, tell):
@@ -181,7 +163,7 @@ async def _load(run: Run, options: Namespace, output: Output) -> Any:
             for plan in plans:
                 processes.start_soon(work, plan)
         interrupts.cancel_scope.cancel()
-    table.show(result, last=True)
+    table.show(last=True)
     if failed:
         raise CommandFailed("a process of the load test failed: see above")
     return result
@@ -220,26 +202,25 @@ async def _stop_at_interrupt(stop: trio.Event) -> None:
 class _Table:
     """A table with a line a second."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, result: Any) -> None:
         self._output = output
-        self._shown = 0
-        self._lines = 0
+        self._result = result
+        self._shown: list[int] = []
 
-    def show(self, result: Any, *, last: bool = False) -> None:
+    def show(self, *, last: bool = False) -> None:
         """Show the seconds that are over, of which all processes have told; those before the latest."""
         from .bench_result import quantiles
 
-        for at in sorted(result.seconds)[: None if last else -2]:
-            if at <= self._shown:
+        for at in sorted(self._result.seconds)[: None if last else -2]:
+            if self._shown and at <= self._shown[-1]:
                 continue
-            if self._lines % HEAD_EVERY == 0:
+            if len(self._shown) % HEAD_EVERY == 0:
                 self._output.print("".join(f"{name:>11}" for name in COLUMNS), BOLD)
-            self._shown, self._lines, second = at, self._lines + 1, result.seconds[at]
+            self._shown.append(at)
+            second = self._result.seconds[at]
             times = quantiles(second.latencies)
-            cells = [
-                *(time.strftime("%H:%M:%S", time.localtime(at)), second.open),
-                *(second.counts["due"], second.counts["replies"]),
-                *("" if (lasted := times[name]) is None else duration(lasted * 1e9) for name in ("p50", "p99", "max")),
-                *(second.counts[name] for name in ("errors", "reconnects", "gaps", "messages")),
-            ]
-            self._output.print("".join(f"{cell:>11}" for cell in cells))
+            lasted = {
+                name: "" if (value := times[name]) is None else duration(value * 1e9) for name in ("p50", "p99", "max")
+            }
+            its = {"time": time.strftime("%H:%M:%S", time.localtime(at)), "open": second.open, **lasted}
+            self._output.print("".join(f"{its.get(name, second.counts[name]):>11}" for name in COLUMNS))

@@ -75,51 +75,28 @@ class Result:
 
     def add(self, at: int, part: Mapping[str, Any]) -> None:
         """Add what a process tells of a second."""
-        second = self.seconds.setdefault(at, Second())
-        second.counts.update(part["counts"])
-        second.open += part["open"]
+        push = part["latencies"].get("push")
+        self._add_second(at, part["counts"], part["open"], push)
         self.errors.update(part["errors"])
         for name, encoded in part["latencies"].items():
             self.latencies[name].add(histogram(encoded))
-            if name == "push":
-                second.latencies.add(histogram(encoded))
 
-    def merge(self, other: "Result") -> None:
-        """Add another load test, which ran at the same time or at another."""
-        self.plans += other.plans
-        self.errors.update(other.errors)
-        for at, second in other.seconds.items():
-            mine = self.seconds.setdefault(at, Second())
-            mine.counts.update(second.counts)
-            mine.open += second.open
-            mine.latencies.add(second.latencies)
-        for name, latencies in other.latencies.items():
-            self.latencies[name].add(latencies)
+    def _add_second(self, at: int, counts: Mapping[str, int], opened: int, latencies: str | None) -> None:
+        second = self.seconds.setdefault(at, Second())
+        second.counts.update(counts)
+        second.open += opened
+        if latencies is not None:
+            second.latencies.add(histogram(latencies))
 
     def to_json(self) -> str:
         """Return it as JSON, which `of_files` reads: sums and quantiles for readers, histograms for merging."""
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "plans": self.plans,
-                "counts": self.counts,
-                "errors": self.errors,
-                "latencies": {
-                    name: {**quantiles(each), "histogram": each.encode().decode()}
-                    for name, each in self.latencies.items()
-                },
-                "seconds": {
-                    str(at): {
-                        "counts": second.counts,
-                        "open": second.open,
-                        **quantiles(second.latencies),
-                        "histogram": second.latencies.encode().decode(),
-                    }
-                    for at, second in sorted(self.seconds.items())
-                },
-            },
-            indent=1,
-        )
+        seconds = {
+            str(at): {"counts": second.counts, "open": second.open, **_as_dict(second.latencies)}
+            for at, second in sorted(self.seconds.items())
+        }
+        latencies = {name: _as_dict(each) for name, each in self.latencies.items()}
+        told = {"plans": self.plans, "counts": self.counts, "errors": self.errors, "latencies": latencies}
+        return json.dumps({"format": FORMAT, **told, "seconds": seconds}, indent=1)
 
     @classmethod
     def of_files(cls, paths: Iterable[str]) -> Self:
@@ -130,16 +107,16 @@ class Result:
                 read = json.loads(Path(path).read_text("utf-8"))
                 if read["format"] != FORMAT:
                     raise ValueError("another format")
-                part = cls(read["plans"], errors=Counter(read["errors"]))
-                part.latencies = {name: histogram(each["histogram"]) for name, each in read["latencies"].items()}
+                whole.plans += read["plans"]
+                whole.errors.update(read["errors"])
+                for name, each in read["latencies"].items():
+                    whole.latencies[name].add(histogram(each["histogram"]))
                 for at, each in read["seconds"].items():
-                    second = Second(Counter(each["counts"]), each["open"], histogram(each["histogram"]))
-                    part.seconds[int(at)] = second
+                    whole._add_second(int(at), each["counts"], each["open"], each["histogram"])
             except OSError as error:
                 raise UsageError(f"{path}: {error.strerror}") from error
             except Exception as error:
                 raise UsageError(f"{path}: not a result of `slipstream bench --json`") from error
-            whole.merge(part)
         return whole
 
     def summary(self) -> Iterator[str]:
@@ -152,3 +129,7 @@ class Result:
         told = ", ".join(f"{counts[name]:,} {name}" for name in ("due", "replies", "messages", "reconnects", "gaps"))
         yield f"pushes: {told}; {counts['replies'] / seconds:,.1f} replies a second"
         yield "errors: " + (", ".join(f"{count:,} {kind}" for kind, count in self.errors.most_common()) or "none")
+
+
+def _as_dict(latencies: Any) -> dict[str, Any]:
+    return {**quantiles(latencies), "histogram": latencies.encode().decode()}
