@@ -285,7 +285,7 @@ def test_the_next_divergence_can_be_gone_to(said: Said, diverging: Path) -> None
 
 
 def test_going_far_back_reads_the_recording_again(said: Said, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slipstream_trio.cli.trace_step.REMEMBERED", 3)
+    monkeypatch.setattr("slipstream_trio.cli.trace_replay.REMEMBERED", 3)
     out, _ = said("replay", "--step", good, keys="n\n" * 9 + "b\n" * 9 + "n\n")
     shown = headings(out)
     assert shown[10:19] == shown[8::-1]

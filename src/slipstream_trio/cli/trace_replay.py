@@ -1,18 +1,36 @@
 """`slipstream trace replay`: put what was recorded through the core again, and compare."""
 
 import json
+import os
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..trace import Damage, Divergence, Header, Missing, Recorded, Replayer, ReplayStep, files_of
+import attrs
+
+from ..protocol import Message
+from ..trace import (
+    Absent,
+    Damage,
+    Divergence,
+    Header,
+    Missing,
+    Recorded,
+    Replayer,
+    ReplayStep,
+    differences,
+    files_of,
+)  # fmt: skip
+from ..trace.clock import WallClock
 from ..trace.read import read_files
 from ..trace.schema import SCHEMA
-from ..trace.text import printable
+from ..trace.text import brief, duration, printable
+from ..trace.values import names_of
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK, UsageError
-from .trace_step import Tape, step_through
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
@@ -40,6 +58,16 @@ exit status: 0 all agrees; 1 a divergence; 2 wrong usage, or a file that is
 not a recording"""
 
 
+NOTHING: Final = "there is no input to replay, or none of that connection"
+
+REMEMBERED: Final = 1000
+"""Steps to go back to without reading the recording again."""
+
+KEYS: Final = "n or Enter: next; b: back; g N: go to line N; x: next divergence; s: the whole state; h: help; q: quit"
+
+Steps = Iterator[tuple[Path, ReplayStep]]
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_paths(parser)
@@ -53,14 +81,13 @@ def run(options: Namespace) -> int:
     """Replay, and print the outcome."""
     paths = files_of(options.paths)
     if options.step:
-        records = (entry for _, entry in read_files(paths) if isinstance(entry, Recorded))
-        return step_through(Tape(lambda: replayed(paths, options.connection)), records)
+        return _step_through(paths, options.connection)
     return _replay(paths, options)
 
 
-def replayed(
+def _replayed(
     paths: list[Path], connection: str | None = None, bar: ProgressBar | None = None, schemas: set[str] | None = None
-) -> Iterator[tuple[Path, ReplayStep]]:
+) -> Steps:
     """Give the steps of recordings, and the file of each; versions of the schema that are read go to `schemas`."""
     replayer = Replayer()
     recording, part = None, 0
@@ -86,7 +113,7 @@ def _replay(paths: list[Path], options: Namespace) -> int:
     connections: set[str | None] = set()
     schemas: set[str] = set()
     steps = divergences = 0
-    for path, step in replayed(paths, options.connection, bar, schemas):
+    for path, step in _replayed(paths, options.connection, bar, schemas):
         steps += 1
         connections.add(step.record.connection_id)
         for divergence in step.divergences:
@@ -102,7 +129,7 @@ def _replay(paths: list[Path], options: Namespace) -> int:
             break
     bar.clear()
     if not steps:
-        raise UsageError("there is no input to replay, or none of that connection")
+        raise UsageError(NOTHING)
     if options.json:
         counts: dict[str, Any] = {"inputs": steps, "connections": len(connections), "divergences": divergences}
         others = {"schemas": sorted(schemas)} if schemas - {SCHEMA} else {}
@@ -123,3 +150,170 @@ def _print_divergence(path: Path, divergence: Divergence, *, as_json: bool) -> N
     shown = {"path": str(path), "line": divergence.line, "connection_id": divergence.connection_id}
     values = {"expected": repr(divergence.expected), "got": repr(divergence.got)}
     print(json.dumps({**shown, "field": divergence.field, **values}))
+
+
+# Stepping
+
+
+class Tape:
+    """The steps of a replay, to go through both ways; few are in memory, as `open_steps` gives them from the beginning.
+
+    Attributes:
+        length: the number of steps.
+        number: that of the step which the tape is at; 0 before the first.
+    """
+
+    def __init__(self, open_steps: Callable[[], Steps]) -> None:
+        self.length: int = sum(1 for _ in open_steps())
+        self.number: int = 0
+        self._open = open_steps
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._steps = self._open()
+        self._near: deque[tuple[Path, ReplayStep]] = deque(maxlen=REMEMBERED)
+        self._read = 0
+
+    @property
+    def current(self) -> tuple[Path, ReplayStep]:
+        """The step that the tape is at."""
+        return self._near[self.number - 1 - self._read]
+
+    def move(self, by: int) -> bool:
+        """Go so many steps forward, or back; returns False if there are not so many."""
+        if not 1 <= self.number + by <= self.length:
+            return False
+        self.number += by
+        if self.number <= self._read - len(self._near):
+            self._rewind()
+        while self._read < self.number:
+            self._near.append(next(self._steps))
+            self._read += 1
+        return True
+
+    def seek(self, test: Callable[[ReplayStep], object]) -> bool:
+        """Go to the next step that passes a test; returns False, at the last step, if there is none."""
+        while self.move(1):
+            if test(self.current[1]):
+                return True
+        return False
+
+    def to_line(self, line: int) -> bool:
+        """Go to the first step whose last line is `line` or later; returns False, at the last, if there is none."""
+        self.number = 0
+        return self.seek(lambda step: step.record.line >= line)
+
+
+_MOVES: Final[dict[str, Callable[[Tape], bool]]] = {
+    "": lambda tape: tape.move(1),
+    "n": lambda tape: tape.move(1),
+    "b": lambda tape: tape.move(-1),
+    "x": lambda tape: tape.seek(lambda step: step.divergences),
+}
+
+
+def _step_through(paths: list[Path], connection: str | None) -> int:
+    """Let the user go through a replay; returns the exit status: whether a step that was seen diverges."""
+    tape = Tape(lambda: _replayed(paths, connection))
+    if not tape.move(1):
+        raise UsageError(NOTHING)
+    print(KEYS)
+    clock = WallClock()
+    began = clock.at(next(entry for _, entry in read_files(paths) if isinstance(entry, Recorded)))
+
+    def show() -> bool:
+        path, step = tape.current
+        at = (clock.at(step.record) - step.record.duration - began) / 1e9
+        for line in _describe(path, step, f"step {tape.number} of {tape.length}  {at:.4f} s"):
+            print(line)
+        return bool(step.divergences)
+
+    diverged = show()
+    for command in _commands():
+        word, _, argument = command.partition(" ")
+        if word == "q":
+            break
+        if word == "s":
+            state = tape.current[1].after
+            for name in names_of(type(state)):
+                print(f"  {name}: {_value(getattr(state, name))}")
+        elif word in _MOVES or (word == "g" and argument.strip().isdecimal()):
+            moved = tape.to_line(int(argument)) if word == "g" else _MOVES[word](tape)
+            if not moved:
+                print("(no further)")
+            diverged = show() or diverged
+        else:
+            print(KEYS)
+    return FAILED if diverged else OK
+
+
+def _commands() -> Iterator[str]:
+    """Give what the user wants: keys from a terminal, else lines."""
+    if sys.platform != "win32" and sys.stdin.isatty():
+        return _keys(sys.stdin.fileno())
+    return (line.strip() for line in sys.stdin)
+
+
+def _keys(terminal: int) -> Iterator[str]:
+    """Give keys as they are pressed, without Enter after them; `g` takes what is typed up to Enter."""
+    if sys.platform != "win32":  # for the type checkers
+        import termios
+        import tty
+
+        before = termios.tcgetattr(terminal)
+        # NOW, not FLUSH: what was typed ahead counts.
+        tty.setcbreak(terminal, termios.TCSANOW)
+        try:
+            while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\x04"):
+                yield f"g {_typed(terminal)}" if key == "g" else key.strip()
+        finally:
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+    else:
+        yield from ()
+
+
+def _typed(terminal: int) -> str:
+    print("line ", end="", flush=True)
+    typed = ""
+    while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\n", "\r"):
+        typed = typed[:-1] if key in "\b\x7f" else typed + key
+        print(f"\rline {typed}\x1b[K", end="", flush=True)
+    print()
+    return typed
+
+
+def _describe(path: Path, step: ReplayStep, place: str) -> Iterator[str]:
+    record, metadata = step.record, step.record.metadata
+    verdict = "DIVERGES" if step.divergences else "agrees"
+    took = duration(record.measurements["duration"])
+    ids = f"connection {record.connection_id}  span {record.span_id}"
+    yield f"--- {place}  {path}:{record.line}  {ids}  {took}  {verdict}"
+    yield f"input    {_thing(metadata['raw_message'])}"
+    if isinstance(metadata.get("message"), Message):
+        yield f"message  {_thing(metadata['message'])}"
+    for event in metadata.get("built_events", ()):
+        yield f"event    {_thing(event)}"
+    for effect in metadata.get("return", ()):
+        yield f"effect   {_thing(effect)}"
+    if "kind" in metadata:
+        yield f"raised   {printable(metadata['kind'] + ': ' + metadata['reason'])}"
+    for change in differences(step.before, step.after):
+        yield f"state    {change.field}: {_value(change.expected)} -> {_value(change.got)}"
+    for divergence in step.divergences:
+        yield f"recorded {divergence.field}: {_value(divergence.expected)}"
+        yield f"core     {divergence.field}: {_value(divergence.got)}"
+
+
+def _thing(value: Any) -> str:
+    """Return an input, event, effect or message in a line."""
+    if isinstance(value, Message):
+        fields = value._asdict()
+    elif attrs.has(type(value)):
+        fields = {name: getattr(value, name) for name in names_of(type(value))}
+    else:
+        return _value(value)
+    return " ".join([type(value).__name__, *(f"{name}={_value(item)}" for name, item in fields.items())])
+
+
+def _value(value: Any) -> str:
+    return repr(value) if isinstance(value, Absent) else brief(value)
