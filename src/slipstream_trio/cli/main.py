@@ -6,18 +6,19 @@ options needs nothing more.
 
 import re
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from textwrap import fill
+from types import ModuleType
 from typing import Final
 
 from ..errors import RecordingError
 from ..errors.base import did_you_mean
-from .command import Command, add_commands
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "add_commands", "main"]
 
 DESCRIPTION: Final = """\
 See what happens on the connections of Phoenix Channels, from the terminal."""
@@ -35,6 +36,9 @@ is not a recording; 3 no connection; 4 no answer in time; 130 interrupted;
 
 MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
 
+COLUMN: Final = 10
+WIDTH: Final = 76
+"""The column at which the help of a command begins, and the most characters of a line in a list."""
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "watch a connection live: every span and event, then the trace and whether it is sound",
@@ -46,6 +50,10 @@ COMMANDS: Final[Mapping[str, str]] = {
     "trace": "look into recordings of connections",
 }
 """The commands, each of which is a module `<name>_command`: imported where it is named, as `--help` has to be quick."""
+
+Command = ModuleType
+"""A module that has `DESCRIPTION`, `EPILOG` (examples), maybe `NEEDS` (modules of extras), `add_arguments(parser)`, and
+`run(options)`, which returns the exit status."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,10 +96,38 @@ def _parser(words: Sequence[str]) -> ArgumentParser:
         "--version", action="version", version=f"slipstream {_version() if '--version' in words else ''}"
     )
     parser.set_defaults(command=None, parser=parser)
-    add_commands(
-        parser, COMMANDS, lambda name: import_module(f".{name}_command", __package__) if name in words else None
-    )
+    add_commands(parser, COMMANDS, ".{}_command", words)
     return parser
+
+
+def add_commands(
+    parser: ArgumentParser, commands: Mapping[str, str], module: str, words: Collection[str] | None = None
+) -> None:
+    """Declare commands to a parser; the parsed options have the innermost `command`, and its `parser`.
+
+    Parameters:
+        parser: the parser.
+        commands: a line of help for each name.
+        module: the module of a command, with {} for its name.
+        words: names of the commands to import; those of others are listed only, as that takes time. None: all.
+    """
+    # argparse would head its list with the bare word "command", so the list is made here; as it then takes the commands
+    # for hidden, the usage is given as well.
+    listed = "\n".join(
+        fill(text, WIDTH, initial_indent=f"{name:{COLUMN}}", subsequent_indent=" " * COLUMN)
+        for name, text in commands.items()
+    )
+    subparsers = parser.add_subparsers(
+        title="commands", description=listed, metavar="command", help=SUPPRESS, prog=parser.prog
+    )
+    parser.usage = "%(prog)s [options] command ..."
+    for name, text in commands.items():
+        inner = subparsers.add_parser(name, help=text, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+        if words is None or name in words:
+            command = import_module(module.format(name), __package__)
+            inner.description, inner.epilog = command.DESCRIPTION, command.EPILOG
+            inner.set_defaults(command=command, parser=inner)
+            command.add_arguments(inner)
 
 
 def _check_command(parser: ArgumentParser, words: Sequence[str]) -> None:

@@ -3,10 +3,9 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Final
 
-from .command import add_commands
+from .main import add_commands
 from .status import USAGE
 
 __all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "add_arguments", "run"]
@@ -40,7 +39,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the commands of the group."""
-    add_commands(parser, COMMANDS, lambda name: import_module(f".trace_{name}", __package__))
+    add_commands(parser, COMMANDS, ".trace_{}")
 
 
 def run(options: Namespace) -> int:
