@@ -92,7 +92,7 @@ class Load:
                 self._joined()
         except* (SlipstreamError, OSError) as group:
             for error in _leaves(group):
-                self._failed("client", error)
+                self._failed(f"client: {type(error).__name__}")
             self._joined()
 
     def _joined(self) -> None:
@@ -118,7 +118,7 @@ class Load:
                 await self._free.acquire_on_behalf_of(number)
                 start_soon(self._push, channels[number % len(channels)], due, number)
             else:
-                self._failed("push", None)
+                self._failed("push: no channel is joined")
         await trio.sleep_until(begin + plan["duration"])
 
     async def _push(self, channel: Channel, due: float, number: int) -> None:
@@ -127,7 +127,7 @@ class Load:
             self._timed("push", due)
             self._count("replies")
         except SlipstreamError as error:
-            self._failed("push", error)
+            self._failed(f"push: {type(error).__name__}")
             if isinstance(error, PushError):
                 self._timed("push", due)
         finally:
@@ -141,15 +141,11 @@ class Load:
     def _timed(self, name: str, since: float) -> None:
         self._latencies[name].record_value(max(round((trio.current_time() - since) * 1e6), 1))
 
-    def _failed(self, what: str, error: BaseException | None) -> None:
-        why = "no channel is joined" if error is None else type(error).__name__
-        self._tell_error(f"{what}: {why}")
-
     def _reconnects(self, scheduled: ReconnectScheduled) -> None:
         self._count("reconnects")
-        self._tell_error(f"connection: {scheduled.reason[:100]}")
+        self._failed(f"connection: {scheduled.reason[:100]}")
 
-    def _tell_error(self, kind: str) -> None:
+    def _failed(self, kind: str) -> None:
         self._errors[kind] += 1
         self._count("errors")
 
@@ -164,24 +160,15 @@ class Load:
         return math.floor(self._unix + trio.current_time())
 
     def _say(self, second: int) -> None:
-        connected = sum(socket.status == "connected" for socket in self._sockets)
-        part = {
-            "at": second,
-            "open": connected,
-            "counts": self._counts,
-            "errors": self._errors,
-            "latencies": {name: each.encode().decode() for name, each in self._latencies.items() if each.total_count},
-        }
-        self._tell(part)
+        latencies = {name: each.encode().decode() for name, each in self._latencies.items() if each.total_count}
+        part = {"at": second, "counts": self._counts, "errors": self._errors, "latencies": latencies}
+        self._tell({**part, "open": sum(socket.status == "connected" for socket in self._sockets)})
         self._forget()
 
 
-def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    return [
-        leaf
-        for each in group.exceptions
-        for leaf in (_leaves(each) if isinstance(each, BaseExceptionGroup) else [each])
-    ]
+def _leaves(error: BaseException) -> list[BaseException]:
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return [leaf for each in inner for leaf in _leaves(each)] or [error]
 
 
 async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:

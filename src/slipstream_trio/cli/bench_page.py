@@ -20,41 +20,36 @@ pre { background: #f4f4f4; padding: 1rem; overflow: auto }
   body { background: #1b1b1b; color: #ddd } svg, pre { background: #252525 } text { fill: #aaa } }
 """
 
-Point = tuple[float, float]
-Lines = dict[str, Sequence[Point]]
+Lines = dict[str, Sequence[tuple[float, float]]]
 
 
 def page(result: Result) -> str:
     """Return a page of HTML."""
     seconds = sorted(result.seconds.items())
     first = seconds[0][0] if seconds else 0
-    by_time: Lines = {}
-    for name in ("p50", "p99", "max"):
-        values = [(at - first, quantiles(second.latencies)[name]) for at, second in seconds]
-        by_time[name] = [(at, value) for at, value in values if value is not None]
+    times = [(at - first, quantiles(second.latencies)) for at, second in seconds]
+    by_time: Lines = {
+        name: [(at, value) for at, its in times if (value := its[name]) is not None] for name in ("p50", "p99", "max")
+    }
     rates: Lines = {
         name: [(at - first, second.counts[name]) for at, second in seconds]
         for name in ("due", "replies", "messages", "errors")
     }
-    shares = [100 * (1 - 10 ** (-step / 10)) for step in range(51)]
     by_share: Lines = {
-        name: [(step / 10, each.get_value_at_percentile(share) / 1e6) for step, share in enumerate(shares)]
+        name: [(step / 10, each.get_value_at_percentile(100 - 10 ** (2 - step / 10)) / 1e6) for step in range(51)]
         for name, each in result.latencies.items()
         if each.total_count
     }
+    second = "{:.0f} s".format
     plans = "\n".join(", ".join(f"{name} {value}" for name, value in plan.items()) for plan in result.plans)
     summary = "\n".join(result.summary())
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>slipstream bench</title><style>{STYLE}</style>"
         f"<h1>Load test</h1><p>{escape(plans)}</p><pre>{escape(summary)}</pre>"
-        f"<h2>Latency of pushes, by second</h2>{_plot(by_time, _seconds, _lasting, logarithmic=True)}"
+        f"<h2>Latency of pushes, by second</h2>{_plot(by_time, second, _lasting, logarithmic=True)}"
         f"<h2>Latencies, by percentile</h2>{_plot(by_share, _share, _lasting, logarithmic=True, steps=5)}"
-        f"<h2>Pushes, replies, messages and errors a second</h2>{_plot(rates, _seconds, '{:,.0f}'.format)}</html>\n"
+        f"<h2>Pushes, replies, messages and errors a second</h2>{_plot(rates, second, '{:,.0f}'.format)}</html>\n"
     )
-
-
-def _seconds(at: float) -> str:
-    return f"{at:.0f} s"
 
 
 def _lasting(seconds: float) -> str:

@@ -52,9 +52,7 @@ class Run:
         every: mask all values that the options have, not those alone whose names are those of secrets.
 
     Attributes:
-        url: the URL; None where the command has its own server.
-        telemetry: the bus of its connection.
-        secrets: texts to mask.
+        url: None where the command has its own server.
         failure: the error of an output that is gone.
     """
 

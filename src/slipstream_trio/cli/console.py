@@ -99,7 +99,6 @@ class Console:
         seen: the events seen on each topic.
         channels: those that are joined, by topic.
         current: the topic joined last.
-        failed: whether a request failed.
         pending: how many requests wait for their answers.
         ping: the latest round trip, in seconds.
     """
@@ -159,7 +158,11 @@ class Console:
         if (channel := self.channels.get(topic)) is None:
             raise ChannelClosed(topic, "not_joined")
         if command == "push":
-            return await _push(channel, event, payload)
+            try:
+                response, status = await channel.push(event, payload), "ok"
+            except PushError as error:
+                response, status = error.response, error.status
+            return {"type": "reply", "status": status, "response": response}
         if command == "send":
             await channel.send(event, payload)
             return {"type": "sent"}
@@ -184,14 +187,6 @@ class Console:
                 self.channels.pop(topic, None)
         self.current = topic
         return {"type": "joined", "response": response}
-
-
-async def _push(channel: Channel, event: str, payload: Any) -> Item:
-    try:
-        response, status = await channel.push(event, payload), "ok"
-    except PushError as error:
-        response, status = error.response, error.status
-    return {"type": "reply", "status": status, "response": response}
 
 
 @asynccontextmanager
