@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import trio
 
 from ..trace.text import duration
-from .connecting import Run, add_connecting, json_value, seconds
+from .connecting import Run, add_connecting, parse_json, seconds
 from .output import BOLD, Output
 from .status import OK, UNREACHABLE, CommandFailed, UsageError, count
 
@@ -58,9 +58,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     load.add_argument("--ramp", **lasting, default=0.0, help="open them over this time; by default at once")
     topic = "to join, on each; {connection} is its number; can be repeated; by default echo:{connection}"
     load.add_argument("--topic", action="append", metavar="TOPIC", help=topic)
-    load.add_argument("--join-payload", type=json_value, metavar="JSON", help="the payload of the joins")
+    load.add_argument("--join-payload", type=parse_json, metavar="JSON", help="the payload of the joins")
     load.add_argument("--event", default="echo", help="to push, on the topics in turn; by default echo")
-    load.add_argument("--payload", type=json_value, default={}, metavar="JSON", help="of the pushes; by default {}")
+    load.add_argument("--payload", type=parse_json, default={}, metavar="JSON", help="of the pushes; by default {}")
     rate = "pushes a second in all; by default 100; 0: none"
     load.add_argument("--rate", type=partial(count, least=0), default=100, metavar="N", help=rate)
     load.add_argument("--duration", **lasting, default=10.0, help="of the pushes, after the ramp; by default 10")

@@ -21,7 +21,7 @@ from ..trace import record
 from ..trace.text import Secrets, hidden, named_secrets_in, printable, strings_in
 from .status import TERMINATED, TIMEOUT, UNREACHABLE, CommandFailed, UsageError, pair
 
-__all__ = ["Run", "add_connecting", "json_value", "parse_json", "seconds"]
+__all__ = ["Run", "add_connecting", "parse_json", "seconds"]
 
 T = TypeVar("T")
 
@@ -38,9 +38,8 @@ def add_connecting(parser: ArgumentParser, title: str = "connecting") -> None:
     group = parser.add_argument_group(title)
     for name, text in (("--param", "a connect parameter; repeatable"), ("--header", "a header; repeatable")):
         group.add_argument(name, action="append", default=[], type=pair, metavar="NAME=VALUE", help=text)
-    group.add_argument(
-        "--auth-token", metavar="TOKEN", help=f"a token, sent as a subprotocol; better in {TOKEN}. It is never shown"
-    )
+    text = f"a token, sent as a subprotocol; better in {TOKEN}. It is never shown"
+    group.add_argument("--auth-token", metavar="TOKEN", help=text)
     group.add_argument("--record", metavar="PATH", help="record everything, for `slipstream trace`; gzip if .gz")
 
 
@@ -144,21 +143,17 @@ class Run:
 # Types of options: their errors do not repeat the typed text, as it may be a secret.
 
 
-def json_value(text: str) -> Any:
-    """Read JSON for argparse."""
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
+class InvalidJSON(ValueError, ArgumentTypeError):
+    """A text is not JSON."""
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Read JSON, as Phoenix does; raises ValueError, which does not repeat the text."""
+    """Read JSON, as Phoenix does; raises `InvalidJSON`, for argparse and others."""
     try:
         return json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise ValueError(f"invalid JSON{where}") from None
+        raise InvalidJSON(f"invalid JSON{where}") from None
 
 
 def _no_constant(name: str) -> float:

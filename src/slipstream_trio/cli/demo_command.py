@@ -18,7 +18,7 @@ from ..trace.selection import Glance
 from ..trace.stats import Statistics
 from ..trace.text import NO_SECRETS, Secrets, printable
 from ..trace.view import describe
-from .connecting import Run, add_connecting, json_value, seconds
+from .connecting import Run, add_connecting, parse_json, seconds
 from .console import from_words, opened
 from .feed import Item, words_of
 from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output
@@ -90,9 +90,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_connecting(parser)
     group = parser.add_argument_group("with --url")
     group.add_argument("--topic", help="a topic to join")
-    group.add_argument("--join-payload", type=json_value, metavar="JSON", help="the join's payload, never shown")
+    group.add_argument("--join-payload", type=parse_json, metavar="JSON", help="the join's payload, never shown")
     group.add_argument("--event", help="an event to push; an error reply, or a missing one, does not fail the demo")
-    group.add_argument("--payload", type=json_value, metavar="JSON", help="its payload; by default {}")
+    group.add_argument("--payload", type=parse_json, metavar="JSON", help="its payload; by default {}")
     group.add_argument("--seconds", type=seconds, metavar="N", help="how long to listen for messages; by default 2")
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from .connecting import Run, add_connecting, json_value
+from .connecting import Run, add_connecting, parse_json
 from .feed import Item, feed, printer
 from .status import OK, CommandFailed, count
 
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("topics", nargs="+", metavar="TOPIC", help="to join")
     parser.add_argument("--event", action="append", metavar="GLOB", help="these events only: 'new_*'; can be repeated")
     parser.add_argument("--count", type=count, metavar="N", help="end after so many messages")
-    parser.add_argument("--join-payload", type=json_value, metavar="JSON", help="the payload of the joins")
+    parser.add_argument("--join-payload", type=parse_json, metavar="JSON", help="the payload of the joins")
     parser.add_argument("--json", action="store_true", help="an object a line, at a terminal too")
     add_connecting(parser)
 

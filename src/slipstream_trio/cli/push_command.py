@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from .. import PushError
-from .connecting import Run, add_connecting, json_value, parse_json, seconds
+from .connecting import Run, add_connecting, parse_json, seconds
 from .status import OK, CommandFailed, UsageError
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
@@ -29,9 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("topic", metavar="TOPIC", help="to join")
     parser.add_argument("event", metavar="EVENT", help="to push")
     parser.add_argument("payload", nargs="?", default="{}", metavar="JSON", help="by default {}; -: standard input")
-    parser.add_argument("--join-payload", type=json_value, metavar="JSON", help="the payload of the join")
+    parser.add_argument("--join-payload", type=parse_json, metavar="JSON", help="the payload of the join")
     parser.add_argument(
-        "--timeout", type=seconds, default=10.0, metavar="N", help="seconds for each answer; by default %(default)g"
+        "--timeout", type=seconds, default=10.0, metavar="N", help="seconds for each answer; 10 by default"
     )
     add_connecting(parser)
 

@@ -17,16 +17,9 @@ from ..trace.selection import Moment, Selection
 from .status import UsageError, give_up_output
 
 __all__ = [
-    "SELECTING",
-    "Notices",
-    "ProgressBar",
-    "add_paths",
-    "add_reading_arguments",
-    "quiet_pipe",
-    "reading_all",
-    "selection_of",
-    "spare",
-]
+    "SELECTING", "Notices", "ProgressBar", "add_paths", "add_reading_arguments", "quiet_pipe", "reading_all",
+    "selection_of", "spare",
+]  # fmt: skip
 
 SELECTING: Final = """\
 choosing records: ids by their beginnings; topics, events and kinds with the
@@ -35,7 +28,6 @@ wildcards * and ?; each option can be repeated, and matches any of its values.
   --since 14:05  the time of day (UTC); also 2026-01-31T14:05:00+01:00
   --kind push    the text of the column `what`: push, reply, message, broadcast,
                  joined, heartbeat, gap, reconnect, dropped, 'client *', …"""
-
 
 MOST: Final = 20
 """So many kinds of notices are in a summary."""

@@ -1,6 +1,7 @@
 """`slipstream serve`: the development server, on a fixed port."""
 
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from typing import Final
 
 import trio
@@ -26,9 +27,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.set_defaults(url=None, param=[], header=[], auth_token=None, record=None)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; by default %(default)s")
-    parser.add_argument(
-        "--port", type=lambda text: count(text, 0), default=4000, metavar="N", help="0: a free one; default %(default)s"
-    )
+    port = partial(count, least=0)
+    parser.add_argument("--port", type=port, default=4000, metavar="N", help="by default %(default)s; 0: a free one")
 
 
 def run(options: Namespace) -> int:

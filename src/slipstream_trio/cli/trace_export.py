@@ -58,16 +58,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_paths(parser)
     parser.add_argument("--to", required=True, choices=TARGETS, help="what to turn it into")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", help="the file or directory to write; .gz compresses; - is the output"
-    )
+    written = "the file or directory to write; .gz compresses; -: standard output"
+    parser.add_argument("-o", "--output", metavar="FILE", help=written)
     group = parser.add_argument_group("with --to otlp")
-    group.add_argument(
-        "--endpoint", type=_url, metavar="URL", help="by default OTEL_EXPORTER_OTLP_ENDPOINT, or port 4318 here"
-    )
-    group.add_argument(
-        "--header", action="append", type=pair, metavar="NAME=VALUE", help="sent along, never shown; can be repeated"
-    )
+    where = "by default OTEL_EXPORTER_OTLP_ENDPOINT, or port 4318 here"
+    group.add_argument("--endpoint", type=_url, metavar="URL", help=where)
+    sent = "sent along, never shown; can be repeated"
+    group.add_argument("--header", action="append", type=pair, metavar="NAME=VALUE", help=sent)
     parser.add_argument("--service", help=f"the service's name, for OpenTelemetry; by default {SERVICE}")
 
 

@@ -116,15 +116,13 @@ def _replay(paths: list[Path], options: Namespace) -> int:
     for path, step in _replayed(paths, options.connection, bar, schemas):
         steps += 1
         connections.add(step.record.connection_id)
-        for divergence in step.divergences:
+        for divergence in step.divergences[: None if options.all else 1]:
             divergences += 1
             bar.clear()
             if divergences == 1 and not options.json and schemas - {SCHEMA}:
                 told = ", ".join(sorted(schemas - {SCHEMA}))
                 print(f"recorded with schema {told}, replayed with {SCHEMA}: states of another version differ")
             _print_divergence(path, divergence, as_json=options.json)
-            if not options.all:
-                break
         if divergences and not options.all:
             break
     bar.clear()
@@ -248,28 +246,21 @@ def _step_through(paths: list[Path], connection: str | None) -> int:
 
 
 def _commands() -> Iterator[str]:
-    """Give what the user wants: keys from a terminal, else lines."""
-    if sys.platform != "win32" and sys.stdin.isatty():
-        return _keys(sys.stdin.fileno())
-    return (line.strip() for line in sys.stdin)
+    """Give what the user wants: lines; from a terminal keys, without Enter after them, but after what follows a `g`."""
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin)
+        return
+    import termios
+    import tty
 
-
-def _keys(terminal: int) -> Iterator[str]:
-    """Give keys as they are pressed, without Enter after them; `g` takes what is typed up to Enter."""
-    if sys.platform != "win32":  # for the type checkers
-        import termios
-        import tty
-
-        before = termios.tcgetattr(terminal)
-        # NOW, not FLUSH: what was typed ahead counts.
-        tty.setcbreak(terminal, termios.TCSANOW)
-        try:
-            while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\x04"):
-                yield f"g {_typed(terminal)}" if key == "g" else key.strip()
-        finally:
-            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-    else:
-        yield from ()
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    tty.setcbreak(terminal, termios.TCSANOW)  # not FLUSH: what was typed ahead counts
+    try:
+        while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\x04"):
+            yield f"g {_typed(terminal)}" if key == "g" else key.strip()
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 def _typed(terminal: int) -> str:

@@ -32,7 +32,6 @@ examples:
 exit status: 0 sound; 1 violations, or lines that cannot be read; 2 wrong usage,
 or a file that is not a recording"""
 
-MOST: Final = 100
 MOST_KINDS: Final = 10_000
 
 Place = tuple[str, int, str | None]
@@ -45,9 +44,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_paths(parser)
     parser.add_argument("--strict", action="store_true", help="fail for what is missing or unfinished, too")
     parser.add_argument("--json", action="store_true", help="print lines of JSON: each finding, then a summary")
-    parser.add_argument(
-        "--most", type=int, default=MOST, metavar="N", help=f"print so many findings, and count the rest ({MOST})"
-    )
+    most = "print so many findings, and count the rest; by default %(default)s"
+    parser.add_argument("--most", type=int, default=100, metavar="N", help=most)
 
 
 def run(options: Namespace) -> int:
