@@ -29,12 +29,7 @@ IN_FLIGHT: Final = 10_000
 
 
 class Load:
-    """The load of one process.
-
-    Parameters:
-        plan: as `bench_command` makes it.
-        tell: told each second what happened in it.
-    """
+    """The load of one process, by a plan of `bench_command`; `tell` gets each second what happened in it."""
 
     def __init__(self, plan: dict[str, Any], tell: Callable[[dict[str, Any]], object]) -> None:
         self._plan = plan

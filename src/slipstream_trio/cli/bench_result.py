@@ -39,34 +39,21 @@ def quantiles(latencies: Any) -> dict[str, float | None]:
 
 @define
 class Second:
-    """A second of a load test.
+    """A second of a load test."""
 
-    Attributes:
-        counts: what happened in it: "due", "replies", "messages", and so on.
-        open: how many connections were open at its end.
-        latencies: those of the pushes that were answered in it.
-    """
-
-    counts: Counter[str] = Factory(Counter)
-    open: int = 0
-    latencies: Any = Factory(histogram)
+    counts: Counter[str] = Factory(Counter)  # "due", "replies", "messages", …
+    open: int = 0  # connections, at its end
+    latencies: Any = Factory(histogram)  # of the pushes that were answered in it
 
 
 @define
 class Result:
-    """A load test, or several.
+    """A load test, or several."""
 
-    Attributes:
-        plan: the load, as it was asked for, a plan for each process.
-        seconds: what happened in each second, by Unix time.
-        latencies: of all, by what was timed.
-        errors: the failed pushes, joins and connects, by kind.
-    """
-
-    plans: list[dict[str, Any]] = Factory(list)
-    seconds: dict[int, Second] = Factory(dict)
+    plans: list[dict[str, Any]] = Factory(list)  # the load, as it was asked for
+    seconds: dict[int, Second] = Factory(dict)  # by Unix time
     latencies: dict[str, Any] = Factory(lambda: {name: histogram() for name in LATENCIES})
-    errors: Counter[str] = Factory(Counter)
+    errors: Counter[str] = Factory(Counter)  # failed pushes, joins and connects, by kind
 
     @property
     def counts(self) -> Counter[str]:

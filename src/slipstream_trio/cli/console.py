@@ -53,13 +53,7 @@ def from_json(text: bytes) -> Item:
 
 
 def from_words(text: str, topics: Mapping[str, object], current: str | None) -> Item:
-    """Read a typed request; raises `RequestError`.
-
-    Parameters:
-        text: it, not empty.
-        topics: those that are joined.
-        current: the topic where none is typed.
-    """
+    """Read a typed request, for the `current` topic where none is typed; raises `RequestError`."""
     command, _, rest = text.strip().partition(" ")
     takes, first = COMMANDS.get(command, ("", ""))[0], rest.split(None, 1)[:1]
     if takes.startswith("[") and current is not None and ("EVENT" in takes or not first):

@@ -21,11 +21,7 @@ TERMINATED: Final = 143
 
 
 class CommandFailed(Exception):
-    """A command failed; its text is the one line that the user sees.
-
-    Attributes:
-        status: the exit status.
-    """
+    """A command failed with an exit status; its text is the one line that the user sees."""
 
     def __init__(self, text: str, status: int = FAILED) -> None:
         super().__init__(text)
