@@ -127,11 +127,15 @@ def test_presences_are_shown(converse: Converse) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "invalid JSON at character 1"),
+        ("{", 'invalid JSON at character 1; write it {"command": …}'),
         ("[1]", 'write it {"command": …}, with topic, event, and payload or hex'),
         ("1", 'write it {"command": …}, with topic, event, and payload or hex'),
         ('{"command": "ping", "tpoic": "t"}', 'write it {"command": …}, with topic, event, and payload or hex'),
         ('{"command": "psuh"}', "unknown command: 'psuh'; did you mean 'push'?"),
+        (
+            '{"command": "status"}',
+            "unknown command: 'status'; the commands are join, leave, push, send, presence, ping",
+        ),
         ('{"command": ["ping"]}', "unknown command: ['ping']"),
         ('{"command": "push", "topic": "t"}', "the event is missing: push [TOPIC] EVENT [PAYLOAD]"),
         ('{"command": "join", "topic": 1}', "the topic is missing: join TOPIC [PAYLOAD]"),

@@ -115,7 +115,7 @@ def test_tab_completes_commands_topics_and_events(talk: Callable[..., str]) -> N
         ("pusj", "unknown command: 'pusj'; did you mean 'push'?"),
         ("push new_msg", "the event is missing: push [TOPIC] EVENT [PAYLOAD]"),
         ("join room:lobby {", "the payload: invalid JSON at character 1"),
-        ("join room:lobby @/nowhere", "the payload: No such file or directory"),
+        ("join room:lobby @/nowhere", "the payload: /nowhere: No such file or directory"),
         ("leave room:lobby", "the channel 'room:lobby' is not joined: join it first"),
         ("help", 'PAYLOAD: JSON, 0x and hex digits, or @FILE for its bytes: push new_msg {"body": "hi"}'),
     ],

@@ -80,7 +80,8 @@ def test_words_too_many_are_not_repeated(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert usage_error(capsys, "nonsense").endswith("slipstream: error: unknown command: 'nonsense'\n")
+    said = "unknown command: 'nonsense'; the commands are demo, connect, listen, push, serve, bench, trace\n"
+    assert usage_error(capsys, "nonsense").endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +90,22 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
         (["pusj"], "unknown command: 'pusj'; did you mean 'push'?"),
         (["trace", "shwo", "a.jsonl"], "unknown command: 'shwo'; did you mean 'show'?"),
         (["serve", "--prot", "4001"], "unknown option: --prot; did you mean '--port'?"),
+        (["--verison"], "unknown option: --verison; did you mean '--version'?"),
     ],
 )
 def test_a_misspelt_word_is_told_with_the_nearest_one(
     typed: list[str], meant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert meant in usage_error(capsys, *typed)
+
+
+def test_a_recording_in_the_place_of_a_command_is_told_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "unknown command: 'a.jsonl'; the commands are diagnose, show, stats, html, verify, replay, export\n"
+    assert usage_error(capsys, "trace", "a.jsonl").endswith(said)
+
+
+def test_a_port_beyond_the_last_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'65536' is not a count: write a number, 0 to 65535" in usage_error(capsys, "serve", "--port", "65536")
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_a_time_is_a_number_above_zero_or_none(name: str, value: Any) -> None:
         ("telemetry", "bus", "Telemetry"),
         ("telemetry", None, "Telemetry"),
         ("transport", "carrier_pigeon", "carrier_pigeon"),
-        ("transport", "base", "unknown transport 'base'"),
+        ("transport", "base", "unknown transport 'base'; choose from auto, longpoll, trio_websocket, websockets"),
         ("transport", "", "unknown transport ''"),
         ("transport", None, "Connector"),
         ("transport", object(), "Connector"),

@@ -45,10 +45,9 @@ def from_json(text: bytes) -> Item:
             request["payload"] = bytes.fromhex(request.pop("hex"))
         if not {"command"} <= request.keys() <= {"command", "topic", "event", "payload"}:
             raise TypeError
-    except (TypeError, AttributeError):
-        raise RequestError('write it {"command": …}, with topic, event, and payload or hex') from None
-    except ValueError as error:
-        raise RequestError(str(error)) from None
+    except (TypeError, AttributeError, ValueError) as error:
+        why = f"{error}; " if isinstance(error, ValueError) else ""
+        raise RequestError(why + 'write it {"command": …}, with topic, event, and payload or hex') from None
     return _checked(request)
 
 
@@ -71,13 +70,15 @@ def _payload(text: str) -> Any:
             return Path(text[1:]).expanduser().read_bytes()
         return bytes.fromhex(text[2:]) if text.startswith("0x") else parse_json(text)
     except (OSError, ValueError) as error:
-        raise RequestError(f"the payload: {getattr(error, 'strerror', None) or error}") from None
+        why = f"{text[1:]}: {error.strerror}" if isinstance(error, OSError) else error
+        raise RequestError(f"the payload: {why}") from None
 
 
 def _checked(request: Item) -> Item:
     command = request["command"]
     if str(command) not in COMMANDS:
-        raise RequestError(f"unknown command: {command!r}{did_you_mean(str(command), [*COMMANDS, 'help', 'quit'])}")
+        near = did_you_mean(str(command), [*COMMANDS, "help", "quit"]) or f"; the commands are {', '.join(COMMANDS)}"
+        raise RequestError(f"unknown command: {command!r}{near}")
     takes = COMMANDS[command][0]
     for name in ("topic", "event"):
         if name.upper() in takes and not isinstance(request.get(name), str):

@@ -43,7 +43,7 @@ class Room(Channel):
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
         """Handle an event of `ABOUT`."""
         match event:
-            case "new_msg" if payload["body"]:
+            case "new_msg" if payload.get("body"):
                 await self.broadcast("new_msg", payload)
                 return Reply({"id": 1})
             case "new_msg":
@@ -79,7 +79,7 @@ class Lounge(Channel):
 
     async def join(self, payload: Any) -> Any:
         """Remember the name."""
-        self.name = payload.get("name", "guest")
+        self.name: str = payload.get("name", "guest")
 
     async def after_join(self) -> None:
         """Tell the others."""

@@ -75,8 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         # Names only: argparse would repeat whatever was typed, a token after a misspelt --token for one.
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-        known = re.findall(r"--[\w-]+", options.parser.format_usage())
-        near = did_you_mean(names[0], known) if names else ""
+        near = did_you_mean("".join(names[:1]), re.findall(r"--[\w-]+", options.parser.format_help()))
         options.parser.error(f"unknown option: {', '.join(names)}{near}" if names else "too many arguments; see --help")
     if options.command is None:
         options.parser.print_help(sys.stderr)
@@ -137,7 +136,8 @@ def _check_command(parser: ArgumentParser, words: Sequence[str]) -> None:
         if word.startswith("-"):
             return
         if word not in known:
-            parser.error(f"unknown command: {word!r}{did_you_mean(word, known)}")
+            near = did_you_mean(word, known) or f"; the commands are {', '.join(known)}"
+            parser.error(f"unknown command: {word!r}{near}")
         if word != "trace":
             return
         known = import_module(".trace_command", __package__).COMMANDS

@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.set_defaults(url=None, param=[], header=[], auth_token=None, record=None)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; by default %(default)s")
-    port = partial(count, least=0)
+    port = partial(count, least=0, most=65_535)  # the resolver takes a larger port modulo 65,536
     parser.add_argument("--port", type=port, default=4000, metavar="N", help="by default %(default)s; 0: a free one")
 
 
@@ -40,7 +40,7 @@ def run(options: Namespace) -> int:
             async with make_server().serve(options.host, options.port) as listening:
                 print(f"{listening.url(PATH)}\n\nchannels:\n{ABOUT}\n\nCtrl-C ends it.", flush=True)
                 await trio.sleep_forever()
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             where = f"{options.host} port {options.port}"
             raise CommandFailed(f"cannot listen on {where}: {error}; choose another --port or --host") from error
 

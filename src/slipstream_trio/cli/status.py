@@ -45,8 +45,9 @@ def pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def count(text: str, least: int = 1) -> int:
+def count(text: str, least: int = 1, most: int | None = None) -> int:
     """Read a number for argparse."""
-    if not text.isdecimal() or int(text) < least:
-        raise ArgumentTypeError(f"{text!r} is not a count: write a number, {least} or more")
+    if not text.isdecimal() or not least <= int(text) <= (most or int(text)):
+        bounds = f"{least} or more" if most is None else f"{least} to {most}"
+        raise ArgumentTypeError(f"{text!r} is not a count: write a number, {bounds}")
     return min(int(text), sys.maxsize)

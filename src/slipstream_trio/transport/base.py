@@ -189,7 +189,8 @@ def find_connector(name: str, open_stream: StreamOpener | None = None) -> Connec
     except (ImportError, AttributeError) as error:
         if isinstance(error, ImportError) and error.name not in (None, f"{__package__}.{name}"):
             raise LookupError(lacks(repr(name), error, "longpoll" if name == "longpoll" else "fast")) from None
-        near = did_you_mean(name, ("auto", "longpoll", "trio_websocket", "websockets"))
+        names = ("auto", "longpoll", "trio_websocket", "websockets")
+        near = did_you_mean(name, names) or f"; choose from {', '.join(names)}"
         raise LookupError(f"unknown transport {name!r}{near}") from None
     connector: Connector = make() if open_stream is None else make(open_stream)
     return connector

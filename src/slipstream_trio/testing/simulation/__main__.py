@@ -15,8 +15,8 @@ __all__ = ["main", "parse"]
 
 def parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Return the arguments, and those attributes of scenarios that they give."""
-    parser = argparse.ArgumentParser("simulation", description="Run a program in simulated worlds.")
-    parser.add_argument("simulation", help="module:name of a Simulation")
+    parser = argparse.ArgumentParser(f"python -m {__package__}", description="Run a program in simulated worlds.")
+    parser.add_argument("simulation", metavar="module:name", help="of a Simulation: shop:SHOP is SHOP in ./shop.py")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seeds", default="100", help="how many, or from-to (default: 100)")
     which.add_argument("--seed", type=int, help="a single one, with its history")

@@ -44,7 +44,8 @@ class Disk(Writer):
 
     def flush(self) -> None:
         """Write what waits."""
-        batch, self._queue, self.broken = self._queue, [], False
+        batch, self._queue = self._queue, []
+        self.broken: bool = False
         if self.full:
             self._lose(batch)
         elif batch:
