@@ -126,10 +126,10 @@ class Tally:
     """Counts and checks records as they come, and forgets them, so that a run may take as long as it likes."""
 
     def __init__(self, secrets: Secrets = NO_SECRETS) -> None:
-        self.spans = 0
+        self.spans: int = 0
         self.violations: list[Violation] = []
-        self.statistics = Statistics()
-        self.verifier = Verifier()
+        self.statistics: Statistics = Statistics()
+        self.verifier: Verifier = Verifier()
         self.ended: list[ConnectStop] = []
         self._secrets = secrets
         self._clock = WallClock()

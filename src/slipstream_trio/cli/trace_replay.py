@@ -247,20 +247,20 @@ def _step_through(paths: list[Path], connection: str | None) -> int:
 
 def _commands() -> Iterator[str]:
     """Give what the user wants: lines; from a terminal keys, without Enter after them, but after what follows a `g`."""
-    if sys.platform == "win32" or not sys.stdin.isatty():
-        yield from (line.strip() for line in sys.stdin)
-        return
-    import termios
-    import tty
+    if sys.platform != "win32" and sys.stdin.isatty():
+        import termios
+        import tty
 
-    terminal = sys.stdin.fileno()
-    before = termios.tcgetattr(terminal)
-    tty.setcbreak(terminal, termios.TCSANOW)  # not FLUSH: what was typed ahead counts
-    try:
-        while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\x04"):
-            yield f"g {_typed(terminal)}" if key == "g" else key.strip()
-    finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        terminal = sys.stdin.fileno()
+        before = termios.tcgetattr(terminal)
+        tty.setcbreak(terminal, termios.TCSANOW)  # not FLUSH: what was typed ahead counts
+        try:
+            while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\x04"):
+                yield f"g {_typed(terminal)}" if key == "g" else key.strip()
+        finally:
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+    else:
+        yield from (line.strip() for line in sys.stdin)
 
 
 def _typed(terminal: int) -> str:
