@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import trio
-from tests.properties.scripts import unbalanced
+from tests.peers import unbalanced
 
 from slipstream_trio import Backoff, Caller, Channel, Client, Gap, Message, Reply, Socket, run_client
 from slipstream_trio.telemetry import Record, Telemetry

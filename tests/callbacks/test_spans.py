@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 from tests.callbacks.support import Told, a_world, running
-from tests.properties.scripts import unbalanced
+from tests.peers import unbalanced
 from tests.telemetry.support import CountingBus
 from trio.testing import MockClock
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from tests.client.support import PHOENIX, URL, Peer, Recorder, Scripted, scripted
-from tests.properties.scripts import unbalanced
+from tests.peers import unbalanced
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, Channel, ChannelClosed, Client, ConnectionLost, SerializationError, run_client

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import trio
 from attrs import define, field
 from tests.everywhere.strike import Strike
-from tests.properties.scripts import unbalanced
+from tests.peers import unbalanced
 from wsproto.connection import Connection as Framing, ConnectionType
 from wsproto.events import CloseConnection, TextMessage
 

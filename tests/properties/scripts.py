@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from slipstream_trio import Channel, Socket, connect
 from slipstream_trio.errors import ConnectError, ConnectionLost, SlipstreamError, SlowConsumer
 from slipstream_trio.ids import RandomIds
-from slipstream_trio.telemetry import EventName, Record, SpanException, Telemetry
+from slipstream_trio.telemetry import EventName, Record, Telemetry
 from slipstream_trio.testing.scripted import Act, ServerScript, scripted_server
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
@@ -313,22 +313,3 @@ def _acting(every: int, topics: tuple[str, ...], channels: list[Channel]) -> Cal
                     channel.leave_soon()
 
     return handler
-
-
-def unbalanced(records: list[Record]) -> list[str]:
-    """Return the client spans that did not start and end exactly once."""
-    open_spans: dict[str, str] = {}
-    wrong = []
-    for record in records:
-        kind = record.name[-1]
-        if record.name[:2] != ("slipstream", "client") or kind not in ("start", "stop", "exception"):
-            continue
-        span_id = record.metadata["span_id"]
-        if kind == "start":
-            open_spans[span_id] = " ".join(record.name)
-        elif open_spans.pop(span_id, None) is None:
-            wrong.append(f"{' '.join(record.name)} {span_id} has no start")
-        by_user = record.name[2] == "connect"  # a function among the options raised
-        if isinstance(record, SpanException) and record.kind != "SerializationError" and not by_user:
-            wrong.append(f"{' '.join(record.name)}: {record.kind}: {record.reason}")
-    return wrong + [f"{name} {span_id} has no end" for span_id, name in open_spans.items()]

@@ -4,7 +4,8 @@ import trio
 import trio.testing
 from hypothesis import event, example, given
 from tests.drawing import examples
-from tests.properties.scripts import TOPICS, Play, Script, Step, play, scripts, unbalanced
+from tests.peers import unbalanced
+from tests.properties.scripts import TOPICS, Play, Script, Step, play, scripts
 
 from slipstream_trio.telemetry import ClientJoinStop, ClientLeaveStop, ClientPushStop, ConnectStop
 from slipstream_trio.testing.scripted import Act, ServerScript

@@ -4,8 +4,8 @@ import trio
 import trio.testing
 from hypothesis import event, example, given
 from tests.drawing import examples
+from tests.peers import unbalanced
 from tests.properties.schedules import Act, Outcome, Schedule, follow, schedules
-from tests.properties.scripts import unbalanced
 
 from slipstream_trio import Backoff
 from slipstream_trio.trace import verify

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from tests.recovery.support import World, settle
+from tests.peers import World
+from tests.recovery.support import settle
 
 from slipstream_trio import PresenceChange
 

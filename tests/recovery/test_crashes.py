@@ -223,7 +223,7 @@ async def test_frames_for_a_channel_that_waits_are_nobodys(autojump_clock: MockC
 async def test_a_late_answer_to_a_rejoin_counts(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect(join_timeout=0.5) as socket, socket.join("room:1") as channel:
-            there.joins["room:1"].append("slow")  # a second
+            there.joins["room:1"].append(1.0)  # a second
             await channel.send("crash")
             await until(lambda: len(there.asked) == 2)
             late = channel.join_ref

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import trio
-from tests.recovery.support import RECONNECT, Outcomes, World, settle, status_of, until, world
+from tests.peers import RECONNECT, World
+from tests.recovery.support import Outcomes, settle, status_of, until, world
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, ChannelClosed, ConnectionLost, Socket

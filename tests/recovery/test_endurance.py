@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 import trio
+from tests.peers import World
 from tests.recovery.endurance import endure
-from tests.recovery.support import Outcomes, World, settle, until, world
+from tests.recovery.support import Outcomes, settle, until, world
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, ConnectionLost

@@ -26,10 +26,10 @@ async def test_a_lost_connection_is_a_gap_at_its_place(autojump_clock: MockClock
                 streams = [reading(nursery, stream) for stream in (channel.stream(), subscription.stream())]
                 empty = reading(nursery, other.stream())
                 await trio.sleep(5)
-                await channel.push("burst", 1)
+                await channel.push("burst", {"n": 1})
                 there.connection.drop()
                 await connected_again(there, socket, 2)
-                await channel.push("burst", 2)
+                await channel.push("burst", {"n": 2})
                 await settle()
                 for stream in streams:
                     assert stream.shape == [
@@ -93,7 +93,7 @@ async def test_two_losses_between_two_reads_are_one_gap_in_the_stream(autojump_c
             for generation in (2, 3):
                 there.connection.drop()
                 await connected_again(there, socket, generation)
-            await channel.push("burst", 1)
+            await channel.push("burst", {"n": 1})
             stream = channel.stream()
             gap = await anext(stream)
             assert isinstance(gap, Gap)
@@ -123,7 +123,7 @@ async def test_where_nothing_was_missed_there_is_no_gap(autojump_clock: MockCloc
             await connected_again(there, socket, 2)
             await channel.join()  # of its own accord
             assert channel.last_gap is None
-            await channel.push("burst", 1)
+            await channel.push("burst", {"n": 1})
             assert not isinstance(await anext(channel.stream()), Gap)
     assert there.told("gap", "topic") == []
 
@@ -138,7 +138,7 @@ async def test_a_channel_that_had_ended_and_is_joined_by_hand_has_a_gap(
             channel = socket.channel("room:1")
             await channel.join()
             async with channel.subscribe("tick") as ticks:
-                await channel.push("burst", 1)
+                await channel.push("burst", {"n": 1})
                 with pytest.raises(ChannelClosed):
                     await channel.push(end)  # whoever reads is busy, and does not see the end
                 since = trio.current_time()
@@ -150,7 +150,7 @@ async def test_a_channel_that_had_ended_and_is_joined_by_hand_has_a_gap(
                     await connected_again(there, socket, 2)
                 await trio.sleep(1)
                 await channel.join()
-                await channel.push("burst", 1)
+                await channel.push("burst", {"n": 1})
                 stream = ticks.stream()
                 with trio.fail_after(1):
                     before, gap, after = [await anext(stream) for _ in range(3)]
@@ -168,7 +168,7 @@ async def test_a_channel_that_had_ended_and_is_joined_by_hand_has_a_gap(
 async def test_what_was_buffered_before_the_loss_is_still_read(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel:
-            await channel.push("burst", 3)
+            await channel.push("burst", {"n": 3})
             there.connection.drop()
             await connected_again(there, socket, 2)
             items = [await anext(channel.stream()) for _ in range(4)]
@@ -179,7 +179,7 @@ async def test_what_was_buffered_before_the_loss_is_still_read(autojump_clock: M
 
 
 async def burst(channel: Any, count: int) -> None:
-    await channel.push("burst", count)
+    await channel.push("burst", {"n": count})
 
 
 @pytest.mark.parametrize("policy", get_args(Overflow))

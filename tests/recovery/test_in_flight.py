@@ -17,7 +17,8 @@ from slipstream_trio.testing.server import Refuse
 async def test_a_push_in_flight_raises_connection_lost_that_may_have_been_sent(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel:
-            for event, payload, code in (("drop", None, 1006), ("close", 1000, 1000), ("close", 1012, 1012)):
+            closes = [("close", {"code": code}, code) for code in (1000, 1012)]
+            for event, payload, code in [("drop", None, 1006), *closes]:
                 generation = socket.generation
                 with pytest.raises(ConnectionLost) as caught:
                     await channel.push(event, payload)

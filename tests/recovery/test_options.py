@@ -71,11 +71,11 @@ async def test_a_joins_payload_is_asked_again(is_async: bool, autojump_clock: Mo
     async with world() as there:
         async with there.connect() as socket:
             async with socket.join("room:1", counting(lambda n: {"token": f"t{n}"}, is_async=is_async)) as channel:
-                assert channel.join_response == {"payload": {"token": "t1"}}
+                assert channel.join_response == {"number": 1, "payload": {"token": "t1"}}
                 there.connection.drop()
                 await connected_again(there, socket, 2)
                 await until(lambda: channel.status == "joined")
-                assert channel.join_response == {"payload": {"token": "t2"}}
+                assert channel.join_response == {"number": 2, "payload": {"token": "t2"}}
                 await channel.send("crash")
                 await until(lambda: channel.status == "errored")
                 await until(lambda: channel.status == "joined")

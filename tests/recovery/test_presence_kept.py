@@ -10,8 +10,9 @@ import pytest
 import trio
 from hypothesis import example, given, strategies as st
 from tests.drawing import examples
+from tests.peers import World
 from tests.recovery.presences import diff, metas, state, tell, told
-from tests.recovery.support import World, connected_again, settle, world
+from tests.recovery.support import connected_again, settle, world
 from trio.testing import MockClock
 
 from slipstream_trio import PresenceChange

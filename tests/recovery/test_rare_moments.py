@@ -68,7 +68,7 @@ async def test_a_join_left_and_joined_again_while_waiting_is_one_join(autojump_c
             done.start("second", channel.join)
             await until(lambda: len(done.by) == 2)
             assert isinstance(done.by["first"], ChannelClosed)
-            assert done.by["second"] == {"payload": {}}
+            assert done.by["second"] == {"number": 1, "payload": {}}
     assert len(there.asked) == 1
 
 
@@ -84,7 +84,7 @@ async def test_joins_and_pushes_wait_for_room_over_a_loss(autojump_clock: MockCl
             await settle()
             there.connection.drop()
             await until(lambda: len(done.by) == 601)
-            assert done.by["join"] == {"payload": {}}
+            assert done.by["join"] == {"number": 3, "payload": {}}
             lost = [value for value in done.by.values() if isinstance(value, ConnectionLost)]
             kept = [value for key, value in done.by.items() if isinstance(key, int) and isinstance(value, list)]
             assert len(lost) + len(kept) == 600
@@ -97,9 +97,9 @@ async def test_subscriptions_to_the_same_event_end_each_for_itself(autojump_cloc
         async with there.connect() as socket, socket.join("room:1") as channel:
             async with channel.subscribe("tick") as one:
                 async with channel.subscribe("tick", "tock") as other:
-                    await channel.push("burst", 1)
+                    await channel.push("burst", {"n": 1})
                     assert (await anext(one)).event == (await anext(other)).event == "tick"
-                await channel.push("burst", 1)
+                await channel.push("burst", {"n": 1})
                 assert (await anext(one)).event == "tick"
                 with pytest.raises(StopAsyncIteration):
                     await anext(other)

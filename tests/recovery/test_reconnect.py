@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import trio
-from tests.recovery.support import RECONNECT, World, connected_again, settle, status_of, until, world
+from tests.peers import RECONNECT, World
+from tests.recovery.support import connected_again, settle, status_of, until, world
 from trio.testing import MockClock
 
 from slipstream_trio import (

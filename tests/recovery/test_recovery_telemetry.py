@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import trio
-from tests.recovery.support import World, connected_again, settle, until, world
+from tests.peers import World
+from tests.recovery.support import connected_again, settle, until, world
 from trio.testing import MockClock
 
 from slipstream_trio import PushTimeout
@@ -107,7 +108,7 @@ async def test_gap(autojump_clock: MockClock) -> None:
 async def test_overflow(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect(buffer=2) as socket, socket.join("room:1") as channel:
-            await channel.push("burst", 5)
+            await channel.push("burst", {"n": 5})
     began, ended = there.records_of("client", "overflow")
     buffer = {"topic": "room:1", "policy": "raise", "buffer": 2, "consumer": "channel"}
     assert more_of(began) == {**buffer, "phase": "began", "dropped": 1}
@@ -237,7 +238,7 @@ async def test_with_nobody_listening_everything_works_the_same(autojump_clock: M
             there.upgrades.append(Refuse(500))
             there.connection.drop()
             await until(lambda: socket.generation == 2 and channel.status == "joined")
-            await channel.push("burst", 5)
+            await channel.push("burst", {"n": 5})
             await channel.send("crash")
             await until(lambda: channel.status == "errored")
             await until(lambda: channel.status == "joined")

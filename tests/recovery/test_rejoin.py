@@ -265,7 +265,7 @@ async def test_leaving_during_a_rejoin_takes_it_back(autojump_clock: MockClock) 
             channel = socket.channel("room:1")
             await channel.join()
             stream = reading(nursery, channel)
-            there.joins["room:1"].append("slow")
+            there.joins["room:1"].append(1.0)
             there.connection.drop()
             await until(lambda: len(there.asked) == 2)
             assert status_of(channel) == "joining"

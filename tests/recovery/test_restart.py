@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.properties.scripts import unbalanced
+from tests.peers import unbalanced
 from tests.recovery.support import reading
 
 from slipstream_trio import Backoff, Channel, ConnectionLost, Gap, connect
