@@ -30,11 +30,12 @@ URL = "ws://server/socket/websocket"
 
 RECONNECT = Backoff((1, 2, 4), jitter=0, reset_after=10)
 REJOIN = Backoff((1, 2, 5), jitter=0, reset_after=10)
+EPOCH = 1_700_000_000
 
 
 def time_ns() -> int:
-    """Return the virtual time in nanoseconds, some years after 1970."""
-    return int((1_700_000_000 + trio.current_time()) * 1e9)
+    """Return the time of Trio's clock in nanoseconds, some years after 1970, in place of the system's."""
+    return EPOCH * 10**9 + round(trio.current_time() * 1e9)
 
 
 class World:

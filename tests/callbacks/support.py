@@ -1,125 +1,15 @@
-"""A server in memory, and a client that writes down what it is told."""
+"""A client that writes down what it is told, beside a server in memory."""
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import trio
-from tests.peers import unbalanced
+from tests.peers import World, unbalanced
 
-from slipstream_trio import Backoff, Caller, Channel, Client, Gap, Message, Reply, Socket, run_client
-from slipstream_trio.telemetry import Record, Telemetry
-from slipstream_trio.testing.server import (
-    Accept,
-    Channel as ServerChannel,
-    Connection,
-    JoinRefused,
-    Mount,
-    Outcome,
-    PhoenixServer,
-    Refuse,
-    Reply as ServerReply,
-    Request,
-    Stop,
-)
+from slipstream_trio import Caller, Channel, Client, Gap, Message, Reply, Socket
 from slipstream_trio.trace import verify
-from slipstream_trio.transport import OpenRequest
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
-
-URL = "ws://server/socket/websocket"
-
-RECONNECT = Backoff((1, 2, 4), jitter=0, reset_after=10)
-REJOIN = Backoff((1, 2, 5), jitter=0, reset_after=10)
-
-
-def time_ns() -> int:
-    """Return the time of Trio's clock, for a telemetry bus in place of the system's."""
-    return round(trio.current_time() * 1e9)
-
-
-class World:
-    """A server, and the telemetry of its clients.
-
-    Attributes:
-        upgrades: what the next attempts to connect get; None, or nothing more: they are let in.
-        refusals: what the next joins get: "refuse", "hang"; None, or nothing more: they are let in.
-        joins: the payloads of the joins that came.
-    """
-
-    def __init__(self) -> None:
-        self.upgrades: deque[Refuse | OSError | None] = deque()
-        self.refusals: deque[str | None] = deque()
-        self.joins: list[Any] = []
-        self.records: list[Record] = []
-        self.telemetry = Telemetry()
-        self.telemetry.attach("world", (), self.records.append, prefix=True)
-        self.server = PhoenixServer(
-            {"/socket": Mount(channels={"*": lambda: Room(self)}, connect=self._connect)}, close_timeout=1
-        )
-        self.connector = TrioWebSocketConnector(self._open)
-
-    async def run_client(self, client: Client, **options: Any) -> None:
-        given = {"transport": self.connector, "telemetry": self.telemetry, "reconnect": RECONNECT, "rejoin": REJOIN}
-        await run_client(client, URL, **{**given, **options})
-
-    @property
-    def connection(self) -> Connection:
-        """The latest connection."""
-        return self.server.connections[-1]
-
-    async def _open(self, _: OpenRequest) -> trio.abc.Stream:
-        if self.upgrades and isinstance(answer := self.upgrades[0], OSError):
-            self.upgrades.popleft()
-            raise answer
-        return await self.server.open_stream()
-
-    def _connect(self, _: Request) -> Accept | None:
-        answer = self.upgrades.popleft() if self.upgrades else None
-        if isinstance(answer, Refuse):
-            raise answer
-        return None
-
-
-class Room(ServerChannel):
-    """Does what an event says."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    async def join(self, payload: Any) -> Any:
-        self._world.joins.append(payload)
-        match self._world.refusals.popleft() if self._world.refusals else None:
-            case "refuse":
-                raise JoinRefused({"reason": "no"})
-            case "hang":
-                await trio.sleep_forever()
-        return {"number": len(self._world.joins)}
-
-    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
-        match event:
-            case "echo":
-                return ServerReply(payload)
-            case "refuse":
-                return ServerReply(payload, "error")
-            case "burst":
-                for number in range(payload["n"]):
-                    await self.push("tick", {"n": number})
-                return ServerReply(payload)
-            case "tick, reply, tock":
-                await self.push("tick")
-                await self.reply(ref)
-                await self.push("tock")
-            case "crash":
-                raise RuntimeError("told to")
-            case "stop":
-                return Stop("normal")
-            case "close":
-                self.socket.close(payload["code"])
-            case "drop":
-                self.socket.drop()
-        return None
 
 
 @asynccontextmanager

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import trio
-from tests.callbacks.support import Told, a_world, running, time_ns
+from tests.callbacks.support import Told, a_world, running
 from tests.client.support import PHOENIX, URL, Scripted
 from tests.drawing import FACTOR
+from tests.peers import time_ns
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import (
@@ -168,7 +169,7 @@ async def test_gaps_that_wait_are_told_as_two_that_cover_them_all(autojump_clock
     async with hanging(connector, telemetry=Telemetry(time_ns=time_ns)) as client:
         for _ in range(5):
             await trio.sleep(10)
-            losses.append(datetime.fromtimestamp(trio.current_time(), UTC))
+            losses.append(datetime.fromtimestamp(time_ns() / 1e9, UTC))
             await reconnected(connector)
     gaps = [gap for topic, gap in client.gaps if topic == "a"]
     assert len(gaps) == 2

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import trio
-from tests.callbacks.support import Told, World, a_world, running
+from tests.callbacks.support import Told, a_world, running
+from tests.peers import World
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, Client, SlowConsumer

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import trio
-from tests.callbacks.support import RECONNECT, REJOIN, Told, World, a_world, running
+from tests.callbacks.support import Told, a_world, running
+from tests.peers import RECONNECT, REJOIN, World
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, Client, JoinTimeout, Socket, run_client
@@ -72,7 +73,7 @@ async def test_a_function_that_hangs_is_a_failed_join_and_asked_again_by_the_bac
         (12, "topic_close"),
         (17, "join"),
     ]
-    assert world.joins == [{"asked": 4}]
+    assert world.payloads == [{"asked": 4}]
     assert scheduled(world) == [(1, 1), (2, 2), (5, 3)]
     for reason in client.reasons:
         assert isinstance(reason, JoinTimeout)
@@ -99,7 +100,7 @@ async def test_a_function_that_raises_is_a_failed_join_with_its_exception(
         client.stop()
     assert client.reasons == raised[:2]
     assert client.times == [(0, "connect"), (0, "topic_close"), (1, "topic_close"), (3, "join")]
-    assert world.joins == [{"attempt": 3}]
+    assert world.payloads == [{"attempt": 3}]
     assert [record.levelno for record in caplog.records if "room:1" in record.message] == [logging.ERROR] * 2
 
 
@@ -113,7 +114,7 @@ async def test_a_function_that_returns_what_cannot_be_sent_is_a_failed_join(
         assert trio.current_time() == 3
         client.stop()
     assert [type(reason).__name__ for reason in client.reasons] == ["SerializationError"] * 2
-    assert world.joins == [{"a": 1}]
+    assert world.payloads == [{"a": 1}]
 
 
 async def test_without_rejoin_a_function_is_asked_once(
@@ -132,7 +133,7 @@ async def test_without_rejoin_a_function_is_asked_once(
         await client.join("room:1", {"by": "hand"})
         await client.until("join")
         client.stop()
-    assert world.joins == [{"by": "hand"}]
+    assert world.payloads == [{"by": "hand"}]
 
 
 async def test_one_that_hangs_at_a_rejoin_holds_up_no_other_channel(
@@ -157,7 +158,7 @@ async def test_one_that_hangs_at_a_rejoin_holds_up_no_other_channel(
         client.stop()
     assert asked == [0, 1, 5]
     assert client.times[-2:] == [(4, "topic_close"), (5, "join")]
-    assert world.joins == [{"asked": 1}, {"value": 1}, {"value": 1}, {"asked": 3}]
+    assert world.payloads == [{"asked": 1}, {"value": 1}, {"value": 1}, {"asked": 3}]
 
 
 async def test_a_leave_ends_the_asking(autojump_clock: MockClock) -> None:
@@ -177,7 +178,7 @@ async def test_a_leave_ends_the_asking(autojump_clock: MockClock) -> None:
         await trio.sleep(100)
         assert trio.current_time() == 101
         client.stop()
-    assert world.joins == []
+    assert world.payloads == []
     assert client.reasons == []
 
 
@@ -198,7 +199,7 @@ async def test_a_leave_that_follows_at_once_does_too(_: int, autojump_clock: Moc
         await client.until(("join", "room:1", 1))  # there is one slot, which was given back
         assert trio.current_time() == 1
         client.stop()
-    assert world.joins == [{"value": 1}]
+    assert world.payloads == [{"value": 1}]
 
 
 # When it is asked
@@ -295,10 +296,10 @@ async def test_a_function_that_a_loss_interrupts_is_asked_again_or_in_time(
     assert client.reasons == []
     if answer == "before the next connection":
         assert asked == [0, 4]
-        assert world.joins == [{"asked": 2}]
+        assert world.payloads == [{"asked": 2}]
     else:
         assert asked == [0]
-        assert world.joins == [{"asked": 1}]
+        assert world.payloads == [{"asked": 1}]
 
 
 # Values
@@ -322,7 +323,7 @@ def edits() -> list[Any]:
 @pytest.mark.parametrize("edit", edits())
 async def test_a_value_is_fixed_at_the_call(edit: Callable[[Any], None], autojump_clock: MockClock) -> None:
     async def connected(_: Socket) -> None:
-        if not world.joins:
+        if not world.payloads:
             await client.join("room:1", payload)
             edit(payload)
 
@@ -335,7 +336,7 @@ async def test_a_value_is_fixed_at_the_call(edit: Callable[[Any], None], autojum
         await client.push("room:1", "crash")
         await client.until(("join", "room:1", 3))
         client.stop()
-    assert world.joins == [{"list": [1]}] * 3
+    assert world.payloads == [{"list": [1]}] * 3
 
 
 @pytest.mark.parametrize("edit", edits())
@@ -352,4 +353,4 @@ async def test_a_value_is_fixed_while_there_is_no_connection(
             edit(payload)
             await client.until(("join", "room:1", 1))
             client.stop()
-    assert world.joins == [{"list": [1]}]
+    assert world.payloads == [{"list": [1]}]

@@ -79,7 +79,7 @@ async def test_a_push_waits_for_the_join(autojump_clock: MockClock) -> None:
 
     client = Told("room:1", connect=connected)
     async with a_world() as world:
-        world.refusals.append("refuse")
+        world.joins["room:1"].append("refuse")
         async with running(world, client):
             await client.until(("reply", "echo", {"n": 1}))
             assert trio.current_time() == 1

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import trio
-from tests.callbacks.support import Told, World, a_world, running
+from tests.callbacks.support import Told, a_world, running
+from tests.peers import World
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import (

@@ -7,9 +7,9 @@ from typing import Any
 
 import trio
 from hypothesis import given, strategies as st
-from tests.callbacks.support import time_ns
 from tests.client.support import URL, Scripted
 from tests.drawing import examples
+from tests.peers import time_ns
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Backoff, Channel, Client, ConnectError, Gap, Message, PushTimeout, Reply, Socket, run_client
@@ -135,7 +135,7 @@ class World:
 
     def _missed(self) -> None:
         if self._held:
-            self.lost.append(datetime.fromtimestamp(trio.current_time(), UTC))
+            self.lost.append(datetime.fromtimestamp(time_ns() / 1e9, UTC))
 
     async def _open(self) -> None:
         self._reachable = True

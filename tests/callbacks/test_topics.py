@@ -19,7 +19,7 @@ async def test_what_is_joined_already_is_left_as_it_is(autojump_clock: MockClock
         await client.join("room:2")
         await client.until(("join", "room:2", 2))
         client.stop()
-    assert world.joins == [{"topic": "room:1"}, {}]
+    assert world.payloads == [{"topic": "room:1"}, {}]
 
 
 async def test_a_join_asked_for_before_there_is_a_connection_is_made_when_there_is(autojump_clock: MockClock) -> None:
@@ -51,7 +51,7 @@ async def test_a_refused_first_join_is_tried_again_by_the_back_off(autojump_cloc
     times: list[float] = []
     client = Told("room:1", topic_close=refused)
     async with a_world() as world:
-        world.refusals.extend(["refuse"] * 3)
+        world.joins["room:1"].extend(["refuse"] * 3)
         async with running(world, client):
             await client.until(("join", "room:1", 4))
             assert trio.current_time() == 8
@@ -68,7 +68,7 @@ async def test_a_join_without_an_answer_is_tried_again(autojump_clock: MockClock
 
     client = Told("room:1", topic_close=timed_out)
     async with a_world() as world:
-        world.refusals.append("hang")
+        world.joins["room:1"].append("hang")
         async with running(world, client, join_timeout=3):
             await client.until(("topic_close", "room:1", "JoinTimeout"))
             await client.until(("join", "room:1", 2))
@@ -78,11 +78,11 @@ async def test_a_join_without_an_answer_is_tried_again(autojump_clock: MockClock
 async def test_without_rejoin_a_refused_join_is_given_up(autojump_clock: MockClock) -> None:
     client = Told("room:1")
     async with a_world() as world:
-        world.refusals.append("refuse")
+        world.joins["room:1"].append("refuse")
         async with running(world, client, rejoin=None):
             await client.until(("topic_close", "room:1", "JoinError"))
             await trio.sleep(100)
-            assert len(world.joins) == 1
+            assert len(world.payloads) == 1
             await client.join("room:1")
             await client.until(("join", "room:1", 2))
             client.stop()
@@ -93,7 +93,7 @@ async def test_a_join_that_is_under_way_when_the_connection_is_lost_is_made_with
 ) -> None:
     client = Told("room:1")
     async with a_world() as world:
-        world.refusals.append("hang")
+        world.joins["room:1"].append("hang")
         async with running(world, client):
             await client.until("connect")
             await trio.sleep(1)
@@ -124,7 +124,7 @@ async def test_a_function_gives_a_fresh_payload_for_each_rejoin(autojump_clock: 
         world.connection.close(1012)
         await client.until(("join", "room:1", 2))
         client.stop()
-    assert world.joins == [{"attempt": 0}, {"attempt": 1}]
+    assert world.payloads == [{"attempt": 0}, {"attempt": 1}]
 
 
 async def test_a_payload_function_that_fails_is_told_and_asked_again(
@@ -145,7 +145,7 @@ async def test_a_payload_function_that_fails_is_told_and_asked_again(
         await client.until(("join", "room:1", 1))
         client.stop()
     assert client.log[1] == ("topic_close", "room:1", "ZeroDivisionError")
-    assert world.joins == [{"attempt": 2}]
+    assert world.payloads == [{"attempt": 2}]
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -189,7 +189,7 @@ async def test_two_tasks_that_wait_to_join_the_same_topic_join_it_once(autojump_
             nursery.start_soon(client.join, "room:1")
         await client.until(("join", "room:1", 2))
         await trio.sleep(100)
-        assert len(world.joins) == 2
+        assert len(world.payloads) == 2
         client.stop()
 
 
@@ -217,7 +217,7 @@ async def test_leaving_ends_the_attempts_to_rejoin(watched: bool, autojump_clock
             await client.push("room:1", "crash")
             await client.until(("leave", "room:1"))
             await trio.sleep(100)
-            assert len(world.joins) == 1
+            assert len(world.payloads) == 1
             client.stop()
 
 
@@ -256,7 +256,7 @@ async def test_a_leave_that_the_connection_does_not_outlive_is_complete(autojump
     client.topics = ()
 
     async def connected(_: Socket) -> None:
-        if not world.joins:
+        if not world.payloads:
             await client.join("room:1")
 
     client.on["connect"] = connected
@@ -281,7 +281,7 @@ async def test_a_topic_that_the_server_closes_is_not_joined_again(autojump_clock
         await client.push("room:1", "stop")
         await client.until(("topic_close", "room:1", "closed"))
         await trio.sleep(100)
-        assert len(world.joins) == 1
+        assert len(world.payloads) == 1
         client.stop()
 
 

@@ -178,7 +178,7 @@ async def test_a_push_of_a_callback_that_waits_ends_in_handle_reply(
 ) -> None:
     client = Pushing("room:1")
     async with a_world() as world:
-        world.refusals.extend({"joining": ["hang"], "backing off": ["refuse"] * 9, "reconnecting": []}[while_])
+        world.joins["room:1"].extend({"joining": ["hang"], "backing off": ["refuse"] * 9, "reconnecting": []}[while_])
         async with running(world, client) as run:
             await _not_there_yet(world, client, while_)
             await client.start_push("callback", "room:1", timeout=7)
@@ -210,7 +210,7 @@ async def test_a_push_of_another_task_that_waits_raises_instead(
 
     client = Pushing("room:1")
     async with a_world() as world, trio.open_nursery() as nursery:
-        world.refusals.extend({"joining": ["hang"], "backing off": ["refuse"] * 9, "reconnecting": []}[while_])
+        world.joins["room:1"].extend({"joining": ["hang"], "backing off": ["refuse"] * 9, "reconnecting": []}[while_])
         async with running(world, client) as run:
             await _not_there_yet(world, client, while_)
             nursery.start_soon(push)
@@ -228,7 +228,7 @@ async def test_a_push_that_waits_while_the_join_is_given_up_ends_in_handle_reply
     async with a_world() as world, running(world, client, rejoin=None):
         await client.until("connect")
         world.connection.pause_reading()
-        world.refusals.append("refuse")
+        world.joins["room:1"].append("refuse")
         await client.join("room:1")
         await client.start_push("callback", "room:1", timeout=None)
         await trio.sleep(1)
@@ -281,7 +281,7 @@ async def test_a_push_of_a_callback_that_waits_for_a_connection_that_never_comes
         async with running(world, client, reconnect=None) as run:
             await client.until(("join", "room:1", 1))
             world.connection.pause_reading()
-            world.refusals.append("hang")
+            world.joins["room:1"].append("hang")
             await client.leave("room:1")
             world.connection.resume_reading()
             await client.until(("leave", "room:1"))

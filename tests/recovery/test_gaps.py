@@ -5,12 +5,11 @@ from typing import Any, get_args
 
 import pytest
 import trio
+from tests.peers import EPOCH
 from tests.recovery.support import connected_again, reading, settle, until, world
 from trio.testing import MockClock
 
 from slipstream_trio import ChannelClosed, Gap, Overflow, SlowConsumer
-
-EPOCH = 1_700_000_000
 
 
 def at(seconds: float) -> datetime:
