@@ -4,7 +4,6 @@ Users join, push, read and leave while fate ends connections and refuses upgrade
 down, and what is left must be as it should: whoever joined and has not left is joined, on the server and the client.
 """
 
-from collections import defaultdict, deque
 from typing import Any
 
 import trio
@@ -12,6 +11,7 @@ import trio.lowlevel
 import trio.testing
 from attrs import field, frozen
 from hypothesis import strategies as st
+from tests.peers import World
 from tests.properties.scripts import TOPICS
 
 from slipstream_trio import Backoff, Channel, Socket, connect
@@ -26,19 +26,8 @@ from slipstream_trio.errors import (
 )
 from slipstream_trio.ids import RandomIds
 from slipstream_trio.telemetry import Record, Telemetry
-from slipstream_trio.testing.server import (
-    Accept,
-    Channel as ServerChannel,
-    JoinRefused,
-    Mount,
-    PhoenixServer,
-    Refuse,
-    Reply,
-    Request,
-    Stop,
-)
+from slipstream_trio.testing.server import Refuse
 from slipstream_trio.transport import OpenRequest
-from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 PATIENCE = 300.0
 """Virtual seconds after which something hangs."""
@@ -75,6 +64,7 @@ class Schedule:
 
 DELAYS = st.sampled_from([0.0, 0.0, 0.05, 0.3, 1.0, 4.0])
 PUSHES = st.sampled_from(["echo", "echo", "silence", "burst", "burst", "crash", "stop", "drop", "close", "slow"])
+PAYLOAD = {"n": 6, "code": 1012, "seconds": 1.2}
 
 
 def _user_acts() -> st.SearchStrategy[Act]:
@@ -100,7 +90,7 @@ def _fate_acts() -> st.SearchStrategy[Act]:
         st.builds(Act, st.just("refuse"), value=st.sampled_from([500, 503, 429, 500, 503, 429, 403]), after=DELAYS),
         st.builds(Act, st.just("down"), value=st.sampled_from([0.2, 3.0]), after=DELAYS),
         st.builds(
-            Act, st.just("joins"), topics, st.lists(st.sampled_from(["refuse", "crash", "slow", "die"]), max_size=4)
+            Act, st.just("joins"), topics, st.lists(st.sampled_from(["refuse", "crash", 1.5, "die"]), max_size=4)
         ),
         st.builds(Act, st.just("kill"), topics, st.none(), DELAYS),
     )
@@ -142,45 +132,35 @@ def schedules() -> st.SearchStrategy[Schedule]:
 # The server
 
 
-class Server:
+class Server(World):
     """A server whose upgrades and joins fate decides about."""
 
     def __init__(self) -> None:
-        self.refusals: deque[int] = deque()
-        self.joins: defaultdict[str, deque[str]] = defaultdict(deque)
+        super().__init__(timeout=20)
         self.down_until = 0.0
-        self.phoenix = PhoenixServer(
-            {"/socket": Mount(channels={"room:*": lambda: Fated(self)}, connect=self._connect, timeout=20)},
-            close_timeout=1,
-        )
 
     def calm(self) -> None:
-        self.refusals.clear()
+        self.upgrades.clear()
         self.joins.clear()
         self.down_until = 0.0
 
-    async def open(self, _: OpenRequest) -> trio.abc.Stream:
+    async def _open(self, request: OpenRequest) -> trio.abc.Stream:
         if trio.current_time() < self.down_until:
             raise ConnectionRefusedError("down")
-        return await self.phoenix.open_stream()
-
-    def _connect(self, _: Request) -> Accept | None:
-        if self.refusals:
-            raise Refuse(self.refusals.popleft(), [("retry-after", "2")])
-        return None
+        return await super()._open(request)
 
     async def suffer(self, act: Act) -> None:
         await trio.sleep(act.after)
         match act.what:
             case "refuse":
-                self.refusals.append(act.value)
+                self.upgrades.append(Refuse(act.value, [("retry-after", "2")]))
             case "down":
                 self.down_until = trio.current_time() + act.value
-                for connection in self.phoenix.connections:
+                for connection in self.server.connections:
                     connection.drop()
             case "joins":
                 self.joins[act.topic].extend(act.value)
-        for connection in self.phoenix.connections:
+        for connection in self.server.connections:
             match act.what:
                 case "close":
                     connection.close(act.value)
@@ -192,50 +172,6 @@ class Server:
                     connection.pause_reading()
                 case "kill" if act.topic in connection.channels:
                     connection.channels[act.topic].stop("killed")
-
-
-class Fated(ServerChannel):
-    """A channel that does what its events say."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-
-    async def join(self, payload: Any) -> Any:
-        fates = self.server.joins[self.topic]
-        match fates.popleft() if fates else None:
-            case "refuse":
-                raise JoinRefused({"reason": "no"})
-            case "crash":
-                raise RuntimeError("told to")
-            case "slow":
-                await trio.sleep(1.5)
-            case "die":
-                self.spawn(self._die)
-        return {}
-
-    async def _die(self) -> None:
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("told to")
-
-    async def handle_in(self, event: str, payload: Any, ref: Any) -> Any:
-        match event:
-            case "echo":
-                return Reply(payload)
-            case "burst":
-                for number in range(6):
-                    await self.push("tick", {"n": number})
-            case "crash":
-                raise RuntimeError("told to")
-            case "stop":
-                return Stop("normal")
-            case "drop":
-                self.socket.drop()
-            case "close":
-                self.socket.close(1012)
-            case "slow":
-                await trio.sleep(1.2)
-                return Reply({})
-        return None
 
 
 # The play
@@ -281,10 +217,10 @@ class Users:
                 self.held.pop(id(channel), None)
                 channel.leave_soon()
             case "push":
-                await channel.push(act.value, timeout=2.0)
+                await channel.push(act.value, PAYLOAD, timeout=2.0)
             case "send":
                 with trio.move_on_after(5):
-                    await channel.send(act.value)
+                    await channel.send(act.value, PAYLOAD)
             case "read":
                 with trio.move_on_after(1):
                     await _read(channel, act.value)
@@ -296,7 +232,7 @@ class Users:
                     await self.socket.wait_connected()
             case "abandon":
                 with trio.move_on_after(0.2):
-                    await channel.push("slow")
+                    await channel.push("slow", PAYLOAD)
             case "disconnect":
                 await self.socket.disconnect()
 
@@ -327,7 +263,7 @@ async def follow(schedule: Schedule) -> Outcome:
     telemetry = Telemetry(ids=RandomIds(seed=1))
     options: dict[str, Any] = {
         "telemetry": telemetry,
-        "transport": TrioWebSocketConnector(server.open),
+        "transport": server.connector,
         "connect_timeout": 3,
         "join_timeout": 2,
         "leave_timeout": 1,
@@ -335,7 +271,7 @@ async def follow(schedule: Schedule) -> Outcome:
         **schedule.options,
     }
     with telemetry.listen(outcome.records.append), trio.fail_after(10 * PATIENCE):
-        async with server.phoenix.run(), trio.open_nursery() as fates:
+        async with server.server.run(), trio.open_nursery() as fates:
             try:
                 async with connect("ws://s/socket/websocket", **options) as socket:
                     for act in schedule.fate:
@@ -358,7 +294,7 @@ async def _use(server: Server, socket: Socket, schedule: Schedule, outcome: Outc
                 nursery.start_soon(users.act, acts)
         await trio.sleep(10)  # for what fate still has in store
         server.calm()
-        for connection in server.phoenix.connections:
+        for connection in server.server.connections:
             connection.resume_reading()
         await trio.sleep(60)
         outcome.wrong.extend(await _judged(server, users, schedule.options))
@@ -383,7 +319,7 @@ async def judge(server: Server, users: Users, options: dict[str, Any]) -> list[s
         return [f"{found!r} on a closed socket" for found in users.channels if found.status not in over]
     if socket.status != "connected":
         return [f"the socket is {socket.status}"]
-    connections = server.phoenix.connections
+    connections = server.server.connections
     there = {topic: found.join_ref for topic, found in connections[-1].channels.items()} if connections else {}
     here = {channel.topic: channel.join_ref for channel in users.channels if channel.status == "joined"}
     wrong = []
@@ -402,7 +338,7 @@ async def judge(server: Server, users: Users, options: dict[str, Any]) -> list[s
 async def ending_of(channel: Channel) -> str:
     """Return why a channel has ended, as a push is told."""
     try:
-        await channel.push("late", timeout=0.001)
+        await channel.push("silence", timeout=0.001)
     except (ChannelClosed, ConnectionLost, PushTimeout, PushError) as error:
         return getattr(error, "reason", "not ended")
     return "not ended"
