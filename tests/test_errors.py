@@ -244,7 +244,7 @@ def test_an_error_survives_pickling(
         assert again.args == error.args
 
 
-def test_the_hierarchy() -> None:
+def test_each_error_has_one_documented_parent() -> None:
     exported = [getattr(errors, name) for name in errors.__all__ if name != "EndedBy"]
     assert {error: error.__bases__ for error in exported} == {error: (parent,) for error, parent in PARENTS.items()}
 

@@ -29,7 +29,7 @@ def export(*arguments: str) -> int:
 
 
 @pytest.mark.parametrize("option", ["-o", "--output"])
-def test_perfetto(option: str, recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_perfetto_in_a_file(option: str, recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "trace.json"
     assert export(recording, "--to", "perfetto", option, str(target)) == 0
     count = len(json.loads(target.read_text())["traceEvents"])
@@ -55,14 +55,14 @@ def test_otlp_json_in_a_file(recording: str, tmp_path: Path) -> None:
     assert (tmp_path / "spans.json").read_text().startswith('{"resourceSpans":')
 
 
-def test_otlp(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_otlp_is_sent_with_the_headers_given(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     with collecting() as collector:
         assert export(recording, "--to", "otlp", "--endpoint", collector.url, "--header", "api-key=hush") == 0
     assert {headers["api-key"] for headers in collector.headers} == {"hush"}
     assert capsys.readouterr().err == f"{len(collector.spans)} spans\n"
 
 
-def test_parquet(recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parquet_overwrites_no_part(recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
     lake = tmp_path / "lake"
     assert export(recording, recording, "--to", "parquet", "--output", str(lake)) == 0

@@ -106,7 +106,7 @@ both = pytest.mark.parametrize(
 
 
 @both
-async def test_a_visit(measuring: Measuring, autojump_clock: MockClock) -> None:
+async def test_what_a_visit_does_is_counted_by_outcome(measuring: Measuring, autojump_clock: MockClock) -> None:
     recorder = Recorder()
     with measuring(recorder) as measured:
         await visit(recorder)
@@ -166,7 +166,7 @@ async def test_attempts_that_fail(measuring: Measuring, autojump_clock: MockCloc
 
 
 @both
-async def test_a_loss(measuring: Measuring, autojump_clock: MockClock) -> None:
+async def test_what_a_loss_costs_is_counted_by_reason(measuring: Measuring, autojump_clock: MockClock) -> None:
     recorder = Recorder()
     with measuring(recorder) as measured:
         await lose_once(recorder)

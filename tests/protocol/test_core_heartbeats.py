@@ -189,7 +189,7 @@ def test_without_a_timeout_an_answer_is_awaited_for_half_a_minute(interval: floa
     assert core.tick(75.0).return_ == (TIMED_OUT,)
 
 
-def test_v1_heartbeats() -> None:
+def test_v1_heartbeats_are_sent_and_acknowledged() -> None:
     core = Core(vsn="1.0.0")
     assert sent(core.feed(SendHeartbeat(0.0))) == (None, "1", "phoenix", "heartbeat", {})
     frame = wire.text_v1("1", "phoenix", "phx_reply", OK)

@@ -57,7 +57,7 @@ def closed() -> Core:
     return core
 
 
-def test_opening() -> None:
+def test_an_opened_transport_opens_the_connection_with_its_headers() -> None:
     core = Core(opened=False)
     headers = (("server", "bandit"),)
     assert only(core.feed(TransportOpened(1.0, headers))) == ConnectionOpened(headers)

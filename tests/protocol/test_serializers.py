@@ -35,7 +35,7 @@ def test_v2_text_is_a_compact_array_of_five(make_codec: Callable[[], Codec]) -> 
     assert type(serializer.decode(frame)) is Message
 
 
-def test_v2_nulls() -> None:
+def test_v2_keeps_null_refs_and_payload() -> None:
     frame = '[null,null,"phoenix","heartbeat",null]'
     message = Message(None, None, "phoenix", "heartbeat", None)
     assert V2.encode(message) == frame

@@ -13,7 +13,7 @@ from slipstream_trio import Backoff, ConnectionLost, JoinError
 
 
 @pytest.mark.once
-async def test_rejoin_loops(autojump_clock: MockClock) -> None:
+async def test_joins_that_keep_failing_are_made_by_the_back_off_one_at_a_time(autojump_clock: MockClock) -> None:
     """A channel that dies after each join, or is refused, is joined by the back-off, and once at a time."""
     async with world() as there:
         async with there.connect() as socket, socket.join("room:dies") as dies, socket.join("room:refused"):

@@ -29,7 +29,7 @@ def more_of(record: Record) -> dict[str, Any]:
     return {key: value for key, value in record.metadata.items() if key not in IDS}
 
 
-async def test_reconnect_scheduled(autojump_clock: MockClock) -> None:
+async def test_each_reconnect_is_announced_with_delay_attempt_and_reason(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket:
             lost = socket.connection_id
@@ -64,7 +64,7 @@ async def test_nothing_is_scheduled_that_will_not_be(autojump_clock: MockClock) 
     assert there.records_of("client", "gap") == []
 
 
-async def test_rejoin_scheduled(autojump_clock: MockClock) -> None:
+async def test_each_rejoin_is_announced_with_delay_attempt_and_reason(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel:
             there.joins["room:1"].append("refuse")
@@ -86,7 +86,7 @@ async def test_a_rejoin_with_the_next_connection_is_not_scheduled(autojump_clock
     assert [(record.metadata["outcome"], record.metadata["generation"]) for record in joins] == [("ok", 1), ("ok", 2)]
 
 
-async def test_gap(autojump_clock: MockClock) -> None:
+async def test_a_gap_is_emitted_as_the_channel_has_it(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel:
             there.connection.drop()
@@ -105,7 +105,7 @@ async def test_gap(autojump_clock: MockClock) -> None:
             assert record.metadata["generation"] == 2
 
 
-async def test_overflow(autojump_clock: MockClock) -> None:
+async def test_an_overflow_is_emitted_when_it_begins_and_ends(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect(buffer=2) as socket, socket.join("room:1") as channel:
             await channel.push("burst", {"n": 5})
@@ -117,7 +117,7 @@ async def test_overflow(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("reason", ["timeout", "cancelled"])
-async def test_reply_orphaned(reason: str, autojump_clock: MockClock) -> None:
+async def test_a_reply_that_comes_too_late_is_emitted_as_orphaned(reason: str, autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel:
             if reason == "timeout":

@@ -121,7 +121,7 @@ async def test_a_dropped_socket_is_reset() -> None:
         await client.stream.aclose()
 
 
-async def test_serves_tls() -> None:
+async def test_clients_connect_over_tls() -> None:
     trustme = pytest.importorskip("trustme")
     import ssl
 

@@ -89,7 +89,7 @@ async def join_exception(socket: Socket, peer: Peer) -> None:
         (join_exception, "exception"),
     ],
 )
-async def test_joins(scenario: Scenario, outcome: str, autojump_clock: MockClock) -> None:
+async def test_a_join_span_ends_with_its_outcome(scenario: Scenario, outcome: str, autojump_clock: MockClock) -> None:
     recorder = await play(scenario)
     assert ends(recorder, "join") == [outcome]
     if outcome == "error":
@@ -133,7 +133,7 @@ def pushing(answer: Callable[[Peer, Any], object], **options: Any) -> Scenario:
         (pushing(lambda peer, push: peer.end_channel("room", "phx_error")), "lost", "2", None, None),
     ],
 )
-async def test_pushes(
+async def test_a_push_span_ends_with_its_outcome(
     scenario: Scenario, outcome: str, ref: str, status: str, response: Any, autojump_clock: MockClock
 ) -> None:
     recorder = await play(scenario)
@@ -198,7 +198,7 @@ async def leave_again(socket: Socket, peer: Peer) -> None:
         (leave_again, ["timeout", "ok"]),
     ],
 )
-async def test_leaves(scenario: Scenario, outcomes: list[str], autojump_clock: MockClock) -> None:
+async def test_a_leave_has_its_outcome(scenario: Scenario, outcomes: list[str], autojump_clock: MockClock) -> None:
     assert ends(await play(scenario), "leave") == outcomes
 
 

@@ -163,7 +163,7 @@ async def test_a_bus_that_is_listened_to_twice_is_heard_once(autojump_clock: Moc
     trace.verify()
 
 
-def test_nothing_happened() -> None:
+def test_a_history_without_connections_says_so() -> None:
     assert ObservedTrace().history() == "No connection was made."
 
 

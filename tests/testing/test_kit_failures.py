@@ -22,7 +22,7 @@ async def failure(operation: Awaitable[object]) -> str:
 # Expectations
 
 
-async def test_nothing_came(autojump_clock: MockClock) -> None:
+async def test_an_expected_join_that_never_came_is_told_with_the_limit(autojump_clock: MockClock) -> None:
     async with watched() as on, on.connect():
         connection = await on.server.accept()
         assert await failure(connection.expect_join("room:*", {"a": 1})) == (

@@ -96,7 +96,7 @@ JOINED = after(JoinTopic(0.0, "t", {}, 5.0), frame("1", "1", "t", "phx_reply", '
         (after(SendHeartbeat(0.0)), SendHeartbeat(1.0), {"what": "heartbeat", "note": "one is outstanding"}),
     ],
 )
-def test_handle_spans(state: State, given: Input, shown: dict[str, Any]) -> None:
+def test_a_handled_input_is_shown_as_one_line(state: State, given: Input, shown: dict[str, Any]) -> None:
     line = line_of(state, given)
     assert {name: getattr(line, name) for name in shown} == shown
 

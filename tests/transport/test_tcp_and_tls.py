@@ -43,7 +43,7 @@ def client_context(authority: trustme.CA) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("scheme", ["ws", "http"])
-async def test_tcp(scheme: str) -> None:
+async def test_large_echo_over_tcp(scheme: str) -> None:
     server = make_server()
     async with server.serve() as listening:
         url = f"{scheme}://{listening.host}:{listening.port}{PATH}"
@@ -55,7 +55,7 @@ async def test_tcp(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["wss", "https"])
-async def test_tls(scheme: str, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+async def test_large_echo_over_tls(scheme: str, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
     server = make_server()
     async with server.serve(ssl_context=server_context) as listening:
         url = f"{scheme}://localhost:{listening.port}{PATH}"
