@@ -30,6 +30,7 @@ def test_another_seed_makes_another_run() -> None:
     assert digest(3) != digest(4)
 
 
+@pytest.mark.once
 def test_neither_hashes_nor_addresses_change_a_run() -> None:
     code = (
         "import sys; junk = [object() for _ in range(int(sys.argv[1]))]\n"

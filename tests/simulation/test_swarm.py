@@ -112,6 +112,7 @@ def test_a_seed_is_run_in_its_world() -> None:
     assert any("answered" in line for line in report.history)
 
 
+@pytest.mark.once
 def test_seeds_are_run_by_several_processes() -> None:
     here: list[Report] = []
     swarm(hello, mounts=rooms, seeds=range(3), progress=here.append)

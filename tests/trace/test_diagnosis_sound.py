@@ -175,6 +175,7 @@ async def quiet(lab: Laboratory) -> None:
         await trio.sleep(60)
 
 
+@pytest.mark.once
 def test_nothing_is_found_on_a_desk_where_all_goes_well(tmp_path: Any) -> None:
     assert diagnose(read(recorded(tmp_path / "desk.jsonl", quiet))) == []
 
