@@ -99,8 +99,10 @@ def refused(advice: str) -> Callable[..., NoReturn]:
 
 def check_trio() -> None:
     """Raise `RuntimeError` where Trio does not run."""
-    if not trio.lowlevel.in_trio_run():
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
         raise RuntimeError(
             "slipstream_trio needs Trio, which does not run here: start the program with trio.run(main) in place of "
             "asyncio.run(main()), or run Trio as a guest of the other loop"
-        )
+        ) from None
