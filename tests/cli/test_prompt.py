@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from prompt_toolkit.application import create_app_session
-from prompt_toolkit.data_structures import Size
-from prompt_toolkit.input import PipeInput, create_pipe_input
-from prompt_toolkit.output.vt100 import Vt100_Output
 from tests.cli.support import ANSI, COMMAND, Terminal, running
 
 from slipstream_trio.cli import main
 from slipstream_trio.cli.development import PATH, make_server
+
+pytest.importorskip("prompt_toolkit", reason="needs the extra `cli`")
+
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output.vt100 import Vt100_Output
 
 pytestmark = pytest.mark.once
 
