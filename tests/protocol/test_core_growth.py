@@ -1,5 +1,6 @@
 """An input costs its own topic's share, however many topics there are: counted in calls, so that it holds anywhere."""
 
+import gc
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -50,11 +51,13 @@ def calls(function: Callable[[], Any]) -> int:
         counted += event in ("call", "c_call")
 
     function()  # what is made once is made
+    gc.disable()  # a collection calls what pytest's plugins have asked for
     sys.setprofile(count)
     try:
         function()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return counted
 
 
