@@ -19,26 +19,8 @@ from .client import CallTimeout, ClientBusy, ClientStopped
 from .connection import ConnectError, ConnectionLost, ConnectionRejected, ConnectTimeout, EndedBy
 
 __all__ = [
-    "AlreadyJoined",
-    "CallTimeout",
-    "ChannelClosed",
-    "ClientBusy",
-    "ClientStopped",
-    "ConfigurationError",
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectionLost",
-    "ConnectionRejected",
-    "EndedBy",
-    "ExportError",
-    "InternalError",
-    "JoinError",
-    "JoinTimeout",
-    "ProtocolError",
-    "PushError",
-    "PushTimeout",
-    "RecordingError",
-    "SerializationError",
-    "SlipstreamError",
-    "SlowConsumer",
-]
+    "AlreadyJoined", "CallTimeout", "ChannelClosed", "ClientBusy", "ClientStopped", "ConfigurationError",
+    "ConnectError", "ConnectTimeout", "ConnectionLost", "ConnectionRejected", "EndedBy", "ExportError",
+    "InternalError", "JoinError", "JoinTimeout", "ProtocolError", "PushError", "PushTimeout", "RecordingError",
+    "SerializationError", "SlipstreamError", "SlowConsumer",
+]  # fmt: skip

@@ -3,16 +3,9 @@
 from collections.abc import Iterable
 
 __all__ = [
-    "ConfigurationError",
-    "ExportError",
-    "InternalError",
-    "ProtocolError",
-    "RecordingError",
-    "SerializationError",
-    "SlipstreamError",
-    "did_you_mean",
-    "lacks",
-]
+    "ConfigurationError", "ExportError", "InternalError", "ProtocolError", "RecordingError", "SerializationError",
+    "SlipstreamError", "did_you_mean", "lacks",
+]  # fmt: skip
 
 
 def did_you_mean(name: str, known: Iterable[str], nearness: float = 0.6) -> str:

@@ -13,16 +13,9 @@ from attrs import frozen
 from ..errors import EndedBy
 
 __all__ = [
-    "RECONNECT",
-    "REJOIN",
-    "Backoff",
-    "Disconnect",
-    "Recovery",
-    "reconnect_delay",
-    "recovery_of",
-    "rejoin_delay",
+    "RECONNECT", "REJOIN", "Backoff", "Disconnect", "Recovery", "reconnect_delay", "recovery_of", "rejoin_delay",
     "worth_retrying",
-]
+]  # fmt: skip
 
 FINAL_STATUSES: Final = frozenset({301, 308, 401, 403, 404})
 """HTTP statuses of an upgrade that will be the same next time."""
@@ -140,10 +133,7 @@ def worth_retrying(disconnect: Disconnect) -> bool:
 
 
 def reconnect_delay(
-    disconnect: Disconnect,
-    backoff: Backoff | None,
-    should_reconnect: Callable[[Disconnect], bool],
-    draw: float,
+    disconnect: Disconnect, backoff: Backoff | None, should_reconnect: Callable[[Disconnect], bool], draw: float
 ) -> float | None:
     """Return the seconds to wait before connecting again, None to give up.
 

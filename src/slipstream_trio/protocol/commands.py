@@ -11,19 +11,9 @@ from ..errors import EndedBy
 from .message import Frame
 
 __all__ = [
-    "CloseConnection",
-    "Command",
-    "FrameReceived",
-    "Input",
-    "JoinTopic",
-    "LeaveTopic",
-    "PushMessage",
-    "SendHeartbeat",
-    "TimerTicked",
-    "TransportClosed",
-    "TransportFailed",
-    "TransportOpened",
-]
+    "CloseConnection", "Command", "FrameReceived", "Input", "JoinTopic", "LeaveTopic", "PushMessage",
+    "SendHeartbeat", "TimerTicked", "TransportClosed", "TransportFailed", "TransportOpened",
+]  # fmt: skip
 
 
 @frozen

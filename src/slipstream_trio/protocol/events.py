@@ -11,21 +11,10 @@ from ..lean import lean
 from .message import Message
 
 __all__ = [
-    "ConnectionClosed",
-    "ConnectionFailed",
-    "ConnectionOpened",
-    "Event",
-    "FrameRejected",
-    "HeartbeatAcknowledged",
-    "MessageDropped",
-    "MessageReceived",
-    "ReplyReceived",
-    "TopicJoinClosed",
-    "TopicJoinFailed",
-    "TopicJoinOverdue",
-    "TopicJoinSucceeded",
-    "TopicLeft",
-]
+    "ConnectionClosed", "ConnectionFailed", "ConnectionOpened", "Event", "FrameRejected", "HeartbeatAcknowledged",
+    "MessageDropped", "MessageReceived", "ReplyReceived", "TopicJoinClosed", "TopicJoinFailed", "TopicJoinOverdue",
+    "TopicJoinSucceeded", "TopicLeft",
+]  # fmt: skip
 
 
 @frozen

@@ -2,12 +2,4 @@
 
 from .backoff import Backoff, Disconnect, reconnect_delay, recovery_of, rejoin_delay, retry_after, worth_retrying
 
-__all__ = [
-    "Backoff",
-    "Disconnect",
-    "reconnect_delay",
-    "recovery_of",
-    "rejoin_delay",
-    "retry_after",
-    "worth_retrying",
-]
+__all__ = ["Backoff", "Disconnect", "reconnect_delay", "recovery_of", "rejoin_delay", "retry_after", "worth_retrying"]

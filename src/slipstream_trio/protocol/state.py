@@ -264,29 +264,11 @@ class State:
 
 
 STATE_FIELDS: Final = (
-    "connection_id",
-    "trace_id",
-    "socket_id",
-    "generation",
-    "options",
-    "trace_parent",
-    "status",
-    "joins",
-    "join_deadlines",
-    "join_timeouts",
-    "rejoins",
-    "failed_rejoins",
-    "turns",
-    "turn_began",
-    "turn_by_timeout",
-    "leaves",
-    "leave_deadlines",
-    "heartbeat_ref",
-    "heartbeat_sent_at",
-    "heartbeat_deadline",
-    "current_ref",
+    "connection_id", "trace_id", "socket_id", "generation", "options", "trace_parent", "status", "joins",
+    "join_deadlines", "join_timeouts", "rejoins", "failed_rejoins", "turns", "turn_began", "turn_by_timeout",
+    "leaves", "leave_deadlines", "heartbeat_ref", "heartbeat_sent_at", "heartbeat_deadline", "current_ref",
     "close_reason",
-)
+)  # fmt: skip
 """The flat names of a state: what it is made with, and what shows all of it."""
 
 

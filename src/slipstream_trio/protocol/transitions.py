@@ -57,17 +57,9 @@ from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State
 
 __all__ = [
-    "CloseTransport",
-    "Effect",
-    "SendFrame",
-    "Step",
-    "Transition",
-    "handle",
-    "is_plain",
-    "plain_reply",
-    "push_frame",
-    "receive",
-]
+    "CloseTransport", "Effect", "SendFrame", "Step", "Transition", "handle", "is_plain", "plain_reply",
+    "push_frame", "receive",
+]  # fmt: skip
 
 ABNORMAL_CLOSURE: Final = 1006
 """The code of a connection that ended without a close frame (RFC 6455, 7.4.1)."""
@@ -167,11 +159,7 @@ def _end(asked: str | None, closed: TransportClosed) -> tuple[str, EndedBy]:
     return _REASONS[by], by
 
 
-_REASONS: Final[Mapping[EndedBy, str]] = {
-    "client": "closed_by_client",
-    "server": "closed_by_server",
-    "network": "lost",
-}
+_REASONS: Final[Mapping[EndedBy, str]] = {"client": "closed_by_client", "server": "closed_by_server", "network": "lost"}
 
 
 # Commands

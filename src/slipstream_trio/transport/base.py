@@ -15,16 +15,9 @@ from attrs import frozen
 from ..errors.base import did_you_mean, lacks
 
 __all__ = [
-    "ABNORMAL_CLOSURE",
-    "Connector",
-    "EndedBy",
-    "Frame",
-    "OpenRequest",
-    "StreamOpener",
-    "Transport",
-    "TransportEnded",
-    "find_connector",
-]
+    "ABNORMAL_CLOSURE", "Connector", "EndedBy", "Frame", "OpenRequest", "StreamOpener", "Transport",
+    "TransportEnded", "find_connector",
+]  # fmt: skip
 
 Frame = str | bytes
 """A WebSocket message: `str` is text, `bytes` is binary."""
