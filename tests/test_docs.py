@@ -18,7 +18,7 @@ from slipstream_trio import Configuration
 from slipstream_trio.cli import trace_command
 from slipstream_trio.cli.main import COMMANDS, _parser
 from slipstream_trio.protocol import commands, events
-from slipstream_trio.telemetry import records
+from slipstream_trio.telemetry import names as names_of
 from slipstream_trio.trace import MEANINGS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -44,8 +44,8 @@ def test_every_input_and_event_of_the_core_is_told(module: ModuleType) -> None:
 
 def test_every_event_of_telemetry_has_its_row() -> None:
     rows = set(re.findall(r"^\| `(slipstream [^`]+)` \|", generated.events(), re.MULTILINE))
-    callbacks = {f"slipstream client {name} " for name in records.CALLBACKS}
-    names = {" ".join(name) for name in records.names_of_events()}
+    callbacks = {f"slipstream client {name} " for name in names_of.CALLBACKS}
+    names = {" ".join(name) for name in names_of.names_of_events()}
     assert {name for name in names if not name.endswith("exception") and not name.startswith(tuple(callbacks))} == {
         row for row in rows if "<callback>" not in row
     }

@@ -7,7 +7,10 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from attrs import fields, frozen
 
-__all__ = ["Common", "End", "EndOfConnection", "EventName", "Once", "Origin", "Outcome", "Record", "SpanStart", "Start"]
+__all__ = [
+    "Common", "End", "EndOfConnection", "EventName", "Once", "Origin", "Outcome", "Record", "SpanException",
+    "SpanStart", "Start",
+]  # fmt: skip
 
 EventName = tuple[str, ...]
 """The name of a telemetry event, such as ("slipstream", "connection", "handle", "start")."""
@@ -128,9 +131,17 @@ class Common:
         """The number of the connection on its socket."""
         return self.origin.generation
 
-    def _described(self, system_time: int) -> dict[str, Any]:
+    @property
+    def start_time(self) -> datetime:
+        """When it happened, or its span started, in UTC."""
+        begun: Any = getattr(self, "start", self)
+        return datetime.fromtimestamp(begun.system_time / 1e9, UTC)
+
+    def _described(self) -> dict[str, Any]:
         ids = {name: getattr(self.origin, name) for name in ("connection_id", "trace_id", "socket_id", "generation")}
-        return {**ids, "start_time": datetime.fromtimestamp(system_time / 1e9, UTC)}
+        span_id = getattr(self, "span_id", None)
+        span = {} if span_id is None else {"span_id": span_id}
+        return {**ids, "start_time": self.start_time, **span}
 
     def details(self) -> dict[str, Any]:
         """Return the fields of this event, under the keys that they have in `metadata`."""
@@ -145,11 +156,6 @@ class _Begun(Common):
     monotonic_time: int
 
     @property
-    def start_time(self) -> datetime:
-        """When it happened, or its span started, in UTC."""
-        return datetime.fromtimestamp(self.system_time / 1e9, UTC)
-
-    @property
     def measurements(self) -> Mapping[str, int]:
         """`system_time` and `monotonic_time`, in nanoseconds."""
         return {"system_time": self.system_time, "monotonic_time": self.monotonic_time}
@@ -157,7 +163,7 @@ class _Begun(Common):
     @property
     def metadata(self) -> Mapping[str, Any]:
         """Ids, `start_time`, and the fields of this event."""
-        return {**self._described(self.system_time), **self.details()}
+        return {**self._described(), **self.details()}
 
 
 class _Ended(Common, Generic[S]):
@@ -173,11 +179,6 @@ class _Ended(Common, Generic[S]):
         return self.start.span_id
 
     @property
-    def start_time(self) -> datetime:
-        """When the span started, in UTC."""
-        return datetime.fromtimestamp(self.start.system_time / 1e9, UTC)
-
-    @property
     def duration(self) -> int:
         """How long the span took, in nanoseconds."""
         return self.monotonic_time - self.start.monotonic_time
@@ -190,7 +191,7 @@ class _Ended(Common, Generic[S]):
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The start's, with the ids of now, and the fields of this event."""
-        return {**self.start.metadata, **self._described(self.start.system_time), **self.details()}
+        return {**self.start.metadata, **self._described(), **self.details()}
 
 
 # The fields that records of a kind share come first, in this order.
@@ -214,9 +215,6 @@ class Start(_Begun):
     system_time: int
     monotonic_time: int
 
-    def _described(self, system_time: int) -> dict[str, Any]:
-        return {**super()._described(system_time), "span_id": self.span_id}
-
 
 @frozen(eq=False, repr=False)
 class End(_Ended[S]):
@@ -225,6 +223,26 @@ class End(_Ended[S]):
     start: S
     origin: Origin
     monotonic_time: int
+
+
+@frozen(eq=False, repr=False)
+class SpanException(End[SpanStart]):
+    """Code that ran inside of a span raised: the third way, beside start and stop, in which a span's name can end.
+
+    Attributes:
+        kind: the exception's type.
+        reason: the exception's text.
+        stacktrace: the formatted traceback.
+    """
+
+    kind: str
+    reason: str
+    stacktrace: str
+
+    @property
+    def name(self) -> EventName:
+        """The span's name and "exception"."""
+        return (*self.start.name[:-1], "exception")
 
 
 @frozen(eq=False, repr=False)

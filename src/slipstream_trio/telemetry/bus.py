@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from attrs import frozen
+from attrs import define, frozen
 
 from ..ids import IdSource, RandomIds
 from .base import EventName, Origin, Record
-from .records import ConnectStart, HandlerFailed, names_of_events
+from .names import checked_names
+from .records import ConnectStart, HandlerFailed
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -114,16 +115,14 @@ def _filtered(handler: Handler) -> HandlerFunction:
     return call
 
 
+@define(eq=False)
 class SpanPoint:
     """The three event names of a span. `active` tells whether anybody listens to one of them."""
 
-    __slots__ = ("active", "exception", "start", "stop")
-
-    def __init__(self, start: Point, stop: Point, exception: Point) -> None:
-        self.start: Point = start
-        self.stop: Point = stop
-        self.exception: Point = exception
-        self.active: bool = False
+    start: Point
+    stop: Point
+    exception: Point
+    active: bool = False
 
 
 class Telemetry:
@@ -226,8 +225,11 @@ class Telemetry:
         connection_id: str | None = None,
     ) -> None:
         """Attach one handler to several events; see `attach`."""
-        _check_function(function)
-        names = [name for event in events for name in _checked_names(event, prefix=prefix)]
+        if not callable(function):
+            raise TypeError(f"a handler is a function of one record, not {type(function).__name__}")
+        if inspect.iscoroutinefunction(function):
+            raise TypeError("a handler is called synchronously, so it cannot be async: use stream() to await something")
+        names = [name for event in events for name in checked_names(event, prefix=prefix)]
         handlers = tuple(Handler(handler_id, name, prefix, function, socket_id, connection_id) for name in names)
         with self._lock:
             if handler_id in self._handlers:
@@ -332,17 +334,8 @@ class Telemetry:
     def _report(self, handler_id: str, origin: Origin, event: EventName, error: Exception) -> None:
         logger.error("telemetry handler %r raised at %s, and is detached", handler_id, " ".join(event), exc_info=error)
         if self._failure.handlers:
-            self._failure.emit(
-                HandlerFailed(
-                    origin,
-                    self.time_ns(),
-                    self.monotonic_ns(),
-                    handler_id,
-                    event,
-                    f"{type(error).__name__}: {error}",
-                    "".join(traceback.format_exception(error)),
-                )
-            )
+            told = f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+            self._failure.emit(HandlerFailed(origin, self.time_ns(), self.monotonic_ns(), handler_id, event, *told))
 
     def _refresh(self) -> None:
         attached = [handler for handlers in self._handlers.values() for handler in handlers]
@@ -352,38 +345,6 @@ class Telemetry:
             point.listen_to(reversed(matching.values()))
         for span in self._spans.values():
             span.active = bool(span.start.handlers or span.stop.handlers or span.exception.handlers)
-
-
-def _check_function(function: HandlerFunction) -> None:
-    """Raise TypeError for what cannot be called as a handler is."""
-    if not callable(function):
-        raise TypeError(f"a handler is a function of one record, not {type(function).__name__}")
-    if inspect.iscoroutinefunction(function):
-        raise TypeError("a handler is called synchronously, so it cannot be async: use stream() to await something")
-
-
-def _checked_names(event: object, *, prefix: bool) -> list[EventName]:
-    """Return the names of the events that are meant; raises for what names none."""
-    if isinstance(event, type):
-        names = names_of_events(event)
-        if not names:
-            raise TypeError(f"{event.__name__} is not the class of an event's records")
-        return names
-    given = list(event) if isinstance(event, Iterable) else [event]
-    words = [word for word in given if isinstance(word, str)]
-    # Of a string, the letters would be the words.
-    if isinstance(event, str) or len(words) < len(given):
-        raise TypeError('an event is named by a tuple of strings, such as ("slipstream", "client", "push", "stop")')
-    known, name = names_of_events(), tuple(words)
-    begins = any(each[: len(name)] == name for each in known)
-    if begins if prefix else name in known:
-        return [name]
-    if begins:
-        raise ValueError(f"no event has just the name {name}: give prefix=True for all that begin with it")
-    from difflib import get_close_matches  # needed after a mistake only
-
-    (nearest,) = get_close_matches(" ".join(words), map(" ".join, known), 1, cutoff=0.0)
-    raise ValueError(f"no event has the name {name}; the nearest is {tuple(nearest.split())}")
 
 
 def _checked(name: str, value: str) -> tuple[str, str]:

@@ -8,15 +8,14 @@ Frozen is shallow: states never change, but payloads are the very objects that t
 records for later encodes them at once.
 """
 
-from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
 from attrs import field, frozen
 
 from ..errors import EndedBy
 from ..protocol import Frame, FrameReceived, Message, MessageReceived, Options, State, Transition
-from .base import End, EndOfConnection, EventName, Once, Origin, Outcome, Record, SpanStart, Start
+from .base import End, EndOfConnection, EventName, Once, Origin, Outcome, Record, SpanException, SpanStart, Start
 
 __all__ = [
     "BufferOverflowed", "ClientCallbackStart", "ClientCallbackStop", "ClientConnectStart", "ClientConnectStop",
@@ -24,34 +23,7 @@ __all__ = [
     "ClientPushStop", "ClientSendStart", "ClientSendStop", "ConnectStart", "ConnectStop", "EventName", "GapOpened",
     "HandleStart", "HandleStop", "HandlerFailed", "LoopStalled", "MessageDiscarded", "Origin", "Outcome",
     "ReconnectScheduled", "Record", "RejoinScheduled", "ReplyOrphaned", "SpanException", "SpanStart",
-    "names_of_events",
 ]  # fmt: skip
-
-CALLBACKS: Final = (
-    *("handle_connect", "handle_disconnect", "handle_join", "handle_message", "handle_reply", "handle_gap"),
-    *("handle_topic_close", "handle_leave", "handle_info", "handle_call", "handle_cast", "terminate"),
-)
-"""The callbacks of a `Client`, each of which is a span."""
-
-
-@frozen(eq=False, repr=False)
-class SpanException(End[SpanStart]):
-    """Code that ran inside of a span raised: the third way, beside start and stop, in which a span's name can end.
-
-    Attributes:
-        kind: the exception's type.
-        reason: the exception's text.
-        stacktrace: the formatted traceback.
-    """
-
-    kind: str
-    reason: str
-    stacktrace: str
-
-    @property
-    def name(self) -> EventName:
-        """The span's name and "exception"."""
-        return (*self.start.name[:-1], "exception")
 
 
 # The connection
@@ -68,9 +40,6 @@ class ConnectStart(Once):
     def span_id(self) -> str:
         """The connection_id, as every span of a connection is its child."""
         return self.state.connection_id
-
-    def _described(self, system_time: int) -> dict[str, Any]:
-        return {**super()._described(system_time), "span_id": self.span_id}
 
 
 @frozen(eq=False, repr=False)
@@ -99,8 +68,6 @@ class ConnectStop(EndOfConnection[ConnectStart]):
 
 # Of a frame, and of a message that is just delivered, these two hold no more than they were given, and make the input
 # and the transition when they are read: to make them takes longer than to handle the message.
-
-
 @frozen(eq=False, repr=False)
 class HandleStart(Start):
     """The connection begins to handle an input: `raw_message`, in `state`."""
@@ -149,22 +116,17 @@ class HandleStop(EndOfConnection[HandleStart]):
         """The message, where it is just delivered, and nobody has read that as `transition` yet."""
         return self._came_to if isinstance(self._came_to, Message) else None
 
-    def _described(self, system_time: int) -> dict[str, Any]:
-        return {**super()._described(system_time), "event": self.transition.event}
+    def _described(self) -> dict[str, Any]:
+        return {**super()._described(), "event": self.transition.event}
 
     def details(self) -> dict[str, Any]:
         """Return `message`, `built_events`, `return`, `end_state`."""
-        transition = self.transition
-        return {
-            "message": transition.message,
-            "built_events": transition.built_events,
-            "return": transition.return_,
-            "end_state": transition.state,
-        }
+        did = self.transition
+        return {"message": did.message, "built_events": did.built_events, "return": did.return_, "end_state": did.state}
 
 
-# The client. `waited` is the part of the duration,
-# in nanoseconds on the clock of the inputs, that had passed when the frame was queued, or, if it never was, at the end.
+# The client. `waited` is the part of the duration, in nanoseconds on the clock of the inputs, that had passed when the
+# frame was queued, or, if it never was, at the end.
 
 
 @frozen(eq=False, repr=False)
@@ -424,24 +386,3 @@ class HandlerFailed(Once):
     event: EventName
     reason: str
     stacktrace: str
-
-
-# Their names
-
-
-def _names() -> Iterator[tuple[type, EventName]]:
-    named = [kind for kind in globals().values() if isinstance(getattr(kind, "name", None), tuple)]
-    for kind in named:
-        yield kind, kind.name
-    for callback in CALLBACKS:
-        yield ClientCallbackStart, ("slipstream", "client", callback, "start")
-        yield ClientCallbackStop, ("slipstream", "client", callback, "stop")
-
-
-_NAMES: Final = tuple(_names())
-
-
-def names_of_events(kind: type | None = None) -> list[EventName]:
-    """Return the names of all events, or of those whose records are of one class."""
-    raised = [(SpanException, (*name[:-1], "exception")) for _, name in _NAMES if name[-1] == "start"]
-    return [name for of, name in (*_NAMES, *raised) if kind in (None, of)]

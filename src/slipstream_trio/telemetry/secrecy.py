@@ -9,25 +9,10 @@ __all__ = ["MASK", "SECRETS", "is_secret", "squeezed"]
 MASK: Final = "[redacted]"
 """The text in place of a secret."""
 
-SECRETS: Final = frozenset(
-    {
-        "accesskey",
-        "apikey",
-        "authorization",
-        "cookie",
-        "credential",
-        "jwt",
-        "passphrase",
-        "passwd",
-        "password",
-        "privatekey",
-        "secret",
-        "sessionid",
-        "signature",
-        "signingkey",
-        "token",
-    }
-)
+SECRETS: Final = frozenset({
+    "accesskey", "apikey", "authorization", "cookie", "credential", "jwt", "passphrase", "passwd", "password",
+    "privatekey", "secret", "sessionid", "signature", "signingkey", "token",
+})  # fmt: skip
 """Parts of names of secrets, in lower case and without separators: `api_key` and `X-Api-Key` have "apikey"."""
 
 SEPARATORS: Final = "_-. "

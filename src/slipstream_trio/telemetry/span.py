@@ -31,14 +31,8 @@ push_end: Final = lean(ClientPushStop)
 
 def exception_record(telemetry: Telemetry, start: SpanStart, origin: Origin, error: BaseException) -> SpanException:
     """Return the record of a span whose code raised `error`."""
-    return SpanException(
-        start,
-        origin,
-        telemetry.monotonic_ns(),
-        type(error).__name__,
-        str(error),
-        "".join(traceback.format_exception(error)),
-    )
+    told = type(error).__name__, str(error), "".join(traceback.format_exception(error))
+    return SpanException(start, origin, telemetry.monotonic_ns(), *told)
 
 
 class ConnectionSpans:
@@ -46,10 +40,6 @@ class ConnectionSpans:
 
     A span is emitted whole or not at all: if nobody listened at its start, `start_connect` returns None, and
     `stop_connect` of None does nothing; `handled` is called only if somebody listens.
-
-    Parameters:
-        telemetry: the bus.
-        origin: the connection's ids.
     """
 
     __slots__ = ("_connect", "_origin", "_telemetry", "handle")

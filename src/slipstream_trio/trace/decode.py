@@ -22,7 +22,7 @@ from ..telemetry import (
     MessageDiscarded,
     Origin,
 )
-from ..telemetry.records import names_of_events
+from ..telemetry.names import names_of_events
 from .encode import BUILT_IN
 from .lines import decode_line
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded

@@ -85,10 +85,7 @@ class Recorded(Common):
         """Everything else, under the telemetry's keys; the values are the protocol's own objects."""
         if self._metadata is None:
             whole = {} if self.start is None else {**self.start.details()}
-            whole.update(self._described(self.system_time))
-            if self.span_id is not None:
-                whole["span_id"] = self.span_id
-            whole.update(self._details)
+            whole |= self._described() | self._details
             if "end_state" in whole:
                 whole["event"] = Transition(whole["end_state"], whole["message"], whole["built_events"]).event
             object.__setattr__(self, "_metadata", whole)
