@@ -21,23 +21,7 @@ MOST_AT_A_TICK: Final = 256
 
 
 class Draft:
-    """A state under change by one input. It is used once; the state that it is made of stays as it is.
-
-    Parameters:
-        state: the state before.
-        now: the time of the input.
-        serializer: the connection's.
-
-    Attributes:
-        topics: the topics, as they are by now.
-        turns: likewise.
-        heartbeat: likewise.
-        status: likewise.
-        current_ref: likewise.
-        close_reason: likewise.
-        events: what the socket is told.
-        effects: what is to be done.
-    """
+    """A state under change by one input. It is used once; the state that it is made of stays as it is."""
 
     def __init__(self, state: State, now: float, serializer: Serializer) -> None:
         self.before = state
@@ -56,27 +40,18 @@ class Draft:
 
     def transition(self, message: Any) -> Transition:
         """Return what the input did; where it changed nothing, the state is the very one before."""
-        before = self.before
+        before, state = self.before, self.before
         if self.heartbeat is before.heartbeat:
             self._end_hold()
-        changed = (
+        if (
             self.current_ref != before.current_ref
             or self.topics is not before.topics
             or self.turns is not before.turn_queue
             or self.heartbeat is not before.heartbeat
             or self.status != before.status
-        )
-        state = before
-        if changed:
-            state = State.of(
-                before.identity,
-                self.status,
-                self.topics,
-                self.turns,
-                self.heartbeat,
-                self.current_ref,
-                self.close_reason,
-            )
+        ):
+            parts = before.identity, self.status, self.topics, self.turns, self.heartbeat
+            state = State.of(*parts, self.current_ref, self.close_reason)
         return Transition(state, message, tuple(self.events), tuple(self.effects))
 
     # Joins and leaves

@@ -39,11 +39,7 @@ def is_write_blocked(tick: TimerTicked, options: Options) -> bool:
 def verdict_at(heartbeat: Heartbeat, tick: TimerTicked, limit: float, hold: float | None) -> float:
     """Return when the line is lost, if nothing is heard before that; it is lost if that is not after the tick.
 
-    Parameters:
-        heartbeat: the outstanding one.
-        tick: what is known now of the line.
-        limit: `heartbeat_limit`.
-        hold: the end of the turn of the join that may hold this up, infinity where it has none; None: no join may.
+    `hold` is the end of the turn of the join that may hold this up, infinity where it has none; None: no join may.
     """
     sent_at = tick.now if heartbeat.sent_at is None else heartbeat.sent_at
     blocked = math.inf if tick.write_blocked_since is None else tick.write_blocked_since + limit

@@ -25,11 +25,6 @@ class View(Mapping[K, V], Generic[K, V, R]):
 
     Iteration sorts: a persistent map has an order of its own, which differs from one run of Python to the next, and
     whatever is made of a state must not.
-
-    Parameters:
-        records: the records by key.
-        value: returns what is shown of a record.
-        order: returns what the items, key and record, are sorted by.
     """
 
     __slots__ = ("_order", "_records", "_value")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Final, Literal, TypeVar
 
 import attrs
@@ -9,7 +10,7 @@ from attrs import frozen
 
 from .mappings import View, by_ref, persistent
 from .options import Options
-from .topics import Leaving, Pending, Rejoin, Topics, topics_of
+from .topics import Rejoin, Topics, topics_of
 from .turns import Turns, turns_of
 
 __all__ = ["STATE_FIELDS", "Heartbeat", "Identity", "State", "Status", "changed_fields", "changes", "next_deadline"]
@@ -107,30 +108,13 @@ class State:
         Raises:
             TypeError: one of the first five is missing.
         """
-        identity = _grouped(
-            Identity,
-            identity,
-            connection_id=connection_id,
-            trace_id=trace_id,
-            socket_id=socket_id,
-            generation=generation,
-            options=options,
-            trace_parent=trace_parent,
-        )
-        topics = _topics(
-            topics,
-            joins=joins,
-            join_deadlines=join_deadlines,
-            join_timeouts=join_timeouts,
-            rejoins=rejoins,
-            failed_rejoins=failed_rejoins,
-            leaves=leaves,
-            leave_deadlines=leave_deadlines,
-        )
-        turn_queue = _turns(turn_queue, topics, turns=turns, began=turn_began, by_timeout=turn_by_timeout)
-        heartbeat = _grouped(
-            Heartbeat, heartbeat, ref=heartbeat_ref, sent_at=heartbeat_sent_at, deadline=heartbeat_deadline
-        )
+        given = {name: value for name, value in locals().items() if value is not UNSET}
+        flat = {part: {name: given[name] for name in names if name in given} for part, names in _PARTS.items()}
+        identity = _grouped(Identity, identity, flat["identity"])
+        topics = _topics(topics, flat["topics"])
+        turn_queue = _turns(turn_queue, topics, flat["turn_queue"])
+        beat = {name.removeprefix("heartbeat_"): value for name, value in flat["heartbeat"].items()}
+        heartbeat = _grouped(Heartbeat, heartbeat, beat)
         self.__attrs_init__(identity, status, topics, turn_queue, heartbeat, current_ref, close_reason)
 
     @classmethod
@@ -195,19 +179,17 @@ class State:
     @property
     def join_deadlines(self) -> Mapping[str, float | None]:
         """Topic to deadline, of the joins that are pending; None: no limit, or its turn has not begun."""
-        return View(self.topics.pending, _deadline, _by_number)
+        return View(self.topics.pending, _DEADLINE, _by_number)
 
     @property
     def join_timeouts(self) -> Mapping[str, float]:
         """Topic to the seconds that will run from its turn, of the joins whose turn has not begun."""
-        return _chosen(
-            {topic: each for topic, each in self.topics.pending.items() if each.timeout is not None}, _timeout
-        )
+        return self._pending_with("timeout")
 
     @property
     def rejoins(self) -> Mapping[str, Rejoin]:
         """Topic to "first", "again" or "overdue", of the joins that are pending and not the user's own."""
-        return _chosen({topic: each for topic, each in self.topics.pending.items() if each.rejoin is not None}, _rejoin)
+        return self._pending_with("rejoin")
 
     @property
     def failed_rejoins(self) -> Mapping[str, str]:
@@ -237,12 +219,12 @@ class State:
     @property
     def leaves(self) -> Mapping[str, str]:
         """Topic to the leave's ref, until the leave is complete."""
-        return View(self.topics.leaving, _ref, _by_number)
+        return View(self.topics.leaving, _REF, _by_number)
 
     @property
     def leave_deadlines(self) -> Mapping[str, float | None]:
         """Topic to deadline, of the leaves that are not complete."""
-        return View(self.topics.leaving, _limit, _by_number)
+        return View(self.topics.leaving, _LIMIT, _by_number)
 
     @property
     def heartbeat_ref(self) -> str | None:
@@ -259,6 +241,11 @@ class State:
         """The time at which the next heartbeat is due, or the outstanding one has to be checked."""
         return self.heartbeat.deadline
 
+    def _pending_with(self, name: str) -> Mapping[str, Any]:
+        value = attrgetter(name)
+        chosen = {topic: each for topic, each in self.topics.pending.items() if value(each) is not None}
+        return View(persistent(chosen), value, _by_number)
+
     def __repr__(self) -> str:
         return f"State({', '.join(f'{name}={getattr(self, name)!r}' for name in STATE_FIELDS)})"
 
@@ -274,10 +261,7 @@ STATE_FIELDS: Final = (
 
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "identity": ("connection_id", "trace_id", "socket_id", "generation", "options", "trace_parent"),
-    "topics": (
-        *("joins", "join_deadlines", "join_timeouts", "rejoins", "failed_rejoins"),
-        *("leaves", "leave_deadlines"),
-    ),
+    "topics": ("joins", "join_deadlines", "join_timeouts", "rejoins", "failed_rejoins", "leaves", "leave_deadlines"),
     "turn_queue": ("turns", "turn_began", "turn_by_timeout"),
     "heartbeat": ("heartbeat_ref", "heartbeat_sent_at", "heartbeat_deadline"),
 }
@@ -318,70 +302,44 @@ def next_deadline(state: State) -> float | None:
 # Inside
 
 
-def _grouped(kind: type[T], base: T | None, **flat: Any) -> T:
-    given = {name: value for name, value in flat.items() if value is not UNSET}
+def _grouped(kind: type[T], base: T | None, given: dict[str, Any]) -> T:
     if base is None:
         return kind(**given)
     return attrs.evolve(base, **given) if given else base  # type: ignore[misc] # both kinds are of attrs
 
 
-def _topics(base: Topics | None, **flat: Any) -> Topics:
-    given = {name: value for name, value in flat.items() if value is not UNSET}
+def _topics(base: Topics | None, given: dict[str, Any]) -> Topics:
     if base is None:
         return topics_of(given)
     if not given:
         return base
     known = State.of(UNSET, "open", base, Turns(), Heartbeat(), 0, None)
-    return topics_of({name: getattr(known, name) for name in flat} | given)
+    return topics_of({name: getattr(known, name) for name in _PARTS["topics"]} | given)
 
 
-def _turns(base: Turns | None, topics: Topics, **flat: Any) -> Turns:
-    given = {name: value for name, value in flat.items() if value is not UNSET}
+def _turns(base: Turns | None, topics: Topics, given: dict[str, Any]) -> Turns:
     if base is not None and not given:
         return base
-    if base is None:
-        turns = {str(each.number): topic for topic, each in topics.pending.items()}
-        known: dict[str, Any] = {"turns": turns, "began": None, "by_timeout": False}
-    else:
-        turns = {str(number): topic for number, topic in base}
-        known = {"turns": turns, "began": base.began, "by_timeout": base.by_timeout}
-    known |= given
+    known = [(each.number, topic) for topic, each in topics.pending.items()] if base is None else list(base)
+    turns = given.get("turns", {str(number): topic for number, topic in known})
     overdue = [(each.number, topic) for topic, each in topics.pending.items() if each.rejoin == "overdue"]
-    late = [each for each in overdue if str(each[0]) not in known["turns"]]
-    return turns_of(known["turns"], known["began"], late, by_timeout=known["by_timeout"])
+    late = [each for each in overdue if str(each[0]) not in turns]
+    before = Turns() if base is None else base
+    began, by_timeout = given.get("turn_began", before.began), given.get("turn_by_timeout", before.by_timeout)
+    return turns_of(turns, began, late, by_timeout=by_timeout)
 
 
-def _chosen(records: dict[str, Any], value: Any) -> Mapping[str, Any]:
-    return View(persistent(records), value, _by_number)
-
-
-def _itself(value: str) -> str:
-    return value
-
-
-def _deadline(pending: Pending) -> float | None:
-    return pending.deadline
-
-
-def _timeout(pending: Pending) -> Any:
-    return pending.timeout
-
-
-def _rejoin(pending: Pending) -> Any:
-    return pending.rejoin
-
-
-def _ref(leaving: Leaving) -> str:
-    return leaving.ref
-
-
-def _limit(leaving: Leaving) -> float | None:
-    return leaving.limit
+# Each one object, by which two views are known to show the same.
+_DEADLINE, _REF, _LIMIT = map(attrgetter, ("deadline", "ref", "limit"))
 
 
 def _by_number(item: tuple[Any, Any]) -> int:
     number: int = item[1].number
     return number
+
+
+def _itself(value: str) -> str:
+    return value
 
 
 def _by_key(item: tuple[str, Any]) -> tuple[int, str]:

@@ -42,12 +42,7 @@ class Pending:
 
 @frozen
 class Leaving:
-    """A leave that is not complete.
-
-    Attributes:
-        ref: its ref.
-        limit: its deadline, None for no limit.
-    """
+    """A leave that is not complete."""
 
     ref: str
     limit: float | None
@@ -60,18 +55,10 @@ class Leaving:
 
 @frozen
 class Topics:
-    """The topics of a connection.
+    """The topics of a connection; `joins` and `failed` lead to join_refs, `failed` those of rejoins on this connection.
 
-    Attributes:
-        joins: topic to join_ref, of joins pending and accepted.
-        pending: the joins that are not answered, by topic.
-        leaving: the leaves that are not complete, by topic.
-        failed: topic to ref, of rejoins that failed on this connection.
-        heap: the deadlines of `pending` and `leaving`, and entries that mean nothing any more. The earliest always
-            means something.
-        entries: how many it has.
-        seen: join_refs that were looked up. A persistent map takes five times as long as a dict to answer, and one
-            is asked for every message that comes in; the topics change seldom.
+    The heap has the deadlines of `pending` and `leaving`, and entries that mean nothing any more. The earliest always
+    means something.
     """
 
     joins: PersistentMap[str, str] = NOTHING
@@ -80,6 +67,8 @@ class Topics:
     failed: PersistentMap[str, str] = NOTHING
     heap: Heap = attrs.field(default=None, eq=False, repr=False)
     entries: int = attrs.field(default=0, eq=False, repr=False)
+    # Join_refs that were looked up. A persistent map takes five times as long as a dict to answer, and one is asked for
+    # every message that comes in; the topics change seldom.
     seen: dict[str, str] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     def join_ref(self, topic: str) -> str | None:
@@ -121,11 +110,7 @@ class Topics:
         return self._with(None, pending=self.pending.discard(topic))
 
     def without(self, topic: str, failed: str | None = None) -> "Topics":
-        """Return these without a topic.
-
-        Parameters:
-            failed: the ref of its join, where that was a rejoin, and failed.
-        """
+        """Return these without a topic; `failed` is the ref of its join, where that was a rejoin, and failed."""
         return self._with(
             None,
             joins=self.joins.discard(topic),
@@ -159,6 +144,7 @@ class Topics:
         failed: PersistentMap[str, str] | None = None,
     ) -> "Topics":
         leaving = self.leaving if leaving is None else leaving
+        joins, failed = self.joins if joins is None else joins, self.failed if failed is None else failed
         heap, entries = self.heap, self.entries
         if changed is not None and (limit := changed[1].limit) is not None:
             heap, entries = with_entry(heap, (limit, changed[1].number, changed[0])), entries + 1
@@ -166,14 +152,7 @@ class Topics:
             heap, entries = without_earliest(heap), entries - 1
         if entries > 2 * (len(pending) + len(leaving)) + _SLACK:
             heap, entries = _heap(pending, leaving)
-        return Topics(
-            self.joins if joins is None else joins,
-            pending,
-            leaving,
-            self.failed if failed is None else failed,
-            heap,
-            entries,
-        )
+        return Topics(joins, pending, leaving, failed, heap, entries)
 
     def __reduce__(self) -> tuple[Callable[..., "Topics"], tuple[Any, ...]]:
         # The heap may be nested deeper than what copies and pickles by recursion can go.

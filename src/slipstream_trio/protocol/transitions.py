@@ -250,17 +250,14 @@ def receive(state: State, message: Message, received: FrameReceived, serializer:
     reply = plain_reply(state, message)
     if reply is not None:
         return transition(state, message, (reply,), ())
+    payload = message.payload
+    if message.event == REPLY and (type(payload) is not dict or type(payload.get("status")) is not str):
+        return Transition(state, received, (FrameRejected("a phx_reply whose payload has no status"),))
+    draft = Draft(state, received.now, serializer)
+    draft.worked_off(message.ref, message.topic)
     if message.event == REPLY:
-        try:
-            status, response = _answer(message.payload)
-        except ProtocolError as error:
-            return Transition(state, received, (FrameRejected(error.problem),))
-        draft = Draft(state, received.now, serializer)
-        draft.worked_off(message.ref, message.topic)
-        _reply(draft, message.topic, message.ref, status, response)
+        _reply(draft, message.topic, message.ref, payload["status"], payload.get("response"))
     else:
-        draft = Draft(state, received.now, serializer)
-        draft.worked_off(message.ref, message.topic)
         _end_of_channel(draft, message, message.ref)
     return draft.transition(message)
 
@@ -288,12 +285,6 @@ def _end_of_channel(draft: Draft, message: Message, ref: str) -> None:
         draft.events.append(TopicJoinClosed(topic, ref, reason, message.payload))
 
 
-def _answer(payload: Any) -> tuple[str, Any]:
-    if type(payload) is not dict or type(payload.get("status")) is not str:
-        raise ProtocolError("a phx_reply whose payload has no status")
-    return payload["status"], payload.get("response")
-
-
 def _reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> None:
     leaving = draft.topics.leaving.get(topic)
     if ref == draft.heartbeat.ref and topic == PHOENIX:
@@ -307,13 +298,10 @@ def _reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> No
 
 
 def _heartbeat_reply(draft: Draft, ref: str) -> None:
-    now, sent_at = draft.now, draft.heartbeat.sent_at
-    sent_at = now if sent_at is None else sent_at
-    interval = draft.before.options.heartbeat_interval
-    draft.heartbeat = Heartbeat(
-        None, draft.heartbeat.sent_at, None if interval is None else max(now, sent_at + interval)
-    )
-    draft.events.append(HeartbeatAcknowledged(ref, now - sent_at))
+    now, sent_at, interval = draft.now, draft.heartbeat.sent_at, draft.before.options.heartbeat_interval
+    since = now if sent_at is None else sent_at
+    draft.heartbeat = Heartbeat(None, sent_at, None if interval is None else max(now, since + interval))
+    draft.events.append(HeartbeatAcknowledged(ref, now - since))
 
 
 def _join_reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> None:
@@ -329,9 +317,6 @@ def _join_reply(draft: Draft, topic: str, ref: str, status: str, response: Any) 
         draft.left(topic, "left")
     else:
         draft.events.append(ReplyReceived(topic, ref, status, response))
-
-
-# Helpers
 
 
 def _require(state: State, status: str, given: Input) -> None:
