@@ -1,7 +1,6 @@
 """The handle of an attached integration, to detach it again."""
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 __all__ = ["Attachment"]
@@ -31,7 +30,5 @@ class Attachment:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.detach()

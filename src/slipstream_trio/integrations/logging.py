@@ -24,19 +24,13 @@ CONNECTION: Final = ("slipstream", "connection", "connect")
 CLIENT: Final = ("slipstream", "client")
 FAILURE: Final = ("slipstream", "telemetry", "handler", "failure")
 
+_WARNINGS: Final = ("gap", "overflow", "reconnect_scheduled", "rejoin_scheduled", "stalled")
 LEVELS: Final[Mapping[EventName, int]] = {
     ("connection", "connect", "stop"): logging.INFO,
-    ("client", "connect", "stop"): logging.INFO,
-    ("client", "join", "stop"): logging.INFO,
-    ("client", "leave", "stop"): logging.INFO,
-    ("client", "gap"): logging.WARNING,
-    ("client", "overflow"): logging.WARNING,
-    ("client", "reconnect_scheduled"): logging.WARNING,
-    ("client", "rejoin_scheduled"): logging.WARNING,
-    ("client", "stalled"): logging.WARNING,
+    **{("client", word, "stop"): logging.INFO for word in ("connect", "join", "leave")},
+    **{("client", word): logging.INFO for word in ("message_dropped", "reply_orphaned")},
+    **{("client", word): logging.WARNING for word in _WARNINGS},
     ("client", "gave_up"): logging.ERROR,
-    ("client", "message_dropped"): logging.INFO,
-    ("client", "reply_orphaned"): logging.INFO,
     ("telemetry", "handler", "failure"): logging.ERROR,
 }
 """The levels of good outcomes; all other records are DEBUG."""
@@ -48,16 +42,13 @@ GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnec
 
 IDS: Final = ("connection_id", "trace_id", "socket_id", "generation", "span_id")
 
+_SAME: Final = (
+    *("topic", "ref", "outcome", "status", "reason", "termination_reason", "attempt", "delay", "code", "dropped"),
+    *("direction", "policy", "consumer", "client", "callback", "handler_id", "kind", "stacktrace", "sent", "waited"),
+    *("ended_by", "phase", "attempts", "hint", "seconds"),
+)
 FIELDS: Final[Mapping[str, str]] = {
-    **{
-        key: key
-        for key in (
-            *(*IDS, "topic", "ref", "outcome", "status"),
-            *("reason", "termination_reason", "attempt", "delay", "code", "dropped", "direction", "policy", "consumer"),
-            *("client", "callback", "handler_id", "kind", "stacktrace", "sent", "waited", "ended_by", "phase"),
-            *("attempts", "hint", "seconds"),
-        )
-    },
+    **{key: key for key in (*IDS, *_SAME)},
     # `event` is what structlog calls the text itself.
     "event": "message_event",
 }
@@ -65,7 +56,6 @@ FIELDS: Final[Mapping[str, str]] = {
 
 PAYLOADS: Final = ("params", "response", "arguments", "return")
 """Keys of the metadata that hold payloads."""
-
 
 DEPTH: Final = 6
 """The levels of a payload that are shown."""

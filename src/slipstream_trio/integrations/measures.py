@@ -41,15 +41,9 @@ __all__ = ["INSTRUMENTS", "Instrument", "Sink", "attach_measures"]
 
 @frozen(eq=False)
 class Instrument:
-    """A measured quantity.
+    """A measured quantity, whose unit is UCUM's: "s" is seconds, "{…}" counts things.
 
-    Attributes:
-        name: dotted.
-        kind: "gauge" goes up and down, "counter" up only, of a "histogram" each value counts.
-        unit: as UCUM has it: "s" is seconds, "{…}" counts things.
-        description: in a sentence.
-        labels: the names of its labels.
-        buckets: a histogram's upper bounds.
+    A "gauge" goes up and down, a "counter" up only; of a "histogram" each value counts, in `buckets` by upper bounds.
     """
 
     name: str
@@ -85,11 +79,8 @@ Sink = Callable[[Instrument, float, tuple[str, ...]], None]
 """Takes a value of an instrument, with the values of its labels."""
 
 CONNECTION: Final = ("slipstream", "connection", "connect")
-HANDLE: Final[EventName] = HandleStop.name
 LASTING: Final[tuple[EventName, ...]] = (
-    (*CONNECTION, "start"),
-    (*CONNECTION, "stop"),
-    (*CONNECTION, "exception"),
+    *((*CONNECTION, end) for end in ("start", "stop", "exception")),
     ClientConnectStop.name,
     ClientPushStop.name,
     ClientJoinStop.name,
@@ -120,7 +111,7 @@ def attach_measures(
         ValueError: a handler of this id is attached.
     """
     measures = _Measures(sink, Capped(pattern, limit), Capped(limit=limit), Capped(limit=REASONS))
-    telemetry.attach_many(handler_id, [*LASTING, *([HANDLE] if messages else [])], measures.handle)
+    telemetry.attach_many(handler_id, [*LASTING, *([HandleStop.name] if messages else [])], measures.handle)
     return Attachment(lambda: telemetry.detach(handler_id))
 
 

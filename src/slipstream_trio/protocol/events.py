@@ -49,11 +49,7 @@ class ConnectionClosed:
     reason: str
     code: int
     message: str
-    ended_by: EndedBy = attrs.field()
-
-    @ended_by.default
-    def _by_reason(self) -> EndedBy:
-        return ended_by(self.reason)
+    ended_by: EndedBy = attrs.Factory(lambda self: ended_by(self.reason), takes_self=True)
 
 
 def ended_by(reason: str) -> EndedBy:

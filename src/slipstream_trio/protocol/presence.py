@@ -208,10 +208,8 @@ def _presences(payload: Any) -> Presences:
         raise ProtocolError("presences must be an object")
     for presence in payload.values():
         metas = presence.get("metas") if isinstance(presence, dict) else None
-        if not isinstance(metas, list) or not all(_is_meta(meta) for meta in metas):
+        if not isinstance(metas, list) or not all(
+            isinstance(meta, dict) and isinstance(meta.get("phx_ref"), str) for meta in metas
+        ):
             raise ProtocolError("a presence without a list of metas that have a phx_ref")
     return payload
-
-
-def _is_meta(meta: Any) -> bool:
-    return isinstance(meta, dict) and isinstance(meta.get("phx_ref"), str)

@@ -164,14 +164,8 @@ def _shown(step: str | int) -> str:
 
 def _encode_push(message: Message) -> bytes:
     """Binary, client to server: kind, four lengths, join_ref, ref, topic, event, payload."""
-    strings = [
-        _field("join_ref", message.join_ref or ""),
-        _field("ref", message.ref or ""),
-        _field("topic", message.topic),
-        _field("event", message.event),
-    ]
-    header = bytes([PUSH, *map(len, strings)])
-    return b"".join([header, *strings, message.payload])
+    strings = [_field(name, text or "") for name, text in zip(message._fields[:4], message[:4], strict=True)]
+    return b"".join([bytes([PUSH, *map(len, strings)]), *strings, message.payload])
 
 
 def _field(name: str, text: str) -> bytes:

@@ -34,7 +34,7 @@ from .commands import (
     TransportOpened,
 )
 from .draft import MOST_AT_A_TICK, Draft
-from .effects import CloseTransport, Effect, SendFrame, Step, Transition, transition
+from .effects import CloseTransport, SendFrame, Transition, transition
 from .events import (
     ConnectionClosed,
     ConnectionFailed,
@@ -56,10 +56,7 @@ from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Frame, Message, new_mes
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State
 
-__all__ = [
-    "CloseTransport", "Effect", "SendFrame", "Step", "Transition", "handle", "is_plain", "plain_reply",
-    "push_frame", "receive",
-]  # fmt: skip
+__all__ = ["handle", "is_plain", "plain_reply", "push_frame", "receive"]
 
 ABNORMAL_CLOSURE: Final = 1006
 """The code of a connection that ended without a close frame (RFC 6455, 7.4.1)."""

@@ -27,14 +27,10 @@ Join = tuple[int, str]
 class Turns:
     """The joins that the server has not worked off, in the order in which they were sent; compared by value.
 
-    It is a queue in chunks: `head` from `start` on, then `chunks`, then `tail`. A join that is sent copies the tail,
-    and one that is worked off is stepped over.
+    It is a queue in chunks: `head` from `start` on, then `chunks`, then `tail`, which is never full. A join that is
+    sent copies the tail, and one that is worked off is stepped over. Without a join `head` is empty.
 
     Attributes:
-        head: the oldest joins, and some that were worked off before; empty if there is none.
-        start: where in `head` the join is whose turn it is.
-        chunks: those that follow, `CHUNK` in each.
-        tail: the latest, fewer than `CHUNK`.
         began: when the turn began, None where that is not known.
         by_timeout: whether it began because the one before it took too long: nothing was heard then.
         late: rejoins that are overdue and have lost their turn to a timeout; also some that are pending no more.

@@ -16,16 +16,7 @@ _ENCRYPTED: Final = ("wss", "https")
 
 @frozen
 class Address:
-    """The address of a URL and the options beside it.
-
-    Attributes:
-        host: for DNS and proxies, in ASCII; an IPv6 address without brackets.
-        port: the URL's, or that of its scheme.
-        encrypted: whether it is TLS.
-        server_hostname: for SNI, and the name that the certificate has to be for.
-        host_header: the value of `Host`.
-        target: path and query.
-    """
+    """The address of a URL and the options beside it; `host`, for DNS and proxies, has an IPv6 address as it is."""
 
     host: str
     port: int

@@ -65,13 +65,9 @@ _PROTOCOLS: Final = [
 
 
 class Head:
-    """The block of status line and headers of an answer.
+    """The block of status line and headers of an answer: those that can be read, whose names are in lower case.
 
-    Attributes:
-        version: of HTTP, such as "1.1".
-        status: three digits.
-        headers: those that can be read, names in lower case.
-        problem: why h11 refuses it; None if it does not.
+    `problem` tells why h11 refuses it; None if it does not.
     """
 
     __slots__ = ("headers", "problem", "status", "version")
@@ -107,16 +103,9 @@ class Head:
 
 
 class AnswerReader:
-    """Reads the answer to one request from a stream.
+    """Reads the answer to one request from a stream; `encrypted` tells whether that is TLS.
 
-    Parameters:
-        stream: where it comes from.
-        max_header_size: bytes that status line and headers may have.
-        encrypted: whether the stream is TLS.
-
-    Attributes:
-        received: the number of bytes received.
-        body: the part of the body that was read.
+    `received` counts the bytes of it, and `body` has the part of its body that was read.
     """
 
     def __init__(self, stream: trio.abc.Stream, max_header_size: int, *, encrypted: bool) -> None:
@@ -129,10 +118,7 @@ class AnswerReader:
         self._broken_by: BaseException | None = None
 
     async def read_head(self, connection: h11.Connection) -> Head:
-        """Return the final head; 1xx are passed over, save for 101.
-
-        Parameters:
-            connection: has sent the request, and is given the head.
+        """Return the final head, which `connection` is given; 1xx are passed over, save for 101.
 
         Raises:
             ConnectError: the answer failed; the sentence says why.
@@ -152,12 +138,9 @@ class AnswerReader:
         return bytes(self._buffer)
 
     async def read_body(self, head: Head, connection: h11.Connection, echoed: int) -> None:
-        """Read the body, as far as it comes in time.
+        """Read the body, as far as it comes in time, by the connection that has read the head.
 
-        Parameters:
-            head: the head before it.
-            connection: has read the head.
-            echoed: bytes of the request, which more is read for: it may be sent back, with a secret across the limit.
+        For the `echoed` bytes of the request more is read: it may be sent back, with a secret across the limit.
         """
         if head.problem is not None:
             connection = _reading_until_close(head.status)

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from os import PathLike
 from ssl import SSLContext
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import attrs
 import trio
 from attrs import frozen
 
+from ..errors import EndedBy
 from ..errors.base import did_you_mean, lacks
 
 __all__ = [
@@ -21,9 +22,6 @@ __all__ = [
 
 Frame = str | bytes
 """A WebSocket message: `str` is text, `bytes` is binary."""
-
-EndedBy = Literal["client", "server", "network"]
-"""The side that ended a transport."""
 
 ABNORMAL_CLOSURE: Final = 1006
 """The close code of an end without a close frame."""

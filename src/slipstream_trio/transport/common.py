@@ -46,29 +46,18 @@ T = TypeVar("T", bound=Transport)
 
 @final
 class Opening(AbstractAsyncContextManager[T], Generic[T]):
-    """Opens a stream and upgrades it, as `open_upgraded`, for the time of a block, which is given a transport over it.
-
-    Parameters:
-        open_stream: opens the stream.
-        request: what to open.
-        transport: returns the transport, of the stream and the server's consent.
-    """
+    """Opens a stream and upgrades it, as `open_upgraded`, for the time of a block, which gets a transport over it."""
 
     __slots__ = ("_how", "_stream")
 
     def __init__(
         self, open_stream: StreamOpener, request: OpenRequest, transport: Callable[[trio.abc.Stream, Upgraded], T]
     ) -> None:
-        self._how: tuple[StreamOpener, OpenRequest, Callable[[trio.abc.Stream, Upgraded], T]] | None = (
-            open_stream,
-            request,
-            transport,
-        )
+        self._how = open_stream, request, transport
 
     async def __aenter__(self) -> T:
-        assert self._how is not None
         open_stream, request, transport = self._how
-        self._how = None  # an open connection needs none of that
+        del self._how  # an open connection needs none of that
         self._stream, upgraded = await open_upgraded(open_stream, request)
         try:
             return transport(self._stream, upgraded)
@@ -84,13 +73,8 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
 class WebSocketTransport(Transport):
     """A WebSocket that is open.
 
-    Messages are read, pings answered and the peer's close frame found while somebody calls `receive`.
-
-    Parameters:
-        stream: the stream to the server.
-        upgraded: the server's consent.
-        lane: the lane of what is read.
-        wake: called when something waits to be written.
+    Messages are read, pings answered and the peer's close frame found while somebody calls `receive`; `wake` is called
+    when something waits to be written.
     """
 
     def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, lane: Lane, wake: Callable[[], None]) -> None:

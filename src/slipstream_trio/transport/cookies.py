@@ -16,11 +16,7 @@ __all__ = ["Cookies"]
 
 
 class Cookies:
-    """The cookies of one socket, in a jar of the standard library's, whose rules hold: domain, path, age, `Secure`.
-
-    Parameters:
-        keeps: whether there are any: the option `cookies`.
-    """
+    """The cookies of one socket, in a jar of the standard library's, whose rules hold: domain, path, age, `Secure`."""
 
     __slots__ = ("_jar",)
 

@@ -29,10 +29,6 @@ class ResponseTooLong(Exception):
 class HttpBackend(httpcore.AsyncNetworkBackend):
     """Opens streams for httpcore.
 
-    Parameters:
-        open_stream: opens each.
-        request: the request of the connector.
-
     Attributes:
         limit: the most bytes of a response.
         received: the number of bytes read, of all responses.

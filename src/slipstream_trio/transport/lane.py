@@ -51,16 +51,13 @@ class Lane:
     unless it has found a fault. Once the library has received a close frame, or has failed, the rest of the stream is
     nobody's.
 
-    Parameters:
-        max_message_size: the bytes of payload that a message may have, all of its fragments together; None: no limit.
-        compressed: whether the first reserved bit is allowed, as it tells compressed messages.
+    `max_message_size` counts the payloads of all fragments; `compressed` allows the first reserved bit, which tells
+    compressed messages.
 
     Attributes:
         heard: whether, of what was fed last, anything belongs to a data frame, as far as it was looked at.
         lacks: the least number of bytes missing of the frame under way.
-        opcode: that of the frame that is passed on.
         begins: whether the piece of a data frame that was passed on last is the beginning of a message.
-        compressed: whether that message is compressed.
         payload: the piece without its header, decoded if it is of a text that is not compressed.
         message_passed: whether the piece that was passed on last is the end of a message.
         fault: the close code and the text for what breaks the protocol (1002, 1007) or the limit (1009), where a header

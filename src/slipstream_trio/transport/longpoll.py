@@ -24,7 +24,7 @@ from attrs import frozen
 from ..errors import ConnectError, ConnectionRejected
 from . import network
 from .address import address_of
-from .base import ABNORMAL_CLOSURE, Connector, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
+from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .cookies import Cookies
 from .http_backend import HttpBackend, ResponseTooLong, httpcore
 from .network import deadline_of
@@ -70,17 +70,8 @@ _COMMA: Final = re.compile(r"\s*,\s*")
 _decoded_at: Final = json.JSONDecoder().raw_decode
 
 
-def connector(open_stream: StreamOpener | None = None) -> Connector:
-    """Return the connector of this transport."""
-    return LongpollConnector(open_stream)
-
-
 class LongpollConnector:
-    """Opens sessions of long-polling; a URL that ends in /websocket stands for its neighbour /longpoll.
-
-    Parameters:
-        open_stream: opens each stream to run over, as for the other transports; None opens TCP or TLS connections.
-    """
+    """Opens sessions of long-polling; a URL that ends in /websocket stands for its neighbour /longpoll."""
 
     name = "longpoll"
 
@@ -99,15 +90,12 @@ class LongpollConnector:
             await backend.close()
 
 
+connector: Final = LongpollConnector
+
+
 @frozen
 class _Answer:
-    """The content of a response.
-
-    Attributes:
-        status: Phoenix's status, which stands in the body; HTTP's, if it is not Phoenix that answers.
-        messages: None if it is not Phoenix.
-        token: the session's.
-    """
+    """The content of a response: without `messages`, and with the status of HTTP, if it is not Phoenix that answers."""
 
     status: int
     messages: Sequence[str] | None = None

@@ -107,13 +107,7 @@ def _is_listed(address: Address, no_proxy: str) -> bool:
 
 
 async def tunnel(stream: trio.abc.Stream, proxy: ProxyServer, host: str, port: int) -> None:
-    """Let a proxy connect a stream to a server; the caller closes the stream if that fails.
-
-    Parameters:
-        stream: leads to the proxy; nothing was sent.
-        proxy: its address and credentials.
-        host: where to, in ASCII.
-        port: likewise.
+    """Let a proxy connect a stream to a server, whose host is in ASCII; the caller closes the stream if that fails.
 
     Raises:
         ConnectError: the way there failed; the sentence names the proxy's part.
@@ -122,15 +116,8 @@ async def tunnel(stream: trio.abc.Stream, proxy: ProxyServer, host: str, port: i
     from python_socks.async_.trio.v2 import Proxy
 
     kind = _KINDS[proxy.scheme][0]
-    speaking = Proxy(
-        ProxyType[kind],
-        proxy.host,
-        proxy.port,
-        proxy.username,
-        proxy.password,
-        rdns=proxy.scheme in _RESOLVES,
-        forward=cast(Any, _Opened(stream)),
-    )
+    at, rdns = (proxy.host, proxy.port, proxy.username, proxy.password), proxy.scheme in _RESOLVES
+    speaking = Proxy(ProxyType[kind], *at, rdns=rdns, forward=cast(Any, _Opened(stream)))
     problem = f"no connection to {host} port {port}: {proxy}"
     target = f"[{host}]" if ":" in host and kind == "HTTP" else host
     try:

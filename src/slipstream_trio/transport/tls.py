@@ -11,12 +11,8 @@ _TRUST: Final = "to trust its authority, pass an ssl_context that has it (load_v
 _VERIFICATION: Final = {
     9: "check the clocks of both machines",
     10: "the server needs a new one",
-    18: _TRUST,
-    19: _TRUST,
-    20: _TRUST,
-    21: _TRUST,
-    62: _NAME,
-    64: _NAME,
+    **dict.fromkeys((18, 19, 20, 21), _TRUST),
+    **dict.fromkeys((62, 64), _NAME),
 }
 """By OpenSSL's verify codes (X509_V_ERR_…)."""
 
@@ -29,11 +25,7 @@ _SOURCE: Final = re.compile(r" \(_ssl\.c:\d+\)")
 
 
 def explain_tls(error: BaseException) -> str:
-    """Return the cause, and the way out, in one line.
-
-    Parameters:
-        error: the cause of Trio's `BrokenResourceError`: an `SSLError`, as a rule.
-    """
+    """Return the cause of Trio's `BrokenResourceError`, an `SSLError` as a rule, and the way out, in one line."""
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = _VERIFICATION.get(error.verify_code, "see ssl_context")
         return f"the server's certificate is not accepted: {error.verify_message.rstrip('.')}; {hint}"

@@ -20,7 +20,7 @@ import trio
 import trio_websocket
 
 from . import network
-from .base import Connector, Frame, OpenRequest, StreamOpener, Transport
+from .base import Frame, OpenRequest, StreamOpener, Transport
 from .common import Opening, WebSocketTransport
 from .framing import CLOSE
 from .lane import Lane
@@ -31,17 +31,10 @@ __all__ = ["TrioWebSocketConnector", "connector"]
 KEY: Final = b"sec-websocket-key"
 
 
-def connector(open_stream: StreamOpener | None = None) -> Connector:
-    """Return the connector of this transport."""
-    return TrioWebSocketConnector(open_stream)
-
-
 class TrioWebSocketConnector:
     """Opens WebSockets with trio-websocket.
 
-    Parameters:
-        open_stream: opens the stream to run over; None: over the network. An exception of its own becomes the
-            cause of a `ConnectError`, and one of the stream's the cause of the transport's end.
+    An exception of `open_stream` is the cause of a `ConnectError`, one of the stream's that of the transport's end.
     """
 
     name = "trio_websocket"
@@ -67,13 +60,13 @@ class TrioWebSocketConnector:
             raise failure
 
 
+connector: Final = TrioWebSocketConnector
+
+
 class _LibraryStream(trio.abc.Stream):
     """The stream that trio-websocket reads from and writes to, and the nursery that it starts its reader task in.
 
-    Attributes:
-        collect: takes what trio-websocket writes.
-        failure: the error of its reader.
-        ended: whether it reads no more.
+    `collect` takes what it writes; `failure` and `ended` are those of its reader.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:

@@ -32,14 +32,9 @@ _OWN: Final = frozenset({"upgrade", "connection", *(f"sec-websocket-{what}" for 
 
 @frozen
 class Upgraded:
-    """A server's consent to speak WebSocket.
+    """A server's consent to speak WebSocket; `headers` lack the upgrade's own.
 
-    Attributes:
-        headers: those of the 101 beside the upgrade's own, names in lower case.
-        subprotocol: the one that the server chose, of those that were offered.
-        extensions: the value of `Sec-WebSocket-Extensions`, whose names are among those that were offered.
-        behind: the bytes that came behind the head: frames, already.
-        received: the number of bytes before those.
+    `behind` are the bytes that came behind the head, frames already, and `received` is the number of those before.
     """
 
     headers: tuple[tuple[str, str], ...]
@@ -51,10 +46,6 @@ class Upgraded:
 
 async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tuple[trio.abc.Stream, Upgraded]:
     """Open a stream and upgrade it, both within `connect_timeout`; closes the stream if that fails.
-
-    Parameters:
-        open_stream: opens the stream. An exception of its own becomes the cause of a `ConnectError`.
-        request: the connection to open.
 
     Raises:
         ConnectError: as `upgrade`, or the stream failed to open.
@@ -70,12 +61,7 @@ async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tupl
 
 
 async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float = math.inf) -> Upgraded:
-    """Ask the server at the other end of a stream to speak WebSocket.
-
-    Parameters:
-        stream: nothing else was sent or read; the caller closes it.
-        request: the request.
-        deadline: when to give up, on Trio's clock.
+    """Ask the server at the other end of a stream to speak WebSocket, until the deadline; the caller closes the stream.
 
     Raises:
         ConnectError: the upgrade failed; the sentence has the cause and the way out.
@@ -93,14 +79,7 @@ async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float
 async def answer_to(
     data: bytes, connection: h11.Connection, stream: trio.abc.Stream, request: OpenRequest, deadline: float
 ) -> tuple[Head, AnswerReader]:
-    """Send a request, and return the head of the answer, and its reader, which has read the body, but for a 101.
-
-    Parameters:
-        data: the request.
-        connection: has made it, and is given the answer.
-        stream: where to send it.
-        request: the limits.
-        deadline: when to give up, on Trio's clock.
+    """Send `data`, which `connection` has made, and return the answer's head, and reader, which has read a refusal.
 
     Raises:
         ConnectError: no answer came; the sentence has the cause and the way out.

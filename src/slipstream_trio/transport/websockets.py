@@ -22,7 +22,7 @@ from websockets.uri import parse_uri
 
 from ..errors import ConnectError
 from . import network
-from .base import Connector, Frame, OpenRequest, StreamOpener
+from .base import Frame, OpenRequest, StreamOpener
 from .common import PIECES_A_PASS, Opening, WebSocketTransport
 from .lane import CONTROL, MESSAGE_TOO_BIG, NO_TEXT, PROTOCOL_ERROR, TEXT, Lane
 from .upgrade import Upgraded
@@ -44,17 +44,10 @@ END_OF_BLOCK: Final = b"\x00\x00\xff\xff"
 """A sender leaves it out at the end of a message (RFC 7692, 7.2.1)."""
 
 
-def connector(open_stream: StreamOpener | None = None) -> Connector:
-    """Return the connector of this transport."""
-    return WebsocketsConnector(open_stream)
-
-
 class WebsocketsConnector:
     """Opens WebSockets with the Sans-I/O protocol of `websockets`.
 
-    Parameters:
-        open_stream: opens the stream to run over; None: over the network. An exception of its own becomes the
-            cause of a `ConnectError`, and one of the stream's the cause of the transport's end.
+    An exception of `open_stream` is the cause of a `ConnectError`, one of the stream's that of the transport's end.
     """
 
     name = "websockets"
@@ -78,6 +71,9 @@ class WebsocketsConnector:
             return transport
 
         return Opening(self.open_stream, request, transport)
+
+
+connector: Final = WebsocketsConnector
 
 
 class _Websockets(WebSocketTransport):
