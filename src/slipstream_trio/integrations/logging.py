@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
 
@@ -171,12 +172,10 @@ def _shown(effect: Effect, serializer: Serializer | None) -> Any:
     frame = effect.frame
     if isinstance(frame, bytes):
         return frame
-    if serializer is None or len(frame) > LONGEST:
-        return frame.encode(errors="surrogatepass")
-    try:
-        return serializer.decode(frame)
-    except ProtocolError:  # a serializer of the user's, with the name of one of ours
-        return frame.encode(errors="surrogatepass")
+    if serializer is not None and len(frame) <= LONGEST:
+        with suppress(ProtocolError):  # a serializer of the user's, with the name of one of ours
+            return serializer.decode(frame)
+    return frame.encode(errors="surrogatepass")
 
 
 WORDS: Final = ("topic", "message_event", "callback", "outcome", "status", "reason", "termination_reason", "kind")

@@ -115,14 +115,14 @@ def attach_measures(
     return Attachment(lambda: telemetry.detach(handler_id))
 
 
+@frozen(eq=False)
 class Capped:
     """A function from values to labels that gives `limit` different labels at most; later ones are "other"."""
 
-    def __init__(self, function: Callable[[str], str] | None = None, limit: int = 100) -> None:
-        self._function = function
-        self._limit = limit
-        self._seen: set[str] = set()
-        self._lock = threading.Lock()
+    _function: Callable[[str], str] | None = None
+    _limit: int = 100
+    _seen: set[str] = field(factory=set, init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
     def __call__(self, value: str) -> str:
         """Return the label of a value."""
@@ -136,14 +136,14 @@ class Capped:
         return label
 
 
+@frozen(eq=False)
 class _Measures:
-    def __init__(self, sink: Sink, topic: Capped, event: Capped, reason: Capped) -> None:
-        self._sink = sink
-        self._topic = topic
-        self._event = event
-        self._reason = reason
-        self._begun: set[str] = set()
-        self._open: set[str] = set()
+    _sink: Sink
+    _topic: Capped
+    _event: Capped
+    _reason: Capped
+    _begun: set[str] = field(factory=set, init=False)
+    _open: set[str] = field(factory=set, init=False)
 
     def handle(self, record: Record) -> None:  # noqa: C901 - a case for each record
         """Measure a record."""

@@ -1,6 +1,7 @@
 """Metrics for Prometheus, by `prometheus_client`: the extra `prometheus`."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from ..errors.base import lacks
@@ -45,16 +46,14 @@ def attach(
         ValueError: it is attached already, or the registry has metrics of these names.
     """
     made = {instrument: _create(instrument) for instrument in INSTRUMENTS}
-    series: dict[tuple[Instrument, tuple[str, ...]], Recording] = {}
+
+    @cache
+    def recording(instrument: Instrument, labels: tuple[str, ...]) -> Recording:
+        child = made[instrument].labels(*labels) if labels else made[instrument]
+        return child.observe if isinstance(child, Histogram) else child.inc
 
     def sink(instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
-        key = instrument, labels
-        recording = series.get(key)
-        if recording is None:
-            metric = made[instrument]
-            child = metric.labels(*labels) if labels else metric
-            recording = series[key] = child.observe if isinstance(child, Histogram) else child.inc
-        recording(value)
+        recording(instrument, labels)(value)
 
     attachment = attach_measures(HANDLER, telemetry, sink, pattern=pattern, limit=limit, messages=messages)
     registered: list[Metric] = []

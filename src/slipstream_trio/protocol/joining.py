@@ -99,7 +99,9 @@ class JoinPacing:
         Joins that were sent before the window was halved had to wait for those of the larger window. They say nothing
         of this one.
         """
-        return self._halved() if number > self.halved_after else self
+        if number <= self.halved_after:
+            return self
+        return attrs.evolve(self, learned=max(1, self.learned // 2), halved_after=self.number)
 
     def ended(self, now: float, unanswered: int) -> "JoinPacing":
         """The connection has ended.
@@ -115,6 +117,3 @@ class JoinPacing:
             pace = None if pace > FASTEST else pace
         ended = attrs.evolve(self, pace=pace, opened_at=None, times=())
         return ended.timed_out(self.number) if unanswered else ended
-
-    def _halved(self) -> "JoinPacing":
-        return attrs.evolve(self, learned=max(1, self.learned // 2), halved_after=self.number)

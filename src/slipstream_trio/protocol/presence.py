@@ -191,9 +191,8 @@ def _refs(presence: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(_ref(meta) for meta in presence["metas"])
 
 
-def _ref(meta: Mapping[str, Any]) -> str:
-    ref: str = meta["phx_ref"]
-    return ref
+def _ref(meta: Mapping[str, Any]) -> Any:
+    return meta["phx_ref"]
 
 
 def _diff(payload: Any) -> Mapping[str, Any]:

@@ -133,7 +133,8 @@ def located(error: SerializationError, message: Message, codec: Codec) -> Serial
     path, found = "", _refused(zip(message._fields, message, strict=True), codec)
     while found is not None:
         step, value, error = found
-        path += f"[{_shown(step)}]" if path else str(step)
+        shown = json.dumps(step, ensure_ascii=not str(step).isprintable())  # a lone surrogate could not be printed
+        path += f"[{shown}]" if path else str(step)
         found = None if error.problem == TOO_DEEP else _refused(_inside(value), codec)  # a cycle has no innermost value
     return SerializationError(error.problem, path or "payload", message.topic, message.event)
 
@@ -156,10 +157,6 @@ def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
             if type(key) is not str:
                 return  # it is the key that is refused
             yield key, item
-
-
-def _shown(step: str | int) -> str:
-    return json.dumps(step, ensure_ascii=not str(step).isprintable())  # a lone surrogate could not be printed
 
 
 def _encode_push(message: Message) -> bytes:

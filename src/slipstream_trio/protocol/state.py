@@ -174,7 +174,7 @@ class State:
     @property
     def joins(self) -> Mapping[str, str]:
         """Topic to join_ref, of joins pending and accepted."""
-        return View(self.topics.joins, _itself, by_ref)
+        return View(self.topics.joins, str, by_ref)
 
     @property
     def join_deadlines(self) -> Mapping[str, float | None]:
@@ -194,12 +194,12 @@ class State:
     @property
     def failed_rejoins(self) -> Mapping[str, str]:
         """Topic to join_ref, of rejoins that failed on this connection, and were not followed by another join."""
-        return View(self.topics.failed, _itself, by_ref)
+        return View(self.topics.failed, str, by_ref)
 
     @property
     def turns(self) -> Mapping[str, str]:
         """Join_ref to topic, of the joins that the server has not worked off: the first one has its turn."""
-        return View(persistent({str(number): topic for number, topic in self.turn_queue}), _itself, _by_key)
+        return View(persistent({str(number): topic for number, topic in self.turn_queue}), str, _by_key)
 
     @property
     def turn_began(self) -> float | None:
@@ -299,9 +299,6 @@ def next_deadline(state: State) -> float | None:
     return min(topics, heartbeat)
 
 
-# Inside
-
-
 def _grouped(kind: type[T], base: T | None, given: dict[str, Any]) -> T:
     if base is None:
         return kind(**given)
@@ -333,13 +330,8 @@ def _turns(base: Turns | None, topics: Topics, given: dict[str, Any]) -> Turns:
 _DEADLINE, _REF, _LIMIT = map(attrgetter, ("deadline", "ref", "limit"))
 
 
-def _by_number(item: tuple[Any, Any]) -> int:
-    number: int = item[1].number
-    return number
-
-
-def _itself(value: str) -> str:
-    return value
+def _by_number(item: tuple[Any, Any]) -> Any:
+    return item[1].number
 
 
 def _by_key(item: tuple[str, Any]) -> tuple[int, str]:

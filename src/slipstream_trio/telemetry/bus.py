@@ -289,7 +289,7 @@ class Telemetry:
         """
         from .streams import open_stream
 
-        return open_stream(self, event, prefix=prefix, buffer=buffer, socket_id=socket_id, connection_id=connection_id)
+        return open_stream(self, event, buffer, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
 
     def point(self, name: EventName) -> Point:
         """Return the point at which events of this name are emitted."""
@@ -323,7 +323,13 @@ class Telemetry:
         if propagator is None:
             return ()
         try:
-            return tuple(_checked(name, value) for name, value in propagator(origin))
+            headers = tuple((name, value) for name, value in propagator(origin))
+            for name, value in headers:
+                if not (name + value).isascii() or not (name + value).isprintable():
+                    raise ValueError(
+                        f"invalid header {name!r}: its name or value has characters that a header cannot have"
+                    )
+            return headers
         except Exception as error:  # noqa: BLE001 - as with handlers, the connection goes on
             # It may have been replaced meanwhile, as a handler's id may have been taken anew.
             if self.propagator is propagator:
@@ -345,13 +351,6 @@ class Telemetry:
             point.listen_to(reversed(matching.values()))
         for span in self._spans.values():
             span.active = bool(span.start.handlers or span.stop.handlers or span.exception.handlers)
-
-
-def _checked(name: str, value: str) -> tuple[str, str]:
-    """Return a header as it is; raises ValueError if it cannot be sent."""
-    if not (name + value).isascii() or not (name + value).isprintable():
-        raise ValueError(f"invalid header {name!r}: its name or value has characters that a header cannot have")
-    return name, value
 
 
 default_telemetry: Final = Telemetry()

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
@@ -55,19 +55,12 @@ class RecordStream:
 
 @asynccontextmanager
 async def open_stream(
-    telemetry: "Telemetry",
-    event: EventName | type,
-    *,
-    prefix: bool,
-    buffer: int,
-    socket_id: str | None,
-    connection_id: str | None,
+    telemetry: "Telemetry", event: EventName | type, buffer: int, **options: Any
 ) -> AsyncIterator[RecordStream]:
-    """Open a stream of records on a bus; see `Telemetry.stream`."""
+    """Open a stream of records on a bus; see `Telemetry.stream`, and for the options `Telemetry.listen`."""
     records = RecordStream(buffer)
-    listening = telemetry.listen(records.put, event, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
     try:
-        with listening:
+        with telemetry.listen(records.put, event, **options):
             yield records
     finally:
         records.close()

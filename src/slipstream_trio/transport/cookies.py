@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable
 from email.message import Message
-from typing import TYPE_CHECKING, Any, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -48,17 +49,8 @@ class Cookies:
             for name, value in headers:
                 if name == "set-cookie":
                     answer["Set-Cookie"] = value
-            self._jar.extract_cookies(cast(Any, _Answer(answer)), _as_http(request))
-
-
-class _Answer:
-    """As much of an HTTP answer as a jar looks at."""
-
-    def __init__(self, headers: Message) -> None:
-        self._headers = headers
-
-    def info(self) -> Message:
-        return self._headers
+            as_http: Any = SimpleNamespace(info=lambda: answer)  # as much of an HTTP answer as a jar looks at
+            self._jar.extract_cookies(as_http, _as_http(request))
 
 
 def _as_http(request: OpenRequest) -> Any:

@@ -88,7 +88,12 @@ async def answer_to(
     reader = AnswerReader(stream, request.max_header_size, encrypted=address_of(request).encrypted)
     head: Head | None = None
     with trio.move_on_at(deadline):
-        await _send(stream, data)
+        try:
+            await stream.send_all(data)
+        except trio.BrokenResourceError:
+            pass  # a server that refuses before it has read everything: its answer can be read all the same
+        except Exception as error:
+            raise ConnectError(f"the upgrade failed: the stream raised {described(error)}") from error
         head = await reader.read_head(connection)
         if head.status != 101:
             await reader.read_body(head, connection, len(data))
@@ -126,15 +131,6 @@ def request_bytes(connection: h11.Connection, target: str, headers: Iterable[tup
         raise ConnectError(
             "the URL, a header or the auth_token has a character that no HTTP request can have"
         ) from None
-
-
-async def _send(stream: trio.abc.Stream, data: bytes) -> None:
-    try:
-        await stream.send_all(data)
-    except trio.BrokenResourceError:
-        pass  # a server that refuses before it has read everything: its answer can be read all the same
-    except Exception as error:
-        raise ConnectError(f"the upgrade failed: the stream raised {described(error)}") from error
 
 
 def _accepted(head: Head, request: OpenRequest, key: bytes, reader: AnswerReader) -> Upgraded:

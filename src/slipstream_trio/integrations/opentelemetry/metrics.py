@@ -1,6 +1,7 @@
 """Metrics for OpenTelemetry: one instrument of its API for each of `measures`."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from opentelemetry import metrics
@@ -40,15 +41,13 @@ def attach_metrics(
     """
     meter = metrics.get_meter("slipstream_trio", meter_provider=meter_provider)
     recordings = {instrument: _create(meter, instrument) for instrument in INSTRUMENTS}
-    known: dict[tuple[Instrument, tuple[str, ...]], dict[str, str]] = {}
+
+    @cache
+    def attributes(instrument: Instrument, labels: tuple[str, ...]) -> dict[str, str]:
+        return {f"slipstream.{name}": label for name, label in zip(instrument.labels, labels, strict=True)}
 
     def sink(instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
-        key = instrument, labels
-        attributes = known.get(key)
-        if attributes is None:
-            pairs = zip(instrument.labels, labels, strict=True)
-            attributes = known[key] = {f"slipstream.{name}": label for name, label in pairs}
-        recordings[instrument](value, attributes)
+        recordings[instrument](value, attributes(instrument, labels))
 
     return attach_measures(HANDLER, telemetry, sink, pattern=pattern, limit=limit, messages=messages)
 

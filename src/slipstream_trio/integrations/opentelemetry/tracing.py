@@ -151,11 +151,9 @@ class _Tracing:
 
     def handled(self, record: Record) -> None:
         """Take in the end of a handle."""
-        connection = self._connections.get(record.origin.connection_id or "")
-        if connection is None or connection.parent is None:
-            return
-        if int(record.span_id, 16) < self._below:  # type: ignore[attr-defined]  # the end of a span has one
-            self._child(connection.parent, record)
+        parent = self._context_of(record)
+        if parent is not None and int(record.span_id, 16) < self._below:  # type: ignore[attr-defined]  # an end has one
+            self._child(parent, record)
 
     def headers(self, origin: Origin) -> list[tuple[str, str]]:
         """Return the headers of a connection's trace; none where OpenTelemetry is not set up."""
@@ -218,10 +216,8 @@ class _Tracing:
         context = None
         if flags is not None and origin.trace_id is not None:
             context = _of_ids(origin.trace_id, connection_id, flags, span.get_span_context().trace_state)
-        if span.is_recording():
-            connections[connection_id] = _Connection(alive, context, _under(context), span)
-        else:
-            connections[connection_id] = _Connection(alive, context, None, None)
+        parent, kept = (_under(context), span) if span.is_recording() else (None, None)
+        connections[connection_id] = _Connection(alive, context, parent, kept)
 
     def _connected(self, record: ClientConnectStop) -> None:
         self._ended(record)
