@@ -78,9 +78,8 @@ INSTRUMENTS: Final = (
 Sink = Callable[[Instrument, float, tuple[str, ...]], None]
 """Takes a value of an instrument, with the values of its labels."""
 
-CONNECTION: Final = ("slipstream", "connection", "connect")
 LASTING: Final[tuple[EventName, ...]] = (
-    *((*CONNECTION, end) for end in ("start", "stop", "exception")),
+    *((*ConnectStart.name[:-1], end) for end in ("start", "stop", "exception")),
     ClientConnectStop.name,
     ClientPushStop.name,
     ClientJoinStop.name,

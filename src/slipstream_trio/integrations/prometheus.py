@@ -75,8 +75,7 @@ def attach(
 
 def _create(instrument: Instrument) -> Metric:
     name = instrument.name.replace(".", "_") + ("_seconds" if instrument.unit == "s" else "")
-    if instrument.kind == "gauge":
-        return Gauge(name, instrument.description, instrument.labels, registry=None)
-    if instrument.kind == "counter":
-        return Counter(name, instrument.description, instrument.labels, registry=None)
-    return Histogram(name, instrument.description, instrument.labels, registry=None, buckets=instrument.buckets)
+    if instrument.kind == "histogram":
+        return Histogram(name, instrument.description, instrument.labels, registry=None, buckets=instrument.buckets)
+    kind = Gauge if instrument.kind == "gauge" else Counter
+    return kind(name, instrument.description, instrument.labels, registry=None)

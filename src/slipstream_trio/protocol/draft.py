@@ -222,8 +222,6 @@ class Draft:
         self.status, self.close_reason = "closing", "heartbeat_timeout"
         self.effects.append(CloseTransport(1000, "heartbeat_timeout"))
 
-    # Inside
-
     def _send(self, join_ref: str | None, topic: str, event: str, payload: Any) -> str:
         ref = str(self.current_ref + 1)
         message = Message(ref if event == JOIN else join_ref, ref, topic, event, payload)

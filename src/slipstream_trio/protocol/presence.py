@@ -104,10 +104,7 @@ class Presence:
 
 def check_presence(event: str, payload: Any) -> None:
     """Raise `ProtocolError` unless the payload of a presence message is what Phoenix sends."""
-    if event == STATE:
-        _presences(payload)
-    else:
-        _diff(payload)
+    (_presences if event == STATE else _diff)(payload)
 
 
 def sync_state(current: Presences, state: Presences) -> tuple[Presences, tuple[PresenceChange, ...]]:

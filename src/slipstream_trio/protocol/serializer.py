@@ -161,7 +161,7 @@ def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
 
 def _encode_push(message: Message) -> bytes:
     """Binary, client to server: kind, four lengths, join_ref, ref, topic, event, payload."""
-    strings = [_field(name, text or "") for name, text in zip(message._fields[:4], message[:4], strict=True)]
+    strings = [_field(name, getattr(message, name) or "") for name in message._fields[:4]]
     return b"".join([bytes([PUSH, *map(len, strings)]), *strings, message.payload])
 
 

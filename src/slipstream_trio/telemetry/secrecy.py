@@ -24,18 +24,11 @@ def squeezed(text: str) -> str:
     """Return a text in lower case and without what separates the words of a name."""
     if text.isascii():
         return text.encode().translate(_LOWER, _SEPARATORS).decode()
-    text = text.lower()
-    for separator in SEPARATORS:
-        text = text.replace(separator, "")
-    return text
+    return text.lower().translate(dict.fromkeys(map(ord, SEPARATORS)))
 
 
 def is_secret(name: Any, words: Collection[str] = SECRETS) -> bool:
-    """Tell whether a name is that of a secret; what is no string names none.
-
-    Parameters:
-        words: what makes it so, as in `SECRETS`.
-    """
+    """Tell whether a name is that of a secret, by words such as `SECRETS`; what is no string names none."""
     if not isinstance(name, str):
         return False
     letters = squeezed(name)

@@ -39,12 +39,10 @@ class RecordStream:
     def put(self, record: Record) -> None:
         """Take in a record, if it comes from this stream's Trio run."""
         try:
-            if trio.lowlevel.current_trio_token() is not self._token:
-                return
+            if trio.lowlevel.current_trio_token() is self._token:
+                self._send.send_nowait(record)
         except RuntimeError:  # a thread without a run
-            return
-        try:
-            self._send.send_nowait(record)
+            pass
         except trio.WouldBlock:
             self.dropped += 1
 

@@ -202,10 +202,7 @@ class AnswerReader:
         return ConnectError(f"the server's answer looks like {name} rather than HTTP{self._shown()}: {hint}")
 
     def _named(self) -> tuple[str, str] | None:
-        for pattern, name, hint in _PROTOCOLS:
-            if pattern.match(self._buffer):
-                return name, hint
-        return None
+        return next(((name, hint) for pattern, name, hint in _PROTOCOLS if pattern.match(self._buffer)), None)
 
     def _shown(self) -> str:
         """Return the first line for a sentence, if it is text: cut between words, so that no half secret is left."""

@@ -27,13 +27,10 @@ class ResponseTooLong(Exception):
 
 
 class HttpBackend(httpcore.AsyncNetworkBackend):
-    """Opens streams for httpcore.
+    """Opens streams for httpcore; `unused` is one that is open already, for its first connection.
 
-    Attributes:
-        limit: the most bytes of a response.
-        received: the number of bytes read, of all responses.
-        posting_since: the time at which the POST under way was begun, or has last come on; None without one.
-        unused: a stream that is open already, for httpcore's first connection.
+    `limit` is the most bytes of one response, `received` the number of bytes of all. `posting_since` is the time at
+    which the POST under way was begun, or has last come on; None without one.
     """
 
     def __init__(self, open_stream: StreamOpener, request: OpenRequest) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import trio
 import trio_websocket
@@ -132,13 +132,9 @@ class _TrioWebSocket(WebSocketTransport):
     async def _begin(self) -> _LibraryStream:
         """Start trio-websocket, when something comes that is for it: an idle connection has none."""
         library = _LibraryStream(self.nursery)
+        both: Any = library
         self._connection = await trio_websocket.wrap_client_stream(
-            cast(trio.Nursery, library),
-            cast(trio.SocketStream, library),
-            "",
-            "/",
-            max_message_size=sys.maxsize,
-            receive_buffer_size=None,
+            both, both, "", "/", max_message_size=sys.maxsize, receive_buffer_size=None
         )
         library.collect = self._collect_answer
         self._library = library

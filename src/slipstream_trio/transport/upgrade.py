@@ -141,13 +141,9 @@ def _accepted(head: Head, request: OpenRequest, key: bytes, reader: AnswerReader
     chosen = head.values("sec-websocket-protocol")
     extensions = ", ".join(head.values("sec-websocket-extensions"))
     behind = reader.behind()
-    return Upgraded(
-        headers=tuple(pair for pair in head.headers if pair[0] not in _OWN),
-        subprotocol=chosen[0] if chosen else None,
-        extensions=extensions or None,
-        behind=behind,
-        received=reader.received - len(behind),
-    )
+    headers = tuple(pair for pair in head.headers if pair[0] not in _OWN)
+    subprotocol = chosen[0] if chosen else None
+    return Upgraded(headers, subprotocol, extensions or None, behind, reader.received - len(behind))
 
 
 def _problem(head: Head, request: OpenRequest, accept: str) -> str | None:

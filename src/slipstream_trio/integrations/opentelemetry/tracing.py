@@ -171,9 +171,8 @@ class _Tracing:
                 connection.span.end()
         for span, _ in list(self._callbacks.values()):
             span.end()
-        self._connections.clear()
-        self._callbacks.clear()
-        self._callers.clear()
+        for known in (self._connections, self._callbacks, self._callers):
+            known.clear()
 
     # The connection
 
@@ -318,8 +317,7 @@ class _Tracing:
 
 def _end_of(record: Any) -> int:
     """Return when a span ended, in nanoseconds since the epoch: on the clock that it started on."""
-    end: int = record.start.system_time + record.duration
-    return end
+    return int(record.start.system_time + record.duration)
 
 
 def _finish(span: Span, description: Description, end_time: int) -> None:
