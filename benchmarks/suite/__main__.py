@@ -53,7 +53,7 @@ def main() -> None:
                 print(f"{scenario.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)  # noqa: T201
     finally:
         suite.stop()
-    write(suite, arguments.output)
+        write(suite, arguments.output)  # of a run that was stopped, too: it takes an hour or more
     if arguments.docs:
         picture(suite.results, PICTURE)
 
