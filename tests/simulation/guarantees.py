@@ -50,20 +50,18 @@ def _leaves(error: BaseException | None) -> Iterator[BaseException]:
 
 
 _NETWORK: Final = frozenset({"network or proxy"})
-_DELAYED: Final = _NETWORK | {"server"}
-"""To a client, a slow network may look like a slow server."""
+_SERVER: Final = frozenset({"server"})
+_UNREACHED: Final = _NETWORK | {"configuration"}
+"""A server that cannot be reached from the beginning may not exist."""
 _BLAMED: Final[Mapping[str, frozenset[str]]] = {
-    **dict.fromkeys(("reset", "truncate"), _NETWORK),
+    **dict.fromkeys(("latency", "bandwidth", "stall", "reset", "truncate"), _NETWORK),
     **dict.fromkeys(("client_loss", "client_crash"), _NETWORK | {"application"}),
-    **dict.fromkeys(("latency", "bandwidth", "stall"), _DELAYED),
-    # A server that hears nothing any more closes the connection as idle; one that cannot be reached may not exist.
-    **dict.fromkeys(("half_open", "refused", "reorder", "partition"), _DELAYED | {"configuration"}),
-    **dict.fromkeys(("node_crash", "node_loss", "restart"), _DELAYED | {"configuration"}),
-    **dict.fromkeys(("kick", "channel_crash", "slow_join"), frozenset({"server"})),
+    # A server that hears nothing any more closes the connection as idle.
+    **dict.fromkeys(("half_open", "refused", "reorder", "partition"), _UNREACHED),
+    **dict.fromkeys(("node_crash", "node_loss", "restart"), _UNREACHED | _SERVER),
+    **dict.fromkeys(("kick", "channel_crash", "slow_join"), _SERVER),
     "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
     "standstill": frozenset({"this process"}),
-    # The monotonic clock stands still while a machine sleeps: a wall clock that is set forward looks the same.
-    "wall_jump": frozenset({"this process", "configuration"}),
     "slow_reader": frozenset({"application"}),
 }
 """Whom each feature may have `diagnose` blame."""

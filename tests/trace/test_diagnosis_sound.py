@@ -15,8 +15,10 @@ from trio.testing import MockClock
 
 from slipstream_trio import Channel as ClientChannel, JoinError, PushError, Socket, connect
 from slipstream_trio.telemetry import Telemetry
+from slipstream_trio.testing.faults import Faults, Link, faulty_network
 from slipstream_trio.testing.server import Channel, JoinRefused, Mount, NoReply, Outcome, PhoenixServer, Reply
 from slipstream_trio.trace import Finding, diagnose, read
+from slipstream_trio.transport import find_connector
 
 Action = tuple[str, Any]
 
@@ -216,3 +218,39 @@ def test_what_follows_a_clock_that_is_set_back_is_told_apart(tmp_path: Any, monk
             await trio.sleep(5)
 
     assert "evicted" not in causes(tmp_path / "set.jsonl", set_back)
+
+
+@pytest.mark.parametrize("seconds", [3600, 86400, -3600])
+def test_a_clock_that_is_set_reads_as_no_pause(seconds: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def set_on(lab: Laboratory) -> None:
+        options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, **SOON}
+        async with connect(URL, heartbeat_interval=30, **options) as socket, socket.join("room:1"):
+            await trio.sleep(4)
+            now = lab.telemetry.time_ns
+            monkeypatch.setattr(lab.telemetry, "time_ns", lambda: now() + seconds * 10**9)
+            await trio.sleep(4)
+            lab.connection.drop()
+            await trio.sleep(5)
+
+    (finding,) = diagnose(read(recorded(tmp_path / "set.jsonl", set_on)))
+    assert finding.cause == "connection_cut"
+    assert finding.times == (EPOCH + (max(seconds, 0) * 1000 + 8004) * 10**6,), "as the clock on the wall had it"
+
+
+@pytest.mark.parametrize(("latency", "jitter"), [(1.0, 0.2), (1.2, 0.8), (2.5, 0.0)])
+def test_a_slow_network_is_not_blamed_on_the_server(latency: float, jitter: float, tmp_path: Any) -> None:
+    async def far_away(lab: Laboratory) -> None:
+        link = Link(latency=latency, jitter=jitter)
+        async with faulty_network(Faults(toward_client=link, toward_server=link)) as network:
+            lab.connector = find_connector("auto", network.opener(lambda _: lab.server.open_stream()))
+            options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, "connect_timeout": 20}
+            async with connect(URL, **options) as socket, socket.join("room:1") as room:
+                async with trio.open_nursery() as nursery:
+                    for number in range(6):
+                        await trio.sleep(0.7)
+                        nursery.start_soon(socket.channel(f"room:{10 + number}").join)
+                for number in range(12):
+                    await room.push(("load", "save", "msg")[number % 3], {"number": number})
+
+    blamed = {finding.blame for finding in diagnose(read(recorded(tmp_path / "far.jsonl", far_away)))}
+    assert blamed <= {"network or proxy"}

@@ -105,7 +105,7 @@ class Asks:
                 size = size_of(effect.frame)
                 connection.largest_sent = max(connection.largest_sent, size)
                 if ask.sent is None:  # a timer may send more than one, such as the leaves of joins that took too long
-                    ask.connection, ask.ref, ask.sent = connection, effect.ref, now
+                    ask.connection, ask.ref, ask.sent, ask.seen = connection, effect.ref, now, connection.frames
                     ask.payload = ask.payload if size < LARGE else f"{size:,} bytes"
                     self._await(connection, ask, effect.ref)
 
@@ -133,15 +133,19 @@ class Asks:
             # A channel takes up one push after the other: the time of those before it is not this one's.
             ask.served = max(ask.sent or now, topic.replied)
             topic.replied = now
-            if now - ask.served > SLOW and ask.outcome is None:
+            waited = now - ask.served
+            if waited > SLOW and ask.outcome is None and connection.prompt(ask, waited):
                 events.slowly += 1
                 keep(events.slow, ask)
+        connection.recent.append(ask)
+        connection.quickest = min(connection.quickest, ask.took)
 
     def _join_answered(self, connection: Connection, ask: Ask, built: Any) -> None:
         topic, now = self.topic(connection.socket, ask.topic), self._facts.last
         if ask.outcome == "cancelled" and ask.ended is not None and ask.ended - (ask.sent or 0) > QUEUED:
             keep(topic.cut, ask)
-        turn = now - max(ask.sent or now, connection.joined_at)
+        # What any answer takes is the way there and back.
+        turn = now - max((ask.sent or now) + min(connection.quickest, ask.took), connection.joined_at)
         connection.joined_at = now
         if ask.took - turn > QUEUED:
             connection.turns.append(turn)

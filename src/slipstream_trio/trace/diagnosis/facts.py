@@ -16,12 +16,19 @@ MOST: Final = 64  # so many of a kind are kept; what is beyond is counted
 Place: TypeAlias = tuple[str, int]  # a file, and a line in it
 Seen: TypeAlias = tuple[int, Place]
 
-# Times are nanoseconds since the epoch, in the order of the monotonic clock; lengths are nanoseconds.
+# Times are nanoseconds of the monotonic clock, which nobody sets, and begin with the first record's on the wall clock;
+# `Facts.wall` tells what that said later. Lengths are nanoseconds.
 
 
 @define(eq=False)
 class Ask:
-    """A join, push, leave or heartbeat: `sent` under a `ref`, unless it never was, and `answered`, perhaps too late."""
+    """A join, push, leave or heartbeat: `sent` under a `ref`, unless it never was, and `answered`, perhaps too late.
+
+    Attributes:
+        served: when its channel took it up, as what was pushed before it had been answered.
+        seen: how many frames had come when it was sent.
+        alone: whether nothing else came while it waited.
+    """
 
     kind: str
     topic: str
@@ -38,6 +45,8 @@ class Ask:
     reason: str | None = None
     answered: int | None = None
     again: int = 0
+    seen: int = 0
+    alone: bool = False
 
     @property
     def socket(self) -> str | None:
@@ -125,6 +134,7 @@ class Connection:
         explained: whether a finding tells why it ended.
         asks: what was sent and is not answered, by ref; `sends` are the last whose answers nobody awaits.
         lost: the pushes sent and not answered when it ended, of `unanswered`; `unsent`: those never sent, of `queued`.
+        recent: what was answered last; `quickest`: the shortest time that an answer took.
         turns: of joins that waited for others, how long each took alone; `turn` is the first of them.
     """
 
@@ -166,11 +176,30 @@ class Connection:
     turns: list[int] = field(factory=list)
     turn: Ask | None = None
     joined_at: int = 0
+    recent: deque[Ask] = field(factory=lambda: deque(maxlen=8))
+    quickest: int = 2**62
 
     @property
     def last(self) -> int:
         """The latest that is known of it."""
         return self.ended or max(self.heard, self.spoke, self.began)
+
+    @property
+    def rate(self) -> float:
+        """How many frames come in a nanosecond, while some do."""
+        return self.frames / max(self.heard - (self.opened or self.began) - self.quiet, SECOND)
+
+    def prompt(self, ask: Ask, waited: int) -> bool:
+        """Tell whether only this answer was slow, so that it was not the line: other answers were prompt."""
+        others = [each for each in self.recent if each.event != ask.event]
+        meanwhile = [each for each in others if (each.answered or 0) > ask.served]
+        ask.alone = not meanwhile
+        if meanwhile:
+            return any(3 * each.took < waited for each in meanwhile)
+        pending = any(each.topic != ask.topic and each.kind != "join" for each in self.asks.values())
+        came = self.frames - ask.seen
+        ask.alone = came < max(8, self.rate * waited / 2)
+        return bool(others) and not pending and all(4 * each.took < waited for each in others)
 
     @property
     def life(self) -> int:
@@ -270,6 +299,7 @@ class Facts:
 
     Attributes:
         place: where the latest record is.
+        shifts: since when the wall clock is ahead, and by how much.
         redacted: whether payloads are not as they were, so that none are compared.
         unread: how many records told less than they should.
         acts: how many operations the client began; `frames`: how many came.
@@ -284,6 +314,7 @@ class Facts:
 
     path: str = ""
     place: Place = ("", 0)
+    shifts: list[tuple[int, int]] = field(factory=list)
     redacted: bool = False
     first: int = 0
     last: int = 0
@@ -308,6 +339,10 @@ class Facts:
     raised: dict[tuple[str, str, str], list[Seen]] = field(factory=dict)
     noise: Counter[str] = field(factory=Counter)
     explained: list[tuple[str | None, int, int]] = field(factory=list)
+
+    def wall(self, time: int) -> int:
+        """Return what the wall clock said, as `trace show` has it."""
+        return time + next((ahead for since, ahead in reversed(self.shifts) if since <= time), 0)
 
     def covered(self, at: int, until: int, socket: str | None = None) -> bool:
         """Tell whether something in a time is explained by what was found already, or by there being no connection."""

@@ -89,9 +89,9 @@ def found(
     **words: object,
 ) -> Finding:
     """Return a finding in a process; `seen` are its times and lines, `words` what the texts of its cause lack."""
-    moments = sorted(seen)
+    moments = sorted((facts.wall(time), place) for time, place in seen)
     times = tuple(dict.fromkeys(time for time, _ in moments))
-    until = until or max(times, default=0)
+    until = facts.wall(until) if until else max(times, default=0)
     options = cause.options.format(event=event)
     return Finding(
         cause=cause.name.format(**words),
@@ -161,7 +161,7 @@ def _command(facts: Facts, times: Sequence[int], until: int, topic: str | None, 
 
 def at(facts: Facts, time: int) -> str:
     """Return a time as the seconds since the first record."""
-    return f"{(time - facts.first) / 1e9:,.1f} s"
+    return f"{(facts.wall(time) - facts.first) / 1e9:,.1f} s"
 
 
 def long(length: float) -> str:

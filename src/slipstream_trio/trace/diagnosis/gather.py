@@ -44,7 +44,9 @@ class Gatherer:
 
     def __init__(self, path: str = "") -> None:
         self.facts: Facts = Facts(path)
-        self._at = WallClock().at
+        self._wall = WallClock().at
+        self._origin: int | None = None
+        self._shift = 0
         self._before: Place = (path, 0)
         self._pause: Pause | None = None
         self._current: dict[str, Connection] = {}
@@ -86,7 +88,7 @@ class Gatherer:
         if function is None:
             return
         try:
-            now = self._at(record)
+            now = self._time(record)
             if not facts.first:
                 facts.first = facts.last = now
             if now - facts.last > SECOND:
@@ -110,6 +112,20 @@ class Gatherer:
         return self.facts
 
     # The process
+
+    def _time(self, record: Record) -> int:
+        """Return when a record was emitted."""
+        facts, wall, monotonic = self.facts, self._wall(record), int(record.measurements["monotonic_time"])
+        if self._origin is None:
+            self._origin = wall - monotonic
+        now = monotonic + self._origin
+        if wall - now != self._shift:
+            if now < facts.last - SECOND:  # the monotonic clock began anew, with the machine
+                self._origin, now = wall - self._shift - monotonic, wall - self._shift
+            else:
+                self._shift = wall - now
+                keep(facts.shifts, (now, self._shift))
+        return now
 
     def _paused(self, now: int, place: Place) -> None:
         facts = self.facts

@@ -117,11 +117,18 @@ def _kind(silence: Silence) -> str:
     steady = steady and silence.expected >= 8 and silence.burst >= max(4, 0.4 * min(silence.expected, 50))
     if silence.size >= max(LARGE, 20 * (connection.size - silence.size) // max(connection.frames, 1)):
         return "large" if others or steady else ""
-    if silence.join is not None and silence.join.took * 2 >= silence.length:
-        held_up = others or steady
-        return ("overdue" if silence.join.outcome == "timeout" else "join") if held_up else ""
+    if _held_up(silence, silence.join) and (others or steady):
+        return "overdue" if silence.join is not None and silence.join.outcome == "timeout" else "join"
     wide = len({ask.topic for ask in others}) > 1 or any(ask.kind == "heartbeat" for ask in others)
     return "stall" if wide or steady else ""
+
+
+def _held_up(silence: Silence, join: Ask | None) -> bool:
+    """Tell whether a join held up its socket: what came steadily came until it was sent, and then no more."""
+    if join is None or join.took * 2 < silence.length or silence.expected < 8:
+        return False
+    before = ((join.sent or silence.began) - silence.began) * silence.expected / silence.length
+    return before < 3
 
 
 def _last_kind(silence: Silence, waiting: list[Ask]) -> str:
@@ -132,10 +139,10 @@ def _last_kind(silence: Silence, waiting: list[Ask]) -> str:
     if reason != "heartbeat_timeout" and silence.length < 5 * SECOND:
         return ""
     for join in waiting:
-        # Nothing was to come before the join was sent, and what was asked just before it may still be behind it.
+        # What was asked just before the join may still be behind it.
         sent = join.sent or silence.began
-        before = (sent - silence.began) * silence.expected / silence.length
-        if join.kind == "join" and before < 3 and min(ask.sent or sent for ask in waiting) > sent - SECOND // 2:
+        first = min(ask.sent or sent for ask in waiting)
+        if join.kind == "join" and _held_up(silence, join) and first > sent - SECOND // 2:
             silence.first = (join.topic, "")
             return "hung"
     return "dead"
@@ -200,8 +207,10 @@ def _slow_events(facts: Facts) -> Iterator[Finding]:
         )
     for event, asks in slow.items():
         longest = max((ask.took for ask in asks), default=0)
-        if len(asks) >= 3 or longest >= 3 * SECOND:
+        count = sum(each.answered for (_, name), each in facts.events.items() if name == event)
+        apart = sum(not ask.alone for ask in asks)
+        # Where nothing else came meanwhile, it may have been the network, unless that happens again and again.
+        if apart >= 3 or len(asks) >= max(3, count / 2) or (apart and longest >= 3 * SECOND):
             quick = sum(each.answered - each.slowly for (_, name), each in facts.events.items() if name != event)
-            count = sum(each.answered for (_, name), each in facts.events.items() if name == event)
             told = f"{len(asks)} of {count} answers took up to {long(longest)}; {quick} to other events were quick"
             yield of_asks(facts, SLOW_HANDLER, asks, [told], event=event)

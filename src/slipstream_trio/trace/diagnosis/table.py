@@ -116,7 +116,7 @@ class Diagnosis:
         self.findings = merged([finding for _, function in TABLE for finding in function(facts)])
         self.noise, self.records, self.connections = facts.noise, facts.records, len(facts.connections)
         self.unread += facts.unread
-        self.opened = [each.opened for each in facts.connections.values() if each.opened is not None]
+        self.opened = [facts.wall(each.opened) for each in facts.connections.values() if each.opened is not None]
         return self
 
 
