@@ -1,17 +1,17 @@
-"""The arguments of calls: checked, and kept as they were."""
+"""What users hand over: arguments, checked and kept as they were; a serializer of their own."""
 
 from collections.abc import Callable
 from copy import deepcopy
 from enum import Enum
 from typing import Any, Final, Literal, TypeVar, final
 
-from ..errors import SerializationError
-from ..protocol import RESERVED_EVENTS, Message, Serializer, V1Serializer, V2Serializer
+from ..errors import ProtocolError, SerializationError
+from ..protocol import RESERVED_EVENTS, Frame, Message, Serializer, V1Serializer, V2Serializer
 from ..protocol.serializer import located
 from .configuration import Configuration, checked_seconds
 
-__all__ = ["DEFAULT", "Default", "KeptPayload", "Timeout", "check_topic", "checked_push", "chosen", "with_options"]
-
+__all__ = ["DEFAULT", "Default", "KeptPayload", "Timeout", "check_topic", "checked_push"]
+__all__ += ["chosen", "guarded", "with_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,12 +46,7 @@ def chosen(timeout: Timeout, default: float | None) -> float | None:
 
 
 def checked_push(event: str, payload: Any) -> Any:
-    """Return the payload of a push: None is {}, and each kind of buffer is sent as its bytes.
-
-    Raises:
-        SerializationError: the event is not a string.
-        ValueError: it is one of the protocol's own.
-    """
+    """Return the payload of a push: None is {}, and each kind of buffer is sent as its bytes; checks the event."""
     if not isinstance(event, str):
         raise SerializationError(f"an event is a string, not {type(event).__name__}")
     if event in RESERVED_EVENTS:
@@ -71,13 +66,8 @@ def check_topic(topic: str) -> None:
 class KeptPayload:
     """A payload as it was when the call was awaited, whatever its owner does with the object since.
 
-    Parameters:
-        message: what it is the payload of; with the library's own serializers it is kept as JSON text, else as a deep
-            copy.
-        serializer: the socket's serializer.
-
-    Raises:
-        SerializationError: it is not a JSON value, or cannot be copied.
+    With the library's own serializers it is kept as JSON text, else as a deep copy. Raises `SerializationError` for
+    what is not a JSON value, or cannot be copied.
     """
 
     __slots__ = ("_codec", "_kept")
@@ -103,3 +93,36 @@ class KeptPayload:
         except Exception as error:
             problem = f"a payload that waits is copied, and this one cannot be: {error!r}"
             raise SerializationError(problem, "payload", message.topic, message.event) from error
+
+
+def guarded(serializer: Serializer) -> Serializer:
+    """Return the serializer; one of the user's raises nothing but `SerializationError` and `ProtocolError`.
+
+    So its failure concerns one frame, and never reads as a bug of the library.
+    """
+    return serializer if isinstance(serializer, V1Serializer | V2Serializer) else _Guarded(serializer)
+
+
+@final
+class _Guarded:
+    def __init__(self, serializer: Serializer) -> None:
+        self.name: str = serializer.name
+        self.vsn: str = getattr(serializer, "vsn", "")
+        self._serializer = serializer
+
+    def encode(self, message: Message) -> Frame:
+        try:
+            return self._serializer.encode(message)
+        except SerializationError:
+            raise
+        except Exception as error:
+            problem = f"the serializer {self.name!r} failed: {error!r}"
+            raise SerializationError(problem, "", message.topic, message.event) from error
+
+    def decode(self, frame: Frame) -> Message:
+        try:
+            return self._serializer.decode(frame)
+        except ProtocolError:
+            raise
+        except Exception as error:
+            raise ProtocolError(f"the serializer {self.name!r} failed: {error!r}") from error

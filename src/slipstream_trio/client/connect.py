@@ -26,9 +26,8 @@ from .block import MadeBlock, check_trio
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
-from .result import Flag
+from .result import Changes, Result, Tasks
 from .socket import Socket
-from .tasks import Tasks
 
 if TYPE_CHECKING:
     from .callbacks.runner import Runner
@@ -89,7 +88,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
             if runner is not None:
                 yield socket
             else:
-                await supervisor.opened.wait()
+                await supervisor.until_opened()
                 if socket._shown is None:
                     raise socket._ending.error or socket._ending.lost()
                 with supervisor.body:
@@ -105,28 +104,19 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
     if error is not None:
         raise error
     final = socket._ending.error
-    if final is not None and (supervisor.body.cancelled_caught or _is_loud(final)):
+    is_loud = isinstance(final, InternalError) or not isinstance(final, Exception)  # a KeyboardInterrupt
+    if final is not None and (supervisor.body.cancelled_caught or is_loud):
         raise final from final.__cause__  # not in the context of the body's cancellation
 
 
 @final
 class Supervisor:
-    """Opens connections, one after the other, and sees to the end of a socket.
-
-    Attributes:
-        socket: the socket.
-        opened: set when the first connection is open, or there will be none.
-        finished: set when everything has ended.
-        body: the scope of the user's block, cancelled at an end that the user did not ask for.
-        cookies: what servers have set.
-        nursery: where all tasks of the socket run.
-        tasks: those that no connection has started.
-    """
+    """Opens connections, one after the other, and sees to the end of a socket."""
 
     def __init__(self, configuration: Configuration, runner: "Runner | None") -> None:
         self.socket: Socket = Socket(configuration, self, runner)
-        self.opened: Flag = Flag()
-        self.finished: Flag = Flag()
+        self.opened: Result[None] = Result()  # settled when the first connection is open, or there will be none
+        # The user's block, cancelled at an end that the user did not ask for.
         self.body: trio.CancelScope = trio.CancelScope()
         self.cookies: Cookies = Cookies(keeps=configuration.cookies)
         self._primary = self._connector = configuration.chosen_connector()
@@ -136,13 +126,15 @@ class Supervisor:
         self._scope = trio.CancelScope(shield=True)
         self._error: BaseException | None = None
         self._at_once = False
+        self._is_finished = False
+        self._finished = Changes()
         self._waiting: trio.CancelScope | None = None
 
     @trio.lowlevel.enable_ki_protection
     def start(self, nursery: trio.Nursery) -> None:
         """Begin; whoever does has to call `shut_down`, also if an interrupt came meanwhile."""
         self.nursery: trio.Nursery = nursery
-        self.tasks: Tasks = Tasks(nursery, self._scope)
+        self.tasks: Tasks = Tasks(nursery, self._scope)  # those that no connection has started
         nursery.start_soon(self.run)
 
     def reconnect(self) -> None:
@@ -166,7 +158,7 @@ class Supervisor:
         """Close the connection, or stop trying to have one."""
         connection = self.socket._connection
         if connection is not None and connection.state.status in ("open", "closing"):
-            connection.close(1000, self.socket._ending.reason, deadline)
+            connection.close(1000, self.socket._ending.asked or "closed_by_client", deadline)
         else:
             self._scope.cancel()
 
@@ -192,8 +184,9 @@ class Supervisor:
             self._end()
 
     def _end(self) -> None:
-        self.opened.set()
-        self.finished.set()
+        self.opened.succeed(None)
+        self._is_finished = True
+        self._finished.tell()
         if self.socket._ending.asked is None:
             self.body.cancel()
         if self.socket._runner is not None:
@@ -323,6 +316,18 @@ class Supervisor:
             return None
 
     @trio.lowlevel.enable_ki_protection
+    async def until_opened(self) -> None:
+        """Wait for the first connection, or until there will be none; an interrupt comes while this waits only."""
+        await self.opened.wait()
+
+    async def until_finished(self) -> None:
+        """Wait until everything has ended."""
+        if self._is_finished:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._finished.next()
+
+    @trio.lowlevel.enable_ki_protection
     async def shut_down(self, *, graceful: bool) -> None:
         """Leave all topics and close the connection, or abort what is not closed in time."""
         socket = self.socket
@@ -338,14 +343,14 @@ class Supervisor:
                     with trio.move_on_at(limit):
                         await socket._joins.until_all_are_left()
                 self.close(deadline)
-                await self.finished.wait()
+                await self.until_finished()
         finally:
             if socket._connection is not None:
                 # Out of time, perhaps: that the client wanted the end is known, though no close frame tells of it.
-                socket._connection.close(1000, socket._ending.reason, trio.current_time())
+                socket._connection.close(1000, socket._ending.asked or "closed_by_client", trio.current_time())
             self._scope.cancel()
             with trio.CancelScope(shield=True):
-                await self.finished.wait()
+                await self.until_finished()
 
 
 @final
@@ -373,11 +378,6 @@ class _Hurried:
 
 async def _fail_with(error: Exception) -> NoReturn:
     raise error
-
-
-def _is_loud(error: BaseException) -> bool:
-    """Tell whether an error is raised even if the body did not notice it: a bug, or a KeyboardInterrupt."""
-    return isinstance(error, InternalError) or not isinstance(error, Exception)
 
 
 def _bug(error: BaseException) -> BaseException:

@@ -32,12 +32,10 @@ from ..telemetry import ConnectStart, Origin
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .handshake import shown_url, with_trace_context, with_whole_timeout
-from .intake import take_in
 from .redaction import masked, redacted_error, redactor
-from .result import only_cancelled
+from .result import Tasks, only_cancelled
 from .spans import Attempt
-from .tasks import Tasks
-from .turn import MESSAGES_A_TURN, Backlog, turn_of_this_run
+from .turn import MESSAGES_A_TURN, Backlog, take_in, turn_of_this_run
 from .writer import Writer
 
 if TYPE_CHECKING:

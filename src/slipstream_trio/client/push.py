@@ -5,6 +5,8 @@ and a call that has to wait (for the join, for a reconnect, for room in the writ
 are taken first come, first served, where room is made: Trio promises no order among tasks that are woken together.
 """
 
+import math
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
@@ -13,20 +15,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..errors import ChannelClosed, ConnectionLost, PushError
-from ..protocol import ReplyReceived
+from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
+from ..protocol import Message, PushMessage, ReplyReceived
 from ..telemetry import ClientSendStart
 from ..telemetry.span import push_start
-from .call import Call
 from .result import Result, again
 from .spans import push_stop, send_stop
 
 if TYPE_CHECKING:
+    from .arguments import KeptPayload
     from .channel import Channel
     from .connection import Connection
     from .socket import Socket
 
-__all__ = ["Pushes", "push", "request_push", "send"]
+__all__ = ["Call", "Pushes", "push", "request_push", "send"]
 
 CALLS_A_STEP: Final = 64
 """The number of calls that take their turns before other tasks run."""
@@ -37,6 +39,112 @@ REMEMBERED: Final = 1024
 T = TypeVar("T")
 
 GivenUp = Literal["cancelled", "timeout"]
+
+
+@final
+class Call:
+    """A push or a send: it may wait in its channel's line, then for room; a push awaits its reply after that.
+
+    To be made in the task that calls. `queued`, where somebody awaits that, is settled when it is queued, with its ref,
+    or when it never will be; `told` is called with the result where nobody awaits it.
+    """
+
+    __slots__ = (
+        *("_context", "_is_send", "_kept", "_queued", "_timeout", "began", "channel", "event", "number", "ref"),
+        *("result", "waited"),
+    )
+
+    def __init__(
+        self,
+        channel: "Channel",
+        event: str,
+        timeout: float | None,
+        *,
+        is_send: bool = False,
+        queued: Result[str] | None = None,
+        told: Callable[[Result[Any]], None] | None = None,
+    ) -> None:
+        self.channel: Channel = channel
+        self.event: str = event
+        self.began: float = trio.current_time()
+        self.ref: str | None = None
+        self.number: int = sys.maxsize  # of its frame in the queue of the writer
+        self.waited: float = 0.0  # seconds, to be queued
+        self.result: Result[Any] = Result(told)
+        self._timeout = timeout
+        self._is_send = is_send
+        self._queued = queued
+        self._kept: KeptPayload | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, or nobody waits for it any more."""
+        return self.result.settled or (self._queued or self.result).given_up
+
+    @property
+    def deadline(self) -> float:
+        """The end of its time limit, on Trio's clock."""
+        return math.inf if self._timeout is None else self.began + self._timeout
+
+    @property
+    def may_be_sent(self) -> bool:
+        """Whether its frame has gone to the transport."""
+        connection = self.channel._socket._connection
+        return connection is not None and self.number <= connection.writer.taken
+
+    def submit(self, connection: "Connection", payload: Any) -> None:
+        """Queue it now."""
+        topic, number = self.channel.topic, connection.writer.number + 1
+        sent = Message(None, None, topic, self.event, None) if self._is_send else None
+        self.ref, self.number = connection.push(PushMessage(topic, self.event, payload), sent), number
+        if self._is_send:
+            self.result.succeed(None)
+        else:
+            self.channel._socket._pushes.add(self, self.ref, timed=self._kept is None)
+        if self._queued is not None:
+            self._queued.succeed(self.ref)
+
+    def wait_in_line(self, payload: Any) -> None:
+        """Keep the payload as it is now, and the context, as handlers of telemetry may read it."""
+        self._kept = self.channel._socket._kept(self.channel.topic, self.event, payload)
+        self._context = trio.lowlevel.current_task().context
+
+    def take_turn(self, connection: "Connection") -> None:
+        """Queue it now, in whichever task this is.
+
+        To wake the caller's task first would cost each call a pass of the scheduler, as only one may have its turn at
+        a time.
+        """
+        assert self._kept is not None
+        self.waited = trio.current_time() - self.began
+        try:
+            if trio.lowlevel.current_task().context is self._context:
+                self.submit(connection, self._kept.value())
+            else:
+                self._context.run(self.submit, connection, self._kept.value())
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything; it is the call's to raise
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End it before it is queued."""
+        (self._queued or self.result).fail(error)
+
+    def expire(self) -> None:
+        """Give up: its time is up."""
+        topic, timeout = self.channel.topic, self._timeout or 0.0
+        if self.ref is None:
+            awaited = self._awaited()
+            self.fail(PushTimeout(topic, self.event, timeout, sent=False, waited=timeout, awaited=awaited))
+        else:
+            sent = self.may_be_sent
+            self.result.fail(PushTimeout(topic, self.event, timeout, sent=sent, waited=self.waited))
+            self.channel._socket._pushes.give_up(self, "timeout")
+
+    def _awaited(self) -> Literal["connection", "join", "room"]:
+        """Return the condition that keeps it waiting."""
+        if self.channel._socket.status != "connected":
+            return "connection"
+        return "room" if self.channel.status == "joined" else "join"
 
 
 @final
@@ -220,12 +328,7 @@ async def request_push(
 ) -> str:
     """Push, and return the ref when that is queued; raises as `Channel.push` does until then.
 
-    Parameters:
-        channel: the channel.
-        event: the event.
-        payload: the payload.
-        timeout: seconds to wait for the reply, None for ever.
-        tell: called once with the ref, the response and the error, one of which is None, when the push has ended.
+    `tell` is called once with the ref, the response and the error, one of which is None, when the push has ended.
     """
     emitter = channel._socket._emitter
     end: Callable[..., None] | None = None

@@ -1,13 +1,14 @@
-"""A result that one task awaits, and other code settles."""
+"""Results and changes that tasks await and other code tells, and tasks that come and go."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar, final
 
 import trio
 
 from ..errors import ConnectionLost
 
-__all__ = ["Changes", "Flag", "Result", "again", "only_cancelled"]
+__all__ = ["Changes", "Result", "Tasks", "again", "only_cancelled"]
 
 T = TypeVar("T")
 
@@ -18,21 +19,14 @@ class Result(Generic[T]):
 
     An Event with a place for a value would do the same; every push awaits one of these, and this is a tenth cheaper.
 
-    Parameters:
-        told: called with the result when it is settled, for operations whose end nobody awaits.
-
-    Attributes:
-        settled: whether the value or the error is known.
-        given_up: whether the task that awaited it was cancelled; that task may not have run since.
-        value: the value, once settled by one.
-        error: the error, once settled by one.
+    `told` is called with the result when it is settled, for operations whose end nobody awaits.
     """
 
     __slots__ = ("_task", "_told", "error", "given_up", "settled", "value")
 
     def __init__(self, told: "Callable[[Result[T]], None] | None" = None) -> None:
         self.settled: bool = False
-        self.given_up: bool = False
+        self.given_up: bool = False  # by a cancellation of its task, which may not have run since
         self.value: T | None = None
         self.error: BaseException | None = None
         self._told = told
@@ -101,30 +95,66 @@ class Changes:
 
 
 @final
-class Flag:
-    """An event that takes little memory.
+class Tasks:
+    """The tasks of one owner in a nursery that others share; no exception of theirs enters it.
 
-    Attributes:
-        is_set: whether it has happened.
+    Most of the time there are none, so they do without a nursery of their own, which takes more than 1 KiB. The end of
+    the `async with` block cancels and awaits them, and raises a group if any has failed.
+    Each runs in a shielded scope; when one fails, the scope of the owner's work is cancelled.
     """
 
-    __slots__ = ("_changes", "is_set")
+    __slots__ = ("_context", "_ended", "_errors", "_nursery", "_owner", "_scopes")
 
-    def __init__(self) -> None:
-        self.is_set: bool = False
-        self._changes = Changes()
+    def __init__(self, nursery: trio.Nursery, owner: trio.CancelScope) -> None:
+        self._nursery = nursery
+        self._context = copy_context()  # of now: the task that makes this may set its variables anew
+        self._owner = owner
+        self._scopes: tuple[trio.CancelScope, ...] = ()
+        self._ended: trio.Event | None = None
+        self._errors: tuple[BaseException, ...] = ()
 
-    def set(self) -> None:
-        """Wake those who wait, and let nobody wait any more."""
-        self.is_set = True
-        self._changes.tell()
+    def start(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Start one."""
+        scope = trio.CancelScope(shield=True)
+        self._scopes = (*self._scopes, scope)
+        self._nursery.start_soon(self._run, scope, task, arguments)
+
+    def start_own(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Start one in the context in which this was made, whoever calls."""
+        self._context.run(self.start, task, *arguments)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(
+        self, scope: trio.CancelScope, task: Callable[..., Awaitable[object]], arguments: tuple[Any, ...]
+    ) -> None:
+        try:
+            with scope:
+                await task(*arguments)
+        except BaseException as error:  # noqa: BLE001 - raised at the end
+            self._errors = (*self._errors, error)
+            self._owner.cancel()
+        finally:
+            self._scopes = tuple(each for each in self._scopes if each is not scope)
+            if self._ended is not None and not self._scopes:
+                self._ended.set()
 
     async def wait(self) -> None:
-        """Wait until it has happened."""
-        if self.is_set:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._changes.next()
+        """Wait until all have ended."""
+        while self._scopes:
+            self._ended = trio.Event()
+            await self._ended.wait()
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        for scope in self._scopes:
+            scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self.wait()
+        if self._errors:
+            errors = self._errors if error is None or isinstance(error, trio.Cancelled) else (error, *self._errors)
+            raise BaseExceptionGroup("tasks of a connection", errors)
 
 
 def again(lost: ConnectionLost, *, sent: bool = False) -> ConnectionLost:

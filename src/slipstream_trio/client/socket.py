@@ -31,21 +31,19 @@ from ..protocol import (
     TopicJoinSucceeded,
     TopicLeft,
 )
-from .arguments import DEFAULT, KeptPayload, Timeout, check_topic
+from .arguments import DEFAULT, KeptPayload, Timeout, check_topic, guarded
 from .block import block
 from .byte_limit import ByteLimit, Weighed
 from .channel import Channel
 from .configuration import Configuration
 from .connection import Connection
-from .ending import Ending
 from .join import Joins
 from .leave import Exits, JoinedBlock
 from .listen import Listeners
 from .push import Pushes
 from .result import Result, again
-from .serializer import guarded
 from .spans import Emitter, outcome_of
-from .status import Status, StatusChanges, StatusLog
+from .status import Ending, Status, StatusChanges, StatusLog
 from .stream import Overflow, Subscription
 from .timer import SWEEP_ABOVE, Timer
 from .turn import Backlog, begun, finished, settle
@@ -156,7 +154,7 @@ class Socket:
         if self.status not in ("closing", "closed"):
             self._ask_to_end("disconnected")
             self._supervisor.close(self._supervisor.close_deadline())
-        await self._supervisor.finished.wait()
+        await self._supervisor.until_finished()
 
     def reconnect(self) -> None:
         """Connect anew at once, such as when the network has changed.
@@ -332,7 +330,7 @@ class Socket:
         self._statuses.set("connected")
         self._connection.attempt.ended("ok", event.response_headers)
         self._ending.connection_opened()
-        self._supervisor.opened.set()
+        self._supervisor.opened.succeed(None)
         if self._runner is not None:
             self._runner.opened()
         self._listeners.connection_opened()

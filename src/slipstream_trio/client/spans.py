@@ -49,8 +49,8 @@ from ..telemetry.bus import SpanPoint
 from ..telemetry.span import exception_record, push_end
 
 if TYPE_CHECKING:
-    from .call import Call
     from .joining import Request
+    from .push import Call
     from .stream import Consumer, Gap, Overflow
 
 __all__ = [

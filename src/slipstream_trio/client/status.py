@@ -1,13 +1,17 @@
-"""A socket's status, and its changes."""
+"""A socket's status, its changes, and its end."""
 
+import logging
 from collections import deque
 from typing import Final, Literal, Self, final
 
 import trio
 
-from .result import Changes
+from ..errors import ConnectionLost
+from .result import Changes, again
 
-__all__ = ["Status", "StatusChanges", "StatusLog"]
+__all__ = ["Ending", "Status", "StatusChanges", "StatusLog"]
+
+logger: Final = logging.getLogger("slipstream_trio")
 
 Status = Literal["connecting", "connected", "reconnecting", "closing", "closed"]
 
@@ -73,3 +77,49 @@ class StatusChanges:
         status = self._unread.popleft()
         self._over = status == "closed"
         return status
+
+
+@final
+class Ending:
+    """The ends of a socket's connections, and of the socket, as far as they are known."""
+
+    __slots__ = ("_lost_at", "_socket_id", "asked", "error", "last")
+
+    def __init__(self, socket_id: str) -> None:
+        self.asked: str | None = None  # "closed_by_client" or "disconnected", once the user has asked for the end
+        self.error: BaseException | None = None  # why there will be no other connection, unless that was asked for
+        self._socket_id = socket_id
+        self._lost_at: float | None = None
+        self.last: ConnectionLost = ConnectionLost("connect_failed")  # the end of the latest that was open
+
+    def ask(self, reason: str) -> None:
+        """Take note that the user wants the end; the first reason counts."""
+        self.asked = self.asked or reason
+
+    def connection_lost(self, lost: ConnectionLost) -> None:
+        """Take note of how a connection ended, and warn of it, if the user has not asked for that."""
+        self.last = lost
+        if self.asked is None:
+            self._lost_at = trio.current_time()
+            by = "" if lost.ended_by is None else f" by the {lost.ended_by}"
+            logger.warning("socket %s: the connection was ended%s: %s", self._socket_id, by, lost.reason)
+
+    def connection_opened(self) -> None:
+        """Take note of a connection; warn that there is one again, and for how long there was none."""
+        if self._lost_at is not None:
+            seconds, self._lost_at = trio.current_time() - self._lost_at, None
+            logger.warning("socket %s: connected again, after %.3g s without a connection", self._socket_id, seconds)
+
+    def fail(self, error: BaseException | None) -> None:
+        """Take note of why there will be no other connection; the latest error counts, None changes nothing."""
+        self.error = error or self.error
+
+    def lost(self) -> ConnectionLost:
+        """Return a new exception that tells how the connection ended."""
+        if self.asked is not None:
+            return ConnectionLost(self.asked, ended_by="client")
+        return again(self.last)
+
+    def of_streams(self) -> BaseException:
+        """Return what a stream ends with that nothing else has ended: the loss, unless the end was asked for."""
+        return StopAsyncIteration() if self.error is None else self.lost()
