@@ -10,7 +10,7 @@ from tests.client.support import URL, Peer, Recorder, Scripted, scripted
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Backoff, Channel, Client, Gap, Message, SlowConsumer, Socket, connect, run_client
-from slipstream_trio.client.byte_limit import CHARGE
+from slipstream_trio.client.buffer import CHARGE
 
 MIB = 2**20
 PIECE = 100_000

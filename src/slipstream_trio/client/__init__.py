@@ -1,13 +1,14 @@
 """The client: `connect`, and what it gives; a `Client` is in `callbacks`."""
 
 from .arguments import DEFAULT, Default
+from .buffer import Gap, Overflow
 from .channel import Channel, ChannelStatus
 from .configuration import Configuration, ConnectOptions
 from .connect import connect
 from .presence import ChannelPresence
 from .socket import Socket
 from .status import Status, StatusChanges
-from .stream import Gap, Overflow, Stream, Subscription
+from .stream import Stream, Subscription
 
 __all__ = [
     "DEFAULT",

@@ -1,26 +1,131 @@
-"""The messages of a channel: bounded buffers that never hold up the receive loop, and the gaps in them."""
+"""The messages of a channel: bounded buffers that never hold up the receive loop, and their limit of bytes."""
 
 from collections import deque
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import reduce
-from typing import Any, Literal, final
+from heapq import heapify, heapreplace
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, final
 
 import trio
-from attrs import evolve
+from attrs import evolve, frozen
 from trio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import SlowConsumer
-from ..protocol import Message
-from .byte_limit import LIGHT, ByteLimit, Heavy
-from .spans import Emitter, Episode
-from .stream import Consumer, Gap, Overflow, merged
+from ..protocol import Frame, Message
+from .spans import Episode
 from .turn import turn_of_this_run
 
-__all__ = ["Buffer", "Streams"]
+if TYPE_CHECKING:
+    from .callbacks.inbox import ChannelBacklog
+    from .stream import Streams
+
+__all__ = ["LIGHT", "Backlog", "Buffer", "ByteLimit", "Consumer", "Gap", "Overflow", "merged"]
+
+LIGHT: Final = 2048
+CHARGE: Final = 1024
+"""Bytes of the largest frame that is not weighed, and bytes that each of these counts for."""
+
+LEAST_BETWEEN_LOOKS: Final = 1024
+"""Messages: where the limit is nearly reached, a look at all buffers for each of them would take long."""
+
+Overflow = Literal["raise", "drop_oldest", "drop_newest"]
+"""The treatment of messages for a consumer whose buffer is full."""
+
+Consumer = Literal["channel", "subscription", "client"]
+
+Backlog: TypeAlias = "Buffer | ChannelBacklog"
+"""A consumer's messages that wait."""
 
 EndOfStream = Callable[[], BaseException]
 """Returns what a reader is raised at the end: an exception of its own."""
+
+
+@frozen
+class Gap:
+    """A place in a stream where messages may be missing.
+
+    Attributes:
+        reason: "reconnected" (the connection was lost), "rejoined" (the channel had crashed, or been closed by the
+            server), or "overflow".
+        since: when it began, in UTC.
+        until: when it ended; with "overflow", when the last message was dropped.
+        dropped: how many messages are known to be missing.
+    """
+
+    reason: Literal["reconnected", "rejoined", "overflow"]
+    since: datetime
+    until: datetime
+    dropped: int = 0
+
+    def __str__(self) -> str:
+        lost = f"{self.dropped} messages were dropped" if self.dropped else "messages may be missing"
+        since, until = (time.isoformat(" ", "milliseconds") for time in (self.since, self.until))
+        return f"{lost} ({self.reason}) from {since} to {until}"
+
+
+def merged(first: Gap, second: Gap) -> Gap:
+    """Return one gap that tells of two, of which `first` came first."""
+    reason = first.reason if first.reason != "overflow" else second.reason
+    return evolve(first, reason=reason, until=max(first.until, second.until), dropped=first.dropped + second.dropped)
+
+
+class Heavy(NamedTuple):
+    """A message that was weighed, in a buffer, and the bytes of its frame."""
+
+    message: Message
+    size: int
+
+
+@final
+class ByteLimit:
+    """The bytes that wait in all buffers of a socket: at most `buffer_bytes`.
+
+    A buffer is bounded by the number of its messages, which says little where they are large, or the channels many. A
+    message of up to `LIGHT` bytes counts for `CHARGE`, about what it takes in memory, and is not weighed one by one:
+    how many wait is counted when so many have come that the limit may be reached. Heavier ones count with what their
+    frames have as well, from when they are put into a buffer until they are taken out.
+    """
+
+    __slots__ = ("_buffers", "_come", "_limit", "_next_look", "_room")
+
+    def __init__(self, limit: int, buffers: Callable[[], Iterable["Backlog"]]) -> None:
+        self._limit = self._room = limit
+        self._buffers = buffers
+        self._come = 0  # messages, since the latest look at all buffers
+        self._next_look = max(limit // CHARGE, LEAST_BETWEEN_LOOKS)
+
+    def all_light(self, frames: Sequence[Frame]) -> bool:
+        """Take note of messages that are put next; tell whether none of them has to be weighed."""
+        if self._come >= self._next_look:
+            self.look()
+        self._come += len(frames)
+        return max(map(len, frames)) <= LIGHT
+
+    def make_room(self, size: int) -> None:
+        """Let a heavy message of a size be put into a buffer."""
+        if self._room - self._come * CHARGE < size:
+            self.look(size)
+        self._room -= size
+
+    def look(self, wanted: int = 0) -> None:
+        """Look how much waits. If it is too much, those who have the most drop messages, until an eighth is free."""
+        heap = [(-_weight(buffer), number, buffer) for number, buffer in enumerate(self._buffers())]
+        total = -sum(entry[0] for entry in heap)
+        if total + wanted > self._limit:
+            heapify(heap)
+            most = self._limit - self._limit // 8 - wanted
+            while total > most and heap[0][0] < 0:
+                before, number, buffer = heap[0]
+                buffer.shed()
+                heapreplace(heap, (-_weight(buffer), number, buffer))
+                total += before + _weight(buffer)
+        self._room = self._limit - total
+        self._come, self._next_look = 0, max(self._room // CHARGE, LEAST_BETWEEN_LOOKS)
+
+
+def _weight(buffer: "Backlog") -> int:
+    return buffer.heavy + buffer.waiting * CHARGE
 
 
 @final
@@ -28,22 +133,11 @@ class Buffer:
     """A bounded queue from the receive loop to the tasks that share one stream.
 
     Messages that do not fit are dropped, and a `Gap` marks the place. Until somebody first reads, the oldest are.
-
-    Parameters:
-        streams: those that it is one of; told of what is dropped.
-        limit: how many messages it holds.
-        policy: what is dropped; "raise" drops the newest, and raises where they are missing.
-        consumer: what reads it, for telemetry.
-
-    Attributes:
-        dropped: how many messages were dropped so far.
-        heavy: the bytes of the heavy messages that wait.
-        is_lagging: whether it was opened again before its reader came to the end, and nothing marks that place yet.
     """
 
     def __init__(self, streams: "Streams", limit: int, policy: Overflow, consumer: Consumer) -> None:
         self.dropped: int = 0
-        self.heavy: int = 0
+        self.heavy: int = 0  # bytes of the heavy messages that wait
         self._streams = streams
         self._limit = limit
         self._half = limit // 2
@@ -60,7 +154,7 @@ class Buffer:
         self._turn = turn_of_this_run()
         self._end: EndOfStream | None = None
         self._end_told = False
-        self.is_lagging: bool = False
+        self.is_lagging: bool = False  # opened again before its reader came to the end, which nothing marks yet
 
     def __repr__(self) -> str:
         return f"of {self._streams.topic!r}, {len(self)} buffered, {self.dropped} dropped"
@@ -136,12 +230,7 @@ class Buffer:
             self._tell(evolve(left[0], until=left[-1].until, dropped=self._untold))
 
     async def get(self, *, gaps: bool) -> Message | Gap:
-        """Return the next message, or the next message or gap; losses are raised with the policy "raise".
-
-        Raises:
-            SlowConsumer: messages were dropped here; the next call goes on after them.
-            BaseException: the end's.
-        """
+        """Return the next message, or the next message or gap; raises the end's error, or for losses."""
         turn = self._turn
         while True:
             # Flat, as every message comes here: the scheduler is passed at the end of a turn only.
@@ -227,145 +316,3 @@ class Buffer:
 
     def _gaps_at_end(self, pop: Callable[[], Any], *, at_head: bool) -> list[Gap]:
         return [pop()] if self._items and isinstance(self._items[0 if at_head else -1], Gap) else []
-
-
-@final
-class Streams:
-    """The buffers of a channel, and the one place that makes gaps.
-
-    Parameters:
-        topic: the channel's.
-        limit: how many messages a buffer holds, unless a subscription asks for another size.
-        policy: what a full buffer drops, likewise.
-        emitter: tells of gaps and losses.
-        byte_limit: the socket's.
-
-    Attributes:
-        topic: the channel's.
-        byte_limit: the socket's.
-        last_gap: the latest place where messages may be missing.
-        dropped: how many messages did not fit into the channel's own buffer, or its client's, so far.
-        subscribed: the buffers of subscriptions, by event; None is all events.
-    """
-
-    def __init__(self, topic: str, limit: int, policy: Overflow, emitter: Emitter, byte_limit: ByteLimit) -> None:
-        self.topic: str = topic
-        self.byte_limit: ByteLimit = byte_limit
-        self.last_gap: Gap | None = None
-        self.dropped: int = 0
-        self._limit, self._policy = limit, policy
-        self._emitter = emitter
-        self.subscribed: dict[str | None, list[Buffer]] = {}
-        # Since when messages may be missing, and when the streams ended, on Trio's clock.
-        self._missing: tuple[Literal["reconnected", "rejoined"], float] | None = None
-        self._ended_at = 0.0
-        self._own: Buffer | None = None
-
-    @property
-    def buffer(self) -> Buffer:
-        """The messages that wait for those who iterate over the channel; made when it is asked for."""
-        if self._own is None:
-            self._own = Buffer(self, self._limit, self._policy, "channel")
-        return self._own
-
-    def open(self) -> None:
-        """Take messages, also after an end."""
-        for buffer in self.made():
-            buffer.open()
-
-    def put_subscribed(self, message: Message, size: int) -> Buffer | None:
-        """Buffer a message for the subscriptions to its event; returns one that is more than half full."""
-        crowded = None
-        for key in (None, message.event):
-            for buffer in self.subscribed.get(key, ()):
-                crowded = buffer.put_sized(message, size) or crowded
-        return crowded
-
-    @trio.lowlevel.enable_ki_protection
-    def subscribe(
-        self, events: tuple[str, ...], limit: int | None, policy: Overflow | None, changed: Callable[[], None]
-    ) -> tuple[Buffer, Callable[[], None]]:
-        """Return a buffer that gets these events (all, if there are none), and what ends that; `changed` is told."""
-        buffer = Buffer(self, limit or self._limit, policy or self._policy, "subscription")
-        keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
-        for key in keys:
-            self.subscribed.setdefault(key, []).append(buffer)
-        changed()
-
-        @trio.lowlevel.enable_ki_protection
-        def end() -> None:
-            for key in keys:
-                self.subscribed[key].remove(buffer)
-                if not self.subscribed[key]:
-                    del self.subscribed[key]
-            changed()
-            buffer.close(StopAsyncIteration)
-            buffer.release()
-
-        return buffer, end
-
-    def close(self, end: EndOfStream, *, anew: bool = True) -> None:
-        """End all of them, or those that have not ended."""
-        self._ended_at = trio.current_time()
-        for buffer in self._all():
-            if anew or buffer._end is None:
-                buffer.close(end)
-
-    def made(self) -> list[Buffer]:
-        """Return the channel's buffer, if it is made, and those of subscriptions, each once."""
-        own = () if self._own is None else (self._own,)
-        return list(dict.fromkeys([*own, *(each for some in self.subscribed.values() for each in some)]))
-
-    def _all(self) -> list[Buffer]:
-        """Return the same, and the channel's buffer in any case: its reader may come later, and should know."""
-        return self.made() if self._own is not None else [self.buffer, *self.made()[1:]]
-
-    # Gaps
-
-    def lost(self, reason: Literal["reconnected", "rejoined"], since: float) -> None:
-        """Take note that messages may be missing since a time on Trio's clock; an earlier one counts."""
-        if self._missing is None:
-            self._missing = (reason, since)
-
-    def forget(self) -> None:
-        """Take note that the user has left: nothing is missing that was not given up."""
-        self._missing = None
-
-    def resumed(self) -> Gap | None:
-        """Mark where messages may be missing, now that they come again; returns the gap, None if there is none.
-
-        After a leave, that is where a reader has not come to the end yet: it would not notice the time between.
-        """
-        marked = self.made() if self._missing is None else self._all()
-        reason, since = self._missing or ("rejoined", self._ended_at)
-        if self._missing is None:
-            marked = [buffer for buffer in marked if buffer.is_lagging]
-        if not marked:
-            return None
-        now = self._emitter.utc_now()
-        gap = Gap(reason, now - timedelta(seconds=trio.current_time() - since), now)
-        self.last_gap, self._missing = gap, None
-        for buffer in marked:
-            buffer.mark(gap)
-        self.emit(gap)
-        return gap
-
-    def new_overflow(self) -> Gap:
-        """Return the gap of a message that is dropped now."""
-        now = self._emitter.utc_now()
-        return Gap("overflow", now, now, 1)
-
-    def overflowed(
-        self, gap: Gap, policy: Overflow, limit: int, consumer: Consumer, episode: Episode | None
-    ) -> Episode:
-        """Take note of a dropped message; returns the buffer's episodes."""
-        self.last_gap = gap
-        if consumer != "subscription":
-            self.dropped += 1
-        episode = episode or Episode(self._emitter, self.topic, policy, limit, consumer)
-        episode.drop()
-        return episode
-
-    def emit(self, gap: Gap) -> None:
-        """Tell of a gap, or of how many messages are missing."""
-        self._emitter.gap(self.topic, gap)

@@ -10,8 +10,7 @@ from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
 from .arguments import DEFAULT, Timeout, checked_push, chosen
 from .block import block, refused
-from .buffer import Buffer, Streams
-from .byte_limit import Weighed
+from .buffer import Buffer, Gap, Overflow
 from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
 from .join import join
 from .joining import Joining
@@ -19,10 +18,10 @@ from .leave import leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send
 from .result import Changes
-from .stream import Gap, Overflow, Stream, Subscription
-from .turn import Backlog
+from .stream import Stream, Streams, Subscription
 
 if TYPE_CHECKING:
+    from .buffer import Backlog
     from .callbacks.inbox import ChannelBacklog
     from .connection import Connection
     from .socket import Socket
@@ -63,7 +62,7 @@ class Channel:
         self._streams = Streams(topic, configuration.buffer, configuration.overflow, emitter, socket._byte_limit)
         self._presence = PresenceTracker(topic, socket._serializer.decode)
         self._backlog: ChannelBacklog | None = None
-        self._consumer: Buffer | ChannelBacklog | None = None  # the buffer, once there is something for it
+        self._consumer: Backlog | None = None  # the buffer, once there is something for it
         self._changed = Changes()
         self._put: Callable[[Message], Backlog | None] | None = None
 
@@ -259,14 +258,14 @@ class Channel:
             raise RuntimeError("the messages of a Client's channel go to handle_message; or use subscribe()")
         return self._streams.buffer
 
-    def _buffers(self) -> Iterable[Weighed]:
+    def _buffers(self) -> Iterable["Backlog"]:
         return self._streams.made() if self._backlog is None else (self._backlog, *self._streams.made())
 
     def _tell(self, backlog: "ChannelBacklog") -> None:
         self._backlog = self._consumer = backlog
         self._choose_put()
 
-    def _deliver(self, message: Message, frame: Frame) -> Backlog | None:
+    def _deliver(self, message: Message, frame: Frame) -> "Backlog | None":
         """Give a message to the streams; returns a buffer that is more than half full."""
         if message[3] in PRESENCE_EVENTS:
             try:

@@ -29,6 +29,7 @@ from ..protocol.options import Given
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from ..transport.proxy import parse_proxy
+from .buffer import Overflow
 from .handshake import (
     Headers,
     OrCallable,
@@ -39,7 +40,6 @@ from .handshake import (
     fixed_params,
     subprotocols,
 )
-from .stream import Overflow
 
 __all__ = [
     "Configuration",

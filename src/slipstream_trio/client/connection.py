@@ -35,10 +35,11 @@ from .handshake import shown_url, with_trace_context, with_whole_timeout
 from .redaction import masked, redacted_error, redactor
 from .result import Tasks, only_cancelled
 from .spans import Attempt
-from .turn import MESSAGES_A_TURN, Backlog, take_in, turn_of_this_run
+from .turn import MESSAGES_A_TURN, take_in, turn_of_this_run
 from .writer import Writer
 
 if TYPE_CHECKING:
+    from .buffer import Backlog
     from .socket import Socket
 
 __all__ = ["GRACE_PERIOD", "OPTION_FAILED", "Connection"]
@@ -354,7 +355,7 @@ class Connection:
             message = ended.message and redactor(request)(ended.message)
             self.handle(TransportClosed(ended.code, message, ended.ended_by, ended.reason))
 
-    def take_in_watched(self, frame: Frame, now: float) -> Backlog | None:
+    def take_in_watched(self, frame: Frame, now: float) -> "Backlog | None":
         """Handle a frame in a span, which is told before a message is delivered."""
         self.handling = True
         try:

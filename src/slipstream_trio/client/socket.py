@@ -33,22 +33,22 @@ from ..protocol import (
 )
 from .arguments import DEFAULT, KeptPayload, Timeout, check_topic, guarded
 from .block import block
-from .byte_limit import ByteLimit, Weighed
+from .buffer import ByteLimit, Overflow
 from .channel import Channel
 from .configuration import Configuration
 from .connection import Connection
 from .join import Joins
 from .leave import Exits, JoinedBlock
-from .listen import Listeners
 from .push import Pushes
 from .result import Result, again
 from .spans import Emitter, outcome_of
 from .status import Ending, Status, StatusChanges, StatusLog
-from .stream import Overflow, Subscription
+from .stream import Listeners, Subscription
 from .timer import SWEEP_ABOVE, Timer
-from .turn import Backlog, begun, finished, settle
+from .turn import begun, finished, settle
 
 if TYPE_CHECKING:
+    from .buffer import Backlog
     from .callbacks.runner import Runner
     from .connect import Supervisor
 
@@ -285,13 +285,13 @@ class Socket:
         await finished(chain(self._unsettled, self._joins.socket_ended(), streams))
         self._listeners.close()
 
-    def _buffers(self) -> Iterator[Weighed]:
+    def _buffers(self) -> Iterator["Backlog"]:
         return chain(self._listeners.buffers(), *(channel._buffers() for channel in self._all_channels()))
 
     def _all_channels(self) -> Iterator[Channel]:
         return (channel for known in list(self._known) if (channel := known()) is not None)
 
-    def _deliver(self, message: Message, frame: Frame) -> Backlog | None:
+    def _deliver(self, message: Message, frame: Frame) -> "Backlog | None":
         """Give a message to its channel; returns a backlog of it that is more than half full."""
         channel = self._channels.get(message.topic)
         return None if channel is None else channel._deliver(message, frame)

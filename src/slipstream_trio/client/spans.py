@@ -49,9 +49,9 @@ from ..telemetry.bus import SpanPoint
 from ..telemetry.span import exception_record, push_end
 
 if TYPE_CHECKING:
+    from .buffer import Consumer, Gap, Overflow
     from .joining import Request
     from .push import Call
-    from .stream import Consumer, Gap, Overflow
 
 __all__ = [
     "Attempt",

@@ -1,58 +1,29 @@
-"""Streams as their readers see them: messages, and gaps where some may be missing."""
+"""Streams: what readers see of buffers, the one place that makes gaps, and listeners."""
 
-from collections.abc import Coroutine
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Self, final
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, final
 
-from attrs import evolve, frozen
+import trio
 
-from ..protocol import Message
+from ..errors import ConfigurationError
+from ..protocol import Message, MessageDropped
+from .buffer import Buffer, ByteLimit, Consumer, EndOfStream, Gap, Overflow
+from .configuration import checked_events, checked_overflow, checked_size
+from .spans import Emitter, Episode
 
 if TYPE_CHECKING:
-    from .buffer import Buffer
+    from .socket import Socket
 
-__all__ = ["Consumer", "Gap", "Overflow", "Stream", "Subscription", "merged"]
-
-Overflow = Literal["raise", "drop_oldest", "drop_newest"]
-"""The treatment of messages for a consumer whose buffer is full."""
-
-Consumer = Literal["channel", "subscription", "client"]
-
-
-@frozen
-class Gap:
-    """A place in a stream where messages may be missing.
-
-    Attributes:
-        reason: "reconnected" (the connection was lost), "rejoined" (the channel had crashed, or been closed by the
-            server), or "overflow".
-        since: when it began, in UTC.
-        until: when it ended; with "overflow", when the last message was dropped.
-        dropped: how many messages are known to be missing.
-    """
-
-    reason: Literal["reconnected", "rejoined", "overflow"]
-    since: datetime
-    until: datetime
-    dropped: int = 0
-
-    def __str__(self) -> str:
-        lost = f"{self.dropped} messages were dropped" if self.dropped else "messages may be missing"
-        since, until = (time.isoformat(" ", "milliseconds") for time in (self.since, self.until))
-        return f"{lost} ({self.reason}) from {since} to {until}"
-
-
-def merged(first: Gap, second: Gap) -> Gap:
-    """Return one gap that tells of two, of which `first` came first."""
-    reason = first.reason if first.reason != "overflow" else second.reason
-    return evolve(first, reason=reason, until=max(first.until, second.until), dropped=first.dropped + second.dropped)
+__all__ = ["Listeners", "Stream", "Streams", "Subscription"]
 
 
 @final
 class Stream:
     """An async iterator over messages, and gaps where some may be missing: what `stream` gives."""
 
-    def __init__(self, buffer: "Buffer") -> None:
+    def __init__(self, buffer: Buffer) -> None:
         self._buffer = buffer
 
     def __repr__(self) -> str:
@@ -73,7 +44,7 @@ class Subscription:
     Tasks that iterate over the same subscription share its messages.
     """
 
-    def __init__(self, buffer: "Buffer") -> None:
+    def __init__(self, buffer: Buffer) -> None:
         self._buffer = buffer
 
     def __repr__(self) -> str:
@@ -101,3 +72,203 @@ class Subscription:
             ConnectionLost: the connection ended for good, and that was not asked for.
         """
         return self._buffer.get(gaps=False)  # type: ignore[return-value] # gaps are passed over
+
+
+@final
+class Streams:
+    """The buffers of a channel, and the one place that makes gaps."""
+
+    def __init__(self, topic: str, limit: int, policy: Overflow, emitter: Emitter, byte_limit: ByteLimit) -> None:
+        self.topic: str = topic
+        self.byte_limit: ByteLimit = byte_limit
+        self.last_gap: Gap | None = None
+        self.dropped: int = 0  # of the own buffer, or that of the client
+        self._limit, self._policy = limit, policy
+        self._emitter = emitter
+        self.subscribed: dict[str | None, list[Buffer]] = {}  # by event; None is all events
+        # Since when messages may be missing, and when the streams ended, on Trio's clock.
+        self._missing: tuple[Literal["reconnected", "rejoined"], float] | None = None
+        self._ended_at = 0.0
+        self._own: Buffer | None = None
+
+    @property
+    def buffer(self) -> Buffer:
+        """The messages that wait for those who iterate over the channel; made when it is asked for."""
+        if self._own is None:
+            self._own = Buffer(self, self._limit, self._policy, "channel")
+        return self._own
+
+    def open(self) -> None:
+        """Take messages, also after an end."""
+        for buffer in self.made():
+            buffer.open()
+
+    def put_subscribed(self, message: Message, size: int) -> Buffer | None:
+        """Buffer a message for the subscriptions to its event; returns one that is more than half full."""
+        crowded = None
+        for key in (None, message.event):
+            for buffer in self.subscribed.get(key, ()):
+                crowded = buffer.put_sized(message, size) or crowded
+        return crowded
+
+    @trio.lowlevel.enable_ki_protection
+    def subscribe(
+        self, events: tuple[str, ...], limit: int | None, policy: Overflow | None, changed: Callable[[], None]
+    ) -> tuple[Buffer, Callable[[], None]]:
+        """Return a buffer that gets these events (all, if there are none), and what ends that; `changed` is told."""
+        buffer = Buffer(self, limit or self._limit, policy or self._policy, "subscription")
+        keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
+        for key in keys:
+            self.subscribed.setdefault(key, []).append(buffer)
+        changed()
+
+        @trio.lowlevel.enable_ki_protection
+        def end() -> None:
+            for key in keys:
+                self.subscribed[key].remove(buffer)
+                if not self.subscribed[key]:
+                    del self.subscribed[key]
+            changed()
+            buffer.close(StopAsyncIteration)
+            buffer.release()
+
+        return buffer, end
+
+    def close(self, end: EndOfStream, *, anew: bool = True) -> None:
+        """End all of them, or those that have not ended."""
+        self._ended_at = trio.current_time()
+        for buffer in self._all():
+            if anew or buffer._end is None:
+                buffer.close(end)
+
+    def made(self) -> list[Buffer]:
+        """Return the channel's buffer, if it is made, and those of subscriptions, each once."""
+        own = () if self._own is None else (self._own,)
+        return list(dict.fromkeys([*own, *(each for some in self.subscribed.values() for each in some)]))
+
+    def _all(self) -> list[Buffer]:
+        """Return the same, and the channel's buffer in any case: its reader may come later, and should know."""
+        return self.made() if self._own is not None else [self.buffer, *self.made()[1:]]
+
+    # Gaps
+
+    def lost(self, reason: Literal["reconnected", "rejoined"], since: float) -> None:
+        """Take note that messages may be missing since a time on Trio's clock; an earlier one counts."""
+        if self._missing is None:
+            self._missing = (reason, since)
+
+    def forget(self) -> None:
+        """Take note that the user has left: nothing is missing that was not given up."""
+        self._missing = None
+
+    def resumed(self) -> Gap | None:
+        """Mark where messages may be missing, now that they come again; returns the gap, None if there is none.
+
+        After a leave, that is where a reader has not come to the end yet: it would not notice the time between.
+        """
+        marked = self.made() if self._missing is None else self._all()
+        reason, since = self._missing or ("rejoined", self._ended_at)
+        if self._missing is None:
+            marked = [buffer for buffer in marked if buffer.is_lagging]
+        if not marked:
+            return None
+        now = self._emitter.utc_now()
+        gap = Gap(reason, now - timedelta(seconds=trio.current_time() - since), now)
+        self.last_gap, self._missing = gap, None
+        for buffer in marked:
+            buffer.mark(gap)
+        self.emit(gap)
+        return gap
+
+    def new_overflow(self) -> Gap:
+        """Return the gap of a message that is dropped now."""
+        now = self._emitter.utc_now()
+        return Gap("overflow", now, now, 1)
+
+    def overflowed(
+        self, gap: Gap, policy: Overflow, limit: int, consumer: Consumer, episode: Episode | None
+    ) -> Episode:
+        """Take note of a dropped message; returns the buffer's episodes."""
+        self.last_gap = gap
+        if consumer != "subscription":
+            self.dropped += 1
+        episode = episode or Episode(self._emitter, self.topic, policy, limit, consumer)
+        episode.drop()
+        return episode
+
+    def emit(self, gap: Gap) -> None:
+        """Tell of a gap, or of how many messages are missing."""
+        self._emitter.gap(self.topic, gap)
+
+
+class Listener(NamedTuple):
+    """The topics of a listener, or their beginnings, and what its user reads."""
+
+    names: frozenset[str]
+    beginnings: tuple[str, ...]
+    streams: Streams
+
+
+@final
+class Listeners:
+    """The listeners of one socket: streams of messages on topics that it has not joined."""
+
+    __slots__ = ("_listeners", "_socket")
+
+    def __init__(self, socket: "Socket") -> None:
+        self._socket = socket
+        self._listeners: list[Listener] = []
+
+    @contextmanager
+    def listen(self, topics: tuple[str, ...], buffer: int | None, overflow: Overflow | None) -> Iterator[Subscription]:
+        """Add a listener for the time of a `with` block; gives what its user reads."""
+        checked_events("topics", topics)
+        if not topics:
+            raise ConfigurationError("topics", "at least one, such as '__absinthe__:doc:*'")
+        socket, configuration = self._socket, self._socket._configuration
+        limit = configuration.buffer if buffer is None else checked_size("buffer", buffer)
+        policy = configuration.overflow if overflow is None else checked_overflow("overflow", overflow)
+        streams = Streams(", ".join(topics), limit, policy, socket._emitter, socket._byte_limit)
+        listener = Listener(frozenset(topics), tuple(each[:-1] for each in topics if each.endswith("*")), streams)
+        if socket.status == "closed":
+            self._close(listener)
+        self._listeners.append(listener)
+        try:
+            yield Subscription(streams.buffer)
+        finally:
+            self._listeners.remove(listener)
+            self._close(listener)
+            streams.buffer.release()
+
+    def message_dropped(self, dropped: MessageDropped, size: int) -> None:
+        """Give a message that no channel takes, of so many bytes, to the listeners; tell of one that none takes."""
+        message, took = dropped.message, False
+        if message.join_ref is None and message.ref is None and message.topic not in self._socket._channels:
+            for listener in self._listeners:
+                if message.topic in listener.names or message.topic.startswith(listener.beginnings):
+                    listener.streams.buffer.put_sized(message, size)
+                    took = True
+        if not took:
+            self._socket._emitter.dropped("in", message, dropped.reason)
+
+    def buffers(self) -> Iterator[Buffer]:
+        """Give the buffers of all."""
+        return (listener.streams.buffer for listener in self._listeners)
+
+    def connection_lost(self) -> None:
+        """Take note that messages may be missing from now on."""
+        for listener in self._listeners:
+            listener.streams.lost("reconnected", self._socket._received_at)
+
+    def connection_opened(self) -> None:
+        """Mark where messages may be missing."""
+        for listener in self._listeners:
+            listener.streams.resumed()
+
+    def close(self) -> None:
+        """End, as the socket has."""
+        for listener in self._listeners:
+            self._close(listener)
+
+    def _close(self, listener: Listener) -> None:
+        listener.streams.close(self._socket._ending.of_streams, anew=False)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -14,9 +14,10 @@ from ..protocol.transitions import plain_reply
 from ..transport import Transport
 
 if TYPE_CHECKING:
+    from .buffer import Backlog
     from .connection import Connection
 
-__all__ = ["Backlog", "Turn", "begun", "catch_up", "finished", "settle", "take_in", "turn_of_this_run"]
+__all__ = ["Turn", "begun", "catch_up", "finished", "settle", "take_in", "turn_of_this_run"]
 
 MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
@@ -99,18 +100,7 @@ async def finished(work: Iterator[object]) -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
-class Backlog(Protocol):
-    """A consumer's messages that wait, as the receive loop sees them."""
-
-    @property
-    def crowded(self) -> bool:
-        """Whether somebody reads, and is more than half a buffer behind."""
-        ...
-
-    def __len__(self) -> int: ...
-
-
-async def catch_up(backlog: Backlog) -> bool:
+async def catch_up(backlog: "Backlog") -> bool:
     """Let the consumer of a backlog catch up for as long as it does, but not for long; tell whether that would do."""
     until = time.perf_counter() + CATCHING_UP
     size = len(backlog)
@@ -180,7 +170,7 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
                 now = trio.current_time()
 
 
-def _take_in_other(connection: "Connection", message: Message, frame: Frame, now: float) -> Backlog | None:
+def _take_in_other(connection: "Connection", message: Message, frame: Frame, now: float) -> "Backlog | None":
     """Handle what is not just put into one buffer; returns a backlog that is crowded by it."""
     if (reply := plain_reply(connection._state, message)) is not None:
         connection._socket._pushes.reply_received(reply)

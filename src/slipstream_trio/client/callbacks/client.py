@@ -8,11 +8,11 @@ import trio
 from ...protocol import Message
 from ..arguments import DEFAULT, Timeout, check_topic, checked_push, chosen, with_options
 from ..block import check_trio
+from ..buffer import Gap
 from ..channel import Channel
 from ..configuration import ConnectOptions, checked_seconds, configure
 from ..handshake import OrCallable
 from ..socket import Socket
-from ..stream import Gap
 from .check import check_callbacks
 from .replies import Caller, Reply
 from .runner import Runner

@@ -22,10 +22,9 @@ from typing import Any, Final, NamedTuple
 import trio
 
 from ...protocol import Message
-from ..byte_limit import LIGHT
+from ..buffer import LIGHT, Gap, merged
 from ..channel import Channel
 from ..spans import Episode
-from ..stream import Gap, merged
 from ..turn import turn_of_this_run
 
 __all__ = ["POSTS", "ChannelBacklog", "Entry", "Inbox"]

@@ -21,6 +21,7 @@ from ...protocol import Message
 from ...telemetry import ClientCallbackStart, ClientCallbackStop, Outcome
 from ...telemetry.bus import SpanPoint
 from ...telemetry.span import exception_record
+from ..buffer import Gap
 from ..channel import Channel
 from ..configuration import Configuration
 from ..connect import connected
@@ -30,7 +31,6 @@ from ..push import request_push
 from ..result import only_cancelled
 from ..socket import Socket
 from ..spans import Emitter
-from ..stream import Gap
 from .inbox import POSTS, ChannelBacklog, Entry, Inbox
 from .replies import NO_REPLY, Caller, Reply
 
