@@ -12,8 +12,7 @@ from .arguments import DEFAULT, Timeout, checked_push, chosen
 from .block import block, refused
 from .buffer import Buffer, Gap, Overflow
 from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
-from .join import join
-from .joining import Joining
+from .join import Departure, Joining, join
 from .leave import leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send
@@ -59,6 +58,7 @@ class Channel:
         self._join_response: Any = None
         self._unanswered = False  # whether its latest join was sent and not answered, also while it is left again
         self._joining = Joining()
+        self._left_by: Departure = "left"  # how the latest leave ended; the next join may have begun since
         self._streams = Streams(topic, configuration.buffer, configuration.overflow, emitter, socket._byte_limit)
         self._presence = PresenceTracker(topic, socket._serializer.decode)
         self._backlog: ChannelBacklog | None = None
@@ -347,10 +347,11 @@ class Channel:
         self._forget_losses()
         self._become("leaving", "left")
 
-    def _end_left(self, reason: str) -> None:
+    def _end_left(self, by: Departure) -> None:
         """End, as the user has asked for it."""
+        self._left_by = by
         self._forget_losses()
-        self._end("closed", reason)
+        self._end("closed", by)
         if self._backlog is not None:
             self._backlog.left()
 

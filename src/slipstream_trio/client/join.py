@@ -1,8 +1,7 @@
-"""Join, leave and rejoin: the one place that decides about a topic's membership, and the queue of joins.
+"""Join, leave and rejoin: the one place that decides about a topic's membership.
 
 A join is a `Request`, made by a user who awaits it, or by the library for a channel that is to be joined again.
-Requests wait in a queue, users' before the library's, until there is a connection and a slot. What then happens to the
-channel is decided here; the channel only takes note of it.
+They wait in a queue, until there is a connection and a slot. What then happens is decided here; channels take note.
 """
 
 import logging
@@ -16,6 +15,7 @@ import trio
 
 from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout
 from ..protocol import (
+    Backoff,
     LeaveTopic,
     TopicJoinClosed,
     TopicJoinFailed,
@@ -26,38 +26,107 @@ from ..protocol import (
 )
 from ..telemetry import ClientJoinStart
 from .arguments import DEFAULT, Timeout, chosen
-from .join_queue import JoinQueue, asked
-from .joining import Departure, Request, Retry
+from .join_queue import JoinQueue, Request, asked
 from .spans import join_stop
 from .turn import begun, finished
 
 if TYPE_CHECKING:
     from .channel import Channel
-    from .connection import Connection
     from .socket import Socket
 
-__all__ = ["Joins", "join", "request_join"]
+__all__ = ["Departure", "Joining", "Joins", "join"]
 
 TopicEvent = TopicJoinSucceeded | TopicJoinFailed | TopicJoinOverdue | TopicJoinClosed | TopicLeft
+
+Departure = Literal["left", "leave_timeout", "leave_lost"]
 
 logger: Final = logging.getLogger("slipstream_trio")
 
 
 @final
-class Joins:
-    """The joins of one socket: what is to be joined, joined again and left, and what an answer means.
+class Retry:
+    """A join that is repeated after a while."""
 
-    Attributes:
-        queue: the joins that wait to be sent.
-    """
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: "Channel") -> None:
+        self._channel = channel
+
+    @property
+    def over(self) -> bool:
+        """Whether it was begun, or is not wanted any more."""
+        return self._channel._joining.retry is not self
+
+    def expire(self) -> None:
+        """Begin it."""
+        self._channel._joining.repeat()
+        self._channel._socket._joins.rejoin(self._channel)
+
+
+@final
+class Joining:
+    """The history of one channel's joins and leaves."""
+
+    __slots__ = ("_joined_at", "claim", "refusal", "request", "retry", "step")
+
+    def __init__(self) -> None:
+        self.request: Request | None = None  # that is under way
+        self.claim: Request | None = None  # that holds the topic, until its task knows that it has succeeded
+        self.retry: Retry | None = None  # that waits for its time
+        self.step: int = 0  # repetitions since a join last went well
+        self.refusal: JoinError | None = None
+        self._joined_at = 0.0
+
+    def claimed(self, request: Request) -> None:
+        """Begin anew, by a user's join."""
+        self.step = 0
+        self.begin(request)
+
+    def begin(self, request: Request) -> None:
+        """Take note of a join."""
+        self.request = self.claim = request
+
+    def joined(self, request: Request) -> None:
+        """Take note that the task of a user's join knows of its success."""
+        self.claim = None if self.claim is request else self.claim
+
+    def finish(self) -> Request | None:
+        """Forget the join that is under way, and a repetition that waits; returns the former."""
+        request, self.request, self.retry = self.request, None, None
+        return request
+
+    def refused(self, error: JoinError) -> None:
+        """Take note of a refusal."""
+        self.refusal = error
+
+    def succeeded(self, now: float) -> None:
+        """Take note of the time of an answer."""
+        self._joined_at = now
+
+    def lasted(self, backoff: Backoff | None, now: float) -> None:
+        """Take note that the channel is joined no longer: if it was for long enough, the back-off begins anew."""
+        if backoff is not None:
+            self.step = backoff.step_after(self.step, now - self._joined_at)
+
+    def repeat_after(self, retry: Retry) -> None:
+        """Take note that a join is to be repeated."""
+        self.retry = retry
+
+    def repeat(self) -> None:
+        """Take note that it is repeated."""
+        self.retry = None
+        self.step += 1
+
+
+@final
+class Joins:
+    """The joins of one socket: what is to be joined, joined again and left, and what an answer means."""
 
     __slots__ = ("_socket", "queue")
 
     def __init__(self, socket: "Socket") -> None:
         self.queue: JoinQueue = JoinQueue(socket)
         self._socket = socket
-
-    # Asking for a join
 
     @trio.lowlevel.enable_ki_protection
     async def join(self, request: Request) -> Any:
@@ -89,7 +158,10 @@ class Joins:
 
     @trio.lowlevel.enable_ki_protection
     async def request(self, channel: "Channel") -> None:
-        """Ask for a join that is repeated until it succeeds; its answer is told to the channel's backlog."""
+        """Ask for a join that is repeated until it succeeds; its answer is told to the channel's backlog.
+
+        Raises what `Channel.join` does before the join is sent.
+        """
         channel._keep_payload()
         request = Request(channel, self._socket._options.join_timeout, by_user=False)
         await self._claim(request)
@@ -124,12 +196,10 @@ class Joins:
 
     def payload_failed(self, request: Request, error: Exception) -> None:
         """Take note that there is nothing to join with; the next attempt may do better."""
-        channel = request.channel
+        socket, channel = self._socket, request.channel
         if channel._joining.request is not request:
             return  # it was left meanwhile
-        logger.error(
-            "socket %s: the payload for rejoining %r failed", self._socket.socket_id, channel.topic, exc_info=error
-        )
+        logger.error("socket %s: the payload for rejoining %r failed", socket.socket_id, channel.topic, exc_info=error)
         channel._joining.finish()
         self._try_again(channel, "payload_failed", "payload_failed")
         channel._tell_closed(error)
@@ -151,7 +221,7 @@ class Joins:
             case TopicJoinClosed():
                 self._closed(channel, event.reason)
             case TopicLeft():
-                self._end_left(channel, "left" if event.reason == "left" else "leave_timeout")
+                channel._end_left("left" if event.reason == "left" else "leave_timeout")
             case _:
                 assert_never(event)
 
@@ -170,11 +240,11 @@ class Joins:
             channel._joining.refused(refusal)
             self._join_failed(channel, "join_refused", "refused", refusal)
         else:
-            request = channel._joining.request
-            timeout = None if request is None else request.timeout
-            if request is not None:
+            timeout = 0.0
+            if (request := channel._joining.request) is not None:
+                timeout = request.timeout or 0.0
                 self.queue.timed_out(request)
-            self._join_failed(channel, "join_timeout", "timeout", JoinTimeout(channel.topic, timeout or 0.0, sent=True))
+            self._join_failed(channel, "join_timeout", "timeout", JoinTimeout(channel.topic, timeout, sent=True))
 
     def _overdue(self, channel: "Channel") -> None:
         """Report a rejoin that takes longer than it may; its answer still counts."""
@@ -239,7 +309,8 @@ class Joins:
 
     def _rejoin_all(self) -> Iterator[None]:
         for channel in list(self._socket._channels.values()):
-            if channel.status == "errored" and channel._joining.idle:
+            joining = channel._joining
+            if channel.status == "errored" and joining.request is None and joining.retry is None:
                 self._wait_for_slot(channel)
             yield
         self.queue.pump()
@@ -253,7 +324,7 @@ class Joins:
     def _lose(self, channel: "Channel") -> None:
         request = channel._joining.request
         if channel.status == "leaving":
-            self._end_left(channel, "left" if self._socket._ending.asked is not None else "leave_lost")
+            channel._end_left("left" if self._socket._ending.asked is not None else "leave_lost")
         elif request is not None and request.sent:
             channel._joining.finish()
             if request.by_user:
@@ -275,8 +346,6 @@ class Joins:
                 request.fail(self._socket._ending.lost())
             yield
 
-    # Leaving
-
     @trio.lowlevel.enable_ki_protection
     def leave_soon(self, channel: "Channel", timeout: float | None) -> None:
         """Ask to leave, and do not wait; a channel that is not joined just ends.
@@ -287,17 +356,17 @@ class Joins:
             return
         connection = self._socket._connection
         request = channel._joining.finish()
-        if connection is not None and connection.is_open and _is_joined(channel, connection, request):
+        # There is a join to leave in the state, or about to be, as it is being handled.
+        is_sent = request is not None and request.sent
+        if (connection is not None and connection.is_open) and (
+            channel.topic in connection.state.joins or (connection.handling and is_sent)
+        ):
             channel._begin_leave()
             connection.submit(LeaveTopic(trio.current_time(), channel.topic, timeout))
         else:
-            self._end_left(channel, "left")
+            channel._end_left("left")
         if request is not None:
             request.fail(ChannelClosed(channel.topic, "left"))
-
-    def _end_left(self, channel: "Channel", by: Departure) -> None:
-        channel._joining.left(by)
-        channel._end_left(by)
 
     @trio.lowlevel.enable_ki_protection
     async def leave_all(self) -> None:
@@ -314,14 +383,6 @@ class Joins:
             await next(iter(channels.values()))._changed.next()
 
 
-def _is_joined(channel: "Channel", connection: "Connection", request: Request | None) -> bool:
-    """Tell whether there is a join to leave: in the state, or about to be, as it is being handled."""
-    return channel.topic in connection.state.joins or (connection.handling and request is not None and request.sent)
-
-
-# What tasks of users call
-
-
 def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
     """Join for the first time; see `Channel.join`. To be awaited at once."""
     socket = channel._socket
@@ -334,16 +395,4 @@ def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
         return socket._joins.join(request)
     params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
     start = ClientJoinStart(*socket._emitter.opening(), channel.topic, params)
-    joining = partial(socket._joins.join, request)
-    return socket._emitter.observed(point, start, joining, join_stop(start, request))
-
-
-async def request_join(channel: "Channel") -> None:
-    """Join as soon as there is a connection, and try again by the back-off; returns when that is under way.
-
-    Raises:
-        AlreadyJoined: the topic is held; one that is being left is waited for.
-        ConnectionLost: there will be no connection any more.
-        SerializationError: the payload is not a JSON value.
-    """
-    await channel._socket._joins.request(channel)
+    return socket._emitter.observed(point, start, partial(socket._joins.join, request), join_stop(start, request))

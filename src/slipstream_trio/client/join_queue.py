@@ -1,7 +1,8 @@
-"""The queue of joins: users' before the library's, in a window, at a pace, and with the user's functions asked late."""
+"""Joins, and their queue: users' before the library's, in a window, at a pace, and with users' functions asked late."""
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -11,18 +12,93 @@ from ..protocol import JoinPacing, JoinTopic
 from ..telemetry import ClientJoinStart
 from .arguments import KeptPayload
 from .handshake import ask
-from .joining import Request
 from .result import Result
 from .spans import join_stop
 
 if TYPE_CHECKING:
+    from .channel import Channel
     from .connection import Connection
     from .socket import Socket
 
-__all__ = ["JoinQueue", "asked"]
+__all__ = ["JoinQueue", "Request", "asked"]
 
 JOINS_A_STEP: Final = 8
 """The number of joins of the library sent before other tasks run."""
+
+
+@final
+class Request:
+    """A join that was asked for.
+
+    One `by_user` is awaited by a task; others are repeated, as `rejoin` says, until they succeed. `timeout` is for the
+    server's answer; at `deadline` a user's join fails, if that is infinity, `timeout` runs from its turn at the server.
+
+    """
+
+    __slots__ = (
+        *("answer", "asking", "by_user", "channel", "deadline", "number", "reported", "sent", "slot", "timeout"),
+        *("_began", "_sent_at", "__weakref__"),
+    )
+
+    def __init__(self, channel: "Channel", timeout: float | None, deadline: float = math.inf, *, by_user: bool) -> None:
+        self.channel: Channel = channel
+        self.timeout: float | None = timeout
+        self.deadline: float = deadline
+        self.by_user: bool = by_user
+        self.slot: Result[None] = Result()  # settled when it may be sent
+        self.answer: Result[Any] = Result()
+        self.sent: bool = False
+        self.number: int = 0  # of the joins of the socket, once it may be sent
+        self.reported: bool = False  # that it takes too long
+        self.asking: trio.CancelScope = trio.CancelScope()  # in which the payload's function runs
+        self._began = trio.current_time()
+        self._sent_at: float | None = None
+
+    @property
+    def waited(self) -> float:
+        """The seconds until it was sent, or that it has waited by now."""
+        return (trio.current_time() if self._sent_at is None else self._sent_at) - self._began
+
+    @property
+    def over(self) -> bool:
+        """Whether it need not be sent any more: it was, or has ended."""
+        return self.sent or self.answer.settled
+
+    def expire(self) -> None:
+        """Give up, as it could not be sent in time; without a deadline, only the wait for a connection is limited."""
+        if self.deadline < math.inf or not self.channel._socket._is_connected:
+            self.fail(JoinTimeout(self.channel.topic, self.timeout or 0.0, sent=False))
+
+    def fail(self, error: Exception) -> None:
+        """End, sent or not."""
+        self.answer.fail(error)
+        self.slot.fail(error)
+        self.asking.cancel()
+
+    def granted(self, number: int) -> None:
+        """Take note that it may be sent, as the socket's join of this number."""
+        self.number = number
+
+    def ask(self) -> trio.CancelScope:
+        """Return the scope to ask the payload's function in."""
+        limit = math.inf if self.timeout is None else trio.current_time() + self.timeout
+        self.asking = trio.CancelScope(deadline=min(limit, self.deadline))
+        return self.asking
+
+    def wait_again(self) -> None:
+        """Wait for another slot, as the connection ended before this one could be used."""
+        self.slot = Result()
+
+    def sending(self, answered: Callable[[Result[Any]], None] | None = None) -> None:
+        """Take note that it is sent now; `answered` is called with the answer to a join that no task awaits."""
+        self.sent = True
+        self._sent_at = trio.current_time()
+        if answered is not None:
+            self.answer = Result(answered)
+
+    def report(self) -> None:
+        """Take note that it was reported to take too long."""
+        self.reported = True
 
 
 @final

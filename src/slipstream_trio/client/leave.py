@@ -11,8 +11,7 @@ import trio
 
 from ..telemetry import ClientLeaveStart
 from .block import Block
-from .join import join
-from .joining import Departure
+from .join import Departure, join
 from .spans import leave_stop
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ async def _until_left(channel: "Channel") -> Departure:
     while channel.status == "leaving":
         waited = True
         await channel._changed.next()
-    return channel._joining.left_by if waited else "left"
+    return channel._left_by if waited else "left"
 
 
 async def request_leave(channel: "Channel") -> None:

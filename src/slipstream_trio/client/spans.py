@@ -50,7 +50,7 @@ from ..telemetry.span import exception_record, push_end
 
 if TYPE_CHECKING:
     from .buffer import Consumer, Gap, Overflow
-    from .joining import Request
+    from .join_queue import Request
     from .push import Call
 
 __all__ = [

@@ -25,7 +25,6 @@ from ..buffer import Gap
 from ..channel import Channel
 from ..configuration import Configuration
 from ..connect import connected
-from ..join import request_join
 from ..leave import request_leave
 from ..push import request_push
 from ..result import only_cancelled
@@ -112,7 +111,7 @@ class Runner:
         channel = socket.channel(topic, payload)
         channel._tell(ChannelBacklog(self._inbox, channel))
         try:
-            await request_join(channel)
+            await socket._joins.request(channel)
         except AlreadyJoined:
             return  # somebody else was waiting for the leave, too
 
