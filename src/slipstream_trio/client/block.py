@@ -45,12 +45,7 @@ def _advice(use: str) -> str:
 
 @final
 class MadeBlock(Block[T]):
-    """A block around another context manager.
-
-    Parameters:
-        use: as in `Block`.
-        manager: is entered and left.
-    """
+    """A block around another context manager."""
 
     __slots__ = ("_given", "_manager")
 

@@ -60,22 +60,6 @@ class Connection:
     Inputs are handled one at a time. A handler of telemetry, and any other code of the user's that is called while an
     input is being handled, may give another one to `submit`: it is handled right after, so that spans do not nest,
     frames are sent in the order of the states, and nothing is delivered out of turn.
-
-    Parameters:
-        socket: whom it serves; events are reported to it.
-        state: the state to begin with, "opening".
-        attempt: the number of the attempt.
-
-    Attributes:
-        origin: its ids.
-        attempt: the span of the attempt to connect.
-        writer: the queue of frames to be sent.
-        failure: why it could not be opened.
-        option_error: what a function among the options raised.
-        lived: for how many seconds it was open; None if it never was.
-        received: when the last whole data message came, or else the opening.
-        response_headers: those of the answer to the upgrade.
-        handling: whether an input is being handled.
     """
 
     def __init__(self, socket: "Socket", state: State, attempt: int) -> None:
@@ -84,10 +68,10 @@ class Connection:
         self.origin: Origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
         self.attempt: Attempt = socket._emitter.attempt(self.origin, state.options, attempt)
         self.writer: Writer = Writer(socket._pushes)
-        self.failure: ConnectError | None = None
-        self.option_error: Exception | None = None
-        self.lived: float | None = None
-        self.received: float = trio.current_time()
+        self.failure: ConnectError | None = None  # why it could not be opened
+        self.option_error: Exception | None = None  # that a function among the options raised
+        self.lived: float | None = None  # seconds; None if it never was open
+        self.received: float = trio.current_time()  # the last whole data message, or else the opening
         self.response_headers: tuple[tuple[str, str], ...] = ()
         self.handling: bool = False
         self._socket = socket
@@ -120,14 +104,8 @@ class Connection:
     def handle(self, given: Input, sent: Message | None = None, decoded: Message | None = None) -> Transition:
         """Let the core handle an input, and do what it says; then what was put off meanwhile.
 
-        Parameters:
-            given: the input.
-            sent: the message that this sends, if nobody will be told otherwise should it never be written.
-            decoded: the message of a frame that was decoded already.
-
-        Raises:
-            SerializationError: a command's payload cannot be sent.
-            RuntimeError: another input is being handled.
+        `sent` is the message that this sends, if nobody will be told otherwise should it never be written; `decoded` is
+        that of a frame that was decoded already. Raises `SerializationError` for a command that cannot be sent.
         """
         if self.handling:
             raise RuntimeError("a telemetry handler may not wait for the connection whose records it is given")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Union
-from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import attrs
 import trio
@@ -83,28 +83,14 @@ def attempt_deadline(configuration: "Configuration") -> float:
 async def ask_trace_parent(configuration: "Configuration", deadline: float) -> str | None:
     """Ask for the W3C traceparent of the trace that a connection joins; None if it has one of its own.
 
-    This comes before all other options, as each record of a connection has its trace's id.
-
-    Parameters:
-        deadline: that of the attempt.
-
-    Raises:
-        ConnectTimeout: the function did not return by then.
-        ConfigurationError: it returned a value that cannot be used.
+    This comes before all other options, as each record of a connection has its trace's id. Raises `ConnectTimeout` for
+    a function that does not return by the deadline, and `ConfigurationError` for what cannot be used.
     """
     return checked_parent(await _ask_in_time(configuration, "trace_parent", deadline))
 
 
 async def ask_request(configuration: "Configuration", deadline: float) -> OpenRequest:
-    """Ask for everything else that a connection is opened with; the transport gets the time that is left.
-
-    Parameters:
-        deadline: that of the attempt.
-
-    Raises:
-        ConnectTimeout: a function did not return by then.
-        ConfigurationError: a function returned a value that cannot be used.
-    """
+    """Ask for everything else that a connection is opened with, likewise; the transport gets the time that is left."""
     url = configuration.checked_url(await _ask_in_time(configuration, "url", deadline))
     params = _query_pairs(await _ask_in_time(configuration, "params", deadline))
     headers = _checked_headers(await _ask_in_time(configuration, "headers", deadline))
@@ -147,10 +133,11 @@ def checked_url(url: Any) -> str:
 def _problem_of_url(url: Any) -> str | None:
     if not isinstance(url, str):
         return f"a string, or a function that returns it; not {type(url).__name__}"
-    split = _split(url)
-    if split is None:  # the error is not shown: in the place of the port may stand a password
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # which is not shown: in the place of the port may stand a password
         return "its host or port cannot be read; write it like ws://localhost:4000/socket/websocket"
-    parts, port = split
     if "://" not in url:
         return "it lacks a scheme: write it like ws://localhost:4000/socket/websocket, or wss:// with TLS"
     if parts.scheme not in _SCHEMES:
@@ -162,14 +149,6 @@ def _problem_of_url(url: Any) -> str | None:
     if _NOT_IN_URLS.search(parts.path + parts.query):  # which is not shown: the query may be a secret
         return "invalid character in its path or query: percent-encode it, or put it into params"
     return None
-
-
-def _split(url: str) -> tuple[SplitResult, int | None] | None:
-    try:
-        parts = urlsplit(url)
-        return parts, parts.port
-    except ValueError:
-        return None
 
 
 def _with_query(url: str, vsn: str, pairs: list[str]) -> str:
@@ -293,22 +272,14 @@ def checked_parent(trace_parent: Any) -> str | None:
 def with_trace_context(request: OpenRequest, state: State, propagated: Iterable[tuple[str, str]]) -> OpenRequest:
     """Return the request with the headers that tell of the trace; a header that the user gave stays as it is.
 
-    Parameters:
-        state: that of the connection; where it was given a `trace_parent`, it sends one with itself as the parent.
-        propagated: the headers of the telemetry's propagator, which come before that.
+    Those of the telemetry's propagator come before the parent that is the connection in a given `trace_parent`.
     """
     given = {name.lower() for name, _ in request.headers}
     added = {name.lower(): value for name, value in propagated}
-    for name, value in _given_trace(state):
-        added.setdefault(name, value)
+    if state.trace_parent is not None:
+        added.setdefault("traceparent", f"00-{state.trace_id}-{state.connection_id}-{state.trace_parent[-2:]}")
     new = tuple((name, value) for name, value in added.items() if name not in given)
     return attrs.evolve(request, headers=(*request.headers, *new)) if new else request
-
-
-def _given_trace(state: State) -> Iterator[tuple[str, str]]:
-    if state.trace_parent is not None:
-        flags = state.trace_parent[-2:]
-        yield "traceparent", f"00-{state.trace_id}-{state.connection_id}-{flags}"
 
 
 def with_whole_timeout(error: ConnectError, request: OpenRequest, options: Options) -> ConnectError:

@@ -36,15 +36,11 @@ class PresenceTracker:
 
     Most channels have presences that nobody ever asks for, so frames are kept as they are. They are folded into entries
     when somebody follows, or when what came after a state is larger than that: then the entries are what is smaller.
-
-    Parameters:
-        topic: the channel's.
-        decode: the serializer's: what a frame was decoded to is its reader's, who may change it.
     """
 
     def __init__(self, topic: str, decode: Callable[[Frame], Message]) -> None:
         self._topic = topic
-        self._decode = decode
+        self._decode = decode  # anew: what a frame was decoded to is its reader's, who may change it
         self._known = Presence()
         self._synced = False
         self._frames: list[Frame] = []
@@ -55,11 +51,7 @@ class PresenceTracker:
         self._followers: dict[int, ChannelPresence] = {}  # by id, as two mappings of the same are equal
 
     def received(self, message: Message, frame: Frame) -> None:
-        """Take in one of `PRESENCE_EVENTS`, which was decoded from `frame`.
-
-        Raises:
-            ProtocolError: its payload is not what Phoenix sends; nothing has changed.
-        """
+        """Take in one of `PRESENCE_EVENTS`; raises `ProtocolError` if it is not what Phoenix sends."""
         check_presence(message.event, message.payload)
         if message.event == STATE:
             # To followers the state is told as a difference to what is known; else it is all there is to know.
@@ -80,18 +72,14 @@ class PresenceTracker:
     def rejoined(self) -> None:
         """A join was sent: what is known is shown until its state comes, and the channel is open again."""
         self._drop_pending()
-        self.reopen()
+        for follower in self._followers.values():
+            follower.reopen()
         self.lost()
 
     def lost(self) -> None:
         """The server tells of no change any more: the connection is lost, or the channel on the server."""
         self._synced = False
         self._show(())
-
-    def reopen(self) -> None:
-        """Let followers wait for changes again."""
-        for follower in self._followers.values():
-            follower.reopen()
 
     def close(self) -> None:
         """The channel has ended: end the iterations of followers."""
@@ -102,11 +90,7 @@ class PresenceTracker:
     @contextmanager
     @trio.lowlevel.enable_ki_protection
     def follow(self, buffer: int) -> Iterator["ChannelPresence"]:
-        """Show who is there, for the time of a `with` block.
-
-        Parameters:
-            buffer: how many changes wait for who iterates over it.
-        """
+        """Show who is there, for the time of a `with` block; `buffer` changes wait for who iterates over it."""
         self._fold()
         presence = ChannelPresence(self._topic, self._shown(), buffer)
         self._followers[id(presence)] = presence

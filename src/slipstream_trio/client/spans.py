@@ -110,21 +110,11 @@ def _reason_of(error: BaseException | None) -> str | None:
 
 @final
 class Emitter:
-    """Emits what a socket and its channels do, under the ids of the connection of the moment.
-
-    Parameters:
-        telemetry: the bus.
-        socket_id: the socket's id.
-
-    Attributes:
-        telemetry: the bus.
-        origin: the ids of the connection of the moment; without a connection, the socket's alone.
-        connect: where the spans of attempts to connect are emitted; likewise `join`, `leave`, `push` and `send`.
-    """
+    """Emits what a socket and its channels do, under the ids of the connection of the moment."""
 
     def __init__(self, telemetry: Telemetry, socket_id: str) -> None:
         self.telemetry: Telemetry = telemetry
-        self.origin: Origin = Origin(None, None, socket_id, 0)
+        self.origin: Origin = Origin(None, None, socket_id, 0)  # the socket's id alone, before a connection
         self.connect: SpanPoint = telemetry.span(ClientConnectStart.name[:-1])
         self.join: SpanPoint = telemetry.span(ClientJoinStart.name[:-1])
         self.leave: SpanPoint = telemetry.span(ClientLeaveStart.name[:-1])
@@ -283,12 +273,7 @@ class Emitter:
 
 @final
 class Attempt:
-    """The span of an attempt to connect; it ends once.
-
-    Parameters:
-        emitter: emits it.
-        start: how it began; None if nobody observes it.
-    """
+    """The span of an attempt to connect; it ends once."""
 
     def __init__(self, emitter: Emitter, start: ClientConnectStart | None) -> None:
         self._emitter = emitter
@@ -312,15 +297,7 @@ class Attempt:
 
 @final
 class Episode:
-    """The times in which a consumer's buffer loses messages: told when one begins, now and then, and when it ends.
-
-    Parameters:
-        emitter: emits it.
-        topic: the channel's topic.
-        policy: what is dropped.
-        size: how many messages the buffer holds.
-        consumer: what reads it.
-    """
+    """The times in which a consumer's buffer loses messages: told when one begins, now and then, and when it ends."""
 
     __slots__ = ("_dropped", "_tell", "_told_at")
 

@@ -48,15 +48,12 @@ class Watcher(Protocol):
 
 @final
 class Timer:
-    """The deadlines of a socket: those of operations, by a heap, and that of the connection, which is asked for it.
-
-    Attributes:
-        next: when it wants to be woken (infinity: never); while it is at work, which ends with a look, -infinity.
-    """
+    """The deadlines of a socket: those of operations, by a heap, and that of the connection, which is asked for it."""
 
     __slots__ = ("_alarm", "_heap", "_socket", "_sweep_at", "next")
 
     def __init__(self, socket: "Socket") -> None:
+        # When it wants to be woken; while it is at work, which ends with a look, -infinity.
         self.next: float = math.inf
         self._socket = socket
         self._heap: list[tuple[float, int, Timed]] = []

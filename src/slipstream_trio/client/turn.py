@@ -49,10 +49,7 @@ class Turn:
     """The time for which consumers may go on before they let other tasks run: one for all buffers of a Trio run.
 
     A consumer that is always answered from its buffer would keep the receive loop, and everybody else, from running.
-
-    Parameters:
-        clock: seconds, by default `time.perf_counter`; a simulation counts instead, so that a run depends on nothing
-            but its seed.
+    A simulation counts instead of asking a clock, so that a run depends on nothing but its seed.
     """
 
     __slots__ = ("_clock", "_left", "_until")

@@ -24,18 +24,11 @@ class Writer:
 
     Users wait for room before they put a frame; heartbeats, joins and leaves do not, so it is bounded but for these.
     One frame may be larger than the whole bound.
-
-    Parameters:
-        pushes: served when there is room again.
-
-    Attributes:
-        taken: how many frames the task has taken since the beginning; frame n may have been sent if n <= taken.
-        mark_written: when the frame that was marked last was written; None if it is not yet.
     """
 
     def __init__(self, pushes: "Pushes") -> None:
-        self.taken: int = 0
-        self.mark_written: float | None = None
+        self.taken: int = 0  # frames, since the beginning; frame n may have been sent if n <= taken
+        self.mark_written: float | None = None  # when the frame that was marked last was written
         self._mark: int | None = None
         self._pushes = pushes
         self._frames: list[tuple[Frame, Message | None]] = []
@@ -60,12 +53,7 @@ class Writer:
         return self.taken + len(self._frames)
 
     def put(self, frame: Frame, sent: Message | None = None) -> None:
-        """Queue a frame.
-
-        Parameters:
-            frame: the frame.
-            sent: the message in it, if nobody will be told otherwise should it be left over.
-        """
+        """Queue a frame; `sent` is its message, if nobody will be told otherwise should it be left over."""
         self._frames.append((frame, sent))
         self._bytes += len(frame)
         self._woken = True

@@ -34,31 +34,19 @@ POSTS: Final = "casts and infos"
 
 
 class Entry(NamedTuple):
-    """A callback to call.
-
-    Attributes:
-        callback: its name.
-        arguments: its arguments.
-        kind: the entries that it is counted with; None where nobody counts.
-        size: the bytes of a heavy message's frame.
-    """
+    """A callback to call."""
 
     callback: str
     arguments: tuple[Any, ...]
-    kind: Hashable = None
-    size: int = 0
+    kind: Hashable = None  # the entries that it is counted with; None where nobody counts
+    size: int = 0  # bytes of the frame of a heavy message
 
 
 class Inbox:
-    """A queue of callbacks to call. One task reads it; others put entries into it, and never wait for that.
-
-    Attributes:
-        limit: how many messages of one channel, how many posts, and how many replies, wait at most.
-        closed: whether it has ended: nothing is read or taken any more.
-    """
+    """A queue of callbacks to call. One task reads it; others put entries into it, and never wait for that."""
 
     def __init__(self) -> None:
-        self.limit: int = 1024
+        self.limit: int = 1024  # of the messages of one channel, of posts, and of replies
         self.closed: bool = False
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._numbers: dict[Hashable, deque[int]] = {}
@@ -82,12 +70,7 @@ class Inbox:
         return self._numbers.get(kind, ())
 
     def put(self, entry: Entry, *, most: float = math.inf) -> int:
-        """Add an entry; returns its number.
-
-        Parameters:
-            entry: the entry. A call is read after the first `handle_connect`.
-            most: how many of its kind may wait; at that number, it takes the place of the latest.
-        """
+        """Add an entry; returns its number. Where `most` of its kind wait, it takes the place of the latest."""
         self._count += 1
         if self.closed:
             return self._count
@@ -217,9 +200,6 @@ class ChannelBacklog:
 
     Messages that do not fit are dropped by the policy. One entry tells of all that are dropped in a row, at the place
     of the first of them.
-
-    Attributes:
-        heavy: the bytes of the heavy messages that wait.
     """
 
     def __init__(self, inbox: Inbox, channel: Channel) -> None:

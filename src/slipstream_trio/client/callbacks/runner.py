@@ -39,15 +39,7 @@ logger: Final = logging.getLogger("slipstream_trio")
 
 
 class Runner:
-    """One run of a client: its task calls what the inbox says, and its socket tells it of connections.
-
-    Parameters:
-        client: the client whose callbacks are called.
-
-    Attributes:
-        socket: what the client runs on, None before it does.
-        ended: whether the run is over.
-    """
+    """One run of a client: its task calls what the inbox says, and its socket tells it of connections."""
 
     def __init__(self, client: object) -> None:
         self.socket: Socket | None = None
