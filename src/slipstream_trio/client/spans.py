@@ -75,10 +75,15 @@ logger: Final = logging.getLogger("slipstream_trio")
 
 T = TypeVar("T")
 
+Operation = Callable[[], Awaitable[T]]
+
 Phase = Literal["began", "lasts", "ended"]
 
 Stop = Callable[[Origin, int, Outcome, Any, BaseException | None], Record]
 """Makes the record that ends a span, of the ids then, the monotonic time, the outcome, the result and the error."""
+
+Judge = Callable[[BaseException], Outcome | None]
+"""Tells how an operation ended by what it raised; None if code failed."""
 
 _OUTCOMES: dict[type[BaseException], tuple[Outcome, str | None]] = {
     AlreadyJoined: ("error", "already_joined"),
@@ -223,21 +228,20 @@ class Emitter:
         return self.origin, telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns()
 
     async def observed(
-        self, point: SpanPoint, start: SpanStart, operation: Callable[[], Awaitable[T]], stop: Stop
+        self, point: SpanPoint, start: SpanStart, operation: Operation[T], stop: Stop, judge: Judge = outcome_of
     ) -> T:
-        """Call and await `operation` inside of a span.
-
-        Parameters:
-            point: where it is emitted.
-            start: the record to begin with.
-            operation: what to call.
-            stop: makes the record to end with.
-        """
+        """Call and await `operation` inside of a span; `stop` makes the record to end with, of what `judge` says."""
         self.begin_span(point, start)
+        return await self.finished(point, start, operation, stop, judge)
+
+    async def finished(
+        self, point: SpanPoint, start: SpanStart, operation: Operation[T], stop: Stop, judge: Judge = outcome_of
+    ) -> T:
+        """Call and await the rest of an operation, and end the span that has begun."""
         try:
             result = await operation()
         except BaseException as error:
-            self.end_span(point, start, stop, error=error)
+            self.end_span(point, start, stop, error=error, judge=judge)
             raise
         self.end_span(point, start, stop, result=result)
         return result
@@ -258,9 +262,10 @@ class Emitter:
         *,
         result: Any = None,
         error: BaseException | None = None,
+        judge: Judge = outcome_of,
     ) -> None:
         """Emit the end of a span, a stop or an exception, for what its operation returned or raised."""
-        outcome = "ok" if error is None else outcome_of(error)
+        outcome = "ok" if error is None else judge(error)
         if outcome is not None:
             point.stop.emit(stop(self.origin, self.telemetry.monotonic_ns(), outcome, result, error))
         elif error is not None:
@@ -281,18 +286,20 @@ class Attempt:
 
     def ended(self, outcome: Outcome, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Emit how it ended."""
-        start, self._start = self._start, None
-        emitter = self._emitter
-        if start is not None:
+        if (start := self._taken()) is not None:
+            emitter = self._emitter
             now = emitter.telemetry.monotonic_ns()
             emitter.connect.stop.emit(ClientConnectStop(start, emitter.origin, now, outcome, headers))
 
     def failed(self, error: BaseException) -> None:
         """Emit that code raised an error."""
-        start, self._start = self._start, None
-        emitter = self._emitter
-        if start is not None:
+        if (start := self._taken()) is not None:
+            emitter = self._emitter
             emitter.connect.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))
+
+    def _taken(self) -> ClientConnectStart | None:
+        start, self._start = self._start, None
+        return start
 
 
 @final

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -18,18 +19,14 @@ from ...errors import (
     SlowConsumer,
 )
 from ...protocol import Message
-from ...telemetry import ClientCallbackStart, ClientCallbackStop, Outcome
+from ...telemetry import ClientCallbackStart, ClientCallbackStop, Origin, Outcome
 from ...telemetry.bus import SpanPoint
-from ...telemetry.span import exception_record
-from ..buffer import Gap
-from ..channel import Channel
 from ..configuration import Configuration
 from ..connect import connected
 from ..leave import request_leave
 from ..push import request_push
 from ..result import only_cancelled
 from ..socket import Socket
-from ..spans import Emitter
 from .inbox import POSTS, ChannelBacklog, Entry, Inbox
 from .replies import NO_REPLY, Caller, Reply
 
@@ -243,17 +240,14 @@ class Runner:
 
     async def _handle(self, entry: Entry) -> None:
         if entry.callback == "handle_gap":
-            self._check_loss(*entry.arguments)
+            channel, gap = entry.arguments
+            if gap.dropped:
+                channel._streams.emit(gap)
+                if channel._socket._configuration.overflow == "raise":
+                    raise SlowConsumer(channel.topic, gap.dropped)
         value = await self._invoke(entry.callback, *entry.arguments)
         if entry.callback == "handle_call" and value is not NO_REPLY:
             entry.arguments[1].reply(value)
-
-    @staticmethod
-    def _check_loss(channel: Channel, gap: Gap) -> None:
-        if gap.dropped:
-            channel._streams.emit(gap)
-            if channel._socket._configuration.overflow == "raise":
-                raise SlowConsumer(channel.topic, gap.dropped)
 
     async def _terminate(self, reason: BaseException | None) -> None:
         deadline = self.running_socket()._supervisor.close_deadline()
@@ -277,28 +271,15 @@ class Runner:
         if not point.active:
             return await callback(*arguments)
         start = ClientCallbackStart(*emitter.opening(), self._name, name, arguments)
-        emitter.begin_span(point, start)
-        try:
-            result = await callback(*arguments)
-        except BaseException as error:
-            self._end_span(emitter, point, start, error=error)
-            raise
-        self._end_span(emitter, point, start, result=result)
-        return result
+        return await emitter.observed(point, start, partial(callback, *arguments), partial(_stop, start), _outcome_of)
 
-    @staticmethod
-    @trio.lowlevel.enable_ki_protection
-    def _end_span(
-        emitter: Emitter,
-        point: SpanPoint,
-        start: ClientCallbackStart,
-        *,
-        result: Any = None,
-        error: BaseException | None = None,
-    ) -> None:
-        if error is None or only_cancelled(error):
-            outcome: Outcome = "ok" if error is None else "cancelled"
-            now = emitter.telemetry.monotonic_ns()
-            point.stop.emit(ClientCallbackStop(start, emitter.origin, now, outcome, result))
-        else:
-            point.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))
+
+def _stop(
+    start: ClientCallbackStart, origin: Origin, now: int, outcome: Outcome, result: Any, _: object
+) -> ClientCallbackStop:
+    return ClientCallbackStop(start, origin, now, outcome, result)
+
+
+def _outcome_of(error: BaseException) -> Outcome | None:
+    """Return "cancelled", or None: whatever else leaves a callback ends the client."""
+    return "cancelled" if only_cancelled(error) else None
