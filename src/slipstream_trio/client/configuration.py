@@ -25,7 +25,6 @@ from ..protocol import (
     worth_retrying,
 )
 from ..protocol.backoff import RETRY_AFTER_LIMIT
-from ..protocol.options import Given
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from ..transport.proxy import parse_proxy
@@ -99,11 +98,7 @@ class ConnectOptions(TypedDict, total=False):
 
 # Validators. None shows a value that may be a secret.
 
-Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
-
-
-def _seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    checked_seconds(attribute.name, value)
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], object]
 
 
 def checked_seconds(argument: str, value: Any) -> float | None:
@@ -139,8 +134,11 @@ def checked_overflow(argument: str, value: Any) -> Overflow:
     return policy
 
 
-def _positive(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    checked_size(attribute.name, value)
+def _named(check: Callable[[str, Any], object]) -> Validator:
+    return lambda _, attribute, value: check(attribute.name, value)
+
+
+_seconds, _positive, _overflow = map(_named, (checked_seconds, checked_size, checked_overflow))
 
 
 def _kind(*kinds: type, ask: bool = False) -> Validator:
@@ -159,10 +157,6 @@ def _function(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise ConfigurationError(attribute.name, f"a function; not {type(value).__name__}")
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
         raise ConfigurationError(attribute.name, "callbacks must be synchronous: a coroutine would count as true")
-
-
-def _overflow(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    checked_overflow(attribute.name, value)
 
 
 def _proxy(self: "Configuration", attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -374,17 +368,12 @@ class Configuration:
         """Return the part of it that may be shown, for states and telemetry."""
         shown = {field.name: getattr(self, field.name) for field in attrs.fields(Options)}
         for name in ("params", "headers", "auth_token"):
-            shown[name] = _way(shown[name])
+            shown[name] = "function" if callable(shown[name]) else "value" if shown[name] else "absent"
         shown["url"] = None if callable(self.url) else self.url.partition("?")[0]
         shown["vsn"] = self.chosen_vsn()
         shown["serializer"] = self.chosen_serializer().name
         shown["transport"] = self.chosen_connector().name
         return Options(**shown)
-
-
-def _way(option: object) -> Given:
-    """Return how an option was given."""
-    return "function" if callable(option) else "value" if option else "absent"
 
 
 def configure(url: OrCallable[str], options: ConnectOptions) -> Configuration:

@@ -28,6 +28,7 @@ from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
 from .result import Changes, Result, Tasks
 from .socket import Socket
+from .turn import finished
 
 if TYPE_CHECKING:
     from .callbacks.runner import Runner
@@ -199,7 +200,7 @@ class Supervisor:
         while True:
             connection, ask = await self._begin(attempt, generation)
             await connection.run(self._hurried_connector(), ask)
-            await socket._settled()
+            await finished(socket._unsettled)  # where many wait for the end of a connection, it takes a while to tell
             error, disconnect = self._end_of(connection, step)
             if socket._ending.asked is not None:
                 return

@@ -79,7 +79,6 @@ class Connection:
         self._afterwards: list[Callable[[], object]] = []
         self._turn = turn_of_this_run()
         self._transport: Transport | None = None
-        self._close: CloseTransport | None = None
         self._closer: trio.CancelScope | None = None
         self._broken = False
         self._scope = trio.CancelScope()
@@ -202,17 +201,12 @@ class Connection:
             self._afterwards.append(queue.pump)  # an answer has come, or is not waited for any more
 
     def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
-        # Where a heartbeat was not answered, a close frame will hardly be.
-        self._close = close
-        self._start_closer()
-        if by_timer:
-            self._end_by(trio.current_time() + GRACE_PERIOD)
-
-    def _start_closer(self) -> None:
-        """Close the transport, if that is asked for, in a task that is there for the last moment only."""
-        if self._close is not None and self._transport is not None:
+        """Close the transport, in a task that is there for the last moment only."""
+        if self._transport is not None:
             self._closer = trio.CancelScope()
-            self._tasks.start(self._close_in, self._closer, self._transport, self._close)
+            self._tasks.start(self._close_in, self._closer, self._transport, close)
+        if by_timer:  # where a heartbeat was not answered, a close frame will hardly be
+            self._end_by(trio.current_time() + GRACE_PERIOD)
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""

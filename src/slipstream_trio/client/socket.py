@@ -45,7 +45,7 @@ from .spans import Emitter, outcome_of
 from .status import Ending, Status, StatusChanges, StatusLog
 from .stream import Listeners, Subscription
 from .timer import SWEEP_ABOVE, Timer
-from .turn import begun, finished, settle
+from .turn import begun, finished
 
 if TYPE_CHECKING:
     from .buffer import Backlog
@@ -201,7 +201,7 @@ class Socket:
             self._check_usable()
             if self._is_connected:
                 return
-            await self._statuses.changed()
+            await self._statuses.changes.next()
 
     def status_changes(self) -> StatusChanges:
         """Iterate over the status of now, and every one that follows, up to "closed"."""
@@ -378,15 +378,6 @@ class Socket:
         pushes = self._pushes.connection_ended(lost, connection.writer.taken)
         self._unsettled = chain(pushes, self._joins.connection_lost())
         begun(self._unsettled)
-
-    async def _settled(self) -> None:
-        """Wait until all is told of the end of a connection: where many wait for it, that takes a while."""
-        await finished(self._unsettled)
-
-    async def _settle_input(self) -> None:
-        """Let input that has come be handled before anything is found to be too late."""
-        if self._connection is not None and self._connection._transport is not None:
-            await settle(self._connection._transport)
 
     def _tick(self, now: float) -> float:
         """Do what is due; returns when that is to be asked next (infinity: never)."""

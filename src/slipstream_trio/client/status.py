@@ -22,13 +22,13 @@ KEPT: Final = 64
 class StatusLog:
     """The status of now, the latest ones before, and a place to wait for the next."""
 
-    __slots__ = ("_changes", "_latest", "count", "now")
+    __slots__ = ("_latest", "changes", "count", "now")
 
     def __init__(self) -> None:
         self.now: Status = "connecting"
         self.count: int = 1
         self._latest: list[Status] = [self.now]
-        self._changes = Changes()
+        self.changes: Changes = Changes()
 
     def set(self, status: Status) -> None:
         """Change the status."""
@@ -36,16 +36,12 @@ class StatusLog:
             self.now = status
             self.count += 1
             self._latest = [*self._latest[1 - KEPT :], status]
-            self._changes.tell()
+            self.changes.tell()
 
     def since(self, count: int) -> list[Status]:
         """Return the statuses after the first `count`, as far as they are kept."""
         missed = min(self.count - count, len(self._latest))
         return self._latest[len(self._latest) - missed :]
-
-    async def changed(self) -> None:
-        """Wait for the next change."""
-        await self._changes.next()
 
 
 @final
@@ -73,7 +69,7 @@ class StatusChanges:
             self._unread.extend(self._log.since(self._count))
             self._count = self._log.count
             if not self._unread:
-                await self._log.changed()
+                await self._log.changes.next()
         status = self._unread.popleft()
         self._over = status == "closed"
         return status

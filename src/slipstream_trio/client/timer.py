@@ -2,10 +2,13 @@
 
 import heapq
 import math
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
+
+from .turn import settle
 
 if TYPE_CHECKING:
     from .socket import Socket
@@ -38,14 +41,6 @@ class Timed(Protocol):
         ...
 
 
-class Watcher(Protocol):
-    """A thing that is looked at every `WATCH_INTERVAL` seconds."""
-
-    def look(self, late: float) -> None:
-        """Look, so many seconds late."""
-        ...
-
-
 @final
 class Timer:
     """The deadlines of a socket: those of operations, by a heap, and that of the connection, which is asked for it."""
@@ -73,7 +68,7 @@ class Timer:
         alarm, self._alarm, self.next = self._alarm, None, math.inf
         self._heap.clear()
         if alarm is not None:
-            alarm.unwatch(self)
+            alarm.unwatch(self.look)
             alarm.remove()
 
     def add(self, deadline: float, timed: Timed) -> None:
@@ -105,18 +100,20 @@ class Timer:
         # Trio does not export the class of its own clock. Of others, the time passes when nobody looks, or not at all.
         is_real = type(trio.lowlevel.current_clock()).__name__ == "SystemClock"
         if is_real and self._socket._emitter.watches_loop:
-            alarm.watch(self)
+            alarm.watch(self.look)
 
     def look(self, late: float) -> None:
         """Tell if the event loop stood still."""
         if late >= STALL:
             self._socket._emitter.stalled(late)
         if self._alarm is not None and not self._socket._emitter.watches_loop:
-            self._alarm.unwatch(self)
+            self._alarm.unwatch(self.look)
 
     @trio.lowlevel.enable_ki_protection
     async def _handle_due(self) -> None:
-        await self._socket._settle_input()
+        # Input that has come is handled before anything is found to be too late.
+        if (connection := self._socket._connection) is not None and connection._transport is not None:
+            await settle(connection._transport)
         if self._alarm is None:
             return
         self._watch(self._alarm)
@@ -150,7 +147,7 @@ class Alarm:
         self._timers = 0
         self._heap: list[tuple[float, int, Timer]] = []
         self._sweep_at = SWEEP_ABOVE
-        self._watchers: dict[Watcher, None] = {}  # a set with an order
+        self._watchers: dict[Callable[[float], None], None] = {}  # a set with an order
         self._task = self._sleep = trio.CancelScope()
         self._watch: trio.CancelScope | None = None
 
@@ -180,16 +177,16 @@ class Alarm:
             self._sweep_at = 2 * len(self._heap) + SWEEP_ABOVE
         self._sleep.deadline = min(self._sleep.deadline, deadline)
 
-    def watch(self, watcher: Watcher) -> None:
-        """Look at something from now on."""
+    def watch(self, look: Callable[[float], None]) -> None:
+        """Call a function every `WATCH_INTERVAL` seconds from now on, with how many seconds late that is."""
         if self._watch is None:
             self._watch = trio.CancelScope()
             trio.lowlevel.spawn_system_task(self._look, self._watch)
-        self._watchers[watcher] = None
+        self._watchers[look] = None
 
-    def unwatch(self, watcher: Watcher) -> None:
-        """Look at it no more."""
-        self._watchers.pop(watcher, None)
+    def unwatch(self, look: Callable[[float], None]) -> None:
+        """Call it no more."""
+        self._watchers.pop(look, None)
 
     async def _run(self, task: trio.CancelScope) -> None:
         """Sleep until a timer wants to be woken, and wake it, until cancelled."""
@@ -210,8 +207,8 @@ class Alarm:
                 due = trio.current_time() + WATCH_INTERVAL
                 await trio.sleep_until(due)
                 late = trio.current_time() - due
-                for watcher in list(self._watchers):
-                    watcher.look(late)
+                for look in list(self._watchers):
+                    look(late)
             self._watch = None
 
 

@@ -85,12 +85,12 @@ class Writer:
         """Write what is queued until there was nothing for a while, or `close` is called; raises `TransportEnded`."""
         self._task = trio.lowlevel.ParkingLot()
         alarm = alarm_of_this_run()
-        alarm.watch(self)
+        alarm.watch(self.look)
         try:
             await self._run(transport, self._task)
         finally:
             self._task = None
-            alarm.unwatch(self)
+            alarm.unwatch(self.look)
 
     async def _run(self, transport: Transport, task: trio.lowlevel.ParkingLot) -> None:
         while True:

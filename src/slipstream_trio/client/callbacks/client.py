@@ -1,10 +1,12 @@
 """The callback client: a class to subclass, whose methods are called as things happen."""
 
+import inspect
 import logging
 from typing import Any, Final, Unpack
 
 import trio
 
+from ...errors.base import did_you_mean
 from ...protocol import Message
 from ..arguments import DEFAULT, Timeout, check_topic, checked_push, chosen, with_options
 from ..block import check_trio
@@ -13,7 +15,6 @@ from ..channel import Channel
 from ..configuration import ConnectOptions, checked_seconds, configure
 from ..handshake import OrCallable
 from ..socket import Socket
-from .check import check_callbacks
 from .replies import Caller, Reply
 from .runner import Runner
 
@@ -56,18 +57,12 @@ class Client:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        check_callbacks(cls, Client)
+        _check_callbacks(cls)
 
     def __repr__(self) -> str:
-        runner = self.__runner
-        how = (
-            f"runs on {self.socket!r}"
-            if self.socket is not None
-            else "has ended"
-            if runner and runner.ended
-            else "does not run"
-        )
-        return f"<{type(self).__name__} {how}>"
+        runner, socket = self.__runner, self.socket
+        ended = "has ended" if runner and runner.ended else "does not run"
+        return f"<{type(self).__name__} {ended if socket is None else f'runs on {socket!r}'}>"
 
     # Callbacks
 
@@ -361,7 +356,36 @@ async def run_client(
 
 
 def _check_client(client: object) -> None:
-    """Raise TypeError for an object of another class; to give the class itself is easily done."""
     if not isinstance(client, Client):
-        hint = f"; write {client.__name__}()" if isinstance(client, type) else ""
+        hint = f"; write {client.__name__}()" if isinstance(client, type) else ""  # which is easily mistaken
         raise TypeError(f"client: an object whose class is derived from Client{hint}")
+
+
+def _check_callbacks(cls: type) -> None:
+    """Raise `TypeError` for what a class derived from `Client` defines in a way in which it could not be used."""
+    known = {name: value for name, value in vars(Client).items() if not name.startswith("_")}
+    for name, value in vars(cls).items():
+        own = f"{cls.__name__}.{name}"
+        if not inspect.isfunction(value):
+            continue
+        if inspect.isfunction(known.get(name)):
+            _check_kind(own, value, known[name])
+        elif name.startswith(("handle_", "on_", "termin")):
+            spelt = name.replace("on_", "handle_", 1) if name.startswith("on_") else name
+            if hint := did_you_mean(spelt, known, 0.85):  # a method of the user's own may be called handle_order
+                raise TypeError(f"{own}: Client has no such callback, so it would never be called{hint}")
+
+
+def _check_kind(own: str, value: Any, defined: Any) -> None:
+    function, is_async = inspect.unwrap(value), inspect.iscoroutinefunction(defined)
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(f"{own} has a `yield`, and nobody would iterate over it: return, or await, in its place")
+    if inspect.iscoroutinefunction(function) != is_async:
+        kind, word = ("async", "`async def`") if is_async else ("synchronous", "`def`")
+        raise TypeError(f"{own} has to be {kind}: write {word}")
+    given = [each for each in inspect.signature(defined).parameters.values() if each.kind is not each.KEYWORD_ONLY]
+    try:
+        inspect.signature(value, follow_wrapped=False).bind(*given)
+    except TypeError:
+        names = ", ".join(each.name for each in given)
+        raise TypeError(f"{own} would be called with other parameters: write ({names})") from None

@@ -87,10 +87,6 @@ class Inbox:
             self._reader.unpark()
         return self._count
 
-    def at(self, number: int) -> Entry:
-        """Return an entry that waits."""
-        return self._entries[number]
-
     def replace(self, number: int, entry: Entry) -> None:
         """Put an entry in the place of another one that waits."""
         before = self._entries[number]
@@ -296,7 +292,7 @@ class ChannelBacklog:
         place = losses[-1] if losses and (drops_oldest or losses[-1] > last) else None
         entry = self._loss(place)
         if dropped is not None:
-            self.heavy -= inbox.at(dropped).size
+            self.heavy -= inbox._entries[dropped].size
         if dropped is not None and place is None:
             inbox.replace(dropped, entry)
         elif place is None:
@@ -319,5 +315,5 @@ class ChannelBacklog:
         return Entry("handle_gap", (self._channel, gap), kind)
 
     def _gap_at(self, number: int) -> Gap:
-        gap: Gap = self._inbox.at(number).arguments[1]
+        gap: Gap = self._inbox._entries[number].arguments[1]
         return gap
