@@ -47,15 +47,13 @@ def _advice(use: str) -> str:
 class MadeBlock(Block[T]):
     """A block around another context manager."""
 
-    __slots__ = ("_given", "_manager")
+    __slots__ = ("_manager", "_use")
+
+    _use: str
 
     def __init__(self, use: str, manager: AbstractAsyncContextManager[T]) -> None:
-        self._given = use
+        self._use = use
         self._manager = manager
-
-    @property
-    def _use(self) -> str:
-        return self._given
 
     # Not async, so that they are in no traceback; an interrupt in them would leave the manager half entered, or left.
 

@@ -50,8 +50,7 @@ class Channel:
         configuration, emitter = socket._configuration, socket._emitter
         self._socket = socket
         self._topic = topic
-        self._given_payload = payload
-        self._payload: Any = payload
+        self._given_payload = self._payload = payload
         self._status: ChannelStatus = "closed"
         self._reason = "not_joined"
         self._join_ref: str | None = None
@@ -357,7 +356,8 @@ class Channel:
 
     def _end(self, status: ChannelStatus, reason: str) -> None:
         """End: give the topic back, fail pushes, end streams."""
-        self._socket._release(self)
+        if self._is_held:
+            del self._socket._channels[self._topic]
         self._socket._pushes.fail_channel(self, reason)
         self._become(status, reason)
         self._streams.close(self._end_of_stream())
@@ -380,7 +380,7 @@ class Channel:
         self._changed.tell()
         if status == "joined":
             self._choose_put()
-            self._socket._pushes.readmit(self)
+            self._socket._pushes.admit(self)
         elif status != "joining" and (status != "errored" or not self._is_held):
             self._socket._pushes.fail_line(self)
 

@@ -25,7 +25,7 @@ from .arguments import with_options
 from .block import MadeBlock, check_trio
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
-from .handshake import OrCallable, ask_request, ask_trace_parent, attempt_deadline
+from .handshake import OrCallable, ask_in_time, ask_request, checked_parent
 from .result import Changes, Result, Tasks
 from .socket import Socket
 from .turn import finished
@@ -221,15 +221,11 @@ class Supervisor:
             attempt += 1
             socket._statuses.set("reconnecting" if socket._shown is not None else "connecting")
             socket._emitter.reconnect_scheduled(disconnect, delay, attempt)
-            await self._wait(delay)
+            with trio.CancelScope() as self._waiting:  # until the user asks for the attempt at once
+                await trio.sleep(delay)
+            self._waiting = None
             step = 0 if self._at_once else step if falls_back else step + 1
             self._at_once = False
-
-    async def _wait(self, delay: float) -> None:
-        """Wait before the next attempt, unless the user asks for it at once."""
-        with trio.CancelScope() as self._waiting:
-            await trio.sleep(delay)
-        self._waiting = None
 
     def _hurried_connector(self) -> Connector:
         """Return the connector of the next attempt."""
@@ -246,14 +242,8 @@ class Supervisor:
         failure = connection.failure
         if failure is None:
             lost = socket._ending.lost()
-            return lost, Disconnect(
-                lost.reason,
-                code=lost.code,
-                lived=connection.lived,
-                step=step,
-                message=lost.message,
-                ended_by=lost.ended_by,
-            )
+            end = Disconnect(lost.reason, code=lost.code, lived=connection.lived, step=step, message=lost.message)
+            return lost, evolve(end, ended_by=lost.ended_by)
         if isinstance(failure, ConnectionRejected):
             limit = socket._configuration.retry_after_limit
             wait = retry_after(failure.headers, socket._emitter.utc_now().timestamp(), limit)
@@ -285,11 +275,12 @@ class Supervisor:
         The trace is asked for before, as the connection is in it. If that fails, so does the connection.
         """
         configuration = self.socket._configuration
-        deadline = attempt_deadline(configuration)
+        timeout = configuration.connect_timeout
+        deadline = math.inf if timeout is None else trio.current_time() + timeout
         trace_parent: str | None = None
         ask: Callable[[], Awaitable[OpenRequest]] = partial(ask_request, configuration, deadline)
         try:
-            trace_parent = await ask_trace_parent(configuration, deadline)
+            trace_parent = checked_parent(await ask_in_time(configuration, "trace_parent", deadline))
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
             ask = partial(_fail_with, error)
         connection = Connection(self.socket, self._new_state(trace_parent, generation), attempt)

@@ -232,8 +232,12 @@ class Connection:
         """Open the transport with what `ask` returns, and serve it until it ends; `state` and `failure` tell how."""
         life = self._spans.start_connect(self.state)
         try:
-            request = await self._asked(ask)
-            if request is not None:
+            try:
+                request = await ask()
+            except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
+                self.option_error = error
+                self.handle(TransportFailed(OPTION_FAILED))
+            else:
                 await self._open(connector, request)
         except BaseException as error:
             if not only_cancelled(error):
@@ -252,14 +256,6 @@ class Connection:
         opened, lost = self._transport, self._socket._ending.last
         how = (ConnectionLost(reason, ended_by=by),) if opened is None else (lost, opened.heard, self.received)
         self._spans.stop_connect(life, self.state, *how)
-
-    async def _asked(self, ask: Callable[[], Awaitable[OpenRequest]]) -> OpenRequest | None:
-        try:
-            return await ask()
-        except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
-            self.option_error = error
-            self.handle(TransportFailed(OPTION_FAILED))
-            return None
 
     async def _open(self, connector: Connector, request: OpenRequest) -> None:
         cookies = self._socket._supervisor.cookies
@@ -299,7 +295,7 @@ class Connection:
         try:
             async with self._tasks:
                 with self._scope:
-                    self.writer.open(self._start_writer)
+                    self.writer.open(partial(self._tasks.start_own, self._write))
                     await self._receive(transport, request)
                     if self._closer is not None:
                         self._closer.cancel()
@@ -310,9 +306,6 @@ class Connection:
         finally:
             self.writer.close()  # also if the receive loop was cut off: users may wait for room
         self._end_if_needed("not closed in time")
-
-    def _start_writer(self) -> None:
-        self._tasks.start_own(self._write)
 
     @trio.lowlevel.enable_ki_protection
     async def _receive(self, transport: Transport, request: OpenRequest) -> None:

@@ -6,7 +6,6 @@ what was given as a value is. The headers that tell of the connection's trace jo
 
 import base64
 import inspect
-import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,9 +27,8 @@ __all__ = [
     "OrCallable",
     "Params",
     "ask",
+    "ask_in_time",
     "ask_request",
-    "ask_trace_parent",
-    "attempt_deadline",
     "checked_parent",
     "checked_url",
     "fixed_headers",
@@ -74,27 +72,12 @@ async def ask(option: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-def attempt_deadline(configuration: "Configuration") -> float:
-    """Return the time by which an attempt that begins now has to be connected, on Trio's clock."""
-    timeout = configuration.connect_timeout
-    return math.inf if timeout is None else trio.current_time() + timeout
-
-
-async def ask_trace_parent(configuration: "Configuration", deadline: float) -> str | None:
-    """Ask for the W3C traceparent of the trace that a connection joins; None if it has one of its own.
-
-    This comes before all other options, as each record of a connection has its trace's id. Raises `ConnectTimeout` for
-    a function that does not return by the deadline, and `ConfigurationError` for what cannot be used.
-    """
-    return checked_parent(await _ask_in_time(configuration, "trace_parent", deadline))
-
-
 async def ask_request(configuration: "Configuration", deadline: float) -> OpenRequest:
-    """Ask for everything else that a connection is opened with, likewise; the transport gets the time that is left."""
-    url = configuration.checked_url(await _ask_in_time(configuration, "url", deadline))
-    params = _query_pairs(await _ask_in_time(configuration, "params", deadline))
-    headers = _checked_headers(await _ask_in_time(configuration, "headers", deadline))
-    protocols = subprotocols(await _ask_in_time(configuration, "auth_token", deadline))
+    """Ask for all that a connection is opened with; the transport gets the time that is left."""
+    url = configuration.checked_url(await ask_in_time(configuration, "url", deadline))
+    params = _query_pairs(await ask_in_time(configuration, "params", deadline))
+    headers = _checked_headers(await ask_in_time(configuration, "headers", deadline))
+    protocols = subprotocols(await ask_in_time(configuration, "auth_token", deadline))
     return OpenRequest(
         url=_with_query(url, configuration.chosen_vsn(), params),
         headers=headers,
@@ -104,11 +87,12 @@ async def ask_request(configuration: "Configuration", deadline: float) -> OpenRe
     )
 
 
-async def _ask_in_time(
+async def ask_in_time(
     configuration: "Configuration",
     name: Literal["url", "params", "headers", "auth_token", "trace_parent"],
     deadline: float,
 ) -> Any:
+    """Return an option's value; raises `ConnectTimeout` if a function has not returned it by the deadline."""
     option = getattr(configuration, name)
     if not callable(option):
         return option

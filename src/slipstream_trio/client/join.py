@@ -59,8 +59,10 @@ class Retry:
 
     def expire(self) -> None:
         """Begin it."""
+        joins = self._channel._socket._joins
         self._channel._joining.repeat()
-        self._channel._socket._joins.rejoin(self._channel)
+        joins.rejoin(self._channel)
+        joins.queue.pump()
 
 
 @final
@@ -77,14 +79,10 @@ class Joining:
         self.refusal: JoinError | None = None
         self._joined_at = 0.0
 
-    def claimed(self, request: Request) -> None:
-        """Begin anew, by a user's join."""
-        self.step = 0
-        self.begin(request)
-
-    def begin(self, request: Request) -> None:
-        """Take note of a join."""
+    def begin(self, request: Request, *, anew: bool = False) -> None:
+        """Take note of a join; it begins anew, if a user asks for it."""
         self.request = self.claim = request
+        self.step = 0 if anew else self.step
 
     def joined(self, request: Request) -> None:
         """Take note that the task of a user's join knows of its success."""
@@ -158,10 +156,7 @@ class Joins:
 
     @trio.lowlevel.enable_ki_protection
     async def request(self, channel: "Channel") -> None:
-        """Ask for a join that is repeated until it succeeds; its answer is told to the channel's backlog.
-
-        Raises what `Channel.join` does before the join is sent.
-        """
+        """Ask for a join that is repeated until it succeeds; its answer is told to the channel's backlog."""
         channel._keep_payload()
         request = Request(channel, self._socket._options.join_timeout, by_user=False)
         await self._claim(request)
@@ -169,11 +164,7 @@ class Joins:
         self.queue.put(request)
 
     def rejoin(self, channel: "Channel") -> None:
-        """Join a channel again, as soon as that is possible."""
-        self._wait_for_slot(channel)
-        self.queue.pump()
-
-    def _wait_for_slot(self, channel: "Channel") -> None:
+        """Let a channel wait for a slot to be joined again."""
         request = Request(channel, self._socket._options.join_timeout, by_user=False)
         channel._joining.begin(request)
         self.queue.add(request)
@@ -190,8 +181,8 @@ class Joins:
             if holder.status != "leaving":
                 raise AlreadyJoined(channel.topic)
             await holder._changed.next()
-        socket._hold(channel)
-        channel._joining.claimed(request)
+        socket._channels[channel.topic] = channel
+        channel._joining.begin(request, anew=True)
         channel._claimed()
 
     def payload_failed(self, request: Request, error: Exception) -> None:
@@ -311,7 +302,7 @@ class Joins:
         for channel in list(self._socket._channels.values()):
             joining = channel._joining
             if channel.status == "errored" and joining.request is None and joining.retry is None:
-                self._wait_for_slot(channel)
+                self.rejoin(channel)
             yield
         self.queue.pump()
 

@@ -119,11 +119,6 @@ class JoinQueue:
         self._granted: dict[Request, None] = {}  # that have a slot, and are not sent yet
         self._pacing = JoinPacing(fixed=socket._configuration.join_window)
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether joins wait for a slot."""
-        return bool(self._users or self._library)
-
     def put(self, request: Request, *, first: bool = False) -> None:
         """Let a join wait for its slot, and send what can be sent."""
         self.add(request, first=first)
@@ -179,7 +174,7 @@ class JoinQueue:
         now = trio.current_time()
         for _ in range(JOINS_A_STEP):
             at = self._pacing.next_join(now, connection.state.unanswered + len(self._granted))
-            if at is None or not self.is_waiting:
+            if at is None or not (self._users or self._library):
                 return  # the next answer makes room
             if at > now:
                 self._socket._timer.arm(at)

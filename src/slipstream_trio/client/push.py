@@ -171,7 +171,7 @@ class Pushes:
             call.wait_in_line(payload)
             self._lines.setdefault(channel, OrderedDict())[call] = None
             self._socket._timer.add(call.deadline, call)
-            self._admit(channel, 1)
+            self.admit(channel, 1)
         else:
             call.submit(connection, payload)
 
@@ -191,13 +191,10 @@ class Pushes:
             self.leave_line(call)
             call.fail(channel._closed_error())
 
-    def readmit(self, channel: "Channel") -> None:
-        """Let the calls that waited for a channel's join wait for room."""
-        self._admit(channel, len(self._lines.get(channel, ())))
-
-    def _admit(self, channel: "Channel", calls: int) -> None:
+    def admit(self, channel: "Channel", calls: int | None = None) -> None:
+        """Let so many calls of a channel wait for room, or all that waited for its join."""
         if channel.status == "joined":
-            if calls:
+            if calls := len(self._lines.get(channel, ())) if calls is None else calls:
                 self._tickets = self._tickets or deque()
                 self._tickets.extend([channel] * calls)
             self.serve()

@@ -4,7 +4,7 @@ import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from itertools import chain
-from typing import TYPE_CHECKING, Any, assert_never, final
+from typing import TYPE_CHECKING, Any, final
 from weakref import ref
 
 import trio
@@ -25,11 +25,6 @@ from ..protocol import (
     ReplyReceived,
     SendHeartbeat,
     State,
-    TopicJoinClosed,
-    TopicJoinFailed,
-    TopicJoinOverdue,
-    TopicJoinSucceeded,
-    TopicLeft,
 )
 from .arguments import DEFAULT, KeptPayload, Timeout, check_topic, guarded
 from .block import block
@@ -262,13 +257,6 @@ class Socket:
     def _kept(self, topic: str, event: str, payload: Any) -> KeptPayload:
         return KeptPayload(Message(None, None, topic, event, payload), self._serializer)
 
-    def _hold(self, channel: Channel) -> None:
-        self._channels[channel.topic] = channel
-
-    def _release(self, channel: Channel) -> None:
-        if self._channels.get(channel.topic) is channel:
-            del self._channels[channel.topic]
-
     def _begin(self, connection: Connection) -> None:
         self._connection = connection
 
@@ -303,10 +291,9 @@ class Socket:
                 pass  # the connection delivers it, by its shortcut
             case ReplyReceived():
                 self._pushes.reply_received(event)
-            case TopicJoinSucceeded() | TopicJoinFailed() | TopicJoinOverdue() | TopicJoinClosed() | TopicLeft():
-                self._joins.handle_event(event)
             case HeartbeatAcknowledged():
-                self._pinged(event.round_trip)
+                for answer in self._pings:
+                    answer.succeed(event.round_trip)
             case FrameRejected():
                 self._emitter.rejected(event.reason, getattr(given, "frame", None))
             case MessageDropped():
@@ -317,12 +304,8 @@ class Socket:
                 self._connection_failed(event)
             case ConnectionClosed():
                 self._connection_closed(event)
-            case _:
-                assert_never(event)
-
-    def _pinged(self, round_trip: float) -> None:
-        for answer in self._pings:
-            answer.succeed(round_trip)
+            case _:  # of a topic, as type checkers prove
+                self._joins.handle_event(event)
 
     def _connection_opened(self, event: ConnectionOpened) -> None:
         assert self._connection is not None

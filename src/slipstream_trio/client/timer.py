@@ -4,16 +4,21 @@ import heapq
 import math
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
 from .turn import settle
 
 if TYPE_CHECKING:
+    from .join import Retry
+    from .join_queue import Request
+    from .push import Call
     from .socket import Socket
 
-__all__ = ["SWEEP_ABOVE", "Timed", "Timer", "alarm_of_this_run"]
+    Timed: TypeAlias = "Call | Request | Retry"
+
+__all__ = ["SWEEP_ABOVE", "Timer", "alarm_of_this_run"]
 
 SWEEP_ABOVE: Final = 32
 """So many entries that mean nothing any more may stay in a list, besides as many as there are live ones."""
@@ -26,19 +31,6 @@ ENTRIES_A_STEP: Final = 128
 """The number of deadlines handled before other tasks run: each settles a task, and may emit telemetry."""
 
 _numbers: Final = count()
-
-
-class Timed(Protocol):
-    """An operation with a time limit."""
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended, so that its deadline means nothing any more."""
-        ...
-
-    def expire(self) -> None:
-        """End it, as its time is up."""
-        ...
 
 
 @final
@@ -71,7 +63,7 @@ class Timer:
             alarm.unwatch(self.look)
             alarm.remove()
 
-    def add(self, deadline: float, timed: Timed) -> None:
+    def add(self, deadline: float, timed: "Timed") -> None:
         """Expire an operation at `deadline` (infinity: never), unless it is over by then."""
         if deadline == math.inf:
             return
