@@ -14,16 +14,7 @@ from attrs import frozen
 
 from ..errors import ConfigurationError
 from ..errors.base import did_you_mean
-from ..protocol import (
-    RECONNECT,
-    REJOIN,
-    Backoff,
-    Disconnect,
-    Options,
-    Serializer,
-    serializer_for,
-    worth_retrying,
-)
+from ..protocol import RECONNECT, REJOIN, Backoff, Disconnect, Options, Serializer, serializer_for, worth_retrying
 from ..protocol.backoff import RETRY_AFTER_LIMIT
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector

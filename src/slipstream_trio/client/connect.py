@@ -8,7 +8,7 @@ is left, so that the body's exception comes out as it went in.
 
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, Unpack, final
@@ -283,13 +283,8 @@ class Supervisor:
             trace_parent = checked_parent(await ask_in_time(configuration, "trace_parent", deadline))
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
             ask = partial(_fail_with, error)
-        connection = Connection(self.socket, self._new_state(trace_parent, generation), attempt)
-        self.socket._begin(connection)
-        return connection, ask
-
-    def _new_state(self, trace_parent: str | None, generation: int) -> State:
         ids, options, transport = self.socket._emitter.telemetry.ids, self.socket._options, self._connector.name
-        return State(
+        state = State(
             connection_id=ids.span_id(),
             trace_id=ids.trace_id() if trace_parent is None else trace_parent[3:35],
             socket_id=self.socket.socket_id,
@@ -297,6 +292,9 @@ class Supervisor:
             options=options if options.transport == transport else evolve(options, transport=transport),
             trace_parent=trace_parent,
         )
+        connection = Connection(self.socket, state, attempt)
+        self.socket._begin(connection)
+        return connection, ask
 
     def _delay(self, disconnect: Disconnect) -> float | None:
         configuration = self.socket._configuration
@@ -333,7 +331,8 @@ class Supervisor:
                 await socket._joins.leave_all()
                 if graceful:
                     with trio.move_on_at(limit):
-                        await socket._joins.until_all_are_left()
+                        while socket._channels:
+                            await next(iter(socket._channels.values()))._changed.next()
                 self.close(deadline)
                 await self.until_finished()
         finally:
@@ -374,7 +373,7 @@ async def _fail_with(error: Exception) -> NoReturn:
 
 def _bug(error: BaseException) -> BaseException:
     """Return what to raise for an exception that should not have happened; a KeyboardInterrupt is itself."""
-    leaves = list(_leaves(error))
+    leaves = _leaves(error)
     for leaf in leaves:
         if not isinstance(leaf, Exception):
             return leaf
@@ -384,9 +383,7 @@ def _bug(error: BaseException) -> BaseException:
     return bug
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]

@@ -58,7 +58,7 @@ class Connection:
     """One attempt at, and life of, one transport.
 
     Inputs are handled one at a time. A handler of telemetry, and any other code of the user's that is called while an
-    input is being handled, may give another one to `submit`: it is handled right after, so that spans do not nest,
+    input is being handled, may give another one `afterwards`: it is handled right after, so that spans do not nest,
     frames are sent in the order of the states, and nothing is delivered out of turn.
     """
 
@@ -135,11 +135,7 @@ class Connection:
                 self._catch_up()
         return ref
 
-    def submit(self, leave: LeaveTopic) -> None:
-        """Handle a leave, now or right after what is being handled: a handler of telemetry may give one."""
-        self.afterwards(partial(self._handle_own, leave))
-
-    def _handle_own(self, given: LeaveTopic | TimerTicked) -> None:
+    def handle_own(self, given: LeaveTopic | TimerTicked) -> None:
         """Handle an input that nobody is told about: if the user's serializer fails, the connection ends."""
         try:
             self.handle(given)
@@ -216,7 +212,7 @@ class Connection:
         transport = self._transport
         heard = self.received if transport is None or transport.heard is None else transport.heard
         blocked = None if transport is None else transport.write_blocked_since
-        self._handle_own(TimerTicked(now, heard, self.writer.mark_written, blocked))
+        self.handle_own(TimerTicked(now, heard, self.writer.mark_written, blocked))
         return next_deadline(self._state)
 
     def _end_by(self, deadline: float) -> None:
@@ -264,8 +260,14 @@ class Connection:
         try:
             opening = connector.open(with_trace_context(request, self.state, propagated), self.writer.wake)
             async with opening as self._transport:
-                opened_at = trio.current_time()
-                self._opened(request, self._transport, opened_at)
+                opened_at = self.received = trio.current_time()
+                cookies.keep(request, self._transport.response_headers)
+                if self._transport.response_headers:
+                    redact = redactor(request)
+                    headers = ((name, redact(value)) for name, value in self._transport.response_headers)
+                    self.response_headers = tuple(headers)
+                url = shown_url(request, self._state.options)
+                self.handle(TransportOpened(opened_at, masked(self.response_headers), url))
                 await self._serve(self._transport, request)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
@@ -275,15 +277,6 @@ class Connection:
             self.failure = failure = redacted_error(error, redactor(request)).with_traceback(None)
             url = shown_url(request, self._state.options)
             self.handle(TransportFailed(failure.reason, failure.status, failure.headers, failure.body, url))
-
-    def _opened(self, request: OpenRequest, transport: Transport, now: float) -> None:
-        self.received = now
-        self._socket._supervisor.cookies.keep(request, transport.response_headers)
-        if transport.response_headers:
-            redact = redactor(request)
-            self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
-        url = shown_url(request, self._state.options)
-        self.handle(TransportOpened(now, masked(self.response_headers), url))
 
     def _end_if_needed(self, message: str, *, by: EndedBy | None = None) -> None:
         if self._state.status == "opening":

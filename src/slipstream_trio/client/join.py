@@ -353,7 +353,8 @@ class Joins:
             channel.topic in connection.state.joins or (connection.handling and is_sent)
         ):
             channel._begin_leave()
-            connection.submit(LeaveTopic(trio.current_time(), channel.topic, timeout))
+            leave = LeaveTopic(trio.current_time(), channel.topic, timeout)
+            connection.afterwards(partial(connection.handle_own, leave))
         else:
             channel._end_left("left")
         if request is not None:
@@ -366,12 +367,6 @@ class Joins:
         channels = iter(list(self._socket._channels.values()))
         while begun(self.leave_soon(channel, timeout) for channel in channels):
             await trio.lowlevel.checkpoint()
-
-    async def until_all_are_left(self) -> None:
-        """Wait until the socket holds no topic."""
-        channels = self._socket._channels
-        while channels:
-            await next(iter(channels.values()))._changed.next()
 
 
 def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:

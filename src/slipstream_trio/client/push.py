@@ -133,18 +133,13 @@ class Call:
         """Give up: its time is up."""
         topic, timeout = self.channel.topic, self._timeout or 0.0
         if self.ref is None:
-            awaited = self._awaited()
+            joined: Literal["join", "room"] = "room" if self.channel.status == "joined" else "join"
+            awaited = joined if self.channel._socket.status == "connected" else "connection"
             self.fail(PushTimeout(topic, self.event, timeout, sent=False, waited=timeout, awaited=awaited))
         else:
             sent = self.may_be_sent
             self.result.fail(PushTimeout(topic, self.event, timeout, sent=sent, waited=self.waited))
             self.channel._socket._pushes.give_up(self, "timeout")
-
-    def _awaited(self) -> Literal["connection", "join", "room"]:
-        """Return the condition that keeps it waiting."""
-        if self.channel._socket.status != "connected":
-            return "connection"
-        return "room" if self.channel.status == "joined" else "join"
 
 
 @final

@@ -18,7 +18,6 @@ class Result(Generic[T]):
     """The result of an operation: settled once, by a value or an error; later settlements change nothing.
 
     An Event with a place for a value would do the same; every push awaits one of these, and this is a tenth cheaper.
-
     `told` is called with the result when it is settled, for operations whose end nobody awaits.
     """
 

@@ -22,12 +22,12 @@ KEPT: Final = 64
 class StatusLog:
     """The status of now, the latest ones before, and a place to wait for the next."""
 
-    __slots__ = ("_latest", "changes", "count", "now")
+    __slots__ = ("changes", "count", "latest", "now")
 
     def __init__(self) -> None:
         self.now: Status = "connecting"
         self.count: int = 1
-        self._latest: list[Status] = [self.now]
+        self.latest: list[Status] = [self.now]
         self.changes: Changes = Changes()
 
     def set(self, status: Status) -> None:
@@ -35,13 +35,8 @@ class StatusLog:
         if status != self.now:
             self.now = status
             self.count += 1
-            self._latest = [*self._latest[1 - KEPT :], status]
+            self.latest = [*self.latest[1 - KEPT :], status]
             self.changes.tell()
-
-    def since(self, count: int) -> list[Status]:
-        """Return the statuses after the first `count`, as far as they are kept."""
-        missed = min(self.count - count, len(self._latest))
-        return self._latest[len(self._latest) - missed :]
 
 
 @final
@@ -66,8 +61,8 @@ class StatusChanges:
         while not self._unread:
             if self._over:
                 raise StopAsyncIteration
-            self._unread.extend(self._log.since(self._count))
-            self._count = self._log.count
+            missed, self._count = self._log.count - self._count, self._log.count
+            self._unread.extend(self._log.latest[-missed:] if missed else ())
             if not self._unread:
                 await self._log.changes.next()
         status = self._unread.popleft()
