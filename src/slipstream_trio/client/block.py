@@ -48,7 +48,6 @@ class MadeBlock(Block[T]):
     """A block around another context manager."""
 
     __slots__ = ("_manager", "_use")
-
     _use: str
 
     def __init__(self, use: str, manager: AbstractAsyncContextManager[T]) -> None:

@@ -242,8 +242,8 @@ class Supervisor:
         failure = connection.failure
         if failure is None:
             lost = socket._ending.lost()
-            end = Disconnect(lost.reason, code=lost.code, lived=connection.lived, step=step, message=lost.message)
-            return lost, evolve(end, ended_by=lost.ended_by)
+            told = partial(Disconnect, code=lost.code, message=lost.message, ended_by=lost.ended_by)
+            return lost, told(lost.reason, lived=connection.lived, step=step)
         if isinstance(failure, ConnectionRejected):
             limit = socket._configuration.retry_after_limit
             wait = retry_after(failure.headers, socket._emitter.utc_now().timestamp(), limit)

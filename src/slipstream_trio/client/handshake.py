@@ -1,7 +1,6 @@
 """The values of the options at the moment of connecting: what the upgrade carries.
 
-Functions among the options are asked at every attempt, within `connect_timeout`, and what they return is checked as
-what was given as a value is. The headers that tell of the connection's trace join theirs.
+Functions among the options are asked at every attempt, in time; what they return is checked as given values are.
 """
 
 import base64
@@ -60,6 +59,7 @@ T = TypeVar("T")
 OrCallable: TypeAlias = Union[T, Callable[[], Union[T, Awaitable[T]]]]  # noqa: UP007 - `T | …` is no alias to mypy
 """A value, or a sync or async function that returns it, asked again for every connection."""
 
+AskedLate = Literal["url", "params", "headers", "auth_token", "trace_parent"]
 Params = Mapping[str, Any]
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
@@ -87,11 +87,7 @@ async def ask_request(configuration: "Configuration", deadline: float) -> OpenRe
     )
 
 
-async def ask_in_time(
-    configuration: "Configuration",
-    name: Literal["url", "params", "headers", "auth_token", "trace_parent"],
-    deadline: float,
-) -> Any:
+async def ask_in_time(configuration: "Configuration", name: AskedLate, deadline: float) -> Any:
     """Return an option's value; raises `ConnectTimeout` if a function has not returned it by the deadline."""
     option = getattr(configuration, name)
     if not callable(option):

@@ -274,7 +274,8 @@ class Socket:
         self._listeners.close()
 
     def _buffers(self) -> Iterator["Backlog"]:
-        return chain(self._listeners.buffers(), *(channel._buffers() for channel in self._all_channels()))
+        listening = (each.streams.buffer for each in self._listeners.all)
+        return chain(listening, *(channel._buffers() for channel in self._all_channels()))
 
     def _all_channels(self) -> Iterator[Channel]:
         return (channel for known in list(self._known) if (channel := known()) is not None)

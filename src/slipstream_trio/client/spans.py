@@ -276,20 +276,16 @@ class Attempt:
 
     def ended(self, outcome: Outcome, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Emit how it ended."""
-        if (start := self._taken()) is not None:
-            emitter = self._emitter
+        if self._start is not None:
+            start, self._start, emitter = self._start, None, self._emitter
             now = emitter.telemetry.monotonic_ns()
             emitter.connect.stop.emit(ClientConnectStop(start, emitter.origin, now, outcome, headers))
 
     def failed(self, error: BaseException) -> None:
         """Emit that code raised an error."""
-        if (start := self._taken()) is not None:
-            emitter = self._emitter
+        if self._start is not None:
+            start, self._start, emitter = self._start, None, self._emitter
             emitter.connect.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))
-
-    def _taken(self) -> ClientConnectStart | None:
-        start, self._start = self._start, None
-        return start
 
 
 @final

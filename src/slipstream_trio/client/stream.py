@@ -213,11 +213,11 @@ class Listener(NamedTuple):
 class Listeners:
     """The listeners of one socket: streams of messages on topics that it has not joined."""
 
-    __slots__ = ("_listeners", "_socket")
+    __slots__ = ("_socket", "all")
 
     def __init__(self, socket: "Socket") -> None:
         self._socket = socket
-        self._listeners: list[Listener] = []
+        self.all: list[Listener] = []
 
     @contextmanager
     def listen(self, topics: tuple[str, ...], buffer: int | None, overflow: Overflow | None) -> Iterator[Subscription]:
@@ -232,11 +232,11 @@ class Listeners:
         listener = Listener(frozenset(topics), tuple(each[:-1] for each in topics if each.endswith("*")), streams)
         if socket.status == "closed":
             self._close(listener)
-        self._listeners.append(listener)
+        self.all.append(listener)
         try:
             yield Subscription(streams.buffer)
         finally:
-            self._listeners.remove(listener)
+            self.all.remove(listener)
             self._close(listener)
             streams.buffer.release()
 
@@ -244,30 +244,26 @@ class Listeners:
         """Give a message that no channel takes, of so many bytes, to the listeners; tell of one that none takes."""
         message, took = dropped.message, False
         if message.join_ref is None and message.ref is None and message.topic not in self._socket._channels:
-            for listener in self._listeners:
+            for listener in self.all:
                 if message.topic in listener.names or message.topic.startswith(listener.beginnings):
                     listener.streams.buffer.put_sized(message, size)
                     took = True
         if not took:
             self._socket._emitter.dropped("in", message, dropped.reason)
 
-    def buffers(self) -> Iterator[Buffer]:
-        """Give the buffers of all."""
-        return (listener.streams.buffer for listener in self._listeners)
-
     def connection_lost(self) -> None:
         """Take note that messages may be missing from now on."""
-        for listener in self._listeners:
+        for listener in self.all:
             listener.streams.lost("reconnected", self._socket._received_at)
 
     def connection_opened(self) -> None:
         """Mark where messages may be missing."""
-        for listener in self._listeners:
+        for listener in self.all:
             listener.streams.resumed()
 
     def close(self) -> None:
         """End, as the socket has."""
-        for listener in self._listeners:
+        for listener in self.all:
             self._close(listener)
 
     def _close(self, listener: Listener) -> None:

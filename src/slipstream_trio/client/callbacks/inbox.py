@@ -315,5 +315,4 @@ class ChannelBacklog:
         return Entry("handle_gap", (self._channel, gap), kind)
 
     def _gap_at(self, number: int) -> Gap:
-        gap: Gap = self._inbox._entries[number].arguments[1]
-        return gap
+        return self._inbox._entries[number].arguments[1]  # type: ignore[no-any-return]

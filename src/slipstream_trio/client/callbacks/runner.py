@@ -261,8 +261,6 @@ class Runner:
         if scope.cancelled_caught:
             logger.warning("%s.terminate took longer than close_timeout, and was cancelled", self._name)
 
-    # Calling one
-
     async def _invoke(self, name: str, *arguments: Any) -> Any:
         callback, emitter = getattr(self._client, name), self.running_socket()._emitter
         point = self._spans.get(name)
