@@ -105,8 +105,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
     if error is not None:
         raise error
     final = socket._ending.error
-    is_loud = isinstance(final, InternalError) or not isinstance(final, Exception)  # a KeyboardInterrupt
-    if final is not None and (supervisor.body.cancelled_caught or is_loud):
+    if final is not None and (supervisor.body.cancelled_caught or _is_loud(final)):
         raise final from final.__cause__  # not in the context of the body's cancellation
 
 
@@ -210,10 +209,8 @@ class Supervisor:
             if configuration.reconnect is not None:
                 step = configuration.reconnect.step_after(step, disconnect.lived)
             falls_back = self._falls_back(disconnect)
-            if falls_back or (self._at_once and not first):
-                delay: float | None = 0.0
-            else:
-                delay = None if first else self._delay(evolve(disconnect, step=step))
+            at_once = falls_back or (self._at_once and not first)
+            delay = 0.0 if at_once else None if first else self._delay(evolve(disconnect, step=step))
             if delay is None:
                 self._error = self._error or error
                 socket._emitter.gave_up(disconnect, attempt, error)
@@ -229,9 +226,8 @@ class Supervisor:
 
     def _hurried_connector(self) -> Connector:
         """Return the connector of the next attempt."""
-        if self._fallback in (None, self._connector):
-            return self._connector
-        return _Hurried(self._connector, self.socket._configuration.longpoll_fallback or math.inf)
+        limit = self.socket._configuration.longpoll_fallback or math.inf
+        return self._connector if self._fallback in (None, self._connector) else _Hurried(self._connector, limit)
 
     def _end_of(self, connection: Connection, step: int) -> tuple[Exception, Disconnect]:
         """Return what to raise for a connection that has ended, and what its end was."""
@@ -369,6 +365,11 @@ class _Hurried:
 
 async def _fail_with(error: Exception) -> NoReturn:
     raise error
+
+
+def _is_loud(error: BaseException) -> bool:
+    """Tell whether an error is raised even if the body did not notice it: a bug, or a KeyboardInterrupt."""
+    return isinstance(error, InternalError) or not isinstance(error, Exception)
 
 
 def _bug(error: BaseException) -> BaseException:

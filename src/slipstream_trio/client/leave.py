@@ -141,13 +141,12 @@ async def request_leave(channel: "Channel") -> None:
 
 @trio.lowlevel.enable_ki_protection
 def _leave_in_span(channel: "Channel") -> None:
-    socket = channel._socket
-    emitter, timeout = socket._emitter, socket._options.leave_timeout
+    emitter = channel._socket._emitter
     start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
     emitter.begin_span(emitter.leave, start)
-    socket._joins.leave_soon(channel, timeout)
+    channel.leave_soon()
     if channel.status == "leaving":
         until_left = partial(_until_left, channel)
-        socket._supervisor.tasks.start(emitter.finished, emitter.leave, start, until_left, leave_stop(start))
+        channel._socket._supervisor.tasks.start(emitter.finished, emitter.leave, start, until_left, leave_stop(start))
     else:
         emitter.end_span(emitter.leave, start, leave_stop(start), result="left")
