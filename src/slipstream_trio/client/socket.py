@@ -317,7 +317,8 @@ class Socket:
         self._supervisor.opened.succeed(None)
         if self._runner is not None:
             self._runner.opened()
-        self._listeners.connection_opened()
+        for listener in self._listeners.all:
+            listener.streams.resumed()
         self._joins.connection_opened()
 
     def _connection_failed(self, event: ConnectionFailed) -> None:
@@ -357,7 +358,8 @@ class Socket:
             self._emitter.dropped("out", message, lost.reason)
         for answer in self._pings:
             answer.fail(again(lost))
-        self._listeners.connection_lost()
+        for listener in self._listeners.all:
+            listener.streams.lost("reconnected", self._received_at)
         self._joins.queue.connection_ended()
         pushes = self._pushes.connection_ended(lost, connection.writer.taken)
         self._unsettled = chain(pushes, self._joins.connection_lost())

@@ -317,15 +317,11 @@ class Episode:
 # The records that end spans
 
 
-def _nanoseconds(seconds: float) -> int:
-    return round(seconds * 1e9)
-
-
 def join_stop(start: ClientJoinStart, request: "Request") -> Stop:
     """Return what makes the record that a join has ended."""
 
     def stop(origin: Origin, now: int, outcome: Outcome, response: Any, error: BaseException | None) -> Record:
-        waited = _nanoseconds(request.waited) if request.by_user else 0  # of others, the span begins when they are sent
+        waited = round(request.waited * 1e9) if request.by_user else 0  # of others, the span begins when they are sent
         response = getattr(error, "response", response)
         return ClientJoinStop(start, origin, now, outcome, response, _reason_of(error), waited)
 
@@ -366,4 +362,4 @@ def send_stop(start: ClientSendStart, send: "Call") -> Stop:
 
 def _waited(call: "Call") -> int:
     """Return the nanoseconds that a call waited to be queued, or has waited in vain."""
-    return _nanoseconds(trio.current_time() - call.began if call.ref is None else call.waited)
+    return round((trio.current_time() - call.began if call.ref is None else call.waited) * 1e9)

@@ -251,16 +251,6 @@ class Listeners:
         if not took:
             self._socket._emitter.dropped("in", message, dropped.reason)
 
-    def connection_lost(self) -> None:
-        """Take note that messages may be missing from now on."""
-        for listener in self.all:
-            listener.streams.lost("reconnected", self._socket._received_at)
-
-    def connection_opened(self) -> None:
-        """Mark where messages may be missing."""
-        for listener in self.all:
-            listener.streams.resumed()
-
     def close(self) -> None:
         """End, as the socket has."""
         for listener in self.all:
