@@ -26,7 +26,7 @@ from .block import MadeBlock, check_trio
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_in_time, ask_request, checked_parent
-from .result import Changes, Result, Tasks
+from .result import Tasks
 from .socket import Socket
 from .turn import finished
 
@@ -89,7 +89,8 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
             if runner is not None:
                 yield socket
             else:
-                await supervisor.until_opened()
+                while socket._shown is None and not supervisor.is_finished:
+                    await socket._statuses.changes.next()
                 if socket._shown is None:
                     raise socket._ending.error or socket._ending.lost()
                 with supervisor.body:
@@ -115,9 +116,9 @@ class Supervisor:
 
     def __init__(self, configuration: Configuration, runner: "Runner | None") -> None:
         self.socket: Socket = Socket(configuration, self, runner)
-        self.opened: Result[None] = Result()  # settled when the first connection is open, or there will be none
         # The user's block, cancelled at an end that the user did not ask for.
         self.body: trio.CancelScope = trio.CancelScope()
+        self.is_finished: bool = False  # told as a change of the socket's status
         self.cookies: Cookies = Cookies(keeps=configuration.cookies)
         self._primary = self._connector = configuration.chosen_connector()
         fallback = configuration.fallback_connector()
@@ -126,8 +127,6 @@ class Supervisor:
         self._scope = trio.CancelScope(shield=True)
         self._error: BaseException | None = None
         self._at_once = False
-        self._is_finished = False
-        self._finished = Changes()
         self._waiting: trio.CancelScope | None = None
 
     @trio.lowlevel.enable_ki_protection
@@ -184,9 +183,8 @@ class Supervisor:
             self._end()
 
     def _end(self) -> None:
-        self.opened.succeed(None)
-        self._is_finished = True
-        self._finished.tell()
+        self.is_finished = True
+        self.socket._statuses.changes.tell()
         if self.socket._ending.asked is None:
             self.body.cancel()
         if self.socket._runner is not None:
@@ -301,17 +299,10 @@ class Supervisor:
             self._error = error
             return None
 
-    @trio.lowlevel.enable_ki_protection
-    async def until_opened(self) -> None:
-        """Wait for the first connection, or until there will be none; an interrupt comes while this waits only."""
-        await self.opened.wait()
-
     async def until_finished(self) -> None:
         """Wait until everything has ended."""
-        if self._is_finished:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._finished.next()
+        while not self.is_finished:
+            await self.socket._statuses.changes.next()
 
     @trio.lowlevel.enable_ki_protection
     async def shut_down(self, *, graceful: bool) -> None:

@@ -260,14 +260,8 @@ class Connection:
         try:
             opening = connector.open(with_trace_context(request, self.state, propagated), self.writer.wake)
             async with opening as self._transport:
-                opened_at = self.received = trio.current_time()
-                cookies.keep(request, self._transport.response_headers)
-                if self._transport.response_headers:
-                    redact = redactor(request)
-                    headers = ((name, redact(value)) for name, value in self._transport.response_headers)
-                    self.response_headers = tuple(headers)
-                url = shown_url(request, self._state.options)
-                self.handle(TransportOpened(opened_at, masked(self.response_headers), url))
+                opened_at = trio.current_time()
+                self._opened(request, self._transport, opened_at)
                 await self._serve(self._transport, request)
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
@@ -277,6 +271,16 @@ class Connection:
             self.failure = failure = redacted_error(error, redactor(request)).with_traceback(None)
             url = shown_url(request, self._state.options)
             self.handle(TransportFailed(failure.reason, failure.status, failure.headers, failure.body, url))
+
+    # Its own function, as what is made here, secrets among it, need not be kept for the life of the connection.
+    def _opened(self, request: OpenRequest, transport: Transport, now: float) -> None:
+        self.received = now
+        self._socket._supervisor.cookies.keep(request, transport.response_headers)
+        if transport.response_headers:
+            redact = redactor(request)
+            self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
+        url = shown_url(request, self._state.options)
+        self.handle(TransportOpened(now, masked(self.response_headers), url))
 
     def _end_if_needed(self, message: str, *, by: EndedBy | None = None) -> None:
         if self._state.status == "opening":

@@ -146,7 +146,16 @@ def _leave_in_span(channel: "Channel") -> None:
     emitter.begin_span(emitter.leave, start)
     channel.leave_soon()
     if channel.status == "leaving":
-        until_left = partial(_until_left, channel)
-        channel._socket._supervisor.tasks.start(emitter.finished, emitter.leave, start, until_left, leave_stop(start))
+        channel._socket._supervisor.tasks.start(_end_leave, channel, start)
     else:
         emitter.end_span(emitter.leave, start, leave_stop(start), result="left")
+
+
+async def _end_leave(channel: "Channel", start: ClientLeaveStart) -> None:
+    emitter = channel._socket._emitter
+    try:
+        how = await _until_left(channel)
+    except trio.Cancelled as error:
+        emitter.end_span(emitter.leave, start, leave_stop(start), error=error)
+        raise
+    emitter.end_span(emitter.leave, start, leave_stop(start), result=how)

@@ -189,7 +189,8 @@ class Pushes:
     def admit(self, channel: "Channel", calls: int | None = None) -> None:
         """Let so many calls of a channel wait for room, or all that waited for its join."""
         if channel.status == "joined":
-            if calls := len(self._lines.get(channel, ())) if calls is None else calls:
+            calls = len(self._lines.get(channel, ())) if calls is None else calls
+            if calls:
                 self._tickets = self._tickets or deque()
                 self._tickets.extend([channel] * calls)
             self.serve()

@@ -314,7 +314,6 @@ class Socket:
         self._statuses.set("connected")
         self._connection.attempt.ended("ok", event.response_headers)
         self._ending.connection_opened()
-        self._supervisor.opened.succeed(None)
         if self._runner is not None:
             self._runner.opened()
         for listener in self._listeners.all:

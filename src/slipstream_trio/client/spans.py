@@ -222,12 +222,6 @@ class Emitter:
     ) -> T:
         """Call and await `operation` inside of a span; `stop` makes the record to end with, of what `judge` says."""
         self.begin_span(point, start)
-        return await self.finished(point, start, operation, stop, judge)
-
-    async def finished(
-        self, point: SpanPoint, start: SpanStart, operation: Operation[T], stop: Stop, judge: Judge = outcome_of
-    ) -> T:
-        """Call and await the rest of an operation, and end the span that has begun."""
         try:
             result = await operation()
         except BaseException as error:
