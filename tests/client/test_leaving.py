@@ -298,3 +298,16 @@ async def test_a_join_that_waits_for_the_leave_of_its_topic_ends_with_the_connec
     assert trio.current_time() - started == pytest.approx(2)
     assert errors[0].reason == "closed_by_client"
     assert peer.count("phx_join") == 1
+
+
+async def test_a_leave_ends_in_time_while_its_lost_connection_is_being_closed(autojump_clock: MockClock) -> None:
+    timeouts = {"heartbeat_interval": 10, "heartbeat_timeout": 2}
+    async with scripted(answers=QUIET, **timeouts) as (socket, peer):
+        peer.answers_close = False
+        channel = socket.channel("room")
+        await channel.join()
+        began = trio.current_time()
+        await trio.sleep(10)
+        await channel.leave(timeout=2.5)
+        assert trio.current_time() - began == pytest.approx(12.5)
+        assert (socket.state.status, channel.status) == ("closing", "closed")

@@ -74,10 +74,10 @@ def _check_turns(state: State) -> Iterator[str]:
 
 def _earliest(state: State) -> float | None:
     """Return the earliest deadline that a state shows, by looking at all."""
-    if state.status != "open":
+    if state.status not in ("open", "closing"):
         return None
     joins = (limit for topic, limit in state.join_deadlines.items() if state.rejoins.get(topic) != "overdue")
-    deadlines = [*joins, *state.leave_deadlines.values(), state.heartbeat_deadline]
+    deadlines = [*joins, *state.leave_deadlines.values(), state.heartbeat_deadline if state.status == "open" else None]
     return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
 

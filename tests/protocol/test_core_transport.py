@@ -28,11 +28,15 @@ from slipstream_trio.protocol import (
     TimerTicked,
     TopicJoinFailed,
     TopicJoinSucceeded,
+    TopicLeft,
     TransportClosed,
     TransportFailed,
     TransportOpened,
     handle,
+    next_deadline,
 )
+
+LATE = TimerTicked(1e9)
 
 COMMANDS: list[Input] = [
     JoinTopic(0.0, "room", {}, 10.0),
@@ -210,13 +214,31 @@ def test_a_connection_is_opened_once(given: Input) -> None:
 
 
 def test_nothing_falls_due_on_a_connection_that_is_not_open() -> None:
-    late = TimerTicked(1e9)
     for core in (Core(opened=False), closing(), closed()):
-        assert core.feed_idle(late).built_events == ()
+        assert core.feed_idle(LATE).built_events == ()
+
+
+def test_joins_do_not_fall_due_while_closing() -> None:
     core = Core()
-    core.join(timeout=1.0)
+    core.join("first", timeout=1.0)
+    core.join("second", timeout=1.0)
     core.feed(CloseConnection())
-    assert core.feed_idle(late).built_events == ()
+    transition = core.feed(LATE)
+    assert (transition.built_events, transition.return_) == ((), ())
+    assert next_deadline(transition.state) is None
+    assert core.feed_idle(LATE).built_events == ()
+
+
+def test_leaves_fall_due_while_closing() -> None:
+    core = Core()
+    core.join("pending", timeout=1.0)
+    room = core.joined("room")
+    core.feed(LeaveTopic(0.0, "room", 5.0))
+    core.feed(CloseConnection())
+    assert core.feed(TimerTicked(4.9)).built_events == ()
+    assert next_deadline(core.state) == 5.0
+    assert only(core.feed(TimerTicked(5.0))) == TopicLeft("room", room, "timeout")
+    assert core.state.status == "closing"
 
 
 def test_what_arrives_while_closing_is_still_told() -> None:

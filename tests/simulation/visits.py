@@ -22,8 +22,6 @@ from slipstream_trio.testing.simulation import SimulatedClient, Simulation, Worl
 __all__ = ["ALL", "Room", "rooms", "visits"]
 
 _ROOMS: Final = 2
-_GRACE: Final = 1.0
-"""Seconds for which a lost connection is being closed at most; a leave that waits then ends with it."""
 
 
 def rooms(world: World) -> Mapping[str, Mount]:
@@ -121,7 +119,7 @@ async def _visit(client: SimulatedClient, socket: Socket, topic: str) -> None:
         except SlipstreamError as error:
             client.log("told", type(error).__name__)
             client.steps -= 1
-        with client.limit("leave", client.pace + _GRACE):
+        with client.limit("leave", client.pace):
             await channel.leave()
         await client.rest(0.2)
 

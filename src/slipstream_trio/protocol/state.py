@@ -291,9 +291,9 @@ def changes(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, 
 
 def next_deadline(state: State) -> float | None:
     """Return when the next `TimerTicked` is due, on the inputs' clock; None if none is."""
-    if state.status != "open":
+    if state.status not in ("open", "closing"):
         return None
-    topics, heartbeat = state.topics.next_deadline, state.heartbeat.deadline
+    topics, heartbeat = state.topics.next_deadline, state.heartbeat.deadline if state.status == "open" else None
     if topics is None or heartbeat is None:
         return heartbeat if topics is None else topics
     return min(topics, heartbeat)

@@ -217,7 +217,7 @@ def _close_connection(state: State, close: CloseConnection, _: Serializer) -> Tr
 
 
 def _timer_ticked(state: State, tick: TimerTicked, serializer: Serializer) -> Transition:
-    if state.status != "open":
+    if state.status not in ("open", "closing"):
         return Transition(state, tick)
     draft = Draft(state, tick.now, serializer)
     for _ in range(MOST_AT_A_TICK):
@@ -225,7 +225,8 @@ def _timer_ticked(state: State, tick: TimerTicked, serializer: Serializer) -> Tr
         if topic is None:
             break
         draft.time_out(topic)
-    draft.look_after_line(tick)
+    if state.status == "open":
+        draft.look_after_line(tick)
     return draft.transition(tick)
 
 
