@@ -132,7 +132,7 @@ def is_faulty(head: bytes, *, compressed: bool) -> bool:
     opcode, size = head[0] & 0x0F, {126: 2, 127: 8}.get(head[1], 0)
     length = int.from_bytes(head[2 : 2 + size]) if size else head[1]
     needless = size and len(head) == 2 + size and length < {2: 126, 8: 2**16}[size]
-    broken_control = opcode >= CLOSE and (length > 125 or head[0] < 0x80)
+    broken_control = opcode >= CLOSE and (head[1] > 125 or head[0] < 0x80)
     unknown = head[0] & 0x70 or opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
     return bool(unknown or head[1] >= 0x80 or broken_control or needless)
 

@@ -1,5 +1,6 @@
 """The address of a URL: the host in the one form that DNS, SNI and the `Host` header share."""
 
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from .base import OpenRequest
 __all__ = ["Address", "address_of", "ascii_host"]
 
 _ENCRYPTED: Final = ("wss", "https")
+_LABELS: Final = re.compile(r"[^.]{1,63}(?:\.[^.]{1,63})*\.?", re.DOTALL)
 
 
 @frozen
@@ -34,12 +36,12 @@ def address_of(request: OpenRequest) -> Address:
     default = 443 if encrypted else 80
     named = host.partition("%")[0]  # the zone of an IPv6 address means nothing on another machine
     in_url = f"[{named}]" if ":" in named else named
-    port = parts.port or default
+    port, name = parts.port or default, request.server_hostname
     return Address(
         host=host,
         port=port,
         encrypted=encrypted,
-        server_hostname=ascii_host(request.server_hostname or named).rstrip("."),  # SNI has no dot at its end
+        server_hostname=(ascii_host(name) if name else named).rstrip("."),  # SNI has no dot at its end
         host_header=_ascii_authority(request.host) or (in_url if port == default else f"{in_url}:{port}"),
         target=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
     )
@@ -64,7 +66,7 @@ def ascii_host(host: str) -> str:
         labels = [] if host.isascii() else idna.uts46_remap(host, std3_rules=False).split(".")
         ascii_labels = [label if label.isascii() else idna.alabel(label).decode() for label in labels]
         name = ".".join(ascii_labels) or host
-        if any(not 0 < len(label) < 64 for label in name.removesuffix(".").split(".")):
+        if not _LABELS.fullmatch(name):
             raise ConnectError(f"no connection to {host}: a part of its name is empty, or above 63 characters")
     except idna.IDNAError as error:
         raise ConnectError(f"no connection to {host}: IDNA has no form for its name ({error})") from error

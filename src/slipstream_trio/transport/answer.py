@@ -1,4 +1,4 @@
-"""The answer to an HTTP request, read as far as possible, however it ends.
+"""One HTTP request, and its answer, read as far as possible, however it ends.
 
 Whatever stands between client and server answers in its place, in HTTP of any quality. So the block of status and
 headers counts as soon as it is there; h11 reads it, and where h11 refuses it, what can be read of it counts all the
@@ -6,16 +6,18 @@ same. Bytes that are something else than HTTP are told apart by how they begin.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import h11
 import trio
 
-from ..errors import ConnectError
+from ..errors import ConnectError, ConnectTimeout
+from .base import OpenRequest
 from .network import described
 from .tls import explain_tls, refused_certificate
 
-__all__ = ["AnswerReader", "Head"]
+__all__ = ["Answer", "answer_to"]
 
 LONGEST_BODY: Final = 4 * 1024
 BODY_TIME: Final = 1.0
@@ -35,15 +37,12 @@ LONGEST_SHOWN: Final = 60
 """Bytes that the header of a frame of HTTP/2 has, and characters of a first line that are shown in a sentence."""
 
 _CHECK: Final = "check the URL's host and port"
+_HTTP2: Final = rb".{3}[\x04\x07].\x00\x00\x00\x00|PRI \* HTTP/2"
 _PROTOCOLS: Final = [
     (re.compile(pattern, re.DOTALL), name, hint)
     for pattern, name, hint in (
         (rb"[\x14-\x17]\x03[\x00-\x04]", "TLS", "the URL should begin with wss:// rather than ws://"),
-        (
-            rb".{3}[\x04\x07].\x00\x00\x00\x00|PRI \* HTTP/2",
-            "HTTP/2",
-            "let the server, or the proxy before it, accept HTTP/1.1",
-        ),
+        (_HTTP2, "HTTP/2", "let the server, or the proxy before it, accept HTTP/1.1"),
         (rb"GET ", "an echo of our request", _CHECK),
         (rb"\s*<", "a bare HTML page", _CHECK),
         (rb"[\x81\x82\x88\x89]", "WebSocket frames", "let the server answer the upgrade first"),
@@ -64,61 +63,89 @@ _PROTOCOLS: Final = [
 ]
 
 
-class Head:
-    """The block of status line and headers of an answer: those that can be read, whose names are in lower case.
+async def answer_to(
+    stream: trio.abc.Stream,
+    request: OpenRequest,
+    target: str,
+    headers: Iterable[tuple[str, str]],
+    deadline: float,
+    *,
+    encrypted: bool,
+) -> "Answer":
+    """Send a GET request over a stream, which is TLS if it is `encrypted`, and read the answer, a refusal's body too.
 
-    `problem` tells why h11 refuses it; None if it does not.
+    Raises:
+        ConnectError: no answer came; the sentence has the cause and the way out.
+        ConnectTimeout: no answer by the deadline.
     """
-
-    __slots__ = ("headers", "problem", "status", "version")
-
-    def __init__(self, raw: bytes, connection: h11.Connection) -> None:
-        line = _STATUS_LINE.match(raw)
-        assert line is not None
-        self.version: str = line[1].decode()
-        self.status: int = int(line[2])
-        self.problem: str | None = None
+    answer = Answer(stream, request.max_header_size, encrypted=encrypted)
+    data = _request_bytes(answer.connection, target, headers)
+    with trio.move_on_at(deadline):
         try:
-            connection.receive_data(raw)
-            event = connection.next_event()
-            assert isinstance(event, h11.Response | h11.InformationalResponse)
-            pairs = list(event.headers)
-        except h11.RemoteProtocolError as error:
-            lines = [(line, _HEADER_LINE.fullmatch(line)) for line in re.split(rb"\r?\n", raw)[1:-2]]
-            pairs = [(match[1], match[2]) for _, match in lines if match]
-            unreadable = next((number for number, (_, match) in enumerate(lines, 1) if not match), None)
-            self.problem = (
-                str(error).partition(": bytearray")[0]
-                if unreadable is None
-                else f"header line {unreadable} cannot be read"
-            )
-        self.headers: tuple[tuple[str, str], ...] = tuple(
-            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in pairs
-        )
-
-    def values(self, name: str) -> list[str]:
-        """Return the values of a header, those that commas join apart."""
-        joined = ",".join(value for known, value in self.headers if known == name)
-        return [value.strip() for value in joined.split(",") if value.strip()]
+            await stream.send_all(data)
+        except trio.BrokenResourceError:
+            pass  # a server that refuses before it has read everything: its answer can be read all the same
+        except Exception as error:
+            raise ConnectError(f"the upgrade failed: the stream raised {described(error)}") from error
+        await answer.read_head()
+        if answer.status != 101:
+            await answer.read_body(len(data))
+    if not answer.status:
+        rest = f"the rest of the server's answer ({answer.received} bytes had come)" if answer.received else None
+        raise ConnectTimeout(request.connect_timeout or 0.0, awaited=rest)
+    return answer
 
 
-class AnswerReader:
-    """Reads the answer to one request from a stream; `encrypted` tells whether that is TLS.
+def _request_bytes(connection: h11.Connection, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return a GET request; raises `ConnectError` where it has a character that no request can have."""
+    try:
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        asked = h11.Request(method="GET", target=target, headers=encoded)
+        return (connection.send(asked) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+    except (h11.LocalProtocolError, UnicodeError):  # not its cause: it shows what may be a secret
+        raise ConnectError(
+            "the URL, a header or the auth_token has a character that no HTTP request can have"
+        ) from None
 
-    `received` counts the bytes of it, and `body` has the part of its body that was read.
+
+class Answer:
+    """The answer to one request; `encrypted` tells whether the stream is TLS.
+
+    Attributes:
+        version: that of HTTP.
+        status: 0 until the block of status line and headers has come.
+        headers: those of the block that can be read, with names in lower case.
+        problem: why h11 refuses the block; None if it does not.
+        body: the part of the body that was read.
+        received: the number of bytes that have come.
+        connection: h11's, by which the request was made.
     """
 
-    def __init__(self, stream: trio.abc.Stream, max_header_size: int, *, encrypted: bool) -> None:
+    def __init__(self, stream: trio.abc.Stream, limit: int, *, encrypted: bool) -> None:
+        self.version: str = ""
+        self.status: int = 0
+        self.headers: tuple[tuple[str, str], ...] = ()
+        self.problem: str | None = None
+        self.body: bytes = b""
         self.received: int = 0
-        self.body: bytearray = bytearray()
+        self.connection: h11.Connection = h11.Connection(h11.CLIENT)
         self._stream = stream
-        self._limit = max_header_size
+        self._limit = limit
         self._encrypted = encrypted
         self._buffer = bytearray()
         self._broken_by: BaseException | None = None
 
-    async def read_head(self, connection: h11.Connection) -> Head:
-        """Return the final head, which `connection` is given; 1xx are passed over, save for 101.
+    def values(self, name: str) -> list[str]:
+        """Return the values of a header, those that commas join apart."""
+        values = [value.split(",") for known, value in self.headers if known == name]
+        return [part.strip() for value in values for part in value if part.strip()]
+
+    def behind(self) -> bytes:
+        """Return the bytes behind the block."""
+        return bytes(self._buffer)
+
+    async def read_head(self) -> None:
+        """Read the final block of status line and headers; 1xx are passed over, save for 101.
 
         Raises:
             ConnectError: the answer failed; the sentence says why.
@@ -128,22 +155,34 @@ class AnswerReader:
             raw = await self._read_block(self._limit)
             line = _STATUS_LINE.match(raw)
             if line is not None and (not line[2].startswith(b"1") or line[2] == b"101"):
-                return Head(raw, connection)
+                self.version = line[1].decode()
+                self._take_head(raw)
+                self.status = int(line[2])
+                return
             passed_over += len(raw)
             if passed_over > self._limit:
                 raise self._too_large()
 
-    def behind(self) -> bytes:
-        """Return the bytes behind the head."""
-        return bytes(self._buffer)
+    def _take_head(self, raw: bytes) -> None:
+        try:
+            self.connection.receive_data(raw)
+            event = self.connection.next_event()
+            assert isinstance(event, h11.Response | h11.InformationalResponse)
+            pairs = list(event.headers)
+        except h11.RemoteProtocolError as error:
+            matches = [_HEADER_LINE.fullmatch(line) for line in re.split(rb"\r?\n", raw)[1:-2]]
+            pairs = [(match[1], match[2]) for match in matches if match]
+            self.problem = str(error).partition(": bytearray")[0]
+            if None in matches:
+                self.problem = f"header line {matches.index(None) + 1} cannot be read"
+        self.headers = tuple([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in pairs])
 
-    async def read_body(self, head: Head, connection: h11.Connection, echoed: int) -> None:
-        """Read the body, as far as it comes in time, by the connection that has read the head.
+    async def read_body(self, echoed: int) -> None:
+        """Read the body, as far as it comes in time.
 
         For the `echoed` bytes of the request more is read: it may be sent back, with a secret across the limit.
         """
-        if head.problem is not None:
-            connection = _reading_until_close(head.status)
+        connection = self.connection if self.problem is None else _reading_until_close(self.status)
         with trio.move_on_after(BODY_TIME):
             if self._buffer:  # h11 takes b"" for the end
                 connection.receive_data(bytes(self._buffer))

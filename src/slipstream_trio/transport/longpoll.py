@@ -24,11 +24,11 @@ from attrs import frozen
 from ..errors import ConnectError, ConnectionRejected
 from . import network
 from .address import address_of
+from .answer import answer_to
 from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .cookies import Cookies
 from .http_backend import HttpBackend, ResponseTooLong, httpcore
 from .network import deadline_of
-from .upgrade import answer_to, request_bytes
 
 __all__ = ["LongpollConnector", "connector"]
 
@@ -156,18 +156,17 @@ class _Longpoll(Transport):
 
     async def open(self) -> None:
         """Open the session; raises `ConnectError`."""
-        deadline, connection = deadline_of(self._request), h11.Connection(h11.CLIENT)
-        data = request_bytes(connection, self._target, self._headers())
+        request, deadline, encrypted = self._request, deadline_of(self._request), self._address.encrypted
         stream = await self._backend.open(deadline)
-        head, reader = await answer_to(data, connection, stream, self._request, deadline)
-        if connection.our_state is connection.their_state is h11.DONE:
+        opening = await answer_to(stream, request, self._target, self._headers(), deadline, encrypted=encrypted)
+        if opening.connection.our_state is opening.connection.their_state is h11.DONE:
             self._backend.unused = stream
-        said = reader.body.decode(errors="replace")
-        answer = await _parsed(head.status, said)
+        said = opening.body.decode(errors="replace")
+        answer = await _parsed(opening.status, said)
         if answer.messages is None or answer.status != GONE or answer.token is None:
-            raise ConnectionRejected(answer.status, head.headers, said)
-        self.response_headers, self._token = head.headers, answer.token
-        self._cookies.keep(self._request, head.headers)
+            raise ConnectionRejected(answer.status, opening.headers, said)
+        self.response_headers, self._token = opening.headers, answer.token
+        self._cookies.keep(request, opening.headers)
 
     async def receive(self) -> Sequence[Frame]:
         await trio.lowlevel.checkpoint()

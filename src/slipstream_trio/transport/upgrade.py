@@ -8,21 +8,19 @@ import base64
 import hashlib
 import math
 import secrets
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
-import h11
 import trio
 from attrs import frozen
 
-from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
+from ..errors import ConnectError, ConnectionRejected
 from .address import address_of
-from .answer import AnswerReader, Head
+from .answer import Answer, answer_to
 from .base import OpenRequest, StreamOpener
-from .network import deadline_of, described, opened
+from .network import deadline_of, opened
 
-__all__ = ["Upgraded", "accept_token", "answer_to", "open_upgraded", "request_bytes", "upgrade"]
+__all__ = ["Upgraded", "accept_token", "open_upgraded", "upgrade"]
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -68,39 +66,12 @@ async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float
         ConnectTimeout: no answer by the deadline.
         ConnectionRejected: the server answered with another status than 101.
     """
-    connection, key = h11.Connection(h11.CLIENT), base64.b64encode(secrets.token_bytes(16))
-    data = request_bytes(connection, address_of(request).target, _headers(request, key))
-    head, reader = await answer_to(data, connection, stream, request, deadline)
-    if head.status == 101:
-        return _accepted(head, request, key, reader)
-    raise ConnectionRejected(head.status, head.headers, reader.body.decode(errors="replace"))
-
-
-async def answer_to(
-    data: bytes, connection: h11.Connection, stream: trio.abc.Stream, request: OpenRequest, deadline: float
-) -> tuple[Head, AnswerReader]:
-    """Send `data`, which `connection` has made, and return the answer's head, and reader, which has read a refusal.
-
-    Raises:
-        ConnectError: no answer came; the sentence has the cause and the way out.
-        ConnectTimeout: no answer by the deadline.
-    """
-    reader = AnswerReader(stream, request.max_header_size, encrypted=address_of(request).encrypted)
-    head: Head | None = None
-    with trio.move_on_at(deadline):
-        try:
-            await stream.send_all(data)
-        except trio.BrokenResourceError:
-            pass  # a server that refuses before it has read everything: its answer can be read all the same
-        except Exception as error:
-            raise ConnectError(f"the upgrade failed: the stream raised {described(error)}") from error
-        head = await reader.read_head(connection)
-        if head.status != 101:
-            await reader.read_body(head, connection, len(data))
-    if head is None:
-        rest = f"the rest of the server's answer ({reader.received} bytes had come)" if reader.received else None
-        raise ConnectTimeout(request.connect_timeout or 0.0, awaited=rest)
-    return head, reader
+    address, key = address_of(request), base64.b64encode(secrets.token_bytes(16))
+    headers = _headers(request, address.host_header, key.decode())
+    answer = await answer_to(stream, request, address.target, headers, deadline, encrypted=address.encrypted)
+    if answer.status == 101:
+        return _accepted(answer, request, key)
+    raise ConnectionRejected(answer.status, answer.headers, answer.body.decode(errors="replace"))
 
 
 def accept_token(key: bytes) -> bytes:
@@ -108,65 +79,50 @@ def accept_token(key: bytes) -> bytes:
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
-def _headers(request: OpenRequest, key: bytes) -> Iterator[tuple[str, str]]:
-    yield "Host", address_of(request).host_header
-    yield "Upgrade", "websocket"
-    yield "Connection", "Upgrade"
-    yield "Sec-WebSocket-Key", key.decode()
-    yield "Sec-WebSocket-Version", "13"
+def _headers(request: OpenRequest, host: str, key: str) -> list[tuple[str, str]]:
+    headers = [("Host", host), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
+    headers += [("Sec-WebSocket-Key", key), ("Sec-WebSocket-Version", "13")]
     if request.subprotocols:
-        yield "Sec-WebSocket-Protocol", ", ".join(request.subprotocols)
+        headers.append(("Sec-WebSocket-Protocol", ", ".join(request.subprotocols)))
     if request.extensions:
-        yield "Sec-WebSocket-Extensions", ", ".join(request.extensions)
-    yield from request.headers
+        headers.append(("Sec-WebSocket-Extensions", ", ".join(request.extensions)))
+    return [*headers, *request.headers]
 
 
-def request_bytes(connection: h11.Connection, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return a GET request; raises `ConnectError` where it has a character that no request can have."""
-    try:
-        encoded = [(name.encode(), value.encode()) for name, value in headers]
-        asked = h11.Request(method="GET", target=target, headers=encoded)
-        return (connection.send(asked) or b"") + (connection.send(h11.EndOfMessage()) or b"")
-    except (h11.LocalProtocolError, UnicodeError):  # not its cause: it shows what may be a secret
-        raise ConnectError(
-            "the URL, a header or the auth_token has a character that no HTTP request can have"
-        ) from None
-
-
-def _accepted(head: Head, request: OpenRequest, key: bytes, reader: AnswerReader) -> Upgraded:
+def _accepted(answer: Answer, request: OpenRequest, key: bytes) -> Upgraded:
     """Return the result of a 101; raises `ConnectError` for an invalid one."""
-    problem = _problem(head, request, accept_token(key).decode())
+    problem = _problem(answer, request, accept_token(key).decode())
     if problem is not None:
         raise ConnectError(f"the server's 101 is an invalid upgrade: {problem}")
-    chosen = head.values("sec-websocket-protocol")
-    extensions = ", ".join(head.values("sec-websocket-extensions"))
-    behind = reader.behind()
-    headers = tuple(pair for pair in head.headers if pair[0] not in _OWN)
+    chosen = answer.values("sec-websocket-protocol")
+    extensions = ", ".join(answer.values("sec-websocket-extensions"))
+    behind = answer.behind()
+    headers = tuple([pair for pair in answer.headers if pair[0] not in _OWN])
     subprotocol = chosen[0] if chosen else None
-    return Upgraded(headers, subprotocol, extensions or None, behind, reader.received - len(behind))
+    return Upgraded(headers, subprotocol, extensions or None, behind, answer.received - len(behind))
 
 
-def _problem(head: Head, request: OpenRequest, accept: str) -> str | None:
+def _problem(answer: Answer, request: OpenRequest, accept: str) -> str | None:
     """Return the fault of a 101, and the way out."""
-    if head.version != "1.1":
-        return f"it is HTTP/{head.version}, which has none; let the proxy between speak HTTP/1.1 to the server"
-    if head.problem is not None:
-        return f"it is malformed HTTP ({head.problem}); a proxy may have garbled it"
+    if answer.version != "1.1":
+        return f"it is HTTP/{answer.version}, which has none; let the proxy between speak HTTP/1.1 to the server"
+    if answer.problem is not None:
+        return f"it is malformed HTTP ({answer.problem}); a proxy may have garbled it"
     for name, token in (("Upgrade", "websocket"), ("Connection", "upgrade")):
-        values = [value.lower() for value in head.values(name.lower())]
+        values = [value.lower() for value in answer.values(name.lower())]
         if token not in values:
             how = "has another value" if values else "is missing"
             return f"its {name} header {how}; let the proxy between pass it on ({name}: {token})"
-    accepts = [value for name, value in head.headers if name == "sec-websocket-accept"]
+    accepts = [value for name, value in answer.headers if name == "sec-websocket-accept"]
     if accepts != [accept]:
         several = ", as it is there more than once" if len(accepts) > 1 else ""
         how = f"does not fit our key{several}; a proxy may have answered from a cache" if accepts else "is missing"
         return f"its Sec-WebSocket-Accept header {how}; is that a WebSocket server?"
     offered = {offer.partition(";")[0].strip() for offer in request.extensions}
-    for extension in head.values("sec-websocket-extensions"):
+    for extension in answer.values("sec-websocket-extensions"):
         if extension.partition(";")[0].strip() not in offered:
             return f"it chose the extension {extension!r}, which was not offered; turn that off on the server"
-    chosen = head.values("sec-websocket-protocol")
+    chosen = answer.values("sec-websocket-protocol")
     if chosen and (len(chosen) > 1 or chosen[0] not in request.subprotocols):
         return f"it chose the subprotocol {chosen[0]!r}, which was not offered; is that the URL of Phoenix's socket?"
     return None
