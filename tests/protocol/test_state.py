@@ -12,8 +12,8 @@ from tests.drawing import examples
 from tests.protocol.core import Core, opening_state
 
 from slipstream_trio.protocol import STATE_FIELDS, Options, State, next_deadline
-from slipstream_trio.protocol.deadlines import earliest, heap_of, merged, with_entry, without_earliest
 from slipstream_trio.protocol.state import changed_fields
+from slipstream_trio.protocol.topics import earliest, heap_of, merged, with_entry, without_earliest
 from slipstream_trio.testing.strategies import states
 
 FIVE: dict[str, Any] = {

@@ -6,7 +6,6 @@ from typing import Any, Final, Literal
 from .commands import JoinTopic, LeaveTopic, TimerTicked
 from .effects import CloseTransport, Effect, SendFrame, Transition
 from .events import Event, TopicJoinClosed, TopicJoinFailed, TopicJoinOverdue, TopicLeft
-from .liveness import heartbeat_limit, is_write_blocked, verdict_at
 from .mappings import number_of
 from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
 from .serializer import Serializer
@@ -15,6 +14,15 @@ from .topics import Leaving, Pending, Rejoin, Topics
 from .turns import Turns
 
 __all__ = ["MOST_AT_A_TICK", "Draft"]
+
+LIMIT: Final = 30.0
+"""Seconds for the answer to a heartbeat where the options have no limit: a `ping` without heartbeats, too."""
+
+LONGEST_HOLD: Final = 4
+"""The multiple of the limit for which a join may hold up the verdict, from what was last heard.
+
+The first of them is the time up to the heartbeat, where that is longer: a line may be silent for so long anyway.
+"""
 
 MOST_AT_A_TICK: Final = 256
 """Deadlines that one tick handles. What is left is due at once, so the timer ticks again, and others run between."""
@@ -35,23 +43,20 @@ class Draft:
         self.events: list[Event] = []
         self.effects: list[Effect] = []
         self._serializer = serializer
-        self._limit = heartbeat_limit(state.options)
+        limit = state.options.heartbeat_timeout
+        self._limit: float = LIMIT if limit is None else limit
         self._beats = state.options.heartbeat_interval is not None
 
     def transition(self, message: Any) -> Transition:
         """Return what the input did; where it changed nothing, the state is the very one before."""
-        before, state = self.before, self.before
+        before = self.before
         if self.heartbeat is before.heartbeat:
             self._end_hold()
-        if (
-            self.current_ref != before.current_ref
-            or self.topics is not before.topics
-            or self.turns is not before.turn_queue
-            or self.heartbeat is not before.heartbeat
-            or self.status != before.status
-        ):
-            parts = before.identity, self.status, self.topics, self.turns, self.heartbeat
-            state = State.of(*parts, self.current_ref, self.close_reason)
+        same = self.topics is before.topics and self.turns is before.turn_queue and self.heartbeat is before.heartbeat
+        if same and self.status == before.status and self.current_ref == before.current_ref:
+            return Transition(before, message, tuple(self.events), tuple(self.effects))
+        parts = before.identity, self.status, self.topics, self.turns, self.heartbeat
+        state = State.of(*parts, self.current_ref, self.close_reason)
         return Transition(state, message, tuple(self.events), tuple(self.effects))
 
     # Joins and leaves
@@ -179,7 +184,11 @@ class Draft:
         limit = limit if pending.deadline is None else min(limit, pending.deadline)
         return Pending(pending.number, None, limit, pending.rejoin)
 
-    # The heartbeat
+    # The heartbeat. A connection is alive as long as something is heard, whatever it is: an answer may wait behind a
+    # large message. And it may be silent for a good reason, which is a join: while the server works one off, it answers
+    # nothing else. Only one join can be that reason, the one whose turn it is, and only if it was sent before the
+    # heartbeat. A dead line answers no join, so the turn stays where it is: that bounds how long joins can delay the
+    # verdict, whatever is sent or retried meanwhile.
 
     def beat(self) -> None:
         """Send a heartbeat."""
@@ -187,23 +196,39 @@ class Draft:
         self.heartbeat = Heartbeat(ref, self.now, self.now + self._limit)
 
     def look_after_line(self, tick: TimerTicked) -> None:
-        """Send the heartbeat that is due, or see whether the outstanding one means that the line is lost."""
+        """Send the heartbeat that is due, or see whether the line is lost."""
         heartbeat = self.heartbeat
-        if is_write_blocked(tick, self.before.options):
+        blocked, limit = tick.write_blocked_since, self.before.options.heartbeat_timeout
+        if blocked is not None and limit is not None and blocked + limit <= tick.now:
             self._lose_line()
         elif heartbeat.deadline is None or heartbeat.deadline > tick.now:
             return
         elif heartbeat.ref is None:
             self.beat()
         else:
-            deadline = verdict_at(heartbeat, tick, self._limit, self._hold())
+            deadline = self._verdict_at(tick)
             if deadline > tick.now:
                 self.heartbeat = Heartbeat(heartbeat.ref, heartbeat.sent_at, deadline)
             else:
                 self._lose_line()
 
+    def _verdict_at(self, tick: TimerTicked) -> float:
+        """Return when the line is lost, if nothing is heard before that; it is lost if that is not after the tick."""
+        sent_at = tick.now if self.heartbeat.sent_at is None else self.heartbeat.sent_at
+        blocked = math.inf if tick.write_blocked_since is None else tick.write_blocked_since + self._limit
+        if tick.heartbeat_written is None and blocked < math.inf:
+            return blocked
+        written = sent_at if tick.heartbeat_written is None else tick.heartbeat_written
+        answer = self._limit + (written if tick.heard is None else max(written, tick.heard))
+        hold = self._hold()
+        if hold is not None:
+            heard = sent_at if tick.heard is None else tick.heard
+            longest = max(heard + LONGEST_HOLD * self._limit, sent_at + (LONGEST_HOLD - 1) * self._limit)
+            answer = max(answer, min(hold, longest))
+        return min(answer, blocked)
+
     def _hold(self) -> float | None:
-        """Return the end of the turn of the join that may be why nothing is heard, None if none may be."""
+        """Return the end of the turn of the join that may hold up the verdict: infinity without one, None: no join."""
         turns, heartbeat = self.turns, self.heartbeat
         if not turns.first or turns.by_timeout or heartbeat.ref is None or turns.first > number_of(heartbeat.ref):
             return None

@@ -1,19 +1,22 @@
 """Read-only mappings over persistent maps: what a state shows of the records that it keeps."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from rpds import HashTrieMap
+from rpds import HashTrieMap, Queue
 
 if TYPE_CHECKING:
     PersistentMap = HashTrieMap
 else:
     PersistentMap = Mapping  # the class itself cannot be subscripted when annotations are read at run time
 
-__all__ = ["NOTHING", "PersistentMap", "View", "by_ref", "number_of", "persistent"]
+__all__ = ["NOTHING", "NO_ITEMS", "PersistentMap", "View", "by_ref", "first_of", "number_of", "persistent", "queue_of"]
 
 NOTHING: Final[Any] = HashTrieMap()
 """A persistent map that has nothing in it, of any types."""
+
+NO_ITEMS: Final[Any] = Queue()
+"""A persistent queue that has nothing in it."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -76,6 +79,17 @@ class View(Mapping[K, V], Generic[K, V, R]):
 def persistent(mapping: Mapping[K, V]) -> PersistentMap[K, V]:
     """Return a persistent map of what is in a mapping."""
     return HashTrieMap(mapping)
+
+
+def queue_of(items: Iterable[Any]) -> Any:
+    """Return a persistent queue of items; it is of any type, as rpds's stubs differ from what it does."""
+    return Queue(items)
+
+
+def first_of(queue: Any) -> Any:
+    """Return the first item of a queue that has one."""
+    peek = queue.peek  # of some versions of rpds the item, of others a method
+    return peek() if callable(peek) else peek
 
 
 def by_ref(item: tuple[Any, str]) -> tuple[int, str]:

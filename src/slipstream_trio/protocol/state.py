@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeVar
 import attrs
 from attrs import frozen
 
-from .mappings import View, by_ref, persistent
+from .mappings import View, by_ref, number_of, persistent
 from .options import Options
 from .topics import Rejoin, Topics, topics_of
 from .turns import Turns, turns_of
@@ -317,13 +317,15 @@ def _topics(base: Topics | None, given: dict[str, Any]) -> Topics:
 def _turns(base: Turns | None, topics: Topics, given: dict[str, Any]) -> Turns:
     if base is not None and not given:
         return base
-    known = [(each.number, topic) for topic, each in topics.pending.items()] if base is None else list(base)
-    turns = given.get("turns", {str(number): topic for number, topic in known})
-    overdue = [(each.number, topic) for topic, each in topics.pending.items() if each.rejoin == "overdue"]
-    late = [each for each in overdue if str(each[0]) not in turns]
     before = Turns() if base is None else base
+    pending = [(each.number, topic, each.rejoin) for topic, each in topics.pending.items() if each.number]
+    joins = [(number, topic) for number, topic, _ in pending] if base is None else list(base)
+    if "turns" in given:
+        joins = [(number, topic) for ref, topic in given["turns"].items() if (number := number_of(ref))]
+    numbers = {number for number, _ in joins}
+    late = [(number, topic) for number, topic, rejoin in pending if rejoin == "overdue" and number not in numbers]
     began, by_timeout = given.get("turn_began", before.began), given.get("turn_by_timeout", before.by_timeout)
-    return turns_of(turns, began, late, by_timeout=by_timeout)
+    return turns_of(joins, began, by_timeout, late)
 
 
 # Each one object, by which two views are known to show the same.

@@ -1,17 +1,34 @@
-"""The topics of a connection. Every change costs the share of one topic, however many there are."""
+"""The topics of a connection. Every change costs the share of one topic, however many there are.
+
+So their deadlines are in a heap that is never changed in place, and the earliest is known without a scan. It is a
+leftist heap (C. A. Crane, 1972): every node is at least as early as those below it, and of the two heaps below a node
+the left one has the longer right edge. So the right edge of n entries is at most log2(n) long, and merging follows
+right edges only. Whatever is not on them is shared between the heap before and the heap after.
+
+Entries are not taken out when they are settled: whoever asks for the earliest drops those that mean nothing any more.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 from attrs import frozen
 
-from .deadlines import Entry, Heap, earliest, heap_of, with_entry, without_earliest
 from .mappings import NOTHING, PersistentMap, number_of, persistent
 
-__all__ = ["Leaving", "Pending", "Rejoin", "Topics", "topics_of"]
+__all__ = [
+    "Heap", "Leaving", "Pending", "Rejoin", "Topics", "earliest", "heap_of", "merged", "topics_of", "with_entry",
+    "without_earliest",
+]  # fmt: skip
 
 Rejoin = Literal["first", "again", "overdue"]
+
+Entry: TypeAlias = tuple[float, int, str]
+"""A deadline, the number of the ref that it is about, and the topic."""
+
+# The length of the right edge, the earliest entry, and what is below. Plain tuples: one is made for every step of a
+# merge, and Python frees the deepest chain of them without recursion.
+Heap: TypeAlias = "tuple[int, Entry, Heap, Heap] | None"
 
 _SLACK: Final = 64
 """Entries that a heap of deadlines may have beyond twice those that count, before it is made anew."""
@@ -190,3 +207,49 @@ def topics_of(flat: Mapping[str, Mapping[str, Any]]) -> Topics:
     limits = flat.get("leave_deadlines", {})
     leaving = {topic: Leaving(ref, limits.get(topic)) for topic, ref in flat.get("leaves", {}).items()}
     return _remade(dict(joins), pending, leaving, dict(flat.get("failed_rejoins", {})))
+
+
+# The heap of deadlines
+
+
+def earliest(heap: Heap) -> Entry | None:
+    """Return the earliest entry, None if there is none; of two at the same time, the one with the lower number."""
+    return None if heap is None else heap[1]
+
+
+def merged(one: Heap, other: Heap) -> Heap:
+    """Return a heap of the entries of both."""
+    if one is None:
+        return other
+    if other is None:
+        return one
+    if other[1] < one[1]:
+        one, other = other, one
+    _, entry, left, right = one
+    right = merged(right, other)
+    if _edge(left) < _edge(right):
+        left, right = right, left
+    return _edge(right) + 1, entry, left, right
+
+
+def with_entry(heap: Heap, entry: Entry) -> Heap:
+    """Return the heap with one entry more."""
+    return merged(heap, (1, entry, None, None))
+
+
+def without_earliest(heap: Heap) -> Heap:
+    """Return the heap without its earliest entry."""
+    return None if heap is None else merged(heap[2], heap[3])
+
+
+def heap_of(entries: Iterable[Entry]) -> Heap:
+    """Return a heap of some entries."""
+    heap: Heap = None
+    for entry in sorted(entries, reverse=True):
+        # The latest is the deepest, all to the left: the right edges are as short as they can be.
+        heap = (1, entry, heap, None)
+    return heap
+
+
+def _edge(heap: Heap) -> int:
+    return 0 if heap is None else heap[0]

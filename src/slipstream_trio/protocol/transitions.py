@@ -20,38 +20,10 @@ from typing import Any, Final
 import attrs
 
 from ..errors import EndedBy, ProtocolError, SerializationError
-from .commands import (
-    CloseConnection,
-    FrameReceived,
-    Input,
-    JoinTopic,
-    LeaveTopic,
-    PushMessage,
-    SendHeartbeat,
-    TimerTicked,
-    TransportClosed,
-    TransportFailed,
-    TransportOpened,
-)
+from . import commands, events
 from .draft import MOST_AT_A_TICK, Draft
 from .effects import CloseTransport, SendFrame, Transition, transition
-from .events import (
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionOpened,
-    Event,
-    FrameRejected,
-    HeartbeatAcknowledged,
-    MessageDropped,
-    MessageReceived,
-    ReplyReceived,
-    TopicJoinClosed,
-    TopicJoinFailed,
-    TopicJoinSucceeded,
-    TopicLeft,
-    ended_by,
-    reply_received,
-)
+from .events import Event, FrameRejected, MessageDropped, ReplyReceived, ended_by, reply_received
 from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Frame, Message, new_message
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State
@@ -65,7 +37,7 @@ _ANSWERS: Final = frozenset({REPLY, CLOSE, ERROR})
 """The events that settle something, if they have a ref; without one they are an application's own."""
 
 
-def handle(state: State, input: Input, serializer: Serializer | None = None) -> Transition:  # noqa: A002 - the design's word
+def handle(state: State, input: commands.Input, serializer: Serializer | None = None) -> Transition:  # noqa: A002 - the design's word
     """Return what `input` does to a connection in `state`.
 
     Parameters:
@@ -99,14 +71,14 @@ def plain_reply(state: State, message: Message) -> ReplyReceived | None:
     if event != REPLY or ref is None or type(payload) is not dict or type(payload.get("status")) is not str:
         return None
     topics, turns = state.topics, state.turn_queue
-    if turns.head or turns.late or topics.leaving or ref == state.heartbeat.ref:
+    if turns.queue or turns.late or topics.leaving or ref == state.heartbeat.ref:
         return None
     if ref == (topics.seen.get(topic) or topics.join_ref(topic)):
         return None
     return reply_received(topic, ref, payload["status"], payload.get("response"))
 
 
-def push_frame(state: State, push: PushMessage, ref: str, serializer: Serializer) -> Frame:
+def push_frame(state: State, push: commands.PushMessage, ref: str, serializer: Serializer) -> Frame:
     """Return the frame that `handle` sends for a push, as its next ref; all that it changes is `current_ref`.
 
     Raises:
@@ -124,29 +96,29 @@ def push_frame(state: State, push: PushMessage, ref: str, serializer: Serializer
 # The transport
 
 
-def _transport_opened(state: State, opened: TransportOpened, _: Serializer) -> Transition:
+def _transport_opened(state: State, opened: commands.TransportOpened, _: Serializer) -> Transition:
     _require(state, "opening", opened)
     interval = state.options.heartbeat_interval
     heartbeat = Heartbeat(deadline=None if interval is None else opened.now + interval)
-    state = attrs.evolve(state, status="open", heartbeat=heartbeat)
-    return Transition(state, opened, (ConnectionOpened(opened.response_headers),))
+    state = State.of(state.identity, "open", state.topics, state.turn_queue, heartbeat, state.current_ref, None)
+    return Transition(state, opened, (events.ConnectionOpened(opened.response_headers),))
 
 
-def _transport_failed(state: State, failed: TransportFailed, _: Serializer) -> Transition:
+def _transport_failed(state: State, failed: commands.TransportFailed, _: Serializer) -> Transition:
     _require(state, "opening", failed)
-    event = ConnectionFailed(failed.reason, failed.status, failed.headers, failed.body)
+    event = events.ConnectionFailed(failed.reason, failed.status, failed.headers, failed.body)
     return Transition(attrs.evolve(state, status="closed"), failed, (event,))
 
 
-def _transport_closed(state: State, closed: TransportClosed, _: Serializer) -> Transition:
+def _transport_closed(state: State, closed: commands.TransportClosed, _: Serializer) -> Transition:
     if state.status == "closed":
         raise ProtocolError("the transport of a closed connection cannot end again")
     reason, by = _end(state.close_reason, closed)
-    event = ConnectionClosed(reason, closed.code, closed.message, by)
+    event = events.ConnectionClosed(reason, closed.code, closed.message, by)
     return Transition(attrs.evolve(state, status="closed", close_reason=reason), closed, (event,))
 
 
-def _end(asked: str | None, closed: TransportClosed) -> tuple[str, EndedBy]:
+def _end(asked: str | None, closed: commands.TransportClosed) -> tuple[str, EndedBy]:
     """Return why a connection has ended, and who ended it."""
     if asked is not None:
         return asked, "network" if asked == "heartbeat_timeout" else "client"
@@ -162,7 +134,7 @@ _REASONS: Final[Mapping[EndedBy, str]] = {"client": "closed_by_client", "server"
 # Commands
 
 
-def _join_topic(state: State, join: JoinTopic, serializer: Serializer) -> Transition:
+def _join_topic(state: State, join: commands.JoinTopic, serializer: Serializer) -> Transition:
     _require(state, "open", join)
     check_join(join.topic, join.payload)
     draft = Draft(state, join.now, serializer)
@@ -177,14 +149,14 @@ def check_join(topic: str, payload: Any) -> None:
         raise SerializationError(problem, "payload", topic, JOIN)
 
 
-def _leave_topic(state: State, leave: LeaveTopic, serializer: Serializer) -> Transition:
+def _leave_topic(state: State, leave: commands.LeaveTopic, serializer: Serializer) -> Transition:
     _require(state, "open", leave)
     topic, topics = leave.topic, state.topics
     join_ref = topics.joins.get(topic)
     if join_ref is None:
         if topic in topics.failed:
             state = attrs.evolve(state, topics=topics.forgetting(topic))
-        return Transition(state, leave, (TopicLeft(topic, None, "left"),))
+        return Transition(state, leave, (events.TopicLeft(topic, None, "left"),))
     if topic in topics.leaving:
         return Transition(state, leave)
     draft = Draft(state, leave.now, serializer)
@@ -192,13 +164,13 @@ def _leave_topic(state: State, leave: LeaveTopic, serializer: Serializer) -> Tra
     return draft.transition(leave)
 
 
-def _push_message(state: State, push: PushMessage, serializer: Serializer) -> Transition:
+def _push_message(state: State, push: commands.PushMessage, serializer: Serializer) -> Transition:
     number = state.current_ref + 1
     frame = push_frame(state, push, str(number), serializer)
     return transition(state.with_ref(number), push, (), (SendFrame(frame, str(number)),))
 
 
-def _send_heartbeat(state: State, command: SendHeartbeat, serializer: Serializer) -> Transition:
+def _send_heartbeat(state: State, command: commands.SendHeartbeat, serializer: Serializer) -> Transition:
     _require(state, "open", command)
     if state.heartbeat.ref is not None:
         return Transition(state, command)
@@ -207,7 +179,7 @@ def _send_heartbeat(state: State, command: SendHeartbeat, serializer: Serializer
     return draft.transition(command)
 
 
-def _close_connection(state: State, close: CloseConnection, _: Serializer) -> Transition:
+def _close_connection(state: State, close: commands.CloseConnection, _: Serializer) -> Transition:
     _require(state, "open", close)
     state = attrs.evolve(state, status="closing", close_reason=close.reason)
     return Transition(state, close, (), (CloseTransport(close.code, ""),))
@@ -216,7 +188,7 @@ def _close_connection(state: State, close: CloseConnection, _: Serializer) -> Tr
 # The timer
 
 
-def _timer_ticked(state: State, tick: TimerTicked, serializer: Serializer) -> Transition:
+def _timer_ticked(state: State, tick: commands.TimerTicked, serializer: Serializer) -> Transition:
     if state.status not in ("open", "closing"):
         return Transition(state, tick)
     draft = Draft(state, tick.now, serializer)
@@ -233,7 +205,7 @@ def _timer_ticked(state: State, tick: TimerTicked, serializer: Serializer) -> Tr
 # Frames
 
 
-def _frame_received(state: State, received: FrameReceived, serializer: Serializer) -> Transition:
+def _frame_received(state: State, received: commands.FrameReceived, serializer: Serializer) -> Transition:
     try:
         message = serializer.decode(received.frame)
     except ProtocolError as error:
@@ -241,7 +213,7 @@ def _frame_received(state: State, received: FrameReceived, serializer: Serialize
     return receive(state, message, received, serializer)
 
 
-def receive(state: State, message: Message, received: FrameReceived, serializer: Serializer) -> Transition:
+def receive(state: State, message: Message, received: commands.FrameReceived, serializer: Serializer) -> Transition:
     """Return what `handle` does with a frame that was decoded already; `serializer` is the connection's own."""
     if message.ref is None or message.event not in _ANSWERS:
         return Transition(state, message, (_message(state, message),))
@@ -266,7 +238,7 @@ def _message(state: State, message: Message) -> Event:
         return MessageDropped(message, "not_joined")
     if message.join_ref not in (None, join_ref):
         return MessageDropped(message, "outdated_join_ref")
-    return MessageReceived(message)
+    return events.MessageReceived(message)
 
 
 def _end_of_channel(draft: Draft, message: Message, ref: str) -> None:
@@ -280,7 +252,7 @@ def _end_of_channel(draft: Draft, message: Message, ref: str) -> None:
         pending = topics.pending.get(topic)
         draft.topics = topics.without(topic, None if pending is None or pending.rejoin is None else ref)
         reason: Any = "closed" if message.event == CLOSE else "crashed"
-        draft.events.append(TopicJoinClosed(topic, ref, reason, message.payload))
+        draft.events.append(events.TopicJoinClosed(topic, ref, reason, message.payload))
 
 
 def _reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> None:
@@ -299,17 +271,17 @@ def _heartbeat_reply(draft: Draft, ref: str) -> None:
     now, sent_at, interval = draft.now, draft.heartbeat.sent_at, draft.before.options.heartbeat_interval
     since = now if sent_at is None else sent_at
     draft.heartbeat = Heartbeat(None, sent_at, None if interval is None else max(now, since + interval))
-    draft.events.append(HeartbeatAcknowledged(ref, now - since))
+    draft.events.append(events.HeartbeatAcknowledged(ref, now - since))
 
 
 def _join_reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> None:
     pending = draft.topics.pending.get(topic)
     if pending is not None and status == "ok":
         draft.topics = draft.topics.accepted(topic)
-        draft.events.append(TopicJoinSucceeded(topic, ref, response))
+        draft.events.append(events.TopicJoinSucceeded(topic, ref, response))
     elif pending is not None:
         draft.topics = draft.topics.without(topic, None if pending.rejoin is None else ref)
-        draft.events.append(TopicJoinFailed(topic, ref, "refused", response))
+        draft.events.append(events.TopicJoinFailed(topic, ref, "refused", response))
     elif topic in draft.topics.leaving and status != "ok":
         # Left before it was refused: no phx_close will come.
         draft.left(topic, "left")
@@ -317,20 +289,20 @@ def _join_reply(draft: Draft, topic: str, ref: str, status: str, response: Any) 
         draft.events.append(ReplyReceived(topic, ref, status, response))
 
 
-def _require(state: State, status: str, given: Input) -> None:
+def _require(state: State, status: str, given: commands.Input) -> None:
     if state.status != status:
         raise ProtocolError(f"{type(given).__name__} on a connection that is {state.status}, not {status}")
 
 
 _HANDLERS: Final[Mapping[type, Callable[[State, Any, Serializer], Transition]]] = {
-    TransportOpened: _transport_opened,
-    TransportFailed: _transport_failed,
-    TransportClosed: _transport_closed,
-    FrameReceived: _frame_received,
-    TimerTicked: _timer_ticked,
-    JoinTopic: _join_topic,
-    LeaveTopic: _leave_topic,
-    PushMessage: _push_message,
-    SendHeartbeat: _send_heartbeat,
-    CloseConnection: _close_connection,
+    commands.TransportOpened: _transport_opened,
+    commands.TransportFailed: _transport_failed,
+    commands.TransportClosed: _transport_closed,
+    commands.FrameReceived: _frame_received,
+    commands.TimerTicked: _timer_ticked,
+    commands.JoinTopic: _join_topic,
+    commands.LeaveTopic: _leave_topic,
+    commands.PushMessage: _push_message,
+    commands.SendHeartbeat: _send_heartbeat,
+    commands.CloseConnection: _close_connection,
 }

@@ -6,104 +6,77 @@ shows that everything sent before it was worked off. A join that its sender has 
 off, and keeps its turn until then.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import attrs
 from attrs import frozen
 
-from .mappings import number_of
+from .mappings import NO_ITEMS, first_of, queue_of
 
-__all__ = ["Turns", "turns_of"]
-
-CHUNK: Final = 64
-"""Joins of a chunk: so many are copied at most when one more is sent, whatever the number of those that wait."""
+__all__ = ["Join", "Turns", "turns_of"]
 
 Join = tuple[int, str]
 """The number of a join's ref, and its topic."""
 
 
-@frozen(eq=False)
+@frozen
 class Turns:
-    """The joins that the server has not worked off, in the order in which they were sent; compared by value.
-
-    It is a queue in chunks: `head` from `start` on, then `chunks`, then `tail`, which is never full. A join that is
-    sent copies the tail, and one that is worked off is stepped over. Without a join `head` is empty.
+    """The joins that the server has not worked off, in the order in which they were sent.
 
     Attributes:
+        queue: the joins, in a persistent queue: one more copies nothing, however many wait.
         began: when the turn began, None where that is not known.
         by_timeout: whether it began because the one before it took too long: nothing was heard then.
         late: rejoins that are overdue and have lost their turn to a timeout; also some that are pending no more.
     """
 
-    head: tuple[Join, ...] = ()
-    start: int = 0
-    chunks: tuple[tuple[Join, ...], ...] = ()
-    tail: tuple[Join, ...] = ()
+    queue: Any = NO_ITEMS
     began: float | None = None
     by_timeout: bool = False
-    late: tuple[Join, ...] = ()
+    late: tuple[Join, ...] = attrs.field(default=(), eq=False)
 
     @property
     def first(self) -> int:
         """The number of the join whose turn it is, 0 if there is none."""
-        return self.head[self.start][0] if self.head else 0
+        return first_of(self.queue)[0] if self.queue else 0
 
     @property
     def topic(self) -> str:
         """Its topic; there has to be one."""
-        return self.head[self.start][1]
+        topic: str = first_of(self.queue)[1]
+        return topic
 
     def __len__(self) -> int:
-        return len(self.head) - self.start + CHUNK * len(self.chunks) + len(self.tail)
+        return len(self.queue)
 
     def __iter__(self) -> Iterator[Join]:
-        yield from self.head[self.start :]
-        for chunk in self.chunks:
-            yield from chunk
-        yield from self.tail
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, Turns) or len(self) != len(other):
-            return NotImplemented if not isinstance(other, Turns) else False
-        return (self.began, self.by_timeout, *self) == (other.began, other.by_timeout, *other)
-
-    def __hash__(self) -> int:
-        return hash((self.began, self.by_timeout, *self))
+        return iter(self.queue)
 
     def added(self, number: int, topic: str) -> "Turns":
         """Return these with a join that was sent now; if it is the only one, its turn is still to be begun."""
-        join = (number, topic)
-        if not self.head:
-            return Turns((join,), late=self.late)
-        chunks, tail = self.chunks, (*self.tail, join)
-        if len(tail) == CHUNK:
-            chunks, tail = (*chunks, tail), ()
-        return Turns(self.head, self.start, chunks, tail, self.began, self.by_timeout, self.late)
+        return Turns(self.queue.enqueue((number, topic)), self.began, self.by_timeout, self.late)
 
     def without(self, count: int) -> "Turns":
         """Return these without the first few; the turn of the next is still to be begun."""
-        head, start, chunks, tail = self.head, self.start + count, self.chunks, self.tail
-        while head and start >= len(head):
-            start -= len(head)
-            if chunks:
-                head, chunks = chunks[0], chunks[1:]
-            else:
-                head, tail = tail, ()
-        return Turns(head, start, chunks, tail, late=self.late)
+        queue = self.queue
+        for _ in range(count):
+            queue = queue.dequeue()
+        return Turns(queue, late=self.late)
 
     def begun(self, now: float, *, by_timeout: bool) -> "Turns":
         """Return these with the turn of the first begun."""
-        return Turns(self.head, self.start, self.chunks, self.tail, now, by_timeout, self.late)
+        return Turns(self.queue, now, by_timeout, self.late)
 
     def with_late(self, late: tuple[Join, ...]) -> "Turns":
         """Return these with other joins that are late."""
         return attrs.evolve(self, late=late)
 
+    def __reduce__(self) -> tuple[Callable[..., "Turns"], tuple[Any, ...]]:
+        # A persistent queue cannot be copied and pickled.
+        return turns_of, (list(self), self.began, self.by_timeout, self.late)
 
-def turns_of(joins: Mapping[str, str], began: float | None, late: Iterable[Join], *, by_timeout: bool) -> Turns:
-    """Return the turns of joins, given as ref to topic, in any order."""
-    numbers = sorted((number, topic) for ref, topic in joins.items() if (number := number_of(ref)))
-    return Turns(tuple(numbers), began=began, by_timeout=by_timeout, late=tuple(sorted(late)))
+
+def turns_of(joins: Iterable[Join], began: float | None, by_timeout: bool, late: Iterable[Join]) -> Turns:  # noqa: FBT001 - for copies
+    """Return the turns of joins, given in any order."""
+    return Turns(queue_of(sorted(joins)), began, by_timeout, tuple(sorted(late)))
