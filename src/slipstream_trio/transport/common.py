@@ -15,6 +15,7 @@ import trio
 from .base import ABNORMAL_CLOSURE, EndedBy, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .framing import CLOSE, PONG, close_frame, data_frames
 from .lane import MESSAGE_TOO_BIG, OPCODE, Lane
+from .network import close_at_once
 from .upgrade import Upgraded, open_upgraded
 
 __all__ = ["Opening", "WebSocketTransport"]
@@ -41,14 +42,14 @@ PIECES_A_PASS: Final = 64
 """So often the library is given something before other tasks run: a read may bring thousands of control frames."""
 
 
-T = TypeVar("T", bound=Transport)
+T = TypeVar("T", bound="WebSocketTransport")
 
 
 @final
 class Opening(AbstractAsyncContextManager[T], Generic[T]):
     """Opens a stream and upgrades it, as `open_upgraded`, for the time of a block, which gets a transport over it."""
 
-    __slots__ = ("_how", "_stream")
+    __slots__ = ("_how", "_transport")
 
     def __init__(
         self, open_stream: StreamOpener, request: OpenRequest, transport: Callable[[trio.abc.Stream, Upgraded], T]
@@ -58,16 +59,16 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
     async def __aenter__(self) -> T:
         open_stream, request, transport = self._how
         del self._how  # an open connection needs none of that
-        self._stream, upgraded = await open_upgraded(open_stream, request)
+        stream, upgraded = await open_upgraded(open_stream, request)
         try:
-            return transport(self._stream, upgraded)
+            self._transport = transport(stream, upgraded)
         except BaseException:
-            await self.__aexit__()
+            await close_at_once(stream)
             raise
+        return self._transport
 
     async def __aexit__(self, *_: object) -> None:
-        with suppress(Exception):  # it is over anyway, and a stream that cannot be closed is its maker's
-            await trio.aclose_forcefully(self._stream)
+        await self._transport.abort()
 
 
 class WebSocketTransport(Transport):
@@ -246,6 +247,10 @@ class WebSocketTransport(Transport):
         if self._is_over:
             self._over.set()
         await self._over.wait()
+
+    async def abort(self) -> None:
+        """Close the stream at once."""
+        await close_at_once(self._stream)
 
     def _set_over(self) -> None:
         self._is_over = True

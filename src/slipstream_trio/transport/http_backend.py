@@ -10,7 +10,7 @@ import httpcore
 import trio
 
 from .base import OpenRequest, StreamOpener
-from .network import deadline_of, opened
+from .network import close_at_once, deadline_of, opened
 
 __all__ = ["HttpBackend", "ResponseTooLong", "httpcore"]
 
@@ -63,8 +63,7 @@ class HttpBackend(httpcore.AsyncNetworkBackend):
         """Close a stream, at once."""
         with suppress(ValueError):  # it was closed before
             self._streams.remove(stream)
-        with suppress(Exception):  # a stream that cannot be closed is its maker's
-            await trio.aclose_forcefully(stream)
+        await close_at_once(stream)
 
 
 class _Stream(httpcore.AsyncNetworkStream):

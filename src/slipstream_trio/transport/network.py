@@ -4,6 +4,7 @@ import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from .base import OpenRequest, StreamOpener
 from .proxy import ProxyServer, parse_proxy, proxy_from_environment, tunnel
 from .tls import explain_tls
 
-__all__ = ["deadline_of", "described", "open_stream", "opened"]
+__all__ = ["close_at_once", "deadline_of", "described", "open_stream", "opened"]
 
 
 async def open_stream(request: OpenRequest) -> trio.abc.Stream:
@@ -117,6 +118,12 @@ async def _secured(stream: trio.abc.Stream, request: OpenRequest, name: str, pla
         cause = error.__cause__.with_traceback(None) if broken and error.__cause__ is not None else error
         raise ConnectError(f"TLS handshake with {place} failed: {reason}") from cause
     return encrypted
+
+
+async def close_at_once(stream: trio.abc.Stream) -> None:
+    """Close a stream that is of no use any more; one that cannot be closed is its maker's."""
+    with suppress(Exception):
+        await trio.aclose_forcefully(stream)
 
 
 def described(error: BaseException) -> str:

@@ -11,8 +11,7 @@ lane: where trio-websocket does it, its end looks like that of a server which cl
 """
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ import trio
 import trio_websocket
 
 from . import network
-from .base import Frame, OpenRequest, StreamOpener, Transport
+from .base import Frame, OpenRequest, StreamOpener
 from .common import Opening, WebSocketTransport
 from .framing import CLOSE
 from .lane import Lane
@@ -42,22 +41,10 @@ class TrioWebSocketConnector:
     def __init__(self, open_stream: StreamOpener | None = None) -> None:
         self.open_stream: StreamOpener = open_stream or network.open_stream
 
-    @asynccontextmanager
-    async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+    def open(self, request: OpenRequest, wake: Callable[[], None]) -> Opening["_TrioWebSocket"]:
         """Open a WebSocket; see `Connector.open`."""
-        failure: BaseException | None = None
-        lane = Lane(request.max_message_size)
-        opening = Opening(self.open_stream, request, partial(_TrioWebSocket, lane=lane, wake=wake))
-        del request
-        async with opening as transport, trio.open_nursery() as transport.nursery:
-            # No exception may enter the nursery, which would wrap it in a group.
-            try:
-                yield transport
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                failure = error
-            transport.nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        transport = partial(_TrioWebSocket, lane=Lane(request.max_message_size), wake=wake)
+        return Opening(self.open_stream, request, transport)
 
 
 connector: Final = TrioWebSocketConnector
@@ -66,30 +53,38 @@ connector: Final = TrioWebSocketConnector
 class _LibraryStream(trio.abc.Stream):
     """The stream that trio-websocket reads from and writes to, and the nursery that it starts its reader task in.
 
-    `collect` takes what it writes; `failure` and `ended` are those of its reader.
+    The reader is a task of the run's own: few connections ever have one, and a nursery for it would take 1.5 KiB of
+    each. `collect` takes what trio-websocket writes; `failure` and `ended` are those of its reader.
     """
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self) -> None:
         self.collect: Callable[[bytes], None] | None = None
         self.failure: Exception | None = None
-        self.ended: bool = False
-        self._nursery = nursery
+        self.ended: bool = True  # until there is one
+        self._scope = trio.CancelScope()
         self._piece = b""
         self._reader = trio.lowlevel.ParkingLot()
         self._giver = trio.lowlevel.ParkingLot()
 
     def start_soon(self, task: Callable[[], Awaitable[Any]]) -> None:
-        self._nursery.start_soon(self._run, task)
+        self.ended = False
+        trio.lowlevel.spawn_system_task(self._run, task)
 
-    @trio.lowlevel.enable_ki_protection
     async def _run(self, task: Callable[[], Awaitable[Any]]) -> None:
         try:
-            await task()
+            with self._scope:
+                await task()
         except Exception as error:  # noqa: BLE001 - kept: it is the cause of the transport's end
             self.failure = error
         finally:
             self.ended = True
             self._giver.unpark_all()
+
+    async def stop(self) -> None:
+        """End the reader."""
+        self._scope.cancel()
+        while not self.ended:
+            await self._giver.park()
 
     async def give(self, piece: bytes) -> None:
         """Give the reader bytes, and wait until it has handled them."""
@@ -124,21 +119,25 @@ class _LibraryStream(trio.abc.Stream):
 
 
 class _TrioWebSocket(WebSocketTransport):
-    nursery: trio.Nursery
     _connection: trio_websocket.WebSocketConnection
     _library: _LibraryStream | None = None
     _answered = False
 
     async def _begin(self) -> _LibraryStream:
         """Start trio-websocket, when something comes that is for it: an idle connection has none."""
-        library = _LibraryStream(self.nursery)
+        self._library = library = _LibraryStream()
         both: Any = library
         self._connection = await trio_websocket.wrap_client_stream(
             both, both, "", "/", max_message_size=sys.maxsize, receive_buffer_size=None
         )
         library.collect = self._collect_answer
-        self._library = library
         return library
+
+    async def abort(self) -> None:
+        if self._library is not None:
+            with trio.CancelScope(shield=True):
+                await self._library.stop()
+        await super().abort()
 
     def _collect_answer(self, frame: bytes) -> None:
         self._answered = self._answered or frame[0] == CLOSE

@@ -8,7 +8,6 @@ import base64
 import hashlib
 import math
 import secrets
-from contextlib import suppress
 from typing import Final
 
 import trio
@@ -18,7 +17,7 @@ from ..errors import ConnectError, ConnectionRejected
 from .address import address_of
 from .answer import Answer, answer_to
 from .base import OpenRequest, StreamOpener
-from .network import deadline_of, opened
+from .network import close_at_once, deadline_of, opened
 
 __all__ = ["Upgraded", "accept_token", "open_upgraded", "upgrade"]
 
@@ -53,8 +52,7 @@ async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tupl
     try:
         return stream, await upgrade(stream, request, deadline)
     except BaseException:
-        with suppress(Exception):  # it is over anyway, and a stream that cannot be closed is its maker's
-            await trio.aclose_forcefully(stream)
+        await close_at_once(stream)
         raise
 
 
