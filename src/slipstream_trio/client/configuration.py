@@ -184,13 +184,12 @@ def _vsn(self: "Configuration", attribute: "attrs.Attribute[Any]", vsn: Any) -> 
             raise ConfigurationError(attribute.name, f"unsupported vsn {vsn!r}: use '2.0.0' or '1.0.0'") from None
     elif vsn not in (DEFAULT_VSN, own):
         raise ConfigurationError(attribute.name, f"that of the serializer is {own!r}: leave it out")
-    if not callable(self.url):
-        _check_vsn_of_url(self, self.url)
 
 
 def _check_vsn_of_url(self: "Configuration", url: str) -> None:
     own, chosen = getattr(self.serializer, "vsn", None), self.chosen_vsn()
-    for said in parse_qs(urlsplit(url).query).get("vsn", [chosen]):
+    query = urlsplit(url).query
+    for said in parse_qs(query).get("vsn", ()) if query else ():
         if said != chosen:
             advice = f"pass vsn={said!r} in its place" if own is None else f"that of the serializer is {own!r}"
             raise ConfigurationError("vsn", f"the URL says vsn={said}: {advice}")
@@ -231,7 +230,16 @@ def _serializer(_: Any, attribute: "attrs.Attribute[Any]", serializer: Any) -> N
         raise ConfigurationError(attribute.name, "its vsn is a version such as '3.0.0', or None for that of the option")
 
 
-@frozen(kw_only=True)
+_checks: Final[list[tuple["attrs.Attribute[Any]", Validator]]] = []
+"""The options' validators, apart from attrs: it would run all of them for every connection, also for defaults."""
+
+
+def _take_checks(_: type, fields: list["attrs.Attribute[Any]"]) -> list["attrs.Attribute[Any]"]:
+    _checks.extend((field, field.validator) for field in fields if field.validator is not None)
+    return [field.evolve(validator=None) for field in fields]
+
+
+@frozen(kw_only=True, field_transformer=_take_checks)
 class Configuration:
     """Everything that `connect` can be told. Secrets are not in its `repr`.
 
@@ -331,6 +339,14 @@ class Configuration:
         default=None, validator=[_kind(str, type(None), ask=True), _given(checked_parent)]
     )
     telemetry: Telemetry = attrs.field(default=default_telemetry, validator=_kind(Telemetry))
+
+    def __attrs_post_init__(self) -> None:
+        for field, check in _checks:
+            value = getattr(self, field.name)
+            if value is not field.default:
+                check(self, field, value)
+        if not callable(self.url):
+            _check_vsn_of_url(self, self.url)
 
     def checked_url(self, url: Any) -> str:
         """Return a URL that the function given as `url` returned; raises `ConfigurationError` as for a given one."""

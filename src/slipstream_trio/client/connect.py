@@ -274,7 +274,7 @@ class Supervisor:
         trace_parent: str | None = None
         ask: Callable[[], Awaitable[OpenRequest]] = partial(ask_request, configuration, deadline)
         try:
-            trace_parent = checked_parent(await ask_in_time(configuration, "trace_parent", deadline))
+            trace_parent = await ask_in_time(configuration, "trace_parent", deadline, checked_parent)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
             ask = partial(_fail_with, error)
         ids, options, transport = self.socket._emitter.telemetry.ids, self.socket._options, self._connector.name

@@ -74,28 +74,34 @@ async def ask(option: Any) -> Any:
 
 async def ask_request(configuration: "Configuration", deadline: float) -> OpenRequest:
     """Ask for all that a connection is opened with; the transport gets the time that is left."""
-    url = configuration.checked_url(await ask_in_time(configuration, "url", deadline))
-    params = _query_pairs(await ask_in_time(configuration, "params", deadline))
-    headers = _checked_headers(await ask_in_time(configuration, "headers", deadline))
-    protocols = subprotocols(await ask_in_time(configuration, "auth_token", deadline))
+    url = await ask_in_time(configuration, "url", deadline, configuration.checked_url)
+    params = await ask_in_time(configuration, "params", deadline)
+    headers = await ask_in_time(configuration, "headers", deadline, _checked_headers)
+    token = await ask_in_time(configuration, "auth_token", deadline)
     return OpenRequest(
-        url=_with_query(url, configuration.chosen_vsn(), params),
+        url=_with_query(url, configuration.chosen_vsn(), _query_pairs(params)),
         headers=headers,
-        subprotocols=protocols,
+        subprotocols=subprotocols(token),
         connect_timeout=None if configuration.connect_timeout is None else deadline - trio.current_time(),
         **{name: getattr(configuration, name) for name in _PASSED_ON},
     )
 
 
-async def ask_in_time(configuration: "Configuration", name: AskedLate, deadline: float) -> Any:
-    """Return an option's value; raises `ConnectTimeout` if a function has not returned it by the deadline."""
+async def ask_in_time(
+    configuration: "Configuration", name: AskedLate, deadline: float, check: Callable[[Any], Any] | None = None
+) -> Any:
+    """Return an option's value, which is checked if a function gave it; others were when they were given.
+
+    Raises:
+        ConnectTimeout: the function has not returned by the deadline.
+    """
     option = getattr(configuration, name)
     if not callable(option):
         return option
     with trio.move_on_at(deadline):
         value = await ask(option)
         if trio.current_time() < deadline:  # a function that blocks is late, though no cancellation reaches it
-            return value
+            return value if check is None else check(value)
     raise ConnectTimeout(configuration.connect_timeout or 0.0, name)
 
 
