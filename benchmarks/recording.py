@@ -233,7 +233,8 @@ def child(codec: str, reader: list[str], path: Path) -> None:
         assert sum(1 for _ in read(path)) == lines - 2
     else:
         output = ["-o", "-"] if reader[0] == "export" else []
-        assert slipstream(["trace", *reader, *output, str(path)]) in {0, 1}  # findings, of a slow machine
+        allowed = {0, 1} if reader[0] == "diagnose" else {0}  # findings, of a slow machine
+        assert slipstream(["trace", *reader, *output, str(path)]) in allowed
     cpu = time.process_time() - cpu
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stderr.write(f"{lines:9,} lines  {lines / cpu:9,.0f} a second of CPU  memory {most:.0f} MB at most\n")

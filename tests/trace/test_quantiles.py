@@ -11,6 +11,11 @@ from slipstream_trio.trace.quantiles import EXACT, Quantiles
 SHARES = (0.01, 0.5, 0.9, 0.99, 1.0)
 
 
+def total(quantiles: Quantiles, ranks: int) -> int:
+    """Return the sum of the values in the middle of so many equal parts."""
+    return sum(quantiles.quantile((rank + 0.5) / ranks) for rank in range(ranks))
+
+
 def fed(values: list[int]) -> Quantiles:
     quantiles = Quantiles()
     for value in values:
@@ -24,6 +29,7 @@ def test_quantiles_of_few_values_are_values_that_occurred(values: list[int], sha
     assert quantiles.exact
     assert quantiles.quantile(share) == sorted(values)[math.ceil(share * len(values)) - 1]
     assert (quantiles.count, quantiles.least, quantiles.most) == (len(values), min(values), max(values))
+    assert total(quantiles, len(values)) == sum(values)
 
 
 @pytest.mark.parametrize("shape", ["wide", "narrow", "zeros", "equal"])
@@ -40,7 +46,10 @@ def test_quantiles_of_many_values_are_wrong_by_one_percent_at_most(shape: str) -
     for share in SHARES:
         exact = sorted(values)[math.ceil(share * len(values)) - 1]
         assert quantiles.quantile(share) == pytest.approx(exact, rel=0.0101, abs=0.5)
-    assert (quantiles.least, quantiles.most) == (min(values), max(values))
+    assert (quantiles.count, quantiles.least, quantiles.most) == (len(values), min(values), max(values))
+    parts = len(values) // 100
+    middles = sorted(values)[parts // 2 - 1 :: parts][:100]
+    assert total(quantiles, 100) == pytest.approx(sum(middles), rel=0.0101, abs=50)
 
 
 def test_memory_does_not_grow_with_the_number_of_values() -> None:

@@ -70,12 +70,11 @@ class Checker:
     def __init__(self, shared_traces: Collection[str] = ()) -> None:
         self._shared_traces = shared_traces
         self._end: End | None = None
-        self._begin("", 0)
-        self._path = ""
-        self._line = 0
+        self._path, self._line = "", 0
         self.records: int = 0
         self.missing: int = 0
         self.connections: int = 0
+        self._begin("", 0)
 
     def feed(self, path: str, entry: Entry) -> list[Flaw]:
         """Check the next line, of files in their order; returns its findings."""
@@ -84,7 +83,6 @@ class Checker:
         self._path, self._line = path, entry.line
         if isinstance(entry, Recorded):
             self.records += 1
-            self._read += 1
             found = self._verifier.feed(entry)
             return [self._violation(violation) for violation in found] if found else []
         if isinstance(entry, End):
@@ -115,10 +113,9 @@ class Checker:
 
     def _begin(self, recording: str, part: int) -> None:
         self._verifier = Verifier(self._shared_traces)
-        self._recording = recording
-        self._part = part
+        self._recording, self._part = recording, part
         self._whole = part == 1
-        self._read = 0
+        self._before = self.records
         self._end = None
 
     def _header(self, path: str, header: Header) -> list[Flaw]:
@@ -137,9 +134,10 @@ class Checker:
         return [*flaws, self._flaw("missing", f"this is part {header.part}: {gone}")] if gone else flaws
 
     def _count(self, end: End) -> list[Flaw]:
-        if not self._whole or self._read == end.records:
+        read = self.records - self._before
+        if not self._whole or read == end.records:
             return []
-        problem = f"{end.records:,} records were written, and {self._read:,} were read: lines are gone, or came in"
+        problem = f"{end.records:,} records were written, and {read:,} were read: lines are gone, or came in"
         return [self._flaw("damaged", problem)]
 
     def _missing(self, entry: Missing) -> Flaw:

@@ -53,6 +53,7 @@ _NO_METADATA: Final = frozenset(
         *("system_time", "duration", "monotonic_time"),
     }
 )
+_ENDS: Final = frozenset({"stop", "exception"})
 _NAMES: Final = {" ".join(name): name for name in names_of_events()}
 
 
@@ -124,13 +125,15 @@ class Decoder:
         read = self._connections.get(line["connection_id"])
         if read is None or "socket_id" in line:
             read = self._begin(line, read)
-        start = self._start(number, line, read) if name[-1] in ("stop", "exception") else None
-        first = "system_time" if start is None else "duration"
-        measurements = {first: line[first], "monotonic_time": line["monotonic_time"]}
-        for key, value in measurements.items():
-            if type(value) is not int:
-                raise ValueError(f"{key} is not a whole number")
-        if name is HANDLE_START:
+        kind, start, first = name[-1], None, "system_time"
+        if kind in _ENDS:
+            start, first = self._start(number, line, read), "duration"
+        time, now = line[first], line["monotonic_time"]
+        if type(time) is not int or type(now) is not int:
+            raise ValueError(f"{'monotonic_time' if type(time) is int else first} is not a whole number")
+        if name is HANDLE_STOP and start is not None:
+            details = _handled(line, read, start.details())
+        elif name is HANDLE_START:
             given, state = line["raw_message"], line["state"]
             if given.get(TAG) == "FrameReceived" and type(given["frame"]) is str:
                 given = frame_received(given["now"], given["frame"])
@@ -138,22 +141,26 @@ class Decoder:
                 given = decode_value(given)
             known = read.states.get(state) if type(state) is int else None
             details = {"raw_message": given, "state": _state(read.states, state) if known is None else known}
-        elif name is HANDLE_STOP and start is not None:
-            details = _handled(line, read, start.details())
         else:
-            details = {
-                key: _state(read.states, value) if key == "state" else decode_value(value)
-                for key, value in line.items()
-                if key not in _NO_METADATA
-            }
-            for key in _LATER.get(name, ()):
-                details.setdefault(key, None)
-        record: Recorded = recorded(number, name, read.origin, measurements, start, line.get("span_id"), details, None)
+            details = self._details(name, line, read)
+        span_id = line.get("span_id")
+        times = {first: time, "monotonic_time": now}
+        record: Recorded = recorded(number, name, read.origin, times, start, span_id, details, None)
         if name is HANDLE_START:
             read.handle = record
-        elif name[-1] == "start":
+        elif kind == "start":
             _remember(self._spans, line["span_id"], record, MOST_SPANS)
         return record
+
+    def _details(self, name: EventName, line: Mapping[str, Any], read: _Read) -> dict[str, Any]:
+        details = {
+            key: _state(read.states, value) if key == "state" else decode_value(value)
+            for key, value in line.items()
+            if key not in _NO_METADATA
+        }
+        for key in _LATER.get(name, ()):
+            details.setdefault(key, None)
+        return details
 
     def _begin(self, line: Mapping[str, Any], before: _Read | None) -> _Read:
         """Take the ids of a connection, of which the first line has them all."""
@@ -161,7 +168,10 @@ class Decoder:
         if "socket_id" not in line:
             raise ValueError(f"the ids of connection {connection_id} are not known: lines before this are missing")
         origin = Origin(connection_id, line["trace_id"], line["socket_id"], line["generation"])
-        read = _Read(origin, None if before is None else before.handle)
+        if before is None:
+            read = _Read(origin)
+        else:  # ids that did not change stay the same object, which readers compare sooner
+            read = _Read(before.origin if before.origin == origin else origin, before.handle)
         if connection_id is not None:
             _remember(self._connections, connection_id, read, MOST_CONNECTIONS)
         return read
@@ -186,8 +196,7 @@ def _state(states: dict[int, State], value: Any) -> Any:
     if "from" in value:
         before = _known(states, value["from"])
         if len(value) == 3 and type(value.get("current_ref")) is int:  # a push
-            parts = before.topics, before.turn_queue, before.heartbeat, value["current_ref"], before.close_reason
-            state = State.of(before.identity, before.status, *parts)
+            state = before.with_ref(value["current_ref"])
         else:
             given = {key: changed(getattr(before, key), item) for key, item in value.items() if key in STATE_FIELDS}
             state = attrs.evolve(before, **given)

@@ -34,7 +34,7 @@ MEANINGS: Final[Mapping[int, str]] = {
 
 CONNECT: Final = ("slipstream", "connection", "connect")
 CONNECT_START: Final = (*CONNECT, "start")
-MOST_SPANS: Final = 2**17
+MOST_SPANS: Final = 2**15
 """So many ids of spans are remembered at least: all of them, in a long recording, would be all of the memory."""
 PUSH_STOP: Final = ("slipstream", "client", "push", "stop")
 
@@ -112,7 +112,9 @@ class Verifier:
         if name[1] == "connection":
             self._connection_record(record, name)
         elif name == PUSH_STOP:
-            self._push_stopped(details_of(record))
+            details, connection = details_of(record), self._connections.get(self._current or "")
+            if connection is not None and details["status"] is not None and details["ref"] is not None:
+                self._settled(connection, details["ref"])
         self.records += 1
         return found
 
@@ -149,15 +151,15 @@ class Verifier:
         self._found.append(Violation(self.records, self._current, invariant, problem))
 
     def _connection_record(self, record: Record, name: EventName) -> None:
-        details = details_of(record)
-        connection = self._connections.get(self._current or "")
+        details, origin = details_of(record), record.origin
+        connection = self._connections.get(origin.connection_id or "")
         if name == CONNECT_START:
             connection = self._connect_started(connection, record, details)
         elif connection is None and (connection := self._adopt(record)) is None:
             self._violated(2, f"{' '.join(name)} before connect start")
             return
-        if record.origin is not connection.ids and record.origin != connection.ids:
-            self._violated(1, f"its ids are {record.origin}, not {connection.ids}")
+        if origin is not connection.ids and origin != connection.ids:
+            self._violated(1, f"its ids are {origin}, not {connection.ids}")
         if connection.ended:
             self._violated(2, f"{' '.join(name)} after the end of the connection")
         measurements = record.measurements
@@ -166,18 +168,21 @@ class Verifier:
             self._violated(5, f"its monotonic time is {connection.monotonic - now} ns before the last")
         else:
             connection.monotonic = now
-        if name[2] != "handle":
-            if name == CONNECT_START:
+        handles, unsure = name[2] == "handle", connection.unsure
+        if name[-1] == "start":
+            if handles:
+                self._handle_started(connection, span_id_of(record) or "", details["state"])
+                connection.open_at = now
+            else:
                 connection.began_at = now
-                return
-            self._check_duration(measurements, connection.began_at)
-            self._connect_ended(connection, name, details)
-        elif name[-1] == "start":
-            self._handle_started(connection, record, now, details)
+            return
+        began = connection.began_at if not handles else None if unsure else connection.open_at
+        if began is not None and measurements["duration"] != now - began:
+            self._violated(5, f"its duration is {measurements['duration']} ns, not {now - began}")
+        if handles:
+            self._handle_ended(connection, record, details, unsure=unsure)
         else:
-            if not connection.unsure:
-                self._check_duration(measurements, connection.open_at)
-            self._handle_ended(connection, record, name, details)
+            self._connect_ended(connection, name, details)
 
     def _adopt(self, record: Record) -> _Connection | None:
         """Take up a connection whose beginning may be among what is missing."""
@@ -202,13 +207,8 @@ class Verifier:
             self._violated(1, "its state has another connection_id")
         return connection
 
-    def _check_duration(self, measurements: Mapping[str, int], began: int | None) -> None:
-        duration, monotonic = measurements["duration"], measurements["monotonic_time"]
-        if began is not None and duration != monotonic - began:
-            self._violated(5, f"its duration is {duration} ns, not {monotonic - began}")
-
-    def _handle_started(self, connection: _Connection, record: Record, now: int, details: Any) -> None:
-        span_id, state, spans = span_id_of(record) or "", details["state"], self._spans
+    def _handle_started(self, connection: _Connection, span_id: str, state: State) -> None:
+        spans = self._spans
         if connection.open_span is not None and not connection.unsure:
             self._violated(3, f"a handle starts before the one with span_id {connection.open_span} ended")
         if span_id in spans or span_id in self._older_spans:
@@ -216,28 +216,29 @@ class Verifier:
         if len(spans) >= MOST_SPANS:
             self._older_spans, self._spans = spans, set()
         self._spans.add(span_id)
-        connection.open_span, connection.open_at = span_id, now
+        connection.open_span = span_id
         if connection.unsure:
             connection.state, connection.unsure = state, False
         elif state is not connection.state and state != connection.state:
             self._violated(4, "its state is not the end state of the span before")
 
-    def _handle_ended(self, connection: _Connection, record: Record, name: EventName, details: Any) -> None:
-        if connection.unsure:
-            pass  # its start may be among what is missing
-        elif connection.open_span is None:
-            self._violated(3, "a handle ends that did not start")
-        elif (span_id := span_id_of(record)) != connection.open_span:
-            self._violated(3, f"a handle ends with span_id {span_id}, not {connection.open_span}")
+    def _handle_ended(self, connection: _Connection, record: Record, details: Any, *, unsure: bool) -> None:
+        span_id = span_id_of(record)
+        if connection.open_span != span_id and not unsure:  # its start may be among what is missing
+            if connection.open_span is None:
+                self._violated(3, "a handle ends that did not start")
+            else:
+                self._violated(3, f"a handle ends with span_id {span_id}, not {connection.open_span}")
         connection.open_span = None
-        if name[-1] == "stop":
-            connection.state, connection.unsure = details["end_state"], False
-            for effect in details["return"]:
-                if type(effect) is SendFrame:
-                    self._ref_sent(connection, effect.ref)
-            for event in details["built_events"]:
-                if type(event) is not MessageReceived:
-                    self._event_built(connection, event)
+        if "end_state" not in details:  # it raised
+            return
+        connection.state, connection.unsure = details["end_state"], False
+        for effect in details["return"]:
+            if type(effect) is SendFrame:
+                self._ref_sent(connection, effect.ref)
+        for event in details["built_events"]:
+            if type(event) is not MessageReceived:
+                self._event_built(connection, event)
 
     def _connect_ended(self, connection: _Connection, name: EventName, details: Any) -> None:
         if connection.open_span is not None and not connection.unsure:
@@ -266,11 +267,6 @@ class Verifier:
                 connection.joins[ref] = "ended"
             case HeartbeatAcknowledged(ref=ref):
                 self._settled(connection, ref)
-
-    def _push_stopped(self, metadata: Any) -> None:
-        connection = self._connections.get(self._current or "")
-        if connection is not None and metadata["status"] is not None and metadata["ref"] is not None:
-            self._settled(connection, metadata["ref"])
 
     def _settled(self, connection: _Connection, ref: str) -> None:
         if ref in connection.settled:
