@@ -15,7 +15,7 @@ from wsproto.events import CloseConnection
 from slipstream_trio import Message, connect as slipstream_connect
 from slipstream_trio.errors import ConnectError, ConnectionLost
 from slipstream_trio.testing.server import Accept, Channel, Connection, Mount, PhoenixServer, Refuse, Reply, Request
-from slipstream_trio.testing.server.request import parse_query
+from slipstream_trio.testing.server.mount import parse_query
 
 UPGRADE = (
     "GET {target} HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"

@@ -24,9 +24,8 @@ try:
     from .connection import Connection
     from .dialect import Flavour, Version
     from .memory import MemoryStream, memory_pipe
-    from .mount import ChannelFactory, Connect, Handler, Mount
+    from .mount import Accept, ChannelFactory, Connect, Handler, Mount, Refuse, Request
     from .presence import ChannelPresence
-    from .request import Accept, Refuse, Request
     from .server import Listening, PhoenixServer
 except ImportError as _error:
     raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None

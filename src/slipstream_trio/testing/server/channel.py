@@ -1,18 +1,19 @@
-"""Channels that users write, in the manner of `Phoenix.Channel`."""
+"""Channels that users write, in the manner of `Phoenix.Channel`, and the life of each, from join to end."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+import trio
 
-from ...protocol.message import Message
+from ...protocol.message import CLOSE, ERROR, LEAVE, Message
 from .presence import ChannelPresence
 
 if TYPE_CHECKING:
     from .connection import Connection
-    from .process import Process
 
-__all__ = ["Channel", "JoinRefused", "NoReply", "Outcome", "Reply", "Stop"]
+__all__ = ["Channel", "JoinRefused", "NoReply", "Outcome", "Process", "Reply", "Stop"]
 
 
 @attrs.frozen
@@ -48,6 +49,9 @@ class Stop:
 
 Outcome = Reply | NoReply | Stop | None
 """The results of `handle_in`."""
+
+_GRACEFUL: Final = frozenset({"normal", "shutdown"})
+_CRASH: Final = Stop("crash")
 
 
 class JoinRefused(Exception):
@@ -184,3 +188,125 @@ class Channel:
         self.join_ref = join.ref if join.join_ref is None else join.join_ref
         self.assigns = dict(self.socket.assigns)
         self.presence = ChannelPresence(self.socket.server.presence, process)
+
+
+class Process:
+    """One channel from its join to its end: its mailbox, its task, its background tasks.
+
+    Attributes:
+        join_ref: the join's join_ref, by which the socket knows the channel: in the join's answer, and at its end.
+        mailbox: what waits to be handled, each with its size in bytes.
+        channel: its own `join_ref` is the join's ref where this is null, as in Phoenix.
+    """
+
+    def __init__(self, connection: "Connection", channel: Channel, join: Message) -> None:
+        self.connection: Connection = connection
+        self.topic: str = join.topic
+        self.join_ref: Any = join.join_ref
+        self.channel: Channel = channel
+        self.mailbox: deque[tuple[Message | Stop, int]] = deque()
+        self.settled: trio.Event = trio.Event()
+        self.done: trio.Event = trio.Event()
+        channel.bind(self, join)
+        self._join_message = join
+        self._joined = False
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Live from the join to the end; raises nothing but `trio.Cancelled`."""
+        end: Stop | None = None
+        try:
+            with self._scope:
+                async with trio.open_nursery() as self._nursery:
+                    if await self._join():
+                        end = await self._loop()
+                    self._nursery.cancel_scope.cancel()
+        except* Exception as group:  # noqa: BLE001 - an exception of the user's crashes the channel
+            self.connection.server.report(f"channel {self.topic!r} crashed", group)
+            end = _CRASH
+        finally:
+            self._finish(end)
+
+    def cancel(self) -> None:
+        """End the channel silently."""
+        self._scope.cancel()
+
+    def check_joined(self) -> None:
+        """Raise RuntimeError unless the channel is joined."""
+        if not self._joined:
+            raise RuntimeError(
+                f"{self.topic!r} is not joined: override after_join to act right after the join, "
+                "and do nothing with a channel that has ended"
+            )
+
+    def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """See `Channel.spawn`."""
+        if self._nursery is None:
+            raise RuntimeError("a channel has background tasks only while it lives")
+        self._nursery.start_soon(function, *args)
+
+    def post(self, item: Message | Stop, size: int = 0) -> None:
+        """Put a message of `size` bytes, or the channel's end, into the mailbox."""
+        self.connection.inbox.add(size)
+        self.mailbox.append((item, size))
+        self._arrived.unpark_all()
+
+    async def _join(self) -> bool:
+        try:
+            response = await self.channel.join(self._join_message.payload)
+        except JoinRefused as refusal:
+            self._settle("error", refusal.response)
+        except Exception as error:  # noqa: BLE001 - an exception of the user's crashes the join
+            self.connection.server.report(f"the join of {self.topic!r} crashed", error)
+            self._settle("error", {"reason": "join crashed"})
+        else:
+            self._joined = True
+            self._settle("ok", {} if response is None else response)
+        return self._joined
+
+    def _settle(self, status: str, response: Any) -> None:
+        self.connection.router.answer_join(self, self._join_message.ref, status, response)
+        self.settled.set()
+
+    async def _loop(self) -> Stop:
+        await self.channel.after_join()
+        while True:
+            while self.mailbox:
+                item, size = self.mailbox.popleft()
+                self.connection.inbox.remove(size)
+                stop = item if isinstance(item, Stop) else await self._handle(item)
+                if stop is not None:
+                    return stop
+            await self._arrived.park()
+
+    async def _handle(self, message: Message) -> Stop | None:
+        if message.event == LEAVE:
+            await self.channel.reply(message.ref)
+            return Stop("shutdown")
+        if type(message.event) is not str:
+            raise TypeError(f"the event must be a string, not {message.event!r}")
+        outcome: Outcome = await self.channel.handle_in(message.event, message.payload, message.ref)
+        stop = outcome if isinstance(outcome, Stop) else None
+        reply = outcome if stop is None else stop.reply
+        if isinstance(reply, Reply):
+            await self.channel.reply(message.ref, reply.response, reply.status)
+        elif not isinstance(reply, NoReply | None):
+            raise TypeError(f"handle_in returned {outcome!r}, not a Reply, NoReply or Stop")
+        return stop
+
+    def _finish(self, end: Stop | None) -> None:
+        self._nursery = None
+        self.connection.inbox.remove(sum(size for _, size in self.mailbox))
+        self.mailbox.clear()
+        if not self.settled.is_set() and end is _CRASH:
+            self._settle("error", {"reason": "join crashed"})
+        elif self._joined and end is not None and not self._scope.cancel_called:
+            crash = dict(self.connection.server.release.crash_payload)
+            event, payload = (CLOSE, {}) if end.reason in _GRACEFUL else (ERROR, crash)
+            self.connection.put(self.connection.router.control_frame(self, event, payload))
+        self._joined = False
+        self.connection.forget(self)
+        self.settled.set()
+        self.done.set()

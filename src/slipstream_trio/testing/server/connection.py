@@ -11,14 +11,12 @@ from wsproto.events import CloseConnection, Ping, Pong
 
 from ...errors import ConnectionLost, ProtocolError
 from ...protocol.message import Frame, Message
-from .channel import Channel
+from .channel import Channel, Process
 from .framing import Control, FrameViolation, frame_bytes
 from .handshake import Upgrade
 from .memory import GONE, end_sending, reset
-from .mount import Handler
+from .mount import Handler, Request
 from .outbox import Gauge, Item, Outbox
-from .process import Process
-from .request import Request
 from .router import Router
 from .wire import Wire
 

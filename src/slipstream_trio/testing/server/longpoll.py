@@ -8,9 +8,8 @@ import base64
 import binascii
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -21,12 +20,11 @@ from wsproto.events import BytesMessage, CloseConnection, TextMessage
 from wsproto.utilities import LocalProtocolError
 
 from ...protocol.message import Frame
-from . import handshake
 from .connection import Connection
 from .framing import Framing
+from .handshake import Exchange, Gone, Upgrade
 from .memory import memory_pipe
-from .mount import Mount
-from .request import Refuse, Request
+from .mount import Mount, Refuse, Request
 
 if TYPE_CHECKING:
     from .server import PhoenixServer
@@ -53,72 +51,58 @@ _JSON: Final = ("content-type", "application/json; charset=utf-8")
 _NDJSON: Final = "application/x-ndjson"
 _REFUSED: Final = 403
 
-Wait = Callable[[Awaitable[Any]], Awaitable[Any]]
 
-
-async def accept_client(server: "PhoenixServer", stream: trio.abc.Stream) -> handshake.Upgrade | None:
-    """Answer polls, one after the other, or one upgrade; see `accept_upgrade`."""
-    http = h11.Connection(h11.SERVER)
+async def accept_client(server: "PhoenixServer", stream: trio.abc.Stream) -> Upgrade | None:
+    """Answer polls, one after the other, or one upgrade; see `Exchange.upgrade`."""
+    exchange = Exchange(server, stream)
     try:
-        while (received := await handshake.read_request(http, stream)) is not None:
-            request = handshake.request_of(received, secure=isinstance(stream, trio.SSLStream))
-            mount = handshake.find_mount(server.mounts, request.path, "longpoll")
+        while (asked := await exchange.read_request()) is not None:
+            method, request = asked
+            mount = exchange.find_mount(request.path, "longpoll")
             if mount is None:
-                return await handshake.accept_upgrade(server, http, stream, received.method, request)
-            body = await handshake.read_body(http, stream, LARGEST_BODY)
-            wait = partial(handshake.while_it_stays, http, stream)
-            answer = await _answer(server, mount, request, wait, method=received.method, body=body)
-            await handshake.respond(server, http, stream, answer)
-            if http.our_state is not h11.DONE:
-                break
-            http.start_next_cycle()
-    except h11.RemoteProtocolError as error:
-        await handshake.refuse(server, http, stream, Refuse(error.error_status_hint, body="Bad Request"))
-    except Refuse as refusal:
-        await handshake.refuse(server, http, stream, refusal)
-    except handshake.Gone:
+                return await exchange.upgrade(method, request)
+            body = await exchange.read_body(LARGEST_BODY)
+            if not await exchange.respond(await _answer(exchange, mount, request, method, body)):
+                return None
+    except (Refuse, h11.RemoteProtocolError) as error:
+        refusal = error if isinstance(error, Refuse) else Refuse(error.error_status_hint, body="Bad Request")
+        await exchange.respond(refusal)
+        await stream.aclose()
+    except Gone:
         pass  # the client hung up
     return None
 
 
-async def _answer(
-    server: "PhoenixServer", mount: Mount, request: Request, wait: Wait, *, method: bytes, body: bytes
-) -> Refuse:
-    token = request.header("x-phoenix-longpoll-token") or request.params.get("token")
-    if method == b"OPTIONS":
-        return _allowed(request)
+async def _answer(exchange: Exchange, mount: Mount, request: Request, method: bytes, body: bytes) -> Refuse:
+    if method == b"OPTIONS":  # a browser's preflight request (CORS)
+        asked = ", ".join(value for name, value in request.headers if name == "access-control-request-headers")
+        allowed = {"allow-headers": asked, "allow-methods": "get, post, options", "max-age": "3600"}
+        return Refuse(200, [_CORS, *((f"access-control-{name}", value) for name, value in allowed.items())])
     if method not in (b"GET", b"POST"):
         return Refuse(400, [_CORS])
-    session = server.sessions.get(token) if isinstance(token, str) else None
+    token = request.header("x-phoenix-longpoll-token") or request.params.get("token")
+    session = exchange.server.sessions.get(token) if isinstance(token, str) else None
     if session is None and isinstance(token, str) and token.startswith(_SIGNED):
         await trio.sleep(SEARCH)
     if method == b"POST":
         return _said(410 if session is None else await session.take(request, body))
-    return await (_open(server, mount, request, wait) if session is None else session.poll())
-
-
-def _allowed(request: Request) -> Refuse:
-    """Return the answer to a browser's preflight request (CORS)."""
-    asked = ", ".join(value for name, value in request.headers if name == "access-control-request-headers")
-    allowed = {"allow-headers": asked, "allow-methods": "get, post, options", "max-age": "3600"}
-    return Refuse(200, [_CORS, *((f"access-control-{name}", value) for name, value in allowed.items())])
+    return await (_open(exchange, mount, request) if session is None else session.poll())
 
 
 def _said(status: int, **more: Any) -> Refuse:
     return Refuse(200, [_CORS, _JSON], json.dumps({"status": status, **more}, ensure_ascii=False))
 
 
-async def _open(server: "PhoenixServer", mount: Mount, request: Request, wait: Wait) -> Refuse:
-    if mount.auth_token and server.release.reads_tokens:
+async def _open(exchange: Exchange, mount: Mount, request: Request) -> Refuse:
+    if mount.auth_token and exchange.server.release.reads_tokens:
         request = attrs.evolve(request, auth_token=request.header("x-phoenix-authtoken"))
     try:
-        wire = handshake.negotiated_wire(request)
-        accepted = await handshake.connect_client(server, mount, request, wait)
+        wire, accepted = await exchange.connect_client(mount, request)
     except Refuse as refusal:
         # Phoenix has one word for all refusals here; a crash is one of the request's own process.
         return refusal if refusal.status == 500 else _said(_REFUSED)
-    session = Session(server, handshake.Upgrade(mount, request, accepted, wire, Framing(), b""))
-    server.start_session(session)
+    session = Session(exchange.server, Upgrade(mount, request, accepted, wire, Framing(), b""))
+    exchange.server.start_session(session)
     return _said(410, token=session.token, messages=[])
 
 
@@ -130,7 +114,7 @@ class Session:
         connection: its connection, as the rest of the server sees it.
     """
 
-    def __init__(self, server: "PhoenixServer", upgrade: handshake.Upgrade) -> None:
+    def __init__(self, server: "PhoenixServer", upgrade: Upgrade) -> None:
         ours, theirs = memory_pipe()
         self.token: str = _SIGNED + secrets.token_urlsafe(16)
         # It ends when it is not polled, rather than when nothing is posted.

@@ -1,25 +1,26 @@
 """The topics of a server: its broadcasts, and its presences with their diffs."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import attrs
 import trio
 
 from ...protocol.message import Frame
 from .framing import frame_bytes
 
 if TYPE_CHECKING:
-    from .process import Process
+    from .channel import Process
 
 __all__ = ["ChannelPresence", "Presence", "PubSub"]
 
 DIFF: Final = "presence_diff"
 
-_Tracked = tuple[str, dict[str, Any]]
-"""A key, and a meta under it."""
+Meta: TypeAlias = dict[str, Any]
+_Tracker: TypeAlias = "tuple[Process, str]"
+"""A channel, and a key."""
 
 
 class PubSub:
@@ -58,14 +59,6 @@ class PubSub:
         return congested
 
 
-@attrs.define(eq=False)
-class _Entry:
-    """One meta that a channel tracks under a key."""
-
-    owner: "Process"
-    meta: dict[str, Any]
-
-
 class Presence:
     """All presences of a server.
 
@@ -73,12 +66,12 @@ class Presence:
     its reply at once has its reply before its own diff, one that awaits in between has it after.
 
     Attributes:
-        topics: by topic and key.
+        topics: of each topic the metas, by the channel that tracks them and their key.
     """
 
     def __init__(self, pubsub: PubSub) -> None:
         self._pubsub = pubsub
-        self.topics: dict[str, dict[str, list[_Entry]]] = {}
+        self.topics: dict[str, dict[_Tracker, Meta]] = {}
         self._refs = count(1)
         self._diffs: deque[tuple[str, dict[str, Any]]] = deque()
         self._changed = trio.lowlevel.ParkingLot()
@@ -89,22 +82,17 @@ class Presence:
 
     def untrack(self, owner: "Process", key: str | None = None) -> None:
         """Remove the channel's meta under a key, or, with None, under every key, in one diff."""
-        keys = self.topics.get(owner.topic, {})
-        leaves: list[_Tracked] = []
-        for name in list(keys) if key is None else [key]:
-            entries = keys.get(name, [])
-            leaves += [(name, entry.meta) for entry in entries if entry.owner is owner]
-            keys[name] = [entry for entry in entries if entry.owner is not owner]
-            if not keys[name]:
-                del keys[name]
-        if not keys:
+        metas = self.topics.get(owner.topic, {})
+        gone = [at for at in metas if at[0] is owner and key in (None, at[1])]
+        leaves = [(at[1], metas.pop(at)) for at in gone]
+        if not metas:
             self.topics.pop(owner.topic, None)
         if leaves:
             self.tell(owner.topic, leaves=leaves)
 
-    def tell(self, topic: str, joins: Sequence[_Tracked] = (), leaves: Sequence[_Tracked] = ()) -> None:
+    def tell(self, topic: str, joins: Iterable[tuple[str, Meta]] = (), leaves: Iterable[tuple[str, Meta]] = ()) -> None:
         """Have a diff broadcast."""
-        self._diffs.append((topic, {"joins": _by_key(joins), "leaves": _by_key(leaves)}))
+        self._diffs.append((topic, {"joins": by_key(joins), "leaves": by_key(leaves)}))
         self._changed.unpark_all()
 
     def flush(self) -> None:
@@ -120,7 +108,8 @@ class Presence:
             await self._changed.park()
 
 
-def _by_key(metas: Sequence[_Tracked]) -> dict[str, Any]:
+def by_key(metas: Iterable[tuple[str, Meta]]) -> dict[str, Any]:
+    """Return metas as messages have them: key → {"metas": […]}."""
     merged: dict[str, Any] = {}
     for key, meta in metas:
         merged.setdefault(key, {"metas": []})["metas"].append(meta)
@@ -141,12 +130,11 @@ class ChannelPresence:
             ValueError: this channel tracks it already.
             SerializationError: the meta is not JSON.
         """
-        self._check(meta or {})
-        if self._find(key) is not None:
+        if self._own(key, meta or {}) is not None:
             raise ValueError(f"this channel tracks {key!r} already: use update")
-        entry = _Entry(self._process, {"phx_ref": self._presence.next_ref(), **(meta or {})})
-        self._presence.topics.setdefault(self._process.topic, {}).setdefault(key, []).append(entry)
-        self._presence.tell(self._process.topic, joins=[(key, entry.meta)])
+        new = {"phx_ref": self._presence.next_ref(), **(meta or {})}
+        self._presence.topics.setdefault(self._process.topic, {})[self._process, key] = new
+        self._presence.tell(self._process.topic, joins=[(key, new)])
 
     def update(self, key: str, meta: Mapping[str, Any]) -> None:
         """Replace the meta under `key`.
@@ -155,13 +143,12 @@ class ChannelPresence:
             ValueError: this channel does not track it.
             SerializationError: the meta is not JSON.
         """
-        self._check(meta)
-        entry = self._find(key)
-        if entry is None:
+        old = self._own(key, meta)
+        if old is None:
             raise ValueError(f"this channel does not track {key!r}: use track")
-        old = entry.meta
-        entry.meta = {"phx_ref": self._presence.next_ref(), "phx_ref_prev": old["phx_ref"], **meta}
-        self._presence.tell(self._process.topic, joins=[(key, entry.meta)], leaves=[(key, old)])
+        new = {"phx_ref": self._presence.next_ref(), "phx_ref_prev": old["phx_ref"], **meta}
+        self._presence.topics[self._process.topic][self._process, key] = new
+        self._presence.tell(self._process.topic, joins=[(key, new)], leaves=[(key, old)])
 
     def untrack(self, key: str) -> None:
         """Stop tracking `key`; does nothing where it is not tracked."""
@@ -171,13 +158,11 @@ class ChannelPresence:
         """Return the topic's presences, as `presence_state` has them: key → {"metas": […]}."""
         # A list that already shows what no diff has told would have clients count a presence twice.
         self._presence.flush()
-        keys = self._presence.topics.get(self._process.topic, {})
-        return {key: {"metas": [dict(entry.meta) for entry in keys[key]]} for key in sorted(keys)}
+        metas = self._presence.topics.get(self._process.topic, {})
+        return by_key(sorted(((key, dict(meta)) for (_, key), meta in metas.items()), key=itemgetter(0)))
 
-    def _find(self, key: str) -> _Entry | None:
-        entries = self._presence.topics.get(self._process.topic, {}).get(key, [])
-        return next((entry for entry in entries if entry.owner is self._process), None)
-
-    def _check(self, meta: Mapping[str, Any]) -> None:
+    def _own(self, key: str, new: Mapping[str, Any]) -> Meta | None:
+        """Return the meta that the channel tracks under a key, once a new one was checked."""
         self._process.check_joined()
-        self._process.connection.wire.encode_broadcast(self._process.topic, DIFF, dict(meta))
+        self._process.connection.wire.encode_broadcast(self._process.topic, DIFF, dict(new))
+        return self._presence.topics.get(self._process.topic, {}).get((self._process, key))

@@ -6,7 +6,7 @@ import trio
 
 from ...errors import SerializationError
 from ...protocol.message import CLOSE, HEARTBEAT, JOIN, LEAVE, PHOENIX, Frame, Message
-from .process import Process
+from .channel import Process
 
 if TYPE_CHECKING:
     from .connection import Connection

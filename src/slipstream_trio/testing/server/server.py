@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from ...transport import Connector, find_connector
+from .channel import Process
 from .connection import Connection
 from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
 from .longpoll import Session, accept_client
@@ -19,7 +20,6 @@ from .memory import MemoryStream, memory_pipe
 from .mount import Mount
 from .nursery import open_background
 from .presence import Presence, PubSub
-from .process import Process
 
 __all__ = ["Listening", "PhoenixServer"]
 
