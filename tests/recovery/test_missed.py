@@ -161,6 +161,6 @@ async def test_receive_gives_the_next_message_and_raises_at_the_end(autojump_clo
         await channel.join()
         await connection.channel("room:1").push("n", 0)
         assert (await channel.receive()).payload == 0
-        await connection.close_channel("room:1")
+        await connection.channel("room:1").close()
         with pytest.raises(ChannelClosed, match="closed"):
             await channel.receive()

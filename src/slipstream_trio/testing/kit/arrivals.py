@@ -1,9 +1,7 @@
 """Expectations of messages, and the messages of a client until a test expects them."""
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
-from operator import attrgetter
 from typing import Any, Final, Literal
 
 import trio
@@ -27,14 +25,19 @@ class ExpectationFailed(AssertionError):
 
 
 def kind_of(message: Message) -> Kind:
-    """Return the kind of a client's message."""
-    if message.topic == PHOENIX and message.event == HEARTBEAT:
+    """Return the kind of a client's message; its values may be any."""
+    if (message.topic, message.event) == (PHOENIX, HEARTBEAT):
         return "heartbeat"
-    event: Any = message.event  # it may be a list, which is not hashable
-    return _KINDS.get(event, "push") if isinstance(event, str) else "push"
+    if message.event == JOIN:
+        return "join"
+    return "leave" if message.event == LEAVE else "push"
 
 
-_KINDS: Final[dict[str, Kind]] = {JOIN: "join", LEAVE: "leave"}
+_FATES: Final = {
+    "waiting": "was neither expected nor answered",
+    "expected": "was expected before",
+    "answered": "the server answered it",
+}
 
 
 @frozen
@@ -118,15 +121,10 @@ class Arrivals:
         self._waiting.append(arrival)
         self.changed.unpark_all()
 
-    def describe_unexpected(self) -> list[str]:
-        """Return the unexpected messages, a line each."""
-        secrets = self._secrets()
-        return [arrival.describe(secrets) for arrival in self.unexpected]
-
     @property
-    def unexpected(self) -> list[Arrival]:
+    def unexpected(self) -> list[Message]:
         """The messages neither expected nor answered automatically."""
-        return [arrival for arrival in self._waiting if arrival.fate == "waiting"]
+        return [arrival.message for arrival in self._waiting if arrival.fate == "waiting"]
 
     async def take(self, expectation: Expectation, within: float) -> Arrival:
         """Take the first message that is as expected; raises `ExpectationFailed`."""
@@ -158,10 +156,11 @@ class Arrivals:
         left_out = len(everything) - _SHOWN
         lines = [f"  … {left_out} earlier ones"] if left_out > 0 else []
         secrets = self._secrets(expectation)
-        lines += [
-            f"  {arrival.describe(secrets)}  - {_remark(arrival, expectation, secrets)}"
-            for arrival in everything[-_SHOWN:]
-        ]
+        for arrival in everything[-_SHOWN:]:
+            remark = None
+            if expectation is not None and arrival.fate != "expected":
+                remark = expectation.mismatch(arrival.message, secrets)
+            lines.append(f"  {arrival.describe(secrets)}  - {remark or _FATES[arrival.fate]}")
         return "\n".join(["What came from this client:", *lines])
 
     async def _await(self, expectation: Expectation, within: float) -> Arrival | None:
@@ -175,18 +174,11 @@ class Arrivals:
         return self._find(expectation, looked)  # what came at the last moment has come in time
 
     def _find(self, expectation: Expectation, after: int) -> Arrival | None:
-        new = bisect_right(self._waiting, after, key=attrgetter("number"))
-        return next((one for one in self._waiting[new:] if expectation.mismatch(one.message) is None), None)
+        new = (one for one in self._waiting if one.number > after)
+        return next((one for one in new if expectation.mismatch(one.message) is None), None)
 
     def _secrets(self, expectation: Expectation | None = None) -> Secrets:
         """Return the values below names of secrets, in payloads that came or were expected."""
         payloads = [arrival.message.payload for arrival in self]
         wanted = [] if expectation is None else [expectation.payload]
         return Secrets.of(secret for payload in (*payloads, *wanted) for secret in secrets_in(payload))
-
-
-def _remark(arrival: Arrival, expectation: Expectation | None, secrets: Secrets) -> str:
-    if arrival.fate == "expected":
-        return "was expected before"
-    problem = expectation.mismatch(arrival.message, secrets) if expectation is not None else None
-    return problem or ("the server answered it" if arrival.fate == "answered" else "was neither expected nor answered")

@@ -9,7 +9,7 @@ from .patterns import ANY, Exactly
 if TYPE_CHECKING:
     from .connection import FakeConnection
 
-__all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush", "Joins", "join_ref_of"]
+__all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush", "join_ref_of"]
 
 
 class _Received:
@@ -73,17 +73,14 @@ class FakeJoin(_Received):
             The channel. It is not joined if the client has left or replaced this join, or had its answer before.
         """
         # Before the reply is sent: the client may answer it at once.
-        channel = self._answered(accepted=True)
+        channel = self.connection.answer_join(self.message, accepted=True)
         await super().reply("ok", response)
         return channel
 
     async def reply(self, status: str, response: Any = None) -> None:
         """Answer it; "ok" lets the client join, as `reply_ok` does. See there, and `FakePush.reply`."""
-        self._answered(accepted=status == "ok")
+        self.connection.answer_join(self.message, accepted=status == "ok")
         await super().reply(status, response)
-
-    def _answered(self, *, accepted: bool) -> "FakeChannel":
-        return self.connection.joins.answer(self.topic, join_ref_of(self.message), accepted=accepted)
 
 
 class FakeLeave(_Received):
@@ -91,7 +88,7 @@ class FakeLeave(_Received):
 
     async def confirm(self) -> None:
         """Confirm it as Phoenix does: the reply, then phx_close."""
-        channel = self.connection.joins.leave(self.topic, self.join_ref)
+        channel = self.connection.confirm_leave(self.topic, self.join_ref)
         await self.reply("ok")
         if channel is not None:
             await channel.close()
@@ -142,7 +139,8 @@ class FakeChannel:
         await self._end(CLOSE, {})
 
     async def _end(self, event: str, payload: Any) -> None:
-        self.connection.joins.end(self)
+        if self.joined:
+            del self.connection.channels[self.topic]
         await self.connection.push(self.topic, event, payload, join_ref=self.join_ref, ref=self.join_ref)
 
     # From the client
@@ -166,51 +164,3 @@ class FakeChannel:
     def _wanted(self, kind: Literal["push", "leave"], event: Any = ANY, payload: Any = ANY) -> Expectation:
         join_ref = ANY if self.connection.vsn == "1.0.0" else self.join_ref
         return Expectation(kind, Exactly(self.topic), event, payload, join_ref)
-
-
-class Joins:
-    """The joins of one client: of each topic the latest that has no answer, and the channel that was joined.
-
-    Answers may be late, or given twice. One to a join that the client has left, or replaced by another, joins nothing.
-    """
-
-    def __init__(self, connection: "FakeConnection") -> None:
-        self.channels: dict[str, FakeChannel] = {}
-        self._connection = connection
-        self._awaited: dict[str, str | None] = {}
-
-    def ask(self, topic: str, join_ref: str | None) -> None:
-        """Add a join that has come; it replaces an older one of the same topic."""
-        self._awaited[topic] = join_ref
-
-    def answer(self, topic: str, join_ref: str | None, *, accepted: bool) -> FakeChannel:
-        """Add an answer; returns the channel of its join, which is joined only if the client waited for it."""
-        known = self.channels.get(topic)
-        if known is not None and known.join_ref == join_ref:
-            return known  # a second answer changes nothing
-        channel = FakeChannel(self._connection, topic, join_ref)
-        if self._is_awaited(topic, join_ref):
-            del self._awaited[topic]
-            if accepted:
-                self.channels[topic] = channel
-        return channel
-
-    def leave(self, topic: str, join_ref: str | None) -> FakeChannel | None:
-        """Add a confirmed leave; returns the channel to end, which stays until then."""
-        channel = self.channels.get(topic)
-        if self._is_awaited(topic, join_ref) or join_ref is None:
-            self._awaited.pop(topic, None)
-        return channel if channel is not None and join_ref in (channel.join_ref, None) else None
-
-    def end(self, channel: FakeChannel) -> None:
-        """Remove a channel that has ended."""
-        if channel.joined:
-            del self.channels[channel.topic]
-
-    def clear(self) -> None:
-        """Remove all, at the connection's end."""
-        self.channels.clear()
-        self._awaited.clear()
-
-    def _is_awaited(self, topic: str, join_ref: str | None) -> bool:
-        return topic in self._awaited and self._awaited[topic] == join_ref

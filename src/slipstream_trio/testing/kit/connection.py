@@ -10,7 +10,7 @@ from attrs import frozen
 from ...protocol.message import Frame, Message
 from ..server import Connection, Request
 from .arrivals import Arrival, Arrivals, Expectation, ExpectationFailed, kind_of
-from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush, Joins, join_ref_of
+from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush, join_ref_of
 from .patterns import ANY, mismatch, shown
 
 if TYPE_CHECKING:
@@ -49,18 +49,17 @@ class FakeConnection:
         request: the request that opened it: path, params, headers, auth_token.
         channels: the channels that the client has joined, by topic.
         arrivals: the messages; for the kit alone.
-        joins: the joins behind them; for the kit alone.
     """
 
     def __init__(self, server: "FakeServer", number: int, connection: Connection) -> None:
         self.server: FakeServer = server
         self.number: int = number
         self.request: Request = connection.request
-        self.joins: Joins = Joins(self)
-        self.channels: dict[str, FakeChannel] = self.joins.channels
+        self.channels: dict[str, FakeChannel] = {}
         self.accepted: bool = False
-        self._connection = connection
         self.arrivals: Arrivals = Arrivals(f"connection {number}", self._ending)
+        self._connection = connection
+        self._asked: dict[str, str | None] = {}  # of each topic the latest join that has no answer
         self._ended = trio.Event()
         self._count = 0
 
@@ -81,7 +80,7 @@ class FakeConnection:
     @property
     def unexpected(self) -> list[Message]:
         """The client's messages neither expected nor answered automatically."""
-        return [arrival.message for arrival in self.arrivals.unexpected]
+        return self.arrivals.unexpected
 
     @property
     def disconnection(self) -> Disconnection | None:
@@ -139,8 +138,7 @@ class FakeConnection:
             ExpectationFailed: it did not end, or in another way.
         """
         within = self.server.timeout if within is None else within
-        wanted = "a disconnect"
-        wanted += "" if code is ANY else f" with code {shown(code)}"
+        wanted = "a disconnect" + ("" if code is ANY else f" with code {shown(code)}")
         wanted += "" if by is ANY else f" by {shown(by)}"
         with trio.move_on_after(within):
             await self._ended.wait()
@@ -235,10 +233,6 @@ class FakeConnection:
         """Let a channel crash; see `FakeChannel.crash`."""
         await self.channel(topic).crash(payload)
 
-    async def close_channel(self, topic: str) -> None:
-        """End a channel with phx_close; see `FakeChannel.close`."""
-        await self.channel(topic).close()
-
     def channel(self, topic: str) -> FakeChannel:
         """Return the channel that the client has joined.
 
@@ -315,7 +309,7 @@ class FakeConnection:
         arrival = Arrival(message, self._count, self.server.now())
         kind = kind_of(message)
         if kind == "join" and isinstance(message.topic, str):  # it may be a list
-            self.joins.ask(message.topic, join_ref_of(message))
+            self._asked[message.topic] = join_ref_of(message)
         try:
             if kind in self.server.answers:
                 arrival.fate = "answered"
@@ -332,8 +326,32 @@ class FakeConnection:
     def ended(self) -> None:
         """Called at the connection's end; for the server alone."""
         self._ended.set()
-        self.joins.clear()
+        self.channels.clear()
+        self._asked.clear()
         self.arrivals.changed.unpark_all()
+
+    def answer_join(self, join: Message, *, accepted: bool) -> FakeChannel:
+        """Return the channel of an answered join, which is joined only if the client waited for it; for the kit alone.
+
+        Answers may be late, or given twice; one to a join that was left, or replaced by another, joins nothing.
+        """
+        topic, join_ref = join.topic, join_ref_of(join)
+        known = self.channels.get(topic)
+        if known is not None and known.join_ref == join_ref:
+            return known  # a second answer changes nothing
+        channel = FakeChannel(self, topic, join_ref)
+        if topic in self._asked and self._asked[topic] == join_ref:
+            del self._asked[topic]
+            if accepted:
+                self.channels[topic] = channel
+        return channel
+
+    def confirm_leave(self, topic: str, join_ref: str | None) -> FakeChannel | None:
+        """Return the channel that a leave ends, which stays until then; for the kit alone."""
+        if join_ref in (self._asked.get(topic), None):
+            self._asked.pop(topic, None)
+        channel = self.channels.get(topic)
+        return channel if channel is not None and join_ref in (channel.join_ref, None) else None
 
     def history(self) -> str:
         """Return the messages, line by line."""

@@ -86,11 +86,16 @@ def mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS
         return None
     if isinstance(pattern, Exactly):
         return _equal(pattern.value, value, where, secrets)
-    if get_origin(pattern) in (Union, UnionType):
-        return _one_of(pattern, value, where, secrets)
-    for kind, compare in _KINDS:
-        if isinstance(pattern, kind):
-            return compare(pattern, value, where, secrets)
+    if isinstance(pattern, Including | Mapping):
+        return _object(pattern, value, where, secrets)
+    if isinstance(pattern, list | tuple):
+        return _array(pattern, value, where, secrets)
+    if isinstance(pattern, re.Pattern):
+        matches = isinstance(value, str) and pattern.fullmatch(value)
+        return None if matches else f"{where} {short_repr(value, secrets)} does not match {shown(pattern, secrets)}"
+    if isinstance(pattern, type) or get_origin(pattern) in (Union, UnionType):
+        name = pattern.__name__ if isinstance(pattern, type) else pattern
+        return None if _is_of(pattern, value) else f"{where} is {short_repr(value, secrets)}, not of type {name}"
     return (_predicate if callable(pattern) else _equal)(pattern, value, where, secrets)
 
 
@@ -169,23 +174,11 @@ def _array(pattern: Sequence[Any], value: Any, where: str, secrets: Secrets) -> 
     return next((problem for problem in found if problem), None)
 
 
-def _type(pattern: type, value: Any, where: str, secrets: Secrets) -> str | None:
+def _is_of(pattern: Any, value: Any) -> bool:
+    if not isinstance(pattern, type):
+        return any(mismatch(kind, value, "") is None for kind in get_args(pattern))
     # JSON's true is not a number; Python's is.
-    if isinstance(value, pattern) and (type(value) is not bool or pattern in (bool, object)):
-        return None
-    return f"{where} is {short_repr(value, secrets)}, not of type {pattern.__name__}"
-
-
-def _one_of(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
-    if any(mismatch(kind, value, where, secrets) is None for kind in get_args(pattern)):
-        return None
-    return f"{where} is {short_repr(value, secrets)}, not of type {pattern}"
-
-
-def _expression(pattern: "re.Pattern[str]", value: Any, where: str, secrets: Secrets) -> str | None:
-    if isinstance(value, str) and pattern.fullmatch(value):
-        return None
-    return f"{where} {short_repr(value, secrets)} does not match {shown(pattern, secrets)}"
+    return isinstance(value, pattern) and (type(value) is not bool or pattern in (bool, object))
 
 
 def _predicate(pattern: Callable[[Any], object], value: Any, where: str, secrets: Secrets) -> str | None:
@@ -209,11 +202,3 @@ def _equal(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None
     if pattern == value and (foreign or isinstance(pattern, bool) == isinstance(value, bool)):
         return None
     return f"{where} is {short_repr(value, secrets)}, not {short_repr(pattern, secrets)}"
-
-
-_KINDS: Final[tuple[tuple[Any, Callable[[Any, Any, str, Secrets], str | None]], ...]] = (
-    (Including | Mapping, _object),
-    (list | tuple, _array),
-    (type, _type),
-    (re.Pattern, _expression),
-)

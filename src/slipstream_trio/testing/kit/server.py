@@ -5,10 +5,9 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import trio
-from attrs import frozen
 
 from ...transport import Connector, find_connector
 from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
@@ -23,12 +22,7 @@ Answer = Literal["connect", "join", "push", "leave", "heartbeat"]
 _USUAL: Final[tuple[Answer, ...]] = ("connect", "leave", "heartbeat")
 
 
-@frozen(eq=False)
-class _Verdict:
-    """The answer to one upgrade: after some seconds it is let in, or refused."""
-
-    after: float = 0.0
-    refusal: Refuse | None = None
+_Verdict: TypeAlias = Refuse | Accept
 
 
 class FakeServer:
@@ -47,7 +41,6 @@ class FakeServer:
 
     Parameters:
         answers: the messages to answer automatically: any of "connect", "join", "push", "leave", "heartbeat".
-        strict: whether the block's end fails where something unexpected has come; see `refute_unexpected`.
         timeout: the default time limit of expectations, in seconds of Trio's clock; `math.inf`: for ever.
         patience: the default time that refutations watch, in seconds of Trio's clock.
         sockets: whether it listens on a port of 127.0.0.1, in place of streams in memory.
@@ -67,7 +60,6 @@ class FakeServer:
         self,
         *,
         answers: Collection[Answer] = _USUAL,
-        strict: bool = False,
         timeout: float = 5.0,
         patience: float = 0.1,
         sockets: bool = False,
@@ -89,7 +81,6 @@ class FakeServer:
         self.patience: float = patience
         self.requests: list[Request] = []
         self.connections: list[FakeConnection] = []
-        self._strict = strict
         self._sockets = sockets
         self._ssl_context = ssl_context
         self._path = f"/{path.strip('/')}".rstrip("/")
@@ -121,18 +112,13 @@ class FakeServer:
         self._began = trio.current_time()
         await self._block.enter_async_context(self._phoenix.run())
         self._block.push_async_callback(self._close_listeners)
-        self._block.push(self._check)
         await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Cut all connections, and stop it; the block's own exception leaves it unchanged.
-
-        Raises:
-            ExpectationFailed: with `strict`, if something unexpected came.
-        """
+        """Cut all connections, and stop it; the block's own exception leaves it unchanged."""
         return await self._block.__aexit__(kind, error, traceback)
 
     # Addresses
@@ -180,7 +166,7 @@ class FakeServer:
             ExpectationFailed: no client has connected.
         """
         within = self.timeout if within is None else within
-        verdict = _Verdict()
+        verdict = Accept()
         if "connect" not in self.answers and self._unaccepted() is None:
             self._script(verdict)
         try:
@@ -198,13 +184,7 @@ class FakeServer:
         return connection
 
     def refuse(
-        self,
-        status: int = 403,
-        headers: Sequence[tuple[str, str]] = (),
-        body: str = "",
-        *,
-        after: float = 0.0,
-        times: int = 1,
+        self, status: int = 403, headers: Sequence[tuple[str, str]] = (), body: str = "", *, times: int = 1
     ) -> None:
         """Refuse the waiting client, or else the next one.
 
@@ -212,16 +192,10 @@ class FakeServer:
             status: the HTTP status.
             headers: further headers, such as ("retry-after", "1").
             body: the body.
-            after: the time before the answer, in seconds.
             times: the number of clients to refuse.
         """
         for _ in range(times):
-            self._script(_Verdict(after, Refuse(status, headers, body)))
-
-    def delay(self, seconds: float, *, times: int = 1) -> None:
-        """Delay the handshake of the waiting client, or else of the next ones, by so many `seconds`; see `refuse`."""
-        for _ in range(times):
-            self._script(_Verdict(seconds))
+            self._script(Refuse(status, headers, body))
 
     async def refute_connect(self, *, within: float | None = None) -> None:
         """Check that no client connects, or waits to be accepted, for a while; see `FakeConnection.refute_push`."""
@@ -300,23 +274,6 @@ class FakeServer:
         for connection in self.connections:
             connection.heal()
 
-    # At the end
-
-    def refute_unexpected(self) -> None:
-        """Check that all connections and messages were expected, and all frames readable.
-
-        Raises:
-            ExpectationFailed: one was not; the text lists all.
-        """
-        lines = [f"connection {one.number} was not accepted" for one in self.connections if not one.accepted]
-        if self._undecided:
-            lines.append("a client waits to be let in, or refused")
-        for one in self.connections:
-            lines += [f"connection {one.number}: {what}" for what in one.arrivals.describe_unexpected()]
-        lines += [f"{type(error).__name__}: {error}" for error in self._phoenix.errors]
-        if lines:
-            raise ExpectationFailed("\n  ".join(["what came was not expected:", *lines]))
-
     def now(self) -> float:
         """Return the time since its start, in seconds of Trio's clock."""
         return trio.current_time() - (self._began or 0.0)
@@ -326,10 +283,6 @@ class FakeServer:
         return "\n".join([self._so_far(), *(f"{one!r}\n{one.history()}" for one in self.connections)])
 
     # Inside
-
-    def _check(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._strict and kind is None:
-            self.refute_unexpected()
 
     async def _close_listeners(self) -> None:
         listening, self._listening = self._listening, None
@@ -341,12 +294,11 @@ class FakeServer:
         self._changed.unpark_all()
         await self._reachable.wait()
         verdict = await self._verdict()
-        await trio.sleep(verdict.after)
-        if verdict.refusal is not None:
-            raise verdict.refusal
+        if isinstance(verdict, Refuse):
+            raise verdict
         if self._listening is None:  # it was stopped while the client waited
             raise Refuse(503)
-        return Accept()
+        return verdict
 
     def _script(self, verdict: _Verdict) -> None:
         self._verdicts.append(verdict)
@@ -361,7 +313,7 @@ class FakeServer:
                 if self._verdicts and self._undecided[0] is turn:
                     break
                 await self._changed.park()
-            return self._verdicts.popleft() if self._verdicts else _Verdict()
+            return self._verdicts.popleft() if self._verdicts else Accept()
         finally:
             self._undecided.remove(turn)
             self._changed.unpark_all()
