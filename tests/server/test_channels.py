@@ -78,7 +78,7 @@ async def test_a_channel_stopped_from_outside_first_handles_what_it_was_sent(
         (connection,) = server.connections
         channel = connection.channels["echo:1"]
         await client.push("1", "2", "echo:1", "slow_block", {"ms": 100})
-        await connection.wait_for(lambda message: message.event == "slow_block")
+        await trio.testing.wait_all_tasks_blocked()
         channel.stop()
         messages = await client.wait_messages(3)
         assert [message[3] for message in messages[1:]] == ["phx_reply", "phx_close"]

@@ -13,7 +13,7 @@ from tests.server.raw_client import KEY, RawClient
 from wsproto.events import CloseConnection
 
 from slipstream_trio import Message, connect as slipstream_connect
-from slipstream_trio.errors import ConnectError, ConnectionLost
+from slipstream_trio.errors import ConnectError
 from slipstream_trio.testing.server import Accept, Channel, Connection, Mount, PhoenixServer, Refuse, Reply, Request
 from slipstream_trio.testing.server.mount import parse_query
 
@@ -460,17 +460,6 @@ async def test_what_was_queued_is_sent_before_a_close(autojump_clock: trio.testi
         await client.over.wait()
         assert client.closed == (4000, "server")
         assert len(client.frames) == 101
-
-
-async def test_waiting_for_a_message_ends_with_the_connection(autojump_clock: trio.testing.MockClock) -> None:
-    server = make_server()
-    async with server.run(), trio.open_nursery() as nursery:
-        client = await RawClient.connect(server, nursery)
-        (connection,) = server.connections
-        nursery.start_soon(client.close)
-        with pytest.raises(ConnectionLost):
-            await connection.wait_for(lambda message: message.event == "never")
-        assert (connection.close_code, connection.closed_by) == (1000, "client")
 
 
 async def test_keeps_the_last_messages_received(autojump_clock: trio.testing.MockClock) -> None:

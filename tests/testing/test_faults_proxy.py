@@ -25,7 +25,7 @@ from slipstream_trio.testing.faults import (
     Vanish,
     faulty_network,
 )
-from slipstream_trio.testing.faults.relay import reset_stream
+from slipstream_trio.testing.server.memory import reset
 
 pytestmark = pytest.mark.once
 
@@ -192,6 +192,6 @@ async def test_a_slow_link_slows_the_sender() -> None:
 async def test_a_reset_of_what_is_closed_already_is_nothing() -> None:
     with echo_server() as server:
         async with await trio.open_tcp_stream(*server.server_address) as stream:
-            reset_stream(stream)
-            reset_stream(stream)
+            reset(stream)
+            reset(stream)
             assert stream.socket.fileno() < 0

@@ -9,12 +9,12 @@ from typing import Final, ParamSpec, get_args
 import attrs
 import trio
 
-from ..server.memory import memory_pipe
+from ..server.memory import memory_pipe, reset
 from ..server.nursery import open_background
 from ..server.server import Listening
 from .course import Course, Hit, opening
 from .description import OPENING, Fault, Faults, Ignore, Refuse, Toward
-from .relay import Relay, reset_stream
+from .relay import Relay
 
 __all__ = ["FaultLog", "FaultyNetwork", "Injected", "faulty_network"]
 
@@ -253,7 +253,7 @@ class FaultyNetwork:
                     raise ConnectionRefusedError
                 far = await trio.open_tcp_stream(host, port)
             except OSError:
-                reset_stream(near)  # for the client, as with a server that refuses
+                reset(near)  # for the client, as with a server that refuses
                 return
             await self._run(self._relay(number, whole, name, (near, far)))
         finally:

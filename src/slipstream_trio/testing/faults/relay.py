@@ -12,7 +12,7 @@ from ..server.outbox import Gauge
 from .course import Course, Hit, Piece
 from .description import AtTime, Corrupt, Fault, Lose, Reset, Rule, Stall, Toward, Truncate, Vanish
 
-__all__ = ["OnFault", "Relay", "reset_stream"]
+__all__ = ["OnFault", "Relay"]
 
 _READ: Final = 16_384
 _SLICES_PER_SECOND: Final = 20
@@ -203,7 +203,7 @@ class Relay:
     def reset(self) -> None:
         """Cut the connection at both ends."""
         for stream in self._streams:
-            reset_stream(stream)
+            reset(stream)
         self._scope.cancel()
 
     def broke(self, lane: _Lane) -> None:
@@ -240,13 +240,6 @@ class Relay:
         await trio.sleep_until(opened + rule.when.seconds)
         if lane.course.active():
             self.inject(rule.fault, lane)
-
-
-def reset_stream(stream: trio.abc.Stream) -> None:
-    """Cut a stream: with a TCP reset where it has one."""
-    reset(stream)
-    if isinstance(stream, trio.SocketStream):
-        stream.socket.close()
 
 
 async def _send_eof(stream: trio.abc.Stream) -> None:

@@ -2,21 +2,21 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
 from wsproto.events import CloseConnection, Ping, Pong
 
-from ...errors import ConnectionLost, ProtocolError
+from ...errors import ProtocolError
 from ...protocol.message import Frame, Message
 from .channel import Channel, Process
 from .framing import Control, FrameViolation, frame_bytes
 from .handshake import Upgrade
 from .memory import GONE, end_sending, reset
 from .mount import Handler, Request
-from .outbox import Gauge, Item, Outbox
+from .outbox import Gauge, Outbox
 from .router import Router
 from .wire import Wire
 
@@ -125,12 +125,8 @@ class Connection:
         To flood a client, send many at once: thousands cost little more than their encoding.
         """
         await self.outbox.gauge.wait_room()
-        if self._framing.compressed:
-            for frame in frames:
-                self.put(frame)
-        else:
-            data = b"".join(map(frame_bytes, frames))
-            self.outbox.put(data, len(data))
+        for frame in frames:
+            self.put(frame)
 
     async def send_bytes(self, data: bytes) -> None:
         """Send the client any bytes, also invalid frames, behind the queue."""
@@ -171,21 +167,6 @@ class Connection:
         """Wait until the connection has ended, and all its channels with it."""
         await self._ended.wait()
 
-    async def wait_for(self, matches: Callable[[Message], bool]) -> Message:
-        """Return the first message from the client, already received or to come, for which `matches` is true.
-
-        Raises:
-            ConnectionLost: the connection ended first.
-        """
-        await trio.lowlevel.checkpoint()
-        while True:
-            for message in self.received:
-                if matches(message):
-                    return message
-            if self._ended.is_set():
-                raise ConnectionLost("closed before the awaited message came", self.close_code)
-            await self._changed.park()
-
     # For the server, the router and the processes
 
     async def send(self, frame: Frame) -> None:
@@ -193,9 +174,13 @@ class Connection:
         await self.outbox.gauge.wait_room()
         self.put(frame)
 
-    def put(self, frame: Frame) -> None:
-        """Queue a frame at once."""
-        self.outbox.put(*self._item(frame))
+    def put(self, frame: Frame, *, ahead: bool = False) -> None:
+        """Queue a frame at once; see `Outbox.put`."""
+        if self._framing.compressed:
+            self.outbox.put(partial(self._framing.encode, frame), len(frame), ahead=ahead)
+        else:
+            data = frame_bytes(frame)
+            self.outbox.put(data, len(data), ahead=ahead)
 
     def deliver(self, frame: Frame, shared: bytes) -> bool:
         """Queue a broadcast, given its uncompressed bytes too; returns whether the outbox is full."""
@@ -211,10 +196,6 @@ class Connection:
         """Wait until `count` of the client's messages were handled, or the connection has ended."""
         while self._handled < count and not self._ended.is_set():
             await self._changed.park()
-
-    def release(self, first: Iterable[Frame]) -> None:
-        """Send `first`, then the held frames."""
-        self.outbox.release([self._item(frame) for frame in first])
 
     def start(self, process: Process) -> None:
         """Run a channel."""
@@ -324,15 +305,9 @@ class Connection:
         except GONE:
             self._everything.cancel()
 
-    def _item(self, frame: Frame) -> tuple[Item, int]:
-        if self._framing.compressed:
-            return partial(self._framing.encode, frame), len(frame)
-        data = frame_bytes(frame)
-        return data, len(data)
-
     def _put_control(self, event: Control) -> None:
         # Encoded when its turn comes: once a close frame is encoded, wsproto encodes nothing else.
-        self.outbox.put(partial(self._framing.encode_control, event), 0)
+        self.outbox.put(partial(self._framing.encode, event), 0)
 
     # Ending
 

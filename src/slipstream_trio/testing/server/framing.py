@@ -77,13 +77,11 @@ class Framing:
         """Whether frames to this client are compressed, and so cannot be shared with others."""
         return self.extension is not None
 
-    def encode(self, frame: Frame) -> bytes:
-        """Return the bytes that carry a frame to the client, compressed."""
-        return self._connection.send(TextMessage(data=frame) if isinstance(frame, str) else BytesMessage(data=frame))
-
-    def encode_control(self, event: Control) -> bytes:
-        """Return the bytes of a ping, pong or close frame."""
-        return self._connection.send(event)
+    def encode(self, item: Frame | Control) -> bytes:
+        """Return the bytes that carry a frame to the client, compressed, or a ping, pong or close frame."""
+        if isinstance(item, str):
+            return self._connection.send(TextMessage(data=item))
+        return self._connection.send(BytesMessage(data=item) if isinstance(item, bytes) else item)
 
     def receive(self, data: bytes) -> Iterator[tuple[Frame, int] | Control]:
         """Yield the client's whole messages with their size in bytes, pings, pongs and close.

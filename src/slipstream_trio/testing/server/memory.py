@@ -28,23 +28,25 @@ class _Pipe:
     reset: bool = False
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
+    def end(self) -> None:
+        self.ended = True
+        self.changed.unpark_all()
+
 
 class MemoryStream(trio.abc.HalfCloseableStream):
     """One end of a connection in memory; like a socket it buffers 64 KiB, then sending waits.
 
     It can be reset: the other end then gets `trio.BrokenResourceError`, as for a TCP reset.
+
+    Attributes:
+        closed: whether this end is closed.
     """
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self.closed: bool = False
         self._incoming = incoming
         self._outgoing = outgoing
-        self._closed = False
         self._busy: set[str] = set()
-
-    @property
-    def closed(self) -> bool:
-        """Whether this end is closed."""
-        return self._closed
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes, waiting while the other end's buffer is full.
@@ -81,7 +83,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         with self._alone("sending"):
             await trio.lowlevel.checkpoint()
             self._check_open()
-            self._end()
+            self._outgoing.end()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, waiting for at least one; b"" after the other end's last.
@@ -120,8 +122,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._close()
 
     def _close(self) -> None:
-        self._closed = True
-        self._end()
+        self.closed = True
+        self._outgoing.end()
         self._incoming.unread = True
         self._incoming.changed.unpark_all()
 
@@ -135,12 +137,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         finally:
             self._busy.discard(doing)
 
-    def _end(self) -> None:
-        self._outgoing.ended = True
-        self._outgoing.changed.unpark_all()
-
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise trio.ClosedResourceError("this end is closed")
 
     def _check_sendable(self) -> None:
@@ -158,13 +156,14 @@ def memory_pipe() -> tuple[MemoryStream, MemoryStream]:
 
 
 def reset(stream: trio.abc.Stream) -> None:
-    """Make the stream's closing a reset of the connection."""
+    """Cut a stream: with a TCP reset where it has one."""
     if isinstance(stream, trio.SSLStream):
         reset(stream.transport_stream)
     elif isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
         # Closing with a linger time of 0 sends RST.
         linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        stream.socket.close()
     elif isinstance(stream, MemoryStream):
         stream.reset()
 

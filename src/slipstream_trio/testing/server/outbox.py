@@ -1,7 +1,7 @@
 """Bounded queues: of frames to write to a client, and of bytes to handle."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -54,29 +54,25 @@ class Outbox:
         self._closed = False
         self._filled = trio.lowlevel.ParkingLot()
 
-    def put(self, item: Item, size: int) -> None:
-        """Queue an item of about `size` bytes; after `close` drop it, as nothing follows a close frame."""
+    def put(self, item: Item, size: int, *, ahead: bool = False) -> None:
+        """Queue an item of about `size` bytes, `ahead` of those held; drop it after `close`: nothing follows that."""
         if self._closed:
             return
         self.gauge.size += size
-        if self._held is not None:
+        if self._held is not None and not ahead:
             self._held.append((item, size))
-            return
-        self._ready.append((item, size))
-        if self._filled:
+        else:
+            self._ready.append((item, size))
             self._filled.unpark_all()
 
     def hold(self) -> None:
         """Hold the items put from now on until `release`."""
-        if self._held is None:
-            self._held = []
+        self._held = self._held or []
 
-    def release(self, first: Iterable[tuple[Item, int]] = ()) -> None:
-        """Queue the held items, after `first`."""
-        held, self._held = self._held or [], None
-        for item, size in first:
-            self.put(item, size)
-        self._ready += held
+    def release(self) -> None:
+        """Queue the held items."""
+        self._ready += self._held or ()
+        self._held = None
         self._filled.unpark_all()
 
     def close(self) -> None:

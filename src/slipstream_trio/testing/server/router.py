@@ -56,11 +56,11 @@ class Router:
         if status == "ok":
             self.processes[process.topic] = process
             self._connection.server.pubsub.subscribe(process)
-        frames = [answer]
+        self._connection.put(answer, ahead=True)
         if self._replaced is not None:
-            frames.append(self.control_frame(self._replaced, CLOSE, {}))
+            self._connection.put(self.control_frame(self._replaced, CLOSE, {}), ahead=True)
             self._replaced = None
-        self._connection.release(frames)
+        self._connection.outbox.release()
 
     def control_frame(self, process: Process, event: str, payload: Any) -> Frame:
         """Return the frame of a phx_close or phx_error, whose ref is the join_ref."""

@@ -3,7 +3,7 @@
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -162,7 +162,8 @@ class PhoenixServer:
             yield Listening(address[0], address[1], ssl_context is not None)
         finally:
             scope.cancel()
-            await _close_all(serving)
+            for listener in serving:
+                await listener.aclose()
 
     async def open_stream(self, ssl_context: ssl.SSLContext | None = None) -> MemoryStream:
         """Return the client's end of a new connection in memory, which the server serves.
@@ -229,21 +230,16 @@ class PhoenixServer:
         if self.web_server.stop_code is not None:
             for connection in self.connections:
                 connection.close(self.web_server.stop_code)
+            await self._wait_empty()
         else:
             with trio.move_on_after(self.web_server.stop_grace):
                 await self._wait_empty()
-            for connection in self.connections:
-                connection.drop()
-        await self._wait_empty()
-        self._cut_requests()
+        await self._cut()
 
     async def kill(self) -> None:
         """End as at SIGKILL: every connection is cut, and new ones are refused."""
-        for connection in self.connections:
-            connection.drop()
         await self._refuse_new()
-        await self._wait_empty()
-        self._cut_requests()
+        await self._cut()
 
     # State
 
@@ -302,9 +298,13 @@ class PhoenixServer:
     async def _refuse_new(self) -> None:
         self._accepting = False
         listeners, self._listeners = self._listeners, []
-        await _close_all(listeners)
+        for listener in listeners:
+            await listener.aclose()
 
-    def _cut_requests(self) -> None:
+    async def _cut(self) -> None:
+        for connection in self.connections:
+            connection.drop()
+        await self._wait_empty()
         for scope in self._requests:
             scope.cancel()
 
@@ -357,11 +357,6 @@ class PhoenixServer:
         await trio.lowlevel.checkpoint()
         while self._connections:
             await self._changed.park()
-
-
-async def _close_all(listeners: Iterable[trio.abc.Listener[Any]]) -> None:
-    for listener in listeners:
-        await listener.aclose()
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
