@@ -1,7 +1,7 @@
 """The telemetry of a test: the fixture `slipstream_trace`."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -160,7 +160,7 @@ def describe(found: Sequence[Violation]) -> str:
     return "\n".join([f"this test's connections break {number}:", *(f"  {violation}" for violation in found)])
 
 
-def tell(timed: Sequence[_Timed], limit: int) -> str:
+def tell(timed: list[_Timed], limit: int) -> str:
     """Return the history of some connections: at most `limit` of the latest lines, and as many spans still open.
 
     Members of payloads whose names are those of secrets are masked, wherever their values occur.
@@ -171,27 +171,23 @@ def tell(timed: Sequence[_Timed], limit: int) -> str:
     lines: list[tuple[int, str]] = []
     for record, at in timed:
         number = numbers.setdefault(record.origin.connection_id or record.origin.socket_id, len(numbers) + 1)
-        since = "-" if at is None else f"+{at:.3f} s"
-        beginning = f"{since:>12}  #{number}  "
-        line = line_of(record, secrets)
+        beginning = f"{'-' if at is None else f'+{at:.3f} s':>12}  #{number}  "
         span_id = record.metadata.get("span_id")
         if record.name[-1] == "start":
-            open_spans[span_id] = (number, f"{beginning}{_begun(record, secrets)}")
+            open_spans[span_id] = number, beginning + _begun(record, secrets)
         else:
             open_spans.pop(span_id, None)
-        if line is not None:
+        if (line := line_of(record, secrets)) is not None:
             words = (_ARROWS[line.direction], line.what, line.topic, line.event, line.status, line.detail(secrets))
             lines.append((number, beginning + " ".join(filter(None, words)).rstrip()))
     return _joined(lines, list(open_spans.values()), numbers, limit)
 
 
-def _joined(
-    lines: list[tuple[int, str]], still_open: list[tuple[int, str]], names: Mapping[Any, int], limit: int
-) -> str:
+def _joined(lines: list[tuple[int, str]], still_open: list[tuple[int, str]], names: dict[Any, int], limit: int) -> str:
     """Return the latest lines, each with its connection's number, and the names of these connections."""
-    left_out = len(lines) - limit
-    lines, still_open = lines[max(0, left_out) :], still_open[max(0, len(still_open) - limit) :]
-    told = [f"  … {left_out} earlier ones"] if left_out > 0 else []
+    left_out = max(0, len(lines) - limit)
+    lines, still_open = lines[left_out:], still_open[max(0, len(still_open) - limit) :]
+    told = [f"  … {left_out} earlier ones"] if left_out else []
     told += [text for _, text in lines]
     if still_open:
         told += ["Begun and not ended:", *(text for _, text in still_open)]

@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
@@ -59,13 +59,8 @@ class Hit:
     frame: int | None = None
 
 
-@frozen
-class SeenFrame:
-    """A frame whose header is whole: its number, from 1, its first byte, and its length, header included."""
-
-    number: int
-    start: int
-    length: int
+SeenFrame: TypeAlias = tuple[int, int, int]
+"""A frame whose header is whole: its number, from 1, its first byte, and its length, header included."""
 
 
 class FrameCounter:
@@ -100,7 +95,7 @@ class FrameCounter:
                 return seen, len(self._header)
             header, self._payload = size
             self._number += 1
-            seen.append(SeenFrame(self._number, self._position, header + self._payload))
+            seen.append((self._number, self._position, header + self._payload))
             self._position += header
             at += header
 
@@ -182,7 +177,7 @@ class Course:
         """Feed the next bytes; gives the steps, in order."""
         frames, held = self._frames.feed(data)
         for frame in frames:
-            self._meet(frame)
+            self._meet(*frame)
         data = self._held + data
         # An incomplete header waits, until the length of its frame is known.
         keep = len(data) - held
@@ -250,12 +245,12 @@ class Course:
         if spared < math.inf:  # else the probability is so small that no stream is long enough
             heapq.heappush(self._due, (start + math.floor(spared), place, None))
 
-    def _meet(self, frame: SeenFrame) -> None:
+    def _meet(self, number: int, start: int, length: int) -> None:
         """Schedule the faults in a frame."""
         for place, rule in self._rules.items():
-            into = self._into(place, rule.when, frame.number)
+            into = self._into(place, rule.when, number)
             if into is not None:
-                heapq.heappush(self._due, (frame.start + round(into * frame.length), place, frame.number))
+                heapq.heappush(self._due, (start + round(into * length), place, number))
 
     def _into(self, place: int, when: Moment | None, number: int) -> float | None:
         """Return how far into a frame a rule hits it, None if it does not."""

@@ -128,13 +128,12 @@ class FaultyNetwork:
                 raise ConnectionRefusedError(f"the faults refuse connection {whole}")
             if isinstance(fault, Ignore):
                 await trio.sleep_forever()
-            self._check_up(whole)
             far = await open_stream(*args, **kwargs)
-            try:
-                self._check_up(whole)
-            except ConnectionRefusedError:
+            if self._nursery.cancel_scope.cancel_called:
                 await trio.aclose_forcefully(far)
-                raise
+                raise ConnectionRefusedError(
+                    f"the faulty network has ended: its block was left before connection {whole}"
+                )
             near, client = memory_pipe()
             self._nursery.start_soon(self._run, self._relay(number, whole, name, (near, far)))
             return client
@@ -204,10 +203,6 @@ class FaultyNetwork:
         self._active = not quiet
 
     # Internals
-
-    def _check_up(self, whole: str) -> None:
-        if self._nursery.cancel_scope.cancel_called:
-            raise ConnectionRefusedError(f"the faulty network has ended: its block was left before connection {whole}")
 
     def _next(self, name: str) -> tuple[int, str]:
         self._numbers[name] += 1

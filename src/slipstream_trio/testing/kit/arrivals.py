@@ -105,9 +105,11 @@ class Arrivals:
         changed: wakes expectations: a message has come, or the connection has ended.
     """
 
-    def __init__(self, name: str, ending: Callable[[], str | None]) -> None:
+    def __init__(self, name: str, ending: Callable[[], str | None], timeout: float, patience: float) -> None:
         self._name = name
         self._ending = ending
+        self._timeout = timeout
+        self._patience = patience
         self._waiting: list[Arrival] = []
         self._done: deque[Arrival] = deque(maxlen=_KEPT)
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
@@ -126,21 +128,23 @@ class Arrivals:
         """The messages neither expected nor answered automatically."""
         return [arrival.message for arrival in self._waiting if arrival.fate == "waiting"]
 
-    async def take(self, expectation: Expectation, within: float) -> Arrival:
+    async def take(self, expectation: Expectation, within: float | None) -> Message:
         """Take the first message that is as expected; raises `ExpectationFailed`."""
+        within = self._timeout if within is None else within
         if (found := await self._await(expectation, within)) is not None:
             # No checkpoint from here on: a taken message is handed over, also if the task is being cancelled.
             self._waiting.remove(found)
             self._done.append(found)
             found.fate = "expected"
-            return found
+            return found.message
         ending = self._ending()
         why = f"it did not come within {within:g} s" if ending is None else ending
         wanted = expectation.describe(self._secrets(expectation))
         raise ExpectationFailed(f"expected {wanted} on {self._name}: {why}\n{self.history(expectation)}")
 
-    async def refute(self, expectation: Expectation, within: float) -> None:
+    async def refute(self, expectation: Expectation, within: float | None) -> None:
         """Watch for `within` seconds, or to the connection's end; raises `ExpectationFailed` if one comes."""
+        within = self._patience if within is None else within
         if (found := await self._await(expectation, within)) is not None:
             secrets = self._secrets(expectation)
             raise ExpectationFailed(

@@ -57,7 +57,7 @@ class FakeConnection:
         self.request: Request = connection.request
         self.channels: dict[str, FakeChannel] = {}
         self.accepted: bool = False
-        self.arrivals: Arrivals = Arrivals(f"connection {number}", self._ending)
+        self.arrivals: Arrivals = Arrivals(f"connection {number}", self._ending, server.timeout, server.patience)
         self._connection = connection
         self._asked: dict[str, str | None] = {}  # of each topic the latest join that has no answer
         self._ended = trio.Event()
@@ -101,27 +101,27 @@ class FakeConnection:
         Raises:
             ExpectationFailed: it did not come.
         """
-        return FakeJoin(self, await self.expect(Expectation("join", topic, payload=payload), within))
+        return FakeJoin(self, await self.arrivals.take(Expectation("join", topic, payload=payload), within))
 
     async def expect_push(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> FakePush:
         """Return the next push that is like this; see `expect_join`."""
-        return FakePush(self, await self.expect(Expectation("push", topic, event, payload), within))
+        return FakePush(self, await self.arrivals.take(Expectation("push", topic, event, payload), within))
 
     async def expect_leave(self, topic: Any = ANY, *, within: float | None = None) -> FakeLeave:
         """Return the next leave that is like this; see `expect_join`. By default it has been answered already."""
-        return FakeLeave(self, await self.expect(Expectation("leave", topic), within))
+        return FakeLeave(self, await self.arrivals.take(Expectation("leave", topic), within))
 
     async def expect_heartbeat(self, *, within: float | None = None) -> FakePush:
         """Return the next heartbeat; see `expect_join`. By default it has been answered already."""
-        return FakePush(self, await self.expect(Expectation("heartbeat"), within))
+        return FakePush(self, await self.arrivals.take(Expectation("heartbeat"), within))
 
     async def expect_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> FakePush:
         """Return the next message of any kind that is like this; see `expect_join`."""
-        return FakePush(self, await self.expect(Expectation("message", topic, event, payload), within))
+        return FakePush(self, await self.arrivals.take(Expectation("message", topic, event, payload), within))
 
     async def expect_disconnect(self, code: Any = ANY, *, by: Any = ANY, within: float | None = None) -> Disconnection:
         """Wait for the connection's end.
@@ -157,7 +157,7 @@ class FakeConnection:
 
     async def refute_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
         """Check that no join like this comes; see `refute_push`."""
-        await self.refute(Expectation("join", topic, payload=payload), within)
+        await self.arrivals.refute(Expectation("join", topic, payload=payload), within)
 
     async def refute_push(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
@@ -173,21 +173,21 @@ class FakeConnection:
         Raises:
             ExpectationFailed: one came.
         """
-        await self.refute(Expectation("push", topic, event, payload), within)
+        await self.arrivals.refute(Expectation("push", topic, event, payload), within)
 
     async def refute_leave(self, topic: Any = ANY, *, within: float | None = None) -> None:
         """Check that no leave like this comes; see `refute_push`."""
-        await self.refute(Expectation("leave", topic), within)
+        await self.arrivals.refute(Expectation("leave", topic), within)
 
     async def refute_heartbeat(self, *, within: float | None = None) -> None:
         """Check that no heartbeat comes; see `refute_push`."""
-        await self.refute(Expectation("heartbeat"), within)
+        await self.arrivals.refute(Expectation("heartbeat"), within)
 
     async def refute_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> None:
         """Check that no message of any kind that is like this comes; see `refute_push`."""
-        await self.refute(Expectation("message", topic, event, payload), within)
+        await self.arrivals.refute(Expectation("message", topic, event, payload), within)
 
     async def refute_disconnect(self, *, within: float | None = None) -> None:
         """Check that the connection stays open; see `refute_push`."""
@@ -294,14 +294,6 @@ class FakeConnection:
         self._connection.resume_writing()
 
     # For the kit
-
-    async def expect(self, expectation: Expectation, within: float | None) -> Message:
-        """Take the first message that is as expected; for the kit alone."""
-        return (await self.arrivals.take(expectation, self.server.timeout if within is None else within)).message
-
-    async def refute(self, expectation: Expectation, within: float | None) -> None:
-        """Check that no such message comes; for the kit alone."""
-        await self.arrivals.refute(expectation, self.server.patience if within is None else within)
 
     async def handle(self, message: Message, size: int) -> None:  # noqa: ARG002 - a `Handler`
         """Take a message from the client; for the server alone."""
