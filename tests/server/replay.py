@@ -16,6 +16,7 @@ from tests.transcripts import TRANSCRIPTS, read_lines
 from wsproto.events import Event, Ping, Pong
 
 from slipstream_trio.testing.server import Flavour, PhoenixServer, Version
+from slipstream_trio.testing.server.server import GRACE_PERIOD
 
 SERVERS: dict[str, tuple[Flavour, Version]] = {
     "phoenix-1.7.24-bandit": ("bandit", "1.7.24"),
@@ -216,7 +217,7 @@ def server_ping(replay: Replay) -> Iterable[Step]:
 
 def server_stops(stop: Callable[[PhoenixServer], Awaitable[None]], replay: Replay) -> Iterable[Step]:
     """The server was told to stop shortly before the first connection ended, but for the grace it gave."""
-    grace = replay.server.web_server.stop_grace
+    grace = GRACE_PERIOD if replay.server.web_server.stop_code is None else 0.0
     at = replay.time_of("close") - 0.001
 
     async def act() -> None:

@@ -37,22 +37,19 @@ class _Lane:
     """
 
     def __init__(self, relay: "Relay", source: trio.abc.Stream, sink: trio.abc.Stream, course: Course) -> None:
-        link = course.link
         self.course: Course = course
+        self.mode: _Mode = "passing"
         self._relay = relay
         self._source = source
         self._sink = sink
-        self._link = link
-        self.mode: _Mode = "passing"
+        self._link = course.link
         self._put_step, self._steps = trio.open_memory_channel[tuple[_Step, float, int]](math.inf)
-        self._under_way = Gauge(link.buffer)  # bytes
+        self._under_way = Gauge(course.link.buffer)  # bytes
         self._last_due = 0.0
         self._free_at = 0.0
         self._stalled_until = float("-inf")
         self._healed = trio.Event()
         self._waiting = trio.CancelScope()
-
-    # Faults
 
     def stall(self, seconds: float | None) -> None:
         """Let nothing through for a time, or until `heal`."""
@@ -75,8 +72,6 @@ class _Lane:
         if self.mode == "passing":
             self.mode = "ended"
             self._waiting.cancel()
-
-    # Tasks
 
     async def read(self) -> None:
         """Read from the source to its end."""
@@ -152,7 +147,7 @@ class _Lane:
 
 
 class Relay:
-    """A connection; of `streams` and `courses` the first is the client's."""
+    """A connection; of `streams`, `courses` and `lanes` the first is the one toward the client."""
 
     def __init__(
         self,
@@ -163,21 +158,15 @@ class Relay:
     ) -> None:
         near, far = streams
         self.name: str = name
+        self.lanes: tuple[_Lane, _Lane] = _Lane(self, far, near, courses[0]), _Lane(self, near, far, courses[1])
         self._streams = streams
         self._on_fault = on_fault
-        self._to_client = _Lane(self, far, near, courses[0])
-        self._to_server = _Lane(self, near, far, courses[1])
         self._scope = trio.CancelScope()
 
     @property
     def cut(self) -> bool:
         """Whether it has been reset."""
         return self._scope.cancel_called
-
-    @property
-    def lanes(self) -> tuple[_Lane, _Lane]:
-        """Both directions: toward the client, toward the server."""
-        return self._to_client, self._to_server
 
     async def run(self) -> None:
         """Pass bytes on until both directions have ended."""
@@ -208,7 +197,8 @@ class Relay:
 
     def broke(self, lane: _Lane) -> None:
         """A lane cannot write to its sink: reset the source, if it can still be reached."""
-        back = self._to_server if lane is self._to_client else self._to_client
+        to_client, to_server = self.lanes
+        back = to_server if lane is to_client else to_client
         if back.mode == "passing":
             self.reset()
         else:
@@ -219,21 +209,16 @@ class Relay:
         if hit is None and isinstance(fault, Lose | Corrupt):
             lane.course.damage(fault)
         self._on_fault(fault, lane.course.toward, hit)
-        chosen = self.lanes if isinstance(fault, Stall | Vanish) and fault.both else (lane,)
-        match fault:
-            case Stall(seconds=seconds):
-                for each in chosen:
+        for each in (lane,) if isinstance(fault, Stall | Vanish) and not fault.both else self.lanes:
+            match fault:
+                case Stall(seconds=seconds):
                     each.stall(seconds)
-            case Vanish():
-                for each in chosen:
+                case Vanish():
                     each.vanish()
-            case Reset():
-                self.reset()
-            case Truncate():
-                for each in self.lanes:
+                case Truncate():
                     each.end()
-            case _:
-                pass  # Lose and Corrupt: the course has done it
+        if isinstance(fault, Reset):
+            self.reset()
 
     async def _at_time(self, rule: Rule, lane: _Lane, opened: float) -> None:
         assert isinstance(rule.when, AtTime)

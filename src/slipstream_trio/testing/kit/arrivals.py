@@ -78,14 +78,7 @@ class Expectation:
 
 @define(eq=False)
 class Arrival:
-    """A message from a client.
-
-    Attributes:
-        message: the message.
-        number: its place among the messages of its connection, from 1.
-        at: when it came, in seconds since its server was started.
-        fate: whether it waits to be expected, was expected, or was answered automatically.
-    """
+    """A message from a client: its number on its connection, from 1, and when it came, in seconds of its server."""
 
     message: Message
     number: int
@@ -99,11 +92,7 @@ class Arrival:
 
 
 class Arrivals:
-    """The messages of one client, in order; unexpected ones are kept without limit.
-
-    Attributes:
-        changed: wakes expectations: a message has come, or the connection has ended.
-    """
+    """The messages of one client, in order; unexpected ones are kept without limit."""
 
     def __init__(self, name: str, ending: Callable[[], str | None], timeout: float, patience: float) -> None:
         self._name = name
@@ -112,7 +101,7 @@ class Arrivals:
         self._patience = patience
         self._waiting: list[Arrival] = []
         self._done: deque[Arrival] = deque(maxlen=_KEPT)
-        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # a message came, or the connection ended
 
     def __iter__(self) -> Iterator[Arrival]:
         """Iterate over the kept messages, in the order of arrival."""

@@ -13,17 +13,7 @@ __all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush", "join_ref_of"]
 
 
 class _Received:
-    """A message of a client.
-
-    Attributes:
-        connection: the connection that it came on.
-        message: all five values.
-        topic: the topic.
-        event: the event.
-        payload: a JSON value, or `bytes` of a binary frame.
-        ref: the ref, which a reply repeats.
-        join_ref: the ref of the join that it belongs to.
-    """
+    """A message of a client: its `connection`, the whole `message`, and each of its five values."""
 
     def __init__(self, connection: "FakeConnection", message: Message) -> None:
         self.connection: FakeConnection = connection

@@ -29,8 +29,7 @@ class WebServer:
     Attributes:
         idle_code: the close code for a client that was silent for too long.
         echoes_close_code: whether a client's close is answered with the client's code, or else with 1000.
-        stop_code: the close code when the server stops; None: the connection is cut without a close frame.
-        stop_grace: the grace period of connections at a stop, in seconds.
+        stop_code: the close code when the server stops; None: connections have a grace period, and are cut then.
         limits_wire: whether limits count the bytes on the wire, or else payloads; see `framing`.
         upgrade_headers: headers of every 101 response.
         refusal_headers: headers of every other response.
@@ -39,7 +38,6 @@ class WebServer:
     idle_code: int
     echoes_close_code: bool
     stop_code: int | None
-    stop_grace: float
     limits_wire: bool
     upgrade_headers: tuple[tuple[str, str], ...]
     refusal_headers: tuple[tuple[str, str], ...]
@@ -69,7 +67,6 @@ FLAVOURS: Final[Mapping[Flavour, WebServer]] = {
         idle_code=1002,
         echoes_close_code=False,
         stop_code=1000,
-        stop_grace=0.0,
         limits_wire=True,
         upgrade_headers=(_CACHE_CONTROL,),
         refusal_headers=(_VARY, _CACHE_CONTROL),
@@ -78,7 +75,6 @@ FLAVOURS: Final[Mapping[Flavour, WebServer]] = {
         idle_code=1000,
         echoes_close_code=True,
         stop_code=None,
-        stop_grace=5.0,
         limits_wire=False,
         upgrade_headers=(_CACHE_CONTROL, _COWBOY),
         refusal_headers=(_CACHE_CONTROL, _COWBOY),

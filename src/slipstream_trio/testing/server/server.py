@@ -25,6 +25,7 @@ __all__ = ["Listening", "PhoenixServer"]
 
 _RESTART: Final = 1012
 _DRAIN_TIMEOUT: Final = 30.0
+GRACE_PERIOD: Final = 5.0
 
 logger: Final = logging.getLogger("slipstream_trio.testing.server")
 # Many tests and demos crash channels on purpose: only a configured logger shows it.
@@ -232,7 +233,7 @@ class PhoenixServer:
                 connection.close(self.web_server.stop_code)
             await self._wait_empty()
         else:
-            with trio.move_on_after(self.web_server.stop_grace):
+            with trio.move_on_after(GRACE_PERIOD):
                 await self._wait_empty()
         await self._cut()
 
