@@ -182,20 +182,21 @@ def _decode_binary(frame: bytes) -> Message:
     """Binary, server to client: a push has no ref, a broadcast neither ref nor join_ref, a reply has a status."""
     match frame[:1]:
         case b"\x00":
-            (join_ref, topic, event), payload = _split(frame, 3)
+            (join_ref, topic, event), payload = split_binary(frame, 3)
             return Message(join_ref or None, None, topic, event, payload)
         case b"\x01":
-            (join_ref, ref, topic, status), response = _split(frame, 4)
+            (join_ref, ref, topic, status), response = split_binary(frame, 4)
             return Message(join_ref or None, ref, topic, REPLY, {"status": status, "response": response})
         case b"\x02":
-            (topic, event), payload = _split(frame, 2)
+            (topic, event), payload = split_binary(frame, 2)
             return Message(None, None, topic, event, payload)
         case b"":
             raise ProtocolError("an empty binary frame")
     raise ProtocolError(f"a binary frame of unknown kind {frame[0]}")
 
 
-def _split(frame: bytes, count: int) -> tuple[list[str], bytes]:
+def split_binary(frame: bytes, count: int) -> tuple[list[str], bytes]:
+    """Return the strings of a binary frame, whose lengths follow its kind, and the payload behind them."""
     start = 1 + count
     strings = []
     for length in frame[1:start]:

@@ -8,12 +8,9 @@ from typing import Any, Final
 from ...errors import ProtocolError, SerializationError
 from ...protocol.codec import Codec, default_codec
 from ...protocol.message import REPLY, Frame, Message
+from ...protocol.serializer import BROADCAST, PUSH, REPLY_KIND, split_binary
 
 __all__ = ["Wire", "wire_for"]
-
-PUSH: Final = 0
-REPLY_KIND: Final = 1
-BROADCAST: Final = 2
 
 _LONGEST: Final = 255
 
@@ -38,7 +35,10 @@ class Wire:
         if self._old:
             return self._decode_object(frame)
         if isinstance(frame, bytes):
-            return _decode_push(frame)
+            if len(frame) < 5 or frame[0] != PUSH:
+                raise ProtocolError("not a binary push")
+            (join_ref, ref, topic, event), payload = split_binary(frame, 4)
+            return Message(join_ref, ref, topic, event, payload)
         value = self._codec.decode(frame)
         if type(value) is not list or len(value) < 5:
             raise ProtocolError("not an array of five")
@@ -87,23 +87,6 @@ def wire_for(vsn: Any) -> Wire | None:
         case [("1" | "2"), "0", patch] if patch.isdecimal():
             return Wire(vsn)
     return None
-
-
-def _decode_push(frame: bytes) -> Message:
-    """Binary, client to server: kind 0, four lengths, join_ref, ref, topic, event, payload."""
-    if len(frame) < 5 or frame[0] != PUSH:
-        raise ProtocolError("not a binary push")
-    strings, start = [], 5
-    for length in frame[1:5]:
-        strings.append(frame[start : start + length])
-        start += length
-    if start > len(frame):
-        raise ProtocolError("a binary frame that ends inside its header")
-    try:
-        join_ref, ref, topic, event = (string.decode() for string in strings)
-    except UnicodeDecodeError as error:
-        raise ProtocolError(f"a binary frame whose header is not UTF-8: {error}") from None
-    return Message(join_ref, ref, topic, event, frame[start:])
 
 
 def _encode_binary(kind: int, strings: list[str], payload: bytes) -> bytes:
