@@ -18,7 +18,7 @@ from typing import Any, Final, final
 import trio
 from attrs import Factory, define, field
 
-from ..protocol.message import CLOSE, LEAVE, REPLY, Frame, Message
+from ..protocol.message import CLOSE, LEAVE, Frame, Message
 from ..trace.text import NO_SECRETS, Secrets, brief
 from ..transport import Connector, find_connector
 from .kit import ExpectationFailed, FakeConnection, FakePush, FakeServer
@@ -284,14 +284,8 @@ class _Player:
 
     def _frame(self, message: Message) -> Frame:
         """Return the frame of a message, with the client's own refs."""
-        wire = Wire(self.connection.vsn)
-        join_ref, ref, topic, event, payload = message
-        join_ref, ref = self._refs[join_ref], self._refs[ref]
-        if event == REPLY and isinstance(payload, dict) and isinstance(payload.get("status"), str):
-            return wire.encode_reply(join_ref, ref, topic, payload["status"], payload.get("response"))
-        if join_ref is None and isinstance(payload, bytes):
-            return wire.encode_broadcast(topic, event, payload)
-        return wire.encode(Message(join_ref, ref, topic, event, payload))
+        own = message._replace(join_ref=self._refs[message.join_ref], ref=self._refs[message.ref])
+        return Wire(self.connection.vsn).encode(own)
 
     # The client
 

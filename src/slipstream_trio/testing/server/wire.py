@@ -45,24 +45,29 @@ class Wire:
         return Message(*value[:5])
 
     def encode(self, message: Message) -> Frame:
-        """Return the frame of a push, phx_close or phx_error; raises `SerializationError`."""
+        """Return a message's frame: of a reply by its event, of a broadcast by its null join_ref.
+
+        Raises:
+            SerializationError: it cannot be encoded.
+        """
         join_ref, ref, topic, event, payload = message
         if self._old:
             return self._codec.encode({"event": event, "payload": payload, "ref": ref, "topic": topic})
-        if type(payload) is bytes:
-            return _encode_binary(PUSH, [self._ref(join_ref), topic, event], payload)
+        match payload:
+            case bytes() if join_ref is None:
+                return _encode_binary(BROADCAST, [topic, event], payload)
+            case bytes():
+                return _encode_binary(PUSH, [self._ref(join_ref), topic, event], payload)
+            case {"status": str(status), "response": bytes(response)} if event == REPLY:
+                return _encode_binary(REPLY_KIND, [self._ref(join_ref), self._ref(ref), topic, status], response)
         return self._codec.encode(list(message))
 
     def encode_reply(self, join_ref: Any, ref: Any, topic: Any, status: str, response: Any) -> Frame:
         """Return the frame of a reply; raises `SerializationError`."""
-        if type(response) is bytes and not self._old:
-            return _encode_binary(REPLY_KIND, [self._ref(join_ref), self._ref(ref), topic, status], response)
         return self.encode(Message(join_ref, ref, topic, REPLY, {"response": response, "status": status}))
 
     def encode_broadcast(self, topic: str, event: str, payload: Any) -> Frame:
         """Return the frame of a broadcast; raises `SerializationError`."""
-        if type(payload) is bytes and not self._old:
-            return _encode_binary(BROADCAST, [topic, event], payload)
         return self.encode(Message(None, None, topic, event, payload))
 
     def _ref(self, ref: Any) -> str:
