@@ -128,12 +128,13 @@ class FaultyNetwork:
                 raise ConnectionRefusedError(f"the faults refuse connection {whole}")
             if isinstance(fault, Ignore):
                 await trio.sleep_forever()
+            self._check_up(whole)
             far = await open_stream(*args, **kwargs)
-            if self._nursery.cancel_scope.cancel_called:
+            try:
+                self._check_up(whole)
+            except ConnectionRefusedError:
                 await trio.aclose_forcefully(far)
-                raise ConnectionRefusedError(
-                    f"the faulty network has ended: its block was left before connection {whole}"
-                )
+                raise
             near, client = memory_pipe()
             self._nursery.start_soon(self._run, self._relay(number, whole, name, (near, far)))
             return client
@@ -203,6 +204,10 @@ class FaultyNetwork:
         self._active = not quiet
 
     # Internals
+
+    def _check_up(self, whole: str) -> None:
+        if self._nursery.cancel_scope.cancel_called:
+            raise ConnectionRefusedError(f"the faulty network has ended: its block was left before connection {whole}")
 
     def _next(self, name: str) -> tuple[int, str]:
         self._numbers[name] += 1

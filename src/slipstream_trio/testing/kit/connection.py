@@ -204,7 +204,7 @@ class FakeConnection:
     async def push(
         self, topic: str, event: str, payload: Any = None, *, join_ref: str | None = None, ref: str | None = None
     ) -> None:
-        """Send any message; `FakeChannel.push` adds the join_ref.
+        """Send any message, as a broadcast without join_ref; `FakeChannel.push` adds it.
 
         Parameters:
             topic: the topic.
@@ -218,16 +218,12 @@ class FakeConnection:
             RuntimeError: the connection has ended.
         """
         message = Message(join_ref, ref, topic, event, {} if payload is None else payload)
-        await self._send(self._connection.wire.encode(message))
+        await self.send_raw(self._connection.wire.encode(message))
 
     async def reply(self, to: Message, status: str, response: Any = None) -> None:
         """Answer any message of the client's; see `FakePush.reply`."""
         response = {} if response is None else response
-        await self._send(self._connection.wire.encode_reply(to.join_ref, to.ref, to.topic, status, response))
-
-    async def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
-        """Send this client a broadcast, whether it has joined the topic or not; see `FakeServer.broadcast`."""
-        await self._send(self._connection.wire.encode_broadcast(topic, event, {} if payload is None else payload))
+        await self.send_raw(self._connection.wire.encode_reply(to.join_ref, to.ref, to.topic, status, response))
 
     async def crash_channel(self, topic: str, payload: Any = None) -> None:
         """Let a channel crash; see `FakeChannel.crash`."""
@@ -348,11 +344,6 @@ class FakeConnection:
     def history(self) -> str:
         """Return the messages, line by line."""
         return self.arrivals.history()
-
-    async def _send(self, frame: Frame) -> None:
-        self._check_open()
-        await self._connection.send(frame)
-        await self._sent()
 
     async def _sent(self) -> None:
         """Wait until all is written, so that the test's next step comes after it: a partition, for example."""

@@ -217,7 +217,7 @@ class FakeServer:
         await trio.lowlevel.checkpoint()
         for connection in self.connections:
             if topic in connection.channels:
-                await connection.broadcast(topic, event, payload)
+                await connection.push(topic, event, payload)
 
     # Failures
 

@@ -162,13 +162,13 @@ class Channel:
 
         A client that reads too slowly loses its connection, and does not slow down others.
         """
-        await self._publish(event, payload)
+        await self._publish(event, payload, None)
 
     async def broadcast_from(self, event: str, payload: Any = None) -> None:
         """Send a message to all channels of this topic but this one; otherwise as `broadcast`."""
-        await self._publish(event, payload, exclude=self._process)
+        await self._publish(event, payload, self._process)
 
-    async def _publish(self, event: str, payload: Any, exclude: "Process | None" = None) -> None:
+    async def _publish(self, event: str, payload: Any, exclude: "Process | None") -> None:
         self._process.check_joined()
         await self.socket.outbox.gauge.wait_room()
         await self.socket.server.publish(self.topic, event, {} if payload is None else payload, exclude=exclude)
