@@ -1,7 +1,7 @@
 """One connection through a bad network: two lanes, and the faults that hit them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final, Literal, TypeAlias
 
@@ -22,7 +22,7 @@ _HALF_OPEN: Final = 120.0
 """Seconds that a half-open stream is kept after it has ended itself, so that it does not learn of its peer's end."""
 
 _Mode: TypeAlias = Literal["passing", "vanished", "ended"]
-_Step: TypeAlias = Piece | Hit | Literal["end", "broken"]
+_Step: TypeAlias = bytes | Hit | Literal["end", "broken"]
 
 
 OnFault: TypeAlias = Callable[[Fault, Toward, Hit | None], None]
@@ -43,7 +43,7 @@ class _Lane:
         self._source = source
         self._sink = sink
         self._link = course.link
-        self._put_step, self._steps = trio.open_memory_channel[tuple[_Step, float, int]](math.inf)
+        self._put_step, self._steps = trio.open_memory_channel[tuple[_Step, float]](math.inf)
         self._under_way = Gauge(course.link.buffer)  # bytes
         self._last_due = 0.0
         self._free_at = 0.0
@@ -75,21 +75,20 @@ class _Lane:
 
     async def read(self) -> None:
         """Read from the source to its end."""
-        steps = self.course.feed(b"")
+        steps: Iterable[Piece | Hit] = self.course.feed(b"")
+        ending: _Step | None = None
         while True:
             for step in steps:
                 await self._put(step)
+            if ending is not None:
+                self._put_step.send_nowait((ending, self._last_due))
+                return
             try:
                 data = bytes(await self._source.receive_some(min(_READ, self._link.buffer)))
             except GONE:
-                self._put_step.send_nowait(("broken", self._last_due, 0))
-                return
-            if not data:
-                for step in self.course.finish():
-                    await self._put(step)
-                self._put_step.send_nowait(("end", self._last_due, 0))
-                return
-            steps = self.course.feed(data)
+                steps, ending = (), "broken"
+            else:
+                steps, ending = (self.course.feed(data), None) if data else (self.course.finish(), "end")
 
     async def write(self) -> None:
         """Write to the sink until the source has ended."""
@@ -98,14 +97,14 @@ class _Lane:
             if self.mode == "ended" and not told:
                 told = True
                 await _send_eof(self._sink)
-            step, size = await self._next()
-            if isinstance(step, Piece):
+            step = await self._next()
+            if isinstance(step, bytes):
                 if self.mode == "passing":
                     try:
-                        await self._sink.send_all(step.data)
+                        await self._sink.send_all(step)
                     except GONE:
                         self._relay.broke(self)
-                self._under_way.remove(size)
+                self._under_way.remove(len(step))
             elif isinstance(step, Hit):
                 self._relay.inject(step.rule.fault, self, step)
             elif step is not None:
@@ -115,23 +114,22 @@ class _Lane:
                     await _send_eof(self._sink)
                 return
 
-    async def _next(self) -> tuple[_Step | None, int]:
+    async def _next(self) -> _Step | None:
         """Return the next step when it is due, and at once if `end` is called, then perhaps None."""
         step: _Step | None = None
-        size = 0
         with trio.CancelScope() as self._waiting:
-            step, due, size = await self._steps.receive()
+            step, due = await self._steps.receive()
             if self.mode == "passing":
                 await trio.sleep_until(due)
                 while trio.current_time() < self._stalled_until:
                     healed = self._healed
                     with trio.move_on_at(self._stalled_until):
                         await healed.wait()
-        return step, size
+        return step
 
     async def _put(self, step: Piece | Hit) -> None:
         if isinstance(step, Hit):
-            self._put_step.send_nowait((step, self._last_due, 0))
+            self._put_step.send_nowait((step, self._last_due))
             return
         bandwidth = self._link.bandwidth
         size = len(step.data) if bandwidth is None else max(1, int(bandwidth / _SLICES_PER_SECOND))
@@ -143,7 +141,7 @@ class _Lane:
             due = self._free_at + self._link.latency + self._link.jitter * step.jitter
             self._last_due = max(self._last_due, due)
             self._under_way.add(len(data))
-            self._put_step.send_nowait((Piece(data, step.jitter), self._last_due, len(data)))
+            self._put_step.send_nowait((data, self._last_due))
 
 
 class Relay:
