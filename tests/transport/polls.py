@@ -11,6 +11,7 @@ import h11
 import trio
 
 from slipstream_trio.testing.server import MemoryStream, memory_pipe
+from slipstream_trio.testing.server.nursery import open_background
 from slipstream_trio.transport import OpenRequest, Transport, find_connector
 
 URL = "ws://localhost:4000/socket/websocket?vsn=2.0.0"
@@ -163,15 +164,8 @@ class PollServer:
 @asynccontextmanager
 async def serving() -> AsyncIterator[PollServer]:
     """Serve for the time of a block."""
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield PollServer(nursery)
-        except BaseException as error:  # noqa: BLE001 - raised again, outside of the nursery's group
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    async with open_background() as nursery:
+        yield PollServer(nursery)
 
 
 @asynccontextmanager

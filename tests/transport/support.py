@@ -12,6 +12,7 @@ from tests.protocol import wire
 
 from slipstream_trio import Channel, Socket
 from slipstream_trio.testing.server import MemoryStream, memory_pipe
+from slipstream_trio.testing.server.nursery import open_background
 from slipstream_trio.transport import Connector, OpenRequest, StreamOpener, Transport, TransportEnded, find_connector
 from slipstream_trio.transport.base import Frame
 
@@ -181,18 +182,11 @@ class Reading(Transport):
 @asynccontextmanager
 async def reading(transport: Transport, *, read: bool = True) -> AsyncIterator[Transport]:
     """Read a transport all the time, unless the block does it."""
-    failure: BaseException | None = None
     wrapped = Reading(transport)
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         if read:
             nursery.start_soon(wrapped.read)
-        try:
-            yield wrapped if read else transport
-        except BaseException as error:  # noqa: BLE001 - raised again, outside of the nursery's group
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        yield wrapped if read else transport
 
 
 @asynccontextmanager
@@ -201,20 +195,11 @@ async def opened(
 ) -> AsyncIterator[tuple[Transport, RawServer]]:
     """Open a transport to a raw server, and read."""
     server = RawServer()
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    opening = connector(server.open_stream).open(OpenRequest(url=REQUEST.url, **request), server.wake)
+    async with open_background() as nursery:
         nursery.start_soon(server.accept, behind)
-        try:
-            async with connector(server.open_stream).open(
-                OpenRequest(url=REQUEST.url, **request), server.wake
-            ) as transport:
-                async with reading(transport, read=read) as wrapped:
-                    yield wrapped, server
-        except BaseException as error:  # noqa: BLE001 - raised again, outside of the nursery's group
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        async with opening as transport, reading(transport, read=read) as wrapped:
+            yield wrapped, server
 
 
 async def say_ok(server: RawServer) -> Any:
