@@ -307,6 +307,6 @@ class Process:
             event, payload = (CLOSE, {}) if end.reason in _GRACEFUL else (ERROR, crash)
             self.connection.put(self.connection.router.control_frame(self, event, payload))
         self._joined = False
-        self.connection.forget(self)
+        self.connection.router.forget(self)
         self.settled.set()
         self.done.set()

@@ -71,8 +71,7 @@ class Connection:
         self._unreadable = False
         self._everything = trio.CancelScope()
         self._flushed = trio.Event()
-        self._processes: set[Process] = set()
-        self._nursery: trio.Nursery | None = None
+        self._living: trio.Nursery | None = None  # the channels
         self._changed = trio.lowlevel.ParkingLot()
         self._handled = 0
         self._ended = trio.Event()
@@ -199,30 +198,24 @@ class Connection:
 
     def start(self, process: Process) -> None:
         """Run a channel."""
-        if self._nursery is None:
+        if self._living is None:
             raise RuntimeError("the connection has ended")
-        self._processes.add(process)
-        self._nursery.start_soon(process.run)
-
-    def forget(self, process: Process) -> None:
-        """Drop a channel that has ended."""
-        self._processes.discard(process)
-        self.router.forget(process)
+        self._living.start_soon(process.run)
 
     async def run(self, first_data: bytes) -> None:
         """Serve the client until the connection ends, beginning with the data behind its request."""
         try:
             with self._everything:
-                async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self._write)
-                    with self._reading:
-                        await self._read(first_data)
-                    for process in self._processes:
-                        process.cancel()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    async with trio.open_nursery() as self._living:
+                        with self._reading:
+                            await self._read(first_data)
+                        self._living.cancel_scope.cancel()
                     await self._finish_closing()
-                    self._nursery.cancel_scope.cancel()
+                    nursery.cancel_scope.cancel()
         finally:
-            self._nursery = None
+            self._living = None
             if self.close_code is None:
                 self.close_code, self.closed_by = 1006, "lost"
             self._ended.set()
