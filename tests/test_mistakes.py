@@ -108,6 +108,10 @@ AT_ONCE: dict[str, tuple[Callable[[], object], str]] = {
         lambda: connect(URL, push_timout=3),  # type: ignore[call-arg]
         "push_timout: there is no such option; did you mean 'push_timeout'?",
     ),
+    "option cut short": (
+        lambda: connect(URL, heartbeat=3),  # type: ignore[call-arg]
+        "heartbeat: there is no such option; did you mean 'heartbeat_interval'?",
+    ),
     "misspelt transport": (
         lambda: connect(URL, transport="websocket"),
         "transport: unknown transport 'websocket'; did you mean 'websockets'?",

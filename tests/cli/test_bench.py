@@ -146,7 +146,7 @@ def test_results_merge_as_if_they_were_one(tmp_path: Path, capsys: pytest.Captur
         (["merge", __file__], "not a result of `slipstream bench --json`"),
         (["ws://localhost/", "more"], "FILE is for merge"),
         (["ws://localhost/", "--record", "x"], "--record would slow down"),
-        (["ws://localhost/", "--json", "/nowhere/at/all.json"], "cannot be written"),
+        (["ws://localhost/", "--json", "/nowhere/at/all.json"], "it cannot be written"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,6 +155,17 @@ def test_a_mistake_is_told_in_a_line(words: list[str], said: str, capsys: pytest
     assert said in err
     assert out == ""
     assert err.count("\n") == 1
+
+
+def test_results_are_overwritten_by_force_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, both = tmp_path / "one.json", tmp_path / "both.json"
+    one.write_text(Result().to_json())
+    both.write_text("precious")
+    assert main(["bench", "merge", str(one), "--json", str(both)]) == 1
+    assert capsys.readouterr().err == f"slipstream: {both} exists: --force overwrites it\n"
+    assert both.read_text() == "precious"
+    assert main(["bench", "merge", str(one), "--json", str(both), "--force"]) == 3, "there is no connection in it"
+    assert json.loads(both.read_text())["counts"] == {}
 
 
 @pytest.mark.once

@@ -78,7 +78,7 @@ def test_a_missing_extra_is_named_in_one_line(
     recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert export(recording, "--to", "parquet", "--output", str(tmp_path / "lake")) == 1
+    assert export(recording, "--to", "parquet", "--output", str(tmp_path / "lake")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "Parquet needs pyarrow: pip install 'slipstream-trio[parquet]'" in line
     assert not (tmp_path / "lake").exists()
@@ -101,6 +101,7 @@ def test_a_collector_that_refuses(recording: str, capsys: pytest.CaptureFixture[
         (["--to", "otlp-json", "--output", "x", "--header", "a=b"], "--header goes with --to otlp"),
         (["--to", "perfetto", "--output", "x", "--service", "a"], "--service goes with"),
         (["--to", "parquet"], "--to parquet needs --output"),
+        (["--to", "parquet", "--output", "x", "--force"], "--force goes with --to perfetto and --to otlp-json"),
         (["--to", "parquet", "--output", "-"], "--to parquet writes a directory"),
         (["--to", "parquet", "--output", "x", "--service", "a"], "--service goes with"),
     ],
@@ -145,6 +146,18 @@ def test_a_file_that_cannot_be_written(recording: str, tmp_path: Path, capsys: p
     target = tmp_path / "nowhere" / "out.json"
     assert export(recording, "--to", "perfetto", "--output", str(target)) == 1
     assert f"{target}: it cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_an_export_that_exists_is_overwritten_by_force_alone(
+    recording: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out.json"
+    target.write_text("precious")
+    assert export(recording, "--to", "perfetto", "--output", str(target)) == 1
+    assert capsys.readouterr().err == f"slipstream: {target} exists: --force overwrites it\n"
+    assert target.read_text() == "precious"
+    assert export(recording, "--to", "perfetto", "--output", str(target), "--force") == 0
+    assert json.loads(target.read_text())["traceEvents"]
 
 
 def test_damaged_lines_are_told_and_left_out(

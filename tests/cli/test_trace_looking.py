@@ -303,12 +303,12 @@ def test_nothing_chosen_is_said(run: Run, recording: Path) -> None:
     assert run("stats", recording, "--topic", "nowhere") == "no records\n"
 
 
-@pytest.mark.parametrize("command", ["stats", "html"])
+@pytest.mark.parametrize("command", [["stats"], ["html", "--force"]])
 def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
-    command: str, recording: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str], recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with redirect_stderr(Terminal()) as terminal:
-        assert main(["trace", command, str(recording)]) == 0
+        assert main(["trace", *command, str(recording)]) == 0
     shown = terminal.getvalue()
     assert f"{len(recording.read_bytes().splitlines())} lines of {recording}" in shown
     assert shown.endswith("\r\x1b[K")
@@ -334,9 +334,19 @@ def test_the_page_begins_with_findings(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_page_is_written_beside_the_recording(run: Run, recording: Path) -> None:
-    out = run("html", recording)
     page = recording.with_name("trace.jsonl.html")
+    page.unlink(missing_ok=True)
+    out = run("html", recording)
     assert re.fullmatch(rf"{re.escape(str(page))}: \d+ spans and events, 0\.\d MB\n", out)
+    assert "<title>trace.jsonl</title>" in page.read_text("utf-8")
+
+
+def test_a_page_that_exists_is_overwritten_by_force_alone(run: Run, recording: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("precious")
+    run("html", recording, "-o", page, status=1, error=f"slipstream: {page} exists: --force overwrites it\n")
+    assert page.read_text() == "precious"
+    run("html", recording, "-o", page, "--force")
     assert "<title>trace.jsonl</title>" in page.read_text("utf-8")
 
 

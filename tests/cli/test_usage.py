@@ -1,11 +1,15 @@
 """What can be told without the extra `cli`: help, the version, wrong usage, and what is missing."""
 
+import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import pytest
-from tests.cli.support import run_command
+from tests.cli.support import Terminal, run_command
 
 from slipstream_trio.cli import main
+from slipstream_trio.cli.main import COMMANDS, _parser
+from slipstream_trio.cli.trace_command import COMMANDS as TRACE_COMMANDS
 
 
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -23,6 +27,45 @@ def test_without_the_extra_one_line_says_what_to_install(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "slipstream: this command needs the extra `cli`: pip install 'slipstream-trio[cli]'\n"
+
+
+@pytest.mark.parametrize("words", [["demo"], ["serve"], ["bench", "ws://localhost/"], ["connect", "ws://localhost/"]])
+def test_a_missing_extra_has_one_status_in_all_commands(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    for name in ("wsproto", "hdrh", "prompt_toolkit"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with redirect_stdout(Terminal()):
+        assert main(words) == 2
+    assert "needs the extra `cli`: pip install 'slipstream-trio[cli]'" in capsys.readouterr().err
+
+
+def test_a_transport_without_its_extra_is_refused_before_the_load(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hdrh", reason="needs the extra `cli`")
+    monkeypatch.delitem(sys.modules, "slipstream_trio.transport.longpoll", raising=False)
+    monkeypatch.setitem(sys.modules, "httpcore", None)
+    assert main(["bench", "ws://localhost/", "--transport", "longpoll"]) == 2
+    said = "slipstream: transport: 'longpoll' needs httpcore: pip install 'slipstream-trio[longpoll]'"
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_the_package_is_the_command_too() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "slipstream_trio", "--version"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.startswith("slipstream ")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"trace {name}" for name in TRACE_COMMANDS)])
+def test_every_option_has_a_help(command: str) -> None:
+    parser = _parser([*COMMANDS])
+    for word in command.split():
+        (choices,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+        parser = choices[word]
+    assert [action.dest for action in parser._actions if not action.help] == []
 
 
 def test_help_needs_no_extra_and_shows_examples() -> None:

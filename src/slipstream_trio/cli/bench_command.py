@@ -7,10 +7,10 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,7 +18,7 @@ import trio
 
 from ..trace.text import duration
 from .connecting import Run, add_connecting, parse_json, seconds
-from .output import BOLD, Output
+from .output import BOLD, Output, add_force, output_file
 from .status import OK, UNREACHABLE, CommandFailed, UsageError, count
 
 __all__ = ["DESCRIPTION", "EPILOG", "NEEDS", "add_arguments", "run"]
@@ -66,25 +66,33 @@ def add_arguments(parser: ArgumentParser) -> None:
     load.add_argument("--duration", **lasting, default=10.0, help="of the pushes, after the ramp; by default 10")
     load.add_argument("--timeout", **lasting, default=10.0, help="of a push; by default 10")
     load.add_argument("--processes", **number, default=1, help="that share the load; by default 1")
-    load.add_argument("--transport", default="auto", choices=["auto", "trio_websocket", "websockets", "longpoll"])
+    kinds = ["auto", "trio_websocket", "websockets", "longpoll"]
+    transport = "of the connections; by default auto: websockets with the extra `fast`, else trio_websocket"
+    load.add_argument("--transport", default="auto", choices=kinds, help=transport)
     results = parser.add_argument_group("results")
     results.add_argument("--json", metavar="PATH", help="write them as JSON, which `merge` reads")
     results.add_argument("--html", metavar="PATH", help="write a page with plots")
+    add_force(parser)
     add_connecting(parser)
 
 
 def run(options: Namespace) -> int:
     """Run the load, or merge results; print, and write what is asked for."""
-    output = Output.of(sys.stdout, live=True)
-    result = _result(options, output)
-    for line in result.summary():
-        output.print(line)
-    if options.json is not None:
-        _write(options.json, result.to_json())
-    if options.html is not None:
-        from .bench_page import page
+    from .bench_page import page
+    from .bench_result import Result
 
-        _write(options.html, page(result))
+    output, asked = Output.of(sys.stdout, live=True), {"json": Result.to_json, "html": page}
+    with ExitStack() as files:  # opened before anything is measured
+        opened = {
+            name: files.enter_context(output_file(path, force=options.force))
+            for name in asked
+            if (path := getattr(options, name)) is not None
+        }
+        result = _result(options, output)
+        for line in result.summary():
+            output.print(line)
+        for name, file in opened.items():
+            file.write(asked[name](result))
     if not result.latencies["connect"].total_count:
         why = "".join(f" ({kind})" for kind, _ in result.errors.most_common(1))
         raise CommandFailed(f"no connection was ever open{why}", UNREACHABLE)
@@ -102,18 +110,8 @@ def _result(options: Namespace, output: Output) -> Any:
         raise UsageError("too many arguments: FILE is for merge")
     if options.record is not None:
         raise UsageError("--record would slow down what is measured: record a `slipstream connect` beside it")
-    for path in (options.json, options.html):  # now, and not when all has been measured
-        if path is not None:
-            _write(path, "")
     run = Run(options)
     return run.start(partial(_load, run, options, output, Result()))
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, "utf-8")
-    except OSError as error:
-        raise CommandFailed(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
@@ -137,6 +135,7 @@ def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
 
 async def _load(run: Run, options: Namespace, output: Output, result: Any) -> Any:
     """Let processes make the load, and show what they tell; returns the result."""
+    run.connect(transport=options.transport)  # refuses a transport whose extra is missing; the processes connect
     plans, table, stop = _plans(run, options), _Table(output, result), trio.Event()
     result.plans.append(
         {

@@ -30,9 +30,9 @@ examples:
   slipstream connect ws://localhost:4000/socket/websocket
   slipstream connect --help    each command's help has examples
 
-exit status: 0 all is well; 1 something failed; 2 wrong usage, or a file that
-is not a recording; 3 no connection; 4 no answer in time; 130 interrupted;
-143 terminated"""
+exit status: 0 all is well; 1 something failed; 2 wrong usage, a missing extra,
+or a file that is not a recording; 3 no connection; 4 no answer in time;
+130 interrupted; 143 terminated"""
 
 MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
 

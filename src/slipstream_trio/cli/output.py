@@ -1,11 +1,21 @@
-"""Output of lines: to a terminal, cut to its width and maybe in colour, or to a pipe, whole and plain."""
+"""Output: lines to a terminal, cut to its width and maybe in colour, or to a pipe, whole and plain; and files."""
 
 import os
 import shutil
 import unicodedata
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, TextIO
 
-__all__ = ["BAD", "BOLD", "FAINT", "GOOD", "ONCE", "Output", "cells", "fit", "wants_colour"]
+from ..trace.export_files import written
+from .status import CommandFailed, UsageError
+
+__all__ = [
+    "BAD", "BOLD", "FAINT", "GOOD", "ONCE", "Output", "add_force", "cells", "fit", "output_file", "wants_colour",
+    "writing",
+]  # fmt: skip
 
 BOLD, UNDERLINE, BAD, GOOD, ONCE, FAINT = 1, 4, 31, 32, 33, 90
 """Colours, as SGR has them."""
@@ -88,3 +98,38 @@ def fit(text: str, width: int) -> str:
         cut.append(letter)
         used += size
     return "".join(cut) + "…" + " " * (width - used - 1) if width > 0 else ""
+
+
+def add_force(parser: ArgumentParser) -> None:
+    """Declare the option by which `output_file` overwrites."""
+    parser.add_argument("--force", action="store_true", default=None, help="overwrite a file that exists")
+
+
+@contextmanager
+def output_file(
+    name: str, *, force: bool | None, mode: int = 0o666, recordings: Iterable[Path] = ()
+) -> Iterator[TextIO]:
+    """Write a file, which gets its name at the end of the block: a failure leaves what there was.
+
+    Raises:
+        UsageError: it is one of the recordings that are read.
+        CommandFailed: it exists, and `force` was not given; or it cannot be written.
+    """
+    path = Path(name)
+    if path.exists() and any(path.samefile(recording) for recording in recordings):
+        raise UsageError(f"{path} is the recording itself: name another file")
+    if path.is_file() and not force:
+        raise CommandFailed(f"{path} exists: --force overwrites it")
+    with writing(name), written(path, mode=mode) as file:
+        yield file
+
+
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Raise `CommandFailed` where what the block writes cannot be written."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the standard output was closed
+    except OSError as error:
+        raise CommandFailed(f"{name}: it cannot be written: {error.strerror or error}") from error

@@ -3,7 +3,7 @@
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -14,11 +14,11 @@ from attrs import Factory, define
 from ..trace import Checker, End, Entry, Header, Missing, Progress, Recorded
 from ..trace.read import Source, Told
 from ..trace.selection import Moment, Selection
-from .status import UsageError, give_up_output
+from .status import give_up_output
 
 __all__ = [
     "SELECTING", "Notices", "ProgressBar", "add_paths", "add_reading_arguments", "quiet_pipe", "reading_all",
-    "selection_of", "spare",
+    "selection_of",
 ]  # fmt: skip
 
 SELECTING: Final = """\
@@ -100,12 +100,6 @@ def _duration(text: str) -> int:
     if moment.since != "start":
         raise ArgumentTypeError(f"{text!r} is not a duration: write 10ms or 1.5s")
     return moment.nanoseconds
-
-
-def spare(output: Path, paths: Iterable[Path]) -> None:
-    """Raise `UsageError` if the output is one of the files to read."""
-    if output.exists() and any(output.samefile(path) for path in paths):
-        raise UsageError(f"{output} is the recording itself: name another file")
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from itertools import chain
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,8 +14,9 @@ from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp
 from ..trace.export_parquet import export_parquet
 from ..trace.export_perfetto import export_perfetto
 from ..trace.read import sources
-from .reading import Notices, ProgressBar, add_paths, spare
-from .status import OK, CommandFailed, UsageError, pair
+from .output import add_force, output_file, writing
+from .reading import Notices, ProgressBar, add_paths
+from .status import FAILED, OK, USAGE, CommandFailed, UsageError, pair
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
@@ -41,12 +42,13 @@ examples:
   slipstream trace export /var/log/app/*.jsonl.gz --to parquet --output lake
       what is there already is not overwritten
 
-exit status: 0 all was exported; 1 something failed; 2 wrong usage, or a file that
-is not a recording"""
+exit status: 0 all was exported; 1 something failed; 2 wrong usage, a missing
+extra, or a file that is not a recording"""
 
 TARGETS: Final = ("perfetto", "otlp-json", "otlp", "parquet")
 GOES_WITH: Final[Mapping[str, tuple[str, ...]]] = {
     "output": ("perfetto", "otlp-json", "parquet"),
+    "force": ("perfetto", "otlp-json"),
     "service": ("otlp", "otlp-json"),
     "endpoint": ("otlp",),
     "header": ("otlp",),
@@ -60,6 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=TARGETS, help="what to turn it into")
     written = "the file or directory to write; .gz compresses; -: standard output"
     parser.add_argument("-o", "--output", metavar="FILE", help=written)
+    add_force(parser)
     group = parser.add_argument_group("with --to otlp")
     where = "by default OTEL_EXPORTER_OTLP_ENDPOINT, or port 4318 here"
     group.add_argument("--endpoint", type=_url, metavar="URL", help=where)
@@ -71,16 +74,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Export, and say how much it was."""
     _check(options)
-    if options.output not in (None, STDOUT):
-        spare(Path(options.output), files_of(options.paths))
     try:
         count = _export(options)
     except ExportError as error:
-        raise CommandFailed(str(error)) from error
-    except BrokenPipeError:
-        raise  # the output was closed, and could be written to
-    except OSError as error:
-        raise CommandFailed(f"{options.output}: it cannot be written: {error.strerror or error}") from error
+        # An export whose package is not installed has been asked for in vain, like a command without its extra.
+        raise CommandFailed(str(error), USAGE if isinstance(error.__context__, ImportError) else FAILED) from error
     what = {"perfetto": "events", "parquet": "rows"}.get(options.to, "spans")
     print(f"{count:,} {what}", file=sys.stderr)
     return OK
@@ -106,7 +104,8 @@ def _export(options: Namespace) -> int:
     told = Notices(say).told
     try:
         if options.to == "parquet":
-            return export_parquet(options.paths, options.output, told=told, progress=bar.show)
+            with writing(options.output):
+                return export_parquet(options.paths, options.output, told=told, progress=bar.show)
         found = sources(options.paths)
         return _stream(options, chain.from_iterable(source.records(told=told, progress=bar.show) for source in found))
     finally:
@@ -114,14 +113,19 @@ def _export(options: Namespace) -> int:
 
 
 def _stream(options: Namespace, records: Iterator[Recorded]) -> int:
-    service = options.service or SERVICE
+    name, service = options.output, options.service or SERVICE
     if options.to == "otlp":
         headers = None if options.header is None else dict(options.header)
         return send_otlp(records, options.endpoint, headers=headers, service=service)
-    output = sys.stdout if options.output == STDOUT else options.output
-    if options.to == "otlp-json":
-        return export_otlp_json(records, output, service=service)
-    return export_perfetto(records, output)
+    recordings = files_of(options.paths)
+    with (
+        nullcontext(sys.stdout)
+        if name == STDOUT
+        else output_file(name, force=options.force, recordings=recordings) as output
+    ):
+        if options.to == "otlp-json":
+            return export_otlp_json(records, output, service=service)
+        return export_perfetto(records, output)
 
 
 def _url(text: str) -> str:

@@ -1,16 +1,17 @@
 """`slipstream trace html`: the history of connections as a page that can be searched and zoomed."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from ..trace import diagnose
-from ..trace.export_files import written
 from ..trace.page import MAX_ROWS, Page, PageTooLarge
 from ..trace.page_file import render_page
-from ..trace.read import sources
+from ..trace.read import Source, sources
 from ..trace.selection import look
-from .reading import SELECTING, Notices, add_reading_arguments, reading_all, selection_of, spare
+from .output import add_force, output_file
+from .reading import SELECTING, Notices, add_reading_arguments, reading_all, selection_of
 from .status import OK, CommandFailed, count
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
@@ -40,15 +41,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--title", help="by default the recording's name")
     parser.add_argument("--last", type=count, metavar="N", help="only the last N spans and events of those chosen")
     parser.add_argument("--payload", type=count, metavar="N", default=4000, help="characters of a payload; 4,000")
+    add_force(parser)
 
 
 def run(options: Namespace) -> int:
     """Make the page."""
     found = sources(options.paths)
-    output = Path(options.output or f"{options.paths[0]}.html")
-    spare(output, [path for source in found for path in source.paths])
-    page = Page(last=options.last, payload_limit=options.payload)
-    notices = Notices()
+    name, recordings = options.output or f"{options.paths[0]}.html", [path for source in found for path in source.paths]
+    with output_file(name, force=options.force, mode=0o600, recordings=recordings) as file:
+        page, said = _page(options, found)
+        findings = [finding for source in found for finding in diagnose(source.records())]
+        content = {**page.content(findings), "sources": [str(path) for path in options.paths], "notices": said}
+        file.write(render_page(content, options.title or Path(options.paths[0]).name))
+    print(f"{name}: {page.rows:,} spans and events, {Path(name).stat().st_size / 1e6:.1f} MB")
+    return OK
+
+
+def _page(options: Namespace, found: Sequence[Source]) -> tuple[Page, list[str]]:
+    """Return the page of what was chosen, and what has to be said of it."""
+    page, notices = Page(last=options.last, payload_limit=options.payload), Notices()
     with reading_all(found, notices.told) as recordings:
         try:
             for glance in look(recordings, selection_of(options)):
@@ -62,12 +73,4 @@ def run(options: Namespace) -> int:
     said = notices.summary()
     if page.left_out:
         said.append(f"{page.left_out:,} spans and events before these were left out (--last {options.last})")
-    findings = [finding for source in found for finding in diagnose(source.records())]
-    content = {**page.content(findings), "sources": [str(path) for path in options.paths], "notices": said}
-    try:
-        with written(output, mode=0o600) as file:
-            file.write(render_page(content, options.title or Path(options.paths[0]).name))
-    except OSError as error:
-        raise CommandFailed(f"{output}: it cannot be written: {error.strerror or error}") from error
-    print(f"{output}: {page.rows:,} spans and events, {output.stat().st_size / 1e6:.1f} MB")
-    return OK
+    return page, said
