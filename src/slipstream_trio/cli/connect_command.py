@@ -12,7 +12,6 @@ import trio
 
 from .connecting import Run, add_connecting
 from .console import RequestError, from_json, opened
-from .feed import printer
 from .status import FAILED, OK, UsageError
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
@@ -61,10 +60,11 @@ def run(options: Namespace) -> int:
 
 async def _lines(run: Run) -> int:
     """Take requests from lines of JSON, and answer them."""
-    show = run.guarded(printer(sys.stdout, run.secrets, as_lines=True))
+    show = run.printer(sys.stdout, as_lines=True)
     async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
         number = 0
         async for text in _stdin():
+            await show.has_room()  # or else answers might not fit
             number += 1
             try:
                 request = from_json(text) if text.strip() else None

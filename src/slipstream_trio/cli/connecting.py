@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TextIO, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import trio
@@ -19,6 +19,7 @@ from ..telemetry import Telemetry
 from ..telemetry.secrecy import is_secret
 from ..trace import record
 from ..trace.text import Secrets, hidden, named_secrets_in, printable, strings_in
+from .feed import Printer
 from .status import TERMINATED, TIMEOUT, UNREACHABLE, CommandFailed, UsageError, pair
 
 __all__ = ["Run", "add_connecting", "parse_json", "seconds"]
@@ -26,6 +27,9 @@ __all__ = ["Run", "add_connecting", "parse_json", "seconds"]
 T = TypeVar("T")
 
 TOKEN: Final = "SLIPSTREAM_AUTH_TOKEN"  # noqa: S105 - the name of a variable
+
+GRACE: Final = 0.5
+"""Seconds for what is not written yet, where an interrupt ends the run: its reader may never read."""
 
 _SILENT: Final = logging.NullHandler()
 
@@ -62,6 +66,7 @@ class Run:
         self._token: str | None = options.auth_token or os.environ.get(TOKEN) or None
         self.secrets: Secrets = Secrets.of(self._secrets(every=every))
         self._scope = trio.CancelScope()
+        self._printers: list[Printer] = []
         self.failure: OSError | None = None
 
     def _secrets(self, *, every: bool) -> Iterator[str]:
@@ -96,6 +101,21 @@ class Run:
 
         return guarded
 
+    def printer(self, file: TextIO, **options: Any) -> Printer:
+        """Return a printer of the run: at its end, all is written before it is over."""
+        printer = Printer(file, self.secrets, **options)
+        self._printers.append(printer)
+        trio.lowlevel.spawn_system_task(self._print, printer)
+        return printer
+
+    async def _print(self, printer: Printer) -> None:
+        try:
+            await printer.write()
+        except OSError as error:
+            self.failure = error
+            self._printers.clear()
+            self._scope.cancel()
+
     def start(self, main: Callable[[], Awaitable[T]]) -> T:
         """Run; returns what `main` does, or raises what the command line is told.
 
@@ -124,7 +144,18 @@ class Run:
     async def _supervised(self, main: Callable[[], Awaitable[T]]) -> T:
         trio.lowlevel.spawn_system_task(self._until_terminated)
         with self._scope:
-            return await main()
+            patience = GRACE
+            try:
+                result = await main()
+                patience = math.inf
+                return result
+            except Exception:
+                patience = math.inf
+                raise
+            finally:
+                with trio.move_on_after(patience, shield=patience == GRACE):
+                    for printer in self._printers:
+                        await printer.written()
         raise self.failure or CommandFailed("terminated", TERMINATED)
 
     async def _until_terminated(self) -> None:

@@ -4,16 +4,20 @@ They are made from telemetry, where everything is in the order of the wire, whic
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from io import TextIOWrapper
 from typing import Any, Final, TextIO
+
+import trio
 
 from .. import telemetry as t
 from ..protocol import MessageDropped, MessageReceived, TopicJoinClosed
 from ..trace.text import Secrets, brief, duration, hidden, printable
 from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output, wants_colour
 
-__all__ = ["Item", "as_json", "feed", "printer", "words_of"]
+__all__ = ["Item", "Printer", "as_json", "feed", "line_of", "words_of"]
 
 Item = dict[str, Any]
 """Its `type`, and what belongs to that."""
@@ -29,13 +33,16 @@ TOLD: Final[Mapping[type[t.Record], tuple[str, ...]]] = {
 
 STYLES: Final[Mapping[str, int]] = {
     **dict.fromkeys(("connected", "joined", "left", "reply", "pong", "sent", "presence"), GOOD),
-    **dict.fromkeys(("reconnecting", "rejoining", "gap", "closed", "refused", "error", "dropped"), BAD),
+    **dict.fromkeys(("reconnecting", "rejoining", "gap", "closed", "refused", "error", "dropped", "overflow"), BAD),
     "message": BOLD,
     "late_reply": ONCE,
 }
 
 LONGEST: Final = 10_000
 """The most characters of a payload at a terminal."""
+
+BACKLOG: Final = 2**23
+"""The most characters that wait to be written."""
 
 
 def feed(bus: t.Telemetry, show: Callable[[Item], object]) -> None:
@@ -74,19 +81,94 @@ def _items(record: Any) -> Iterator[Item]:
         yield {"type": kind, **{name: value for name, value in values.items() if value is not None}}
 
 
-def printer(file: TextIO, secrets: Secrets, *, as_lines: bool) -> Callable[[Item], None]:
-    """Return a function that prints an item: as a line of JSON, or for people."""
-    output = Output(file, colour=not as_lines and wants_colour(file), live=True)
+class Printer:
+    """Prints items, by a thread: a reader that is slow holds up neither messages nor heartbeats.
 
-    def show(item: Item) -> None:
-        if as_lines:
-            output.print(json.dumps(hidden(as_json(item), secrets), separators=(",", ":")))
+    Items that do not fit into the backlog are dropped, and one of type "overflow" marks the place.
+
+    Parameters:
+        file: where to.
+        secrets: texts to mask.
+        as_lines: as lines of JSON, rather than for people.
+        overflow: takes the item of an overflow; by default it is printed in its place.
+    """
+
+    def __init__(
+        self, file: TextIO, secrets: Secrets, *, as_lines: bool, overflow: Callable[[Item], object] | None = None
+    ) -> None:
+        self._file = file
+        self._secrets = secrets
+        self._output = None if as_lines else Output(file, colour=wants_colour(file))
+        self._overflow = overflow
+        self._lines: list[str] = []
+        self._size = self._dropped = 0
+        self._busy = False
+        self._filled = trio.lowlevel.ParkingLot()
+        self._taken = trio.lowlevel.ParkingLot()
+
+    def __call__(self, item: Item) -> None:
+        """Print an item."""
+        line = self._line(item)
+        if self._dropped or self._size + len(line) > BACKLOG:
+            self._dropped += 1  # like all that comes until the rest is taken, so that the loss has one place
             return
-        at, kind = output.style(time.strftime("%H:%M:%S"), FAINT), item["type"]
-        word = output.style(f"{kind:12}", STYLES.get(kind, 0))
-        output.print(f"{at} {word} {'  '.join(words_of(item, secrets))}".rstrip())
+        self._lines.append(line)
+        self._size += len(line)
+        self._filled.unpark()
 
-    return show
+    def _line(self, item: Item) -> str:
+        if self._output is None:
+            return json.dumps(hidden(as_json(item), self._secrets), separators=(",", ":")) + "\n"
+        return self._output.line(line_of(item, self._output, self._secrets))
+
+    async def write(self) -> None:
+        """Write what comes, until cancelled; raises `OSError`."""
+        while True:
+            while not self._lines:
+                self._busy = False
+                self._taken.unpark_all()
+                await self._filled.park()
+            self._busy = True
+            lines, dropped = self._lines, self._dropped
+            self._lines, self._size, self._dropped = [], 0, 0
+            self._taken.unpark_all()
+            if dropped:
+                self._tell({"type": "overflow", "dropped": dropped}, lines)
+            await trio.to_thread.run_sync(_write, self._file, "".join(lines), abandon_on_cancel=True)
+
+    def _tell(self, overflow: Item, lines: list[str]) -> None:
+        if self._overflow is None:
+            lines.append(self._line(overflow))
+        else:
+            self._overflow(overflow)
+
+    async def has_room(self) -> None:
+        """Wait until at least half of the backlog is free."""
+        while self._size > BACKLOG // 2:
+            await self._taken.park()
+
+    async def written(self) -> None:
+        """Wait until all is written."""
+        while self._busy or self._lines:
+            await self._taken.park()
+
+
+def _write(file: TextIO, text: str) -> None:
+    """Write to a pipe or file without Python's buffer, whose lock a thread that still waits at the exit would keep."""
+    if file.isatty() or type(file) is not TextIOWrapper:
+        file.write(text)
+        file.flush()
+        return
+    data = memoryview(text.encode(file.encoding, "backslashreplace"))
+    while data:
+        data = data[os.write(file.fileno(), data) :]
+
+
+def line_of(item: Item, output: Output, secrets: Secrets) -> str:
+    """Return an item's line for people."""
+    at, kind = output.style(time.strftime("%H:%M:%S"), FAINT), item["type"]
+    word = output.style(f"{kind:12}", STYLES.get(kind, 0))
+    return f"{at} {word} {'  '.join(words_of(item, secrets))}".rstrip()
 
 
 def as_json(item: Item) -> Item:
@@ -102,7 +184,7 @@ def words_of(item: Item, secrets: Secrets) -> Iterator[str]:
             yield f"{binary}{brief(value, secrets, LONGEST)}"
         elif name in ("seconds", "delay"):
             yield f"{'in ' * (name == 'delay')}{duration(value * 1e9)}"
-        elif name in ("attempt", "code"):
+        elif name in ("attempt", "code", "dropped"):
             yield f"{name} {value}"
         elif name not in ("type", "command", "connection_id", "error", "since", "until"):
             yield printable(secrets.hide(str(value)))

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from .connecting import Run, add_connecting, parse_json
-from .feed import Item, feed, printer
+from .feed import Item, feed
 from .status import OK, CommandFailed, count
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
@@ -45,8 +45,8 @@ def run(options: Namespace) -> int:
 
 async def _listen(run: Run, options: Namespace) -> int:
     as_lines = options.json or not sys.stdout.isatty()
-    show = run.guarded(printer(sys.stdout, run.secrets, as_lines=as_lines))
-    remark = run.guarded(printer(sys.stderr, run.secrets, as_lines=False))
+    remark = run.printer(sys.stderr, as_lines=False)
+    show = run.printer(sys.stdout, as_lines=as_lines, overflow=remark)
     topics, left, over = set(options.topics), options.count, trio.Event()
 
     def came(item: Item) -> None:

@@ -50,13 +50,17 @@ class Output:
             return text
         return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m"
 
-    def print(self, text: str = "", *codes: int) -> None:
-        """Print a line."""
+    def line(self, text: str, *codes: int) -> str:
+        """Return a line as it is printed."""
         if self.width is not None and not self._colour:
             text = fit(text, self.width - 1).rstrip()
         if not self._all:
             text = text.translate(ASCII).encode("ascii", "backslashreplace").decode("ascii")
-        self._file.write(f"{self.style(text, *codes)}\n")
+        return f"{self.style(text, *codes)}\n"
+
+    def print(self, text: str = "", *codes: int) -> None:
+        """Print a line."""
+        self._file.write(self.line(text, *codes))
         if self._live:
             self._file.flush()
 

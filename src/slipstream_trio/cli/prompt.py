@@ -18,7 +18,8 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from ..trace.text import duration, named_secrets_in, printable
 from .connecting import Run, parse_json
 from .console import COMMANDS, HELP, Console, RequestError, from_words, opened
-from .feed import printer
+from .feed import Item, line_of
+from .output import Output, wants_colour
 from .status import OK
 
 __all__ = ["converse"]
@@ -31,7 +32,12 @@ INTERRUPT: Final = "\x03"
 async def converse(run: Run) -> int:
     """Carry out what is typed, until Ctrl-D."""
     with patch_stdout(raw=True):  # what is printed appears above the prompt
-        show = run.guarded(printer(sys.stdout, run.secrets, as_lines=False))
+        output = Output(sys.stdout, colour=wants_colour(sys.stdout), live=True)
+
+        def draw(item: Item) -> None:
+            output.print(line_of(item, output, run.secrets))
+
+        show = run.guarded(draw)
         async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
             prompt = Prompt(console)
             while (text := await prompt.ask()) not in (None, *QUIT):
