@@ -13,7 +13,7 @@ from tests.protocol.core import Core, opening_state
 
 from slipstream_trio.protocol import STATE_FIELDS, Options, State, next_deadline
 from slipstream_trio.protocol.state import changed_fields
-from slipstream_trio.protocol.topics import earliest, heap_of, merged, with_entry, without_earliest
+from slipstream_trio.protocol.topics import earliest, heap_of, merged, without_earliest
 from slipstream_trio.testing.strategies import states
 
 FIVE: dict[str, Any] = {
@@ -210,7 +210,7 @@ def test_a_heap_gives_its_entries_from_the_earliest_to_the_latest(
 ) -> None:
     heap = heap_of(begun)
     for entry in added:
-        heap = with_entry(heap, entry)
+        heap = merged(heap, heap_of([entry]))
     heap = merged(heap, heap_of(other))
     drawn = []
     while (entry := earliest(heap)) is not None:
@@ -229,7 +229,7 @@ def edge(heap: Any) -> int:
 def test_the_right_edge_of_a_heap_is_short(order: int) -> None:
     heap = None
     for n in range(4000):
-        heap = with_entry(heap, (float(order * n), n, "t"))
+        heap = merged(heap, heap_of([(float(order * n), n, "t")]))
         assert edge(heap) <= 12
     for _ in range(4000):
         heap = without_earliest(heap)

@@ -14,7 +14,7 @@ from slipstream_trio.protocol import (
     rejoin_delay,
     worth_retrying,
 )
-from slipstream_trio.protocol.backoff import recovery_of, retry_after
+from slipstream_trio.protocol.backoff import retry_after
 
 DELAYS = st.lists(st.floats(0, 1000), min_size=1, max_size=8)
 DRAWS = st.floats(0, 1)
@@ -299,7 +299,6 @@ def test_disconnects_are_compared_without_their_errors() -> None:
     ],
 )
 def test_every_ending_of_a_channel_has_its_recovery(ending: str, recovery: str) -> None:
-    assert recovery_of(ending) == recovery
     backoff = Backoff((3, 4), jitter=0)
     delays = {"rejoin_now": 0.0, "rejoin": 4, "end": None}
     assert rejoin_delay(ending, backoff, 1, 0) == delays[recovery]

@@ -17,22 +17,26 @@ from .commands import (
     TransportFailed,
     TransportOpened,
 )
-from .effects import CloseTransport, Effect, SendFrame, Step, Transition
 from .events import (
+    CloseTransport,
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
+    Effect,
     Event,
     FrameRejected,
     HeartbeatAcknowledged,
     MessageDropped,
     MessageReceived,
     ReplyReceived,
+    SendFrame,
+    Step,
     TopicJoinClosed,
     TopicJoinFailed,
     TopicJoinOverdue,
     TopicJoinSucceeded,
     TopicLeft,
+    Transition,
 )
 from .joining import JoinPacing
 from .message import RESERVED_EVENTS, Frame, Message

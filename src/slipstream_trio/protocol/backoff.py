@@ -5,17 +5,14 @@ import sys
 from calendar import timegm
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Final, Literal
+from typing import Final
 
 import attrs
 from attrs import frozen
 
 from ..errors import EndedBy
 
-__all__ = [
-    "RECONNECT", "REJOIN", "Backoff", "Disconnect", "Recovery", "reconnect_delay", "recovery_of", "rejoin_delay",
-    "worth_retrying",
-]  # fmt: skip
+__all__ = ["RECONNECT", "REJOIN", "Backoff", "Disconnect", "reconnect_delay", "rejoin_delay", "worth_retrying"]
 
 FINAL_STATUSES: Final = frozenset({301, 308, 401, 403, 404})
 """HTTP statuses of an upgrade that will be the same next time."""
@@ -193,9 +190,7 @@ def _http_date(text: str) -> int | None:
         return None
 
 
-Recovery = Literal["rejoin", "rejoin_now", "end"]
-
-_RECOVERIES: Final[Mapping[str, Recovery]] = {
+_RECOVERIES: Final = {
     "lost": "rejoin_now",  # with the next connection
     "crashed": "rejoin",
     "refused": "rejoin",
@@ -207,11 +202,6 @@ _RECOVERIES: Final[Mapping[str, Recovery]] = {
 }
 
 
-def recovery_of(ending: str) -> Recovery:
-    """Return what to do about a channel that was joined and has ended so."""
-    return _RECOVERIES[ending]
-
-
 def rejoin_delay(ending: str, backoff: Backoff | None, step: int, draw: float) -> float | None:
     """Return the seconds to wait before joining again, None if the channel has ended.
 
@@ -221,7 +211,7 @@ def rejoin_delay(ending: str, backoff: Backoff | None, step: int, draw: float) -
         step: how many attempts there were since it last went well, from 0.
         draw: a random number from 0 to 1, for the jitter.
     """
-    recovery = recovery_of(ending)
+    recovery = _RECOVERIES[ending]
     if recovery == "rejoin_now":
         return 0.0
     if recovery == "end" or backoff is None or (backoff.limit is not None and step >= backoff.limit):

@@ -109,8 +109,7 @@ class MsgspecCodec:
     def __init__(self) -> None:
         import msgspec
 
-        self._error = msgspec.MsgspecError
-        self._misfit = (msgspec.ValidationError, RecursionError)
+        self._misfit = (msgspec.MsgspecError, RecursionError, UnicodeEncodeError)  # of a text with a lone surrogate
         self._decode = msgspec.json.Decoder().decode
         self._decode_message = msgspec.json.Decoder(Message).decode
         self._decode_shallow_message = _shallow_decoder(of_messages=True)
@@ -122,8 +121,6 @@ class MsgspecCodec:
             return _shallow_decoder(of_messages=False)(text)
         except self._misfit:
             return self._decode_checked(text)
-        except (self._error, UnicodeEncodeError) as error:  # the latter: the text itself has a lone surrogate
-            raise ProtocolError(f"not JSON: {error}") from None
 
     def decode_message(self, text: str) -> Message:
         """Return the message of a V2 text frame; raises `ProtocolError`."""
@@ -133,16 +130,14 @@ class MsgspecCodec:
             # A third of what `Message(…)` takes.
             return tuple.__new__(Message, self._decode_shallow_message(text))  # type: ignore[type-var] # it is a tuple
         except self._misfit:
-            # It is deep, or no message, or has more than five elements, which are to be ignored.
+            # It is deep, no JSON, or no message, or has more than five elements, which are to be ignored.
             return message_of(self._decode_checked(text))
-        except (self._error, UnicodeEncodeError) as error:
-            raise ProtocolError(f"not JSON: {error}") from None
 
     def _decode_checked(self, text: str) -> Any:
         check_depth(text)
         try:
             return self._decode(text)
-        except (self._error, UnicodeEncodeError) as error:
+        except self._misfit as error:
             raise ProtocolError(f"not JSON: {error}") from None
 
     def encode(self, value: Any) -> str:

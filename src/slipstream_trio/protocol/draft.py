@@ -3,9 +3,9 @@
 import math
 from typing import Any, Final, Literal
 
+from . import events
 from .commands import JoinTopic, LeaveTopic, TimerTicked
-from .effects import CloseTransport, Effect, SendFrame, Transition
-from .events import Event, TopicJoinClosed, TopicJoinFailed, TopicJoinOverdue, TopicLeft
+from .events import Effect, Event, Transition
 from .mappings import number_of
 from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
 from .serializer import Serializer
@@ -67,11 +67,12 @@ class Draft:
         replaced = self.topics.joins.get(topic)
         ref = self._send(None, topic, JOIN, join.payload)
         if replaced is not None:
-            self.events.append(TopicJoinClosed(topic, replaced, "replaced", None))
+            self.events.append(events.TopicJoinClosed(topic, replaced, "replaced", None))
         rejoin: Rejoin | None = None if not join.rejoin else "again" if topic in self.topics.failed else "first"
         pending = Pending(self.current_ref, join.timeout, join.deadline, rejoin)
         alone = not self.turns.first
-        self.topics = self.topics.joined(topic, ref, self._timed(pending) if alone else pending)
+        pending = self._timed(pending) if alone else pending
+        self.topics = self.topics.changed(topic, join=ref, pending=pending, leaving=None, failed=None)
         self.turns = self.turns.added(self.current_ref, topic)
         if alone or self._loses_turn(self.turns):
             self._begin_turn()
@@ -80,11 +81,11 @@ class Draft:
         """Send a leave."""
         ref = self._send(join_ref, leave.topic, LEAVE, {})
         limit = None if leave.timeout is None else self.now + leave.timeout
-        self.topics = self.topics.left(leave.topic, Leaving(ref, limit))
+        self.topics = self.topics.changed(leave.topic, pending=None, leaving=Leaving(ref, limit))
 
     def left(self, topic: str, reason: Literal["left", "timeout"]) -> None:
         """Take a topic as left."""
-        self.events.append(TopicLeft(topic, self.topics.joins.get(topic), reason))
+        self.events.append(events.TopicLeft(topic, self.topics.joins.get(topic), reason))
         self.topics = self.topics.without(topic)
 
     def time_out(self, topic: str) -> None:
@@ -97,8 +98,9 @@ class Draft:
         elif pending.rejoin is None or not 0 < self.turns.first <= pending.number:
             self._give_up(topic, pending)
         else:
-            self.events.append(TopicJoinOverdue(topic, str(pending.number)))
-            self.topics = self.topics.waiting(topic, Pending(pending.number, None, pending.deadline, "overdue"))
+            self.events.append(events.TopicJoinOverdue(topic, str(pending.number)))
+            overdue = Pending(pending.number, None, pending.deadline, "overdue")
+            self.topics = self.topics.changed(topic, pending=overdue)
         if self._loses_turn(self.turns):
             self._begin_turn()
 
@@ -106,7 +108,7 @@ class Draft:
         """Fail a join, and leave its topic: the server may yet accept it."""
         join_ref = str(pending.number)
         self._send(join_ref, topic, LEAVE, {})
-        self.events.append(TopicJoinFailed(topic, join_ref, "timeout", None))
+        self.events.append(events.TopicJoinFailed(topic, join_ref, "timeout", None))
         self.topics = self.topics.without(topic, None if pending.rejoin is None else join_ref)
 
     # Turns
@@ -174,7 +176,7 @@ class Draft:
 
     def _start_time_of(self, topic: str, pending: Pending) -> None:
         if pending.timeout is not None:
-            self.topics = self.topics.waiting(topic, self._timed(pending))
+            self.topics = self.topics.changed(topic, pending=self._timed(pending))
 
     def _timed(self, pending: Pending) -> Pending:
         """Return a join whose time runs from now."""
@@ -247,11 +249,11 @@ class Draft:
 
     def _lose_line(self) -> None:
         self.status, self.close_reason = "closing", "heartbeat_timeout"
-        self.effects.append(CloseTransport(1000, "heartbeat_timeout"))
+        self.effects.append(events.CloseTransport(1000, "heartbeat_timeout"))
 
     def _send(self, join_ref: str | None, topic: str, event: str, payload: Any) -> str:
         ref = str(self.current_ref + 1)
         message = Message(ref if event == JOIN else join_ref, ref, topic, event, payload)
-        self.effects.append(SendFrame(self._serializer.encode(message), ref))
+        self.effects.append(events.SendFrame(self._serializer.encode(message), ref))
         self.current_ref += 1
         return ref

@@ -306,10 +306,8 @@ def _grouped(kind: type[T], base: T | None, given: dict[str, Any]) -> T:
 
 
 def _topics(base: Topics | None, given: dict[str, Any]) -> Topics:
-    if base is None:
-        return topics_of(given)
-    if not given:
-        return base
+    if base is None or not given:
+        return base or topics_of(given)
     known = State.of(UNSET, "open", base, Turns(), Heartbeat(), 0, None)
     return topics_of({name: getattr(known, name) for name in _PARTS["topics"]} | given)
 

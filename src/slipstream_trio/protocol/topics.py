@@ -17,7 +17,7 @@ from attrs import frozen
 from .mappings import NOTHING, PersistentMap, number_of, persistent
 
 __all__ = [
-    "Heap", "Leaving", "Pending", "Rejoin", "Topics", "earliest", "heap_of", "merged", "topics_of", "with_entry",
+    "Heap", "Leaving", "Pending", "Rejoin", "Topics", "earliest", "heap_of", "merged", "topics_of",
     "without_earliest",
 ]  # fmt: skip
 
@@ -29,6 +29,9 @@ Entry: TypeAlias = tuple[float, int, str]
 # The length of the right edge, the earliest entry, and what is below. Plain tuples: one is made for every step of a
 # merge, and Python frees the deepest chain of them without recursion.
 Heap: TypeAlias = "tuple[int, Entry, Heap, Heap] | None"
+
+KEPT: Final[Any] = object()
+"""The default of a record that stays as it is; None takes it out."""
 
 _SLACK: Final = 64
 """Entries that a heap of deadlines may have beyond twice those that count, before it is made anew."""
@@ -102,43 +105,25 @@ class Topics:
         pending = self.pending.get(topic)
         return pending if pending is not None and pending.number == number else None
 
-    def joined(self, topic: str, ref: str, pending: Pending) -> "Topics":
-        """Return these with a new join."""
-        return self._with(
-            (topic, pending),
-            joins=self.joins.insert(topic, ref),
-            pending=self.pending.insert(topic, pending),
-            leaving=self.leaving.discard(topic),
-            failed=self.failed.discard(topic),
-        )
-
-    def waiting(self, topic: str, pending: Pending) -> "Topics":
-        """Return these with other terms for a join that is pending."""
-        return self._with((topic, pending), pending=self.pending.insert(topic, pending))
-
-    def left(self, topic: str, leaving: Leaving) -> "Topics":
-        """Return these with a leave that was sent."""
-        return self._with(
-            (topic, leaving), pending=self.pending.discard(topic), leaving=self.leaving.insert(topic, leaving)
-        )
-
-    def accepted(self, topic: str) -> "Topics":
-        """Return these with a join that is pending no more, as it was accepted."""
-        return self._with(None, pending=self.pending.discard(topic))
+    def changed(
+        self, topic: str, *, join: Any = KEPT, pending: Any = KEPT, leaving: Any = KEPT, failed: Any = KEPT
+    ) -> "Topics":
+        """Return these with other records of a topic, by the names of the maps; None takes one out."""
+        joins, failed = _put(self.joins, topic, join), _put(self.failed, topic, failed)
+        pending_joins, leaves = _put(self.pending, topic, pending), _put(self.leaving, topic, leaving)
+        heap, entries = self.heap, self.entries
+        for record in (pending, leaving):
+            if record is not KEPT and record is not None and record.limit is not None:
+                heap, entries = merged(heap, (1, (record.limit, record.number, topic), None, None)), entries + 1
+        while (entry := earliest(heap)) is not None and not _counts(entry, pending_joins, leaves):
+            heap, entries = without_earliest(heap), entries - 1
+        if entries > 2 * (len(pending_joins) + len(leaves)) + _SLACK:
+            heap, entries = _heap(pending_joins, leaves)
+        return Topics(joins, pending_joins, leaves, failed, heap, entries)
 
     def without(self, topic: str, failed: str | None = None) -> "Topics":
         """Return these without a topic; `failed` is the ref of its join, where that was a rejoin, and failed."""
-        return self._with(
-            None,
-            joins=self.joins.discard(topic),
-            pending=self.pending.discard(topic),
-            leaving=self.leaving.discard(topic),
-            failed=self.failed if failed is None else self.failed.insert(topic, failed),
-        )
-
-    def forgetting(self, topic: str) -> "Topics":
-        """Return these without a rejoin that has failed."""
-        return attrs.evolve(self, failed=self.failed.discard(topic))
+        return self.changed(topic, join=None, pending=None, leaving=None, failed=KEPT if failed is None else failed)
 
     def due(self, now: float) -> str | None:
         """Return the topic whose deadline is the earliest, if that has come."""
@@ -151,26 +136,6 @@ class Topics:
         entry = earliest(self.heap)
         return None if entry is None else entry[0]
 
-    def _with(
-        self,
-        changed: tuple[str, Pending | Leaving] | None,
-        *,
-        joins: PersistentMap[str, str] | None = None,
-        pending: PersistentMap[str, Pending],
-        leaving: PersistentMap[str, Leaving] | None = None,
-        failed: PersistentMap[str, str] | None = None,
-    ) -> "Topics":
-        leaving = self.leaving if leaving is None else leaving
-        joins, failed = self.joins if joins is None else joins, self.failed if failed is None else failed
-        heap, entries = self.heap, self.entries
-        if changed is not None and (limit := changed[1].limit) is not None:
-            heap, entries = with_entry(heap, (limit, changed[1].number, changed[0])), entries + 1
-        while (entry := earliest(heap)) is not None and not _counts(entry, pending, leaving):
-            heap, entries = without_earliest(heap), entries - 1
-        if entries > 2 * (len(pending) + len(leaving)) + _SLACK:
-            heap, entries = _heap(pending, leaving)
-        return Topics(joins, pending, leaving, failed, heap, entries)
-
     def __reduce__(self) -> tuple[Callable[..., "Topics"], tuple[Any, ...]]:
         # The heap may be nested deeper than what copies and pickles by recursion can go.
         return _remade, (dict(self.joins), dict(self.pending), dict(self.leaving), dict(self.failed))
@@ -179,6 +144,12 @@ class Topics:
 def _remade(*records: Mapping[str, Any]) -> Topics:
     joins, pending, leaving, failed = (persistent(each) for each in records)
     return Topics(joins, pending, leaving, failed, *_heap(pending, leaving))
+
+
+def _put(records: Any, topic: str, record: Any) -> Any:
+    if record is KEPT:
+        return records
+    return records.discard(topic) if record is None else records.insert(topic, record)
 
 
 def _counts(entry: Entry, pending: Mapping[str, Pending], leaving: Mapping[str, Leaving]) -> bool:
@@ -198,6 +169,8 @@ def _heap(pending: Mapping[str, Pending], leaving: Mapping[str, Leaving]) -> tup
 
 def topics_of(flat: Mapping[str, Mapping[str, Any]]) -> Topics:
     """Return the topics that `flat` mappings, by the names of `State`, describe."""
+    if not flat:
+        return Topics()
     joins: Mapping[str, str] = flat.get("joins", {})
     timeouts, rejoins = flat.get("join_timeouts", {}), flat.get("rejoins", {})
     pending = {
@@ -230,11 +203,6 @@ def merged(one: Heap, other: Heap) -> Heap:
     if _edge(left) < _edge(right):
         left, right = right, left
     return _edge(right) + 1, entry, left, right
-
-
-def with_entry(heap: Heap, entry: Entry) -> Heap:
-    """Return the heap with one entry more."""
-    return merged(heap, (1, entry, None, None))
 
 
 def without_earliest(heap: Heap) -> Heap:

@@ -22,8 +22,16 @@ import attrs
 from ..errors import EndedBy, ProtocolError, SerializationError
 from . import commands, events
 from .draft import MOST_AT_A_TICK, Draft
-from .effects import CloseTransport, SendFrame, Transition, transition
-from .events import Event, FrameRejected, MessageDropped, ReplyReceived, ended_by, reply_received
+from .events import (
+    Event,
+    FrameRejected,
+    MessageDropped,
+    ReplyReceived,
+    Transition,
+    ended_by,
+    reply_received,
+    transition,
+)
 from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Frame, Message, new_message
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State
@@ -155,7 +163,7 @@ def _leave_topic(state: State, leave: commands.LeaveTopic, serializer: Serialize
     join_ref = topics.joins.get(topic)
     if join_ref is None:
         if topic in topics.failed:
-            state = attrs.evolve(state, topics=topics.forgetting(topic))
+            state = attrs.evolve(state, topics=topics.changed(topic, failed=None))
         return Transition(state, leave, (events.TopicLeft(topic, None, "left"),))
     if topic in topics.leaving:
         return Transition(state, leave)
@@ -167,7 +175,7 @@ def _leave_topic(state: State, leave: commands.LeaveTopic, serializer: Serialize
 def _push_message(state: State, push: commands.PushMessage, serializer: Serializer) -> Transition:
     number = state.current_ref + 1
     frame = push_frame(state, push, str(number), serializer)
-    return transition(state.with_ref(number), push, (), (SendFrame(frame, str(number)),))
+    return transition(state.with_ref(number), push, (), (events.SendFrame(frame, str(number)),))
 
 
 def _send_heartbeat(state: State, command: commands.SendHeartbeat, serializer: Serializer) -> Transition:
@@ -182,7 +190,7 @@ def _send_heartbeat(state: State, command: commands.SendHeartbeat, serializer: S
 def _close_connection(state: State, close: commands.CloseConnection, _: Serializer) -> Transition:
     _require(state, "open", close)
     state = attrs.evolve(state, status="closing", close_reason=close.reason)
-    return Transition(state, close, (), (CloseTransport(close.code, ""),))
+    return Transition(state, close, (), (events.CloseTransport(close.code, ""),))
 
 
 # The timer
@@ -277,7 +285,7 @@ def _heartbeat_reply(draft: Draft, ref: str) -> None:
 def _join_reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> None:
     pending = draft.topics.pending.get(topic)
     if pending is not None and status == "ok":
-        draft.topics = draft.topics.accepted(topic)
+        draft.topics = draft.topics.changed(topic, pending=None)
         draft.events.append(events.TopicJoinSucceeded(topic, ref, response))
     elif pending is not None:
         draft.topics = draft.topics.without(topic, None if pending.rejoin is None else ref)

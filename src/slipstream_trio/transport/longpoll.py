@@ -14,12 +14,11 @@ import re
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import h11
 import trio
-from attrs import frozen
 
 from ..errors import ConnectError, ConnectionRejected
 from . import network
@@ -93,8 +92,7 @@ class LongpollConnector:
 connector: Final = LongpollConnector
 
 
-@frozen
-class _Answer:
+class _Answer(NamedTuple):
     """The content of a response: without `messages`, and with the status of HTTP, if it is not Phoenix that answers."""
 
     status: int
@@ -207,13 +205,12 @@ class _Longpoll(Transport):
 
     async def _poll(self) -> None:
         try:
-            response = await self._send("GET", silence=LONGEST_SILENCE)
-            body = await _read(response, self._hear)
+            status, body = await self._exchange("GET", silence=LONGEST_SILENCE)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends the transport
             self._end(self._failed(error))
             return
         self._decoding = True
-        answer = await _parsed(response.status, body)
+        answer = await _parsed(status, body)
         self._decoding = False
         self._token = answer.token or self._token
         if answer.messages is None or answer.status not in (OK, NOTHING_CAME):
@@ -222,41 +219,53 @@ class _Longpoll(Transport):
             self._frames.extend(answer.messages)
             self._heard = trio.current_time() if answer.messages else self._heard
 
-    def _hear(self, size: int) -> None:
-        if size > LONGEST_EMPTY:
-            self._heard = trio.current_time()
-
     async def _post(self, kind: str, content: bytes) -> None:
         self._backend.posting_since = trio.current_time()
         try:
-            response = await self._send("POST", kind, content)
-            body = await _read(response)
+            answer = await _parsed(*await self._exchange("POST", kind, content))
         except Exception as error:
             self._end(self._failed(error))
             raise self._failed(error) from error
         finally:
             self._backend.posting_since = None
-        answer = await _parsed(response.status, body)
         if answer.messages is None or answer.status != OK:
             self._end(_closed(answer))
             raise _closed(answer)
 
-    async def _send(
+    async def _exchange(
         self, method: str, kind: str | None = None, content: bytes = b"", silence: float | None = None
-    ) -> httpcore.Response:
+    ) -> tuple[int, str]:
+        """Send a request; returns the status and the body of the answer."""
         target = self._target if self._token is None else f"{self._target}&token={quote(self._token, safe='')}"
         headers = [(name.encode(), value.encode()) for name, value in self._headers()]
         if kind is not None:
             headers += [(b"Content-Type", kind.encode()), (b"Content-Length", str(len(content)).encode())]
         # Where it is sent is the network's business; a scheme with TLS would make httpcore add that.
         url = httpcore.URL(scheme="http", host="server", target=target)
-        request = httpcore.Request(
-            method, url, headers=headers, content=_Content(content), extensions={"timeout": {"read": silence}}
-        )
+        timeout = {"timeout": {"read": silence}}
+        request = httpcore.Request(method, url, headers=headers, content=_Content(content), extensions=timeout)
         response = await self._pool.handle_async_request(request)
         set_by_it = [value for name, value in response.headers if name.lower() == b"set-cookie"]
         self._cookies.keep(self._request, [("set-cookie", value.decode("latin-1")) for value in set_by_it])
-        return response
+        return response.status, await self._read(response, hears=method == "GET")
+
+    async def _read(self, response: httpcore.Response, *, hears: bool) -> str:
+        """Read a body; returns "" if it is not UTF-8."""
+        text, decode, size, is_text = io.StringIO(), codecs.getincrementaldecoder("utf-8")().decode, 0, True
+        assert isinstance(response.stream, AsyncIterable)
+        number = 0
+        async for chunk in response.stream:
+            number, size = number + 1, size + len(chunk)
+            try:
+                text.write(decode(chunk))
+            except UnicodeDecodeError:  # not raised: httpcore's generators want to be left by an exception from within
+                is_text = False
+            if not number % CHUNKS_AT_ONCE:
+                await trio.lowlevel.cancel_shielded_checkpoint()  # shielded for the same reason
+            if hears and size > LONGEST_EMPTY:
+                self._heard = trio.current_time()
+        await response.aclose()
+        return text.getvalue() if is_text else ""
 
     def _headers(self) -> list[tuple[str, str]]:
         """Return the headers of a request."""
@@ -280,25 +289,6 @@ class _Longpoll(Transport):
     def _too_big(self, size: int) -> TransportEnded:
         text = f"a response of at least {size} bytes; max_message_size is {self._request.max_message_size}"
         return TransportEnded(1009, text, ended_by="client", reason="message_too_big")
-
-
-async def _read(response: httpcore.Response, hear: Callable[[int], None] | None = None) -> str:
-    """Read a body; returns "" if it is not UTF-8."""
-    text, decode, size, is_text = io.StringIO(), codecs.getincrementaldecoder("utf-8")().decode, 0, True
-    assert isinstance(response.stream, AsyncIterable)
-    number = 0
-    async for chunk in response.stream:
-        number, size = number + 1, size + len(chunk)
-        try:
-            text.write(decode(chunk))
-        except UnicodeDecodeError:  # not raised: httpcore's generators want to be left by an exception from within
-            is_text = False
-        if not number % CHUNKS_AT_ONCE:
-            await trio.lowlevel.cancel_shielded_checkpoint()  # shielded for the same reason
-        if hear is not None:
-            hear(size)
-    await response.aclose()
-    return text.getvalue() if is_text else ""
 
 
 async def _parsed(status: int, body: str) -> _Answer:
