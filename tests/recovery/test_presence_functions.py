@@ -158,7 +158,7 @@ def test_arguments_are_not_changed() -> None:
 def received(presence: Presence, *messages: tuple[str, Any]) -> tuple[Presence, tuple[PresenceChange, ...]]:
     changes: tuple[PresenceChange, ...] = ()
     for event, payload in messages:
-        presence, more = presence.received(event, payload)
+        presence, more = presence.received_all([(event, payload)])
         changes += more
     return presence, changes
 
@@ -292,26 +292,26 @@ def test_what_phoenix_never_sends_is_a_protocol_error(payload: Any) -> None:
         ("presence_diff", {"joins": {}, "leaves": payload}),
     ):
         with pytest.raises(ProtocolError):
-            presence.received(event, given)
+            presence.received_all([(event, given)])
     assert presence.entries == {"x": metas("1")}
 
 
 @pytest.mark.parametrize("payload", [None, [], "x", 1, b"\0"])
 def test_a_diff_is_an_object(payload: Any) -> None:
     with pytest.raises(ProtocolError, match=r"^the payload of a presence_diff must be an object$"):
-        Presence().received("presence_diff", payload)
+        Presence().received_all([("presence_diff", payload)])
 
 
 @pytest.mark.parametrize("payload", [None, [], "x", 1, b"\0"])
 def test_a_state_is_an_object(payload: Any) -> None:
     with pytest.raises(ProtocolError, match=r"^presences must be an object$"):
-        Presence().received("presence_state", payload)
+        Presence().received_all([("presence_state", payload)])
 
 
 @pytest.mark.parametrize("presence", [None, [], {}, {"metas": None}, {"metas": [{}]}, {"metas": [{"phx_ref": 1}]}])
 def test_a_presence_has_metas_and_they_have_refs(presence: Any) -> None:
     with pytest.raises(ProtocolError, match=r"^a presence without a list of metas that have a phx_ref$"):
-        Presence().received("presence_state", {"x": presence})
+        Presence().received_all([("presence_state", {"x": presence})])
 
 
 def test_whoever_is_not_there_leaves_without_keeping_others_from_it() -> None:

@@ -230,7 +230,7 @@ async def compare(steps: list[tuple[str, Any]]) -> None:
                     known = known.rejoined()
                 case "presence_state" | "presence_diff":
                     await tell(there, step, payload)
-                    known, _ = known.received(step, payload)
+                    known, _ = known.received_all([(step, payload)])
             if shown is not None:
                 assert (refs_of(shown), shown.synced) == (refs_of(known.entries), known.synced)
         await followed.__aexit__(None, None, None)

@@ -63,7 +63,7 @@ def run(server: Server, actions: list[tuple[str, str, int]]) -> list[dict[str, A
 def feed(presence: Presence, messages: list[tuple[str, Any]]) -> tuple[Presence, list[PresenceChange]]:
     changes: list[PresenceChange] = []
     for event, payload in messages:
-        presence, more = presence.received(event, payload)
+        presence, more = presence.received_all([(event, payload)])
         changes += more
     return presence, changes
 
@@ -199,7 +199,7 @@ def test_changes_chain_over_messages_and_rejoins(known: Any, messages: list[tupl
     presence = Presence(known).rejoined()
     changes: list[PresenceChange] = []
     for event, payload in messages:
-        presence, more = presence.received(event, payload)
+        presence, more = presence.received_all([(event, payload)])
         assert_joins_come_first(more)
         changes += more
     assert folded(known, changes) == presence.entries
@@ -243,7 +243,7 @@ def test_recorded_presences_give_the_list_that_the_server_gave(path: Path, conne
             assert sorted_refs(presence.entries) == sorted_refs(listed)
             compared += 1
         else:
-            presence, _ = presence.received(event, payload)
+            presence, _ = presence.received_all([(event, payload)])
     assert presence.synced
     if connection == "a" and path.stem == "presence_two_users":
         assert compared

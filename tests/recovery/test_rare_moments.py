@@ -174,7 +174,7 @@ async def test_a_bug_at_a_reconnect_ends_everything_with_an_internal_error(autoj
                 async with good(request, wake) as transport:
                     yield transport
 
-        there.connector.open = open_  # type: ignore[method-assign]
+        there.connector.open = open_  # type: ignore[method-assign, assignment]
         with pytest.raises(InternalError) as caught:
             async with there.connect(heartbeat_interval=None) as socket:
                 channel = socket.channel("room:1")

@@ -36,6 +36,14 @@ class ConnectionFailed:
     body: str
 
 
+ENDED_BY: Final[Mapping[str, EndedBy]] = {
+    "closed_by_server": "server",
+    "lost": "network",
+    "heartbeat_timeout": "network",
+}
+"""Who ends a connection for a reason; the client, if it is none of these."""
+
+
 @frozen
 class ConnectionClosed:
     """The connection has ended.
@@ -51,19 +59,7 @@ class ConnectionClosed:
     reason: str
     code: int
     message: str
-    ended_by: EndedBy = attrs.Factory(lambda self: ended_by(self.reason), takes_self=True)
-
-
-def ended_by(reason: str) -> EndedBy:
-    """Return who ends a connection for this reason: the client, if it is none of those that others have."""
-    return _ENDED_BY.get(reason, "client")
-
-
-_ENDED_BY: Final[Mapping[str, EndedBy]] = {
-    "closed_by_server": "server",
-    "lost": "network",
-    "heartbeat_timeout": "network",
-}
+    ended_by: EndedBy = attrs.Factory(lambda self: ENDED_BY.get(self.reason, "client"), takes_self=True)
 
 
 @frozen

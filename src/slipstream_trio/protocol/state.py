@@ -13,7 +13,7 @@ from .options import Options
 from .topics import Rejoin, Topics, topics_of
 from .turns import Turns, turns_of
 
-__all__ = ["STATE_FIELDS", "Heartbeat", "Identity", "State", "Status", "changed_fields", "changes", "next_deadline"]
+__all__ = ["STATE_FIELDS", "Heartbeat", "Identity", "State", "Status", "changes", "next_deadline"]
 
 Status = Literal["opening", "open", "closing", "closed"]
 
@@ -266,11 +266,6 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "heartbeat": ("heartbeat_ref", "heartbeat_sent_at", "heartbeat_deadline"),
 }
 _FLAT: Final = tuple(name for name in STATE_FIELDS if not any(name in names for names in _PARTS.values()))
-
-
-def changed_fields(before: State, after: State) -> Iterator[str]:
-    """Give the names of what differs in two states."""
-    return (name for name, _ in changes(before, after))
 
 
 def changes(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, Any], list[str]] | None]]:

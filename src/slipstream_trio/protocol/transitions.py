@@ -22,16 +22,7 @@ import attrs
 from ..errors import EndedBy, ProtocolError, SerializationError
 from . import commands, events
 from .draft import MOST_AT_A_TICK, Draft
-from .events import (
-    Event,
-    FrameRejected,
-    MessageDropped,
-    ReplyReceived,
-    Transition,
-    ended_by,
-    reply_received,
-    transition,
-)
+from .events import Event, FrameRejected, MessageDropped, ReplyReceived, Transition, reply_received, transition
 from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Frame, Message, new_message
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State
@@ -131,7 +122,7 @@ def _end(asked: str | None, closed: commands.TransportClosed) -> tuple[str, Ende
     if asked is not None:
         return asked, "network" if asked == "heartbeat_timeout" else "client"
     if closed.reason is not None:
-        return closed.reason, closed.ended_by or ended_by(closed.reason)
+        return closed.reason, closed.ended_by or events.ENDED_BY.get(closed.reason, "client")
     by = closed.ended_by or ("network" if closed.code == ABNORMAL_CLOSURE else "server")
     return _REASONS[by], by
 

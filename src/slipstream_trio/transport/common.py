@@ -198,22 +198,16 @@ class WebSocketTransport(Transport):
                 data = b"".join((*self._pongs, *self._pending))
                 self._pongs.clear()
                 self._pending.clear()
-                await self._write(data)
-        except trio.BrokenResourceError:
-            too_late = True
-        if too_late:
-            raise self._ended()
-
-    async def _write(self, data: bytes) -> None:
-        try:
-            for start in range(0, len(data), PIECE):
-                self.write_blocked_since = self._clock.current_time()
-                await self._stream.send_all(data[start : start + PIECE])
-        except Exception as error:
+                for start in range(0, len(data), PIECE):
+                    self.write_blocked_since = self._clock.current_time()
+                    await self._stream.send_all(data[start : start + PIECE])
+        except Exception as error:  # noqa: BLE001 - any exception is the stream's, and is the end of it
             self._note(error)
-            raise trio.BrokenResourceError from error
+            too_late = True
         finally:
             self.write_blocked_since = None
+        if too_late:
+            raise self._ended()
 
     def _collect(self, frame: bytes) -> None:
         """Let a control frame be written: one close frame at most."""
