@@ -137,8 +137,8 @@ class Answer:
 
     def values(self, name: str) -> list[str]:
         """Return the values of a header, those that commas join apart."""
-        values = [value.split(",") for known, value in self.headers if known == name]
-        return [part.strip() for value in values for part in value if part.strip()]
+        parts = [part for known, value in self.headers if known == name for part in value.split(",")]
+        return [part.strip() for part in parts if part.strip()]
 
     def behind(self) -> bytes:
         """Return the bytes behind the block."""

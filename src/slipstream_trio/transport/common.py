@@ -8,7 +8,7 @@ written by `send`, which the connection's writer alone calls: a cancelled write 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Final, Generic, TypeVar, final
+from typing import ClassVar, Final, Generic, TypeVar, final
 
 import trio
 
@@ -52,16 +52,16 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
     __slots__ = ("_how", "_transport")
 
     def __init__(
-        self, open_stream: StreamOpener, request: OpenRequest, transport: Callable[[trio.abc.Stream, Upgraded], T]
+        self, open_stream: StreamOpener, request: OpenRequest, kind: type[T], wake: Callable[[], None]
     ) -> None:
-        self._how = open_stream, request, transport
+        self._how = open_stream, request, kind, wake
 
     async def __aenter__(self) -> T:
-        open_stream, request, transport = self._how
+        open_stream, request, kind, wake = self._how
         del self._how  # an open connection needs none of that
         stream, upgraded = await open_upgraded(open_stream, request)
         try:
-            self._transport = transport(stream, upgraded)
+            self._transport = kind(stream, upgraded, request.max_message_size, wake)
         except BaseException:
             await close_at_once(stream)
             raise
@@ -78,11 +78,15 @@ class WebSocketTransport(Transport):
     when something waits to be written.
     """
 
-    def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, lane: Lane, wake: Callable[[], None]) -> None:
+    inflates: ClassVar[bool] = False
+    """Whether it can take compressed messages, where an extension was chosen."""
+
+    def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, limit: int, wake: Callable[[], None]) -> None:
         self.response_headers: tuple[tuple[str, str], ...] = upgraded.headers
         self._stream = stream
         self._wake = wake
-        self._lane = lane
+        self._limit = limit
+        self._lane = Lane(limit, compressed=self.inflates and upgraded.extensions is not None)
         self._clock = trio.lowlevel.current_clock()
         self._progress = upgraded.received + len(upgraded.behind)
         self._busy = self._was_busy = False
@@ -101,7 +105,7 @@ class WebSocketTransport(Transport):
         self._over: trio.Event | None = None  # of those who wait for that
         self._failure: Exception | None = None  # raised by the stream, though streams do not raise it
         self._broken_by: BaseException | None = None
-        lane.feed(bytes(upgraded.behind))
+        self._lane.feed(upgraded.behind)
 
     @property
     def progress(self) -> int:  # type: ignore[override]  # nobody else may write it

@@ -12,7 +12,6 @@ lane: where trio-websocket does it, its end looks like that of a server which cl
 
 import sys
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final
 
 import trio
@@ -22,7 +21,6 @@ from . import network
 from .base import Frame, OpenRequest, StreamOpener
 from .common import Opening, WebSocketTransport
 from .framing import CLOSE
-from .lane import Lane
 from .upgrade import accept_token
 
 __all__ = ["TrioWebSocketConnector", "connector"]
@@ -43,8 +41,7 @@ class TrioWebSocketConnector:
 
     def open(self, request: OpenRequest, wake: Callable[[], None]) -> Opening["_TrioWebSocket"]:
         """Open a WebSocket; see `Connector.open`."""
-        transport = partial(_TrioWebSocket, lane=Lane(request.max_message_size), wake=wake)
-        return Opening(self.open_stream, request, transport)
+        return Opening(self.open_stream, request, _TrioWebSocket, wake)
 
 
 connector: Final = TrioWebSocketConnector

@@ -24,7 +24,7 @@ from ..errors import ConnectError
 from . import network
 from .base import Frame, OpenRequest, StreamOpener
 from .common import PIECES_A_PASS, Opening, WebSocketTransport
-from .lane import CONTROL, MESSAGE_TOO_BIG, NO_TEXT, PROTOCOL_ERROR, TEXT, Lane
+from .lane import CONTROL, MESSAGE_TOO_BIG, NO_TEXT, PROTOCOL_ERROR, TEXT
 from .upgrade import Upgraded
 
 __all__ = ["WebsocketsConnector", "connector"]
@@ -61,16 +61,7 @@ class WebsocketsConnector:
         if request.compression:
             offer = build_extension([(_DEFLATE.name, _DEFLATE.get_request_params())])
             request = attrs.evolve(request, extensions=(*request.extensions, offer))
-        limit = request.max_message_size
-
-        def transport(stream: trio.abc.Stream, upgraded: Upgraded) -> _Websockets:
-            lane = Lane(limit, compressed=upgraded.extensions is not None)
-            transport = _Websockets(stream, upgraded, lane, wake)
-            if upgraded.extensions is not None:
-                transport.agree(upgraded.extensions, limit)
-            return transport
-
-        return Opening(self.open_stream, request, transport)
+        return Opening(self.open_stream, request, _Websockets, wake)
 
 
 connector: Final = WebsocketsConnector
@@ -83,6 +74,7 @@ class _Websockets(WebSocketTransport):
     that the lane does not take are put together, and inflated, here.
     """
 
+    inflates = True
     _deflate: PerMessageDeflate | None = None
     _inflater: Any = None
     _part: Any  # an io.StringIO or io.BytesIO: the end of the message under way
@@ -93,10 +85,14 @@ class _Websockets(WebSocketTransport):
         """The library's protocol, made when its first bytes come: an idle connection has none."""
         return ClientProtocol(_ANYWHERE, state=State.OPEN, max_size=None)
 
-    def agree(self, extensions: str, max_message_size: int) -> None:
+    def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, limit: int, wake: Callable[[], None]) -> None:
+        super().__init__(stream, upgraded, limit, wake)
+        if upgraded.extensions is not None:
+            self._agree(upgraded.extensions)
+
+    def _agree(self, extensions: str) -> None:
         """Compress as the server says; raises `ConnectError` if that makes no sense."""
         self.protocol.available_extensions = [_DEFLATE]
-        self._limit = max_message_size
         self._deflated: list[bytes] = []
         try:
             headers = Headers({"Sec-WebSocket-Extensions": extensions})
