@@ -141,7 +141,8 @@ class Glance:
     @property
     def end(self) -> int:
         """When it was over; a connection's end is told apart from its beginning, and happened at its own time."""
-        return self.at if self.record.name[:3] == CONNECT else self.at + (self.line.took or 0)
+        took = self.line.took
+        return self.at + took if took and self.record.name[:3] != CONNECT else self.at
 
 
 glance: Final[Any] = lean(Glance)

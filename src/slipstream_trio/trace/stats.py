@@ -108,21 +108,22 @@ class Statistics:
         self.bytes_in: int = 0
         self.bytes_out: int = 0
         self._episodes: dict[Key, int] = {}
-        self._events: Mapping[Key, Callable[[Glance], object]] = {
-            ("connection", "handle", "stop"): self._handled,
-            ("connection", "connect", "stop"): partial(self._span, "connections"),
-            ("client", "connect", "stop"): partial(self._span, "connects"),
-            ("client", "join", "stop"): partial(self._span, "joins"),
-            ("client", "leave", "stop"): partial(self._span, "leaves"),
-            ("client", "push", "stop"): partial(self._span, "pushes"),
-            ("client", "send", "stop"): partial(self._span, "sends"),
-            ("connection", "silence"): self._silent,
-            ("client", "reconnect_scheduled"): partial(self._scheduled, "reconnects"),
-            ("client", "rejoin_scheduled"): partial(self._scheduled, "rejoins"),
-            ("client", "gap"): self._gap,
-            ("client", "message_dropped"): partial(self._once, "drops"),
-            ("client", "overflow"): self._overflowed,
+        events: Mapping[str, Callable[[Glance], object]] = {
+            "connection handle stop": self._handled,
+            "connection connect stop": partial(self._span, "connections"),
+            "client connect stop": partial(self._span, "connects"),
+            "client join stop": partial(self._span, "joins"),
+            "client leave stop": partial(self._span, "leaves"),
+            "client push stop": partial(self._span, "pushes"),
+            "client send stop": partial(self._span, "sends"),
+            "connection silence": self._silent,
+            "client reconnect_scheduled": partial(self._scheduled, "reconnects"),
+            "client rejoin_scheduled": partial(self._scheduled, "rejoins"),
+            "client gap": self._gap,
+            "client message_dropped": partial(self._once, "drops"),
+            "client overflow": self._overflowed,
         }
+        self._events = {("slipstream", *words.split()): function for words, function in events.items()}
 
     def feed(self, glance: Glance) -> None:
         """Take in a record."""
@@ -136,7 +137,7 @@ class Statistics:
             group = self._group("errors", (line.what,))
             group.count += 1
             group.outcomes[line.status or line.event or "-"] += 1
-        if (function := self._events.get(name[1:])) is not None:
+        if (function := self._events.get(name)) is not None:
             function(glance)
         elif line.took is not None and "callback" in whole_of(glance.record):
             self._span("callbacks", glance)

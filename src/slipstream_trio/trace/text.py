@@ -111,7 +111,9 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
     text, whole = _plain(payload), True
     if text is None:
         text, whole = _beginning(payload, limit)
-    text = printable(secrets.hide(text))
+    if secrets.forms:
+        text = secrets.hide(text)
+    text = printable(text)
     return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -9,34 +9,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import define
 
+from .. import protocol
 from ..errors import ConnectionRejected
-from ..protocol import (
-    CloseConnection,
-    ConnectionClosed,
-    FrameReceived,
-    FrameRejected,
-    HeartbeatAcknowledged,
-    Input,
-    JoinTopic,
-    LeaveTopic,
-    Message,
-    MessageDropped,
-    MessageReceived,
-    PushMessage,
-    SendFrame,
-    SendHeartbeat,
-    TimerTicked,
-    TopicJoinClosed,
-    TopicJoinFailed,
-    TopicJoinOverdue,
-    TopicJoinSucceeded,
-    TopicLeft,
-    Transition,
-    TransportClosed,
-    TransportFailed,
-    TransportOpened,
-)
-from ..telemetry import EventName, HandleStop, Record
+from ..telemetry import EventName, Record
 from .text import NO_SECRETS, Secrets, brief, duration, frame_as_text, in_a_word, printable
 from .verify import details_of, span_id_of, whole_of
 
@@ -124,13 +99,15 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
         parts = describe_handle(details_of(record), given_of(record))
     else:
         parts = _parts_of(name, function, whole_of(record))
-    for key in _TEXTS:
-        text = parts.get(key)
-        if text and (secrets.forms or not text.isprintable()):
-            parts[key] = printable(secrets.hide(text))
     measurements = record.measurements
+    parts["monotonic_time"], parts["span_id"] = measurements["monotonic_time"], span_id_of(record) or ""
     parts.setdefault("took", measurements.get("duration"))
-    return Line(measurements["monotonic_time"], span_id=span_id_of(record) or "", **parts)
+    line = Line(**parts)
+    if secrets.forms or not f"{line.topic}{line.event}{line.status}{line.note}".isprintable():
+        for key in ("topic", "event", "status", "note"):
+            if text := getattr(line, key):
+                setattr(line, key, printable(secrets.hide(text)))
+    return line
 
 
 def _parts_of(name: EventName, function: Callable[..., Parts] | None, metadata: Mapping[str, Any]) -> Parts:
@@ -146,18 +123,12 @@ def _parts_of(name: EventName, function: Callable[..., Parts] | None, metadata: 
 
 def describe_unfinished(start: Record) -> Line:
     """Return the line of a span's start whose end is not in the recording."""
-    name, metadata = start.name, details_of(start)
+    name, metadata, now = start.name, details_of(start), start.measurements["monotonic_time"]
     given = metadata.get("raw_message")
-    return Line(
-        start.measurements["monotonic_time"],
-        " ".join(name[1:-1]) if given is None else type(given).__name__,
-        span_id_of(start) or "",
-        topic=printable(metadata.get("topic") or ""),
-        event=printable(metadata.get("event") or ""),
-        status="unfinished",
-        mood="bad",
-        client=name[1] == "client",
-    )
+    what = " ".join(name[1:-1]) if given is None else type(given).__name__
+    told: Parts = {key: printable(metadata.get(key) or "") for key in ("topic", "event")}
+    told |= {"status": "unfinished", "mood": "bad", "client": name[1] == "client"}
+    return Line(now, what, span_id_of(start) or "", **told)
 
 
 def given_of(record: Record) -> Any:
@@ -166,15 +137,9 @@ def given_of(record: Record) -> Any:
 
 
 def _raised(name: EventName, metadata: Mapping[str, Any]) -> Parts:
-    return {
-        "what": " ".join(name[1:-1]),
-        "topic": metadata.get("topic") or "",
-        "event": metadata.get("event") or "",
-        "status": "raised",
-        "mood": "bad",
-        "note": f"{metadata['kind']}: {metadata['reason']}",
-        "client": name[1] == "client",
-    }
+    its = {key: metadata.get(key) or "" for key in ("topic", "event")}
+    note = f"{metadata['kind']}: {metadata['reason']}"
+    return _bad(" ".join(name[1:-1]), note, status="raised", client=name[1] == "client", **its)
 
 
 # The connection
@@ -182,8 +147,7 @@ def _raised(name: EventName, metadata: Mapping[str, Any]) -> Parts:
 
 def _connect_started(metadata: Mapping[str, Any]) -> Parts:
     state = metadata["state"]
-    options = state.options
-    note = f"generation {state.generation}, vsn {options.vsn}, {options.transport}"
+    note = f"generation {state.generation}, vsn {state.options.vsn}, {state.options.transport}"
     return {"what": "connection", "event": "begins", "note": note}
 
 
@@ -202,13 +166,9 @@ def _client(name: EventName, metadata: Mapping[str, Any]) -> Parts:
     """Return the parts of an operation: with its answer, or, of a push without one, with what was pushed."""
     told = metadata.get
     outcome, reason, callback = told("outcome", ""), told("reason"), told("callback")
-    notes = (
-        [f"{metadata['client']}.{callback}"]
-        if callback
-        else [f"attempt {told('attempt')}"]
-        if "attempt" in metadata
-        else []
-    )
+    notes = [f"{metadata['client']}.{callback}"] if callback else []
+    if "attempt" in metadata and not callback:
+        notes.append(f"attempt {told('attempt')}")
     if "ref" in metadata:
         notes.append("never sent" if told("ref") is None else f"ref {told('ref')}")
     if reason is not None and reason != outcome and outcome in ("error", "lost"):
@@ -243,130 +203,130 @@ def _orphaned(metadata: Mapping[str, Any]) -> Parts:
 def _discarded(metadata: Mapping[str, Any]) -> Parts:
     reason, frame = metadata["reason"], metadata.get("frame")
     status = in_a_word(reason, "malformed")
-    return {
-        "what": "dropped",
-        "direction": "in" if metadata["direction"] == "in" else "out",
-        "topic": metadata["topic"] or "",
-        "event": metadata["event"] or "",
-        "status": status,
-        "note": "" if status == reason else reason,
-        "mood": "bad",
-        "ref": metadata["ref"] or "",
-        "payload": NO_PAYLOAD if frame is None else frame_as_text(frame),
-    }
+    its = {key: metadata[key] or "" for key in ("topic", "event", "ref")}
+    direction = "in" if metadata["direction"] == "in" else "out"
+    payload = NO_PAYLOAD if frame is None else frame_as_text(frame)
+    note = "" if status == reason else reason
+    return _bad("dropped", note, status=status, direction=direction, payload=payload, **its)
+
+
+def _bad(what: str, note: str, **more: Any) -> Parts:
+    """Return the parts of something that happened once, and should not have."""
+    return {"what": what, "mood": "bad", "note": note, **more}
 
 
 def _overflowed(metadata: Mapping[str, Any]) -> Parts:
     note = f"the {metadata['consumer']}'s buffer of {metadata['buffer']} is full"
     if metadata.get("phase") in ("lasts", "ended"):
         note += f": {metadata['phase']}, {metadata['dropped']:,} dropped"
-    return {"what": "overflow", "topic": metadata["topic"], "mood": "bad", "note": note}
+    return _bad("overflow", note, topic=metadata["topic"])
 
 
 def _gap(metadata: Mapping[str, Any]) -> Parts:
     seconds = (metadata["until"] - metadata["since"]).total_seconds()
     dropped = metadata["dropped"]
     note = f"{seconds:.3f} s" + (f", {dropped:,} dropped" if dropped else "")
-    return {"what": "gap", "topic": metadata["topic"], "status": metadata["reason"], "mood": "bad", "note": note}
+    return _bad("gap", note, topic=metadata["topic"], status=metadata["reason"])
 
 
 def _scheduled(metadata: Mapping[str, Any]) -> Parts:
     """Return the parts of an attempt to come, to connect or to join."""
     reason, note = metadata["reason"], f"attempt {metadata['attempt']} in {metadata['delay']:.3f} s"
     if "topic" in metadata:
-        return {"what": "rejoin", "topic": metadata["topic"], "status": reason, "mood": "bad", "note": note}
+        return _bad("rejoin", note, topic=metadata["topic"], status=reason)
     found = metadata["code"] if metadata["status"] is None else metadata["status"]
     status = in_a_word(reason, "connect_failed")
     for after in (found, None if status == reason else reason):
         note += "" if after is None else f", after {after}"
-    return {"what": "reconnect", "status": status, "mood": "bad", "note": note}
+    return _bad("reconnect", note, status=status)
 
 
 def _gave_up(metadata: Mapping[str, Any]) -> Parts:
     note = f"after {metadata['attempts']} attempts: {metadata['hint']}"
-    return {"what": "gave up", "status": in_a_word(metadata["reason"], "connect_failed"), "mood": "bad", "note": note}
+    return _bad("gave up", note, status=in_a_word(metadata["reason"], "connect_failed"))
 
 
 def _stalled(metadata: Mapping[str, Any]) -> Parts:
-    took = round(metadata["seconds"] * 1e9)
-    return {"what": "stalled", "mood": "bad", "took": took, "note": "the event loop stood still"}
+    return _bad("stalled", "the event loop stood still", took=round(metadata["seconds"] * 1e9))
 
 
 def _silent(metadata: Mapping[str, Any]) -> Parts:
     sent = metadata["sent"]
     note = f"nothing came, {sent:,} frame{' was' if sent == 1 else 's were'} sent"
-    return {"what": "silence", "mood": "bad", "note": note + ("" if metadata["over"] else "; it lasts")}
+    return _bad("silence", note + ("" if metadata["over"] else "; it lasts"))
 
 
 def _handler_failed(metadata: Mapping[str, Any]) -> Parts:
-    note = f"{metadata['handler_id']}: {metadata['reason']}"
-    return {"what": "handler", "status": "failed", "mood": "bad", "note": note}
+    return _bad("handler", f"{metadata['handler_id']}: {metadata['reason']}", status="failed")
 
 
 # Handled inputs: by the input, and for frames by what came of them
 
 
 def describe_handle(details: Mapping[str, Any], given: Any) -> Parts:
-    """Return the parts of a handle's stop; an input of a type that is not known here is called by that.
-
-    Parameters:
-        details: of the stop.
-        given: the input.
-    """
+    """Return the parts of a handle's stop; an input of a type that is not known here is called by that."""
     function = _INPUTS.get(type(given))
     return {"what": type(given).__name__} if function is None else function(details, given)
 
 
 def _sent(details: Mapping[str, Any], what: str, topic: str, event: str, **more: Any) -> Parts:
-    refs = " ".join([effect.ref for effect in details["return"] if isinstance(effect, SendFrame)])
+    refs = " ".join([effect.ref for effect in details["return"] if isinstance(effect, protocol.SendFrame)])
     note = f"ref {refs}" if refs else ""
     return {"direction": "out", "what": what, "topic": topic, "event": event, "ref": refs, "note": note, **more}
 
 
-def _join(details: Mapping[str, Any], given: JoinTopic | LeaveTopic) -> Parts:
+def _join(details: Mapping[str, Any], given: protocol.JoinTopic | protocol.LeaveTopic) -> Parts:
     # The payload of a join is often a credential, so it is never shown.
-    what = "join" if isinstance(given, JoinTopic) else "leave"
+    what = "join" if isinstance(given, protocol.JoinTopic) else "leave"
     return _sent(details, what, given.topic, f"phx_{what}")
 
 
-def _heartbeat(details: Mapping[str, Any], _: SendHeartbeat) -> Parts:
+def _heartbeat(details: Mapping[str, Any], _: protocol.SendHeartbeat) -> Parts:
     sent = _sent(details, "heartbeat", "phoenix", "heartbeat")
     return {**sent, "note": sent["note"] or "one is outstanding"}
 
 
-def _opened(_: Mapping[str, Any], given: TransportOpened) -> Parts:
+def _pushed(details: Mapping[str, Any], given: protocol.PushMessage) -> Parts:
+    return _sent(details, "push", given.topic, given.event, payload=given.payload)
+
+
+def _closing(_: Mapping[str, Any], given: protocol.CloseConnection) -> Parts:
+    return {"direction": "out", "what": "close", "status": str(given.code), "note": given.reason}
+
+
+def _opened(_: Mapping[str, Any], given: protocol.TransportOpened) -> Parts:
     note = " ".join(filter(None, (given.url, dict(given.response_headers).get("server"))))
     return {"direction": "in", "what": "opened", "status": "101", "mood": "good", "note": note}
 
 
-def _failed(_: Mapping[str, Any], given: TransportFailed) -> Parts:
+def _failed(_: Mapping[str, Any], given: protocol.TransportFailed) -> Parts:
     status = "" if given.status is None else str(given.status)
     said = given.reason if given.status is None else str(ConnectionRejected(given.status, given.headers, given.body))
     note = " ".join(filter(None, (given.url, said)))
-    return {"what": "failed", "status": status, "mood": "bad", "note": note}
+    return _bad("failed", note, status=status)
 
 
-def _closed(details: Mapping[str, Any], given: TransportClosed) -> Parts:
-    reasons = [event.reason for event in details["built_events"] if isinstance(event, ConnectionClosed)]
+def _closed(details: Mapping[str, Any], given: protocol.TransportClosed) -> Parts:
+    reasons = [event.reason for event in details["built_events"] if isinstance(event, protocol.ConnectionClosed)]
     note = " ".join(filter(None, [*reasons, given.message]))
     mood = "plain" if given.code == 1000 else "bad"
     return {"direction": "in", "what": "closed", "status": str(given.code), "mood": mood, "note": note}
 
 
-def _ticked(details: Mapping[str, Any], _: TimerTicked) -> Parts:
+def _ticked(details: Mapping[str, Any], _: protocol.TimerTicked) -> Parts:
     sent, state, built = _sent(details, "timer", "", ""), details["end_state"], details["built_events"]
     if sent["ref"] and sent["ref"] == state.heartbeat_ref:
         return {**sent, "what": "heartbeat", "topic": "phoenix", "event": "heartbeat"}
-    event = Transition(state, details["message"], built).event
+    event = protocol.Transition(state, details["message"], built).event
     steps = [f"{step.type} {step.attrs.get('topic', '')}" for step in event]
     note = ", ".join(filter(None, [sent["note"], *steps]))
     mood = "bad" if built else "plain"  # a time limit that was reached
     return {**sent, "direction": "out" if details["return"] else "here", "mood": mood, "note": note}
 
 
-def _received(details: Mapping[str, Any], given: FrameReceived) -> Parts:
+def _received(details: Mapping[str, Any], given: protocol.FrameReceived) -> Parts:
     message, built = details["message"], details["built_events"]
-    if type(message) is Message:
+    if type(message) is protocol.Message:
         join_ref, ref, topic, event, payload = message
         parts: Parts = {"direction": "in", "what": "message", "topic": topic, "event": event, "payload": payload}
         if ref:
@@ -375,7 +335,7 @@ def _received(details: Mapping[str, Any], given: FrameReceived) -> Parts:
                 status = str(payload["status"])
                 mood = "good" if status == "ok" else "bad"
                 parts.update(what="reply", status=status, mood=mood, payload=payload.get("response"))
-        elif join_ref is None and built and type(built[-1]) is MessageReceived:
+        elif join_ref is None and built and type(built[-1]) is protocol.MessageReceived:
             parts["what"] = "broadcast"
     else:
         frame: Any = given.frame  # a recording may have something else in its place
@@ -383,9 +343,9 @@ def _received(details: Mapping[str, Any], given: FrameReceived) -> Parts:
         parts = {"direction": "in", "what": "frame", "note": note}
     given_up = []
     for made in built:
-        if isinstance(made, FrameRejected):
+        if isinstance(made, protocol.FrameRejected):
             parts.update(what="bad frame", mood="bad", note=made.reason, payload=frame_as_text(given.frame))
-        elif isinstance(made, TopicJoinFailed) and made.reason == "timeout":
+        elif isinstance(made, protocol.TopicJoinFailed) and made.reason == "timeout":
             given_up.append(f"the join of {made.topic} timed out")  # told by the answer to something later
         elif (function := _BUILT.get(type(made))) is not None:
             parts.update(function(made))
@@ -394,56 +354,46 @@ def _received(details: Mapping[str, Any], given: FrameReceived) -> Parts:
     return parts
 
 
+def _round_trip(event: protocol.HeartbeatAcknowledged) -> str:
+    return f"ref {event.ref} round trip {duration(event.round_trip * 1e9)}"
+
+
 _BUILT: Final[Mapping[type, Callable[[Any], Parts]]] = {
-    TopicJoinSucceeded: lambda _: {"what": "joined"},
-    TopicJoinFailed: lambda event: {"what": event.reason, "mood": "bad"},
-    TopicJoinOverdue: lambda _: {"what": "overdue", "mood": "bad"},
-    TopicJoinClosed: lambda event: {"what": event.reason, "mood": "bad"},
-    TopicLeft: lambda _: {"what": "left"},
-    MessageDropped: lambda event: {"what": "dropped", "status": event.reason, "mood": "bad"},
-    HeartbeatAcknowledged: lambda event: {
-        "what": "heartbeat",
-        "note": f"ref {event.ref} round trip {duration(event.round_trip * 1e9)}",
-    },
+    protocol.TopicJoinSucceeded: lambda _: {"what": "joined"},
+    protocol.TopicJoinFailed: lambda event: {"what": event.reason, "mood": "bad"},
+    protocol.TopicJoinOverdue: lambda _: {"what": "overdue", "mood": "bad"},
+    protocol.TopicJoinClosed: lambda event: {"what": event.reason, "mood": "bad"},
+    protocol.TopicLeft: lambda _: {"what": "left"},
+    protocol.MessageDropped: lambda event: {"what": "dropped", "status": event.reason, "mood": "bad"},
+    protocol.HeartbeatAcknowledged: lambda event: {"what": "heartbeat", "note": _round_trip(event)},
 }
 
-_INPUTS: Final[Mapping[type[Input], Callable[[Mapping[str, Any], Any], Parts]]] = {
-    JoinTopic: _join,
-    LeaveTopic: _join,
-    PushMessage: lambda details, given: _sent(details, "push", given.topic, given.event, payload=given.payload),
-    SendHeartbeat: _heartbeat,
-    CloseConnection: lambda _, given: {
-        "direction": "out",
-        "what": "close",
-        "status": str(given.code),
-        "note": given.reason,
-    },
-    TransportOpened: _opened,
-    TransportFailed: _failed,
-    TransportClosed: _closed,
-    TimerTicked: _ticked,
-    FrameReceived: _received,
+_INPUTS: Final[Mapping[type[protocol.Input], Callable[[Mapping[str, Any], Any], Parts]]] = {
+    protocol.JoinTopic: _join,
+    protocol.LeaveTopic: _join,
+    protocol.PushMessage: _pushed,
+    protocol.SendHeartbeat: _heartbeat,
+    protocol.CloseConnection: _closing,
+    protocol.TransportOpened: _opened,
+    protocol.TransportFailed: _failed,
+    protocol.TransportClosed: _closed,
+    protocol.TimerTicked: _ticked,
+    protocol.FrameReceived: _received,
 }
 
-_TEXTS: Final = ("topic", "event", "status", "note")
-
-_EVENTS: Final[Mapping[EventName, Callable[..., Parts]]] = {
-    HandleStop.name: describe_handle,
-    **{
-        ("slipstream", *name.split()): function
-        for name, function in {
-            "connection connect start": _connect_started,
-            "connection connect stop": _connect_stopped,
-            "client reply_orphaned": _orphaned,
-            "client message_dropped": _discarded,
-            "client overflow": _overflowed,
-            "client gap": _gap,
-            "client reconnect_scheduled": _scheduled,
-            "client rejoin_scheduled": _scheduled,
-            "client gave_up": _gave_up,
-            "client stalled": _stalled,
-            "connection silence": _silent,
-            "telemetry handler failure": _handler_failed,
-        }.items()
-    },
+_WORDS: Final[Mapping[str, Callable[..., Parts]]] = {
+    "connection connect start": _connect_started,
+    "connection connect stop": _connect_stopped,
+    "connection handle stop": describe_handle,
+    "connection silence": _silent,
+    "client reply_orphaned": _orphaned,
+    "client message_dropped": _discarded,
+    "client overflow": _overflowed,
+    "client gap": _gap,
+    "client reconnect_scheduled": _scheduled,
+    "client rejoin_scheduled": _scheduled,
+    "client gave_up": _gave_up,
+    "client stalled": _stalled,
+    "telemetry handler failure": _handler_failed,
 }
+_EVENTS: Final = {("slipstream", *words.split()): function for words, function in _WORDS.items()}
