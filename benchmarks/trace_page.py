@@ -21,8 +21,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from slipstream_trio import connect, trace
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.server import Channel, Mount, PhoenixServer, Reply
-from slipstream_trio.trace.page import Page
-from slipstream_trio.trace.page_file import render_page
+from slipstream_trio.trace.page import Page, render_page
 from slipstream_trio.trace.selection import look
 
 FLAGS = (

@@ -10,8 +10,7 @@ import pytest
 from tests.trace.scenes import ODD, repeated, two_connections
 
 from slipstream_trio.telemetry import Record
-from slipstream_trio.trace.page import Page
-from slipstream_trio.trace.page_file import render_page
+from slipstream_trio.trace.page import Page, render_page
 from slipstream_trio.trace.selection import look
 
 pytest.importorskip("selenium", reason="selenium is not installed; the nox session `browser` has it")

@@ -12,8 +12,7 @@ from tests.trace.scenes import ODD, START, Scene, two_connections
 
 from slipstream_trio.telemetry import Record
 from slipstream_trio.trace import Finding, page as page_module
-from slipstream_trio.trace.page import Page, PageTooLarge
-from slipstream_trio.trace.page_file import render_page
+from slipstream_trio.trace.page import Page, PageTooLarge, render_page
 from slipstream_trio.trace.plain import as_text, flat_state, plain
 from slipstream_trio.trace.selection import Selection, look
 

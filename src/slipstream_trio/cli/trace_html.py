@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from ..trace import diagnose
-from ..trace.page import MAX_ROWS, Page, PageTooLarge
-from ..trace.page_file import render_page
+from ..trace.page import MAX_ROWS, Page, PageTooLarge, render_page
 from ..trace.read import Source, sources
 from ..trace.selection import look
 from .output import add_force, output_file

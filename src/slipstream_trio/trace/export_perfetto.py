@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 
 from attrs import define, field
 
-from ..protocol import SendFrame
+from ..protocol import HeartbeatAcknowledged, ReplyReceived, SendFrame, TopicJoinFailed, TopicJoinSucceeded
 from ..telemetry import Record
 from .export_files import written
 from .export_spans import UNFINISHED, describe, is_once
@@ -21,6 +21,7 @@ __all__ = ["export_perfetto"]
 
 HANDLE: Final = ("slipstream", "connection", "handle")
 REFS: Final = 1 << 32  # the refs of a connection, so that a flow's number combines connection and ref
+SETTLED: Final = (ReplyReceived, TopicJoinSucceeded, TopicJoinFailed, HeartbeatAcknowledged)  # the answers to a ref
 Event = dict[str, Any]
 
 
@@ -71,10 +72,10 @@ class _Tracks:
     def events(self, records: Iterable[Record]) -> Iterator[Event]:
         record: Any
         for record in records:
-            self._latest = max(self._latest, record.measurements["monotonic_time"])
+            self._latest = max(self._latest, record.monotonic_time)
             kind = record.name[-1]
             if kind == "start":
-                lanes, number, made = self._take(record, record.measurements["monotonic_time"])
+                lanes, number, made = self._take(record, record.monotonic_time)
                 self._open[record.span_id] = lanes, number, record
                 yield from made
             elif kind in ("stop", "exception"):
@@ -82,51 +83,41 @@ class _Tracks:
             elif is_once(record.name):
                 yield from self._once(record)
         for lanes, number, record in self._open.values():
-            start = record.measurements["monotonic_time"]
+            start = record.monotonic_time
             yield _slice(record, (lanes.pid, lanes.tids[number]), start, self._latest, **{UNFINISHED: True})
 
     def _ended(self, record: Any) -> Iterator[Event]:
-        end = record.measurements["monotonic_time"]
+        end = record.monotonic_time
         start = end - record.measurements["duration"]
-        opened = self._open.pop(record.span_id, None)
-        if opened is None:
+        if record.span_id in self._open:
+            lanes, number, _ = self._open.pop(record.span_id)
+        else:
             lanes, number, made = self._take(record, start)
             yield from made
-        else:
-            lanes, number, _ = opened
         lanes.free_from[number] = end
-        tid = lanes.tids[number]
-        yield _slice(record, (lanes.pid, tid), start, end)
+        yield _slice(record, (lanes.pid, lanes.tids[number]), start, end)
         if record.name[:3] == HANDLE and record.name[-1] == "stop":
-            yield from self._flows(record, lanes.pid, tid, (start + end) // 2)
+            yield from self._flows(record, lanes.pid, lanes.tids[number], (start + end) // 2)
 
     def _flows(self, record: Any, pid: int, tid: int, time: int) -> Iterator[Event]:
         """Give an arrow's beginning for each ref that was sent, and its end for each that was settled."""
         connection = self._connections.setdefault(record.origin.connection_id, len(self._connections) + 1)
-        common = {"cat": "reply", "name": "reply", "pid": pid, "tid": tid, "ts": _microseconds(time)}
+        common = {"cat": "reply", "name": "reply", "pid": pid, "tid": tid, "ts": time / 1000}
         for effect in record.metadata["return"]:
             if isinstance(effect, SendFrame) and effect.ref.isdecimal():
                 yield {"ph": "s", "id": connection * REFS + int(effect.ref), **common}
         for event in record.metadata["built_events"]:
             ref = getattr(event, "ref", None)
-            if isinstance(ref, str) and ref.isdecimal() and type(event).__name__ in _SETTLED:
+            if isinstance(event, SETTLED) and isinstance(ref, str) and ref.isdecimal():
                 yield {"ph": "f", "bp": "e", "id": connection * REFS + int(ref), **common}
 
     def _once(self, record: Any) -> Iterator[Event]:
-        lanes, number, made = self._take(record, record.measurements["monotonic_time"])
-        lanes.free_from[number] = record.measurements["monotonic_time"]
+        lanes, number, made = self._take(record, record.monotonic_time)
+        lanes.free_from[number] = record.monotonic_time
         yield from made
-        told = describe(record)
-        yield {
-            "ph": "i",
-            "s": "t",
-            "cat": "telemetry",
-            "name": told.name,
-            "pid": lanes.pid,
-            "tid": lanes.tids[number],
-            "ts": _microseconds(record.measurements["monotonic_time"]),
-            "args": told.attributes,
-        }
+        told, (pid, tid) = describe(record), (lanes.pid, lanes.tids[number])
+        place = {"pid": pid, "tid": tid, "ts": record.monotonic_time / 1000}
+        yield {"ph": "i", "s": "t", "cat": "telemetry", "name": told.name, **place, "args": told.attributes}
 
     # Tracks
 
@@ -154,10 +145,6 @@ class _Tracks:
         return lanes, number, made
 
 
-_SETTLED: Final = frozenset({"ReplyReceived", "TopicJoinSucceeded", "TopicJoinFailed", "HeartbeatAcknowledged"})
-"""The events that tell of the answer to their ref."""
-
-
 def _track(record: Any) -> str:
     origin, name = record.origin, record.name
     if name[1] == "connection":
@@ -170,26 +157,13 @@ def _track(record: Any) -> str:
 
 
 def _slice(record: Any, track: tuple[int, int], start: int, end: int, **more: bool) -> Event:
-    told = describe(record)
-    pid, tid = track
+    told, (pid, tid) = describe(record), track
     args = {**told.attributes, **more, "trace_id": record.origin.trace_id}
     if told.error is not None:
         args["error"] = told.error
-    return {
-        "ph": "X",
-        "cat": record.name[1],
-        "name": told.name,
-        "pid": pid,
-        "tid": tid,
-        "ts": _microseconds(start),
-        "dur": _microseconds(max(0, end - start)),
-        "args": args,
-    }
+    times = {"ts": start / 1000, "dur": max(0, end - start) / 1000}  # in microseconds
+    return {"ph": "X", "cat": record.name[1], "name": told.name, "pid": pid, "tid": tid, **times, "args": args}
 
 
 def _named(what: str, pid: int, tid: int, name: str) -> Event:
     return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
-
-
-def _microseconds(nanoseconds: int) -> float:
-    return nanoseconds / 1000

@@ -1,8 +1,13 @@
-"""The content of a page of recordings: rows of spans and events as columns, each text once, states as differences."""
+"""A page of recordings: rows of spans and events as columns, each text once, states as differences; in one file."""
 
+import base64
+import gzip
+import html
+import json
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
 from typing import Any, Final
 
 import attrs
@@ -15,7 +20,7 @@ from .plain import as_text, flat_state, plain, plain_record
 from .selection import Glance
 from .view import NO_PAYLOAD, Direction, Line, Mood
 
-__all__ = ["MAX_ROWS", "Page", "PageTooLarge"]
+__all__ = ["MAX_ROWS", "Page", "PageTooLarge", "render_page"]
 
 MAX_ROWS: Final = 200_000
 """The most spans and events of a page."""
@@ -24,6 +29,12 @@ MAX_TEXT: Final = 200_000_000  # the most characters of payloads and details, li
 PAYLOAD_LIMIT: Final = 4_000  # the most characters of a payload
 DIRECTIONS: Final[Mapping[Direction, int]] = {"here": 0, "out": 1, "in": 2}
 MOODS: Final[Mapping[Mood, int]] = {"plain": 0, "good": 1, "bad": 2}
+
+SCRIPTS: Final = (
+    *("base", "content", "search", "range", "rows", "overview"),
+    *("values", "details", "summary", "keys", "main"),
+)
+"""In the order in which they are put into the page; they share one scope."""
 
 SHOWN_ELSEWHERE: Final = frozenset(
     {
@@ -272,3 +283,28 @@ def _states(rows: list[_Row]) -> list[Any]:
         deleted = [key for key in flat if key not in changed]
         told.append([given, deleted] if follows else [given, deleted, flat])
     return told
+
+
+def render_page(content: dict[str, Any], title: str) -> str:
+    """Return a page.
+
+    The content is compressed and in base64, so nothing in it can be taken for markup, whatever the payloads hold, and a
+    policy in the page forbids it to load anything.
+
+    Parameters:
+        content: its content, as JSON values; see `Page.content`.
+        title: its title.
+    """
+    source = files(__package__) / "html"
+    scripts = "\n".join((source / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    # ASCII throughout: text with lone surrogates has no UTF-8.
+    packed = gzip.compress(json.dumps(content, separators=(",", ":")).encode("ascii"), compresslevel=6, mtime=0)
+    parts = {
+        "title": html.escape(title.encode("utf-8", "replace").decode("utf-8")),
+        "style": (source / "page.css").read_text("utf-8"),
+        "script": scripts,
+        "content": base64.b64encode(packed).decode("ascii"),
+    }
+    page = (source / "page.html").read_text("utf-8")
+    pieces = page.split("%%")  # text and names of parts, in turn
+    return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))

@@ -108,14 +108,11 @@ class Statistics:
         self.bytes_in: int = 0
         self.bytes_out: int = 0
         self._episodes: dict[Key, int] = {}
+        spans = {"connect": "connects", "join": "joins", "leave": "leaves", "push": "pushes", "send": "sends"}
         events: Mapping[str, Callable[[Glance], object]] = {
             "connection handle stop": self._handled,
             "connection connect stop": partial(self._span, "connections"),
-            "client connect stop": partial(self._span, "connects"),
-            "client join stop": partial(self._span, "joins"),
-            "client leave stop": partial(self._span, "leaves"),
-            "client push stop": partial(self._span, "pushes"),
-            "client send stop": partial(self._span, "sends"),
+            **{f"client {name} stop": partial(self._span, section) for name, section in spans.items()},
             "connection silence": self._silent,
             "client reconnect_scheduled": partial(self._scheduled, "reconnects"),
             "client rejoin_scheduled": partial(self._scheduled, "rejoins"),
@@ -176,6 +173,13 @@ class Statistics:
             group = groups.setdefault(key, Group())
         return group
 
+    def _count(self, section: str, key: Key, time: int | None) -> Group:
+        """Count what took this time, in nanoseconds."""
+        group = self._group(section, key)
+        group.count += 1
+        group.times.add(time or 0)
+        return group
+
     def _topic(self, topic: str) -> str:
         prefix, colon, _ = topic.partition(":")
         return f"{prefix}:*" if self._merge_topics and colon else topic
@@ -192,9 +196,7 @@ class Statistics:
 
     def _span(self, section: str, glance: Glance) -> None:
         line = glance.line
-        group = self._group(section, self._key(section, line))
-        group.count += 1
-        group.times.add((line.took or 0) - line.waited)
+        group = self._count(section, self._key(section, line), (line.took or 0) - line.waited)
         if line.waited >= WAITED:
             group.waits.add(line.waited)
         if line.status:
@@ -202,16 +204,11 @@ class Statistics:
 
     def _silent(self, glance: Glance) -> None:
         at, connection = f"{glance.elapsed / 1e9:.3f}", (glance.record.origin.connection_id or "-")[:8]
-        group = self._group("silences", (at, connection))
-        group.count += 1
-        group.times.add(glance.line.took or 0)
-        group.outcomes[glance.line.note] += 1
+        self._count("silences", (at, connection), glance.line.took).outcomes[glance.line.note] += 1
 
     def _handled(self, glance: Glance) -> None:
         line, metadata = glance.line, details_of(glance.record)
-        group = self._group("handling", (line.what,))
-        group.count += 1
-        group.times.add(line.took or 0)
+        self._count("handling", (line.what,), line.took)
         given = given_of(glance.record)
         if isinstance(given, FrameReceived):
             size = size_of(given.frame)
@@ -224,16 +221,12 @@ class Statistics:
                 self._message("out", glance, size)
         for event in metadata["built_events"]:
             if isinstance(event, HeartbeatAcknowledged):
-                group = self._group("heartbeats", ())
-                group.count += 1
-                group.times.add(round(event.round_trip * 1e9))
+                self._count("heartbeats", (), round(event.round_trip * 1e9))
 
     def _message(self, direction: str, glance: Glance, size: int) -> None:
         line = glance.line
-        group = self._group("messages", (direction, self._topic(line.topic), line.event or line.what))
-        group.count += 1
-        group.size += size
-        group.times.add(line.took or 0)
+        key = (direction, self._topic(line.topic), line.event or line.what)
+        self._count("messages", key, line.took).size += size
 
     def _once(self, section: str, glance: Glance, seconds: float | None = None) -> None:
         group = self._group(section, self._key(section, glance.line))

@@ -60,14 +60,7 @@ def _forms(value: str) -> Iterator[str]:
 
 def strings_in(value: Any) -> Iterator[str]:
     """Return every string in a JSON value, keys excepted."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from strings_in(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from strings_in(item)
+    return named_secrets_in(value, secret=True)
 
 
 def named_secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
