@@ -94,7 +94,7 @@ class Draft:
         if pending is None:
             self.left(topic, "timeout")
         elif self.status != "open":  # the connection's end, which is near, is that of the join
-            self.topics = self.topics.waiting(topic, Pending(pending.number, None, None, pending.rejoin))
+            self.topics = self.topics.changed(topic, pending=Pending(pending.number, None, None, pending.rejoin))
         elif pending.rejoin is None or not 0 < self.turns.first <= pending.number:
             self._give_up(topic, pending)
         else:
