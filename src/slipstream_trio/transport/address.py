@@ -55,10 +55,8 @@ def _ascii_authority(host: str | None) -> str | None:
 def ascii_host(host: str) -> str:
     """Return a host in ASCII, by IDNA 2008: what the standard library does, IDNA 2003, names other hosts (ß, ς).
 
-    Labels that are ASCII stay as they are, as names of machines may have what domain names have not (_).
-
-    Raises:
-        ConnectError: it has no such form.
+    Labels that are ASCII stay as they are, as names of machines may have what domain names have not (_). Raises
+    `ConnectError` for a host that has no such form.
     """
     if ":" in host:
         return host.replace("%25", "%", 1)  # RFC 6874: how a URL writes the zone of an IPv6 address

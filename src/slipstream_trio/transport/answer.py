@@ -75,8 +75,7 @@ async def answer_to(
     """Send a GET request over a stream, which is TLS if it is `encrypted`, and read the answer, a refusal's body too.
 
     Raises:
-        ConnectError: no answer came; the sentence has the cause and the way out.
-        ConnectTimeout: no answer by the deadline.
+        ConnectError: no answer came, or none by the deadline; the sentence has the cause and the way out.
     """
     answer = Answer(stream, request.max_header_size, encrypted=encrypted)
     data = _request_bytes(answer.connection, target, headers)
@@ -145,14 +144,10 @@ class Answer:
         return bytes(self._buffer)
 
     async def read_head(self) -> None:
-        """Read the final block of status line and headers; 1xx are passed over, save for 101.
-
-        Raises:
-            ConnectError: the answer failed; the sentence says why.
-        """
+        """Read the final block of status line and headers; 1xx are passed over, save for 101."""
         passed_over = 0
         while True:
-            raw = await self._read_block(self._limit)
+            raw = await self._read_block()
             line = _STATUS_LINE.match(raw)
             if line is not None and (not line[2].startswith(b"1") or line[2] == b"101"):
                 self.version = line[1].decode()
@@ -198,7 +193,7 @@ class Answer:
                     return
                 self.body += event.data
 
-    async def _read_block(self, limit: int) -> bytes:
+    async def _read_block(self) -> bytes:
         searched = 0
         while True:
             if not b"HTTP/".startswith(self._buffer[:5]):
@@ -207,7 +202,7 @@ class Answer:
                 raise ConnectError(f"the status line of the server's answer is malformed{self._shown()}; {_CHECK}")
             blank = _BLANK_LINE.search(self._buffer, max(0, searched - 2))
             searched = len(self._buffer)
-            if (blank.end() if blank is not None else searched) > limit:
+            if (blank.end() if blank is not None else searched) > self._limit:
                 raise self._too_large()
             if blank is not None:
                 block = bytes(self._buffer[: blank.end()])

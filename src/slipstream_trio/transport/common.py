@@ -241,7 +241,7 @@ class WebSocketTransport(Transport):
         if not (self._closing or self._is_over):
             self._closed_with = code
             self._collect(close_frame(code, reason))
-        self._over = self._over if self._over is not None else trio.Event()
+        self._over = self._over or trio.Event()
         if self._is_over:
             self._over.set()
         await self._over.wait()

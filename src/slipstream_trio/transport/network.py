@@ -20,11 +20,7 @@ __all__ = ["close_at_once", "deadline_of", "described", "open_stream", "opened"]
 
 
 async def open_stream(request: OpenRequest) -> trio.abc.Stream:
-    """Open the connection that a URL asks for, TLS included.
-
-    Raises:
-        ConnectError: it cannot be opened; the sentence says which step failed.
-    """
+    """Open the connection that a URL asks for, TLS included; raises `ConnectError`, which names what failed."""
     address = address_of(request)
     stream = await _open_plain(request, address)
     if not address.encrypted:
@@ -38,12 +34,7 @@ def deadline_of(request: OpenRequest) -> float:
 
 
 async def opened(opener: StreamOpener, request: OpenRequest, deadline: float) -> trio.abc.Stream:
-    """Open a stream by a function that may be the user's.
-
-    Raises:
-        ConnectError: the stream failed to open; an exception of the function's own is the cause.
-        ConnectTimeout: it was not open by the deadline.
-    """
+    """Open a stream by a function that may be the user's; raises `ConnectError`, also when the deadline has passed."""
     with trio.move_on_at(deadline):  # rather than fail_at: what is awaited may have a limit of its own
         try:
             return await opener(request)

@@ -74,9 +74,6 @@ def proxy_from_environment(address: Address) -> ProxyServer | None:
     """Return the proxy that the environment has for an address: HTTPS_PROXY, or ALL_PROXY, unless NO_PROXY lists it.
 
     As RFC 6455 (4.1) prefers, HTTPS_PROXY is for ws as well, and HTTP_PROXY for ws alone, as a fallback.
-
-    Raises:
-        ConnectError: what it has cannot be used.
     """
     from urllib.request import getproxies_environment  # 20 ms, which few need
 
@@ -107,11 +104,7 @@ def _is_listed(address: Address, no_proxy: str) -> bool:
 
 
 async def tunnel(stream: trio.abc.Stream, proxy: ProxyServer, host: str, port: int) -> None:
-    """Let a proxy connect a stream to a server, whose host is in ASCII; the caller closes the stream if that fails.
-
-    Raises:
-        ConnectError: the way there failed; the sentence names the proxy's part.
-    """
+    """Let a proxy connect a stream to a server, whose host is in ASCII; the caller closes the stream if that fails."""
     from python_socks import ProxyError, ProxyType
     from python_socks.async_.trio.v2 import Proxy
 

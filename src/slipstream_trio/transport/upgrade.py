@@ -42,11 +42,7 @@ class Upgraded:
 
 
 async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tuple[trio.abc.Stream, Upgraded]:
-    """Open a stream and upgrade it, both within `connect_timeout`; closes the stream if that fails.
-
-    Raises:
-        ConnectError: as `upgrade`, or the stream failed to open.
-    """
+    """Open a stream and upgrade it, both within `connect_timeout`; closes the stream if that fails, as `upgrade`."""
     deadline = deadline_of(request)
     stream = await opened(open_stream, request, deadline)
     try:
@@ -57,11 +53,10 @@ async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tupl
 
 
 async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float = math.inf) -> Upgraded:
-    """Ask the server at the other end of a stream to speak WebSocket, until the deadline; the caller closes the stream.
+    """Ask the server at the other end of a stream to speak WebSocket; the caller closes the stream.
 
     Raises:
-        ConnectError: the upgrade failed; the sentence has the cause and the way out.
-        ConnectTimeout: no answer by the deadline.
+        ConnectError: the upgrade failed, or was not over by the deadline; the sentence has the cause and the way out.
         ConnectionRejected: the server answered with another status than 101.
     """
     address, key = address_of(request), base64.b64encode(secrets.token_bytes(16))
