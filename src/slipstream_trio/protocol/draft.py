@@ -122,19 +122,17 @@ class Draft:
         number = number_of(ref)
         if number > self.current_ref:
             return  # nothing was sent with it
-        turns, passed = self.turns, 0
+        turns = self.turns
         while turns.late and turns.late[0][0] < number:
             self._passed_over(*turns.late[0])
             turns = turns.with_late(turns.late[1:])
-        for first, its_topic in turns:
-            if first > number or (first == number and its_topic != topic):
-                break
-            if first != number:
-                self._passed_over(first, its_topic)
-            passed += 1
         self.turns = turns
-        if passed:
-            self.turns = turns.without(passed)
+        while (first := turns.first) and first <= number and (first < number or turns.topic == topic):
+            if first < number:
+                self._passed_over(first, turns.topic)
+            turns = turns.without_first()
+        if turns is not self.turns:
+            self.turns = turns
             self._begin_turn()
 
     def _passed_over(self, number: int, topic: str) -> None:
@@ -151,7 +149,7 @@ class Draft:
         turns, by_timeout = self.turns, False
         while self._loses_turn(turns):
             number, topic = turns.first, turns.topic
-            turns, by_timeout = turns.without(1), True
+            turns, by_timeout = turns.without_first(), True
             if self.topics.pending_join(topic, number) is not None:
                 turns = turns.with_late((*turns.late, (number, topic)))
         if turns.first:

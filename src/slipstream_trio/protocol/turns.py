@@ -57,12 +57,9 @@ class Turns:
         """Return these with a join that was sent now; if it is the only one, its turn is still to be begun."""
         return Turns(self.queue.enqueue((number, topic)), self.began, self.by_timeout, self.late)
 
-    def without(self, count: int) -> "Turns":
-        """Return these without the first few; the turn of the next is still to be begun."""
-        queue = self.queue
-        for _ in range(count):
-            queue = queue.dequeue()
-        return Turns(queue, late=self.late)
+    def without_first(self) -> "Turns":
+        """Return these without the first; the turn of the next is still to be begun."""
+        return Turns(self.queue.dequeue(), late=self.late)
 
     def begun(self, now: float, *, by_timeout: bool) -> "Turns":
         """Return these with the turn of the first begun."""
