@@ -78,7 +78,7 @@ class JoinPacing:
         """
         if unanswered >= self.window:
             return None
-        pace = self.pace_at(now)
+        pace = None if self.pace is None else self.pace_at(now)
         return now if pace is None or not self.times else self.times[-1] + 1 / pace
 
     def opened(self, now: float) -> "JoinPacing":

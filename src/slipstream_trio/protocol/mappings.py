@@ -1,6 +1,7 @@
 """Read-only mappings over persistent maps: what a state shows of the records that it keeps."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from rpds import HashTrieMap, Queue
@@ -15,8 +16,14 @@ __all__ = ["NOTHING", "NO_ITEMS", "PersistentMap", "View", "by_ref", "first_of",
 NOTHING: Final[Any] = HashTrieMap()
 """A persistent map that has nothing in it, of any types."""
 
-NO_ITEMS: Final[Any] = Queue()
+queue_of: Final[Callable[[Iterable[Any]], Any]] = Queue
+"""Makes a persistent queue of items; it is of any type, as rpds's stubs differ from what it does."""
+
+NO_ITEMS: Final = queue_of(())
 """A persistent queue that has nothing in it."""
+
+# Returns the first item of a queue that has one: `peek` is a method in some versions of rpds, in others the item.
+first_of: Final[Callable[[Any], Any]] = (methodcaller if callable(queue_of((0,)).peek) else attrgetter)("peek")
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -79,17 +86,6 @@ class View(Mapping[K, V], Generic[K, V, R]):
 def persistent(mapping: Mapping[K, V]) -> PersistentMap[K, V]:
     """Return a persistent map of what is in a mapping."""
     return HashTrieMap(mapping)
-
-
-def queue_of(items: Iterable[Any]) -> Any:
-    """Return a persistent queue of items; it is of any type, as rpds's stubs differ from what it does."""
-    return Queue(items)
-
-
-def first_of(queue: Any) -> Any:
-    """Return the first item of a queue that has one."""
-    peek = queue.peek  # of some versions of rpds the item, of others a method
-    return peek() if callable(peek) else peek
 
 
 def by_ref(item: tuple[Any, str]) -> tuple[int, str]:

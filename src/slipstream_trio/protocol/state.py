@@ -214,7 +214,7 @@ class State:
     @property
     def unanswered(self) -> int:
         """The number of joins that the server has not worked off."""
-        return len(self.turn_queue)
+        return len(self.turn_queue.queue)
 
     @property
     def leaves(self) -> Mapping[str, str]:

@@ -109,8 +109,10 @@ class Topics:
         self, topic: str, *, join: Any = KEPT, pending: Any = KEPT, leaving: Any = KEPT, failed: Any = KEPT
     ) -> "Topics":
         """Return these with other records of a topic, by the names of the maps; None takes one out."""
-        joins, failed = _put(self.joins, topic, join), _put(self.failed, topic, failed)
-        pending_joins, leaves = _put(self.pending, topic, pending), _put(self.leaving, topic, leaving)
+        joins = self.joins if join is KEPT else _put(self.joins, topic, join)
+        pending_joins = self.pending if pending is KEPT else _put(self.pending, topic, pending)
+        leaves = self.leaving if leaving is KEPT else _put(self.leaving, topic, leaving)
+        failures = self.failed if failed is KEPT else _put(self.failed, topic, failed)
         heap, entries = self.heap, self.entries
         for record in (pending, leaving):
             if record is not KEPT and record is not None and record.limit is not None:
@@ -119,7 +121,7 @@ class Topics:
             heap, entries = without_earliest(heap), entries - 1
         if entries > 2 * (len(pending_joins) + len(leaves)) + _SLACK:
             heap, entries = _heap(pending_joins, leaves)
-        return Topics(joins, pending_joins, leaves, failed, heap, entries)
+        return Topics(joins, pending_joins, leaves, failures, heap, entries)
 
     def without(self, topic: str, failed: str | None = None) -> "Topics":
         """Return these without a topic; `failed` is the ref of its join, where that was a rejoin, and failed."""
@@ -147,8 +149,6 @@ def _remade(*records: Mapping[str, Any]) -> Topics:
 
 
 def _put(records: Any, topic: str, record: Any) -> Any:
-    if record is KEPT:
-        return records
     return records.discard(topic) if record is None else records.insert(topic, record)
 
 
