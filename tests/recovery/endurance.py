@@ -83,7 +83,7 @@ async def endure(reconnects: int, channels: int, marks: tuple[int, ...], *, trac
 
     async def open_stream(_: OpenRequest) -> trio.abc.Stream:
         stream = await server.open_stream()
-        streams[:] = [old for old in streams if not old._closed] + [stream]
+        streams[:] = [old for old in streams if not old.closed] + [stream]
         return stream
 
     began = time.perf_counter()
@@ -115,7 +115,7 @@ async def endure(reconnects: int, channels: int, marks: tuple[int, ...], *, trac
             await server.connections[0].wait_closed()
         await trio.sleep(1)
         figures.left["tasks"] = trio.lowlevel.current_statistics().tasks_living - before
-        figures.left["streams"] = sum(not stream._closed for stream in streams)
+        figures.left["streams"] = sum(not stream.closed for stream in streams)
     tracemalloc.stop()
     figures.violations += [f"connection {connection_id} has no end" for connection_id in verifiers]
     figures.seconds = time.perf_counter() - began

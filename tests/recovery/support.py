@@ -26,7 +26,7 @@ async def world(**mount: Any) -> AsyncIterator[World]:
         with contextlib.suppress(trio.TooSlowError):  # the server's own take a while, at most a handshake's 60 s
             await until(lambda: tasks() == within, 100)
         assert tasks() == within
-        assert all(stream._closed for stream in made.streams)
+        assert all(stream.closed for stream in made.streams)
     assert tasks() == before
     assert verify(made.records, shared_traces=made.shared_traces) == []
     assert unbalanced(made.records) == []
