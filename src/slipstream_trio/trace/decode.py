@@ -26,7 +26,7 @@ from ..telemetry.names import names_of_events
 from .encode import BUILT_IN
 from .lines import decode_line
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
-from .values import CLASSES, FIELDS, TAG, changed, decode_value, frame_received, from_fields
+from .values import CLASSES, FIELDS, NESTED, TAG, changed, decode_value, frame_received, from_fields
 
 __all__ = ["Decoder"]
 
@@ -154,10 +154,12 @@ class Decoder:
 
     def _details(self, name: EventName, line: Mapping[str, Any], read: _Read) -> dict[str, Any]:
         details = {
-            key: _state(read.states, value) if key == "state" else decode_value(value)
+            key: decode_value(value) if type(value) in NESTED and key != "state" else value
             for key, value in line.items()
             if key not in _NO_METADATA
         }
+        if "state" in details:
+            details["state"] = _state(read.states, details["state"])
         for key in _LATER.get(name, ()):
             details.setdefault(key, None)
         return details
@@ -255,16 +257,15 @@ def _event(value: Any, given: Any, message: Any) -> Any:
     kind = CLASSES.get(value[TAG])
     if kind is None:
         return decode_value(value)
-    return kind(**{name: _part(value[name], given, message) for name in FIELDS[kind] if name in value})
+    fields = {name: value[name] for name in FIELDS[kind] if name in value}
+    for name, part in fields.items():
+        if type(part) in NESTED:
+            shared = _SHARED.get(part.get(TAG, "")) if type(part) is dict else None
+            fields[name] = decode_value(part) if shared is None else shared(given, message)
+    return kind(**fields)
 
 
-def _part(value: Any, given: Any, message: Any) -> Any:
-    if type(value) is dict and value.get(TAG) in _PARTS:
-        return _PARTS[value[TAG]](given, message)
-    return decode_value(value)
-
-
-_PARTS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+_SHARED: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "@input": lambda given, _: given,
     "@message": lambda _, message: message,
     "@payload": lambda _, message: message.payload,

@@ -37,8 +37,8 @@ from .lines import encode_line
 from .redact import Redacted, Redactor
 
 __all__ = [
-    "CLASSES", "FIELDS", "TAG", "Unencodable", "changed", "changes_of", "decode_value", "encode_value", "encoded",
-    "fields_of", "frame_received", "from_fields", "names_of", "plain_text", "redacted",
+    "CLASSES", "FIELDS", "NESTED", "TAG", "Unencodable", "changed", "changes_of", "decode_value", "encode_value",
+    "encoded", "fields_of", "frame_received", "from_fields", "names_of", "plain_text", "redacted",
 ]  # fmt: skip
 
 TAG: Final = "$"
@@ -261,19 +261,19 @@ _ENCODERS: Final[Mapping[type, Callable[[Any, Redactor, int], Any]]] = {
 # And back
 
 frame_received: Final = lean(FrameReceived)
-_NESTED: Final = frozenset({dict, list})
+NESTED: Final = frozenset({dict, list})
 
 
 def decode_value(value: Any) -> Any:
     """Return the value from the form that `encode_value` made."""
     kind = type(value)
     if kind is list:
-        return [decode_value(item) if type(item) in _NESTED else item for item in value]
+        return [decode_value(item) if type(item) in NESTED else item for item in value]
     if kind is not dict:
         return value
     name = value.get(TAG)
     if name is None:
-        return {key: decode_value(item) if type(item) in _NESTED else item for key, item in value.items()}
+        return {key: decode_value(item) if type(item) in NESTED else item for key, item in value.items()}
     try:
         if name == "FrameReceived" and type(value["frame"]) is str:
             return frame_received(value["now"], value["frame"])
@@ -289,7 +289,7 @@ def decode_value(value: Any) -> Any:
 def from_fields(kind: type, fields: Mapping[str, Any]) -> Any:
     """Return an instance of one of `CLASSES`; fields that it does not have are ignored."""
     given = {
-        name: decode_value(fields[name]) if type(fields[name]) in _NESTED else fields[name]
+        name: decode_value(fields[name]) if type(fields[name]) in NESTED else fields[name]
         for name in FIELDS[kind]
         if name in fields
     }
