@@ -134,7 +134,7 @@ def test_an_outage_without_an_end_is_told_too() -> None:
 
 def test_what_goes_wrong_alike_within_seconds_is_one_line() -> None:
     scene = connected()
-    moments = datetime.now(UTC), datetime.now(UTC)
+    moments = (datetime.now(UTC),) * 2
     for number in range(7):
         scene.once(GapOpened, f"room:{number}", "reconnected", *moments, 0)
         scene.frame("1", None, "room:1", "tick")
@@ -159,7 +159,7 @@ def test_what_was_lost_is_never_put_together_where_payloads_differ() -> None:
 def test_failures_long_after_one_that_is_alike_are_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "HELD", 3)
     scene = connected()
-    moments = datetime.now(UTC), datetime.now(UTC)
+    moments = (datetime.now(UTC),) * 2
     for number in range(40):
         reason: Any = ("reconnected", "rejoined")[number % 2] if number % 7 else "overflow"
         scene.once(GapOpened, f"room:{number}", reason, *moments, 0)
