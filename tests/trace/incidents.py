@@ -14,7 +14,7 @@ from slipstream_trio.testing.faults import Faults, Link, faulty_network
 from slipstream_trio.testing.server import Channel, Outcome, Refuse, Reply
 from slipstream_trio.transport import find_connector
 
-__all__ = ["INCIDENTS", "Incident"]
+__all__ = ["INCIDENTS", "Incident", "declared"]
 
 SOON = {"reconnect": Backoff((0.2,), jitter=0), "rejoin": Backoff((1,), jitter=0)}
 
@@ -33,14 +33,17 @@ class Incident:
 INCIDENTS: dict[str, Incident] = {}
 
 
-def incident(cause: str, blame: str, *told: str, **mount: Any) -> Callable[[Any], Any]:
+def declared(into: dict[str, Incident], cause: str, blame: str, *told: str, **mount: Any) -> Callable[[Any], Any]:
     """Declare an incident, and texts that its finding has to have."""
 
     def declare(happen: Callable[[Laboratory], Awaitable[None]]) -> Callable[[Laboratory], Awaitable[None]]:
-        INCIDENTS[happen.__name__] = Incident(cause, blame, happen, told, mount)
+        into[happen.__name__] = Incident(cause, blame, happen, told, mount)
         return happen
 
     return declare
+
+
+incident = partial(declared, INCIDENTS)
 
 
 def takes(seconds: float, outcome: Outcome = Reply()) -> Callable[[Channel, Any], Awaitable[Outcome]]:  # noqa: B008

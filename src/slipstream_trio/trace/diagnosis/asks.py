@@ -37,23 +37,18 @@ class Asks:
         self._spans: dict[str, Ask] = {}
         self._queued: dict[tuple[str, str, str], deque[Ask]] = {}
 
-    def topic(self, socket: str, name: str) -> Topic:
-        """Return what is known of a topic."""
-        topics = self._facts.topics
-        found = topics.get((socket, name))
-        if found is None:
-            found = Topic()
-            if len(topics) < MOST_TOPICS:
-                topics[socket, name] = found
+    def _topic(self, socket: str, name: str) -> Topic:
+        known = self._facts.topics
+        found = known.get((socket, name)) or Topic()
+        if len(known) < MOST_TOPICS:
+            known[socket, name] = found
         return found
 
     def _events(self, ask: Ask) -> Events:
-        events = self._facts.events
-        found = events.get((ask.topic, ask.event))
-        if found is None:
-            found = Events()
-            if len(events) < MOST_TOPICS:
-                events[ask.topic, ask.event] = found
+        known = self._facts.events
+        found = known.get((ask.topic, ask.event)) or Events()
+        if len(known) < MOST_TOPICS:
+            known[ask.topic, ask.event] = found
         return found
 
     # Sent
@@ -70,7 +65,7 @@ class Asks:
 
     def leaving(self, connection: Connection, given: LeaveTopic, metadata: Any) -> None:
         """Take in a leave, and what it cuts off."""
-        topic, now = self.topic(connection.socket, given.topic), self._facts.last
+        topic, now = self._topic(connection.socket, given.topic), self._facts.last
         topic.left += 1
         for ask in connection.asks.values():
             if ask.topic != given.topic or ask.kind not in ("join", "push"):
@@ -90,7 +85,7 @@ class Asks:
             ask = connection.asks.get(event.ref) if late or isinstance(event, TopicJoinOverdue) else None
             if ask is not None:
                 ask.outcome, ask.ended = "timeout", self._facts.last
-                keep(self.topic(connection.socket, event.topic).timeouts, ask)
+                keep(self._topic(connection.socket, event.topic).timeouts, ask)
         self._sent(connection, metadata, self._ask("heartbeat", "phoenix", "heartbeat"))
 
     def _ask(self, kind: str, topic: str, event: str, payload: Any = None) -> Ask:
@@ -105,7 +100,7 @@ class Asks:
                 size = size_of(effect.frame)
                 connection.largest_sent = max(connection.largest_sent, size)
                 if ask.sent is None:  # a timer may send more than one, such as the leaves of joins that took too long
-                    ask.connection, ask.ref, ask.sent, ask.seen = connection, effect.ref, now, connection.frames
+                    ask.connection, ask.ref, ask.sent, ask.seen = connection, effect.ref, now, connection.pace.frames
                     ask.payload = ask.payload if size < LARGE else f"{size:,} bytes"
                     self._await(connection, ask, effect.ref)
 
@@ -121,27 +116,29 @@ class Asks:
 
     def answered(self, connection: Connection, ask: Ask, built: Any) -> None:
         """Take in the answer to something, which may come too late."""
-        now = self._facts.last
+        ask.answered = self._facts.last
         del connection.asks[ask.ref or ""]
-        ask.answered = now
         if ask.kind == "join":
             self._join_answered(connection, ask, built)
         elif ask.kind == "push":
-            topic, events = self.topic(connection.socket, ask.topic), self._events(ask)
-            events.answered += 1
-            events.last_answer = now
-            # A channel takes up one push after the other: the time of those before it is not this one's.
-            ask.served = max(ask.sent or now, topic.replied)
-            topic.replied = now
-            waited = now - ask.served
-            if waited > SLOW and ask.outcome is None and connection.prompt(ask, waited):
-                events.slowly += 1
-                keep(events.slow, ask)
+            self._push_answered(connection, ask)
         connection.recent.append(ask)
         connection.quickest = min(connection.quickest, ask.took)
 
+    def _push_answered(self, connection: Connection, ask: Ask) -> None:
+        topic, events, now = self._topic(connection.socket, ask.topic), self._events(ask), self._facts.last
+        events.answered += 1
+        events.last_answer = now
+        # A channel takes up one push after the other: the time of those before it is not this one's.
+        ask.served = max(ask.sent or now, topic.replied)
+        topic.replied = now
+        waited = now - ask.served
+        if waited > SLOW and ask.outcome is None and connection.prompt(ask, waited):
+            events.slowly += 1
+            keep(events.slow, ask)
+
     def _join_answered(self, connection: Connection, ask: Ask, built: Any) -> None:
-        topic, now = self.topic(connection.socket, ask.topic), self._facts.last
+        topic, now = self._topic(connection.socket, ask.topic), self._facts.last
         if ask.outcome == "cancelled" and ask.ended is not None and ask.ended - (ask.sent or 0) > QUEUED:
             keep(topic.cut, ask)
         # What any answer takes is the way there and back.
@@ -154,17 +151,16 @@ class Asks:
             if isinstance(event, TopicJoinSucceeded):
                 topic.accepted += 1
                 topic.accepted_at = now
-                topic.since = None
+                topic.since = False
             elif isinstance(event, TopicJoinFailed):
                 reason = event.response.get("reason") if isinstance(event.response, dict) else None
-                refusal = (now, self._facts.place, reason if isinstance(reason, str) else "")
-                keep(topic.refused, refusal)
-                topic.since = topic.since or refusal
+                keep(topic.refused, (now, self._facts.place, reason if isinstance(reason, str) else ""))
+                topic.since = True
 
     def channel_ended(self, connection: Connection, message: Message) -> None:
         """Take in a `phx_error` or `phx_close`."""
         if message.event == "phx_error":
-            topic, now = self.topic(connection.socket, message.topic), self._facts.last
+            topic, now = self._topic(connection.socket, message.topic), self._facts.last
             asks = [ask for ask in (*connection.asks.values(), *connection.sends) if ask.topic == message.topic]
             topic.crashes += 1
             before = tuple(ask for ask in asks if ask.kind in ("push", "send") and now - (ask.sent or 0) < RECENT)
@@ -198,7 +194,7 @@ class Asks:
         elif ask.outcome == "cancelled" and ask.ended - ask.began >= SECOND:
             keep(self._events(ask).cancelled, ask)
         elif ask.reason == "left" and ask.connection is not None and ask.connection.ended is None:
-            keep(self.topic(record.origin.socket_id, ask.topic).cut, ask)
+            keep(self._topic(record.origin.socket_id, ask.topic).cut, ask)
 
     def _never_sent(self, socket: str, ask: Ask) -> None:
         key = (socket, ask.topic, ask.event)
@@ -220,6 +216,6 @@ class Asks:
 
     def held(self, record: Record, metadata: Any) -> None:
         """Take in a join of a topic that was joined already."""
-        topic = self.topic(record.origin.socket_id, metadata["topic"])
-        if topic.since is None:  # else it is the library that joins it again
+        topic = self._topic(record.origin.socket_id, metadata["topic"])
+        if not topic.since:  # else it is the library that joins it again
             keep(topic.held, (self._facts.last, self._facts.place))

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Final
 
 from .facts import Facts, Topic
-from .finding import Cause, Finding, about, at, family, found, long
+from .finding import Cause, Finding, about, at, family, found, long, many, often
 
 __all__ = ["diagnose"]
 
@@ -24,6 +24,12 @@ TOO_MANY: Final = Cause("too_many_channels", "grave", "application",
     "more and more channels are joined, until the server refuses: {reason}",
     "leave channels that are not needed any more (async with socket.join(…)), or raise the server's limit",
     "--kind refused")
+LIMITED: Final = Cause("rate_limit", "serious", "application",
+    "joins come too fast: the server refuses some of them: {reason}",
+    "join fewer topics at once, spread them in time, and leave none only to join it again", "--kind refused")
+EXPIRED: Final = Cause("stale_token", "grave", "application",
+    "joins are refused since a time, which were accepted before, for the token that they bring: {reason}",
+    "give the join's payload as a function that returns a fresh token: it is asked at every join", "--kind refused")
 FIGHT: Final = Cause("fight_over_topic", "serious", "application",
     "two tasks fight over one topic: one joins it while the other holds it",
     "join the topic once, and hand the channel to both; subscribe() gives each a stream of its own")
@@ -34,6 +40,14 @@ RAISED: Final = Cause("code_raised", "serious", "application",
     "{what} raised {kind}: {reason}", "the traceback is in the recording, under stacktrace")
 # fmt: on
 
+REASONS: Final = (
+    (TOO_MANY, re.compile("too many channels", re.IGNORECASE)),
+    (LIMITED, re.compile("rate.?limit|too many|throttle", re.IGNORECASE)),
+    (EXPIRED, re.compile("expired|token|jwt", re.IGNORECASE)),
+    (REFUSED, re.compile("")),
+)
+"""What the reason of a refusal tells of its cause."""
+
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find what is wrong with channels, or with how they are used."""
@@ -41,9 +55,13 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
         if topic.crashes:
             yield _crashed(facts, name, topic)
         if len(topic.held) >= 2:
-            told = f"{len(topic.held)} joins found the topic joined already (AlreadyJoined), {topic.left} leaves"
-            yield found(facts, FIGHT, topic.held, [told], topic=name)
-    yield from _refusals(facts)
+            joins = f"{len(topic.held)} joins found the topic joined already (AlreadyJoined)"
+            yield found(facts, FIGHT, topic.held, [f"{joins}, {many(topic.left, 'leave')}"], topic=name)
+    families: dict[str, list[tuple[str, Topic]]] = {}
+    for (_, name), topic in facts.topics.items():
+        families.setdefault(name.partition(":")[0], []).append((name, topic))
+    for topics in families.values():
+        yield from _refusals(facts, topics)
     yield from _malformed(facts)
     for (what, kind, reason), seen in facts.raised.items():
         if what != "client connect":  # an option's function, which the end of the connection tells
@@ -54,7 +72,7 @@ def _crashed(facts: Facts, name: str, topic: Topic) -> Finding:
     common = set.intersection(*({ask.event for ask in asks} for _, _, asks in topic.crashed))
     before = [ask for _, _, asks in topic.crashed for ask in asks if ask.event in common or not common]
     event = before[0].event if common else None
-    told = [f"it crashed {topic.crashes} times, first at {at(facts, topic.crashed[0][0])}"]
+    told = [f"it crashed {often(topic.crashes)}, first at {at(facts, topic.crashed[0][0])}"]
     told += [f"not answered when it crashed: {about(facts, ask)}" for ask in before[:4]]
     seen = [(when, place) for when, place, _ in topic.crashed]
     each = "each time " if topic.crashes > 1 else ""
@@ -62,28 +80,27 @@ def _crashed(facts: Facts, name: str, topic: Topic) -> Finding:
     return found(facts, CRASHES, seen, told, topic=name, event=event, count=topic.crashes, after=after)
 
 
-def _refusals(facts: Facts) -> Iterator[Finding]:
-    families: dict[str, list[tuple[str, Topic]]] = {}
-    for (_, name), topic in facts.topics.items():
-        families.setdefault(name.partition(":")[0], []).append((name, topic))
-    for topics in families.values():
-        accepted = max(topic.accepted_at for _, topic in topics)
-        since = [(name, topic) for name, topic in topics if topic.since is not None]
-        refused = sorted(
-            each for _, topic in since for each in topic.refused if each[0] >= (topic.accepted_at or accepted)
-        )
-        full = any("too many channels" in reason for _, _, reason in refused)
-        again = any(topic.accepted for _, topic in since)
-        if refused and accepted and (again or full or len(refused) >= 3):
-            when, _, reason = refused[0]
-            held = sum(topic.accepted > topic.left for topic in facts.topics.values())
-            told = [f"{len(refused)} refused since {at(facts, when)}; {held} topics were joined and not left"]
-            seen = [(when, place) for when, place, _ in refused]
-            its = family(name for name, _ in since)
+def _refusals(facts: Facts, topics: list[tuple[str, Topic]]) -> Iterator[Finding]:
+    """Find refusals on topics of a kind; some that the server never accepts may be meant."""
+    accepted = max(topic.accepted_at for _, topic in topics)
+    again = any(topic.accepted and topic.since for _, topic in topics)
+    by_cause: dict[Cause, list[tuple[int, tuple[str, int], str, str]]] = {}
+    for name, topic in topics:
+        for when, place, reason in topic.refused:
+            cause = next(cause for cause, pattern in REASONS if pattern.search(reason))
+            if cause is LIMITED or (topic.since and when >= (topic.accepted_at or accepted)):
+                by_cause.setdefault(cause, []).append((when, place, reason, name))
+    for cause, refused in by_cause.items():
+        its = family(name for _, _, _, name in refused)
+        if cause is LIMITED or (accepted and (again or cause is TOO_MANY or len(refused) >= 3)):
+            when, _, reason, _ = min(refused)
+            kept = many(sum(topic.accepted > topic.left for topic in facts.topics.values()), "topic")
+            told = f"{many(len(refused), 'join')} refused since {at(facts, when)}; {kept} joined and not left"
+            seen = [(when, place) for when, place, _, _ in refused]
             reason = reason or "no reason given"
-            yield found(facts, TOO_MANY if full else REFUSED, seen, told, topic=its, count=len(refused), reason=reason)
-        elif refused:
-            facts.noise[f"refused joins of {family(name for name, _ in since)}"] += len(refused)
+            yield found(facts, cause, seen, [told], topic=its, count=len(refused), reason=reason)
+        else:
+            facts.noise[f"refused joins of {its}"] += len(refused)
 
 
 def _malformed(facts: Facts) -> Iterator[Finding]:
@@ -93,7 +110,7 @@ def _malformed(facts: Facts) -> Iterator[Finding]:
     apart = [later - before for before, later in pairwise(times)]
     regular = len(apart) >= 2 and max(apart) - min(apart) <= max(apart) // 10
     period = f", one every {long(sum(apart) / len(apart))}" if regular else ""
-    told = [f"{facts.badly} frames, the first at {at(facts, times[0])}{period}"]
+    told = [f"{many(facts.badly, 'frame')}, the first at {at(facts, times[0])}{period}"]
     told += dict.fromkeys(f"{reason}: {_shown(frame)}" for _, _, reason, frame in facts.malformed[:4])
     seen = [(when, place) for when, place, _, _ in facts.malformed]
     guesses = [guess.groups() for _, _, _, frame in facts.malformed if (guess := GUESS.match(str(frame)))]

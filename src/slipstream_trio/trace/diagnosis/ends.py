@@ -9,10 +9,9 @@ import attrs
 
 from ..text import brief
 from .facts import SECOND, Connection, Facts
-from .finding import Cause, Finding, at, found, long
+from .finding import Cause, Finding, at, found, long, many, often
 from .losses import losses
 from .outages import Outage, outages
-from .refusals import REFUSALS
 
 __all__ = ["SERVER_ENDS", "diagnose", "evicted", "right_after"]
 
@@ -22,6 +21,23 @@ KNOWN: Final = (30, 50, 55, 60, 90, 100, 120, 180, 240, 300, 350, 600, 900, 1200
 """Seconds after which servers and proxies are known to close what is idle."""
 
 # fmt: off
+OPTION: Final = Cause("option_failed", "grave", "application",
+    "a function among the options (url, params, headers, auth_token) raised, so no attempt could be made",
+    "see what it raised in reconnect_scheduled, or in Disconnect.error, and let it try again by itself")
+REDIRECT: Final = Cause("redirect", "grave", "configuration",
+    "the server redirects the upgrade with {status} to {where}, and a WebSocket does not follow",
+    "connect to {where} (with ws or wss in place of http or https)")
+STALE: Final = Cause("stale_token", "grave", "application",
+    "a reconnect was refused with {status}, though the same credentials had been accepted before: they have expired",
+    "give auth_token (params, headers) as a function that returns a fresh token: it is asked at every attempt")
+UNAUTHORIZED: Final = Cause("unauthorized", "grave", "configuration",
+    "the server refused the credentials with {status} from the beginning",
+    "check the token, the params and the headers, and what connect/3 asks for")
+RATE: Final = Cause("rate_limit", "serious", "application",
+    "too many connections are opened: the server refuses them with {status}",
+    "look for a loop that opens socket after socket in place of one that lives on, and spread what starts at once")
+OTHER: Final = Cause("refused_{status}", "serious", "server",
+    "the upgrade was refused with {status}", "{hint}")
 OWN_LIMIT: Final = Cause("own_message_limit", "grave", "configuration",
     "a message exceeds this client's own max_message_size of {limit:,} bytes, so it closes with 1009",
     "raise max_message_size above the largest message, or have the server send that in pieces")
@@ -38,7 +54,7 @@ RESTARTED: Final = Cause("server_restart", "serious", "server",
     "the server was restarted, or drained: it closed with {codes}",
     "nothing, if that was a deployment; a shorter drain, or more of the same server, makes the outage shorter")
 DISCONNECTED: Final = Cause("disconnected_by_server", "serious", "server",
-    "the server closed the connection with {codes} while others went on",
+    "the server closed the connection with {codes}{others}",
     "see what disconnects this user there (a broadcast of disconnect: another session, a logout, an administrator)")
 IDLE: Final = Cause("idle_close", "serious", "configuration",
     "the server or a proxy closes a connection on which the client sent nothing for {idle}",
@@ -49,6 +65,9 @@ AGE: Final = Cause("maximum_age", "serious", "network or proxy",
 GONE: Final = Cause("server_gone", "grave", "server",
     "the server went away: the connection was cut, and new ones were not accepted for a while",
     "see why the server ended (a crash, the kernel's OOM killer, a deployment without draining)")
+OUT_OF_REACH: Final = Cause("network_down", "grave", "network or proxy",
+    "the server was out of reach for a while: attempts to connect were not answered at all",
+    "look at the network between client and server, and at what drops packets without a word (a firewall, a VPN)")
 UNREACHABLE: Final = Cause("unreachable", "grave", "configuration",
     "the server could not be reached from the beginning", "check the URL, DNS, the proxy, and whether the server runs")
 CUT: Final = Cause("connection_cut", "serious", "network or proxy",
@@ -59,22 +78,31 @@ CLOSED: Final = Cause("closed_by_server", "serious", "server",
     "see the server's log at these times: 1011 is a failure there, or a frame that it could not read")
 # fmt: on
 
-SERVER_ENDS: Final = frozenset({DISCONNECTED.name, CLOSED.name})
+SERVER_ENDS: Final = frozenset({DISCONNECTED.name, CLOSED.name, RESTARTED.name})
+
+REFUSALS: Final = {
+    **dict.fromkeys((301, 302, 303, 307, 308), REDIRECT),
+    **dict.fromkeys((401, 403), UNAUTHORIZED),
+    429: RATE,
+}
+"""The causes by the status of the upgrade."""
+
+Told = tuple[Sequence[Outage], Cause | None, Iterable[str], dict[str, Any]]
+"""Outages of one cause, the cause (None: told already), what shows it, and the words that its text lacks."""
 
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find why connections ended, and why there was no other."""
     rest = list(outages(facts))
     facts.explained += [(each.socket, each.began, each.until) for each in rest]
-    for choose in (*REFUSALS, *_ENDS):
-        told, cause, words, evidence = choose(facts, rest)
-        if told:
+    for rule in _RULES:
+        for told, cause, evidence, words in list(rule(facts, rest)):
             rest = [each for each in rest if each not in told]
-            if cause is not None:
-                yield _found(facts, told, cause, words, evidence)
+            if told and cause is not None:
+                yield _found(facts, told, cause, [*evidence], words)
 
 
-def _found(facts: Facts, told: Sequence[Outage], cause: Cause, words: dict[str, Any], evidence: list[str]) -> Finding:
+def _found(facts: Facts, told: Sequence[Outage], cause: Cause, evidence: list[str], words: dict[str, Any]) -> Finding:
     """Return the finding of outages of one cause, with what they cost."""
     down = sum(each.until - each.began for each in told)
     gave_up = any(each.gave_up for each in told)
@@ -82,19 +110,11 @@ def _found(facts: Facts, told: Sequence[Outage], cause: Cause, words: dict[str, 
         evidence.append("the socket gave up: no other attempt followed")
     if down > SECOND:
         evidence.append(f"without a connection for {long(down)} in sum")
-    for each in told:
-        if each.ended is not None and not each.ended.explained:
-            evidence += losses(facts, each.ended)
+    evidence += losses(facts, [end for end in _ends(told) if not end.explained])
     connections = [connection for each in told[:8] for connection in each.all[:6]]
     seen = [(each.last, each.end or each.place) for each in connections]
     until = max(each.until for each in told)
     return found(facts, cause, seen, evidence, until=until, count=len(told), grave=gave_up, **words)
-
-
-Chosen = tuple[Sequence[Outage], Cause | None, dict[str, Any], list[str]]
-"""Outages of one cause, the cause (None: told already), words of its text, and what shows it."""
-
-NONE: Final[Chosen] = ((), None, {}, [])
 
 
 def _times(facts: Facts, told: Iterable[Outage]) -> str:
@@ -106,24 +126,77 @@ def _ends(told: Iterable[Outage]) -> list[Connection]:
     return [each.ended for each in told if each.ended is not None]
 
 
-def _codes(told: Iterable[Outage]) -> dict[str, Any]:
+def _codes(told: Iterable[Outage]) -> str:
     ends = _ends(told)
     text = next((f" ({brief(end.message, limit=60)})" for end in ends if end.message), "")
-    return {"codes": " and ".join(map(str, sorted({end.code or 0 for end in ends}))) + text}
+    return " and ".join(map(str, sorted({end.code or 0 for end in ends}))) + text
 
 
-def _own_limit(facts: Facts, rest: Sequence[Outage]) -> Chosen:
+# Attempts
+
+
+def _option(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+    told = [each for each in rest if any(attempt.reason == "option_failed" for attempt in each.attempts)]
+    raised = [f"{kind}: {reason}" for what, kind, reason in facts.raised if what == "client connect"]
+    yield told, OPTION, [f"first at {at(facts, each.began)}" for each in told[:1]] + raised[:2], {}
+
+
+def _refused(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+    by_cause: dict[tuple[Cause, int], list[Outage]] = {}
+    for each in rest:
+        if each.status is not None:
+            cause = REFUSALS.get(each.status, OTHER)
+            cause = STALE if cause is UNAUTHORIZED and each.ended is not None else cause
+            by_cause.setdefault((cause, each.status if cause is OTHER else 0), []).append(each)
+    for (cause, _), told in by_cause.items():
+        refusals = [each for outage in told for each in outage.attempts if each.status is not None]
+        first, ended = refusals[0], told[0].ended
+        text = f"refused {often(len(refusals))}, first at {at(facts, first.last)}: {brief(first.message, limit=100)}"
+        evidence = [text]
+        if cause is STALE and ended is not None:
+            given = {name: getattr(ended.options, name, None) for name in ("auth_token", "params", "headers")}
+            values = [f"{name} was given as a value" for name, how in given.items() if how == "value"]
+            evidence.append(", ".join([f"accepted before, for {long(ended.life)}", *values]))
+        waits = [each.headers["retry-after"] for each in refusals if "retry-after" in each.headers]
+        evidence += [f"it asks to wait {seconds} s (retry-after)" for seconds in waits[:1]]
+        hint = "see the log of the server, or of the proxy before it"
+        if first.status == 404:
+            hint = "the path is wrong: Phoenix's ends in /websocket"
+        where = first.headers.get("location", "(no Location)")
+        yield told, cause, evidence, {"status": first.status, "where": where, "hint": hint}
+
+
+def _gone(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+    by_cause: dict[Cause, list[Outage]] = {}
+    for each in rest:
+        if each.attempts:
+            silent = all("connect_timeout" in attempt.message for attempt in each.attempts)
+            came = each.ended is not None or each.back is not None
+            by_cause.setdefault((OUT_OF_REACH if silent else GONE) if came else UNREACHABLE, []).append(each)
+    for cause, told in by_cause.items():
+        failed = [each for outage in told for each in outage.attempts]
+        text = f"{many(len(failed), 'attempt')} failed: {brief(failed[0].message, limit=90)}"
+        yield told, cause, [f"{_times(facts, told)}; {text}"], {}
+
+
+# Ends
+
+
+def _explained(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+    yield [each for each in rest if each.ended is not None and each.ended.explained], None, (), {}
+
+
+def _own_limit(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     told = [each for each in rest if each.code == 1009 and any(map(_by_client, _ends([each])))]
     ends = _ends(told)
-    if not ends:
-        return NONE
-    asked = Counter((ask.topic, ask.event, brief(ask.payload)) for end in ends for ask in end.lost)
-    texts = [end.message for end in ends if end.message][:1]
-    evidence = [": ".join([_times(facts, told), *texts])]
-    evidence.append(f"the largest that passed had {max(end.largest for end in ends):,} bytes")
-    for what, count in asked.most_common(1):
-        evidence.append(f"in flight at {count} of {len(ends)} ends: {' '.join(what)}")
-    return told, OWN_LIMIT, {"limit": getattr(ends[0].options, "max_message_size", 0)}, evidence
+    if ends:
+        asked = Counter((ask.topic, ask.event, brief(ask.payload)) for end in ends for ask in end.lost)
+        texts = [end.message for end in ends if end.message][:1]
+        evidence = [": ".join([_times(facts, told), *texts])]
+        evidence.append(f"the largest that passed had {max(end.largest for end in ends):,} bytes")
+        for what, count in asked.most_common(1):
+            evidence.append(f"in flight at {count} of {many(len(ends), 'end')}: {' '.join(what)}")
+        yield told, OWN_LIMIT, evidence, {"limit": getattr(ends[0].options, "max_message_size", 0)}
 
 
 def _by_client(end: Connection) -> bool:
@@ -132,23 +205,20 @@ def _by_client(end: Connection) -> bool:
     return older or end.ended_by == "client" or "maximum message size" in end.message
 
 
-def _by_code(cause: Cause, *codes: int) -> Callable[[Facts, Sequence[Outage]], Chosen]:
+def _by_code(cause: Cause, *codes: int) -> Callable[[Facts, Sequence[Outage]], Iterator[Told]]:
     """Return what takes all ends of these codes; of any, if none is given."""
 
-    def choose(facts: Facts, rest: Sequence[Outage]) -> Chosen:
+    def choose(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         told = [each for each in rest if not codes or each.code in codes]
-        return told, cause, _codes(told), [_times(facts, told)]
+        others = " while others went on" if len({each.socket for each in facts.connections.values()}) > 1 else ""
+        yield told, cause, [_times(facts, told)], {"codes": _codes(told), "others": others}
 
     return choose
 
 
-def _explained(_: Facts, rest: Sequence[Outage]) -> Chosen:
-    return [each for each in rest if each.ended is not None and each.ended.explained], None, {}, []
-
-
-def _broken(facts: Facts, rest: Sequence[Outage]) -> Chosen:
+def _broken(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     told = [each for each in rest if any(map(_by_protocol, _ends([each])))]
-    return told, BROKEN, {}, [_times(facts, told), *(end.message for end in _ends(told)[:4])]
+    yield told, BROKEN, [_times(facts, told), *(end.message for end in _ends(told)[:4])], {}
 
 
 def _by_protocol(end: Connection) -> bool:
@@ -169,7 +239,7 @@ def evicted(finding: Finding) -> Finding:
     return attrs.evolve(finding, cause=EVICTED.name, evidence=evidence, **changed)
 
 
-def _evicted(facts: Facts, rest: Sequence[Outage]) -> Chosen:
+def _evicted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     """Find ends right after the opening of another socket, which soon has its end in the same way."""
     opened = [(each.opened, each.socket) for each in facts.connections.values() if each.opened is not None]
     told = [
@@ -179,10 +249,9 @@ def _evicted(facts: Facts, rest: Sequence[Outage]) -> Chosen:
         if any(socket != each.socket and right_after(each.began, when) for when, socket in opened)
     ]
     ends = Counter(each.socket for each in told)
-    if len(ends) < 2 or max(ends.values()) < 2:
-        return NONE
-    evidence = [f"{len(told)} ends of {len(ends)} sockets, each as another opened, {_times(facts, told)}"]
-    return told, EVICTED, {}, evidence
+    if len(ends) >= 2 and max(ends.values()) >= 2:
+        text = f"{len(told)} ends of {len(ends)} sockets, each as another opened, {_times(facts, told)}"
+        yield told, EVICTED, [text], {}
 
 
 def _batches(times: Iterable[int], apart: int) -> int:
@@ -190,69 +259,88 @@ def _batches(times: Iterable[int], apart: int) -> int:
     return bool(ordered) + sum(later - before > apart for before, later in pairwise(ordered))
 
 
-def _restarted(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    told = [each for each in rest if each.code in (1001, 1012)]
-    sockets = {each.socket for each in told}
-    if not any(each.code == 1012 for each in told) and len(sockets) < 3:
-        return NONE
-    batches = _batches((each.began for each in told), SECOND)
-    evidence = [f"{len(told)} ends of {len(sockets)} sockets in {batches} batches, {_times(facts, told)}"]
-    return told, RESTARTED, _codes(told), evidence
+def _restarted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+    """Find ends with 1012; those without a channel, or without a drainer, end otherwise at the same time."""
+    drained = [each.began for each in rest if each.code == 1012]
+    near = [each for each in rest if any(abs(each.began - time) < 10 * SECOND for time in drained)]
+    told = [each for each in near if each.code in (1000, 1001, 1006, 1012)]
+    yield told, RESTARTED, [_batched(facts, told)], {"codes": _codes(told)}
 
 
-def _alike(lengths: Sequence[int]) -> bool:
-    return max(lengths) - min(lengths) <= max(SECOND // 2, max(lengths) // 40)
+def _all_restarted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+    """Find ends of three sockets, or of all, or such that the server could not be reached after them."""
+    told = [each for each in rest if each.code in (1000, 1001)]
+    sockets, opened = {each.socket for each in told}, {*facts.opened}
+    if len(sockets) < (2 if sockets == opened else 3):
+        told = [each for each in told if each.attempts]
+    yield told, RESTARTED, [_batched(facts, told)], {"codes": _codes(told)}
 
 
-def _idle(facts: Facts, rest: Sequence[Outage]) -> Chosen:
+def _batched(facts: Facts, told: Sequence[Outage]) -> str:
+    sockets, batches = len({each.socket for each in told}), _batches((each.began for each in told), SECOND)
+    several = f"{many(len(told), 'end')} of {many(sockets, 'socket')} in {many(batches, 'batch', 'batches')}"
+    return f"{several}, {_times(facts, told)}"
+
+
+def _alike(told: Sequence[Outage], length: Callable[[Connection], int]) -> list[Outage]:
+    """Return those of about one length, if they are most of their sockets' ends; two have to be closer than many."""
+    # Of connections without options the beginning is not known.
+    pairs = [(length(each.ended), each) for each in told if each.ended is not None and each.ended.options is not None]
+    pairs.sort(key=lambda pair: pair[0])
+    best: list[Outage] = []
+    for number, (least, _) in enumerate(pairs):
+        close = max(SECOND // 2, least // 40)
+        loose = max(close, min(least // 6, 9 * SECOND // 4))
+        for most in (close, loose):
+            group = [each for each_length, each in pairs[number:] if each_length - least <= most]
+            enough = len(group) >= (3 if most > close else 1) and least >= 3 * SECOND
+            best = group if enough and len(group) > len(best) else best
+    sockets = {each.socket for each in best}
+    best.sort(key=lambda each: each.began)
+    return best if 3 * len(best) >= 2 * sum(each.socket in sockets for each in told) else []
+
+
+def _idle(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     told = [each for each in rest if each.code in (1000, 1001, 1002, 1006) and not each.attempts]
-    ends = [end for end in _ends(told) if end.options is not None]  # of others the beginning is not known
-    idle = [end.last - end.spoke for end in ends]
-    if not idle or min(idle) < 3 * SECOND:
-        return NONE
-    known = any(abs(idle[0] - seconds * SECOND) <= max(SECOND, idle[0] // 50) for seconds in KNOWN)
-    if not (_alike(idle) if len(idle) > 1 else known or ends[0].code == 1002):
-        return NONE
-    if any(each.paused > max(idle) + max(SECOND, max(idle) // 20) for each in facts.connections.values()):
-        return NONE  # a longer pause did no harm
-    beats = getattr(ends[0].options, "heartbeat_interval", None)
-    said = "no heartbeats were sent" if beats is None else f"heartbeat_interval is {beats:g} s"
-    evidence = [f"{len(ends)} ends, {long(min(idle))} to {long(max(idle))} after the last frame sent; {said}"]
-    return told, IDLE, {"idle": long(min(idle))}, [*evidence, f"{_times(facts, told)}, code {ends[0].code}"]
+    told = _alike(told, lambda end: end.last - end.spoke)
+    ends = _ends(told)
+    idle = sorted(end.last - end.spoke for end in ends)
+    if len(idle) == 1:
+        known = any(abs(idle[0] - seconds * SECOND) <= max(SECOND, idle[0] // 50) for seconds in KNOWN)
+        told = told if known or ends[0].code == 1002 else []
+    # A longer pause that did no harm acquits it.
+    if told and not any(each.paused > idle[-1] + max(SECOND, idle[-1] // 20) for each in facts.connections.values()):
+        beats = getattr(ends[0].options, "heartbeat_interval", None)
+        said = "no heartbeats were sent" if beats is None else f"heartbeat_interval is {beats:g} s"
+        text = f"{many(len(ends), 'end')}, {_between(idle)} after the last frame sent; {said}"
+        yield told, IDLE, [text, f"{_times(facts, told)}, code {ends[0].code}"], {"idle": long(idle[0])}
 
 
-def _age(facts: Facts, rest: Sequence[Outage]) -> Chosen:
+def _between(lengths: Sequence[int]) -> str:
+    return " to ".join(dict.fromkeys((long(min(lengths)), long(max(lengths)))))
+
+
+def _age(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     codes = (1000, 1001, 1006, 1008)
     told = [each for each in rest if not each.attempts and (each.code in codes or (each.code or 0) >= 3000)]
-    ends = [end for end in _ends(told) if end.options is not None]
-    lives = [end.life for end in ends]
-    if (
-        not lives
-        or min(lives) < 3 * SECOND
-        or not _alike(lives)
-        or _batches((end.last for end in ends), 2 * SECOND) < 2
-    ):
-        return NONE
-    evidence = [f"{len(ends)} connections lived {long(min(lives))} to {long(max(lives))}; ends {_times(facts, told)}"]
-    return told, AGE, {"age": long(max(lives))}, evidence
+    told = _alike(told, lambda end: end.life)
+    lives = [end.life for end in _ends(told)]
+    if told and _batches((each.began for each in told), 2 * SECOND) >= 2:
+        sockets = {each.socket for each in told}
+        others = [each.life for each in facts.connections.values() if each.socket in sockets]
+        if max(others) <= max(lives) + 9 * SECOND // 4:  # else an older one came to no harm
+            text = f"{len(told)} connections lived {_between(lives)}; ends {_times(facts, told)}"
+            yield told, AGE, [text], {"age": long(max(lives))}
 
 
-def _gone(facts: Facts, rest: Sequence[Outage]) -> Chosen:
-    told = [each for each in rest if each.attempts]
-    failed = [each for outage in told for each in outage.attempts]
-    first = [outage for outage in told if outage.ended is None]
-    texts = brief(failed[0].message, limit=90) if failed else ""
-    evidence = [f"{_times(facts, first or told)}; {len(failed)} attempts failed: {texts}"]
-    return (first, UNREACHABLE, {}, evidence) if first else (told, GONE, {}, evidence)
-
-
-def _cut(facts: Facts, rest: Sequence[Outage]) -> Chosen:
+def _cut(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     told = [each for each in rest if each.code == 1006]
-    return told, CUT, {}, [f"{len(told)} times on {len({each.socket for each in told})} sockets, {_times(facts, told)}"]
+    sockets = many(len({each.socket for each in told}), "socket")
+    yield told, CUT, [f"cut {often(len(told))}, on {sockets}, {_times(facts, told)}"], {}
 
 
-_ENDS: Final[Sequence[Callable[[Facts, Sequence[Outage]], Chosen]]] = (
-    *(_explained, _own_limit, _by_code(THEIR_LIMIT, 1009), _broken, _evicted, _restarted, _idle, _age),
-    *(_by_code(DISCONNECTED, 1000, 1001), _gone, _gone, _cut, _by_code(CLOSED)),
+_RULES: Final[Sequence[Callable[[Facts, Sequence[Outage]], Iterator[Told]]]] = (
+    *(_option, _refused, _explained, _own_limit, _by_code(THEIR_LIMIT, 1009), _broken, _evicted, _restarted, _idle),
+    *(_age, _all_restarted, _by_code(DISCONNECTED, 1000, 1001), _gone, _cut, _by_code(CLOSED)),
 )
-"""The surest first: each takes what it explains. The first `_gone` takes sockets that were never connected."""
+"""The surest first: each takes what it explains."""

@@ -11,7 +11,10 @@ from attrs import frozen
 from ..text import brief, duration
 from .facts import SECOND, Ask, Facts, Place
 
-__all__ = ["Blame", "Cause", "Finding", "Gravity", "about", "at", "family", "found", "long", "merged", "of_asks"]
+__all__ = [
+    "Blame", "Cause", "Finding", "Gravity", "about", "at", "family", "found", "long", "many", "merged", "of_asks",
+    "often",
+]  # fmt: skip
 
 Blame = Literal["application", "this process", "network or proxy", "server", "configuration", "nobody"]
 Gravity = Literal["grave", "serious", "slight"]
@@ -167,6 +170,16 @@ def at(facts: Facts, time: int) -> str:
 def long(length: float) -> str:
     """Return a length of time in words."""
     return duration(length) if length < 120 * SECOND else f"{length / 60 / SECOND:,.1f} min"
+
+
+def many(count: int, one: str, more: str = "") -> str:
+    """Return a number of things: "1 socket", "1,000 sockets"."""
+    return f"{count:,} {one if count == 1 else more or f'{one}s'}"
+
+
+def often(count: int) -> str:
+    """Return how often something happened: "once", "twice", "3 times"."""
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
 def about(facts: Facts, ask: Ask) -> str:

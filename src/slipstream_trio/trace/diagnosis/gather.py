@@ -22,16 +22,16 @@ from ..clock import WallClock
 from ..text import size_of
 from ..verify import whole_of
 from .asks import Asks
-from .facts import MOST, SECOND, Ask, Connection, Facts, Pause, Place, Silence, keep
-from .streams import Streams
+from .facts import MOST, SECOND, Ask, Connection, Facts, Place, Quiet, keep
+from .streams import Stream
 
 __all__ = ["Gatherer"]
 
 HANDLE_STOP: Final = HandleStop.name
 LATE: Final = SECOND // 2
 BURST: Final = 300_000_000
-QUARTER: Final = SECOND // 4
 MOST_CONNECTIONS: Final = 4096
+MOST_STREAMS: Final = 2048
 MOST_SILENCES: Final = 1024
 
 
@@ -47,10 +47,8 @@ class Gatherer:
         self._wall = WallClock().at
         self._origin: int | None = None
         self._shift = 0
-        self._before: Place = (path, 0)
-        self._pause: Pause | None = None
+        self._pause: Quiet | None = None
         self._current: dict[str, Connection] = {}
-        self._streams = Streams(self.facts)
         self._asks = asks = Asks(self.facts)
         records: dict[str, Callable[[Record, Any], object] | None] = {
             "connection connect start": self._begun,
@@ -89,8 +87,6 @@ class Gatherer:
             return
         try:
             now = self._time(record)
-            if not facts.first:
-                facts.first = facts.last = now
             if now - facts.last > SECOND:
                 # What is handled began before its end, unless the handling is what took so long.
                 began = now - record.measurements["duration"] if name == HANDLE_STOP else now
@@ -118,6 +114,7 @@ class Gatherer:
         facts, wall, monotonic = self.facts, self._wall(record), int(record.measurements["monotonic_time"])
         if self._origin is None:
             self._origin = wall - monotonic
+            facts.first = facts.last = wall
         now = monotonic + self._origin
         if wall - now != self._shift:
             if now < facts.last - SECOND:  # the monotonic clock began anew, with the machine
@@ -130,15 +127,15 @@ class Gatherer:
     def _paused(self, now: int, place: Place) -> None:
         facts = self.facts
         length = now - facts.last
-        facts.idle += length
+        facts.pace.quiet += length
         is_open = any(each.opened is not None and each.ended is None for each in self._current.values())
-        self._pause = Pause(facts.last, now, (facts.place, place), cut_off=not is_open)
-        if facts.frames * length >= 5 * max(facts.last - facts.first, 1):
+        self._pause = Quiet(facts.last, now, (facts.place, place), cut_off=not is_open)
+        if facts.pace.frames * length >= 5 * max(facts.last - facts.first, 1):
             self._keep_pause(self._pause)
 
-    def _keep_pause(self, pause: Pause) -> None:
-        if pause not in self.facts.pauses and len(self.facts.pauses) < MOST_SILENCES:
-            self.facts.pauses.append(pause)
+    def _keep_pause(self, pause: Quiet) -> None:
+        if pause not in self.facts.pauses:
+            keep(self.facts.pauses, pause, MOST_SILENCES)
 
     def _late(self, lateness: int) -> None:
         """Take in that a timer was late, which counts if nothing else happened meanwhile."""
@@ -151,7 +148,7 @@ class Gatherer:
         facts, pause = self.facts, self._pause
         length = round(metadata["seconds"] * SECOND)
         if pause is None or pause.ended < facts.last - length:
-            pause = self._pause = Pause(facts.last - length, facts.last, (facts.place, facts.place))
+            pause = self._pause = Quiet(facts.last - length, facts.last, (facts.place, facts.place))
         pause.told, pause.late = True, max(length, pause.late)
         self._keep_pause(pause)
 
@@ -165,8 +162,7 @@ class Gatherer:
         """Take in code that raised, or a callback that took long."""
         facts = self.facts
         if record.name[-1] != "exception":
-            length = record.measurements.get("duration", 0)
-            if length > SECOND and self._pause is not None and "callback" in metadata:
+            if self._pause is not None and "callback" in metadata and record.measurements.get("duration", 0) > SECOND:
                 self._pause.busy = f"{metadata['client']}.{metadata['callback']}"
         elif metadata["kind"].endswith("AlreadyJoined"):
             self._asks.held(record, metadata)
@@ -186,8 +182,7 @@ class Gatherer:
         found = facts.connections.get(key) or self._current.get(origin.socket_id)
         if found is None or found.id != key:
             found = Connection(key, origin.socket_id, began=facts.last, place=facts.place)
-            found.heard = found.spoke = facts.last
-            found.heard_at = facts.place
+            found.heard, found.heard_at, found.spoke = facts.last, facts.place, facts.last
             if record.name[2] == "handle":
                 found.opened = facts.last  # the recording began later
             if len(facts.connections) < MOST_CONNECTIONS:
@@ -237,8 +232,7 @@ class Gatherer:
             connection.sends.clear()
 
     def _gave_up(self, record: Record, _: Any) -> None:
-        connection = self._current.get(record.origin.socket_id)
-        if connection is not None:
+        if connection := self._current.get(record.origin.socket_id):
             connection.gave_up = True
 
     # Frames that came
@@ -251,10 +245,10 @@ class Gatherer:
         if now - connection.heard > SECOND:
             self._silence(connection, size, ask, message)
         connection.heard, connection.heard_at, connection.unheard = now, facts.place, 0
-        connection.frames += 1
         connection.size += size
         connection.largest = max(connection.largest, size)
-        facts.frames += 1
+        connection.pace.frames += 1
+        facts.pace.frames += 1
         for quiet in (self._pause, connection.silence):
             if quiet is not None and now - quiet.ended < BURST:
                 quiet.burst += 1
@@ -270,12 +264,19 @@ class Gatherer:
             self._asks.answered(connection, ask, metadata["built_events"])
 
     def _message(self, connection: Connection, message: Message, frame: Any) -> None:
-        facts, quarter = self.facts, self.facts.last // QUARTER
-        for its in (facts, connection):
-            its.busy += its.quarter != quarter
-            its.quarter = quarter
-        topic = facts.topics.get((connection.socket, message.topic))
-        self._streams.feed(connection.socket, message, frame, topic.accepted if topic is not None else 0)
+        facts, key = self.facts, (connection.socket, message.topic, message.event)
+        facts.pace.count(facts.last)
+        connection.pace.count(facts.last)
+        topic, stream = facts.topics.get(key[:2]), facts.streams.get(key)
+        joined = topic.accepted if topic is not None else 0
+        if stream is None:
+            stream = Stream(facts.last, joined)
+            if len(facts.streams) < MOST_STREAMS:
+                facts.streams[key] = stream
+        stream.count += 1
+        stream.last = facts.last
+        if not facts.redacted and type(message.payload) is dict:
+            stream.feed(facts.last, facts.place, message, frame, joined)
 
     def _silence(
         self, connection: Connection, size: int | None = None, ask: Ask | None = None, first: Any = None
@@ -283,18 +284,18 @@ class Gatherer:
         """Keep the time since something came, if something was to come."""
         facts, began = self.facts, connection.heard
         length = facts.last - began
-        if length <= SECOND or connection.opened is None or len(facts.silences) >= MOST_SILENCES:
+        if length <= SECOND or connection.opened is None:
             return
-        expected = connection.frames * length / max(began - connection.opened - connection.quiet, SECOND)
-        connection.quiet += length
+        expected = connection.expects(length)
+        connection.pace.quiet += length
         waiting = tuple(each for each in connection.asks.values() if _waits(each, facts.last - LATE))
         if waiting or expected >= 5:
-            join = ask if ask is not None and ask.kind == "join" else None
-            places = (connection.heard_at, facts.place)
-            silence = Silence(connection, began, facts.last, places, expected, waiting, connection.unheard, size, join)
+            silence = Quiet(began, facts.last, (connection.heard_at, facts.place), connection=connection)
+            silence.expected, silence.waiting, silence.sent, silence.size = expected, waiting, connection.unheard, size
+            silence.join = ask if ask is not None and ask.kind == "join" else None
             if isinstance(first, Message):
                 silence.first = (first.topic, first.event if ask is None else ask.event)
-            facts.silences.append(silence)
+            keep(facts.silences, silence, MOST_SILENCES)
             connection.silence = silence
 
     def _rejected(self, frame: Any, built: Any) -> None:
@@ -313,12 +314,11 @@ class Gatherer:
     # What happens once
 
     def _orphaned(self, _: Record, metadata: Any) -> None:
-        if metadata["reason"] == "cancelled":
-            self.facts.noise["replies to pushes that the application had cancelled"] += 1
+        self.facts.noise["replies to pushes that the application had cancelled"] += metadata["reason"] == "cancelled"
 
     def _dropped(self, _: Record, metadata: Any) -> None:
-        if metadata["direction"] == "in" and metadata["reason"] in ("not_joined", "outdated_join_ref", "joining"):
-            self.facts.noise["messages for topics that were not joined (any more)"] += 1
+        late = metadata["direction"] == "in" and metadata["reason"] in ("not_joined", "outdated_join_ref", "joining")
+        self.facts.noise["messages for topics that were not joined (any more)"] += late
 
     def _overflowed(self, record: Record, metadata: Any) -> None:
         self.facts.buffers[record.origin.socket_id, metadata["topic"]] = metadata["buffer"]

@@ -1,14 +1,14 @@
 """Losses: pushes that were not answered or never sent, messages that were missed, or came twice."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from .facts import SECOND, Ask, Connection, Facts, Stream
-from .finding import Cause, Finding, about, at, found
+from .facts import SECOND, Ask, Connection, Facts
+from .finding import Cause, Finding, about, at, found, many
+from .streams import TWINS, Stream
 
 __all__ = ["diagnose", "losses"]
-
-TOLD: Final = 4  # so many pushes are told with their payload
 
 # fmt: off
 SLOW_CONSUMER: Final = Cause("slow_consumer", "grave", "application",
@@ -30,13 +30,12 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     for (_, topic, event), stream in facts.streams.items():
         skips = [skip for skip in stream.skips if not _is_elsewhere(facts, stream, skip[2])]
         if skips and stream.count >= 20 and stream.count > max(20 * stream.resets, 10 * len(skips)):
-            told = [f"{stream.key} skips {len(which)} before {at(facts, when)}" for when, _, which in skips[:TOLD]]
-            seen = [(when, place) for when, place, _ in skips]
-            yield found(facts, MISSING, seen, told, topic=topic, event=event)
-        pairs = stream.pairs if stream.count >= 10 and stream.pairs * 2.5 >= stream.count else 0
-        if count := max(stream.doubled, pairs):
-            told = [f"{count} of {stream.count} messages had come before"]
-            yield found(facts, DUPLICATES, stream.doubles or stream.paired, told, topic=topic, event=event, count=count)
+            told = [f"{stream.key} skips {len(which)} before {at(facts, when)}" for when, _, which in skips[:4]]
+            yield found(facts, MISSING, [skip[:2] for skip in skips], told, topic=topic, event=event)
+        twice = len(stream.pairs) if stream.paired >= TWINS else 0
+        if count := max(stream.doubled, twice):
+            told = [f"{count} of {many(stream.count, 'message')} had come before"]
+            yield found(facts, DUPLICATES, stream.doubles or stream.pairs, told, topic=topic, event=event, count=count)
 
 
 def _is_elsewhere(facts: Facts, stream: Stream, skipped: range) -> bool:
@@ -46,19 +45,21 @@ def _is_elsewhere(facts: Facts, stream: Stream, skipped: range) -> bool:
     )
 
 
-def losses(facts: Facts, connection: Connection) -> Iterator[str]:
-    """Tell what the end of a connection cost."""
-    lost, unsent = connection.lost[:8], [ask for ask in connection.unsent if ask.sent is None][:TOLD]
-    yield from _pushes(facts, "sent and not answered: the server may have got them", lost, connection.unanswered)
-    yield from _pushes(facts, "never sent: the server has not got them", unsent, connection.queued)
-    missed = {}
-    for (socket, topic, event), stream in facts.streams.items():
-        after = [count for when, _, count in stream.missed if connection.last < when < connection.last + 60 * SECOND]
-        if socket == connection.socket and after:
-            missed[f"{topic} {event}"] = after[0]
+def losses(facts: Facts, ends: Sequence[Connection]) -> Iterator[str]:
+    """Tell what the ends of connections cost."""
+    lost, unanswered = [ask for end in ends for ask in end.lost], sum(end.unanswered for end in ends)
+    unsent = [ask for end in ends for ask in end.unsent if ask.sent is None][:4]
+    yield from _pushes(facts, "sent and not answered: the server may have got them", lost[:8], unanswered)
+    yield from _pushes(facts, "never sent: the server has not got them", unsent, sum(end.queued for end in ends))
+    missed = Counter[str]()
+    for end in ends:
+        for (socket, topic, event), stream in facts.streams.items():
+            after = [count for when, count in stream.missed if end.last < when < end.last + 60 * SECOND]
+            if socket == end.socket and after:
+                missed[f"{topic} {event}"] += after[0]
     if missed:
-        each = ", ".join(f"{count} of {name}" for name, count in list(missed.items())[:TOLD])
-        yield f"counters in payloads skip {sum(missed.values())} messages: {each}"
+        each = ", ".join(f"{count} of {name}" for name, count in missed.most_common(4))
+        yield f"counters in payloads skip {many(missed.total(), 'message')}: {each}"
 
 
 def _pushes(facts: Facts, what: str, pushes: Sequence[Ask], count: int) -> Iterator[str]:
@@ -71,9 +72,8 @@ def _pushes(facts: Facts, what: str, pushes: Sequence[Ask], count: int) -> Itera
 
 def _slow_consumers(facts: Facts) -> Iterator[Finding]:
     for (socket, topic), told in facts.overflows.items():
-        by_phase = {phase: [number for _, _, number, its in told if its == phase] for phase in ("gap", "ended")}
-        unfinished = told[-1][2] if told[-1][3] in ("began", "lasts") else 0
-        dropped = max(sum(by_phase["gap"]), sum(by_phase["ended"]) + unfinished)
+        gaps, ended = (sum(number for _, _, number, its in told if its == phase) for phase in ("gap", "ended"))
+        dropped = max(gaps, ended + (told[-1][2] if told[-1][3] in ("began", "lasts") else 0))
         streams = [stream for (its, name, _), stream in facts.streams.items() if (its, name) == (socket, topic)]
         evidence = [f"since {at(facts, told[0][0])}; {dropped or 'an unknown number of'} messages dropped in sum"]
         if streams:

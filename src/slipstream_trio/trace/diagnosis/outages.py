@@ -42,14 +42,9 @@ class Outage:
         return (self.back.opened or self.back.last) if self.back is not None else self.all[-1].last
 
     @property
-    def refusal(self) -> Connection | None:
-        """The first attempt that was answered, though not with an upgrade."""
-        return next((each for each in self.attempts if each.status is not None), None)
-
-    @property
     def status(self) -> int | None:
-        """That of the refusal."""
-        return self.refusal.status if self.refusal is not None else None
+        """That of the first attempt that was answered, though not with an upgrade."""
+        return next((each.status for each in self.attempts if each.status is not None), None)
 
     @property
     def gave_up(self) -> bool:
@@ -67,16 +62,18 @@ def outages(facts: Facts) -> Iterator[Outage]:
     current: dict[str, Outage] = {}
     found: list[Outage] = []
     for connection in sorted(facts.connections.values(), key=lambda each: each.began):
-        socket, outage = connection.socket, current.get(connection.socket)
+        outage = current.get(connection.socket)
         if connection.opened is not None and outage is not None:
             outage.back = connection
-            del current[socket]
+            del current[connection.socket]
         if connection.ended is None or connection.reason in ASKED:
             continue
-        if connection.opened is None and outage is not None:
+        if connection.opened is not None:
+            found.append(Outage(connection, []))
+        elif outage is None:
+            found.append(Outage(None, [connection]))
+        else:
             outage.attempts.append(connection)
             continue
-        opened = connection.opened is not None
-        current[socket] = Outage(connection if opened else None, [] if opened else [connection])
-        found.append(current[socket])
+        current[connection.socket] = found[-1]
     yield from found

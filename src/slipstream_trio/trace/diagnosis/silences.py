@@ -1,10 +1,10 @@
 """Silences, told apart by who was alive: this process, the link, the server, or a single handler."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from .facts import SECOND, Ask, Facts, Pause, Silence
-from .finding import Cause, Finding, at, family, found, long, of_asks
+from .facts import SECOND, Ask, Facts, Quiet
+from .finding import Cause, Finding, at, family, found, long, many, of_asks
 from .losses import losses
 
 __all__ = ["JOIN_TOO_SHORT", "diagnose"]
@@ -47,32 +47,31 @@ SLOW_HANDLER: Final = Cause("slow_handler", "serious", "server",
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find the times in which nothing came though something should have."""
     yield from _stood_still(facts)
-    kinds: dict[str, list[Silence]] = {}
+    kinds: dict[Cause | None, list[Quiet]] = {}
     for silence in facts.silences:
         if not facts.covered(silence.began, silence.ended):
-            kinds.setdefault(_kind(silence), []).append(silence)
-    for kind, cause, tell in _KINDS:
-        if silences := kinds.get(kind):
-            yield _of_silences(facts, cause, silences, tell)
+            kinds.setdefault(_cause(silence), []).append(silence)
+    for cause, tell in _KINDS:
+        if silences := kinds.get(cause):
+            for silence in silences:
+                facts.explained.append((silence.connection.socket, silence.began, silence.ended))
+                silence.connection.explained |= silence.size is None
+            topic = None if cause in (DEAD_LINK, STALLED) else family(each.first[0] for each in silences)
+            yield _found(facts, cause, silences, tell, topic)
     yield from _turns(facts)
     yield from _slow_events(facts)
 
 
-def _of_silences(
-    facts: Facts, cause: Cause, silences: Sequence[Silence], tell: Callable[[Facts, Silence], Iterable[str]]
+def _found(
+    facts: Facts,
+    cause: Cause,
+    times: list[Quiet],
+    tell: Callable[[Facts, Quiet], Iterable[str]],
+    topic: str | None = None,
 ) -> Finding:
-    for silence in silences:
-        facts.explained.append((silence.connection.socket, silence.began, silence.ended))
-        silence.connection.explained |= silence.size is None
-    return found(
-        facts,
-        cause,
-        [(silence.began, place) for silence in silences for place in silence.places],
-        [text for silence in silences for text in tell(facts, silence)],
-        until=silences[-1].ended,
-        count=len(silences),
-        topic=None if cause in (DEAD_LINK, STALLED) else family(each.first[0] for each in silences),
-    )
+    seen = [(quiet.began, place) for quiet in times for place in quiet.places]
+    evidence = [text for quiet in times for text in tell(facts, quiet)]
+    return found(facts, cause, seen, evidence, until=times[-1].ended, count=len(times), topic=topic)
 
 
 # This process
@@ -82,107 +81,109 @@ def _stood_still(facts: Facts) -> Iterator[Finding]:
     pauses = [pause for pause in facts.pauses if _still(facts, pause)]
     facts.explained += [(None, pause.began, pause.ended) for pause in pauses]
     if pauses:
-        seen = [(pause.began, place) for pause in pauses for place in pause.places]
-        evidence = [f"from {at(facts, pause.began)} for {long(pause.length)}{_proof(pause)}" for pause in pauses]
-        yield found(facts, STOOD_STILL, seen, evidence, until=pauses[-1].ended, count=len(pauses))
+        yield _found(facts, STOOD_STILL, pauses, _tell_pause)
 
 
-def _still(facts: Facts, pause: Pause) -> bool:
+def _still(facts: Facts, pause: Quiet) -> bool:
     """Tell whether the process stood still: a timer came late, or what is steady at other times came all at once."""
     if pause.told or pause.late * 2 >= SECOND:
         return pause.late * (1 if pause.told else 2) >= SECOND
-    active = max(facts.last - facts.first - facts.idle, 1)
-    expected, own = (count * pause.length / active for count in (facts.frames, facts.acts))
-    caught_up = pause.burst >= max(5, 0.4 * min(expected, 50))
-    steady = facts.busy * SECOND // 2 >= active >= 3 * pause.length and facts.idle <= active
+    active = max(facts.last - facts.first - facts.pace.quiet, 1)
+    caught_up = pause.is_caught_up(facts.pace.frames * pause.length / active, 5)
+    own = facts.acts * pause.length / active
+    steady = facts.pace.is_steady(active, pause.length)
     return caught_up and steady and own >= 3 and pause.overdue > 0 and not pause.cut_off
 
 
-def _proof(pause: Pause) -> str:
+def _tell_pause(facts: Facts, pause: Quiet) -> Iterator[str]:
     late = f": {'the event loop' if pause.told else 'a timer'} was {long(pause.late)} late" if pause.late else ""
-    burst = f"; then {pause.burst} frames within 0.3 s" if pause.burst else ""
-    return late + burst + (f"; the callback {pause.busy} took as long" if pause.busy else "")
+    burst = f"; then {many(pause.burst, 'frame')} within 0.3 s" if pause.burst else ""
+    busy = f"; the callback {pause.busy} took as long" if pause.busy else ""
+    yield f"{_from(facts, pause)}{late}{burst}{busy}"
+
+
+def _from(facts: Facts, quiet: Quiet) -> str:
+    return f"from {at(facts, quiet.began)} for {long(quiet.length)}"
 
 
 # The link, and the server
 
 
-def _kind(silence: Silence) -> str:
+def _cause(silence: Quiet) -> Cause | None:
     connection = silence.connection
     others = [ask for ask in silence.waiting if ask is not silence.join]
     if silence.size is None:
-        return _last_kind(silence, others)
-    active = connection.life - connection.quiet
-    steady = connection.busy * SECOND // 2 >= active >= 3 * silence.length and connection.quiet <= active
-    steady = steady and silence.expected >= 8 and silence.burst >= max(4, 0.4 * min(silence.expected, 50))
-    if silence.size >= max(LARGE, 20 * (connection.size - silence.size) // max(connection.frames, 1)):
-        return "large" if others or steady else ""
-    if _held_up(silence, silence.join) and (others or steady):
-        return "overdue" if silence.join is not None and silence.join.outcome == "timeout" else "join"
+        return _last_cause(silence, others)
+    steady = connection.pace.is_steady(connection.life - connection.pace.quiet, silence.length)
+    if not (steady and silence.expected >= 8 and silence.is_caught_up(silence.expected, 4)):
+        steady = False
+    if silence.size >= max(LARGE, 20 * (connection.size - silence.size) // max(connection.pace.frames, 1)):
+        return LARGE_MESSAGE if others or steady else None
+    if silence.join is not None and _held_up(silence, silence.join) and (others or steady):
+        return JOIN_TOO_SHORT if silence.join.outcome == "timeout" else SLOW_JOIN
     wide = len({ask.topic for ask in others}) > 1 or any(ask.kind == "heartbeat" for ask in others)
-    return "stall" if wide or steady else ""
+    return STALLED if wide or steady else None
 
 
-def _held_up(silence: Silence, join: Ask | None) -> bool:
+def _held_up(silence: Quiet, join: Ask) -> bool:
     """Tell whether a join held up its socket: what came steadily came until it was sent, and then no more."""
-    if join is None or join.took * 2 < silence.length or silence.expected < 8:
-        return False
     before = ((join.sent or silence.began) - silence.began) * silence.expected / silence.length
-    return before < 3
+    return join.took * 2 >= silence.length and silence.expected >= 8 and before < 3
 
 
-def _last_kind(silence: Silence, waiting: list[Ask]) -> str:
-    """Return the kind of a silence in which a connection ended, or the recording."""
+def _last_cause(silence: Quiet, waiting: list[Ask]) -> Cause | None:
+    """Return the cause of a silence in which a connection ended, or the recording."""
     reason = silence.connection.reason
     if reason not in ("heartbeat_timeout", "lost", "") or not waiting or not silence.sent:
-        return ""
+        return None
     if reason != "heartbeat_timeout" and silence.length < 5 * SECOND:
-        return ""
+        return None
     for join in waiting:
         # What was asked just before the join may still be behind it.
-        sent = join.sent or silence.began
-        first = min(ask.sent or sent for ask in waiting)
-        if join.kind == "join" and _held_up(silence, join) and first > sent - SECOND // 2:
+        first = min(ask.sent or silence.began for ask in waiting)
+        if join.kind == "join" and _held_up(silence, join) and first > (join.sent or 0) - SECOND // 2:
             silence.first = (join.topic, "")
-            return "hung"
-    return "dead"
+            return SLOW_JOIN
+    return DEAD_LINK
 
 
-def _tell_dead(facts: Facts, silence: Silence) -> Iterator[str]:
+def _tell_dead(facts: Facts, silence: Quiet) -> Iterator[str]:
     joins = [ask.topic for ask in silence.waiting if ask.kind == "join"]
     late = f" (a join of {joins[0]} that was pending may have put that off)" if joins else ""
-    sent = f"from {at(facts, silence.began)} on nothing came, while {silence.sent} frames were sent"
+    sent = f"from {at(facts, silence.began)} on nothing came, while {many(silence.sent, 'frame')} went"
     yield f"{sent}; noticed after {long(silence.length)}, at {at(facts, silence.ended)}{late}"
-    yield from losses(facts, silence.connection)
+    yield from losses(facts, [silence.connection])
 
 
-def _tell_join(facts: Facts, silence: Silence) -> Iterator[str]:
+def _tell_join(facts: Facts, silence: Quiet) -> Iterator[str]:
     join = silence.join
-    answer = (
-        "was never answered" if join is None else f"took {long(join.took)}; its answer was the first frame after it"
-    )
+    answer = "was never answered"
+    if join is not None:
+        answer = f"took {long(join.took)}; its answer was the first frame after it"
     quiet = f"from {at(facts, silence.began)} nothing came for {long(silence.length)}"
-    yield f"{quiet}: the join of {silence.first[0]} {answer}; {len(silence.waiting)} requests waited"
+    waited = f"{many(len(silence.waiting), 'request')} waited"
+    yield f"{quiet}: the join of {silence.first[0]} {answer}; {waited}"
 
 
-def _tell_large(facts: Facts, silence: Silence) -> Iterator[str]:
+def _tell_large(facts: Facts, silence: Quiet) -> Iterator[str]:
     size = silence.size or 0
     rate = f"{size / 1000:,.0f} kB at {size / silence.length * SECOND / 1000:,.0f} kB/s"
-    yield f"from {at(facts, silence.began)} for {long(silence.length)}: {' '.join(silence.first)}, {rate}"
+    yield f"{_from(facts, silence)}: {' '.join(silence.first)}, {rate}"
 
 
-def _tell_stall(facts: Facts, silence: Silence) -> Iterator[str]:
-    due = f"{len(silence.waiting)} requests waiting, {silence.expected:.0f} frames expected"
-    yield f"from {at(facts, silence.began)} for {long(silence.length)}: {silence.sent} frames sent, {due}"
+def _tell_stall(facts: Facts, silence: Quiet) -> Iterator[str]:
+    waiting = f"{many(len(silence.waiting), 'request')} waited"
+    yield f"{_from(facts, silence)}: {many(silence.sent, 'frame')} went, {waiting}, {silence.expected:.0f} were to come"
+    if silence.join is not None:
+        yield f"  the first that came answered the join of {silence.first[0]}, which may have held up the socket"
 
 
 _KINDS: Final = (
-    ("dead", DEAD_LINK, _tell_dead),
-    ("hung", SLOW_JOIN, _tell_join),
-    ("join", SLOW_JOIN, _tell_join),
-    ("overdue", JOIN_TOO_SHORT, _tell_join),
-    ("large", LARGE_MESSAGE, _tell_large),
-    ("stall", STALLED, _tell_stall),
+    (DEAD_LINK, _tell_dead),
+    (SLOW_JOIN, _tell_join),
+    (JOIN_TOO_SHORT, _tell_join),
+    (LARGE_MESSAGE, _tell_large),
+    (STALLED, _tell_stall),
 )
 
 
@@ -212,5 +213,5 @@ def _slow_events(facts: Facts) -> Iterator[Finding]:
         # Where nothing else came meanwhile, it may have been the network, unless that happens again and again.
         if apart >= 3 or len(asks) >= max(3, count / 2) or (apart and longest >= 3 * SECOND):
             quick = sum(each.answered - each.slowly for (_, name), each in facts.events.items() if name != event)
-            told = f"{len(asks)} of {count} answers took up to {long(longest)}; {quick} to other events were quick"
-            yield of_asks(facts, SLOW_HANDLER, asks, [told], event=event)
+            answers = f"{len(asks)} of {many(count, 'answer')} took up to {long(longest)}"
+            yield of_asks(facts, SLOW_HANDLER, asks, [f"{answers}; {quick} to other events were quick"], event=event)

@@ -1,71 +1,114 @@
-"""The messages of a process: counters in their payloads that skip, and messages that come twice."""
+"""The messages of an event on a topic: the counter in their payload that skips, and messages that come twice."""
 
+from collections import deque
 from typing import Any, Final
 
+from attrs import Factory, define
+
 from ...protocol import Message
-from .facts import Facts, Stream, keep
 
-__all__ = ["Streams"]
+__all__ = ["TWINS", "Stream"]
 
-MOST_STREAMS: Final = 2048
 TRIES: Final = 8  # messages in which a counter is looked for
 STEADY: Final = 4  # so often in a row it has to count before it is believed
+MOST: Final = 64
+TWINS: Final = 6  # so many pairs are no chance
 
 
-class Streams:
-    """Takes in messages, and tells in the facts of a process of those that are missing, or came twice."""
+@define(eq=False)
+class Stream:
+    """The messages of an event on a topic, from the `first` to the `last`."""
 
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
+    first: int
+    joined: int  # how often the topic had been joined when the last message came
+    count: int = 0
+    last: int = 0
+    key: str | None = None  # the counter's name, None until it is found; `numbers` are those that may be it
+    numbers: dict[str, int] = Factory(dict)
+    tries: int = 0
+    value: int = 0  # the counter's last
+    streak: int = 0  # how often in a row it grew by one, at most `steady` times
+    steady: int = 0
+    resets: int = 0  # how often it began anew
+    runs: deque[range] = Factory(lambda: deque(maxlen=MOST))  # the ranges in which it grew by one, but for the latest
+    skips: list[tuple[int, Any, range]] = Factory(list)  # when, where, and what it skipped
+    missed: list[tuple[int, int]] = Factory(list)  # when and how many, where the topic was joined anew before it
+    frames: deque[int] = Factory(lambda: deque(maxlen=MOST))  # hashes of the last
+    doubles: list[tuple[int, Any]] = Factory(list)  # messages that had come before, of `doubled`
+    doubled: int = 0
+    pairs: list[tuple[int, Any]] = Factory(list)  # messages like the one before, while most are
+    twins: int = 0  # how many more of the latest came twice than once, at most `paired`
+    paired: int = 0
+    alike: int = 0  # how many in a row were the same
 
-    def feed(self, socket: str, message: Message, frame: Any, joined: int) -> None:
+    def feed(self, now: int, place: Any, message: Message, frame: Any, joined: int) -> None:
         """Take in a message; `joined` is how often its topic has been joined."""
-        facts, key = self._facts, (socket, message.topic, message.event)
-        stream = facts.streams.get(key)
-        if stream is None:
-            if len(facts.streams) >= MOST_STREAMS:
-                return
-            stream = facts.streams[key] = Stream(facts.last, joined)
-        stream.count += 1
-        stream.last = facts.last
-        if facts.redacted or type(message.payload) is not dict:
-            return
+        is_anew = self.joined != joined
+        self.joined = joined
+        if is_anew:
+            self.frames.clear()  # a channel may tell again what was said last
         frame_hash = _hash(frame, message)
-        stream.alike = stream.alike + 1 if stream.frames and frame_hash == stream.frames[-1] else 0
-        stream.pairs += (stream.alike == 1) - 2 * (stream.alike > 1)  # what is always the same is no double
-        if stream.alike == 1:
-            keep(stream.paired, (facts.last, facts.place))
-        if stream.tries < TRIES:
-            self._count(stream, message.payload, frame_hash, gap=stream.joined != joined)
-        stream.frames.append(frame_hash)
-        stream.joined = joined
+        self._pair(now, place, is_same=bool(self.frames) and frame_hash == self.frames[-1])
+        if self.key is None and self.tries < TRIES:
+            self._find_counter(message.payload)
+        elif self.key is not None:
+            value = message.payload.get(self.key)
+            if type(value) is int:
+                self._count(now, place, value, is_anew=is_anew, is_double=frame_hash in self.frames)
+        self.frames.append(frame_hash)
 
-    def _count(self, stream: Stream, payload: dict[str, Any], frame_hash: int, *, gap: bool) -> None:
-        facts = self._facts
-        if stream.key is None:
-            _find_counter(stream, payload)
-            return
-        value = payload.get(stream.key)
-        if type(value) is not int:
-            return
-        step = value - stream.value
-        if step <= 0 and frame_hash in stream.frames:
-            stream.doubled += 1
-            keep(stream.doubles, (facts.last, facts.place))
+    def _pair(self, now: int, place: Any, *, is_same: bool) -> None:
+        """Compare a message with the one before; what is always the same is no double."""
+        if is_same:
+            self.alike += 1
+            self.twins = self.twins + 1 if self.alike == 1 else 0
+            if self.alike == 1 and len(self.pairs) < MOST:
+                self.pairs.append((now, place))
+        else:
+            self.twins = self.twins if self.alike else max(self.twins - 1, 0)
+            self.alike = 0
+        if not self.twins and self.paired < TWINS:
+            self.pairs.clear()
+        self.paired = max(self.paired, self.twins)
+
+    def _find_counter(self, payload: dict[str, Any]) -> None:
+        numbers = {name: value for name, value in payload.items() if type(value) is int}
+        self.key = next((name for name, value in numbers.items() if self.numbers.get(name) == value - 1), None)
+        self.value = numbers.get(self.key or "", 0)
+        self.numbers = numbers
+        self.tries += 1
+
+    def _count(self, now: int, place: Any, value: int, *, is_anew: bool, is_double: bool) -> None:
+        step = value - self.value
+        if step <= 0 and is_double:
+            self.doubled += 1
+            if len(self.doubles) < MOST:
+                self.doubles.append((now, place))
             return
         if step == 1:
-            stream.streak += 1
-            stream.steady = max(stream.steady, stream.streak)
+            self.streak += 1
+            self.steady = max(self.steady, self.streak)
         else:
-            if step <= 1 or stream.steady < STEADY:
-                stream.resets += 1
-            elif gap:
-                keep(stream.missed, (facts.last, facts.place, step - 1))
-            else:
-                keep(stream.skips, (facts.last, facts.place, range(stream.value + 1, value)))
-            stream.runs.append(stream.run)
-            stream.streak = 0
-        stream.value = value
+            if step <= 1 or self.steady < STEADY:
+                self.resets += 1
+            elif is_anew:
+                self.missed = [*self.missed[-MOST:], (now, step - 1)]
+            elif len(self.skips) < MOST:
+                self.skips.append((now, place, range(self.value + 1, value)))
+            self.runs.append(self._run)
+            self.streak = 0
+        self.value = value
+
+    @property
+    def _run(self) -> range:
+        """The range in which the counter has just grown by one."""
+        return range(self.value - self.streak, self.value + 1)
+
+    def fills(self, skipped: range) -> bool:
+        """Tell whether it has a part of what another counter of this name skipped: it is one counter for both."""
+        runs = (*self.runs, self._run)
+        is_forgotten = len(self.runs) == self.runs.maxlen  # then the part may be among the oldest
+        return is_forgotten or any(run.start >= skipped.start and run.stop <= skipped.stop for run in runs)
 
 
 def _hash(frame: Any, message: Message) -> int:
@@ -73,11 +116,3 @@ def _hash(frame: Any, message: Message) -> int:
     if isinstance(frame, str):
         return hash(frame[max(frame.find(message.event), 0) :])
     return hash(frame) if isinstance(frame, bytes) else id(message)
-
-
-def _find_counter(stream: Stream, payload: dict[str, Any]) -> None:
-    numbers = {name: value for name, value in payload.items() if type(value) is int}
-    stream.key = next((name for name, value in numbers.items() if stream.numbers.get(name) == value - 1), None)
-    stream.value = numbers.get(stream.key or "", 0)
-    stream.numbers = numbers
-    stream.tries += 1

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from .facts import SECOND, Ask, Events, Facts
-from .finding import Cause, Finding, at, long, of_asks
+from .finding import Cause, Finding, at, long, many, of_asks
 from .silences import JOIN_TOO_SHORT
 
 __all__ = ["diagnose"]
@@ -49,7 +49,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     late = [ask for ask in joins if ask.answered is not None]
     if joins:
         limit = long(max((ask.ended or 0) - (ask.sent or 0) for ask in joins))
-        told = f"{len(joins)} joins given up after {limit}, {len(late)} of them answered afterwards"
+        told = f"{many(len(joins), 'join')} given up after {limit}, {len(late)} of them answered afterwards"
         yield of_asks(facts, JOIN_TOO_SHORT if late else JOIN_NEVER, late or joins, [told])
     yield from _left(facts)
 
