@@ -283,7 +283,7 @@ def _batched(facts: Facts, told: Sequence[Outage]) -> str:
 
 
 def _alike(told: Sequence[Outage], length: Callable[[Connection], int]) -> list[Outage]:
-    """Return those of about one length, if they are most of their sockets' ends; two have to be closer than many."""
+    """Return the ends of about one length, if they are two and all of their sockets', or three and most of them."""
     # Of connections without options the beginning is not known.
     pairs = [(length(each.ended), each) for each in told if each.ended is not None and each.ended.options is not None]
     pairs.sort(key=lambda pair: pair[0])
@@ -296,8 +296,9 @@ def _alike(told: Sequence[Outage], length: Callable[[Connection], int]) -> list[
             enough = len(group) >= (3 if most > close else 1) and least >= 3 * SECOND
             best = group if enough and len(group) > len(best) else best
     sockets = {each.socket for each in best}
+    count = sum(each.socket in sockets for _, each in pairs)
     best.sort(key=lambda each: each.began)
-    return best if 3 * len(best) >= 2 * sum(each.socket in sockets for each in told) else []
+    return best if len(best) == count or (len(best) > 2 and 3 * len(best) >= 2 * count) else []
 
 
 def _idle(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
@@ -329,8 +330,14 @@ def _age(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         sockets = {each.socket for each in told}
         others = [each.life for each in facts.connections.values() if each.socket in sockets]
         if max(others) <= max(lives) + 9 * SECOND // 4:  # else an older one came to no harm
-            text = f"{len(told)} connections lived {_between(lives)}; ends {_times(facts, told)}"
+            # Those that were open as the recording began are not known to be older.
+            told += [each for each in rest if each.socket in sockets and each.code in codes and not _whole(each)]
+            text = f"{len(lives)} connections lived {_between(lives)}; ends {_times(facts, told)}"
             yield told, AGE, [text], {"age": long(max(lives))}
+
+
+def _whole(outage: Outage) -> bool:
+    return outage.ended is None or outage.ended.options is not None
 
 
 def _cut(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:

@@ -48,6 +48,7 @@ class Gatherer:
         self._origin: int | None = None
         self._shift = 0
         self._pause: Quiet | None = None
+        self._is_torn = False
         self._current: dict[str, Connection] = {}
         self._asks = asks = Asks(self.facts)
         records: dict[str, Callable[[Record, Any], object] | None] = {
@@ -87,7 +88,9 @@ class Gatherer:
             return
         try:
             now = self._time(record)
-            if now - facts.last > SECOND:
+            if self._is_torn:
+                self._mend(now)
+            elif now - facts.last > SECOND:
                 # What is handled began before its end, unless the handling is what took so long.
                 began = now - record.measurements["duration"] if name == HANDLE_STOP else now
                 self._paused(began if began - facts.last > SECOND else now, place)
@@ -99,6 +102,19 @@ class Gatherer:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             # A recording of another version, or a damaged one: the rest still tells something.
             facts.unread += 1
+
+    def missed(self) -> None:
+        """Note that records are missing here: a time that spans this place tells nothing."""
+        self._is_torn = True
+
+    def _mend(self, now: int) -> None:
+        self._is_torn, self._pause = False, None
+        self.facts.explained.append((None, self.facts.last, now))
+        for stream in self.facts.streams.values():
+            stream.joined = -1
+        for connection in self._current.values():
+            connection.pace.quiet += max(now - connection.heard, 0)
+            connection.heard, connection.spoke = now, now
 
     def finish(self) -> Facts:
         """Return the facts, once the last record was taken in."""

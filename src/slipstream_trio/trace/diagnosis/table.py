@@ -90,8 +90,10 @@ class Diagnosis:
                     diagnosis.untold += ("counters, duplicates and what was asked again, as payloads are redacted",)
             elif isinstance(entry, Missing):
                 diagnosis.missing += entry.records or 0
+                gatherer.missed()
             elif isinstance(entry, Damage) and not entry.last:
                 diagnosis.unread += 1
+                gatherer.missed()
         return diagnosis.finish(gatherer.finish())
 
     def remarks(self) -> list[str]:
