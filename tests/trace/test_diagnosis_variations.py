@@ -63,10 +63,10 @@ def test_nothing_else_is_found_where_the_beginning_or_the_middle_is_missing(name
     path = made(name, tmp_path)
     lines = path.read_text().splitlines(keepends=True)
     third = len(lines) // 3
-    for left in (lines[:1] + lines[third:], lines[:third] + ["damaged"] + lines[third + 200 :]):
+    for left in (lines[:1] + lines[third:], [*lines[:third], "damaged", *lines[third + 200 :]]):
         path.write_text("".join(left))
         found = Diagnosis.of(str(path), ((str(file), entry) for file, entry in read_files([path]))).findings
-        assert [each.cause for each in found] == [VARIATIONS[name].cause]
+        assert {each.cause for each in found} <= {VARIATIONS[name].cause}
 
 
 def test_numbers_are_told_in_plain_english(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class Gatherer:
 
     def _mend(self, now: int) -> None:
         self._is_torn, self._pause = False, None
-        self.facts.explained.append((None, self.facts.last, now))
+        keep(self.facts.explained, (None, self.facts.last, now), MOST_SILENCES)
         for stream in self.facts.streams.values():
             stream.joined = -1
         for connection in self._current.values():
