@@ -59,7 +59,8 @@ _BLAMED: Final[Mapping[str, frozenset[str]]] = {
     # A server that hears nothing any more closes the connection as idle.
     **dict.fromkeys(("half_open", "refused", "reorder", "partition"), _UNREACHED),
     **dict.fromkeys(("node_crash", "node_loss", "restart"), _UNREACHED | _SERVER),
-    **dict.fromkeys(("kick", "channel_crash", "slow_join"), _SERVER),
+    **dict.fromkeys(("kick", "channel_crash"), _SERVER),
+    "slow_join": _SERVER | {"configuration"},  # a join may take longer than join_timeout
     "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
     "standstill": frozenset({"this process"}),
     "slow_reader": frozenset({"application"}),

@@ -3,16 +3,7 @@
 from collections import deque
 from typing import Any, Final
 
-from ...protocol import (
-    JoinTopic,
-    LeaveTopic,
-    Message,
-    PushMessage,
-    SendFrame,
-    TopicJoinFailed,
-    TopicJoinOverdue,
-    TopicJoinSucceeded,
-)
+from ... import protocol
 from ...telemetry import Record
 from ..text import size_of
 from ..verify import span_id_of
@@ -53,17 +44,17 @@ class Asks:
 
     # Sent
 
-    def pushed(self, connection: Connection, given: PushMessage, metadata: Any) -> None:
+    def pushed(self, connection: Connection, given: protocol.PushMessage, metadata: Any) -> None:
         """Take in a push; where no span waits for it, nobody awaits its reply."""
         queued = self._queued.get((connection.socket, given.topic, given.event))
         ask = queued.popleft() if queued else self._ask("send", given.topic, given.event, given.payload)
         self._sent(connection, metadata, ask)
 
-    def joining(self, connection: Connection, given: JoinTopic, metadata: Any) -> None:
+    def joining(self, connection: Connection, given: protocol.JoinTopic, metadata: Any) -> None:
         """Take in a join."""
         self._sent(connection, metadata, self._ask("join", given.topic, "phx_join", given.payload))
 
-    def leaving(self, connection: Connection, given: LeaveTopic, metadata: Any) -> None:
+    def leaving(self, connection: Connection, given: protocol.LeaveTopic, metadata: Any) -> None:
         """Take in a leave, and what it cuts off."""
         topic, now = self._topic(connection.socket, given.topic), self._facts.last
         topic.left += 1
@@ -81,8 +72,8 @@ class Asks:
     def ticked(self, connection: Connection, metadata: Any) -> None:
         """Take in a heartbeat, and joins that took too long."""
         for event in metadata["built_events"]:
-            late = isinstance(event, TopicJoinFailed) and event.reason == "timeout"
-            ask = connection.asks.get(event.ref) if late or isinstance(event, TopicJoinOverdue) else None
+            late = isinstance(event, protocol.TopicJoinFailed) and event.reason == "timeout"
+            ask = connection.asks.get(event.ref) if late or isinstance(event, protocol.TopicJoinOverdue) else None
             if ask is not None:
                 ask.outcome, ask.ended = "timeout", self._facts.last
                 keep(self._topic(connection.socket, event.topic).timeouts, ask)
@@ -94,7 +85,7 @@ class Asks:
     def _sent(self, connection: Connection, metadata: Any, ask: Ask) -> None:
         now = self._facts.last
         for effect in metadata["return"]:
-            if isinstance(effect, SendFrame):
+            if isinstance(effect, protocol.SendFrame):
                 connection.paused, connection.spoke = max(connection.paused, now - connection.spoke), now
                 connection.unheard += 1
                 size = size_of(effect.frame)
@@ -148,16 +139,16 @@ class Asks:
             connection.turns.append(turn)
             connection.turn = connection.turn or ask
         for event in built:
-            if isinstance(event, TopicJoinSucceeded):
+            if isinstance(event, protocol.TopicJoinSucceeded):
                 topic.accepted += 1
                 topic.accepted_at = now
                 topic.since = False
-            elif isinstance(event, TopicJoinFailed):
+            elif isinstance(event, protocol.TopicJoinFailed):
                 reason = event.response.get("reason") if isinstance(event.response, dict) else None
                 keep(topic.refused, (now, self._facts.place, reason if isinstance(reason, str) else ""))
                 topic.since = True
 
-    def channel_ended(self, connection: Connection, message: Message) -> None:
+    def channel_ended(self, connection: Connection, message: protocol.Message) -> None:
         """Take in a `phx_error` or `phx_close`."""
         if message.event == "phx_error":
             topic, now = self._topic(connection.socket, message.topic), self._facts.last

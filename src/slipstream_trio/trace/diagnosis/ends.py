@@ -9,7 +9,7 @@ import attrs
 
 from ..text import brief
 from .facts import SECOND, Connection, Facts
-from .finding import Cause, Finding, at, found, long, many, often
+from .finding import Cause, Finding, at, between, found, long, many, often
 from .losses import losses
 from .outages import Outage, outages
 
@@ -313,12 +313,8 @@ def _idle(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     if told and not any(each.paused > idle[-1] + max(SECOND, idle[-1] // 20) for each in facts.connections.values()):
         beats = getattr(ends[0].options, "heartbeat_interval", None)
         said = "no heartbeats were sent" if beats is None else f"heartbeat_interval is {beats:g} s"
-        text = f"{many(len(ends), 'end')}, {_between(idle)} after the last frame sent; {said}"
+        text = f"{many(len(ends), 'end')}, {between(idle)} after the last frame sent; {said}"
         yield told, IDLE, [text, f"{_times(facts, told)}, code {ends[0].code}"], {"idle": long(idle[0])}
-
-
-def _between(lengths: Sequence[int]) -> str:
-    return " to ".join(dict.fromkeys((long(min(lengths)), long(max(lengths)))))
 
 
 def _age(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
@@ -332,7 +328,7 @@ def _age(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         if max(others) <= max(lives) + 9 * SECOND // 4:  # else an older one came to no harm
             # Those that were open as the recording began are not known to be older.
             told += [each for each in rest if each.socket in sockets and each.code in codes and not _whole(each)]
-            text = f"{len(lives)} connections lived {_between(lives)}; ends {_times(facts, told)}"
+            text = f"{len(lives)} connections lived {between(lives)}; ends {_times(facts, told)}"
             yield told, AGE, [text], {"age": long(max(lives))}
 
 

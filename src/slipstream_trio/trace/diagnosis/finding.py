@@ -12,8 +12,8 @@ from ..text import brief, duration
 from .facts import SECOND, Ask, Facts, Place
 
 __all__ = [
-    "Blame", "Cause", "Finding", "Gravity", "about", "at", "family", "found", "long", "many", "merged", "of_asks",
-    "often",
+    "Blame", "Cause", "Finding", "Gravity", "about", "at", "between", "family", "found", "long", "many", "merged",
+    "of_asks", "often",
 ]  # fmt: skip
 
 Blame = Literal["application", "this process", "network or proxy", "server", "configuration", "nobody"]
@@ -59,11 +59,9 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values: times in UTC, lines as "file:line"."""
-        told = attrs.asdict(self)
-        told["times"] = [_utc(time) for time in self.times]
-        told["until"] = _utc(self.until)
-        told["lines"] = [f"{path}:{line}" for path, line in self.lines]
-        return told
+        *times, until = [datetime.fromtimestamp(time / 1e9, UTC).isoformat() for time in (*self.times, self.until)]
+        lines = [f"{path}:{line}" for path, line in self.lines]
+        return {**attrs.asdict(self), "times": times, "until": until, "lines": lines}
 
 
 @frozen
@@ -198,5 +196,7 @@ def family(topics: Iterable[str]) -> str | None:
     return f"{prefixes.pop()}:*" if len(prefixes) == 1 else None
 
 
-def _utc(time: int) -> str:
-    return datetime.fromtimestamp(time / 1e9, UTC).isoformat()
+def between(lengths: Iterable[float]) -> str:
+    """Return the least and the greatest of some lengths, or the one that they are."""
+    ordered = sorted(lengths)
+    return " to ".join(dict.fromkeys((long(ordered[0]), long(ordered[-1]))))

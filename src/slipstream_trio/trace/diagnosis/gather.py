@@ -3,19 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from ...protocol import (
-    FrameReceived,
-    FrameRejected,
-    JoinTopic,
-    LeaveTopic,
-    Message,
-    PushMessage,
-    SendHeartbeat,
-    TimerTicked,
-    TransportClosed,
-    TransportFailed,
-    TransportOpened,
-)
+from ... import protocol
 from ...protocol.state import next_deadline
 from ...telemetry import HandleStop, Record
 from ..clock import WallClock
@@ -68,15 +56,15 @@ class Gatherer:
         }
         self._records: Final = {("slipstream", *name.split()): function for name, function in records.items()}
         self._inputs: Final[dict[type, Callable[[Connection, Any, Any], object]]] = {
-            FrameReceived: self._frame,
-            PushMessage: asks.pushed,
-            JoinTopic: asks.joining,
-            LeaveTopic: asks.leaving,
-            SendHeartbeat: self._ticked,
-            TimerTicked: self._ticked,
-            TransportOpened: self._transport_opened,
-            TransportFailed: self._transport_failed,
-            TransportClosed: self._transport_closed,
+            protocol.FrameReceived: self._frame,
+            protocol.PushMessage: asks.pushed,
+            protocol.JoinTopic: asks.joining,
+            protocol.LeaveTopic: asks.leaving,
+            protocol.SendHeartbeat: self._ticked,
+            protocol.TimerTicked: self._ticked,
+            protocol.TransportOpened: self._transport_opened,
+            protocol.TransportFailed: self._transport_failed,
+            protocol.TransportClosed: self._transport_closed,
         }
 
     def feed(self, record: Record, place: Place) -> None:
@@ -213,17 +201,17 @@ class Gatherer:
             connection = self.facts.connections.get(record.origin.connection_id or "") or self._connection(record)
             function(connection, given, metadata)
 
-    def _transport_opened(self, connection: Connection, _: TransportOpened, __: Any) -> None:
+    def _transport_opened(self, connection: Connection, _: protocol.TransportOpened, __: Any) -> None:
         connection.opened = connection.heard = connection.spoke = self.facts.last
         connection.heard_at = self.facts.place
         self.facts.opened[connection.socket] = connection
 
-    def _transport_failed(self, connection: Connection, given: TransportFailed, _: Any) -> None:
+    def _transport_failed(self, connection: Connection, given: protocol.TransportFailed, _: Any) -> None:
         connection.opened = None
         connection.status, connection.message, connection.end = given.status, given.reason, self.facts.place
         connection.headers = {str(name).lower(): str(value) for name, value in given.headers}
 
-    def _transport_closed(self, connection: Connection, given: TransportClosed, metadata: Any) -> None:
+    def _transport_closed(self, connection: Connection, given: protocol.TransportClosed, metadata: Any) -> None:
         connection.code, connection.message, connection.end = given.code, given.message, self.facts.place
         connection.ended_by = given.ended_by
         connection.reason = next((event.reason for event in metadata["built_events"] if hasattr(event, "reason")), "")
@@ -253,10 +241,10 @@ class Gatherer:
 
     # Frames that came
 
-    def _frame(self, connection: Connection, given: FrameReceived, metadata: Any) -> None:
+    def _frame(self, connection: Connection, given: protocol.FrameReceived, metadata: Any) -> None:
         facts, message, now = self.facts, metadata["message"], self.facts.last
         frame, size = given.frame, size_of(given.frame)
-        event = message.event if isinstance(message, Message) else None
+        event = message.event if isinstance(message, protocol.Message) else None
         ask = connection.asks.get(message.ref or "") if event == "phx_reply" else None
         if now - connection.heard > SECOND:
             self._silence(connection, size, ask, message)
@@ -279,7 +267,7 @@ class Gatherer:
                 self._pause.answered = True
             self._asks.answered(connection, ask, metadata["built_events"])
 
-    def _message(self, connection: Connection, message: Message, frame: Any) -> None:
+    def _message(self, connection: Connection, message: protocol.Message, frame: Any) -> None:
         facts, key = self.facts, (connection.socket, message.topic, message.event)
         facts.pace.count(facts.last)
         connection.pace.count(facts.last)
@@ -309,7 +297,7 @@ class Gatherer:
             silence = Quiet(began, facts.last, (connection.heard_at, facts.place), connection=connection)
             silence.expected, silence.waiting, silence.sent, silence.size = expected, waiting, connection.unheard, size
             silence.join = ask if ask is not None and ask.kind == "join" else None
-            if isinstance(first, Message):
+            if isinstance(first, protocol.Message):
                 silence.first = (first.topic, first.event if ask is None else ask.event)
             keep(facts.silences, silence, MOST_SILENCES)
             connection.silence = silence
@@ -317,12 +305,12 @@ class Gatherer:
     def _rejected(self, frame: Any, built: Any) -> None:
         facts = self.facts
         for event in built:
-            if isinstance(event, FrameRejected):
+            if isinstance(event, protocol.FrameRejected):
                 facts.badly += 1
                 keep(facts.malformed, (facts.last, facts.place, event.reason, frame))
 
     def _ticked(self, connection: Connection, given: Any, metadata: Any) -> None:
-        due = next_deadline(metadata["state"]) if isinstance(given, TimerTicked) else None
+        due = next_deadline(metadata["state"]) if isinstance(given, protocol.TimerTicked) else None
         if due is not None:
             self._late(round((given.now - due) * SECOND))
         self._asks.ticked(connection, metadata)

@@ -32,27 +32,16 @@ CHECKED: Final = tuple(name for name, _ in TABLE)  # what is looked for, for a r
 
 @define
 class Diagnosis:
-    """What a diagnosis came to; several are put together by `together`.
+    """What a diagnosis came to; several are put together by `together`."""
 
-    Attributes:
-        findings: the causes, the gravest first.
-        noise: what happened too, and does no harm, with its number.
-        records: how many records were read.
-        connections: of how many connections.
-        unread: how many lines told less than expected, or could not be read.
-        missing: how many records the recorder knows to be missing.
-        untold: what an older recording cannot tell.
-        opened: when connections were opened.
-    """
-
-    findings: list[Finding] = Factory(list)
-    noise: Counter[str] = Factory(Counter)
+    findings: list[Finding] = Factory(list)  # the causes, the gravest first
+    noise: Counter[str] = Factory(Counter)  # what happened too, and does no harm, with its number
     records: int = 0
     connections: int = 0
-    unread: int = 0
-    missing: int = 0
-    untold: tuple[str, ...] = ()
-    opened: list[int] = Factory(list)
+    unread: int = 0  # how many lines told less than expected, or could not be read
+    missing: int = 0  # how many records the recorder knows to be missing
+    untold: tuple[str, ...] = ()  # what an older recording cannot tell
+    opened: list[int] = Factory(list)  # when connections were opened
 
     @classmethod
     def together(cls, diagnoses: Iterable["Diagnosis"]) -> "Diagnosis":
@@ -60,15 +49,11 @@ class Diagnosis:
         whole, parts = cls(), list(diagnoses)
         for pair in combinations([part for part in parts if _ended(part)], 2):
             _evict(*pair)
-        for part in parts:
-            whole.findings += part.findings
-            whole.noise += part.noise
-            whole.records += part.records
-            whole.connections += part.connections
-            whole.unread += part.unread
-            whole.missing += part.missing
-            whole.untold = tuple(dict.fromkeys((*whole.untold, *part.untold)))
-        whole.findings = merged(whole.findings)
+        for name in ("records", "connections", "unread", "missing"):
+            setattr(whole, name, sum(getattr(part, name) for part in parts))
+        whole.noise = sum((part.noise for part in parts), Counter())
+        whole.untold = tuple(dict.fromkeys(text for part in parts for text in part.untold))
+        whole.findings = merged(finding for part in parts for finding in part.findings)
         return whole
 
     @classmethod
@@ -129,19 +114,12 @@ def _ended(diagnosis: Diagnosis) -> list[Finding]:
 def _evict(one: Diagnosis, other: Diagnosis) -> None:
     """Tell the ends of two recordings as evictions, if the server closed each whenever the other had connected."""
     told = [
-        (
-            it,
-            [
-                each
-                for each in _ended(it)
-                if all(any(right_after(time, when) for when in by.opened) for time in each.times)
-            ],
-        )
-        for it, by in ((one, other), (other, one))
+        [each for each in _ended(it) if all(any(right_after(time, when) for when in opened) for time in each.times)]
+        for it, opened in ((one, other.opened), (other, one.opened))
     ]
-    if all(found for _, found in told) and max(each.count for _, found in told for each in found) >= 2:
-        for it, found in told:
-            it.findings = [evicted(each) if each in found else each for each in it.findings]
+    if all(told) and max(each.count for ends in told for each in ends) >= 2:
+        for it, ends in zip((one, other), told, strict=True):
+            it.findings = [evicted(each) if each in ends else each for each in it.findings]
 
 
 def diagnose(records: Iterable[Record]) -> list[Finding]:

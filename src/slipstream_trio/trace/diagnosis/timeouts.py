@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from .facts import SECOND, Ask, Events, Facts
-from .finding import Cause, Finding, at, long, many, of_asks
+from .finding import Cause, Finding, at, between, long, many, of_asks
 from .silences import JOIN_TOO_SHORT
 
 __all__ = ["diagnose"]
@@ -67,8 +67,7 @@ def _unexplained(facts: Facts, asks: Iterable[Ask]) -> list[Ask]:
 def _too_short(facts: Facts, event: str, late: list[Ask]) -> Finding:
     again = [ask for ask in late if ask.again]
     limit = long(max((ask.ended or 0) - ask.began for ask in late))
-    least, most = (long(pick(ask.took for ask in late)) for pick in (min, max))
-    told = [f"{len(late)} given up after {limit}, answered after {least} to {most}"]
+    told = [f"{len(late)} given up after {limit}, answered after {between(ask.took for ask in late)}"]
     if again:
         told.append(f"{len(again)} of them were asked again with the same payload: the server may have done it twice")
     return of_asks(facts, ASKED_AGAIN if again else TOO_SHORT, late, told, event=event)
