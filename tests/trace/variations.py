@@ -227,6 +227,15 @@ async def slow_join_on_one_of_two_sockets(lab: Laboratory) -> None:
                 await trio.sleep(8)
 
 
+@incident("slow_join", "server", "room:9", "took 1.40 s")
+async def join_that_is_a_little_slow(lab: Laboratory) -> None:
+    async with lab.desk() as (socket, _):
+        await trio.sleep(11)
+        lab.joins["room:9"] = 1.4
+        async with socket.join("room:9"):
+            await trio.sleep(8)
+
+
 @incident("slow_handler", "server", "answer report,")
 async def slow_handler_alone(lab: Laboratory) -> None:
     lab.events["report"] = takes(3.5)

@@ -171,8 +171,10 @@ def _gone(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     for each in rest:
         if each.attempts:
             silent = all("connect_timeout" in attempt.message for attempt in each.attempts)
-            came = each.ended is not None or each.back is not None
-            by_cause.setdefault((OUT_OF_REACH if silent else GONE) if came else UNREACHABLE, []).append(each)
+            cause = GONE if each.ended is not None else UNREACHABLE
+            if silent and (each.ended is not None or each.back is not None):
+                cause = OUT_OF_REACH
+            by_cause.setdefault(cause, []).append(each)
     for cause, told in by_cause.items():
         failed = [each for outage in told for each in outage.attempts]
         text = f"{many(len(failed), 'attempt')} failed: {brief(failed[0].message, limit=90)}"

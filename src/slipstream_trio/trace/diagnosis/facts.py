@@ -95,12 +95,6 @@ class Pace:
     busy: int = 0  # the quarters of a second with one
     quarter: int = 0  # the last of these
 
-    def count(self, now: int) -> None:
-        """Take in a message."""
-        quarter = now * 4 // SECOND
-        self.busy += self.quarter != quarter
-        self.quarter = quarter
-
     def is_steady(self, active: int, length: int) -> bool:
         """Tell whether they come so steadily, over an active time, that a pause of some length is strange."""
         return self.busy * SECOND // 2 >= active >= 3 * length and self.quiet <= active

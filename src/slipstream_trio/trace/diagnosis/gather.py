@@ -115,7 +115,8 @@ class Gatherer:
 
     def _time(self, record: Record) -> int:
         """Return when a record was emitted."""
-        facts, wall, monotonic = self.facts, self._wall(record), int(record.measurements["monotonic_time"])
+        monotonic: int
+        facts, wall, monotonic = self.facts, self._wall(record), record.measurements["monotonic_time"]
         if self._origin is None:
             self._origin = wall - monotonic
             facts.first = facts.last = wall
@@ -269,8 +270,10 @@ class Gatherer:
 
     def _message(self, connection: Connection, message: protocol.Message, frame: Any) -> None:
         facts, key = self.facts, (connection.socket, message.topic, message.event)
-        facts.pace.count(facts.last)
-        connection.pace.count(facts.last)
+        quarter = facts.last * 4 // SECOND
+        for pace in (facts.pace, connection.pace):
+            pace.busy += pace.quarter != quarter
+            pace.quarter = quarter
         topic, stream = facts.topics.get(key[:2]), facts.streams.get(key)
         joined = topic.accepted if topic is not None else 0
         if stream is None:

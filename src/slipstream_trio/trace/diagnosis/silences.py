@@ -110,14 +110,11 @@ def _from(facts: Facts, quiet: Quiet) -> str:
 
 
 def _cause(silence: Quiet) -> Cause | None:
-    connection = silence.connection
-    others = [ask for ask in silence.waiting if ask is not silence.join]
+    pace, others = silence.connection.pace, [ask for ask in silence.waiting if ask is not silence.join]
     if silence.size is None:
         return _last_cause(silence, others)
-    steady = connection.pace.is_steady(connection.life - connection.pace.quiet, silence.length)
-    if not (steady and silence.expected >= 8 and silence.is_caught_up(silence.expected, 4)):
-        steady = False
-    if silence.size >= max(LARGE, 20 * (connection.size - silence.size) // max(connection.pace.frames, 1)):
+    steady = _is_steady(silence) and silence.expected >= 8 and silence.is_caught_up(silence.expected, 4)
+    if silence.size >= max(LARGE, 20 * (silence.connection.size - silence.size) // max(pace.frames, 1)):
         return LARGE_MESSAGE if others or steady else None
     if silence.join is not None and _held_up(silence, silence.join) and (others or steady):
         return JOIN_TOO_SHORT if silence.join.outcome == "timeout" else SLOW_JOIN
@@ -127,8 +124,15 @@ def _cause(silence: Quiet) -> Cause | None:
 
 def _held_up(silence: Quiet, join: Ask) -> bool:
     """Tell whether a join held up its socket: what came steadily came until it was sent, and then no more."""
-    before = ((join.sent or silence.began) - silence.began) * silence.expected / silence.length
-    return join.took * 2 >= silence.length and silence.expected >= 8 and before < 3
+    expected = silence.expected
+    before = ((join.sent or silence.began) - silence.began) * expected / silence.length
+    known = expected >= 8 or (expected >= 4 and _is_steady(silence))
+    return join.took * 2 >= silence.length and known and before < max(1, min(3, expected / 4))
+
+
+def _is_steady(silence: Quiet) -> bool:
+    pace = silence.connection.pace
+    return pace.is_steady(silence.connection.life - pace.quiet, silence.length)
 
 
 def _last_cause(silence: Quiet, waiting: list[Ask]) -> Cause | None:
