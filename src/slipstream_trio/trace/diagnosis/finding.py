@@ -1,5 +1,6 @@
 """A finding: a cause, who is to blame, what shows it, and what to do."""
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ __all__ = [
 Blame = Literal["application", "this process", "network or proxy", "server", "configuration", "nobody"]
 Gravity = Literal["grave", "serious", "slight"]
 ORDER: Final[Sequence[Gravity]] = ("grave", "serious", "slight")
+NUMBER: Final = re.compile(r"\d[\d.,]*( [mµ]?s\b)?")
 SHOWN: Final = 16  # so many times, lines and facts a finding has; `count` tells how many there are
 
 
@@ -123,28 +125,25 @@ def of_asks(facts: Facts, cause: Cause, asks: Sequence[Ask], told: Iterable[str]
     return found(facts, cause, seen, evidence, until=until, count=len(asks), topic=topic, **words)
 
 
-def merged(findings: Iterable[Finding]) -> list[Finding]:
-    """Return findings, those of one kind made one, the gravest first."""
+def merged(findings: Iterable[Finding], where: str) -> list[Finding]:
+    """Return findings, those of one kind made one, the gravest first; `where` tells of so many places."""
     kinds: dict[tuple[str | None, ...], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.cause, finding.topic, finding.event, finding.mechanism), []).append(finding)
-    return sorted(map(_merge, kinds.values()), key=lambda each: ORDER.index(each.gravity))
+    for finding in sorted(findings, key=lambda each: ORDER.index(each.gravity)):
+        # Of one cause the numbers differ: how long it took, how many there were.
+        kind = NUMBER.sub("", finding.mechanism)
+        kinds.setdefault((finding.cause, finding.topic, finding.event, kind), []).append(finding)
+    return [_merge(alike, where) if len(alike) > 1 else alike[0] for alike in kinds.values()]
 
 
-def _merge(alike: Sequence[Finding]) -> Finding:
+def _merge(alike: Sequence[Finding], where: str) -> Finding:
     first = alike[0]
-    if len(alike) == 1:
-        return first
     return attrs.evolve(
         first,
         count=sum(each.count for each in alike),
         times=tuple(sorted(time for each in alike for time in each.times))[:SHOWN],
         until=max(each.until for each in alike),
         lines=tuple(line for each in alike for line in each.lines)[:SHOWN],
-        evidence=(
-            f"in {len(alike)} recordings; of the first:",
-            *first.evidence[: SHOWN - 1],
-        ),
+        evidence=(f"{where.format(len(alike))}; of the first:", *first.evidence[: SHOWN - 1]),
     )
 
 

@@ -53,7 +53,7 @@ class Diagnosis:
             setattr(whole, name, sum(getattr(part, name) for part in parts))
         whole.noise = sum((part.noise for part in parts), Counter())
         whole.untold = tuple(dict.fromkeys(text for part in parts for text in part.untold))
-        whole.findings = merged(finding for part in parts for finding in part.findings)
+        whole.findings = merged((finding for part in parts for finding in part.findings), "in {} recordings")
         return whole
 
     @classmethod
@@ -100,7 +100,7 @@ class Diagnosis:
 
     def finish(self, facts: Facts) -> "Diagnosis":
         """Find the causes in the facts of one process."""
-        self.findings = merged([finding for _, function in TABLE for finding in function(facts)])
+        self.findings = merged((finding for _, function in TABLE for finding in function(facts)), "on {} sockets")
         self.noise, self.records, self.connections = +facts.noise, facts.records, len(facts.connections)
         self.unread += facts.unread
         self.opened = [facts.wall(each.opened) for each in facts.connections.values() if each.opened is not None]
