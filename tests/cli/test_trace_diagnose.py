@@ -87,7 +87,7 @@ def test_causes_of_one_kind_are_one_finding_whatever_the_number_of_processes(
 def test_a_sound_recording_gets_a_clean_bill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path / "sound.jsonl", encoded(live_records(sound)))
     out = told(capsys, str(path), status=0)
-    assert "1 connections: nothing wrong was found. Looked for:\n" in out
+    assert "of 1 connection: nothing wrong was found. Looked for:\n" in out
     assert "silences" in out
     assert as_json(capsys, str(path), status=0)["findings"] == []
 

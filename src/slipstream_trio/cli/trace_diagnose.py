@@ -15,6 +15,7 @@ from typing import Final
 
 from ..trace import Finding, Progress
 from ..trace.diagnosis import CHECKED, Diagnosis
+from ..trace.diagnosis.finding import many, often
 from ..trace.read import Source, read_files, sources
 from ..trace.text import printable
 from .output import BAD, BOLD, FAINT, ONCE, Output
@@ -99,14 +100,13 @@ def _print(output: Output, whole: Diagnosis) -> None:
         for line, style in _lines(number, finding):
             output.print(printable(line), *style)
         output.print()
-    read = f"{whole.records:,} records of {whole.connections:,} connections"
+    read = f"{many(whole.records, 'record')} of {many(whole.connections, 'connection')}"
     if not whole.findings:
         output.print(f"{read}: nothing wrong was found. Looked for:", BOLD)
         for checked in CHECKED:
             output.print(f"  {checked}")
     else:
-        found = len(whole.findings)
-        output.print(f"{read}: {found} finding{'s' * (found > 1)}")
+        output.print(f"{read}: {many(len(whole.findings), 'finding')}")
     for text in whole.remarks():
         for line in wrap(printable(text), WIDTH, subsequent_indent="  "):
             output.print(line, FAINT)
@@ -119,9 +119,8 @@ def _lines(number: int, finding: Finding) -> Iterator[tuple[str, Sequence[int]]]
     where += [f"event {finding.event}"] if finding.event else []
     first = f"{datetime.fromtimestamp(finding.times[0] / 1e9, UTC):%Y-%m-%d %H:%M:%S}" if finding.times else "?"
     last = f"{datetime.fromtimestamp(finding.until / 1e9, UTC):%H:%M:%S}"
-    times = "once" if finding.count == 1 else f"{finding.count:,} times"
     yield from _item("", f"{finding.mechanism[0].upper()}{finding.mechanism[1:]}.")
-    yield from _item("when", f"{first} to {last} UTC, {times}")
+    yield from _item("when", f"{first} to {last} UTC, {often(finding.count)}")
     if where:
         yield from _item("where", ", ".join(where))
     for text in finding.evidence:

@@ -13,7 +13,7 @@ from ..schema import Damage, Entry, Header, Missing, Recorded
 from . import channels, ends, losses, silences, timeouts
 from .ends import SERVER_ENDS, evicted, right_after
 from .facts import Facts
-from .finding import Finding, merged
+from .finding import Finding, many, merged
 from .gather import Gatherer
 
 __all__ = ["CHECKED", "Diagnosis", "diagnose"]
@@ -83,12 +83,10 @@ class Diagnosis:
 
     def remarks(self) -> list[str]:
         """Return what else there is to say, in a sentence each."""
-        noise = ", ".join(f"{count:,} {what}" for what, count in self.noise.most_common())
+        noise = ", ".join(f"{what} ({count:,})" for what, count in self.noise.most_common())
         remarks = [f"harmless: {noise}"] if noise else []
         if self.missing or self.unread:
-            remarks.append(
-                f"not read: {self.missing:,} records are missing, {self.unread:,} lines are damaged or strange"
-            )
+            remarks.append(f"not read: {many(self.missing, 'missing record')}, {many(self.unread, 'damaged line')}")
         if self.untold:
             remarks.append(f"this recording cannot tell: {'; '.join(self.untold)}")
         return remarks
