@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Any, Final, Literal
 
 import trio
@@ -167,8 +168,8 @@ class Arrivals:
         return self._find(expectation, looked)  # what came at the last moment has come in time
 
     def _find(self, expectation: Expectation, after: int) -> Arrival | None:
-        new = (one for one in self._waiting if one.number > after)
-        return next((one for one in new if expectation.mismatch(one.message) is None), None)
+        new = takewhile(lambda one: one.number > after, reversed(self._waiting))
+        return next((one for one in reversed([*new]) if expectation.mismatch(one.message) is None), None)
 
     def _secrets(self, expectation: Expectation | None = None) -> Secrets:
         """Return the values below names of secrets, in payloads that came or were expected."""

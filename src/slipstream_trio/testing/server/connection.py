@@ -124,8 +124,12 @@ class Connection:
         To flood a client, send many at once: thousands cost little more than their encoding.
         """
         await self.outbox.gauge.wait_room()
-        for frame in frames:
-            self.put(frame)
+        if self._framing.compressed:
+            for frame in frames:
+                self.put(frame)
+        else:
+            data = b"".join(map(frame_bytes, frames))
+            self.outbox.put(data, len(data))
 
     async def send_bytes(self, data: bytes) -> None:
         """Send the client any bytes, also invalid frames, behind the queue."""

@@ -61,8 +61,9 @@ class Outbox:
         self.gauge.size += size
         if self._held is not None and not ahead:
             self._held.append((item, size))
-        else:
-            self._ready.append((item, size))
+            return
+        self._ready.append((item, size))
+        if self._filled:
             self._filled.unpark_all()
 
     def hold(self) -> None:
