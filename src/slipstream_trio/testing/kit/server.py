@@ -1,7 +1,7 @@
 """A server that a test drives step by step."""
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from ssl import SSLContext
 from types import TracebackType
@@ -170,10 +170,7 @@ class FakeServer:
         if "connect" not in self.answers and self._unaccepted() is None:
             self._script(verdict)
         try:
-            with trio.move_on_after(within):
-                await trio.lowlevel.checkpoint()
-                while self._unaccepted() is None:
-                    await self._changed.park()
+            await self._until(lambda: self._unaccepted() is not None, within)
         finally:
             if verdict in self._verdicts:  # a client that comes later waits for another `accept`
                 self._verdicts.remove(verdict)
@@ -205,10 +202,7 @@ class FakeServer:
         def came() -> bool:
             return len(self.requests) > known or self._unaccepted() is not None or bool(self._undecided)
 
-        with trio.move_on_after(within):
-            await trio.lowlevel.checkpoint()
-            while not came():
-                await self._changed.park()
+        await self._until(came, within)
         if came():
             raise ExpectationFailed(f"expected no connection within {within:g} s, but one came; {self._so_far()}")
 
@@ -283,6 +277,12 @@ class FakeServer:
         return "\n".join([self._so_far(), *(f"{one!r}\n{one.history()}" for one in self.connections)])
 
     # Inside
+
+    async def _until(self, happened: Callable[[], bool], within: float) -> None:
+        with trio.move_on_after(within):
+            await trio.lowlevel.checkpoint()
+            while not happened():
+                await self._changed.park()
 
     async def _close_listeners(self) -> None:
         listening, self._listening = self._listening, None
