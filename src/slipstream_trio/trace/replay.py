@@ -29,6 +29,7 @@ from .encode import BUILT_IN
 from .redact import Redacted
 from .schema import Recorded
 from .values import names_of
+from .verify import whole_of
 
 __all__ = ["Absent", "Difference", "Divergence", "ReplayStep", "Replayer", "differences", "replay"]
 
@@ -138,30 +139,29 @@ class Replayer:
         self._states.clear()
 
     def _replay(self, record: Recorded) -> ReplayStep:
-        metadata = record.metadata
+        metadata = whole_of(record)
         recorded: State = metadata["state"]
         found = list(differences(self._states.get(record.connection_id, recorded), recorded, "state"))
         found = [Difference(each.field, each.got, each.expected) for each in found]
         transition = None
         try:
-            transition = handle(recorded, metadata["raw_message"], self._serializer_of(record))
+            transition = handle(recorded, metadata["raw_message"], self._serializer_of(metadata))
         except Exception as error:  # noqa: BLE001 - whatever the core raises is an outcome like any other
-            found += self._raised(record, error)
+            found += self._raised(metadata, error)
         else:
-            found += self._compared(record, transition)
+            found += self._compared(record.name[-1], metadata, transition)
         self._states[record.connection_id] = metadata.get("end_state", recorded)
         line = getattr(record, "line", 0)  # a live record has none
         divergences = [Divergence(line, record.connection_id, each.field, each.expected, each.got) for each in found]
         return ReplayStep(record, recorded, transition, tuple(divergences))
 
-    def _raised(self, record: Recorded, error: Exception) -> list[Difference]:
+    def _raised(self, metadata: Mapping[str, Any], error: Exception) -> list[Difference]:
         kind = type(error).__name__
-        expected = record.metadata.get("kind", "no exception")
+        expected = metadata.get("kind", "no exception")
         return [] if expected == kind else [Difference("exception", expected, f"{kind}: {error}")]
 
-    def _compared(self, record: Recorded, transition: Transition) -> Iterator[Difference]:
-        metadata = record.metadata
-        if record.name[-1] == "exception":
+    def _compared(self, end: str, metadata: Mapping[str, Any], transition: Transition) -> Iterator[Difference]:
+        if end == "exception":
             if not self._payloads_hidden:
                 yield Difference("exception", metadata["kind"], "no exception")
             return
@@ -170,15 +170,14 @@ class Replayer:
         yield from differences(metadata["return"], transition.return_, "return")
         yield from differences(metadata["end_state"], transition.state, "end_state")
 
-    def _serializer_of(self, record: Recorded) -> Serializer:
-        options = record.metadata["state"].options
-        given = record.metadata["raw_message"]
+    def _serializer_of(self, metadata: Mapping[str, Any]) -> Serializer:
+        options, given = metadata["state"].options, metadata["raw_message"]
         hidden = type(given) is FrameReceived and isinstance(given.frame, Redacted)
         if options.serializer in BUILT_IN and not hidden:
             return serializer_for(options.vsn)
         if self._serializer is not None and not hidden:
             return self._serializer
-        return _AsRecorded(options.serializer, options.vsn, record.metadata)
+        return _AsRecorded(options.serializer, options.vsn, metadata)
 
 
 @define
