@@ -120,7 +120,8 @@ class _Lane:
         with trio.CancelScope() as self._waiting:
             step, due = await self._steps.receive()
             if self.mode == "passing":
-                await trio.sleep_until(due)
+                if due > trio.current_time():
+                    await trio.sleep_until(due)
                 while trio.current_time() < self._stalled_until:
                     healed = self._healed
                     with trio.move_on_at(self._stalled_until):

@@ -97,7 +97,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             raise ValueError("max_bytes must be at least 1")
         pipe = self._incoming
         with self._alone("receiving"):
-            await trio.lowlevel.checkpoint()
+            if pipe.data or pipe.ended or pipe.reset or self._closed:
+                await trio.lowlevel.checkpoint()
             while True:
                 self._check_open()
                 if pipe.reset:
