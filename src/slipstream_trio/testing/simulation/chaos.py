@@ -38,7 +38,9 @@ def faults_of(world: "World") -> Faults:
         },
     }
     slow = random.random() * min(0.2 * pace, 1.0) if "latency" in features else 0.0
-    width = random.choice((1_000, 5_000, 50_000)) if "bandwidth" in features else None
+    # Where steps are minutes apart, a link that is slower still delays nobody more, but takes its time to simulate.
+    widest = max(1.0, pace / 30)
+    width = random.choice((1_000, 5_000, 50_000)) * widest if "bandwidth" in features else None
     link = Link(latency=slow, jitter=slow, bandwidth=width)
     chosen = [rule for name in features for rule in rules.get(name, ())]
     return Faults(scenario.seed, toward_client=link, toward_server=link, rules=chosen)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ from ...telemetry import Record, Telemetry
 from ...trace.files import Files
 from ...trace.record import Recording
 from ...trace.redact import Redactor
-from ...trace.writer import NewFile, Writer
+from ...trace.writer import Writer
 from ...transport import OpenRequest, find_connector
 from ..deterministic import EPOCH_NS, NS_PER_S
 
@@ -29,18 +29,12 @@ __all__ = ["Disk", "Follower", "SimulatedClient"]
 class Disk(Writer):
     """Takes the lines of a recording without a thread: `flush` writes them, or loses them where the disk is full."""
 
-    def __init__(self, path: Path, digest: Callable[[bytes], object]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path: Path = path
         self.full: bool = False
-        self._digest = digest
         files = Files(path, keep=1, fsync="never")
         self.begin: Callable[[bytes], None] = files.open
         super().__init__(files, limit=1 << 18, flush_interval=0.0)
-
-    def put(self, line: bytes | NewFile) -> None:
-        """Let a line be written after those before."""
-        self._digest(line if isinstance(line, bytes) else line.header)
-        super().put(line)
 
     def flush(self) -> None:
         """Write what waits."""
@@ -55,9 +49,7 @@ class Disk(Writer):
         """Write what waits, and the last line."""
         self.full = False
         self.flush()
-        line = last(self.written, self.lost)
-        self._digest(line)
-        self._files.write([line])
+        self._files.write([last(self.written, self.lost)])
         self._files.close()
         return True
 
@@ -143,22 +135,23 @@ class SimulatedClient:
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Record its telemetry, on its disk and for the oracles; for the world alone."""
-        records: list[Record] = self._world.run.records.setdefault(self.name, [])
-        redactor = Redactor(None, "keep")
+        """Keep its telemetry for the oracles, and record it where its disk is a bad one; for the world alone."""
+        world, redactor = self._world, Redactor(None, "keep")
+        records: list[Record] = world.run.records.setdefault(self.name, [])
         recording = Recording(self.disk, telemetry=self._telemetry, redactor=redactor, max_size=None, wanted=None)
-        self.disk.begin(recording.header())
 
         def see(record: Record) -> None:
             records.append(record)
-            recording.handle(record)
-            self._world.emitted()
+            world.emitted(record)
 
-        with self._telemetry.listen(see):
-            try:
-                yield
-            finally:
-                recording.close(0.0)
+        with ExitStack() as stack:
+            if world.bad_disks:
+                world.run.recordings[self.name] = self.disk.path
+                self.disk.begin(recording.header())
+                stack.callback(recording.close, 0.0)
+                stack.enter_context(self._telemetry.listen(recording.handle))
+            stack.enter_context(self._telemetry.listen(see))
+            yield
 
     def _monotonic_ns(self) -> int:
         return round(self._world.clock.current_time() * NS_PER_S)

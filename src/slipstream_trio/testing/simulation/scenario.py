@@ -37,7 +37,7 @@ FEATURES: Final[Mapping[str, str]] = {
 }
 """The features, one or several of which a run has."""
 
-_SHARES: Final = (0.0, 0.1, 0.25, 0.5)
+_SHARES: Final = (0.05, 0.1, 0.25, 0.5)
 
 
 @frozen

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,12 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@cache
+def _made(tls: Callable[[], Contexts]) -> Contexts:
+    """Return TLS contexts, once a process: keys take longer to make than a run."""
+    return tls()
+
+
 @frozen(kw_only=True)
 class Simulation:
     """A program, and the world that it is to live in; to run it in several processes, all have to be picklable.
@@ -68,7 +75,7 @@ class Simulation:
         """Play a scenario, and judge what came of it."""
         run, clock = Run(scenario), MockClock(autojump_threshold=0)
         with tempfile.TemporaryDirectory() as directory, _quiet(), deterministic(scenario.seed, clock):
-            contexts = self.tls() if self.tls is not None and "tls" in scenario.features else None
+            contexts = _made(self.tls) if self.tls is not None and "tls" in scenario.features else None
             world = World(run, clock, self.mounts, Path(directory), self.transport, tls=contexts)
             instruments = [Interrupt(world)] if scenario.interrupt is not None else []
             try:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import trio
 from trio.testing import MockClock
 
+from ...telemetry import HandleStart, HandleStop
 from ...transport import OpenRequest
 from ..faults import FaultyNetwork, faulty_network
 from ..server import MemoryStream, Mount, PhoenixServer
@@ -73,6 +74,7 @@ class World:
         network: the network between clients and servers.
         nodes: the servers.
         clients: the clients that run now, by name.
+        bad_disks: whether clients record their telemetry, on disks that fail.
         lives: the scope of all of them, while they live.
         exit_at_next_record: whether a telemetry handler is to exit.
     """
@@ -92,6 +94,7 @@ class World:
         self.network: FaultyNetwork
         self.nodes: list[Node] = [Node(partial(self._server, mounts)) for _ in range(scenario.nodes)]
         self.clients: dict[str, SimulatedClient] = {}
+        self.bad_disks: bool = not {"disk_full", "disk_torn"}.isdisjoint(scenario.features)
         self.lives: trio.CancelScope | None = None
         self.exit_at_next_record: bool = False
         self._directory = directory
@@ -153,8 +156,13 @@ class World:
             raise
         return encrypted
 
-    def emitted(self) -> None:
-        """Exit, if that is what a telemetry handler is to do."""
+    def emitted(self, record: Any) -> None:
+        """Take in a record of a client, and the frames of it; exit, if that is what a handler is to do."""
+        frames: object = record.frame if isinstance(record, HandleStart) else None
+        if isinstance(record, HandleStop) and record.delivered is None:
+            frames = record.transition.return_
+        told = f"{record.name} {record.monotonic_time} {getattr(record, 'span_id', '')} {frames}\n"
+        self._digest.update(told.encode(errors="surrogatepass"))
         if self.exit_at_next_record:
             self.exit_at_next_record = False
             raise SystemExit("a handler exits")
@@ -193,7 +201,8 @@ class World:
     async def _servers(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as beside:
             beside.start_soon(chaos, self)
-            beside.start_soon(self._write_disks)
+            if self.bad_disks:
+                beside.start_soon(self._write_disks)
             for node in self.nodes:
                 beside.start_soon(node.run)
             if self.run.scenario.interrupt == "terminate":
@@ -202,11 +211,9 @@ class World:
             beside.cancel_scope.cancel()
 
     async def _live(self, program: "Program", first_name: str) -> None:
-        name, lives, steps, features = first_name, 1, self.run.scenario.steps, self.run.scenario.features
+        name, lives, steps = first_name, 1, self.run.scenario.steps
         while True:
-            disk = Disk(self._directory / f"{name}.jsonl", self._digest.update)
-            if "disk_full" in features or "disk_torn" in features:
-                self.run.recordings[name] = disk.path
+            disk = Disk(self._directory / f"{name}.jsonl")
             client = self.clients[name] = SimulatedClient(self, name, disk, steps)
             with client.recorded(), client.scope:
                 try:
