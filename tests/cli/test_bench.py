@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from slipstream_trio.testing.server import Channel, Mount, Outcome, PhoenixServe
 pytest.importorskip("hdrh", reason="needs the extra `cli`")
 
 from slipstream_trio.cli.bench_load import Load
-from slipstream_trio.cli.bench_result import Result, histogram
+from slipstream_trio.cli.bench_result import Result, Second
 
 PLAN: dict[str, Any] = {
     "first": 0,
@@ -52,15 +53,15 @@ async def measured(server: PhoenixServer, stop_after: float | None = None, **pla
     """Run a load in virtual time against a server in memory."""
     from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
-    result, stopped = Result(), trio.Event()
+    result = Result()
     connector = TrioWebSocketConnector(lambda _: server.open_stream())
     asked = {"url": "ws://server/socket/websocket", "transport": connector, "push_timeout": 30}
-    load = Load({**PLAN, "connect": asked, **plan}, lambda part: result.add(part.pop("at"), part))
+    load = Load({**PLAN, "connect": asked, **plan}, result.add)
     async with server.run(), trio.open_nursery() as nursery:
-        nursery.start_soon(load.run, stopped)
+        nursery.start_soon(load.run)
         if stop_after is not None:
             await trio.sleep(stop_after)
-            stopped.set()
+            load.stop()
     return result
 
 
@@ -119,12 +120,11 @@ async def test_what_fails_is_counted_by_kind(autojump_clock: MockClock) -> None:
 def test_results_merge_as_if_they_were_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = []
     for number, latency in enumerate([1000, 3000]):
-        result = Result(plans=[{"url": f"ws://{number}"}])
-        times = histogram()
-        times.record_value(latency)
-        part = {"counts": {"due": 1, "replies": 1}, "open": 2, "errors": {"push: PushTimeout": 1}}
-        encoded = times.encode().decode()
-        result.add(1_700_000_000, {**part, "latencies": {"push": encoded, "connect": encoded}})
+        second = Second(Counter(due=1, replies=1), open=2)
+        errors = Counter({"push: PushTimeout": 1})
+        result = Result([{"url": f"ws://{number}"}], {1_700_000_000: second}, errors=errors)
+        for times in (second.latencies, result.latencies["push"], result.latencies["connect"]):
+            times.record_value(latency)
         paths.append(tmp_path / f"{number}.json")
         paths[-1].write_text(result.to_json())
     whole, page = tmp_path / "whole.json", tmp_path / "whole.html"

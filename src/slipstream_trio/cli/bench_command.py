@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import trio
 
@@ -81,7 +81,8 @@ def run(options: Namespace) -> int:
     from .bench_page import page
     from .bench_result import Result
 
-    output, asked = Output.of(sys.stdout, live=True), {"json": Result.to_json, "html": page}
+    output = Output.of(sys.stdout, live=True)
+    asked: dict[str, Callable[[Result], str]] = {"json": Result.to_json, "html": page}
     with ExitStack() as files:  # opened before anything is measured
         opened = {
             name: files.enter_context(output_file(path, force=options.force))
@@ -105,13 +106,27 @@ def _result(options: Namespace, output: Output) -> Any:
     if options.url == "merge":
         if not options.files:
             raise UsageError("merge needs files: results of --json")
-        return Result.of_files(options.files)
+        return _merged(options.files)
     if options.files:
         raise UsageError("too many arguments: FILE is for merge")
     if options.record is not None:
         raise UsageError("--record would slow down what is measured: record a `slipstream connect` beside it")
     run = Run(options)
     return run.start(partial(_load, run, options, output, Result()))
+
+
+def _merged(paths: Sequence[str]) -> Any:
+    from .bench_result import Result
+
+    whole = Result()
+    for path in paths:
+        try:
+            whole.add(Path(path).read_bytes())
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from error
+        except Exception as error:
+            raise UsageError(f"{path}: not a result of `slipstream bench --json`") from error
+    return whole
 
 
 def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
@@ -137,23 +152,18 @@ async def _load(run: Run, options: Namespace, output: Output, result: Any) -> An
     """Let processes make the load, and show what they tell; returns the result."""
     run.connect(transport=options.transport)  # refuses a transport whose extra is missing; the processes connect
     plans, table, stop = _plans(run, options), _Table(output, result), trio.Event()
-    result.plans.append(
-        {
-            "url": urlunsplit(urlsplit(run.url or "")._replace(query="")),
-            "began": datetime.now(UTC).isoformat(timespec="seconds"),
-            **{name: getattr(options, name) for name in ("connections", "ramp", "rate", "duration", "processes")},
-            **{name: plans[0][name] for name in ("topics", "event")},
-        }
-    )
-    failed: list[dict[str, Any]] = []
+    about = {"url": (run.url or "").partition("?")[0], "began": datetime.now(UTC).isoformat(timespec="seconds")}
+    asked = {name: getattr(options, name) for name in ("connections", "ramp", "rate", "duration", "processes", "event")}
+    result.plans.append({**about, **asked, "topics": plans[0]["topics"]})
+    statuses: set[int] = set()
 
-    def tell(part: dict[str, Any]) -> None:
-        result.add(part.pop("at"), part)
+    def tell(part: bytes) -> None:
+        result.add(part)
         table.show()
 
     async def work(plan: dict[str, Any]) -> None:
-        if await _process(plan, stop, tell):
-            failed.append(plan)
+        if status := await _process(plan, stop, tell):
+            statuses.add(status)
             stop.set()
 
     async with trio.open_nursery() as interrupts:
@@ -163,12 +173,12 @@ async def _load(run: Run, options: Namespace, output: Output, result: Any) -> An
                 processes.start_soon(work, plan)
         interrupts.cancel_scope.cancel()
     table.show(last=True)
-    if failed:
+    if statuses:
         raise CommandFailed("a process of the load test failed: see above")
     return result
 
 
-async def _process(plan: dict[str, Any], stop: trio.Event, tell: Callable[[dict[str, Any]], object]) -> int:
+async def _process(plan: dict[str, Any], stop: trio.Event, tell: Callable[[bytes], object]) -> int:
     """Run a process by a plan, or until `stop`; returns its exit status."""
     command = [sys.executable, "-m", f"{__package__}.bench_load"]
     async with trio.open_nursery() as nursery:
@@ -181,7 +191,7 @@ async def _process(plan: dict[str, Any], stop: trio.Event, tell: Callable[[dict[
         async for chunk in process.stdout:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                tell(json.loads(line))
+                tell(line)
         status: int = await process.wait()
         nursery.cancel_scope.cancel()
     return status

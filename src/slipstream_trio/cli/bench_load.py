@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -20,7 +20,7 @@ import trio
 from .. import Channel, Socket, connect
 from ..errors import PushError, SlipstreamError
 from ..telemetry import GapOpened, ReconnectScheduled, Telemetry
-from .bench_result import LATENCIES, histogram
+from .bench_result import Result, Second
 
 __all__ = ["Load"]
 
@@ -29,9 +29,9 @@ IN_FLIGHT: Final = 10_000
 
 
 class Load:
-    """The load of one process, by a plan of `bench_command`; `tell` gets each second what happened in it."""
+    """The load of one process, by a plan of `bench_command`; `tell` gets each second the result of it, as JSON."""
 
-    def __init__(self, plan: dict[str, Any], tell: Callable[[dict[str, Any]], object]) -> None:
+    def __init__(self, plan: dict[str, Any], tell: Callable[[str], object]) -> None:
         self._plan = plan
         self._tell = tell
         self._telemetry = Telemetry()
@@ -44,15 +44,20 @@ class Load:
         self._free = trio.CapacityLimiter(IN_FLIGHT)
         self._joining = plan["connections"]
         self._all_joined = trio.Event()
-        self._forget()
+        self._pushing = trio.CancelScope()
+        self._begin_second()
 
-    def _forget(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._errors: Counter[str] = Counter()
-        self._latencies = {name: histogram() for name in LATENCIES}
+    def _begin_second(self) -> None:
+        self._result, self._second = Result(), Second()
+        self._at = math.floor(self._unix + trio.current_time())
+        self._result.seconds[self._at] = self._second
 
-    async def run(self, stopped: trio.Event) -> None:
-        """Run by the plan, or until `stopped`."""
+    def stop(self) -> None:
+        """Push no more: `run` ends when what was pushed is answered."""
+        self._pushing.cancel()
+
+    async def run(self) -> None:
+        """Run by the plan."""
         plan = self._plan
         async with trio.open_nursery() as clients:
             for number in range(plan["first"], plan["first"] + plan["connections"]):
@@ -60,12 +65,11 @@ class Load:
             async with trio.open_nursery() as reporting:
                 reporting.start_soon(self._report)
                 async with trio.open_nursery() as pushes:
-                    with trio.CancelScope() as pushing:
-                        reporting.start_soon(_cancel_after, stopped, pushing)
+                    with self._pushing:
                         await self._push_all(pushes.start_soon)
                     pushes.cancel_scope.deadline = trio.current_time() + plan["timeout"]
                 reporting.cancel_scope.cancel()
-            self._say(self._second)
+            self._say()
             clients.cancel_scope.cancel()
 
     async def _client(self, number: int) -> None:
@@ -131,34 +135,31 @@ class Load:
     # What is told
 
     def _count(self, name: str) -> None:
-        self._counts[name] += 1
+        self._second.counts[name] += 1
 
     def _timed(self, name: str, since: float) -> None:
-        self._latencies[name].record_value(max(round((trio.current_time() - since) * 1e6), 1))
+        taken = max(round((trio.current_time() - since) * 1e6), 1)
+        self._result.latencies[name].record_value(taken)
+        if name == "push":
+            self._second.latencies.record_value(taken)
 
     def _reconnects(self, scheduled: ReconnectScheduled) -> None:
         self._count("reconnects")
         self._failed(f"connection: {scheduled.reason[:100]}")
 
     def _failed(self, kind: str) -> None:
-        self._errors[kind] += 1
+        self._result.errors[kind] += 1
         self._count("errors")
 
     async def _report(self) -> None:
         while True:
-            second = self._second
-            await trio.sleep_until(second + 1 - self._unix)
-            self._say(second)
+            await trio.sleep_until(self._at + 1 - self._unix)
+            self._say()
 
-    @property
-    def _second(self) -> int:
-        return math.floor(self._unix + trio.current_time())
-
-    def _say(self, second: int) -> None:
-        latencies = {name: each.encode().decode() for name, each in self._latencies.items() if each.total_count}
-        part = {"at": second, "counts": self._counts, "errors": self._errors, "latencies": latencies}
-        self._tell({**part, "open": sum(socket.status == "connected" for socket in self._sockets)})
-        self._forget()
+    def _say(self) -> None:
+        self._second.open = sum(socket.status == "connected" for socket in self._sockets)
+        self._tell(self._result.to_json(indent=None))
+        self._begin_second()
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -166,22 +167,17 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [leaf for each in inner for leaf in _leaves(each)] or [error]
 
 
-async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
-
-
 async def _run() -> None:
-    stopped = trio.Event()
     plan = json.loads(await trio.to_thread.run_sync(sys.stdin.readline))
+    load = Load(plan, partial(print, flush=True))
 
     async def until_closed() -> None:
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
-        stopped.set()
+        load.stop()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(until_closed)
-        await Load(plan, lambda part: print(json.dumps(part), flush=True)).run(stopped)
+        await load.run()
         nursery.cancel_scope.cancel()
 
 

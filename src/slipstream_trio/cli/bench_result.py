@@ -2,17 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Final, Self
+from collections.abc import Iterator
+from typing import Any, Final
 
 from attrs import Factory, define
 from hdrh.histogram import HdrHistogram
 
 from ..trace.text import duration
-from .status import UsageError
 
-__all__ = ["LATENCIES", "Result", "Second", "histogram", "quantiles"]
+__all__ = ["Result", "Second", "histogram", "quantiles"]
 
 FORMAT: Final = "slipstream bench 1"
 LATENCIES: Final = ("connect", "join", "push")
@@ -24,9 +22,9 @@ LONGEST: Final = 3600 * 10**6
 """Significant digits that histograms keep, and the longest latency, in microseconds."""
 
 
-def histogram(encoded: str | None = None) -> Any:
-    """Return a histogram of microseconds: an empty one, or the one that is encoded."""
-    return HdrHistogram(1, LONGEST, DIGITS) if encoded is None else HdrHistogram.decode(encoded)
+def histogram() -> Any:
+    """Return an empty histogram of microseconds."""
+    return HdrHistogram(1, LONGEST, DIGITS)
 
 
 def quantiles(latencies: Any) -> dict[str, float | None]:
@@ -48,7 +46,7 @@ class Second:
 
 @define
 class Result:
-    """A load test, or several."""
+    """A load test, several, or what a process tells of a second."""
 
     plans: list[dict[str, Any]] = Factory(list)  # the load, as it was asked for
     seconds: dict[int, Second] = Factory(dict)  # by Unix time
@@ -60,51 +58,30 @@ class Result:
         """What happened in all."""
         return sum((second.counts for second in self.seconds.values()), Counter())
 
-    def add(self, at: int, part: Mapping[str, Any]) -> None:
-        """Add what a process tells of a second."""
-        push = part["latencies"].get("push")
-        self._add_second(at, part["counts"], part["open"], push)
-        self.errors.update(part["errors"])
-        for name, encoded in part["latencies"].items():
-            self.latencies[name].add(histogram(encoded))
-
-    def _add_second(self, at: int, counts: Mapping[str, int], opened: int, latencies: str | None) -> None:
-        second = self.seconds.setdefault(at, Second())
-        second.counts.update(counts)
-        second.open += opened
-        if latencies is not None:
-            second.latencies.add(histogram(latencies))
-
-    def to_json(self) -> str:
-        """Return it as JSON, which `of_files` reads: sums and quantiles for readers, histograms for merging."""
+    def to_json(self, indent: int | None = 1) -> str:
+        """Return it as JSON, which `add` reads: sums and quantiles for readers, histograms for merging."""
         seconds = {
             str(at): {"counts": second.counts, "open": second.open, **_as_dict(second.latencies)}
             for at, second in sorted(self.seconds.items())
         }
         latencies = {name: _as_dict(each) for name, each in self.latencies.items()}
         told = {"plans": self.plans, "counts": self.counts, "errors": self.errors, "latencies": latencies}
-        return json.dumps({"format": FORMAT, **told, "seconds": seconds}, indent=1)
+        return json.dumps({"format": FORMAT, **told, "seconds": seconds}, indent=indent)
 
-    @classmethod
-    def of_files(cls, paths: Iterable[str]) -> Self:
-        """Return the sum of results in files; raises `UsageError` for one that is none."""
-        whole = cls()
-        for path in paths:
-            try:
-                read = json.loads(Path(path).read_text("utf-8"))
-                if read["format"] != FORMAT:
-                    raise ValueError("another format")
-                whole.plans += read["plans"]
-                whole.errors.update(read["errors"])
-                for name, each in read["latencies"].items():
-                    whole.latencies[name].add(histogram(each["histogram"]))
-                for at, each in read["seconds"].items():
-                    whole._add_second(int(at), each["counts"], each["open"], each["histogram"])
-            except OSError as error:
-                raise UsageError(f"{path}: {error.strerror}") from error
-            except Exception as error:
-                raise UsageError(f"{path}: not a result of `slipstream bench --json`") from error
-        return whole
+    def add(self, text: str | bytes) -> None:
+        """Add a result that is given as JSON; raises `ValueError`, or what else comes of JSON that is none."""
+        read = json.loads(text)
+        if read["format"] != FORMAT:
+            raise ValueError("another format")
+        self.plans += read["plans"]
+        self.errors.update(read["errors"])
+        for name, each in read["latencies"].items():
+            self.latencies[name].add(HdrHistogram.decode(each["histogram"]))
+        for at, each in read["seconds"].items():
+            second = self.seconds.setdefault(int(at), Second())
+            second.counts.update(each["counts"])
+            second.open += each["open"]
+            second.latencies.add(HdrHistogram.decode(each["histogram"]))
 
     def summary(self) -> Iterator[str]:
         """Give the lines of a report."""
