@@ -13,9 +13,19 @@ from .base import (
     RecordingError,
     SerializationError,
     SlipstreamError,
-)
-from .channel import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout, PushError, PushTimeout, SlowConsumer
-from .client import CallTimeout, ClientBusy, ClientStopped
+)  # fmt: skip
+from .channel import (
+    AlreadyJoined,
+    CallTimeout,
+    ChannelClosed,
+    ClientBusy,
+    ClientStopped,
+    JoinError,
+    JoinTimeout,
+    PushError,
+    PushTimeout,
+    SlowConsumer,
+)  # fmt: skip
 from .connection import ConnectError, ConnectionLost, ConnectionRejected, ConnectTimeout, EndedBy
 
 __all__ = [
