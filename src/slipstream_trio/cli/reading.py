@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import attrs
 from attrs import Factory, define
 
-from ..trace import Checker, End, Entry, Header, Missing, Progress, Recorded
+from ..trace import Checker, End, Entry, Header, Missing, Progress
 from ..trace.read import Source, Told
-from ..trace.selection import Moment, Selection
+from ..trace.selection import Glance, Moment, Selection, look
 from .status import give_up_output
 
 __all__ = [
-    "SELECTING", "Notices", "ProgressBar", "add_paths", "add_reading_arguments", "quiet_pipe", "reading_all",
+    "SELECTING", "Notices", "ProgressBar", "add_paths", "add_reading_arguments", "glances", "quiet_pipe",
     "selection_of",
 ]  # fmt: skip
 
@@ -42,6 +42,12 @@ class ProgressBar:
     def __init__(self) -> None:
         self._shown = False
         self._watched = sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.clear()
 
     def show(self, progress: Progress) -> None:
         """Draw the bar anew."""
@@ -84,6 +90,12 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
 def selection_of(options: Namespace) -> Selection:
     """Return the selection that the options make."""
     return Selection(**{name: getattr(options, name) for name in attrs.fields_dict(Selection)})
+
+
+def glances(options: Namespace, found: Sequence[Source], told: Told) -> Iterator[Glance]:
+    """Give what the options choose of recordings, with a bar while they are read."""
+    with ProgressBar() as bar:
+        yield from look([source.records(told=told, progress=bar.show) for source in found], selection_of(options))
 
 
 def _moment(text: str) -> Moment:
@@ -135,13 +147,3 @@ class Notices:
     def summary(self) -> list[str]:
         """Return a summary, in a few lines."""
         return [f"{problem} ({count:,} times)" if count > 1 else problem for problem, count in self._found.items()]
-
-
-@contextmanager
-def reading_all(sources: Sequence[Source], told: Told) -> Iterator[list[Iterator[Recorded]]]:
-    """Give the records of each recording, with a bar on a terminal while they are read."""
-    bar = ProgressBar()
-    try:
-        yield [source.records(told=told, progress=bar.show) for source in sources]
-    finally:
-        bar.clear()

@@ -57,13 +57,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_paths(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object: findings, noise, and what was read")
-    parser.add_argument(
-        "--jobs",
-        type=count,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes to read with; all cores by default",
-    )
+    jobs = "processes to read with; all cores by default"
+    parser.add_argument("--jobs", type=count, default=os.cpu_count() or 1, metavar="N", help=jobs)
 
 
 def run(options: Namespace) -> int:
@@ -79,15 +74,14 @@ def run(options: Namespace) -> int:
 
 def _diagnosed(recordings: Sequence[Source], jobs: int) -> Iterator[Diagnosis]:
     """Give the diagnosis of each recording, in order; each is one job."""
-    bar = ProgressBar()
-    if len(recordings) == 1 or jobs == 1:
-        yield from map(partial(_one, progress=bar.show), recordings)
-    else:
+    with ProgressBar() as bar:
+        if len(recordings) == 1 or jobs == 1:
+            yield from map(partial(_one, progress=bar.show), recordings)
+            return
         with ProcessPoolExecutor(min(jobs, len(recordings))) as pool:
             for number, diagnosis in enumerate(pool.map(_one, recordings), 1):
                 bar.show(Progress(str(recordings[number - 1].paths[-1]), number, len(recordings), diagnosis.records))
                 yield diagnosis
-    bar.clear()
 
 
 def _one(source: Source, progress: Callable[[Progress], object] | None = None) -> Diagnosis:

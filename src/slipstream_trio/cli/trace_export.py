@@ -95,21 +95,18 @@ def _check(options: Namespace) -> None:
 
 
 def _export(options: Namespace) -> int:
-    bar = ProgressBar()
+    with ProgressBar() as bar:
 
-    def say(text: str) -> None:
-        bar.clear()
-        print(f"slipstream: {text}", file=sys.stderr)
+        def say(text: str) -> None:
+            bar.clear()
+            print(f"slipstream: {text}", file=sys.stderr)
 
-    told = Notices(say).told
-    try:
+        told = Notices(say).told
         if options.to == "parquet":
             with writing(options.output):
                 return export_parquet(options.paths, options.output, told=told, progress=bar.show)
         found = sources(options.paths)
         return _stream(options, chain.from_iterable(source.records(told=told, progress=bar.show) for source in found))
-    finally:
-        bar.clear()
 
 
 def _stream(options: Namespace, records: Iterator[Recorded]) -> int:

@@ -8,9 +8,8 @@ from typing import Final
 from ..trace import diagnose
 from ..trace.page import MAX_ROWS, Page, PageTooLarge, render_page
 from ..trace.read import Source, sources
-from ..trace.selection import look
 from .output import add_force, output_file
-from .reading import SELECTING, Notices, add_reading_arguments, reading_all, selection_of
+from .reading import SELECTING, Notices, add_reading_arguments, glances
 from .status import OK, CommandFailed, count
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
@@ -59,14 +58,13 @@ def run(options: Namespace) -> int:
 def _page(options: Namespace, found: Sequence[Source]) -> tuple[Page, list[str]]:
     """Return the page of what was chosen, and what has to be said of it."""
     page, notices = Page(last=options.last, payload_limit=options.payload), Notices()
-    with reading_all(found, notices.told) as recordings:
-        try:
-            for glance in look(recordings, selection_of(options)):
-                page.add(glance)
-        except PageTooLarge as error:
-            raise CommandFailed(
-                f"{error}: choose some with --last {MAX_ROWS}, --connection, --topic, --since and --until, or --errors"
-            ) from None
+    try:
+        for glance in glances(options, found, notices.told):
+            page.add(glance)
+    except PageTooLarge as error:
+        raise CommandFailed(
+            f"{error}: choose some with --last {MAX_ROWS}, --connection, --topic, --since and --until, or --errors"
+        ) from None
     if not page.rows:
         raise CommandFailed("nothing to show: no record was chosen")
     said = notices.summary()

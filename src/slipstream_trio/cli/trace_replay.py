@@ -109,36 +109,39 @@ def _replayed(
 
 
 def _replay(paths: list[Path], options: Namespace) -> int:
-    bar = ProgressBar()
     connections: set[str | None] = set()
     schemas: set[str] = set()
     steps = divergences = 0
-    for path, step in _replayed(paths, options.connection, bar, schemas):
-        steps += 1
-        connections.add(step.record.connection_id)
-        for divergence in step.divergences[: None if options.all else 1]:
-            divergences += 1
-            bar.clear()
-            if divergences == 1 and not options.json and schemas - {SCHEMA}:
-                told = ", ".join(sorted(schemas - {SCHEMA}))
-                print(f"recorded with schema {told}, replayed with {SCHEMA}: states of another version differ")
-            _print_divergence(path, divergence, as_json=options.json)
-        if divergences and not options.all:
-            break
-    bar.clear()
+    with ProgressBar() as bar:
+        for path, step in _replayed(paths, options.connection, bar, schemas):
+            steps += 1
+            connections.add(step.record.connection_id)
+            for divergence in step.divergences[: None if options.all else 1]:
+                divergences += 1
+                bar.clear()
+                if divergences == 1 and not options.json and schemas - {SCHEMA}:
+                    told = ", ".join(sorted(schemas - {SCHEMA}))
+                    print(f"recorded with schema {told}, replayed with {SCHEMA}: states of another version differ")
+                _print_divergence(path, divergence, as_json=options.json)
+            if divergences and not options.all:
+                break
     if not steps:
         raise UsageError(NOTHING)
     if options.json:
         counts: dict[str, Any] = {"inputs": steps, "connections": len(connections), "divergences": divergences}
         others = {"schemas": sorted(schemas)} if schemas - {SCHEMA} else {}
         print(json.dumps({**counts, **others, "agrees": not divergences}))
-    elif divergences and options.all:
-        print(f"{steps:,} inputs replayed, {divergences:,} divergences; --step shows them")
-    elif divergences:
-        print(f"it is the first, after {steps - 1:,} inputs that agree; --all reports every one, --step shows them")
     else:
-        print(f"{steps:,} inputs of {len(connections):,} connections replayed: every state, event and effect agrees")
+        print(_summary(steps, len(connections), divergences, every=options.all))
     return FAILED if divergences else OK
+
+
+def _summary(steps: int, connections: int, divergences: int, *, every: bool) -> str:
+    if not divergences:
+        return f"{steps:,} inputs of {connections:,} connections replayed: every state, event and effect agrees"
+    if every:
+        return f"{steps:,} inputs replayed, {divergences:,} divergences; --step shows them"
+    return f"it is the first, after {steps - 1:,} inputs that agree; --all reports every one, --step shows them"
 
 
 def _print_divergence(path: Path, divergence: Divergence, *, as_json: bool) -> None:
@@ -202,14 +205,6 @@ class Tape:
         return self.seek(lambda step: step.record.line >= line)
 
 
-_MOVES: Final[dict[str, Callable[[Tape], bool]]] = {
-    "": lambda tape: tape.move(1),
-    "n": lambda tape: tape.move(1),
-    "b": lambda tape: tape.move(-1),
-    "x": lambda tape: tape.seek(lambda step: step.divergences),
-}
-
-
 def _step_through(paths: list[Path], connection: str | None) -> int:
     """Let the user go through a replay; returns the exit status: whether a step that was seen diverges."""
     tape = Tape(lambda: _replayed(paths, connection))
@@ -218,31 +213,44 @@ def _step_through(paths: list[Path], connection: str | None) -> int:
     print(KEYS)
     clock = WallClock()
     began = clock.at(next(entry for _, entry in read_files(paths) if isinstance(entry, Recorded)))
-
-    def show() -> bool:
-        path, step = tape.current
-        at = (clock.at(step.record) - step.record.duration - began) / 1e9
-        for line in _describe(path, step, f"step {tape.number} of {tape.length}  {at:.4f} s"):
-            print(line)
-        return bool(step.divergences)
-
-    diverged = show()
+    diverged = _show(tape, clock, began)
     for command in _commands():
-        word, _, argument = command.partition(" ")
-        if word == "q":
+        if command == "q":
             break
-        if word == "s":
+        if command == "s":
             state = tape.current[1].after
             for name in names_of(type(state)):
                 print(f"  {name}: {_value(getattr(state, name))}")
-        elif word in _MOVES or (word == "g" and argument.strip().isdecimal()):
-            moved = tape.to_line(int(argument)) if word == "g" else _MOVES[word](tape)
+        elif (moved := _move(tape, command)) is None:
+            print(KEYS)
+        else:
             if not moved:
                 print("(no further)")
-            diverged = show() or diverged
-        else:
-            print(KEYS)
+            diverged = _show(tape, clock, began) or diverged
     return FAILED if diverged else OK
+
+
+def _move(tape: Tape, command: str) -> bool | None:
+    """Move as a command says; returns whether there is such a step, None for what is not a move."""
+    match command.split():
+        case [] | ["n"]:
+            return tape.move(1)
+        case ["b"]:
+            return tape.move(-1)
+        case ["x"]:
+            return tape.seek(lambda step: step.divergences)
+        case ["g", line] if line.isdecimal():
+            return tape.to_line(int(line))
+    return None
+
+
+def _show(tape: Tape, clock: WallClock, began: int) -> bool:
+    """Print the step that a tape is at; returns whether it diverges."""
+    path, step = tape.current
+    at = (clock.at(step.record) - step.record.duration - began) / 1e9
+    for line in _describe(path, step, f"step {tape.number} of {tape.length}  {at:.4f} s"):
+        print(line)
+    return bool(step.divergences)
 
 
 def _commands() -> Iterator[str]:

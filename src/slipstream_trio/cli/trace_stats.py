@@ -10,11 +10,10 @@ from typing import Final
 
 from ..trace.quantiles import EXACT
 from ..trace.read import sources
-from ..trace.selection import look
 from ..trace.stats import Statistics
 from ..trace.text import printable
 from .output import BAD, Output
-from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, reading_all, selection_of
+from .reading import SELECTING, Notices, add_reading_arguments, glances, quiet_pipe
 from .status import OK, count
 from .tables import print_tables, size
 
@@ -49,9 +48,8 @@ def run(options: Namespace) -> int:
     """Count, and print what it came to."""
     statistics = Statistics(merge_topics=options.merge_topics)
     notices = Notices()
-    with reading_all(sources(options.paths), notices.told) as recordings:
-        for glance in look(recordings, selection_of(options)):
-            statistics.feed(glance)
+    for glance in glances(options, sources(options.paths), notices.told):
+        statistics.feed(glance)
     with quiet_pipe():
         if options.json:
             print(json.dumps({**statistics.as_dict(), "notices": notices.summary()}, indent=2))

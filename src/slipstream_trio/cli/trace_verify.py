@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from ..trace import MEANINGS, Checker, files_of
+from ..trace.check import Flaw
 from ..trace.text import printable
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK
@@ -34,7 +35,6 @@ or a file that is not a recording"""
 
 MOST_KINDS: Final = 10_000
 
-Place = tuple[str, int, str | None]
 Kind = tuple[str, int | None, str | None]
 """The kind of a finding, the invariant, and the connection."""
 
@@ -50,50 +50,58 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Check, and print what is wrong."""
-    checker, bar = Checker(), ProgressBar()
-    paths = files_of(options.paths)
-    causes: dict[Kind, list[int]] = {}
+    checker, causes, paths = Checker(), Causes(), files_of(options.paths)
     faults = found = named = 0
-    where: Place = ("", 0, None)
-
-    for finding in checker.check(paths, progress=bar.show):
-        found += 1
-        faults += finding.wrong or options.strict
-        its, kind = finding.connection_id, (finding.kind, finding.invariant, finding.connection_id)
-        if not options.json:
-            # What one line breaks has one cause, and so has what is broken likewise on a connection.
-            if where[:2] == (finding.path, finding.line) and where[2] in (its, None):
-                continue
-            where = finding.path, finding.line, its
-            if kind in causes:
-                causes[kind] = [causes[kind][0] + 1, finding.line]
-                continue
-        named += 1
-        if named <= MOST_KINDS:
-            causes[kind] = [0, finding.line]
-        if named <= options.most:
-            bar.clear()
-            print(json.dumps(attrs.asdict(finding)) if options.json else printable(str(finding)))
-    bar.clear()
+    with ProgressBar() as bar:
+        for finding in checker.check(paths, progress=bar.show):
+            found += 1
+            faults += finding.wrong or options.strict
+            if options.json or causes.is_new(finding):
+                named += 1
+                if named <= options.most:
+                    bar.clear()
+                    print(json.dumps(attrs.asdict(finding)) if options.json else printable(str(finding)))
     if options.json:
         summary = {"files": [*map(str, paths)], "records": checker.records, "connections": checker.connections}
         rest = {"missing": checker.missing, "faults": faults, "notes": found - faults, "sound": not faults}
         print(json.dumps({**summary, **rest}))
-    else:
-        _sum_up(checker, causes, faults, max(named - options.most, 0))
-    return FAILED if faults else OK
-
-
-def _sum_up(checker: Checker, causes: dict[Kind, list[int]], faults: int, left: int) -> None:
-    if left:
-        print(f"… and {left:,} more")
-    for (kind, invariant, connection_id), (count, line) in causes.items():
-        if count:
-            what = kind if invariant is None else f"invariant {invariant}"
-            whose = "" if connection_id is None else f" of connection {connection_id}"
-            print(f"{what}{whose}: {count:,} more like it, the last in line {line}")
-    for invariant in sorted({invariant for _, invariant, _ in causes if invariant is not None}):
-        print(f"invariant {invariant}: {MEANINGS[invariant]}")
+        return FAILED if faults else OK
+    if named > options.most:
+        print(f"… and {named - options.most:,} more")
+    causes.sum_up()
     verdict = f"{faults:,} faults" if faults else "sound"
     missing = f", {checker.missing:,} missing" if checker.missing else ""
     print(f"{checker.records:,} records of {checker.connections:,} connections{missing}: {verdict}")
+    return FAILED if faults else OK
+
+
+class Causes:
+    """Tells causes apart: what one line breaks has one cause, and so has what is broken likewise on a connection."""
+
+    def __init__(self) -> None:
+        self._like: dict[Kind, list[int]] = {}  # how many more there are, and the line of the last
+        self._last: tuple[str, int, str | None] = ("", 0, None)
+
+    def is_new(self, finding: Flaw) -> bool:
+        """Take in a finding; returns whether its cause was not seen before."""
+        its, (path, line, connection_id) = finding.connection_id, self._last
+        if (path, line) == (finding.path, finding.line) and connection_id in (its, None):
+            return False
+        self._last = finding.path, finding.line, its
+        kind = finding.kind, finding.invariant, its
+        if kind in self._like:
+            self._like[kind] = [self._like[kind][0] + 1, finding.line]
+            return False
+        if len(self._like) < MOST_KINDS:
+            self._like[kind] = [0, finding.line]
+        return True
+
+    def sum_up(self) -> None:
+        """Print how often what was seen has come again, and what the broken invariants mean."""
+        for (kind, invariant, connection_id), (count, line) in self._like.items():
+            if count:
+                what = kind if invariant is None else f"invariant {invariant}"
+                whose = "" if connection_id is None else f" of connection {connection_id}"
+                print(f"{what}{whose}: {count:,} more like it, the last in line {line}")
+        for invariant in sorted({invariant for _, invariant, _ in self._like if invariant is not None}):
+            print(f"invariant {invariant}: {MEANINGS[invariant]}")
