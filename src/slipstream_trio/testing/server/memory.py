@@ -97,7 +97,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             raise ValueError("max_bytes must be at least 1")
         pipe = self._incoming
         with self._alone("receiving"):
-            if pipe.data or pipe.ended or pipe.reset or self._closed:
+            if pipe.data or pipe.ended or pipe.reset or self.closed:
                 await trio.lowlevel.checkpoint()
             while True:
                 self._check_open()
