@@ -5,7 +5,8 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.cli.support import running
 from slipstream_trio.cli import feed, main
 from slipstream_trio.cli.development import PATH, make_server
 from slipstream_trio.cli.feed import Printer
+from slipstream_trio.testing.server import Channel, Mount, Outcome, PhoenixServer, Reply
 from slipstream_trio.trace.text import NO_SECRETS
 
 pytestmark = pytest.mark.once
@@ -39,6 +41,15 @@ def run(write: int, *arguments: str) -> int:
         return main(arguments)
 
 
+@contextmanager
+def closed_at_end(read: int) -> Iterator[None]:
+    """Close an end of a pipe after a block: the command does not wait for a reader that has failed."""
+    try:
+        yield
+    finally:
+        os.close(read)
+
+
 def lines_of(read: int, last: str) -> list[dict[str, Any]]:
     """Read lines of JSON up to one that has a text."""
     data = b""
@@ -49,58 +60,68 @@ def lines_of(read: int, last: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.splitlines()]
 
 
+def telling() -> tuple[PhoenixServer, "SimpleQueue[str]"]:
+    """Return a server, and a queue that gets the joins and the events of its channels."""
+    told: SimpleQueue[str] = SimpleQueue()
+
+    class Telling(Channel):
+        async def after_join(self) -> None:
+            await self.push("here")
+            told.put("joined")
+
+        async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
+            told.put(event)
+            return Reply(payload)
+
+    return PhoenixServer({"/socket": Mount(channels={"lab:*": Telling})}), told
+
+
 def test_a_reader_that_is_slow_does_not_hold_up_the_connection(pipe: tuple[int, int]) -> None:
-    server = make_server()
+    server, told = telling()
 
     async def flood() -> None:
-        (first,) = server.connections
         for number in range(MESSAGES):
-            await server.broadcast("lounge:1", "said", {"number": number, "text": TEXT})
-        first.close(1012)
-        await first.wait_closed()
-        # The client comes again, and joins, though nobody has read a line.
-        (second,) = await server.wait_connections()
-        await second.wait_for(lambda message: message.event == "phx_join")
+            await server.broadcast("lab:1", "said", {"number": number, "text": TEXT})
+        server.connections[0].close(1012)
 
     with running(server) as (listening, token), ThreadPoolExecutor() as threads:
 
         def read() -> list[dict[str, Any]]:
-            joined = lines_of(pipe[0], "presence_state")
-            trio.from_thread.run(flood, trio_token=token)
-            return joined + lines_of(pipe[0], "presence_state")
+            with closed_at_end(pipe[0]):
+                here = lines_of(pipe[0], "here")
+                trio.from_thread.run(flood, trio_token=token)
+                # The client comes again, and joins, though nobody has read a line.
+                assert [told.get(timeout=60) for _ in range(2)] == ["joined"] * 2
+                return here + lines_of(pipe[0], "here")
 
         lines = threads.submit(read)
-        events = ["--event", "presence_state", "--event", "said"]
-        assert run(pipe[1], "listen", listening.url(PATH), "lounge:1", *events, "--count", str(MESSAGES + 2)) == 0
+        assert run(pipe[1], "listen", listening.url(PATH), "lab:1", "--count", str(MESSAGES + 2)) == 0
     first, *said, last = lines.result()
-    assert first["event"] == last["event"] == "presence_state"
+    assert first["event"] == last["event"] == "here"
     assert [line["payload"]["number"] for line in said] == [*range(MESSAGES)]
 
 
 def test_requests_are_carried_out_though_their_answers_are_not_read(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = make_server()
-    push = {"command": "push", "topic": "echo:1", "payload": TEXT}
-    requests = [{"command": "join", "topic": "echo:1"}, *({**push, "event": f"e{n}"} for n in range(MESSAGES))]
+    server, told = telling()
+    push = {"command": "push", "topic": "lab:1", "payload": TEXT}
+    requests = [{"command": "join", "topic": "lab:1"}, *({**push, "event": f"e{n}"} for n in range(MESSAGES))]
     stdin, feeding = os.pipe()
 
-    async def pushed() -> None:
-        (connection,) = await server.wait_connections()
-        await connection.wait_for(lambda message: message.event == f"e{MESSAGES - 1}")
-
-    with running(server) as (listening, token), ThreadPoolExecutor() as threads, os.fdopen(stdin) as opened:
+    with running(server) as (listening, _), ThreadPoolExecutor() as threads, os.fdopen(stdin) as opened:
 
         def read() -> list[dict[str, Any]]:
-            with os.fdopen(feeding, "w") as file:
-                file.write("\n".join(map(json.dumps, requests)))
-            trio.from_thread.run(pushed, trio_token=token)
-            return lines_of(pipe[0], f'"line":{MESSAGES + 1},')
+            with closed_at_end(pipe[0]):
+                with os.fdopen(feeding, "w") as file:
+                    file.write("\n".join(map(json.dumps, requests)))
+                assert [told.get(timeout=60) for _ in requests] == ["joined", *(f"e{n}" for n in range(MESSAGES))]
+                return lines_of(pipe[0], f'"line":{MESSAGES + 1},')
 
         monkeypatch.setattr(sys, "stdin", opened)
         lines = threads.submit(read)
         assert run(pipe[1], "connect", listening.url(PATH)) == 0
-    kinds = [line["type"] for line in lines.result()]
+    kinds = [line["type"] for line in lines.result() if line["type"] != "message"]
     assert kinds == ["connected", "joined", *["reply"] * MESSAGES]
 
 
