@@ -1,7 +1,7 @@
 """The page of a load test: plots of its seconds and of its latencies, in one file that needs nothing else."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
@@ -82,19 +82,30 @@ def _plot(
         down = (high - y) / (high - low)
         return f"{LEFT + x / right * (WIDTH - LEFT):.1f},{TOP + down * (HEIGHT - TOP - BOTTOM):.1f}"
 
-    drawn = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
+    axes: list[str] = []
     for mark in marks:
         x, y = place(0, mark).split(",")
         text = up(10.0**mark if logarithmic else mark)
-        drawn.append(
+        axes.append(
             f'<path d="M{x},{y}H{WIDTH}" stroke="#8884"/><text x="{LEFT - 6}" y="{y}" text-anchor="end">{text}</text>'
         )
-    for part in range(steps + 1):
-        at = LEFT + part / steps * (WIDTH - LEFT)
-        anchor = "start" if part == 0 else "end" if part == steps else "middle"
-        drawn.append(f'<text x="{at}" y="{HEIGHT - 6}" text-anchor="{anchor}">{across(right * part / steps)}</text>')
-    for number, (name, line) in enumerate(lines.items()):
-        path, colour = " ".join(place(x, scale(y)) for x, y in line), COLOURS[number % len(COLOURS)]
-        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        drawn.append(f'<text x="{LEFT + 10 + 90 * number}" y="{TOP + 14}" style="fill:{colour}">{escape(name)}</text>')
-    return "".join([*drawn, "</svg>"])
+    axes += _below([across(right * part / steps) for part in range(steps + 1)])
+    curves = [" ".join(place(x, scale(y)) for x, y in line) for line in lines.values()]
+    drawn = "".join([*axes, *_drawn(dict(zip(lines, curves, strict=True)))])
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{drawn}</svg>'
+
+
+def _below(texts: Sequence[str]) -> Iterator[str]:
+    """Give the texts of the lower axis."""
+    last = len(texts) - 1
+    for part, text in enumerate(texts):
+        at, anchor = LEFT + part / last * (WIDTH - LEFT), {0: "start", last: "end"}.get(part, "middle")
+        yield f'<text x="{at}" y="{HEIGHT - 6}" text-anchor="{anchor}">{text}</text>'
+
+
+def _drawn(curves: Mapping[str, str]) -> Iterator[str]:
+    """Give curves and their names, in colours."""
+    for number, (name, path) in enumerate(curves.items()):
+        colour, x = COLOURS[number % len(COLOURS)], LEFT + 10 + 90 * number
+        yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+        yield f'<text x="{x}" y="{TOP + 14}" style="fill:{colour}">{escape(name)}</text>'
