@@ -125,7 +125,7 @@ class Topics:
 
     def without(self, topic: str, failed: str | None = None) -> "Topics":
         """Return these without a topic; `failed` is the ref of its join, where that was a rejoin, and failed."""
-        return self.changed(topic, join=None, pending=None, leaving=None, failed=KEPT if failed is None else failed)
+        return self.changed(topic, join=None, pending=None, leaving=None, failed=failed)
 
     def due(self, now: float) -> str | None:
         """Return the topic whose deadline is the earliest, if that has come."""
