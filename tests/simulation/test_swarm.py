@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,41 @@ def test_the_command_runs_many_and_tells_of_failures(capsys: pytest.CaptureFixtu
     assert "2 runs" in capsys.readouterr().out
     assert main(["tests.simulation.test_swarm:CARELESS", "--seeds", "1", "--steps", "1", "--clients", "1"]) == 1
     assert CARELESS_COMMAND in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("tests.simulation.visits", "has no name: give a module and the name of a Simulation in it, such as shop:SHOP"),
+        ("no_shop:SHOP", "cannot import 'no_shop': ModuleNotFoundError: No module named 'no_shop'; start the"),
+        ("tests.simulation.visits:SHOP", "'SHOP' in 'tests.simulation.visits' is missing: it has ALL"),
+        ("tests.simulation.visits:visits", "'visits' in 'tests.simulation.visits' is of the type function, not Simul"),
+        ("slipstream_trio.errors:SHOP", "is missing: write SHOP = Simulation(program=buy, mounts=mounts) in it"),
+        ("tests.simulation.visits:ALL --features lightning", "not 'lightning'"),
+        ("tests.simulation.visits:ALL --seeds few", "invalid number_or_range value: 'few'"),
+    ],
+)
+def test_the_command_says_what_it_lacks(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words.split())
+    assert caught.value.code == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_command_teaches_its_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert "SHOP = Simulation(program=buy, mounts=mounts)" in printed
+    assert all(meaning in printed for meaning in FEATURES.values())
+
+
+def test_functions_of_the_wrong_kind_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"program: give a function such as `async def buy\(client\)`"):
+        Simulation(program=rooms, mounts=rooms)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"mounts: give a function such as `def mounts\(world\)`"):
+        Simulation(program=hello, mounts=hello)  # type: ignore[arg-type]
+    Simulation(program=partial(hello), mounts=rooms, name="shop:SHOP")
 
 
 def test_features_have_to_be_known() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from inspect import iscoroutinefunction, isfunction, unwrap
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +67,16 @@ class Simulation:
     oracles: tuple[Oracle, ...] = Factory(lambda: ORACLES)
     transport: str = "trio_websocket"
     tls: Callable[[], Contexts] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        program: Any = self.program
+        mounts: Any = self.mounts
+        # Callable objects and lambdas may return what is awaited; a plain function hardly does, and is a slip.
+        plain = isfunction(program) and program.__name__ != "<lambda>"
+        if not callable(program) or (plain and not iscoroutinefunction(unwrap(program))):
+            raise TypeError(f"program: give a function such as `async def buy(client)`, not {program!r}")
+        if not callable(mounts) or iscoroutinefunction(mounts):
+            raise TypeError(f"mounts: give a function such as `def mounts(world)`, not {mounts!r}")
 
     def draw(self, seed: int, **given: Any) -> Scenario:
         """Return the scenario of a seed; what is `given` is not drawn."""
