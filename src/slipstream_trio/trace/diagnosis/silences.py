@@ -123,11 +123,20 @@ def _cause(silence: Quiet) -> Cause | None:
 
 
 def _held_up(silence: Quiet, join: Ask) -> bool:
-    """Tell whether a join held up its socket: what came steadily came until it was sent, and then no more."""
-    expected = silence.expected
-    before = ((join.sent or silence.began) - silence.began) * expected / silence.length
-    known = expected >= 8 or (expected >= 4 and _is_steady(silence))
-    return join.took * 2 >= silence.length and known and before < max(1, min(3, expected / 4))
+    """Tell whether a join held up its socket: what was to come came until it was sent, and then no more.
+
+    Where messages are steady, they show it. Where few come, a join is the likelier cause of a silence that ends with
+    its answer if something came right before it was sent, as the line would have had to fail within that moment.
+    """
+    sent, expected = join.sent or silence.began, silence.expected
+    lead = sent - silence.began
+    before = lead * expected / silence.length
+    steady = expected >= 8 or (expected >= 4 and _is_steady(silence))
+    sudden = silence.size is not None and lead <= SECOND and 4 * silence.connection.quickest < silence.length
+    # What was asked just before the join may still be behind it.
+    first = min((ask.sent or silence.began for ask in silence.waiting), default=sent)
+    alone = join.took * 2 >= silence.length and first > sent - SECOND // 2
+    return alone and (sudden or (steady and before < max(1, min(3, expected / 4))))
 
 
 def _is_steady(silence: Quiet) -> bool:
@@ -143,9 +152,7 @@ def _last_cause(silence: Quiet, waiting: list[Ask]) -> Cause | None:
     if reason != "heartbeat_timeout" and silence.length < 5 * SECOND:
         return None
     for join in waiting:
-        # What was asked just before the join may still be behind it.
-        first = min(ask.sent or silence.began for ask in waiting)
-        if join.kind == "join" and _held_up(silence, join) and first > (join.sent or 0) - SECOND // 2:
+        if join.kind == "join" and _held_up(silence, join):
             silence.first = (join.topic, "")
             return SLOW_JOIN
     return DEAD_LINK
