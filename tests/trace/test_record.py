@@ -339,7 +339,7 @@ def test_what_cannot_be_encoded_is_counted_and_marked(
     with record(path, telemetry=bus) as recording, bus.listen(seen.append):
         point.emit(push(1))
         with monkeypatch.context() as patch:
-            patch.setattr("slipstream_trio.trace.encode.encoded", lambda *_: 1 / 0)
+            patch.setattr("slipstream_trio.trace.encode.plain_text", lambda *_: 1 / 0)
             point.emit(push(2))
         point.emit(push(3))
     assert recording.dropped == 1

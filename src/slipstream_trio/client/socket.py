@@ -26,9 +26,10 @@ from ..protocol import (
     SendHeartbeat,
     State,
 )
+from ..protocol.presence import PRESENCE_EVENTS
 from .arguments import DEFAULT, KeptPayload, Timeout, check_topic, guarded
 from .block import block
-from .buffer import ByteLimit, Overflow
+from .buffer import LIGHT, ByteLimit, Overflow
 from .channel import Channel
 from .configuration import Configuration
 from .connection import Connection
@@ -282,8 +283,12 @@ class Socket:
 
     def _deliver(self, message: Message, frame: Frame) -> "Backlog | None":
         """Give a message to its channel; returns a backlog of it that is more than half full."""
-        channel = self._channels.get(message.topic)
-        return None if channel is None else channel._deliver(message, frame)
+        channel = self._channels.get(message[2])
+        if channel is None:
+            return None
+        if channel._put is not None and len(frame) <= LIGHT and message[3] not in PRESENCE_EVENTS:
+            return channel._put(message)
+        return channel._deliver(message, frame)
 
     def _handle_event(self, event: Event, given: Input) -> None:
         """Do what an event of the connection calls for, which `given` has led to."""

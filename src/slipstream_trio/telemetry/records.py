@@ -87,8 +87,11 @@ class HandleStart(Start):
 
     @property
     def frame(self) -> tuple[float, Frame] | None:
-        """The time and the frame, where the input is a frame that nobody has read yet as `raw_message`."""
-        return None if self._now is None else (self._now, self._given)
+        """The time and the frame, where the input is a frame."""
+        given = self._given
+        if self._now is not None:
+            return self._now, given
+        return (given.now, given.frame) if type(given) is FrameReceived else None
 
     def details(self) -> dict[str, Any]:
         """Return `raw_message`, `state`."""
@@ -113,8 +116,11 @@ class HandleStop(EndOfConnection[HandleStart]):
 
     @property
     def delivered(self) -> Message | None:
-        """The message, where it is just delivered, and nobody has read that as `transition` yet."""
-        return self._came_to if isinstance(self._came_to, Message) else None
+        """The message, where all that is done with it is that it is delivered."""
+        made = self._came_to
+        if isinstance(made, Message):
+            return made
+        return made.message if len(made.built_events) == 1 and type(made.built_events[0]) is MessageReceived else None
 
     def _described(self) -> dict[str, Any]:
         return {**super()._described(), "event": self.transition.event}

@@ -4,7 +4,6 @@ import errno
 import gzip
 import os
 import stat
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -48,9 +47,9 @@ class Files:
             self._move()
         self._file = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self._size = 0
-        self.write([header])
+        self.write(header)
 
-    def write(self, lines: Sequence[bytes]) -> None:
+    def write(self, lines: bytes | bytearray) -> None:
         """Write lines, all or none.
 
         Raises:
@@ -59,8 +58,7 @@ class Files:
         if self._file is None:
             self.open(self._header)
         assert self._file is not None
-        data = b"".join(lines)
-        rest = memoryview(gzip.compress(data, 6, mtime=0) if self._zipped else data)
+        rest = memoryview(gzip.compress(lines, 6, mtime=0) if self._zipped else lines)
         size = self._size + len(rest)
         try:
             while rest:

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from ..errors import RecordingError
 from ..telemetry import ClientConnectStart, ConnectStart, Record, Telemetry, default_telemetry
-from .encode import Encoder, header_line, missing_line
+from .encode import RECORDED, Encoder, header_line, missing_line, records_of
 from .files import open_private
 from .redact import SECRETS, Payloads, Redactor
 
@@ -49,7 +49,7 @@ class _Ring:
 
     encoder: Encoder
     size: int
-    segments: deque[list[bytes]] = field(factory=deque)
+    segments: deque[list[tuple[bytes, int]]] = field(factory=deque)
     filled: int = 0
     in_all: int = 0
     dropped: int = 0
@@ -57,33 +57,33 @@ class _Ring:
     path: Path | None = None
 
     def add(self, record: Record) -> bytes:
-        """Take in a record; returns its line."""
+        """Take in a record; returns its lines."""
         if not self.segments or self.filled >= self.size // SEGMENTS:
             self.encoder.restart()
             self.segments.append([])
             self.filled = 0
         try:
-            line = self.encoder.encode(record)
+            lines = self.encoder.lines(record)
         except Exception:
             self.encoder.restart()  # what it has noted for lines after this one is nowhere
-            self.left_out += 1
+            self.left_out += records_of(record)
             raise
-        if self.left_out:
-            line = missing_line(self.left_out, "not_encodable") + line
+        if self.left_out and lines:
+            lines = missing_line(self.left_out, "not_encodable") + lines
             self.left_out = 0
-        self.segments[-1].append(line)
-        self.filled += len(line)
-        self.in_all += len(line)
+        self.segments[-1].append((lines, records_of(record)))
+        self.filled += len(lines)
+        self.in_all += len(lines)
         while self.in_all > self.size and len(self.segments) > 1:
             oldest = self.segments.popleft()
-            self.in_all -= sum(map(len, oldest))
-            self.dropped += len(oldest)
-        return line
+            self.in_all -= sum(len(data) for data, _ in oldest)
+            self.dropped += sum(records for _, records in oldest)
+        return lines
 
     def lines(self, header: bytes) -> bytes:
         """Return the lines of its file."""
         missing = [missing_line(self.dropped, "ring_full")] if self.dropped else []
-        return b"".join([header, *missing, *(line for segment in self.segments for line in segment)])
+        return b"".join([header, *missing, *(line for segment in self.segments for line, _ in segment)])
 
 
 @define(eq=False)
@@ -128,9 +128,9 @@ class FlightRecorder:
             if ring is None:
                 return  # it has ended, and well
             try:
-                line = ring.add(record)
+                lines = ring.add(record)
                 if ring.path is not None:
-                    self._put(ring.path, line)
+                    self._put(ring.path, lines)
                 elif record.name[:3] == CONNECT and record.name[-1] != "start":
                     self._ended(connection_id, ring, record)
             except Exception as error:  # noqa: BLE001 - objects and functions of the user's; no connection's business
@@ -247,8 +247,10 @@ def flight_recorder(
     recorder = FlightRecorder(
         path, telemetry=bus, redactor=redactor, size=size, when=when, keep=keep, zipped=zipped, sockets=sockets
     )
+    handler_id = f"flight recorder {id(recorder)}"
+    bus.attach_many(handler_id, RECORDED, recorder.handle, prefix=True)
     try:
-        with bus.listen(recorder.handle):
-            yield recorder
+        yield recorder
     finally:
+        bus.detach(handler_id)
         recorder.close(CLOSE_TIMEOUT)

@@ -4,17 +4,16 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Final
+from typing import Final
 
 from attrs import Factory, define, field
 
 from ..errors import RecordingError
-from ..protocol import PushMessage
-from ..telemetry import HandleStart, HandleStop, Origin, Record, Telemetry, default_telemetry
-from .encode import Encoder, end_line, header_line, missing_line
+from ..telemetry import HandleStart, Origin, Record, Telemetry, default_telemetry
+from .encode import RECORDED, Encoder, end_line, header_line, missing_line, records_of
 from .files import Files, Fsync
 from .redact import SECRETS, Payloads, Redactor
-from .writer import LossReport, NewFile, Writer
+from .writer import Writer
 
 __all__ = ["Recording", "record"]
 
@@ -41,7 +40,6 @@ class Recording:
     _why: str = field(default="queue_full", init=False)
     _untold: int = field(default=0, init=False)
     _failure: Exception | None = field(default=None, init=False)
-    _held: HandleStart | None = field(default=None, init=False)
 
     @property
     def written(self) -> int:
@@ -67,57 +65,33 @@ class Recording:
         return header_line(self._id, self._part, now, self._redactor.redacted, self._encoder.alive)
 
     def handle(self, record: Record) -> None:
-        """Take in a record: it is encoded at once, and written later.
-
-        The start of a frame's or push's handle waits for the record after it, which is its end mostly: neither changes.
-        """
-        if self._wanted is not None and not self._wanted(record.origin):
+        """Take in a record: it is encoded at once, and written later; the start of a handle, with its end."""
+        if type(record) is HandleStart or (self._wanted is not None and not self._wanted(record.origin)):
             return
-        with self._writer.lock:
-            held, self._held = self._held, None
-            if held is not None:
-                if type(record) is HandleStop and record.start is held:
-                    self._take(held, record)
-                    return
-                self._take(held)
-            if type(record) is HandleStart and (record.frame is not None or type(record.raw_message) is PushMessage):
-                self._held = record
-            else:
-                self._take(record)
-
-    def _take(self, record: Any, stop: Any = None) -> None:
-        """Queue the line of a record; with `stop`, it is its start."""
-        writer, count = self._writer, 1 if stop is None else 2
-        if writer.untold != self._untold:
-            self._note_untold()
-        if not writer.has_room():
-            self._encoder.notice(record)
-            self._drop(count, "write_failed" if writer.broken else "queue_full")
-            return
-        if self._max_size is not None and self._size >= self._max_size:
-            writer.put(NewFile(self.header()))
-        encoder = self._encoder
-        try:
-            lines = (encoder.encode(record),) if stop is None else encoder.encode_handle(record, stop)
-        except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
-            self._failure = error
-            self._drop(count, "not_encodable")
-            return
-        if lines is None:
-            self._take(record)
-            self._take(stop)
-            return
-        for line in lines:
-            whole = self._loss_report(line) if self._missing else line
-            self._size += len(whole)
-            writer.put(whole)
+        writer = self._writer
+        with writer.lock:
+            if writer.untold != self._untold:
+                self._note_untold()
+            if not writer.has_room():
+                self._encoder.notice(record)
+                self._drop(record, "write_failed" if writer.broken else "queue_full")
+                return
+            if self._max_size is not None and self._size >= self._max_size:
+                writer.begin(self.header())
+            try:
+                lines = self._encoder.lines(record)
+            except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
+                self._failure = error
+                self._drop(record, "not_encodable")
+                return
+            if self._missing:
+                lines = missing_line(self._missing, self._why) + lines
+            self._size += len(lines)
+            writer.put(lines, records_of(record), self._missing)
+            self._missing = 0
 
     def close(self, timeout: float) -> bool:
         """Write the waiting lines; returns whether that was done within `timeout` seconds."""
-        with self._writer.lock:
-            held, self._held = self._held, None
-            if held is not None:
-                self._take(held)
 
         def last(written: int, lost: int) -> bytes:
             self._note_untold()
@@ -126,17 +100,13 @@ class Recording:
 
         return self._writer.close(last, timeout)
 
-    def _loss_report(self, line: bytes) -> LossReport:
-        report = LossReport(missing_line(self._missing, self._why) + line)
-        report.missing, self._missing = self._missing, 0
-        return report
-
     def _note_untold(self) -> None:
         untold, self._untold = self._writer.untold - self._untold, self._writer.untold
         if untold:
             self._note_missing(untold, "write_failed")
 
-    def _drop(self, records: int, reason: str) -> None:
+    def _drop(self, record: Record, reason: str) -> None:
+        records = records_of(record)
         self._dropped += records
         self._note_missing(records, reason)
 
@@ -199,8 +169,10 @@ def record(
     except OSError as error:
         raise RecordingError(os.fspath(path), f"cannot be written: {error.strerror or error}") from error
     writer.start()
+    handler_id = f"recording {id(recording)}"
+    bus.attach_many(handler_id, RECORDED, recording.handle, prefix=True)
     try:
-        with bus.listen(recording.handle):
-            yield recording
+        yield recording
     finally:
+        bus.detach(handler_id)
         recording.close(close_timeout)

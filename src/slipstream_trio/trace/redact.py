@@ -35,6 +35,9 @@ DEEPEST: Final = 140  # the most levels of a payload; deeper values, which canno
 _HINTS: Final = ("eyj", "sfmynty", "bearer", "basic", "://", "httpstatus")
 """Parts of every text that `_LOOKS` finds; searching these is far quicker."""
 
+_COMMON: Final = "status response reason action message notification location created updated inserted"
+"""Words that frames are full of: no piece of a hint is in them."""
+
 _LOOKS: Final = (
     (re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?"), MASK),
     (re.compile(r"SFMyNTY\.[\w-]+(?:\.[\w-]+)?"), MASK),
@@ -228,6 +231,7 @@ def _pieces(hints: set[str]) -> tuple[str, ...]:
             piece
             for hint, lengths in sizes.items()
             for piece in {hint[at : at + size] for size in lengths for at in range(len(hint) - size + 1)}
+            if piece == hint or piece not in _COMMON
         )
         best = max(pieces, key=lambda piece: (pieces[piece], len(piece), piece))
         found.append(best)

@@ -4,30 +4,30 @@ import threading
 import time
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import define, field
 
 from .files import Files
 
-__all__ = ["LossReport", "NewFile", "Writer"]
+__all__ = ["Part", "Writer"]
 
 URGENT = 1 << 18  # bytes that are written without waiting for more
 RETRY = 1.0  # seconds after which writing is tried again, when it has failed
 
 
-@frozen
-class NewFile:
-    """Go on in another file, which begins with this line."""
-
-    header: bytes
-
-
-class LossReport(bytes):
-    """A line that says how many records are missing, and the line of the record after them.
+@define(eq=False)
+class Part:
+    """Lines of one file, that wait.
 
     Attributes:
-        missing: their number; if these lines are lost, the recording cannot say so.
+        header: the first line of a file that begins with these; None where they go on in the one before.
+        data: the lines.
+        records: how many of them are of records.
+        missing: how many records others say to be missing; if these lines are lost, the recording cannot say so.
     """
 
+    header: bytes | None = None
+    data: bytearray = field(factory=bytearray)
+    records: int = 0
     missing: int = 0
 
 
@@ -37,10 +37,10 @@ class Writer:
     All that is public may be called from any thread; `lock` is held for moments only.
 
     Attributes:
-        lock: held by whoever calls `put` or `has_room`.
+        lock: held by whoever calls `put`, `begin` or `has_room`.
         waiting: bytes that wait.
-        written: lines that are written.
-        lost: lines that could not be.
+        written: records that are written.
+        lost: records that could not be.
         untold: records that are missing, and of which no line says so: what was lost, and what that would have told of.
         broken: whether writing has just failed; lines are not taken then.
         error: the last error of writing.
@@ -52,7 +52,7 @@ class Writer:
         self._flush_interval = flush_interval
         self.lock: threading.RLock = threading.RLock()
         self._changed = threading.Condition(self.lock)
-        self._queue: list[bytes | NewFile] = []
+        self._queue = [Part()]
         self._closing = False
         self._last: Callable[[int, int], bytes] | None = None
         self._full = False
@@ -76,16 +76,19 @@ class Writer:
             self._full = self.waiting > self._limit
         return not self._full and not self.broken
 
-    def put(self, line: bytes | NewFile) -> None:
-        """Let a line be written after those before; a `NewFile` is not counted. The caller holds `lock`."""
-        if not self._queue:
+    def put(self, lines: bytes, records: int, missing: int = 0) -> None:
+        """Let lines of so many records be written after those before; see `Part.missing`. The caller holds `lock`."""
+        part, before = self._queue[-1], self.waiting
+        part.data += lines
+        part.records += records
+        part.missing += missing
+        self.waiting = now = before + len(lines)
+        if not before or before < URGENT <= now:
             self._changed.notify()
-        self._queue.append(line)
-        if type(line) is not NewFile:
-            before = self.waiting
-            self.waiting = before + len(line)  # type: ignore[arg-type]
-            if before < URGENT <= self.waiting:
-                self._changed.notify()
+
+    def begin(self, header: bytes) -> None:
+        """Go on in another file, which begins with this line. The caller holds `lock`."""
+        self._queue.append(Part(header))
 
     def close(self, last: Callable[[int, int], bytes], timeout: float) -> bool:
         """Write the waiting lines, and end the thread; returns whether that was done within `timeout` seconds."""
@@ -99,61 +102,52 @@ class Writer:
     # In the thread
 
     def _run(self) -> None:
-        while (batch := self._next()) is not None:
-            if not self._write(batch):
+        while parts := self._next():
+            while parts and self._write(parts[0]):
+                del parts[0]
+            if parts:
+                self._lose(parts)
                 self._rest()
         if self._last is not None:
             last = self._last
-            self._attempt(lambda: self._files.write([last(self.written, self.lost)]))
+            self._attempt(lambda: self._files.write(last(self.written, self.lost)))
         self._attempt(self._files.close)
 
-    def _next(self) -> list[bytes | NewFile] | None:
-        """Wait for lines; returns None at the end."""
+    def _next(self) -> list[Part]:
+        """Wait for lines, and for more of them; returns none at the end."""
         with self.lock:
-            while not self._queue and not self._closing:
+            while not self.waiting and not self._closing:
                 self._changed.wait()
             until = time.monotonic() + self._flush_interval
             while not self._closing and self.waiting < URGENT and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
-            batch, self._queue = self._queue, []
-            return batch or None
+            parts, self._queue = self._queue, [Part()]
+            return [part for part in parts if part.data or part.header is not None]
 
-    def _write(self, batch: list[bytes | NewFile]) -> bool:
-        """Write lines, file by file; when that fails, those that follow are lost too, as they refer to those before."""
-        start = 0
-        for end, item in enumerate(batch):
-            if isinstance(item, NewFile):
-                header = item.header
-                if not self._flush(batch[start:end]):
-                    return self._lose(batch[end:])
-                if not self._attempt(lambda: self._files.open(header)):  # noqa: B023
-                    return self._lose(batch[end + 1 :])  # the next write opens it
-                start = end + 1
-        return self._flush(batch[start:]) or self._lose([])
-
-    def _flush(self, items: list[bytes | NewFile]) -> bool:
-        lines = [item for item in items if not isinstance(item, NewFile)]
-        if not lines:
-            return True
-        if not self._attempt(lambda: self._files.write(lines)):
-            return self._lose(items)
+    def _write(self, part: Part) -> bool:
+        header = part.header
+        if header is not None and not self._attempt(lambda: self._files.open(header)):
+            return False  # the next write opens it
+        if part.data and not self._attempt(lambda: self._files.write(part.data)):
+            return False
         with self.lock:
-            self.waiting -= sum(map(len, lines))
-            self.written += len(lines)
+            self.waiting -= len(part.data)
+            self.written += part.records
         return True
 
-    def _lose(self, items: list[bytes | NewFile]) -> bool:
-        """Drop these, and what waits behind them; of the files that were to begin, the last one will."""
+    def _lose(self, parts: list[Part]) -> None:
+        """Drop these, and what waits behind them, as it refers to them; of the files that were to begin, the last will.
+
+        Each would be a file of a header alone, and push one out that has records.
+        """
         with self.lock:
-            dropped = (*items, *self._queue)
-            lines = [item for item in dropped if not isinstance(item, NewFile)]
-            # Each would be a file of a header alone, and push one out that has records.
-            self._queue = [*[item for item in dropped if isinstance(item, NewFile)][-1:]]
-            self.waiting -= sum(map(len, lines))
-            self.lost += len(lines)
-            self.untold += len(lines) + sum(line.missing for line in lines if isinstance(line, LossReport))
+            parts += self._queue
+            self._queue = [Part(next((part.header for part in reversed(parts[1:]) if part.header is not None), None))]
+            self.waiting -= sum(len(part.data) for part in parts)
+            lost = sum(part.records for part in parts)
+            self.lost += lost
+            self.untold += lost + sum(part.missing for part in parts)
             self.broken = True
-        return False
 
     def _rest(self) -> None:
         """Wait a little before trying again."""

@@ -16,7 +16,7 @@ from ...telemetry import Record, Telemetry
 from ...trace.files import Files
 from ...trace.record import Recording
 from ...trace.redact import Redactor
-from ...trace.writer import Writer
+from ...trace.writer import Part, Writer
 from ...transport import OpenRequest, find_connector
 from ..deterministic import EPOCH_NS, NS_PER_S
 
@@ -32,24 +32,23 @@ class Disk(Writer):
     def __init__(self, path: Path) -> None:
         self.path: Path = path
         self.full: bool = False
-        files = Files(path, keep=1, fsync="never")
-        self.begin: Callable[[bytes], None] = files.open
-        super().__init__(files, limit=1 << 18, flush_interval=0.0)
+        super().__init__(Files(path, keep=1, fsync="never"), limit=1 << 18, flush_interval=0.0)
 
     def flush(self) -> None:
         """Write what waits."""
-        batch, self._queue = self._queue, []
+        parts, self._queue = self._queue, [Part()]
         self.broken: bool = False
         if self.full:
-            self._lose(batch)
-        elif batch:
-            self._write(batch)
+            self._lose(parts)
+        else:
+            for part in parts:
+                self._write(part)
 
     def close(self, last: Callable[[int, int], bytes], timeout: float) -> bool:  # noqa: ARG002 - as of `Writer`
         """Write what waits, and the last line."""
         self.full = False
         self.flush()
-        self._files.write([last(self.written, self.lost)])
+        self._files.write(last(self.written, self.lost))
         self._files.close()
         return True
 
@@ -148,6 +147,7 @@ class SimulatedClient:
             if world.bad_disks:
                 world.run.recordings[self.name] = self.disk.path
                 self.disk.begin(recording.header())
+                self.disk.flush()
                 stack.callback(recording.close, 0.0)
                 stack.enter_context(self._telemetry.listen(recording.handle))
             stack.enter_context(self._telemetry.listen(see))
