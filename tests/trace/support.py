@@ -11,8 +11,9 @@ from trio.testing import MockClock
 
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.trace import Recorded, read
-from slipstream_trio.trace.encode import Encoder, end_line, header_line
+from slipstream_trio.trace.encode import Encoder
 from slipstream_trio.trace.redact import Redactor
+from slipstream_trio.trace.schema import end_line, header_line
 
 Records = list[Any]
 

@@ -10,7 +10,8 @@ from tests.trace.support import REDACTOR, encoded, eventful, live_records, run, 
 
 from slipstream_trio.telemetry import ConnectStop, HandleStart, HandleStop, Telemetry
 from slipstream_trio.trace import Checker, Flaw, Progress, check, files_of, read_entries, record
-from slipstream_trio.trace.encode import Encoder, end_line, header_line, missing_line
+from slipstream_trio.trace.encode import Encoder
+from slipstream_trio.trace.schema import end_line, header_line, missing_line
 
 Records = list[Any]
 

@@ -11,7 +11,8 @@ from slipstream_trio.cli import main
 from slipstream_trio.protocol import State
 from slipstream_trio.telemetry import HandleStop, Telemetry
 from slipstream_trio.trace import Recorded, Replayer, ReplayStep, files_of, record
-from slipstream_trio.trace.encode import Encoder, missing_line
+from slipstream_trio.trace.encode import Encoder
+from slipstream_trio.trace.schema import missing_line
 
 
 @pytest.fixture(scope="module")

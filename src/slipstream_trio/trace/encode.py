@@ -1,8 +1,7 @@
 """Encoding of telemetry records as lines of a recording; `schema` describes them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import attrs
@@ -12,11 +11,11 @@ from ..protocol import FrameReceived, Message, PushMessage, ReplyReceived, SendF
 from ..telemetry import ConnectStart, EventName, HandlerFailed, HandleStart, HandleStop, Origin, Record
 from .lines import encode_line
 from .redact import Redacted, Redactor
-from .schema import HEADER, SCHEMA, start_time
+from .schema import missing_line
 from .values import FIELDS, TAG, changes_of, encoded, fields_of, plain_text, redacted
 from .verify import details_of
 
-__all__ = ["BUILT_IN", "RECORDED", "Encoder", "end_line", "header_line", "missing_line", "records_of"]
+__all__ = ["BUILT_IN", "RECORDED", "Encoder", "records_of"]
 
 BUILT_IN: Final = frozenset({"v1", "v2"})
 """The serializers whose messages can be decoded again by readers of a recording."""
@@ -175,16 +174,12 @@ class Encoder:
         else:
             first = _STOP % (_head(name), ids, encode_line(record.span_id), record.duration, now, whole)
         details, parts = record.details(), [first]
-        text = plain_text(details)
-        if text is not None and self.redactor.shows(text):
-            return b"%b,%b" % (first, text[1:])
         if name == HANDLE_STOP:
-            given, (message, built, return_, state) = (
-                details_of(record.start)["raw_message"],
-                map(details.get, _CAME_TO),
-            )
-            for key, text in zip(_CAME_TO, self._parts(given, message, built, return_, state, written), strict=True):
+            given = details_of(record.start)["raw_message"]
+            for key, text in zip(_CAME_TO, self._parts(given, written, *map(details.get, _CAME_TO)), strict=True):
                 parts += _key(key), text
+        elif (whole_text := plain_text(details)) is not None and self.redactor.shows(whole_text):
+            return b"%b,%b" % (first, whole_text[1:])
         else:
             for key, value in details.items():
                 parts += _key(key), self._value(_HOW.get(key), value, written, details)
@@ -299,7 +294,7 @@ class Encoder:
         return _FRAME % (encode_line(now), encoded(shown, self.redactor))
 
     def _parts(  # noqa: PLR0917 - all that came of an input
-        self, given: Any, message: Any, built: Any, return_: Any, state: State, written: _Written
+        self, given: Any, written: _Written, message: Any, built: Any, return_: Any, state: Any
     ) -> tuple[bytes, bytes, bytes, bytes]:
         """Return what came of an input, encoded."""
         serializer, shared = state.options.serializer, _shared(given, message) if built else {}
@@ -350,35 +345,6 @@ _BOTH: Final = (
 _DELIVERED: Final = b'%b,"built_events":[{"$":"MessageReceived","message":{"$":"@message"}}],"return":[],"end_state":%d'
 _REPLIED: Final = b'%b,"built_events":[%b],"return":[],"end_state":%d'
 _PUSHED: Final = b'{"$":"@input"},"built_events":[],"return":[%b],"end_state":{"n":%d,"from":%d,"current_ref":%d}'
-
-
-def header_line(recording: str, part: int, time: int, redacted: Collection[str], alive: Collection[str]) -> bytes:
-    """Return the first line of a file; see `Header`."""
-    try:
-        library = version("slipstream-trio")
-    except PackageNotFoundError:  # run from a source tree
-        library = "unknown"
-    header = {
-        "schema": SCHEMA,
-        "library": library,
-        "recording": recording,
-        "part": part,
-        "started": start_time(time).isoformat(),
-        "redacted": list(redacted),
-        "open": list(alive),
-    }
-    return encode_line({HEADER: header}) + b"\n"
-
-
-def end_line(records: int, dropped: int, alive: Collection[str]) -> bytes:
-    """Return the last line of a recording; see `End`."""
-    return encode_line({"end": {"records": records, "dropped": dropped, "open": list(alive)}}) + b"\n"
-
-
-def missing_line(records: int | None, reason: str, connection_id: str | None = None) -> bytes:
-    """Return the line that says that records are missing; see `Missing`."""
-    whose = {} if connection_id is None else {"connection_id": connection_id}
-    return encode_line({"missing": {"records": records, "reason": reason, **whose}}) + b"\n"
 
 
 def records_of(record: Record) -> int:

@@ -16,9 +16,10 @@ from attrs import define, field
 
 from ..errors import RecordingError
 from ..telemetry import ClientConnectStart, ConnectStart, Record, Telemetry, default_telemetry
-from .encode import RECORDED, Encoder, header_line, missing_line, records_of
+from .encode import RECORDED, Encoder, records_of
 from .files import open_private
 from .redact import SECRETS, Payloads, Redactor
+from .schema import header_line, missing_line
 
 __all__ = ["FlightRecorder", "ended_badly", "flight_recorder"]
 

@@ -10,9 +10,10 @@ from attrs import Factory, define, field
 
 from ..errors import RecordingError
 from ..telemetry import HandleStart, Origin, Record, Telemetry, default_telemetry
-from .encode import RECORDED, Encoder, end_line, header_line, missing_line, records_of
+from .encode import RECORDED, Encoder, records_of
 from .files import Files, Fsync
 from .redact import SECRETS, Payloads, Redactor
+from .schema import end_line, header_line, missing_line
 from .writer import Writer
 
 __all__ = ["Recording", "record"]

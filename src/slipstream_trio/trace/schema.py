@@ -34,8 +34,9 @@ Versions are `major.minor`. Minor ones add lines, fields and objects, and reader
   or "absent", and `Header.untold` says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import Any, Final
 
@@ -45,8 +46,12 @@ from attrs import frozen
 from ..protocol import Transition
 from ..telemetry import EventName, Origin
 from ..telemetry.base import Common
+from .lines import encode_line
 
-__all__ = ["HEADER", "MAJOR", "MINOR", "SCHEMA", "Damage", "End", "Entry", "Header", "Missing", "Recorded"]
+__all__ = [
+    "HEADER", "MAJOR", "MINOR", "SCHEMA", "Damage", "End", "Entry", "Header", "Missing", "Recorded", "end_line",
+    "header_line", "missing_line",
+]  # fmt: skip
 
 MAJOR: Final = 1
 MINOR: Final = 2
@@ -217,3 +222,32 @@ Entry = Recorded | Header | Missing | End | Damage
 def start_time(system_time: int) -> datetime:
     """Return nanoseconds since the epoch as a datetime in UTC, as telemetry does."""
     return datetime.fromtimestamp(system_time / 1e9, UTC)
+
+
+def header_line(recording: str, part: int, time: int, redacted: Collection[str], alive: Collection[str]) -> bytes:
+    """Return the first line of a file; see `Header`."""
+    try:
+        library = version("slipstream-trio")
+    except PackageNotFoundError:  # run from a source tree
+        library = "unknown"
+    header = {
+        "schema": SCHEMA,
+        "library": library,
+        "recording": recording,
+        "part": part,
+        "started": start_time(time).isoformat(),
+        "redacted": list(redacted),
+        "open": list(alive),
+    }
+    return encode_line({HEADER: header}) + b"\n"
+
+
+def end_line(records: int, dropped: int, alive: Collection[str]) -> bytes:
+    """Return the last line of a recording; see `End`."""
+    return encode_line({"end": {"records": records, "dropped": dropped, "open": list(alive)}}) + b"\n"
+
+
+def missing_line(records: int | None, reason: str, connection_id: str | None = None) -> bytes:
+    """Return the line that says that records are missing; see `Missing`."""
+    whose = {} if connection_id is None else {"connection_id": connection_id}
+    return encode_line({"missing": {"records": records, "reason": reason, **whose}}) + b"\n"
