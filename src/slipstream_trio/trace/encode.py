@@ -7,12 +7,12 @@ from typing import Any, Final
 import attrs
 from attrs import define, field
 
-from ..protocol import FrameReceived, Message, PushMessage, ReplyReceived, SendFrame, State, Transition
+from ..protocol import FrameReceived, Message, Options, PushMessage, ReplyReceived, SendFrame, State, Transition
 from ..telemetry import ConnectStart, EventName, HandlerFailed, HandleStart, HandleStop, Origin, Record
 from .lines import encode_line
 from .redact import Redacted, Redactor
 from .schema import missing_line
-from .values import FIELDS, TAG, changes_of, encoded, fields_of, plain_text, redacted
+from .values import FIELDS, TAG, changes_of, encode_value, encoded, fields_of, plain_text, redacted
 from .verify import details_of
 
 __all__ = ["BUILT_IN", "RECORDED", "Encoder", "records_of"]
@@ -83,6 +83,7 @@ class Encoder:
     _seen: dict[str, None] = field(factory=dict, init=False)
     _written: dict[str | None, _Written] = field(factory=dict, init=False)
     _open: set[str] = field(factory=set, init=False)
+    _options: tuple[Options | None, Any] = field(default=(None, None), init=False)
     _now: tuple[float, bytes] = field(default=(0.0, b"0.0"), init=False)
 
     def restart(self) -> None:
@@ -159,10 +160,12 @@ class Encoder:
         written.state = state
         written.number += 1
         if before is None:
-            return encode_line({"n": written.number, **fields_of(state, self.redactor)})
-        return encode_line(
-            {"n": written.number, "from": written.number - 1, **changes_of(before, state, self.redactor)}
-        )
+            if state.options is not self._options[0]:  # they never change, and are most of it
+                self._options = state.options, encode_value(state.options, self.redactor)
+            fields = fields_of(state, self.redactor, _BUT_OPTIONS)
+            return encode_line({"n": written.number, "options": self._options[1], **fields})
+        changes = changes_of(before, state, self.redactor)
+        return encode_line({"n": written.number, "from": written.number - 1, **changes})
 
     def _line(self, record: Any, ids: bytes, written: _Written, whole: bytes = b"") -> bytes:
         """Return a line of its parts: the name, the ids, the measurements, its start where needed, its own fields."""
@@ -195,7 +198,10 @@ class Encoder:
         if how == "state":
             return self._state(value, written)
         if how == "raw_message":
-            return self._input(value, details["state"], written)
+            serializer = details["state"].options.serializer
+            if type(value) is FrameReceived:
+                return self._frame(value.now, value.frame, serializer, written)
+            return self._object(value, serializer, {})
         if how == "arguments":
             value = redactor.arguments(value)
         elif how == "frame" and value is not None:
@@ -283,11 +289,6 @@ class Encoder:
         """Tell whether there is nothing to hide in a frame, nor anything that JSON needs a `$` for."""
         return type(frame) is str and frame.isascii() and not self.redactor.suspicious(frame)
 
-    def _input(self, given: Any, state: State, written: _Written) -> bytes:
-        if type(given) is FrameReceived:
-            return self._frame(given.now, given.frame, state.options.serializer, written)
-        return self._object(given, state.options.serializer, {})
-
     def _frame(self, now: float, frame: Any, serializer: str, written: _Written) -> bytes:
         shown = self.redactor.frame(frame, serializer, sent=False)
         written.decodes = type(shown) is not Redacted and serializer in BUILT_IN
@@ -298,17 +299,17 @@ class Encoder:
     ) -> tuple[bytes, bytes, bytes, bytes]:
         """Return what came of an input, encoded."""
         serializer, shared = state.options.serializer, _shared(given, message) if built else {}
+        if message is given:
+            shown = b'{"$":"@input"}'
+        else:
+            decodes = written.decodes and type(message) is Message
+            shown = _message(message) if decodes else encoded(message, self.redactor)
         return (
-            b'{"$":"@input"}' if message is given else self._message(message, written),
+            shown,
             b"[%b]" % b",".join([self._object(event, serializer, shared) for event in built]),
             b"[%b]" % b",".join([self._object(effect, serializer, {}) for effect in return_]),
             self._state(state, written),
         )
-
-    def _message(self, message: Any, written: _Written) -> bytes:
-        if type(message) is not Message or not written.decodes:
-            return encoded(message, self.redactor)
-        return _message(message)
 
     def _object(self, value: Any, serializer: str, shared: Mapping[int, bytes]) -> bytes:
         """Return an input, an event or an effect; of an event, what is the message, or in it, is not written again."""
@@ -334,6 +335,7 @@ class Encoder:
         return b"".join(parts)
 
 
+_BUT_OPTIONS: Final = [name for name in FIELDS[State] if name != "options"]
 _CAME_TO: Final = ("message", "built_events", "return", "end_state")
 
 # Both lines of an input, in a state that was written before; and what came of it.
