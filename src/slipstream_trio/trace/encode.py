@@ -246,8 +246,7 @@ class Encoder:
             return None
         written.lines += 2
         ids, span_id, began, now = written.short, start.span_id.encode(), start.monotonic_time, stop.monotonic_time
-        given, came_to = did
-        return _BOTH % (ids, span_id, start.system_time, began, given, number, ids, span_id, now - began, now, came_to)
+        return _BOTH % (ids, span_id, start.system_time, began, did[0], number, ids, span_id, now - began, now, did[1])
 
     def _received(self, now: float, frame: Any, stop: HandleStop, written: _Written) -> tuple[bytes, bytes] | None:
         """Return a frame, and what came of it, if that is a message or a reply only."""
