@@ -31,13 +31,13 @@ from slipstream_trio.telemetry import Telemetry
 LIMITS = {
     # operation                   json, msgspec, steps
     "a message": (15.3, 8.3, 0.02),
-    "a message, watched": (29.3, 22.3, 0.02),
+    "a message, watched": (28.3, 21.3, 0.02),
     "an echo, 1 in flight": (95, 82, 5.1),
     "an echo, 1 in flight, watched": (139, 126, 5.1),
     "an echo, 64 in flight": (55, 47, 1.3),
     "an echo, 64 in flight, watched": (99, 91, 1.3),
-    "a join": (306, 294, 7),
-    "a join, watched": (324, 312, 7),
+    "a join": (298, 286, 7),
+    "a join, watched": (316, 304, 7),
 }
 
 # Blocks of memory that Python has allocated for each, without the user's own task.
