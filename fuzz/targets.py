@@ -102,7 +102,7 @@ def _is_no_trouble_as_presence(payload: Any) -> None:
     presence = Presence()
     for event in ("presence_diff", "presence_state", "presence_diff"):
         try:
-            presence, _ = presence.received(event, payload)
+            presence, _ = presence.received_all([(event, payload)])
         except ProtocolError:
             continue
 

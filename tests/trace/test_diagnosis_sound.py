@@ -9,7 +9,7 @@ import trio
 from hypothesis import given, strategies as st
 from tests.client.support import Recorder
 from tests.drawing import examples
-from tests.trace.incidents import SOON
+from tests.trace.incidents import SOON, ignore, takes
 from tests.trace.laboratory import EPOCH, URL, Laboratory, recorded
 from trio.testing import MockClock
 
@@ -254,3 +254,19 @@ def test_a_slow_network_is_not_blamed_on_the_server(latency: float, jitter: floa
 
     blamed = {finding.blame for finding in diagnose(read(recorded(tmp_path / "far.jsonl", far_away)))}
     assert blamed <= {"network or proxy"}
+
+
+@pytest.mark.parametrize(("held", "found"), [(True, set()), (False, {"never_answered"})])
+def test_a_server_is_blamed_for_no_answer_only_if_it_got_the_push(held: bool, found: set[str], tmp_path: Any) -> None:
+    async def unanswered(lab: Laboratory) -> None:
+        lab.events["typing"] = takes(0, None)
+        options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, "heartbeat_interval": 30}
+        async with connect(URL, **options) as socket, socket.join("room:1") as room:
+            await room.push("load", {})
+            if held:
+                lab.connection.pause_reading()
+            await ignore(lambda: room.push("typing", {}, timeout=3))
+            if not held:
+                await room.push("load", {})
+
+    assert causes(tmp_path / "one.jsonl", unanswered) == found

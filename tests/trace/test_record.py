@@ -200,7 +200,7 @@ def _stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     go_on = threading.Event()
     write = Files.write
 
-    def wait(self: Files, lines: list[bytes]) -> None:
+    def wait(self: Files, lines: bytes | bytearray) -> None:
         if threading.current_thread() is not threading.main_thread():
             assert go_on.wait(30)
         write(self, lines)

@@ -40,11 +40,11 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     for (_, event), events in facts.events.items():
         given_up.setdefault(event, []).extend(_unexplained(facts, [*events.timeouts, *_own_limit(events)]))
     for event, asks in given_up.items():
-        late = [ask for ask in asks if ask.answered is not None]
+        late, never = [ask for ask in asks if ask.answered is not None], [ask for ask in asks if _is_proved(ask)]
         if late:
             yield _too_short(facts, event, late)
-        elif asks:
-            yield _never(facts, event, asks)
+        elif never:
+            yield _never(facts, event, never)
     joins = _unexplained(facts, (ask for topic in facts.topics.values() for ask in topic.timeouts))
     late = [ask for ask in joins if ask.answered is not None]
     if joins:
@@ -62,6 +62,14 @@ def _own_limit(events: Events) -> list[Ask]:
 
 def _unexplained(facts: Facts, asks: Iterable[Ask]) -> list[Ask]:
     return [ask for ask in asks if not facts.covered(ask.began, ask.ended or ask.began, ask.socket)]
+
+
+def _is_proved(ask: Ask) -> bool:
+    """Tell whether the server got a push: it answered what was sent later, or sent more, and the line held."""
+    its, sent = ask.connection, ask.sent
+    if its is None or sent is None or any((each.sent or 0) > sent for each in its.recent):
+        return True
+    return its.ended_by in (None, "client") and its.heard > sent + min(its.quickest, SECOND)
 
 
 def _too_short(facts: Facts, event: str, late: list[Ask]) -> Finding:
