@@ -126,6 +126,17 @@ async def test_a_ping_that_is_not_answered_ends_the_connection(autojump_clock: M
     assert trio.current_time() == pytest.approx(3)
 
 
+async def test_a_ping_while_the_connection_is_closed_tells_why(autojump_clock: MockClock) -> None:
+    async with running() as server, connect(URL, transport=server.connector(), heartbeat_interval=10) as socket:
+        server.connections[0].pause_reading()
+        server.connections[0].pause_writing()
+        await trio.sleep(21)
+        assert (socket.status, socket.state.status) == ("connected", "closing")
+        with pytest.raises(ConnectionLost) as raised:
+            await socket.ping()
+    assert raised.value.reason == "heartbeat_timeout"
+
+
 async def test_a_slow_join_extends_the_deadline_of_the_heartbeat(autojump_clock: MockClock) -> None:
     options = {"heartbeat_interval": 10, "heartbeat_timeout": 3, "join_timeout": None}
     async with scripted(answers={"phx_leave"}, **options) as (socket, peer), trio.open_nursery() as nursery:

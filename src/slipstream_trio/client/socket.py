@@ -133,10 +133,13 @@ class Socket:
             ConnectionLost: the connection has ended, or ends before the answer.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._connection is None or not self._is_connected:
+        connection = self._connection
+        if connection is None or not self._is_connected:
+            if connection is not None and connection.state.status == "closing" and self._ending.asked is None:
+                raise ConnectionLost(connection.state.close_reason or "lost")  # the end itself is not known yet
             raise self._ending.lost()
         answer: Result[float] = Result()
-        self._connection.handle(SendHeartbeat(trio.current_time()))
+        connection.handle(SendHeartbeat(trio.current_time()))
         self._pings.append(answer)
         try:
             return await answer.wait()
