@@ -2,8 +2,9 @@
 
 import gc
 import sys
+import tracemalloc
 
-__all__ = ["blocks_held", "objects_held"]
+__all__ = ["blocks_held", "bytes_held", "objects_held"]
 
 
 def blocks_held() -> int:
@@ -17,3 +18,9 @@ def objects_held() -> int:
     gc.collect()
     modules = [str(type(thing).__module__) for thing in gc.get_objects()]
     return sum(name.startswith("slipstream_trio.") and ".testing." not in name for name in modules)
+
+
+def bytes_held() -> int:
+    """Return how many bytes are traced, but for those that its servers and other helpers of tests asked for."""
+    found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, "*/slipstream_trio/testing/*")])
+    return sum(statistic.size for statistic in found.statistics("filename"))

@@ -18,7 +18,7 @@ from tests.transport.alone import ours, run, trio_websocket_alone, websockets_al
 from tests.transport.support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from tests.transport.test_lane import fault_of
 
-from slipstream_trio.transport import lane, trio_websocket, websockets
+from slipstream_trio.transport import common, lane
 
 TEXTS = st.text(max_size=8) | st.sampled_from(["", "ä€𝄞", "x" * 125, "x" * 126, "ö" * 200, "y" * 66_000])
 PAYLOADS = TEXTS.map(str.encode) | st.binary(max_size=8)
@@ -176,8 +176,7 @@ def lane_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         module = ModuleType("slipstream_trio.transport.broken_lane")
         module.__package__ = lane.__package__
         exec(compile(source.replace(sound, broken), bug, "exec"), module.__dict__)
-        for user in (trio_websocket, websockets):
-            monkeypatch.setattr(user, "Lane", module.__dict__["Lane"])
+        monkeypatch.setattr(common, "Lane", module.__dict__["Lane"])
 
     return put
 
