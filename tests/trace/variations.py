@@ -102,26 +102,25 @@ async def rolling_restart_of_two_sockets(lab: Laboratory) -> None:
         await trio.sleep(5)
 
 
-@incident("server_restart", "server", "1012")
-async def restart_that_takes_a_while(lab: Laboratory) -> None:
+async def restart(lab: Laboratory, code: int) -> None:
+    """Restart the server under a desk: it is down for six seconds."""
     async with lab.desk():
         await trio.sleep(12)
         lab.down = True
-        lab.connection.close(1012)
+        lab.connection.close(code)
         await trio.sleep(6)
         lab.down = False
         await trio.sleep(12)
+
+
+@incident("server_restart", "server", "1012")
+async def restart_that_takes_a_while(lab: Laboratory) -> None:
+    await restart(lab, 1012)
 
 
 @incident("server_restart", "server", "1000")
 async def restart_without_a_drainer(lab: Laboratory) -> None:
-    async with lab.desk():
-        await trio.sleep(12)
-        lab.down = True
-        lab.connection.close(1000)
-        await trio.sleep(6)
-        lab.down = False
-        await trio.sleep(12)
+    await restart(lab, 1000)
 
 
 @incident("evicted", "application", "2 sockets")
