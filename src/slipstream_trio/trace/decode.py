@@ -23,7 +23,7 @@ from ..telemetry import (
     Origin,
 )
 from ..telemetry.names import names_of_events
-from .encode import BUILT_IN
+from .handles import BUILT_IN
 from .lines import decode_line
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
 from .values import CLASSES, FIELDS, NESTED, TAG, changed, decode_value, frame_received, from_fields

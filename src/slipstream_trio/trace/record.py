@@ -1,10 +1,10 @@
 """Recording: telemetry records go into files as they happen."""
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Final
+from typing import Any, Final
 
 from attrs import Factory, define, field
 
@@ -21,6 +21,7 @@ __all__ = ["Recording", "record"]
 QUEUE: Final = 16 * 2**20
 FLUSH_INTERVAL: Final = 0.2
 CLOSE_TIMEOUT: Final = 10.0
+MOST_WAITING: Final = 128
 
 
 @define(eq=False)
@@ -40,6 +41,7 @@ class Recording:
     _missing: int = field(default=0, init=False)
     _why: str = field(default="queue_full", init=False)
     _untold: int = field(default=0, init=False)
+    _waiting: list[Any] = field(factory=list, init=False)
     _failure: Exception | None = field(default=None, init=False)
 
     @property
@@ -69,27 +71,45 @@ class Recording:
         """Take in a record: it is encoded at once, and written later; the start of a handle, with its end."""
         if type(record) is HandleStart or (self._wanted is not None and not self._wanted(record.origin)):
             return
+        with self._writer.lock:
+            if not self._encoder.can_wait(record):
+                self.catch_up()
+                self._take((record,), lambda: self._encoder.lines(record))
+                return
+            self._waiting.append(record)
+            if len(self._waiting) == 1:
+                self._writer.expect()
+            elif len(self._waiting) >= MOST_WAITING:
+                self.catch_up()
+
+    def catch_up(self) -> None:
+        """Encode the records that wait for others of their kind. The caller holds the writer's lock."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._take(waiting, lambda: self._encoder.waited(waiting))
+
+    def _take(self, records: Sequence[Record], encoded: Callable[[], bytes]) -> None:
         writer = self._writer
-        with writer.lock:
-            if writer.untold != self._untold:
-                self._note_untold()
-            if not writer.has_room():
+        if writer.untold != self._untold:
+            self._note_untold()
+        if not writer.has_room():
+            for record in records:
                 self._encoder.notice(record)
-                self._drop(record, "write_failed" if writer.broken else "queue_full")
-                return
-            if self._max_size is not None and self._size >= self._max_size:
-                writer.begin(self.header())
-            try:
-                lines = self._encoder.lines(record)
-            except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
-                self._failure = error
-                self._drop(record, "not_encodable")
-                return
-            if self._missing:
-                lines = missing_line(self._missing, self._why) + lines
-            self._size += len(lines)
-            writer.put(lines, records_of(record), self._missing)
-            self._missing = 0
+            self._drop(records, "write_failed" if writer.broken else "queue_full")
+            return
+        if self._max_size is not None and self._size >= self._max_size:
+            writer.begin(self.header())
+        try:
+            lines = encoded()
+        except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
+            self._failure = error
+            self._drop(records, "not_encodable")
+            return
+        if self._missing:
+            lines = missing_line(self._missing, self._why) + lines
+        self._size += len(lines)
+        writer.put(lines, sum(map(records_of, records)), self._missing)
+        self._missing = 0
 
     def close(self, timeout: float) -> bool:
         """Write the waiting lines; returns whether that was done within `timeout` seconds."""
@@ -106,10 +126,10 @@ class Recording:
         if untold:
             self._note_missing(untold, "write_failed")
 
-    def _drop(self, record: Record, reason: str) -> None:
-        records = records_of(record)
-        self._dropped += records
-        self._note_missing(records, reason)
+    def _drop(self, records: Sequence[Record], reason: str) -> None:
+        dropped = sum(map(records_of, records))
+        self._dropped += dropped
+        self._note_missing(dropped, reason)
 
     def _note_missing(self, records: int, reason: str) -> None:
         self._missing += records
@@ -169,7 +189,7 @@ def record(
         files.open(recording.header())
     except OSError as error:
         raise RecordingError(os.fspath(path), f"cannot be written: {error.strerror or error}") from error
-    writer.start()
+    writer.start(recording.catch_up)
     handler_id = f"recording {id(recording)}"
     bus.attach_many(handler_id, RECORDED, recording.handle, prefix=True)
     try:

@@ -25,7 +25,7 @@ from ..protocol import (
     serializer_for,
 )
 from ..telemetry import ConnectStart, HandleStart
-from .encode import BUILT_IN
+from .handles import BUILT_IN
 from .redact import Redacted
 from .schema import Recorded
 from .values import names_of

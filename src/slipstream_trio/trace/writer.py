@@ -55,6 +55,8 @@ class Writer:
         self._queue = [Part()]
         self._closing = False
         self._last: Callable[[int, int], bytes] | None = None
+        self._expected = False
+        self._catch_up: Callable[[], None] = lambda: None
         self._full = False
         self.waiting: int = 0
         self.written: int = 0
@@ -64,9 +66,16 @@ class Writer:
         self.error: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="slipstream recording", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, catch_up: Callable[[], None]) -> None:
+        """Start the thread, which calls `catch_up` for the lines that it was told to expect."""
+        self._catch_up = catch_up
         self._thread.start()
+
+    def expect(self) -> None:
+        """Have the lines written of what waits to be encoded, as soon as those of a `put`. The caller holds `lock`."""
+        self._expected = True
+        if not self.waiting:
+            self._changed.notify()
 
     def has_room(self) -> bool:
         """Tell whether lines are taken. Once too many wait, none are until half of them are written."""
@@ -116,11 +125,14 @@ class Writer:
     def _next(self) -> list[Part]:
         """Wait for lines, and for more of them; returns none at the end."""
         with self.lock:
-            while not self.waiting and not self._closing:
+            while not self.waiting and not self._expected and not self._closing:
                 self._changed.wait()
             until = time.monotonic() + self._flush_interval
             while not self._closing and self.waiting < URGENT and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
+            if self._expected:
+                self._expected = False
+                self._catch_up()
             parts, self._queue = self._queue, [Part()]
             return [part for part in parts if part.data or part.header is not None]
 
