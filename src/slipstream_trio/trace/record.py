@@ -68,7 +68,7 @@ class Recording:
         return header_line(self._id, self._part, now, self._redactor.redacted, self._encoder.alive)
 
     def handle(self, record: Record) -> None:
-        """Take in a record: it is encoded at once, and written later; the start of a handle, with its end."""
+        """Take in a record: it is written later, and encoded at once if its user may change it."""
         if type(record) is HandleStart or (self._wanted is not None and not self._wanted(record.origin)):
             return
         with self._writer.lock:
@@ -154,8 +154,9 @@ def record(
 ) -> Iterator[Recording]:
     """Record all telemetry for the time of a `with` block.
 
-    Records are encoded when they happen, and written by a thread. A connection never waits for the disk, nor fails
-    with it: what cannot be written is dropped and counted, and the recording says where it is missing.
+    Records are encoded when they happen, those of plain messages some at a time, and written by a thread. A connection
+    never waits for the disk, nor fails with it: what cannot be written is dropped and counted, and the recording says
+    where it is missing.
 
     A file that is there already is not overwritten, but moved on to `path.1`, as by rotation.
 
