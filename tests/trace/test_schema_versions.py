@@ -22,7 +22,8 @@ from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.deterministic import deterministic_telemetry
 from slipstream_trio.testing.stateful import CoreConnection
 from slipstream_trio.testing.strategies import History, histories
-from slipstream_trio.trace import read, replay
+from slipstream_trio.trace import read, replay, verify
+from slipstream_trio.trace.encode import Encoder
 from slipstream_trio.trace.handles import FULL_EVERY
 from slipstream_trio.trace.lines import encode_line
 from slipstream_trio.trace.redact import Redactor
@@ -102,6 +103,19 @@ def test_an_older_recordings_end_tells_by_its_reason_who_ended_it(reason: str, b
     recorded = list(read(written(tmp_path / "trace.jsonl", lines)))
     [event] = [event for each in recorded for event in each.metadata.get("built_events", ()) if hasattr(event, "code")]
     assert event.ended_by == by
+
+
+def test_a_state_that_is_written_in_full_while_a_join_waits_breaks_no_invariant(tmp_path: Path) -> None:
+    encoder, records = Encoder(Redactor()), records_of(LIFE)
+    lines = encoded([])[:1]
+    for record in records:
+        if record.name[-1] == "start" and record.metadata.get("raw_message") == LIFE[3]:
+            encoder.restart()
+        lines.append(encoder.encode(record))
+    assert sum(b'"options"' in line for line in lines) == 2
+    old = [encode_line(older(values(line))) + b"\n" for line in lines]
+    problems = [each.problem for each in verify(read(written(tmp_path / "trace.jsonl", old)))]
+    assert problems == ["the connection has no connect stop"]
 
 
 def test_a_state_is_written_with_what_has_changed_alone() -> None:

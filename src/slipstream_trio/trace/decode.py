@@ -203,7 +203,8 @@ def _state(states: dict[int, State], value: Any) -> Any:
             given = {key: changed(getattr(before, key), item) for key, item in value.items() if key in STATE_FIELDS}
             state = attrs.evolve(before, **given)
     else:
-        state = from_fields(State, value)
+        # Schema 1.0 has no turns: they are none, rather than those that a state would make of its joins.
+        state = from_fields(State, {"turns": {}, **value})
     _remember(states, value["n"], state, STATES)
     return state
 
