@@ -68,7 +68,7 @@ ALONE = {
     "fast": ("transport.websockets", ["tests/protocol/test_codecs_agree.py", "tests/transport/test_fast.py"]),
     "proxy": ("transport.proxy", ["tests/transport/test_proxies.py"]),
     "cli": ("cli.demo_command", ["tests/cli/test_demo.py", "tests/cli/test_demo_url.py"]),
-    "testing": ("testing.plugin", ["tests/testing/test_kit_joins.py", "tests/testing/test_plugin.py"]),
+    "testing": ("testing.strategies", ["tests/testing/test_kit_joins.py", "tests/testing/test_plugin.py"]),
     "longpoll": ("transport.longpoll", ["tests/transport/test_longpoll.py", "tests/client/test_longpoll_fallback.py"]),
     "opentelemetry": (
         "integrations.opentelemetry",

@@ -1,63 +1,84 @@
-"""pytest's way into slipstream_trio: declares the fixtures and the marker, and imports nothing until they are used.
+"""pytest's way into slipstream_trio: the fixtures and the marker, which import nothing until they are used.
 
-It stands outside of the package, as importing any module of a package imports the package. What is behind it is
-`slipstream_trio.testing.plugin`.
+It stands outside of the package, as importing any module of a package imports the package.
 """
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from typing import Any
 
     from slipstream_trio.ids import IdSource
     from slipstream_trio.telemetry import Telemetry
     from slipstream_trio.testing.kit import FakeServer
     from slipstream_trio.testing.observed import ObservedTrace
-    from slipstream_trio.testing.plugin import PhoenixServers
+    from slipstream_trio.testing.server import ChannelFactory, PhoenixServer
     from slipstream_trio.testing.simulation import Swarm
 
 MARKER = "slipstream_verify"
-FIXTURES = frozenset({"fake_server", "phoenix_server", "slipstream_swarm", "slipstream_telemetry", "slipstream_trace"})
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the option of the configuration file."""
-    text = "lines of history of its connections that the report of a failing test has (default: 40; 0: none)"
-    parser.addini("slipstream_history", text, default="40")
+TRACE = "slipstream_trace"
+_TOLD = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker, and check the option."""
+    """Declare the marker."""
     text = "the records of all connections that the test opens have to keep the invariants of traces"
     config.addinivalue_line("markers", f"{MARKER}: {text}.")
-    lines = config.getini("slipstream_history")
-    if not lines.isdecimal():
-        raise pytest.UsageError(f"slipstream_history: a whole number of lines, 0 for none; not {lines!r}")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Bring in the plugin proper where tests use it, or have imported the library."""
-    if "slipstream_trio" in sys.modules or any(map(_uses, session.items)):
-        from slipstream_trio.testing.plugin import Observer
+    """Let the trace be the first fixture of a test that is marked or asks for it, so that it outlives the others."""
+    for item in session.items:
+        names = getattr(item, "fixturenames", None)
+        if names is not None and (TRACE in names or item.get_closest_marker(MARKER)):
+            names[:] = [TRACE, *(name for name in names if name != TRACE)]
 
-        lines = int(session.config.getini("slipstream_history"))
-        session.config.pluginmanager.register(Observer(lines), "slipstream-observer")
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> "Generator[None, object, object]":
+    """Fail a marked test whose connections break an invariant; if it fails by itself, its error tells that as well."""
+    try:
+        result = yield
+    except BaseException as error:
+        if (problem := _problem(item)) is not None:
+            error.add_note(problem)
+        raise
+    if (problem := _problem(item)) is not None:
+        pytest.fail(problem, pytrace=False)
+    return result
 
 
-def _uses(item: pytest.Item) -> bool:
-    return item.get_closest_marker(MARKER) is not None or not FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+def _problem(item: pytest.Item) -> str | None:
+    """Return what is wrong with a marked test by the end of its call."""
+    if item.get_closest_marker(MARKER) is None or not hasattr(item, "funcargs"):
+        return None
+    trace: ObservedTrace | None = item.funcargs.get(TRACE)
+    if trace is None:
+        return (
+            f"the marker {MARKER} came too late, as this test runs already: "
+            "mark the test, its class or module, or do it in pytest_collection_modifyitems"
+        )
+    from slipstream_trio.testing.observed import describe
+
+    found = trace.violations(ended=False)
+    item.stash[_TOLD] = len(found)
+    return describe(found) if found else None
 
 
 @pytest.fixture
-def slipstream_trace(request: pytest.FixtureRequest) -> "ObservedTrace":
-    """All telemetry of the test's connections: `records`, `named`, `of`, `history`, `violations`, `verify`."""
-    from slipstream_trio.testing.plugin import observed_by
+def slipstream_trace(request: pytest.FixtureRequest) -> "Iterator[ObservedTrace]":
+    """All telemetry of the test's connections: `records`, `named`, `of`, `violations`, `verify`."""
+    from slipstream_trio.testing.observed import ObservedTrace, describe
 
-    return observed_by(request.node)
+    item: pytest.Item = request.node
+    item.stash[_TOLD] = 0
+    with ObservedTrace() as trace:
+        yield trace
+    if item.get_closest_marker(MARKER) and (found := trace.violations()[item.stash[_TOLD] :]):
+        pytest.fail(describe(found), pytrace=False)
 
 
 @pytest.fixture
@@ -69,11 +90,13 @@ def slipstream_ids() -> "IdSource":
 
 
 @pytest.fixture
-def slipstream_telemetry(request: pytest.FixtureRequest, slipstream_ids: "IdSource") -> "Telemetry":
-    """A bus of the test's own, with deterministic ids: pass it to `connect` as `telemetry`."""
-    from slipstream_trio.testing.plugin import make_telemetry
+def slipstream_telemetry(slipstream_trace: "ObservedTrace", slipstream_ids: "IdSource") -> "Telemetry":
+    """A bus of the test's own, with deterministic ids, whose records are in the trace: pass it to `connect`."""
+    from slipstream_trio.telemetry import Telemetry
 
-    return make_telemetry(request.node, slipstream_ids)
+    bus = Telemetry(ids=slipstream_ids)
+    slipstream_trace.listen_to(bus)
+    return bus
 
 
 @pytest.fixture
@@ -90,19 +113,19 @@ def slipstream_swarm() -> "Callable[..., Swarm]":
 
 
 @pytest.fixture
-def phoenix_server(request: pytest.FixtureRequest) -> "PhoenixServers":
-    """Call it with channels, as {"room:*": Room}, for a Phoenix-compatible server to `run` or `serve`."""
-    from slipstream_trio.testing.plugin import PhoenixServers, servers_of
+def phoenix_server() -> "Callable[..., PhoenixServer]":
+    """Call it with channels, as {"room:*": Room}, and options of `Mount`, for a server to `run` or `serve`."""
+    from slipstream_trio.testing.server import Mount, PhoenixServer
 
-    return PhoenixServers(servers_of(request.node))
+    def make(channels: "Mapping[str, ChannelFactory] | None" = None, **mount: "Any") -> PhoenixServer:
+        return PhoenixServer({"/socket": Mount(channels=channels or {}, **mount)})
+
+    return make
 
 
 @pytest.fixture
-def fake_server(request: pytest.FixtureRequest) -> "FakeServer":
+def fake_server() -> "FakeServer":
     """A server that the test drives step by step: `async with fake_server as server`."""
     from slipstream_trio.testing.kit import FakeServer
-    from slipstream_trio.testing.plugin import servers_of
 
-    server = FakeServer()
-    servers_of(request.node).append(server)
-    return server
+    return FakeServer()

@@ -12,7 +12,7 @@ import pytest
 import slipstream_trio
 from slipstream_trio import Configuration, ConnectOptions, Message, errors, protocol, telemetry, testing, trace
 from slipstream_trio.integrations import logging, supabase
-from slipstream_trio.testing import faults, kit, observed, plugin, scripted, server, stateful, strategies
+from slipstream_trio.testing import faults, kit, observed, scripted, server, stateful, strategies
 from slipstream_trio.trace import export_otlp, export_perfetto
 
 NAMES = {
@@ -53,7 +53,6 @@ MODULES = [
     faults,
     kit,
     observed,
-    plugin,
     server,
     supabase,
     trace,

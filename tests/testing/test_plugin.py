@@ -3,7 +3,8 @@
 import pytest
 
 # Imported here, as what an inner run imports first is forgotten at its end, and would be there twice.
-import slipstream_trio.testing.plugin
+import slipstream_trio.testing.kit
+import slipstream_trio.testing.observed
 import slipstream_trio.transport.trio_websocket  # noqa: F401
 
 pytest_plugins = ["pytester"]
@@ -48,12 +49,10 @@ def _inner_runs_warn_of_nothing(pytester: pytest.Pytester) -> None:
     pytester.makeini(INI)
 
 
-def run(pytester: pytest.Pytester, source: str, *arguments: str, ini: str = "") -> pytest.RunResult:
+def run(pytester: pytest.Pytester, source: str) -> pytest.RunResult:
     """Run the tests of a source in an inner run of pytest."""
-    if ini:
-        pytester.makeini(INI + ini)
     pytester.makepyfile(HEAD + source)
-    return pytester.runpytest_inprocess(*arguments)
+    return pytester.runpytest_inprocess()
 
 
 def test_its_fixtures_serve_async_tests_and_plain_ones(pytester: pytest.Pytester) -> None:
@@ -124,8 +123,6 @@ def test_a_marked_test_fails_if_its_connections_break_an_invariant(pytester: pyt
             "*test_broken*",
             "this test's connections break an invariant:",
             "  record *, connection *: invariant 2: slipstream connection connect stop after the end of the connection",
-            "*- slipstream: recent history -*",
-            "*#1  · connection ends closed_by_client",
         ]
     )
 
@@ -163,7 +160,6 @@ def test_a_connection_that_outlives_its_test_is_an_error_of_its_teardown(pyteste
     result = run(pytester, dedented(source))
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*connection 1111111111111111: invariant 2: the connection has no connect stop"])
-    result.stdout.fnmatch_lines(["Begun and not ended:", "*#2  connection connect"])
 
 
 def test_connections_may_share_a_trace_that_was_given_to_them(pytester: pytest.Pytester) -> None:
@@ -183,59 +179,6 @@ def test_connections_may_share_a_trace_that_was_given_to_them(pytester: pytest.P
     run(pytester, dedented(source)).assert_outcomes(passed=1)
 
 
-def test_any_failing_test_shows_what_happened_on_its_connections(pytester: pytest.Pytester) -> None:
-    source = """
-    async def test_failing(phoenix_server, autojump_clock):
-        await visit(phoenix_server({"room:*": Room}), fails=True)
-
-    def test_failing_plain(phoenix_server):
-        trio.run(visit, phoenix_server({"room:*": Room}), True)
-
-    def test_failing_without_connections():
-        assert False
-
-    @pytest.mark.xfail(strict=True)
-    async def test_failing_as_expected(phoenix_server, autojump_clock):
-        await visit(phoenix_server({"room:*": Room}), fails=True)
-    """
-    result = run(pytester, dedented(source))
-    result.assert_outcomes(failed=3, xfailed=1)
-    text = result.stdout.str()
-    assert text.count("- slipstream: recent history -") == 2
-    assert "s3cret" not in text[text.index("recent history") :].partition("test_failing_plain")[0]
-    result.stdout.fnmatch_lines(
-        [
-            "*+0.000 s  #1  · connection begins *",
-            "*+0.000 s  #1  ← opened 101",
-            "*+0.000 s  #1  · client connect ok attempt 1",
-            "*+0.000 s  #1  → join room:1 phx_join ref 1*",
-            "*+0.000 s  #1  ← joined room:1 phx_reply ok ref 1 {}",
-            "*+0.000 s  #1  · client join room:1 ok {}",
-            '*+0.000 s  #1  → push room:1 echo ref 2 {"n":1}',
-            '*+0.000 s  #1  · client push room:1 echo ok ref 2 {"n":1}',
-            "*+0.000 s  #1  · connection ends closed_by_client",
-            "where #1 is *",
-        ]
-    )
-
-
-def test_a_failing_test_shows_what_its_servers_know(pytester: pytest.Pytester) -> None:
-    source = """
-    async def test_failing(phoenix_server, fake_server, autojump_clock):
-        server = phoenix_server({"room:*": Room})
-        async with server.run(), fake_server:
-            async with connect("ws://x/socket/websocket", transport=server.connector(), rejoin=None) as socket:
-                async with socket.join("room:1") as channel:
-                    await channel.send("crash")
-                    await trio.testing.wait_all_tasks_blocked()
-            assert False
-    """
-    result = run(pytester, dedented(source))
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*- slipstream: what crashed on the server -*", "RuntimeError: told to"])
-    result.stdout.fnmatch_lines(["*- slipstream: what the fake server got -*", "no client has asked to be let in"])
-
-
 def test_a_marked_test_that_fails_by_itself_shows_broken_invariants_as_well(pytester: pytest.Pytester) -> None:
     source = """
     @pytest.mark.slipstream_verify
@@ -246,33 +189,12 @@ def test_a_marked_test_that_fails_by_itself_shows_broken_invariants_as_well(pyte
     """
     result = run(pytester, dedented(source))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*by itself*", "*- slipstream: broken invariants -*", "*: invariant 2: *"])
-
-
-def test_the_history_can_be_shorter_or_left_out(pytester: pytest.Pytester) -> None:
-    source = """
-    async def test_failing(phoenix_server, autojump_clock):
-        await visit(phoenix_server({"room:*": Room}), fails=True)
-
-    async def test_observed(phoenix_server, slipstream_trace, autojump_clock):
-        await visit(phoenix_server({"room:*": Room}), fails=True)
-    """
-    short = run(pytester, dedented(source), ini="slipstream_history = 2")
-    short.stdout.fnmatch_lines(
-        ["*  … * earlier ones", "*← closed 1000 closed_by_client", "*· connection ends *", "where *"],
-        consecutive=True,
-    )
-    none = run(pytester, dedented(source), ini="slipstream_history = 0")
-    none.assert_outcomes(failed=2)
-    assert "slipstream: recent" not in none.stdout.str()
-    odd = run(pytester, dedented(source), ini="slipstream_history = many")
-    assert odd.ret == pytest.ExitCode.USAGE_ERROR
-    odd.stderr.fnmatch_lines(["*slipstream_history: a whole number of lines, 0 for none; not 'many'"])
+    result.stdout.fnmatch_lines(["*this test's connections break an invariant:", "*: invariant 2: *"])
+    result.stdout.fnmatch_lines(["*AssertionError: by itself"])
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("lines", ["40", "0"])
-def test_what_a_test_used_is_let_go_of_when_it_has_ended(pytester: pytest.Pytester, lines: str) -> None:
+def test_what_a_test_used_is_let_go_of_when_it_has_ended(pytester: pytest.Pytester) -> None:
     source = """
     import gc
     import weakref
@@ -286,7 +208,7 @@ def test_what_a_test_used_is_let_go_of_when_it_has_ended(pytester: pytest.Pytest
         gc.collect()
         assert [used() for used in USED] == [None, None]
     """
-    run(pytester, dedented(source), ini=f"slipstream_history = {lines}").assert_outcomes(passed=2)
+    run(pytester, dedented(source)).assert_outcomes(passed=2)
 
 
 RUN_TWICE = """
@@ -312,36 +234,13 @@ def test_a_test_that_is_run_again_is_judged_by_its_last_run(pytester: pytest.Pyt
         await visit(phoenix_server({"room:*": Room}), telemetry=slipstream_telemetry)
         RUNS.append(slipstream_trace.connections)
         assert RUNS == [["0000000000000002"]] * 2
-
-    async def test_fails(fake_server):
-        assert False
     """
     pytester.makeconftest(RUN_TWICE)
-    result = run(pytester, dedented(source))
-    result.assert_outcomes(passed=1, failed=1)
-    assert result.stdout.str().count("what the fake server got") == 1
-
-
-@pytest.mark.once
-def test_a_trace_that_was_not_kept_whole_cannot_be_verified(pytester: pytest.Pytester) -> None:
-    source = """
-    async def test_late(phoenix_server, request, autojump_clock):
-        trace = request.getfixturevalue("slipstream_trace")
-        await visit(phoenix_server({"room:*": Room}))
-        assert repr(trace).startswith("<ObservedTrace: ")
-        with pytest.raises(RuntimeError, match="use the marker slipstream_verify or the fixture"):
-            trace.verify()
-    """
     run(pytester, dedented(source)).assert_outcomes(passed=1)
-    result = run(pytester, dedented(source), ini="slipstream_history = 0")
-    result.stdout.fnmatch_lines(
-        ["*RuntimeError: this test is not observed: slipstream_trace has to be among its fixt*"]
-    )
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("lines", ["40", "0"])
-def test_a_marker_that_comes_too_late_is_told_and_costs_no_other_test(pytester: pytest.Pytester, lines: str) -> None:
+def test_a_marker_that_comes_too_late_is_told_and_costs_no_other_test(pytester: pytest.Pytester) -> None:
     source = """
     @pytest.fixture(params=[False, True])
     def marked_late(request):
@@ -354,7 +253,7 @@ def test_a_marker_that_comes_too_late_is_told_and_costs_no_other_test(pytester: 
     async def test_other():
         pass
     """
-    result = run(pytester, dedented(source), ini=f"slipstream_history = {lines}")
+    result = run(pytester, dedented(source))
     result.assert_outcomes(failed=2, passed=1)
     result.stdout.fnmatch_lines(["the marker slipstream_verify came too late, as this test runs already: *"])
     result.stdout.fnmatch_lines(["*AssertionError: told to fail*"])
@@ -374,6 +273,43 @@ def test_what_had_begun_before_the_test_is_not_judged(pytester: pytest.Pytester)
             default_telemetry.point(record.name).emit(record)
     """
     run(pytester, dedented(source)).assert_outcomes(passed=2)
+
+
+def test_a_bus_that_is_listened_to_twice_is_heard_once(pytester: pytest.Pytester) -> None:
+    source = """
+    async def test_twice(phoenix_server, slipstream_telemetry, slipstream_trace, autojump_clock):
+        for bus in (slipstream_telemetry, default_telemetry):
+            slipstream_trace.listen_to(bus)
+        await visit(phoenix_server({"room:*": Room}), telemetry=slipstream_telemetry)
+        await visit(phoenix_server({"room:*": Room}))
+        assert len(slipstream_trace.named("connection", "connect", "start")) == 2
+        slipstream_trace.verify()
+        assert repr(slipstream_trace).endswith("of 2 connections>")
+    """
+    run(pytester, dedented(source)).assert_outcomes(passed=1)
+
+
+def test_what_other_fixtures_do_at_their_beginning_and_end_is_seen(pytester: pytest.Pytester) -> None:
+    source = """
+    @pytest.fixture
+    def visiting(phoenix_server):
+        server = phoenix_server({"room:*": Room})
+        trio.run(visit, server, clock=MockClock(autojump_threshold=0))
+        yield
+        [connect] = [record for record in SEEN[0] if record.name[1:] == ("connection", "connect", "start")]
+        trio.run(visit, server, clock=MockClock(autojump_threshold=0))
+        default_telemetry.point(connect.name).emit(connect)
+
+    SEEN = []
+
+    @pytest.mark.slipstream_verify
+    def test_it(visiting, slipstream_trace):
+        SEEN.append(slipstream_trace)
+        assert len(slipstream_trace.connections) == 1
+    """
+    result = run(pytester, dedented(source))
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*invariant 2: *"])
 
 
 def test_the_marker_is_told(pytester: pytest.Pytester) -> None:
