@@ -14,11 +14,13 @@ from tests.protocol.ledger import Ledger, check_state
 
 from slipstream_trio.errors import ProtocolError
 from slipstream_trio.protocol import (
+    CloseConnection,
     ConnectionClosed,
     Event,
     FrameReceived,
     Input,
     JoinTopic,
+    LeaveTopic,
     Message,
     Options,
     PushMessage,
@@ -231,7 +233,7 @@ def test_what_a_subclass_says_of_a_connections_end_is_all_that_is_told() -> None
     machine = Complaining()
     machine.configure(Options(url="ws://s/socket/websocket"))
     with pytest.raises(AssertionError, match="told by the subclass"):
-        machine.end(1000, asked=False)
+        machine.feed(TransportClosed(1000))
     machine.teardown()
 
 
@@ -250,13 +252,13 @@ def test_a_machine_by_hand_connects_joins_pushes_and_ends() -> None:
     assert machine.push("room:a", "ev", {}) == "2"
     machine.answer(0, "ok", {})
     assert machine.server.answered[-1] == Message("1", "2", "room:a", "ev", {})
-    machine.leave("room:a", 5.0)
+    machine.feed(LeaveTopic(machine.now, "room:a", 5.0))
     assert not machine.is_joined("room:a")
-    machine.wait_for_deadline()
+    machine.feed(TimerTicked(5.0))
     assert (machine.now, dict(machine.state.joins)) == (5.0, {})
     first = machine.state.connection_id
-    machine.end(1000, asked=True)
-    machine.end(1000, asked=True)
+    machine.feed(CloseConnection(1000))
+    machine.feed(TransportClosed(1000))
     assert machine.connection is None
     machine.connect()
     assert machine.state.connection_id != first
@@ -270,7 +272,7 @@ def test_two_machines_with_the_same_rules_have_the_same_telemetry() -> None:
         with machine.telemetry.listen(records.append):
             machine.configure(opening_state().options)
             machine.join_accepted("room:a", {}, {})
-            machine.wait(30.0)
+            machine.feed(TimerTicked(30.0))
             machine.teardown()
         return [f"{record.name} {record.measurements} {record.metadata}" for record in records]
 
@@ -344,4 +346,3 @@ def test_a_model_of_a_server_replies_before_it_ends_the_join_that_was_replaced()
     frames = [Wire().decode(frame) for frame in server.answer(server.requests[0], "ok", {})]
     assert [(message.event, message.ref) for message in frames] == [("phx_reply", "2"), ("phx_close", "1")]
     assert server.channels == {"room": "2"}
-    assert server.ended == [("room", "1")]

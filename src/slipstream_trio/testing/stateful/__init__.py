@@ -7,8 +7,7 @@ from ...errors.base import lacks
 
 try:
     from .core_connection import CoreConnection
-    from .machine import ConnectionMachine
-    from .server_model import ServerModel
+    from .machine import ConnectionMachine, ServerModel
 except ImportError as _error:
     raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
 

@@ -3,57 +3,87 @@
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+from attrs import define, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ... import protocol
-from ...protocol.message import CLOSE, ERROR
+from ...protocol import Frame, Message
+from ...protocol.message import CLOSE, JOIN, LEAVE
 from ...telemetry import Telemetry
 from ..deterministic import SequentialIds, SteppingClock
 from ..server.wire import Wire
-from ..strategies import close_codes, events, frames, json_scalars, options, statuses
+from ..strategies import inputs, json_scalars, options, statuses
 from .core_connection import CoreConnection
-from .server_model import ServerModel
 
-__all__ = ["ConnectionMachine"]
+__all__ = ["ConnectionMachine", "ServerModel"]
 
-_WAITS: Final = st.sampled_from([0.0, 0.001, 0.5, 1.0, 7.0, 30.0])
-_TIMEOUTS: Final = st.sampled_from([10.0, 1.0, 5.0, None])
-_LIMITS: Final = st.sampled_from([None, None, 1.0, 10.0])
 _MOSTLY_OK: Final = st.sampled_from(["ok", "ok", "ok", "error"]) | statuses()
-
 _JSON: Final = st.sampled_from([{}, {"n": 1}, {"body": "hi"}]) | st.dictionaries(
     st.text(max_size=4), json_scalars(), max_size=2
 )
-_PUSHED: Final = _JSON | st.sampled_from([None, [1], "text", b"", b"data"]) | json_scalars() | st.binary(max_size=20)
 
 # These depend on the machine, which hypothesis gives to a strategy as its runner.
 _TOPICS: Final[st.SearchStrategy[str]] = st.runner().flatmap(lambda machine: st.sampled_from(machine.topics))
-_JOINED: Final[st.SearchStrategy[str]] = st.runner().flatmap(
-    lambda machine: st.sampled_from(sorted(machine.state.joins))
+_INPUTS: Final[st.SearchStrategy[protocol.Input]] = st.runner().flatmap(
+    lambda machine: inputs(machine.state, machine.now, topic=_TOPICS, answers=False)
 )
-_SERVED: Final[st.SearchStrategy[str]] = st.runner().flatmap(
-    lambda machine: st.sampled_from(sorted(machine.server.channels))
-)
-
-_FRAMES: Final = {vsn: frames(vsn, topic=_TOPICS) for vsn in ("1.0.0", "2.0.0")}
-_STRAY: Final[st.SearchStrategy[protocol.Frame]] = st.runner().flatmap(lambda machine: _FRAMES[machine.server.wire.vsn])
 
 
 def _is_open(machine: Any) -> bool:
     return machine.connection is not None and machine.state.status == "open"
 
 
-def _is_up(machine: Any) -> bool:
-    return machine.connection is not None and machine.state.status in ("open", "closing")
+@define
+class ServerModel:
+    """A server that a test drives: it answers in any order, also twice.
+
+    Attributes:
+        wire: the server's side of the serializer.
+        requests: the client's messages that are not answered, in order of arrival.
+        answered: those that are, in order of their answers.
+        channels: topic to join_ref, of the joins that it has accepted and not ended.
+    """
+
+    wire: Wire
+    requests: list[Message] = field(factory=list)
+    answered: list[Message] = field(factory=list)
+    channels: dict[str, str] = field(factory=dict)
+
+    def receive(self, frame: Frame) -> Message:
+        """Read a frame of the client's; returns its message, with None for the empty refs of a binary one."""
+        message = self.wire.decode(frame)
+        message = message._replace(join_ref=message.join_ref or None, ref=message.ref or None)
+        self.requests.append(message)
+        return message
+
+    def answer(self, request: Message, status: str, response: Any) -> list[Frame]:
+        """Answer a request, also again; returns the reply, and the frames behind it.
+
+        A join that is accepted ends an older one of its topic, after the reply. A leave is followed by the end of its
+        join.
+        """
+        frames = [self.wire.encode_reply(request.join_ref, request.ref, request.topic, status, response)]
+        if request not in self.requests:
+            return frames
+        self.requests.remove(request)
+        self.answered.append(request)
+        accepted, current = request.event == JOIN and status == "ok", self.channels.get(request.topic)
+        if current is not None and (accepted or (request.event == LEAVE and request.join_ref == current)):
+            del self.channels[request.topic]
+            frames.append(self.wire.encode(Message(current, current, request.topic, CLOSE, {})))
+        if accepted:
+            self.channels[request.topic] = str(request.join_ref)
+        return frames
 
 
 class ConnectionMachine(RuleBasedStateMachine):
     """One socket's connections, one after the other: a client, its server, and time.
 
-    Its rules join, leave, push, beat and close; answer in any order, twice, or never; push, broadcast, crash and close
-    channels; send frames of channels that are gone, and malformed ones; let time pass; cut the connection,
-    and open the next. After each, everything that `CoreConnection` checks must hold.
+    Its rules open a connection, join, answer in any order, twice, or never, and let anything else happen that
+    `inputs` draws: the client leaves, pushes, beats and closes; the server pushes, broadcasts, crashes and closes
+    channels, sends frames of channels that are gone, and malformed ones; time passes; the connection is cut. After
+    each, everything that `CoreConnection` checks must hold.
 
     A subclass adds rules for an application's own protocol. It calls `feed`, `push` and `deliver`, and overrides
     `on_event`, `on_request`, `on_end` and `response_to`:
@@ -72,7 +102,6 @@ class ConnectionMachine(RuleBasedStateMachine):
         connection: the current connection, None between two.
         server: the model of its server.
         now: the time, in seconds; it never goes back.
-        heard: the time of the last frame of the server on this connection, None before the first.
         telemetry: the bus of all connections, with deterministic ids and clock.
     """
 
@@ -82,7 +111,6 @@ class ConnectionMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now: float = 0.0
-        self.heard: float | None = None
         self.clock: SteppingClock = SteppingClock()
         self.telemetry: Telemetry = Telemetry(
             ids=SequentialIds(), time_ns=self.clock.time_ns, monotonic_ns=self.clock.monotonic_ns
@@ -105,7 +133,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         return self._current.state
 
     def feed(self, given: protocol.Input) -> protocol.Transition:
-        """Let the connection handle an input; its frames go to the server, its events to `on_event`.
+        """Let the connection handle an input, at its time; its frames go to the server, its events to `on_event`.
 
         Raises:
             RuntimeError: between two connections.
@@ -113,6 +141,9 @@ class ConnectionMachine(RuleBasedStateMachine):
             ProtocolError: the input does not fit the state.
             SerializationError: a command cannot be sent.
         """
+        now = max(self.now, getattr(given, "now", self.now))
+        self.clock.advance(now - self.now)
+        self.now = now
         transition = self._current.feed(given)
         for effect in transition.return_:
             if isinstance(effect, protocol.SendFrame):
@@ -134,7 +165,6 @@ class ConnectionMachine(RuleBasedStateMachine):
     def deliver(self, frames: Iterable[protocol.Frame]) -> None:
         """Let frames of the server's arrive, in order, now. Raises what `feed` raises."""
         for frame in frames:
-            self.heard = self.now
             self.feed(protocol.FrameReceived(self.now, frame))
 
     def is_joined(self, topic: str) -> bool:
@@ -163,7 +193,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         """
         return status, response
 
-    # The client
+    # Rules
 
     @initialize(chosen=options())
     def configure(self, chosen: protocol.Options) -> None:
@@ -176,22 +206,12 @@ class ConnectionMachine(RuleBasedStateMachine):
     def connect(self, refusal: int | None = None) -> None:
         """Open the next connection; the server may refuse the upgrade with an HTTP status."""
         self._generation += 1
-        self.heard = None
         self.connection = self.connection_type(
             self.options, telemetry=self.telemetry, socket_id=self._socket_id, generation=self._generation
         )
         self.server = ServerModel(Wire(self.state.options.vsn))
         opened = protocol.TransportOpened(self.now, (("upgrade", "websocket"),))
         self.feed(protocol.TransportFailed("refused", refusal) if refusal else opened)
-
-    @precondition(_is_open)
-    @rule(topic=_TOPICS, payload=_JSON, timeout=_TIMEOUTS, limit=_LIMITS, rejoin=st.booleans())
-    def join(
-        self, topic: str, payload: Any, timeout: float | None, limit: float | None = None, *, rejoin: bool = False
-    ) -> None:
-        """Join a topic, also one that is joined; `limit` is in seconds from now, whosever turn it is."""
-        deadline = None if limit is None else self.now + limit
-        self.feed(protocol.JoinTopic(self.now, topic, payload, timeout, deadline, rejoin))
 
     @precondition(_is_open)
     @rule(topic=_TOPICS, payload=_JSON, response=_JSON)
@@ -201,29 +221,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         request = self.server.requests[-1]
         self.deliver(self.server.answer(request, *self.response_to(request, "ok", response)))
 
-    @precondition(_is_open)
-    @rule(topic=_TOPICS, timeout=_TIMEOUTS)
-    def leave(self, topic: str, timeout: float | None) -> None:
-        """Leave a topic, also one that is not joined."""
-        self.feed(protocol.LeaveTopic(self.now, topic, timeout))
-
-    @precondition(lambda self: _is_open(self) and self.state.joins)
-    @rule(topic=_JOINED, event=events(), payload=_PUSHED)
-    def push_something(self, topic: str, event: str, payload: Any) -> None:
-        """Push on a topic that is joined, being joined or being left."""
-        if type(payload) is bytes and self.state.options.vsn.startswith("1."):
-            payload = None
-        self.push(topic, event, payload)
-
-    @precondition(_is_open)
-    @rule()
-    def beat(self) -> None:
-        """Send a heartbeat, unless one is outstanding."""
-        self.feed(protocol.SendHeartbeat(self.now))
-
-    # The server
-
-    @precondition(lambda self: _is_up(self) and (self.server.requests or self.server.answered))
+    @precondition(lambda self: self.connection is not None and (self.server.requests or self.server.answered))
     @rule(which=st.integers(0, 50), status=_MOSTLY_OK, response=_JSON)
     def answer(self, which: int, status: str, response: Any) -> None:
         """Answer one of the client's messages: one that is not answered, or, seldom, one that was."""
@@ -231,59 +229,11 @@ class ConnectionMachine(RuleBasedStateMachine):
         request = messages[which % len(messages)]
         self.deliver(self.server.answer(request, *self.response_to(request, status, response)))
 
-    @precondition(lambda self: _is_up(self) and self.server.channels)
-    @rule(topic=_SERVED, event=events(), payload=_JSON)
-    def server_pushes(self, topic: str, event: str, payload: Any) -> None:
-        """Push from a channel."""
-        self.deliver(self.server.push(topic, event, payload))
-
-    @precondition(_is_up)
-    @rule(topic=_TOPICS, event=events(reserved=True), payload=_JSON)
-    def server_broadcasts(self, topic: str, event: str, payload: Any) -> None:
-        """Broadcast on a topic; the event may be named as one of the protocol's own."""
-        self.deliver(self.server.broadcast(topic, event, payload))
-
-    @precondition(lambda self: _is_up(self) and self.server.channels)
-    @rule(topic=_SERVED, event=st.sampled_from([CLOSE, ERROR]))
-    def server_ends_channel(self, topic: str, event: str) -> None:
-        """Let a channel stop, or crash."""
-        self.deliver(self.server.end(topic, event))
-
-    @precondition(lambda self: _is_up(self) and self.server.ended)
-    @rule(which=st.integers(0, 50), event=st.sampled_from([CLOSE, ERROR, "late"]))
-    def server_sends_of_an_older_join(self, which: int, event: str) -> None:
-        """Send something of a join that is over."""
-        topic, join_ref = self.server.ended[-1 - which % len(self.server.ended)]
-        ref = None if event == "late" else join_ref
-        self.deliver([self.server.wire.encode(protocol.Message(join_ref, ref, topic, event, {}))])
-
-    @precondition(_is_up)
-    @rule(frame=_STRAY)
-    def server_sends_anything(self, frame: protocol.Frame) -> None:
-        """Send an unrelated frame, or a malformed one."""
-        self.deliver([frame])
-
-    # Time, and the end
-
-    @rule(seconds=_WAITS)  # always possible, so that a machine never runs out of rules
-    def wait(self, seconds: float) -> None:
-        """Let time pass, and the timer tick if there is a connection."""
-        self._wait_until(self.now + seconds)
-
-    @precondition(lambda self: _is_open(self) and protocol.next_deadline(self.state) is not None)
-    @rule()
-    def wait_for_deadline(self) -> None:
-        """Let time pass until the next deadline."""
-        self._wait_until(max(self.now, protocol.next_deadline(self.state) or 0.0))
-
-    @precondition(_is_up)
-    @rule(code=close_codes(), asked=st.booleans())
-    def end(self, code: int, *, asked: bool) -> None:
-        """Ask for the connection's end, or end its transport; 1006 is an end without a close frame."""
-        if asked and self.state.status == "open":
-            self.feed(protocol.CloseConnection(code))
-        else:
-            self.feed(protocol.TransportClosed(code))
+    @precondition(lambda self: self.connection is not None)
+    @rule(given=_INPUTS)
+    def go_on(self, given: protocol.Input) -> None:
+        """Let anything happen on the connection but an answer."""
+        self.feed(given)
 
     # Invariants
 
@@ -309,9 +259,3 @@ class ConnectionMachine(RuleBasedStateMachine):
         if self.connection is None:
             raise RuntimeError("not connected at present: guard the rule with a precondition")
         return self.connection
-
-    def _wait_until(self, now: float) -> None:
-        self.clock.advance(now - self.now)
-        self.now = now
-        if self.connection is not None:
-            self.feed(protocol.TimerTicked(now, self.heard))

@@ -1,6 +1,7 @@
 """Connections as the pure core has them: options, inputs that fit a state, and the states that they lead to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from attrs import frozen
@@ -19,9 +20,6 @@ __all__ = ["History", "close_codes", "histories", "inputs", "opening_state", "op
 URL: Final = "ws://localhost:4000/socket/websocket"
 
 _HEADERS: Final = (("upgrade", "websocket"), ("connection", "Upgrade"))
-_TIMEOUTS: Final = [1.0, 5.0, 10.0, None]
-_REFUSALS: Final[list[int | None]] = [None, 403, 404, 429, 503]
-_WAITS: Final = [0.0, 0.001, 0.5, 1.0, 7.0, 30.0]
 
 
 @frozen
@@ -102,25 +100,43 @@ def close_codes() -> st.SearchStrategy[int]:
 # Made once: an input is drawn for every step of a history, and to make a strategy costs more than to draw from it.
 _JSON: Final = st.sampled_from([{}, {"n": 1}, {"body": "hi"}, None, [1], "text"]) | json_payloads() | json_values()
 _PAYLOADS: Final = {"1.0.0": _JSON, "2.0.0": _JSON | binary_payloads(40)}
-_FRAMES: Final = {vsn: frames(vsn) for vsn in _PAYLOADS}
+_FRAMES: Final = lru_cache(maxsize=16)(frames)
 _WIRES: Final = {vsn: Wire(vsn) for vsn in _PAYLOADS}
 _TOPICS: Final = topics()
 _EVENTS: Final = events()
 _ANY_EVENTS: Final = events(reserved=True)
 _STATUSES: Final = st.sampled_from(["ok", "ok", "ok", "error"]) | st.sampled_from(["ok", "ok", "error"]) | statuses()
 _CODES: Final = close_codes()
-_DELAYS: Final = st.sampled_from(_WAITS)
-_TIMEOUT: Final = st.sampled_from(_TIMEOUTS)
+_DELAYS: Final = st.sampled_from([0.0, 0.001, 0.5, 1.0, 7.0, 30.0])
+_TIMEOUTS: Final = st.sampled_from([1.0, 5.0, 10.0, None])
 _DEADLINES: Final = st.sampled_from([None, None, 1.0, 7.0])
+_REFUSALS: Final = st.sampled_from([None, 403, 404, 429, 503])
 _ENDED_BYS: Final[list[protocol.EndedBy | None]] = [None, None, "client", "server", "network"]
 _ENDED_BY: Final = st.sampled_from(_ENDED_BYS)
 _END_REASONS: Final = st.sampled_from([None, None, None, "protocol_error", "message_too_big"])
 _AGO: Final = st.sampled_from([None, 0.0, 0.5, 1.0, 7.0, 31.0])
 _LINE: Final = st.tuples(_AGO, _AGO, st.none() | _AGO)
 
+_COMMANDS: Final = ("join", "join", "push", "push", "leave", "beat")
+_HEARD: Final = ("answer", "answer", "answer", "own", "own", "tick", "stray")
+_KINDS: Final[Mapping[str, Sequence[str]]] = {
+    "opening": (*["opened"] * 6, "refused", "end", "tick"),
+    "open": (*(*_COMMANDS, *_HEARD) * 4, "end", "close"),
+    "closing": (*_HEARD, "end"),
+    "closed": ("tick",),
+}
+"""The kinds of inputs by the status of the connection; repeated ones are drawn more often."""
+
 
 @st.composite
-def inputs(draw: st.DrawFn, state: protocol.State, now: float = 0.0) -> protocol.Input:
+def inputs(
+    draw: st.DrawFn,
+    state: protocol.State,
+    now: float = 0.0,
+    *,
+    topic: st.SearchStrategy[str] = _TOPICS,
+    answers: bool = True,
+) -> protocol.Input:
     """Inputs that fit a state: `handle` accepts each of them.
 
     Commands, if the connection is open; reports of its transport; the timer; and frames: answers, ends of channels,
@@ -129,35 +145,39 @@ def inputs(draw: st.DrawFn, state: protocol.State, now: float = 0.0) -> protocol
     Parameters:
         state: of the connection.
         now: the time of the latest input, in seconds; those drawn are not earlier.
+        topic: the topics of joins, and of frames that have nothing to do with the state.
+        answers: whether answers to what the client sent are among them.
     """
-    kinds = [kind for kind in _KINDS[state.status] if state.joins or kind not in ("push", "own")]
-    kind = draw(st.sampled_from(kinds))
+    lacking = (() if state.joins else ("push", "own")) + (() if answers else ("answer",))
+    kind = draw(st.sampled_from([kind for kind in _KINDS[state.status] if kind not in lacking]))
     now += draw(_DELAYS)
-    if kind in _FRAME_KINDS:
-        return protocol.FrameReceived(now, _FRAME_KINDS[kind](draw, state))
-    if kind in ("open", "refused", "end"):
+    if kind in ("answer", "own", "stray"):
+        return protocol.FrameReceived(now, _frame(draw, kind, state, topic))
+    if kind in ("opened", "refused", "end"):
         return _from_transport(draw, kind, state, now)
-    return _tick(draw, state, now) if kind == "tick" else _command(draw, kind, state, now)
+    return _tick(draw, state, now) if kind == "tick" else _command(draw, kind, state, now, topic)
 
 
 def _from_transport(draw: st.DrawFn, kind: str, state: protocol.State, now: float) -> protocol.Input:
     url = URL if state.options.url is None else None
     match kind:
-        case "open":
+        case "opened":
             return protocol.TransportOpened(now, _HEADERS, url)
         case "refused":
-            return protocol.TransportFailed("refused", draw(st.sampled_from(_REFUSALS)), url=url)
+            return protocol.TransportFailed("refused", draw(_REFUSALS), url=url)
     return protocol.TransportClosed(draw(_CODES), "", draw(_ENDED_BY), draw(_END_REASONS))
 
 
-def _command(draw: st.DrawFn, kind: str, state: protocol.State, now: float) -> protocol.Input:
+def _command(
+    draw: st.DrawFn, kind: str, state: protocol.State, now: float, topics: st.SearchStrategy[str]
+) -> protocol.Input:
     match kind:
         case "join":
             limit = draw(_DEADLINES)
-            deadline, topic = None if limit is None else now + limit, _topic(draw, state)
-            return protocol.JoinTopic(now, topic, draw(_JSON), draw(_TIMEOUT), deadline, rejoin=draw(st.booleans()))
+            deadline, topic = None if limit is None else now + limit, _topic(draw, state, topics)
+            return protocol.JoinTopic(now, topic, draw(_JSON), draw(_TIMEOUTS), deadline, rejoin=draw(st.booleans()))
         case "leave":
-            return protocol.LeaveTopic(now, _topic(draw, state), draw(_TIMEOUT))
+            return protocol.LeaveTopic(now, _topic(draw, state, topics), draw(_TIMEOUTS))
         case "push":
             topic = draw(st.sampled_from(sorted(state.joins)))
             return protocol.PushMessage(topic, draw(_EVENTS), draw(_PAYLOADS[_vsn(state)]))
@@ -176,14 +196,23 @@ def _tick(draw: st.DrawFn, state: protocol.State, now: float) -> protocol.Input:
     return protocol.TimerTicked(now, heard, None if state.heartbeat_ref is None else written, blocked)
 
 
-def _answer(draw: st.DrawFn, state: protocol.State) -> protocol.Frame:
+def _frame(draw: st.DrawFn, kind: str, state: protocol.State, topics: st.SearchStrategy[str]) -> protocol.Frame:
+    match kind:
+        case "answer":
+            return _answer(draw, state, topics)
+        case "own":
+            return _own(draw, state)
+    return draw(_FRAMES(_vsn(state), topic=topics))
+
+
+def _answer(draw: st.DrawFn, state: protocol.State, topics: st.SearchStrategy[str]) -> protocol.Frame:
     """A reply to the join, the leave or the heartbeat that awaits one, or to a push of the past."""
     awaited = [(topic, ref) for known in (state.joins, state.leaves) for topic, ref in sorted(known.items())]
     awaited += [(topic, ref) for ref, topic in state.turns.items()]
     if state.heartbeat_ref is not None:
         awaited.append((PHOENIX, state.heartbeat_ref))
     if not awaited or draw(st.integers(0, 3)) == 3:
-        awaited = [(_topic(draw, state), str(draw(st.integers(1, max(1, state.current_ref)))))]
+        awaited = [(_topic(draw, state, topics), str(draw(st.integers(1, max(1, state.current_ref)))))]
     topic, ref = draw(st.sampled_from(awaited))
     status, response = draw(_STATUSES), draw(_PAYLOADS[_vsn(state)])
     return _WIRES[_vsn(state)].encode_reply(None, ref, topic, status, response)
@@ -202,30 +231,14 @@ def _own(draw: st.DrawFn, state: protocol.State) -> protocol.Frame:
             return wire.encode(protocol.Message(ref, ref, topic, ending, {}))
 
 
-def _topic(draw: st.DrawFn, state: protocol.State) -> str:
+def _topic(draw: st.DrawFn, state: protocol.State, topics: st.SearchStrategy[str]) -> str:
     joined = sorted(state.joins)
-    usual: st.SearchStrategy[str] = st.sampled_from(joined) if joined else _TOPICS
-    return draw(usual if draw(st.booleans()) else _TOPICS)
+    usual: st.SearchStrategy[str] = st.sampled_from(joined) if joined else topics
+    return draw(usual if draw(st.booleans()) else topics)
 
 
 def _vsn(state: protocol.State) -> str:
     return "1.0.0" if state.options.vsn.startswith("1.") else "2.0.0"
-
-
-_FRAME_KINDS: Final[Mapping[str, Callable[[st.DrawFn, protocol.State], protocol.Frame]]] = {
-    "answer": _answer,
-    "own": _own,
-    "stray": lambda draw, state: draw(_FRAMES[_vsn(state)]),  # unrelated to the inputs before
-}
-_COMMANDS: Final = ("join", "join", "push", "push", "leave", "beat")
-_HEARD: Final = ("answer", "answer", "answer", "own", "own", "tick", "stray")
-_KINDS: Final[Mapping[str, Sequence[str]]] = {
-    "opening": (*["open"] * 6, "refused", "end", "tick"),
-    "open": (*(*_COMMANDS, *_HEARD) * 4, "end", "close"),
-    "closing": (*_HEARD, "end"),
-    "closed": ("tick",),
-}
-"""The kinds of inputs by the status of the connection; repeated ones are drawn more often."""
 
 
 # States
