@@ -68,7 +68,7 @@ def test_its_fixtures_serve_async_tests_and_plain_ones(pytester: pytest.Pytester
             trio.run(visit, server, clock=MockClock(autojump_threshold=0))
         first, second = slipstream_trace.connections
         assert len(slipstream_trace.of(first)) == len(slipstream_trace.of(second))
-        assert len(slipstream_trace) == len(list(slipstream_trace)) == 2 * len(slipstream_trace.of(first))
+        assert len(slipstream_trace.records) == 2 * len(slipstream_trace.of(first))
         slipstream_trace.verify()
 
     async def drive(fake_server):
@@ -284,7 +284,6 @@ def test_a_bus_that_is_listened_to_twice_is_heard_once(pytester: pytest.Pytester
         await visit(phoenix_server({"room:*": Room}))
         assert len(slipstream_trace.named("connection", "connect", "start")) == 2
         slipstream_trace.verify()
-        assert repr(slipstream_trace).endswith("of 2 connections>")
     """
     run(pytester, dedented(source)).assert_outcomes(passed=1)
 
@@ -296,7 +295,7 @@ def test_what_other_fixtures_do_at_their_beginning_and_end_is_seen(pytester: pyt
         server = phoenix_server({"room:*": Room})
         trio.run(visit, server, clock=MockClock(autojump_threshold=0))
         yield
-        [connect] = [record for record in SEEN[0] if record.name[1:] == ("connection", "connect", "start")]
+        [connect] = [record for record in SEEN[0].records if record.name[1:] == ("connection", "connect", "start")]
         trio.run(visit, server, clock=MockClock(autojump_threshold=0))
         default_telemetry.point(connect.name).emit(connect)
 

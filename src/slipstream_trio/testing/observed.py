@@ -40,16 +40,6 @@ class ObservedTrace:
         self._buses.clear()
         self._listening.close()
 
-    def __iter__(self) -> Iterator[Record]:
-        """Iterate over the records, in the order in which they were emitted."""
-        return iter(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __repr__(self) -> str:
-        return f"<ObservedTrace: {len(self)} records of {len(self.connections)} connections>"
-
     @property
     def connections(self) -> list[str]:
         """The connection_ids, in the order in which the connections began."""

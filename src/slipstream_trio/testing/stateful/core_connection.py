@@ -46,7 +46,7 @@ class CoreConnection:
         self._spans = ConnectionSpans(bus, Origin(connection_id, trace_id, socket_id, generation))
         self._verifier = Verifier()
         self._violations: list[str] = []
-        bus.attach(f"core-connection-{connection_id}", (), self._observe, prefix=True)
+        bus.attach(f"core-connection-{connection_id}", (), self._observe, prefix=True, connection_id=connection_id)
         self._connect = self._spans.start_connect(self.state)
 
     def feed(self, given: Input) -> Transition:
@@ -85,8 +85,7 @@ class CoreConnection:
         self._raise([*self._violations, *map(str, self._verifier.finish())])
 
     def _observe(self, record: Record) -> None:
-        if record.metadata.get("connection_id") == self.state.connection_id:
-            self._violations.extend(map(str, self._verifier.feed(record)))
+        self._violations.extend(map(str, self._verifier.feed(record)))
 
     def _raise(self, wrong: list[str]) -> None:
         if wrong:

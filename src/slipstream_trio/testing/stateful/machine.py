@@ -13,15 +13,13 @@ from ...protocol.message import CLOSE, JOIN, LEAVE
 from ...telemetry import Telemetry
 from ..deterministic import SequentialIds, SteppingClock
 from ..server.wire import Wire
-from ..strategies import inputs, json_scalars, options, statuses
+from ..strategies import inputs, json_payloads, options, statuses
 from .core_connection import CoreConnection
 
 __all__ = ["ConnectionMachine", "ServerModel"]
 
 _MOSTLY_OK: Final = st.sampled_from(["ok", "ok", "ok", "error"]) | statuses()
-_JSON: Final = st.sampled_from([{}, {"n": 1}, {"body": "hi"}]) | st.dictionaries(
-    st.text(max_size=4), json_scalars(), max_size=2
-)
+_JSON: Final = json_payloads()
 
 # These depend on the machine, which hypothesis gives to a strategy as its runner.
 _TOPICS: Final[st.SearchStrategy[str]] = st.runner().flatmap(lambda machine: st.sampled_from(machine.topics))

@@ -32,14 +32,12 @@ def moments() -> st.SearchStrategy[net.Moment]:
     )
 
 
-def fault_rules(*, connections: int | None = 3) -> st.SearchStrategy[net.Rule]:
+def fault_rules() -> st.SearchStrategy[net.Rule]:
     """Single faults and when they happen: resets, stalls, silence, lost and damaged bytes, refused and slow openings.
 
-    Parameters:
-        connections: faults hold for one of the first `connections`, so that the network is good in the end; None:
-            for any.
+    Each holds for one of the first three connections, so that the network is good in the end.
     """
-    of = st.none() if connections is None else st.integers(1, connections).map(lambda number: (number,))
+    of = st.integers(1, 3).map(lambda number: (number,))
     opening = st.sampled_from([net.Refuse(), net.SlowOpening(0.5), net.SlowOpening(2.0, 1.0), net.Ignore()])
     vanished = [net.Vanish(), net.Vanish(both=False)]
     later = st.one_of(
@@ -54,17 +52,6 @@ def fault_rules(*, connections: int | None = 3) -> st.SearchStrategy[net.Rule]:
     )
 
 
-def faults(*, max_rules: int = 4, connections: int | None = 3) -> st.SearchStrategy[net.Faults]:
-    """Schedules of a network's faults; the plainest has none.
-
-    Parameters:
-        max_rules: the most faults.
-        connections: as for `fault_rules`.
-    """
-    return st.builds(
-        net.Faults,
-        st.integers(0, 2**16),
-        links(),
-        links(),
-        st.lists(fault_rules(connections=connections), max_size=max_rules),
-    )
+def faults() -> st.SearchStrategy[net.Faults]:
+    """Schedules of a network's faults; the plainest has none."""
+    return st.builds(net.Faults, st.integers(0, 2**16), links(), links(), st.lists(fault_rules(), max_size=4))

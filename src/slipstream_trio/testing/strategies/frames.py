@@ -14,7 +14,7 @@ from ...protocol import MAX_DEPTH, Frame, Message
 from ...protocol.message import CLOSE, ERROR, REPLY
 from ..server.wire import Wire
 from .names import events, refs, statuses, topics
-from .payloads import binary_payloads, json_payloads, json_values
+from .payloads import binary_payloads, json_payloads, json_values, payloads
 
 __all__ = ["TROUBLES_V1", "TROUBLES_V2", "bad_frames", "frames", "good_frames", "messages", "odd_frames"]
 
@@ -27,27 +27,14 @@ _TROUBLED_REPLIES: list[Any] = [
 _ENDS: Final = st.sampled_from([(CLOSE, dict[str, Any]()), (ERROR, {"reason": "channel_crash"})])
 
 
-def messages(
-    *,
-    topic: st.SearchStrategy[str] | None = None,
-    event: st.SearchStrategy[str] | None = None,
-    payload: st.SearchStrategy[Any] | None = None,
-) -> st.SearchStrategy[Message]:
+def messages(*, payload: st.SearchStrategy[Any] | None = None) -> st.SearchStrategy[Message]:
     """Messages of all kinds, with any join_ref, ref, topic, event and payload (JSON, or bytes).
 
     Parameters:
-        topic: the topics; None: `topics()`.
-        event: the events; None: `events(reserved=True)`.
-        payload: the payloads; None: JSON values and bytes.
+        payload: the payloads; None: `payloads()`.
     """
-    return st.builds(
-        Message,
-        st.none() | refs(),
-        st.none() | refs(),
-        topics() if topic is None else topic,
-        events(reserved=True) if event is None else event,
-        json_payloads() | json_values() | binary_payloads() if payload is None else payload,
-    )
+    ref = st.none() | refs()
+    return st.builds(Message, ref, ref, topics(), events(reserved=True), payloads() if payload is None else payload)
 
 
 def good_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[Frame]:

@@ -35,13 +35,9 @@ def json_payloads() -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(keys, json_values(), max_size=4)
 
 
-def binary_payloads(max_size: int = 300) -> st.SearchStrategy[bytes]:
-    """Payloads of binary frames.
-
-    Parameters:
-        max_size: the most bytes of one.
-    """
-    return st.binary(max_size=max_size)
+def binary_payloads() -> st.SearchStrategy[bytes]:
+    """Payloads of binary frames."""
+    return st.binary(max_size=300)
 
 
 def payloads() -> st.SearchStrategy[Any]:

@@ -15,7 +15,7 @@ _FATES: list[JoinFate] = ["accept", "accept", "accept", "refuse", "slow", "crash
 
 def acts() -> st.SearchStrategy[Act]:
     """Acts of a channel on a push: replies, pushes, broadcasts, malformed frames, ends of all kinds."""
-    payloads = json_payloads() | binary_payloads(40)
+    payloads = json_payloads() | binary_payloads()
     # No text frame can have lone surrogates.
     sendable = frames().map(
         lambda frame: frame if isinstance(frame, bytes) else frame.encode(errors="replace").decode()
@@ -34,23 +34,14 @@ def acts() -> st.SearchStrategy[Act]:
     )
 
 
-def server_scripts(
-    *, max_refusals: int = 2, max_joins: int = 6, max_pushes: int = 12, act: st.SearchStrategy[Act] | None = None
-) -> st.SearchStrategy[ServerScript]:
+def server_scripts() -> st.SearchStrategy[ServerScript]:
     """Scripts of a server: upgrades, joins accepted, refused and slow, replies in any order and number, ends.
 
-    The plainest is that of a server that accepts all and echoes.
-
-    Parameters:
-        max_refusals: the most refused upgrades (429, 500 or 503, which are worth another attempt).
-        max_joins: the most joins with a drawn fate.
-        max_pushes: the most pushes with drawn acts.
-        act: the acts of a channel; None: `acts()`.
+    The plainest is that of a server that accepts all and echoes. Refused upgrades are worth another attempt.
     """
-    each = st.lists(acts() if act is None else act, max_size=3)
     return st.builds(
         ServerScript,
-        st.lists(st.sampled_from([None, 503, 429, 500]), max_size=max_refusals),
-        st.lists(st.sampled_from(_FATES), max_size=max_joins),
-        st.lists(each, max_size=max_pushes),
+        st.lists(st.sampled_from([None, 503, 429, 500]), max_size=2),
+        st.lists(st.sampled_from(_FATES), max_size=6),
+        st.lists(st.lists(acts(), max_size=3), max_size=12),
     )
