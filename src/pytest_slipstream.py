@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from slipstream_trio.testing.kit import FakeServer
     from slipstream_trio.testing.observed import ObservedTrace
     from slipstream_trio.testing.server import ChannelFactory, PhoenixServer
-    from slipstream_trio.testing.simulation import Swarm
+    from slipstream_trio.testing.simulation import Simulation, Swarm
 
 MARKER = "slipstream_verify"
 TRACE = "slipstream_trace"
@@ -101,11 +101,10 @@ def slipstream_telemetry(slipstream_trace: "ObservedTrace", slipstream_ids: "IdS
 
 @pytest.fixture
 def slipstream_swarm() -> "Callable[..., Swarm]":
-    """Call it as `testing.simulation.swarm`; it fails if a run breaks a guarantee."""
-    from slipstream_trio.testing.simulation import swarm
+    """Call it with a `Simulation`, and what its `swarm` takes; it fails if a run breaks a guarantee."""
 
-    def checked(*args: "Any", **options: "Any") -> "Swarm":
-        total = swarm(*args, **options)
+    def checked(simulation: "Simulation", *args: "Any", **options: "Any") -> "Swarm":
+        total = simulation.swarm(*args, **options)
         total.check()
         return total
 

@@ -18,8 +18,6 @@ from slipstream_trio.testing.simulation import (
     SimulatedClient,
     Simulation,
     Swarm,
-    simulate,
-    swarm,
 )
 from slipstream_trio.testing.simulation.__main__ import main, parse
 
@@ -28,7 +26,7 @@ CORPUS = [line for line in Path(__file__).with_name("seeds.txt").read_text().spl
 
 
 def drawn(first: int, last: int, simulation: Simulation = ALL, **given: Any) -> Swarm:
-    return simulation.swarm([simulation.draw(seed, **SHORT, **given) for seed in range(first, last)])
+    return simulation.swarm(range(first, last), **SHORT, **given)
 
 
 @pytest.mark.parametrize("first", range(0, 100, 25))
@@ -80,8 +78,8 @@ def crashes(run: Run) -> Iterator[str | None]:
 
 def test_a_failing_seed_is_made_smaller() -> None:
     simulation = attrs.evolve(ALL, oracles=(crashes,))
-    given = {"features": ("node_crash", "latency"), "steps": 2, "clients": 2, "nodes": 2, "faults": 6}
-    [report] = simulation.swarm([simulation.draw(1, **given)]).failures
+    given: dict[str, Any] = {"features": ("node_crash", "latency"), "steps": 2, "clients": 2, "nodes": 2, "faults": 6}
+    [report] = simulation.swarm([1], **given).failures
     assert (report.scenario.features, report.scenario.clients, report.scenario.nodes) == (("node_crash",), 1, 1)
     assert "crashes: it crashed" in str(report)
     assert "world: node_crash" in str(report)
@@ -97,18 +95,19 @@ async def careless(_: SimulatedClient) -> None:
     raise LookupError("a bug in the program")
 
 
+HELLO = Simulation(program=hello, mounts=rooms)
 CARELESS = Simulation(program=careless, mounts=rooms)
 CARELESS_COMMAND = "python -m slipstream_trio.testing.simulation tests.simulation.test_swarm:careless --seed 0"
 
 
 def test_a_program_of_the_users_is_run(slipstream_swarm: Callable[..., Swarm]) -> None:
-    assert slipstream_swarm(hello, mounts=rooms, seeds=range(3), given={"features": ()}).counts["pushes"] >= 3
+    assert slipstream_swarm(HELLO, seeds=range(3), features=()).counts["pushes"] >= 3
     with pytest.raises(AssertionError, match="the program raised LookupError"):
-        slipstream_swarm(careless, mounts=rooms, seeds=[0])
+        slipstream_swarm(CARELESS, seeds=[0])
 
 
 def test_a_seed_is_run_in_its_world() -> None:
-    report = simulate(hello, seed=4, mounts=rooms, given={"clients": 1, "features": ()})
+    report = HELLO.run(HELLO.draw(4, clients=1, features=()))
     assert report.violations == ()
     assert any("answered" in line for line in report.history)
 
@@ -116,9 +115,9 @@ def test_a_seed_is_run_in_its_world() -> None:
 @pytest.mark.once
 def test_seeds_are_run_by_several_processes() -> None:
     here: list[Report] = []
-    swarm(hello, mounts=rooms, seeds=range(3), progress=here.append)
+    HELLO.swarm(range(3), progress=here.append)
     there: list[Report] = []
-    swarm(hello, mounts=rooms, seeds=range(3), progress=there.append, jobs=2)
+    HELLO.swarm(range(3), progress=there.append, jobs=2)
     assert [report.digest for report in here] == [report.digest for report in there]
 
 

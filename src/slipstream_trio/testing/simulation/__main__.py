@@ -89,7 +89,7 @@ def main(words: list[str]) -> int:
         report = simulation.run(simulation.draw(asked.seed, **given))
         sys.stdout.write(f"{report}\ndigest {report.digest}\n")
         return 1 if report.violations else 0
-    total = simulation.swarm([simulation.draw(seed, **given) for seed in asked.seeds], jobs=asked.jobs)
+    total = simulation.swarm(asked.seeds, jobs=asked.jobs, **given)
     sys.stdout.write(f"{total}\n")
     return 1 if total.failures else 0
 

@@ -75,7 +75,7 @@ class Scenario:
                 raise ValueError(f"features: some of {', '.join(FEATURES)}; not {name!r}")
 
     @classmethod
-    def draw(cls, seed: int, *, without: tuple[str, ...] = ("tls",), **given: Any) -> Self:
+    def draw(cls, seed: int, *, without: tuple[str, ...] = (), **given: Any) -> Self:
         """Return the scenario of a seed.
 
         Parameters:

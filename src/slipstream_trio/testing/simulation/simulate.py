@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -23,7 +23,7 @@ from .oracles import ORACLES
 from .scenario import Scenario
 from .world import Contexts, Interrupt, Mounts, Program, World
 
-__all__ = ["Simulation", "Swarm", "simulate", "swarm"]
+__all__ = ["Simulation", "Swarm"]
 
 _HISTORY: Final = 30
 _TRIES: Final = 60
@@ -79,8 +79,8 @@ class Simulation:
             raise TypeError(f"mounts: give a function such as `def mounts(world)`, not {mounts!r}")
 
     def draw(self, seed: int, **given: Any) -> Scenario:
-        """Return the scenario of a seed; what is `given` is not drawn."""
-        return Scenario.draw(seed, **given) if self.tls is None else Scenario.draw(seed, without=(), **given)
+        """Return the scenario of a seed; attributes of `Scenario` that are `given` are not drawn."""
+        return Scenario.draw(seed, without=("tls",) if self.tls is None else (), **given)
 
     def run(self, scenario: Scenario) -> Report:
         """Play a scenario, and judge what came of it."""
@@ -114,10 +114,22 @@ class Simulation:
         return self.shrink(report) if report.violations else report
 
     def swarm(
-        self, scenarios: Sequence[Scenario], *, jobs: int = 1, progress: Callable[[Report], object] = lambda _: None
+        self,
+        seeds: Iterable[int] = range(100),
+        *,
+        jobs: int = 1,
+        progress: Callable[[Report], object] = lambda _: None,
+        **given: Any,
     ) -> "Swarm":
-        """Check many scenarios, in several processes."""
-        total = Swarm()
+        """Play the scenarios of many seeds; those that break a guarantee are made smaller.
+
+        Parameters:
+            seeds: a run for each.
+            jobs: the number of processes.
+            progress: is told of each run.
+            given: attributes of `Scenario` that are not to be drawn.
+        """
+        total, scenarios = Swarm(), [self.draw(seed, **given) for seed in seeds]
         with ExitStack() as stack:
             if jobs == 1:
                 reports: Iterator[Report] = map(self.check, scenarios)
@@ -183,39 +195,3 @@ class Swarm:
         """Raise AssertionError with the reports, if any run broke a guarantee."""
         if self.failures:
             raise AssertionError(str(self))
-
-
-def simulate(program: Program, *, seed: int = 0, given: Mapping[str, Any] | None = None, **world: Any) -> Report:
-    """Run a program in the world of a seed.
-
-    Parameters:
-        program: what each client does.
-        seed: makes every choice.
-        given: attributes of `Scenario` that are not to be drawn.
-        world: further attributes of `Simulation`, such as `mounts`.
-    """
-    simulation = Simulation(program=program, **world)
-    return simulation.run(simulation.draw(seed, **(given or {})))
-
-
-def swarm(
-    program: Program,
-    *,
-    seeds: Iterable[int] = range(100),
-    jobs: int = 1,
-    given: Mapping[str, Any] | None = None,
-    progress: Callable[[Report], object] = lambda _: None,
-    **world: Any,
-) -> Swarm:
-    """Run a program in the worlds of many seeds; those that break a guarantee are made smaller.
-
-    Parameters:
-        program: what each client does.
-        seeds: a run for each.
-        jobs: the number of processes.
-        given: attributes of `Scenario` that are not to be drawn.
-        progress: is told of each run.
-        world: further attributes of `Simulation`, such as `mounts`.
-    """
-    simulation = Simulation(program=program, **world)
-    return simulation.swarm([simulation.draw(seed, **(given or {})) for seed in seeds], jobs=jobs, progress=progress)
