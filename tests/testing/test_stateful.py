@@ -37,8 +37,9 @@ from slipstream_trio.protocol import (
 from slipstream_trio.protocol.message import JOIN
 from slipstream_trio.protocol.topics import Topics
 from slipstream_trio.telemetry import Record
+from slipstream_trio.testing import stateful
 from slipstream_trio.testing.server.wire import Wire
-from slipstream_trio.testing.stateful import ConnectionMachine, CoreConnection, ServerModel, core_connection
+from slipstream_trio.testing.stateful import ConnectionMachine, CoreConnection, ServerModel
 from slipstream_trio.testing.strategies import opening_state
 
 pytestmark = pytest.mark.once
@@ -123,7 +124,7 @@ def never_times_out(state: Any, given: Input, serializer: Serializer) -> Transit
 def test_the_machine_finds_what_is_wrong_in_a_core(
     broken: Handle, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core_connection, "handle", broken)
+    monkeypatch.setattr(stateful, "handle", broken)
     monkeypatch.setattr(checked, "handle", broken)
     with pytest.raises(AssertionError, match=problem):
         run_state_machine_as_test(CheckedMachine, settings=QUIETLY)
@@ -138,7 +139,7 @@ def test_a_shortcut_that_does_something_else_is_found(monkeypatch: pytest.Monkey
 def test_a_core_that_stumbles_over_what_it_changed_in_place_is_told_what_it_did(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(core_connection, "handle", changes_in_place)
+    monkeypatch.setattr(stateful, "handle", changes_in_place)
     connection = CheckedConnection()
     connection.feed(TransportOpened(0.0))
     connection.feed(JoinTopic(0.0, "room:1", {}, 1.0))

@@ -1,22 +1,33 @@
-"""A Hypothesis state machine over the pure core: a client, its server and time, by rules that users can add to."""
+"""A state machine over the pure core, for Hypothesis to run: the invariants of a connection always hold.
+
+A user's subclass adds the rules of an application's own protocol. It needs the extra `testing`.
+"""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from attrs import define, field
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ... import protocol
-from ...protocol import Frame, Message
-from ...protocol.message import CLOSE, JOIN, LEAVE
-from ...telemetry import Telemetry
-from ..deterministic import SequentialIds, SteppingClock
-from ..server.wire import Wire
-from ..strategies import inputs, json_payloads, options, statuses
-from .core_connection import CoreConnection
+from .. import protocol
+from ..errors import ConnectionLost, ProtocolError, SerializationError
+from ..errors.base import lacks
+from ..protocol import Frame, Message, handle
+from ..protocol.message import CLOSE, JOIN, LEAVE
+from ..telemetry import Origin, Record, Telemetry
+from ..telemetry.span import ConnectionSpans
+from ..trace import Verifier
+from .deterministic import SequentialIds, SteppingClock, deterministic_telemetry
+from .server.wire import Wire
 
-__all__ = ["ConnectionMachine", "ServerModel"]
+try:
+    from hypothesis import strategies as st
+    from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+    from .strategies import inputs, json_payloads, options, statuses
+except ImportError as _error:
+    raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
+
+__all__ = ["ConnectionMachine", "CoreConnection", "ServerModel"]
 
 _MOSTLY_OK: Final = st.sampled_from(["ok", "ok", "ok", "error"]) | statuses()
 _JSON: Final = json_payloads()
@@ -30,6 +41,89 @@ _INPUTS: Final[st.SearchStrategy[protocol.Input]] = st.runner().flatmap(
 
 def _is_open(machine: Any) -> bool:
     return machine.connection is not None and machine.state.status == "open"
+
+
+class CoreConnection:
+    """One connection of the pure core, with the telemetry that a real one emits. It does no I/O.
+
+    Parameters:
+        options: the connection's options; None: the defaults.
+        telemetry: the bus; None: one with deterministic ids and clock.
+        serializer: None: the built-in one of the options' vsn.
+        socket_id: of the socket that it serves; None: a new one.
+        generation: the number of this connection on that socket.
+
+    Attributes:
+        state: the connection's state.
+        failed: whether a check has failed, after which the connection is of no more use.
+    """
+
+    def __init__(
+        self,
+        options: protocol.Options | None = None,
+        *,
+        telemetry: Telemetry | None = None,
+        serializer: protocol.Serializer | None = None,
+        socket_id: str | None = None,
+        generation: int = 1,
+    ) -> None:
+        bus = deterministic_telemetry() if telemetry is None else telemetry
+        chosen = protocol.Options(url="ws://localhost:4000/socket/websocket") if options is None else options
+        connection_id, trace_id, socket_id = bus.ids.span_id(), bus.ids.trace_id(), socket_id or bus.ids.span_id()
+        self.state: protocol.State = protocol.State(
+            connection_id=connection_id, trace_id=trace_id, socket_id=socket_id, generation=generation, options=chosen
+        )
+        self.failed: bool = False
+        self._serializer = protocol.serializer_for(chosen.vsn) if serializer is None else serializer
+        self._bus = bus
+        self._spans = ConnectionSpans(bus, Origin(connection_id, trace_id, socket_id, generation))
+        self._verifier = Verifier()
+        self._violations: list[str] = []
+        bus.attach(f"core-connection-{connection_id}", (), self._observe, prefix=True, connection_id=connection_id)
+        self._connect = self._spans.start_connect(self.state)
+
+    def feed(self, given: protocol.Input) -> protocol.Transition:
+        """Handle an input.
+
+        Raises:
+            AssertionError: the trace breaks an invariant, or a frame raised an error.
+            ProtocolError: the input does not fit the state.
+            SerializationError: a command cannot be sent.
+        """
+        before = self.state
+        try:
+            span, transition = self._spans.handled(given, before, self._serializer, handle)
+        except Exception as error:
+            if isinstance(error, ProtocolError | SerializationError) and not isinstance(given, protocol.FrameReceived):
+                raise
+            self.failed = True
+            raise AssertionError(f"{type(given).__name__} raised {type(error).__name__}: {error}") from error
+        self._spans.stop_handle(span, transition)
+        self.state = transition.state
+        self._raise([*self.check(before, given, transition), *self._violations])
+        return transition
+
+    def check(self, before: protocol.State, given: protocol.Input, transition: protocol.Transition) -> list[str]:  # noqa: ARG002
+        """Return the problems of a transition; for subclasses, which may check more than the trace."""
+        return []
+
+    def finish(self) -> None:
+        """Check the whole trace, once the connection has ended, and detach from the telemetry.
+
+        Raises:
+            AssertionError: the trace breaks an invariant.
+        """
+        self._spans.stop_connect(self._connect, self.state, ConnectionLost(self.state.close_reason or "failed"))
+        self._bus.detach(f"core-connection-{self.state.connection_id}")
+        self._raise([*self._violations, *map(str, self._verifier.finish())])
+
+    def _observe(self, record: Record) -> None:
+        self._violations.extend(map(str, self._verifier.feed(record)))
+
+    def _raise(self, wrong: list[str]) -> None:
+        if wrong:
+            self.failed = True
+            raise AssertionError("; ".join(wrong))
 
 
 @define
