@@ -16,12 +16,10 @@ from slipstream_trio.protocol import (
     Frame,
     FrameReceived,
     FrameRejected,
-    HeartbeatAcknowledged,
     Input,
     JoinTopic,
     Message,
     Options,
-    SendHeartbeat,
     State,
     StdlibCodec,
     TransportOpened,
@@ -202,18 +200,6 @@ def test_histories_shrink_to_what_it_takes() -> None:
     assert isinstance(opened, TransportOpened)
     assert isinstance(joined, JoinTopic)
     assert (joined.payload, joined.now) == ({}, 0.0)
-
-
-@examples(20)
-@given(st.data())
-def test_a_history_that_goes_on_from_a_state_goes_on_in_time(data: st.DataObject) -> None:
-    beating = handle(OPEN["2.0.0"], SendHeartbeat(100.0)).state
-    chosen = data.draw(st.sampled_from([None, 200.0]))
-    history = data.draw(histories(start=beating, now=chosen, max_inputs=8))
-    assert history.began == (100.0 if chosen is None else chosen)
-    assert history.now >= history.began
-    built = [event for transition in history.transitions for event in transition.built_events]
-    assert all(event.round_trip >= 0 for event in built if isinstance(event, HeartbeatAcknowledged))
 
 
 def test_a_history_goes_on_and_refuses_what_does_not_fit() -> None:

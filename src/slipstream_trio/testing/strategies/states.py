@@ -30,13 +30,11 @@ class History:
         start: its first state.
         inputs: its inputs, in order.
         transitions: the transition of each.
-        began: the time of its beginning, in seconds.
     """
 
     start: protocol.State
     inputs: tuple[protocol.Input, ...] = ()
     transitions: tuple[protocol.Transition, ...] = ()
-    began: float = 0.0
 
     @property
     def state(self) -> protocol.State:
@@ -45,14 +43,13 @@ class History:
 
     @property
     def now(self) -> float:
-        """The time of its last input that has one, in seconds; `began` at its beginning."""
-        times = [given.now for given in self.inputs if hasattr(given, "now")]
-        return times[-1] if times else self.began
+        """The time of its last input that has one, in seconds; 0.0 at its beginning."""
+        return next((given.now for given in reversed(self.inputs) if hasattr(given, "now")), 0.0)
 
     def then(self, given: protocol.Input) -> "History":
         """Return the history that goes on with an input; raises what `handle` raises."""
         transitions = (*self.transitions, protocol.handle(self.state, given))
-        return History(self.start, (*self.inputs, given), transitions, self.began)
+        return History(self.start, (*self.inputs, given), transitions)
 
 
 def options() -> st.SearchStrategy[protocol.Options]:
@@ -245,19 +242,13 @@ def _vsn(state: protocol.State) -> str:
 
 
 @st.composite
-def histories(
-    draw: st.DrawFn, *, max_inputs: int = 20, start: protocol.State | None = None, now: float | None = None
-) -> History:
+def histories(draw: st.DrawFn, *, max_inputs: int = 20) -> History:
     """Whole lives of connections, or their beginnings: each input fits the state before it.
 
     Parameters:
         max_inputs: the most inputs of one.
-        start: the state that they begin in; None: one whose transport is being opened, with any options.
-        now: the time of their beginning, in seconds: that of the history which led to `start`, as time does not go
-            back. None: that of the last heartbeat which `start` knows of, or 0.0.
     """
-    first = opening_state(draw(options())) if start is None else start
-    history = History(first, began=(first.heartbeat_sent_at or 0.0) if now is None else now)
+    history = History(opening_state(draw(options())))
     for _ in range(draw(st.integers(0, max_inputs))):
         history = history.then(draw(inputs(history.state, history.now)))
     return history
