@@ -14,10 +14,9 @@
 """
 
 from .client import Follower, SimulatedClient
-from .events import Note, Oracle, Report, Run, Violation
-from .oracles import ORACLES
-from .scenario import FEATURES, Scenario
-from .simulate import Simulation, Swarm
+from .oracles import ORACLES, Oracle, Violation
+from .scenario import FEATURES, Note, Run, Scenario
+from .simulate import Report, Simulation, Swarm
 from .world import Mounts, Node, Program, World
 
 __all__ = [

@@ -5,22 +5,36 @@ Users add their own (`oracles=(*ORACLES, mine)`), about what their programs and 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, cast
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ...telemetry import ClientPushStop
 from ...trace import replay, verify
-from .events import Note, Oracle, Run
+from .scenario import Note, Run
 
 __all__ = [
-    "ORACLES", "delivery", "nothing_left", "performed_once", "push_order", "replays", "replies", "streams_end",
-    "time_limits", "traces", "unsent",
+    "ORACLES", "Oracle", "Violation", "delivery", "nothing_left", "performed_once", "push_order", "replays", "replies",
+    "streams_end", "time_limits", "traces", "unsent",
 ]  # fmt: skip
 
 _SLACK: Final = 0.01
 """Seconds by which an end may be late: an answer and a deadline of one instant may go either way."""
+
+Oracle: TypeAlias = Callable[[Run], Iterator[str | None]]
+"""Judges a run: gives None for each check that holds, and a sentence for each that does not."""
+
+
+@frozen
+class Violation:
+    """A guarantee that a run broke; `oracle` is the name of the function that found it."""
+
+    oracle: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.oracle}: {self.sentence}"
 
 
 @define

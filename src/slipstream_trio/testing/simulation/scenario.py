@@ -1,13 +1,17 @@
-"""Scenarios: what a seed draws, and what is made smaller where a run fails."""
+"""Scenarios, which a seed draws and a failure makes smaller, and the history of a run."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from random import Random
 from typing import Any, Final, Self
 
 import attrs
-from attrs import frozen
+from attrs import Factory, define, frozen
 
-__all__ = ["FEATURES", "Scenario"]
+from ...telemetry import Record
+
+__all__ = ["FEATURES", "Note", "Run", "Scenario"]
 
 FEATURES: Final[Mapping[str, str]] = {
     "latency": "the network is slow, and its delays vary",
@@ -108,3 +112,52 @@ class Scenario:
         if self.interrupt is not None:
             words.append(f"--interrupt {self.interrupt} --at {self.at}")
         return " ".join(words)
+
+
+@frozen
+class Note:
+    """Something that happened: at a virtual time, in seconds, to a client or server, of a kind, with further values."""
+
+    at: float
+    who: str
+    what: str
+    facts: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.at:12.6f} {self.who}: {self.what} {' '.join(map(repr, self.facts))}".rstrip()
+
+
+@define(eq=False)
+class Run:
+    """All that is known of a run, for oracles.
+
+    Attributes:
+        scenario: the scenario.
+        notes: what happened, in order.
+        records: the telemetry of each client, by its name, in order.
+        recordings: the files that clients recorded on a bad disk, likewise.
+        faults: how often each kind of fault happened.
+        seconds: the virtual time that it took; the process stood still for `stood` of it.
+        left: what was left when every client had ended, and programs that raised or did not end, in words.
+        raised: what left the run, if anything did.
+        digest: of everything that happened, 32 hexadecimal digits.
+    """
+
+    scenario: Scenario
+    notes: list[Note] = Factory(list)
+    records: dict[str, list[Record]] = Factory(dict)
+    recordings: dict[str, Path] = Factory(dict)
+    faults: Counter[str] = Factory(Counter)
+    seconds: float = 0.0
+    stood: float = 0.0
+    left: list[str] = Factory(list)
+    raised: BaseException | None = None
+    digest: str = ""
+
+    def noted(self, *what: str) -> Iterator[Note]:
+        """Give the notes of these kinds."""
+        return (note for note in self.notes if note.what in what)
+
+    def all_of(self, kind: type) -> Iterator[tuple[str, Any]]:
+        """Give the records of a class, each with its client."""
+        return ((name, record) for name, records in self.records.items() for record in records if type(record) is kind)

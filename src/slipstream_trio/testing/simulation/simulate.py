@@ -18,14 +18,14 @@ from trio.testing import MockClock
 
 from ...telemetry import ClientPushStop
 from .determinism import deterministic
-from .events import Oracle, Report, Run, Violation
-from .oracles import ORACLES
-from .scenario import Scenario
+from .oracles import ORACLES, Oracle, Violation
+from .scenario import Run, Scenario
 from .world import Contexts, Interrupt, Mounts, Program, World
 
-__all__ = ["Simulation", "Swarm"]
+__all__ = ["Report", "Simulation", "Swarm"]
 
 _HISTORY: Final = 30
+_SHOWN: Final = 12
 _TRIES: Final = 60
 _DAY: Final = 86_400.0
 
@@ -46,6 +46,36 @@ def _quiet() -> Iterator[None]:
 def _made(tls: Callable[[], Contexts]) -> Contexts:
     """Return TLS contexts, once a process: keys take longer to make than a run."""
     return tls()
+
+
+@frozen
+class Report:
+    """The result of a run.
+
+    Attributes:
+        scenario: the scenario.
+        digest: of everything that happened: the same for the same scenario, on every machine.
+        violations: the guarantees that it broke.
+        seconds: the virtual time that it took.
+        counts: the number of "pushes", "messages", "faults" and "checks".
+        faults: how often each kind of fault happened.
+        history: the last notes.
+        command: runs it again.
+    """
+
+    scenario: Scenario
+    digest: str
+    violations: tuple[Violation, ...]
+    seconds: float
+    counts: Counter[str]
+    faults: Counter[str]
+    history: tuple[str, ...]
+    command: str
+
+    def __str__(self) -> str:
+        found = [f"  {each}" for each in self.violations[:_SHOWN]]
+        head = f"seed {self.scenario.seed}: {len(self.violations)} violations"
+        return "\n".join([head, *found, "history:", *self.history, self.command])
 
 
 @frozen(kw_only=True)

@@ -21,7 +21,7 @@ from ..faults import FaultyNetwork, faulty_network
 from ..server import MemoryStream, Mount, PhoenixServer
 from .chaos import chaos, faults_of
 from .client import Disk, SimulatedClient
-from .events import Note, Run
+from .scenario import Note, Run
 
 __all__ = ["Contexts", "Interrupt", "Mounts", "Node", "Program", "World"]
 
