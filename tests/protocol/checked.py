@@ -9,7 +9,6 @@ from slipstream_trio.protocol import (
     Message,
     MessageReceived,
     Options,
-    Serializer,
     State,
     Transition,
     handle,
@@ -23,10 +22,10 @@ from slipstream_trio.testing.stateful import ConnectionMachine, CoreConnection
 class CheckedConnection(CoreConnection):
     """Handles every input twice, holds the state against a copy of itself, and the connection against a ledger."""
 
-    def __init__(self, options: Options | None = None, *, serializer: Serializer | None = None, **more: object) -> None:
-        super().__init__(options, serializer=serializer, **more)  # type: ignore[arg-type]
+    def __init__(self, options: Options | None = None, **more: object) -> None:
+        super().__init__(options, **more)  # type: ignore[arg-type]
         self.ledger = Ledger()
-        self._checked_by = serializer or serializer_for(self.state.options.vsn)
+        self._checked_by = serializer_for(self.state.options.vsn)
 
     def feed(self, given: Input) -> Transition:
         # It shares no mapping with the state, being made of all that this shows; all else in it is frozen.

@@ -40,23 +40,14 @@ Content = Message | Frame | Close | None
 
 @define(eq=False)
 class Action:
-    """Something that a client did.
+    """Something that a client did."""
 
-    Attributes:
-        at: when, in seconds since its connection was opened.
-        message: the message that it sent; None for the end of the connection.
-        payload: the pattern of the message's payload.
-        again: whether it joins a topic for another time, which the library does when its back-off says so.
-        after: how many of the server's plays came before it.
-        done: whether it was met, or is not waited for any more.
-    """
-
-    at: float
-    message: Message | None = None
-    payload: Any = ANY
-    again: bool = False
-    after: int = 0
-    done: bool = False
+    at: float  # in seconds since its connection was opened
+    message: Message | None = None  # that it sent; None for the end of the connection
+    payload: Any = ANY  # the pattern of the message's payload
+    again: bool = False  # whether it joins a topic for another time, which it does when its back-off says so
+    after: int = 0  # how many of the server's plays came before it
+    done: bool = False  # whether it was met, or is not waited for any more
 
     def resembles(self, other: "Action") -> bool:
         """Tell whether another is of the same topic and event."""
@@ -66,44 +57,26 @@ class Action:
 
 @frozen(eq=False)
 class Play:
-    """Something that a server did.
+    """Something that a server did."""
 
-    Attributes:
-        at: when it was received, in seconds since its connection was opened.
-        delay: the seconds since what came before it, on either side.
-        after: how many of the client's actions came before it.
-        content: a message, a malformed frame, the end, or None for a moment at which the server was alive.
-    """
-
-    at: float
-    delay: float
-    after: int
-    content: Content
+    at: float  # when it was received, in seconds since its connection was opened
+    delay: float  # the seconds since what came before it, on either side
+    after: int  # how many of the client's actions came before it
+    content: Content  # a message, a malformed frame, the end, or None for a moment at which the server was alive
 
 
 @define(eq=False)
 class Attempt:
-    """One connection of the recorded socket, or an attempt at it.
-
-    Attributes:
-        connection_id: its id.
-        actions: what its client did.
-        plays: what its server did.
-        refusal: the answer that it got in place of an upgrade.
-        failed: the reason of a failure; None if it was opened.
-        whole: whether its end was recorded.
-        silent: whether nothing was answered at its end, heartbeats included.
-        now: the time of the latest record, in seconds since it was opened.
-    """
+    """One connection of the recorded socket, or an attempt at it."""
 
     connection_id: str
-    actions: list[Action] = field(factory=list)
-    plays: list[Play] = field(factory=list)
-    refusal: Refuse | None = None
-    failed: str | None = None
-    whole: bool = False
-    silent: bool = False
-    now: float = 0.0
+    actions: list[Action] = field(factory=list)  # what its client did
+    plays: list[Play] = field(factory=list)  # what its server did
+    refusal: Refuse | None = None  # the answer that it got in place of an upgrade
+    failed: str | None = None  # the reason of a failure; None if it was opened
+    whole: bool = False  # whether its end was recorded
+    silent: bool = False  # whether nothing was answered at its end, heartbeats included
+    now: float = 0.0  # the time of the latest record, in seconds since it was opened
     _began: float | None = None
     _clock: int | None = None
 
@@ -123,18 +96,13 @@ class Attempt:
 
 @define
 class RecordedSocket:
-    """The recording of one socket, read from files; the options are those of `replayed`.
-
-    Attributes:
-        attempts: its connections, in order.
-        unknown: what cannot be told from the recording, in sentences.
-    """
+    """The recording of one socket, read from files; the options are those of `replayed`."""
 
     socket: str | None
     connection: str | None
     topics: Collection[str]
-    attempts: list[Attempt] = field(factory=list, init=False)
-    unknown: list[str] = field(factory=list, init=False)
+    attempts: list[Attempt] = field(factory=list, init=False)  # its connections, in order
+    unknown: list[str] = field(factory=list, init=False)  # what cannot be told from the recording, in sentences
     _socket_id: str | None = field(default=None, init=False)
     _redacted: tuple[str, ...] = field(default=(), init=False)
     _joined: set[str] = field(factory=set, init=False)

@@ -49,7 +49,6 @@ class CoreConnection:
     Parameters:
         options: the connection's options; None: the defaults.
         telemetry: the bus; None: one with deterministic ids and clock.
-        serializer: None: the built-in one of the options' vsn.
         socket_id: of the socket that it serves; None: a new one.
         generation: the number of this connection on that socket.
 
@@ -63,7 +62,6 @@ class CoreConnection:
         options: protocol.Options | None = None,
         *,
         telemetry: Telemetry | None = None,
-        serializer: protocol.Serializer | None = None,
         socket_id: str | None = None,
         generation: int = 1,
     ) -> None:
@@ -74,7 +72,7 @@ class CoreConnection:
             connection_id=connection_id, trace_id=trace_id, socket_id=socket_id, generation=generation, options=chosen
         )
         self.failed: bool = False
-        self._serializer = protocol.serializer_for(chosen.vsn) if serializer is None else serializer
+        self._serializer = protocol.serializer_for(chosen.vsn)
         self._bus = bus
         self._spans = ConnectionSpans(bus, Origin(connection_id, trace_id, socket_id, generation))
         self._verifier = Verifier()

@@ -1,8 +1,8 @@
 """A simulated client: the process in which a program runs, with a clock, ids, telemetry and a disk of its own."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -93,11 +93,9 @@ class SimulatedClient:
         self.wall_offset: float = 0.0
         self.unreachable_until: float = 0.0
 
-    @asynccontextmanager
-    async def connect(self, **options: Any) -> AsyncIterator[Socket]:
+    def connect(self, **options: Any) -> AbstractAsyncContextManager[Socket]:
         """Connect to the servers, for the time of a block: `slipstream_trio.connect` with `url` and `options`."""
-        async with connect(self.url, **{**self.options, **options}) as socket:
-            yield socket
+        return connect(self.url, **{**self.options, **options})
 
     def log(self, what: str, *facts: Any) -> None:
         """Write down what happened, for the history and for oracles."""
