@@ -178,3 +178,10 @@ def only(transition: Transition) -> Event:
     assert transition.return_ == ()
     (event,) = transition.built_events
     return event
+
+
+def leaves_of(transition: Transition) -> list[tuple[str | None, str]]:
+    """Return join_ref and topic of the leaves that were sent, and nothing else was."""
+    messages = [wire.parse(effect.frame) for effect in transition.return_ if isinstance(effect, SendFrame)]
+    assert [message.event for message in messages] == ["phx_leave"] * len(transition.return_)
+    return [(message.join_ref, message.topic) for message in messages]

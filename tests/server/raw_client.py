@@ -14,6 +14,12 @@ from wsproto.extensions import Extension, PerMessageDeflate
 from slipstream_trio.testing.server import PhoenixServer
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+UPGRADE = (
+    "GET {target} HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+    f"sec-websocket-key: {KEY}\r\nsec-websocket-version: 13\r\n"
+    "\r\n"
+)
+SOCKET = "/socket/websocket?vsn=2.0.0"
 
 
 class RawClient:
@@ -201,3 +207,13 @@ class RawClient:
 
 def as_event(frame: str | bytes) -> Event:
     return TextMessage(data=frame) if isinstance(frame, str) else BytesMessage(data=frame)
+
+
+async def answer_to(server: PhoenixServer, data: bytes) -> bytes:
+    """Send raw bytes, and return all that comes until the server closes."""
+    stream = await server.open_stream()
+    await stream.send_all(data)
+    answer = b""
+    while chunk := await stream.receive_some():
+        answer += chunk
+    return answer

@@ -1,39 +1,16 @@
-"""Connections: sockets and streams, back-pressure, refusals, endings. Nobody's failure is anybody else's."""
+"""Connections: sockets and streams, back-pressure, endings. Nobody's failure is anybody else's."""
 
-import json
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, strategies as st
-from tests.drawing import examples
 from tests.server.app import CHANNELS, connect, make_server
-from tests.server.raw_client import KEY, RawClient
-from wsproto.events import CloseConnection
+from tests.server.raw_client import SOCKET, RawClient
 
 from slipstream_trio import Message, connect as slipstream_connect
 from slipstream_trio.errors import ConnectError
-from slipstream_trio.testing.server import Accept, Channel, Connection, Mount, PhoenixServer, Refuse, Reply, Request
-from slipstream_trio.testing.server.mount import parse_query
-
-UPGRADE = (
-    "GET {target} HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
-    f"sec-websocket-key: {KEY}\r\nsec-websocket-version: 13\r\n"
-    "\r\n"
-)
-SOCKET = "/socket/websocket?vsn=2.0.0"
-
-
-async def answer_to(server: PhoenixServer, data: bytes) -> bytes:
-    """Send raw bytes, and return all that comes until the server closes."""
-    stream = await server.open_stream()
-    await stream.send_all(data)
-    answer = b""
-    while chunk := await stream.receive_some():
-        answer += chunk
-    return answer
-
+from slipstream_trio.testing.server import Channel, Connection, Mount, PhoenixServer
 
 # Serving
 
@@ -212,119 +189,6 @@ async def test_leaving_ends_every_task_and_connection(autojump_clock: trio.testi
     assert await half_open.receive_some() == b""
 
 
-# Refusals
-
-
-@pytest.mark.parametrize(
-    ("request_text", "status"),
-    [
-        ("GET / HTTP/1.1\r\nhost: h\r\n\r\n", 404),
-        ("GET /socket/websocket HTTP/1.1\r\nhost: h\r\n\r\n", 400),
-        (UPGRADE.format(target=SOCKET).replace("GET", "POST"), 400),
-        (UPGRADE.format(target=SOCKET).replace("version: 13", "version: 8"), 426),
-        (UPGRADE.format(target="/socket/websocket?vsn=2.1.0"), 403),
-        (UPGRADE.format(target="/socket/websocket?vsn[]=2.0.0"), 403),
-        ("\x16\x03\x01 this is not HTTP\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nx: " + "y" * 200_000, 431),
-    ],
-)
-async def test_other_requests_are_answered_and_closed(
-    request_text: str, status: int, autojump_clock: trio.testing.MockClock
-) -> None:
-    server = make_server()
-    async with server.run():
-        try:
-            answer = await answer_to(server, request_text.encode("latin-1"))
-        except trio.BrokenResourceError:
-            assert status == 431  # the server had heard enough
-            return
-        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
-        assert b"content-length" in answer.lower()
-
-
-async def test_a_client_that_says_nothing_is_sent_away(autojump_clock: trio.testing.MockClock) -> None:
-    server = make_server()
-    async with server.run():
-        assert await answer_to(server, b"GET /socket") == b""
-        assert trio.current_time() == pytest.approx(60.0)
-
-
-@pytest.mark.parametrize("how", ["sync", "async"])
-async def test_connect_may_be_sync_or_async_and_its_crash_is_a_500(
-    how: str, autojump_clock: trio.testing.MockClock
-) -> None:
-    def decide(request: Request) -> Accept | None:
-        match request.params.get("as"):
-            case "error":
-                raise ZeroDivisionError
-            case "nonsense":
-                return "yes"  # type: ignore[return-value]
-            case "refused":
-                raise Refuse(401, [("www-authenticate", "Bearer")], "who?")
-        return Accept("me", {"a": 1}) if "as" in request.params else None
-
-    async def decide_later(request: Request) -> Accept | None:
-        await trio.sleep(1)
-        return decide(request)
-
-    server = PhoenixServer({"/": Mount(connect=decide if how == "sync" else decide_later)})
-    async with server.run(), trio.open_nursery() as nursery:
-        for who, status in (("error", 500), ("nonsense", 500), ("refused", 401), ("me", 101)):
-            client = await RawClient.connect(server, nursery, f"/websocket?vsn=2.0.0&as={who}")
-            assert client.status == status
-        assert [type(error) for error in server.errors] == [ZeroDivisionError, TypeError]
-        (connection,) = server.connections
-        assert (connection.id, connection.assigns) == ("me", {"a": 1})
-        await RawClient.connect(server, nursery, "/websocket")
-        assert server.connections[1].id is None
-        nursery.cancel_scope.cancel()
-
-
-async def test_connect_may_take_its_time_for_as_long_as_the_client_waits(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    came_to_its_end: list[str] = []
-
-    async def decide_late(request: Request) -> None:
-        await trio.sleep(3600)
-        came_to_its_end.append(request.params["n"])
-
-    server = PhoenixServer({"/socket": Mount(connect=decide_late)})
-    async with server.run():
-        streams = [await server.open_stream() for _ in range(3)]
-        for number, stream in enumerate(streams):
-            await stream.send_all(UPGRADE.format(target=f"{SOCKET}&n={number}").encode())
-        await trio.sleep(60)
-        await streams[0].aclose()
-        streams[1].reset()
-        heartbeat = json.dumps([None, "1", "phoenix", "heartbeat", {}]).encode()
-        await streams[2].send_all(bytes([0x81, 0x80 | len(heartbeat), 0, 0, 0, 0]) + heartbeat)  # before its answer
-        assert (await streams[2].receive_some()).startswith(b"HTTP/1.1 101 ")
-        assert b"phx_reply" in await streams[2].receive_some()
-        assert came_to_its_end == ["2"]
-        assert list(server.errors) == []
-
-
-def test_a_token_is_not_in_the_request_s_repr() -> None:
-    assert "s3cret" not in repr(Request("/", "http://h/", {}, (), auth_token="s3cret"))
-
-
-@pytest.mark.parametrize(
-    ("query", "params"),
-    [
-        ("", {}),
-        ("a=1&b=%C3%A9+x&c=", {"a": "1", "b": "é x", "c": ""}),
-        ("a=1&a=2", {"a": "2"}),
-        ("a[b][c]=1&a[b][d]=2", {"a": {"b": {"c": "1", "d": "2"}}}),
-        ("a[b][]=1&a[b][]=2", {"a": {"b": ["1", "2"]}}),
-        ("a=1&a[b]=2", {"a": {"b": "2"}}),
-        ("a[b=1", {"a[b": "1"}),
-    ],
-)
-def test_parameters_are_nested_as_plug_does(query: str, params: dict[str, Any]) -> None:
-    assert parse_query(query) == params
-
-
 # Back-pressure
 
 
@@ -495,78 +359,3 @@ async def test_compressed_frames_keep_their_order_around_a_slow_join(
         server.connections[0].close(1012)
         await client.over.wait()
         assert client.closed == (1012, "server")
-
-
-# Anything at all
-
-
-@examples(50)
-@given(data=st.lists(st.binary(max_size=200), max_size=5), good=st.booleans())
-def test_no_bytes_break_the_server(data: list[bytes], good: bool) -> None:
-    """After each, the server serves the next client; garbage costs no more than its own connection."""
-
-    async def main() -> None:
-        server = make_server()
-        async with server.run(), trio.open_nursery() as nursery:
-            stream = await server.open_stream()
-            try:
-                if good:
-                    await stream.send_all(UPGRADE.format(target=SOCKET).encode())
-                for piece in data:
-                    await stream.send_all(piece)
-            except trio.BrokenResourceError:
-                pass  # the server had closed already
-            await stream.aclose()
-            client = await RawClient.connect(server, nursery)
-            assert (await client.join("echo:1"))[4]["status"] == "ok"
-            assert not any(isinstance(error, AssertionError) for error in server.errors)
-            nursery.cancel_scope.cancel()
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.text(max_size=5)
-    | st.sampled_from(["echo:1", "phoenix", "phx_join"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@examples(60)
-@given(message=st.tuples(JSON, JSON, JSON, st.sampled_from(["phx_join", "phx_leave", "echo", 5, None]), JSON))
-def test_refs_and_topics_of_any_type_come_back_verbatim(message: tuple[Any, ...]) -> None:
-    async def main() -> None:
-        server = make_server()
-        async with server.run(), trio.open_nursery() as nursery:
-            client = await RawClient.connect(server, nursery)
-            await client.push(*message)
-            (reply,) = await client.wait_messages(1)
-            assert reply[1:4] == [message[1], message[2], "phx_reply"]
-            assert reply[0] in (None, message[0])
-            await client.send_event(CloseConnection(code=1000))
-            nursery.cancel_scope.cancel()
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-
-
-async def test_replies_come_in_the_order_of_their_pushes_across_channels(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    class Echo(Channel):
-        async def handle_in(self, event: str, payload: Any, ref: Any) -> Reply:
-            return Reply(payload)
-
-    server = PhoenixServer({"/socket": Mount(channels={"*": Echo})})
-    async with server.run(), trio.open_nursery() as nursery:
-        client = await RawClient.connect(server, nursery)
-        for n in range(5):
-            await client.join(f"t{n}", ref=f"{n}")
-        pushes = [json.dumps([f"{i % 5}", f"{i}", f"t{i % 5}", "e", {}]) for i in range(100)]
-        await client.send_all(*pushes)
-        messages = await client.wait_messages(105)
-        assert [message[1] for message in messages[5:]] == [f"{i}" for i in range(100)]
-        nursery.cancel_scope.cancel()
