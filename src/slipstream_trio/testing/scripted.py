@@ -79,13 +79,8 @@ class ServerScript:
     pushes: tuple[tuple[Act, ...], ...] = attrs.field(default=(), converter=_tuples, validator=_check)
 
 
-def scripted_server(script: ServerScript, path: str = "/socket") -> PhoenixServer:
-    """Return a server that follows a script; run it with `run()` or `serve()`.
-
-    Parameters:
-        script: its behaviour.
-        path: the path of its socket, to which clients connect as `path` and "/websocket".
-    """
+def scripted_server(script: ServerScript) -> PhoenixServer:
+    """Return a server that follows a script, with a socket at "/socket"; run it with `run()` or `serve()`."""
     upgrades, joins, pushes = deque(script.upgrades), deque(script.joins), deque(script.pushes)
 
     def connect(_: Request) -> Accept | None:
@@ -95,7 +90,7 @@ def scripted_server(script: ServerScript, path: str = "/socket") -> PhoenixServe
         return None
 
     mount = Mount(channels={"*": lambda: _Scripted(joins, pushes)}, connect=connect)
-    return PhoenixServer({path: mount}, close_timeout=1.0)
+    return PhoenixServer({"/socket": mount}, close_timeout=1.0)
 
 
 class _Scripted(Channel):
