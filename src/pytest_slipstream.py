@@ -71,11 +71,11 @@ def _problem(item: pytest.Item) -> str | None:
 @pytest.fixture
 def slipstream_trace(request: pytest.FixtureRequest) -> "Iterator[ObservedTrace]":
     """All telemetry of the test's connections: `records`, `named`, `of`, `violations`, `verify`."""
-    from slipstream_trio.testing.observed import ObservedTrace, describe
+    from slipstream_trio.testing.observed import describe, observed
 
     item: pytest.Item = request.node
     item.stash[_TOLD] = 0
-    with ObservedTrace() as trace:
+    with observed() as trace:
         yield trace
     if item.get_closest_marker(MARKER) and (found := trace.violations()[item.stash[_TOLD] :]):
         pytest.fail(describe(found), pytrace=False)

@@ -1,18 +1,29 @@
 """The telemetry of a test: the fixture `slipstream_trace`."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from attrs import define, field
 
 from ..telemetry import Record, Telemetry, default_telemetry
 from ..trace import Verifier, Violation
 
-__all__ = ["ObservedTrace", "describe"]
+__all__ = ["ObservedTrace", "describe", "observed"]
 
 
+@contextmanager
+def observed() -> "Iterator[ObservedTrace]":
+    """Listen to the process's bus, and to those given to `listen_to`, for the time of a block."""
+    with ExitStack() as listening:
+        trace = ObservedTrace(listening)
+        trace.listen_to(default_telemetry)
+        yield trace
+
+
+@define(eq=False, repr=False)  # the records would fill a report
 class ObservedTrace:
-    """The records of all connections opened while it listens: on the process's bus, and on those given to `listen_to`.
+    """The records of all connections opened in a test: on the process's bus, and on those given to `listen_to`.
 
         async def test_my_client(slipstream_trace):
             ...
@@ -23,22 +34,9 @@ class ObservedTrace:
         records: the records, in the order in which they were emitted.
     """
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self._listening = ExitStack()
-        self._buses: list[Telemetry] = []
-
-    def __enter__(self) -> Self:
-        """Begin to listen to the process's bus."""
-        self.listen_to(default_telemetry)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop listening."""
-        self._buses.clear()
-        self._listening.close()
+    _listening: ExitStack
+    records: list[Record] = field(factory=list, init=False)
+    _buses: list[Telemetry] = field(factory=list, init=False)
 
     @property
     def connections(self) -> list[str]:
