@@ -1,13 +1,4 @@
-"""Replays: the server's side of a recorded socket is played to a client, which has to do what the recorded one did.
-
-    async def test_orders_survive_a_killed_server(autojump_clock):
-        async with replayed("incident.jsonl.gz") as server:
-            await my_application(server.url, transport=server.connector())
-
-What the server sends comes at its recorded time, and after everything that the client had done before it. Joins,
-pushes, leaves and the ends of connections are compared with those of the recording: topics, events, payloads and order,
-while refs and times may be others. It needs the extra `testing`.
-"""
+"""Replays: the server's side of a recorded socket is played to a client, which has to do what the recorded one did."""
 
 import math
 from collections import deque
@@ -78,9 +69,11 @@ async def replayed(
             async with connect(server.url, transport=server.connector()) as socket:
                 ...
 
-    It is meant for virtual time. At the first difference the block is cancelled, and the difference raised; the block's
-    own exception leaves it unchanged, with the difference as a note. Heartbeats are answered while the recorded server
-    was alive, and not compared; joins that were repeated may come in any order.
+    It is meant for virtual time, and needs the extra `testing`. What the server sends comes at its recorded time, and
+    after everything that the client had done before it. Joins, pushes, leaves and the ends of connections are compared:
+    topics, events, payloads and order, while refs and times may be others. At the first difference the block is
+    cancelled, and the difference raised; the block's own exception leaves it unchanged, with the difference as a note.
+    Heartbeats are answered while the recorded server was alive; joins that were repeated may come in any order.
 
     Parameters:
         recording: the file, or files; of a recording that was rotated, the newest alone finds those before it.
