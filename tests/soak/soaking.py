@@ -21,7 +21,6 @@ from slipstream_trio.testing.faults import (
     FaultyNetwork,
     Ignore,
     Link,
-    Lose,
     Refuse,
     Reset,
     Rule,
@@ -82,7 +81,7 @@ def bad_network(seed: int, pace: float, *, damaging: bool) -> Faults:
     ]
     if damaging:
         for toward in ("client", "server"):
-            rules += [Rule(Corrupt(), EachByte(0.00005), toward), Rule(Lose(3), EachByte(0.00001), toward)]
+            rules += [Rule(Corrupt(), EachByte(0.00005), toward)]
     link = Link(latency=0.005 * pace, jitter=0.02 * pace, bandwidth=200_000)
     return Faults(seed, toward_client=link, toward_server=link, rules=rules)
 

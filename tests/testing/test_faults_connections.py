@@ -23,7 +23,6 @@ from slipstream_trio.testing.faults import (
     FaultyNetwork,
     Ignore,
     Link,
-    Lose,
     Refuse,
     Reset,
     Rule,
@@ -171,7 +170,7 @@ async def test_a_client_that_reads_slowly_holds_the_server_back_through_the_netw
 
 
 ANY_FAULT = st.sampled_from([
-    Corrupt(), Corrupt(3), Lose(), Lose(30), Reset(), Truncate(), Vanish(), Vanish(both=False), Stall(5), Stall(100)
+    Corrupt(), Corrupt(3), Corrupt(30), Reset(), Truncate(), Vanish(), Vanish(both=False), Stall(5), Stall(100)
 ])  # fmt: skip
 ANY_MOMENT = st.one_of(
     st.builds(AtByte, st.integers(0, 3000)),

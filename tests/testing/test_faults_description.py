@@ -18,7 +18,6 @@ from slipstream_trio.testing.faults import (
     Ignore,
     Injected,
     Link,
-    Lose,
     Refuse,
     Reset,
     Rule,
@@ -41,7 +40,7 @@ EVERYTHING = Faults(
         Rule(Vanish(both=False), AtFrame(3), toward="server"),
         Rule(Reset(), EachFrame(0.25, into=0)),
         Rule(Truncate(), EachByte(1e-6)),
-        Rule(Lose(2), AtFrame(1, into=1)),
+        Rule(Corrupt(2), AtFrame(1, into=1)),
         Rule(Corrupt(), EachFrame(1)),
     ],
 )
@@ -69,7 +68,7 @@ def test_faults_are_frozen_and_can_be_told_apart() -> None:
         (lambda: Stall(-1), "Stall.seconds"),
         (lambda: SlowOpening(None), "SlowOpening.seconds"),  # type: ignore[arg-type]
         (lambda: Corrupt(0), "Corrupt.count"),
-        (lambda: Lose(True), "Lose.count"),
+        (lambda: Corrupt(True), "Corrupt.count"),
         (lambda: AtByte(-1), "AtByte.number"),
         (lambda: AtFrame(0), "AtFrame.number"),
         (lambda: AtFrame(1, into=1.1), "from 0 to 1"),

@@ -20,7 +20,6 @@ from slipstream_trio.testing.faults import (
     FaultyNetwork,
     Ignore,
     Injected,
-    Lose,
     Refuse,
     Reset,
     Rule,
@@ -33,7 +32,7 @@ from slipstream_trio.testing.faults import (
 from slipstream_trio.testing.server import MemoryStream, memory_pipe
 
 
-@pytest.mark.parametrize("fault", [Stall(5), Vanish(), Reset(), Truncate(), Lose(), Corrupt()], ids=repr)
+@pytest.mark.parametrize("fault", [Stall(5), Vanish(), Reset(), Truncate(), Corrupt()], ids=repr)
 async def test_a_fault_can_happen_at_a_time_and_by_hand(fault: Fault, autojump_clock: MockClock) -> None:
     async def look(there: Ends) -> tuple[Any, float]:
         await trio.sleep(10)

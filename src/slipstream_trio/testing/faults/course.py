@@ -25,7 +25,6 @@ from .description import (
     EachFrame,
     Faults,
     Link,
-    Lose,
     Moment,
     Rule,
     SlowOpening,
@@ -164,7 +163,6 @@ class Course:
         self._frames = FrameCounter()
         self._held = b""
         self._due: list[tuple[int, int, int | None]] = []  # byte, the rule's place, frame
-        self._losing = 0
         self._corrupting = 0
         self.position: int = 0
         for place, rule in self._rules.items():
@@ -189,12 +187,9 @@ class Course:
         data, self._held = self._held, b""
         yield from self._pass(data)
 
-    def damage(self, fault: Lose | Corrupt) -> None:
+    def damage(self, fault: Corrupt) -> None:
         """Let a fault hit the next bytes."""
-        if isinstance(fault, Lose):
-            self._losing += fault.count
-        else:
-            self._corrupting += fault.count
+        self._corrupting += fault.count
 
     def _pass(self, data: bytes) -> Iterator[Piece | Hit]:
         began = self.position
@@ -206,7 +201,7 @@ class Course:
             if isinstance(rule.when, EachByte):
                 self._draw_byte(place, rule.when.probability, byte + 1)
             if self.active():
-                if isinstance(rule.fault, Lose | Corrupt):
+                if isinstance(rule.fault, Corrupt):
                     self.damage(rule.fault)
                 yield Hit(rule, byte, frame)
         yield from self._pieces(data, self.position - began, len(data))
@@ -215,23 +210,15 @@ class Course:
         while start < stop:
             size = min(stop - start, _SEGMENT - self.position % _SEGMENT)
             jitter = zlib.crc32(f"{self._key}:{self.position // _SEGMENT}".encode()) / 2**32
-            left = self._damaged(data[start : start + size])
+            piece = self._damaged(data[start : start + size])
             start += size
             self.position += size
-            if left:
-                yield Piece(left, jitter)
+            yield Piece(piece, jitter)
 
     def _damaged(self, data: bytes) -> bytes:
-        if self._losing:
-            lost = min(self._losing, len(data))
-            self._losing -= lost
-            data = data[lost:]
-        if self._corrupting and data:
-            count = min(self._corrupting, len(data))
-            self._corrupting -= count
-            flipped = bytes(byte ^ self._noise.randint(1, 255) for byte in data[:count])
-            data = flipped + data[count:]
-        return data
+        count = min(self._corrupting, len(data))
+        self._corrupting -= count
+        return bytes(byte ^ self._noise.randint(1, 255) for byte in data[:count]) + data[count:]
 
     def _draw_byte(self, place: int, probability: float, start: int) -> None:
         """Draw the next byte that a rule hits, from `start` on: how many are spared is distributed geometrically."""

@@ -18,7 +18,6 @@ __all__ = [
     "Faults",
     "Ignore",
     "Link",
-    "Lose",
     "Moment",
     "Refuse",
     "Reset",
@@ -124,17 +123,6 @@ class Truncate:
 
 
 @frozen
-class Lose:
-    """Some bytes are left out, and the stream goes on behind them.
-
-    Attributes:
-        count: the number of bytes.
-    """
-
-    count: int = attrs.field(default=1, validator=_COUNT)
-
-
-@frozen
 class Corrupt:
     """Some bytes are replaced by others.
 
@@ -145,7 +133,7 @@ class Corrupt:
     count: int = attrs.field(default=1, validator=_COUNT)
 
 
-Fault: TypeAlias = Refuse | Ignore | SlowOpening | Stall | Vanish | Reset | Truncate | Lose | Corrupt
+Fault: TypeAlias = Refuse | Ignore | SlowOpening | Stall | Vanish | Reset | Truncate | Corrupt
 
 OPENING: Final = (Refuse, Ignore, SlowOpening)
 """The faults that have no moment: they happen when a connection is opened."""

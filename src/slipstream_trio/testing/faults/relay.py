@@ -10,7 +10,7 @@ import trio
 from ..server.memory import GONE, reset
 from ..server.outbox import Gauge
 from .course import Course, Hit, Piece
-from .description import AtTime, Corrupt, Fault, Lose, Reset, Rule, Stall, Toward, Truncate, Vanish
+from .description import AtTime, Corrupt, Fault, Reset, Rule, Stall, Toward, Truncate, Vanish
 
 __all__ = ["OnFault", "Relay"]
 
@@ -205,7 +205,7 @@ class Relay:
 
     def inject(self, fault: Fault, lane: _Lane, hit: Hit | None = None) -> None:
         """Inject a fault now: that of a rule at a byte, or, without a `hit`, one that damages the next bytes."""
-        if hit is None and isinstance(fault, Lose | Corrupt):
+        if hit is None and isinstance(fault, Corrupt):
             lane.course.damage(fault)
         self._on_fault(fault, lane.course.toward, hit)
         for each in (lane,) if isinstance(fault, Stall | Vanish) and not fault.both else self.lanes:

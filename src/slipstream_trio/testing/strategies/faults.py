@@ -33,7 +33,7 @@ def moments() -> st.SearchStrategy[net.Moment]:
 
 
 def fault_rules() -> st.SearchStrategy[net.Rule]:
-    """Single faults and when they happen: resets, stalls, silence, lost and damaged bytes, refused and slow openings.
+    """Single faults and when they happen: resets, stalls, silence, damaged bytes, refused and slow openings.
 
     Each holds for one of the first three connections, so that the network is good in the end.
     """
@@ -42,7 +42,6 @@ def fault_rules() -> st.SearchStrategy[net.Rule]:
     vanished = [net.Vanish(), net.Vanish(both=False)]
     later = st.one_of(
         st.sampled_from([net.Reset(), net.Truncate(), *vanished, net.Stall(1.0), net.Stall(30.0, both=True)]),
-        st.builds(net.Lose, st.integers(1, 20)),
         st.builds(net.Corrupt, st.integers(1, 20)),
     )
     return st.one_of(
