@@ -60,7 +60,7 @@ async def demo() -> None:
             print(f"repeated: {event} {payload}")
             if event == "last":
                 everything.cancel()
-            return server.NoReply()
+            return None
 
     source = server.PhoenixServer({"/socket": server.Mount(channels={TOPIC: Source})})
     target = server.PhoenixServer({"/socket": server.Mount(channels={TOPIC: Target})})

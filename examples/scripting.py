@@ -47,12 +47,12 @@ async def demo() -> None:
         async def handle_in(self, event: str, payload: Any, ref: Any) -> server.Outcome:
             match event:
                 case "quicksand":
-                    return server.NoReply()
+                    return None
                 case "ping":
                     return server.Reply({"pong": "pong"})
                 case "push to me":
                     await self.push("foo", {"this is": "a push"})
-                    return server.NoReply()
+                    return None
             return server.Reply({"reason": f"no such event: {event}"}, status="error")
 
     phoenix = server.PhoenixServer({"/socket": server.Mount(channels={"rooms:lobby": Lobby})})

@@ -15,7 +15,6 @@ from slipstream_trio.testing.server import (
     JoinRefused,
     MemoryStream,
     Mount,
-    NoReply,
     Outcome,
     PhoenixServer,
     Refuse,
@@ -176,7 +175,7 @@ class Room(Channel):
             case "track":
                 self.presence.track(payload, {})
                 return Reply()
-        return NoReply()
+        return None
 
     async def _later(self, ref: Any, seconds: float) -> None:
         await trio.sleep(seconds)

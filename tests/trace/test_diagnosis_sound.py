@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from slipstream_trio import Channel as ClientChannel, JoinError, PushError, Socket, connect
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.faults import Faults, Link, faulty_network
-from slipstream_trio.testing.server import Channel, JoinRefused, Mount, NoReply, Outcome, PhoenixServer, Reply
+from slipstream_trio.testing.server import Channel, JoinRefused, Mount, Outcome, PhoenixServer, Reply
 from slipstream_trio.trace import Finding, diagnose, read
 from slipstream_trio.transport import find_connector
 
@@ -61,7 +61,7 @@ class Table(Channel):
         many = payload.get("many", 0) if isinstance(payload, dict) else 0
         match event:
             case "send":
-                return NoReply()
+                return None
             case "refused push":
                 return Reply({"reason": "not now"}, status="error")
             case "slow push":

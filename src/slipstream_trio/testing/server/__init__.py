@@ -20,7 +20,7 @@ It needs the extra `testing`.
 from ...errors.base import lacks
 
 try:
-    from .channel import Channel, JoinRefused, NoReply, Outcome, Reply, Stop
+    from .channel import Channel, JoinRefused, Outcome, Reply, Stop
     from .connection import Connection
     from .dialect import Flavour, Version
     from .memory import MemoryStream, memory_pipe
@@ -43,7 +43,6 @@ __all__ = [
     "Listening",
     "MemoryStream",
     "Mount",
-    "NoReply",
     "Outcome",
     "PhoenixServer",
     "Refuse",

@@ -13,7 +13,7 @@ from .presence import ChannelPresence
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Channel", "JoinRefused", "NoReply", "Outcome", "Process", "Reply", "Stop"]
+__all__ = ["Channel", "JoinRefused", "Outcome", "Process", "Reply", "Stop"]
 
 
 @attrs.frozen
@@ -30,11 +30,6 @@ class Reply:
 
 
 @attrs.frozen
-class NoReply:
-    """Return it from `handle_in` to leave a push unanswered: `{:noreply, socket}`; None does the same."""
-
-
-@attrs.frozen
 class Stop:
     """Return it from `handle_in` to end the channel: `{:stop, reason, reply, socket}`.
 
@@ -47,8 +42,8 @@ class Stop:
     reply: Reply | None = None
 
 
-Outcome = Reply | NoReply | Stop | None
-"""The results of `handle_in`."""
+Outcome = Reply | Stop | None
+"""The results of `handle_in`; None leaves a push unanswered: `{:noreply, socket}`."""
 
 _GRACEFUL: Final = frozenset({"normal", "shutdown"})
 _CRASH: Final = Stop("crash")
@@ -119,7 +114,7 @@ class Channel:
             ref: for `reply`, to answer later.
 
         Returns:
-            `Reply`, `NoReply` (or None), or `Stop`.
+            `Reply`, `Stop`, or None for no reply.
 
         Raises:
             NotImplementedError: the default, which crashes the channel, as an event without a clause does.
@@ -292,8 +287,8 @@ class Process:
         reply = outcome if stop is None else stop.reply
         if isinstance(reply, Reply):
             await self.channel.reply(message.ref, reply.response, reply.status)
-        elif not isinstance(reply, NoReply | None):
-            raise TypeError(f"handle_in returned {outcome!r}, not a Reply, NoReply or Stop")
+        elif reply is not None:
+            raise TypeError(f"handle_in returned {outcome!r}, not a Reply, Stop or None")
         return stop
 
     def _finish(self, end: Stop | None) -> None:
