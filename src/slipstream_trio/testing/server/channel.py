@@ -182,7 +182,7 @@ class Channel:
         self.topic = join.topic
         self.join_ref = join.ref if join.join_ref is None else join.join_ref
         self.assigns = dict(self.socket.assigns)
-        self.presence = ChannelPresence(self.socket.server.presence, process)
+        self.presence = ChannelPresence(process)
 
 
 class Process:

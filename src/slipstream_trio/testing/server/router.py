@@ -72,7 +72,7 @@ class Router:
         if self.processes.get(process.topic) is process:
             del self.processes[process.topic]
         self._connection.server.pubsub.unsubscribe(process)
-        self._connection.server.presence.untrack(process)
+        process.channel.presence.end()
 
     def ended(self) -> None:
         """Do nothing: the processes end by themselves."""

@@ -19,7 +19,7 @@ from .longpoll import Session, accept_client
 from .memory import MemoryStream, memory_pipe
 from .mount import Mount
 from .nursery import open_background
-from .presence import Presence, PubSub
+from .presence import PubSub
 
 __all__ = ["Listening", "PhoenixServer"]
 
@@ -101,7 +101,6 @@ class PhoenixServer:
         self.keep_received: int = keep_received
         self.errors: deque[BaseException] = deque(maxlen=100)
         self.pubsub: PubSub = PubSub()
-        self.presence: Presence = Presence(self.pubsub)
         self.sessions: dict[str, Session] = {}
         self._requests: set[trio.CancelScope] = set()
         self._connections: dict[Connection, None] = {}
@@ -127,7 +126,7 @@ class PhoenixServer:
         try:
             async with open_background() as self._nursery:
                 self._accepting = True
-                self._nursery.start_soon(self.presence.run)
+                self._nursery.start_soon(self.pubsub.run)
                 yield self
         finally:
             self._nursery = None
