@@ -1,7 +1,6 @@
 """The kit's fake server: letting in, refusing, closing, cutting, partitions and restarts."""
 
 import gc
-import ssl
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,7 +10,7 @@ import trio.testing
 from tests.testing.support import parties, watched
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, ConnectError, ConnectionLost, ConnectionRejected
+from slipstream_trio import Backoff, ConnectError, ConnectionLost, ConnectionRejected, connect
 from slipstream_trio.testing.kit import ExpectationFailed, FakeServer
 
 EVERY_SECOND = Backoff((1,), jitter=0)
@@ -189,7 +188,7 @@ async def test_what_is_expected_was_answered_before_a_partition(autojump_clock: 
 
 async def test_a_client_that_does_not_read_holds_a_test_up_for_a_while_only(autojump_clock: MockClock) -> None:
     async with FakeServer(timeout=7) as server:
-        stream = await server._phoenix.open_stream()
+        stream = await server.phoenix.open_stream()
         await stream.send_all(
             b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
             b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -287,9 +286,9 @@ async def test_who_waits_to_be_let_in_is_refused_when_the_server_is_stopped_mean
 
 
 async def test_the_same_goes_on_real_sockets() -> None:
-    async with watched(sockets=True) as on:
-        url = on.server.url
-        async with on.connect(reconnect=Backoff((0.01,), jitter=0)) as socket:
+    async with watched() as on, on.server.phoenix.serve() as listening:
+        url = listening.url("/socket/websocket")
+        async with connect(url, telemetry=on.telemetry, reconnect=Backoff((0.01,), jitter=0)) as socket:
             connection = await on.server.accept()
 
             async def serve() -> None:
@@ -304,7 +303,7 @@ async def test_the_same_goes_on_real_sockets() -> None:
             await on.server.restart(down=0.02, code=None)
             again = await on.server.accept()
             await socket.wait_connected()
-            assert (on.server.url, again.number) == (url, 2)
+            assert (socket.generation, again.number) == (2, 2)
         await again.expect_disconnect(1000)
 
 
@@ -312,31 +311,16 @@ async def test_the_same_goes_on_real_sockets() -> None:
 async def test_a_server_on_sockets_stops_listening_however_its_block_ends(cancelled: bool) -> None:
     before = trio.lowlevel.current_statistics().tasks_living
     with trio.CancelScope() as scope, nullcontext() if cancelled else pytest.raises(LookupError, match="mine"):
-        async with FakeServer(sockets=True) as server:
-            port = int(server.url.split(":")[2].split("/")[0])
+        async with FakeServer() as server, server.phoenix.serve() as listening:
             if cancelled:
                 scope.cancel()
                 await trio.sleep_forever()
             raise LookupError("mine")
     assert trio.lowlevel.current_statistics().tasks_living == before
     with pytest.raises(OSError, match="all attempts to connect"):
-        await trio.open_tcp_stream("127.0.0.1", port)
+        await trio.open_tcp_stream("127.0.0.1", listening.port)
     del server
     gc.collect()  # an async generator that was left behind would be a warning, and so an error
-
-
-async def test_it_speaks_tls() -> None:
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    async with watched(sockets=True, ssl_context=serving) as on, on.connect(ssl_context=trusting) as socket:
-        assert on.server.url.startswith("wss://127.0.0.1:")
-        connection = await on.server.accept()
-        await socket.ping()
-        await connection.expect_heartbeat()
 
 
 # Its own life

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
-from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
 
@@ -33,8 +32,9 @@ class FakeServer:
                 connection = await server.accept()
                 ...
 
-    Clients connect by the library's own transport, over streams in memory or over real sockets, so all of it can run
-    in virtual time, and emits the telemetry of any connection. Any number of servers can run side by side.
+    Clients connect by the library's own transport, over streams in memory (and over real sockets, where `phoenix`
+    serves those), so all of it can run in virtual time, and emits the telemetry of any connection. Any number of
+    servers can run side by side.
 
     Automatically it lets clients in, and answers their heartbeats and leaves, as a closing client waits for these;
     joins and pushes get the answer that the test gives, or none. Unexpected messages stay, unanswered.
@@ -43,8 +43,6 @@ class FakeServer:
         answers: the messages to answer automatically: any of "connect", "join", "push", "leave", "heartbeat".
         timeout: the default time limit of expectations, in seconds of Trio's clock; `math.inf`: for ever.
         patience: the default time that refutations watch, in seconds of Trio's clock.
-        sockets: whether it listens on a port of 127.0.0.1, in place of streams in memory.
-        ssl_context: serves TLS with it, on sockets only.
         path: of the socket; the URL has `/websocket` behind it.
         flavour: the web server to imitate: "bandit" or "cowboy"; they close connections differently.
 
@@ -52,6 +50,8 @@ class FakeServer:
         ValueError: an invalid option; the message names it.
 
     Attributes:
+        url: the URL to connect to, which leads here with `connector` only.
+        phoenix: the server that carries it: within the block, `phoenix.serve()` listens on TCP, with TLS if asked.
         requests: all requests for an upgrade, refused ones too.
         connections: all connections, ended ones too.
     """
@@ -62,16 +62,12 @@ class FakeServer:
         answers: Collection[Answer] = _USUAL,
         timeout: float = 5.0,
         patience: float = 0.1,
-        sockets: bool = False,
-        ssl_context: SSLContext | None = None,
         path: str = "/socket",
         flavour: Flavour = "bandit",
     ) -> None:
         unknown = set(answers) - {"connect", "join", "push", "leave", "heartbeat"}
         if unknown or isinstance(answers, str):
             raise ValueError(f"answers: any of connect, join, push, leave, heartbeat; not {answers!r}")
-        if ssl_context is not None and not sockets:
-            raise ValueError("ssl_context: streams in memory know no TLS; pass sockets=True as well")
         times: dict[str, Any] = {"timeout": timeout, "patience": patience}
         for option, seconds in times.items():
             if not isinstance(seconds, int | float) or not seconds >= 0:
@@ -81,25 +77,20 @@ class FakeServer:
         self.patience: float = patience
         self.requests: list[Request] = []
         self.connections: list[FakeConnection] = []
-        self._sockets = sockets
-        self._ssl_context = ssl_context
-        self._path = f"/{path.strip('/')}".rstrip("/")
-        self._phoenix = PhoenixServer(
-            {path: Mount(connect=self._upgrade, handler=self._opened, timeout=None)}, flavour=flavour
-        )
+        self.url: str = f"ws://fake/{path.strip('/')}".rstrip("/") + "/websocket"
+        mount = Mount(connect=self._upgrade, handler=self._opened, timeout=None)
+        self.phoenix: PhoenixServer = PhoenixServer({path: mount}, flavour=flavour)
         self._verdicts: deque[_Verdict] = deque()
         self._undecided: list[object] = []  # upgrades that wait for a verdict
         self._reachable = trio.Event()
         self._reachable.set()
         self._changed = trio.lowlevel.ParkingLot()
-        self._listening: AsyncExitStack | None = None
-        self._port = 0
+        self._accepting = False
         self._began: float | None = None
         self._block = AsyncExitStack()
 
     def __repr__(self) -> str:
-        where = f"on port {self._port}" if self._sockets else "in memory"
-        return f"<FakeServer {where}: {len(self.connections)} connections>"
+        return f"<FakeServer: {len(self.connections)} connections>"
 
     async def __aenter__(self) -> Self:
         """Start it.
@@ -110,8 +101,7 @@ class FakeServer:
         if self._began is not None:
             raise RuntimeError("a FakeServer is for one block: make another")
         self._began = trio.current_time()
-        await self._block.enter_async_context(self._phoenix.run())
-        self._block.push_async_callback(self._close_listeners)
+        await self._block.enter_async_context(self.phoenix.run())
         await self.start()
         return self
 
@@ -119,18 +109,8 @@ class FakeServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         """Cut all connections, and stop it; the block's own exception leaves it unchanged."""
+        self._accepting = False
         return await self._block.__aexit__(kind, error, traceback)
-
-    # Addresses
-
-    @property
-    def url(self) -> str:
-        """The URL to connect to; that of a server in memory leads there with `connector` only."""
-        if not self._sockets:
-            return f"ws://fake{self._path}/websocket"
-        if not self._port:
-            raise RuntimeError("a server on sockets has a URL within its block only")
-        return f"{'wss' if self._ssl_context else 'ws'}://127.0.0.1:{self._port}{self._path}/websocket"
 
     def connector(self, transport: str = "auto") -> Connector:
         """Return the clients' way to this server: pass it to `connect` as `transport`.
@@ -138,7 +118,7 @@ class FakeServer:
         Parameters:
             transport: the name of the transport.
         """
-        return find_connector(transport, None if self._sockets else lambda _: self.open_stream())
+        return find_connector(transport, lambda _: self.open_stream())
 
     async def open_stream(self) -> trio.abc.Stream:
         """Return the client's end of a new connection in memory, to be put behind a bad network, for example.
@@ -148,9 +128,9 @@ class FakeServer:
         Raises:
             ConnectionRefusedError: the server is not running, or was stopped.
         """
-        if self._listening is None:
+        if not self._accepting:
             raise ConnectionRefusedError("the fake server is not running, or was stopped")
-        return await self._phoenix.open_stream()
+        return await self.phoenix.open_stream()
 
     # Connections
 
@@ -221,24 +201,20 @@ class FakeServer:
         Parameters:
             code: the close code; None cuts the connections, as a crash of the server does.
         """
-        await self._close_listeners()
+        self._accepting = False
         self._changed.unpark_all()
-        for connection in self._phoenix.connections:
+        for connection in self.phoenix.connections:
             if code is None:
                 connection.drop()
             else:
                 connection.close(code)
-        for connection in self._phoenix.connections:
+        for connection in self.phoenix.connections:
             await connection.wait_closed()
 
     async def start(self) -> None:
         """Accept connections again after `stop`, at the same URL."""
         await trio.lowlevel.checkpoint()
-        if self._listening is None:
-            self._listening = AsyncExitStack()
-            if self._sockets:
-                serving = self._phoenix.serve(port=self._port, ssl_context=self._ssl_context)
-                self._port = (await self._listening.enter_async_context(serving)).port
+        self._accepting = True
 
     async def restart(self, down: float = 1.0, code: int | None = 1012) -> None:
         """End all connections, refuse new ones for a while, then accept them again.
@@ -284,11 +260,6 @@ class FakeServer:
             while not happened():
                 await self._changed.park()
 
-    async def _close_listeners(self) -> None:
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            await listening.aclose()
-
     async def _upgrade(self, request: Request) -> Accept:
         self.requests.append(request)
         self._changed.unpark_all()
@@ -296,7 +267,7 @@ class FakeServer:
         verdict = await self._verdict()
         if isinstance(verdict, Refuse):
             raise verdict
-        if self._listening is None:  # it was stopped while the client waited
+        if not self._accepting:  # it was stopped while the client waited
             raise Refuse(503)
         return verdict
 
@@ -309,7 +280,7 @@ class FakeServer:
         turn = object()
         self._undecided.append(turn)
         try:
-            while "connect" not in self.answers and self._listening is not None:
+            while "connect" not in self.answers and self._accepting:
                 if self._verdicts and self._undecided[0] is turn:
                     break
                 await self._changed.park()
