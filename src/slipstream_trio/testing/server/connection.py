@@ -13,7 +13,6 @@ from ...errors import ProtocolError
 from ...protocol.message import Frame, Message
 from .channel import Channel, Process
 from .framing import Control, FrameViolation, frame_bytes
-from .handshake import Upgrade
 from .memory import GONE, end_sending, reset
 from .mount import Handler, Request
 from .outbox import Gauge, Outbox
@@ -21,6 +20,7 @@ from .router import Router
 from .wire import Wire
 
 if TYPE_CHECKING:
+    from .http import Upgrade
     from .server import PhoenixServer
 
 __all__ = ["Connection"]
@@ -46,7 +46,7 @@ class Connection:
         closed_by: the side that closed it first; "lost" if it ended without a close frame; None while it is open.
     """
 
-    def __init__(self, server: "PhoenixServer", stream: trio.abc.Stream, upgrade: Upgrade) -> None:
+    def __init__(self, server: "PhoenixServer", stream: trio.abc.Stream, upgrade: "Upgrade") -> None:
         self.server: PhoenixServer = server
         self.request: Request = upgrade.request
         self.id: str | None = upgrade.accepted.id

@@ -56,20 +56,25 @@ class Framing:
         max_frame_size: the most bytes of a client's frame; None: there are no limits.
         inflate_ratio: how many times its size a compressed message may have, on Bandit; None: the limits are Cowboy's.
         offer: the client's offer of permessage-deflate; None: it made none, or is not to have it.
+        role: the side whose frames are written.
 
     Attributes:
         extension: the answer to the offer; None: frames are not compressed.
     """
 
     def __init__(
-        self, max_frame_size: int | None = None, inflate_ratio: int | None = None, offer: str | None = None
+        self,
+        max_frame_size: int | None = None,
+        inflate_ratio: int | None = None,
+        offer: str | None = None,
+        role: ConnectionType = ConnectionType.SERVER,
     ) -> None:
         incoming = _Incoming(max_frame_size, inflate_ratio) if max_frame_size is not None else None
         parameters = incoming.accept(offer) if incoming and offer else None
         self.extension: str | None = None
         if isinstance(parameters, str):
             self.extension = f"{_Incoming.name};{parameters}" if parameters else _Incoming.name
-        self._connection = Connection(ConnectionType.SERVER, [incoming] if incoming else [])
+        self._connection = Connection(role, [incoming] if incoming else [])
         self._parts: list[Any] = []
 
     @property

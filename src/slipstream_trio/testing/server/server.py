@@ -15,7 +15,7 @@ from ...transport import Connector, find_connector
 from .channel import Process
 from .connection import Connection
 from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
-from .longpoll import Session, accept_client
+from .http import Exchange, Session
 from .memory import MemoryStream, memory_pipe
 from .mount import Mount
 from .nursery import open_background
@@ -323,7 +323,7 @@ class PhoenixServer:
         with trio.CancelScope() as scope:
             self._requests.add(scope)
             try:
-                upgrade = await accept_client(self, stream)
+                upgrade = await Exchange(self, stream).accept()
             finally:
                 self._requests.discard(scope)
         if upgrade is not None:
