@@ -1,5 +1,6 @@
 """Faults are values: checked when they are made, and shown so that they can be pasted."""
 
+from collections import deque
 from typing import Any
 
 import attrs
@@ -97,7 +98,7 @@ def test_what_is_no_fault_or_rule_is_refused(make: Any) -> None:
 
 
 def test_a_log_shows_the_faults_and_the_last_that_they_did() -> None:
-    log = FaultLog(EVERYTHING, keep=25)
+    log = FaultLog(EVERYTHING, deque(maxlen=25))
     log.connections = 2
     for number in range(30):
         log.add(Injected("alice/1", Reset(), "client", number, None, 1.5))

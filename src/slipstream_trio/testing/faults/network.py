@@ -51,25 +51,21 @@ class Injected:
         return f"{self.time:.3f} s: connection {self.connection}{where}: {self.fault!r}"
 
 
+@attrs.define(eq=False, repr=False)
 class FaultLog:
     """The injected faults. Its `str` shows the description, to be pasted into a test, and the last entries.
 
-    Parameters:
-        faults: the description of the network's faults.
-        keep: the number of entries to keep, the newest.
-
     Attributes:
         faults: the description of the network's faults.
-        entries: the injected faults, the newest last; entries compare without their time.
+        entries: the newest 10,000 injected faults, the newest last; entries compare without their time.
         counts: the number of all faults, kept or not, by name.
         connections: the number of connections opened.
     """
 
-    def __init__(self, faults: Faults, *, keep: int = 10_000) -> None:
-        self.faults: Faults = faults
-        self.entries: deque[Injected] = deque(maxlen=keep)
-        self.counts: Counter[str] = Counter()
-        self.connections: int = 0
+    faults: Faults
+    entries: deque[Injected] = attrs.field(factory=lambda: deque(maxlen=10_000))
+    counts: Counter[str] = attrs.field(factory=Counter)
+    connections: int = 0
 
     def add(self, entry: Injected) -> None:
         """Add a fault."""

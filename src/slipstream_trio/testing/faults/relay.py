@@ -75,20 +75,15 @@ class _Lane:
 
     async def read(self) -> None:
         """Read from the source to its end."""
-        steps: Iterable[Piece | Hit] = self.course.feed(b"")
-        ending: _Step | None = None
-        while True:
-            for step in steps:
-                await self._put(step)
-            if ending is not None:
-                self._put_step.send_nowait((ending, self._last_due))
-                return
-            try:
-                data = bytes(await self._source.receive_some(min(_READ, self._link.buffer)))
-            except GONE:
-                steps, ending = (), "broken"
-            else:
-                steps, ending = (self.course.feed(data), None) if data else (self.course.finish(), "end")
+        ending: _Step = "end"
+        await self._put(self.course.feed(b""))
+        try:
+            while data := bytes(await self._source.receive_some(min(_READ, self._link.buffer))):
+                await self._put(self.course.feed(data))
+            await self._put(self.course.finish())
+        except GONE:
+            ending = "broken"
+        self._put_step.send_nowait((ending, self._last_due))
 
     async def write(self) -> None:
         """Write to the sink until the source has ended."""
@@ -128,18 +123,22 @@ class _Lane:
                         await healed.wait()
         return step
 
-    async def _put(self, step: Piece | Hit) -> None:
-        if isinstance(step, Hit):
-            self._put_step.send_nowait((step, self._last_due))
-            return
+    async def _put(self, steps: Iterable[Piece | Hit]) -> None:
+        for step in steps:
+            if isinstance(step, Piece):
+                await self._put_piece(step)
+            else:
+                self._put_step.send_nowait((step, self._last_due))
+
+    async def _put_piece(self, piece: Piece) -> None:
         bandwidth = self._link.bandwidth
-        size = len(step.data) if bandwidth is None else max(1, int(bandwidth / _SLICES_PER_SECOND))
-        for start in range(0, len(step.data), size):
-            data = step.data[start : start + size]
+        size = len(piece.data) if bandwidth is None else max(1, int(bandwidth / _SLICES_PER_SECOND))
+        for start in range(0, len(piece.data), size):
+            data = piece.data[start : start + size]
             await self._under_way.wait_room()
             now = trio.current_time()
             self._free_at = max(self._free_at, now) + (len(data) / bandwidth if bandwidth else 0.0)
-            due = self._free_at + self._link.latency + self._link.jitter * step.jitter
+            due = self._free_at + self._link.latency + self._link.jitter * piece.jitter
             self._last_due = max(self._last_due, due)
             self._under_way.add(len(data))
             self._put_step.send_nowait((data, self._last_due))

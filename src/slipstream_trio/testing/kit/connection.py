@@ -48,6 +48,7 @@ class FakeConnection:
         number: its number among the server's connections, from 1.
         request: the request that opened it: path, params, headers, auth_token.
         channels: the channels that the client has joined, by topic.
+        disconnection: its end; None while it is open.
         arrivals: the messages; for the kit alone.
     """
 
@@ -57,10 +58,10 @@ class FakeConnection:
         self.request: Request = connection.request
         self.channels: dict[str, FakeChannel] = {}
         self.accepted: bool = False
+        self.disconnection: Disconnection | None = None
         self.arrivals: Arrivals = Arrivals(f"connection {number}", self._ending, server.timeout, server.patience)
         self._connection = connection
         self._asked: dict[str, str | None] = {}  # of each topic the latest join that has no answer
-        self._ended = trio.Event()
         self._count = 0
 
     def __repr__(self) -> str:
@@ -81,12 +82,6 @@ class FakeConnection:
     def unexpected(self) -> list[Message]:
         """The client's messages neither expected nor answered automatically."""
         return self.arrivals.unexpected
-
-    @property
-    def disconnection(self) -> Disconnection | None:
-        """Its end; None while it is open."""
-        code, by = self._connection.close_code, self._connection.closed_by
-        return Disconnection(code, by) if self._ended.is_set() and code is not None and by is not None else None
 
     # Expectations
 
@@ -141,7 +136,7 @@ class FakeConnection:
         wanted = "a disconnect" + ("" if code is ANY else f" with code {shown(code)}")
         wanted += "" if by is ANY else f" by {shown(by)}"
         with trio.move_on_after(within):
-            await self._ended.wait()
+            await self._connection.wait_closed()
         ended = self.disconnection
         if ended is None:
             raise ExpectationFailed(
@@ -193,7 +188,7 @@ class FakeConnection:
         """Check that the connection stays open; see `refute_push`."""
         within = self.server.patience if within is None else within
         with trio.move_on_after(within):
-            await self._ended.wait()
+            await self._connection.wait_closed()
         if self.disconnection is not None:
             raise ExpectationFailed(
                 f"expected connection {self.number} to stay open for {within:g} s, but {self.disconnection}"
@@ -267,9 +262,8 @@ class FakeConnection:
 
     async def wait_closed(self) -> Disconnection:
         """Wait for its end, and return it."""
-        await self._ended.wait()
-        if self.disconnection is None:
-            raise RuntimeError("a connection ended without a code")
+        await self._connection.wait_closed()
+        assert self.disconnection is not None
         return self.disconnection
 
     def partition(self) -> AbstractContextManager[object]:
@@ -313,7 +307,10 @@ class FakeConnection:
 
     def ended(self) -> None:
         """Called at the connection's end; for the server alone."""
-        self._ended.set()
+        code, by = self._connection.close_code, self._connection.closed_by
+        assert code is not None
+        assert by is not None
+        self.disconnection = Disconnection(code, by)
         self.channels.clear()
         self._asked.clear()
         self.arrivals.changed.unpark_all()
@@ -351,7 +348,7 @@ class FakeConnection:
             await self._connection.wait_written()
 
     def _check_open(self) -> None:
-        if self._ended.is_set():
+        if self.disconnection is not None:
             raise RuntimeError(f"connection {self.number} has ended: {self.disconnection}")
 
     def _ending(self) -> str | None:
