@@ -53,7 +53,7 @@ async def test_a_handler_takes_the_place_of_channels(autojump_clock: trio.testin
             assert size > len(message.topic)
             response = {"topic": message.topic}
             answer = self.connection.wire.encode_reply(message.join_ref, message.ref, message.topic, "ok", response)
-            await self.connection.send(answer)
+            await self.connection.send_raw(answer)
 
         def ended(self) -> None:
             self.over = True

@@ -134,7 +134,7 @@ class Channel:
         """
         self._process.check_joined()
         message = Message(self.join_ref, None, self.topic, event, {} if payload is None else payload)
-        await self.socket.send(self.socket.wire.encode(message))
+        await self.socket.send_raw(self.socket.wire.encode(message))
 
     async def reply(self, ref: Any, response: Any = None, status: str = "ok") -> None:
         """Answer a push, now or later, once or more often.
@@ -150,7 +150,7 @@ class Channel:
         """
         self._process.check_joined()
         response = {} if response is None else response
-        await self.socket.send(self.socket.wire.encode_reply(self.join_ref, ref, self.topic, status, response))
+        await self.socket.send_raw(self.socket.wire.encode_reply(self.join_ref, ref, self.topic, status, response))
 
     async def broadcast(self, event: str, payload: Any = None) -> None:
         """Send a message to all channels of this topic, this one included; otherwise as `push`.
@@ -186,20 +186,16 @@ class Channel:
 
 
 class Process:
-    """One channel from its join to its end: its mailbox, its task, its background tasks.
-
-    Attributes:
-        join_ref: the join's join_ref, by which the socket knows the channel: in the join's answer, and at its end.
-        mailbox: what waits to be handled, each with its size in bytes.
-        channel: its own `join_ref` is the join's ref where this is null, as in Phoenix.
-    """
+    """One channel from its join to its end: its mailbox, its task, its background tasks."""
 
     def __init__(self, connection: "Connection", channel: Channel, join: Message) -> None:
         self.connection: Connection = connection
         self.topic: str = join.topic
+        # By this the socket knows the channel, in the join's answer and at its end; where it is null, the channel's own
+        # `join_ref` is the join's ref, as in Phoenix.
         self.join_ref: Any = join.join_ref
         self.channel: Channel = channel
-        self.mailbox: deque[tuple[Message | Stop, int]] = deque()
+        self.mailbox: deque[tuple[Message | Stop, int]] = deque()  # what waits to be handled, with its size in bytes
         self.settled: trio.Event = trio.Event()
         self.done: trio.Event = trio.Event()
         channel.bind(self, join)

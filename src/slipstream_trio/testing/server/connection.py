@@ -60,6 +60,7 @@ class Connection:
         self._timeout = math.inf if upgrade.mount.timeout is None else upgrade.mount.timeout
         self._stream = stream
         self._framing = upgrade.framing
+        self._first_data = upgrade.first_data
         self.outbox: Outbox = Outbox(upgrade.mount.outbox_limit)
         self._hopeless = _HOPELESS * upgrade.mount.outbox_limit
         self._reading = trio.CancelScope()
@@ -121,15 +122,12 @@ class Connection:
     async def send_raw(self, *frames: Frame) -> None:
         """Send the client frames of any content: `str` as text frames, `bytes` as binary ones.
 
-        To flood a client, send many at once: thousands cost little more than their encoding.
+        It waits while the outbox is full. To flood a client, send many at once: thousands cost little more than their
+        encoding.
         """
         await self.outbox.gauge.wait_room()
-        if self._framing.compressed:
-            for frame in frames:
-                self.put(frame)
-        else:
-            data = b"".join(map(frame_bytes, frames))
-            self.outbox.put(data, len(data))
+        for frame in frames:
+            self.put(frame)
 
     async def send_bytes(self, data: bytes) -> None:
         """Send the client any bytes, also invalid frames, behind the queue."""
@@ -172,11 +170,6 @@ class Connection:
 
     # For the server, the router and the processes
 
-    async def send(self, frame: Frame) -> None:
-        """Queue a frame, waiting while the outbox is full."""
-        await self.outbox.gauge.wait_room()
-        self.put(frame)
-
     def put(self, frame: Frame, *, ahead: bool = False) -> None:
         """Queue a frame at once; see `Outbox.put`."""
         if self._framing.compressed:
@@ -206,15 +199,15 @@ class Connection:
             raise RuntimeError("the connection has ended")
         self._living.start_soon(process.run)
 
-    async def run(self, first_data: bytes) -> None:
-        """Serve the client until the connection ends, beginning with the data behind its request."""
+    async def run(self) -> None:
+        """Serve the client until the connection ends."""
         try:
             with self._everything:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
                     async with trio.open_nursery() as self._living:
                         with self._reading:
-                            await self._read(first_data)
+                            await self._read()
                         self._living.cancel_scope.cancel()
                     await self._finish_closing()
                     nursery.cancel_scope.cancel()
@@ -228,7 +221,8 @@ class Connection:
 
     # Reading
 
-    async def _read(self, data: bytes) -> None:
+    async def _read(self) -> None:
+        data = self._first_data
         while True:
             try:
                 for item in self._framing.receive(data):
@@ -296,7 +290,7 @@ class Connection:
                 data, counted = taken
                 await self._writable.wait()
                 await self._stream.send_all(data)
-                self.outbox.written(counted)
+                self.outbox.gauge.remove(counted)
                 self._changed.unpark_all()
             self._flushed.set()
         except GONE:

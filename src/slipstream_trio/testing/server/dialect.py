@@ -24,42 +24,25 @@ _COWBOY: Final = ("server", "Cowboy")
 
 @attrs.frozen
 class WebServer:
-    """A web server's way to end connections, and its response headers.
+    """A web server's way to end connections, and its response headers."""
 
-    Attributes:
-        idle_code: the close code for a client that was silent for too long.
-        echoes_close_code: whether a client's close is answered with the client's code, or else with 1000.
-        stop_code: the close code when the server stops; None: connections have a grace period, and are cut then.
-        limits_wire: whether limits count the bytes on the wire, or else payloads; see `framing`.
-        upgrade_headers: headers of every 101 response.
-        refusal_headers: headers of every other response.
-    """
-
-    idle_code: int
-    echoes_close_code: bool
-    stop_code: int | None
-    limits_wire: bool
-    upgrade_headers: tuple[tuple[str, str], ...]
-    refusal_headers: tuple[tuple[str, str], ...]
+    idle_code: int  # the close code for a client that was silent for too long
+    echoes_close_code: bool  # whether a client's close is answered with the client's code, or else with 1000
+    stop_code: int | None  # when the server stops; None: connections have a grace period, and are cut then
+    limits_wire: bool  # whether limits count the bytes on the wire, or else payloads; see `framing`
+    upgrade_headers: tuple[tuple[str, str], ...]  # of every 101 response
+    refusal_headers: tuple[tuple[str, str], ...]  # of every other response
 
 
 @attrs.frozen
 class Release:
-    """The behaviour of a version of Phoenix.
+    """The behaviour of a version of Phoenix."""
 
-    Attributes:
-        crash_payload: the payload of phx_error.
-        kick_code: the close code of `PhoenixServer.disconnect`.
-        drops_stale_pushes: whether a push with another join_ref than the join's is dropped, as such a leave always is.
-        accepts_null_join_ref: whether a message with join_ref null passes, or else any on a channel joined with null.
-        reads_tokens: whether tokens are taken from subprotocols (and from the header of long-polling).
-    """
-
-    crash_payload: Mapping[str, Any]
-    kick_code: int
-    drops_stale_pushes: bool
-    accepts_null_join_ref: bool
-    reads_tokens: bool
+    crash_payload: Mapping[str, Any]  # of phx_error
+    kick_code: int  # the close code of `PhoenixServer.disconnect`
+    drops_stale_pushes: bool  # with another join_ref than the join's; such leaves are dropped always
+    accepts_null_join_ref: bool  # a message with join_ref null passes; else any does on a channel joined with null
+    reads_tokens: bool  # from subprotocols, and from the header of long-polling
 
 
 FLAVOURS: Final[Mapping[Flavour, WebServer]] = {

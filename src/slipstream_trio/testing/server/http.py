@@ -256,12 +256,7 @@ class Exchange:
 
 
 class Session:
-    """A client that polls.
-
-    Attributes:
-        token: identifies its requests.
-        connection: its connection, as the rest of the server sees it.
-    """
+    """A client that polls: its requests bear the token, and the rest of the server sees its connection."""
 
     def __init__(self, server: "PhoenixServer", upgrade: Upgrade) -> None:
         ours, theirs = memory_pipe()
@@ -284,7 +279,7 @@ class Session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._collect)
             nursery.start_soon(self._end_if_unused)
-            await self.connection.run(b"")
+            await self.connection.run()
             nursery.cancel_scope.cancel()
 
     async def poll(self) -> Refuse:

@@ -82,7 +82,7 @@ class Outbox:
         self._closed = True
 
     async def take(self) -> tuple[bytes, int] | None:
-        """Wait for something to write; return one write's worth and its count, or None at the end."""
+        """Wait for something to write; return one write's worth, and what its gauge counts; None at the end."""
         while not self._ready:
             if self._closed:
                 return None
@@ -95,7 +95,3 @@ class Outbox:
             size += len(chunks[-1])
             counted += weight
         return b"".join(chunks), counted
-
-    def written(self, counted: int) -> None:
-        """Count the bytes that `take` returned as written."""
-        self.gauge.remove(counted)

@@ -5,7 +5,6 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -328,7 +327,7 @@ class PhoenixServer:
                 self._requests.discard(scope)
         if upgrade is not None:
             connection = Connection(self, stream, upgrade)
-            await self._run(connection, partial(connection.run, upgrade.first_data))
+            await self._run(connection, connection.run)
 
     async def _run(self, connection: Connection, run: Callable[[], Awaitable[None]]) -> None:
         self._connections[connection] = None
