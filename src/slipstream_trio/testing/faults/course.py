@@ -67,8 +67,8 @@ class FrameCounter:
 
     def __init__(self) -> None:
         self.blind: bool = False
-        self._head: bytes | None = b""
-        self._header = b""
+        self._in_head = True
+        self._kept = b""  # the HTTP head so far, or the beginning of a header
         self._payload = 0
         self._position = 0
         self._number = 0
@@ -76,22 +76,23 @@ class FrameCounter:
     def feed(self, data: bytes) -> tuple[list[SeenFrame], int]:
         """Return the frames whose headers are whole now, and the number of last bytes of an incomplete one."""
         seen: list[SeenFrame] = []
-        rest = b"" if self.blind else self._skip_head(data)
+        data, self._kept = self._kept + data, b""
+        if self._in_head and not self.blind:
+            data = self._skip_head(data)
         if self.blind:
             return seen, 0
-        rest, self._header = self._header + rest, b""
         at = 0
         while True:
-            skipped = min(self._payload, len(rest) - at)
+            skipped = min(self._payload, len(data) - at)
             self._payload -= skipped
             self._position += skipped
             at += skipped
-            if self._payload or at == len(rest):
+            if self._payload or at == len(data):
                 return seen, 0
-            size = _frame_size(rest[at : at + _LONGEST_HEADER])
+            size = _frame_size(data[at : at + _LONGEST_HEADER])
             if size is None:
-                self._header = rest[at:]
-                return seen, len(self._header)
+                self._kept = data[at:]
+                return seen, len(self._kept)
             header, self._payload = size
             self._number += 1
             seen.append((self._number, self._position, header + self._payload))
@@ -99,21 +100,16 @@ class FrameCounter:
             at += header
 
     def _skip_head(self, data: bytes) -> bytes:
-        """Follow the HTTP head; returns the bytes behind it."""
-        if self._head is None:
-            return data
-        joined = self._head + data
-        end = joined.find(_HEAD_END, max(0, len(self._head) - len(_HEAD_END)), _LONGEST_HEAD)
+        """Return the bytes behind the HTTP head, once it is whole."""
+        end = data.find(_HEAD_END, 0, _LONGEST_HEAD)
         if end < 0:
-            self._head = joined
-            self.blind = len(joined) > _LONGEST_HEAD or (len(joined) > 0 and not joined[:1].isalpha())
-            self._position += len(data)
+            self._kept = data
+            self.blind = len(data) > _LONGEST_HEAD or (len(data) > 0 and not data[:1].isalpha())
             return b""
-        self.blind = not _UPGRADE.match(joined, 0, end)
-        rest = joined[end + len(_HEAD_END) :]
-        self._head = None
-        self._position += len(data) - len(rest)
-        return rest
+        self._in_head = False
+        self.blind = not _UPGRADE.match(data, 0, end)
+        self._position = end + len(_HEAD_END)
+        return data[self._position :]
 
 
 def _frame_size(data: bytes) -> tuple[int, int] | None:

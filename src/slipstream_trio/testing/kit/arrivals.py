@@ -1,9 +1,9 @@
 """Expectations of messages, and the messages of a client until a test expects them."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import takewhile
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
 from attrs import define, frozen
@@ -11,6 +11,9 @@ from attrs import define, frozen
 from ...protocol.message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
 from ...trace.text import NO_SECRETS, Secrets
 from .patterns import ANY, mismatch, secrets_in, short_repr, shown, text_mismatch
+
+if TYPE_CHECKING:
+    from .connection import FakeConnection
 
 __all__ = ["Arrival", "Arrivals", "Expectation", "ExpectationFailed", "Kind", "kind_of"]
 
@@ -95,11 +98,9 @@ class Arrival:
 class Arrivals:
     """The messages of one client, in order; unexpected ones are kept without limit."""
 
-    def __init__(self, name: str, ending: Callable[[], str | None], timeout: float, patience: float) -> None:
-        self._name = name
-        self._ending = ending
-        self._timeout = timeout
-        self._patience = patience
+    def __init__(self, connection: "FakeConnection") -> None:
+        self._connection = connection
+        self._name = f"connection {connection.number}"
         self._waiting: list[Arrival] = []
         self._done: deque[Arrival] = deque(maxlen=_KEPT)
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # a message came, or the connection ended
@@ -120,21 +121,21 @@ class Arrivals:
 
     async def take(self, expectation: Expectation, within: float | None) -> Message:
         """Take the first message that is as expected; raises `ExpectationFailed`."""
-        within = self._timeout if within is None else within
+        within = self._connection.server.timeout if within is None else within
         if (found := await self._await(expectation, within)) is not None:
             # No checkpoint from here on: a taken message is handed over, also if the task is being cancelled.
             self._waiting.remove(found)
             self._done.append(found)
             found.fate = "expected"
             return found.message
-        ending = self._ending()
-        why = f"it did not come within {within:g} s" if ending is None else ending
+        ended = self._connection.disconnection
+        why = f"the connection has ended: {ended}" if ended else f"it did not come within {within:g} s"
         wanted = expectation.describe(self._secrets(expectation))
         raise ExpectationFailed(f"expected {wanted} on {self._name}: {why}\n{self.history(expectation)}")
 
     async def refute(self, expectation: Expectation, within: float | None) -> None:
         """Watch for `within` seconds, or to the connection's end; raises `ExpectationFailed` if one comes."""
-        within = self._patience if within is None else within
+        within = self._connection.server.patience if within is None else within
         if (found := await self._await(expectation, within)) is not None:
             secrets = self._secrets(expectation)
             raise ExpectationFailed(
@@ -161,7 +162,7 @@ class Arrivals:
         looked = 0  # each message is held against the expectation once, however many come meanwhile
         with trio.move_on_after(within):
             await trio.lowlevel.checkpoint()
-            while (found := self._find(expectation, looked)) is None and self._ending() is None:
+            while (found := self._find(expectation, looked)) is None and self._connection.disconnection is None:
                 looked = self._waiting[-1].number if self._waiting else looked
                 await self.changed.park()
             return found

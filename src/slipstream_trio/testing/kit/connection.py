@@ -59,7 +59,7 @@ class FakeConnection:
         self.channels: dict[str, FakeChannel] = {}
         self.accepted: bool = False
         self.disconnection: Disconnection | None = None
-        self.arrivals: Arrivals = Arrivals(f"connection {number}", self._ending, server.timeout, server.patience)
+        self.arrivals: Arrivals = Arrivals(self)
         self._connection = connection
         self._asked: dict[str, str | None] = {}  # of each topic the latest join that has no answer
         self._count = 0
@@ -350,9 +350,6 @@ class FakeConnection:
     def _check_open(self) -> None:
         if self.disconnection is not None:
             raise RuntimeError(f"connection {self.number} has ended: {self.disconnection}")
-
-    def _ending(self) -> str | None:
-        return None if self.disconnection is None else f"the connection has ended: {self.disconnection}"
 
 
 def healing(heal: Callable[[], None]) -> AbstractContextManager[object]:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, Self
 
 import trio
 
@@ -19,9 +19,6 @@ Answer = Literal["connect", "join", "push", "leave", "heartbeat"]
 """The messages that a server can answer automatically."""
 
 _USUAL: Final[tuple[Answer, ...]] = ("connect", "leave", "heartbeat")
-
-
-_Verdict: TypeAlias = Refuse | Accept
 
 
 class FakeServer:
@@ -80,7 +77,7 @@ class FakeServer:
         self.url: str = f"ws://fake/{path.strip('/')}".rstrip("/") + "/websocket"
         mount = Mount(connect=self._upgrade, handler=self._opened, timeout=None)
         self.phoenix: PhoenixServer = PhoenixServer({path: mount}, flavour=flavour)
-        self._verdicts: deque[_Verdict] = deque()
+        self._verdicts: deque[Accept | Refuse] = deque()
         self._undecided: list[object] = []  # upgrades that wait for a verdict
         self._reachable = trio.Event()
         self._reachable.set()
@@ -271,11 +268,11 @@ class FakeServer:
             raise Refuse(503)
         return verdict
 
-    def _script(self, verdict: _Verdict) -> None:
+    def _script(self, verdict: Accept | Refuse) -> None:
         self._verdicts.append(verdict)
         self._changed.unpark_all()
 
-    async def _verdict(self) -> _Verdict:
+    async def _verdict(self) -> Accept | Refuse:
         """Return the verdict of an upgrade: verdicts go to upgrades in the order of both."""
         turn = object()
         self._undecided.append(turn)

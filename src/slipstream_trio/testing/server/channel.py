@@ -157,16 +157,16 @@ class Channel:
 
         A client that reads too slowly loses its connection, and does not slow down others.
         """
-        await self._publish(event, payload, None)
+        await self._broadcast(event, payload)
 
     async def broadcast_from(self, event: str, payload: Any = None) -> None:
         """Send a message to all channels of this topic but this one; otherwise as `broadcast`."""
-        await self._publish(event, payload, self._process)
+        await self._broadcast(event, payload, exclude=self)
 
-    async def _publish(self, event: str, payload: Any, exclude: "Process | None") -> None:
+    async def _broadcast(self, event: str, payload: Any, *, exclude: "Channel | None" = None) -> None:
         self._process.check_joined()
         await self.socket.outbox.gauge.wait_room()
-        await self.socket.server.publish(self.topic, event, {} if payload is None else payload, exclude=exclude)
+        await self.socket.server.broadcast(self.topic, event, payload, exclude=exclude)
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run an async function beside the channel; it ends with the channel, and crashes it by raising."""

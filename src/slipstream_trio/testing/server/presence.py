@@ -12,7 +12,7 @@ from ...protocol.message import Frame
 from .framing import frame_bytes
 
 if TYPE_CHECKING:
-    from .channel import Process
+    from .channel import Channel, Process
 
 __all__ = ["ChannelPresence", "PubSub"]
 
@@ -49,12 +49,12 @@ class PubSub:
         """Return the channels of a topic."""
         return self._topics.get(topic, {}).keys()
 
-    def broadcast(self, topic: str, event: str, payload: Any, *, exclude: "Process | None" = None) -> bool:
+    def broadcast(self, topic: str, event: str, payload: Any, *, exclude: "Channel | None" = None) -> bool:
         """Queue a message for each channel of a topic, encoded once per serializer; else `SerializationError`.
 
         Returns whether some client has much to read still: the caller should then pass the scheduler.
         """
-        processes = [process for process in self.subscribers(topic) if process is not exclude]
+        processes = [process for process in self.subscribers(topic) if process.channel is not exclude]
         frames: dict[str, tuple[Frame, bytes]] = {}
         for process in processes:
             wire = process.connection.wire

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from ...transport import Connector, find_connector
-from .channel import Process
+from .channel import Channel, Process
 from .connection import Connection
 from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
 from .http import Exchange, Session
@@ -254,22 +254,19 @@ class PhoenixServer:
             await self._changed.park()
         return self.connections
 
-    async def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
+    async def broadcast(self, topic: str, event: str, payload: Any = None, *, exclude: Channel | None = None) -> None:
         """Send a message to all channels of a topic: `Endpoint.broadcast`.
 
         Parameters:
             topic: the topic.
             event: the event; reserved ones too, as in Phoenix.
             payload: a JSON value, or `bytes` for a binary frame; None is {}.
+            exclude: a channel that does not get it.
 
         Raises:
             SerializationError: the payload cannot be encoded, and is not sent.
         """
-        await self.publish(topic, event, {} if payload is None else payload)
-
-    async def publish(self, topic: str, event: str, payload: Any, *, exclude: Process | None = None) -> None:
-        """Send a message to all channels of a topic but one; users call `broadcast`."""
-        if self.pubsub.broadcast(topic, event, payload, exclude=exclude):
+        if self.pubsub.broadcast(topic, event, {} if payload is None else payload, exclude=exclude):
             await trio.lowlevel.checkpoint()  # so that those who write to slow clients get their turn
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
