@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from attrs import define
+
 from ...protocol.message import CLOSE, ERROR, Message
 from .arrivals import Expectation
 from .patterns import ANY, Exactly
@@ -89,6 +91,7 @@ def join_ref_of(join: Message) -> str | None:
     return join.join_ref if join.join_ref is not None else join.ref
 
 
+@define(eq=False, repr=False)
 class FakeChannel:
     """The server's side of a channel that a client has joined.
 
@@ -98,10 +101,9 @@ class FakeChannel:
         join_ref: the ref of the join, which every message on it bears.
     """
 
-    def __init__(self, connection: "FakeConnection", topic: str, join_ref: str | None) -> None:
-        self.connection: FakeConnection = connection
-        self.topic: str = topic
-        self.join_ref: str | None = join_ref
+    connection: "FakeConnection"
+    topic: str
+    join_ref: str | None
 
     def __repr__(self) -> str:
         return f"<FakeChannel {self.topic!r} join_ref={self.join_ref!r} {'joined' if self.joined else 'ended'}>"

@@ -78,7 +78,7 @@ class FakeServer:
         mount = Mount(connect=self._upgrade, handler=self._opened, timeout=None)
         self.phoenix: PhoenixServer = PhoenixServer({path: mount}, flavour=flavour)
         self._verdicts: deque[Accept | Refuse] = deque()
-        self._undecided: list[object] = []  # upgrades that wait for a verdict
+        self._turn = trio.StrictFIFOLock()  # held by the upgrade that gets the next verdict
         self._reachable = trio.Event()
         self._reachable.set()
         self._changed = trio.lowlevel.ParkingLot()
@@ -177,7 +177,7 @@ class FakeServer:
         known = len(self.requests)
 
         def came() -> bool:
-            return len(self.requests) > known or self._unaccepted() is not None or bool(self._undecided)
+            return len(self.requests) > known or self._unaccepted() is not None or self._turn.locked()
 
         await self._until(came, within)
         if came():
@@ -274,17 +274,10 @@ class FakeServer:
 
     async def _verdict(self) -> Accept | Refuse:
         """Return the verdict of an upgrade: verdicts go to upgrades in the order of both."""
-        turn = object()
-        self._undecided.append(turn)
-        try:
-            while "connect" not in self.answers and self._accepting:
-                if self._verdicts and self._undecided[0] is turn:
-                    break
+        async with self._turn:
+            while not self._verdicts and "connect" not in self.answers and self._accepting:
                 await self._changed.park()
             return self._verdicts.popleft() if self._verdicts else Accept()
-        finally:
-            self._undecided.remove(turn)
-            self._changed.unpark_all()
 
     def _opened(self, opened: Connection) -> FakeConnection:
         connection = FakeConnection(self, len(self.connections) + 1, opened)
