@@ -178,8 +178,8 @@ class Handler:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def handle(self, message: Message, size: int) -> None:
-        await self._connection.router.handle(message, size)
+    async def handle(self, message: Message) -> None:
+        await self._connection.router.handle(message)
         if self._connection.assigns.get("disconnect"):
             self._connection.close(1000)
 

@@ -285,7 +285,7 @@ class FakeConnection:
 
     # For the kit
 
-    async def handle(self, message: Message, size: int) -> None:  # noqa: ARG002 - a `Handler`
+    async def handle(self, message: Message) -> None:
         """Take a message from the client; for the server alone."""
         self._count += 1
         arrival = Arrival(message, self._count, self.server.now())

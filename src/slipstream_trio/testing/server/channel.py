@@ -157,13 +157,13 @@ class Channel:
 
         A client that reads too slowly loses its connection, and does not slow down others.
         """
-        await self._broadcast(event, payload)
+        await self._publish(event, payload)
 
     async def broadcast_from(self, event: str, payload: Any = None) -> None:
         """Send a message to all channels of this topic but this one; otherwise as `broadcast`."""
-        await self._broadcast(event, payload, exclude=self)
+        await self._publish(event, payload, exclude=self)
 
-    async def _broadcast(self, event: str, payload: Any, *, exclude: "Channel | None" = None) -> None:
+    async def _publish(self, event: str, payload: Any, *, exclude: "Channel | None" = None) -> None:
         self._process.check_joined()
         await self.socket.outbox.gauge.wait_room()
         await self.socket.server.broadcast(self.topic, event, payload, exclude=exclude)
@@ -195,7 +195,7 @@ class Process:
         # `join_ref` is the join's ref, as in Phoenix.
         self.join_ref: Any = join.join_ref
         self.channel: Channel = channel
-        self.mailbox: deque[tuple[Message | Stop, int]] = deque()  # what waits to be handled, with its size in bytes
+        self.mailbox: deque[Message | Stop] = deque()  # what waits to be handled
         self.settled: trio.Event = trio.Event()
         self.done: trio.Event = trio.Event()
         channel.bind(self, join)
@@ -238,10 +238,9 @@ class Process:
             raise RuntimeError("a channel has background tasks only while it lives")
         self._nursery.start_soon(function, *args)
 
-    def post(self, item: Message | Stop, size: int = 0) -> None:
-        """Put a message of `size` bytes, or the channel's end, into the mailbox."""
-        self.connection.inbox.add(size)
-        self.mailbox.append((item, size))
+    def post(self, item: Message | Stop) -> None:
+        """Put a message, or the channel's end, into the mailbox."""
+        self.mailbox.append(item)
         self._arrived.unpark_all()
 
     async def _join(self) -> bool:
@@ -265,8 +264,7 @@ class Process:
         await self.channel.after_join()
         while True:
             while self.mailbox:
-                item, size = self.mailbox.popleft()
-                self.connection.inbox.remove(size)
+                item = self.mailbox.popleft()
                 stop = item if isinstance(item, Stop) else await self._handle(item)
                 if stop is not None:
                     return stop
@@ -289,7 +287,6 @@ class Process:
 
     def _finish(self, end: Stop | None) -> None:
         self._nursery = None
-        self.connection.inbox.remove(sum(size for _, size in self.mailbox))
         self.mailbox.clear()
         if not self.settled.is_set() and end is _CRASH:
             self._settle("error", {"reason": "join crashed"})

@@ -15,7 +15,7 @@ from .channel import Channel, Process
 from .framing import Control, FrameViolation, frame_bytes
 from .memory import GONE, end_sending, reset
 from .mount import Handler, Request
-from .outbox import Gauge, Outbox
+from .outbox import Outbox
 from .router import Router
 from .wire import Wire
 
@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _READ_SIZE: Final = 16_384
-_INBOX_LIMIT: Final = 16_777_216
 _HOPELESS: Final = 16
 """An outbox of so many times its limit cuts the connection, as broadcasts do not wait."""
-_OVERHEAD: Final = 512
-"""Bytes counted for each queued message on top of its own, to bound many small ones too."""
 
 
 class Connection:
@@ -55,7 +52,6 @@ class Connection:
         self.received: deque[Message] = deque(maxlen=server.keep_received)
         self.close_code: int | None = None
         self.closed_by: Literal["client", "server", "lost"] | None = None
-        self.inbox: Gauge = Gauge(_INBOX_LIMIT)
         self.router: Router = Router(self, upgrade.mount)
         self._timeout = math.inf if upgrade.mount.timeout is None else upgrade.mount.timeout
         self._stream = stream
@@ -233,7 +229,6 @@ class Connection:
                 self.close(violation.code)
                 return
             await self.outbox.gauge.wait_room()
-            await self.inbox.wait_room()
             data = await self._receive()
             if not data:
                 self._everything.cancel()
@@ -253,7 +248,7 @@ class Connection:
                 self.close(self.server.web_server.idle_code)
                 await trio.lowlevel.checkpoint()  # close has cancelled this
 
-    async def _handle(self, item: tuple[Frame, int] | Control) -> bool:
+    async def _handle(self, item: Frame | Control) -> bool:
         """Handle a message or control frame of the client; returns whether to read on."""
         match item:
             case Ping(payload):
@@ -264,11 +259,11 @@ class Connection:
                 echo = self.server.web_server.echoes_close_code
                 self._say_close("client", int(item.code), int(item.code) if echo else 1000, "")
                 return False
-            case (frame, size):
-                await self._handle_frame(frame, size)
+            case frame:
+                await self._handle_frame(frame)
         return True
 
-    async def _handle_frame(self, frame: Frame, size: int) -> None:
+    async def _handle_frame(self, frame: Frame) -> None:
         try:
             message = self.wire.decode(frame)
         except ProtocolError as error:
@@ -278,7 +273,7 @@ class Connection:
             return
         self.received.append(message)
         self._changed.unpark_all()
-        await self._handler.handle(message, size + _OVERHEAD)
+        await self._handler.handle(message)
         self._handled += 1
         self._changed.unpark_all()
 

@@ -88,8 +88,8 @@ class Framing:
             return self._connection.send(TextMessage(data=item))
         return self._connection.send(BytesMessage(data=item) if isinstance(item, bytes) else item)
 
-    def receive(self, data: bytes) -> Iterator[tuple[Frame, int] | Control]:
-        """Yield the client's whole messages with their size in bytes, pings, pongs and close.
+    def receive(self, data: bytes) -> Iterator[Frame | Control]:
+        """Yield the client's whole messages, pings, pongs and close.
 
         Raises:
             FrameViolation: the client broke the protocol or a limit; the connection must be closed.
@@ -106,13 +106,12 @@ class Framing:
                 case Ping() | Pong() | CloseConnection():
                     yield event
 
-    def _assemble(self, event: TextMessage | BytesMessage) -> tuple[Frame, int] | None:
+    def _assemble(self, event: TextMessage | BytesMessage) -> Frame | None:
         self._parts.append(event.data)
         if not event.message_finished:
             return None
-        frame: Frame = (b"" if isinstance(event, BytesMessage) else "").join(self._parts)
-        self._parts = []
-        return frame, len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
+        parts, self._parts = self._parts, []
+        return b"".join(parts) if isinstance(event, BytesMessage) else "".join(parts)
 
 
 class _Incoming(PerMessageDeflate):

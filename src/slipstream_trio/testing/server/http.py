@@ -318,8 +318,8 @@ class Session:
         try:
             while data := await self._stream.receive_some():
                 for item in self._framing.receive(data):
-                    if isinstance(item, tuple):
-                        self._waiting.append(item[0])
+                    if isinstance(item, str | bytes):
+                        self._waiting.append(item)
                     elif isinstance(item, CloseConnection):
                         await self._send(item.response())
                 if self._waiting:

@@ -93,12 +93,11 @@ Connect = Callable[[Request], Accept | Awaitable[Accept | None] | None]
 class Handler(Protocol):
     """Handles the messages of one connection, in place of channels."""
 
-    async def handle(self, message: Message, size: int) -> None:
+    async def handle(self, message: Message) -> None:
         """Handle a message from the client; the next is read when this returns.
 
         Parameters:
             message: the message; every value but the payload may be any JSON value, as clients may send it.
-            size: of its frame, in bytes.
         """
         ...
 

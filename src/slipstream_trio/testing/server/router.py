@@ -28,8 +28,8 @@ class Router:
         self._replaced: Process | None = None
         self._last: Process | None = None
 
-    async def handle(self, message: Message, size: int) -> None:
-        """Route one message of `size` bytes; returns when the next may be routed: after a join's answer."""
+    async def handle(self, message: Message) -> None:
+        """Route one message; returns when the next may be routed: after a join's answer."""
         # The topic may be any JSON value, also a list, which is not hashable.
         process = self.processes.get(message.topic) if type(message.topic) is str else None
         if message.topic == PHOENIX and message.event == HEARTBEAT:
@@ -41,7 +41,7 @@ class Router:
         elif process is None:
             self._reply(None, message, "error", UNMATCHED)
         elif self._belongs(message, process):
-            await self._deliver(process, message, size)
+            await self._deliver(process, message)
 
     def answer_join(self, process: Process, ref: Any, status: str, response: Any) -> None:
         """Send the answer to a join, and release the frames held back for it."""
@@ -77,13 +77,13 @@ class Router:
     def ended(self) -> None:
         """Do nothing: the processes end by themselves."""
 
-    async def _deliver(self, process: Process, message: Message, size: int) -> None:
+    async def _deliver(self, process: Process, message: Message) -> None:
         if self._last is not None and self._last is not process and self._last.mailbox:
             # Trio wakes two channels in random order. With a head start for the first, handlers that wait for
             # nothing answer in the order of their messages, run after run.
             await trio.lowlevel.checkpoint()
         self._last = process
-        process.post(message, size)
+        process.post(message)
 
     async def _join(self, message: Message, old: Process | None) -> None:
         if old is not None:
