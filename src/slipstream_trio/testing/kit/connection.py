@@ -1,6 +1,5 @@
 """One client's connection, in the hands of a test."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -276,7 +275,9 @@ class FakeConnection:
         """
         self._connection.pause_reading()
         self._connection.pause_writing()
-        return healing(self.heal)
+        block = ExitStack()
+        block.callback(self.heal)
+        return block
 
     def heal(self) -> None:
         """End a partition: the held bytes go through."""
@@ -350,10 +351,3 @@ class FakeConnection:
     def _check_open(self) -> None:
         if self.disconnection is not None:
             raise RuntimeError(f"connection {self.number} has ended: {self.disconnection}")
-
-
-def healing(heal: Callable[[], None]) -> AbstractContextManager[object]:
-    """Return a context manager that heals a partition at its end."""
-    block = ExitStack()
-    block.callback(heal)
-    return block

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -11,7 +11,7 @@ import trio
 from ...transport import Connector, find_connector
 from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
 from .arrivals import ExpectationFailed
-from .connection import FakeConnection, healing
+from .connection import FakeConnection
 
 __all__ = ["Answer", "FakeServer"]
 
@@ -79,8 +79,6 @@ class FakeServer:
         self.phoenix: PhoenixServer = PhoenixServer({path: mount}, flavour=flavour)
         self._verdicts: deque[Accept | Refuse] = deque()
         self._turn = trio.StrictFIFOLock()  # held by the upgrade that gets the next verdict
-        self._reachable = trio.Event()
-        self._reachable.set()
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = False
         self._began: float | None = None
@@ -224,23 +222,6 @@ class FakeServer:
         await trio.sleep(down)
         await self.start()
 
-    def partition(self) -> AbstractContextManager[object]:
-        """Let no more bytes through on any connection until `heal`, also for clients that connect meanwhile.
-
-        See `FakeConnection.partition`; in a `with` statement it heals at the block's end.
-        """
-        if self._reachable.is_set():
-            self._reachable = trio.Event()
-        for connection in self.connections:
-            connection.partition()
-        return healing(self.heal)
-
-    def heal(self) -> None:
-        """End a partition: the held bytes go through."""
-        self._reachable.set()
-        for connection in self.connections:
-            connection.heal()
-
     def now(self) -> float:
         """Return the time since its start, in seconds of Trio's clock."""
         return trio.current_time() - (self._began or 0.0)
@@ -260,7 +241,6 @@ class FakeServer:
     async def _upgrade(self, request: Request) -> Accept:
         self.requests.append(request)
         self._changed.unpark_all()
-        await self._reachable.wait()
         verdict = await self._verdict()
         if isinstance(verdict, Refuse):
             raise verdict
@@ -282,8 +262,6 @@ class FakeServer:
     def _opened(self, opened: Connection) -> FakeConnection:
         connection = FakeConnection(self, len(self.connections) + 1, opened)
         self.connections.append(connection)
-        if not self._reachable.is_set():
-            connection.partition()
         self._changed.unpark_all()
         return connection
 
