@@ -206,15 +206,13 @@ class Course:
         while start < stop:
             size = min(stop - start, _SEGMENT - self.position % _SEGMENT)
             jitter = zlib.crc32(f"{self._key}:{self.position // _SEGMENT}".encode()) / 2**32
-            piece = self._damaged(data[start : start + size])
+            damaged = min(self._corrupting, size)
+            self._corrupting -= damaged
+            piece = bytes(byte ^ self._noise.randint(1, 255) for byte in data[start : start + damaged])
+            piece += data[start + damaged : start + size]
             start += size
             self.position += size
             yield Piece(piece, jitter)
-
-    def _damaged(self, data: bytes) -> bytes:
-        count = min(self._corrupting, len(data))
-        self._corrupting -= count
-        return bytes(byte ^ self._noise.randint(1, 255) for byte in data[:count]) + data[count:]
 
     def _draw_byte(self, place: int, probability: float, start: int) -> None:
         """Draw the next byte that a rule hits, from `start` on: how many are spared is distributed geometrically."""

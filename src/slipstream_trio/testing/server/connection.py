@@ -272,7 +272,6 @@ class Connection:
             await trio.lowlevel.checkpoint()  # close has cancelled this
             return
         self.received.append(message)
-        self._changed.unpark_all()
         await self._handler.handle(message)
         self._handled += 1
         self._changed.unpark_all()

@@ -24,11 +24,7 @@ Protocol = FrameDecoder | FrameProtocol
 
 
 class FrameViolation(Exception):
-    """The client violated the WebSocket protocol, or a limit.
-
-    Attributes:
-        code: the close code to end the connection with.
-    """
+    """The client violated the WebSocket protocol, or a limit; `code` is the close code to end the connection with."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -50,28 +46,18 @@ def frame_bytes(frame: Frame) -> bytes:
 
 
 class Framing:
-    """One connection's frames, both ways, with the limits of the client's frames, and the compression.
-
-    Parameters:
-        max_frame_size: the most bytes of a client's frame; None: there are no limits.
-        inflate_ratio: how many times its size a compressed message may have, on Bandit; None: the limits are Cowboy's.
-        offer: the client's offer of permessage-deflate; None: it made none, or is not to have it.
-        role: the side whose frames are written.
-
-    Attributes:
-        extension: the answer to the offer; None: frames are not compressed.
-    """
+    """One connection's frames, both ways, with the limits of the client's frames, and the compression."""
 
     def __init__(
         self,
-        max_frame_size: int | None = None,
-        inflate_ratio: int | None = None,
-        offer: str | None = None,
-        role: ConnectionType = ConnectionType.SERVER,
+        max_frame_size: int | None = None,  # of the client's; None: there are no limits
+        inflate_ratio: int | None = None,  # of compressed messages, on Bandit; None: the limits are Cowboy's
+        offer: str | None = None,  # the client's, of permessage-deflate; None: it made none, or is not to have it
+        role: ConnectionType = ConnectionType.SERVER,  # the side whose frames are written
     ) -> None:
         incoming = _Incoming(max_frame_size, inflate_ratio) if max_frame_size is not None else None
         parameters = incoming.accept(offer) if incoming and offer else None
-        self.extension: str | None = None
+        self.extension: str | None = None  # the answer to the offer
         if isinstance(parameters, str):
             self.extension = f"{_Incoming.name};{parameters}" if parameters else _Incoming.name
         self._connection = Connection(role, [incoming] if incoming else [])

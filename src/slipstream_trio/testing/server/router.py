@@ -111,13 +111,10 @@ class Router:
             return True
         # Serializer 1.0.0 has null everywhere. Where both may be null, one of them passes for any (`socket.ex`).
         either = message.join_ref if release.accepts_null_join_ref else process.join_ref
-        return either is None or _same(message.join_ref, process.join_ref)
+        # Equality as on the wire: 1 is neither "1" nor true.
+        same = type(message.join_ref) is type(process.join_ref) and bool(message.join_ref == process.join_ref)
+        return either is None or same
 
     def _reply(self, join_ref: Any, message: Message, status: str, response: Any) -> None:
         connection = self._connection
         connection.put(connection.wire.encode_reply(join_ref, message.ref, message.topic, status, response))
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality as on the wire: 1 is neither "1" nor true."""
-    return type(one) is type(other) and bool(one == other)
