@@ -22,12 +22,7 @@ _USUAL: Final[tuple[Answer, ...]] = ("connect", "leave", "heartbeat")
 
 
 class FakeServer:
-    """A Phoenix server that a test drives step by step.
-
-        async with FakeServer() as server:
-            async with connect(server.url, transport=server.connector()) as socket:
-                connection = await server.accept()
-                ...
+    """A Phoenix server that a test drives step by step; the package's docstring has an example.
 
     Clients connect by the library's own transport, over streams in memory (and over real sockets, where `phoenix`
     serves those), so all of it can run in virtual time, and emits the telemetry of any connection. Any number of

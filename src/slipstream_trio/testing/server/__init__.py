@@ -1,20 +1,6 @@
 """A Phoenix-compatible server in the test process: real sockets or streams in memory, real time or virtual.
 
-    from slipstream_trio.testing.server import Channel, Mount, PhoenixServer, Reply
-
-    class Room(Channel):
-        async def join(self, payload):
-            return {"you": self.assigns["user"]}
-
-        async def handle_in(self, event, payload, ref):
-            await self.broadcast(event, payload)
-            return Reply()
-
-    server = PhoenixServer({"/socket": Mount(channels={"room:*": Room}, connect=authenticate)})
-    async with server.serve() as listening:
-        ...
-
-It needs the extra `testing`.
+`Channel` and `PhoenixServer` show how it is used. It needs the extra `testing`.
 """
 
 from ...errors.base import lacks

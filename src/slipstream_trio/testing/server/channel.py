@@ -69,6 +69,7 @@ class Channel:
 
         class Echo(Channel):
             async def handle_in(self, event, payload, ref):
+                await self.broadcast("echoed", payload)
                 return Reply(payload)
 
     Attributes:
