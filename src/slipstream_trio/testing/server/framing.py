@@ -17,6 +17,7 @@ _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 _SLICE: Final = 1024
 _INFLATED_PIECE: Final = 16_384
+_INFLATE_RATIO: Final = 25  # Bandit's limit of a message's size to its compressed size, from 32 KiB on
 _MAX_FRAGMENTED: Final = 8_000_000
 
 Control = Ping | Pong | CloseConnection
@@ -51,11 +52,12 @@ class Framing:
     def __init__(
         self,
         max_frame_size: int | None = None,  # of the client's; None: there are no limits
-        inflate_ratio: int | None = None,  # of compressed messages, on Bandit; None: the limits are Cowboy's
         offer: str | None = None,  # the client's, of permessage-deflate; None: it made none, or is not to have it
+        *,
+        limits_wire: bool = False,  # whether the limits are Bandit's, or else Cowboy's
         role: ConnectionType = ConnectionType.SERVER,  # the side whose frames are written
     ) -> None:
-        incoming = _Incoming(max_frame_size, inflate_ratio) if max_frame_size is not None else None
+        incoming = _Incoming(max_frame_size, limits_wire=limits_wire) if max_frame_size is not None else None
         parameters = incoming.accept(offer) if incoming and offer else None
         self.extension: str | None = None  # the answer to the offer
         if isinstance(parameters, str):
@@ -109,10 +111,10 @@ class _Incoming(PerMessageDeflate):
     what they inflate to (`permessage_deflate.ex`).
     """
 
-    def __init__(self, max_frame_size: int, inflate_ratio: int | None) -> None:
+    def __init__(self, max_frame_size: int, *, limits_wire: bool) -> None:
         super().__init__()
         self._max_frame_size = max_frame_size
-        self._inflate_ratio = inflate_ratio
+        self._limits_wire = limits_wire
         self._length = 0
         self._deflated = bytearray()
         self._in_control = self._is_deflated = False
@@ -136,7 +138,7 @@ class _Incoming(PerMessageDeflate):
         if opcode in (Opcode.TEXT, Opcode.BINARY):
             self._is_deflated = rsv.rsv1
         header, most = 0, self._max_frame_size
-        if self._inflate_ratio is not None:
+        if self._limits_wire:
             header, most = 6 if length < 126 else 8 if length < 65_536 else 14, _MAX_FRAGMENTED
         is_too_long = opcode is Opcode.CONTINUATION and self._length > most
         if is_too_long or header + length > self._max_frame_size:
@@ -158,9 +160,9 @@ class _Incoming(PerMessageDeflate):
         if self._in_control or not fin:
             return None
         largest = self._max_frame_size
-        if self._inflate_ratio is not None:
+        if self._limits_wire:
             # Bandit inflates in pieces, and looks at the ratio where a second one follows.
-            largest = (-(-self._inflate_ratio * len(self._deflated) // _INFLATED_PIECE) + 1) * _INFLATED_PIECE
+            largest = (-(-_INFLATE_RATIO * len(self._deflated) // _INFLATED_PIECE) + 1) * _INFLATED_PIECE
         inflated = bytearray()
         for piece in self._inflate(proto):
             if isinstance(piece, CloseReason):

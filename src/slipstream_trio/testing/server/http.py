@@ -251,8 +251,7 @@ class Exchange:
     def _framing(self, mount: Mount, request: Request) -> Framing:
         offers = _list(request, "sec-websocket-extensions") if mount.compress else []
         offer = next((offer for offer in offers if offer.partition(";")[0].strip() == "permessage-deflate"), None)
-        ratio = mount.max_inflate_ratio if self._server.web_server.limits_wire else None
-        return Framing(mount.max_frame_size, ratio, offer)
+        return Framing(mount.max_frame_size, offer, limits_wire=self._server.web_server.limits_wire)
 
 
 class Session:

@@ -126,8 +126,6 @@ class Mount:
         auth_token: whether a token is taken from the subprotocols, as phoenix.js sends its `authToken`; Phoenix 1.7
             takes any subprotocol, and sees no token.
         compress: whether permessage-deflate is negotiated with clients that offer it.
-        max_inflate_ratio: the largest ratio of a message's size to its compressed size, from 32 KiB on; beyond, Bandit
-            closes the connection (1009).
         handler: makes the handler of a connection's messages, in place of channels; called when it opens.
         outbox_limit: how many bytes may wait for a client to read before its channels' sends wait too. At 16
             times that, which only broadcasts can reach, the connection is cut.
@@ -144,7 +142,6 @@ class Mount:
     max_channels: int | None = 100
     auth_token: bool = False
     compress: bool = False
-    max_inflate_ratio: int = 25
     handler: 'Callable[["Connection"], Handler] | None' = None
     outbox_limit: int = 1_048_576
     websocket: bool = True

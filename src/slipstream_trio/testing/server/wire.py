@@ -6,7 +6,7 @@ Refs, and even topics and events, may be any JSON value here: Phoenix gives them
 from typing import Any, Final
 
 from ...errors import ProtocolError, SerializationError
-from ...protocol.codec import Codec, default_codec
+from ...protocol.codec import default_codec
 from ...protocol.message import REPLY, Frame, Message
 from ...protocol.serializer import BROADCAST, PUSH, REPLY_KIND, split_binary
 
@@ -25,10 +25,10 @@ class Wire:
         vsn: "2.0.0" or "1.0.0"; whatever begins with "1." is 1.0.0.
     """
 
-    def __init__(self, vsn: str = "2.0.0", codec: Codec | None = None) -> None:
+    def __init__(self, vsn: str = "2.0.0") -> None:
         self.vsn: str = "1.0.0" if vsn.startswith("1.") else "2.0.0"
         self._old = self.vsn == "1.0.0"
-        self._codec = codec or default_codec()
+        self._codec = default_codec()
 
     def decode(self, frame: Frame) -> Message:
         """Return the message of a client's frame; raises `ProtocolError`."""
