@@ -28,7 +28,7 @@ async def test_another_path_is_not_found(path: str, autojump_clock: MockClock) -
         ({"timeout": None}, "timeout: a time in seconds, math.inf for no limit; not None"),
         ({"timeout": -1}, "timeout: a time in seconds"),
         ({"timeout": math.nan}, "timeout: a time in seconds"),
-        ({"patience": "5"}, "patience: a time in seconds"),
+        ({"timeout": "5"}, "timeout: a time in seconds"),
         ({"flavour": "nginx"}, "flavour: one of bandit, cowboy; not 'nginx'"),
     ],
 )

@@ -15,8 +15,9 @@ from .patterns import ANY, mismatch, secrets_in, short_repr, shown, text_mismatc
 if TYPE_CHECKING:
     from .connection import FakeConnection
 
-__all__ = ["Arrival", "Arrivals", "Expectation", "ExpectationFailed", "Kind", "kind_of"]
+__all__ = ["PATIENCE", "Arrival", "Arrivals", "Expectation", "ExpectationFailed", "Kind", "kind_of"]
 
+PATIENCE: Final = 0.1  # seconds that refutations watch, unless told otherwise
 _SHOWN: Final = 20
 _KEPT: Final = 200
 
@@ -133,9 +134,8 @@ class Arrivals:
         wanted = expectation.describe(self._secrets(expectation))
         raise ExpectationFailed(f"expected {wanted} on {self._name}: {why}\n{self.history(expectation)}")
 
-    async def refute(self, expectation: Expectation, within: float | None) -> None:
+    async def refute(self, expectation: Expectation, within: float) -> None:
         """Watch for `within` seconds, or to the connection's end; raises `ExpectationFailed` if one comes."""
-        within = self._connection.server.patience if within is None else within
         if (found := await self._await(expectation, within)) is not None:
             secrets = self._secrets(expectation)
             raise ExpectationFailed(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import define
 
 from ...protocol.message import CLOSE, ERROR, Message
-from .arrivals import Expectation
+from .arrivals import PATIENCE, Expectation
 from .patterns import ANY, Exactly
 
 if TYPE_CHECKING:
@@ -146,11 +146,11 @@ class FakeChannel:
         """Return the client's leave of this channel; see `FakeConnection.expect_leave`."""
         return FakeLeave(self.connection, await self.connection.arrivals.take(self._wanted("leave"), within))
 
-    async def refute_push(self, event: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
+    async def refute_push(self, event: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE) -> None:
         """Check that no push like this comes on this channel; see `FakeConnection.refute_push`."""
         await self.connection.arrivals.refute(self._wanted("push", event, payload), within)
 
-    async def refute_leave(self, *, within: float | None = None) -> None:
+    async def refute_leave(self, *, within: float = PATIENCE) -> None:
         """Check that the client does not leave this channel; see `FakeConnection.refute_push`."""
         await self.connection.arrivals.refute(self._wanted("leave"), within)
 

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from ...protocol.message import Frame, Message
 from ..server import Connection, Request
-from .arrivals import Arrival, Arrivals, Expectation, ExpectationFailed, kind_of
+from .arrivals import PATIENCE, Arrival, Arrivals, Expectation, ExpectationFailed, kind_of
 from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush, join_ref_of
 from .patterns import ANY, mismatch, shown
 
@@ -40,7 +40,7 @@ class FakeConnection:
 
     Expectations are selective: each takes the first message that is as expected, and leaves the others, which other
     expectations may still take. Patterns are told in `mismatch`; a topic and an event may have a `*` for any text.
-    `within` is in seconds of Trio's clock, and None is what the server was made with.
+    `within` is in seconds of Trio's clock; for expectations, None is the server's `timeout`.
 
     Attributes:
         server: the server.
@@ -149,12 +149,12 @@ class FakeConnection:
 
     # Refutations
 
-    async def refute_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> None:
+    async def refute_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE) -> None:
         """Check that no join like this comes; see `refute_push`."""
         await self.arrivals.refute(Expectation("join", topic, payload=payload), within)
 
     async def refute_push(
-        self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
+        self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE
     ) -> None:
         """Check that no push like this comes for a while, and that none waits to be expected.
 
@@ -162,30 +162,29 @@ class FakeConnection:
             topic: the pattern of the topic.
             event: the pattern of the event.
             payload: the pattern of the payload.
-            within: the seconds to watch; None is the server's `patience`.
+            within: the seconds to watch.
 
         Raises:
             ExpectationFailed: one came.
         """
         await self.arrivals.refute(Expectation("push", topic, event, payload), within)
 
-    async def refute_leave(self, topic: Any = ANY, *, within: float | None = None) -> None:
+    async def refute_leave(self, topic: Any = ANY, *, within: float = PATIENCE) -> None:
         """Check that no leave like this comes; see `refute_push`."""
         await self.arrivals.refute(Expectation("leave", topic), within)
 
-    async def refute_heartbeat(self, *, within: float | None = None) -> None:
+    async def refute_heartbeat(self, *, within: float = PATIENCE) -> None:
         """Check that no heartbeat comes; see `refute_push`."""
         await self.arrivals.refute(Expectation("heartbeat"), within)
 
     async def refute_message(
-        self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
+        self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE
     ) -> None:
         """Check that no message of any kind that is like this comes; see `refute_push`."""
         await self.arrivals.refute(Expectation("message", topic, event, payload), within)
 
-    async def refute_disconnect(self, *, within: float | None = None) -> None:
+    async def refute_disconnect(self, *, within: float = PATIENCE) -> None:
         """Check that the connection stays open; see `refute_push`."""
-        within = self.server.patience if within is None else within
         with trio.move_on_after(within):
             await self._connection.wait_closed()
         if self.disconnection is not None:

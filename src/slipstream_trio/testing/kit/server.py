@@ -10,7 +10,7 @@ import trio
 
 from ...transport import Connector, find_connector
 from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
-from .arrivals import ExpectationFailed
+from .arrivals import PATIENCE, ExpectationFailed
 from .connection import FakeConnection
 
 __all__ = ["Answer", "FakeServer"]
@@ -34,7 +34,6 @@ class FakeServer:
     Parameters:
         answers: the messages to answer automatically: any of "connect", "join", "push", "leave", "heartbeat".
         timeout: the default time limit of expectations, in seconds of Trio's clock; `math.inf`: for ever.
-        patience: the default time that refutations watch, in seconds of Trio's clock.
         path: of the socket; the URL has `/websocket` behind it.
         flavour: the web server to imitate: "bandit" or "cowboy"; they close connections differently.
 
@@ -53,20 +52,17 @@ class FakeServer:
         *,
         answers: Collection[Answer] = _USUAL,
         timeout: float = 5.0,
-        patience: float = 0.1,
         path: str = "/socket",
         flavour: Flavour = "bandit",
     ) -> None:
         unknown = set(answers) - {"connect", "join", "push", "leave", "heartbeat"}
         if unknown or isinstance(answers, str):
             raise ValueError(f"answers: any of connect, join, push, leave, heartbeat; not {answers!r}")
-        times: dict[str, Any] = {"timeout": timeout, "patience": patience}
-        for option, seconds in times.items():
-            if not isinstance(seconds, int | float) or not seconds >= 0:
-                raise ValueError(f"{option}: a time in seconds, math.inf for no limit; not {seconds!r}")
+        seconds: Any = timeout
+        if not isinstance(seconds, int | float) or not seconds >= 0:
+            raise ValueError(f"timeout: a time in seconds, math.inf for no limit; not {seconds!r}")
         self.answers: frozenset[str] = frozenset(answers)
         self.timeout: float = timeout
-        self.patience: float = patience
         self.requests: list[Request] = []
         self.connections: list[FakeConnection] = []
         self.url: str = f"ws://fake/{path.strip('/')}".rstrip("/") + "/websocket"
@@ -164,9 +160,8 @@ class FakeServer:
         for _ in range(times):
             self._script(Refuse(status, headers, body))
 
-    async def refute_connect(self, *, within: float | None = None) -> None:
+    async def refute_connect(self, *, within: float = PATIENCE) -> None:
         """Check that no client connects, or waits to be accepted, for a while; see `FakeConnection.refute_push`."""
-        within = self.patience if within is None else within
         known = len(self.requests)
 
         def came() -> bool:
