@@ -8,12 +8,9 @@ import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
 
-from ..errors import ProtocolError
-from ..protocol import Effect, SendFrame, Serializer, Transition, V1Serializer, V2Serializer
 from ..telemetry import EventName, HandleStop, Record, Telemetry, default_telemetry
 from ..telemetry.secrecy import MASK, SECRETS, is_secret
 from .attachment import Attachment
@@ -61,12 +58,6 @@ PAYLOADS: Final = ("params", "response", "arguments", "return")
 DEPTH: Final = 6
 """The levels of a payload that are shown."""
 
-SERIALIZERS: Final[Mapping[str, Serializer]] = {each.name: each for each in (V1Serializer(), V2Serializer())}
-"""The serializers whose frames can be read; of others only the size is shown, as secrets could not be masked."""
-
-LONGEST: Final = 65_536
-"""The most characters of a frame that is read; only a few of them would be shown."""
-
 
 def level_of(record: Record) -> int:
     """Return the level of a record: by its event, and by its outcome where that is worse."""
@@ -97,8 +88,7 @@ def attach(
         name: the beginning of the loggers' names; the event's second and third word follow.
         level: the level of a record, None for none; see `level_of`.
         handles: log every handled input, at DEBUG: each message, command and tick.
-        payloads: log params, responses and arguments, and the effects of handled inputs, with the values of keys that
-            name `secrets` masked.
+        payloads: log params, responses, arguments and results, with the values of keys that name `secrets` masked.
         payload_limit: the most characters of a payload's text.
         secrets: words that mark a key as secret, in lower case and without separators.
 
@@ -123,7 +113,10 @@ def attach(
         extra = _extra(record)
         text = _text(record, extra)
         if payloads:
-            extra["payload"] = {key: payload_text(value, payload_limit, secrets) for key, value in _payloads(record)}
+            # A handle's `return` is its effects, and to make them takes long.
+            metadata = {} if isinstance(record, HandleStop) else record.metadata
+            told = {key: metadata[key] for key in PAYLOADS if key in metadata}
+            extra["payload"] = {key: payload_text(value, payload_limit, secrets) for key, value in told.items()}
             text += "".join(f" {key}={value}" for key, value in extra["payload"].items())
         logger.log(chosen, "%s", text, extra=extra)
 
@@ -148,34 +141,6 @@ def _extra(record: Record) -> dict[str, Any]:
     if duration is not None:
         extra["duration_ms"] = duration / 1e6
     return extra
-
-
-def _payloads(record: Record) -> Iterator[tuple[str, Any]]:
-    if isinstance(record, HandleStop):
-        yield "return", effects_of(record.transition)
-        return
-    metadata = record.metadata
-    for key in PAYLOADS:
-        if key in metadata:
-            yield key, metadata[key]
-
-
-def effects_of(transition: Transition) -> list[Any]:
-    """Return the effects of an input as values to show: messages as on the wire, `bytes`, and objects."""
-    serializer = SERIALIZERS.get(transition.state.options.serializer)
-    return [_shown(effect, serializer) for effect in transition.return_]
-
-
-def _shown(effect: Effect, serializer: Serializer | None) -> Any:
-    if not isinstance(effect, SendFrame):
-        return {"close": effect.code, "reason": effect.reason}
-    frame = effect.frame
-    if isinstance(frame, bytes):
-        return frame
-    if serializer is not None and len(frame) <= LONGEST:
-        with suppress(ProtocolError):  # a serializer of the user's, with the name of one of ours
-            return serializer.decode(frame)
-    return frame.encode(errors="surrogatepass")
 
 
 WORDS: Final = ("topic", "message_event", "callback", "outcome", "status", "reason", "termination_reason", "kind")
