@@ -5,32 +5,12 @@ next. Connect parameters, tokens, request headers, and payloads of pushes are se
 errors.
 """
 
-from .base import (
-    ConfigurationError,
-    ExportError,
-    InternalError,
-    ProtocolError,
-    RecordingError,
-    SerializationError,
-    SlipstreamError,
-)  # fmt: skip
-from .channel import (
-    AlreadyJoined,
-    CallTimeout,
-    ChannelClosed,
-    ClientBusy,
-    ClientStopped,
-    JoinError,
-    JoinTimeout,
-    PushError,
-    PushTimeout,
-    SlowConsumer,
-)  # fmt: skip
-from .connection import ConnectError, ConnectionLost, ConnectionRejected, ConnectTimeout, EndedBy
+from . import base, channel, connection
+from .base import *  # noqa: F403 - all that these export is public, and named there
+from .channel import *  # noqa: F403
+from .connection import *  # noqa: F403
 
-__all__ = [
-    "AlreadyJoined", "CallTimeout", "ChannelClosed", "ClientBusy", "ClientStopped", "ConfigurationError",
-    "ConnectError", "ConnectTimeout", "ConnectionLost", "ConnectionRejected", "EndedBy", "ExportError",
-    "InternalError", "JoinError", "JoinTimeout", "ProtocolError", "PushError", "PushTimeout", "RecordingError",
-    "SerializationError", "SlipstreamError", "SlowConsumer",
-]  # fmt: skip
+__all__: list[str] = []
+__all__ += base.__all__
+__all__ += channel.__all__
+__all__ += connection.__all__

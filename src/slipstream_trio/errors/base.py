@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "ConfigurationError", "ExportError", "InternalError", "ProtocolError", "RecordingError", "SerializationError",
-    "SlipstreamError", "did_you_mean", "lacks",
+    "SlipstreamError",
 ]  # fmt: skip
 
 

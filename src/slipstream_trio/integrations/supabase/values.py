@@ -19,7 +19,7 @@ from ...protocol.presence import check_presence
 
 __all__ = [
     "BadMessage", "Broadcast", "BroadcastReceived", "PostgresChange", "PostgresChanged", "Presence", "PresenceSynced",
-    "RealtimeEvent", "Routes", "SystemMessage", "event_of", "join_config", "routes_of",
+    "RealtimeEvent", "SystemMessage",
 ]  # fmt: skip
 
 
