@@ -9,7 +9,7 @@ from tests.cli.support import Terminal, run_command
 
 from slipstream_trio.cli import main
 from slipstream_trio.cli.main import COMMANDS, _parser
-from slipstream_trio.cli.trace_command import COMMANDS as TRACE_COMMANDS
+from slipstream_trio.cli.trace_command import GROUP as TRACE_COMMANDS
 
 
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

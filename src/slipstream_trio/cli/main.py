@@ -18,7 +18,7 @@ from ..errors import RecordingError
 from ..errors.base import did_you_mean
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output
 
-__all__ = ["COMMANDS", "add_commands", "main"]
+__all__ = ["COMMANDS", "main"]
 
 DESCRIPTION: Final = """\
 See what happens on the connections of Phoenix Channels, from the terminal."""
@@ -53,7 +53,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 Command = ModuleType
 """A module that has `DESCRIPTION`, `EPILOG` (examples), maybe `NEEDS` (modules of extras), `add_arguments(parser)`, and
-`run(options)`, which returns the exit status."""
+`run(options)`, which returns the exit status; or, of a group, `GROUP`: the commands in it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,20 +95,16 @@ def _parser(words: Sequence[str]) -> ArgumentParser:
         "--version", action="version", version=f"slipstream {_version() if '--version' in words else ''}"
     )
     parser.set_defaults(command=None, parser=parser)
-    add_commands(parser, COMMANDS, ".{}_command", words)
+    _add_commands(parser, COMMANDS, ".{}_command", words)
     return parser
 
 
-def add_commands(
+def _add_commands(
     parser: ArgumentParser, commands: Mapping[str, str], module: str, words: Collection[str] | None = None
 ) -> None:
-    """Declare commands to a parser; the parsed options have the innermost `command`, and its `parser`.
+    """Declare commands, `module` by `module`; those that are not among `words` are only listed, as imports take time.
 
-    Parameters:
-        parser: the parser.
-        commands: a line of help for each name.
-        module: the module of a command, with {} for its name.
-        words: names of the commands to import; those of others are listed only, as that takes time. None: all.
+    The parsed options have the innermost `command`, and its `parser`.
     """
     # argparse would head its list with the bare word "command", so the list is made here; as it then takes the commands
     # for hidden, the usage is given as well.
@@ -125,8 +121,12 @@ def add_commands(
         if words is None or name in words:
             command = import_module(module.format(name), __package__)
             inner.description, inner.epilog = command.DESCRIPTION, command.EPILOG
-            inner.set_defaults(command=command, parser=inner)
-            command.add_arguments(inner)
+            inner.set_defaults(parser=inner)
+            if group := getattr(command, "GROUP", None):
+                _add_commands(inner, group, f".{name}_{{}}")
+            else:
+                inner.set_defaults(command=command)
+                command.add_arguments(inner)
 
 
 def _check_command(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -140,7 +140,7 @@ def _check_command(parser: ArgumentParser, words: Sequence[str]) -> None:
             parser.error(f"unknown command: {word!r}{near}")
         if word != "trace":
             return
-        known = import_module(".trace_command", __package__).COMMANDS
+        known = import_module(".trace_command", __package__).GROUP
 
 
 def _version() -> str:

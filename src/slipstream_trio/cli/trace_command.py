@@ -1,14 +1,9 @@
 """`slipstream trace`: the group of commands about recordings."""
 
-import sys
-from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import Final
 
-from .main import add_commands
-from .status import USAGE
-
-__all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "GROUP"]
 
 DESCRIPTION: Final = """\
 A recording is what `with trace.record(path):` writes: everything that happened on
@@ -25,8 +20,7 @@ examples:
   slipstream trace replay --step trace.jsonl   go through it, input by input
   slipstream trace export trace.jsonl --to perfetto --output trace.json.gz"""
 
-
-COMMANDS: Final[Mapping[str, str]] = {
+GROUP: Final[Mapping[str, str]] = {
     "diagnose": "what went wrong, why, and what to do",
     "show": "the history of connections, line by line; --follow shows it live",
     "stats": "counts, rates, sizes and latencies, by topic and event",
@@ -35,14 +29,4 @@ COMMANDS: Final[Mapping[str, str]] = {
     "replay": "put recorded inputs through the core again, and compare all that comes out",
     "export": "turn recordings into what Perfetto, OpenTelemetry or SQL can read",
 }
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the commands of the group."""
-    add_commands(parser, COMMANDS, ".trace_{}")
-
-
-def run(options: Namespace) -> int:
-    """Show the help: a command of the group is needed."""
-    options.parser.print_help(sys.stderr)
-    return USAGE
+"""The commands, each of which is a module `trace_<name>`."""
