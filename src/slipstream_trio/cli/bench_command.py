@@ -17,6 +17,8 @@ from typing import Any, Final
 import trio
 
 from ..trace.text import duration
+from .bench_page import page
+from .bench_result import Result, quantiles
 from .connecting import Run, add_connecting, parse_json, seconds
 from .output import BOLD, Output, add_force, output_file
 from .status import OK, UNREACHABLE, CommandFailed, UsageError, count
@@ -78,9 +80,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Run the load, or merge results; print, and write what is asked for."""
-    from .bench_page import page
-    from .bench_result import Result
-
     output = Output.of(sys.stdout, live=True)
     asked: dict[str, Callable[[Result], str]] = {"json": Result.to_json, "html": page}
     with ExitStack() as files:  # opened before anything is measured
@@ -100,9 +99,7 @@ def run(options: Namespace) -> int:
     return OK
 
 
-def _result(options: Namespace, output: Output) -> Any:
-    from .bench_result import Result
-
+def _result(options: Namespace, output: Output) -> Result:
     if options.url == "merge":
         if not options.files:
             raise UsageError("merge needs files: results of --json")
@@ -115,9 +112,7 @@ def _result(options: Namespace, output: Output) -> Any:
     return run.start(partial(_load, run, options, output, Result()))
 
 
-def _merged(paths: Sequence[str]) -> Any:
-    from .bench_result import Result
-
+def _merged(paths: Sequence[str]) -> Result:
     whole = Result()
     for path in paths:
         try:
@@ -148,7 +143,7 @@ def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
     ]
 
 
-async def _load(run: Run, options: Namespace, output: Output, result: Any) -> Any:
+async def _load(run: Run, options: Namespace, output: Output, result: Result) -> Result:
     """Let processes make the load, and show what they tell; returns the result."""
     run.connect(transport=options.transport)  # refuses a transport whose extra is missing; the processes connect
     plans, table, stop = _plans(run, options), _Table(output, result), trio.Event()
@@ -211,15 +206,13 @@ async def _stop_at_interrupt(stop: trio.Event) -> None:
 class _Table:
     """A table with a line a second."""
 
-    def __init__(self, output: Output, result: Any) -> None:
+    def __init__(self, output: Output, result: Result) -> None:
         self._output = output
         self._result = result
         self._shown: list[int] = []
 
     def show(self, *, last: bool = False) -> None:
         """Show the seconds that are over, of which all processes have told; those before the latest."""
-        from .bench_result import quantiles
-
         for at in sorted(self._result.seconds)[: None if last else -2]:
             if self._shown and at <= self._shown[-1]:
                 continue

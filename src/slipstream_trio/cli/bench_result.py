@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from attrs import Factory, define
-from hdrh.histogram import HdrHistogram
 
 from ..trace.text import duration
 
@@ -24,6 +23,8 @@ LONGEST: Final = 3600 * 10**6
 
 def histogram() -> Any:
     """Return an empty histogram of microseconds."""
+    from hdrh.histogram import HdrHistogram
+
     return HdrHistogram(1, LONGEST, DIGITS)
 
 
@@ -76,12 +77,12 @@ class Result:
         self.plans += read["plans"]
         self.errors.update(read["errors"])
         for name, each in read["latencies"].items():
-            self.latencies[name].add(HdrHistogram.decode(each["histogram"]))
+            self.latencies[name].decode_and_add(each["histogram"])
         for at, each in read["seconds"].items():
             second = self.seconds.setdefault(int(at), Second())
             second.counts.update(each["counts"])
             second.open += each["open"]
-            second.latencies.add(HdrHistogram.decode(each["histogram"]))
+            second.latencies.decode_and_add(each["histogram"])
 
     def summary(self) -> Iterator[str]:
         """Give the lines of a report."""
