@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack, overload
 
 from attrs import define, frozen
 
@@ -41,6 +41,13 @@ PROPAGATOR: Final = "propagator"
 """The name of a propagator that raised, in the report."""
 
 
+class Only(TypedDict, total=False):
+    """The ids of the only records that a handler gets; None stands for all."""
+
+    socket_id: str | None
+    connection_id: str | None
+
+
 @frozen
 class Handler:
     """An attached handler.
@@ -58,8 +65,8 @@ class Handler:
     event: EventName
     prefix: bool
     function: HandlerFunction
-    socket_id: str | None
-    connection_id: str | None
+    socket_id: str | None = None
+    connection_id: str | None = None
 
     def listens_to(self, name: EventName) -> bool:
         """Tell whether events of this name are for this handler."""
@@ -165,30 +172,14 @@ class Telemetry:
         function: HandlerFunction,
         *,
         prefix: bool = False,
-        socket_id: str | None = None,
-        connection_id: str | None = None,
+        **only: Unpack[Only],
     ) -> str: ...
 
     @overload
-    def attach(
-        self,
-        handler_id: str,
-        event: type[R],
-        function: Callable[[R], object],
-        *,
-        socket_id: str | None = None,
-        connection_id: str | None = None,
-    ) -> str: ...
+    def attach(self, handler_id: str, event: type[R], function: Callable[[R], object], **only: Unpack[Only]) -> str: ...
 
     @overload
-    def attach(
-        self,
-        handler_id: type[R],
-        event: Callable[[R], object],
-        *,
-        socket_id: str | None = None,
-        connection_id: str | None = None,
-    ) -> str: ...
+    def attach(self, handler_id: type[R], event: Callable[[R], object], **only: Unpack[Only]) -> str: ...
 
     def attach(self, handler_id: Any, event: Any, function: Any = None, **options: Any) -> str:
         """Call `function` with every record of an event: `attach("id", name, function)`, or `attach(class, function)`.
@@ -221,8 +212,7 @@ class Telemetry:
         function: HandlerFunction,
         *,
         prefix: bool = False,
-        socket_id: str | None = None,
-        connection_id: str | None = None,
+        **only: Unpack[Only],
     ) -> None:
         """Attach one handler to several events; see `attach`."""
         if not callable(function):
@@ -230,7 +220,7 @@ class Telemetry:
         if inspect.iscoroutinefunction(function):
             raise TypeError("a handler is called synchronously, so it cannot be async: use stream() to await something")
         names = [name for event in events for name in checked_names(event, prefix=prefix)]
-        handlers = tuple(Handler(handler_id, name, prefix, function, socket_id, connection_id) for name in names)
+        handlers = tuple(Handler(handler_id, name, prefix, function, **only) for name in names)
         with self._lock:
             if handler_id in self._handlers:
                 raise ValueError(f"a handler {handler_id!r} is attached already: detach it, or choose another id")
@@ -252,33 +242,21 @@ class Telemetry:
 
     @contextmanager
     def listen(
-        self,
-        function: HandlerFunction,
-        event: EventName | type = (),
-        *,
-        prefix: bool = True,
-        socket_id: str | None = None,
-        connection_id: str | None = None,
+        self, function: HandlerFunction, event: EventName | type = (), *, prefix: bool = True, **only: Unpack[Only]
     ) -> Iterator[str]:
         """Attach a handler for the time of a `with` block, to all events unless `event` says otherwise.
 
         Yields the handler's id.
         """
         handler_id = f"listen-{next(self._numbers)}"
-        self.attach_many(handler_id, [event], function, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
+        self.attach_many(handler_id, [event], function, prefix=prefix, **only)
         try:
             yield handler_id
         finally:
             self.detach(handler_id)
 
     def stream(
-        self,
-        event: EventName | type = (),
-        *,
-        prefix: bool = True,
-        buffer: int = 1024,
-        socket_id: str | None = None,
-        connection_id: str | None = None,
+        self, event: EventName | type = (), *, prefix: bool = True, buffer: int = 1024, **only: Unpack[Only]
     ) -> "AbstractAsyncContextManager[RecordStream]":
         """Iterate over records: `async with telemetry.stream() as records: async for record in records`.
 
@@ -289,7 +267,7 @@ class Telemetry:
         """
         from .streams import open_stream
 
-        return open_stream(self, event, buffer, prefix=prefix, socket_id=socket_id, connection_id=connection_id)
+        return open_stream(self, event, buffer, prefix=prefix, **only)
 
     def point(self, name: EventName) -> Point:
         """Return the point at which events of this name are emitted."""
