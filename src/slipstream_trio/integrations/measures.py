@@ -1,38 +1,14 @@
 """Measures of a client, for any system of metrics: the instruments, and the records' contributions to them."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
-from ..protocol import (
-    FrameReceived,
-    HeartbeatAcknowledged,
-    JoinTopic,
-    LeaveTopic,
-    Message,
-    PushMessage,
-    SendFrame,
-    SendHeartbeat,
-)
-from ..telemetry import (
-    BufferOverflowed,
-    ClientConnectStop,
-    ClientJoinStop,
-    ClientPushStop,
-    ConnectStart,
-    ConnectStop,
-    EventName,
-    GapOpened,
-    HandleStop,
-    MessageDiscarded,
-    ReconnectScheduled,
-    Record,
-    SpanException,
-    Telemetry,
-)
-from ..trace.export_spans import TopicPattern
+from .. import telemetry as t
+from ..protocol import FrameReceived, HeartbeatAcknowledged, Message, PushMessage, SendFrame
+from ..trace.export_spans import COMMANDS, TopicPattern
 from ..trace.text import in_a_word
 from .attachment import Attachment
 
@@ -78,22 +54,17 @@ INSTRUMENTS: Final = (
 Sink = Callable[[Instrument, float, tuple[str, ...]], None]
 """Takes a value of an instrument, with the values of its labels."""
 
-LASTING: Final[tuple[EventName, ...]] = (
-    *((*ConnectStart.name[:-1], end) for end in ("start", "stop", "exception")),
-    ClientConnectStop.name,
-    ClientPushStop.name,
-    ClientJoinStop.name,
-    ReconnectScheduled.name,
-    GapOpened.name,
-    MessageDiscarded.name,
-    BufferOverflowed.name,
+LASTING: Final[tuple[t.EventName, ...]] = (
+    *((*t.ConnectStart.name[:-1], end) for end in ("start", "stop", "exception")),
+    t.ClientConnectStop.name,
+    t.ClientPushStop.name,
+    t.ClientJoinStop.name,
+    t.ReconnectScheduled.name,
+    t.GapOpened.name,
+    t.MessageDiscarded.name,
+    t.BufferOverflowed.name,
 )
 
-COMMANDS: Final[Mapping[type, tuple[str | None, str]]] = {
-    JoinTopic: (None, "phx_join"),
-    LeaveTopic: (None, "phx_leave"),
-    SendHeartbeat: ("phoenix", "heartbeat"),
-}
 OTHER: Final = "other"
 """The label of values over the limit: a metrics store keeps a time series for each set of labels."""
 
@@ -102,7 +73,7 @@ REASONS: Final = 30
 
 
 def attach_measures(
-    handler_id: str, telemetry: Telemetry, sink: Sink, *, pattern: TopicPattern, limit: int, messages: bool
+    handler_id: str, telemetry: t.Telemetry, sink: Sink, *, pattern: TopicPattern, limit: int, messages: bool
 ) -> Attachment:
     """Measure a bus into a sink; with `messages` handled inputs too: messages and heartbeats.
 
@@ -110,7 +81,7 @@ def attach_measures(
         ValueError: a handler of this id is attached.
     """
     measures = _Measures(sink, Capped(pattern, limit), Capped(limit=limit), Capped(limit=REASONS))
-    telemetry.attach_many(handler_id, [*LASTING, *([HandleStop.name] if messages else [])], measures.handle)
+    telemetry.attach_many(handler_id, [*LASTING, *([t.HandleStop.name] if messages else [])], measures.handle)
     return Attachment(lambda: telemetry.detach(handler_id))
 
 
@@ -144,33 +115,33 @@ class _Measures:
     _begun: set[str] = field(factory=set, init=False)
     _open: set[str] = field(factory=set, init=False)
 
-    def handle(self, record: Record) -> None:  # noqa: C901 - a case for each record
+    def handle(self, record: t.Record) -> None:  # noqa: C901 - a case for each record
         """Measure a record."""
         sink = self._sink
         match record:
-            case HandleStop():
+            case t.HandleStop():
                 self._handled(record)
-            case ClientPushStop(start=start):
+            case t.ClientPushStop(start=start):
                 labels = (self._topic(start.topic), self._event(start.event), record.outcome)
                 sink(PUSHES, record.duration / 1e9, labels)
-            case ClientJoinStop(start=start):
+            case t.ClientJoinStop(start=start):
                 sink(JOINS, 1, (self._topic(start.topic), record.outcome))
-            case ConnectStart():
+            case t.ConnectStart():
                 self._begun.add(record.state.connection_id)
-            case ClientConnectStop():
+            case t.ClientConnectStop():
                 sink(CONNECTS, 1, (record.outcome,))
                 self._connected(record.outcome, record.origin.connection_id or "")
-            case ConnectStop() | SpanException():
+            case t.ConnectStop() | t.SpanException():
                 self._ended(record.origin.connection_id or "")
-            case ReconnectScheduled(reason=reason):
+            case t.ReconnectScheduled(reason=reason):
                 sink(RECONNECTS, 1, (self._reason(in_a_word(reason, "connect_failed")),))
-            case GapOpened():
+            case t.GapOpened():
                 sink(GAPS, 1, (self._topic(record.topic), record.reason))
-            case MessageDiscarded():
+            case t.MessageDiscarded():
                 sink(DROPS, 1, (record.direction, self._reason(in_a_word(record.reason, "malformed"))))
-            case BufferOverflowed(phase="began"):
+            case t.BufferOverflowed(phase="began"):
                 sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))
-            case BufferOverflowed(phase="ended"):
+            case t.BufferOverflowed(phase="ended"):
                 sink(DROPS, record.dropped, ("in", "overflow"))
 
     def _connected(self, outcome: str, connection_id: str) -> None:
@@ -185,7 +156,7 @@ class _Measures:
             self._open.discard(connection_id)
             self._sink(CONNECTIONS, -1, ())
 
-    def _handled(self, record: HandleStop) -> None:
+    def _handled(self, record: t.HandleStop) -> None:
         delivered = record.delivered
         if delivered is not None:  # nearly always; to make the transition would take longer than all else
             self._sink(MESSAGES, 1, ("in", self._topic(delivered.topic), self._event(delivered.event)))
@@ -202,21 +173,19 @@ class _Measures:
                 self._sink(MESSAGES, 1, ("out", self._topic(topic), self._event(name)))
 
 
-def _sent(record: HandleStop) -> Iterator[tuple[str, str]]:
+def _sent(record: t.HandleStop) -> Iterator[tuple[str, str]]:
     """Give topic and event of the messages that a command, or a tick, has sent."""
     transition = record.transition
-    given = transition.message
-    heartbeat = transition.state.heartbeat_ref
+    given: Any = transition.message
     abandoned = iter(transition.built_events)
     for effect in transition.return_:
         if not isinstance(effect, SendFrame):
             continue
-        if type(given) is PushMessage:
+        if effect.ref == transition.state.heartbeat_ref:
+            yield "phoenix", "heartbeat"
+        elif isinstance(given, PushMessage):
             yield given.topic, given.event
         elif type(given) in COMMANDS:
-            topic, event = COMMANDS[type(given)]
-            yield topic or given.topic, event
-        elif effect.ref == heartbeat:
-            yield "phoenix", "heartbeat"
+            yield given.topic, COMMANDS[type(given)]
         else:  # a join that was not answered in time is left
             yield getattr(next(abandoned, None), "topic", "?"), "phx_leave"

@@ -5,38 +5,14 @@ they end, of their last record: until then nothing is held, and a sampler sees a
 its start, as it is the current span while the callback runs.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any, Final
 from weakref import ref
 
 from attrs import define
 from opentelemetry import context as otel_context, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    Tracer,
-    TracerProvider,
-    TraceState,
-)
 
-from ...telemetry import (
-    ClientCallbackStart,
-    ClientConnectStop,
-    ConnectStart,
-    ConnectStop,
-    Origin,
-    Record,
-    SpanException,
-    Telemetry,
-    default_telemetry,
-)
+from ... import telemetry as t
 from ...trace.export_spans import Description, TopicPattern, describe, topic_pattern
 from ..attachment import Attachment
 from .ids import handing_over
@@ -48,14 +24,13 @@ CONNECTION: Final = ("slipstream", "connection", "connect")
 HANDLE: Final = ("slipstream", "connection", "handle")
 CLIENT: Final = ("slipstream", "client")
 
-KINDS: Final = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT, "consumer": SpanKind.CONSUMER}
 SPAN_IDS: Final = 2**64
 
 
 def attach_spans(
     *,
-    tracer_provider: TracerProvider | None = None,
-    telemetry: Telemetry = default_telemetry,
+    tracer_provider: trace.TracerProvider | None = None,
+    telemetry: t.Telemetry = t.default_telemetry,
     handles: float = 0.0,
     hold: bool = False,
     propagation: bool = True,
@@ -119,49 +94,51 @@ def current_trace_parent() -> str | None:
 class _Connection:
     """A connection: `parent` is the context of its children, None where they are sampled out."""
 
-    alive: "ref[Origin]"
-    context: SpanContext | None
+    alive: "ref[t.Origin]"
+    context: trace.SpanContext | None
     parent: Context | None
-    span: Span | None
+    span: trace.Span | None
 
 
 class _Tracing:
-    def __init__(self, tracer: Tracer, *, handles: float, hold: bool, pattern: TopicPattern) -> None:
+    def __init__(self, tracer: trace.Tracer, *, handles: float, hold: bool, pattern: TopicPattern) -> None:
         self._tracer = tracer
         self._below = int(handles * SPAN_IDS)
         self._hold = hold
         self._pattern = pattern
         self._connections: dict[str, _Connection] = {}
-        self._callers: dict[str, SpanContext] = {}
-        self._callbacks: dict[str, tuple[Span, Any]] = {}
+        self._callers: dict[str, trace.SpanContext] = {}
+        self._callbacks: dict[str, tuple[trace.Span, Any]] = {}
 
     # Dispatch
 
-    def handle(self, record: Record) -> None:
+    def handle(self, record: t.Record) -> None:
         """Take in any record but those of handles."""
-        reaction = self._REACTIONS.get(type(record))
-        if reaction is not None:
-            reaction(self, record)
-        elif len(record.name) == 3:
-            self._once(record)
-        elif record.name[-1] == "start":
-            self._started(record)
-        else:
-            self._ended(record)
+        match record:
+            case t.ConnectStart():
+                self._connection_started(record)
+            case t.ClientCallbackStart():
+                self._callback_started(record)
+            case _ if len(record.name) == 3:
+                self._once(record)
+            case _ if record.name[-1] == "start":
+                self._started(record)
+            case _:
+                self._ended(record)
 
-    def handled(self, record: Record) -> None:
+    def handled(self, record: t.Record) -> None:
         """Take in the end of a handle."""
         parent = self._context_of(record)
         if parent is not None and int(record.span_id, 16) < self._below:  # type: ignore[attr-defined]  # an end has one
             self._child(parent, record)
 
-    def headers(self, origin: Origin) -> list[tuple[str, str]]:
+    def headers(self, origin: t.Origin) -> list[tuple[str, str]]:
         """Return the headers of a connection's trace; none where OpenTelemetry is not set up."""
         connection = self._connections.get(origin.connection_id or "")
         if connection is None or connection.context is None:
             return []
         carrier: dict[str, str] = {}
-        propagate.inject(carrier, trace.set_span_in_context(NonRecordingSpan(connection.context)))
+        propagate.inject(carrier, trace.set_span_in_context(trace.NonRecordingSpan(connection.context)))
         return list(carrier.items())
 
     def end(self) -> None:
@@ -176,19 +153,19 @@ class _Tracing:
 
     # The connection
 
-    def _connection_started(self, record: ConnectStart) -> None:
+    def _connection_started(self, record: t.ConnectStart) -> None:
         origin, state = record.origin, record.state
         description = describe(record, self._pattern)
         given = None if state.trace_parent is None else _of_trace_parent(state.trace_parent)
         here = _current()
         links = () if given is not None and here == given else _links_to(here)
 
-        def start(parent: SpanContext | None) -> Span:
+        def start(parent: trace.SpanContext | None) -> trace.Span:
             with handing_over(state.trace_id, state.connection_id):
                 return self._tracer.start_span(
                     description.name,
                     context=_under(parent),
-                    kind=SpanKind.CLIENT,
+                    kind=trace.SpanKind.CLIENT,
                     attributes=description.attributes,
                     links=links,
                     start_time=record.system_time,
@@ -203,10 +180,10 @@ class _Tracing:
             span = start(_of_ids(state.trace_id, state.connection_id, flags, context.trace_state))
         self._know(origin, span, flags if context.is_valid else None)
 
-    def _know(self, origin: Origin, span: Span, flags: int | None) -> None:
+    def _know(self, origin: t.Origin, span: trace.Span, flags: int | None) -> None:
         connection_id, connections = origin.connection_id or "", self._connections
 
-        def forget(_: "ref[Origin]") -> None:
+        def forget(_: "ref[t.Origin]") -> None:
             connections.pop(connection_id, None)
 
         # Records of a connection may come after its end, such as those of joins that wait for the next one, until its
@@ -218,14 +195,13 @@ class _Tracing:
         parent, kept = (_under(context), span) if span.is_recording() else (None, None)
         connections[connection_id] = _Connection(alive, context, parent, kept)
 
-    def _connected(self, record: ClientConnectStop) -> None:
-        self._ended(record)
+    def _connected(self, record: t.ClientConnectStop) -> None:
         connection = self._connections.get(record.origin.connection_id or "")
         if record.outcome == "ok" and not self._hold and connection is not None and connection.span is not None:
             connection.span.end(_end_of(record))
             connection.span = None
 
-    def _connection_ended(self, record: ConnectStop | SpanException) -> None:
+    def _connection_ended(self, record: t.ConnectStop | t.SpanException) -> None:
         connection = self._connections.get(record.origin.connection_id or "")
         if connection is None or connection.parent is None:
             return
@@ -235,7 +211,7 @@ class _Tracing:
             now = _end_of(record)
             description.attributes["slipstream.connection.duration"] = record.duration / 1e9
             span = self._tracer.start_span(
-                "connection closed", connection.parent, KINDS["internal"], description.attributes, start_time=now
+                "connection closed", connection.parent, trace.SpanKind.INTERNAL, description.attributes, start_time=now
             )
         else:
             span.set_attributes(description.attributes)
@@ -260,6 +236,8 @@ class _Tracing:
             parent = self._context_of(record) or self._context_of(record.start)
             if parent is not None:
                 self._child(parent, record, caller)
+            if isinstance(record, t.ClientConnectStop):
+                self._connected(record)
 
     def _once(self, record: Any) -> None:
         parent = self._context_of(record)
@@ -267,34 +245,41 @@ class _Tracing:
             description = describe(record, self._pattern)
             self._start(parent, description, record.system_time).end(record.system_time)
 
-    def _context_of(self, record: Record) -> Context | None:
+    def _context_of(self, record: t.Record) -> Context | None:
         """Return the connection's context; None where it is sampled out or unknown."""
         connection = self._connections.get(record.origin.connection_id or "")
         return None if connection is None else connection.parent
 
-    def _child(self, parent: Context, record: Any, caller: SpanContext | None = None) -> None:
+    def _child(self, parent: Context, record: Any, caller: trace.SpanContext | None = None) -> None:
         description = describe(record, self._pattern)
         with handing_over(None, record.span_id):
             span = self._start(parent, description, record.start.system_time, caller)
         _finish(span, description, _end_of(record))
 
     def _start(
-        self, parent: Context, description: Description, start_time: int, caller: SpanContext | None = None
-    ) -> Span:
+        self, parent: Context, description: Description, start_time: int, caller: trace.SpanContext | None = None
+    ) -> trace.Span:
         return self._tracer.start_span(
-            description.name, parent, KINDS[description.kind], description.attributes, _links_to(caller), start_time
+            description.name,
+            parent,
+            trace.SpanKind[description.kind.upper()],
+            description.attributes,
+            _links_to(caller),
+            start_time,
         )
 
     # Callbacks
 
-    def _callback_started(self, record: ClientCallbackStart) -> None:
+    def _callback_started(self, record: t.ClientCallbackStart) -> None:
         connection = self._connections.get(record.origin.connection_id or "")
         if connection is None or connection.context is None:
             return
         if connection.parent is None:
             # Sampled out, and so are the callback's own spans.
             flags = connection.context.trace_flags
-            span: Span = NonRecordingSpan(_of_ids(f"{connection.context.trace_id:032x}", record.span_id, flags))
+            span: trace.Span = trace.NonRecordingSpan(
+                _of_ids(f"{connection.context.trace_id:032x}", record.span_id, flags)
+            )
         else:
             with handing_over(None, record.span_id):
                 span = self._start(connection.parent, describe(record, self._pattern), record.system_time)
@@ -308,43 +293,37 @@ class _Tracing:
             span.set_attributes(description.attributes)
             _finish(span, description, _end_of(record))
 
-    _REACTIONS: Final[Mapping[type, Callable[[Any, Any], None]]] = {
-        ConnectStart: _connection_started,
-        ClientConnectStop: _connected,
-        ClientCallbackStart: _callback_started,
-    }
-
 
 def _end_of(record: Any) -> int:
     """Return when a span ended, in nanoseconds since the epoch: on the clock that it started on."""
     return int(record.start.system_time + record.duration)
 
 
-def _finish(span: Span, description: Description, end_time: int) -> None:
+def _finish(span: trace.Span, description: Description, end_time: int) -> None:
     if description.exception is not None:
         kind, message, stacktrace = description.exception
         attributes = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stacktrace}
         span.add_event("exception", attributes, end_time)
     if description.error is not None:
-        span.set_status(Status(StatusCode.ERROR, description.error))
+        span.set_status(trace.Status(trace.StatusCode.ERROR, description.error))
     span.end(end_time)
 
 
 # Contexts: of the telemetry's spans, of a given parent, and of the current span.
 
 
-def _current() -> SpanContext | None:
+def _current() -> trace.SpanContext | None:
     context = trace.get_current_span().get_span_context()
     return context if context.is_valid else None
 
 
-def _of_ids(trace_id: str, span_id: str, flags: int, state: TraceState | None = None) -> SpanContext:
-    return SpanContext(
-        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(flags), trace_state=state
+def _of_ids(trace_id: str, span_id: str, flags: int, state: trace.TraceState | None = None) -> trace.SpanContext:
+    return trace.SpanContext(
+        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(flags), trace_state=state
     )
 
 
-def _of_trace_parent(trace_parent: str) -> SpanContext:
+def _of_trace_parent(trace_parent: str) -> trace.SpanContext:
     """Return the context of a W3C traceparent: that of the current span, if it is the same."""
     _, trace_id, span_id, flags = trace_parent.split("-")
     given, here = _of_ids(trace_id, span_id, int(flags, 16)), _current()
@@ -352,10 +331,10 @@ def _of_trace_parent(trace_parent: str) -> SpanContext:
     return here if same and here is not None else given
 
 
-def _under(context: SpanContext | None) -> Context:
+def _under(context: trace.SpanContext | None) -> Context:
     """Return the context for a child of a span; None makes it the first of its trace."""
-    return Context() if context is None else trace.set_span_in_context(NonRecordingSpan(context), Context())
+    return Context() if context is None else trace.set_span_in_context(trace.NonRecordingSpan(context), Context())
 
 
-def _links_to(context: SpanContext | None) -> tuple[Link, ...]:
-    return () if context is None else (Link(context),)
+def _links_to(context: trace.SpanContext | None) -> tuple[trace.Link, ...]:
+    return () if context is None else (trace.Link(context),)
