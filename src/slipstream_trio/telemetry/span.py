@@ -8,31 +8,23 @@ from ..errors import ConnectionLost, ProtocolError
 from ..lean import lean
 from ..protocol import Frame, Input, Message, Serializer, State, Transition, handle, is_plain
 from ..protocol.transitions import receive
+from . import records as t
 from .bus import SpanPoint, Telemetry
-from .records import (
-    ClientPushStart,
-    ClientPushStop,
-    ConnectStart,
-    ConnectStop,
-    HandleStart,
-    HandleStop,
-    Origin,
-    SpanException,
-    SpanStart,
-)
 
 __all__ = ["ConnectionSpans", "exception_record", "push_end", "push_start"]
 
-handle_start: Final = lean(HandleStart)
-handle_stop: Final = lean(HandleStop)
-push_start: Final = lean(ClientPushStart)
-push_end: Final = lean(ClientPushStop)
+handle_start: Final = lean(t.HandleStart)
+handle_stop: Final = lean(t.HandleStop)
+push_start: Final = lean(t.ClientPushStart)
+push_end: Final = lean(t.ClientPushStop)
 
 
-def exception_record(telemetry: Telemetry, start: SpanStart, origin: Origin, error: BaseException) -> SpanException:
+def exception_record(
+    telemetry: Telemetry, start: t.SpanStart, origin: t.Origin, error: BaseException
+) -> t.SpanException:
     """Return the record of a span whose code raised `error`."""
     told = type(error).__name__, str(error), "".join(traceback.format_exception(error))
-    return SpanException(start, origin, telemetry.monotonic_ns(), *told)
+    return t.SpanException(start, origin, telemetry.monotonic_ns(), *told)
 
 
 class ConnectionSpans:
@@ -44,24 +36,24 @@ class ConnectionSpans:
 
     __slots__ = ("_connect", "_origin", "_telemetry", "handle")
 
-    def __init__(self, telemetry: Telemetry, origin: Origin) -> None:
+    def __init__(self, telemetry: Telemetry, origin: t.Origin) -> None:
         self._telemetry = telemetry
         self._origin = origin
-        self._connect = telemetry.span(ConnectStart.name[:-1])
-        self.handle: SpanPoint = telemetry.span(HandleStart.name[:-1])
+        self._connect = telemetry.span(t.ConnectStart.name[:-1])
+        self.handle: SpanPoint = telemetry.span(t.HandleStart.name[:-1])
 
-    def start_connect(self, state: State) -> ConnectStart | None:
+    def start_connect(self, state: State) -> t.ConnectStart | None:
         """Emit the beginning of the connection's life."""
         if not self._connect.active:
             return None
         telemetry = self._telemetry
-        start = ConnectStart(self._origin, telemetry.time_ns(), telemetry.monotonic_ns(), state)
+        start = t.ConnectStart(self._origin, telemetry.time_ns(), telemetry.monotonic_ns(), state)
         self._connect.start.emit(start)
         return start
 
     def stop_connect(
         self,
-        start: ConnectStart | None,
+        start: t.ConnectStart | None,
         state: State,
         lost: ConnectionLost,
         heard: float | None = None,
@@ -70,9 +62,9 @@ class ConnectionSpans:
         """Emit the end of the connection's life, and how it was lost."""
         if start is not None:
             now, how = self._telemetry.monotonic_ns(), (lost.ended_by, lost.code, lost.message)
-            self._connect.stop.emit(ConnectStop(start, now, state, lost.reason, *how, heard, received))
+            self._connect.stop.emit(t.ConnectStop(start, now, state, lost.reason, *how, heard, received))
 
-    def fail_connect(self, start: ConnectStart | None, error: BaseException) -> None:
+    def fail_connect(self, start: t.ConnectStart | None, error: BaseException) -> None:
         """Emit the end of the connection's life by a bug."""
         if start is not None:
             self._connect.exception.emit(exception_record(self._telemetry, start, self._origin, error))
@@ -83,7 +75,7 @@ class ConnectionSpans:
         state: State,
         serializer: Serializer,
         core: Callable[[State, Input, Serializer], Transition] = handle,
-    ) -> tuple[HandleStart, Transition]:
+    ) -> tuple[t.HandleStart, Transition]:
         """Let the core handle an input, after the record of its start; what it raises is emitted, and raised."""
         telemetry = self._telemetry
         start = handle_start(
@@ -98,7 +90,7 @@ class ConnectionSpans:
 
     def received(
         self, frame: Frame, now: float, state: State, serializer: Serializer
-    ) -> tuple[HandleStart, Transition | Message]:
+    ) -> tuple[t.HandleStart, Transition | Message]:
         """Do as `handled` for a frame; where a message is just delivered, return that: the connection's shortcut."""
         telemetry = self._telemetry
         start = handle_start(
@@ -116,9 +108,9 @@ class ConnectionSpans:
             self._fail_handle(start, error)
             raise
 
-    def _fail_handle(self, start: HandleStart, error: BaseException) -> None:
+    def _fail_handle(self, start: t.HandleStart, error: BaseException) -> None:
         self.handle.exception.emit(exception_record(self._telemetry, start, self._origin, error))
 
-    def stop_handle(self, start: HandleStart, came_to: Transition | Message) -> None:
+    def stop_handle(self, start: t.HandleStart, came_to: Transition | Message) -> None:
         """Emit what the handling of an input came to."""
         self.handle.stop.emit(handle_stop(start, self._telemetry.monotonic_ns(), came_to))
