@@ -87,9 +87,10 @@ def _compared(record: Any) -> tuple[object, ...]:
 
 
 class Common:
-    """What all records compute alike: their ids, and metadata from the fields of their own."""
+    """What all records compute alike: their ids, and measurements and metadata from their fields."""
 
     __slots__ = ()
+    _measured: ClassVar[tuple[str, ...]] = ("system_time", "monotonic_time")
     _own: ClassVar[tuple[tuple[str, str], ...]] = ()
     origin: Origin
 
@@ -137,6 +138,16 @@ class Common:
         begun: Any = getattr(self, "start", self)
         return datetime.fromtimestamp(begun.system_time / 1e9, UTC)
 
+    @property
+    def measurements(self) -> Mapping[str, int]:
+        """`monotonic_time`, and the `duration` of what has ended, or else `system_time`; in nanoseconds."""
+        return {name: getattr(self, name) for name in self._measured}
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Ids (of an end, those of now), `start_time`, and the fields of this event and of the start that it ends."""
+        return {**self._described(), **self.details()}
+
     def _described(self) -> dict[str, Any]:
         ids = {name: getattr(self.origin, name) for name in ("connection_id", "trace_id", "socket_id", "generation")}
         span_id = getattr(self, "span_id", None)
@@ -148,28 +159,11 @@ class Common:
         return {key: getattr(self, name) for key, name in self._own}
 
 
-class _Begun(Common):
-    """The common part of starts and of events outside spans."""
-
-    __slots__ = ()
-    system_time: int
-    monotonic_time: int
-
-    @property
-    def measurements(self) -> Mapping[str, int]:
-        """`system_time` and `monotonic_time`, in nanoseconds."""
-        return {"system_time": self.system_time, "monotonic_time": self.monotonic_time}
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Ids, `start_time`, and the fields of this event."""
-        return {**self._described(), **self.details()}
-
-
 class _Ended(Common, Generic[S]):
     """What the ends of spans have in common."""
 
     __slots__ = ()
+    _measured = ("duration", "monotonic_time")
     start: S
     monotonic_time: int
 
@@ -183,22 +177,15 @@ class _Ended(Common, Generic[S]):
         """How long the span took, in nanoseconds."""
         return self.monotonic_time - self.start.monotonic_time
 
-    @property
-    def measurements(self) -> Mapping[str, int]:
-        """`duration` and `monotonic_time`, in nanoseconds."""
-        return {"duration": self.duration, "monotonic_time": self.monotonic_time}
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The start's, with the ids of now, and the fields of this event."""
-        return {**self.start.metadata, **self._described(), **self.details()}
+    def _described(self) -> dict[str, Any]:
+        return {**self.start.metadata, **super()._described()}
 
 
 # The fields that records of a kind share come first, in this order.
 
 
 @frozen(eq=False, repr=False)
-class Once(_Begun):
+class Once(Common):
     """What happens once."""
 
     origin: Origin
@@ -207,7 +194,7 @@ class Once(_Begun):
 
 
 @frozen(eq=False, repr=False)
-class Start(_Begun):
+class Start(Common):
     """The start of a span."""
 
     origin: Origin
