@@ -12,18 +12,7 @@ from typing import Any, Final
 import attrs
 
 from ..protocol import Message
-from ..trace import (
-    Absent,
-    Damage,
-    Divergence,
-    Header,
-    Missing,
-    Recorded,
-    Replayer,
-    ReplayStep,
-    differences,
-    files_of,
-)  # fmt: skip
+from ..trace import Absent, Damage, Divergence, Header, Missing, Recorded, Replayer, ReplayStep, differences, files_of
 from ..trace.clock import WallClock
 from ..trace.read import read_files
 from ..trace.schema import SCHEMA
