@@ -50,24 +50,18 @@ def add_connecting(parser: ArgumentParser, title: str = "connecting") -> None:
 class Run:
     """A run of a command under Trio: SIGTERM ends it, and an output that is gone; it is recorded if that is asked for.
 
-    Parameters:
-        options: those of `add_connecting`, and `url`.
-        every: mask all values that the options have, not those alone whose names are those of secrets.
-
-    Attributes:
-        url: None where the command has its own server.
-        failure: the error of an output that is gone.
+    With `every` all values that the options have are masked, not those alone whose names are those of secrets.
     """
 
     def __init__(self, options: Namespace, *, every: bool = False) -> None:
         self.telemetry: Telemetry = Telemetry()
-        self.url: str | None = options.url
+        self.url: str | None = options.url  # None where the command has its own server
         self._options = options
         self._token: str | None = options.auth_token or os.environ.get(TOKEN) or None
         self.secrets: Secrets = Secrets.of(self._secrets(every=every))
         self._scope = trio.CancelScope()
         self._printers: list[Printer] = []
-        self.failure: OSError | None = None
+        self.failure: OSError | None = None  # of an output that is gone
 
     def _secrets(self, *, every: bool) -> Iterator[str]:
         options = self._options
@@ -117,12 +111,7 @@ class Run:
             self._scope.cancel()
 
     def start(self, main: Callable[[], Awaitable[T]]) -> T:
-        """Run; returns what `main` does, or raises what the command line is told.
-
-        Raises:
-            UsageError: an option of the connection cannot be used.
-            CommandFailed: whatever else failed, and SIGTERM.
-        """
+        """Run; returns what `main` does, or raises what the command line is told: `UsageError`, `CommandFailed`."""
         logging.getLogger("slipstream_trio").addHandler(_SILENT)  # the command shows what that would warn of
         path, masked = self._options.record, partial(hidden, secrets=self.secrets)
         try:

@@ -88,25 +88,17 @@ def _checked(request: Item) -> Item:
 
 @define
 class Console:
-    """Carries out requests on a socket; answers are shown when they are there.
-
-    Attributes:
-        seen: the events seen on each topic.
-        channels: those that are joined, by topic.
-        current: the topic joined last.
-        pending: how many requests wait for their answers.
-        ping: the latest round trip, in seconds.
-    """
+    """Carries out requests on a socket; answers are shown when they are there."""
 
     socket: Socket
     show: Callable[[Item], object]
     explain: Callable[[Exception], str]
-    seen: dict[str, set[str]]
-    channels: dict[str, Channel] = field(factory=dict)
-    current: str | None = None
+    seen: dict[str, set[str]]  # events, by their topics
+    channels: dict[str, Channel] = field(factory=dict)  # those that are joined, by topic
+    current: str | None = None  # the topic joined last
     failed: bool = False
-    pending: int = 0
-    ping: float | None = None
+    pending: int = 0  # requests that wait for their answers
+    ping: float | None = None  # the latest round trip, in seconds
     _answered: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     async def do(

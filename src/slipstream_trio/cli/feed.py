@@ -17,7 +17,7 @@ from ..protocol import MessageDropped, MessageReceived, TopicJoinClosed
 from ..trace.text import Secrets, brief, duration, hidden, printable
 from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output, wants_colour
 
-__all__ = ["Item", "Printer", "as_json", "feed", "line_of", "words_of"]
+__all__ = ["Item", "Printer", "feed", "line_of", "words_of"]
 
 Item = dict[str, Any]
 """Its `type`, and what belongs to that."""
@@ -84,13 +84,7 @@ def _items(record: Any) -> Iterator[Item]:
 class Printer:
     """Prints items, by a thread: a reader that is slow holds up neither messages nor heartbeats.
 
-    Items that do not fit into the backlog are dropped, and one of type "overflow" marks the place.
-
-    Parameters:
-        file: where to.
-        secrets: texts to mask.
-        as_lines: as lines of JSON, rather than for people.
-        overflow: takes the item of an overflow; by default it is printed in its place.
+    Items that do not fit into the backlog are dropped; one of type "overflow" marks the place, or goes to `overflow`.
     """
 
     def __init__(
@@ -118,7 +112,8 @@ class Printer:
 
     def _line(self, item: Item) -> str:
         if self._output is None:
-            return json.dumps(hidden(as_json(item), self._secrets), separators=(",", ":")) + "\n"
+            told = dict(("hex", its.hex()) if isinstance(its, bytes) else (name, its) for name, its in item.items())
+            return json.dumps(hidden(told, self._secrets), separators=(",", ":")) + "\n"
         return self._output.line(line_of(item, self._output, self._secrets))
 
     async def write(self) -> None:
@@ -132,15 +127,12 @@ class Printer:
             lines, dropped = self._lines, self._dropped
             self._lines, self._size, self._dropped = [], 0, 0
             self._taken.unpark_all()
-            if dropped:
-                self._tell({"type": "overflow", "dropped": dropped}, lines)
+            overflow = {"type": "overflow", "dropped": dropped}
+            if dropped and self._overflow is not None:
+                self._overflow(overflow)
+            elif dropped:
+                lines.append(self._line(overflow))
             await trio.to_thread.run_sync(_write, self._file, "".join(lines), abandon_on_cancel=True)
-
-    def _tell(self, overflow: Item, lines: list[str]) -> None:
-        if self._overflow is None:
-            lines.append(self._line(overflow))
-        else:
-            self._overflow(overflow)
 
     async def has_room(self) -> None:
         """Wait until at least half of the backlog is free."""
@@ -169,11 +161,6 @@ def line_of(item: Item, output: Output, secrets: Secrets) -> str:
     at, kind = output.style(time.strftime("%H:%M:%S"), FAINT), item["type"]
     word = output.style(f"{kind:12}", STYLES.get(kind, 0))
     return f"{at} {word} {'  '.join(words_of(item, secrets))}".rstrip()
-
-
-def as_json(item: Item) -> Item:
-    """Return an item whose bytes are hexadecimal, under the name `hex`."""
-    return dict(("hex", value.hex()) if isinstance(value, bytes) else (name, value) for name, value in item.items())
 
 
 def words_of(item: Item, secrets: Secrets) -> Iterator[str]:

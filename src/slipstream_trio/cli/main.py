@@ -57,16 +57,9 @@ Command = ModuleType
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line, by default of the process; returns the exit status, as `--help` lists them.
 
-    Parameters:
-        arguments: by default those of the process.
-
-    Returns:
-        The exit status, as `--help` lists them.
-
-    Raises:
-        SystemExit: for `--help`, `--version`, and what argparse cannot read.
+    `--help`, `--version`, and what argparse cannot read, raise `SystemExit`.
     """
     words = sys.argv[1:] if arguments is None else arguments
     parser = _parser(words)

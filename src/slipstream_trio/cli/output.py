@@ -115,9 +115,7 @@ def output_file(
 ) -> Iterator[TextIO]:
     """Write a file, which gets its name at the end of the block: a failure leaves what there was.
 
-    Raises:
-        UsageError: it is one of the recordings that are read.
-        CommandFailed: it exists, and `force` was not given; or it cannot be written.
+    One of the recordings that are read is a `UsageError`, one that exists a `CommandFailed` unless by `force`.
     """
     path = Path(name)
     if path.exists() and any(path.samefile(recording) for recording in recordings):

@@ -24,13 +24,9 @@ WIDE: Final = 112
 
 
 class Timeline:
-    """Prints lines of history, without secrets.
+    """Prints lines of history, without secrets; by `clock` with the time of day (UTC), not seconds.
 
-    Parameters:
-        output: where to.
-        clock: show the time of day (UTC), not seconds.
-        recorded: the lines are those of recordings, so they have numbers, and there may be several sockets.
-        secrets: texts to mask.
+    Those that are `recorded` have numbers, and there may be several sockets.
     """
 
     def __init__(
