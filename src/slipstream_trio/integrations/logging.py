@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ..telemetry import EventName, HandleStop, Record, Telemetry, default_telemetry
 from ..telemetry.secrecy import MASK, SECRETS, is_secret
+from ..trace.export_spans import FAILURES, GOOD_ENDS
 from .attachment import Attachment
 
 __all__ = ["attach", "level_of"]
@@ -32,11 +33,6 @@ LEVELS: Final[Mapping[EventName, int]] = {
     ("telemetry", "handler", "failure"): logging.ERROR,
 }
 """The levels of good outcomes; all other records are DEBUG."""
-
-OUTCOMES: Final[Mapping[str, int]] = {"error": logging.WARNING, "timeout": logging.WARNING, "lost": logging.WARNING}
-"""The levels of bad outcomes; a cancellation is intended."""
-
-GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "cancelled"})
 
 IDS: Final = ("connection_id", "trace_id", "socket_id", "generation", "span_id")
 
@@ -65,10 +61,10 @@ def level_of(record: Record) -> int:
     if name[-1] == "exception":
         return logging.ERROR
     # By the fields, as making the metadata costs more.
-    if getattr(record, "termination_reason", "cancelled") not in GOOD_ENDS:
+    ended_well = getattr(record, "termination_reason", "cancelled") in GOOD_ENDS
+    if not ended_well or getattr(record, "outcome", "ok") in FAILURES:
         return logging.WARNING
-    level = LEVELS.get(name[1:], logging.DEBUG)
-    return max(level, OUTCOMES.get(getattr(record, "outcome", ""), level))
+    return LEVELS.get(name[1:], logging.DEBUG)
 
 
 def attach(

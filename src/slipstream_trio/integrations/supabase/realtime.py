@@ -5,22 +5,34 @@ realtime_channel/presence_handler.ex; supabase/supabase-js, packages/core/realti
 RealtimeChannel.ts; supabase/realtime-py, realtime/_async/client.py.
 """
 
+import json
+import logging
+import math
+import random
+from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Self, Unpack
+from typing import Any, Final, Self, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 import trio
 
 from ...client import Channel, ConnectOptions, Gap, Socket, Stream, connect as connect_socket
-from ...client.handshake import OrCallable
+from ...client.handshake import OrCallable, ask
 from ...errors import ChannelClosed, ConfigurationError, ProtocolError, SlipstreamError
+from ...protocol import Backoff
 from ...telemetry import default_telemetry
 from . import values
 from .serializer import BROADCAST, SupabaseSerializer
-from .tokens import Tokens, logger
 
 __all__ = ["Realtime", "RealtimeChannel", "connect"]
+
+LEEWAY: Final = 60.0  # before its expiry a token is replaced, or at half of its time where that is less
+TIMEOUT: Final = 10.0  # for the user's function
+STEP: Final = 10.0  # between looks at the wall clock (Trio's stops while a computer sleeps), the least between renewals
+RETRY: Final = Backoff((1, 2, 5, 10, 30))
+
+logger: Final = logging.getLogger("slipstream_trio.integrations.supabase")
 
 
 def connect(
@@ -51,7 +63,7 @@ def connect(
 
 
 @asynccontextmanager
-async def _connected(connecting: AbstractAsyncContextManager[Socket], tokens: Tokens) -> AsyncIterator["Realtime"]:
+async def _connected(connecting: AbstractAsyncContextManager[Socket], tokens: "Tokens") -> AsyncIterator["Realtime"]:
     async with connecting as socket, _beside(tokens.keep_fresh):
         yield Realtime(socket, tokens)
 
@@ -59,7 +71,7 @@ async def _connected(connecting: AbstractAsyncContextManager[Socket], tokens: To
 class Realtime:
     """A connection to Supabase Realtime, on top of a Phoenix `socket`: what `connect` gives."""
 
-    def __init__(self, socket: Socket, tokens: Tokens) -> None:
+    def __init__(self, socket: Socket, tokens: "Tokens") -> None:
         self.socket: Socket = socket
         self._tokens = tokens
 
@@ -97,7 +109,7 @@ class RealtimeChannel:
     """A joined channel, on top of a Phoenix `channel`: iterate over it for its events, and the gaps between them."""
 
     def __init__(
-        self, socket: Socket, tokens: Tokens, topic: str, config: Any, changes: Iterable[values.PostgresChange]
+        self, socket: Socket, tokens: "Tokens", topic: str, config: Any, changes: Iterable[values.PostgresChange]
     ) -> None:
         self.channel: Channel = socket.channel(f"realtime:{topic}", self._payload)
         self._tokens = tokens
@@ -205,10 +217,74 @@ class RealtimeChannel:
                 elif isinstance(event, Gap) and event.reason != "overflow":
                     await self._joined()
         except ProtocolError as error:
-            logger.error("%r is left: %s", self.channel.topic, error)
+            logger.error("%r is left: %s", self.channel.topic, error)  # noqa: TRY400 - the sentence says it
             self.channel.leave_soon()
         except SlipstreamError:
             pass  # the end of the stream, which readers come to as well
+
+
+class Tokens:
+    """The access token that channels are joined with: given as such, or by a function that is asked in time.
+
+    A channel ends when its token expires (`confirm_token` in realtime_channel.ex).
+    """
+
+    def __init__(self, given: OrCallable[str | None], time_ns: Callable[[], int]) -> None:
+        self.value: str | None = None if callable(given) else given
+        self._function = given if callable(given) else None
+        self._now: Callable[[], float] = lambda: time_ns() / 1e9
+        self._expires = self._renew_at = math.inf
+        self._failures = 0
+        self._lock = trio.Lock()
+        self.tellers: dict[object, Callable[[], Awaitable[None]]] = {}  # of channels: they tell the server
+
+    async def get(self, doubted: str | None = None) -> str | None:
+        """Return the token, another one if it is due or `doubted`; raises what the function does if there is none."""
+        async with self._lock:
+            if self._function is not None and (self.value in (None, doubted) or self._now() >= self._renew_at):
+                try:
+                    await self._ask(self._function)
+                except Exception as error:
+                    logger.warning("no new access token, as its function failed", exc_info=error)
+                    self._renew_at = self._now() + RETRY.delay(self._failures, random.random())  # noqa: S311 - for jitter
+                    self._failures += 1
+                    if self.value is None or self._now() >= self._expires:
+                        raise
+        return self.value
+
+    async def keep_fresh(self) -> None:
+        """Renew the token in time, and let channels tell the server of it, until cancelled."""
+        while self._function is not None:
+            await trio.sleep(min(max(0.0, self._renew_at - self._now()), STEP))
+            with suppress(Exception):  # which is logged
+                await self.get()
+            await self.tell()
+
+    async def tell(self) -> None:
+        """Let each channel tell the server of the token."""
+        for tell in list(self.tellers.values()):
+            await tell()
+
+    async def _ask(self, function: Callable[[], object]) -> None:
+        with trio.fail_after(TIMEOUT):
+            value = await ask(function)
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError("access_token", f"a string or None, not {type(value).__name__}")
+        self.value, self._expires, self._failures = value, _expiry(value or ""), 0
+        left = self._expires - self._now()
+        self._renew_at = self._now() + max(left - LEEWAY, left / 2, STEP)
+        if left <= 0:
+            logger.warning("the access token has expired %.0f s ago: is the clock of this machine right?", -left)
+
+
+def _expiry(token: str) -> float:
+    """Return the `exp` claim of a JWT, whose signature is the server's business; infinity if there is none."""
+    try:
+        claims = token.split(".")[1]
+        value = json.loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"]
+        return float(value) if type(value) in (int, float) and value >= 0 else math.inf
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+        return math.inf
 
 
 @asynccontextmanager
