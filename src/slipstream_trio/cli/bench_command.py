@@ -17,8 +17,7 @@ from typing import Any, Final
 import trio
 
 from ..trace.text import duration
-from .bench_page import page
-from .bench_result import Result, quantiles
+from .bench_result import Result, page, quantiles
 from .connecting import Run, add_connecting, parse_json, seconds
 from .output import BOLD, Output, add_force, output_file
 from .status import OK, UNREACHABLE, CommandFailed, UsageError, count

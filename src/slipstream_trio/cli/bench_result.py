@@ -1,15 +1,20 @@
-"""The results of a load test: counts, histograms of latencies, and a series by the second, which can be merged."""
+"""The results of a load test: counts, histograms of latencies, and a series by the second, which can be merged.
+
+Their page has plots of the latencies, and needs nothing else.
+"""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
 from typing import Any, Final
 
 from attrs import Factory, define
 
 from ..trace.text import duration
 
-__all__ = ["Result", "Second", "histogram", "quantiles"]
+__all__ = ["Result", "Second", "histogram", "page", "quantiles"]
 
 FORMAT: Final = "slipstream bench 1"
 LATENCIES: Final = ("connect", "join", "push")
@@ -98,3 +103,75 @@ class Result:
 
 def _as_dict(latencies: Any) -> dict[str, Any]:
     return {**quantiles(latencies), "histogram": latencies.encode().decode()}
+
+
+# The page
+
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 860, 220, 70, 10, 24
+STEPS: Final = 5
+COLOURS: Final = ("#3b6fb6", "#d98b2b", "#b6403b")
+STYLE: Final = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+svg { width: 100%; height: auto; background: #fafafa } text { font-size: 12px; fill: #555 }
+pre { background: #f4f4f4; padding: 1rem; overflow: auto }
+@media (prefers-color-scheme: dark) {
+  body { background: #1b1b1b; color: #ddd } svg, pre { background: #252525 } text { fill: #aaa } }
+"""
+
+Lines = dict[str, Sequence[tuple[float, float]]]
+"""Points by the name of their line; the second value is a latency, in seconds."""
+
+
+def page(result: Result) -> str:
+    """Return a page of HTML."""
+    seconds = sorted(result.seconds.items())
+    times = [(at - seconds[0][0], quantiles(second.latencies)) for at, second in seconds]
+    by_time: Lines = {
+        name: [(at, value) for at, its in times if (value := its[name]) is not None] for name in ("p50", "p99", "max")
+    }
+    by_share: Lines = {
+        name: [(step / 10, each.get_value_at_percentile(100 - 10 ** (2 - step / 10)) / 1e6) for step in range(51)]
+        for name, each in result.latencies.items()
+        if each.total_count
+    }
+    plans = "\n".join(", ".join(f"{name} {value}" for name, value in plan.items()) for plan in result.plans)
+    summary = "\n".join(result.summary())
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>slipstream bench</title><style>{STYLE}</style>"
+        f"<h1>Load test</h1><p>{escape(plans)}</p><pre>{escape(summary)}</pre>"
+        f"<h2>Latency of pushes, by second</h2>{_plot(by_time, '{:.0f} s'.format)}"
+        f"<h2>Latencies, by percentile</h2>{_plot(by_share, lambda nines: f'{100 * (1 - 10**-nines):.6g} %')}</html>\n"
+    )
+
+
+def _plot(lines: Lines, across: Callable[[float], str]) -> str:
+    """Return a plot of lines as SVG; `across` writes the values of the lower axis, the other one is logarithmic."""
+    curves = {name: [(x, math.log10(max(y, 1e-6))) for x, y in line] for name, line in lines.items() if line}
+    if not curves:
+        return "<p>nothing to show</p>"
+    points = [point for curve in curves.values() for point in curve]
+    right, low = max(1e-9, *(x for x, _ in points)), math.floor(min(y for _, y in points))
+    high = max(math.ceil(max(y for _, y in points)), low + 1)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        down = (high - y) / (high - low)
+        return round(LEFT + x / right * (WIDTH - LEFT), 1), round(TOP + down * (HEIGHT - TOP - BOTTOM), 1)
+
+    def drawn() -> Iterator[str]:
+        for mark in range(low, high + 1):
+            x, y = place(0, mark)
+            yield f'<path d="M{x},{y}H{WIDTH}" stroke="#8884"/>'
+            yield _text(x - 6, y, "end", duration(10.0**mark * 1e9))
+        for step in range(STEPS + 1):
+            anchor = {0: "start", STEPS: "end"}.get(step, "middle")
+            yield _text(LEFT + step / STEPS * (WIDTH - LEFT), HEIGHT - 6, anchor, across(right * step / STEPS))
+        for number, ((name, curve), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
+            path = " ".join(f"{x},{y}" for x, y in (place(*point) for point in curve))
+            yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+            yield _text(LEFT + 10 + 90 * number, TOP + 14, "start", name, colour)
+
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(drawn())}</svg>'
+
+
+def _text(x: float, y: float, anchor: str, text: str, colour: str = "") -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" style="fill:{colour}">{escape(text)}</text>'
