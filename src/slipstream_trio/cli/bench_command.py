@@ -22,8 +22,6 @@ from .connecting import Run, add_connecting, parse_json, seconds
 from .output import BOLD, Output, add_force, output_file
 from .status import OK, UNREACHABLE, CommandFailed, UsageError, count
 
-__all__ = ["DESCRIPTION", "EPILOG", "NEEDS", "add_arguments", "run"]
-
 NEEDS: Final = ("hdrh",)
 DESCRIPTION: Final = """\
 Opens connections to a Phoenix socket, joins topics on each, and pushes at a

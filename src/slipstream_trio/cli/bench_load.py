@@ -22,8 +22,6 @@ from ..errors import PushError, SlipstreamError
 from ..telemetry import GapOpened, ReconnectScheduled, Telemetry
 from .bench_result import Result, Second
 
-__all__ = ["Load"]
-
 IN_FLIGHT: Final = 10_000
 """The most pushes of a process that are unanswered: those that are due beyond wait, and their latency counts on."""
 

@@ -14,8 +14,6 @@ from attrs import Factory, define
 
 from ..trace.text import duration
 
-__all__ = ["Result", "Second", "histogram", "page", "quantiles"]
-
 FORMAT: Final = "slipstream bench 1"
 LATENCIES: Final = ("connect", "join", "push")
 """What is timed: each from the moment at which the plan has it, so that a server which is late is not asked less."""

@@ -14,8 +14,6 @@ from .connecting import Run, add_connecting
 from .console import RequestError, from_json, opened
 from .status import FAILED, OK, UsageError
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Connects to a Phoenix socket, as wscat does to a WebSocket. At a terminal it has
 a prompt, with history and completion; `help` there lists its commands. A lost

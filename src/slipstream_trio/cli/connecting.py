@@ -22,8 +22,6 @@ from ..trace.text import Secrets, hidden, named_secrets_in, printable, strings_i
 from .feed import Printer
 from .status import TERMINATED, TIMEOUT, UNREACHABLE, CommandFailed, UsageError, pair
 
-__all__ = ["Run", "add_connecting", "parse_json", "seconds"]
-
 T = TypeVar("T")
 
 TOKEN: Final = "SLIPSTREAM_AUTH_TOKEN"  # noqa: S105 - the name of a variable

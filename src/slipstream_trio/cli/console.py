@@ -13,8 +13,6 @@ from ..errors.base import did_you_mean
 from .connecting import Run, parse_json
 from .feed import Item, feed
 
-__all__ = ["COMMANDS", "HELP", "Console", "RequestError", "from_json", "from_words", "opened"]
-
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "join": ("TOPIC [PAYLOAD]", "join a topic; it is that of the commands without one"),
     "leave": ("[TOPIC]", "leave it"),

@@ -26,8 +26,6 @@ from .status import OK, CommandFailed, UsageError
 from .tables import print_tables
 from .timeline import Timeline
 
-__all__ = ["DESCRIPTION", "EPILOG", "NEEDS", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Connects over a real socket, joins, pushes, listens, pings and leaves, and shows
 the event history as it happens. Without --url it talks to a server that it

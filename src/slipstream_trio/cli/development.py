@@ -6,8 +6,6 @@ import trio
 
 from ..testing.server import Channel, JoinRefused, Mount, Outcome, PhoenixServer, Reply, Stop
 
-__all__ = ["ABOUT", "PATH", "Echo", "Lounge", "Room", "make_server"]
-
 PATH: Final = "/socket/websocket"
 """Of the socket, for clients."""
 

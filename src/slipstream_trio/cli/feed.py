@@ -17,8 +17,6 @@ from ..protocol import MessageDropped, MessageReceived, TopicJoinClosed
 from ..trace.text import Secrets, brief, duration, hidden, printable
 from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output, wants_colour
 
-__all__ = ["Item", "Printer", "feed", "line_of", "words_of"]
-
 Item = dict[str, Any]
 """Its `type`, and what belongs to that."""
 

@@ -12,8 +12,6 @@ from .connecting import Run, add_connecting, parse_json
 from .feed import Item, feed
 from .status import OK, CommandFailed, count
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Joins topics, and prints their messages until Ctrl-C: readable at a terminal,
 one JSON object a line in pipes. A lost connection is replaced, and topics are

@@ -18,8 +18,6 @@ from ..errors import RecordingError
 from ..errors.base import did_you_mean
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output
 
-__all__ = ["COMMANDS", "main"]
-
 DESCRIPTION: Final = """\
 See what happens on the connections of Phoenix Channels, from the terminal."""
 

@@ -12,11 +12,6 @@ from typing import Final, TextIO
 from ..trace.export_files import written
 from .status import CommandFailed, UsageError
 
-__all__ = [
-    "BAD", "BOLD", "FAINT", "GOOD", "ONCE", "Output", "add_force", "cells", "fit", "output_file", "wants_colour",
-    "writing",
-]  # fmt: skip
-
 BOLD, UNDERLINE, BAD, GOOD, ONCE, FAINT = 1, 4, 31, 32, 33, 90
 """Colours, as SGR has them."""
 

@@ -22,8 +22,6 @@ from .feed import Item, line_of
 from .output import Output, wants_colour
 from .status import OK
 
-__all__ = ["converse"]
-
 QUIT: Final = ("quit", "exit")
 INTERRUPT: Final = "\x03"
 """The line of a Ctrl-C, where nothing is typed."""

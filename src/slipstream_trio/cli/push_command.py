@@ -10,8 +10,6 @@ from .. import PushError
 from .connecting import Run, add_connecting, parse_json, seconds
 from .status import OK, CommandFailed, UsageError
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Joins a topic, pushes, and prints the response of the reply, as JSON. The exit
 status is 0 for a reply that is ok, 1 for another one and for a refused join,

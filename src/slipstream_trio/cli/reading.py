@@ -16,11 +16,6 @@ from ..trace.read import Source, Told
 from ..trace.selection import Glance, Moment, Selection, look
 from .status import give_up_output
 
-__all__ = [
-    "SELECTING", "Notices", "ProgressBar", "add_paths", "add_reading_arguments", "glances", "quiet_pipe",
-    "selection_of",
-]  # fmt: skip
-
 SELECTING: Final = """\
 choosing records: ids by their beginnings; topics, events and kinds with the
 wildcards * and ?; each option can be repeated, and matches any of its values.

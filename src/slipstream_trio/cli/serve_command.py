@@ -9,8 +9,6 @@ import trio
 from .connecting import Run
 from .status import CommandFailed, count
 
-__all__ = ["DESCRIPTION", "EPILOG", "NEEDS", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Serves Phoenix channels to try a client against, until Ctrl-C. It prints its URL
 and its channels."""

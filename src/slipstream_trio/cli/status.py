@@ -5,11 +5,6 @@ import sys
 from argparse import ArgumentTypeError
 from typing import Final
 
-__all__ = [
-    "FAILED", "INTERRUPTED", "OK", "TERMINATED", "TIMEOUT", "UNREACHABLE", "USAGE", "CommandFailed", "UsageError",
-    "count", "give_up_output", "pair",
-]  # fmt: skip
-
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2

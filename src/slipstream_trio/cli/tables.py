@@ -10,8 +10,6 @@ from ..trace.stats import KEYS, QUANTILES, Group, Statistics
 from ..trace.text import duration, printable
 from .output import BOLD, FAINT, Output, cells, fit
 
-__all__ = ["print_tables", "size"]
-
 TITLES: Final = {
     "connections": "connections, and how they ended",
     "connects": "connecting, from asking to connected",

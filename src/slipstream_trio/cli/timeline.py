@@ -9,8 +9,6 @@ from ..trace.text import NO_SECRETS, Secrets, duration, printable
 from ..trace.view import NO_PAYLOAD, Direction, Line, Mood
 from .output import BAD, FAINT, GOOD, ONCE, UNDERLINE, Output, cells, fit
 
-__all__ = ["Timeline"]
-
 ARROWS: Final[Mapping[Direction, str]] = {"out": "→", "in": "←", "here": "·"}
 WAYS: Final[Mapping[Direction, int]] = {"out": 36, "in": 32, "here": FAINT}
 MOODS: Final[Mapping[Mood, int]] = {"good": GOOD, "bad": BAD, "plain": 0}

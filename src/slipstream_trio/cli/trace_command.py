@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["DESCRIPTION", "EPILOG", "GROUP"]
-
 DESCRIPTION: Final = """\
 A recording is what `with trace.record(path):` writes: everything that happened on
 connections, as lines of JSON. Rotated files are given oldest first, or as the

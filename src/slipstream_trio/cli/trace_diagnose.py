@@ -22,8 +22,6 @@ from .output import BAD, BOLD, FAINT, ONCE, Output
 from .reading import ProgressBar, add_paths, quiet_pipe
 from .status import FAILED, OK, count
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Names causes, the gravest first: for each who has to change something (the
 application, this process, the network, the server, the configuration), what

@@ -18,8 +18,6 @@ from .output import add_force, output_file, writing
 from .reading import Notices, ProgressBar, add_paths
 from .status import FAILED, OK, USAGE, CommandFailed, UsageError, pair
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Reads a recording as a stream, and writes it as
 

@@ -12,8 +12,6 @@ from .output import add_force, output_file
 from .reading import SELECTING, Notices, add_reading_arguments, glances
 from .status import OK, CommandFailed, count
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = f"""\
 Makes a page of the history of connections: the findings of `trace diagnose`
 with links to their rows, a waterfall of all spans, an overview, search,

@@ -21,8 +21,6 @@ from ..trace.values import names_of
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK, UsageError
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Folds the inputs of each connection (frames, commands, ticks, the transport's
 beginning and end) through the protocol's core, a pure function, and compares every

@@ -20,8 +20,6 @@ from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, sele
 from .status import OK, UsageError
 from .timeline import Timeline
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Shows what happened on connections: every message with its direction, topic,
 event and how long it took to handle, the client's operations from call to

@@ -17,8 +17,6 @@ from .reading import SELECTING, Notices, add_reading_arguments, glances, quiet_p
 from .status import OK, count
 from .tables import print_tables, size
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = f"""\
 Counts what happened on connections, and measures how long it took: connections
 and how they ended, joins, pushes from call to reply, messages and their sizes,

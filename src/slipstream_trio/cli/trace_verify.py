@@ -12,8 +12,6 @@ from ..trace.text import printable
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK
 
-__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
-
 DESCRIPTION: Final = """\
 Checks on a recording what holds for every connection: that its records carry its
 ids, begin and end as they should, and that spans, states, times and refs follow

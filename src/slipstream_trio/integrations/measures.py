@@ -12,8 +12,6 @@ from ..trace.export_spans import COMMANDS, TopicPattern
 from ..trace.text import in_a_word
 from .attachment import Attachment
 
-__all__ = ["INSTRUMENTS", "Instrument", "Sink", "attach_measures"]
-
 
 @frozen(eq=False)
 class Instrument:

@@ -7,11 +7,6 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from attrs import fields, frozen
 
-__all__ = [
-    "Common", "End", "EndOfConnection", "EventName", "Once", "Origin", "Outcome", "Record", "SpanException",
-    "SpanStart", "Start",
-]  # fmt: skip
-
 EventName = tuple[str, ...]
 """The name of a telemetry event, such as ("slipstream", "connection", "handle", "start")."""
 

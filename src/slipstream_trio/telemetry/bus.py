@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
     from .streams import RecordStream
 
-__all__ = [
-    "Handler", "Point", "SpanPoint", "Telemetry", "attach", "attach_many", "default_telemetry", "detach",
-    "list_handlers", "listen",
-]  # fmt: skip
-
 logger: Final = logging.getLogger("slipstream_trio")
 
 R = TypeVar("R", bound=Record)

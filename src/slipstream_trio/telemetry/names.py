@@ -6,8 +6,6 @@ from typing import Final
 from . import records
 from .base import EventName
 
-__all__ = ["checked_names", "names_of_events"]
-
 CALLBACKS: Final = (
     *("handle_connect", "handle_disconnect", "handle_join", "handle_message", "handle_reply", "handle_gap"),
     *("handle_topic_close", "handle_leave", "handle_info", "handle_call", "handle_cast", "terminate"),

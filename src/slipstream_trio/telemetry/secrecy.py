@@ -4,8 +4,6 @@ from collections.abc import Collection
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
-__all__ = ["MASK", "SECRETS", "is_secret", "squeezed"]
-
 MASK: Final = "[redacted]"
 """The text in place of a secret."""
 

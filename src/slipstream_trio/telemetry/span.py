@@ -11,8 +11,6 @@ from ..protocol.transitions import receive
 from . import records as t
 from .bus import SpanPoint, Telemetry
 
-__all__ = ["ConnectionSpans", "exception_record", "push_end", "push_start"]
-
 handle_start: Final = lean(t.HandleStart)
 handle_stop: Final = lean(t.HandleStop)
 push_start: Final = lean(t.ClientPushStart)

@@ -11,8 +11,6 @@ from .base import EventName, Record
 if TYPE_CHECKING:
     from .bus import Telemetry
 
-__all__ = ["RecordStream", "open_stream"]
-
 
 class RecordStream:
     """An async iterator over records.

@@ -18,8 +18,6 @@ else:
     # This package needs the API only, and the user's SDK asks for methods, not for the class.
     Base = object
 
-__all__ = ["IdGenerator", "handing_over"]
-
 
 class _HandOver(threading.local):
     trace_id: str | None = None

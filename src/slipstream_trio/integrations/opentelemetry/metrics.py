@@ -12,8 +12,6 @@ from ...trace.export_spans import TopicPattern, topic_pattern
 from ..attachment import Attachment
 from ..measures import INSTRUMENTS, Instrument, attach_measures
 
-__all__ = ["attach_metrics"]
-
 HANDLER: Final = "slipstream_trio.integrations.opentelemetry.metrics"
 
 Recording = Callable[[float, dict[str, str]], None]

@@ -17,8 +17,6 @@ from ...trace.export_spans import Description, TopicPattern, describe, topic_pat
 from ..attachment import Attachment
 from .ids import handing_over
 
-__all__ = ["attach_spans", "current_trace_parent"]
-
 HANDLER: Final = "slipstream_trio.integrations.opentelemetry.spans"
 CONNECTION: Final = ("slipstream", "connection", "connect")
 HANDLE: Final = ("slipstream", "connection", "handle")

@@ -25,8 +25,6 @@ from ...telemetry import default_telemetry
 from . import values
 from .serializer import BROADCAST, SupabaseSerializer
 
-__all__ = ["Realtime", "RealtimeChannel", "connect"]
-
 LEEWAY: Final = 60.0  # before its expiry a token is replaced, or at half of its time where that is less
 TIMEOUT: Final = 10.0  # for the user's function
 STEP: Final = 10.0  # between looks at the wall clock (Trio's stops while a computer sleeps), the least between renewals

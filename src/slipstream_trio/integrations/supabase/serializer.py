@@ -9,8 +9,6 @@ from typing import Final
 from ...errors import ProtocolError, SerializationError
 from ...protocol import Codec, Frame, Message, V2Serializer
 
-__all__ = ["BROADCAST", "SupabaseSerializer"]
-
 BROADCAST: Final = "broadcast"
 PUSH_KIND, KIND = 3, 4
 BINARY, JSON = 0, 1
