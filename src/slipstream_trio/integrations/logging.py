@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
 from itertools import islice
 from typing import Any, Final
 
@@ -96,14 +97,13 @@ def attach(
         raise TypeError(f"level: a function of a record; to see less, logging.getLogger({name!r}).setLevel(…)")
     if payload_limit < 1:
         raise ValueError(f"payload_limit: at least 1 character, not {payload_limit}")
-    loggers: dict[EventName, logging.Logger] = {}
+
+    @cache
+    def logger_of(*event: str) -> logging.Logger:
+        return logging.getLogger(".".join((name, *event)))
 
     def log(record: Record) -> None:
-        event = record.name[1:3]
-        logger = loggers.get(event)
-        if logger is None:
-            logger = loggers[event] = logging.getLogger(".".join((name, *event)))
-        chosen = level(record)
+        logger, chosen = logger_of(*record.name[1:3]), level(record)
         if chosen is None or not logger.isEnabledFor(chosen):
             return
         extra = _extra(record)

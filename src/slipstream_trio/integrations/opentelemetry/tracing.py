@@ -6,7 +6,7 @@ its start, as it is the current span while the callback runs.
 """
 
 from typing import Any, Final
-from weakref import ref
+from weakref import WeakKeyDictionary
 
 from attrs import define
 from opentelemetry import context as otel_context, propagate, trace
@@ -92,7 +92,6 @@ def current_trace_parent() -> str | None:
 class _Connection:
     """A connection: `parent` is the context of its children, None where they are sampled out."""
 
-    alive: "ref[t.Origin]"
     context: trace.SpanContext | None
     parent: Context | None
     span: trace.Span | None
@@ -104,7 +103,9 @@ class _Tracing:
         self._below = int(handles * SPAN_IDS)
         self._hold = hold
         self._pattern = pattern
-        self._connections: dict[str, _Connection] = {}
+        # Records of a connection may come after its end, such as those of joins that wait for the next one, until its
+        # ids are gone.
+        self._connections: WeakKeyDictionary[t.Origin, _Connection] = WeakKeyDictionary()
         self._callers: dict[str, trace.SpanContext] = {}
         self._callbacks: dict[str, tuple[trace.Span, Any]] = {}
 
@@ -132,7 +133,7 @@ class _Tracing:
 
     def headers(self, origin: t.Origin) -> list[tuple[str, str]]:
         """Return the headers of a connection's trace; none where OpenTelemetry is not set up."""
-        connection = self._connections.get(origin.connection_id or "")
+        connection = self._connections.get(origin)
         if connection is None or connection.context is None:
             return []
         carrier: dict[str, str] = {}
@@ -179,28 +180,21 @@ class _Tracing:
         self._know(origin, span, flags if context.is_valid else None)
 
     def _know(self, origin: t.Origin, span: trace.Span, flags: int | None) -> None:
-        connection_id, connections = origin.connection_id or "", self._connections
-
-        def forget(_: "ref[t.Origin]") -> None:
-            connections.pop(connection_id, None)
-
-        # Records of a connection may come after its end, such as those of joins that wait for the next one, until its
-        # ids are gone.
-        alive = ref(origin, forget)
         context = None
         if flags is not None and origin.trace_id is not None:
-            context = _of_ids(origin.trace_id, connection_id, flags, span.get_span_context().trace_state)
+            state = span.get_span_context().trace_state
+            context = _of_ids(origin.trace_id, origin.connection_id or "", flags, state)
         parent, kept = (_under(context), span) if span.is_recording() else (None, None)
-        connections[connection_id] = _Connection(alive, context, parent, kept)
+        self._connections[origin] = _Connection(context, parent, kept)
 
     def _connected(self, record: t.ClientConnectStop) -> None:
-        connection = self._connections.get(record.origin.connection_id or "")
+        connection = self._connections.get(record.origin)
         if record.outcome == "ok" and not self._hold and connection is not None and connection.span is not None:
             connection.span.end(_end_of(record))
             connection.span = None
 
     def _connection_ended(self, record: t.ConnectStop | t.SpanException) -> None:
-        connection = self._connections.get(record.origin.connection_id or "")
+        connection = self._connections.get(record.origin)
         if connection is None or connection.parent is None:
             return
         description = describe(record, self._pattern)
@@ -245,7 +239,7 @@ class _Tracing:
 
     def _context_of(self, record: t.Record) -> Context | None:
         """Return the connection's context; None where it is sampled out or unknown."""
-        connection = self._connections.get(record.origin.connection_id or "")
+        connection = self._connections.get(record.origin)
         return None if connection is None else connection.parent
 
     def _child(self, parent: Context, record: Any, caller: trace.SpanContext | None = None) -> None:
@@ -269,7 +263,7 @@ class _Tracing:
     # Callbacks
 
     def _callback_started(self, record: t.ClientCallbackStart) -> None:
-        connection = self._connections.get(record.origin.connection_id or "")
+        connection = self._connections.get(record.origin)
         if connection is None or connection.context is None:
             return
         if connection.parent is None:
