@@ -4,9 +4,9 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import attrs
 from attrs import Factory, define
@@ -31,15 +31,12 @@ WIDTH: Final = 30
 """Of a progress bar, in characters."""
 
 
-class ProgressBar:
+class ProgressBar(AbstractContextManager["ProgressBar"]):
     """A bar on the standard error that shows how far a file has been read, where that is a terminal."""
 
     def __init__(self) -> None:
         self._shown = False
         self._watched = sys.stderr.isatty()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.clear()

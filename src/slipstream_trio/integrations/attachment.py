@@ -1,12 +1,12 @@
 """The handle of an attached integration, to detach it again."""
 
 from collections.abc import Callable
-from typing import Self
+from contextlib import AbstractContextManager
 
 __all__ = ["Attachment"]
 
 
-class Attachment:
+class Attachment(AbstractContextManager["Attachment"]):
     """An attached integration: until `detach` is called, or for the time of a `with` block.
 
     Parameters:
@@ -26,9 +26,6 @@ class Attachment:
         take_off, self._take_off = self._take_off, None
         if take_off is not None:
             take_off()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.detach()
