@@ -35,9 +35,9 @@ OPTIONS: Final = {"url": "the URL", "params": "--param", "headers": "--header", 
 """The options of `connect` as they are called here."""
 
 
-def add_connecting(parser: ArgumentParser, title: str = "connecting") -> None:
+def add_connecting(parser: ArgumentParser) -> None:
     """Declare the options of a connection."""
-    group = parser.add_argument_group(title)
+    group = parser.add_argument_group("connecting")
     for name, text in (("--param", "a connect parameter; repeatable"), ("--header", "a header; repeatable")):
         group.add_argument(name, action="append", default=[], type=pair, metavar="NAME=VALUE", help=text)
     text = f"a token, sent as a subprotocol; better in {TOKEN}. It is never shown"

@@ -52,15 +52,10 @@ INSTRUMENTS: Final = (
 Sink = Callable[[Instrument, float, tuple[str, ...]], None]
 """Takes a value of an instrument, with the values of its labels."""
 
-LASTING: Final[tuple[t.EventName, ...]] = (
+LASTING: Final[tuple[t.EventName | type, ...]] = (
     *((*t.ConnectStart.name[:-1], end) for end in ("start", "stop", "exception")),
-    t.ClientConnectStop.name,
-    t.ClientPushStop.name,
-    t.ClientJoinStop.name,
-    t.ReconnectScheduled.name,
-    t.GapOpened.name,
-    t.MessageDiscarded.name,
-    t.BufferOverflowed.name,
+    *(t.ClientConnectStop, t.ClientPushStop, t.ClientJoinStop, t.ReconnectScheduled, t.GapOpened),
+    *(t.MessageDiscarded, t.BufferOverflowed),
 )
 
 OTHER: Final = "other"
@@ -79,7 +74,7 @@ def attach_measures(
         ValueError: a handler of this id is attached.
     """
     measures = _Measures(sink, Capped(pattern, limit), Capped(limit=limit), Capped(limit=REASONS))
-    telemetry.attach_many(handler_id, [*LASTING, *([t.HandleStop.name] if messages else [])], measures.handle)
+    telemetry.attach_many(handler_id, [*LASTING, *([t.HandleStop] if messages else [])], measures.handle)
     return Attachment(lambda: telemetry.detach(handler_id))
 
 

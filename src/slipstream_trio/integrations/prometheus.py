@@ -1,6 +1,7 @@
 """Metrics for Prometheus, by `prometheus_client`: the extra `prometheus`."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from typing import Final
 
@@ -55,22 +56,13 @@ def attach(
     def sink(instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
         recording(instrument, labels)(value)
 
-    attachment = attach_measures(HANDLER, telemetry, sink, pattern=pattern, limit=limit, messages=messages)
-    registered: list[Metric] = []
-
-    def take_off() -> None:
-        attachment.detach()
-        for metric in registered:
-            registry.unregister(metric)
-
-    try:
+    with ExitStack() as undo:
+        attachment = attach_measures(HANDLER, telemetry, sink, pattern=pattern, limit=limit, messages=messages)
+        undo.callback(attachment.detach)
         for metric in made.values():
             registry.register(metric)
-            registered.append(metric)
-    except ValueError:
-        take_off()
-        raise
-    return Attachment(take_off)
+            undo.callback(registry.unregister, metric)
+        return Attachment(undo.pop_all().close)
 
 
 def _create(instrument: Instrument) -> Metric:
