@@ -161,14 +161,7 @@ class _Tracing:
 
         def start(parent: trace.SpanContext | None) -> trace.Span:
             with handing_over(state.trace_id, state.connection_id):
-                return self._tracer.start_span(
-                    description.name,
-                    context=_under(parent),
-                    kind=trace.SpanKind.CLIENT,
-                    attributes=description.attributes,
-                    links=links,
-                    start_time=record.system_time,
-                )
+                return self._start(_under(parent), description, record.system_time, links)
 
         span = start(given)
         context = span.get_span_context()
@@ -245,20 +238,14 @@ class _Tracing:
     def _child(self, parent: Context, record: Any, caller: trace.SpanContext | None = None) -> None:
         description = describe(record, self._pattern)
         with handing_over(None, record.span_id):
-            span = self._start(parent, description, record.start.system_time, caller)
+            span = self._start(parent, description, record.start.system_time, _links_to(caller))
         _finish(span, description, _end_of(record))
 
     def _start(
-        self, parent: Context, description: Description, start_time: int, caller: trace.SpanContext | None = None
+        self, parent: Context, description: Description, start_time: int, links: tuple[trace.Link, ...] = ()
     ) -> trace.Span:
-        return self._tracer.start_span(
-            description.name,
-            parent,
-            trace.SpanKind[description.kind.upper()],
-            description.attributes,
-            _links_to(caller),
-            start_time,
-        )
+        name, kind, attributes = description.name, trace.SpanKind[description.kind.upper()], description.attributes
+        return self._tracer.start_span(name, parent, kind, attributes, links, start_time)
 
     # Callbacks
 
