@@ -29,10 +29,7 @@ class RecordStream:
         return self
 
     async def __anext__(self) -> Record:
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
+        return await anext(self._receive)
 
     def put(self, record: Record) -> None:
         """Take in a record, if it comes from this stream's Trio run."""
