@@ -19,9 +19,8 @@ LATENCIES: Final = ("connect", "join", "push")
 """What is timed: each from the moment at which the plan has it, so that a server which is late is not asked less."""
 
 QUANTILES: Final = (50, 90, 99, 99.9, 100)
-DIGITS: Final = 3
-LONGEST: Final = 3600 * 10**6
-"""Significant digits that histograms keep, and the longest latency, in microseconds."""
+DIGITS: Final = 3  # significant ones that histograms keep
+LONGEST: Final = 3600 * 10**6  # the longest latency, in microseconds
 
 
 def histogram() -> Any:

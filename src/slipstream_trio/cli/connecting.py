@@ -25,10 +25,7 @@ from .status import TERMINATED, TIMEOUT, UNREACHABLE, CommandFailed, UsageError,
 T = TypeVar("T")
 
 TOKEN: Final = "SLIPSTREAM_AUTH_TOKEN"  # noqa: S105 - the name of a variable
-
-GRACE: Final = 0.5
-"""Seconds for what is not written yet, where an interrupt ends the run: its reader may never read."""
-
+GRACE: Final = 0.5  # seconds for what is not written yet, where an interrupt ends the run: its reader may never read
 _SILENT: Final = logging.NullHandler()
 
 OPTIONS: Final = {"url": "the URL", "params": "--param", "headers": "--header", "auth_token": "--auth-token"}

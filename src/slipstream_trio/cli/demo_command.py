@@ -53,13 +53,10 @@ NEEDS: Final = ("wsproto",)
 NEEDS_URL: Final = ("topic", "param", "header", "auth_token", "join_payload", "event", "payload", "seconds")
 SECTIONS: Final = ("connects", "joins", "leaves", "pushes", "heartbeats", "handling", "drops", "overflows", "errors")
 
-PACE: Final = 0.12
-"""Seconds between the steps, for human eyes."""
-
+PACE: Final = 0.12  # seconds between the steps, for human eyes
 PUSH_TIMEOUT: Final = 1.0
-LONGEST: Final = 30.0
-SECONDS: Final = 2.0
-"""Seconds, too."""
+LONGEST: Final = 30.0  # seconds that the tour may take
+SECONDS: Final = 2.0  # so long it listens at the user's server
 
 TOUR: Final = (
     ("Join a topic", "join room:lobby", "joined"),

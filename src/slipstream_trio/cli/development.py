@@ -6,9 +6,7 @@ import trio
 
 from ..testing.server import Channel, JoinRefused, Mount, Outcome, PhoenixServer, Reply, Stop
 
-PATH: Final = "/socket/websocket"
-"""Of the socket, for clients."""
-
+PATH: Final = "/socket/websocket"  # of the socket, for clients
 ABOUT: Final = """\
   room:*       a chat room. Its events: new_msg {"body": …} is broadcast, and an
                empty body refused; ticks {"count": 3, "every": 0.5}; upload, of

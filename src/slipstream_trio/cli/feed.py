@@ -36,11 +36,8 @@ STYLES: Final[Mapping[str, int]] = {
     "late_reply": ONCE,
 }
 
-LONGEST: Final = 10_000
-"""The most characters of a payload at a terminal."""
-
-BACKLOG: Final = 2**23
-"""The most characters that wait to be written."""
+LONGEST: Final = 10_000  # the most characters of a payload at a terminal
+BACKLOG: Final = 2**23  # the most characters that wait to be written
 
 
 def feed(bus: t.Telemetry, show: Callable[[Item], object]) -> None:

@@ -34,9 +34,8 @@ or a file that is not a recording; 3 no connection; 4 no answer in time;
 
 MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
 
-COLUMN: Final = 10
-WIDTH: Final = 76
-"""The column at which the help of a command begins, and the most characters of a line in a list."""
+COLUMN: Final = 10  # at which the help of a command begins in a list
+WIDTH: Final = 76  # the most characters of a line in a list
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "watch a connection live: every span and event, then the trace and whether it is sound",

@@ -23,8 +23,7 @@ from .output import Output, wants_colour
 from .status import OK
 
 QUIT: Final = ("quit", "exit")
-INTERRUPT: Final = "\x03"
-"""The line of a Ctrl-C, where nothing is typed."""
+INTERRUPT: Final = "\x03"  # the line of a Ctrl-C, where nothing is typed
 
 
 async def converse(run: Run) -> int:

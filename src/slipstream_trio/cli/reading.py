@@ -24,11 +24,8 @@ wildcards * and ?; each option can be repeated, and matches any of its values.
   --kind push    the text of the column `what`: push, reply, message, broadcast,
                  joined, heartbeat, gap, reconnect, dropped, 'client *', …"""
 
-MOST: Final = 20
-"""So many kinds of notices are in a summary."""
-
-WIDTH: Final = 30
-"""Of a progress bar, in characters."""
+MOST: Final = 20  # so many kinds of notices are in a summary
+WIDTH: Final = 30  # of a progress bar, in characters
 
 
 class ProgressBar(AbstractContextManager["ProgressBar"]):

@@ -11,8 +11,7 @@ USAGE: Final = 2
 UNREACHABLE: Final = 3
 TIMEOUT: Final = 4
 INTERRUPTED: Final = 130
-TERMINATED: Final = 143
-"""128 and the number of the signal, as shells have it."""
+TERMINATED: Final = 143  # 128 and the number of the signal, as shells have it
 
 
 class CommandFailed(Exception):

@@ -32,8 +32,7 @@ TITLES: Final = {
 EXPENDABLE: Final = ("min", "a second", "p90", "bytes", "longest")
 """Columns to leave out on a narrow terminal, in this order."""
 
-RATED: Final = ("messages", "pushes", "handling")
-"""Sections that have rates."""
+RATED: Final = ("messages", "pushes", "handling")  # sections that have rates
 
 Column = tuple[Literal["<", ">"], Sequence[str]]
 """How a column is aligned, its head, and then its cells."""

@@ -13,12 +13,9 @@ ARROWS: Final[Mapping[Direction, str]] = {"out": "→", "in": "←", "here": "·
 WAYS: Final[Mapping[Direction, int]] = {"out": 36, "in": 32, "here": FAINT}
 MOODS: Final[Mapping[Mood, int]] = {"good": GOOD, "bad": BAD, "plain": 0}
 CLIENT: Final = 35
-CONNECTIONS: Final = (34, 33, 35, 36, 32, 31)
-"""Connections take these colours in turn."""
-
+CONNECTIONS: Final = (34, 33, 35, 36, 32, 31)  # connections take these colours in turn
 TOOK: Final = 8
-WIDE: Final = 112
-"""Columns from which on a line that has no number has the span's id."""
+WIDE: Final = 112  # columns from which on a line that has no number has the span's id
 
 
 class Timeline:

@@ -47,9 +47,7 @@ not a recording"""
 
 NOTHING: Final = "there is no input to replay, or none of that connection"
 
-REMEMBERED: Final = 1000
-"""Steps to go back to without reading the recording again."""
-
+REMEMBERED: Final = 1000  # steps to go back to without reading the recording again
 KEYS: Final = "n or Enter: next; b: back; g N: go to line N; x: next divergence; s: the whole state; h: help; q: quit"
 
 Steps = Iterator[tuple[Path, ReplayStep]]

@@ -41,8 +41,7 @@ examples:
   slipstream trace show trace.jsonl --follow
   slipstream trace show trace.jsonl --json | jq 'select(.took > 1e7)'"""
 
-POLL: Final = 0.1
-"""Seconds between two looks at a file that is followed."""
+POLL: Final = 0.1  # seconds between two looks at a file that is followed
 
 
 def add_arguments(parser: ArgumentParser) -> None:

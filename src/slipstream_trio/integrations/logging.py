@@ -49,11 +49,8 @@ FIELDS: Final[Mapping[str, str]] = {
 }
 """Keys of the metadata, and the attributes of a log record that they become."""
 
-PAYLOADS: Final = ("params", "response", "arguments", "return")
-"""Keys of the metadata that hold payloads."""
-
-DEPTH: Final = 6
-"""The levels of a payload that are shown."""
+PAYLOADS: Final = ("params", "response", "arguments", "return")  # keys of the metadata that hold payloads
+DEPTH: Final = 6  # the levels of a payload that are shown
 
 
 def level_of(record: Record) -> int:

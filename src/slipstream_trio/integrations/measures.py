@@ -58,11 +58,8 @@ LASTING: Final[tuple[t.EventName | type, ...]] = (
     *(t.MessageDiscarded, t.BufferOverflowed),
 )
 
-OTHER: Final = "other"
-"""The label of values over the limit: a metrics store keeps a time series for each set of labels."""
-
-REASONS: Final = 30
-"""The most different reasons; a user's transport can bring its own."""
+OTHER: Final = "other"  # the label of values over the limit: a metrics store keeps a time series for each set of labels
+REASONS: Final = 30  # the most different reasons; a user's transport can bring its own
 
 
 def attach_measures(

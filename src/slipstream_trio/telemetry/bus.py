@@ -32,8 +32,7 @@ HandlerFunction = Callable[[Record], object]
 Propagator = Callable[[Origin], Iterable[tuple[str, str]]]
 """Returns the headers by which the server learns of a connection's trace, such as `traceparent`."""
 
-PROPAGATOR: Final = "propagator"
-"""The name of a propagator that raised, in the report."""
+PROPAGATOR: Final = "propagator"  # the name of a propagator that raised, in the report
 
 
 class Only(TypedDict, total=False):
