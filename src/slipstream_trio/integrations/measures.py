@@ -65,11 +65,7 @@ REASONS: Final = 30  # the most different reasons; a user's transport can bring 
 def attach_measures(
     handler_id: str, telemetry: t.Telemetry, sink: Sink, *, pattern: TopicPattern, limit: int, messages: bool
 ) -> Attachment:
-    """Measure a bus into a sink; with `messages` handled inputs too: messages and heartbeats.
-
-    Raises:
-        ValueError: a handler of this id is attached.
-    """
+    """Measure a bus into a sink, with `messages` handled inputs too; raises `ValueError` if it is attached already."""
     measures = _Measures(sink, Capped(pattern, limit), Capped(limit=limit), Capped(limit=REASONS))
     telemetry.attach_many(handler_id, [*LASTING, *([t.HandleStop] if messages else [])], measures.handle)
     return Attachment(lambda: telemetry.detach(handler_id))
@@ -102,8 +98,7 @@ class _Measures:
     _topic: Capped
     _event: Capped
     _reason: Capped
-    _begun: set[str] = field(factory=set, init=False)
-    _open: set[str] = field(factory=set, init=False)
+    _open: dict[str, bool] = field(factory=dict, init=False)  # by the ids of connections that have begun
 
     def handle(self, record: t.Record) -> None:  # noqa: C901 - a case for each record
         """Measure a record."""
@@ -117,12 +112,13 @@ class _Measures:
             case t.ClientJoinStop(start=start):
                 sink(JOINS, 1, (self._topic(start.topic), record.outcome))
             case t.ConnectStart():
-                self._begun.add(record.state.connection_id)
+                self._open[record.state.connection_id] = False
             case t.ClientConnectStop():
                 sink(CONNECTS, 1, (record.outcome,))
                 self._connected(record.outcome, record.origin.connection_id or "")
             case t.ConnectStop() | t.SpanException():
-                self._ended(record.origin.connection_id or "")
+                if self._open.pop(record.origin.connection_id or "", False):
+                    sink(CONNECTIONS, -1, ())
             case t.ReconnectScheduled(reason=reason):
                 sink(RECONNECTS, 1, (self._reason(in_a_word(reason, "connect_failed")),))
             case t.GapOpened():
@@ -136,15 +132,9 @@ class _Measures:
 
     def _connected(self, outcome: str, connection_id: str) -> None:
         # A connection whose start was not seen will have no end here either, and would be counted for ever.
-        if outcome == "ok" and connection_id in self._begun:
-            self._open.add(connection_id)
+        if outcome == "ok" and connection_id in self._open:
+            self._open[connection_id] = True
             self._sink(CONNECTIONS, 1, ())
-
-    def _ended(self, connection_id: str) -> None:
-        self._begun.discard(connection_id)
-        if connection_id in self._open:
-            self._open.discard(connection_id)
-            self._sink(CONNECTIONS, -1, ())
 
     def _handled(self, record: t.HandleStop) -> None:
         delivered = record.delivered
