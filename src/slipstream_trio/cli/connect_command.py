@@ -78,10 +78,7 @@ async def _lines(run: Run) -> int:
 
 
 async def _stdin() -> AsyncIterator[bytes]:
-    """Give the lines of the standard input.
-
-    They are read without Python's buffer: a thread that still waits there when the process ends would keep its lock.
-    """
+    """Give the lines of the standard input, without Python's buffer: a thread that waits there would keep its lock."""
     rest = b""
     while chunk := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 65536, abandon_on_cancel=True):
         *lines, rest = (rest + chunk).split(b"\n")

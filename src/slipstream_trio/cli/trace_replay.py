@@ -142,16 +142,11 @@ def _print_divergence(path: Path, divergence: Divergence, *, as_json: bool) -> N
 
 
 class Tape:
-    """The steps of a replay, to go through both ways; few are in memory, as `open_steps` gives them from the beginning.
-
-    Attributes:
-        length: the number of steps.
-        number: that of the step which the tape is at; 0 before the first.
-    """
+    """The steps of a replay, to go through both ways; few are in memory, as `open_steps` gives them again."""
 
     def __init__(self, open_steps: Callable[[], Steps]) -> None:
         self.length: int = sum(1 for _ in open_steps())
-        self.number: int = 0
+        self.number: int = 0  # of the step that it is at; 0 before the first
         self._open = open_steps
         self._rewind()
 

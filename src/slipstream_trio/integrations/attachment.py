@@ -7,11 +7,7 @@ __all__ = ["Attachment"]
 
 
 class Attachment(AbstractContextManager["Attachment"]):
-    """An attached integration: until `detach` is called, or for the time of a `with` block.
-
-    Parameters:
-        take_off: called once, to detach it.
-    """
+    """An attached integration: until `detach` is called, or for the time of a `with` block."""
 
     def __init__(self, take_off: Callable[[], object]) -> None:
         self._take_off: Callable[[], object] | None = take_off
