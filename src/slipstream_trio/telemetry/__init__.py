@@ -3,15 +3,10 @@
 The functions are those of the process's own bus, which every connection uses unless `connect` is given another one.
 """
 
-from typing import Final
-
 from . import records
-from .bus import Handler, Telemetry, attach, attach_many, default_telemetry, detach, list_handlers, listen
+from .bus import Handler, Telemetry, attach, attach_many, default_telemetry, detach, list_handlers, listen, stream
 from .records import *  # noqa: F403 - all that it exports is public, and named there
 from .streams import RecordStream
-
-# Not imported: the import of the module `stream` gives its name to the module, whatever had it before.
-stream: Final = default_telemetry.stream
 
 __all__ = [
     "Handler", "RecordStream", "Telemetry", "attach", "attach_many", "default_telemetry", "detach", "list_handlers",

@@ -333,3 +333,4 @@ attach_many: Final = default_telemetry.attach_many
 detach: Final = default_telemetry.detach
 list_handlers: Final = default_telemetry.list_handlers
 listen: Final = default_telemetry.listen
+stream: Final = default_telemetry.stream
