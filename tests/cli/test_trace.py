@@ -194,12 +194,6 @@ def test_a_recording_that_agrees_is_told_so(said: Said, good: Path, records: lis
     inputs = sum(isinstance(each, HandleStop) for each in records)
     said_so = f"{inputs} inputs of 2 connections replayed: every state, event and effect agrees\n"
     assert said("replay", good) == (said_so, "")
-    assert json.loads(said("replay", "--json", good)[0]) == {
-        "inputs": inputs,
-        "connections": 2,
-        "divergences": 0,
-        "agrees": True,
-    }
 
 
 def test_the_first_divergence_is_told(said: Said, diverging: Path) -> None:
@@ -209,9 +203,6 @@ def test_the_first_divergence_is_told(said: Said, diverging: Path) -> None:
     assert "it is the first, after 4 inputs that agree" in summary
     out, _ = said("replay", "--all", diverging, status=1)
     assert out.count("was recorded") > 1
-    first, *_, summary = map(json.loads, said("replay", "--json", diverging, status=1)[0].splitlines())
-    assert (first["field"], first["expected"]) == ("end_state.current_ref", "99")
-    assert summary["agrees"] is False
 
 
 def test_connections_can_be_chosen(said: Said, good: Path, records: list[Any]) -> None:
@@ -235,8 +226,6 @@ def test_a_replay_of_another_version_says_so_before_it_lists_differences(said: S
     first, second, *_ = out.splitlines()
     assert first == "recorded with schema 1.0, replayed with 1.2: states of another version differ"
     assert "current_ref: 99 was recorded" in second
-    *_, summary = map(json.loads, said("replay", "--json", older, status=1)[0].splitlines())
-    assert summary["schemas"] == ["1.0"]
 
 
 # replay --step

@@ -109,7 +109,7 @@ def test_an_outage_is_one_line_and_repeats_are_together(run: Run) -> None:
     assert re.search(r"gap +7 topics +reconnected +7 × in 18\.0 ms: 0\.094 s$", errors, re.MULTILINE)
     assert re.search(r' 769 .* timeout +10\.0 s  ref 71 \{"user":"mira",', errors)
     assert "cancelled" not in errors
-    for option in (["--whole"], ["--kind", "*"], ["--json"]):
+    for option in (["--whole"], ["--kind", "*"]):
         whole = run("show", INCIDENT, "--errors", *option)
         assert "outage" not in whole
         assert sum("gap" in line for line in whole.splitlines()) == 7
@@ -132,17 +132,6 @@ def test_colours_are_for_terminals_that_want_them(draw: Run, recording: Path) ->
     plain = draw("show", recording, "--plain")
     assert "\x1b" not in plain
     assert max(map(len, plain.splitlines())) > 100
-
-
-def test_json_lines_have_what_a_script_needs(run: Run, recording: Path) -> None:
-    told = [json.loads(line) for line in run("show", recording, "--json").splitlines()]
-    push = next(each for each in told if each["what"] == "client push")
-    assert push["connection_id"] == "1" * 16
-    assert (push["topic"], push["event"], push["status"], push["failed"]) == ("room:lobby", "new_msg", "ok", False)
-    assert push["took"] == 1_100_000
-    upload = next(each for each in told if each.get("event") == "upload" and each["what"] == "push")
-    assert upload["payload"]["bytes"] == 256
-    assert push["time"] == "2023-11-14T22:13:20.005150+00:00"
 
 
 @pytest.mark.once
@@ -228,7 +217,6 @@ def test_what_was_recorded_before_the_oldest_file_is_said_to_be_missing(run: Run
 
 def test_nothing_that_fits_is_said(run: Run, recording: Path) -> None:
     assert run("show", recording, "--topic", "nowhere").splitlines()[1:] == ["# no record was chosen"]
-    assert run("show", recording, "--topic", "nowhere", "--json", error="slipstream: no record was chosen\n") == ""
 
 
 def test_following_goes_with_one_file(run: Run, recording: Path) -> None:

@@ -1,6 +1,5 @@
 """`slipstream trace replay`: put what was recorded through the core again, and compare."""
 
-import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -12,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from ..protocol import Message
-from ..trace import Absent, Damage, Divergence, Header, Missing, Recorded, Replayer, ReplayStep, differences, files_of
+from ..trace import Absent, Damage, Header, Missing, Recorded, Replayer, ReplayStep, differences, files_of
 from ..trace.clock import WallClock
 from ..trace.read import read_files
 from ..trace.schema import SCHEMA
@@ -58,7 +57,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_paths(parser)
     parser.add_argument("--connection", metavar="ID", help="only connections whose id begins so")
     parser.add_argument("--all", action="store_true", help="report every divergence, not the first alone")
-    parser.add_argument("--json", action="store_true", help="print lines of JSON: each divergence, then a summary")
     parser.add_argument("--step", action="store_true", help="step through the inputs")
 
 
@@ -104,20 +102,15 @@ def _replay(paths: list[Path], options: Namespace) -> int:
             for divergence in step.divergences[: None if options.all else 1]:
                 divergences += 1
                 bar.clear()
-                if divergences == 1 and not options.json and schemas - {SCHEMA}:
+                if divergences == 1 and schemas - {SCHEMA}:
                     told = ", ".join(sorted(schemas - {SCHEMA}))
                     print(f"recorded with schema {told}, replayed with {SCHEMA}: states of another version differ")
-                _print_divergence(path, divergence, as_json=options.json)
+                print(printable(f"{path}: {divergence}"))
             if divergences and not options.all:
                 break
     if not steps:
         raise UsageError(NOTHING)
-    if options.json:
-        counts: dict[str, Any] = {"inputs": steps, "connections": len(connections), "divergences": divergences}
-        others = {"schemas": sorted(schemas)} if schemas - {SCHEMA} else {}
-        print(json.dumps({**counts, **others, "agrees": not divergences}))
-    else:
-        print(_summary(steps, len(connections), divergences, every=options.all))
+    print(_summary(steps, len(connections), divergences, every=options.all))
     return FAILED if divergences else OK
 
 
@@ -127,15 +120,6 @@ def _summary(steps: int, connections: int, divergences: int, *, every: bool) -> 
     if every:
         return f"{steps:,} inputs replayed, {divergences:,} divergences; --step shows them"
     return f"it is the first, after {steps - 1:,} inputs that agree; --all reports every one, --step shows them"
-
-
-def _print_divergence(path: Path, divergence: Divergence, *, as_json: bool) -> None:
-    if not as_json:
-        print(printable(f"{path}: {divergence}"))
-        return
-    shown = {"path": str(path), "line": divergence.line, "connection_id": divergence.connection_id}
-    values = {"expected": repr(divergence.expected), "got": repr(divergence.got)}
-    print(json.dumps({**shown, "field": divergence.field, **values}))
 
 
 # Stepping
