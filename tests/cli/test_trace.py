@@ -281,22 +281,6 @@ def test_going_far_back_reads_the_recording_again(said: Said, good: Path, monkey
     assert shown[19] == shown[1]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-def test_on_a_terminal_keys_need_no_enter(good: Path, monkeypatch: pytest.MonkeyPatch, said: Said) -> None:
-    import os
-
-    ours, theirs = os.openpty()
-    with open(theirs, closefd=True) as terminal:  # noqa: PTH123
-        monkeypatch.setattr("io.StringIO", lambda _: terminal)
-        os.write(ours, b"nbg4x\x7f0\nq")
-        out, _ = said("replay", "--step", good)
-    os.close(ours)
-    shown = headings(out)
-    assert shown[:3] == [shown[0], shown[1], shown[0]]
-    assert shown[3] >= 40
-    assert len(shown) == 4
-
-
 # The demo's recording
 
 

@@ -1,6 +1,5 @@
 """`slipstream trace replay`: put what was recorded through the core again, and compare."""
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import deque
@@ -30,7 +29,7 @@ With --step you go through the inputs yourself, forward and back, and see for ea
 what it was, what came of it, and how the state changed."""
 
 EPILOG: Final = """\
-keys of --step (when piped, a line each):
+keys of --step, each with Enter behind it:
   n, Enter   next          b   back            g N   go to line N
   x          next divergence                   s     the whole state
   h          help                              q     quit
@@ -178,7 +177,7 @@ def _step_through(paths: list[Path], connection: str | None) -> int:
     clock = WallClock()
     began = clock.at(next(entry for _, entry in read_files(paths) if isinstance(entry, Recorded)))
     diverged = _show(tape, clock, began)
-    for command in _commands():
+    for command in map(str.strip, sys.stdin):
         if command == "q":
             break
         if command == "s":
@@ -215,34 +214,6 @@ def _show(tape: Tape, clock: WallClock, began: int) -> bool:
     for line in _describe(path, step, f"step {tape.number} of {tape.length}  {at:.4f} s"):
         print(line)
     return bool(step.divergences)
-
-
-def _commands() -> Iterator[str]:
-    """Give what the user wants: lines; from a terminal keys, without Enter after them, but after what follows a `g`."""
-    if sys.platform != "win32" and sys.stdin.isatty():
-        import termios
-        import tty
-
-        terminal = sys.stdin.fileno()
-        before = termios.tcgetattr(terminal)
-        tty.setcbreak(terminal, termios.TCSANOW)  # not FLUSH: what was typed ahead counts
-        try:
-            while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\x04"):
-                yield f"g {_typed(terminal)}" if key == "g" else key.strip()
-        finally:
-            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-    else:
-        yield from (line.strip() for line in sys.stdin)
-
-
-def _typed(terminal: int) -> str:
-    print("line ", end="", flush=True)
-    typed = ""
-    while (key := os.read(terminal, 1).decode(errors="replace")) not in ("", "\n", "\r"):
-        typed = typed[:-1] if key in "\b\x7f" else typed + key
-        print(f"\rline {typed}\x1b[K", end="", flush=True)
-    print()
-    return typed
 
 
 def _describe(path: Path, step: ReplayStep, place: str) -> Iterator[str]:
