@@ -26,14 +26,9 @@ state, event and effect with what was recorded. Reports the first divergence: th
 line, what differs, what was recorded, and what the core gives.
 
 With --step you go through the inputs yourself, forward and back, and see for each
-what it was, what came of it, and how the state changed."""
+what it was, what came of it, and how the state changed; it begins with its keys."""
 
 EPILOG: Final = """\
-keys of --step, each with Enter behind it:
-  n, Enter   next          b   back            g N   go to line N
-  x          next divergence                   s     the whole state
-  h          help                              q     quit
-
 examples:
   slipstream trace replay trace.jsonl
   slipstream trace replay --connection 3f2a --step trace.jsonl
