@@ -63,9 +63,13 @@ _BLAMED: Final[Mapping[str, frozenset[str]]] = {
     "slow_join": _SERVER | {"configuration"},  # a join may take longer than join_timeout
     "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
     "standstill": frozenset({"this process"}),
+    "wall_jump": frozenset({"this process"}),  # as if the machine had slept, where a connection is lost then
     "slow_reader": frozenset({"application"}),
 }
 """Whom each feature may have `diagnose` blame."""
+_SILENCES: Final = frozenset({"slow_join", "dead_link", "network_stalled"})
+"""One for another: where little comes, a link that fails as a join is sent looks like a join that the server is at."""
+_SILENCING: Final = frozenset({"stall", "half_open", "partition", "client_loss", "node_loss", "slow_join"})
 
 
 def blame(run: Run) -> Iterator[str | None]:
@@ -75,7 +79,8 @@ def blame(run: Run) -> Iterator[str | None]:
         allowed |= {"application"}
     for name, records in run.records.items():
         for finding in diagnose(records):
-            wrong = finding.blame not in allowed
+            alike = finding.cause in _SILENCES and not _SILENCING.isdisjoint(run.scenario.features)
+            wrong = finding.blame not in allowed and not alike
             yield f"{name}: {finding.blame} is blamed: {finding.cause}, {finding.mechanism}" if wrong else None
         yield None
 

@@ -40,16 +40,20 @@ class Laboratory:
         repeats: how often a price is pushed.
         refusal: what upgrades are refused with, None: they are not.
         down: whether nobody listens.
+        failure: what attempts to connect fail with, None: they do not.
+        slept: for how many nanoseconds the machine slept, which the wall clock alone tells.
     """
 
     def __init__(self, clock: MockClock, path: Path, **mount: Any) -> None:
         self.clock = clock
         self.path = path
-        self.telemetry = Telemetry(time_ns=lambda: EPOCH + self._now(), monotonic_ns=self._now)
+        self.slept = 0
+        self.telemetry = Telemetry(time_ns=lambda: EPOCH + self._now() + self.slept, monotonic_ns=self._now)
         self.joins: dict[str, float | Exception] = {}
         self.events: dict[str, Callable[[Channel, Any], Awaitable[Outcome]]] = {}
         self.refusal: Refuse | None = None
         self.down = False
+        self.failure: Exception | None = None
         self.evicts = False
         self.skipped = 0
         self.repeats = 1
@@ -66,6 +70,8 @@ class Laboratory:
     async def _open(self, _: Any) -> Any:
         if self.down:
             raise ConnectionRefusedError(111, "Connection refused")
+        if self.failure is not None:
+            raise self.failure
         return await self.server.open_stream()
 
     def _let_in(self, request: Request) -> Accept:

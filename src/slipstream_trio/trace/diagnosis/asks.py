@@ -69,7 +69,7 @@ class Asks:
                 keep(topic.cut, ask)
         self._sent(connection, metadata, self._ask("leave", given.topic, "phx_leave"))
 
-    def ticked(self, connection: Connection, metadata: Any) -> None:
+    def ticked(self, connection: Connection, _: Any, metadata: Any) -> None:
         """Take in a heartbeat, and joins that took too long."""
         for event in metadata["built_events"]:
             late = isinstance(event, protocol.TopicJoinFailed) and event.reason == "timeout"
@@ -114,6 +114,7 @@ class Asks:
         elif ask.kind == "push":
             self._push_answered(connection, ask)
         connection.recent.append(ask)
+        connection.heeded = max(connection.heeded, ask.sent or 0)
         connection.quickest = min(connection.quickest, ask.took)
 
     def _push_answered(self, connection: Connection, ask: Ask) -> None:

@@ -8,9 +8,25 @@ from attrs import Factory, define, field
 from ...protocol import Options
 from .streams import Stream
 
-__all__ = ["MOST", "SECOND", "Ask", "Connection", "Events", "Facts", "Place", "Quiet", "Seen", "Topic", "keep"]
+__all__ = [
+    "ASKED",
+    "BURST",
+    "MOST",
+    "SECOND",
+    "Ask",
+    "Connection",
+    "Events",
+    "Facts",
+    "Place",
+    "Quiet",
+    "Seen",
+    "Topic",
+    "keep",
+]
 
 SECOND: Final = 1_000_000_000
+BURST: Final = 300_000_000
+ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})  # why ends are wanted
 MOST: Final = 64  # so many of a kind are kept; what is beyond is counted
 Place: TypeAlias = tuple[str, int]  # a file, and a line in it
 Seen: TypeAlias = tuple[int, Place]
@@ -60,8 +76,10 @@ class Quiet:
     ended: int
     places: tuple[Place, Place]
     burst: int = 0  # how many frames came right after it
+    waiting: tuple[Ask, ...] = ()  # what was sent, and not answered; of a process, what was late already as it began
     # Of a process
     late: int = 0  # by how much a timer came late in it
+    slept: int = 0  # by how much the wall clock got ahead in it
     overdue: int = 0  # what the application did right after it, before it got an answer
     answered: bool = False
     told: bool = False  # whether telemetry itself told that the event loop stood still
@@ -70,8 +88,8 @@ class Quiet:
     # Of a connection
     connection: "Connection" = field(default=None, repr=False)
     expected: float = 0.0  # how many frames would have come at the connection's rate
-    waiting: tuple[Ask, ...] = ()  # what was sent, and not answered
     sent: int = 0  # how many frames were sent in it
+    unheeded: bool = False  # whether frames came, but no answers
     size: int | None = None  # of the first frame after it, None if none came; `first` is its topic and event
     first: tuple[str, str] = ("", "")
     join: Ask | None = None  # that this frame answered
@@ -80,6 +98,13 @@ class Quiet:
     def length(self) -> int:
         """How long it was."""
         return self.ended - self.began
+
+    def killed(self, connection: "Connection") -> bool:
+        """Tell whether a connection was alive before this, and nothing came any more that had not come meanwhile."""
+        alive = connection.opened is not None and connection.opened <= self.began
+        alive = alive and all(ask.connection is not connection for ask in self.waiting)
+        ended = connection.ended is not None and connection.ended >= self.began - SECOND
+        return alive and ended and connection.heard < self.ended + BURST and connection.reason not in ASKED
 
     def is_caught_up(self, expected: float, least: int) -> bool:
         """Tell whether what was to come in it came all at once after it."""
@@ -95,9 +120,9 @@ class Pace:
     busy: int = 0  # the quarters of a second with one
     quarter: int = 0  # the last of these
 
-    def is_steady(self, active: int, length: int) -> bool:
-        """Tell whether they come so steadily, over an active time, that a pause of some length is strange."""
-        return self.busy * SECOND // 2 >= active >= 3 * length and self.quiet <= active
+    def is_steady(self, active: int, length: int, least: int = 3) -> bool:
+        """Tell whether they come so steadily, over an active time, that a pause of some length in it is strange."""
+        return self.busy * SECOND // 2 >= active >= max(least * length, 3 * SECOND) and self.quiet - length <= active
 
 
 @define(eq=False)
@@ -138,6 +163,8 @@ class Connection:
     unanswered: int = 0
     unsent: list[Ask] = Factory(list)  # those never sent, of `queued`
     queued: int = 0
+    unheeded: bool = False  # whether what was sent last was not answered, not even a heartbeat
+    heeded: int = 0  # when the latest was sent that was answered
     turns: list[int] = Factory(list)  # how long joins that waited for others took alone; `turn` is the first of them
     turn: Ask | None = None
     joined_at: int = 0

@@ -95,7 +95,7 @@ def found(
     moments = sorted((facts.wall(time), place) for time, place in seen)
     times = tuple(dict.fromkeys(time for time, _ in moments))
     until = facts.wall(until) if until else max(times, default=0)
-    options = cause.options.format(event=event)
+    options = cause.options.format(event=shlex.quote(event or "*"))
     return Finding(
         cause=cause.name.format(**words),
         gravity="grave" if grave else cause.gravity,
@@ -113,7 +113,7 @@ def found(
     )
 
 
-def of_asks(facts: Facts, cause: Cause, asks: Sequence[Ask], told: Iterable[str], **words: Any) -> Finding:
+def of_asks(facts: Facts, cause: Cause, asks: Sequence[Ask], told: Iterable[str]) -> Finding:
     """Return a finding about pushes or joins, `told` first, and then the first of them."""
     seen = [(ask.began, ask.place) for ask in asks]
     evidence = [
@@ -121,8 +121,15 @@ def of_asks(facts: Facts, cause: Cause, asks: Sequence[Ask], told: Iterable[str]
         *(f"{about(facts, ask)}: {ask.outcome or 'answered'} after {long(ask.took)}" for ask in asks[:4]),
     ]
     until = max(ask.answered or ask.ended or ask.began for ask in asks)
-    topic = family(ask.topic for ask in asks)
-    return found(facts, cause, seen, evidence, until=until, count=len(asks), topic=topic, **words)
+    topic, names = family(ask.topic for ask in asks), [*dict.fromkeys(ask.event for ask in asks if ask.kind == "push")]
+    return found(
+        *(facts, cause, seen, evidence),
+        until=until,
+        count=len(asks),
+        topic=topic,
+        event=names[0] if len(names) == 1 else None,
+        which=" and ".join([*names[:4], *(["others"] if len(names) > 4 else [])]),
+    )
 
 
 def merged(findings: Iterable[Finding], where: str) -> list[Finding]:

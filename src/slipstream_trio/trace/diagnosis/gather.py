@@ -10,14 +10,14 @@ from ..clock import WallClock
 from ..text import size_of
 from ..verify import whole_of
 from .asks import Asks
-from .facts import MOST, SECOND, Ask, Connection, Facts, Place, Quiet, keep
+from .facts import BURST, MOST, SECOND, Ask, Connection, Facts, Place, Quiet, keep
 from .streams import Stream
 
 __all__ = ["Gatherer"]
 
 HANDLE_STOP: Final = HandleStop.name
 LATE: Final = SECOND // 2
-BURST: Final = 300_000_000
+SLEEP: Final = 10 * SECOND  # by which the wall clock gets ahead of the monotonic one, which stands meanwhile
 MOST_CONNECTIONS: Final = 4096
 MOST_STREAMS: Final = 2048
 MOST_SILENCES: Final = 1024
@@ -35,6 +35,7 @@ class Gatherer:
         self._wall = WallClock().at
         self._origin: int | None = None
         self._shift = 0
+        self._trio: int | None = None  # how far the monotonic clock is ahead of Trio's
         self._pause: Quiet | None = None
         self._is_torn = False
         self._current: dict[str, Connection] = {}
@@ -60,8 +61,8 @@ class Gatherer:
             protocol.PushMessage: asks.pushed,
             protocol.JoinTopic: asks.joining,
             protocol.LeaveTopic: asks.leaving,
-            protocol.SendHeartbeat: self._ticked,
-            protocol.TimerTicked: self._ticked,
+            protocol.SendHeartbeat: asks.ticked,
+            protocol.TimerTicked: asks.ticked,
             protocol.TransportOpened: self._transport_opened,
             protocol.TransportFailed: self._transport_failed,
             protocol.TransportClosed: self._transport_closed,
@@ -81,7 +82,10 @@ class Gatherer:
             elif now - facts.last > SECOND:
                 # What is handled began before its end, unless the handling is what took so long.
                 began = now - record.measurements["duration"] if name == HANDLE_STOP else now
-                self._paused(began if began - facts.last > SECOND else now, place)
+                pause = self._paused(began if began - facts.last > SECOND else now, place)
+                facts.pace.quiet += pause.length
+                if facts.pace.frames * pause.length >= 5 * max(facts.last - facts.first, 1):
+                    self._keep_pause(pause)
             facts.last = max(facts.last, now)
             facts.place = place
             if name[1] == "client" and name[-1] == "start":
@@ -108,7 +112,7 @@ class Gatherer:
         """Return the facts, once the last record was taken in."""
         for connection in self._current.values():
             if connection.ended is None:
-                self._silence(connection)
+                self._finished(connection)
         return self.facts
 
     # The process
@@ -124,29 +128,38 @@ class Gatherer:
         if wall - now != self._shift:
             if now < facts.last - SECOND:  # the monotonic clock began anew, with the machine
                 self._origin, now = wall - self._shift - monotonic, wall - self._shift
+                self._trio = None
             else:
+                if wall - now - self._shift >= SLEEP:
+                    self._keep_pause(self._paused(now, facts.place, slept=wall - now - self._shift))
                 self._shift = wall - now
                 keep(facts.shifts, (now, self._shift))
         return now
 
-    def _paused(self, now: int, place: Place) -> None:
+    def _paused(self, now: int, place: Place, slept: int = 0) -> Quiet:
         facts = self.facts
-        length = now - facts.last
-        facts.pace.quiet += length
         is_open = any(each.opened is not None and each.ended is None for each in self._current.values())
-        self._pause = Quiet(facts.last, now, (facts.place, place), cut_off=not is_open)
-        if facts.pace.frames * length >= 5 * max(facts.last - facts.first, 1):
-            self._keep_pause(self._pause)
+        self._pause = pause = Quiet(facts.last, now, (facts.place, place), cut_off=not is_open, slept=slept)
+        asks = [ask for each in self._current.values() for ask in each.asks.values()]
+        pause.waiting = tuple(ask for ask in asks if _waits(ask, facts.last - LATE))
+        return pause
 
     def _keep_pause(self, pause: Quiet) -> None:
         if pause not in self.facts.pauses:
             keep(self.facts.pauses, pause, MOST_SILENCES)
 
-    def _late(self, lateness: int) -> None:
-        """Take in that a timer was late, which counts if nothing else happened meanwhile."""
+    def _overdue(self, given: Any, metadata: Any) -> None:
+        """Take in by how much a timer is late, whatever is handled first; it counts if nothing happened meanwhile."""
         now, pause = self.facts.last, self._pause
-        if lateness > LATE and pause is not None and pause.ended > now - BURST and pause.length >= lateness // 2:
-            pause.late = max(pause.late, lateness)
+        if (at := getattr(given, "now", None)) is not None:
+            ahead = now - round(at * SECOND)
+            self._trio = ahead if self._trio is None else min(ahead, self._trio)
+        if pause is None or pause.ended <= now - BURST or self._trio is None:
+            return
+        due = next_deadline(metadata["state"])
+        late = 0 if due is None else now - self._trio - round(due * SECOND)
+        if late > LATE and pause.length >= late // 2:
+            pause.late = max(pause.late, late)
             self._keep_pause(pause)
 
     def _stalled(self, _: Record, metadata: Any) -> None:
@@ -200,6 +213,7 @@ class Gatherer:
         function = self._inputs.get(type(given))
         if function is not None:
             connection = self.facts.connections.get(record.origin.connection_id or "") or self._connection(record)
+            self._overdue(given, metadata)
             function(connection, given, metadata)
 
     def _transport_opened(self, connection: Connection, _: protocol.TransportOpened, __: Any) -> None:
@@ -229,7 +243,7 @@ class Gatherer:
 
     def _end(self, connection: Connection) -> None:
         if connection.ended is None:
-            self._silence(connection)
+            self._finished(connection)
             connection.ended = self.facts.last
             pushes = [ask for ask in connection.asks.values() if ask.kind == "push" and ask.outcome != "cancelled"]
             connection.lost, connection.unanswered = pushes[:16], len(pushes)
@@ -305,18 +319,24 @@ class Gatherer:
             keep(facts.silences, silence, MOST_SILENCES)
             connection.silence = silence
 
+    def _finished(self, connection: Connection) -> None:
+        """Keep the last silence, or the time in which frames came, but none that answers what was sent in it."""
+        self._silence(connection)
+        facts, asks = self.facts, [ask for ask in connection.asks.values() if (ask.sent or 0) > connection.heeded]
+        due = facts.last - min(max(2 * SECOND, 4 * connection.quickest), 10 * SECOND)
+        connection.unheeded = any(ask.kind == "heartbeat" and (ask.sent or 0) < due for ask in asks)
+        began = min(((ask.sent or 0, ask.place) for ask in asks), default=(facts.last, facts.place))
+        if connection.unheeded and connection.heard > began[0] + SECOND:
+            places = began[1], facts.place
+            silence = Quiet(began[0], facts.last, places, connection=connection, waiting=(*asks,), unheeded=True)
+            keep(facts.silences, silence, MOST_SILENCES)
+
     def _rejected(self, frame: Any, built: Any) -> None:
         facts = self.facts
         for event in built:
             if isinstance(event, protocol.FrameRejected):
                 facts.badly += 1
                 keep(facts.malformed, (facts.last, facts.place, event.reason, frame))
-
-    def _ticked(self, connection: Connection, given: Any, metadata: Any) -> None:
-        due = next_deadline(metadata["state"]) if isinstance(given, protocol.TimerTicked) else None
-        if due is not None:
-            self._late(round((given.now - due) * SECOND))
-        self._asks.ticked(connection, metadata)
 
     # What happens once
 

@@ -5,11 +5,10 @@ from typing import Final
 
 from attrs import define
 
-from .facts import Connection, Facts
+from .facts import ASKED, Connection, Facts
 
 __all__ = ["Outage", "outages"]
 
-ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})
 FINAL: Final = frozenset({301, 308, 401, 403, 404})  # after these no other attempt follows, by default
 
 

@@ -1,9 +1,9 @@
 """Silences, told apart by who was alive: this process, the link, the server, or a single handler."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from .facts import SECOND, Ask, Facts, Quiet
+from .facts import SECOND, Ask, Connection, Facts, Quiet
 from .finding import Cause, Finding, at, family, found, long, many, of_asks
 from .losses import losses
 
@@ -13,9 +13,9 @@ LARGE: Final = 100_000  # bytes of a message that may take long by itself
 
 # fmt: off
 STOOD_STILL: Final = Cause("process_stood_still", "serious", "this process",
-    "the process stood still: it neither sent nor received, and what had come meanwhile was read all at once",
+    "the process stood still: it neither sent nor received{outcome}",
     "find what blocks the event loop (time.sleep, a synchronous request, heavy computing, a full disk) and move it to"
-    " trio.to_thread.run_sync, or give the process more CPU")
+    " trio.to_thread.run_sync, or give the process more CPU; a machine that sleeps loses its connections")
 DEAD_LINK: Final = Cause("dead_link", "grave", "network or proxy",
     "the link was dead: this process went on sending, its timers were on time, and nothing ever came again",
     "look for what drops connections without a word between client and server (a firewall, NAT, VPN, a proxy); shorter"
@@ -38,8 +38,8 @@ TURNS: Final = Cause("joins_by_turns", "serious", "server",
     "joins wait for each other: the server works off the joins of a socket one at a time",
     "make join/3 quick (load in handle_info(:after_join)), or spread the topics over several sockets", "--kind joined")
 SLOW_HANDLER: Final = Cause("slow_handler", "serious", "server",
-    "the server is slow to answer {event}, and answers other events quickly",
-    "look at the server's handle_in for {event}: a query, a lock, another service; what is pushed on its topic"
+    "the server is slow to answer {which}, and answers other events quickly",
+    "look at the server's handle_in for {which}: a query, a lock, another service; what is pushed on its topic"
     " meanwhile waits, too", "--event {event}")
 # fmt: on
 
@@ -57,7 +57,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
                 facts.explained.append((silence.connection.socket, silence.began, silence.ended))
                 silence.connection.explained |= silence.size is None
             topic = None if cause in (DEAD_LINK, STALLED) else family(each.first[0] for each in silences)
-            yield _found(facts, cause, silences, tell, topic)
+            yield _found(facts, cause, silences, tell, topic=topic)
     yield from _turns(facts)
     yield from _slow_events(facts)
 
@@ -67,25 +67,40 @@ def _found(
     cause: Cause,
     times: list[Quiet],
     tell: Callable[[Facts, Quiet], Iterable[str]],
+    *,
     topic: str | None = None,
+    dead: Sequence[Connection] = (),
+    outcome: str = "",
 ) -> Finding:
     seen = [(quiet.began, place) for quiet in times for place in quiet.places]
-    evidence = [text for quiet in times for text in tell(facts, quiet)]
-    return found(facts, cause, seen, evidence, until=times[-1].ended, count=len(times), topic=topic)
+    evidence = [text for quiet in times for text in tell(facts, quiet)] + [*losses(facts, dead)]
+    return found(facts, cause, seen, evidence, until=times[-1].ended, count=len(times), topic=topic, outcome=outcome)
 
 
 # This process
 
 
 def _stood_still(facts: Facts) -> Iterator[Finding]:
+    dead: list[Connection] = []
     pauses = [pause for pause in facts.pauses if _still(facts, pause)]
     facts.explained += [(None, pause.began, pause.ended) for pause in pauses]
+    for pause in pauses:
+        killed = [each for each in facts.connections.values() if pause.killed(each) and not each.explained]
+        dead += killed
+        for each in killed:
+            each.explained = True
+            facts.explained.append((each.socket, pause.began, each.last))
     if pauses:
-        yield _found(facts, STOOD_STILL, pauses, _tell_pause)
+        outcome = ", and what had come meanwhile was read all at once"
+        if dead:
+            outcome = f", and {many(len(dead), 'connection was', 'connections were')} dead after it"
+        yield _found(facts, STOOD_STILL, pauses, _tell_pause, dead=dead, outcome=outcome)
 
 
 def _still(facts: Facts, pause: Quiet) -> bool:
     """Tell whether the process stood still: a timer came late, or what is steady at other times came all at once."""
+    if pause.slept:  # or the clock was set, if nothing died of it
+        return any(map(pause.killed, facts.connections.values()))
     if pause.told or pause.late * 2 >= SECOND:
         return pause.late * (1 if pause.told else 2) >= SECOND
     active = max(facts.last - facts.first - facts.pace.quiet, 1)
@@ -99,11 +114,12 @@ def _tell_pause(facts: Facts, pause: Quiet) -> Iterator[str]:
     late = f": {'the event loop' if pause.told else 'a timer'} was {long(pause.late)} late" if pause.late else ""
     burst = f"; then {many(pause.burst, 'frame')} within 0.3 s" if pause.burst else ""
     busy = f"; the callback {pause.busy} took as long" if pause.busy else ""
-    yield f"{_from(facts, pause)}{late}{burst}{busy}"
+    slept = f": the machine slept, as the wall clock went {long(pause.slept)} ahead" if pause.slept else ""
+    yield f"{_from(facts, pause)}{slept}{late}{burst}{busy}"
 
 
 def _from(facts: Facts, quiet: Quiet) -> str:
-    return f"from {at(facts, quiet.began)} for {long(quiet.length)}"
+    return f"from {at(facts, quiet.began)} for {long(max(quiet.length, quiet.slept))}"
 
 
 # The link, and the server
@@ -111,6 +127,8 @@ def _from(facts: Facts, quiet: Quiet) -> str:
 
 def _cause(silence: Quiet) -> Cause | None:
     pace, others = silence.connection.pace, [ask for ask in silence.waiting if ask is not silence.join]
+    if silence.unheeded:
+        return DEAD_LINK
     if silence.size is None:
         return _last_cause(silence, others)
     steady = _is_steady(silence) and silence.expected >= 8 and silence.is_caught_up(silence.expected, 4)
@@ -126,22 +144,23 @@ def _held_up(silence: Quiet, join: Ask) -> bool:
     """Tell whether a join held up its socket: what was to come came until it was sent, and then no more.
 
     Where messages are steady, they show it. Where few come, a join is the likelier cause of a silence that ends with
-    its answer if something came right before it was sent, as the line would have had to fail within that moment.
+    its answer if something came shortly before it was sent, as the line would have had to fail within that moment.
     """
     sent, expected = join.sent or silence.began, silence.expected
     lead = sent - silence.began
     before = lead * expected / silence.length
-    steady = expected >= 8 or (expected >= 4 and _is_steady(silence))
-    sudden = silence.size is not None and lead <= SECOND and 4 * silence.connection.quickest < silence.length
+    steady = _is_steady(silence, 0 if expected >= 8 else 3) and expected >= 4
+    within = max(SECOND, silence.length // 20)
+    sudden = silence.size is not None and lead <= within and 4 * silence.connection.quickest < silence.length
     # What was asked just before the join may still be behind it.
     first = min((ask.sent or silence.began for ask in silence.waiting), default=sent)
     alone = join.took * 2 >= silence.length and first > sent - SECOND // 2
     return alone and (sudden or (steady and before < max(1, min(3, expected / 4))))
 
 
-def _is_steady(silence: Quiet) -> bool:
+def _is_steady(silence: Quiet, least: int = 3) -> bool:
     pace = silence.connection.pace
-    return pace.is_steady(silence.connection.life - pace.quiet, silence.length)
+    return pace.is_steady(silence.connection.life - pace.quiet, silence.length, least)
 
 
 def _last_cause(silence: Quiet, waiting: list[Ask]) -> Cause | None:
@@ -160,8 +179,12 @@ def _last_cause(silence: Quiet, waiting: list[Ask]) -> Cause | None:
 
 def _tell_dead(facts: Facts, silence: Quiet) -> Iterator[str]:
     joins = [ask.topic for ask in silence.waiting if ask.kind == "join"]
-    late = f" (a join of {joins[0]} that was pending may have put that off)" if joins else ""
+    late = f" (a join of {joins[0]} was pending: if join/3 hangs on the server, it looks the same)" if joins else ""
     sent = f"from {at(facts, silence.began)} on nothing came, while {many(silence.sent, 'frame')} went"
+    if silence.unheeded:
+        sent = (
+            f"from {at(facts, silence.began)} on nothing that went was answered, though frames came: in one direction"
+        )
     yield f"{sent}; noticed after {long(silence.length)}, at {at(facts, silence.ended)}{late}"
     yield from losses(facts, [silence.connection])
 
@@ -173,6 +196,8 @@ def _tell_join(facts: Facts, silence: Quiet) -> Iterator[str]:
         answer = f"took {long(join.took)}; its answer was the first frame after it"
     quiet = f"from {at(facts, silence.began)} nothing came for {long(silence.length)}"
     waited = f"{many(len(silence.waiting), 'request')} waited"
+    if not _is_steady(silence, 0):
+        waited += "; little else was to come: a link that failed as the join was sent would look the same"
     yield f"{quiet}: the join of {silence.first[0]} {answer}; {waited}"
 
 
@@ -217,12 +242,19 @@ def _slow_events(facts: Facts) -> Iterator[Finding]:
         slow.setdefault(event, []).extend(
             ask for ask in events.slow if not facts.covered(ask.served, ask.answered or 0, ask.socket)
         )
-    for event, asks in slow.items():
-        longest = max((ask.took for ask in asks), default=0)
-        count = sum(each.answered for (_, name), each in facts.events.items() if name == event)
-        apart = sum(not ask.alone for ask in asks)
-        # Where nothing else came meanwhile, it may have been the network, unless that happens again and again.
-        if apart >= 3 or len(asks) >= max(3, count / 2) or (apart and longest >= 3 * SECOND):
-            quick = sum(each.answered - each.slowly for (_, name), each in facts.events.items() if name != event)
-            answers = f"{len(asks)} of {many(count, 'answer')} took up to {long(longest)}"
-            yield of_asks(facts, SLOW_HANDLER, asks, [f"{answers}; {quick} to other events were quick"], event=event)
+    slow = {event: asks for event, asks in slow.items() if _is_slow(facts, event, asks)}
+    if slow:
+        asks = [ask for each in slow.values() for ask in each]
+        counts = [(name in slow, each) for (_, name), each in facts.events.items()]
+        count = many(sum(each.answered for within, each in counts if within), "answer")
+        quick = sum(each.answered - each.slowly for within, each in counts if not within)
+        told = f"{len(asks)} of {count} took up to {long(max(ask.took for ask in asks))}"
+        yield of_asks(facts, SLOW_HANDLER, asks, [f"{told}; {quick} to other events were quick"])
+
+
+def _is_slow(facts: Facts, event: str, asks: list[Ask]) -> bool:
+    """Tell whether an event is; where nothing else came meanwhile, it may have been the network, but for many times."""
+    longest = max((ask.took for ask in asks), default=0)
+    count = sum(each.answered for (_, name), each in facts.events.items() if name == event)
+    apart = sum(not ask.alone for ask in asks)
+    return apart >= 3 or len(asks) >= max(3, count / 2) or (apart > 0 and longest >= 3 * SECOND)

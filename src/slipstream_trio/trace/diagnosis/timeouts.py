@@ -1,6 +1,6 @@
 """Timeouts, and the answers that came after them: limits that are too short, and what is never answered."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from .facts import SECOND, Ask, Events, Facts
@@ -11,19 +11,26 @@ __all__ = ["diagnose"]
 
 # fmt: off
 TOO_SHORT: Final = Cause("push_timeout_too_short", "serious", "configuration",
-    "{event} takes longer than its limit: its answers came after the pushes were given up",
+    "{which} takes longer than its limit: its answers came after the pushes were given up",
     "raise push_timeout (or the push's timeout), or make the server quicker", "--event {event}")
 ASKED_AGAIN: Final = Cause("asked_again", "grave", "application",
-    "{event} takes longer than its limit, and the application asks again for what the server has done already",
-    "raise the timeout above the true time of an answer, and send an id with {event} by which the server knows that it"
+    "{which} takes longer than its limit, and the application asks again for what the server has done already",
+    "raise the timeout above the true time of an answer, and send an id with {which} by which the server knows that it"
     " has done it", "--event {event}")
 NEVER: Final = Cause("never_answered", "serious", "server",
-    "{event} is never answered, while others are",
-    "let handle_in reply to {event} ({{:reply, …}} in place of {{:noreply, …}}), or use send, which awaits no reply",
+    "{which} is never answered, while others are",
+    "let handle_in reply to {which} ({{:reply, …}} in place of {{:noreply, …}}), or use send, which awaits no reply",
     "--event {event}")
 NO_LONGER: Final = Cause("no_longer_answered", "serious", "server",
-    "{event} was answered at first, and is not any more, while the connection is alive",
+    "{which} was answered at first, and is not any more, while the connection is alive",
     "see what the channel's process on the server does since then: it may hang, or have lost what it waits for",
+    "--event {event}")
+SOMETIMES: Final = Cause("sometimes_unanswered", "serious", "server",
+    "some pushes of {which} are not answered, while others are",
+    "see which clause of handle_in({which}) returns {{:noreply, …}}, or what it waits for", "--event {event}")
+TOO_FAST: Final = Cause("pushes_too_fast", "serious", "application",
+    "{which} is pushed faster than the channel works it off: pushes wait for those before them until they are given up",
+    "push less at once (await one before the next), or make handle_in quicker; a channel works off one at a time",
     "--event {event}")
 JOIN_NEVER: Final = Cause("join_never_answered", "grave", "server",
     "joins are not answered, while the connection is alive: join/3 hangs",
@@ -39,12 +46,15 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     given_up: dict[str, list[Ask]] = {}
     for (_, event), events in facts.events.items():
         given_up.setdefault(event, []).extend(_unexplained(facts, [*events.timeouts, *_own_limit(events)]))
+    causes: dict[Cause, list[Ask]] = {}
     for event, asks in given_up.items():
         late, never = [ask for ask in asks if ask.answered is not None], [ask for ask in asks if _is_proved(ask)]
         if late:
-            yield _too_short(facts, event, late)
+            causes.setdefault(_cause_of_late(late), []).extend(late)
         elif never:
-            yield _never(facts, event, never)
+            causes.setdefault(_cause_of_none(_alike(facts, {event}), never), []).extend(never)
+    for cause, asks in causes.items():
+        yield of_asks(facts, cause, asks, _tell_late(asks) if asks[0].answered is not None else _tell_none(facts, asks))
     joins = _unexplained(facts, (ask for topic in facts.topics.values() for ask in topic.timeouts))
     late = [ask for ask in joins if ask.answered is not None]
     if joins:
@@ -69,25 +79,42 @@ def _is_proved(ask: Ask) -> bool:
     its, sent = ask.connection, ask.sent
     if its is None or sent is None or any((each.sent or 0) > sent for each in its.recent):
         return True
-    return its.ended_by in (None, "client") and its.heard > sent + min(its.quickest, SECOND)
+    return not its.unheeded and its.ended_by in (None, "client") and its.heard > sent + min(its.quickest, SECOND)
 
 
-def _too_short(facts: Facts, event: str, late: list[Ask]) -> Finding:
-    again = [ask for ask in late if ask.again]
-    limit = long(max((ask.ended or 0) - ask.began for ask in late))
-    told = [f"{len(late)} given up after {limit}, answered after {between(ask.took for ask in late)}"]
-    if again:
-        told.append(f"{len(again)} of them were asked again with the same payload: the server may have done it twice")
-    return of_asks(facts, ASKED_AGAIN if again else TOO_SHORT, late, told, event=event)
+def _cause_of_late(asks: list[Ask]) -> Cause:
+    if any(ask.again for ask in asks):
+        return ASKED_AGAIN
+    # What a channel needs for one push alone would have been within the limit.
+    queued = [ask for ask in asks if 2 * ((ask.answered or 0) - ask.served) < (ask.ended or 0) - ask.began]
+    return TOO_FAST if 2 * len(queued) > len(asks) else TOO_SHORT
 
 
-def _never(facts: Facts, event: str, asks: list[Ask]) -> Finding:
-    alike = [each for (_, name), each in facts.events.items() if name == event]
+def _tell_late(asks: list[Ask]) -> Iterator[str]:
+    limit = long(max((ask.ended or 0) - ask.began for ask in asks))
+    yield f"{len(asks)} given up after {limit}, answered after {between(ask.took for ask in asks)}"
+    alone = between((ask.answered or 0) - ask.served for ask in asks)
+    yield f"the server took {alone} for one, once it had answered those before on the same topic"
+    if again := sum(ask.again > 0 for ask in asks):
+        yield f"{again} of them were asked again with the same payload: the server may have done it twice"
+
+
+def _alike(facts: Facts, names: Collection[str]) -> list[Events]:
+    return [each for (_, name), each in facts.events.items() if name in names]
+
+
+def _cause_of_none(alike: list[Events], asks: list[Ask]) -> Cause:
+    if not any(each.answered for each in alike):
+        return NEVER
+    return SOMETIMES if max(each.last_answer for each in alike) > max(ask.sent or 0 for ask in asks) else NO_LONGER
+
+
+def _tell_none(facts: Facts, asks: list[Ask]) -> Iterator[str]:
+    alike = _alike(facts, {ask.event for ask in asks})
     answered, last = sum(each.answered for each in alike), max(each.last_answer for each in alike)
     others = sum(each.answered for each in facts.events.values()) - answered
     since = f", the last at {at(facts, last)}" if last else ""
-    told = f"{len(asks)} given up; {answered} of this event answered{since}; {others} of others"
-    return of_asks(facts, NO_LONGER if answered else NEVER, asks, [told], event=event)
+    yield f"{len(asks)} given up; {answered} of this event answered{since}; {others} of others"
 
 
 def _left(facts: Facts) -> Iterator[Finding]:
