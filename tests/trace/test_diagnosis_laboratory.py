@@ -9,6 +9,7 @@ import trio
 from tests.client.support import Recorder
 from tests.trace.incidents import INCIDENTS
 from tests.trace.laboratory import recorded
+from tests.trace.nights import NIGHTS
 from trio.testing import MockClock
 
 from slipstream_trio import JoinTimeout, connect
@@ -16,8 +17,9 @@ from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.kit import FakeServer
 from slipstream_trio.trace import Finding, diagnose, read
 
-ALWAYS = ("slow_handler", "repeated_orders", "redirect", "crash_loop")
-NAMES = [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.once) for name in INCIDENTS]
+ALL = INCIDENTS | NIGHTS
+ALWAYS = ("slow_handler", "repeated_orders", "redirect", "crash_loop", "laptop_sleeps_and_its_link_is_dead")
+NAMES = [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.once) for name in ALL]
 
 LATER: dict[str, tuple[str, ...]] = {
     "Options": ("join_window", "retry_after_limit", "params", "headers", "auth_token"),
@@ -43,7 +45,7 @@ def as_told(finding: Finding) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_cause_is_named_first(name: str, tmp_path: Path) -> None:
-    incident = INCIDENTS[name]
+    incident = ALL[name]
     found = diagnose(read(recorded(tmp_path / "incident.jsonl", incident.happen, incident.mount)))
     assert [(each.cause, each.blame) for each in found] == [(incident.cause, incident.blame)]
     for part in incident.told:

@@ -1,5 +1,6 @@
 """The joins, pushes, leaves and heartbeats of a process, and how they were answered."""
 
+import re
 from collections import deque
 from typing import Any, Final
 
@@ -9,11 +10,12 @@ from ..text import size_of
 from ..verify import span_id_of
 from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep
 
-__all__ = ["Asks"]
+__all__ = ["LIMITED", "Asks"]
 
 SLOW: Final = 3 * SECOND // 2  # an answer that takes longer is looked at
 QUEUED: Final = SECOND // 10  # a join that waits longer for those before it has waited for its turn
 LARGE: Final = 4_000  # of a payload whose frame is larger, its size is kept
+LIMITED: Final = re.compile("rate.?limit|too many|throttle", re.IGNORECASE)  # a reason of too much at once
 RECENT: Final = 5 * SECOND  # what was pushed longer before a crash has nothing to do with it
 MOST_TOPICS: Final = 4096
 MOST_ASKS: Final = 4096
@@ -57,7 +59,7 @@ class Asks:
     def leaving(self, connection: Connection, given: protocol.LeaveTopic, metadata: Any) -> None:
         """Take in a leave, and what it cuts off."""
         topic, now = self._topic(connection.socket, given.topic), self._facts.last
-        topic.left += 1
+        topic.left, topic.left_at = topic.left + 1, now
         for ask in connection.asks.values():
             if ask.topic != given.topic or ask.kind not in ("join", "push"):
                 continue
@@ -150,12 +152,13 @@ class Asks:
                 topic.since = True
 
     def channel_ended(self, connection: Connection, message: protocol.Message) -> None:
-        """Take in a `phx_error` or `phx_close`."""
-        if message.event == "phx_error":
-            topic, now = self._topic(connection.socket, message.topic), self._facts.last
-            asks = [ask for ask in (*connection.asks.values(), *connection.sends) if ask.topic == message.topic]
+        """Take in a `phx_error`, or a `phx_close` that no leave asked for and that lets pushes wait for ever."""
+        topic, now = self._topic(connection.socket, message.topic), self._facts.last
+        asks = [ask for ask in (*connection.asks.values(), *connection.sends) if ask.topic == message.topic]
+        before = tuple(ask for ask in asks if ask.kind in ("push", "send") and now - (ask.sent or 0) < RECENT)
+        asked = topic.left_at > topic.accepted_at
+        if message.event == "phx_error" or (any(ask.kind == "push" for ask in before) and not asked):
             topic.crashes += 1
-            before = tuple(ask for ask in asks if ask.kind in ("push", "send") and now - (ask.sent or 0) < RECENT)
             keep(topic.crashed, (now, self._facts.place, before))
 
     # The client's spans
@@ -179,6 +182,10 @@ class Asks:
             return
         ask.outcome, ask.ended = metadata["outcome"], self._facts.last
         ask.reason = metadata["reason"] or ask.reason
+        refused = metadata["response"] if ask.outcome == "error" else None
+        if isinstance(refused, dict) and LIMITED.search(str(refused.get("reason"))):
+            topic = self._topic(record.origin.socket_id, ask.topic)
+            keep(topic.refused, (self._facts.last, self._facts.place, str(refused["reason"])))
         if ask.sent is None:
             self._never_sent(record.origin.socket_id, ask)
         elif ask.outcome == "timeout":

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
+from .asks import LIMITED as TOO_MUCH
 from .facts import Facts, Topic
 from .finding import Cause, Finding, about, at, family, found, long, many, often
 
@@ -15,8 +16,10 @@ GUESS: Final = re.compile(r'\[[^,]*,[^,]*,\s*"([^"]*)",\s*"([^"]*)"')
 
 # fmt: off
 CRASHES: Final = Cause("channel_crash", "grave", "server",
-    "the channel's process crashes on the server{after}",
+    "the channel's process crashes, or stops, on the server{after}",
     "see the server's log at these times for the exception, and do not push the same again until it is mended")
+JOIN_CRASH: Final = Cause("join_crash", "grave", "server",
+    "join/3 crashes on the server: {reason}", "see the server's log at these times for the exception", "--kind refused")
 REFUSED: Final = Cause("refused_since", "grave", "server",
     "joins are refused since a time, which were accepted before: {reason}",
     "see what changed on the server at that time: a deployment, a permission, a token", "--kind refused")
@@ -25,8 +28,8 @@ TOO_MANY: Final = Cause("too_many_channels", "grave", "application",
     "leave channels that are not needed any more (async with socket.join(…)), or raise the server's limit",
     "--kind refused")
 LIMITED: Final = Cause("rate_limit", "serious", "application",
-    "joins come too fast: the server refuses some of them: {reason}",
-    "join fewer topics at once, spread them in time, and leave none only to join it again", "--kind refused")
+    "joins or pushes come too fast: the server refuses some of them: {reason}",
+    "join and push less at once, spread it in time, and leave no topic only to join it again")
 EXPIRED: Final = Cause("stale_token", "grave", "application",
     "joins are refused since a time, which were accepted before, for the token that they bring: {reason}",
     "give the join's payload as a function that returns a fresh token: it is asked at every join", "--kind refused")
@@ -35,18 +38,23 @@ FIGHT: Final = Cause("fight_over_topic", "serious", "application",
     "join the topic once, and hand the channel to both; subscribe() gives each a stream of its own")
 BAD_FRAMES: Final = Cause("bad_frames", "serious", "server",
     "frames came that are no Phoenix messages; each was dropped",
-    "see what makes this frame: a custom serializer, a proxy that cuts, a NaN or broken text in a payload")
+    "see what makes this frame: a custom serializer, another vsn (objects in place of arrays are 1.0.0), a proxy that"
+    " cuts, a NaN or broken text in a payload")
 RAISED: Final = Cause("code_raised", "serious", "application",
     "{what} raised {kind}: {reason}", "the traceback is in the recording, under stacktrace")
 # fmt: on
 
 REASONS: Final = (
+    (JOIN_CRASH, re.compile("join crashed")),
     (TOO_MANY, re.compile("too many channels", re.IGNORECASE)),
-    (LIMITED, re.compile("rate.?limit|too many|throttle", re.IGNORECASE)),
+    (LIMITED, TOO_MUCH),
     (EXPIRED, re.compile("expired|token|jwt", re.IGNORECASE)),
     (REFUSED, re.compile("")),
 )
 """What the reason of a refusal tells of its cause."""
+
+
+SURE: Final = frozenset({JOIN_CRASH, LIMITED})  # those that are wrong even where nothing was accepted before
 
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
@@ -88,14 +96,14 @@ def _refusals(facts: Facts, topics: list[tuple[str, Topic]]) -> Iterator[Finding
     for name, topic in topics:
         for when, place, reason in topic.refused:
             cause = next(cause for cause, pattern in REASONS if pattern.search(reason))
-            if cause is LIMITED or (topic.since and when >= (topic.accepted_at or accepted)):
+            if cause in SURE or (topic.since and when >= (topic.accepted_at or accepted)):
                 by_cause.setdefault(cause, []).append((when, place, reason, name))
     for cause, refused in by_cause.items():
         its = family(name for _, _, _, name in refused)
-        if cause is LIMITED or (accepted and (again or cause is TOO_MANY or len(refused) >= 3)):
+        if cause in SURE or (accepted and (again or cause is TOO_MANY or len(refused) >= 3)):
             when, _, reason, _ = min(refused)
             kept = many(sum(topic.accepted > topic.left for topic in facts.topics.values()), "topic")
-            told = f"{many(len(refused), 'join')} refused since {at(facts, when)}; {kept} joined and not left"
+            told = f"{often(len(refused))} refused since {at(facts, when)}; {kept} joined and not left"
             seen = [(when, place) for when, place, _, _ in refused]
             reason = reason or "no reason given"
             yield found(facts, cause, seen, [told], topic=its, count=len(refused), reason=reason)

@@ -1,5 +1,6 @@
 """Ends of connections that nobody asked for, and attempts that failed: what they have in common is their cause."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -15,6 +16,7 @@ from .outages import Outage, outages
 
 __all__ = ["SERVER_ENDS", "diagnose", "evicted", "right_after"]
 
+RECENT: Final = 2 * SECOND  # what was pushed longer before an end has nothing to do with it
 SMALL: Final = 50_000  # bytes of a message that any server takes
 
 KNOWN: Final = (30, 50, 55, 60, 90, 100, 120, 180, 240, 300, 350, 600, 900, 1200, 1800, 3600)
@@ -32,7 +34,17 @@ STALE: Final = Cause("stale_token", "grave", "application",
     "give auth_token (params, headers) as a function that returns a fresh token: it is asked at every attempt")
 UNAUTHORIZED: Final = Cause("unauthorized", "grave", "configuration",
     "the server refused the credentials with {status} from the beginning",
-    "check the token, the params and the headers, and what connect/3 asks for")
+    "check the token, the params and the headers, what connect/3 asks for, and check_origin")
+REVOKED: Final = Cause("credentials_revoked", "grave", "server",
+    "a reconnect was refused with {status}, though a function was asked for fresh credentials",
+    "see what changed on the server (its keys, with a deployment; what this user may), and whether the function returns"
+    " what is fresh")
+NOT_WEBSOCKET: Final = Cause("not_websocket", "grave", "network or proxy",
+    "the upgrade was answered with {status}, as by something that speaks no WebSocket",
+    "see what stands before the server: a proxy that does not pass Upgrade and Connection on, a captive portal")
+TOO_LONG: Final = Cause("refused_{status}", "grave", "configuration",
+    "the upgrade was refused with {status}: its URL, or its headers, are too long",
+    "put less into params and headers (a token, cookies), or raise the limit of the server or proxy")
 RATE: Final = Cause("rate_limit", "serious", "application",
     "too many connections are opened: the server refuses them with {status}",
     "look for a loop that opens socket after socket in place of one that lives on, and spread what starts at once")
@@ -56,6 +68,13 @@ RESTARTED: Final = Cause("server_restart", "serious", "server",
 DISCONNECTED: Final = Cause("disconnected_by_server", "serious", "server",
     "the server closed the connection with {codes}{others}",
     "see what disconnects this user there (a broadcast of disconnect: another session, a logout, an administrator)")
+POISON: Final = Cause("push_ends_connection", "grave", "server",
+    "the connection ends each time that {event} was pushed: the server's socket, or a proxy, fails at it",
+    "see the server's log at these times, and compare the payload and its size with the limits on the way",
+    "--event {event}")
+SESSION_GONE: Final = Cause("session_gone", "serious", "network or proxy",
+    "the server does not know the session of long-polling: its requests reach several nodes, or a new one",
+    "let the balancer send a client's requests to one node (sticky sessions), or use WebSocket")
 IDLE: Final = Cause("idle_close", "serious", "configuration",
     "the server or a proxy closes a connection on which the client sent nothing for {idle}",
     "set heartbeat_interval well below {idle}")
@@ -66,8 +85,11 @@ GONE: Final = Cause("server_gone", "grave", "server",
     "the server went away: the connection was cut, and new ones were not accepted for a while",
     "see why the server ended (a crash, the kernel's OOM killer, a deployment without draining)")
 OUT_OF_REACH: Final = Cause("network_down", "grave", "network or proxy",
-    "the server was out of reach for a while: attempts to connect were not answered at all",
-    "look at the network between client and server, and at what drops packets without a word (a firewall, a VPN)")
+    "the server was out of reach for a while: attempts to connect got no answer, no route, or no address of its name",
+    "look at the network between client and server: name resolution, and what drops packets (a firewall, a VPN)")
+TLS_FAILED: Final = Cause("tls_failed", "grave", "server",
+    "the server's certificate was not accepted, so no attempt to connect got further",
+    "renew the certificate, or give the authority that signed it by ssl_context")
 UNREACHABLE: Final = Cause("unreachable", "grave", "configuration",
     "the server could not be reached from the beginning", "check the URL, DNS, the proxy, and whether the server runs")
 CUT: Final = Cause("connection_cut", "serious", "network or proxy",
@@ -80,9 +102,17 @@ CLOSED: Final = Cause("closed_by_server", "serious", "server",
 
 SERVER_ENDS: Final = frozenset({DISCONNECTED.name, CLOSED.name, RESTARTED.name})
 
+UNREACHED: Final = (
+    (TLS_FAILED, re.compile("certificate")),
+    (OUT_OF_REACH, re.compile("connect_timeout|host is unknown|unreachable|No route")),
+)
+"""What attempts that got no answer tell of their cause, where all of them do."""
+
 REFUSALS: Final = {
     **dict.fromkeys((301, 302, 303, 307, 308), REDIRECT),
     **dict.fromkeys((401, 403), UNAUTHORIZED),
+    **dict.fromkeys((200, 400, 405, 426, 501), NOT_WEBSOCKET),
+    **dict.fromkeys((413, 414, 431), TOO_LONG),
     429: RATE,
 }
 """The causes by the status of the upgrade."""
@@ -108,6 +138,9 @@ def _found(facts: Facts, told: Sequence[Outage], cause: Cause, evidence: list[st
     gave_up = any(each.gave_up for each in told)
     if gave_up:
         evidence.append("the socket gave up: no other attempt followed")
+    failed = [attempt for each in told if each.status is None for attempt in each.attempts if attempt.message]
+    if failed:
+        evidence.append(f"{many(len(failed), 'attempt')} failed: {brief(failed[0].message, limit=160)}")
     if down > SECOND:
         evidence.append(f"without a connection for {long(down)} in sum")
     evidence += losses(facts, [end for end in _ends(told) if not end.explained])
@@ -145,17 +178,17 @@ def _refused(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     by_cause: dict[tuple[Cause, int], list[Outage]] = {}
     for each in rest:
         if each.status is not None:
-            cause = REFUSALS.get(each.status, OTHER)
-            cause = STALE if cause is UNAUTHORIZED and each.ended is not None else cause
-            by_cause.setdefault((cause, each.status if cause is OTHER else 0), []).append(each)
+            cause, given = REFUSALS.get(each.status, OTHER), _credentials(each.ended).values()
+            if cause is UNAUTHORIZED and each.ended is not None:
+                cause = REVOKED if "function" in given and "value" not in given else STALE
+            by_cause.setdefault((cause, each.status if cause in (OTHER, TOO_LONG) else 0), []).append(each)
     for (cause, _), told in by_cause.items():
-        refusals = [each for outage in told for each in outage.attempts if each.status is not None]
+        refusals = [each for outage in told for each in outage.attempts if each.status == outage.status]
         first, ended = refusals[0], told[0].ended
         text = f"refused {often(len(refusals))}, first at {at(facts, first.last)}: {brief(first.message, limit=100)}"
         evidence = [text]
         if cause is STALE and ended is not None:
-            given = {name: getattr(ended.options, name, None) for name in ("auth_token", "params", "headers")}
-            values = [f"{name} was given as a value" for name, how in given.items() if how == "value"]
+            values = [f"{name} was given as a value" for name, how in _credentials(ended).items() if how == "value"]
             evidence.append(", ".join([f"accepted before, for {long(ended.life)}", *values]))
         waits = [each.headers["retry-after"] for each in refusals if "retry-after" in each.headers]
         evidence += [f"it asks to wait {seconds} s (retry-after)" for seconds in waits[:1]]
@@ -166,19 +199,22 @@ def _refused(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         yield told, cause, evidence, {"status": first.status, "where": where, "hint": hint}
 
 
+def _credentials(ended: Connection | None) -> dict[str, Any]:
+    return {name: getattr(ended and ended.options, name, None) for name in ("auth_token", "params", "headers")}
+
+
 def _gone(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     by_cause: dict[Cause, list[Outage]] = {}
     for each in rest:
         if each.attempts:
-            silent = all("connect_timeout" in attempt.message for attempt in each.attempts)
             cause = GONE if each.ended is not None else UNREACHABLE
-            if silent and (each.ended is not None or each.back is not None):
-                cause = OUT_OF_REACH
+            for known, pattern in UNREACHED:
+                reached = each.ended is not None or each.back is not None or known is TLS_FAILED
+                if reached and all(pattern.search(attempt.message) for attempt in each.attempts):
+                    cause = known
             by_cause.setdefault(cause, []).append(each)
     for cause, told in by_cause.items():
-        failed = [each for outage in told for each in outage.attempts]
-        text = f"{many(len(failed), 'attempt')} failed: {brief(failed[0].message, limit=90)}"
-        yield told, cause, [f"{_times(facts, told)}; {text}"], {}
+        yield told, cause, [_times(facts, told)], {}
 
 
 # Ends
@@ -227,6 +263,19 @@ def _by_protocol(end: Connection) -> bool:
     """Tell whether this client ended it; in an old recording, if it is not the server's close of an idle connection."""
     older = end.ended_by is None and end.code in (1002, 1007) and end.last - end.spoke < 10 * SECOND
     return older or end.reason == "protocol_error"
+
+
+def _poisoned(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+    """Find ends right after pushes of an event that is hardly ever answered."""
+    by_event: dict[str, list[Outage]] = {}
+    for each in rest:
+        for event in {ask.event for end in _ends([each]) for ask in end.lost if end.last - (ask.sent or 0) < RECENT}:
+            by_event.setdefault(event, []).append(each)
+    for event, told in by_event.items():
+        if len(told) >= 2 and sum(each.answered for (_, name), each in facts.events.items() if name == event) < len(
+            told
+        ):
+            yield told, POISON, [_times(facts, told)], {"event": event}
 
 
 def right_after(end: int, opened: int) -> bool:
@@ -345,7 +394,17 @@ def _cut(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
 
 
 _RULES: Final[Sequence[Callable[[Facts, Sequence[Outage]], Iterator[Told]]]] = (
-    *(_option, _refused, _explained, _own_limit, _by_code(THEIR_LIMIT, 1009), _broken, _evicted, _restarted, _idle),
-    *(_age, _all_restarted, _by_code(DISCONNECTED, 1000, 1001), _gone, _cut, _by_code(CLOSED)),
+    *(_option, _refused, _explained, _own_limit, _by_code(THEIR_LIMIT, 1009), _broken, _evicted, _restarted),
+    *(
+        _poisoned,
+        _by_code(SESSION_GONE, 3410),
+        _idle,
+        _age,
+        _all_restarted,
+        _by_code(DISCONNECTED, 1000, 1001),
+        _gone,
+        _cut,
+        _by_code(CLOSED),
+    ),
 )
 """The surest first: each takes what it explains."""

@@ -104,7 +104,8 @@ class Quiet:
         alive = connection.opened is not None and connection.opened <= self.began
         alive = alive and all(ask.connection is not connection for ask in self.waiting)
         ended = connection.ended is not None and connection.ended >= self.began - SECOND
-        return alive and ended and connection.heard < self.ended + BURST and connection.reason not in ASKED
+        dead = connection.heard < self.ended + BURST and connection.heeded < self.ended
+        return alive and ended and dead and connection.reason not in ASKED
 
     def is_caught_up(self, expected: float, least: int) -> bool:
         """Tell whether what was to come in it came all at once after it."""
@@ -201,6 +202,7 @@ class Topic:
     accepted: int = 0
     accepted_at: int = 0
     left: int = 0
+    left_at: int = 0
     refused: list[tuple[int, Place, str]] = Factory(list)  # when, where and why
     since: bool = False  # whether it was refused since it was accepted
     crashes: int = 0

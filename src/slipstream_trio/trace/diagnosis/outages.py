@@ -9,6 +9,7 @@ from .facts import ASKED, Connection, Facts
 
 __all__ = ["Outage", "outages"]
 
+AWAY: Final = frozenset({502, 503, 504, 521, 522, 523})  # by which a proxy says that there is no server behind it
 FINAL: Final = frozenset({301, 308, 401, 403, 404})  # after these no other attempt follows, by default
 
 
@@ -42,8 +43,9 @@ class Outage:
 
     @property
     def status(self) -> int | None:
-        """That of the first attempt that was answered, though not with an upgrade."""
-        return next((each.status for each in self.attempts if each.status is not None), None)
+        """That of the first attempt that was answered, though not with an upgrade; a server may be away for a while."""
+        away = frozenset({None}) if self.ended is None else AWAY | {None}
+        return next((each.status for each in self.attempts if each.status not in away), None)
 
     @property
     def gave_up(self) -> bool:

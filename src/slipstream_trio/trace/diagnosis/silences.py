@@ -131,6 +131,8 @@ def _cause(silence: Quiet) -> Cause | None:
         return DEAD_LINK
     if silence.size is None:
         return _last_cause(silence, others)
+    if silence.length < 2 * silence.connection.quickest:
+        return None  # no answer is any quicker
     steady = _is_steady(silence) and silence.expected >= 8 and silence.is_caught_up(silence.expected, 4)
     if silence.size >= max(LARGE, 20 * (silence.connection.size - silence.size) // max(pace.frames, 1)):
         return LARGE_MESSAGE if others or steady else None

@@ -32,6 +32,9 @@ TOO_FAST: Final = Cause("pushes_too_fast", "serious", "application",
     "{which} is pushed faster than the channel works it off: pushes wait for those before them until they are given up",
     "push less at once (await one before the next), or make handle_in quicker; a channel works off one at a time",
     "--event {event}")
+SLOW_LINK: Final = Cause("slow_link", "serious", "network or proxy",
+    "the link is slow: of {which}, as of all else, even the quickest answers take about as long as the limit",
+    "look at the network (its round trip, a line that is full), and set timeouts well above that")
 JOIN_NEVER: Final = Cause("join_never_answered", "grave", "server",
     "joins are not answered, while the connection is alive: join/3 hangs",
     "see what join/3 waits for on the server")
@@ -85,6 +88,8 @@ def _is_proved(ask: Ask) -> bool:
 def _cause_of_late(asks: list[Ask]) -> Cause:
     if any(ask.again for ask in asks):
         return ASKED_AGAIN
+    if all(ask.connection and 2 * ask.connection.quickest > (ask.ended or 0) - ask.began for ask in asks):
+        return SLOW_LINK
     # What a channel needs for one push alone would have been within the limit.
     queued = [ask for ask in asks if 2 * ((ask.answered or 0) - ask.served) < (ask.ended or 0) - ask.began]
     return TOO_FAST if 2 * len(queued) > len(asks) else TOO_SHORT
@@ -121,7 +126,9 @@ def _left(facts: Facts) -> Iterator[Finding]:
     cut = (ask for topic in facts.topics.values() for ask in topic.cut if not topic.held)
     # What is cut off where the connection is closed, too, is an application that ends.
     asks = [(ask, ask.connection) for ask in _unexplained(facts, cut)]
-    early = [ask for ask, its in asks if its is not None and its.last - (ask.ended or 0) > SECOND]
+    early = [
+        ask for ask, its in asks if its is not None and its.last - (ask.ended or 0) > max(SECOND, 2 * its.quickest)
+    ]
     if len(early) >= 2:
         answered = sum(ask.answered is not None for ask in early)
         told = f"{len(early)} requests were cut off by a leave, {answered} of them were answered afterwards"

@@ -1,0 +1,381 @@
+"""Incidents of a night shift: a real server behind proxies, laptops that sleep, certificates that expire."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+from tests.trace.incidents import SOON, Incident, declared, ignore, takes
+from tests.trace.laboratory import URL, Laboratory, refused
+
+from slipstream_trio import Backoff, ConnectError, SlipstreamError, connect
+from slipstream_trio.testing.faults import Faults, FaultyNetwork, Link, Vanish, faulty_network
+from slipstream_trio.testing.server import Channel, Outcome, Refuse, Reply
+from slipstream_trio.transport import find_connector
+
+__all__ = ["NIGHTS"]
+
+NIGHTS: dict[str, Incident] = {}
+incident = partial(declared, NIGHTS)
+
+HOUR = 3_600_000_000_000
+CLIENT: dict[str, Any] = {"heartbeat_interval": 5, "heartbeat_timeout": 5, **SOON}
+
+
+@asynccontextmanager
+async def over_network(lab: Laboratory, **faults: Any) -> AsyncIterator[FaultyNetwork]:
+    """Let connections pass a network that has faults."""
+    async with faulty_network(Faults(**faults)) as network:
+        lab.connector = find_connector("auto", network.opener(lambda _: lab.server.open_stream()))
+        yield network
+
+
+async def outage(lab: Laboratory, failure: Exception, seconds: float) -> None:
+    """Cut the connections, and let attempts fail for a while."""
+    if isinstance(failure, Refuse):
+        lab.refusal = failure
+    else:
+        lab.failure = failure
+    for connection in list(lab.server.connections):
+        connection.drop()
+    await trio.sleep(seconds)
+    lab.refusal = lab.failure = None
+    await trio.sleep(8)
+
+
+# This process
+
+
+@incident("process_stood_still", "this process", "the machine slept")
+async def laptop_sleeps_and_the_server_has_closed(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        lab.slept = HOUR
+        lab.connection.drop()
+        await trio.sleep(8)
+
+
+@incident("process_stood_still", "this process", "the machine slept")
+async def laptop_sleeps_and_its_link_is_dead(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        lab.connection.pause_writing()
+        lab.connection.pause_reading()
+        lab.slept = HOUR
+        await trio.sleep(22)
+
+
+@incident("process_stood_still", "this process", "the machine slept")
+async def laptop_wakes_before_its_network(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        lab.slept = 8 * HOUR
+        unknown = "the host is unknown ([Errno -3] Temporary failure in name resolution); is the URL spelt right?"
+        await outage(lab, ConnectError(f"no connection to lab port 443: {unknown}"), 10)
+
+
+@incident("process_stood_still", "this process", "for 90")
+async def process_is_stopped_until_the_server_gives_up(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        lab.clock.jump(90)
+        lab.connection.drop()
+        await trio.sleep(8)
+
+
+@incident("process_stood_still", "this process")
+async def process_is_stopped_and_its_link_is_dead(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        lab.connection.pause_writing()
+        lab.connection.pause_reading()
+        lab.clock.jump(600)
+        await trio.sleep(20)
+
+
+@incident("connection_cut", "network or proxy")
+async def clock_is_set_long_before_a_cut(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        lab.slept = HOUR
+        await trio.sleep(12)
+        lab.connection.drop()
+        await trio.sleep(8)
+
+
+# Attempts
+
+
+@incident("network_down", "network or proxy", "name resolution")
+async def name_server_fails(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        unknown = "the host is unknown ([Errno -3] Temporary failure in name resolution); is the URL spelt right?"
+        await outage(lab, ConnectError(f"no connection to lab port 443: {unknown}"), 20)
+
+
+@incident("tls_failed", "server", "certificate has expired")
+async def certificate_expires(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        text = "the server's certificate is not accepted: certificate has expired; see ssl_context"
+        await outage(lab, ConnectError(f"TLS handshake with lab port 443 failed: {text}"), 20)
+
+
+@incident("not_websocket", "network or proxy", "200")
+async def captive_portal(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        await outage(lab, Refuse(200, [("content-type", "text/html")], "<html>Welcome to Hotel WiFi</html>"), 20)
+
+
+@incident("not_websocket", "network or proxy", "426")
+async def proxy_without_websockets(lab: Laboratory) -> None:
+    lab.refusal = Refuse(426, [("server", "nginx")], "Upgrade required")
+    try:
+        async with lab.desk():
+            pass
+    except* SlipstreamError:
+        pass
+
+
+@incident("server_gone", "server", "502")
+async def server_is_killed_behind_a_proxy(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT), lab.desk(**CLIENT):
+        await trio.sleep(12)
+        await outage(lab, Refuse(502, [("server", "nginx")], "<h1>502 Bad Gateway</h1>"), 15)
+
+
+@incident("server_restart", "server", "1012", "503")
+async def server_is_drained_behind_a_proxy(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT), lab.desk(**CLIENT):
+        await trio.sleep(12)
+        for connection in list(lab.server.connections):
+            connection.close(1012)
+        await trio.sleep(0.1)
+        lab.refusal = Refuse(503, [("retry-after", "2")])
+        await trio.sleep(9)
+        lab.refusal = None
+        await trio.sleep(8)
+
+
+@incident("refused_414", "configuration")
+async def token_makes_the_url_too_long(lab: Laboratory) -> None:
+    lab.refusal = Refuse(414)
+    try:
+        async with lab.desk(params={"token": "x" * 9_000}):
+            pass
+    except* SlipstreamError:
+        pass
+
+
+@incident("unauthorized", "configuration", "check_origin")
+async def origin_is_not_allowed(lab: Laboratory) -> None:
+    lab.refusal = Refuse(403)
+    try:
+        async with lab.desk(headers={"origin": "https://elsewhere.example"}):
+            pass
+    except* SlipstreamError:
+        pass
+
+
+@incident("credentials_revoked", "server", "403", auth_token=True)
+async def keys_are_rotated_by_a_deployment(lab: Laboratory) -> None:
+    try:
+        async with lab.desk(auth_token=lambda: "fresh", **SOON):
+            await trio.sleep(12)
+            lab.refusal = Refuse(403)
+            lab.connection.close(1012)
+            await trio.sleep(8)
+    except* SlipstreamError:
+        pass
+
+
+@incident("session_gone", "network or proxy", "sticky")
+async def polls_are_balanced_over_nodes(lab: Laboratory) -> None:
+    lab.connector = find_connector("longpoll", lambda _: lab.server.open_stream())
+    async with lab.desk(url="http://lab/socket/longpoll", **CLIENT):
+        for _number in range(4):
+            await trio.sleep(5)
+            (session,) = lab.server.sessions.values()
+            lab.server.sessions = {"of another node": session}
+            session.token = "of another node"
+        await trio.sleep(5)
+
+
+# Links
+
+
+@incident("dead_link", "network or proxy", "one direction")
+async def link_toward_the_server_dies(lab: Laboratory) -> None:
+    async with over_network(lab) as network, lab.desk(**CLIENT):
+        await trio.sleep(12)
+        network.inject(Vanish(both=False), toward="server")
+        await trio.sleep(12)
+        lab.connection.drop()
+        await trio.sleep(8)
+
+
+@incident("dead_link", "network or proxy", "import")
+async def large_frames_vanish(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT) as (socket, _), socket.join("room:3") as room:
+        for _number in range(2):
+            await trio.sleep(12)
+            lab.connection.pause_writing()
+            lab.connection.pause_reading()
+            await ignore(partial(room.push, "import", {"rows": "x" * 60_000}))
+        await trio.sleep(8)
+
+
+@incident("push_ends_connection", "server", "import")
+async def push_that_kills_the_connection(lab: Laboratory) -> None:
+    async def crash(_: Channel, __: Any) -> Outcome:
+        lab.connection.drop()
+        await trio.sleep(1)
+        return None
+
+    lab.events["import"] = crash
+    async with lab.desk(**CLIENT) as (socket, _), socket.join("room:3") as room:
+        for seconds in (5, 9, 7):
+            await trio.sleep(seconds)
+            await ignore(partial(room.push, "import", {"rows": "x" * 900}))
+        await trio.sleep(8)
+
+
+@incident("network_stalled", "network or proxy")
+async def server_collects_garbage(lab: Laboratory) -> None:
+    async with lab.desk(), lab.desk():
+        for _number in range(2):
+            await trio.sleep(12)
+            for connection in lab.server.connections:
+                connection.pause_writing()
+            await trio.sleep(3)
+            for connection in lab.server.connections:
+                connection.resume_writing()
+        await trio.sleep(10)
+
+
+@incident("slow_link", "network or proxy")
+async def link_is_slow(lab: Laboratory) -> None:
+    async with over_network(lab, toward_client=Link(latency=1.5), toward_server=Link(latency=1.5)):
+        async with lab.desk(heartbeat_interval=10, push_timeout=2) as (socket, _), socket.join("room:3") as room:
+            for number in range(12):
+                await trio.sleep(2)
+                await ignore(partial(room.push, "save", {"number": number}))
+            await trio.sleep(8)
+
+
+# The server's handlers
+
+
+@incident("slow_handler", "server")
+async def database_is_overloaded(lab: Laboratory) -> None:
+    async with lab.desk() as (socket, nursery), socket.join("room:3") as one, socket.join("room:4") as two:
+        await trio.sleep(12)
+        for event in ("msg", "search", "history", "save", "load"):
+            lab.events[event] = takes(2.5)
+        for number in range(5):
+            nursery.start_soon(ignore, partial(one.push, "save", {"number": number}))
+            nursery.start_soon(ignore, partial(two.push, "load", {"number": number}))
+            await trio.sleep(4)
+
+
+@incident("pushes_too_fast", "application", "save")
+async def pushes_are_faster_than_the_channel(lab: Laboratory) -> None:
+    lab.events["save"] = takes(0.3)
+    async with lab.desk() as (socket, nursery), socket.join("room:3") as room:
+        await trio.sleep(5)
+        for number in range(80):
+            nursery.start_soon(ignore, partial(room.push, "save", {"number": number}, timeout=5))
+            await trio.sleep(0.1)
+        await trio.sleep(20)
+
+
+@incident("join_crash", "server", "join crashed")
+async def join_crashes_from_the_beginning(lab: Laboratory) -> None:
+    lab.joins["room:9"] = refused("join crashed")
+    async with lab.desk(**CLIENT) as (socket, _):
+        for _number in range(5):
+            await trio.sleep(3)
+            await ignore(socket.channel("room:9").join)
+
+
+@incident("rate_limit", "application", "12 times")
+async def pushes_above_a_rate(lab: Laboratory) -> None:
+    lab.events["save"] = takes(0.01, Reply({"reason": "rate limit exceeded"}, status="error"))
+    async with lab.desk(**CLIENT) as (socket, _), socket.join("room:3") as room:
+        for number in range(12):
+            await trio.sleep(1)
+            await ignore(partial(room.push, "save", {"number": number}))
+
+
+@incident("bad_frames", "server", "vsn")
+async def answers_of_another_version(lab: Laboratory) -> None:
+    lab.joins["room:9"] = 1000
+    async with lab.desk(**CLIENT):
+        for number in range(6):
+            await trio.sleep(2)
+            told = f'"topic":"prices:eur","event":"tick","ref":null,"payload":{{"n":{number}}}'
+            await lab.connection.send_raw(f"{{{told}}}")
+
+
+@incident("channel_crash", "server", "each time after save")
+async def channel_that_stops_at_a_push(lab: Laboratory) -> None:
+    async def stop(channel: Channel, _: Any) -> Outcome:
+        channel.stop("normal")
+        return None
+
+    async with lab.desk(**CLIENT) as (socket, _):
+        for _number in range(4):
+            await trio.sleep(1)
+            async with socket.join("room:3") as room:
+                await trio.sleep(3)
+                lab.events["save"] = stop
+                await ignore(partial(room.push, "save", {}))
+
+
+# Alone, though several things are told
+
+
+@incident("connection_cut", "network or proxy", "3 sockets")
+async def proxy_is_reloaded(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT), lab.desk(**CLIENT), lab.desk(**CLIENT):
+        await trio.sleep(12)
+        for connection in list(lab.server.connections):
+            connection.drop()
+        await trio.sleep(12)
+
+
+@incident("dead_link", "network or proxy")
+async def nat_forgets_what_is_idle(lab: Laboratory) -> None:
+    options: dict[str, Any] = {"heartbeat_interval": 30, "heartbeat_timeout": 5, **SOON}
+    async with (
+        lab.desk(),
+        connect(URL, transport=lab.connector, telemetry=lab.telemetry, **options) as quiet,
+        quiet.join("room:90"),
+    ):
+        for _number in range(3):
+            await trio.sleep(20)
+            held = next(each for each in reversed(lab.server.connections) if "room:90" in each.channels)
+            held.pause_writing()
+            held.pause_reading()
+            await trio.sleep(18)
+
+
+@incident("closed_by_server", "server", "1011")
+async def socket_crashes_at_once(lab: Laboratory) -> None:
+    async with lab.desk(reconnect=Backoff((0.1, 0.3, 1.0), jitter=0)):
+        await trio.sleep(9)
+        for _number in range(5):
+            lab.connection.close(1011)
+            await trio.sleep(1.2)
+        await trio.sleep(5)
+
+
+@incident("slow_consumer", "application", "prices:usd")
+async def reader_that_hangs(lab: Laboratory) -> None:
+    async with lab.desk(), lab.desk(buffer=32) as (socket, _), socket.join("prices:usd") as prices:
+        for _number in range(50):
+            await ignore(prices.receive)
+        await trio.sleep(20)
