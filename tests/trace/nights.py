@@ -198,9 +198,10 @@ async def polls_are_balanced_over_nodes(lab: Laboratory) -> None:
     async with lab.desk(url="http://lab/socket/longpoll", **CLIENT):
         for _number in range(4):
             await trio.sleep(5)
-            (session,) = lab.server.sessions.values()
-            lab.server.sessions = {"of another node": session}
-            session.token = "of another node"
+            *_, session = lab.server.sessions.values()
+            del lab.server.sessions[session.token]
+            session.token += " of another node"
+            lab.server.sessions[session.token] = session
         await trio.sleep(5)
 
 
@@ -379,3 +380,103 @@ async def reader_that_hangs(lab: Laboratory) -> None:
         for _number in range(50):
             await ignore(prices.receive)
         await trio.sleep(20)
+
+
+@incident("dead_link", "network or proxy")
+async def wifi_is_lost(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        lab.connection.pause_writing()
+        lab.connection.pause_reading()
+        lab.failure = ConnectError("no connection to lab port 443: [Errno 113] No route to host")
+        await trio.sleep(25)
+        lab.failure = None
+        await trio.sleep(5)
+
+
+@incident("network_down", "network or proxy")
+async def cable_is_pulled(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT), lab.desk(**CLIENT):
+        await trio.sleep(12)
+        await outage(lab, ConnectError("no connection to lab port 443: [Errno 101] Network is unreachable"), 15)
+
+
+@incident("channel_crash", "server", "room:*")
+async def all_channels_of_a_kind_crash_at_once(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT) as (socket, _), socket.join("room:3"), socket.join("room:4"):
+        await trio.sleep(12)
+        for topic, channel in lab.connection.channels.items():
+            if topic.startswith("room:"):
+                channel.stop("killed")
+        await trio.sleep(8)
+
+
+@incident("asked_again", "application", "pay")
+async def payment_is_retried_by_hand(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT) as (socket, _), socket.join("room:3") as room:
+        for number in range(6):
+            await trio.sleep(3)
+            lab.events["pay"] = takes(7 if number == 4 else 0.1)
+            for _attempt in range(2):
+                with trio.move_on_after(5) as scope:
+                    await ignore(partial(room.push, "pay", {"order": number}, timeout=4))
+                if number != 4 or scope.cancelled_caught:
+                    break
+        await trio.sleep(12)
+
+
+@incident("slow_join", "server", "room:9")
+async def slow_join_on_a_quiet_socket(lab: Laboratory) -> None:
+    options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, "heartbeat_interval": 5}
+    async with connect(URL, **options) as socket, socket.join("room:1") as room, trio.open_nursery() as nursery:
+        await trio.sleep(20)
+        await room.push("save", {})
+        lab.joins["room:9"] = 7
+        nursery.start_soon(ignore, socket.channel("room:9").join)
+        await trio.sleep(1)
+        await room.push("save", {})
+        await trio.sleep(12)
+
+
+@incident("connection_cut", "network or proxy")
+async def balancer_has_no_healthy_server(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        await trio.sleep(12)
+        for _number in range(6):
+            lab.connection.drop()
+            await trio.sleep(0.4)
+        await trio.sleep(8)
+
+
+@incident("network_stalled", "network or proxy")
+async def packets_are_lost(lab: Laboratory) -> None:
+    async with lab.desk():
+        for seconds in (2.2, 1.6, 3.4, 2.8):
+            await trio.sleep(5)
+            lab.connection.pause_writing()
+            await trio.sleep(seconds)
+            lab.connection.resume_writing()
+        await trio.sleep(5)
+
+
+@incident("no_longer_answered", "server", "save and load")
+async def channel_process_deadlocks(lab: Laboratory) -> None:
+    async with lab.desk() as (socket, _), socket.join("room:3") as room:
+        for number in range(8):
+            await trio.sleep(2)
+            if number == 4:
+                lab.events |= {"save": takes(1000), "load": takes(1000)}
+            await ignore(partial(room.push, "load" if number % 2 else "save", {"number": number}, timeout=3))
+
+
+@incident("idle_close", "configuration", "60", timeout=None)
+async def heartbeats_are_off_behind_a_balancer(lab: Laboratory) -> None:
+    async with lab.desk(**CLIENT):
+        options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, **SOON}
+        async with connect(URL, heartbeat_interval=None, **options) as quiet, quiet.join("room:90") as room:
+            for seconds in (1, 7, 13):
+                await trio.sleep(seconds)
+                await room.push("msg", {})
+                await trio.sleep(60)
+                next(each for each in reversed(lab.server.connections) if "room:90" in each.channels).drop()
+                await trio.sleep(1)

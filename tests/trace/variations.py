@@ -375,3 +375,14 @@ async def slow_consumer_and_bad_frames(lab: Laboratory) -> None:
                 await lab.connection.send_raw("[null,null")
             await ignore(prices.receive)
             await trio.sleep(0.5)
+
+
+@incident("connection_cut", "network or proxy")
+async def cuts_amid_pushes_that_are_never_answered(lab: Laboratory) -> None:
+    lab.events["typing"] = takes(0, None)
+    async with lab.desk(**SOON) as (socket, nursery), socket.join("room:3") as room:
+        for number in range(20):
+            nursery.start_soon(ignore, partial(room.push, "typing", {}, timeout=3))
+            await trio.sleep(1)
+            if number in (7, 12):
+                lab.connection.drop()

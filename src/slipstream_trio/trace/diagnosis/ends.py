@@ -272,9 +272,8 @@ def _poisoned(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         for event in {ask.event for end in _ends([each]) for ask in end.lost if end.last - (ask.sent or 0) < RECENT}:
             by_event.setdefault(event, []).append(each)
     for event, told in by_event.items():
-        if len(told) >= 2 and sum(each.answered for (_, name), each in facts.events.items() if name == event) < len(
-            told
-        ):
+        alike = [each for (_, name), each in facts.events.items() if name == event]
+        if len(told) >= 2 and len(told) > sum(each.answered + len(each.timeouts) for each in alike):
             yield told, POISON, [_times(facts, told)], {"event": event}
 
 

@@ -17,6 +17,7 @@ __all__ = ["Gatherer"]
 
 HANDLE_STOP: Final = HandleStop.name
 LATE: Final = SECOND // 2
+AT_ONCE: Final = BURST // 6  # what is read this soon after a pause had come in it
 SLEEP: Final = 10 * SECOND  # by which the wall clock gets ahead of the monotonic one, which stands meanwhile
 MOST_CONNECTIONS: Final = 4096
 MOST_STREAMS: Final = 2048
@@ -269,7 +270,7 @@ class Gatherer:
         connection.pace.frames += 1
         facts.pace.frames += 1
         for quiet in (self._pause, connection.silence):
-            if quiet is not None and now - quiet.ended < BURST:
+            if quiet is not None and now - quiet.ended < (BURST if quiet.burst else AT_ONCE):
                 quiet.burst += 1
         if event is None:
             self._rejected(frame, metadata["built_events"])

@@ -9,7 +9,9 @@ from .facts import ASKED, Connection, Facts
 
 __all__ = ["Outage", "outages"]
 
-AWAY: Final = frozenset({502, 503, 504, 521, 522, 523})  # by which a proxy says that there is no server behind it
+AWAY: Final = frozenset(
+    {502, 503, 504, *range(520, 525), 530}
+)  # by which a proxy says that there is no server behind it
 FINAL: Final = frozenset({301, 308, 401, 403, 404})  # after these no other attempt follows, by default
 
 
