@@ -71,5 +71,5 @@ def test_nothing_else_is_found_where_the_beginning_or_the_middle_is_missing(name
 
 def test_numbers_are_told_in_plain_english(tmp_path: Path) -> None:
     (finding,) = diagnose(read(made("one_cut", tmp_path)))
-    assert finding.evidence[0] == "cut once, on 1 socket, at 13.0 s"
+    assert finding.evidence[0] == "once, on 1 socket, at 13.0 s"
     assert json.dumps(finding.as_dict()).count("1 times") == 0

@@ -162,7 +162,7 @@ async def joins_with_a_token_that_expires(lab: Laboratory) -> None:
                 pass
 
 
-@incident("connection_cut", "network or proxy", "cut once, on 1 socket")
+@incident("connection_cut", "network or proxy", "once, on 1 socket")
 async def one_cut(lab: Laboratory) -> None:
     async with lab.desk(**SOON):
         await trio.sleep(13)

@@ -57,7 +57,7 @@ THEIR_LIMIT: Final = Cause("server_message_limit", "grave", "application",
     "the server closed with 1009: a message of this client exceeds the server's limit",
     "send less at once, or raise max_frame_size on the server")
 BROKEN: Final = Cause("broken_protocol", "serious", "network or proxy",
-    "what came broke the WebSocket protocol, so the client closed the connection",
+    "what came broke the WebSocket protocol, so the client closed the connection with {codes}",
     "look at what stands between client and server, and changes bytes")
 EVICTED: Final = Cause("evicted", "serious", "application",
     "sockets of one user evict each other: whenever one connects, the server closes the other",
@@ -118,7 +118,8 @@ REFUSALS: Final = {
 """The causes by the status of the upgrade."""
 
 Told = tuple[Sequence[Outage], Cause | None, Iterable[str], dict[str, Any]]
-"""Outages of one cause, the cause (None: told already), what shows it, and the words that its text lacks."""
+"""Outages of one cause, the cause (None: told already), what else shows it, and the words that its text lacks."""
+Rule = Callable[[Facts, Sequence[Outage]], Iterator[Told]]
 
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
@@ -129,13 +130,14 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
         for told, cause, evidence, words in list(rule(facts, rest)):
             rest = [each for each in rest if each not in told]
             if told and cause is not None:
-                yield _found(facts, told, cause, [*evidence], words)
+                yield _found(facts, told, cause, evidence, words)
 
 
-def _found(facts: Facts, told: Sequence[Outage], cause: Cause, evidence: list[str], words: dict[str, Any]) -> Finding:
+def _found(facts: Facts, told: Sequence[Outage], cause: Cause, more: Iterable[str], words: dict[str, Any]) -> Finding:
     """Return the finding of outages of one cause, with what they cost."""
-    down = sum(each.until - each.began for each in told)
+    ends, down = _ends(told), sum(each.until - each.began for each in told)
     gave_up = any(each.gave_up for each in told)
+    evidence = [_when(facts, told), *more]
     if gave_up:
         evidence.append("the socket gave up: no other attempt followed")
     failed = [attempt for each in told if each.status is None for attempt in each.attempts if attempt.message]
@@ -143,26 +145,35 @@ def _found(facts: Facts, told: Sequence[Outage], cause: Cause, evidence: list[st
         evidence.append(f"{many(len(failed), 'attempt')} failed: {brief(failed[0].message, limit=160)}")
     if down > SECOND:
         evidence.append(f"without a connection for {long(down)} in sum")
-    evidence += losses(facts, [end for end in _ends(told) if not end.explained])
+    evidence += losses(facts, [end for end in ends if not end.explained])
     connections = [connection for each in told[:8] for connection in each.all[:6]]
     seen = [(each.last, each.end or each.place) for each in connections]
+    text = next((f" ({brief(end.message, limit=60)})" for end in ends if end.message), "")
+    words["codes"] = " and ".join(map(str, sorted({end.code or 0 for end in ends}))) + text
+    words["others"] = " while others went on" if len({each.socket for each in facts.connections.values()}) > 1 else ""
     until = max(each.until for each in told)
     return found(facts, cause, seen, evidence, until=until, count=len(told), grave=gave_up, **words)
 
 
-def _times(facts: Facts, told: Iterable[Outage]) -> str:
-    times = [at(facts, each.began) for each in told]
-    return f"at {', '.join(times[:8])}" + (f" and {len(times) - 8} more" if len(times) > 8 else "")
+def _when(facts: Facts, told: Sequence[Outage]) -> str:
+    times, sockets = [at(facts, each.began) for each in told], len({each.socket for each in told})
+    batches = many(_batches((each.began for each in told), SECOND), "batch", "batches")
+    where = "1 socket" if sockets == 1 else f"{sockets} sockets in {batches}"
+    rest = f" and {len(times) - 8} more" if len(times) > 8 else ""
+    return f"{often(len(told))}, on {where}, at {', '.join(times[:8])}{rest}"
 
 
 def _ends(told: Iterable[Outage]) -> list[Connection]:
     return [each.ended for each in told if each.ended is not None]
 
 
-def _codes(told: Iterable[Outage]) -> str:
-    ends = _ends(told)
-    text = next((f" ({brief(end.message, limit=60)})" for end in ends if end.message), "")
-    return " and ".join(map(str, sorted({end.code or 0 for end in ends}))) + text
+def _all(cause: Cause | None, test: Callable[[Outage], bool]) -> Rule:
+    """Return what takes all outages of a kind."""
+
+    def choose(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+        yield [each for each in rest if test(each)], cause, (), {}
+
+    return choose
 
 
 # Attempts
@@ -171,7 +182,7 @@ def _codes(told: Iterable[Outage]) -> str:
 def _option(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     told = [each for each in rest if any(attempt.reason == "option_failed" for attempt in each.attempts)]
     raised = [f"{kind}: {reason}" for what, kind, reason in facts.raised if what == "client connect"]
-    yield told, OPTION, [f"first at {at(facts, each.began)}" for each in told[:1]] + raised[:2], {}
+    yield told, OPTION, raised[:2], {}
 
 
 def _refused(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
@@ -203,7 +214,7 @@ def _credentials(ended: Connection | None) -> dict[str, Any]:
     return {name: getattr(ended and ended.options, name, None) for name in ("auth_token", "params", "headers")}
 
 
-def _gone(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+def _gone(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     by_cause: dict[Cause, list[Outage]] = {}
     for each in rest:
         if each.attempts:
@@ -214,23 +225,18 @@ def _gone(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
                     cause = known
             by_cause.setdefault(cause, []).append(each)
     for cause, told in by_cause.items():
-        yield told, cause, [_times(facts, told)], {}
+        yield told, cause, (), {}
 
 
 # Ends
 
 
-def _explained(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-    yield [each for each in rest if each.ended is not None and each.ended.explained], None, (), {}
-
-
-def _own_limit(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+def _own_limit(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     told = [each for each in rest if each.code == 1009 and any(map(_by_client, _ends([each])))]
     ends = _ends(told)
     if ends:
         asked = Counter((ask.topic, ask.event, brief(ask.payload)) for end in ends for ask in end.lost)
-        texts = [end.message for end in ends if end.message][:1]
-        evidence = [": ".join([_times(facts, told), *texts])]
+        evidence = [end.message for end in ends if end.message][:1]
         evidence.append(f"the largest that passed had {max(end.largest for end in ends):,} bytes")
         for what, count in asked.most_common(1):
             evidence.append(f"in flight at {count} of {many(len(ends), 'end')}: {' '.join(what)}")
@@ -243,24 +249,11 @@ def _by_client(end: Connection) -> bool:
     return older or end.ended_by == "client" or "maximum message size" in end.message
 
 
-def _by_code(cause: Cause, *codes: int) -> Callable[[Facts, Sequence[Outage]], Iterator[Told]]:
-    """Return what takes all ends of these codes; of any, if none is given."""
-
-    def choose(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-        told = [each for each in rest if not codes or each.code in codes]
-        others = " while others went on" if len({each.socket for each in facts.connections.values()}) > 1 else ""
-        yield told, cause, [_times(facts, told)], {"codes": _codes(told), "others": others}
-
-    return choose
-
-
-def _broken(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-    told = [each for each in rest if any(map(_by_protocol, _ends([each])))]
-    yield told, BROKEN, [_times(facts, told), *(end.message for end in _ends(told)[:4])], {}
-
-
-def _by_protocol(end: Connection) -> bool:
+def _is_broken(outage: Outage) -> bool:
     """Tell whether this client ended it; in an old recording, if it is not the server's close of an idle connection."""
+    end = outage.ended
+    if end is None or outage.code is None:
+        return False
     older = end.ended_by is None and end.code in (1002, 1007) and end.last - end.spoke < 10 * SECOND
     return older or end.reason == "protocol_error"
 
@@ -274,7 +267,7 @@ def _poisoned(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     for event, told in by_event.items():
         alike = [each for (_, name), each in facts.events.items() if name == event]
         if len(told) >= 2 and len(told) > sum(each.answered + len(each.timeouts) for each in alike):
-            yield told, POISON, [_times(facts, told)], {"event": event}
+            yield told, POISON, (), {"event": event}
 
 
 def right_after(end: int, opened: int) -> bool:
@@ -300,8 +293,7 @@ def _evicted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     ]
     ends = Counter(each.socket for each in told)
     if len(ends) >= 2 and max(ends.values()) >= 2:
-        text = f"{len(told)} ends of {len(ends)} sockets, each as another opened, {_times(facts, told)}"
-        yield told, EVICTED, [text], {}
+        yield told, EVICTED, ["each as another socket opened"], {}
 
 
 def _batches(times: Iterable[int], apart: int) -> int:
@@ -309,12 +301,12 @@ def _batches(times: Iterable[int], apart: int) -> int:
     return bool(ordered) + sum(later - before > apart for before, later in pairwise(ordered))
 
 
-def _restarted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+def _restarted(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     """Find ends with 1012; those without a channel, or without a drainer, end otherwise at the same time."""
     drained = [each.began for each in rest if each.code == 1012]
     near = [each for each in rest if any(abs(each.began - time) < 10 * SECOND for time in drained)]
     told = [each for each in near if each.code in (1000, 1001, 1006, 1012)]
-    yield told, RESTARTED, [_batched(facts, told)], {"codes": _codes(told)}
+    yield told, RESTARTED, (), {}
 
 
 def _all_restarted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
@@ -323,13 +315,7 @@ def _all_restarted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     sockets, opened = {each.socket for each in told}, {*facts.opened}
     if len(sockets) < (2 if sockets == opened else 3):
         told = [each for each in told if each.attempts]
-    yield told, RESTARTED, [_batched(facts, told)], {"codes": _codes(told)}
-
-
-def _batched(facts: Facts, told: Sequence[Outage]) -> str:
-    sockets, batches = len({each.socket for each in told}), _batches((each.began for each in told), SECOND)
-    several = f"{many(len(told), 'end')} of {many(sockets, 'socket')} in {many(batches, 'batch', 'batches')}"
-    return f"{several}, {_times(facts, told)}"
+    yield told, RESTARTED, (), {}
 
 
 def _alike(told: Sequence[Outage], length: Callable[[Connection], int]) -> list[Outage]:
@@ -364,7 +350,7 @@ def _idle(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         beats = getattr(ends[0].options, "heartbeat_interval", None)
         said = "no heartbeats were sent" if beats is None else f"heartbeat_interval is {beats:g} s"
         text = f"{many(len(ends), 'end')}, {between(idle)} after the last frame sent; {said}"
-        yield told, IDLE, [text, f"{_times(facts, told)}, code {ends[0].code}"], {"idle": long(idle[0])}
+        yield told, IDLE, [f"{text}; code {ends[0].code}"], {"idle": long(idle[0])}
 
 
 def _age(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
@@ -378,32 +364,18 @@ def _age(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         if max(others) <= max(lives) + 9 * SECOND // 4:  # else an older one came to no harm
             # Those that were open as the recording began are not known to be older.
             told += [each for each in rest if each.socket in sockets and each.code in codes and not _whole(each)]
-            text = f"{len(lives)} connections lived {between(lives)}; ends {_times(facts, told)}"
-            yield told, AGE, [text], {"age": long(max(lives))}
+            yield told, AGE, [f"{len(lives)} connections lived {between(lives)}"], {"age": long(max(lives))}
 
 
 def _whole(outage: Outage) -> bool:
     return outage.ended is None or outage.ended.options is not None
 
 
-def _cut(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-    told = [each for each in rest if each.code == 1006]
-    sockets = many(len({each.socket for each in told}), "socket")
-    yield told, CUT, [f"cut {often(len(told))}, on {sockets}, {_times(facts, told)}"], {}
-
-
-_RULES: Final[Sequence[Callable[[Facts, Sequence[Outage]], Iterator[Told]]]] = (
-    *(_option, _refused, _explained, _own_limit, _by_code(THEIR_LIMIT, 1009), _broken, _evicted, _restarted),
-    *(
-        _poisoned,
-        _by_code(SESSION_GONE, 3410),
-        _idle,
-        _age,
-        _all_restarted,
-        _by_code(DISCONNECTED, 1000, 1001),
-        _gone,
-        _cut,
-        _by_code(CLOSED),
-    ),
+_RULES: Final[Sequence[Rule]] = (
+    *(_option, _refused, _all(None, lambda each: each.ended is not None and each.ended.explained), _own_limit),
+    *(_all(THEIR_LIMIT, lambda each: each.code == 1009), _all(BROKEN, _is_broken), _evicted, _restarted, _poisoned),
+    *(_all(SESSION_GONE, lambda each: each.code == 3410), _idle, _age, _all_restarted),
+    *(_all(DISCONNECTED, lambda each: each.code in (1000, 1001)), _gone, _all(CUT, lambda each: each.code == 1006)),
+    _all(CLOSED, lambda _: True),
 )
 """The surest first: each takes what it explains."""
