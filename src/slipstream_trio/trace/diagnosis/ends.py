@@ -42,14 +42,12 @@ REVOKED: Final = Cause("credentials_revoked", "grave", "server",
 NOT_WEBSOCKET: Final = Cause("not_websocket", "grave", "network or proxy",
     "the upgrade was answered with {status}, as by something that speaks no WebSocket",
     "see what stands before the server: a proxy that does not pass Upgrade and Connection on, a captive portal")
-TOO_LONG: Final = Cause("refused_{status}", "grave", "configuration",
-    "the upgrade was refused with {status}: its URL, or its headers, are too long",
-    "put less into params and headers (a token, cookies), or raise the limit of the server or proxy")
 RATE: Final = Cause("rate_limit", "serious", "application",
     "too many connections are opened: the server refuses them with {status}",
     "look for a loop that opens socket after socket in place of one that lives on, and spread what starts at once")
 OTHER: Final = Cause("refused_{status}", "serious", "server",
     "the upgrade was refused with {status}", "{hint}")
+TOO_LONG: Final = attrs.evolve(OTHER, blame="configuration", mechanism=OTHER.mechanism + ": too long a header")
 OWN_LIMIT: Final = Cause("own_message_limit", "grave", "configuration",
     "a message exceeds this client's own max_message_size of {limit:,} bytes, so it closes with 1009",
     "raise max_message_size above the largest message, or have the server send that in pieces")

@@ -83,7 +83,6 @@ class Quiet:
     overdue: int = 0  # what the application did right after it, before it got an answer
     answered: bool = False
     told: bool = False  # whether telemetry itself told that the event loop stood still
-    busy: str = ""  # the callback that took as long
     cut_off: bool = False  # whether no connection was open, so that nothing could come
     # Of a connection
     connection: "Connection" = field(default=None, repr=False)

@@ -178,12 +178,11 @@ class Gatherer:
             self._pause.overdue += self.facts.last < self._pause.ended + BURST
 
     def _other(self, record: Record, metadata: Any) -> None:
-        """Take in code that raised, or a callback that took long."""
+        """Take in code that raised."""
         facts = self.facts
         if record.name[-1] != "exception":
-            if self._pause is not None and "callback" in metadata and record.measurements.get("duration", 0) > SECOND:
-                self._pause.busy = f"{metadata['client']}.{metadata['callback']}"
-        elif metadata["kind"].endswith("AlreadyJoined"):
+            return
+        if metadata["kind"].endswith("AlreadyJoined"):
             self._asks.held(record, metadata)
         elif record.name[1] == "client" or metadata["kind"].endswith("InternalError"):
             key = (" ".join(record.name[1:-1]), str(metadata["kind"]), str(metadata["reason"]))

@@ -113,9 +113,8 @@ def _still(facts: Facts, pause: Quiet) -> bool:
 def _tell_pause(facts: Facts, pause: Quiet) -> Iterator[str]:
     late = f": {'the event loop' if pause.told else 'a timer'} was {long(pause.late)} late" if pause.late else ""
     burst = f"; then {many(pause.burst, 'frame')} within 0.3 s" if pause.burst else ""
-    busy = f"; the callback {pause.busy} took as long" if pause.busy else ""
     slept = f": the machine slept, as the wall clock went {long(pause.slept)} ahead" if pause.slept else ""
-    yield f"{_from(facts, pause)}{slept}{late}{burst}{busy}"
+    yield f"{_from(facts, pause)}{slept}{late}{burst}"
 
 
 def _from(facts: Facts, quiet: Quiet) -> str:
@@ -184,9 +183,7 @@ def _tell_dead(facts: Facts, silence: Quiet) -> Iterator[str]:
     late = f" (a join of {joins[0]} was pending: if join/3 hangs on the server, it looks the same)" if joins else ""
     sent = f"from {at(facts, silence.began)} on nothing came, while {many(silence.sent, 'frame')} went"
     if silence.unheeded:
-        sent = (
-            f"from {at(facts, silence.began)} on nothing that went was answered, though frames came: in one direction"
-        )
+        sent = f"from {at(facts, silence.began)} on nothing that went was answered, but frames came (in one direction)"
     yield f"{sent}; noticed after {long(silence.length)}, at {at(facts, silence.ended)}{late}"
     yield from losses(facts, [silence.connection])
 
