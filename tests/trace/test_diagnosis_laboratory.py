@@ -9,7 +9,8 @@ import trio
 from tests.client.support import Recorder
 from tests.trace.incidents import INCIDENTS
 from tests.trace.laboratory import recorded
-from tests.trace.nights import NIGHTS
+from tests.trace.networks import NETWORKS
+from tests.trace.servers import SERVERS
 from trio.testing import MockClock
 
 from slipstream_trio import JoinTimeout, connect
@@ -17,7 +18,7 @@ from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.kit import FakeServer
 from slipstream_trio.trace import Finding, diagnose, read
 
-ALL = INCIDENTS | NIGHTS
+ALL = INCIDENTS | NETWORKS | SERVERS
 ALWAYS = ("slow_handler", "repeated_orders", "redirect", "crash_loop", "laptop_sleeps_and_its_link_is_dead")
 NAMES = [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.once) for name in ALL]
 

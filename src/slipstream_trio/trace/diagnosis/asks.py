@@ -2,7 +2,8 @@
 
 import re
 from collections import deque
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from ... import protocol
 from ...telemetry import Record
@@ -20,6 +21,7 @@ RECENT: Final = 5 * SECOND  # what was pushed longer before a crash has nothing 
 MOST_TOPICS: Final = 4096
 MOST_ASKS: Final = 4096
 MOST_SPANS: Final = 65536
+T = TypeVar("T")
 
 
 class Asks:
@@ -31,18 +33,10 @@ class Asks:
         self._queued: dict[tuple[str, str, str], deque[Ask]] = {}
 
     def _topic(self, socket: str, name: str) -> Topic:
-        known = self._facts.topics
-        found = known.get((socket, name)) or Topic()
-        if len(known) < MOST_TOPICS:
-            known[socket, name] = found
-        return found
+        return _known(self._facts.topics, (socket, name), Topic)
 
     def _events(self, ask: Ask) -> Events:
-        known = self._facts.events
-        found = known.get((ask.topic, ask.event)) or Events()
-        if len(known) < MOST_TOPICS:
-            known[ask.topic, ask.event] = found
-        return found
+        return _known(self._facts.events, (ask.topic, ask.event), Events)
 
     # Sent
 
@@ -218,3 +212,10 @@ class Asks:
         topic = self._topic(record.origin.socket_id, metadata["topic"])
         if not topic.since:  # else it is the library that joins it again
             keep(topic.held, (self._facts.last, self._facts.place))
+
+
+def _known(known: dict[tuple[str, str], T], key: tuple[str, str], make: Callable[[], T]) -> T:
+    found = known.get(key) or make()
+    if len(known) < MOST_TOPICS:
+        known[key] = found
+    return found

@@ -79,7 +79,7 @@ def _crashed(facts: Facts) -> Iterator[Finding]:
     """Find crashes: those of topics of a kind after the same event are one."""
     alike: dict[tuple[str, str | None], list[tuple[str, Topic]]] = {}
     for (_, name), topic in facts.topics.items():
-        if topic.crashes:
+        if topic.crashes > topic.since:  # one after which joins are refused is how the server put it out
             common = set.intersection(*({ask.event for ask in asks} for _, _, asks in topic.crashed))
             event = next((ask.event for _, _, asks in topic.crashed for ask in asks if ask.event in common), None)
             alike.setdefault((name.partition(":")[0], event), []).append((name, topic))

@@ -37,8 +37,7 @@ UNAUTHORIZED: Final = Cause("unauthorized", "grave", "configuration",
     "check the token, the params and the headers, what connect/3 asks for, and check_origin")
 REVOKED: Final = Cause("credentials_revoked", "grave", "server",
     "a reconnect was refused with {status}, though a function was asked for fresh credentials",
-    "see what changed on the server (its keys, with a deployment; what this user may), and whether the function returns"
-    " what is fresh")
+    "see what changed on the server (its keys, what this user may), and whether the function returns what is fresh")
 NOT_WEBSOCKET: Final = Cause("not_websocket", "grave", "network or proxy",
     "the upgrade was answered with {status}, as by something that speaks no WebSocket",
     "see what stands before the server: a proxy that does not pass Upgrade and Connection on, a captive portal")
@@ -46,7 +45,7 @@ RATE: Final = Cause("rate_limit", "serious", "application",
     "too many connections are opened: the server refuses them with {status}",
     "look for a loop that opens socket after socket in place of one that lives on, and spread what starts at once")
 OTHER: Final = Cause("refused_{status}", "serious", "server",
-    "the upgrade was refused with {status}", "{hint}")
+    "the upgrade was refused with {status}", "see the log of the server or proxy; Phoenix's path ends in /websocket")
 TOO_LONG: Final = attrs.evolve(OTHER, blame="configuration", mechanism=OTHER.mechanism + ": too long a header")
 OWN_LIMIT: Final = Cause("own_message_limit", "grave", "configuration",
     "a message exceeds this client's own max_message_size of {limit:,} bytes, so it closes with 1009",
@@ -68,8 +67,7 @@ DISCONNECTED: Final = Cause("disconnected_by_server", "serious", "server",
     "see what disconnects this user there (a broadcast of disconnect: another session, a logout, an administrator)")
 POISON: Final = Cause("push_ends_connection", "grave", "server",
     "the connection ends each time that {event} was pushed: the server's socket, or a proxy, fails at it",
-    "see the server's log at these times, and compare the payload and its size with the limits on the way",
-    "--event {event}")
+    "see the server's log at these times, and whether the payload is too large on the way", "--event {event}")
 SESSION_GONE: Final = Cause("session_gone", "serious", "network or proxy",
     "the server does not know the session of long-polling: its requests reach several nodes, or a new one",
     "let the balancer send a client's requests to one node (sticky sessions), or use WebSocket")
@@ -201,11 +199,8 @@ def _refused(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
             evidence.append(", ".join([f"accepted before, for {long(ended.life)}", *values]))
         waits = [each.headers["retry-after"] for each in refusals if "retry-after" in each.headers]
         evidence += [f"it asks to wait {seconds} s (retry-after)" for seconds in waits[:1]]
-        hint = "see the log of the server, or of the proxy before it"
-        if first.status == 404:
-            hint = "the path is wrong: Phoenix's ends in /websocket"
         where = first.headers.get("location", "(no Location)")
-        yield told, cause, evidence, {"status": first.status, "where": where, "hint": hint}
+        yield told, cause, evidence, {"status": first.status, "where": where}
 
 
 def _credentials(ended: Connection | None) -> dict[str, Any]:

@@ -39,8 +39,7 @@ TURNS: Final = Cause("joins_by_turns", "serious", "server",
     "make join/3 quick (load in handle_info(:after_join)), or spread the topics over several sockets", "--kind joined")
 SLOW_HANDLER: Final = Cause("slow_handler", "serious", "server",
     "the server is slow to answer {which}, and answers other events quickly",
-    "look at the server's handle_in for {which}: a query, a lock, another service; what is pushed on its topic"
-    " meanwhile waits, too", "--event {event}")
+    "look at the server's handle_in for {which}: a query, a lock, another service", "--event {event}")
 # fmt: on
 
 

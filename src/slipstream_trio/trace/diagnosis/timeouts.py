@@ -23,15 +23,13 @@ NEVER: Final = Cause("never_answered", "serious", "server",
     "--event {event}")
 NO_LONGER: Final = Cause("no_longer_answered", "serious", "server",
     "{which} was answered at first, and is not any more, while the connection is alive",
-    "see what the channel's process on the server does since then: it may hang, or have lost what it waits for",
-    "--event {event}")
+    "see what the channel's process on the server does since then: it may hang", "--event {event}")
 SOMETIMES: Final = Cause("sometimes_unanswered", "serious", "server",
     "some pushes of {which} are not answered, while others are",
     "see which clause of handle_in({which}) returns {{:noreply, …}}, or what it waits for", "--event {event}")
 TOO_FAST: Final = Cause("pushes_too_fast", "serious", "application",
     "{which} is pushed faster than the channel works it off: pushes wait for those before them until they are given up",
-    "push less at once (await one before the next), or make handle_in quicker; a channel works off one at a time",
-    "--event {event}")
+    "push less at once (await one before the next), or make handle_in quicker", "--event {event}")
 SLOW_LINK: Final = Cause("slow_link", "serious", "network or proxy",
     "the link is slow: of {which}, as of all else, even the quickest answers take about as long as the limit",
     "look at the network (its round trip, a line that is full), and set timeouts well above that")
