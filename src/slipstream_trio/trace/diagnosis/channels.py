@@ -59,8 +59,9 @@ SURE: Final = frozenset({JOIN_CRASH, LIMITED})  # those that are wrong even wher
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find what is wrong with channels, or with how they are used."""
-    yield from _crashed(facts)
     for (_, name), topic in facts.topics.items():
+        if topic.crashes > topic.since:  # one after which joins are refused is how the server put it out
+            yield _crashed(facts, name, topic)
         if len(topic.held) >= 2:
             joins = f"{len(topic.held)} joins found the topic joined already (AlreadyJoined)"
             yield found(facts, FIGHT, topic.held, [f"{joins}, {many(topic.left, 'leave')}"], topic=name)
@@ -75,23 +76,16 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
             yield found(facts, RAISED, seen, [], what=what, kind=kind, reason=reason)
 
 
-def _crashed(facts: Facts) -> Iterator[Finding]:
-    """Find crashes: those of topics of a kind after the same event are one."""
-    alike: dict[tuple[str, str | None], list[tuple[str, Topic]]] = {}
-    for (_, name), topic in facts.topics.items():
-        if topic.crashes > topic.since:  # one after which joins are refused is how the server put it out
-            common = set.intersection(*({ask.event for ask in asks} for _, _, asks in topic.crashed))
-            event = next((ask.event for _, _, asks in topic.crashed for ask in asks if ask.event in common), None)
-            alike.setdefault((name.partition(":")[0], event), []).append((name, topic))
-    for (_, event), topics in alike.items():
-        crashed = sorted((crash for _, topic in topics for crash in topic.crashed), key=lambda crash: crash[0])
-        before = [ask for _, _, asks in crashed for ask in asks if event in (ask.event, None)]
-        count, its = sum(topic.crashes for _, topic in topics), family(name for name, _ in topics)
-        told = [f"it crashed {often(count)}, first at {at(facts, crashed[0][0])}"]
-        told += [f"not answered when it crashed: {about(facts, ask)}" for ask in before[:4]]
-        after = f", {'each time ' if count > 1 else ''}after {event}" if event else ""
-        seen = [(when, place) for when, place, _ in crashed]
-        yield found(facts, CRASHES, seen, told, topic=its, event=event, count=count, after=after)
+def _crashed(facts: Facts, name: str, topic: Topic) -> Finding:
+    common = set.intersection(*({ask.event for ask in asks} for _, _, asks in topic.crashed))
+    before = [ask for _, _, asks in topic.crashed for ask in asks if ask.event in common or not common]
+    event = before[0].event if common else None
+    told = [f"it crashed {often(topic.crashes)}, first at {at(facts, topic.crashed[0][0])}"]
+    told += [f"not answered when it crashed: {about(facts, ask)}" for ask in before[:4]]
+    seen = [(when, place) for when, place, _ in topic.crashed]
+    each = "each time " if topic.crashes > 1 else ""
+    after = f", {each}after {event}" if event else ""
+    return found(facts, CRASHES, seen, told, topic=name, event=event, count=topic.crashes, after=after)
 
 
 def _refusals(facts: Facts, topics: list[tuple[str, Topic]]) -> Iterator[Finding]:

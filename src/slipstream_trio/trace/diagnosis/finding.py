@@ -95,7 +95,7 @@ def found(
     moments = sorted((facts.wall(time), place) for time, place in seen)
     times = tuple(dict.fromkeys(time for time, _ in moments))
     until = facts.wall(until) if until else max(times, default=0)
-    options = cause.options.format(event=shlex.quote(event or "*"))
+    options = cause.options.format(event=event)
     return Finding(
         cause=cause.name.format(**words),
         gravity="grave" if grave else cause.gravity,
@@ -113,39 +113,41 @@ def found(
     )
 
 
-def of_asks(facts: Facts, cause: Cause, asks: Sequence[Ask], told: Iterable[str]) -> Finding:
+def of_asks(facts: Facts, cause: Cause, asks: Sequence[Ask], told: Iterable[str], **words: Any) -> Finding:
     """Return a finding about pushes or joins, `told` first, and then the first of them."""
     seen = [(ask.began, ask.place) for ask in asks]
-    evidence = [
-        *told,
-        *(f"{about(facts, ask)}: {ask.outcome or 'answered'} after {long(ask.took)}" for ask in asks[:4]),
-    ]
+    shown = [f"{about(facts, ask)}: {ask.outcome or 'answered'} after {long(ask.took)}" for ask in asks[:4]]
     until = max(ask.answered or ask.ended or ask.began for ask in asks)
-    topic, names = family(ask.topic for ask in asks), [*dict.fromkeys(ask.event for ask in asks if ask.kind == "push")]
-    return found(
-        *(facts, cause, seen, evidence),
-        until=until,
-        count=len(asks),
-        topic=topic,
-        event=names[0] if len(names) == 1 else None,
-        which=" and ".join([*names[:4], *(["others"] if len(names) > 4 else [])]),
-    )
+    topic = family(ask.topic for ask in asks)
+    return found(facts, cause, seen, [*told, *shown], until=until, count=len(asks), topic=topic, **words)
 
 
 def merged(findings: Iterable[Finding], where: str) -> list[Finding]:
     """Return findings, those of one kind made one, the gravest first; `where` tells of so many places."""
-    kinds: dict[tuple[str | None, ...], list[Finding]] = {}
+    kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in sorted(findings, key=lambda each: ORDER.index(each.gravity)):
-        # Of one cause the numbers differ: how long it took, how many there were.
-        kind = NUMBER.sub("", finding.mechanism)
-        kinds.setdefault((finding.cause, finding.topic, finding.event, kind), []).append(finding)
+        # Of one cause the numbers differ (how long it took, how many there were), and the topics and events.
+        kind = NUMBER.sub("", _named(finding, ""))
+        kinds.setdefault((finding.cause, kind), []).append(finding)
     return [_merge(alike, where) if len(alike) > 1 else alike[0] for alike in kinds.values()]
 
 
+def _named(finding: Finding, events: str) -> str:
+    """Return the mechanism, of other events."""
+    return (
+        re.sub(rf"\b{re.escape(finding.event)}\b", lambda _: events, finding.mechanism)
+        if finding.event
+        else finding.mechanism
+    )
+
+
 def _merge(alike: Sequence[Finding], where: str) -> Finding:
-    first = alike[0]
+    first, events = alike[0], [*dict.fromkeys(each.event for each in alike if each.event is not None)]
     return attrs.evolve(
         first,
+        mechanism=_named(first, " and ".join(events[:4])),
+        topic=None if any(each.topic is None for each in alike) else family(each.topic or "" for each in alike),
+        event=events[0] if len(events) == 1 else None,
         count=sum(each.count for each in alike),
         times=tuple(sorted(time for each in alike for time in each.times))[:SHOWN],
         until=max(each.until for each in alike),

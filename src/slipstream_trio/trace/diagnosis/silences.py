@@ -38,8 +38,8 @@ TURNS: Final = Cause("joins_by_turns", "serious", "server",
     "joins wait for each other: the server works off the joins of a socket one at a time",
     "make join/3 quick (load in handle_info(:after_join)), or spread the topics over several sockets", "--kind joined")
 SLOW_HANDLER: Final = Cause("slow_handler", "serious", "server",
-    "the server is slow to answer {which}, and answers other events quickly",
-    "look at the server's handle_in for {which}: a query, a lock, another service", "--event {event}")
+    "the server is slow to answer {event}, and answers other events quickly",
+    "look at the server's handle_in for {event}: a query, a lock, another service", "--event {event}")
 # fmt: on
 
 
@@ -240,19 +240,12 @@ def _slow_events(facts: Facts) -> Iterator[Finding]:
         slow.setdefault(event, []).extend(
             ask for ask in events.slow if not facts.covered(ask.served, ask.answered or 0, ask.socket)
         )
-    slow = {event: asks for event, asks in slow.items() if _is_slow(facts, event, asks)}
-    if slow:
-        asks = [ask for each in slow.values() for ask in each]
-        counts = [(name in slow, each) for (_, name), each in facts.events.items()]
-        count = many(sum(each.answered for within, each in counts if within), "answer")
-        quick = sum(each.answered - each.slowly for within, each in counts if not within)
-        told = f"{len(asks)} of {count} took up to {long(max(ask.took for ask in asks))}"
-        yield of_asks(facts, SLOW_HANDLER, asks, [f"{told}; {quick} to other events were quick"])
-
-
-def _is_slow(facts: Facts, event: str, asks: list[Ask]) -> bool:
-    """Tell whether an event is; where nothing else came meanwhile, it may have been the network, but for many times."""
-    longest = max((ask.took for ask in asks), default=0)
-    count = sum(each.answered for (_, name), each in facts.events.items() if name == event)
-    apart = sum(not ask.alone for ask in asks)
-    return apart >= 3 or len(asks) >= max(3, count / 2) or (apart > 0 and longest >= 3 * SECOND)
+    for event, asks in slow.items():
+        longest = max((ask.took for ask in asks), default=0)
+        count = sum(each.answered for (_, name), each in facts.events.items() if name == event)
+        apart = sum(not ask.alone for ask in asks)
+        # Where nothing else came meanwhile, it may have been the network, unless that happens again and again.
+        if apart >= 3 or len(asks) >= max(3, count / 2) or (apart and longest >= 3 * SECOND):
+            quick = sum(each.answered - each.slowly for (_, name), each in facts.events.items() if name != event)
+            answers = f"{len(asks)} of {many(count, 'answer')} took up to {long(longest)}"
+            yield of_asks(facts, SLOW_HANDLER, asks, [f"{answers}; {quick} to other events were quick"], event=event)

@@ -98,7 +98,7 @@ class Diagnosis:
 
     def finish(self, facts: Facts) -> "Diagnosis":
         """Find the causes in the facts of one process."""
-        self.findings = merged((finding for _, function in TABLE for finding in function(facts)), "on {} sockets")
+        self.findings = merged((finding for _, function in TABLE for finding in function(facts)), "{} alike")
         self.noise, self.records, self.connections = +facts.noise, facts.records, len(facts.connections)
         self.unread += facts.unread
         self.opened = [facts.wall(each.opened) for each in facts.connections.values() if each.opened is not None]

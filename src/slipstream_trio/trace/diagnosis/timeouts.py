@@ -1,6 +1,6 @@
 """Timeouts, and the answers that came after them: limits that are too short, and what is never answered."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from .facts import SECOND, Ask, Events, Facts
@@ -11,27 +11,27 @@ __all__ = ["diagnose"]
 
 # fmt: off
 TOO_SHORT: Final = Cause("push_timeout_too_short", "serious", "configuration",
-    "{which} takes longer than its limit: its answers came after the pushes were given up",
+    "{event} takes longer than its limit: its answers came after the pushes were given up",
     "raise push_timeout (or the push's timeout), or make the server quicker", "--event {event}")
 ASKED_AGAIN: Final = Cause("asked_again", "grave", "application",
-    "{which} takes longer than its limit, and the application asks again for what the server has done already",
-    "raise the timeout above the true time of an answer, and send an id with {which} by which the server knows that it"
+    "{event} takes longer than its limit, and the application asks again for what the server has done already",
+    "raise the timeout above the true time of an answer, and send an id with {event} by which the server knows that it"
     " has done it", "--event {event}")
 NEVER: Final = Cause("never_answered", "serious", "server",
-    "{which} is never answered, while others are",
-    "let handle_in reply to {which} ({{:reply, …}} in place of {{:noreply, …}}), or use send, which awaits no reply",
+    "{event} is never answered, while others are",
+    "let handle_in reply to {event} ({{:reply, …}} in place of {{:noreply, …}}), or use send, which awaits no reply",
     "--event {event}")
 NO_LONGER: Final = Cause("no_longer_answered", "serious", "server",
-    "{which} was answered at first, and is not any more, while the connection is alive",
+    "{event} was answered at first, and is not any more, while the connection is alive",
     "see what the channel's process on the server does since then: it may hang", "--event {event}")
 SOMETIMES: Final = Cause("sometimes_unanswered", "serious", "server",
-    "some pushes of {which} are not answered, while others are",
-    "see which clause of handle_in({which}) returns {{:noreply, …}}, or what it waits for", "--event {event}")
+    "some pushes of {event} are not answered, while others are",
+    "see which clause of handle_in({event}) returns {{:noreply, …}}, or what it waits for", "--event {event}")
 TOO_FAST: Final = Cause("pushes_too_fast", "serious", "application",
-    "{which} is pushed faster than the channel works it off: pushes wait for those before them until they are given up",
+    "{event} is pushed faster than the channel works it off: pushes wait for those before them until they are given up",
     "push less at once (await one before the next), or make handle_in quicker", "--event {event}")
 SLOW_LINK: Final = Cause("slow_link", "serious", "network or proxy",
-    "the link is slow: of {which}, as of all else, even the quickest answers take about as long as the limit",
+    "the link is slow: of {event}, as of all else, even the quickest answers take about as long as the limit",
     "look at the network (its round trip, a line that is full), and set timeouts well above that")
 JOIN_NEVER: Final = Cause("join_never_answered", "grave", "server",
     "joins are not answered, while the connection is alive: join/3 hangs",
@@ -47,15 +47,12 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     given_up: dict[str, list[Ask]] = {}
     for (_, event), events in facts.events.items():
         given_up.setdefault(event, []).extend(_unexplained(facts, [*events.timeouts, *_own_limit(events)]))
-    causes: dict[Cause, list[Ask]] = {}
     for event, asks in given_up.items():
         late, never = [ask for ask in asks if ask.answered is not None], [ask for ask in asks if _is_proved(ask)]
         if late:
-            causes.setdefault(_cause_of_late(late), []).extend(late)
+            yield of_asks(facts, _cause_of_late(late), late, _tell_late(late), event=event)
         elif never:
-            causes.setdefault(_cause_of_none(_alike(facts, {event}), never), []).extend(never)
-    for cause, asks in causes.items():
-        yield of_asks(facts, cause, asks, _tell_late(asks) if asks[0].answered is not None else _tell_none(facts, asks))
+            yield _never(facts, event, never)
     joins = _unexplained(facts, (ask for topic in facts.topics.values() for ask in topic.timeouts))
     late = [ask for ask in joins if ask.answered is not None]
     if joins:
@@ -102,22 +99,14 @@ def _tell_late(asks: list[Ask]) -> Iterator[str]:
         yield f"{again} of them were asked again with the same payload: the server may have done it twice"
 
 
-def _alike(facts: Facts, names: Collection[str]) -> list[Events]:
-    return [each for (_, name), each in facts.events.items() if name in names]
-
-
-def _cause_of_none(alike: list[Events], asks: list[Ask]) -> Cause:
-    if not any(each.answered for each in alike):
-        return NEVER
-    return SOMETIMES if max(each.last_answer for each in alike) > max(ask.sent or 0 for ask in asks) else NO_LONGER
-
-
-def _tell_none(facts: Facts, asks: list[Ask]) -> Iterator[str]:
-    alike = _alike(facts, {ask.event for ask in asks})
+def _never(facts: Facts, event: str, asks: list[Ask]) -> Finding:
+    alike = [each for (_, name), each in facts.events.items() if name == event]
     answered, last = sum(each.answered for each in alike), max(each.last_answer for each in alike)
     others = sum(each.answered for each in facts.events.values()) - answered
     since = f", the last at {at(facts, last)}" if last else ""
-    yield f"{len(asks)} given up; {answered} of this event answered{since}; {others} of others"
+    told = f"{len(asks)} given up; {answered} of this event answered{since}; {others} of others"
+    cause = SOMETIMES if last > max(ask.sent or 0 for ask in asks) else NO_LONGER if answered else NEVER
+    return of_asks(facts, cause, asks, [told], event=event)
 
 
 def _left(facts: Facts) -> Iterator[Finding]:
