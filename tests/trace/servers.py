@@ -212,3 +212,15 @@ async def channel_is_killed_by_a_linked_process(lab: Laboratory) -> None:
             await trio.sleep(6)
             lab.connection.channels["room:3"].stop("killed")
         await trio.sleep(4)
+
+
+@incident("sometimes_unanswered", "server", "some pushes of save")
+async def clause_that_does_not_reply(lab: Laboratory) -> None:
+    async def save(_: Channel, payload: Any) -> Outcome:
+        return None if payload["number"] % 4 == 1 else Reply({})
+
+    lab.events["save"] = save
+    async with lab.desk(**CLIENT) as (socket, _), socket.join("room:3") as room:
+        for number in range(9):
+            await trio.sleep(1)
+            await ignore(partial(room.push, "save", {"number": number}, timeout=3))
