@@ -121,3 +121,17 @@ def test_a_join_that_is_never_answered_is_told_while_other_things_are() -> None:
 
     trio.run(main, clock=clock)
     assert [each.cause for each in diagnose(recorder.records)] == ["join_never_answered"]
+
+
+@pytest.mark.parametrize(("seconds", "cause"), [(3600, "process_stood_still"), (6, "connection_cut")])
+def test_a_machine_whose_clocks_all_stood_is_told_by_the_server_s(seconds: int, cause: str, tmp_path: Path) -> None:
+    path = recorded(tmp_path / "incident.jsonl", NETWORKS["clock_is_set_long_before_a_cut"].happen)
+    lines, number = path.read_text().splitlines(), 0
+    for place, line in enumerate(lines):
+        if '"$":"TransportOpened"' in line:
+            told = json.loads(line)
+            date = ("date", f"Fri, 27 Nov 2026 {21 + number * seconds // 3600}:00:12 GMT")
+            told["raw_message"]["response_headers"] = {"$": "tuple", "items": [{"$": "tuple", "items": list(date)}]}
+            lines[place], number = json.dumps(told), number + 1
+    path.write_text("\n".join(lines) + "\n")
+    assert [each.cause for each in diagnose(read(path))] == [cause]

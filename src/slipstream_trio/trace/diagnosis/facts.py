@@ -79,7 +79,7 @@ class Quiet:
     waiting: tuple[Ask, ...] = ()  # what was sent, and not answered; of a process, what was late already as it began
     # Of a process
     late: int = 0  # by how much a timer came late in it
-    slept: int = 0  # by how much the wall clock got ahead in it
+    slept: int = 0  # by how much other clocks got ahead of the monotonic one
     overdue: int = 0  # what the application did right after it, before it got an answer
     answered: bool = False
     told: bool = False  # whether telemetry itself told that the event loop stood still
@@ -163,6 +163,7 @@ class Connection:
     unanswered: int = 0
     unsent: list[Ask] = Factory(list)  # those never sent, of `queued`
     queued: int = 0
+    ahead: int | None = None  # how far the server's clock was ahead as it opened
     unheeded: bool = False  # whether what was sent last was not answered, not even a heartbeat
     heeded: int = 0  # when the latest was sent that was answered
     turns: list[int] = Factory(list)  # how long joins that waited for others took alone; `turn` is the first of them

@@ -1,6 +1,7 @@
 """One pass over the records of a process, which keeps what diagnoses ask for, and forgets the rest."""
 
 from collections.abc import Callable
+from email.utils import mktime_tz, parsedate_tz
 from typing import Any, Final
 
 from ... import protocol
@@ -92,7 +93,7 @@ class Gatherer:
             if name[1] == "client" and name[-1] == "start":
                 self._acted()
             function(record, whole_of(record))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
             # A recording of another version, or a damaged one: the rest still tells something.
             facts.unread += 1
 
@@ -216,10 +217,21 @@ class Gatherer:
             self._overdue(given, metadata)
             function(connection, given, metadata)
 
-    def _transport_opened(self, connection: Connection, _: protocol.TransportOpened, __: Any) -> None:
-        connection.opened = connection.heard = connection.spoke = self.facts.last
-        connection.heard_at = self.facts.place
-        self.facts.opened[connection.socket] = connection
+    def _transport_opened(self, connection: Connection, given: protocol.TransportOpened, _: Any) -> None:
+        facts = self.facts
+        connection.opened = connection.heard = connection.spoke = facts.last
+        connection.heard_at = facts.place
+        before, facts.opened[connection.socket] = facts.opened.get(connection.socket), connection
+        date = parsedate_tz(dict(given.response_headers).get("date"))
+        connection.ahead = None if date is None else mktime_tz(date) * SECOND - facts.last
+        if before is None or before.ahead is None or connection.ahead is None:
+            return
+        # All clocks of a machine may stand while it sleeps: then only the server's shows it.
+        slept = connection.ahead - before.ahead
+        known = any(pause.slept and pause.killed(before) for pause in facts.pauses)
+        if slept >= 3 * SLEEP and not known:
+            places = before.heard_at, before.end or facts.place
+            self._keep_pause(Quiet(before.heard, before.heard + 1, places, slept=slept))
 
     def _transport_failed(self, connection: Connection, given: protocol.TransportFailed, _: Any) -> None:
         connection.opened = None

@@ -112,7 +112,7 @@ def _still(facts: Facts, pause: Quiet) -> bool:
 def _tell_pause(facts: Facts, pause: Quiet) -> Iterator[str]:
     late = f": {'the event loop' if pause.told else 'a timer'} was {long(pause.late)} late" if pause.late else ""
     burst = f"; then {many(pause.burst, 'frame')} within 0.3 s" if pause.burst else ""
-    slept = f": the machine slept, as the wall clock went {long(pause.slept)} ahead" if pause.slept else ""
+    slept = f": the machine slept: other clocks went {long(pause.slept)} ahead" if pause.slept else ""
     yield f"{_from(facts, pause)}{slept}{late}{burst}"
 
 
