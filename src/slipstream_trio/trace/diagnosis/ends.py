@@ -99,7 +99,7 @@ CLOSED: Final = Cause("closed_by_server", "serious", "server",
 SERVER_ENDS: Final = frozenset({DISCONNECTED.name, CLOSED.name, RESTARTED.name})
 
 UNREACHED: Final = (
-    (TLS_FAILED, re.compile("certificate")),
+    (TLS_FAILED, re.compile("certificate is not accepted")),
     (OUT_OF_REACH, re.compile("connect_timeout|host is unknown|unreachable|No route")),
 )
 """What attempts that got no answer tell of their cause, where all of them do."""

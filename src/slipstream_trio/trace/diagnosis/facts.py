@@ -104,7 +104,8 @@ class Quiet:
         alive = alive and all(ask.connection is not connection for ask in self.waiting)
         ended = connection.ended is not None and connection.ended >= self.began - SECOND
         dead = connection.heard < self.ended + BURST and connection.heeded < self.ended
-        return alive and ended and dead and connection.reason not in ASKED
+        telling = connection.reason in ASKED or connection.code not in (None, 1000, 1001, 1002, 1006)
+        return alive and ended and dead and not telling
 
     def is_caught_up(self, expected: float, least: int) -> bool:
         """Tell whether what was to come in it came all at once after it."""
