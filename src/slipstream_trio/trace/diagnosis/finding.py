@@ -134,11 +134,8 @@ def merged(findings: Iterable[Finding], where: str) -> list[Finding]:
 
 def _named(finding: Finding, events: str) -> str:
     """Return the mechanism, of other events."""
-    return (
-        re.sub(rf"\b{re.escape(finding.event)}\b", lambda _: events, finding.mechanism)
-        if finding.event
-        else finding.mechanism
-    )
+    name = re.escape(finding.event or "\0")
+    return re.sub(rf"\b{name}\b", lambda _: events, finding.mechanism)
 
 
 def _merge(alike: Sequence[Finding], where: str) -> Finding:
