@@ -257,8 +257,8 @@ class Gatherer:
         if connection.ended is None:
             self._finished(connection)
             connection.ended = self.facts.last
-            pushes = [ask for ask in connection.asks.values() if ask.kind == "push" and ask.outcome != "cancelled"]
-            connection.lost, connection.unanswered = pushes[:16], len(pushes)
+            asks = connection.asks.values()
+            connection.lost = [ask for ask in asks if ask.kind == "push" and ask.outcome != "cancelled"]
             connection.asks.clear()
             connection.sends.clear()
 

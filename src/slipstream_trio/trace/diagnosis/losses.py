@@ -33,9 +33,9 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
 
 def losses(facts: Facts, ends: Sequence[Connection]) -> Iterator[str]:
     """Tell what the ends of connections cost."""
-    lost, unanswered = [ask for end in ends for ask in end.lost], sum(end.unanswered for end in ends)
+    lost = [ask for end in ends for ask in end.lost]
     unsent = [ask for end in ends for ask in end.unsent if ask.sent is None][:4]
-    yield from _pushes(facts, "sent and not answered: the server may have got them", lost[:8], unanswered)
+    yield from _pushes(facts, "sent and not answered: the server may have got them", lost[:8], len(lost))
     yield from _pushes(facts, "never sent: the server has not got them", unsent, sum(end.queued for end in ends))
     missed = Counter[str]()
     for end in ends:
