@@ -25,8 +25,7 @@ REFUSED: Final = Cause("refused_since", "grave", "server",
     "see what changed on the server at that time: a deployment, a permission, a token", "--kind refused")
 TOO_MANY: Final = Cause("too_many_channels", "grave", "application",
     "more and more channels are joined, until the server refuses: {reason}",
-    "leave channels that are not needed any more (async with socket.join(…)), or raise the server's limit",
-    "--kind refused")
+    "leave channels that are not needed any more, or raise the server's limit", "--kind refused")
 LIMITED: Final = Cause("rate_limit", "serious", "application",
     "joins or pushes come too fast: the server refuses some of them: {reason}",
     "join and push less at once, spread it in time, and leave no topic only to join it again")
@@ -38,8 +37,7 @@ FIGHT: Final = Cause("fight_over_topic", "serious", "application",
     "join the topic once, and hand the channel to both; subscribe() gives each a stream of its own")
 BAD_FRAMES: Final = Cause("bad_frames", "serious", "server",
     "frames came that are no Phoenix messages; each was dropped",
-    "see what makes this frame: a custom serializer, another vsn (objects in place of arrays are 1.0.0), a proxy that"
-    " cuts, a NaN or broken text in a payload")
+    "see what makes it: a custom serializer, another vsn (objects are 1.0.0), a proxy that cuts, NaN or broken text")
 RAISED: Final = Cause("code_raised", "serious", "application",
     "{what} raised {kind}: {reason}", "the traceback is in the recording, under stacktrace")
 # fmt: on

@@ -17,19 +17,16 @@ STOOD_STILL: Final = Cause("process_stood_still", "serious", "this process",
     "find what blocks the event loop (time.sleep, a synchronous request, heavy computing, a full disk) and move it to"
     " trio.to_thread.run_sync, or give the process more CPU; a machine that sleeps loses its connections")
 DEAD_LINK: Final = Cause("dead_link", "grave", "network or proxy",
-    "the link was dead: this process went on sending, its timers were on time, and nothing ever came again",
-    "look for what drops connections without a word between client and server (a firewall, NAT, VPN, a proxy); shorter"
-    " heartbeat_interval and heartbeat_timeout notice it sooner")
+    "the link was dead: this process went on sending, its timers were on time, and no answer ever came again",
+    "look for what drops connections without a word (a firewall, NAT, VPN, proxy); shorter heartbeats notice it sooner")
 SLOW_JOIN: Final = Cause("slow_join", "serious", "server",
-    "a slow join/3 held up its whole socket: the server runs it in the socket's process, and everything else waits,"
-    " heartbeats too",
+    "a slow join/3 held up its whole socket: it runs in the socket's process, and all else waits, heartbeats too",
     "make join/3 return at once, and load what it needs in handle_info(:after_join) or a task")
 LARGE_MESSAGE: Final = Cause("large_message", "serious", "network or proxy",
     "a large message was at the head of the line: while it came, nothing else could",
     "send large things in pieces or by HTTP; if the line should be faster, look at the network")
 STALLED: Final = Cause("network_stalled", "serious", "network or proxy",
-    "nothing came for a while, then everything at once, while this process was alive: the network stood still, or the"
-    " server's socket did",
+    "nothing came for a while, then all at once, while this process was alive: the network, or the server, stood still",
     "look at packet loss between client and server, and at the server's load at that time")
 JOIN_TOO_SHORT: Final = Cause("join_timeout_too_short", "grave", "configuration",
     "join/3 takes longer than join_timeout: its answer came after the join was given up",

@@ -15,12 +15,10 @@ TOO_SHORT: Final = Cause("push_timeout_too_short", "serious", "configuration",
     "raise push_timeout (or the push's timeout), or make the server quicker", "--event {event}")
 ASKED_AGAIN: Final = Cause("asked_again", "grave", "application",
     "{event} takes longer than its limit, and the application asks again for what the server has done already",
-    "raise the timeout above the true time of an answer, and send an id with {event} by which the server knows that it"
-    " has done it", "--event {event}")
+    "raise the timeout above the true time of an answer, and send an id that the server knows it by", "--event {event}")
 NEVER: Final = Cause("never_answered", "serious", "server",
     "{event} is never answered, while others are",
-    "let handle_in reply to {event} ({{:reply, …}} in place of {{:noreply, …}}), or use send, which awaits no reply",
-    "--event {event}")
+    "let handle_in return {{:reply, …}}, or use send, which awaits no reply", "--event {event}")
 NO_LONGER: Final = Cause("no_longer_answered", "serious", "server",
     "{event} was answered at first, and is not any more, while the connection is alive",
     "see what the channel's process on the server does since then: it may hang", "--event {event}")
