@@ -543,3 +543,12 @@ async def duplicates(lab: Laboratory) -> None:
         await trio.sleep(10)
         lab.repeats = 2
         await trio.sleep(4)
+
+
+@incident("messages_missing", "server", "n skips 4")
+async def server_drops_messages(lab: Laboratory) -> None:
+    async with lab.desk():
+        await trio.sleep(10)
+        for _number in range(2):
+            lab.skipped += 4
+            await trio.sleep(5)

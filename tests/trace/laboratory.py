@@ -36,6 +36,7 @@ class Laboratory:
         joins: how long joins take, by topic; or an exception that refuses them.
         events: what is done for an event on a room, beside an answer at once.
         evicts: whether a user's new connection ends the one before.
+        skipped: how many prices were left out.
         repeats: how often a price is pushed.
         refusal: what upgrades are refused with, None: they are not.
         down: whether nobody listens.
@@ -54,6 +55,7 @@ class Laboratory:
         self.down = False
         self.failure: Exception | None = None
         self.evicts = False
+        self.skipped = 0
         self.repeats = 1
         channels = {"prices:*": lambda: Prices(self), "room:*": lambda: Room(self)}
         self.servers = [
@@ -151,7 +153,7 @@ class Prices(Channel):
             while number < trio.current_time() * 8 - 1.01:
                 number += 1
                 for _ in range(self._lab.repeats):
-                    await self.push("tick", {"ask": 1.08, "n": number})
+                    await self.push("tick", {"ask": 1.08, "n": number + self._lab.skipped})
 
 
 class Room(Channel):

@@ -21,6 +21,7 @@ BY_PAYLOADS = {
     "orders_repeated_late": "push_timeout_too_short",
     "repeated_orders_and_a_standstill": "process_stood_still",
     "duplicates_without_a_counter_that_begin_late": None,
+    "messages_missing_once": None,
     "large_message_once": "network_stalled",
 }
 """Those of which payloads tell more, and what is found without them."""

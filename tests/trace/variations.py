@@ -329,6 +329,14 @@ async def slow_consumer_that_begins_late(lab: Laboratory) -> None:
             await trio.sleep(0 if number < 100 else 0.5)
 
 
+@incident("messages_missing", "server", "skips")
+async def messages_missing_once(lab: Laboratory) -> None:
+    async with lab.desk(), lab.desk():
+        await trio.sleep(20)
+        lab.skipped += 9
+        await trio.sleep(5)
+
+
 # Two at once
 
 

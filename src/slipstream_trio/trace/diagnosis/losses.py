@@ -6,7 +6,7 @@ from typing import Final
 
 from .facts import SECOND, Ask, Connection, Facts
 from .finding import Cause, Finding, about, at, found, many
-from .streams import TWINS
+from .streams import TWINS, Stream
 
 __all__ = ["diagnose", "losses"]
 
@@ -15,6 +15,9 @@ SLOW_CONSUMER: Final = Cause("slow_consumer", "grave", "application",
     "messages come faster than the application reads them: its buffer was full, and messages were dropped",
     "do less between two messages (hand work to other tasks), read only the events you need (subscribe), or choose a"
     " larger buffer, or overflow='drop_oldest' if only the latest counts", "--kind overflow")
+MISSING: Final = Cause("messages_missing", "grave", "server",
+    "messages are missing though the connection was up: the counter in their payload skips",
+    "look at the server for what drops messages (an intercepted event, a crashed publisher, a full mailbox)")
 DUPLICATES: Final = Cause("duplicates", "serious", "server",
     "messages came twice, word for word",
     "look at the server for a second subscription of the channel's process, or for two publishers")
@@ -22,13 +25,24 @@ DUPLICATES: Final = Cause("duplicates", "serious", "server",
 
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
-    """Find slow consumers, and messages that came twice."""
+    """Find slow consumers, messages that are missing without a gap, and messages that came twice."""
     yield from _slow_consumers(facts)
     for (_, topic, event), stream in facts.streams.items():
-        if stream.paired >= TWINS:
-            count = len(stream.pairs)
+        skips = [skip for skip in stream.skips if not _is_elsewhere(facts, stream, skip[2])]
+        if skips and stream.count >= 20 and stream.count > max(20 * stream.resets, 10 * len(skips)):
+            told = [f"{stream.key} skips {len(which)} before {at(facts, when)}" for when, _, which in skips[:4]]
+            yield found(facts, MISSING, [skip[:2] for skip in skips], told, topic=topic, event=event)
+        twice = len(stream.pairs) if stream.paired >= TWINS else 0
+        if count := max(stream.doubled, twice):
             told = [f"{count} of {many(stream.count, 'message')} had come before"]
-            yield found(facts, DUPLICATES, stream.pairs, told, topic=topic, event=event, count=count)
+            yield found(facts, DUPLICATES, stream.doubles or stream.pairs, told, topic=topic, event=event, count=count)
+
+
+def _is_elsewhere(facts: Facts, stream: Stream, skipped: range) -> bool:
+    """Tell whether another stream has what a counter skipped: it is one for several topics or sockets."""
+    return any(
+        other.fills(skipped) for other in facts.streams.values() if other is not stream and other.key == stream.key
+    )
 
 
 def losses(facts: Facts, ends: Sequence[Connection]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The messages of an event on a topic: the counter in their payload that skips, and messages that come twice."""
 
+from collections import deque
 from typing import Any, Final
 
 from attrs import Factory, define
@@ -26,9 +27,15 @@ class Stream:
     numbers: dict[str, int] = Factory(dict)
     tries: int = 0
     value: int = 0  # the counter's last
-    streak: int = 0  # how often in a row it grew by one
+    streak: int = 0  # how often in a row it grew by one, at most `steady` times
+    steady: int = 0
+    resets: int = 0  # how often it began anew
+    runs: deque[range] = Factory(lambda: deque(maxlen=MOST))  # the ranges in which it grew by one, but for the latest
+    skips: list[tuple[int, Any, range]] = Factory(list)  # when, where, and what it skipped
     missed: list[tuple[int, int]] = Factory(list)  # when and how many, where the topic was joined anew before it
-    latest: int | None = None  # a hash of the last
+    frames: deque[int] = Factory(lambda: deque(maxlen=MOST))  # hashes of the last
+    doubles: list[tuple[int, Any]] = Factory(list)  # messages that had come before, of `doubled`
+    doubled: int = 0
     pairs: list[tuple[int, Any]] = Factory(list)  # messages like the one before, while most are
     twins: int = 0  # how many more of the latest came twice than once, at most `paired`
     paired: int = 0
@@ -39,16 +46,16 @@ class Stream:
         is_anew = self.joined != joined
         self.joined = joined
         if is_anew:
-            self.latest = None  # a channel may tell again what was said last
+            self.frames.clear()  # a channel may tell again what was said last
         frame_hash = _hash(frame, message)
-        self._pair(now, place, is_same=frame_hash == self.latest)
+        self._pair(now, place, is_same=bool(self.frames) and frame_hash == self.frames[-1])
         if self.key is None and self.tries < TRIES:
             self._find_counter(message.payload)
         elif self.key is not None:
             value = message.payload.get(self.key)
             if type(value) is int:
-                self._count(now, value, is_anew=is_anew)
-        self.latest = frame_hash
+                self._count(now, place, value, is_anew=is_anew, is_double=frame_hash in self.frames)
+        self.frames.append(frame_hash)
 
     def _pair(self, now: int, place: Any, *, is_same: bool) -> None:
         """Compare a message with the one before; what is always the same is no double."""
@@ -71,15 +78,37 @@ class Stream:
         self.numbers = numbers
         self.tries += 1
 
-    def _count(self, now: int, value: int, *, is_anew: bool) -> None:
+    def _count(self, now: int, place: Any, value: int, *, is_anew: bool, is_double: bool) -> None:
         step = value - self.value
+        if step <= 0 and is_double:
+            self.doubled += 1
+            if len(self.doubles) < MOST:
+                self.doubles.append((now, place))
+            return
         if step == 1:
             self.streak += 1
-        elif step > 1 and is_anew and self.streak >= STEADY:
-            self.missed = [*self.missed[-MOST:], (now, step - 1)]
-        elif step:
+            self.steady = max(self.steady, self.streak)
+        else:
+            if step <= 1 or self.steady < STEADY:
+                self.resets += 1
+            elif is_anew:
+                self.missed = [*self.missed[-MOST:], (now, step - 1)]
+            elif len(self.skips) < MOST:
+                self.skips.append((now, place, range(self.value + 1, value)))
+            self.runs.append(self._run)
             self.streak = 0
         self.value = value
+
+    @property
+    def _run(self) -> range:
+        """The range in which the counter has just grown by one."""
+        return range(self.value - self.streak, self.value + 1)
+
+    def fills(self, skipped: range) -> bool:
+        """Tell whether it has a part of what another counter of this name skipped: it is one counter for both."""
+        runs = (*self.runs, self._run)
+        is_forgotten = len(self.runs) == self.runs.maxlen  # then the part may be among the oldest
+        return is_forgotten or any(run.start >= skipped.start and run.stop <= skipped.stop for run in runs)
 
 
 def _hash(frame: Any, message: Message) -> int:

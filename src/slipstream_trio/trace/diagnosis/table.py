@@ -23,7 +23,7 @@ TABLE: Final[Sequence[tuple[str, Callable[[Facts], Iterator[Finding]]]]] = (
     ("ends: limits, idle closes, ages, restarts, refusals, evictions", ends.diagnose),
     ("timeouts: late answers, events and joins that are never answered", timeouts.diagnose),
     ("channels: crashes, refusals, fights over a topic, turns, malformed frames", channels.diagnose),
-    ("losses: slow consumers, duplicates", losses.diagnose),
+    ("losses: slow consumers, counters that skip, duplicates", losses.diagnose),
 )
 """The families of diagnoses. What one has explained, those after it do not tell again."""
 
