@@ -1,8 +1,10 @@
 """Decoding of a recording's lines; `schema` describes them."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, TypeVar
 
 import attrs
 from attrs import define, field
@@ -10,25 +12,29 @@ from attrs import define, field
 from ..errors import ProtocolError, RecordingError
 from ..lean import lean
 from ..protocol import STATE_FIELDS, Frame, Message, MessageReceived, State, serializer_for
-from ..telemetry import (
-    BufferOverflowed,
-    ClientJoinStop,
-    ClientLeaveStop,
-    ClientPushStop,
-    ConnectStop,
-    EventName,
-    HandleStart,
-    HandleStop,
-    MessageDiscarded,
-    Origin,
-)
+from ..telemetry import EventName, HandleStart, HandleStop, Origin, records
 from ..telemetry.names import names_of_events
+from .encode import ONCE
 from .handles import BUILT_IN
 from .lines import decode_line
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
-from .values import CLASSES, FIELDS, NESTED, TAG, changed, decode_value, frame_received, from_fields
+from .typed import FURTHEST
+from .values import (
+    FIELDS,
+    NESTED,
+    TAG,
+    Unencodable,
+    changed,
+    decode_value,
+    frame_received,
+    from_fields,
+    tested,
+    tests_of,
+)
 
 __all__ = ["Decoder"]
+
+E = TypeVar("E", Header, Missing, End)
 
 HANDLE_START: Final = HandleStart.name
 HANDLE_STOP: Final = HandleStop.name
@@ -39,22 +45,15 @@ MOST_CONNECTIONS: Final = 4096
 MOST_SPANS: Final = 65536
 STATES: Final = 16  # the most states of a connection to remember; lines refer to the last
 
-# Fields with defaults came with later versions of the schema.
-_LATER: Final[Mapping[EventName, tuple[str, ...]]] = {
-    name: tuple(field.name for field in attrs.fields(kind) if field.default is not attrs.NOTHING)
-    for kind in (BufferOverflowed, ClientJoinStop, ClientLeaveStop, ClientPushStop, ConnectStop, MessageDiscarded)
-    for name in names_of_events(kind)
+_KINDS: Final[Mapping[EventName, Any]] = {
+    name: kind for kind in vars(records).values() if isinstance(kind, type) for name in names_of_events(kind)
 }
-"""The metadata that an older recording does not have."""
+"""The classes of records, by their events' names."""
 
-_NO_METADATA: Final = frozenset(
-    {
-        *("name", "connection_id", "trace_id", "socket_id", "generation", "span_id", "start"),
-        *("system_time", "duration", "monotonic_time"),
-    }
-)
+_COMMON: Final = frozenset({"start", "origin", "span_id", "system_time", "monotonic_time"})
+_is_span_id: Final = re.compile("[0-9a-f]{16}").fullmatch
 _ENDS: Final = frozenset({"stop", "exception"})
-_NAMES: Final = {" ".join(name): name for name in names_of_events()}
+_NAMES: Final = {" ".join(name): name for name in _KINDS}
 
 
 @define
@@ -77,7 +76,7 @@ class Decoder:
     path: str
     _newer: bool = field(default=False, init=False)
     _connections: dict[str, _Read] = field(factory=dict, init=False)
-    _spans: dict[str, Recorded] = field(factory=dict, init=False)
+    _spans: dict[tuple[EventName, str], Recorded] = field(factory=dict, init=False)
 
     def decode(self, number: int, text: bytes) -> Entry | None:
         """Return the entry of a line; None for a kind of later versions."""
@@ -93,13 +92,11 @@ class Decoder:
             if HEADER in line:
                 return self._header(number, line[HEADER])
             if "missing" in line:
-                its = line["missing"]
-                return Missing(number, its["records"], its["reason"], its.get("connection_id"))
+                return _entry(Missing, number, line["missing"])
             if "end" in line:
-                its = line["end"]
-                return End(number, its["records"], its["dropped"], tuple(its["open"]))
+                return _entry(End, number, line["end"])
             return None if self._newer else Damage(number, "neither an event nor anything else that this version knows")
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             problem = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             connection_id = line.get("connection_id")
             return Damage(number, problem, connection_id=connection_id if isinstance(connection_id, str) else None)
@@ -113,11 +110,7 @@ class Decoder:
                 f"a recording of schema {schema}, and this version reads {SCHEMA}: use slipstream-trio {library}",
             )
         self._newer = int(schema.partition(".")[2]) > MINOR
-        given = {
-            **{name: value[name] for name in ("library", "recording", "part")},
-            **{name: tuple(value[name]) for name in ("redacted", "open")},
-        }
-        return Header(number, schema, started=datetime.fromisoformat(value["started"]), **given)
+        return _entry(Header, number, {**value, "started": datetime.fromisoformat(value["started"])})
 
     def _record(self, number: int, line: Mapping[str, Any]) -> Recorded:
         text = line["name"]
@@ -125,51 +118,41 @@ class Decoder:
         read = self._connections.get(line["connection_id"])
         if read is None or "socket_id" in line:
             read = self._begin(line, read)
-        kind, start, first = name[-1], None, "system_time"
+        kind, start, span_id, first = name[-1], None, None, "system_time"
         if kind in _ENDS:
-            start, first = self._start(number, line, read), "duration"
+            start, first = self._start(number, name, line, read), "duration"
+            span_id = start.span_id
+        elif kind == "start":
+            span_id = tested("span_id", line["span_id"], _is_span_id)
         time, now = line[first], line["monotonic_time"]
-        if type(time) is not int or type(now) is not int:
-            raise ValueError(f"{'monotonic_time' if type(time) is int else first} is not a whole number")
+        if not (type(time) is type(now) is int and -FURTHEST <= time <= FURTHEST and -FURTHEST <= now <= FURTHEST):
+            raise ValueError(f"{first} or monotonic_time is not a whole number of 63 bits")
         if name is HANDLE_STOP and start is not None:
             details = _handled(line, read, start.details())
         elif name is HANDLE_START:
             given, state = line["raw_message"], line["state"]
-            if given.get(TAG) == "FrameReceived" and type(given["frame"]) is str:
+            if given.get(TAG) == "FrameReceived" and type(given["frame"]) is str and type(given["now"]) is float:
                 given = frame_received(given["now"], given["frame"])
             else:
-                given = decode_value(given)
+                given = _thing(decode_value(given))
             known = read.states.get(state) if type(state) is int else None
             details = {"raw_message": given, "state": _state(read.states, state) if known is None else known}
         else:
-            details = self._details(name, line, read)
-        span_id = line.get("span_id")
+            details = _details(name, line, read)
         times = {first: time, "monotonic_time": now}
         record: Recorded = recorded(number, name, read.origin, times, start, span_id, details, None)
         if name is HANDLE_START:
             read.handle = record
         elif kind == "start":
-            _remember(self._spans, line["span_id"], record, MOST_SPANS)
+            _remember(self._spans, (name[:-1], span_id), record, MOST_SPANS)
         return record
-
-    def _details(self, name: EventName, line: Mapping[str, Any], read: _Read) -> dict[str, Any]:
-        details = {
-            key: decode_value(value) if type(value) in NESTED and key != "state" else value
-            for key, value in line.items()
-            if key not in _NO_METADATA
-        }
-        if "state" in details:
-            details["state"] = _state(read.states, details["state"])
-        for key in _LATER.get(name, ()):
-            details.setdefault(key, None)
-        return details
 
     def _begin(self, line: Mapping[str, Any], before: _Read | None) -> _Read:
         """Take the ids of a connection, of which the first line has them all."""
         connection_id = line["connection_id"]
         if "socket_id" not in line:
             raise ValueError(f"the ids of connection {connection_id} are not known: lines before this are missing")
-        origin = Origin(connection_id, line["trace_id"], line["socket_id"], line["generation"])
+        origin = from_fields(Origin, line)
         if before is None:
             read = _Read(origin)
         else:  # ids that did not change stay the same object, which readers compare sooner
@@ -178,29 +161,71 @@ class Decoder:
             _remember(self._connections, connection_id, read, MOST_CONNECTIONS)
         return read
 
-    def _start(self, number: int, line: Mapping[str, Any], read: _Read) -> Recorded:
+    def _start(self, number: int, name: EventName, line: Mapping[str, Any], read: _Read) -> Recorded:
         """Return the start of the span that a line ends."""
+        span_id, start, span = line["span_id"], read.handle, name[:-1]
         if "start" in line:
-            return self._record(number, line["start"])
-        span_id, start = line["span_id"], read.handle
-        if start is None or start.span_id != span_id:
-            start = self._spans.pop(span_id, None)
-        if start is None:
+            start = self._record(number, line["start"])
+        elif start is None or start.span_id != span_id or start.name[:-1] != span:
+            start = self._spans.pop((span, span_id), None)
+        if start is None or start.span_id != span_id or start.name != (*span, "start"):
             raise ValueError(f"the start of span {span_id} is not before its end")
         return start
 
 
-def _state(states: dict[int, State], value: Any) -> Any:
+def _entry(kind: type[E], number: int, its: Mapping[str, Any]) -> E:
+    """Return an entry other than a record, whose tuples are lists in JSON."""
+    given = {name: tuple(value) if type(value) is list else value for name, value in its.items()}
+    entry: E = from_fields(kind, {**given, "line": number})
+    return entry
+
+
+def _thing(value: Any) -> Any:
+    """Return an input, an event or an effect; one of a later version is shown as it was written."""
+    if type(value) not in FIELDS and type(value) is not Unencodable:
+        raise ValueError(f"{type(value).__name__} is not an input, an event or an effect")
+    return value
+
+
+def _details(name: EventName, line: Mapping[str, Any], read: _Read) -> dict[str, Any]:
+    """Return the fields of a record of its own; of events of later versions nothing is known."""
+    details = {}
+    for key, test, later in _fields_of(name):
+        value = line.get(key) if later else line[key]
+        if key == "state":
+            value = _state(read.states, value)
+        elif type(value) in NESTED:
+            value = decode_value(value)
+        details[key] = value if later and value is None else tested(key, value, test)
+    return details
+
+
+@lru_cache(maxsize=1024)
+def _fields_of(name: EventName) -> list[tuple[str, Callable[[Any], bool], bool]]:
+    """Return the fields of a kind of records: what tests them, and whether older recordings do not have them.
+
+    Raises:
+        ValueError: the event is of no later version either.
+    """
+    kind = records.SpanException if name[-1] == "exception" else _KINDS.get(name)
+    if name not in _KINDS and (len(name) < ONCE or name[0] != "slipstream" or name[1] == "connection"):
+        raise ValueError(f"there is no event {' '.join(name)}")
+    return [
+        (field.name.rstrip("_"), tests_of(kind)[field.name], field.default is not attrs.NOTHING)
+        for field in (attrs.fields(kind) if kind else ())
+        if field.name not in _COMMON
+    ]
+
+
+def _state(states: dict[int, State], value: Any) -> State:
     if type(value) is int:
         return _known(states, value)
-    if type(value) is not dict or "n" not in value:
-        return decode_value(value)
     if "from" in value:
         before = _known(states, value["from"])
         if len(value) == 3 and type(value.get("current_ref")) is int:  # a push
             state = before.with_ref(value["current_ref"])
         else:
-            given = {key: changed(getattr(before, key), item) for key, item in value.items() if key in STATE_FIELDS}
+            given = {key: changed(key, getattr(before, key), value[key]) for key in value if key in STATE_FIELDS}
             state = attrs.evolve(before, **given)
     else:
         # Schema 1.0 has no turns: they are none, rather than those that a state would make of its joins.
@@ -225,20 +250,16 @@ def _handled(line: Mapping[str, Any], read: _Read, start: Mapping[str, Any]) -> 
         "built_events": (
             (message_received(message),)
             if built == _DELIVERED and type(message) is Message
-            else tuple([_event(event, given, message) for event in built])
+            else tuple([_thing(decode_value(event, (given, message))) for event in built])
         ),
-        "return": tuple(map(decode_value, return_)) if return_ else (),
+        "return": tuple([_thing(decode_value(effect)) for effect in return_]) if return_ else (),
         "end_state": _state(read.states, end) if state is None else state,
     }
 
 
 def _message(value: Any, given: Any, state: State, read: _Read) -> Any:
-    if type(value) is not dict:
-        return decode_value(value)
-    if value[TAG] == "@input":
-        return given
-    if value[TAG] != "Message" or "payload" in value:
-        return decode_value(value)
+    if type(value) is not dict or value[TAG] != "Message" or "payload" in value:
+        return decode_value(value, (given, None))
     if read.message_of is None:
         name = state.options.serializer
         if name not in BUILT_IN:
@@ -252,26 +273,6 @@ def _message(value: Any, given: Any, state: State, read: _Read) -> Any:
     if topic != value["topic"] or event != value["event"] or ref != value["ref"] or join_ref != value["join_ref"]:
         raise ValueError("the message is not that of the frame of its start")
     return message
-
-
-def _event(value: Any, given: Any, message: Any) -> Any:
-    kind = CLASSES.get(value[TAG])
-    if kind is None:
-        return decode_value(value)
-    fields = {name: value[name] for name in FIELDS[kind] if name in value}
-    for name, part in fields.items():
-        if type(part) in NESTED:
-            shared = _SHARED.get(part.get(TAG, "")) if type(part) is dict else None
-            fields[name] = decode_value(part) if shared is None else shared(given, message)
-    return kind(**fields)
-
-
-_SHARED: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
-    "@input": lambda given, _: given,
-    "@message": lambda _, message: message,
-    "@payload": lambda _, message: message.payload,
-    "@response": lambda _, message: message.payload["response"],
-}
 
 
 def _remember(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:

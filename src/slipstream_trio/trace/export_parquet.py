@@ -153,13 +153,11 @@ class _Parts:
 def _column(rows: Sequence[Row], name: str, kind: Any) -> Any:
     import pyarrow as pa
 
+    values = [row.get(name) for row in rows]
     try:
-        return pa.array([row.get(name) for row in rows], kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        if len(rows) > 1:  # a recording may have surrogates in texts, and texts for numbers
-            return pa.concat_arrays([_column([row], name, kind) for row in rows])
-        text = str(rows[0][name]).encode(errors="replace").decode()
-        return pa.array([text if pa.types.is_string(kind) else None], kind)
+        return pa.array(values, kind)
+    except UnicodeEncodeError:  # lone surrogates, which Parquet has no place for
+        return pa.array([None if text is None else text.encode(errors="replace").decode() for text in values])
 
 
 def _rows(source: Source, told: Told, progress: Callable[[Progress], object] | None) -> Iterator[Row]:

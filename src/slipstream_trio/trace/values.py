@@ -18,10 +18,12 @@ with its fields; or one of
 
 import base64
 import math
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from operator import attrgetter, is_
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 import attrs
 from attrs import frozen
@@ -35,10 +37,11 @@ from ..protocol.mappings import View
 from ..protocol.state import changes
 from .lines import encode_line
 from .redact import Redacted, Redactor
+from .typed import test_of
 
 __all__ = [
     "CLASSES", "FIELDS", "NESTED", "TAG", "Unencodable", "changed", "changes_of", "decode_value", "encode_value",
-    "encoded", "fields_of", "frame_received", "from_fields", "names_of", "plain_text", "redacted",
+    "encoded", "fields_of", "frame_received", "from_fields", "names_of", "plain_text", "redacted", "tested", "tests_of",
 ]  # fmt: skip
 
 TAG: Final = "$"
@@ -104,8 +107,8 @@ its own business."""
 
 
 def names_of(kind: type) -> tuple[str, ...]:
-    """Return the names of the fields that an attrs class shows."""
-    return tuple(FIELDS.get(kind) or (field.name for field in attrs.fields(kind)))
+    """Return the names of the fields that a class of attrs, or of named tuples, shows."""
+    return tuple(FIELDS.get(kind) or getattr(kind, "_fields", None) or (field.name for field in attrs.fields(kind)))
 
 
 def redacted(how: str | None, value: Any, redactor: Redactor) -> Any:
@@ -146,12 +149,13 @@ def changes_of(before: State, after: State, redactor: Redactor) -> dict[str, Any
     return fields
 
 
-def changed(before: Any, change: Any) -> Any:
+def changed(name: str, before: Any, change: Any) -> Any:
     """Return the value of a field of a state that a recording has as it is, or as what has changed in it."""
+    test = tests_of(State)[name]
     if type(change) is not dict or change.get(TAG) != CHANGE:
-        return decode_value(change)
-    gone = set(decode_value(change["gone"]))
-    return {**{key: item for key, item in before.items() if key not in gone}, **decode_value(change["put"])}
+        return tested(name, decode_value(change), test)
+    put, gone = tested(name, decode_value(change["put"]), test), set(decode_value(change["gone"]))
+    return {**{key: item for key, item in before.items() if key not in gone}, **put}
 
 
 def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
@@ -163,9 +167,7 @@ def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
     kind = type(value)
     if kind is str:
         return value if value.isascii() else _text(value)
-    if kind is int:
-        return value if -LARGEST < value < LARGEST else _by_repr(value, redactor)
-    if kind is bool or value is None:
+    if kind is bool or value is None or (kind is int and -LARGEST < value < LARGEST):
         return value
     if depth > DEEPEST:
         return _by_repr(value, redactor)
@@ -174,6 +176,8 @@ def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
         return encode(value, redactor, depth)
     if kind in FIELDS:
         return {TAG: kind.__name__, **fields_of(value, redactor)}
+    if isinstance(value, str):  # a name in an enumeration
+        return encode_value(str.__str__(value), redactor)
     if isinstance(value, View):  # a state's: mappings of users are not JSON, and refused where they are pushed
         return _encode_dict(dict(value), redactor, depth)
     return _by_repr(value, redactor)
@@ -260,39 +264,62 @@ _ENCODERS: Final[Mapping[type, Callable[[Any, Redactor, int], Any]]] = {
 
 # And back
 
+Shared = tuple[Any, Any]
+"""The input that was handled, and its message, which what came of it refers to."""
+
 frame_received: Final = lean(FrameReceived)
 NESTED: Final = frozenset({dict, list})
 
 
-def decode_value(value: Any) -> Any:
-    """Return the value from the form that `encode_value` made."""
+def decode_value(value: Any, shared: Shared | None = None) -> Any:
+    """Return the value from the form that `encode_value` made; in what came of an input, with what it shares with it.
+
+    Raises:
+        ValueError: it cannot be read, or has a value of another type in a field.
+    """
     kind = type(value)
     if kind is list:
-        return [decode_value(item) if type(item) in NESTED else item for item in value]
+        return [decode_value(item, shared) if type(item) in NESTED else item for item in value]
     if kind is not dict:
         return value
     name = value.get(TAG)
     if name is None:
-        return {key: decode_value(item) if type(item) in NESTED else item for key, item in value.items()}
+        return {key: decode_value(item, shared) if type(item) in NESTED else item for key, item in value.items()}
     try:
-        if name == "FrameReceived" and type(value["frame"]) is str:
-            return frame_received(value["now"], value["frame"])
         if name in CLASSES:
-            return from_fields(CLASSES[name], value)
+            return from_fields(CLASSES[name], value, shared)
+        if shared is not None and name in _SHARED:
+            return _SHARED[name](*shared)
         decode = _DECODERS.get(name)
         # Kinds of later versions are shown as they were written.
         return Unencodable(str(name), repr(value)) if decode is None else decode(value)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"an object {name!r} that cannot be read: {type(error).__name__}: {error}") from None
 
 
-def from_fields(kind: type, fields: Mapping[str, Any]) -> Any:
-    """Return an instance of one of `CLASSES`; fields that it does not have are ignored."""
-    given = {
-        name: decode_value(fields[name]) if type(fields[name]) in NESTED else fields[name]
-        for name in FIELDS[kind]
-        if name in fields
-    }
+@cache
+def tests_of(kind: type) -> Mapping[str, Callable[[Any], bool]]:
+    """Return for each field of an attrs class the test of its values."""
+    hints = get_type_hints(State.__init__ if kind is State else kind)
+    return {name: test_of(hints[name]) for name in names_of(kind)}
+
+
+def tested(name: str, value: Any, test: Callable[[Any], object]) -> Any:
+    """Return the value of a field; raises ValueError where it is of another type."""
+    if not test(value):
+        raise ValueError(f"{name} cannot be {reprlib.repr(value)}")
+    return value
+
+
+def from_fields(kind: type, fields: Mapping[str, Any], shared: Shared | None = None) -> Any:
+    """Return an instance of an attrs class; fields that it does not have are ignored."""
+    given = {}
+    for name, test in tests_of(kind).items():
+        if name in fields:
+            value = fields[name]
+            given[name] = value = decode_value(value, shared) if type(value) in NESTED else value
+            if not test(value):  # not `tested`: it takes as long as all the rest
+                tested(name, value, test)
     return kind(**given)
 
 
@@ -309,5 +336,14 @@ _DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
     "dict": lambda value: {decode_value(key): decode_value(item) for key, item in value["items"]},
     "redacted": lambda _: Redacted(),
     "object": lambda value: Unencodable(value["type"], decode_value(value["repr"])),
-    "Message": lambda value: Message(*(decode_value(value[name]) for name in Message._fields)),
+    "Message": lambda value: Message(
+        *(tested(name, decode_value(value[name]), test) for name, test in tests_of(Message).items())
+    ),
+}
+
+_SHARED: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "@input": lambda given, _: given,
+    "@message": lambda _, message: message,
+    "@payload": lambda _, message: message.payload,
+    "@response": lambda _, message: message.payload["response"],
 }
