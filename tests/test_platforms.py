@@ -25,7 +25,6 @@ def test_a_connection_is_recorded_read_and_exported_without_what_a_platform_lack
         "rotated.jsonl.gz.1",
         "page.html",
         "perfetto.json.gz",
-        "spans.jsonl",
         "lake",
     } <= set(files)
     assert any(name.startswith("flights/") for name in files)

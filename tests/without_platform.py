@@ -118,7 +118,6 @@ def work(folder: Path) -> list[str]:
         ("replay",),
         ("html", "--output", str(folder / "page.html")),
         ("export", "--to", "perfetto", "--output", str(folder / "perfetto.json.gz")),
-        ("export", "--to", "otlp-json", "--output", str(folder / "spans.jsonl")),
         ("export", "--to", "parquet", "--output", str(folder / "lake")),
     ):
         status = main(["trace", *command[:1], str(recording), *command[1:]])

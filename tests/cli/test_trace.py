@@ -158,7 +158,7 @@ def test_an_output_that_is_closed_ends_it_without_a_word(command: str, good: Pat
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
-@pytest.mark.parametrize("command", ["html -o", "export --to perfetto --output", "export --to otlp-json --output"])
+@pytest.mark.parametrize("command", ["html -o", "export --to perfetto --output"])
 def test_a_recording_is_not_written_over(command: str, said: Said, good: Path) -> None:
     before = good.read_bytes()
     link = good.with_name("link")

@@ -36,23 +36,9 @@ def test_perfetto_in_a_file(option: str, recording: str, tmp_path: Path, capsys:
     assert capsys.readouterr().err == f"{count} events\n"
 
 
-def test_otlp_json_on_the_output(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert export(recording, "--to", "otlp-json", "--output", "-", "--service", "shop") == 0
-    said = capsys.readouterr()
-    (line,) = said.out.splitlines()
-    (resource,) = json.loads(line)["resourceSpans"]
-    assert resource["resource"]["attributes"][0]["value"] == {"stringValue": "shop"}
-    assert said.err == f"{len(resource['scopeSpans'][0]['spans'])} spans\n"
-
-
 def test_perfetto_on_the_output(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(recording, "--to", "perfetto", "--output", "-") == 0
     assert json.loads(capsys.readouterr().out)["traceEvents"]
-
-
-def test_otlp_json_in_a_file(recording: str, tmp_path: Path) -> None:
-    assert export(recording, recording, "--to", "otlp-json", "--output", str(tmp_path / "spans.json")) == 0
-    assert (tmp_path / "spans.json").read_text().startswith('{"resourceSpans":')
 
 
 def test_otlp_is_sent_with_the_headers_given(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,12 +82,12 @@ def test_a_collector_that_refuses(recording: str, capsys: pytest.CaptureFixture[
     ("arguments", "problem"),
     [
         (["--to", "perfetto"], "--to perfetto needs --output"),
-        (["--to", "otlp", "--output", "x"], "--output goes with --to perfetto and --to otlp-json and --to parquet"),
+        (["--to", "otlp", "--output", "x"], "--output goes with --to perfetto and --to parquet"),
         (["--to", "perfetto", "--output", "x", "--endpoint", "http://localhost/"], "--endpoint goes with --to otlp"),
-        (["--to", "otlp-json", "--output", "x", "--header", "a=b"], "--header goes with --to otlp"),
+        (["--to", "parquet", "--output", "x", "--header", "a=b"], "--header goes with --to otlp"),
         (["--to", "perfetto", "--output", "x", "--service", "a"], "--service goes with"),
         (["--to", "parquet"], "--to parquet needs --output"),
-        (["--to", "parquet", "--output", "x", "--force"], "--force goes with --to perfetto and --to otlp-json"),
+        (["--to", "parquet", "--output", "x", "--force"], "--force goes with --to perfetto"),
         (["--to", "parquet", "--output", "-"], "--to parquet writes a directory"),
         (["--to", "parquet", "--output", "x", "--service", "a"], "--service goes with"),
     ],

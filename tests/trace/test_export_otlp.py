@@ -1,6 +1,5 @@
-"""Recordings for OpenTelemetry's collectors: as a file, and sent over HTTP."""
+"""Recordings for OpenTelemetry's collectors, sent over HTTP."""
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,8 +16,8 @@ from trio.testing import MockClock
 
 from slipstream_trio import Client, ExportError, run_client
 from slipstream_trio.telemetry import ClientJoinStart, ClientJoinStop, MessageDiscarded, Origin, Record
-from slipstream_trio.trace import read, record, verify
-from slipstream_trio.trace.export_otlp import export_otlp_json, send_otlp
+from slipstream_trio.trace import read, record
+from slipstream_trio.trace.export_otlp import send_otlp
 from slipstream_trio.trace.export_spans import exported_spans
 
 TRACE_PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
@@ -52,60 +51,9 @@ def told(records: list[Record]) -> dict[str, tuple[str, str]]:
     return spans
 
 
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def spans_in(path: Path) -> list[dict[str, Any]]:
-    return [
-        span
-        for line in lines_of(path)
-        for resource in line["resourceSpans"]
-        for scope in resource["scopeSpans"]
-        for span in scope["spans"]
-    ]
-
-
-def test_a_file_has_the_ids_of_the_telemetry_and_the_right_parents(
-    made: tuple[Path, list[Record]], tmp_path: Path
-) -> None:
-    path, records = made
-    target = tmp_path / "spans.json"
-    count = export_otlp_json(read(path), target, service="shop")
-    spans = spans_in(target)
-    ids = {span["spanId"]: (span["traceId"], span.get("parentSpanId", "")) for span in spans}
-    assert len(spans) == len(ids) == count
-    expected = told(records)
-    assert {span_id: ids[span_id] for span_id in expected} == expected
-    once = [each for each in records if len(each.name) == 3]
-    assert len(ids) == len(expected) + len(once)
-    assert verify(records) == []
-    resource = lines_of(target)[0]["resourceSpans"][0]["resource"]
-    assert resource == {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]}
-
-
 def test_live_records_and_those_read_back_are_the_same_spans(made: tuple[Path, list[Record]]) -> None:
     path, records = made
     assert list(exported_spans(read(path))) == list(exported_spans(records))
-
-
-def test_a_file_is_otlp_json(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
-    parse = pytest.importorskip("google.protobuf.json_format", reason=ABSENT).Parse
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
-
-    target = tmp_path / "spans.json"
-    export_otlp_json(read(made[0]), target)
-    parsed: list[Any] = []
-    for line in target.read_text().splitlines():
-        data: Any = parse(line, TracesData())  # raises on any field that OTLP does not have
-        parsed.extend(data.resource_spans[0].scope_spans[0].spans)
-    push = next(span for span in parsed if span.name == "push lab:* fail")
-    assert push.kind == Span.SPAN_KIND_CLIENT
-    assert push.status.code == Status.STATUS_CODE_ERROR
-    assert push.end_time_unix_nano > push.start_time_unix_nano > 1_600_000_000 * 10**9
-    attributes = {each.key: each.value for each in push.attributes}
-    assert attributes["messaging.destination.name"].string_value == "lab:1"
-    assert attributes["slipstream.generation"].int_value == 1
 
 
 def test_a_collector_gets_the_ids_of_the_telemetry(made: tuple[Path, list[Record]]) -> None:
@@ -120,24 +68,12 @@ def test_a_collector_gets_the_ids_of_the_telemetry(made: tuple[Path, list[Record
     assert {span_id: received[span_id] for span_id in expected} == expected
     assert {resource["service.name"] for resource in collector.resources} == {"shop"}
     assert {headers["api-key"] for headers in collector.headers} == {"k"}
+    assert len(received) == len(expected) + sum(len(each.name) == 3 for each in records)
     push = collector.named("push lab:* fail")
-    assert push.status.message == "error, status error"
-
-
-def test_what_is_sent_and_what_is_written_is_the_same(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
-    with collecting() as collector:
-        send_otlp(read(made[0]), collector.url)
-    target = tmp_path / "spans.json"
-    export_otlp_json(read(made[0]), target)
-    written = {
-        span["spanId"]: (span["name"], span["kind"], span["startTimeUnixNano"], span["endTimeUnixNano"])
-        for span in spans_in(target)
-    }
-    sent = {
-        span.span_id.hex(): (span.name, span.kind, str(span.start_time_unix_nano), str(span.end_time_unix_nano))
-        for span in collector.spans
-    }
-    assert sent == written
+    assert (push.kind, push.status.code, push.status.message) == (3, 2, "error, status error")
+    assert push.end_time_unix_nano > push.start_time_unix_nano > 1_600_000_000 * 10**9
+    attributes = {each.key: each.value for each in push.attributes}
+    assert attributes["messaging.destination.name"].string_value == "lab:1"
 
 
 def test_a_collector_that_refuses_is_an_error(made: tuple[Path, list[Record]]) -> None:
@@ -204,40 +140,30 @@ def broken() -> list[Record]:
     return recorder.records
 
 
-def test_an_exception_is_an_event_of_its_span(broken: list[Record], tmp_path: Path) -> None:
-    target = tmp_path / "spans.json"
-    export_otlp_json(broken, target)
-    (span,) = [each for each in spans_in(target) if each["name"] == "handle_connect"]
-    assert span["status"] == {"code": 2, "message": "the callback failed"}
-    (event,) = span["events"]
-    said = {each["key"]: each["value"]["stringValue"] for each in event["attributes"]}
-    assert (event["name"], event["timeUnixNano"]) == ("exception", span["endTimeUnixNano"])
-    assert (said["exception.type"], said["exception.message"]) == ("RuntimeError", "the callback failed")
-    assert "in handle_connect" in said["exception.stacktrace"]
-    names = {each["key"]: each["value"] for each in span["attributes"]}
-    assert names["error.type"] == {"stringValue": "RuntimeError"}
-    assert names["code.function.name"] == {"stringValue": "_Broken.handle_connect"}
-
-
-def test_an_exception_is_sent_too(broken: list[Record]) -> None:
+def test_an_exception_is_an_event_of_its_span(broken: list[Record]) -> None:
     with collecting() as collector:
         send_otlp(broken, collector.url)
     span = collector.named("handle_connect")
-    assert span.status.message == "the callback failed"
-    assert [event.name for event in span.events] == ["exception"]
+    assert (span.status.code, span.status.message) == (2, "the callback failed")
+    (event,) = span.events
+    said = {each.key: each.value.string_value for each in event.attributes}
+    assert (event.name, event.time_unix_nano) == ("exception", span.end_time_unix_nano)
+    assert (said["exception.type"], said["exception.message"]) == ("RuntimeError", "the callback failed")
+    assert "in handle_connect" in said["exception.stacktrace"]
+    names = {each.key: each.value.string_value for each in span.attributes}
+    assert names["error.type"] == "RuntimeError"
+    assert names["code.function.name"] == "_Broken.handle_connect"
 
 
-def test_values_have_their_types(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
-    target = tmp_path / "spans.json"
+def test_values_have_their_types(made: tuple[Path, list[Record]]) -> None:
     cut = next(index for index, each in enumerate(made[1]) if each.name[2:] == ("push", "stop"))
     scheduled = [each for each in made[1] if each.name[2:] == ("reconnect_scheduled",)]
-    export_otlp_json([*made[1][:cut], *scheduled], target)
-    values: dict[str, Any] = {}
-    for span in spans_in(target):
-        values |= {each["key"]: each["value"] for each in span["attributes"]}
-    assert values["slipstream.unfinished"] == {"boolValue": True}
-    assert values["slipstream.generation"] == {"intValue": "1"}
-    assert set(values["slipstream.delay"]) == {"doubleValue"}
+    with collecting() as collector:
+        send_otlp([*made[1][:cut], *scheduled], collector.url)
+    values = {each.key: each.value for span in collector.spans for each in span.attributes}
+    assert values["slipstream.unfinished"].bool_value is True
+    assert values["slipstream.generation"].int_value == 1
+    assert values["slipstream.delay"].HasField("double_value")
 
 
 def test_what_belongs_to_no_connection_is_left_out() -> None:
@@ -282,16 +208,3 @@ def test_it_is_a_stream(made: tuple[Path, list[Record]]) -> None:
 
     next(exported_spans(counted()))
     assert taken < 10
-
-
-def test_a_file_that_fails_on_the_way_leaves_what_was_there(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
-    def broken() -> Iterator[Record]:
-        yield from made[1]
-        raise RuntimeError("the disk is gone")
-
-    target = tmp_path / "spans.json.gz"
-    target.write_text("before")
-    with pytest.raises(RuntimeError, match="the disk is gone"):
-        export_otlp_json(broken(), target)
-    assert target.read_text() == "before"
-    assert [path.name for path in tmp_path.iterdir()] == ["spans.json.gz"]

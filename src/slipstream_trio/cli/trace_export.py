@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ExportError
 from ..trace import Recorded, files_of
-from ..trace.export_otlp import SERVICE, export_otlp_json, send_otlp
+from ..trace.export_otlp import SERVICE, send_otlp
 from ..trace.export_parquet import export_parquet
 from ..trace.export_perfetto import export_perfetto
 from ..trace.read import sources
@@ -23,7 +23,6 @@ Reads a recording as a stream, and writes it as
 
   perfetto    Chrome trace events in JSON: sockets, connections and topics as
               tracks, arrows from what was sent to its reply
-  otlp-json   OpenTelemetry spans, a line of OTLP JSON for each 512 of them
   otlp        nothing: the spans are sent to a collector, by OTLP over HTTP
   parquet     a directory of Parquet: a row for each span and event, a folder
               for each day; payloads too, so its owner alone can read it
@@ -34,7 +33,6 @@ EPILOG: Final = """\
 examples:
   slipstream trace export trace.jsonl --to perfetto --output trace.json.gz
       then open https://ui.perfetto.dev, and there the file
-  slipstream trace export trace.jsonl --to otlp-json --output - | head
   slipstream trace export trace.jsonl --to otlp \\
       --endpoint http://localhost:4318/v1/traces --header "api-key=$KEY"
   slipstream trace export /var/log/app/*.jsonl.gz --to parquet --output lake
@@ -43,11 +41,11 @@ examples:
 exit status: 0 all was exported; 1 something failed; 2 wrong usage, a missing
 extra, or a file that is not a recording"""
 
-TARGETS: Final = ("perfetto", "otlp-json", "otlp", "parquet")
+TARGETS: Final = ("perfetto", "otlp", "parquet")
 GOES_WITH: Final[Mapping[str, tuple[str, ...]]] = {
-    "output": ("perfetto", "otlp-json", "parquet"),
-    "force": ("perfetto", "otlp-json"),
-    "service": ("otlp", "otlp-json"),
+    "output": ("perfetto", "parquet"),
+    "force": ("perfetto",),
+    "service": ("otlp",),
     "endpoint": ("otlp",),
     "header": ("otlp",),
 }
@@ -66,7 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--endpoint", type=_url, metavar="URL", help=where)
     sent = "sent along, never shown; can be repeated"
     group.add_argument("--header", action="append", type=pair, metavar="NAME=VALUE", help=sent)
-    parser.add_argument("--service", help=f"the service's name, for OpenTelemetry; by default {SERVICE}")
+    group.add_argument("--service", help=f"the service's name; by default {SERVICE}")
 
 
 def run(options: Namespace) -> int:
@@ -108,18 +106,16 @@ def _export(options: Namespace) -> int:
 
 
 def _stream(options: Namespace, records: Iterator[Recorded]) -> int:
-    name, service = options.output, options.service or SERVICE
+    name = options.output
     if options.to == "otlp":
         headers = None if options.header is None else dict(options.header)
-        return send_otlp(records, options.endpoint, headers=headers, service=service)
+        return send_otlp(records, options.endpoint, headers=headers, service=options.service or SERVICE)
     recordings = files_of(options.paths)
     with (
         nullcontext(sys.stdout)
         if name == STDOUT
         else output_file(name, force=options.force, recordings=recordings) as output
     ):
-        if options.to == "otlp-json":
-            return export_otlp_json(records, output, service=service)
         return export_perfetto(records, output)
 
 

@@ -1,107 +1,30 @@
-"""Spans for OpenTelemetry's collectors: as a file of OTLP JSON, or sent by OTLP over HTTP."""
+"""Spans for OpenTelemetry's collectors, sent by OTLP over HTTP."""
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from itertools import islice
-from os import PathLike
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ExportError
 from ..errors.base import lacks
 from ..telemetry import Record
-from .export_files import written
-from .export_spans import Description, ExportedSpan, TopicPattern, exported_spans, topic_pattern
+from .export_spans import ExportedSpan, TopicPattern, exported_spans, topic_pattern
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["SERVICE", "export_otlp_json", "send_otlp"]
+__all__ = ["SERVICE", "send_otlp"]
 
 SERVICE: Final = "slipstream"
 SCOPE: Final = "slipstream_trio"
-BATCH: Final = 512  # spans in a line, and in a request
-KINDS: Final = {"internal": 1, "client": 3, "consumer": 5}  # the numbers of `SpanKind` in OTLP
-ERROR: Final = 2  # the number of the status `STATUS_CODE_ERROR`
+BATCH: Final = 512  # spans in a request
 SAMPLED: Final = 1
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 DEFAULT: Final = "http://localhost:4318/v1/traces"
 """The endpoint of OpenTelemetry's exporter: the first of these variables that is set, or the default."""
-
-
-def export_otlp_json(
-    records: Iterable[Record],
-    path: str | PathLike[str] | TextIO,
-    *,
-    service: str = SERVICE,
-    pattern: TopicPattern = topic_pattern,
-) -> int:
-    """Write the spans of records as OTLP JSON, one `TracesData` a line, and return how many these are.
-
-    Parameters:
-        records: in the order in which they were emitted, such as `trace.read` gives them.
-        path: the file, or one that is open; compressed if its name ends in `.gz`.
-        service: the resource's `service.name`.
-        pattern: maps a topic to its text in names of spans.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    count = 0
-    resource = {"attributes": _attributes({"service.name": service})}
-    scope = {"name": SCOPE, "version": version("slipstream-trio")}
-    with written(path) as file:
-        for batch in _batches(exported_spans(records, pattern)):
-            count += len(batch)
-            spans = [_json(span) for span in batch]
-            line = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": spans}]}]}
-            file.write(json.dumps(line, separators=(",", ":")) + "\n")
-    return count
-
-
-def _batches(spans: Iterator[ExportedSpan]) -> Iterator[list[ExportedSpan]]:
-    while batch := list(islice(spans, BATCH)):
-        yield batch
-
-
-def _json(span: ExportedSpan) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "traceId": span.trace_id,
-        "spanId": span.span_id,
-        "flags": SAMPLED,
-        "name": span.told.name,
-        "kind": KINDS[span.told.kind],
-        "startTimeUnixNano": str(span.start),
-        "endTimeUnixNano": str(span.end),
-        "attributes": _attributes(span.told.attributes),
-    }
-    if span.parent_id is not None:
-        message["parentSpanId"] = span.parent_id
-    if span.told.exception is not None:
-        event = {"timeUnixNano": str(span.end), "name": "exception", "attributes": _attributes(_exception(span.told))}
-        message["events"] = [event]
-    if span.told.error is not None:
-        message["status"] = {"code": ERROR, "message": span.told.error}
-    return message
-
-
-def _exception(told: Description) -> dict[str, str]:
-    assert told.exception is not None
-    return dict(zip(("exception.type", "exception.message", "exception.stacktrace"), told.exception, strict=True))
-
-
-def _attributes(values: Mapping[str, str | float | bool]) -> list[dict[str, Any]]:
-    return [{"key": key, "value": _value(value)} for key, value in values.items()]
-
-
-def _value(value: str | float | bool) -> dict[str, Any]:  # noqa: FBT001 - an attribute's value may be one
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+_EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 
 
 def send_otlp(
@@ -138,7 +61,8 @@ def send_otlp(
     resource = Resource({"service.name": service})
     count = 0
     try:
-        for batch in _batches(exported_spans(records, pattern)):
+        spans = exported_spans(records, pattern)
+        while batch := list(islice(spans, BATCH)):
             if exporter.export([_readable(span, resource) for span in batch]) is not SpanExportResult.SUCCESS:
                 where = endpoint or _default_endpoint()
                 raise ExportError(f"{where} did not take the spans; {count} were sent before. Is a collector there?")
@@ -160,14 +84,15 @@ def _readable(span: ExportedSpan, resource: "Resource") -> "ReadableSpan":
     from opentelemetry.trace import SpanKind, Status, StatusCode
 
     kinds = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT, "consumer": SpanKind.CONSUMER}
-    events = [] if span.told.exception is None else [Event("exception", _exception(span.told), span.end)]
+    exception = span.told.exception
+    told = {} if exception is None else dict(zip(_EXCEPTION, exception, strict=True))
     return ReadableSpan(
         name=span.told.name,
         context=_context(span.trace_id, span.span_id),
         parent=None if span.parent_id is None else _context(span.trace_id, span.parent_id),
         resource=resource,
         attributes=span.told.attributes,
-        events=events,
+        events=[Event("exception", told, span.end)] if told else [],
         kind=kinds[span.told.kind],
         instrumentation_scope=InstrumentationScope(SCOPE, version("slipstream-trio")),
         status=Status(StatusCode.UNSET) if span.told.error is None else Status(StatusCode.ERROR, span.told.error),
