@@ -40,8 +40,8 @@ NAMES = {
     trace: """
         Absent Checker Damage Difference Divergence End Entry Finding Flaw FlightRecorder Header MEANINGS Missing
         Progress Recorded Recording RecordingWarning Redacted ReplayStep Replayer SECRETS Unencodable Verifier
-        Violation check diagnose differences ended_badly files_of flight_recorder read read_entries read_header record
-        replay verify
+        Violation check diagnose differences ended_badly files_of flight_recorder follow read read_entries read_header
+        record replay verify
     """,
 }
 

@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import given, strategies as st
 
-from slipstream_trio.trace.quantiles import EXACT, Quantiles
+from slipstream_trio.trace.stats import EXACT, Quantiles
 
 SHARES = (0.01, 0.5, 0.9, 0.99, 1.0)
 

@@ -7,7 +7,7 @@ import pytest
 from tests.trace.scenes import START, two_connections
 
 from slipstream_trio.telemetry import Record
-from slipstream_trio.trace.clock import WallClock, system_time_of
+from slipstream_trio.trace.clock import WallClock
 from slipstream_trio.trace.selection import Glance, Moment, Selection, look
 
 RECORDS = two_connections()
@@ -142,4 +142,4 @@ def test_a_clock_that_is_set_back_makes_nothing_earlier() -> None:
 def test_a_stop_happened_when_its_start_did_and_so_long_after() -> None:
     stop = next(record for record in RECORDS if record.name[-1] == "stop")
     start = next(record for record in RECORDS if record.metadata.get("span_id") == stop.metadata["span_id"])
-    assert system_time_of(stop) == start.measurements["system_time"] + stop.measurements["duration"]
+    assert WallClock().at(stop) == start.measurements["system_time"] + stop.measurements["duration"]

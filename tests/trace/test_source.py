@@ -10,8 +10,7 @@ from tests.trace.scenes import two_connections, write_recording
 
 from slipstream_trio.errors import RecordingError
 from slipstream_trio.trace import Entry, Header, Recorded
-from slipstream_trio.trace.follow import follow
-from slipstream_trio.trace.read import read_entries, read_files, sources
+from slipstream_trio.trace.read import follow, read_entries, read_files, sources
 
 RECORDS = two_connections()
 IDS = [record.metadata.get("span_id") for record in RECORDS]

@@ -5,8 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import methodcaller
 from typing import Final, Literal
 
-from ..trace.quantiles import Quantiles
-from ..trace.stats import KEYS, QUANTILES, Group, Statistics
+from ..trace.stats import KEYS, QUANTILES, Group, Quantiles, Statistics
 from ..trace.text import duration, printable
 from .output import BOLD, FAINT, Output, cells, fit
 

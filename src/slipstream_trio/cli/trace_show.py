@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ..trace import Recorded
-from ..trace.follow import follow
-from ..trace.read import sources
+from ..trace.read import follow, sources
 from ..trace.selection import grouped, look
 from .output import Output
 from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, selection_of

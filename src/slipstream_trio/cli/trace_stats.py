@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-from ..trace.quantiles import EXACT
 from ..trace.read import sources
-from ..trace.stats import Statistics
+from ..trace.stats import EXACT, Statistics
 from ..trace.text import printable
 from .output import BAD, Output
 from .reading import SELECTING, Notices, add_reading_arguments, glances, quiet_pipe

@@ -3,7 +3,7 @@
 from .check import Checker, Flaw, check
 from .diagnosis import Finding, diagnose
 from .flight import FlightRecorder, ended_badly, flight_recorder
-from .read import Progress, RecordingWarning, files_of, read, read_entries, read_header
+from .read import Progress, RecordingWarning, files_of, follow, read, read_entries, read_header
 from .record import Recording, record
 from .redact import SECRETS, Redacted
 from .replay import Absent, Difference, Divergence, Replayer, ReplayStep, differences, replay
@@ -15,5 +15,6 @@ __all__ = [
     "MEANINGS", "SECRETS", "Absent", "Checker", "Damage", "Difference", "Divergence", "End", "Entry", "Finding",
     "Flaw", "FlightRecorder", "Header", "Missing", "Progress", "Recorded", "Recording", "RecordingWarning",
     "Redacted", "ReplayStep", "Replayer", "Unencodable", "Verifier", "Violation", "check", "diagnose", "differences",
-    "ended_badly", "files_of", "flight_recorder", "read", "read_entries", "read_header", "record", "replay", "verify",
+    "ended_badly", "files_of", "flight_recorder", "follow", "read", "read_entries", "read_header", "record", "replay",
+    "verify",
 ]  # fmt: skip

@@ -4,20 +4,10 @@ from typing import Final
 
 from ..telemetry import Record
 
-__all__ = ["WallClock", "system_time_of"]
+__all__ = ["WallClock"]
 
 JUMP: Final = 1_000_000_000
 """Nanoseconds by which the two clocks may part before it is believed that one of them was set, or is another one."""
-
-
-def system_time_of(record: Record) -> int:
-    """Return when a record was emitted, in nanoseconds since the epoch, as the system's clock had it."""
-    measurements = record.measurements
-    system_time = measurements.get("system_time")
-    if system_time is not None:
-        return system_time
-    start: Record = record.start  # type: ignore[attr-defined] # it is the end of a span
-    return start.measurements["system_time"] + measurements["duration"]
 
 
 class WallClock:
@@ -39,7 +29,8 @@ class WallClock:
         monotonic_time: int = measurements["monotonic_time"]
         system_time = measurements.get("system_time")  # an end has none, and its start has told
         if system_time is None and shift is None:
-            system_time = system_time_of(record)
+            start: Record = record.start  # type: ignore[attr-defined] # it is the end of a span
+            system_time = start.measurements["system_time"] + measurements["duration"]
         if system_time is not None:
             parted = 0 if shift is None else monotonic_time + shift - system_time - self._back
             if parted > JUMP and system_time < self._latest[0] and monotonic_time >= self._latest[1]:
