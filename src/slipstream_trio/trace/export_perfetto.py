@@ -6,11 +6,11 @@ was sent to the handling of its reply.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from os import PathLike
 from typing import Any, Final, TextIO
 
-from attrs import define, field
+from attrs import define
 
 from ..protocol import HeartbeatAcknowledged, ReplyReceived, SendFrame, TopicJoinFailed, TopicJoinSucceeded
 from ..telemetry import Record
@@ -48,61 +48,49 @@ def export_perfetto(records: Iterable[Record], path: str | PathLike[str] | TextI
 
 
 @define
-class _Lanes:
-    """Tracks of the same name: spans on one track must not overlap."""
+class _Track:
+    """A track, and when it is free again: spans on one must not overlap."""
 
-    pid: int
-    tids: list[int] = field(factory=list)
-    free_from: list[float] = field(factory=list)
-
-    def find(self, start: int) -> int | None:
-        """Return the first that is free at `start`."""
-        return next((number for number, free in enumerate(self.free_from) if free <= start), None)
+    tid: int
+    free: int = 0
 
 
 class _Tracks:
     def __init__(self) -> None:
         self._pids: dict[str, int] = {}
-        self._lanes: dict[tuple[int, str], _Lanes] = {}
+        self._tracks: dict[tuple[int, str], list[_Track]] = {}
         self._tids = 0
-        self._open: dict[str, tuple[_Lanes, int, Any]] = {}
         self._connections: dict[str, int] = {}
-        self._latest = 0
 
     def events(self, records: Iterable[Record]) -> Iterator[Event]:
+        latest, unfinished = 0, dict[str, Any]()
         record: Any
         for record in records:
-            self._latest = max(self._latest, record.monotonic_time)
-            kind = record.name[-1]
-            if kind == "start":
-                lanes, number, made = self._take(record, record.monotonic_time)
-                self._open[record.span_id] = lanes, number, record
-                yield from made
-            elif kind in ("stop", "exception"):
+            latest = max(latest, record.monotonic_time)
+            if record.name[-1] == "start":
+                unfinished[record.span_id] = record
+            elif record.name[-1] in ("stop", "exception"):
+                unfinished.pop(record.span_id, None)
                 yield from self._ended(record)
             elif is_once(record.name):
-                yield from self._once(record)
-        for lanes, number, record in self._open.values():
-            start = record.monotonic_time
-            yield _slice(record, (lanes.pid, lanes.tids[number]), start, self._latest, **{UNFINISHED: True})
+                place = yield from self._place(record, record.monotonic_time, record.monotonic_time)
+                told = describe(record)
+                yield {"ph": "i", "s": "t", "cat": "telemetry", "name": told.name, **place, "args": told.attributes}
+        for record in unfinished.values():
+            place = yield from self._place(record, record.monotonic_time, latest)
+            yield _slice(record, place, latest - record.monotonic_time, **{UNFINISHED: True})
 
     def _ended(self, record: Any) -> Iterator[Event]:
-        end = record.monotonic_time
-        start = end - record.measurements["duration"]
-        if record.span_id in self._open:
-            lanes, number, _ = self._open.pop(record.span_id)
-        else:
-            lanes, number, made = self._take(record, start)
-            yield from made
-        lanes.free_from[number] = end
-        yield _slice(record, (lanes.pid, lanes.tids[number]), start, end)
+        end, duration = record.monotonic_time, record.measurements["duration"]
+        place = yield from self._place(record, end - duration, end)
+        yield _slice(record, place, duration)
         if record.name[:3] == HANDLE and record.name[-1] == "stop":
-            yield from self._flows(record, lanes.pid, lanes.tids[number], (start + end) // 2)
+            yield from self._flows(record, {**place, "ts": (2 * end - duration) // 2 / 1000})
 
-    def _flows(self, record: Any, pid: int, tid: int, time: int) -> Iterator[Event]:
+    def _flows(self, record: Any, place: Mapping[str, Any]) -> Iterator[Event]:
         """Give an arrow's beginning for each ref that was sent, and its end for each that was settled."""
         connection = self._connections.setdefault(record.origin.connection_id, len(self._connections) + 1)
-        common = {"cat": "reply", "name": "reply", "pid": pid, "tid": tid, "ts": time / 1000}
+        common = {"cat": "reply", "name": "reply", **place}
         for effect in record.metadata["return"]:
             if isinstance(effect, SendFrame) and effect.ref.isdecimal():
                 yield {"ph": "s", "id": connection * REFS + int(effect.ref), **common}
@@ -111,38 +99,23 @@ class _Tracks:
             if isinstance(event, SETTLED) and isinstance(ref, str) and ref.isdecimal():
                 yield {"ph": "f", "bp": "e", "id": connection * REFS + int(ref), **common}
 
-    def _once(self, record: Any) -> Iterator[Event]:
-        lanes, number, made = self._take(record, record.monotonic_time)
-        lanes.free_from[number] = record.monotonic_time
-        yield from made
-        told, (pid, tid) = describe(record), (lanes.pid, lanes.tids[number])
-        place = {"pid": pid, "tid": tid, "ts": record.monotonic_time / 1000}
-        yield {"ph": "i", "s": "t", "cat": "telemetry", "name": told.name, **place, "args": told.attributes}
-
-    # Tracks
-
-    def _take(self, record: Any, start: int) -> tuple[_Lanes, int, list[Event]]:
-        """Return the lane of a span, which is taken until it is set free, and the events that introduce it."""
-        made: list[Event] = []
-        socket_id = record.origin.socket_id
-        pid = self._pids.get(socket_id)
-        if pid is None:
+    def _place(self, record: Any, start: int, end: int) -> Generator[Event, None, dict[str, Any]]:
+        """Return where a span is drawn that has ended, after what introduces its track."""
+        socket_id, name = record.origin.socket_id, _track(record)
+        if (pid := self._pids.get(socket_id)) is None:
             pid = self._pids[socket_id] = len(self._pids) + 1
-            made.append(_named("process_name", pid, 0, f"socket {socket_id}"))
-        name = _track(record)
-        lanes = self._lanes.setdefault((pid, name), _Lanes(pid))
+            yield _named("process_name", pid, 0, name=f"socket {socket_id}")
+        tracks = self._tracks.setdefault((pid, name), [])
         # Handled inputs lie within the connection's own span.
-        number = 0 if record.name[:3] == HANDLE and lanes.tids else lanes.find(start)
-        if number is None:
-            number = len(lanes.tids)
+        track = next((each for each in tracks if each.free <= start or record.name[1] == "connection"), None)
+        if track is None:
             self._tids += 1
-            lanes.tids.append(self._tids)
-            lanes.free_from.append(start)
-            made.append(_named("thread_name", pid, self._tids, f"{name} ({number + 1})" if number else name))
-            order = {"sort_index": self._tids}
-            made.append({"ph": "M", "name": "thread_sort_index", "pid": pid, "tid": self._tids, "args": order})
-        lanes.free_from[number] = float("inf")
-        return lanes, number, made
+            track = _Track(self._tids)
+            tracks.append(track)
+            yield _named("thread_name", pid, track.tid, name=name if len(tracks) == 1 else f"{name} ({len(tracks)})")
+            yield _named("thread_sort_index", pid, track.tid, sort_index=track.tid)
+        track.free = end
+        return {"pid": pid, "tid": track.tid, "ts": start / 1000}  # in microseconds
 
 
 def _track(record: Any) -> str:
@@ -156,14 +129,13 @@ def _track(record: Any) -> str:
     return "client" if topic is None else f"topic {topic}"
 
 
-def _slice(record: Any, track: tuple[int, int], start: int, end: int, **more: bool) -> Event:
-    told, (pid, tid) = describe(record), track
+def _slice(record: Any, place: Mapping[str, Any], duration: int, **more: bool) -> Event:
+    told = describe(record)
     args = {**told.attributes, **more, "trace_id": record.origin.trace_id}
     if told.error is not None:
         args["error"] = told.error
-    times = {"ts": start / 1000, "dur": max(0, end - start) / 1000}  # in microseconds
-    return {"ph": "X", "cat": record.name[1], "name": told.name, "pid": pid, "tid": tid, **times, "args": args}
+    return {"ph": "X", "cat": record.name[1], "name": told.name, **place, "dur": max(0, duration) / 1000, "args": args}
 
 
-def _named(what: str, pid: int, tid: int, name: str) -> Event:
-    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
+def _named(what: str, pid: int, tid: int, **args: str | int) -> Event:
+    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": args}
