@@ -6,19 +6,20 @@ import html
 import json
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from operator import itemgetter
 from typing import Any, Final
 
 import attrs
-from attrs import define, frozen
 
 from ..errors import SlipstreamError
 from ..protocol import Message, SendFrame, State
 from .diagnosis import Finding
 from .plain import as_text, flat_state, plain, plain_record
 from .selection import Glance
-from .view import NO_PAYLOAD, Direction, Line, Mood
+from .text import nanoseconds
+from .view import NO_PAYLOAD, Direction, Mood
 
 __all__ = ["MAX_ROWS", "Page", "PageTooLarge", "render_page"]
 
@@ -57,38 +58,11 @@ class PageTooLarge(SlipstreamError):
         self.limit = limit
 
 
-@frozen
-class _Row:
-    """A span, or what happens once, before it is put into columns."""
+Row = dict[str, Any]
+"""A span, or what happens once: its values by column, in nanoseconds since the epoch, and with its texts."""
 
-    at: int
-    start: int
-    took: int
-    connection: int
-    group: str
-    line: Line
-    payload: str
-    more: str
-    states: tuple[State, State] | None
-
-    @property
-    def length(self) -> int:
-        """The characters of its texts."""
-        return len(self.payload) + len(self.more)
-
-
-@define
-class _Connection:
-    """A connection on the page; times are nanoseconds since the epoch."""
-
-    connection_id: str | None
-    trace_id: str | None
-    socket_id: str
-    generation: int
-    start: int
-    end: int | None = None
-    reason: str | None = None
-    state: State | None = None
+TEXTS: Final = ("group", "what", "topic", "event", "status", "note", "ref", "payload", "more")
+"""The columns of texts, of which the page has each once."""
 
 
 class Page:
@@ -101,11 +75,10 @@ class Page:
     """
 
     def __init__(self, *, last: int | None = None, limit: int = MAX_ROWS, payload_limit: int = PAYLOAD_LIMIT) -> None:
-        self._rows: deque[_Row] = deque(maxlen=last)
+        self._rows: deque[Row] = deque(maxlen=last)
         self._limit = limit
         self._payload_limit = payload_limit
-        self._connections: list[_Connection] = []
-        self._numbers: dict[str, int] = {}
+        self._connections: dict[str, dict[str, Any]] = {}
         self._text = 0
         self._seen = 0
         self._first: int | None = None
@@ -129,19 +102,19 @@ class Page:
         """
         self._first = glance.at - glance.elapsed if self._first is None else self._first
         self._end = max(self._end, glance.end)
-        number = self._connection(glance)
+        connection = self._connection(glance)
         if glance.record.name[1:3] == ("connection", "connect"):
-            self._connection_told(self._connections[number], glance)
+            _told(connection, glance)
             if glance.line.status != "raised":
                 return
-        row = self._row(glance, number)
+        row = self._row(glance, connection["number"])
         self._seen += 1
         if self._rows.maxlen is None and self._seen > self._limit:
             raise PageTooLarge(f"{self._limit:,} spans and events")
         if len(self._rows) == self._rows.maxlen:
-            self._text -= self._rows[0].length
+            self._text -= _length(self._rows[0])
         self._rows.append(row)
-        self._text += row.length
+        self._text += _length(row)
         if self._text > MAX_TEXT:
             raise PageTooLarge(f"{MAX_TEXT // 1_000_000} million characters of payloads")
 
@@ -151,59 +124,72 @@ class Page:
         Parameters:
             findings: causes of what went wrong, which are to have links to their rows.
         """
-        rows = sorted(self._rows, key=lambda row: row.start)
-        start = self._first or 0
-        # Every text once: rows hold its number.
-        texts = {"": 0}
-        columns = _columns(rows, start, lambda text: texts.setdefault(text, len(texts)))
+        rows = sorted(self._rows, key=itemgetter("begin"))
+        start, texts = self._first or 0, {"": 0}
         return {
             "start": str(start),
-            "end": max([self._end - start, *(row.start + max(row.took, 0) - start for row in rows)], default=0),
+            "end": max([self._end, *(row["begin"] + max(row["took"], 0) for row in rows)], default=start) - start,
             "left_out": self.left_out,
             "findings": [{**finding.as_dict(), "rows": _rows_at(finding.times, rows)} for finding in findings],
-            "connections": [_connection_content(connection, start) for connection in self._connections],
-            **columns,
+            "connections": [_connection_content(its, start) for its in self._connections.values()],
+            "begin": [row["begin"] - start for row in rows],
+            **{name: [row[name] for row in rows] for name in ("took", "connection", "direction", "mood")},
+            **{name: [texts.setdefault(row[name], len(texts)) for row in rows] for name in TEXTS},
+            "span_ids": " ".join(row["span_id"] for row in rows),
+            "states": _states(rows),
             "texts": list(texts),
         }
 
-    def _connection(self, glance: Glance) -> int:
+    def _connection(self, glance: Glance) -> dict[str, Any]:
         origin = glance.record.origin
         key = origin.connection_id or f"socket {origin.socket_id}"
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._numbers[key] = len(self._connections)
-            start = glance.end - (glance.line.took or 0)
-            connection = _Connection(origin.connection_id, origin.trace_id, origin.socket_id, origin.generation, start)
-            self._connections.append(connection)
-        return number
+        if key not in self._connections:
+            told = {"start": glance.end - (glance.line.took or 0), "end": None, "reason": None, "state": None}
+            self._connections[key] = {**attrs.asdict(origin), **told, "number": len(self._connections)}
+        return self._connections[key]
 
-    def _connection_told(self, connection: _Connection, glance: Glance) -> None:
-        metadata = glance.record.metadata
-        connection.state = metadata.get("state", connection.state)
-        connection.start = min(connection.start, glance.end - (glance.line.took or 0))
-        if glance.record.name[-1] != "start":
-            connection.end = glance.end
-            connection.reason = glance.line.status
-
-    def _row(self, glance: Glance, connection: int) -> _Row:
+    def _row(self, glance: Glance, connection: int) -> Row:
         line, metadata, name = glance.line, glance.record.metadata, glance.record.name
         took = -1 if line.took is None else line.took
-        start = glance.end - max(took, 0)
+        begin = glance.end - max(took, 0)
         if line.what == "gap" and "since" in metadata:
-            took = max(0, round((metadata["until"] - metadata["since"]).total_seconds() * 1e9))
-            start = glance.at - took
+            took = max(0, nanoseconds((metadata["until"] - metadata["since"]).total_seconds()))
+            begin = glance.at - took
         elif "delay" in metadata:
-            took = round(metadata["delay"] * 1e9)
+            took = nanoseconds(metadata["delay"])
         group = "handle" if name[1:3] == ("connection", "handle") else "client" if line.client else "once"
-        states = (metadata["state"], metadata["end_state"]) if "end_state" in metadata else None
-        payload = "" if line.payload is NO_PAYLOAD else as_text(line.payload, self._payload_limit)
         more = as_text(_more(group, metadata), self._payload_limit)
-        return _Row(glance.end, start, took, connection, group, line, payload, "" if more == "{}" else more, states)
+        return {
+            "begin": begin,
+            "took": took,
+            "connection": connection,
+            "direction": DIRECTIONS[line.direction],
+            "mood": MOODS[line.mood],
+            **{key: getattr(line, key) for key in ("what", "topic", "event", "status", "note", "ref")},
+            "group": group,
+            "payload": "" if line.payload is NO_PAYLOAD else as_text(line.payload, self._payload_limit),
+            "more": "" if more == "{}" else more,
+            "span_id": line.span_id or "-",
+            "states": (metadata["state"], metadata["end_state"]) if "end_state" in metadata else None,
+            "at": glance.end,
+        }
 
 
-def _rows_at(times: Iterable[int], rows: Sequence[_Row]) -> list[int]:
+def _told(connection: dict[str, Any], glance: Glance) -> None:
+    connection["state"] = glance.record.metadata.get("state", connection["state"])
+    connection["start"] = min(connection["start"], glance.end - (glance.line.took or 0))
+    if glance.record.name[-1] != "start":
+        connection["end"], connection["reason"] = glance.end, glance.line.status
+
+
+def _length(row: Row) -> int:
+    """Return the characters of its long texts."""
+    return len(row["payload"]) + len(row["more"])
+
+
+def _rows_at(times: Iterable[int], rows: Sequence[Row]) -> list[int]:
     """Return the numbers of the rows that were recorded at these times, or next."""
-    recorded = sorted((row.at, number) for number, row in enumerate(rows))
+    recorded = sorted((row["at"], number) for number, row in enumerate(rows))
     places = [min(bisect_left(recorded, (time, 0)), len(rows) - 1) for time in times]
     return list(dict.fromkeys(recorded[place][1] for place in places)) if rows else []
 
@@ -234,31 +220,13 @@ def _frame_length(frame: Any) -> int | None:
     return len(frame) if isinstance(frame, str | bytes) else None
 
 
-def _connection_content(its: _Connection, start: int) -> dict[str, Any]:
-    state = None if its.state is None else flat_state(its.state)
-    end = None if its.end is None else its.end - start
-    return {**attrs.asdict(its, recurse=False), "start": its.start - start, "end": end, "state": state}
+def _connection_content(its: Mapping[str, Any], start: int) -> dict[str, Any]:
+    state = None if its["state"] is None else flat_state(its["state"])
+    end = None if its["end"] is None else its["end"] - start
+    return {**its, "start": its["start"] - start, "end": end, "state": state}
 
 
-def _columns(rows: list[_Row], start: int, number: Callable[[str], int]) -> dict[str, Any]:
-    lines = [row.line for row in rows]
-    texts = ("what", "topic", "event", "status", "note", "ref")
-    return {
-        "begin": [row.start - start for row in rows],
-        "took": [row.took for row in rows],
-        "connection": [row.connection for row in rows],
-        "group": [number(row.group) for row in rows],
-        "direction": [DIRECTIONS[line.direction] for line in lines],
-        "mood": [MOODS[line.mood] for line in lines],
-        **{name: [number(getattr(line, name)) for line in lines] for name in texts},
-        "payload": [number(row.payload) for row in rows],
-        "more": [number(row.more) for row in rows],
-        "span_ids": " ".join(line.span_id or "-" for line in lines),
-        "states": _states(rows),
-    }
-
-
-def _states(rows: list[_Row]) -> list[Any]:
+def _states(rows: Sequence[Row]) -> list[Any]:
     """Return for every row what its state became: 0 for no state, 1 for no change, else what changed.
 
     A change is [set, deleted]; where the state before is not that after the connection's last row, [set, deleted,
@@ -267,15 +235,15 @@ def _states(rows: list[_Row]) -> list[Any]:
     known: dict[int, tuple[State, dict[str, Any]]] = {}
     told: list[Any] = []
     for row in rows:
-        if row.states is None:
+        if row["states"] is None:
             told.append(0)
             continue
-        before, after = row.states
-        last = known.get(row.connection)
+        before, after = row["states"]
+        last = known.get(row["connection"])
         follows = last is not None and (last[0] is before or last[0] == before)
         flat = last[1] if last is not None and follows else flat_state(before)
         changed = flat if after is before or after == before else flat_state(after)
-        known[row.connection] = (after, changed)
+        known[row["connection"]] = (after, changed)
         if follows and changed is flat:
             told.append(1)
             continue

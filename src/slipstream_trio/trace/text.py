@@ -15,11 +15,12 @@ from .lines import encode_line
 
 __all__ = [
     "NO_SECRETS", "Secrets", "brief", "duration", "frame_as_text", "hidden", "in_a_word", "named_secrets_in",
-    "printable", "size_of", "strings_in",
+    "nanoseconds", "printable", "size_of", "strings_in",
 ]  # fmt: skip
 
 SHORTEST: Final = 4  # shorter values are not masked: masking every "1" would make the output unreadable
 SMALL: Final = 20  # so many values are encoded at once, as that takes less time than to do so piece by piece
+LONGEST: Final = 2.0**62
 _LEAVES: Final = frozenset({str, int, bool, type(None)})
 
 
@@ -154,6 +155,11 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), de
 def in_a_word(reason: str, sentence: str) -> str:
     """Return a reason as a word that can be counted, as transports and decoders give sentences."""
     return reason if reason.isidentifier() else sentence
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return seconds in nanoseconds, at most as many as 62 bits hold: a delay may be any number."""
+    return round(max(-LONGEST, min(seconds * 1e9, LONGEST)))
 
 
 def duration(nanoseconds: float) -> str:
