@@ -110,3 +110,13 @@ def test_the_line_is_named(old: str, new: str, tmp_path: Path, capsys: pytest.Ca
     out = capsys.readouterr().out
     assert all(str(flaw) in out for flaw in flaws)
     assert any(flaw.line >= at for flaw in flaws)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_any_number_may_stand_for_seconds(command: list[str], tmp_path: Path) -> None:
+    path, output = tmp_path / "trace.jsonl", tmp_path / "output"
+    write_recording(path, two_connections())
+    path.write_text(path.read_text().replace('"delay":0.05', '"delay":1e300'))
+    options = ["-o", str(output)] if command[0] in ("html", "export") else []
+    with mock.patch("sys.stdin", io.StringIO()):
+        assert main(["trace", *command, str(path), *options]) in (0, 1)

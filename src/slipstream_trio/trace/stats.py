@@ -11,7 +11,7 @@ from attrs import Factory, define
 
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from .selection import Glance
-from .text import size_of
+from .text import nanoseconds, size_of
 from .verify import details_of, whole_of
 from .view import WAITED, Line, given_of
 
@@ -289,7 +289,7 @@ class Statistics:
                 self._message("out", glance, size)
         for event in metadata["built_events"]:
             if isinstance(event, HeartbeatAcknowledged):
-                self._count("heartbeats", (), round(event.round_trip * 1e9))
+                self._count("heartbeats", (), nanoseconds(event.round_trip))
 
     def _message(self, direction: str, glance: Glance, size: int) -> None:
         line = glance.line
@@ -301,7 +301,7 @@ class Statistics:
         group.count += 1
         group.outcomes[glance.line.status or glance.line.what] += 1
         if seconds is not None:
-            group.times.add(round(seconds * 1e9))
+            group.times.add(nanoseconds(seconds))
 
     def _scheduled(self, section: str, glance: Glance) -> None:
         self._once(section, glance, details_of(glance.record)["delay"])

@@ -12,7 +12,7 @@ from attrs import define
 from .. import protocol
 from ..errors import ConnectionRejected
 from ..telemetry import EventName, Record
-from .text import NO_SECRETS, Secrets, brief, duration, frame_as_text, in_a_word, printable
+from .text import NO_SECRETS, Secrets, brief, duration, frame_as_text, in_a_word, nanoseconds, printable
 from .verify import details_of, span_id_of, whole_of
 
 __all__ = ["NO_PAYLOAD", "WAITED", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
@@ -247,7 +247,7 @@ def _gave_up(metadata: Mapping[str, Any]) -> Parts:
 
 
 def _stalled(metadata: Mapping[str, Any]) -> Parts:
-    return _bad("stalled", "the event loop stood still", took=round(metadata["seconds"] * 1e9))
+    return _bad("stalled", "the event loop stood still", took=nanoseconds(metadata["seconds"]))
 
 
 def _silent(metadata: Mapping[str, Any]) -> Parts:
