@@ -17,6 +17,7 @@ from ..errors import SlipstreamError
 from ..protocol import Message, SendFrame, State
 from .diagnosis import Finding
 from .plain import as_text, flat_state, plain, plain_record
+from .redact import Redacted
 from .selection import Glance
 from .text import nanoseconds
 from .view import NO_PAYLOAD, Direction, Mood
@@ -208,16 +209,16 @@ def _more(group: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
         plain_record(event, ("message", "response", "payload")) for event in metadata.get("built_events", ())
     ]
     told["effects"] = [
-        {"type": "SendFrame", "ref": effect.ref, "length": _frame_length(effect.frame)}
+        {
+            "type": "SendFrame",
+            "ref": effect.ref,
+            "length": None if isinstance(effect.frame, Redacted) else len(effect.frame),
+        }
         if isinstance(effect, SendFrame)
         else plain_record(effect)
         for effect in metadata.get("return", ())
     ]
     return {key: plain(value) for key, value in told.items() if value != []}
-
-
-def _frame_length(frame: Any) -> int | None:
-    return len(frame) if isinstance(frame, str | bytes) else None
 
 
 def _connection_content(its: Mapping[str, Any], start: int) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class Redactor:
             text = pattern.sub(replacement, text)
         letters = squeezed(text)
         if any(word in letters for word in self.secrets):
-            text = self._assignment.sub(_masked, text)
+            text = self._assignment.sub(rf"\g<name>{MASK}", text)
         return text
 
     def body(self, body: str) -> str:
@@ -177,7 +177,8 @@ class Redactor:
 
     def _hinted(self, text: str) -> bool:
         """Tell whether there may be something to hide in a text: a quick look."""
-        return self._has_hint(squeezed(text))
+        # Without a loop of Python's: this is asked for each frame.
+        return any(map(squeezed(text).__contains__, self._hints))
 
     def _walk(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
@@ -202,9 +203,6 @@ class Redactor:
     @cached_property
     def _hints(self) -> tuple[str, ...]:
         return _pieces({*(self.secrets or ()), *_HINTS})
-
-    def _has_hint(self, letters: str) -> bool:
-        return any(map(letters.__contains__, self._hints))  # without a loop of Python's: this is asked for each frame
 
     @cached_property
     def _name_is_secret(self) -> Callable[[str], bool]:
@@ -236,10 +234,6 @@ def _pieces(hints: set[str]) -> tuple[str, ...]:
         found.append(best)
         hints = {hint for hint in hints if best not in hint}
     return tuple(found)
-
-
-def _masked(match: re.Match[str]) -> str:
-    return f"{match['name']}{MASK}"
 
 
 def _blank(value: Any, depth: int = 0) -> Any:

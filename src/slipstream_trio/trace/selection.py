@@ -110,6 +110,7 @@ class Selection:
         return tests
 
 
+Alike = tuple[str, ...]
 EVERYTHING: Final = Selection()
 TOGETHER: Final = 5_000_000_000  # nanoseconds between two lines that are put together
 
@@ -182,10 +183,10 @@ def look(
 
 def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
     """Put together what went wrong in the same way on a socket, several times within a few seconds."""
-    waiting: deque[Glance | _Group] = deque()
-    groups: dict[tuple[Any, ...], _Group] = {}
+    waiting: deque[_Group] = deque()
+    groups: dict[Alike, _Group] = {}
     for glance in glances:
-        line, now = glance.line, glance.at
+        line, now, alike = glance.line, glance.at, None
         if line.mood == "bad":
             payload = "" if line.payload is NO_PAYLOAD else brief(line.payload)
             alike = glance.record.origin.socket_id, line.what, line.event, line.status, payload
@@ -194,31 +195,28 @@ def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
                 group.count, group.last = group.count + 1, now
                 group.topics.add(line.topic)
                 continue
-            groups[alike] = group = _Group(glance, alike, now, {line.topic})
-            waiting.append(group)
-        elif waiting:
-            waiting.append(glance)  # behind a line that may become a group
-        else:
+        elif not waiting:
             yield glance
+            continue
+        waiting.append(_Group(glance, alike, now, {line.topic}))
+        if alike is not None:
+            groups[alike] = waiting[-1]
         while waiting:
             first = waiting[0]
-            if isinstance(first, _Group):
-                if now - first.last <= TOGETHER and len(waiting) <= HELD:
-                    break
-                if groups[first.alike] is first:
-                    del groups[first.alike]
-                first = first.told()
-            waiting.popleft()
-            yield first
-    yield from (each.told() if isinstance(each, _Group) else each for each in waiting)
+            if first.alike is not None and now - first.last <= TOGETHER and len(waiting) <= HELD:
+                break
+            if first.alike is not None and groups[first.alike] is first:
+                del groups[first.alike]
+            yield waiting.popleft().told()
+    yield from (each.told() for each in waiting)
 
 
 @define
 class _Group:
-    """Lines that say the same, by the first of them."""
+    """Lines that say the same, by the first of them; one that waits behind others, and is like none, by itself."""
 
     glance: Glance
-    alike: tuple[Any, ...]
+    alike: Alike | None
     last: int
     topics: set[str]
     count: int = 1

@@ -323,14 +323,10 @@ def from_fields(kind: type, fields: Mapping[str, Any], shared: Shared | None = N
     return kind(**given)
 
 
-def _decode_items(value: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(decode_value(item) for item in value["items"])
-
-
 _DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
     "bytes": lambda value: base64.b64decode(value["base64"], validate=True),
     "str": lambda value: base64.b64decode(value["base64"], validate=True).decode("utf-8", "surrogatepass"),
-    "tuple": _decode_items,
+    "tuple": lambda value: tuple(map(decode_value, value["items"])),
     "datetime": lambda value: datetime.fromisoformat(value["iso"]),
     "float": lambda value: float(value["text"]),
     "dict": lambda value: {decode_value(key): decode_value(item) for key, item in value["items"]},

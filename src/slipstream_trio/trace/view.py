@@ -354,10 +354,6 @@ def _received(details: Mapping[str, Any], given: protocol.FrameReceived) -> Part
     return parts
 
 
-def _round_trip(event: protocol.HeartbeatAcknowledged) -> str:
-    return f"ref {event.ref} round trip {duration(event.round_trip * 1e9)}"
-
-
 _BUILT: Final[Mapping[type, Callable[[Any], Parts]]] = {
     protocol.TopicJoinSucceeded: lambda _: {"what": "joined"},
     protocol.TopicJoinFailed: lambda event: {"what": event.reason, "mood": "bad"},
@@ -365,7 +361,10 @@ _BUILT: Final[Mapping[type, Callable[[Any], Parts]]] = {
     protocol.TopicJoinClosed: lambda event: {"what": event.reason, "mood": "bad"},
     protocol.TopicLeft: lambda _: {"what": "left"},
     protocol.MessageDropped: lambda event: {"what": "dropped", "status": event.reason, "mood": "bad"},
-    protocol.HeartbeatAcknowledged: lambda event: {"what": "heartbeat", "note": _round_trip(event)},
+    protocol.HeartbeatAcknowledged: lambda event: {
+        "what": "heartbeat",
+        "note": f"ref {event.ref} round trip {duration(event.round_trip * 1e9)}",
+    },
 }
 
 _INPUTS: Final[Mapping[type[protocol.Input], Callable[[Mapping[str, Any], Any], Parts]]] = {
