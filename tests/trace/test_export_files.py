@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slipstream_trio.trace.export_files import written
+from slipstream_trio.trace.files import written
 
 
 def test_a_file_has_its_name_once_it_is_whole(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ..errors import ExportError
 from ..errors.base import lacks
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from ..telemetry import HandleStop
-from .export_files import replaced
+from .files import replaced
 from .plain import plain
 from .read import Progress, Source, Told, read_files, sources
 from .schema import Recorded

@@ -14,8 +14,8 @@ from attrs import define
 
 from ..protocol import HeartbeatAcknowledged, ReplyReceived, SendFrame, TopicJoinFailed, TopicJoinSucceeded
 from ..telemetry import Record
-from .export_files import written
 from .export_spans import UNFINISHED, describe, is_once
+from .files import written
 
 __all__ = ["export_perfetto"]
 

@@ -2,10 +2,9 @@
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time
 from fnmatch import translate
-from functools import partial
 from heapq import merge
 from operator import itemgetter
 from typing import Any, Final, Literal
@@ -95,32 +94,21 @@ class Selection:
     errors: bool = False
     slower: int | None = None
 
-    def tests(self) -> list[Callable[[Record, Line], bool]]:
-        """Return what a record and its line have to pass, whenever it happened."""
-        begins = (("connection_id", self.connections), ("trace_id", self.traces))
-        matches = (("topic", self.topics), ("event", self.events), ("what", self.kinds))
-        tests: list[Callable[[Record, Line], bool]] = [
-            partial(_begins, name, prefixes) for name, prefixes in begins if prefixes
-        ]
-        tests += [partial(_matches, name, globs) for name, globs in matches if globs]
-        if self.errors:
-            tests.append(lambda _, line: line.mood == "bad")
-        if (slower := self.slower) is not None:
-            tests.append(lambda _, line: (line.took or 0) >= slower)
-        return tests
+    def chooses(self, record: Record, line: Line) -> bool:
+        """Tell whether a record, which has this line, is chosen, whenever it happened."""
+        begins = ((record.origin.connection_id, self.connections), (record.origin.trace_id, self.traces))
+        matches = ((line.topic, self.topics), (line.event, self.events), (line.what, self.kinds))
+        return (
+            all((text or "").startswith(prefixes) for text, prefixes in begins if prefixes)
+            and all(any(glob.match(text) for glob in globs) for text, globs in matches if globs)
+            and (not self.errors or line.mood == "bad")
+            and (self.slower is None or (line.took or 0) >= self.slower)
+        )
 
 
 Alike = tuple[str, ...]
 EVERYTHING: Final = Selection()
 TOGETHER: Final = 5_000_000_000  # nanoseconds between two lines that are put together
-
-
-def _begins(name: str, prefixes: tuple[str, ...], record: Record, _: Line) -> bool:
-    return (getattr(record.origin, name) or "").startswith(prefixes)
-
-
-def _matches(name: str, globs: tuple[re.Pattern[str], ...], _: Record, line: Line) -> bool:
-    return any(glob.match(getattr(line, name)) for glob in globs)
 
 
 @frozen
@@ -168,13 +156,13 @@ def look(
     first = min((history.first for history in histories if history.first is not None), default=0)
     since = selection.since.after(first) if selection.since else None
     until = selection.until.after(first) if selection.until else None
-    tests = selection.tests()
+    every = selection == EVERYTHING
     for at, _, line, record in (
         histories[0].lines() if len(histories) == 1 else merge(*(each.lines() for each in histories), key=itemgetter(0))
     ):
         if until is not None and at > until:
             return
-        if tests and not all(test(record, line) for test in tests):
+        if not (every or selection.chooses(record, line)):
             continue
         found: Glance = glance(at, at - first, line, record)
         if since is None or found.end >= since:
