@@ -1,6 +1,5 @@
 """Decoding of a recording's lines; `schema` describes them."""
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -18,7 +17,7 @@ from .encode import ONCE
 from .handles import BUILT_IN
 from .lines import decode_line
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
-from .typed import FURTHEST
+from .typed import FURTHEST, Test
 from .values import (
     FIELDS,
     NESTED,
@@ -51,7 +50,7 @@ _KINDS: Final[Mapping[EventName, Any]] = {
 """The classes of records, by their events' names."""
 
 _COMMON: Final = frozenset({"start", "origin", "span_id", "system_time", "monotonic_time"})
-_is_span_id: Final = re.compile("[0-9a-f]{16}").fullmatch
+ID: Final = 16  # hex digits
 _ENDS: Final = frozenset({"stop", "exception"})
 _NAMES: Final = {" ".join(name): name for name in _KINDS}
 
@@ -123,7 +122,7 @@ class Decoder:
             start, first = self._start(number, name, line, read), "duration"
             span_id = start.span_id
         elif kind == "start":
-            span_id = tested("span_id", line["span_id"], _is_span_id)
+            span_id = _id(line["span_id"])
         time, now = line[first], line["monotonic_time"]
         if not (type(time) is type(now) is int and -FURTHEST <= time <= FURTHEST and -FURTHEST <= now <= FURTHEST):
             raise ValueError(f"{first} or monotonic_time is not a whole number of 63 bits")
@@ -166,11 +165,19 @@ class Decoder:
         span_id, start, span = line["span_id"], read.handle, name[:-1]
         if "start" in line:
             start = self._record(number, line["start"])
+        elif name is HANDLE_STOP and start is not None and start.span_id == span_id:
+            return start
         elif start is None or start.span_id != span_id or start.name[:-1] != span:
             start = self._spans.pop((span, span_id), None)
         if start is None or start.span_id != span_id or start.name != (*span, "start"):
             raise ValueError(f"the start of span {span_id} is not before its end")
         return start
+
+
+def _id(value: str) -> str:
+    if len(value) != ID or int(value, 16) < 0:
+        raise ValueError(f"span_id cannot be {value!r}")
+    return value
 
 
 def _entry(kind: type[E], number: int, its: Mapping[str, Any]) -> E:
@@ -196,12 +203,14 @@ def _details(name: EventName, line: Mapping[str, Any], read: _Read) -> dict[str,
             value = _state(read.states, value)
         elif type(value) in NESTED:
             value = decode_value(value)
-        details[key] = value if later and value is None else tested(key, value, test)
+        details[key] = value
+        if type(value) not in test[0] and not (later and value is None):
+            tested(key, value, test)
     return details
 
 
 @lru_cache(maxsize=1024)
-def _fields_of(name: EventName) -> list[tuple[str, Callable[[Any], bool], bool]]:
+def _fields_of(name: EventName) -> list[tuple[str, Test, bool]]:
     """Return the fields of a kind of records: what tests them, and whether older recordings do not have them.
 
     Raises:

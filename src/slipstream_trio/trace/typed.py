@@ -8,7 +8,10 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from .redact import Redacted
 
-__all__ = ["FURTHEST", "test_of"]
+__all__ = ["FURTHEST", "Test", "test_of"]
+
+Test = tuple[frozenset[type], Callable[[Any], bool]]
+"""The types that need no closer look, and a function for values of others."""
 
 FURTHEST: Final = 2**62
 """The largest whole number: nanoseconds get there in 2116, and a difference of two still has 64 bits."""
@@ -24,19 +27,24 @@ _SIMPLE: Final[Mapping[Any, Callable[[Any], bool]]] = {
 }
 
 
-def test_of(hint: Any) -> Callable[[Any], bool]:
-    """Return a function that tells whether a value is of a type."""
+def test_of(hint: Any) -> Test:
+    """Return the test of values of a type."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return frozenset({str, bool, types.NoneType}.intersection(parts)), _function_of(hint)
+
+
+def _function_of(hint: Any) -> Callable[[Any], bool]:
     origin, parts = get_origin(hint), get_args(hint)
     if hint in _SIMPLE:
         return _SIMPLE[hint]
     if origin is Literal:
-        return test_of(type(parts[0]))  # later versions may have more of them
+        return _function_of(type(parts[0]))  # later versions may have more of them
     if origin is None:
         return lambda value: type(value) is hint
     if parts[-1] is ...:
-        item = test_of(parts[0])
+        item = _function_of(parts[0])
         return lambda value: type(value) is tuple and all(map(item, value))
-    tests = [test_of(part) for part in parts]
+    tests = [_function_of(part) for part in parts]
     if origin is Union or origin is types.UnionType:
         first, *others = tests
         return lambda value: first(value) or any(test(value) for test in others)

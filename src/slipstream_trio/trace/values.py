@@ -37,7 +37,7 @@ from ..protocol.mappings import View
 from ..protocol.state import changes
 from .lines import encode_line
 from .redact import Redacted, Redactor
-from .typed import test_of
+from .typed import Test, test_of
 
 __all__ = [
     "CLASSES", "FIELDS", "NESTED", "TAG", "Unencodable", "changed", "changes_of", "decode_value", "encode_value",
@@ -298,15 +298,15 @@ def decode_value(value: Any, shared: Shared | None = None) -> Any:
 
 
 @cache
-def tests_of(kind: type) -> Mapping[str, Callable[[Any], bool]]:
+def tests_of(kind: type) -> Mapping[str, Test]:
     """Return for each field of an attrs class the test of its values."""
     hints = get_type_hints(State.__init__ if kind is State else kind)
     return {name: test_of(hints[name]) for name in names_of(kind)}
 
 
-def tested(name: str, value: Any, test: Callable[[Any], object]) -> Any:
+def tested(name: str, value: Any, test: Test) -> Any:
     """Return the value of a field; raises ValueError where it is of another type."""
-    if not test(value):
+    if type(value) not in test[0] and not test[1](value):
         raise ValueError(f"{name} cannot be {reprlib.repr(value)}")
     return value
 
@@ -318,7 +318,7 @@ def from_fields(kind: type, fields: Mapping[str, Any], shared: Shared | None = N
         if name in fields:
             value = fields[name]
             given[name] = value = decode_value(value, shared) if type(value) in NESTED else value
-            if not test(value):  # not `tested`: it takes as long as all the rest
+            if type(value) not in test[0]:  # `tested` takes as long as all the rest
                 tested(name, value, test)
     return kind(**given)
 
