@@ -5,6 +5,7 @@ import json
 import math
 import re
 from datetime import UTC
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,18 @@ def test_objects_are_written_by_their_repr(tmp_path: Path) -> None:
     assert repr(first) == "<an object of the user's>"
     assert "RuntimeError" in nasty.text
     assert stop.metadata["client"] == "Some"
+
+
+class Topic(StrEnum):
+    LOBBY = "room:lobby"
+    SECRET = "Bearer 0123456789abcdef"
+
+
+def test_a_name_of_an_enumeration_is_text_without_secrets(tmp_path: Path) -> None:
+    start = ClientPushStart(ORIGIN, "a" * 16, 1, 1, Topic.LOBBY, "new_msg", {"kind": Topic.SECRET})
+    (read_back,) = back(tmp_path / "trace.jsonl", [start])
+    assert read_back.metadata["topic"] == "room:lobby"
+    assert read_back.metadata["params"] == {"kind": "Bearer [redacted]"}
 
 
 def test_a_long_repr_is_cut(tmp_path: Path) -> None:

@@ -176,8 +176,8 @@ def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
         return encode(value, redactor, depth)
     if kind in FIELDS:
         return {TAG: kind.__name__, **fields_of(value, redactor)}
-    if isinstance(value, str):  # a name in an enumeration
-        return encode_value(str.__str__(value), redactor)
+    if isinstance(value, str):  # a topic's name in an enumeration, or an object of the user's
+        return encode_value(redactor.object(str.__str__(value)), redactor)
     if isinstance(value, View):  # a state's: mappings of users are not JSON, and refused where they are pushed
         return _encode_dict(dict(value), redactor, depth)
     return _by_repr(value, redactor)
