@@ -1,9 +1,9 @@
 """A connection's state: everything that its next step depends on, and nothing else."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 import attrs
 from attrs import frozen
@@ -18,6 +18,7 @@ __all__ = ["STATE_FIELDS", "Heartbeat", "Identity", "State", "Status", "changes"
 Status = Literal["opening", "open", "closing", "closed"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 UNSET: Final[Any] = object()
 """The default of a keyword; None means something to most of them."""
@@ -42,6 +43,32 @@ class Heartbeat:
     ref: str | None = None
     sent_at: float | None = None
     deadline: float | None = None
+
+
+# Each one object, by which two views are known to show the same.
+_DEADLINE, _REF, _LIMIT = map(attrgetter, ("deadline", "ref", "limit"))
+
+
+def _by_number(item: tuple[Any, Any]) -> Any:
+    return item[1].number
+
+
+def _by_key(item: tuple[str, Any]) -> tuple[int, str]:
+    return len(item[0]), item[0]
+
+
+class Flat(Generic[T_co]):
+    """A flat name of a state: it shows the field of this name in one of the parts, or something else of that part."""
+
+    def __init__(self, part: str, shown: Callable[[Any], T_co] | None = None) -> None:
+        self.part = part
+        self._shown = shown
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._shown = self._shown or attrgetter(name)
+
+    def __get__(self, state: "State", kind: type) -> T_co:
+        return self._shown(getattr(state, self.part))  # type: ignore[misc] # it has a name by now
 
 
 @frozen(init=False, repr=False)
@@ -141,131 +168,69 @@ class State:
 
     # The flat names
 
-    @property
-    def connection_id(self) -> str:
-        """16 hex digits, never used by another connection."""
-        return self.identity.connection_id
-
-    @property
-    def trace_id(self) -> str:
-        """32 hex digits, that of every span of the connection."""
-        return self.identity.trace_id
-
-    @property
-    def socket_id(self) -> str:
-        """16 hex digits, that of the socket which the connection serves."""
-        return self.identity.socket_id
-
-    @property
-    def generation(self) -> int:
-        """The number of this connection on its socket, from 1."""
-        return self.identity.generation
-
-    @property
-    def options(self) -> Options:
-        """Its configuration."""
-        return self.identity.options
-
-    @property
-    def trace_parent(self) -> str | None:
-        """The W3C traceparent that gave it its trace_id, None where the trace is its own."""
-        return self.identity.trace_parent
-
-    @property
-    def joins(self) -> Mapping[str, str]:
-        """Topic to join_ref, of joins pending and accepted."""
-        return View(self.topics.joins, str, by_ref)
-
-    @property
-    def join_deadlines(self) -> Mapping[str, float | None]:
-        """Topic to deadline, of the joins that are pending; None: no limit, or its turn has not begun."""
-        return View(self.topics.pending, _DEADLINE, _by_number)
-
-    @property
-    def join_timeouts(self) -> Mapping[str, float]:
-        """Topic to the seconds that will run from its turn, of the joins whose turn has not begun."""
-        return self._pending_with("timeout")
-
-    @property
-    def rejoins(self) -> Mapping[str, Rejoin]:
-        """Topic to "first", "again" or "overdue", of the joins that are pending and not the user's own."""
-        return self._pending_with("rejoin")
-
-    @property
-    def failed_rejoins(self) -> Mapping[str, str]:
-        """Topic to join_ref, of rejoins that failed on this connection, and were not followed by another join."""
-        return View(self.topics.failed, str, by_ref)
-
-    @property
-    def turns(self) -> Mapping[str, str]:
-        """Join_ref to topic, of the joins that the server has not worked off: the first one has its turn."""
-        return View(persistent({str(number): topic for number, topic in self.turn_queue}), str, _by_key)
-
-    @property
-    def turn_began(self) -> float | None:
-        """The time at which the turn of the first of `turns` began, None without one, or if unknown."""
-        return self.turn_queue.began
-
-    @property
-    def turn_by_timeout(self) -> bool:
-        """Whether it began because the one before it took too long, and not because that was answered."""
-        return self.turn_queue.by_timeout
+    connection_id: ClassVar[Flat[str]] = Flat("identity")
+    """16 hex digits, never used by another connection."""
+    trace_id: ClassVar[Flat[str]] = Flat("identity")
+    """32 hex digits, that of every span of the connection."""
+    socket_id: ClassVar[Flat[str]] = Flat("identity")
+    """16 hex digits, that of the socket which the connection serves."""
+    generation: ClassVar[Flat[int]] = Flat("identity")
+    """The number of this connection on its socket, from 1."""
+    options: ClassVar[Flat[Options]] = Flat("identity")
+    """Its configuration."""
+    trace_parent: ClassVar[Flat[str | None]] = Flat("identity")
+    """The W3C traceparent that gave it its trace_id, None where the trace is its own."""
+    joins: ClassVar[Flat[Mapping[str, str]]] = Flat("topics", lambda topics: View(topics.joins, str, by_ref))
+    """Topic to join_ref, of joins pending and accepted."""
+    join_deadlines: ClassVar[Flat[Mapping[str, float | None]]] = Flat(
+        "topics", lambda topics: View(topics.pending, _DEADLINE, _by_number)
+    )
+    """Topic to deadline, of the joins that are pending; None: no limit, or its turn has not begun."""
+    join_timeouts: ClassVar[Flat[Mapping[str, float]]] = Flat("topics", lambda topics: _pending(topics, "timeout"))
+    """Topic to the seconds that will run from its turn, of the joins whose turn has not begun."""
+    rejoins: ClassVar[Flat[Mapping[str, Rejoin]]] = Flat("topics", lambda topics: _pending(topics, "rejoin"))
+    """Topic to "first", "again" or "overdue", of the joins that are pending and not the user's own."""
+    failed_rejoins: ClassVar[Flat[Mapping[str, str]]] = Flat("topics", lambda topics: View(topics.failed, str, by_ref))
+    """Topic to join_ref, of rejoins that failed on this connection, and were not followed by another join."""
+    turns: ClassVar[Flat[Mapping[str, str]]] = Flat(
+        "turn_queue", lambda queue: View(persistent({str(number): topic for number, topic in queue}), str, _by_key)
+    )
+    """Join_ref to topic, of the joins that the server has not worked off: the first one has its turn."""
+    turn_began: ClassVar[Flat[float | None]] = Flat("turn_queue", attrgetter("began"))
+    """The time at which the turn of the first of `turns` began, None without one, or if unknown."""
+    turn_by_timeout: ClassVar[Flat[bool]] = Flat("turn_queue", attrgetter("by_timeout"))
+    """Whether it began because the one before it took too long, and not because that was answered."""
+    leaves: ClassVar[Flat[Mapping[str, str]]] = Flat("topics", lambda topics: View(topics.leaving, _REF, _by_number))
+    """Topic to the leave's ref, until the leave is complete."""
+    leave_deadlines: ClassVar[Flat[Mapping[str, float | None]]] = Flat(
+        "topics", lambda topics: View(topics.leaving, _LIMIT, _by_number)
+    )
+    """Topic to deadline, of the leaves that are not complete."""
+    heartbeat_ref: ClassVar[Flat[str | None]] = Flat("heartbeat", attrgetter("ref"))
+    """The ref of the outstanding heartbeat, None if there is none."""
+    heartbeat_sent_at: ClassVar[Flat[float | None]] = Flat("heartbeat", attrgetter("sent_at"))
+    """The time at which the latest heartbeat was sent."""
+    heartbeat_deadline: ClassVar[Flat[float | None]] = Flat("heartbeat", attrgetter("deadline"))
+    """The time at which the next heartbeat is due, or the outstanding one has to be checked."""
 
     @property
     def unanswered(self) -> int:
         """The number of joins that the server has not worked off."""
         return len(self.turn_queue.queue)
 
-    @property
-    def leaves(self) -> Mapping[str, str]:
-        """Topic to the leave's ref, until the leave is complete."""
-        return View(self.topics.leaving, _REF, _by_number)
-
-    @property
-    def leave_deadlines(self) -> Mapping[str, float | None]:
-        """Topic to deadline, of the leaves that are not complete."""
-        return View(self.topics.leaving, _LIMIT, _by_number)
-
-    @property
-    def heartbeat_ref(self) -> str | None:
-        """The ref of the outstanding heartbeat, None if there is none."""
-        return self.heartbeat.ref
-
-    @property
-    def heartbeat_sent_at(self) -> float | None:
-        """The time at which the latest heartbeat was sent."""
-        return self.heartbeat.sent_at
-
-    @property
-    def heartbeat_deadline(self) -> float | None:
-        """The time at which the next heartbeat is due, or the outstanding one has to be checked."""
-        return self.heartbeat.deadline
-
-    def _pending_with(self, name: str) -> Mapping[str, Any]:
-        value = attrgetter(name)
-        chosen = {topic: each for topic, each in self.topics.pending.items() if value(each) is not None}
-        return View(persistent(chosen), value, _by_number)
-
     def __repr__(self) -> str:
         return f"State({', '.join(f'{name}={getattr(self, name)!r}' for name in STATE_FIELDS)})"
 
 
-STATE_FIELDS: Final = (
-    "connection_id", "trace_id", "socket_id", "generation", "options", "trace_parent", "status", "joins",
-    "join_deadlines", "join_timeouts", "rejoins", "failed_rejoins", "turns", "turn_began", "turn_by_timeout",
-    "leaves", "leave_deadlines", "heartbeat_ref", "heartbeat_sent_at", "heartbeat_deadline", "current_ref",
-    "close_reason",
-)  # fmt: skip
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    part: tuple(name for name, flat in vars(State).items() if isinstance(flat, Flat) and flat.part == part)
+    for part in ("identity", "topics", "turn_queue", "heartbeat")
+}
+
+STATE_FIELDS: Final = tuple(State.__init__.__kwdefaults__ or ())[: -len(_PARTS)]
 """The flat names of a state: what it is made with, and what shows all of it."""
 
-
-_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "identity": ("connection_id", "trace_id", "socket_id", "generation", "options", "trace_parent"),
-    "topics": ("joins", "join_deadlines", "join_timeouts", "rejoins", "failed_rejoins", "leaves", "leave_deadlines"),
-    "turn_queue": ("turns", "turn_began", "turn_by_timeout"),
-    "heartbeat": ("heartbeat_ref", "heartbeat_sent_at", "heartbeat_deadline"),
-}
-_FLAT: Final = tuple(name for name in STATE_FIELDS if not any(name in names for names in _PARTS.values()))
+_WHOLE: Final = tuple(name for name in STATE_FIELDS if not isinstance(vars(State)[name], Flat))
 
 
 def changes(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, Any], list[str]] | None]]:
@@ -274,7 +239,7 @@ def changes(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, 
     What two states share is not looked at.
     """
     differ = [names for part, names in _PARTS.items() if getattr(before, part) is not getattr(after, part)]
-    for name in chain(*differ, _FLAT):
+    for name in chain(*differ, _WHOLE):
         old, new = getattr(before, name), getattr(after, name)
         if isinstance(old, View) and isinstance(new, View):
             put, gone = new.since(old)
@@ -321,13 +286,7 @@ def _turns(base: Turns | None, topics: Topics, given: dict[str, Any]) -> Turns:
     return turns_of(joins, began, by_timeout, late)
 
 
-# Each one object, by which two views are known to show the same.
-_DEADLINE, _REF, _LIMIT = map(attrgetter, ("deadline", "ref", "limit"))
-
-
-def _by_number(item: tuple[Any, Any]) -> Any:
-    return item[1].number
-
-
-def _by_key(item: tuple[str, Any]) -> tuple[int, str]:
-    return len(item[0]), item[0]
+def _pending(topics: Topics, name: str) -> Mapping[str, Any]:
+    value = attrgetter(name)
+    chosen = {topic: each for topic, each in topics.pending.items() if value(each) is not None}
+    return View(persistent(chosen), value, _by_number)
