@@ -5,6 +5,7 @@ WebSocket library, frame by frame. What the library wants to write, and all that
 written by `send`, which the connection's writer alone calls: a cancelled write leaves half a frame on the wire.
 """
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -13,12 +14,21 @@ from typing import ClassVar, Final, Generic, TypeVar, final
 import trio
 
 from .base import ABNORMAL_CLOSURE, EndedBy, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
-from .framing import CLOSE, PONG, close_frame, data_frames
 from .lane import MESSAGE_TOO_BIG, OPCODE, Lane
 from .network import close_at_once
 from .upgrade import Upgraded, open_upgraded
 
-__all__ = ["Opening", "WebSocketTransport"]
+masked: Callable[[bytes, bytes], bytes] | None = None
+with suppress(ImportError):
+    from websockets.speedups import apply_mask as masked  # in C
+
+__all__ = ["CLOSE", "Opening", "WebSocketTransport"]
+
+TEXT_FRAME: Final = 0x81
+BINARY_FRAME: Final = 0x82
+CLOSE: Final = 0x88
+PONG: Final = 0x8A
+"""First bytes of a frame that is the last (and here the only one) of its message; the rest of it is the opcode."""
 
 LEAST_READ: Final = 16 * 1024
 MOST_READ: Final = 64 * 1024
@@ -123,7 +133,10 @@ class WebSocketTransport(Transport):
         """
 
     def _frames(self, messages: Sequence[Frame]) -> list[bytes]:
-        return data_frames(messages)
+        return [
+            _frame(TEXT_FRAME, message.encode()) if isinstance(message, str) else _frame(BINARY_FRAME, message)
+            for message in messages
+        ]
 
     # Reading
 
@@ -240,7 +253,7 @@ class WebSocketTransport(Transport):
         """Collect a close frame, and wait until `receive` has found the end."""
         if not (self._closing or self._is_over):
             self._closed_with = code
-            self._collect(close_frame(code, reason))
+            self._collect(_close_frame(code, reason))
         self._over = self._over or trio.Event()
         if self._is_over:
             self._over.set()
@@ -263,7 +276,7 @@ class WebSocketTransport(Transport):
 
     def _violated(self, code: int, text: str) -> None:
         """End it, as what came breaks the protocol or a limit; tell the server, unless we have closed before."""
-        self._collect(close_frame(code, text if code == MESSAGE_TOO_BIG else ""))
+        self._collect(_close_frame(code, text if code == MESSAGE_TOO_BIG else ""))
         if self._closed_with is None:
             reason = "message_too_big" if code == MESSAGE_TOO_BIG else "protocol_error"
             self._end = self._end or (code, text, "client", reason)
@@ -281,3 +294,24 @@ class WebSocketTransport(Transport):
             ended = TransportEnded(ABNORMAL_CLOSURE, text, ended_by="network")
             ended.__cause__ = self._failure or self._broken_by
         return ended
+
+
+def _close_frame(code: int, text: str = "") -> bytes:
+    """Return a close frame; the text is cut to its limit of 123 bytes."""
+    return _frame(CLOSE, code.to_bytes(2, "big") + text.encode()[:123].decode(errors="ignore").encode())
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    """Return a frame, masked with a key of its own (RFC 6455, 5.3): libraries do it at several times the cost."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((first, 0x80 | size))
+    elif size < 2**16:
+        head = bytes((first, 0xFE, size >> 8, size & 0xFF))
+    else:
+        head = bytes((first, 0xFF)) + size.to_bytes(8, "big")
+    mask = os.urandom(4)
+    if masked is not None:
+        return head + mask + masked(payload, mask)
+    keys = int.from_bytes((mask * (size // 4 + 1))[:size], "little")  # all bytes at once, as one large number
+    return head + mask + (int.from_bytes(payload, "little") ^ keys).to_bytes(size, "little")

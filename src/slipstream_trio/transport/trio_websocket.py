@@ -19,8 +19,7 @@ import trio_websocket
 
 from . import network
 from .base import Frame, OpenRequest, StreamOpener
-from .common import Opening, WebSocketTransport
-from .framing import CLOSE
+from .common import CLOSE, Opening, WebSocketTransport
 from .upgrade import accept_token
 
 __all__ = ["TrioWebSocketConnector", "connector"]
