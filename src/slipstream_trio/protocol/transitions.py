@@ -25,7 +25,7 @@ from .draft import MOST_AT_A_TICK, Draft
 from .events import Event, FrameRejected, MessageDropped, ReplyReceived, Transition, reply_received, transition
 from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Frame, Message, new_message
 from .serializer import Serializer, serializer_for
-from .state import Heartbeat, State
+from .state import Heartbeat, State, Status
 
 __all__ = ["handle", "is_plain", "plain_reply", "push_frame", "receive"]
 
@@ -48,7 +48,10 @@ def handle(state: State, input: commands.Input, serializer: Serializer | None = 
     """
     if serializer is None:
         serializer = serializer_for(state.options.vsn)
-    return _HANDLERS[type(input)](state, input, serializer)
+    status, handler = _HANDLERS[type(input)]
+    if status is not None and state.status != status:
+        raise ProtocolError(f"{type(input).__name__} on a connection that is {state.status}, not {status}")
+    return handler(state, input, serializer)
 
 
 def is_plain(state: State, message: Message) -> bool:
@@ -85,7 +88,8 @@ def push_frame(state: State, push: commands.PushMessage, ref: str, serializer: S
         ProtocolError: the connection is not open, or the topic not joined.
     """
     topics, topic = state.topics, push.topic
-    _require(state, "open", push)
+    if state.status != "open":
+        raise ProtocolError(f"PushMessage on a connection that is {state.status}, not open")
     join_ref = topics.seen.get(topic) or topics.join_ref(topic)
     if join_ref is None:
         raise ProtocolError(f"a push on {topic!r}, which is not joined")
@@ -96,7 +100,6 @@ def push_frame(state: State, push: commands.PushMessage, ref: str, serializer: S
 
 
 def _transport_opened(state: State, opened: commands.TransportOpened, _: Serializer) -> Transition:
-    _require(state, "opening", opened)
     interval = state.options.heartbeat_interval
     heartbeat = Heartbeat(deadline=None if interval is None else opened.now + interval)
     state = State.of(state.identity, "open", state.topics, state.turn_queue, heartbeat, state.current_ref, None)
@@ -104,7 +107,6 @@ def _transport_opened(state: State, opened: commands.TransportOpened, _: Seriali
 
 
 def _transport_failed(state: State, failed: commands.TransportFailed, _: Serializer) -> Transition:
-    _require(state, "opening", failed)
     event = events.ConnectionFailed(failed.reason, failed.status, failed.headers, failed.body)
     return Transition(attrs.evolve(state, status="closed"), failed, (event,))
 
@@ -134,7 +136,6 @@ _REASONS: Final[Mapping[EndedBy, str]] = {"client": "closed_by_client", "server"
 
 
 def _join_topic(state: State, join: commands.JoinTopic, serializer: Serializer) -> Transition:
-    _require(state, "open", join)
     check_join(join.topic, join.payload)
     draft = Draft(state, join.now, serializer)
     draft.join(join)
@@ -149,7 +150,6 @@ def check_join(topic: str, payload: Any) -> None:
 
 
 def _leave_topic(state: State, leave: commands.LeaveTopic, serializer: Serializer) -> Transition:
-    _require(state, "open", leave)
     topic, topics = leave.topic, state.topics
     join_ref = topics.joins.get(topic)
     if join_ref is None:
@@ -170,7 +170,6 @@ def _push_message(state: State, push: commands.PushMessage, serializer: Serializ
 
 
 def _send_heartbeat(state: State, command: commands.SendHeartbeat, serializer: Serializer) -> Transition:
-    _require(state, "open", command)
     if state.heartbeat.ref is not None:
         return Transition(state, command)
     draft = Draft(state, command.now, serializer)
@@ -179,7 +178,6 @@ def _send_heartbeat(state: State, command: commands.SendHeartbeat, serializer: S
 
 
 def _close_connection(state: State, close: commands.CloseConnection, _: Serializer) -> Transition:
-    _require(state, "open", close)
     state = attrs.evolve(state, status="closing", close_reason=close.reason)
     return Transition(state, close, (), (events.CloseTransport(close.code, ""),))
 
@@ -288,20 +286,16 @@ def _join_reply(draft: Draft, topic: str, ref: str, status: str, response: Any) 
         draft.events.append(ReplyReceived(topic, ref, status, response))
 
 
-def _require(state: State, status: str, given: commands.Input) -> None:
-    if state.status != status:
-        raise ProtocolError(f"{type(given).__name__} on a connection that is {state.status}, not {status}")
-
-
-_HANDLERS: Final[Mapping[type, Callable[[State, Any, Serializer], Transition]]] = {
-    commands.TransportOpened: _transport_opened,
-    commands.TransportFailed: _transport_failed,
-    commands.TransportClosed: _transport_closed,
-    commands.FrameReceived: _frame_received,
-    commands.TimerTicked: _timer_ticked,
-    commands.JoinTopic: _join_topic,
-    commands.LeaveTopic: _leave_topic,
-    commands.PushMessage: _push_message,
-    commands.SendHeartbeat: _send_heartbeat,
-    commands.CloseConnection: _close_connection,
+_HANDLERS: Final[Mapping[type, tuple[Status | None, Callable[[State, Any, Serializer], Transition]]]] = {
+    commands.TransportOpened: ("opening", _transport_opened),
+    commands.TransportFailed: ("opening", _transport_failed),
+    commands.TransportClosed: (None, _transport_closed),
+    commands.FrameReceived: (None, _frame_received),
+    commands.TimerTicked: (None, _timer_ticked),
+    commands.JoinTopic: ("open", _join_topic),
+    commands.LeaveTopic: ("open", _leave_topic),
+    commands.PushMessage: (None, _push_message),
+    commands.SendHeartbeat: ("open", _send_heartbeat),
+    commands.CloseConnection: ("open", _close_connection),
 }
+"""By the type of an input: the status that the connection must have for it, and what handles it."""
