@@ -3,6 +3,8 @@
 import math
 from typing import Any, Final, Literal
 
+import attrs
+
 from . import events
 from .commands import JoinTopic, LeaveTopic, TimerTicked
 from .events import Effect, Event, Transition
@@ -10,8 +12,7 @@ from .mappings import number_of
 from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
 from .serializer import Serializer
 from .state import Heartbeat, State, Status
-from .topics import Leaving, Pending, Rejoin, Topics
-from .turns import Turns
+from .topics import Leaving, Pending, Rejoin, Topics, Turns
 
 __all__ = ["MOST_AT_A_TICK", "Draft"]
 
@@ -73,7 +74,8 @@ class Draft:
         alone = not self.turns.first
         pending = self._timed(pending) if alone else pending
         self.topics = self.topics.changed(topic, join=ref, pending=pending, leaving=None, failed=None)
-        self.turns = self.turns.added(self.current_ref, topic)
+        queue = self.turns.queue.enqueue((self.current_ref, topic))
+        self.turns = Turns(queue, self.turns.began, self.turns.by_timeout, self.turns.late)
         if alone or self._loses_turn(self.turns):
             self._begin_turn()
 
@@ -125,7 +127,7 @@ class Draft:
         turns = self.turns
         while turns.late and turns.late[0][0] < number:
             self._passed_over(*turns.late[0])
-            turns = turns.with_late(turns.late[1:])
+            turns = attrs.evolve(turns, late=turns.late[1:])
         self.turns = turns
         while (first := turns.first) and first <= number and (first < number or turns.topic == topic):
             if first < number:
@@ -151,9 +153,9 @@ class Draft:
             number, topic = turns.first, turns.topic
             turns, by_timeout = turns.without_first(), True
             if self.topics.pending_join(topic, number) is not None:
-                turns = turns.with_late((*turns.late, (number, topic)))
+                turns = attrs.evolve(turns, late=(*turns.late, (number, topic)))
         if turns.first:
-            turns = turns.begun(self.now, by_timeout=by_timeout)
+            turns = Turns(turns.queue, self.now, by_timeout, turns.late)
             pending = self.topics.pending_join(turns.topic, turns.first)
             if pending is not None:
                 self._start_time_of(turns.topic, pending)

@@ -10,8 +10,7 @@ from attrs import frozen
 
 from .mappings import View, by_ref, number_of, persistent
 from .options import Options
-from .topics import Rejoin, Topics, topics_of
-from .turns import Turns, turns_of
+from .topics import Rejoin, Topics, Turns, topics_of, turns_of
 
 __all__ = ["STATE_FIELDS", "Heartbeat", "Identity", "State", "Status", "changes", "next_deadline"]
 

@@ -1,24 +1,25 @@
-"""The topics of a connection. Every change costs the share of one topic, however many there are.
+"""The topics of a connection, and the turns of their joins.
 
-So their deadlines are in a heap that is never changed in place, and the earliest is known without a scan. It is a
-leftist heap (C. A. Crane, 1972): every node is at least as early as those below it, and of the two heaps below a node
-the left one has the longer right edge. So the right edge of n entries is at most log2(n) long, and merging follows
-right edges only. Whatever is not on them is shared between the heap before and the heap after.
+Every change costs the share of one topic, however many there are. So their deadlines are in a heap that is never
+changed in place, and the earliest is known without a scan. It is a leftist heap (C. A. Crane, 1972): every node is at
+least as early as those below it, and of the two heaps below a node the left one has the longer right edge. So the
+right edge of n entries is at most log2(n) long, and merging follows right edges only. Whatever is not on them is
+shared between the heap before and the heap after.
 
 Entries are not taken out when they are settled: whoever asks for the earliest drops those that mean nothing any more.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 from attrs import frozen
 
-from .mappings import NOTHING, PersistentMap, number_of, persistent
+from .mappings import NO_ITEMS, NOTHING, PersistentMap, first_of, number_of, persistent, queue_of
 
 __all__ = [
-    "Heap", "Leaving", "Pending", "Rejoin", "Topics", "earliest", "heap_of", "merged", "topics_of",
-    "without_earliest",
+    "Heap", "Join", "Leaving", "Pending", "Rejoin", "Topics", "Turns", "earliest", "heap_of", "merged", "topics_of",
+    "turns_of", "without_earliest",
 ]  # fmt: skip
 
 Rejoin = Literal["first", "again", "overdue"]
@@ -180,6 +181,64 @@ def topics_of(flat: Mapping[str, Mapping[str, Any]]) -> Topics:
     limits = flat.get("leave_deadlines", {})
     leaving = {topic: Leaving(ref, limits.get(topic)) for topic, ref in flat.get("leaves", {}).items()}
     return _remade(dict(joins), pending, leaving, dict(flat.get("failed_rejoins", {})))
+
+
+# The turns of joins
+
+Join = tuple[int, str]
+"""The number of a join's ref, and its topic."""
+
+
+@frozen
+class Turns:
+    """The joins that the server has not worked off, in the order in which they were sent.
+
+    It works off the joins of a socket one at a time: `join/3` runs in the server's process for the socket, and while
+    it runs that process answers nothing else. So the time that a join may take is counted from its turn, which begins
+    when the join before it is answered; and what is answered shows that everything sent before it was worked off. A
+    join that its sender has given up is still the server's to work off, and keeps its turn until then.
+
+    Attributes:
+        queue: the joins, in a persistent queue: one more copies nothing, however many wait.
+        began: when the turn began, None where that is not known.
+        by_timeout: whether it began because the one before it took too long: nothing was heard then.
+        late: rejoins that are overdue and have lost their turn to a timeout; also some that are pending no more.
+    """
+
+    queue: Any = NO_ITEMS
+    began: float | None = None
+    by_timeout: bool = False
+    late: tuple[Join, ...] = attrs.field(default=(), eq=False)
+
+    @property
+    def first(self) -> int:
+        """The number of the join whose turn it is, 0 if there is none."""
+        return first_of(self.queue)[0] if self.queue else 0
+
+    @property
+    def topic(self) -> str:
+        """Its topic; there has to be one."""
+        topic: str = first_of(self.queue)[1]
+        return topic
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    def __iter__(self) -> Iterator[Join]:
+        return iter(self.queue)
+
+    def without_first(self) -> "Turns":
+        """Return these without the first; the turn of the next is still to be begun."""
+        return Turns(self.queue.dequeue(), late=self.late)
+
+    def __reduce__(self) -> tuple[Callable[..., "Turns"], tuple[Any, ...]]:
+        # A persistent queue cannot be copied and pickled.
+        return turns_of, (list(self), self.began, self.by_timeout, self.late)
+
+
+def turns_of(joins: Iterable[Join], began: float | None, by_timeout: bool, late: Iterable[Join]) -> Turns:  # noqa: FBT001 - for copies
+    """Return the turns of joins, given in any order."""
+    return Turns(queue_of(sorted(joins)), began, by_timeout, tuple(sorted(late)))
 
 
 # The heap of deadlines
