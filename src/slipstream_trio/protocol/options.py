@@ -16,28 +16,12 @@ Given = Literal["absent", "value", "function"]
 class Options:
     """A connection's configuration without secrets, live objects and callables: safe to log, compare and record.
 
-    Times are seconds, None means no limit.
+    Each field is the option of `connect` of this name, which `Configuration` describes, as far as it can be shown.
 
     Attributes:
         url: the URL without its query; None where a function gives it, which the transport's opening tells of.
-        vsn: the version of the serializer that is asked for.
         serializer: the serializer's name.
         transport: the transport's name.
-        connect_timeout: for one attempt: the functions among the options, TCP, TLS and the upgrade together.
-        join_timeout: for the reply to a join.
-        push_timeout: for the reply to a push.
-        leave_timeout: for a leave to be confirmed.
-        close_timeout: for everything that happens when the block is left.
-        heartbeat_interval: between heartbeats; None: none are sent.
-        heartbeat_timeout: for the answer to a heartbeat.
-        join_window: the most joins that may be unanswered at once; None: as the answers allow.
-        max_message_size: of a message from the server, in bytes.
-        buffer: the most messages that wait for a consumer.
-        overflow: the policy for further messages.
-        retry_first: whether a first connection that fails is retried.
-        reconnect: how connections that ended are replaced.
-        rejoin: how channels that crashed or were refused are joined again.
-        retry_after_limit: the most that a server's `retry-after` is obeyed.
         params: how they were given, never what is in them; likewise `headers` and `auth_token`.
     """
 

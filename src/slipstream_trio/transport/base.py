@@ -31,21 +31,17 @@ ABNORMAL_CLOSURE: Final = 1006
 class OpenRequest:
     """A request to open a connection; its `repr` hides the query, headers, subprotocols and proxy: they hold secrets.
 
+    The fields that are not listed are the options of `connect` of these names.
+
     Attributes:
         url: the whole URL, query included.
         headers: to be sent with the upgrade.
         subprotocols: to be offered, in this order.
         connect_timeout: for everything until the upgrade has succeeded, in seconds; None: no limit.
         max_message_size: a longer message from the server ends the connection with 1009; in bytes.
-        ssl_context: for wss and https; None: the system's defaults.
         extensions: to be offered, each with its parameters.
         compression: whether to offer permessage-deflate; only for connectors that have `compresses = True`.
-        max_header_size: bytes that the head of the answer to the upgrade may have.
         cookies: whether those that the opening sets come with a transport's further requests, if it makes any.
-        proxy: the URL of a proxy, or "env" for that of the environment, if any.
-        unix: the path of a socket to connect to, in place of the URL's host and port.
-        server_hostname: for SNI and the certificate, in place of the URL's host.
-        host: the value of the header `Host`, in place of the URL's host and port.
     """
 
     url: str = attrs.field(repr=lambda url: url.partition("?")[0])
@@ -65,7 +61,10 @@ class OpenRequest:
 
 
 StreamOpener = Callable[[OpenRequest], Awaitable[trio.abc.Stream]]
-"""Opens the stream that a transport runs over: TCP, TLS, or a stream in memory."""
+"""Opens the stream that a transport runs over: TCP, TLS, or a stream in memory.
+
+What it raises is the cause of a `ConnectError`, what the stream raises is the cause of the transport's end.
+"""
 
 
 class TransportEnded(Exception):

@@ -28,10 +28,7 @@ KEY: Final = b"sec-websocket-key"
 
 
 class TrioWebSocketConnector:
-    """Opens WebSockets with trio-websocket.
-
-    An exception of `open_stream` is the cause of a `ConnectError`, one of the stream's that of the transport's end.
-    """
+    """Opens WebSockets with trio-websocket."""
 
     name = "trio_websocket"
 

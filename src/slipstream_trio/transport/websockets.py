@@ -45,10 +45,7 @@ END_OF_BLOCK: Final = b"\x00\x00\xff\xff"
 
 
 class WebsocketsConnector:
-    """Opens WebSockets with the Sans-I/O protocol of `websockets`.
-
-    An exception of `open_stream` is the cause of a `ConnectError`, one of the stream's that of the transport's end.
-    """
+    """Opens WebSockets with the Sans-I/O protocol of `websockets`."""
 
     name = "websockets"
     compresses = True
