@@ -16,7 +16,8 @@ from slipstream_trio import ConnectError, connect
 from slipstream_trio.testing.server import Mount, PhoenixServer
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.network import default_context, open_stream
-from slipstream_trio.transport.upgrade import open_upgraded, upgrade
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
+from slipstream_trio.transport.upgrade import upgrade
 
 PATH = "/socket/websocket"
 
@@ -112,8 +113,8 @@ async def test_a_socket_in_the_file_system(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
             request = OpenRequest(url="ws://bücher.example/x", unix=path, proxy="http://nobody:1")
-            stream, _ = await open_upgraded(open_stream, request)
-            await trio.aclose_forcefully(stream)
+            async with TrioWebSocketConnector().open(request, lambda: None):
+                pass
             await server.stream.aclose()
     assert server.headers()["host"] == "xn--bcher-kva.example"
     path.unlink()

@@ -16,8 +16,7 @@ from slipstream_trio.client.configuration import configure
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.server import Mount, PhoenixServer
 from slipstream_trio.transport import OpenRequest
-from slipstream_trio.transport.network import open_stream
-from slipstream_trio.transport.upgrade import open_upgraded
+from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 python_socks = pytest.importorskip("python_socks", reason="python-socks, an extra, is not installed")
 
@@ -278,4 +277,7 @@ async def test_bytes_that_come_with_a_proxys_consent_are_the_servers() -> None:
     consent = b"HTTP/1.1 200 OK\r\n\r\nSSH-2.0-behind\r\n"
     async with Proxy("http", answer=consent).listen() as proxy:
         with pytest.raises(ConnectError, match=r"SSH-2\.0-behind"):
-            await open_upgraded(open_stream, OpenRequest(url="ws://h", proxy=f"http://127.0.0.1:{proxy.port}"))
+            async with TrioWebSocketConnector().open(
+                OpenRequest(url="ws://h", proxy=f"http://127.0.0.1:{proxy.port}"), lambda: None
+            ):
+                pass

@@ -15,8 +15,8 @@ import trio
 
 from .base import ABNORMAL_CLOSURE, EndedBy, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .lane import MESSAGE_TOO_BIG, OPCODE, Lane
-from .network import close_at_once
-from .upgrade import Upgraded, open_upgraded
+from .network import close_at_once, deadline_of, opened
+from .upgrade import Upgraded, upgrade
 
 masked: Callable[[bytes, bytes], bytes] | None = None
 with suppress(ImportError):
@@ -57,7 +57,7 @@ T = TypeVar("T", bound="WebSocketTransport")
 
 @final
 class Opening(AbstractAsyncContextManager[T], Generic[T]):
-    """Opens a stream and upgrades it, as `open_upgraded`, for the time of a block, which gets a transport over it."""
+    """Opens a stream and upgrades it, both within `connect_timeout`, for a block, which gets a transport over it."""
 
     __slots__ = ("_how", "_transport")
 
@@ -69,8 +69,10 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
     async def __aenter__(self) -> T:
         open_stream, request, kind, wake = self._how
         del self._how  # an open connection needs none of that
-        stream, upgraded = await open_upgraded(open_stream, request)
+        deadline = deadline_of(request)
+        stream = await opened(open_stream, request, deadline)
         try:
+            upgraded = await upgrade(stream, request, deadline)
             self._transport = kind(stream, upgraded, request.max_message_size, wake)
         except BaseException:
             await close_at_once(stream)

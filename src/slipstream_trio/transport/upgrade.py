@@ -16,10 +16,9 @@ from attrs import frozen
 from ..errors import ConnectError, ConnectionRejected
 from .address import address_of
 from .answer import Answer, answer_to
-from .base import OpenRequest, StreamOpener
-from .network import close_at_once, deadline_of, opened
+from .base import OpenRequest
 
-__all__ = ["Upgraded", "accept_token", "open_upgraded", "upgrade"]
+__all__ = ["Upgraded", "accept_token", "upgrade"]
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -41,17 +40,6 @@ class Upgraded:
     received: int
 
 
-async def open_upgraded(open_stream: StreamOpener, request: OpenRequest) -> tuple[trio.abc.Stream, Upgraded]:
-    """Open a stream and upgrade it, both within `connect_timeout`; closes the stream if that fails, as `upgrade`."""
-    deadline = deadline_of(request)
-    stream = await opened(open_stream, request, deadline)
-    try:
-        return stream, await upgrade(stream, request, deadline)
-    except BaseException:
-        await close_at_once(stream)
-        raise
-
-
 async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float = math.inf) -> Upgraded:
     """Ask the server at the other end of a stream to speak WebSocket; the caller closes the stream.
 
@@ -60,11 +48,19 @@ async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float
         ConnectionRejected: the server answered with another status than 101.
     """
     address, key = address_of(request), base64.b64encode(secrets.token_bytes(16))
-    headers = _headers(request, address.host_header, key.decode())
-    answer = await answer_to(stream, request, address.target, headers, deadline, encrypted=address.encrypted)
-    if answer.status == 101:
-        return _accepted(answer, request, key)
-    raise ConnectionRejected(answer.status, answer.headers, answer.body.decode(errors="replace"))
+    asked = _headers(request, address.host_header, key.decode())
+    answer = await answer_to(stream, request, address.target, asked, deadline, encrypted=address.encrypted)
+    if answer.status != 101:
+        raise ConnectionRejected(answer.status, answer.headers, answer.body.decode(errors="replace"))
+    problem = _problem(answer, request, accept_token(key).decode())
+    if problem is not None:
+        raise ConnectError(f"the server's 101 is an invalid upgrade: {problem}")
+    chosen = answer.values("sec-websocket-protocol")
+    extensions = ", ".join(answer.values("sec-websocket-extensions"))
+    behind = answer.behind()
+    headers = [pair for pair in answer.headers if pair[0] not in _OWN]
+    subprotocol = chosen[0] if chosen else None
+    return Upgraded(tuple(headers), subprotocol, extensions or None, behind, answer.received - len(behind))
 
 
 def accept_token(key: bytes) -> bytes:
@@ -80,19 +76,6 @@ def _headers(request: OpenRequest, host: str, key: str) -> list[tuple[str, str]]
     if request.extensions:
         headers.append(("Sec-WebSocket-Extensions", ", ".join(request.extensions)))
     return [*headers, *request.headers]
-
-
-def _accepted(answer: Answer, request: OpenRequest, key: bytes) -> Upgraded:
-    """Return the result of a 101; raises `ConnectError` for an invalid one."""
-    problem = _problem(answer, request, accept_token(key).decode())
-    if problem is not None:
-        raise ConnectError(f"the server's 101 is an invalid upgrade: {problem}")
-    chosen = answer.values("sec-websocket-protocol")
-    extensions = ", ".join(answer.values("sec-websocket-extensions"))
-    behind = answer.behind()
-    headers = tuple([pair for pair in answer.headers if pair[0] not in _OWN])
-    subprotocol = chosen[0] if chosen else None
-    return Upgraded(headers, subprotocol, extensions or None, behind, answer.received - len(behind))
 
 
 def _problem(answer: Answer, request: OpenRequest, accept: str) -> str | None:
