@@ -16,6 +16,9 @@ __all__ = ["NOTHING", "NO_ITEMS", "PersistentMap", "View", "by_ref", "first_of",
 NOTHING: Final[Any] = HashTrieMap()
 """A persistent map that has nothing in it, of any types."""
 
+persistent: Final[Callable[[Mapping[Any, Any]], Any]] = HashTrieMap
+"""Makes a persistent map of what is in a mapping."""
+
 queue_of: Final[Callable[[Iterable[Any]], Any]] = Queue
 """Makes a persistent queue of items; it is of any type, as rpds's stubs differ from what it does."""
 
@@ -81,11 +84,6 @@ class View(Mapping[K, V], Generic[K, V, R]):
 
     def __repr__(self) -> str:
         return repr(dict(self.items()))
-
-
-def persistent(mapping: Mapping[K, V]) -> PersistentMap[K, V]:
-    """Return a persistent map of what is in a mapping."""
-    return HashTrieMap(mapping)
 
 
 def by_ref(item: tuple[Any, str]) -> tuple[int, str]:

@@ -84,7 +84,7 @@ class Presence:
                 for diff in pending:
                     _apply_diff(state, diff)
                 pending.clear()
-                entries, more = _merge_state(entries, state)
+                entries, more = sync_state(entries, state)
                 changes += more
                 synced = True
             elif synced:
@@ -99,25 +99,11 @@ def check_presence(event: str, payload: Any) -> None:
     (_presences if event == STATE else _diff)(payload)
 
 
-def sync_state(current: Presences, state: Presences) -> tuple[Presences, tuple[PresenceChange, ...]]:
+def sync_state(current: Presences, state: Presences) -> tuple[dict[str, Mapping[str, Any]], tuple[PresenceChange, ...]]:
     """Return the presences of `state`, and what is different from `current`: those who came, then those who went.
 
     Of those whose refs are the same, the entry is that of `current`.
     """
-    entries, changes = _merge_state(current, state)
-    return entries, tuple(changes)
-
-
-def sync_diff(current: Presences, diff: Mapping[str, Any]) -> tuple[Presences, tuple[PresenceChange, ...]]:
-    """Return `current` with those of `diff` who came, without those who went, and what has changed.
-
-    A state that came before it may have told some of it already.
-    """
-    entries = dict(current)
-    return entries, tuple(_apply_diff(entries, diff))
-
-
-def _merge_state(current: Presences, state: Presences) -> tuple[dict[str, Mapping[str, Any]], list[PresenceChange]]:
     entries: dict[str, Mapping[str, Any]] = {}
     joins, leaves = [], []
     for key, presence in state.items():
@@ -140,7 +126,16 @@ def _merge_state(current: Presences, state: Presences) -> tuple[dict[str, Mappin
     for key, known in current.items():
         if key not in state:
             leaves.append(PresenceChange("leave", key, known, tuple(known["metas"]), None))
-    return entries, joins + leaves
+    return entries, (*joins, *leaves)
+
+
+def sync_diff(current: Presences, diff: Mapping[str, Any]) -> tuple[Presences, tuple[PresenceChange, ...]]:
+    """Return `current` with those of `diff` who came, without those who went, and what has changed.
+
+    A state that came before it may have told some of it already.
+    """
+    entries = dict(current)
+    return entries, tuple(_apply_diff(entries, diff))
 
 
 def _apply_diff(entries: dict[str, Mapping[str, Any]], diff: Mapping[str, Any]) -> list[PresenceChange]:
