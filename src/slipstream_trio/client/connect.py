@@ -19,6 +19,7 @@ from attrs import evolve
 from ..errors import ConnectionRejected, ConnectTimeout, InternalError
 from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
+from ..telemetry import ClientGaveUp, ReconnectScheduled
 from ..transport import Connector, OpenRequest, Transport
 from ..transport.cookies import Cookies
 from .arguments import with_options
@@ -211,11 +212,13 @@ class Supervisor:
             delay = 0.0 if at_once else None if first else self._delay(evolve(disconnect, step=step))
             if delay is None:
                 self._error = self._error or error
-                socket._emitter.gave_up(disconnect, attempt, error)
+                hint = str(disconnect.error or error) if socket._emitter.is_heard(ClientGaveUp) else ""
+                socket._emitter.emit(ClientGaveUp, disconnect.reason, attempt, disconnect.status, hint)
                 return
             attempt += 1
             socket._statuses.set("reconnecting" if socket._shown is not None else "connecting")
-            socket._emitter.reconnect_scheduled(disconnect, delay, attempt)
+            ended = (disconnect.reason, disconnect.code, disconnect.status)
+            socket._emitter.emit(ReconnectScheduled, delay, attempt, *ended)
             with trio.CancelScope() as self._waiting:  # until the user asks for the attempt at once
                 await trio.sleep(delay)
             self._waiting = None

@@ -34,7 +34,7 @@ from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .handshake import shown_url, with_trace_context, with_whole_timeout
 from .redaction import masked, redacted_error, redactor
 from .result import Tasks, only_cancelled
-from .spans import Attempt
+from .spans import Span
 from .turn import MESSAGES_A_TURN, take_in, turn_of_this_run
 from .writer import Writer
 
@@ -66,7 +66,7 @@ class Connection:
         self._state = state
         self._ref = state.current_ref  # ahead of the state's by the pushes that nothing but their refs is left of
         self.origin: Origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
-        self.attempt: Attempt = socket._emitter.attempt(self.origin, state.options, attempt)
+        self.attempt: Span = socket._emitter.attempt(self.origin, state.options, attempt)
         self.writer: Writer = Writer(socket._pushes)
         self.failure: ConnectError | None = None  # why it could not be opened
         self.option_error: Exception | None = None  # that a function among the options raised

@@ -24,10 +24,10 @@ from ..protocol import (
     TopicLeft,
     rejoin_delay,
 )
-from ..telemetry import ClientJoinStart
+from ..telemetry import ClientJoinStart, RejoinScheduled
 from .arguments import DEFAULT, Timeout, chosen
 from .join_queue import JoinQueue, Request, asked
-from .spans import join_stop
+from .spans import Span, join_stop
 from .turn import begun, finished
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ class Joins:
         retry = Retry(channel)
         joining.repeat_after(retry)
         socket._timer.add(trio.current_time() + delay, retry)
-        socket._emitter.rejoin_scheduled(channel.topic, delay, joining.step + 1, ending)
+        socket._emitter.emit(RejoinScheduled, channel.topic, delay, joining.step + 1, ending)
 
     # The connection
 
@@ -372,13 +372,14 @@ class Joins:
 def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
     """Join for the first time; see `Channel.join`. To be awaited at once."""
     socket = channel._socket
-    point = socket._emitter.join
     seconds = chosen(timeout, socket._options.join_timeout)
     # An explicit limit runs from the call, the option's from the turn of the join at the server.
     deadline = math.inf if timeout is DEFAULT or seconds is None else trio.current_time() + seconds
     request = Request(channel, seconds, deadline, by_user=True)
-    if not point.active:
+    if not socket._emitter.join.active:
         return socket._joins.join(request)
     params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
-    start = ClientJoinStart(*socket._emitter.opening(), channel.topic, params)
-    return socket._emitter.observed(point, start, partial(socket._joins.join, request), join_stop(start, request))
+    span = Span(
+        socket._emitter, socket._emitter.join, partial(join_stop, request), ClientJoinStart, channel.topic, params
+    )
+    return span.around(partial(socket._joins.join, request))

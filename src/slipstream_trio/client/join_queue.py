@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -13,7 +14,7 @@ from ..telemetry import ClientJoinStart
 from .arguments import KeptPayload
 from .handshake import ask
 from .result import Result
-from .spans import join_stop
+from .spans import Span, join_stop
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -231,17 +232,10 @@ class JoinQueue:
     def _send_again(self, request: Request, connection: "Connection", params: Any) -> None:
         """Send a join that no task awaits, in its telemetry span."""
         emitter = self._socket._emitter
-        start = ClientJoinStart(*emitter.opening(), request.channel.topic, params) if emitter.join.active else None
-
-        def answered(answer: Result[Any]) -> None:
-            if start is not None:
-                emitter.end_span(
-                    emitter.join, start, join_stop(start, request), result=answer.value, error=answer.error
-                )
-
-        request.sending(answered)
-        if start is not None:
-            emitter.begin_span(emitter.join, start)
+        topic, stop = request.channel.topic, partial(join_stop, request)
+        span = Span(emitter, emitter.join, stop, ClientJoinStart, topic, params)
+        request.sending(lambda answer: span.end(answer.value, answer.error))
+        span.begin()
         try:
             self.send(request, connection, params)
         except Exception as error:  # noqa: BLE001 - a payload that cannot be sent, as a function returned it

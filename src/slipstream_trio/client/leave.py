@@ -12,7 +12,7 @@ import trio
 from ..telemetry import ClientLeaveStart
 from .block import Block
 from .join import Departure, join
-from .spans import leave_stop
+from .spans import Span, leave_stop
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -107,12 +107,10 @@ class JoinedBlock(Block["Channel"]):
 
 async def leave(channel: "Channel", timeout: float | None) -> None:
     """Leave, and wait until that is confirmed or given up."""
-    emitter = channel._socket._emitter
-    if not emitter.leave.active:
+    if channel._socket._emitter.leave.active:
+        await _span(channel).around(partial(_leave, channel, timeout))
+    else:
         await _leave(channel, timeout)
-        return
-    start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
-    await emitter.observed(emitter.leave, start, partial(_leave, channel, timeout), leave_stop(start))
 
 
 async def _leave(channel: "Channel", timeout: float | None) -> Departure:
@@ -141,21 +139,15 @@ async def request_leave(channel: "Channel") -> None:
 
 @trio.lowlevel.enable_ki_protection
 def _leave_in_span(channel: "Channel") -> None:
-    emitter = channel._socket._emitter
-    start = ClientLeaveStart(*emitter.opening(), channel.topic, {})
-    emitter.begin_span(emitter.leave, start)
+    span = _span(channel)
+    span.begin()
     channel.leave_soon()
     if channel.status == "leaving":
-        channel._socket._supervisor.tasks.start(_end_leave, channel, start)
+        channel._socket._supervisor.tasks.start(span.around, partial(_until_left, channel))
     else:
-        emitter.end_span(emitter.leave, start, leave_stop(start), result="left")
+        span.end("left")
 
 
-async def _end_leave(channel: "Channel", start: ClientLeaveStart) -> None:
+def _span(channel: "Channel") -> Span:
     emitter = channel._socket._emitter
-    try:
-        how = await _until_left(channel)
-    except trio.Cancelled as error:
-        emitter.end_span(emitter.leave, start, leave_stop(start), error=error)
-        raise
-    emitter.end_span(emitter.leave, start, leave_stop(start), result=how)
+    return Span(emitter, emitter.leave, leave_stop, ClientLeaveStart, channel.topic, {})

@@ -17,10 +17,10 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
 from ..protocol import Message, PushMessage, ReplyReceived
-from ..telemetry import ClientSendStart
+from ..telemetry import ClientSendStart, ReplyOrphaned
 from ..telemetry.span import push_start
 from .result import Result, again
-from .spans import push_stop, send_stop
+from .spans import Span, push_stop, send_stop
 
 if TYPE_CHECKING:
     from .arguments import KeptPayload
@@ -253,7 +253,8 @@ class Pushes:
             return
         why = self._given_up.pop(reply.ref, None)
         if why is not None:
-            self._socket._emitter.orphaned(reply, why)
+            late = (reply.topic, reply.ref, reply.status, reply.response)
+            self._socket._emitter.emit(ReplyOrphaned, *late, why)
 
     def give_up(self, push: Call, why: GivenUp) -> None:
         """Await the reply no longer; should it come, it will be recognised."""
@@ -291,11 +292,15 @@ class Pushes:
 
 def push(channel: "Channel", event: str, payload: Any, timeout: float | None) -> Coroutine[Any, Any, Any]:
     """Push, and wait for the reply; see `Channel.push`. To be awaited at once."""
-    emitter, call = channel._socket._emitter, Call(channel, event, timeout)
-    if not emitter.push.active:
+    call = Call(channel, event, timeout)
+    if not channel._socket._emitter.push.active:
         return _push(call, payload)
-    start = push_start(*emitter.opening(), channel.topic, event, payload)
-    return emitter.observed(emitter.push, start, partial(_push, call, payload), push_stop(start, call))
+    return _push_span(call, payload).around(partial(_push, call, payload))
+
+
+def _push_span(call: Call, payload: Any) -> Span:
+    emitter, topic = call.channel._socket._emitter, call.channel.topic
+    return Span(emitter, emitter.push, partial(push_stop, call), push_start, topic, call.event, payload)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -323,28 +328,22 @@ async def request_push(
 
     `tell` is called once with the ref, the response and the error, one of which is None, when the push has ended.
     """
-    emitter = channel._socket._emitter
-    end: Callable[..., None] | None = None
 
     def told(result: Result[Any]) -> None:
         error = result.error
         assert error is None or isinstance(error, Exception)
         response = getattr(error, "response", result.value)
-        if end is not None:
-            end(result=response, error=error)
+        span.end(response, error)
         tell(call.ref or "", response, error)
 
     queued: Result[str] = Result()
     call = Call(channel, event, timeout, queued=queued, told=told)
-    if emitter.push.active:
-        start = push_start(*emitter.opening(), channel.topic, event, payload)
-        end = partial(emitter.end_span, emitter.push, start, push_stop(start, call))
-        emitter.begin_span(emitter.push, start)
+    span = _push_span(call, payload)
+    span.begin()
     try:
         return await _queued(call, payload, queued)
     except BaseException as error:
-        if end is not None:
-            end(error=error)
+        span.end(error=error)
         raise
 
 
@@ -354,8 +353,8 @@ async def send(channel: "Channel", event: str, payload: Any) -> None:
     if not emitter.send.active:
         await _send(call, payload)
         return
-    start = ClientSendStart(*emitter.opening(), channel.topic, event, payload)
-    await emitter.observed(emitter.send, start, partial(_send, call, payload), send_stop(start, call))
+    span = Span(emitter, emitter.send, partial(send_stop, call), ClientSendStart, channel.topic, event, payload)
+    await span.around(partial(_send, call, payload))
 
 
 async def _send(call: Call, payload: Any) -> None:

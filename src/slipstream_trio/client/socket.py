@@ -320,7 +320,7 @@ class Socket:
         assert self._connection is not None
         self._shown = self._connection
         self._statuses.set("connected")
-        self._connection.attempt.ended("ok", event.response_headers)
+        self._connection.attempt.stop("ok", event.response_headers)
         self._ending.connection_opened()
         if self._runner is not None:
             self._runner.opened()
@@ -334,10 +334,10 @@ class Socket:
         failure, mistake = connection.failure, connection.option_error
         error = mistake or failure
         if mistake is not None and not (isinstance(mistake, ConnectTimeout) and mistake.option is not None):
-            connection.attempt.failed(mistake)
+            connection.attempt.fail(mistake)
         else:
             outcome = "cancelled" if error is None else outcome_of(error)
-            connection.attempt.ended(outcome or "error", event.headers)
+            connection.attempt.stop(outcome or "error", event.headers)
         if error is not None and self._runner is not None:
             self._runner.closed(error)
 
@@ -352,7 +352,7 @@ class Socket:
         """Settle all that is waited for, as a bug has ended the connection; no event tells of it."""
         self._ending.fail(error)
         if self._connection is not None:
-            self._connection.attempt.failed(error)
+            self._connection.attempt.fail(error)
             self._settle(ConnectionLost("internal_error"))
 
     def _settle(self, lost: ConnectionLost) -> None:

@@ -9,6 +9,7 @@ import trio
 
 from ..errors import ConfigurationError
 from ..protocol import Message, MessageDropped
+from ..telemetry import GapOpened
 from .buffer import Buffer, ByteLimit, Consumer, EndOfStream, Gap, Overflow
 from .configuration import checked_events, checked_overflow, checked_size
 from .spans import Emitter, Episode
@@ -198,7 +199,7 @@ class Streams:
 
     def emit(self, gap: Gap) -> None:
         """Tell of a gap, or of how many messages are missing."""
-        self._emitter.gap(self.topic, gap)
+        self._emitter.emit(GapOpened, self.topic, gap.reason, gap.since, gap.until, gap.dropped)
 
 
 class Listener(NamedTuple):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
+from ..telemetry import LoopStalled
 from .turn import settle
 
 if TYPE_CHECKING:
@@ -91,14 +92,14 @@ class Timer:
     def _watch(self, alarm: "Alarm") -> None:
         # Trio does not export the class of its own clock. Of others, the time passes when nobody looks, or not at all.
         is_real = type(trio.lowlevel.current_clock()).__name__ == "SystemClock"
-        if is_real and self._socket._emitter.watches_loop:
+        if is_real and self._socket._emitter.is_heard(LoopStalled):
             alarm.watch(self.look)
 
     def look(self, late: float) -> None:
         """Tell if the event loop stood still."""
         if late >= STALL:
-            self._socket._emitter.stalled(late)
-        if self._alarm is not None and not self._socket._emitter.watches_loop:
+            self._socket._emitter.emit(LoopStalled, late)
+        if self._alarm is not None and not self._socket._emitter.is_heard(LoopStalled):
             self._alarm.unwatch(self.look)
 
     @trio.lowlevel.enable_ki_protection

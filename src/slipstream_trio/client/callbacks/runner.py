@@ -19,7 +19,7 @@ from ...errors import (
     SlowConsumer,
 )
 from ...protocol import Message
-from ...telemetry import ClientCallbackStart, ClientCallbackStop, Origin, Outcome
+from ...telemetry import ClientCallbackStart, ClientCallbackStop, Outcome
 from ...telemetry.bus import SpanPoint
 from ..configuration import Configuration
 from ..connect import connected
@@ -27,6 +27,7 @@ from ..leave import request_leave
 from ..push import request_push
 from ..result import only_cancelled
 from ..socket import Socket
+from ..spans import First, Span
 from .inbox import POSTS, ChannelBacklog, Entry, Inbox
 from .replies import NO_REPLY, Caller, Reply
 
@@ -268,14 +269,12 @@ class Runner:
             point = self._spans[name] = emitter.telemetry.span(("slipstream", "client", name))
         if not point.active:
             return await callback(*arguments)
-        start = ClientCallbackStart(*emitter.opening(), self._name, name, arguments)
-        return await emitter.observed(point, start, partial(callback, *arguments), partial(_stop, start), _outcome_of)
+        span = Span(emitter, point, _stop, ClientCallbackStart, self._name, name, arguments, judge=_outcome_of)
+        return await span.around(partial(callback, *arguments))
 
 
-def _stop(
-    start: ClientCallbackStart, origin: Origin, now: int, outcome: Outcome, result: Any, _: object
-) -> ClientCallbackStop:
-    return ClientCallbackStop(start, origin, now, outcome, result)
+def _stop(first: First, result: Any, _: object) -> ClientCallbackStop:
+    return ClientCallbackStop(*first, result)
 
 
 def _outcome_of(error: BaseException) -> Outcome | None:
