@@ -354,13 +354,13 @@ class Channel:
         if self._backlog is not None:
             self._backlog.left()
 
-    def _end(self, status: ChannelStatus, reason: str) -> None:
+    def _end(self, status: ChannelStatus, reason: str, error: Exception | None = None) -> None:
         """End: give the topic back, fail pushes, end streams."""
         if self._is_held:
             del self._socket._channels[self._topic]
         self._socket._pushes.fail_channel(self, reason)
         self._become(status, reason)
-        self._streams.close(self._end_of_stream())
+        self._streams.close(self._end_of_stream(error))
         self._presence.close()
 
     def _end_streams(self) -> None:
@@ -389,10 +389,10 @@ class Channel:
         if self._status in ("joined", "errored"):
             self._streams.forget()
 
-    def _end_of_stream(self) -> Callable[[], BaseException]:
-        refusal, reason = self._joining.refusal, self._reason
-        if reason == "join_refused" and refusal is not None:
-            return lambda: JoinError(refusal.topic, refusal.response)
+    def _end_of_stream(self, error: Exception | None) -> Callable[[], BaseException]:
+        reason = self._reason
+        if reason == "join_refused" and isinstance(error, JoinError):  # a payload that failed may raise one, too
+            return lambda: JoinError(error.topic, error.response)
         if reason in ("crashed", "join_timeout", "payload_failed"):
             return lambda: ChannelClosed(self._topic, reason)
         if reason == "lost":

@@ -44,76 +44,36 @@ logger: Final = logging.getLogger("slipstream_trio")
 
 
 @final
-class Retry:
-    """A join that is repeated after a while."""
-
-    __slots__ = ("_channel",)
-
-    def __init__(self, channel: "Channel") -> None:
-        self._channel = channel
-
-    @property
-    def over(self) -> bool:
-        """Whether it was begun, or is not wanted any more."""
-        return self._channel._joining.retry is not self
-
-    def expire(self) -> None:
-        """Begin it."""
-        joins = self._channel._socket._joins
-        self._channel._joining.repeat()
-        joins.rejoin(self._channel)
-        joins.queue.pump()
-
-
-@final
 class Joining:
     """The history of one channel's joins and leaves."""
 
-    __slots__ = ("_joined_at", "claim", "refusal", "request", "retry", "step")
+    __slots__ = ("_ended_at", "begun", "request", "step")
 
     def __init__(self) -> None:
-        self.request: Request | None = None  # that is under way
-        self.claim: Request | None = None  # that holds the topic, until its task knows that it has succeeded
-        self.retry: Retry | None = None  # that waits for its time
+        self.request: Request | None = None  # that is under way, or waits to be repeated
+        self.begun: int = 0  # joins; the latest holds the topic
         self.step: int = 0  # repetitions since a join last went well
-        self.refusal: JoinError | None = None
-        self._joined_at = 0.0
+        self._ended_at = 0.0  # when the latest join was answered, or given up
 
-    def begin(self, request: Request, *, anew: bool = False) -> None:
-        """Take note of a join; it begins anew, if a user asks for it."""
-        self.request = self.claim = request
-        self.step = 0 if anew else self.step
+    def begin(self, request: Request, step: int) -> None:
+        """Take note of a join that takes the topic."""
+        self.request, self.step = request, step
+        self.begun += 1
 
-    def joined(self, request: Request) -> None:
-        """Take note that the task of a user's join knows of its success."""
-        self.claim = None if self.claim is request else self.claim
+    def wait(self, request: Request) -> None:
+        """Take note of a join that is to be repeated after a while."""
+        self.request = request
 
     def finish(self) -> Request | None:
-        """Forget the join that is under way, and a repetition that waits; returns the former."""
-        request, self.request, self.retry = self.request, None, None
+        """Forget the join that is under way, or waits to be repeated, and return it."""
+        request, self.request = self.request, None
+        self._ended_at = trio.current_time()
         return request
 
-    def refused(self, error: JoinError) -> None:
-        """Take note of a refusal."""
-        self.refusal = error
-
-    def succeeded(self, now: float) -> None:
-        """Take note of the time of an answer."""
-        self._joined_at = now
-
-    def lasted(self, backoff: Backoff | None, now: float) -> None:
+    def lasted(self, backoff: Backoff | None) -> None:
         """Take note that the channel is joined no longer: if it was for long enough, the back-off begins anew."""
         if backoff is not None:
-            self.step = backoff.step_after(self.step, now - self._joined_at)
-
-    def repeat_after(self, retry: Retry) -> None:
-        """Take note that a join is to be repeated."""
-        self.retry = retry
-
-    def repeat(self) -> None:
-        """Take note that it is repeated."""
-        self.retry = None
-        self.step += 1
+            self.step = backoff.step_after(self.step, trio.current_time() - self._ended_at)
 
 
 @final
@@ -132,6 +92,7 @@ class Joins:
         channel = request.channel
         channel._keep_payload()
         await self._claim(request)
+        number = channel._joining.begun
         try:
             self.queue.put(request)
             while not request.sent:
@@ -143,12 +104,10 @@ class Joins:
                 else:
                     request.wait_again()
                     self.queue.put(request, first=True)
-            answer = await request.answer.wait()
-            channel._joining.joined(request)
-            return answer
+            return await request.answer.wait()
         except BaseException:
             # Cancelled, perhaps just before the answer, or not sent. If the connection told the end, nothing is left.
-            if channel._joining.claim is request:
+            if channel._joining.begun == number:
                 self.leave_soon(channel, self._socket._options.leave_timeout)
             raise
         finally:
@@ -166,8 +125,14 @@ class Joins:
     def rejoin(self, channel: "Channel") -> None:
         """Let a channel wait for a slot to be joined again."""
         request = Request(channel, self._socket._options.join_timeout, by_user=False)
-        channel._joining.begin(request)
+        channel._joining.begin(request, channel._joining.step)
         self.queue.add(request)
+
+    def repeat(self, request: Request) -> None:
+        """Let a channel wait for a slot to be joined again, as its back-off is over."""
+        joining = request.channel._joining
+        joining.begin(request, joining.step + 1)
+        self.queue.put(request)
 
     async def _claim(self, request: Request) -> None:
         """Take the topic on this socket, when a leave of it that is under way is complete."""
@@ -182,7 +147,7 @@ class Joins:
                 raise AlreadyJoined(channel.topic)
             await holder._changed.next()
         socket._channels[channel.topic] = channel
-        channel._joining.begin(request, anew=True)
+        channel._joining.begin(request, step=0)
         channel._claimed()
 
     def payload_failed(self, request: Request, error: Exception) -> None:
@@ -192,7 +157,7 @@ class Joins:
             return  # it was left meanwhile
         logger.error("socket %s: the payload for rejoining %r failed", socket.socket_id, channel.topic, exc_info=error)
         channel._joining.finish()
-        self._try_again(channel, "payload_failed", "payload_failed")
+        self._try_again(channel, "payload_failed", "payload_failed", error)
         channel._tell_closed(error)
 
     # Answers
@@ -219,7 +184,6 @@ class Joins:
     def _succeeded(self, channel: "Channel", response: Any) -> None:
         request = channel._joining.finish()
         self.queue.answered()
-        channel._joining.succeeded(trio.current_time())
         channel._accepted(response)
         if request is not None:
             request.answer.succeed(response)
@@ -228,7 +192,6 @@ class Joins:
         if event.reason == "refused":
             self.queue.answered(refused=True)
             refusal = JoinError(channel.topic, event.response)
-            channel._joining.refused(refusal)
             self._join_failed(channel, "join_refused", "refused", refusal)
         else:
             timeout = 0.0
@@ -255,24 +218,29 @@ class Joins:
             self._join_failed(channel, reason, reason, error)
             return
         self._socket._pushes.fail_channel(channel, reason)
-        channel._joining.lasted(self._socket._configuration.rejoin, trio.current_time())
+        channel._joining.lasted(self._socket._configuration.rejoin)
         channel._lost("rejoined")
-        self._try_again(channel, reason, reason, "errored" if reason == "crashed" else "closed")
+        self._try_again(channel, reason, reason, error, "errored" if reason == "crashed" else "closed")
         channel._tell_closed(error)
 
     def _join_failed(self, channel: "Channel", reason: str, ending: str, error: Exception) -> None:
         request = channel._joining.finish()
         if request is None or request.by_user:
-            channel._end("closed", reason)
+            channel._end("closed", reason, error)
         else:
-            self._try_again(channel, reason, ending)
+            self._try_again(channel, reason, ending, error)
         if request is not None:
             request.answer.fail(error)
         if request is None or not (request.reported and isinstance(error, JoinTimeout)):
             channel._tell_closed(error)
 
     def _try_again(
-        self, channel: "Channel", reason: str, ending: str, final_status: Literal["closed", "errored"] = "closed"
+        self,
+        channel: "Channel",
+        reason: str,
+        ending: str,
+        error: Exception,
+        final_status: Literal["closed", "errored"] = "closed",
     ) -> None:
         """Join again after a while, or end the channel, as `rejoin` says."""
         socket, joining = self._socket, channel._joining
@@ -280,12 +248,12 @@ class Joins:
         treated = "crashed" if ending == "closed" and options.rejoin_closed else ending
         delay = rejoin_delay(treated, options.rejoin, joining.step, random.random())  # noqa: S311 - for jitter
         if delay is None:
-            channel._end(final_status, reason)
+            channel._end(final_status, reason, error)
             return
         channel._become("errored", reason)
-        retry = Retry(channel)
-        joining.repeat_after(retry)
-        socket._timer.add(trio.current_time() + delay, retry)
+        request = Request(channel, socket._options.join_timeout, by_user=False)
+        joining.wait(request)
+        socket._timer.add(trio.current_time() + delay, request)
         socket._emitter.emit(RejoinScheduled, channel.topic, delay, joining.step + 1, ending)
 
     # The connection
@@ -300,8 +268,7 @@ class Joins:
 
     def _rejoin_all(self) -> Iterator[None]:
         for channel in list(self._socket._channels.values()):
-            joining = channel._joining
-            if channel.status == "errored" and joining.request is None and joining.retry is None:
+            if channel.status == "errored" and channel._joining.request is None:
                 self.rejoin(channel)
             yield
         self.queue.pump()
@@ -324,7 +291,7 @@ class Joins:
                 channel._become("errored", "lost")
             request.answer.fail(self._socket._ending.lost())
         elif channel.status == "joined":
-            channel._joining.lasted(self._socket._configuration.rejoin, trio.current_time())
+            channel._joining.lasted(self._socket._configuration.rejoin)
             channel._lost("reconnected")
             channel._become("errored", "lost")
 

@@ -66,8 +66,13 @@ class Request:
         return self.sent or self.answer.settled
 
     def expire(self) -> None:
-        """Give up, as it could not be sent in time; without a deadline, only the wait for a connection is limited."""
-        if self.deadline < math.inf or not self.channel._socket._is_connected:
+        """Give up, as it could not be sent in time; one of the library is begun now, as its back-off is over.
+
+        Without a deadline, only the wait for a connection is limited.
+        """
+        if not self.by_user:
+            self.channel._socket._joins.repeat(self)
+        elif self.deadline < math.inf or not self.channel._socket._is_connected:
             self.fail(JoinTimeout(self.channel.topic, self.timeout or 0.0, sent=False))
 
     def fail(self, error: Exception) -> None:

@@ -12,12 +12,11 @@ from ..telemetry import LoopStalled
 from .turn import settle
 
 if TYPE_CHECKING:
-    from .join import Retry
     from .join_queue import Request
     from .push import Call
     from .socket import Socket
 
-    Timed: TypeAlias = "Call | Request | Retry"
+    Timed: TypeAlias = "Call | Request"
 
 __all__ = ["SWEEP_ABOVE", "Timer", "alarm_of_this_run"]
 
