@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final, NoReturn, Unpack, final
 import trio
 from attrs import evolve
 
-from ..errors import ConnectionRejected, ConnectTimeout, InternalError
+from ..errors import ConnectionRejected, InternalError
 from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
 from ..telemetry import ClientGaveUp, ReconnectScheduled
-from ..transport import Connector, OpenRequest, Transport
+from ..transport import OpenRequest
 from ..transport.cookies import Cookies
 from .arguments import with_options
 from .block import MadeBlock, check_trio
@@ -197,7 +197,7 @@ class Supervisor:
         step, attempt, generation = 0, 1, 1
         while True:
             connection, ask = await self._begin(attempt, generation)
-            await connection.run(self._hurried_connector(), ask)
+            await connection.run(self._connector, ask)
             await finished(socket._unsettled)  # where many wait for the end of a connection, it takes a while to tell
             error, disconnect = self._end_of(connection, step)
             if socket._ending.asked is not None:
@@ -224,11 +224,6 @@ class Supervisor:
             self._waiting = None
             step = 0 if self._at_once else step if falls_back else step + 1
             self._at_once = False
-
-    def _hurried_connector(self) -> Connector:
-        """Return the connector of the next attempt."""
-        limit = self.socket._configuration.longpoll_fallback or math.inf
-        return self._connector if self._fallback in (None, self._connector) else _Hurried(self._connector, limit)
 
     def _end_of(self, connection: Connection, step: int) -> tuple[Exception, Disconnect]:
         """Return what to raise for a connection that has ended, and what its end was."""
@@ -274,8 +269,10 @@ class Supervisor:
         configuration = self.socket._configuration
         timeout = configuration.connect_timeout
         deadline = math.inf if timeout is None else trio.current_time() + timeout
+        falls_back = self._fallback not in (None, self._connector)
+        limit = configuration.longpoll_fallback if falls_back else None
         trace_parent: str | None = None
-        ask: Callable[[], Awaitable[OpenRequest]] = partial(ask_request, configuration, deadline)
+        ask: Callable[[], Awaitable[OpenRequest]] = partial(ask_request, configuration, deadline, limit)
         try:
             trace_parent = await ask_in_time(configuration, "trace_parent", deadline, checked_parent)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
@@ -332,29 +329,6 @@ class Supervisor:
             self._scope.cancel()
             with trio.CancelScope(shield=True):
                 await self.until_finished()
-
-
-@final
-class _Hurried:
-    """A connector that has to open a transport before the fallback is tried."""
-
-    def __init__(self, connector: Connector, limit: float) -> None:
-        self.name = connector.name
-        self._connector = connector
-        self._limit = limit
-
-    @asynccontextmanager
-    async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
-        limit, timeout = self._limit, request.connect_timeout
-        hurried = limit if timeout is None or limit < timeout else None
-        given = request if hurried is None else evolve(request, connect_timeout=hurried)
-        try:
-            async with self._connector.open(given, wake) as transport:
-                yield transport
-        except ConnectTimeout as error:
-            if hurried is None:
-                raise
-            raise ConnectTimeout(error.timeout, awaited=error.awaited, limit="longpoll_fallback") from error.__cause__
 
 
 async def _fail_with(error: Exception) -> NoReturn:

@@ -266,7 +266,7 @@ class Connection:
                 self.lived = trio.current_time() - opened_at
         except ConnectError as error:
             cookies.keep(request, error.headers)
-            error = with_whole_timeout(error, request, self._state.options)
+            error = with_whole_timeout(error, request, self._socket._configuration)
             # Its way through this library helps no user; a cause of the user's own keeps its traceback.
             self.failure = failure = redacted_error(error, redactor(request)).with_traceback(None)
             url = shown_url(request, self._state.options)

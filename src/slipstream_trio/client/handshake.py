@@ -5,6 +5,7 @@ Functions among the options are asked at every attempt, in time; what they retur
 
 import base64
 import inspect
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -72,17 +73,18 @@ async def ask(option: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-async def ask_request(configuration: "Configuration", deadline: float) -> OpenRequest:
-    """Ask for all that a connection is opened with; the transport gets the time that is left."""
+async def ask_request(configuration: "Configuration", deadline: float, limit: float | None) -> OpenRequest:
+    """Ask for all that a connection is opened with; the transport gets the time that is left, and at most `limit`."""
     url = await ask_in_time(configuration, "url", deadline, configuration.checked_url)
     params = await ask_in_time(configuration, "params", deadline)
     headers = await ask_in_time(configuration, "headers", deadline, _checked_headers)
     token = await ask_in_time(configuration, "auth_token", deadline)
+    left = min(deadline - trio.current_time(), math.inf if limit is None else limit)
     return OpenRequest(
         url=_with_query(url, configuration.chosen_vsn(), _query_pairs(params)),
         headers=headers,
         subprotocols=subprotocols(token),
-        connect_timeout=None if configuration.connect_timeout is None else deadline - trio.current_time(),
+        connect_timeout=None if left == math.inf else left,
         **{name: getattr(configuration, name) for name in _PASSED_ON},
     )
 
@@ -268,11 +270,14 @@ def with_trace_context(request: OpenRequest, state: State, propagated: Iterable[
     return attrs.evolve(request, headers=(*request.headers, *new)) if new else request
 
 
-def with_whole_timeout(error: ConnectError, request: OpenRequest, options: Options) -> ConnectError:
-    """Return the error, with the whole of `connect_timeout` in place of the rest that the transport was given."""
+def with_whole_timeout(error: ConnectError, request: OpenRequest, configuration: "Configuration") -> ConnectError:
+    """Return the error, with the option's limit in place of the rest of it that the transport was given."""
     if not isinstance(error, ConnectTimeout) or error.timeout != request.connect_timeout:
         return error
-    return ConnectTimeout(options.connect_timeout or 0.0, awaited=error.awaited)
+    whole, fallback = configuration.connect_timeout, configuration.longpoll_fallback
+    if error.timeout == fallback != whole:
+        return ConnectTimeout(error.timeout, awaited=error.awaited, limit="longpoll_fallback")
+    return ConnectTimeout(whole or 0.0, awaited=error.awaited)
 
 
 def shown_url(request: OpenRequest, options: Options) -> str | None:
