@@ -11,7 +11,7 @@ from ..protocol.transitions import check_join
 from .arguments import DEFAULT, Timeout, checked_push, chosen
 from .block import block, refused
 from .buffer import Buffer, Gap, Overflow
-from .configuration import checked_events, checked_overflow, checked_seconds, checked_size
+from .configuration import checked_seconds, checked_size
 from .join import Departure, Joining, join
 from .leave import leave
 from .presence import ChannelPresence, PresenceTracker
@@ -223,16 +223,10 @@ class Channel:
         Raises:
             ConfigurationError: an event is not a string, or `buffer` or `overflow` cannot be used.
         """
-        checked_events("events", events)
-        checked_size("buffer", 1 if buffer is None else buffer)
-        checked_overflow("overflow", "raise" if overflow is None else overflow)
-        messages, end = self._streams.subscribe(events, buffer, overflow, self._choose_put)
-        try:
+        with self._streams.subscribe(events, buffer, overflow, self._choose_put) as messages:
             if self._socket.status == "closed":
                 messages.close(StopAsyncIteration)  # nothing will ever come
             yield Subscription(messages)
-        finally:
-            end()
 
     @block("channel.presence() as presence")
     async def presence(self, *, buffer: int = 1024) -> AsyncIterator[ChannelPresence]:

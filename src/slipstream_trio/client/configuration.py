@@ -35,8 +35,8 @@ __all__ = [
     "Configuration",
     "ConnectOptions",
     "OrCallable",
+    "checked_bounds",
     "checked_events",
-    "checked_overflow",
     "checked_seconds",
     "checked_size",
     "configure",
@@ -123,6 +123,12 @@ def checked_overflow(argument: str, value: Any) -> Overflow:
         raise ConfigurationError(argument, f"one of {', '.join(map(repr, policies))}; not {value!r}")
     policy: Overflow = value
     return policy
+
+
+def checked_bounds(buffer: Any, overflow: Any, default_buffer: int, default_overflow: Overflow) -> tuple[int, Overflow]:
+    """Return a buffer's size and policy, by default those given last; raises `ConfigurationError` likewise."""
+    size = default_buffer if buffer is None else checked_size("buffer", buffer)
+    return size, default_overflow if overflow is None else checked_overflow("overflow", overflow)
 
 
 def _named(check: Callable[[str, Any], object]) -> Validator:

@@ -128,24 +128,17 @@ async def _until_left(channel: "Channel") -> Departure:
     return channel._left_by if waited else "left"
 
 
+@trio.lowlevel.enable_ki_protection
 async def request_leave(channel: "Channel") -> None:
     """Leave, and return when that is asked for."""
     await trio.lowlevel.checkpoint()
-    if channel._socket._emitter.leave.active:
-        _leave_in_span(channel)
-    else:
-        channel.leave_soon()
-
-
-@trio.lowlevel.enable_ki_protection
-def _leave_in_span(channel: "Channel") -> None:
     span = _span(channel)
     span.begin()
     channel.leave_soon()
-    if channel.status == "leaving":
-        channel._socket._supervisor.tasks.start(span.around, partial(_until_left, channel))
-    else:
+    if channel.status != "leaving":
         span.end("left")
+    elif span.is_open:
+        channel._socket._supervisor.tasks.start(span.around, partial(_until_left, channel))
 
 
 def _span(channel: "Channel") -> Span:

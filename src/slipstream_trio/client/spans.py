@@ -194,6 +194,11 @@ class Span:
             times = telemetry.ids.span_id(), telemetry.time_ns(), telemetry.monotonic_ns()
             self._start = make(emitter.origin, *times, *fields)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its end is to be emitted."""
+        return self._start is not None
+
     async def around(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Begin, unless that was done, call and await `operation`, and end."""
         self.begin()

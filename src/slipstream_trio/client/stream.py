@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 from ..protocol import Message, MessageDropped
 from ..telemetry import GapOpened
 from .buffer import Buffer, ByteLimit, Consumer, EndOfStream, Gap, Overflow
-from .configuration import checked_events, checked_overflow, checked_size
+from .configuration import checked_bounds, checked_events
 from .spans import Emitter, Episode
 
 if TYPE_CHECKING:
@@ -112,19 +112,21 @@ class Streams:
                 crowded = buffer.put_sized(message, size) or crowded
         return crowded
 
+    @contextmanager
     @trio.lowlevel.enable_ki_protection
     def subscribe(
         self, events: tuple[str, ...], limit: int | None, policy: Overflow | None, changed: Callable[[], None]
-    ) -> tuple[Buffer, Callable[[], None]]:
-        """Return a buffer that gets these events (all, if there are none), and what ends that; `changed` is told."""
-        buffer = Buffer(self, limit or self._limit, policy or self._policy, "subscription")
+    ) -> Iterator[Buffer]:
+        """Give a buffer that gets these events (all, if there are none) for a `with` block; `changed` is told."""
+        checked_events("events", events)
+        buffer = Buffer(self, *checked_bounds(limit, policy, self._limit, self._policy), "subscription")
         keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
         for key in keys:
             self.subscribed.setdefault(key, []).append(buffer)
         changed()
-
-        @trio.lowlevel.enable_ki_protection
-        def end() -> None:
+        try:
+            yield buffer
+        finally:
             for key in keys:
                 self.subscribed[key].remove(buffer)
                 if not self.subscribed[key]:
@@ -132,8 +134,6 @@ class Streams:
             changed()
             buffer.close(StopAsyncIteration)
             buffer.release()
-
-        return buffer, end
 
     def close(self, end: EndOfStream, *, anew: bool = True) -> None:
         """End all of them, or those that have not ended."""
@@ -227,9 +227,8 @@ class Listeners:
         if not topics:
             raise ConfigurationError("topics", "at least one, such as '__absinthe__:doc:*'")
         socket, configuration = self._socket, self._socket._configuration
-        limit = configuration.buffer if buffer is None else checked_size("buffer", buffer)
-        policy = configuration.overflow if overflow is None else checked_overflow("overflow", overflow)
-        streams = Streams(", ".join(topics), limit, policy, socket._emitter, socket._byte_limit)
+        bounds = checked_bounds(buffer, overflow, configuration.buffer, configuration.overflow)
+        streams = Streams(", ".join(topics), *bounds, socket._emitter, socket._byte_limit)
         listener = Listener(frozenset(topics), tuple(each[:-1] for each in topics if each.endswith("*")), streams)
         if socket.status == "closed":
             self._close(listener)

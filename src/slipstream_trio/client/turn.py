@@ -100,12 +100,12 @@ async def finished(work: Iterator[object]) -> None:
 async def catch_up(backlog: "Backlog") -> bool:
     """Let the consumer of a backlog catch up for as long as it does, but not for long; tell whether that would do."""
     until = time.perf_counter() + CATCHING_UP
-    size = len(backlog)
+    size = backlog.waiting
     while time.perf_counter() < until:
         await trio.lowlevel.checkpoint()
-        if len(backlog) >= size or not backlog.crowded:
+        if backlog.waiting >= size or not backlog.crowded:
             break
-        size = len(backlog)
+        size = backlog.waiting
     return time.perf_counter() < until
 
 

@@ -210,13 +210,15 @@ class ChannelBacklog:
             (kind, channel) for kind in ("messages", "losses", "gaps", "joins", "closes")
         ]
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
+        """The number of messages that wait."""
         return len(self._inbox.waiting(self._messages))
 
     @property
     def crowded(self) -> bool:
         """Whether it is more than half full."""
-        return len(self) * 2 > self._limit
+        return self.waiting * 2 > self._limit
 
     def joined(self, response: Any) -> None:
         """Take note that the topic is joined, for the first time or again."""
@@ -250,11 +252,6 @@ class ChannelBacklog:
         else:
             self._inbox.put(Entry("handle_leave", (self._channel.topic,), kind))
 
-    @property
-    def waiting(self) -> int:
-        """The number of messages that wait."""
-        return len(self)
-
     def put(self, message: Message) -> "ChannelBacklog | None":
         """Take a message, or drop one; returns this backlog if it is more than half full."""
         return self.put_sized(message, 0)
@@ -264,7 +261,7 @@ class ChannelBacklog:
         size = 0 if size <= LIGHT else size
         if size:
             self._channel._streams.byte_limit.make_room(size)
-        drops = len(self) >= self._limit
+        drops = self.waiting >= self._limit
         if drops:
             self._drop(waits=self._policy == "drop_oldest")
         if not drops or self._policy == "drop_oldest":
