@@ -13,7 +13,6 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import SlowConsumer
 from ..protocol import Frame, Message
-from .spans import Episode
 from .turn import turn_of_this_run
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ class Buffer:
         self._policy: Overflow = policy
         self._consumer: Consumer = consumer
         self._untold = 0
-        self._episode: Episode | None = None
+        self._episode = streams.episode(policy, limit, consumer)
         self._eased = -1  # how many messages are left when the episode ends: one comparison a message
         self._items: deque[Message | Heavy | Gap] = deque()
         self._messages = 0
@@ -222,8 +221,7 @@ class Buffer:
         """End: when what is buffered is read, readers are raised what `end` returns."""
         self._end = end
         self._parked = 0
-        if self._episode is not None:
-            self._episode.end()
+        self._episode.end()
         self._readers.unpark_all()
         left = [item for item in self._items if isinstance(item, Gap)]
         if self._untold:
@@ -241,7 +239,7 @@ class Buffer:
             item = self._items.popleft() if self._items and self._read else await self._first()
             if type(item) is not Gap:
                 self._messages = messages = self._messages - 1
-                if messages == self._eased and self._episode is not None:
+                if messages == self._eased:
                     self._episode.end()
                 return self._unweighed(item) if type(item) is Heavy else item  # type: ignore[return-value] # by then
             if item.dropped:
@@ -284,7 +282,7 @@ class Buffer:
         """Drop a message that waits, as too many bytes do."""
         self._drop(at_head=not self._read or self._policy == "drop_oldest", waits=True)
         self._eased = min(self._half, self._messages // 2)  # it may be less than half full
-        if not self._messages and self._episode is not None:
+        if not self._messages:
             self._episode.end()
 
     def release(self) -> None:
@@ -311,7 +309,8 @@ class Buffer:
         before, after = (inner, outer) if waits and not at_head else (outer, inner)
         whole = reduce(merged, (*before, whole, *after))
         put(whole)
-        self._episode = self._streams.overflowed(whole, self._policy, self._limit, self._consumer, self._episode)
+        self._streams.overflowed(whole, self._consumer)
+        self._episode.drop()
         self._eased = self._half
 
     def _gaps_at_end(self, pop: Callable[[], Any], *, at_head: bool) -> list[Gap]:

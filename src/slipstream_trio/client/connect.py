@@ -126,7 +126,6 @@ class Supervisor:
         self._fallback = None if fallback is None or fallback.name == self._primary.name else fallback
         self._primary_worked = False
         self._scope = trio.CancelScope(shield=True)
-        self._error: BaseException | None = None
         self._at_once = False
         self._waiting: trio.CancelScope | None = None
 
@@ -175,10 +174,9 @@ class Supervisor:
                 finally:
                     socket._timer.stop()
         except BaseException as error:  # noqa: BLE001 - `connect` raises it
-            self._error = _bug(error)
-            socket._failed(self._error)
+            socket._failed(_bug(error))
         finally:
-            await socket._ended(self._error)
+            await socket._ended()
             # Those who waited run first, and the body is cancelled after them.
             await trio.lowlevel.cancel_shielded_checkpoint()
             self._end()
@@ -211,7 +209,7 @@ class Supervisor:
             at_once = falls_back or (self._at_once and not first)
             delay = 0.0 if at_once else None if first else self._delay(evolve(disconnect, step=step))
             if delay is None:
-                self._error = self._error or error
+                socket._ending.fail(socket._ending.error or error)
                 hint = str(disconnect.error or error) if socket._emitter.is_heard(ClientGaveUp) else ""
                 socket._emitter.emit(ClientGaveUp, disconnect.reason, attempt, disconnect.status, hint)
                 return
@@ -296,7 +294,7 @@ class Supervisor:
             draw = random.random()  # noqa: S311 - for jitter
             return reconnect_delay(disconnect, configuration.reconnect, configuration.should_reconnect, draw)
         except Exception as error:  # noqa: BLE001 - the user's function; `connect` raises it
-            self._error = error
+            self.socket._ending.fail(error)
             return None
 
     async def until_finished(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, final
-from weakref import ref
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -40,7 +40,7 @@ from .result import Result, again
 from .spans import Emitter, outcome_of
 from .status import Ending, Status, StatusChanges, StatusLog
 from .stream import Listeners, Subscription
-from .timer import SWEEP_ABOVE, Timer
+from .timer import Timer
 from .turn import begun, finished
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class Socket:
         # From a topic to its channel: joining, joined, leaving, or to be joined again.
         self._channels: dict[str, Channel] = {}
         # All channels that somebody has, also those that hold no topic: their streams end with the socket.
-        self._known: list[ref[Channel]] = []
-        self._sweep_at = SWEEP_ABOVE
+        self._known: WeakKeyDictionary[Channel, None] = WeakKeyDictionary()
         self._byte_limit = ByteLimit(configuration.buffer_bytes, self._buffers)
         self._pushes = Pushes(self)
         self._joins = Joins(self)
@@ -115,10 +114,7 @@ class Socket:
         check_topic(topic)
         self._exits.end()
         channel = Channel(self, topic, {} if payload is None else payload)
-        self._known.append(ref(channel))
-        if len(self._known) > self._sweep_at:
-            self._known = [known for known in self._known if known() is not None]
-            self._sweep_at = 2 * len(self._known) + SWEEP_ABOVE
+        self._known[channel] = None
         if self.status == "closed":
             channel._end_streams()  # nothing will ever come
         return channel
@@ -269,20 +265,16 @@ class Socket:
         self._ending.ask(reason)
         self._statuses.set("closing")
 
-    async def _ended(self, error: BaseException | None) -> None:
-        """End for good, because of an error, or as that was asked for: settle all that is waited for."""
-        self._ending.fail(error)
+    async def _ended(self) -> None:
+        """End for good: settle all that is waited for."""
         self._statuses.set("closed")
-        streams = map(Channel._end_streams, self._all_channels())
+        streams = map(Channel._end_streams, list(self._known))
         await finished(chain(self._unsettled, self._joins.socket_ended(), streams))
         self._listeners.close()
 
     def _buffers(self) -> Iterator["Backlog"]:
         listening = (each.streams.buffer for each in self._listeners.all)
-        return chain(listening, *(channel._buffers() for channel in self._all_channels()))
-
-    def _all_channels(self) -> Iterator[Channel]:
-        return (channel for known in list(self._known) if (channel := known()) is not None)
+        return chain(listening, *(channel._buffers() for channel in list(self._known)))
 
     def _deliver(self, message: Message, frame: Frame) -> "Backlog | None":
         """Give a message to its channel; returns a backlog of it that is more than half full."""

@@ -258,6 +258,11 @@ class Episode:
         self._dropped = 0
         self._told_at = 0.0
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it is told of one that has not ended."""
+        return self._dropped > 0
+
     def drop(self) -> None:
         """Take note of a message that is dropped."""
         self._dropped += 1

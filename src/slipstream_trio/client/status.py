@@ -101,9 +101,9 @@ class Ending:
             seconds, self._lost_at = trio.current_time() - self._lost_at, None
             logger.warning("socket %s: connected again, after %.3g s without a connection", self._socket_id, seconds)
 
-    def fail(self, error: BaseException | None) -> None:
-        """Take note of why there will be no other connection; the latest error counts, None changes nothing."""
-        self.error = error or self.error
+    def fail(self, error: BaseException) -> None:
+        """Take note of why there will be no other connection; the latest error counts."""
+        self.error = error
 
     def lost(self) -> ConnectionLost:
         """Return a new exception that tells how the connection ended."""

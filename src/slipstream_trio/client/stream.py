@@ -186,16 +186,15 @@ class Streams:
         now = self._emitter.utc_now()
         return Gap("overflow", now, now, 1)
 
-    def overflowed(
-        self, gap: Gap, policy: Overflow, limit: int, consumer: Consumer, episode: Episode | None
-    ) -> Episode:
-        """Take note of a dropped message; returns the buffer's episodes."""
+    def episode(self, policy: Overflow, limit: int, consumer: Consumer) -> Episode:
+        """Return what tells of the messages that a buffer loses."""
+        return Episode(self._emitter, self.topic, policy, limit, consumer)
+
+    def overflowed(self, gap: Gap, consumer: Consumer) -> None:
+        """Take note of a dropped message."""
         self.last_gap = gap
         if consumer != "subscription":
             self.dropped += 1
-        episode = episode or Episode(self._emitter, self.topic, policy, limit, consumer)
-        episode.drop()
-        return episode
 
     def emit(self, gap: Gap) -> None:
         """Tell of a gap, or of how many messages are missing."""

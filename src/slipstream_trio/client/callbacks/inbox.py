@@ -24,7 +24,6 @@ import trio
 from ...protocol import Message
 from ..buffer import LIGHT, Gap, merged
 from ..channel import Channel
-from ..spans import Episode
 from ..turn import turn_of_this_run
 
 __all__ = ["POSTS", "ChannelBacklog", "Entry", "Inbox"]
@@ -205,7 +204,7 @@ class ChannelBacklog:
         self._channel = channel
         self._limit = configuration.buffer
         self._policy = configuration.overflow
-        self._episode: Episode | None = None
+        self._episode = channel._streams.episode(self._policy, self._limit, "client")
         self._messages, self._losses, self._gaps, self._joins, self._closes = self._kinds = [
             (kind, channel) for kind in ("messages", "losses", "gaps", "joins", "closes")
         ]
@@ -226,8 +225,7 @@ class ChannelBacklog:
 
     def closed(self, reason: Exception) -> None:
         """Take note that the topic could not be joined, or is joined no longer; it may be joined again."""
-        if self._episode is not None:
-            self._episode.end()
+        self._episode.end()
         self._inbox.put(Entry("handle_topic_close", (self._channel.topic, reason), self._closes), most=1)
 
     def gap(self, gap: Gap) -> None:
@@ -241,8 +239,7 @@ class ChannelBacklog:
 
     def left(self) -> None:
         """Take note that the topic is left, as the user has asked for it."""
-        if self._episode is not None:
-            self._episode.end()
+        self._episode.end()
         kind = ("leaves", self._channel.topic)
         if self._inbox.waiting(kind):
             for number in self._inbox.waiting(self._losses):
@@ -276,7 +273,7 @@ class ChannelBacklog:
     def was_read(self, size: int) -> None:
         """Take note that the inbox has given a message away."""
         self.heavy -= size
-        if self._episode is not None and not self.crowded:
+        if self._episode.lasts and not self.crowded:
             self._episode.end()
 
     def _drop(self, *, waits: bool) -> None:
@@ -305,7 +302,8 @@ class ChannelBacklog:
         gap = streams.new_overflow()
         if place is not None:
             gap = merged(self._gap_at(place), gap)
-        self._episode = streams.overflowed(gap, self._policy, self._limit, "client", self._episode)
+        streams.overflowed(gap, "client")
+        self._episode.drop()
         return self._gap_entry(gap, self._losses)
 
     def _gap_entry(self, gap: Gap, kind: Hashable) -> Entry:
