@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
+from attrs import define, field
 
 from ..errors import JoinTimeout
 from ..protocol import JoinPacing, JoinTopic
@@ -28,32 +29,26 @@ JOINS_A_STEP: Final = 8
 
 
 @final
+@define(eq=False, repr=False)
 class Request:
     """A join that was asked for.
 
     One `by_user` is awaited by a task; others are repeated, as `rejoin` says, until they succeed. `timeout` is for the
     server's answer; at `deadline` a user's join fails, if that is infinity, `timeout` runs from its turn at the server.
-
     """
 
-    __slots__ = (
-        *("answer", "asking", "by_user", "channel", "deadline", "number", "reported", "sent", "slot", "timeout"),
-        *("_began", "_sent_at", "__weakref__"),
-    )
-
-    def __init__(self, channel: "Channel", timeout: float | None, deadline: float = math.inf, *, by_user: bool) -> None:
-        self.channel: Channel = channel
-        self.timeout: float | None = timeout
-        self.deadline: float = deadline
-        self.by_user: bool = by_user
-        self.slot: Result[None] = Result()  # settled when it may be sent
-        self.answer: Result[Any] = Result()
-        self.sent: bool = False
-        self.number: int = 0  # of the joins of the socket, once it may be sent
-        self.reported: bool = False  # that it takes too long
-        self.asking: trio.CancelScope = trio.CancelScope()  # in which the payload's function runs
-        self._began = trio.current_time()
-        self._sent_at: float | None = None
+    channel: "Channel"
+    timeout: float | None
+    deadline: float = math.inf
+    by_user: bool = field(kw_only=True)
+    slot: Result[None] = field(factory=Result, init=False)  # settled when it may be sent
+    answer: Result[Any] = field(factory=Result, init=False)
+    sent: bool = field(default=False, init=False)
+    number: int = field(default=0, init=False)  # of the joins of the socket, once it may be sent
+    reported: bool = field(default=False, init=False)  # that it takes too long
+    asking: trio.CancelScope = field(factory=trio.CancelScope, init=False)  # in which the payload's function runs
+    _began: float = field(factory=trio.current_time, init=False)
+    _sent_at: float | None = field(default=None, init=False)
 
     @property
     def waited(self) -> float:

@@ -9,10 +9,12 @@ import math
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterator
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 import trio
+from attrs import define, field
 from trio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
@@ -42,39 +44,26 @@ GivenUp = Literal["cancelled", "timeout"]
 
 
 @final
+@define(eq=False, repr=False)
 class Call:
     """A push or a send: it may wait in its channel's line, then for room; a push awaits its reply after that.
 
     To be made in the task that calls. `queued`, where somebody awaits that, is settled when it is queued, with its ref,
-    or when it never will be; `told` is called with the result where nobody awaits it.
+    or when it never will be.
     """
 
-    __slots__ = (
-        *("_context", "_is_send", "_kept", "_queued", "_timeout", "began", "channel", "event", "number", "ref"),
-        *("result", "waited"),
-    )
-
-    def __init__(
-        self,
-        channel: "Channel",
-        event: str,
-        timeout: float | None,
-        *,
-        is_send: bool = False,
-        queued: Result[str] | None = None,
-        told: Callable[[Result[Any]], None] | None = None,
-    ) -> None:
-        self.channel: Channel = channel
-        self.event: str = event
-        self.began: float = trio.current_time()
-        self.ref: str | None = None
-        self.number: int = sys.maxsize  # of its frame in the queue of the writer
-        self.waited: float = 0.0  # seconds, to be queued
-        self.result: Result[Any] = Result(told)
-        self._timeout = timeout
-        self._is_send = is_send
-        self._queued = queued
-        self._kept: KeptPayload | None = None
+    channel: "Channel"
+    event: str
+    _timeout: float | None
+    _is_send: bool = field(default=False, kw_only=True)
+    _queued: Result[str] | None = None
+    result: Result[Any] = field(factory=Result)
+    began: float = field(factory=trio.current_time, init=False)
+    ref: str | None = field(default=None, init=False)
+    number: int = field(default=sys.maxsize, init=False)  # of its frame in the queue of the writer
+    waited: float = field(default=0.0, init=False)  # seconds, to be queued
+    _kept: "KeptPayload | None" = field(default=None, init=False)
+    _context: Context = field(init=False)
 
     @property
     def over(self) -> bool:
@@ -337,7 +326,7 @@ async def request_push(
         tell(call.ref or "", response, error)
 
     queued: Result[str] = Result()
-    call = Call(channel, event, timeout, queued=queued, told=told)
+    call = Call(channel, event, timeout, queued=queued, result=Result(told))
     span = _push_span(call, payload)
     span.begin()
     try:

@@ -273,7 +273,7 @@ class Socket:
         self._listeners.close()
 
     def _buffers(self) -> Iterator["Backlog"]:
-        listening = (each.streams.buffer for each in self._listeners.all)
+        listening = (streams.buffer for streams in self._listeners.all)
         return chain(listening, *(channel._buffers() for channel in list(self._known)))
 
     def _deliver(self, message: Message, frame: Frame) -> "Backlog | None":
@@ -316,8 +316,8 @@ class Socket:
         self._ending.connection_opened()
         if self._runner is not None:
             self._runner.opened()
-        for listener in self._listeners.all:
-            listener.streams.resumed()
+        for streams in self._listeners.all:
+            streams.resumed()
         self._joins.connection_opened()
 
     def _connection_failed(self, event: ConnectionFailed) -> None:
@@ -357,8 +357,8 @@ class Socket:
             self._emitter.dropped("out", message, lost.reason)
         for answer in self._pings:
             answer.fail(again(lost))
-        for listener in self._listeners.all:
-            listener.streams.lost("reconnected", self._received_at)
+        for streams in self._listeners.all:
+            streams.lost("reconnected", self._received_at)
         self._joins.queue.connection_ended()
         pushes = self._pushes.connection_ended(lost, connection.writer.taken)
         self._unsettled = chain(pushes, self._joins.connection_lost())

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, final
+from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import trio
+from attrs import define, field
 
 from ..errors import ConfigurationError
 from ..protocol import Message, MessageDropped
@@ -76,21 +77,22 @@ class Subscription:
 
 
 @final
+@define(eq=False, repr=False)
 class Streams:
     """The buffers of a channel, and the one place that makes gaps."""
 
-    def __init__(self, topic: str, limit: int, policy: Overflow, emitter: Emitter, byte_limit: ByteLimit) -> None:
-        self.topic: str = topic
-        self.byte_limit: ByteLimit = byte_limit
-        self.last_gap: Gap | None = None
-        self.dropped: int = 0  # of the own buffer, or that of the client
-        self._limit, self._policy = limit, policy
-        self._emitter = emitter
-        self.subscribed: dict[str | None, list[Buffer]] = {}  # by event; None is all events
-        # Since when messages may be missing, and when the streams ended, on Trio's clock.
-        self._missing: tuple[Literal["reconnected", "rejoined"], float] | None = None
-        self._ended_at = 0.0
-        self._own: Buffer | None = None
+    topic: str
+    _limit: int
+    _policy: Overflow
+    _emitter: Emitter
+    byte_limit: ByteLimit
+    last_gap: Gap | None = field(default=None, init=False)
+    dropped: int = field(default=0, init=False)  # of the own buffer, or that of the client
+    subscribed: dict[str | None, list[Buffer]] = field(factory=dict, init=False)  # by event; None is all events
+    # Since when messages may be missing, and when the streams ended, on Trio's clock.
+    _missing: tuple[Literal["reconnected", "rejoined"], float] | None = field(default=None, init=False)
+    _ended_at: float = field(default=0.0, init=False)
+    _own: Buffer | None = field(default=None, init=False)
 
     @property
     def buffer(self) -> Buffer:
@@ -201,14 +203,6 @@ class Streams:
         self._emitter.emit(GapOpened, self.topic, gap.reason, gap.since, gap.until, gap.dropped)
 
 
-class Listener(NamedTuple):
-    """The topics of a listener, or their beginnings, and what its user reads."""
-
-    names: frozenset[str]
-    beginnings: tuple[str, ...]
-    streams: Streams
-
-
 @final
 class Listeners:
     """The listeners of one socket: streams of messages on topics that it has not joined."""
@@ -217,7 +211,7 @@ class Listeners:
 
     def __init__(self, socket: "Socket") -> None:
         self._socket = socket
-        self.all: list[Listener] = []
+        self.all: dict[Streams, tuple[str, ...]] = {}  # and the topics of each; those with `*` are beginnings
 
     @contextmanager
     def listen(self, topics: tuple[str, ...], buffer: int | None, overflow: Overflow | None) -> Iterator[Subscription]:
@@ -228,32 +222,35 @@ class Listeners:
         socket, configuration = self._socket, self._socket._configuration
         bounds = checked_bounds(buffer, overflow, configuration.buffer, configuration.overflow)
         streams = Streams(", ".join(topics), *bounds, socket._emitter, socket._byte_limit)
-        listener = Listener(frozenset(topics), tuple(each[:-1] for each in topics if each.endswith("*")), streams)
         if socket.status == "closed":
-            self._close(listener)
-        self.all.append(listener)
+            self._close(streams)
+        self.all[streams] = topics
         try:
             yield Subscription(streams.buffer)
         finally:
-            self.all.remove(listener)
-            self._close(listener)
+            del self.all[streams]
+            self._close(streams)
             streams.buffer.release()
 
     def message_dropped(self, dropped: MessageDropped, size: int) -> None:
         """Give a message that no channel takes, of so many bytes, to the listeners; tell of one that none takes."""
         message, took = dropped.message, False
         if message.join_ref is None and message.ref is None and message.topic not in self._socket._channels:
-            for listener in self.all:
-                if message.topic in listener.names or message.topic.startswith(listener.beginnings):
-                    listener.streams.buffer.put_sized(message, size)
+            for streams, topics in self.all.items():
+                if any(_matches(each, message.topic) for each in topics):
+                    streams.buffer.put_sized(message, size)
                     took = True
         if not took:
             self._socket._emitter.dropped("in", message, dropped.reason)
 
     def close(self) -> None:
         """End, as the socket has."""
-        for listener in self.all:
-            self._close(listener)
+        for streams in self.all:
+            self._close(streams)
 
-    def _close(self, listener: Listener) -> None:
-        listener.streams.close(self._socket._ending.of_streams, anew=False)
+    def _close(self, streams: Streams) -> None:
+        streams.close(self._socket._ending.of_streams, anew=False)
+
+
+def _matches(wanted: str, topic: str) -> bool:
+    return topic.startswith(wanted[:-1]) if wanted.endswith("*") else topic == wanted
