@@ -146,7 +146,7 @@ class Buffer:
         self._episode = streams.episode(policy, limit, consumer)
         self._eased = -1  # how many messages are left when the episode ends: one comparison a message
         self._items: deque[Message | Heavy | Gap] = deque()
-        self._messages = 0
+        self.waiting: int = 0  # messages
         self._readers = trio.lowlevel.ParkingLot()
         self._parked = 0  # how many of them wait: to ask the lot takes longer than to count, and every message asks
         self._read = False
@@ -164,12 +164,7 @@ class Buffer:
     @property
     def crowded(self) -> bool:
         """Whether somebody reads, and is more than half a buffer behind."""
-        return self._read and self._messages > self._half
-
-    @property
-    def waiting(self) -> int:
-        """The number of messages that wait."""
-        return self._messages
+        return self._read and self.waiting > self._half
 
     def put_sized(self, message: Message, size: int) -> "Buffer | None":
         """Add a message whose frame has so many bytes, as `put` does."""
@@ -181,10 +176,10 @@ class Buffer:
 
     def put(self, message: Message | Heavy) -> "Buffer | None":
         """Add a message, or drop one; returns the buffer if it is crowded."""
-        messages = self._messages
+        messages = self.waiting
         if messages < self._half and not self._parked:
             self._items.append(message)
-            self._messages = messages + 1
+            self.waiting = messages + 1
             return None
         if messages >= self._limit:
             at_head = not self._read or self._policy == "drop_oldest"
@@ -194,7 +189,7 @@ class Buffer:
                 return self
             self._drop(at_head=True, waits=True)
         self._items.append(message)
-        self._messages += 1
+        self.waiting += 1
         self._wake()
         return self if self.crowded else None
 
@@ -214,7 +209,7 @@ class Buffer:
     def open(self) -> None:
         """Take messages (again); iteration goes on."""
         if self._end is not None:
-            self.is_lagging = bool(self._messages) or (self._read and not self._end_told)
+            self.is_lagging = bool(self.waiting) or (self._read and not self._end_told)
             self._end, self._end_told = None, False
 
     def close(self, end: EndOfStream) -> None:
@@ -238,7 +233,7 @@ class Buffer:
                 await checkpoint_if_cancelled()
             item = self._items.popleft() if self._items and self._read else await self._first()
             if type(item) is not Gap:
-                self._messages = messages = self._messages - 1
+                self.waiting = messages = self.waiting - 1
                 if messages == self._eased:
                     self._episode.end()
                 return self._unweighed(item) if type(item) is Heavy else item  # type: ignore[return-value] # by then
@@ -281,13 +276,9 @@ class Buffer:
     def shed(self) -> None:
         """Drop a message that waits, as too many bytes do."""
         self._drop(at_head=not self._read or self._policy == "drop_oldest", waits=True)
-        self._eased = min(self._half, self._messages // 2)  # it may be less than half full
-        if not self._messages:
+        self._eased = min(self._half, self.waiting // 2)  # it may be less than half full
+        if not self.waiting:
             self._episode.end()
-
-    def release(self) -> None:
-        """Weigh nothing any more, as no limit knows of it from now on."""
-        self._items = deque(item if isinstance(item, Gap) else self._unweighed(item) for item in self._items)
 
     def _unweighed(self, item: Message | Heavy) -> Message:
         if isinstance(item, Heavy):
@@ -304,7 +295,7 @@ class Buffer:
         whole, inner = self._streams.new_overflow(), []
         if waits:
             self._unweighed(pop())  # type: ignore[arg-type] # gaps are never side by side
-            self._messages -= 1
+            self.waiting -= 1
             inner = self._gaps_at_end(pop, at_head=at_head)
         before, after = (inner, outer) if waits and not at_head else (outer, inner)
         whole = reduce(merged, (*before, whole, *after))

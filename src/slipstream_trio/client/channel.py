@@ -16,7 +16,7 @@ from .join import Departure, Joining, join
 from .leave import leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send
-from .result import Changes
+from .status import Changes
 from .stream import Stream, Streams, Subscription
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from .block import MadeBlock, check_trio
 from .configuration import Configuration, ConnectOptions, configure
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_in_time, ask_request, checked_parent
-from .result import Tasks
 from .socket import Socket
+from .status import Tasks
 from .turn import finished
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from ..protocol import JoinPacing, JoinTopic
 from ..telemetry import ClientJoinStart
 from .arguments import KeptPayload
 from .handshake import ask
-from .result import Result
 from .spans import Span, join_stop
+from .status import Result
 
 if TYPE_CHECKING:
     from .channel import Channel

@@ -21,8 +21,8 @@ from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
 from ..protocol import Message, PushMessage, ReplyReceived
 from ..telemetry import ClientSendStart, ReplyOrphaned
 from ..telemetry.span import push_start
-from .result import Result, again
 from .spans import Span, push_stop, send_stop
+from .status import Result, again
 
 if TYPE_CHECKING:
     from .arguments import KeptPayload
@@ -214,9 +214,6 @@ class Pushes:
                     call.take_turn(connection)
 
     # Waiting for a reply
-
-    def __len__(self) -> int:
-        return len(self._pending)
 
     def add(self, push: Call, ref: str, *, timed: bool) -> None:
         """Await the reply to a push; whether its deadline was not added yet."""

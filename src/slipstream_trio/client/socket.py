@@ -36,9 +36,8 @@ from .connection import Connection
 from .join import Joins
 from .leave import Exits, JoinedBlock
 from .push import Pushes
-from .result import Result, again
 from .spans import Emitter, outcome_of
-from .status import Ending, Status, StatusChanges, StatusLog
+from .status import Ending, Result, Status, StatusChanges, StatusLog, again
 from .stream import Listeners, Subscription
 from .timer import Timer
 from .turn import begun, finished

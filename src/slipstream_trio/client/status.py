@@ -1,22 +1,168 @@
-"""A socket's status, its changes, and its end."""
+"""A socket's status and its end, what tasks await, and tasks that come and go."""
 
 import logging
 from collections import deque
-from typing import Final, Literal, Self, final
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import Any, Final, Generic, Literal, Self, TypeVar, final
 
 import trio
 
 from ..errors import ConnectionLost
-from .result import Changes, again
 
-__all__ = ["Ending", "Status", "StatusChanges", "StatusLog"]
+__all__ = ["Changes", "Ending", "Result", "Status", "StatusChanges", "StatusLog", "Tasks", "again", "only_cancelled"]
 
 logger: Final = logging.getLogger("slipstream_trio")
+
+T = TypeVar("T")
 
 Status = Literal["connecting", "connected", "reconnecting", "closing", "closed"]
 
 KEPT: Final = 64
 """The number of changes that are kept for a reader who is behind."""
+
+
+@final
+class Result(Generic[T]):
+    """The result of an operation: settled once, by a value or an error; later settlements change nothing.
+
+    An Event with a place for a value would do the same; every push awaits one of these, and this is a tenth cheaper.
+    `told` is called with the result when it is settled, for operations whose end nobody awaits.
+    """
+
+    __slots__ = ("_task", "_told", "error", "given_up", "settled", "value")
+
+    def __init__(self, told: "Callable[[Result[T]], None] | None" = None) -> None:
+        self.settled: bool = False
+        self.given_up: bool = False  # by a cancellation of its task, which may not have run since
+        self.value: T | None = None
+        self.error: BaseException | None = None
+        self._told = told
+        self._task: trio.lowlevel.Task | None = None
+
+    def succeed(self, value: T) -> None:
+        """Let `wait` return `value`."""
+        if not self.settled:
+            self.value = value
+            self._settle()
+
+    def fail(self, error: BaseException) -> None:
+        """Let `wait` raise `error`."""
+        if not self.settled:
+            self.error = error
+            self._settle()
+
+    async def wait(self) -> T:
+        """Return the value, or raise the error."""
+        if not self.settled:
+            self._task = trio.lowlevel.current_task()
+            self.given_up = False
+            try:
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
+            finally:
+                self._task = None
+        else:
+            await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value] # it is settled by a value
+
+    def _settle(self) -> None:
+        self.settled = True
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+        if self._told is not None:
+            self._told(self)
+
+    def _abort(self, _: Any) -> trio.lowlevel.Abort:
+        self._task = None
+        self.given_up = True
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@final
+class Changes:
+    """Changes that tasks wait for: a parking lot that is made when there is one, as most objects have none."""
+
+    __slots__ = ("_lot",)
+
+    def __init__(self) -> None:
+        self._lot: trio.lowlevel.ParkingLot | None = None
+
+    async def next(self) -> None:
+        """Wait for the next change."""
+        if self._lot is None:
+            self._lot = trio.lowlevel.ParkingLot()
+        await self._lot.park()
+
+    def tell(self) -> None:
+        """Wake those who wait."""
+        if self._lot is not None:
+            self._lot.unpark_all()
+
+
+@final
+class Tasks:
+    """The tasks of one owner in a nursery that others share; no exception of theirs enters it.
+
+    Most of the time there are none, so they do without a nursery of their own, which takes more than 1 KiB. The end of
+    the `async with` block cancels and awaits them, and raises a group if any has failed.
+    Each runs in a shielded scope; when one fails, the scope of the owner's work is cancelled.
+    """
+
+    __slots__ = ("_context", "_ended", "_errors", "_nursery", "_owner", "_scopes")
+
+    def __init__(self, nursery: trio.Nursery, owner: trio.CancelScope) -> None:
+        self._nursery = nursery
+        self._context = copy_context()  # of now: the task that makes this may set its variables anew
+        self._owner = owner
+        self._scopes: tuple[trio.CancelScope, ...] = ()
+        self._ended: trio.Event | None = None
+        self._errors: tuple[BaseException, ...] = ()
+
+    def start(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Start one."""
+        scope = trio.CancelScope(shield=True)
+        self._scopes = (*self._scopes, scope)
+        self._nursery.start_soon(self._run, scope, task, arguments)
+
+    def start_own(self, task: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Start one in the context in which this was made, whoever calls."""
+        self._context.run(self.start, task, *arguments)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(
+        self, scope: trio.CancelScope, task: Callable[..., Awaitable[object]], arguments: tuple[Any, ...]
+    ) -> None:
+        try:
+            with scope:
+                await task(*arguments)
+        except BaseException as error:  # noqa: BLE001 - raised at the end
+            self._errors = (*self._errors, error)
+            self._owner.cancel()
+        finally:
+            self._scopes = tuple(each for each in self._scopes if each is not scope)
+            if self._ended is not None and not self._scopes:
+                self._ended.set()
+
+    async def wait(self) -> None:
+        """Wait until all have ended."""
+        while self._scopes:
+            self._ended = trio.Event()
+            await self._ended.wait()
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        for scope in self._scopes:
+            scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self.wait()
+        if self._errors:
+            errors = self._errors if error is None or isinstance(error, trio.Cancelled) else (error, *self._errors)
+            raise BaseExceptionGroup("tasks of a connection", errors)
 
 
 class StatusLog:
@@ -114,3 +260,15 @@ class Ending:
     def of_streams(self) -> BaseException:
         """Return what a stream ends with that nothing else has ended: the loss, unless the end was asked for."""
         return StopAsyncIteration() if self.error is None else self.lost()
+
+
+def again(lost: ConnectionLost, *, sent: bool = False) -> ConnectionLost:
+    """Return the same error anew, for another task to be raised."""
+    return ConnectionLost(lost.reason, lost.code, lost.message, lost.ended_by, sent=sent)
+
+
+def only_cancelled(error: BaseException) -> bool:
+    """Tell whether an exception is a cancellation, or a nursery's group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)

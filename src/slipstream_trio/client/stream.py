@@ -135,7 +135,6 @@ class Streams:
                     del self.subscribed[key]
             changed()
             buffer.close(StopAsyncIteration)
-            buffer.release()
 
     def close(self, end: EndOfStream, *, anew: bool = True) -> None:
         """End all of them, or those that have not ended."""
@@ -230,7 +229,6 @@ class Listeners:
         finally:
             del self.all[streams]
             self._close(streams)
-            streams.buffer.release()
 
     def message_dropped(self, dropped: MessageDropped, size: int) -> None:
         """Give a message that no channel takes, of so many bytes, to the listeners; tell of one that none takes."""

@@ -5,7 +5,7 @@ from typing import Any, Final, final
 
 from attrs import frozen
 
-from ..result import Result
+from ..status import Result
 
 __all__ = ["NO_REPLY", "Caller", "NoReply", "Reply"]
 

@@ -25,9 +25,9 @@ from ..configuration import Configuration
 from ..connect import connected
 from ..leave import request_leave
 from ..push import request_push
-from ..result import only_cancelled
 from ..socket import Socket
 from ..spans import First, Span
+from ..status import only_cancelled
 from .inbox import POSTS, ChannelBacklog, Entry, Inbox
 from .replies import NO_REPLY, Caller, Reply
 
