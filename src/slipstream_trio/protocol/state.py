@@ -66,7 +66,9 @@ class Flat(Generic[T_co]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._shown = self._shown or attrgetter(name)
 
-    def __get__(self, state: "State", kind: type) -> T_co:
+    def __get__(self, state: "State | None", kind: type) -> T_co:
+        if state is None:  # on the class, for those who look at that: the name itself
+            return self  # type: ignore[return-value]
         return self._shown(getattr(state, self.part))  # type: ignore[misc] # it has a name by now
 
 
@@ -128,7 +130,7 @@ class State:
     ) -> None:
         """Make a state.
 
-        The first five are required, and the other flat names are described at the properties; without `turns`, the
+        The first five are required, and the other flat names are described below; without `turns`, the
         joins that are pending have theirs in the order of their refs. The last four are what `attrs.evolve` hands on.
 
         Raises:
