@@ -18,7 +18,7 @@ from slipstream_trio.protocol import Message, ReplyReceived, Transition
 from slipstream_trio.telemetry.span import ConnectionSpans
 from slipstream_trio.testing.simulation import Report, Scenario
 from slipstream_trio.trace.record import Recording
-from slipstream_trio.transport import common
+from slipstream_trio.transport.common import WebSocketTransport
 
 Bug: TypeAlias = Callable[[pytest.MonkeyPatch], None]
 
@@ -74,14 +74,15 @@ def mix_up_replies(patch: pytest.MonkeyPatch) -> None:
 
 
 def send_twice(patch: pytest.MonkeyPatch) -> None:
-    def doubled(frames: Any, messages: Any) -> list[bytes]:
-        return [frame * (1 + ("echo" in message)) for message, frame in zip(messages, frames(messages), strict=True)]
+    def doubled(frames: Any, transport: WebSocketTransport, messages: Any) -> list[bytes]:
+        made = zip(messages, frames(transport, messages), strict=True)
+        return [frame * (1 + ("echo" in message)) for message, frame in made]
 
-    wrap(patch, common, "data_frames", doubled)
+    wrap(patch, WebSocketTransport, "_frames", doubled)
 
 
 def send_in_reverse(patch: pytest.MonkeyPatch) -> None:
-    wrap(patch, common, "data_frames", lambda frames, messages: frames(list(messages)[::-1]))
+    wrap(patch, WebSocketTransport, "_frames", lambda frames, self, messages: frames(self, list(messages)[::-1]))
 
 
 def tell_that_nothing_was_sent(patch: pytest.MonkeyPatch) -> None:
