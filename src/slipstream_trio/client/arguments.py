@@ -10,9 +10,6 @@ from ..protocol import RESERVED_EVENTS, Frame, Message, Serializer, V1Serializer
 from ..protocol.serializer import located
 from .configuration import Configuration, checked_seconds
 
-__all__ = ["DEFAULT", "Default", "KeptPayload", "Timeout", "check_topic", "checked_push"]
-__all__ += ["chosen", "guarded", "with_options"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

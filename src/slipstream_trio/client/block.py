@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, final
 
 import trio
 
-__all__ = ["Block", "MadeBlock", "block", "check_trio", "refused"]
-
 T = TypeVar("T")
 P = ParamSpec("P")
 

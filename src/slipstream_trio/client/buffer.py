@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .callbacks.inbox import ChannelBacklog
     from .stream import Streams
 
-__all__ = ["LIGHT", "Backlog", "Buffer", "ByteLimit", "Consumer", "Gap", "Overflow", "merged"]
-
 LIGHT: Final = 2048
 CHARGE: Final = 1024
 """Bytes of the largest frame that is not weighed, and bytes that each of these counts for."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .socket import Socket
 
-__all__ = ["Channel", "ChannelStatus"]
-
 ChannelStatus = Literal["closed", "joining", "joined", "leaving", "errored"]
 
 

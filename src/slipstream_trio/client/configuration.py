@@ -31,17 +31,6 @@ from .handshake import (
     subprotocols,
 )
 
-__all__ = [
-    "Configuration",
-    "ConnectOptions",
-    "OrCallable",
-    "checked_bounds",
-    "checked_events",
-    "checked_seconds",
-    "checked_size",
-    "configure",
-]
-
 DEFAULT_VSN: Final = "2.0.0"
 _HOST: Final = re.compile(r"[^\s/?#@\x00-\x20\x7f]+")
 _VSN: Final = re.compile(r"[\w.+-]+", re.ASCII)

@@ -34,8 +34,6 @@ from .turn import finished
 if TYPE_CHECKING:
     from .callbacks.runner import Runner
 
-__all__ = ["Supervisor", "connect", "connected"]
-
 NO_FALLBACK: Final = frozenset({301, 302, 303, 307, 308, 401, 403, 429})
 """HTTP statuses of an upgrade that long-polling would be answered with, too."""
 

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from .buffer import Backlog
     from .socket import Socket
 
-__all__ = ["GRACE_PERIOD", "OPTION_FAILED", "Connection"]
-
 logger: Final = logging.getLogger("slipstream_trio")
 
 OPTION_FAILED: Final = "option_failed"

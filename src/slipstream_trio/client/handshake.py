@@ -22,23 +22,6 @@ from ..transport import OpenRequest
 if TYPE_CHECKING:
     from .configuration import Configuration
 
-__all__ = [
-    "Headers",
-    "OrCallable",
-    "Params",
-    "ask",
-    "ask_in_time",
-    "ask_request",
-    "checked_parent",
-    "checked_url",
-    "fixed_headers",
-    "fixed_params",
-    "shown_url",
-    "subprotocols",
-    "with_trace_context",
-    "with_whole_timeout",
-]
-
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[!-~\x80-\xff])?)?")

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .socket import Socket
 
-__all__ = ["Departure", "Joining", "Joins", "join"]
-
 TopicEvent = TopicJoinSucceeded | TopicJoinFailed | TopicJoinOverdue | TopicJoinClosed | TopicLeft
 
 Departure = Literal["left", "leave_timeout", "leave_lost"]

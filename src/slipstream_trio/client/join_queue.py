@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .socket import Socket
 
-__all__ = ["JoinQueue", "Request", "asked"]
-
 JOINS_A_STEP: Final = 8
 """The number of joins of the library sent before other tasks run."""
 

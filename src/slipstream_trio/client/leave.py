@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .socket import Socket
 
-__all__ = ["Exits", "JoinedBlock", "leave", "request_leave"]
-
 
 @final
 class Exits(trio.abc.Instrument):

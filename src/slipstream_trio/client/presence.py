@@ -18,8 +18,6 @@ from attrs import evolve
 from ..protocol import Frame, Message, Presence, PresenceChange, Presences
 from ..protocol.presence import MOST_PENDING, STATE, check_presence
 
-__all__ = ["ChannelPresence", "PresenceTracker"]
-
 MOST_PENDING_BYTES: Final = 2**20
 """Bytes of diffs that are kept for a state to come; the latest is kept, however large."""
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .socket import Socket
 
-__all__ = ["Call", "Pushes", "push", "request_push", "send"]
-
 CALLS_A_STEP: Final = 64
 """The number of calls that take their turns before other tasks run."""
 

@@ -18,8 +18,6 @@ from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
 from ..telemetry.secrecy import MASK
 from ..transport import OpenRequest
 
-__all__ = ["Redact", "masked", "redacted_error", "redactor"]
-
 Redact = Callable[[str], str]
 """Takes the secrets of a request out of a text; also the beginning of one where the text is cut off."""
 

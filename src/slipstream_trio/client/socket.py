@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from .callbacks.runner import Runner
     from .connect import Supervisor
 
-__all__ = ["Socket"]
-
 
 @final
 class Socket:

@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from .join_queue import Request
     from .push import Call
 
-__all__ = ["Emitter", "Episode", "Span", "join_stop", "leave_stop", "outcome_of", "push_stop", "send_stop"]
-
 FRAME_SHOWN: Final = 256
 """Characters or bytes of a malformed frame that telemetry shows."""
 

@@ -10,8 +10,6 @@ import trio
 
 from ..errors import ConnectionLost
 
-__all__ = ["Changes", "Ending", "Result", "Status", "StatusChanges", "StatusLog", "Tasks", "again", "only_cancelled"]
-
 logger: Final = logging.getLogger("slipstream_trio")
 
 T = TypeVar("T")

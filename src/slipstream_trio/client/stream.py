@@ -18,8 +18,6 @@ from .spans import Emitter, Episode
 if TYPE_CHECKING:
     from .socket import Socket
 
-__all__ = ["Listeners", "Stream", "Streams", "Subscription"]
-
 
 @final
 class Stream:

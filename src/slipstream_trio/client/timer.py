@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Timed: TypeAlias = "Call | Request"
 
-__all__ = ["Timer", "alarm_of_this_run"]
-
 SWEEP_ABOVE: Final = 32
 """So many entries that mean nothing any more may stay in a list, besides as many as there are live ones."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from .buffer import Backlog
     from .connection import Connection
 
-__all__ = ["Turn", "begun", "catch_up", "finished", "settle", "take_in", "turn_of_this_run"]
-
 MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
 

@@ -12,8 +12,6 @@ from .timer import alarm_of_this_run
 if TYPE_CHECKING:
     from .push import Pushes
 
-__all__ = ["Writer"]
-
 FRAMES: Final = 256
 BYTES: Final = 2**20
 

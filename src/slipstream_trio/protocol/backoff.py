@@ -12,8 +12,6 @@ from attrs import frozen
 
 from ..errors import EndedBy
 
-__all__ = ["RECONNECT", "REJOIN", "Backoff", "Disconnect", "reconnect_delay", "rejoin_delay", "worth_retrying"]
-
 FINAL_STATUSES: Final = frozenset({301, 308, 401, 403, 404})
 """HTTP statuses of an upgrade that will be the same next time."""
 

@@ -15,8 +15,6 @@ from typing import Any, Final, Protocol
 from ..errors import ProtocolError, SerializationError
 from .message import Message
 
-__all__ = ["MAX_DEPTH", "TOO_DEEP", "Codec", "MsgspecCodec", "StdlibCodec", "default_codec"]
-
 MAX_DEPTH: Final = 128
 """The greatest depth of nested arrays and objects, the frame's own array included.
 

@@ -14,8 +14,6 @@ from .serializer import Serializer
 from .state import Heartbeat, State, Status
 from .topics import Leaving, Pending, Rejoin, Topics, Turns
 
-__all__ = ["MOST_AT_A_TICK", "Draft"]
-
 LIMIT: Final = 30.0
 """Seconds for the answer to a heartbeat where the options have no limit: a `ping` without heartbeats, too."""
 

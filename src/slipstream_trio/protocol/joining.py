@@ -13,8 +13,6 @@ from typing import Final
 import attrs
 from attrs import frozen
 
-__all__ = ["JoinPacing"]
-
 FIRST_WINDOW: Final = 8
 LARGEST_WINDOW: Final = 256
 SLOWEST: Final = 4.0

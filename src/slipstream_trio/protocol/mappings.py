@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 else:
     PersistentMap = Mapping  # the class itself cannot be subscripted when annotations are read at run time
 
-__all__ = ["NOTHING", "NO_ITEMS", "PersistentMap", "View", "by_ref", "first_of", "number_of", "persistent", "queue_of"]
-
 NOTHING: Final[Any] = HashTrieMap()
 """A persistent map that has nothing in it, of any types."""
 

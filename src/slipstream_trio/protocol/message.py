@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 else:
     from typing import NamedTuple
 
-__all__ = ["RESERVED_EVENTS", "Frame", "Message"]
-
 Frame = str | bytes
 """A WebSocket message: `str` for a text frame, `bytes` for a binary one."""
 

@@ -6,8 +6,6 @@ from attrs import frozen
 
 from .backoff import RECONNECT, REJOIN, RETRY_AFTER_LIMIT, Backoff
 
-__all__ = ["Given", "Options"]
-
 Given = Literal["absent", "value", "function"]
 """The form in which an option was given whose value is not shown."""
 

@@ -18,8 +18,6 @@ from attrs import frozen
 
 from ..errors import ProtocolError
 
-__all__ = ["PRESENCE_EVENTS", "Presence", "PresenceChange", "Presences", "sync_diff", "sync_state"]
-
 STATE: Final = "presence_state"
 DIFF: Final = "presence_diff"
 PRESENCE_EVENTS: Final = frozenset({STATE, DIFF})

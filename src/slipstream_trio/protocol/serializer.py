@@ -11,8 +11,6 @@ from ..errors import ProtocolError, SerializationError
 from .codec import TOO_DEEP, Codec, checked, default_codec
 from .message import REPLY, Frame, Message
 
-__all__ = ["Serializer", "V1Serializer", "V2Serializer", "located", "serializer_for"]
-
 PUSH: Final = 0
 REPLY_KIND: Final = 1
 BROADCAST: Final = 2

@@ -12,8 +12,6 @@ from .mappings import View, by_ref, number_of, persistent
 from .options import Options
 from .topics import Rejoin, Topics, Turns, topics_of, turns_of
 
-__all__ = ["STATE_FIELDS", "Heartbeat", "Identity", "State", "Status", "changes", "next_deadline"]
-
 Status = Literal["opening", "open", "closing", "closed"]
 
 T = TypeVar("T")

@@ -17,11 +17,6 @@ from attrs import frozen
 
 from .mappings import NO_ITEMS, NOTHING, PersistentMap, first_of, number_of, persistent, queue_of
 
-__all__ = [
-    "Heap", "Join", "Leaving", "Pending", "Rejoin", "Topics", "Turns", "earliest", "heap_of", "merged", "topics_of",
-    "turns_of", "without_earliest",
-]  # fmt: skip
-
 Rejoin = Literal["first", "again", "overdue"]
 
 Entry: TypeAlias = tuple[float, int, str]

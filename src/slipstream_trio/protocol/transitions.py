@@ -27,8 +27,6 @@ from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Frame, Message, new_mes
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State, Status
 
-__all__ = ["handle", "is_plain", "plain_reply", "push_frame", "receive"]
-
 ABNORMAL_CLOSURE: Final = 1006
 """The code of a connection that ended without a close frame (RFC 6455, 7.4.1)."""
 

@@ -11,8 +11,6 @@ from .read import Progress, files_of, read_entries
 from .schema import Damage, End, Entry, Header, Missing, Recorded
 from .verify import Verifier, Violation
 
-__all__ = ["Checker", "Flaw", "check"]
-
 WHY: Final[Mapping[str, str]] = {
     "queue_full": "they came faster than they were written",
     "write_failed": "they could not be written",

@@ -4,8 +4,6 @@ from typing import Final
 
 from ..telemetry import Record
 
-__all__ = ["WallClock"]
-
 JUMP: Final = 1_000_000_000
 """Nanoseconds by which the two clocks may part before it is believed that one of them was set, or is another one."""
 

@@ -31,8 +31,6 @@ from .values import (
     tests_of,
 )
 
-__all__ = ["Decoder"]
-
 E = TypeVar("E", Header, Missing, End)
 
 HANDLE_START: Final = HandleStart.name

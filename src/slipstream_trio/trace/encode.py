@@ -16,8 +16,6 @@ from .schema import missing_line
 from .values import FIELDS, changes_of, encode_value, encoded, fields_of, plain_text, redacted
 from .verify import details_of
 
-__all__ = ["RECORDED", "Encoder", "records_of"]
-
 MOST_CONNECTIONS: Final = 4096
 """The most connections to remember; a forgotten one is written in full when it comes again."""
 

@@ -25,11 +25,6 @@ from ..protocol import (
 from ..telemetry import EventName, Record
 from .text import size_of
 
-__all__ = [
-    "UNFINISHED", "Attributes", "Description", "ExportedSpan", "Kind", "TopicPattern", "describe", "exported_spans",
-    "is_once", "topic_pattern",
-]  # fmt: skip
-
 Attributes = dict[str, str | int | float | bool]
 Kind = Literal["internal", "client", "consumer"]
 Title = tuple[str, Kind]

@@ -11,8 +11,6 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Literal, TextIO
 
-__all__ = ["Files", "Fsync", "open_private", "parts", "replaced", "written"]
-
 Fsync = Literal["never", "close", "always"]
 """When what was written is forced onto the disk: never, when a file is closed, or with every batch of lines."""
 

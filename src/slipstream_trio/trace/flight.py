@@ -16,12 +16,11 @@ from attrs import define, field
 
 from ..errors import RecordingError
 from ..telemetry import ClientConnectStart, ConnectStart, Record, Telemetry, default_telemetry
+from ..telemetry.secrecy import SECRETS
 from .encode import RECORDED, Encoder, records_of
 from .files import open_private
-from .redact import SECRETS, Payloads, Redactor
+from .redact import Payloads, Redactor
 from .schema import header_line, missing_line
-
-__all__ = ["FlightRecorder", "ended_badly", "flight_recorder"]
 
 SIZE: Final = 2**18
 CLOSE_TIMEOUT: Final = 10.0

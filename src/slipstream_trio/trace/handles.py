@@ -11,8 +11,6 @@ from ..telemetry import HandleStart, HandleStop, Origin
 from .lines import encode_line
 from .values import TAG
 
-__all__ = ["BUILT_IN", "FRAME", "FULL_EVERY", "Written", "can_wait", "message_text", "pushed_lines", "received_lines"]
-
 BUILT_IN: Final = frozenset({"v1", "v2"})
 """The serializers whose messages can be decoded again by readers of a recording."""
 

@@ -16,8 +16,6 @@ from .schema import Recorded
 from .verify import details_of, span_id_of
 from .view import Line, describe, describe_unfinished, given_of
 
-__all__ = ["CONNECT", "HELD", "History"]
-
 HELD: Final = 10_000  # the most lines that wait for one that began before them
 SECOND: Final = 1_000_000_000
 CONNECT: Final = ("slipstream", "connection", "connect")

@@ -8,8 +8,6 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["decode_line", "encode_line"]
-
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
 

@@ -11,8 +11,6 @@ import attrs
 
 from .values import names_of
 
-__all__ = ["as_text", "flat_state", "plain"]
-
 
 def plain(value: Any) -> Any:
     """Return a value as JSON has it: records as objects, bytes by number and in base64, times in ISO 8601."""

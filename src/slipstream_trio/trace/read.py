@@ -17,11 +17,6 @@ from .decode import Decoder
 from .files import parts
 from .schema import Damage, Entry, Header, Recorded
 
-__all__ = [
-    "Progress", "RecordingWarning", "Source", "Told", "files_of", "follow", "read", "read_entries", "read_files",
-    "read_header", "sources",
-]  # fmt: skip
-
 CHUNK: Final = 1 << 18
 REPORT_EVERY: Final = 1 << 20  # bytes between two reports of progress
 GZIP: Final = b"\x1f\x8b\x08"

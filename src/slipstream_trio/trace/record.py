@@ -10,13 +10,12 @@ from attrs import Factory, define, field
 
 from ..errors import RecordingError
 from ..telemetry import HandleStart, Origin, Record, Telemetry, default_telemetry
+from ..telemetry.secrecy import SECRETS
 from .encode import RECORDED, Encoder, records_of
 from .files import Files, Fsync
-from .redact import SECRETS, Payloads, Redactor
+from .redact import Payloads, Redactor
 from .schema import end_line, header_line, missing_line
 from .writer import Writer
-
-__all__ = ["Recording", "record"]
 
 QUEUE: Final = 16 * 2**20
 FLUSH_INTERVAL: Final = 0.2

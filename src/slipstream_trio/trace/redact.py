@@ -25,8 +25,6 @@ from ..protocol.message import REPLY
 from ..telemetry.secrecy import MASK, SECRETS, SEPARATORS, is_secret, squeezed
 from .lines import encode_line
 
-__all__ = ["SECRETS", "Payloads", "Redacted", "Redactor"]
-
 Payloads = Literal["keep", "omit", "size"] | Callable[[Any], Any]
 """The treatment of payloads: kept, left out, replaced by their size, or by a function's result."""
 

@@ -31,8 +31,6 @@ from .schema import Recorded
 from .values import names_of
 from .verify import whole_of
 
-__all__ = ["Absent", "Difference", "Divergence", "ReplayStep", "Replayer", "differences", "replay"]
-
 CONNECT: Final = ConnectStart.name[:-1]
 HANDLE: Final = HandleStart.name[:-1]
 

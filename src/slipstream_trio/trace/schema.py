@@ -48,11 +48,6 @@ from ..telemetry import EventName, Origin
 from ..telemetry.base import Common
 from .lines import encode_line
 
-__all__ = [
-    "HEADER", "MAJOR", "MINOR", "SCHEMA", "Damage", "End", "Entry", "Header", "Missing", "Recorded", "end_line",
-    "header_line", "missing_line",
-]  # fmt: skip
-
 MAJOR: Final = 1
 MINOR: Final = 2
 SCHEMA: Final = f"{MAJOR}.{MINOR}"  # the version of the schema that is written

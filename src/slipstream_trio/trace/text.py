@@ -13,11 +13,6 @@ from attrs import frozen
 from ..telemetry.secrecy import MASK, is_secret
 from .lines import encode_line
 
-__all__ = [
-    "NO_SECRETS", "Secrets", "brief", "duration", "frame_as_text", "hidden", "in_a_word", "named_secrets_in",
-    "nanoseconds", "printable", "size_of", "strings_in",
-]  # fmt: skip
-
 SHORTEST: Final = 4  # shorter values are not masked: masking every "1" would make the output unreadable
 SMALL: Final = 20  # so many values are encoded at once, as that takes less time than to do so piece by piece
 LONGEST: Final = 2.0**62

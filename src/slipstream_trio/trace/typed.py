@@ -8,8 +8,6 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from .redact import Redacted
 
-__all__ = ["FURTHEST", "Test", "test_of"]
-
 Test = tuple[frozenset[type], Callable[[Any], bool]]
 """The types that need no closer look, and a function for values of others."""
 

@@ -39,11 +39,6 @@ from .lines import encode_line
 from .redact import Redacted, Redactor
 from .typed import Test, test_of
 
-__all__ = [
-    "CLASSES", "FIELDS", "NESTED", "TAG", "Unencodable", "changed", "changes_of", "decode_value", "encode_value",
-    "encoded", "fields_of", "frame_received", "from_fields", "names_of", "plain_text", "redacted", "tested", "tests_of",
-]  # fmt: skip
-
 TAG: Final = "$"
 CHANGE: Final = "change"
 DOLLAR, BACKSLASH = b"$\\"

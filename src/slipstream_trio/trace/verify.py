@@ -21,8 +21,6 @@ from ..protocol import (
 )
 from ..telemetry import EventName, Origin, Record
 
-__all__ = ["MEANINGS", "Verifier", "Violation", "verify"]
-
 MEANINGS: Final[Mapping[int, str]] = {
     1: "every record of a connection carries its own ids, and no other connection has them",
     2: "a connection's records begin with connect start and end with its stop, each once",

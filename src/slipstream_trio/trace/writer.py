@@ -8,8 +8,6 @@ from attrs import define, field
 
 from .files import Files
 
-__all__ = ["Part", "Writer"]
-
 URGENT = 1 << 18  # bytes that are written without waiting for more
 RETRY = 1.0  # seconds after which writing is tried again, when it has failed
 

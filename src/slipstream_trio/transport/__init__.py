@@ -1,6 +1,7 @@
 """Transports: frames in, frames out."""
 
-from .base import Connector, EndedBy, Frame, OpenRequest, StreamOpener, Transport, TransportEnded, find_connector
+from ..errors import EndedBy
+from .base import Connector, Frame, OpenRequest, StreamOpener, Transport, TransportEnded, find_connector
 
 __all__ = [
     "Connector", "EndedBy", "Frame", "OpenRequest", "StreamOpener", "Transport", "TransportEnded", "find_connector",

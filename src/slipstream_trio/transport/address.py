@@ -10,8 +10,6 @@ from attrs import frozen
 from ..errors import ConnectError
 from .base import OpenRequest
 
-__all__ = ["Address", "address_of", "ascii_host"]
-
 _ENCRYPTED: Final = ("wss", "https")
 _LABELS: Final = re.compile(r"[^.]{1,63}(?:\.[^.]{1,63})*\.?", re.DOTALL)
 

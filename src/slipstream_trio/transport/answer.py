@@ -17,8 +17,6 @@ from .base import OpenRequest
 from .network import described
 from .tls import explain_tls, refused_certificate
 
-__all__ = ["Answer", "answer_to"]
-
 LONGEST_BODY: Final = 4 * 1024
 BODY_TIME: Final = 1.0
 """Bytes and seconds of a refusal's body: what helps to understand it stands at its beginning."""

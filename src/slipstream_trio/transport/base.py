@@ -15,11 +15,6 @@ from attrs import frozen
 from ..errors import EndedBy
 from ..errors.base import did_you_mean, lacks
 
-__all__ = [
-    "ABNORMAL_CLOSURE", "Connector", "EndedBy", "Frame", "OpenRequest", "StreamOpener", "Transport",
-    "TransportEnded", "find_connector",
-]  # fmt: skip
-
 Frame = str | bytes
 """A WebSocket message: `str` is text, `bytes` is binary."""
 

@@ -13,7 +13,8 @@ from typing import ClassVar, Final, Generic, TypeVar, final
 
 import trio
 
-from .base import ABNORMAL_CLOSURE, EndedBy, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
+from ..errors import EndedBy
+from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .lane import MESSAGE_TOO_BIG, OPCODE, Lane
 from .network import close_at_once, deadline_of, opened
 from .upgrade import Upgraded, upgrade
@@ -21,8 +22,6 @@ from .upgrade import Upgraded, upgrade
 masked: Callable[[bytes, bytes], bytes] | None = None
 with suppress(ImportError):
     from websockets.speedups import apply_mask as masked  # in C
-
-__all__ = ["CLOSE", "Opening", "WebSocketTransport"]
 
 TEXT_FRAME: Final = 0x81
 BINARY_FRAME: Final = 0x82

@@ -13,8 +13,6 @@ from .base import OpenRequest
 if TYPE_CHECKING:
     from http.cookiejar import CookieJar
 
-__all__ = ["Cookies"]
-
 
 class Cookies:
     """The cookies of one socket, in a jar of the standard library's, whose rules hold: domain, path, age, `Secure`."""

@@ -17,8 +17,6 @@ from typing import Any, Final
 
 from .base import Frame
 
-__all__ = ["MESSAGE_TOO_BIG", "NO_TEXT", "OPCODE", "Lane"]
-
 FIN: Final = 0x80
 RESERVED: Final = 0x70
 COMPRESSED: Final = 0x40

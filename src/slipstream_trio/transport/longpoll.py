@@ -29,8 +29,6 @@ from .cookies import Cookies
 from .http_backend import HttpBackend, ResponseTooLong, httpcore
 from .network import deadline_of
 
-__all__ = ["LongpollConnector", "connector"]
-
 LONGEST_BATCH: Final = 100
 """Frames a POST: Phoenix reads no more of them."""
 

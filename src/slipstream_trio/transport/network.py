@@ -16,8 +16,6 @@ from .base import OpenRequest, StreamOpener
 from .proxy import ProxyServer, parse_proxy, proxy_from_environment, tunnel
 from .tls import explain_tls
 
-__all__ = ["close_at_once", "deadline_of", "described", "open_stream", "opened"]
-
 
 async def open_stream(request: OpenRequest) -> trio.abc.Stream:
     """Open the connection that a URL asks for, TLS included; raises `ConnectError`, which names what failed."""

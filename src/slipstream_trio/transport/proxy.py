@@ -18,8 +18,6 @@ from ..errors import ConnectError
 from ..errors.base import lacks
 from .address import Address, ascii_host
 
-__all__ = ["ProxyServer", "parse_proxy", "proxy_from_environment", "tunnel"]
-
 _KINDS: Final = {
     "http": ("HTTP", 80),
     "https": ("HTTP", 443),

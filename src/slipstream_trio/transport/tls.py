@@ -4,8 +4,6 @@ import re
 import ssl
 from typing import Final
 
-__all__ = ["explain_tls", "refused_certificate"]
-
 _NAME: Final = "connect to a name that it is for"
 _TRUST: Final = "to trust its authority, pass an ssl_context that has it (load_verify_locations)"
 _VERIFICATION: Final = {

@@ -18,8 +18,6 @@ from .address import address_of
 from .answer import Answer, answer_to
 from .base import OpenRequest
 
-__all__ = ["Upgraded", "accept_token", "upgrade"]
-
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 _PARTS: Final = ("accept", "protocol", "extensions")

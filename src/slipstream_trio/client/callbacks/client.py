@@ -18,8 +18,6 @@ from ..socket import Socket
 from .replies import Caller, Reply
 from .runner import Runner
 
-__all__ = ["Client", "run_client"]
-
 logger: Final = logging.getLogger("slipstream_trio")
 
 

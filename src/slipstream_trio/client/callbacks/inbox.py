@@ -26,8 +26,6 @@ from ..buffer import LIGHT, Gap, merged
 from ..channel import Channel
 from ..turn import turn_of_this_run
 
-__all__ = ["POSTS", "ChannelBacklog", "Entry", "Inbox"]
-
 POSTS: Final = "casts and infos"
 """The kind of entries that others post without waiting for them."""
 

@@ -7,8 +7,6 @@ from attrs import frozen
 
 from ..status import Result
 
-__all__ = ["NO_REPLY", "Caller", "NoReply", "Reply"]
-
 
 class NoReply(Enum):
     """The type of `NO_REPLY`."""

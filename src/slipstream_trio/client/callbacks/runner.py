@@ -31,8 +31,6 @@ from ..status import only_cancelled
 from .inbox import POSTS, ChannelBacklog, Entry, Inbox
 from .replies import NO_REPLY, Caller, Reply
 
-__all__ = ["Runner"]
-
 logger: Final = logging.getLogger("slipstream_trio")
 
 

@@ -11,8 +11,6 @@ from ..text import size_of
 from ..verify import span_id_of
 from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep
 
-__all__ = ["LIMITED", "Asks"]
-
 SLOW: Final = 3 * SECOND // 2  # an answer that takes longer is looked at
 QUEUED: Final = SECOND // 10  # a join that waits longer for those before it has waited for its turn
 LARGE: Final = 4_000  # of a payload whose frame is larger, its size is kept

@@ -9,8 +9,6 @@ from .asks import LIMITED as TOO_MUCH
 from .facts import Facts, Topic
 from .finding import Cause, Finding, about, at, family, found, long, many, often
 
-__all__ = ["diagnose"]
-
 GUESS: Final = re.compile(r'\[[^,]*,[^,]*,\s*"([^"]*)",\s*"([^"]*)"')
 """Finds the topic and the event of a text that is not JSON."""
 

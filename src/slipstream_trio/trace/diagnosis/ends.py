@@ -14,8 +14,6 @@ from .finding import Cause, Finding, at, between, found, long, many, often
 from .losses import losses
 from .outages import Outage, outages
 
-__all__ = ["SERVER_ENDS", "diagnose", "evicted", "right_after"]
-
 RECENT: Final = 2 * SECOND  # what was pushed longer before an end has nothing to do with it
 SMALL: Final = 50_000  # bytes of a message that any server takes
 

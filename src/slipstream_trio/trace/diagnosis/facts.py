@@ -8,22 +8,6 @@ from attrs import Factory, define, field
 from ...protocol import Options
 from .streams import Stream
 
-__all__ = [
-    "ASKED",
-    "BURST",
-    "MOST",
-    "SECOND",
-    "Ask",
-    "Connection",
-    "Events",
-    "Facts",
-    "Place",
-    "Quiet",
-    "Seen",
-    "Topic",
-    "keep",
-]
-
 SECOND: Final = 1_000_000_000
 BURST: Final = 300_000_000
 ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})  # why ends are wanted

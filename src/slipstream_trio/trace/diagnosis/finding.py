@@ -12,11 +12,6 @@ from attrs import frozen
 from ..text import brief, duration
 from .facts import SECOND, Ask, Facts, Place
 
-__all__ = [
-    "Blame", "Cause", "Finding", "Gravity", "about", "at", "between", "family", "found", "long", "many", "merged",
-    "of_asks", "often",
-]  # fmt: skip
-
 Blame = Literal["application", "this process", "network or proxy", "server", "configuration", "nobody"]
 Gravity = Literal["grave", "serious", "slight"]
 ORDER: Final[Sequence[Gravity]] = ("grave", "serious", "slight")

@@ -14,8 +14,6 @@ from .asks import Asks
 from .facts import BURST, MOST, SECOND, Ask, Connection, Facts, Place, Quiet, keep
 from .streams import Stream
 
-__all__ = ["Gatherer"]
-
 HANDLE_STOP: Final = HandleStop.name
 LATE: Final = SECOND // 2
 AT_ONCE: Final = BURST // 6  # what is read this soon after a pause had come in it

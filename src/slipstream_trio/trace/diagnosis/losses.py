@@ -8,8 +8,6 @@ from .facts import SECOND, Ask, Connection, Facts
 from .finding import Cause, Finding, about, at, found, many
 from .streams import TWINS, Stream
 
-__all__ = ["diagnose", "losses"]
-
 # fmt: off
 SLOW_CONSUMER: Final = Cause("slow_consumer", "grave", "application",
     "messages come faster than the application reads them: its buffer was full, and messages were dropped",

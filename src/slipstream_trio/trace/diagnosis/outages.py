@@ -7,8 +7,6 @@ from attrs import define
 
 from .facts import ASKED, Connection, Facts
 
-__all__ = ["Outage", "outages"]
-
 AWAY: Final = frozenset(
     {502, 503, 504, *range(520, 525), 530}
 )  # by which a proxy says that there is no server behind it

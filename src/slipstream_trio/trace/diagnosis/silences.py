@@ -7,8 +7,6 @@ from .facts import SECOND, Ask, Connection, Facts, Quiet
 from .finding import Cause, Finding, at, family, found, long, many, of_asks
 from .losses import losses
 
-__all__ = ["JOIN_TOO_SHORT", "diagnose"]
-
 LARGE: Final = 100_000  # bytes of a message that may take long by itself
 
 # fmt: off

@@ -7,8 +7,6 @@ from attrs import Factory, define
 
 from ...protocol import Message
 
-__all__ = ["TWINS", "Stream"]
-
 TRIES: Final = 8  # messages in which a counter is looked for
 STEADY: Final = 4  # so often in a row it has to count before it is believed
 MOST: Final = 64

@@ -16,8 +16,6 @@ from .facts import Facts
 from .finding import Finding, many, merged
 from .gather import Gatherer
 
-__all__ = ["CHECKED", "Diagnosis", "diagnose"]
-
 TABLE: Final[Sequence[tuple[str, Callable[[Facts], Iterator[Finding]]]]] = (
     ("silences: dead links, event loops, slow joins, large messages, slow handlers", silences.diagnose),
     ("ends: limits, idle closes, ages, restarts, refusals, evictions", ends.diagnose),

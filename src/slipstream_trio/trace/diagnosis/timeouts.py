@@ -7,8 +7,6 @@ from .facts import SECOND, Ask, Events, Facts
 from .finding import Cause, Finding, at, between, long, many, of_asks
 from .silences import JOIN_TOO_SHORT
 
-__all__ = ["diagnose"]
-
 # fmt: off
 TOO_SHORT: Final = Cause("push_timeout_too_short", "serious", "configuration",
     "{event} takes longer than its limit: its answers came after the pushes were given up",
