@@ -66,7 +66,7 @@ def can_wait(stop: HandleStop) -> bool:
         return False
     if stop.delivered is None and _reply(stop.transition, start.state) is None:
         return False
-    return start.state.options.serializer in BUILT_IN
+    return start.state.identity.options.serializer in BUILT_IN  # not by the flat name, which takes longer
 
 
 def _reply(made: Transition, state: State) -> ReplyReceived | None:
@@ -109,7 +109,7 @@ def pushed_lines(stop: HandleStop, written: Written, is_harmless: Callable[[Fram
     """Return both lines of a push, of which nothing is to be hidden; it changes nothing of a state but the ref."""
     start, made = stop.start, stop.transition
     push, state = start.raw_message, start.state
-    if type(push) is not PushMessage or not written.suits(start) or state.options.serializer not in BUILT_IN:
+    if type(push) is not PushMessage or not written.suits(start) or state.identity.options.serializer not in BUILT_IN:
         return None
     effect, number = made.return_[0], written.number
     assert isinstance(effect, SendFrame)
