@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import trio.testing
 from hypothesis import given, strategies as st
 from tests.client.support import scripted
@@ -83,3 +84,34 @@ def test_a_lone_message_is_soon_in_the_file(tmp_path: Path) -> None:
     with record(path, telemetry=telemetry, flush_interval=0.01):
         run(scenario, telemetry)
     assert found.is_set()
+
+
+def test_a_recording_goes_on_after_lines_that_could_not_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telemetry = Telemetry()
+    path = tmp_path / "trace.jsonl"
+    failed = threading.Event()
+
+    def fail(*_: Any) -> None:
+        failed.set()
+        raise ZeroDivisionError
+
+    async def scenario(bus: Telemetry) -> None:
+        async with scripted(telemetry=bus) as (socket, peer), socket.join("room") as channel:
+            while recording._writer.waiting:  # nothing else is to be written
+                threading.Event().wait(0.001)
+            with monkeypatch.context() as patch:
+                patch.setattr("slipstream_trio.trace.encode.received_lines", fail)
+                peer.message("room", "event", {"text": "lost"})
+                await anext(aiter(channel))
+                assert failed.wait(30)  # in the thread that writes, as it expects lines
+            peer.message("room", "event", {"text": "here"})
+            await anext(aiter(channel))
+
+    with record(path, telemetry=telemetry, flush_interval=0) as recording:
+        run(scenario, telemetry)
+    assert (recording.dropped, type(recording.error)) == (2, ZeroDivisionError)
+    text = path.read_bytes()
+    assert b"here" in text
+    assert b"lost" not in text

@@ -123,16 +123,18 @@ class Writer:
     def _next(self) -> list[Part]:
         """Wait for lines, and for more of them; returns none at the end."""
         with self.lock:
-            while not self.waiting and not self._expected and not self._closing:
-                self._changed.wait()
-            until = time.monotonic() + self._flush_interval
-            while not self._closing and self.waiting < URGENT and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
-            if self._expected:
-                self._expected = False
-                self._catch_up()
-            parts, self._queue = self._queue, [Part()]
-            return [part for part in parts if part.data or part.header is not None]
+            while True:
+                while not (self.waiting or self._expected or self._closing):
+                    self._changed.wait()
+                until = time.monotonic() + self._flush_interval
+                while not self._closing and self.waiting < URGENT and (left := until - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                if self._expected:
+                    self._expected = False
+                    self._catch_up()
+                parts, self._queue = [part for part in self._queue if part.data or part.header is not None], [Part()]
+                if parts or self._closing:  # else what was expected is dropped, or lost already
+                    return parts
 
     def _write(self, part: Part) -> bool:
         header = part.header
