@@ -67,6 +67,10 @@ class Presence:
         """Return what is known after a new join: the same, but not for sure until its state comes."""
         return Presence(self.entries)
 
+    def received(self, event: str, payload: Any) -> "tuple[Presence, tuple[PresenceChange, ...]]":
+        """Return what is known after a message, and what has changed; see `received_all`."""
+        return self.received_all([(event, payload)])
+
     def received_all(self, messages: Iterable[tuple[str, Any]]) -> "tuple[Presence, tuple[PresenceChange, ...]]":
         """Return what is known after messages, events and payloads, and what has changed; in time linear in all.
 
