@@ -394,15 +394,3 @@ def test_a_damaged_member_of_a_zipped_recording_costs_itself(good: list[Any], tm
     assert any(isinstance(entry, Damage) for entry in entries)
     assert same(good[5], records[5])
     assert same(good[-1], records[-1])
-
-
-@pytest.mark.once
-def test_progress_is_told(good: list[Any], tmp_path: Path) -> None:
-    path = written(tmp_path / "trace.jsonl", encoded(good * 20, end=False))
-    told: list[Any] = []
-    list(read_entries(path, progress=told.append))
-    assert len(told) >= 2
-    assert [each.done for each in told] == sorted({each.done for each in told})
-    assert (told[-1].done, told[-1].size) == (path.stat().st_size,) * 2
-    assert told[-1].lines == path.read_bytes().count(b"\n")
-    assert told[-1].path == str(path)

@@ -4,9 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.trace.scenes import two_connections, write_recording
+from tests.trace.support import encoded, written
 
 from slipstream_trio.errors import RecordingError
 from slipstream_trio.trace import Entry, Header, Recorded
@@ -173,3 +175,15 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
         list(follow(path, wait=lambda: False))
     with pytest.raises(RecordingError, match="cannot be read"):
         list(follow(tmp_path, wait=lambda: False))
+
+
+@pytest.mark.once
+def test_progress_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path / "trace.jsonl", encoded(RECORDS * 20, end=False))
+    told: list[Any] = []
+    list(read_entries(path, progress=told.append))
+    assert len(told) >= 2
+    assert [each.done for each in told] == sorted({each.done for each in told})
+    assert (told[-1].done, told[-1].size) == (path.stat().st_size,) * 2
+    assert told[-1].lines == path.read_bytes().count(b"\n")
+    assert told[-1].path == str(path)
