@@ -79,18 +79,16 @@ def _reply(made: Transition, state: State) -> ReplyReceived | None:
 def received_lines(stop: HandleStop, written: Written) -> bytes | None:
     """Return both lines of a harmless frame that could wait; None where there is more to write."""
     start, message = stop.start, stop.delivered
-    received = start.frame
-    if received is None or not written.suits(start):
+    if not written.suits(start):
         return None
-    now, frame = received
+    now, frame = start.frame  # type: ignore[misc] # it has one
     if now is not written.now[0]:
         written.now = now, encode_line(now)
     event = _DELIVERED
     if message is None:
         made = stop.transition
-        reply = _reply(made, start.state)
-        if reply is None or type(made.message) is not Message:
-            return None
+        reply = made.built_events[0]
+        assert isinstance(reply, ReplyReceived)
         message, event = made.message, _replied(reply)
     join_ref, ref, topic, name, _ = message
     shown = message_text(message) if ref is not None else _broadcast(join_ref, topic, name)

@@ -20,7 +20,7 @@ from .writer import Writer
 QUEUE: Final = 16 * 2**20
 FLUSH_INTERVAL: Final = 0.2
 CLOSE_TIMEOUT: Final = 10.0
-MOST_WAITING: Final = 128
+MOST_WAITING: Final = 128  # records of messages that are encoded together: some 64 KiB of lines
 
 
 @define(eq=False)
