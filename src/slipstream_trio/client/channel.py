@@ -12,8 +12,7 @@ from .arguments import DEFAULT, Timeout, checked_push, chosen
 from .block import block, refused
 from .buffer import Buffer, Gap, Overflow
 from .configuration import checked_seconds, checked_size
-from .join import Departure, Joining, join
-from .leave import leave
+from .join import Departure, Joining, join, leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send
 from .status import Changes

@@ -31,8 +31,7 @@ from ..protocol.transitions import ABNORMAL_CLOSURE, push_frame, receive
 from ..telemetry import ConnectStart, Origin
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
-from .handshake import shown_url, with_trace_context, with_whole_timeout
-from .redaction import masked, redacted_error, redactor
+from .handshake import masked, redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
 from .spans import Span
 from .status import Tasks, only_cancelled
 from .turn import MESSAGES_A_TURN, take_in, turn_of_this_run

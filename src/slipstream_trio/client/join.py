@@ -14,27 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 import trio
 
 from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout
-from ..protocol import (
-    Backoff,
-    LeaveTopic,
-    TopicJoinClosed,
-    TopicJoinFailed,
-    TopicJoinOverdue,
-    TopicJoinSucceeded,
-    TopicLeft,
-    rejoin_delay,
-)
-from ..telemetry import ClientJoinStart, RejoinScheduled
+from ..protocol import Backoff, LeaveTopic, events, rejoin_delay
+from ..telemetry import ClientJoinStart, ClientLeaveStart, RejoinScheduled
 from .arguments import DEFAULT, Timeout, chosen
 from .join_queue import JoinQueue, Request, asked
-from .spans import Span, join_stop
+from .spans import Span, join_stop, leave_stop
 from .turn import begun, finished
 
 if TYPE_CHECKING:
     from .channel import Channel
     from .socket import Socket
-
-TopicEvent = TopicJoinSucceeded | TopicJoinFailed | TopicJoinOverdue | TopicJoinClosed | TopicLeft
 
 Departure = Literal["left", "leave_timeout", "leave_lost"]
 
@@ -160,21 +149,21 @@ class Joins:
 
     # Answers
 
-    def handle_event(self, event: TopicEvent) -> None:
+    def handle_event(self, event: events.TopicEvent) -> None:
         """Do what an event of a topic calls for."""
         channel = self._socket._channels.get(event.topic)
         if channel is None:
             return  # given up at once, as it was left while the connection closed
         match event:
-            case TopicJoinSucceeded():
+            case events.TopicJoinSucceeded():
                 self._succeeded(channel, event.response)
-            case TopicJoinFailed():
+            case events.TopicJoinFailed():
                 self._failed(channel, event)
-            case TopicJoinOverdue():
+            case events.TopicJoinOverdue():
                 self._overdue(channel)
-            case TopicJoinClosed():
+            case events.TopicJoinClosed():
                 self._closed(channel, event.reason)
-            case TopicLeft():
+            case events.TopicLeft():
                 channel._end_left("left" if event.reason == "left" else "leave_timeout")
             case _:
                 assert_never(event)
@@ -186,7 +175,7 @@ class Joins:
         if request is not None:
             request.answer.succeed(response)
 
-    def _failed(self, channel: "Channel", event: TopicJoinFailed) -> None:
+    def _failed(self, channel: "Channel", event: events.TopicJoinFailed) -> None:
         if event.reason == "refused":
             self.queue.answered(refused=True)
             refusal = JoinError(channel.topic, event.response)
@@ -348,3 +337,44 @@ def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
         socket._emitter, socket._emitter.join, partial(join_stop, request), ClientJoinStart, channel.topic, params
     )
     return span.around(partial(socket._joins.join, request))
+
+
+async def leave(channel: "Channel", timeout: float | None) -> None:
+    """Leave, and wait until that is confirmed or given up."""
+    if channel._socket._emitter.leave.active:
+        await _span(channel).around(partial(_leave, channel, timeout))
+    else:
+        await _leave(channel, timeout)
+
+
+async def _leave(channel: "Channel", timeout: float | None) -> Departure:
+    await trio.lowlevel.checkpoint()
+    channel._socket._joins.leave_soon(channel, timeout)
+    return await _until_left(channel)
+
+
+async def _until_left(channel: "Channel") -> Departure:
+    """Wait until a leave that was asked for is complete, or given up; returns how it ended."""
+    waited = False
+    while channel.status == "leaving":
+        waited = True
+        await channel._changed.next()
+    return channel._left_by if waited else "left"
+
+
+@trio.lowlevel.enable_ki_protection
+async def request_leave(channel: "Channel") -> None:
+    """Leave, and return when that is asked for."""
+    await trio.lowlevel.checkpoint()
+    span = _span(channel)
+    span.begin()
+    channel.leave_soon()
+    if channel.status != "leaving":
+        span.end("left")
+    elif span.is_open:
+        channel._socket._supervisor.tasks.start(span.around, partial(_until_left, channel))
+
+
+def _span(channel: "Channel") -> Span:
+    emitter = channel._socket._emitter
+    return Span(emitter, emitter.leave, leave_stop, ClientLeaveStart, channel.topic, {})

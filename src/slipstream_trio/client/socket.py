@@ -10,31 +10,15 @@ from weakref import WeakKeyDictionary
 import trio
 
 from ..errors import ConnectionLost, ConnectTimeout
-from ..protocol import (
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionOpened,
-    Event,
-    Frame,
-    FrameRejected,
-    HeartbeatAcknowledged,
-    Input,
-    Message,
-    MessageDropped,
-    MessageReceived,
-    ReplyReceived,
-    SendHeartbeat,
-    State,
-)
+from ..protocol import Frame, Input, Message, SendHeartbeat, State, events
 from ..protocol.presence import PRESENCE_EVENTS
 from .arguments import DEFAULT, KeptPayload, Timeout, check_topic, guarded
-from .block import block
+from .block import Exits, JoinedBlock, block
 from .buffer import LIGHT, ByteLimit, Overflow
 from .channel import Channel
 from .configuration import Configuration
 from .connection import Connection
 from .join import Joins
-from .leave import Exits, JoinedBlock
 from .push import Pushes
 from .spans import Emitter, outcome_of
 from .status import Ending, Result, Status, StatusChanges, StatusLog, again
@@ -282,30 +266,30 @@ class Socket:
             return channel._put(message)
         return channel._deliver(message, frame)
 
-    def _handle_event(self, event: Event, given: Input) -> None:
+    def _handle_event(self, event: events.Event, given: Input) -> None:
         """Do what an event of the connection calls for, which `given` has led to."""
         match event:
-            case MessageReceived():
+            case events.MessageReceived():
                 pass  # the connection delivers it, by its shortcut
-            case ReplyReceived():
+            case events.ReplyReceived():
                 self._pushes.reply_received(event)
-            case HeartbeatAcknowledged():
+            case events.HeartbeatAcknowledged():
                 for answer in self._pings:
                     answer.succeed(event.round_trip)
-            case FrameRejected():
+            case events.FrameRejected():
                 self._emitter.rejected(event.reason, getattr(given, "frame", None))
-            case MessageDropped():
+            case events.MessageDropped():
                 self._listeners.message_dropped(event, len(getattr(given, "frame", "")))
-            case ConnectionOpened():
+            case events.ConnectionOpened():
                 self._connection_opened(event)
-            case ConnectionFailed():
+            case events.ConnectionFailed():
                 self._connection_failed(event)
-            case ConnectionClosed():
+            case events.ConnectionClosed():
                 self._connection_closed(event)
             case _:  # of a topic, as type checkers prove
                 self._joins.handle_event(event)
 
-    def _connection_opened(self, event: ConnectionOpened) -> None:
+    def _connection_opened(self, event: events.ConnectionOpened) -> None:
         assert self._connection is not None
         self._shown = self._connection
         self._statuses.set("connected")
@@ -317,7 +301,7 @@ class Socket:
             streams.resumed()
         self._joins.connection_opened()
 
-    def _connection_failed(self, event: ConnectionFailed) -> None:
+    def _connection_failed(self, event: events.ConnectionFailed) -> None:
         connection = self._connection
         assert connection is not None
         failure, mistake = connection.failure, connection.option_error
@@ -330,7 +314,7 @@ class Socket:
         if error is not None and self._runner is not None:
             self._runner.closed(error)
 
-    def _connection_closed(self, event: ConnectionClosed) -> None:
+    def _connection_closed(self, event: events.ConnectionClosed) -> None:
         if self._ending.asked is None:
             self._statuses.set("closing" if self._configuration.reconnect is None else "reconnecting")
         self._settle(ConnectionLost(event.reason, event.code, event.message, event.ended_by))

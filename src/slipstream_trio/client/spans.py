@@ -20,30 +20,7 @@ from ..errors import (
     PushTimeout,
 )
 from ..protocol import Frame, Message, Options
-from ..telemetry import (
-    BufferOverflowed,
-    ClientConnectStart,
-    ClientConnectStop,
-    ClientGaveUp,
-    ClientJoinStart,
-    ClientJoinStop,
-    ClientLeaveStart,
-    ClientLeaveStop,
-    ClientPushStart,
-    ClientSendStart,
-    ClientSendStop,
-    GapOpened,
-    LoopStalled,
-    MessageDiscarded,
-    Origin,
-    Outcome,
-    ReconnectScheduled,
-    Record,
-    RejoinScheduled,
-    ReplyOrphaned,
-    SpanStart,
-    Telemetry,
-)
+from ..telemetry import Origin, Outcome, Record, SpanStart, Telemetry, records
 from ..telemetry.bus import Point, SpanPoint
 from ..telemetry.span import exception_record, push_end
 
@@ -70,8 +47,8 @@ Stop = Callable[[First, Any, BaseException | None], Record]
 """Makes the record that ends a span, of what its operation returned or raised."""
 
 _SINGLE: Final[tuple[Any, ...]] = (
-    *(BufferOverflowed, ClientGaveUp, GapOpened, LoopStalled),
-    *(MessageDiscarded, ReconnectScheduled, RejoinScheduled, ReplyOrphaned),
+    *(records.BufferOverflowed, records.ClientGaveUp, records.GapOpened, records.LoopStalled),
+    *(records.MessageDiscarded, records.ReconnectScheduled, records.RejoinScheduled, records.ReplyOrphaned),
 )
 
 _OUTCOMES: dict[type[BaseException], tuple[Outcome, str | None]] = {
@@ -109,11 +86,11 @@ class Emitter:
     def __init__(self, telemetry: Telemetry, socket_id: str) -> None:
         self.telemetry: Telemetry = telemetry
         self.origin: Origin = Origin(None, None, socket_id, 0)  # the socket's id alone, before a connection
-        self.connect: SpanPoint = telemetry.span(ClientConnectStart.name[:-1])
-        self.join: SpanPoint = telemetry.span(ClientJoinStart.name[:-1])
-        self.leave: SpanPoint = telemetry.span(ClientLeaveStart.name[:-1])
-        self.push: SpanPoint = telemetry.span(ClientPushStart.name[:-1])
-        self.send: SpanPoint = telemetry.span(ClientSendStart.name[:-1])
+        self.connect: SpanPoint = telemetry.span(records.ClientConnectStart.name[:-1])
+        self.join: SpanPoint = telemetry.span(records.ClientJoinStart.name[:-1])
+        self.leave: SpanPoint = telemetry.span(records.ClientLeaveStart.name[:-1])
+        self.push: SpanPoint = telemetry.span(records.ClientPushStart.name[:-1])
+        self.send: SpanPoint = telemetry.span(records.ClientSendStart.name[:-1])
         self._points: dict[Any, Point] = {kind: telemetry.point(kind.name) for kind in _SINGLE}
         self._rejected = 0  # frames that are not logged
         self._log_at = -math.inf
@@ -129,7 +106,7 @@ class Emitter:
     def attempt(self, origin: Origin, options: Options, number: int) -> "Span":
         """Follow a new connection, and begin the span of the attempt to open it."""
         self.origin = origin
-        span = Span(self, self.connect, connect_stop, ClientConnectStart, options, number)
+        span = Span(self, self.connect, connect_stop, records.ClientConnectStart, options, number)
         span.begin()
         return span
 
@@ -148,7 +125,7 @@ class Emitter:
         """Emit that a message, or a malformed frame (then there is none), is dropped."""
         _, ref, topic, event, _ = message or (None, None, None, None, None)
         cut = None if frame is None else frame[:FRAME_SHOWN]
-        self.emit(MessageDiscarded, direction, topic, event, ref, reason, cut)
+        self.emit(records.MessageDiscarded, direction, topic, event, ref, reason, cut)
 
     def rejected(self, reason: str, frame: Frame | None) -> None:
         """Tell that a frame, or its payload, is malformed; log it at most once a second, as there may be a flood."""
@@ -268,13 +245,13 @@ class Episode:
         if self._dropped == 1 or now - self._told_at >= OVERFLOW_INTERVAL:
             self._told_at = now
             phase: Literal["began", "lasts"] = "began" if self._dropped == 1 else "lasts"
-            self._emitter.emit(BufferOverflowed, *self._buffer, phase, self._dropped)
+            self._emitter.emit(records.BufferOverflowed, *self._buffer, phase, self._dropped)
 
     def end(self) -> None:
         """Take note that the consumer has caught up, or that its stream has ended."""
         dropped, self._dropped = self._dropped, 0
         if dropped:
-            self._emitter.emit(BufferOverflowed, *self._buffer, "ended", dropped)
+            self._emitter.emit(records.BufferOverflowed, *self._buffer, "ended", dropped)
 
 
 # The records that end spans
@@ -282,13 +259,13 @@ class Episode:
 
 def connect_stop(first: First, headers: tuple[tuple[str, str], ...], _: BaseException | None) -> Record:
     """Return the record that an attempt to connect has ended."""
-    return ClientConnectStop(*first, headers)
+    return records.ClientConnectStop(*first, headers)
 
 
 def join_stop(request: "Request", first: First, response: Any, error: BaseException | None) -> Record:
     """Return the record that a join has ended."""
     waited = round(request.waited * 1e9) if request.by_user else 0  # of others, the span begins when they are sent
-    return ClientJoinStop(*first, getattr(error, "response", response), _reason_of(error), waited)
+    return records.ClientJoinStop(*first, getattr(error, "response", response), _reason_of(error), waited)
 
 
 def leave_stop(first: First, how: str | None, error: BaseException | None) -> Record:
@@ -296,7 +273,7 @@ def leave_stop(first: First, how: str | None, error: BaseException | None) -> Re
     start, origin, now, outcome = first
     outcomes: dict[str | None, Outcome] = {"leave_timeout": "timeout", "leave_lost": "lost"}
     reason = how if how in outcomes else _reason_of(error)
-    return ClientLeaveStop(start, origin, now, outcomes.get(how, outcome), None, reason)
+    return records.ClientLeaveStop(start, origin, now, outcomes.get(how, outcome), None, reason)
 
 
 def push_stop(push: "Call", first: First, response: Any, error: BaseException | None) -> Record:
@@ -309,7 +286,7 @@ def push_stop(push: "Call", first: First, response: Any, error: BaseException | 
 
 def send_stop(send: "Call", first: First, _: Any, error: BaseException | None) -> Record:
     """Return the record that a send has ended."""
-    return ClientSendStop(*first, send.ref, _reason_of(error), _waited(send))
+    return records.ClientSendStop(*first, send.ref, _reason_of(error), _waited(send))
 
 
 def _waited(call: "Call") -> int:

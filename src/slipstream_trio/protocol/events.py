@@ -108,6 +108,10 @@ class TopicLeft:
     reason: Literal["left", "timeout"]
 
 
+TopicEvent = TopicJoinSucceeded | TopicJoinFailed | TopicJoinOverdue | TopicJoinClosed | TopicLeft
+"""Whatever changes who has a topic."""
+
+
 @frozen
 class ReplyReceived:
     """A reply to a push."""
@@ -155,11 +159,7 @@ Event = (
     ConnectionOpened
     | ConnectionFailed
     | ConnectionClosed
-    | TopicJoinSucceeded
-    | TopicJoinFailed
-    | TopicJoinOverdue
-    | TopicJoinClosed
-    | TopicLeft
+    | TopicEvent
     | ReplyReceived
     | MessageReceived
     | MessageDropped

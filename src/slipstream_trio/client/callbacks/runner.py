@@ -23,7 +23,7 @@ from ...telemetry import ClientCallbackStart, ClientCallbackStop, Outcome
 from ...telemetry.bus import SpanPoint
 from ..configuration import Configuration
 from ..connect import connected
-from ..leave import request_leave
+from ..join import request_leave
 from ..push import request_push
 from ..socket import Socket
 from ..spans import First, Span
