@@ -278,26 +278,13 @@ def push(channel: "Channel", event: str, payload: Any, timeout: float | None) ->
     """Push, and wait for the reply; see `Channel.push`. To be awaited at once."""
     call = Call(channel, event, timeout)
     if not channel._socket._emitter.push.active:
-        return _push(call, payload)
-    return _push_span(call, payload).around(partial(_push, call, payload))
+        return _settled(call, payload, call.result)
+    return _push_span(call, payload).around(partial(_settled, call, payload, call.result))
 
 
 def _push_span(call: Call, payload: Any) -> Span:
     emitter, topic = call.channel._socket._emitter, call.channel.topic
     return Span(emitter, emitter.push, partial(push_stop, call), push_start, topic, call.event, payload)
-
-
-@trio.lowlevel.enable_ki_protection
-async def _push(call: Call, payload: Any) -> Any:
-    await checkpoint_if_cancelled()
-    pushes = call.channel._socket._pushes
-    pushes.queue(call, payload)
-    try:
-        return await call.result.wait()
-    except (trio.Cancelled, KeyboardInterrupt):
-        if not pushes.leave_line(call):
-            pushes.give_up(call, "cancelled")
-        raise
 
 
 @trio.lowlevel.enable_ki_protection
@@ -325,7 +312,7 @@ async def request_push(
     span = _push_span(call, payload)
     span.begin()
     try:
-        return await _queued(call, payload, queued)
+        return await _settled(call, payload, queued)
     except BaseException as error:
         span.end(error=error)
         raise
@@ -343,19 +330,22 @@ async def send(channel: "Channel", event: str, payload: Any) -> None:
 
 async def _send(call: Call, payload: Any) -> None:
     # Its place in the order is that of the call, so others run after it is queued.
-    await _queued(call, payload, call.result)
+    await _settled(call, payload, call.result)
     await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @trio.lowlevel.enable_ki_protection
-async def _queued(call: Call, payload: Any, queued: Result[T]) -> T:
-    """Queue a call, and return what `queued` is settled with: at once where it need not wait."""
+async def _settled(call: Call, payload: Any, awaited: Result[T]) -> T:
+    """Queue a call, and return what `awaited`, one of its results, is settled with: at once where it need not wait."""
     await checkpoint_if_cancelled()
     pushes = call.channel._socket._pushes
     pushes.queue(call, payload)
-    if queued.settled and queued.error is None:
-        return queued.value  # type: ignore[return-value] # it is settled by a value
+    if awaited.settled and awaited.error is None:
+        return awaited.value  # type: ignore[return-value] # it is settled by a value
     try:
-        return await queued.wait()
-    finally:
-        pushes.leave_line(call)
+        return await awaited.wait()
+    except BaseException as error:
+        waited_for_reply = not pushes.leave_line(call) and awaited is call.result
+        if waited_for_reply and isinstance(error, trio.Cancelled | KeyboardInterrupt):
+            pushes.give_up(call, "cancelled")
+        raise

@@ -23,11 +23,11 @@ import trio
 from ..errors import ConnectError, ConnectionRejected
 from . import network
 from .address import address_of
-from .answer import answer_to
 from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .cookies import Cookies
 from .http_backend import HttpBackend, ResponseTooLong, httpcore
 from .network import deadline_of
+from .upgrade import answer_to
 
 LONGEST_BATCH: Final = 100
 """Frames a POST: Phoenix reads no more of them."""

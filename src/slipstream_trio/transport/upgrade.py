@@ -2,26 +2,77 @@
 
 Only a valid 101 is a success. Each way in which an answer is something else has a sentence of its own, which names the
 cause and the way out, as what stands between client and server is known to nobody better than to who reads it.
+
+Whatever that is, it answers in the server's place, in HTTP of any quality. So the block of status and headers counts as
+soon as it is there; h11 reads it, and where h11 refuses it, what can be read of it counts all the same. Bytes that are
+something else than HTTP are told apart by how they begin.
 """
 
 import base64
 import hashlib
 import math
+import re
 import secrets
+from collections.abc import Iterable
 from typing import Final
 
+import h11
 import trio
 from attrs import frozen
 
-from ..errors import ConnectError, ConnectionRejected
+from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
 from .address import address_of
-from .answer import Answer, answer_to
 from .base import OpenRequest
+from .network import described
+from .tls import explain_tls, refused_certificate
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 _PARTS: Final = ("accept", "protocol", "extensions")
 _OWN: Final = frozenset({"upgrade", "connection", *(f"sec-websocket-{what}" for what in _PARTS)})
+
+LONGEST_BODY: Final = 4 * 1024
+BODY_TIME: Final = 1.0
+"""Bytes and seconds of a refusal's body: what helps to understand it stands at its beginning."""
+
+READ: Final = 4 * 1024
+
+RECOGNIZING: Final = 0.2
+"""Seconds for the rest of a first line that is something else than HTTP, so that it can be named."""
+
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/(\d+(?:\.\d+)?)[ \t]+([1-9]\d\d)(?!\d)")
+_HEADER_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+
+HTTP2_HEADER: Final = 9
+LONGEST_SHOWN: Final = 60
+"""Bytes that the header of a frame of HTTP/2 has, and characters of a first line that are shown in a sentence."""
+
+_CHECK: Final = "check the URL's host and port"
+_HTTP2: Final = rb".{3}[\x04\x07].\x00\x00\x00\x00|PRI \* HTTP/2"
+_PROTOCOLS: Final = [
+    (re.compile(pattern, re.DOTALL), name, hint)
+    for pattern, name, hint in (
+        (rb"[\x14-\x17]\x03[\x00-\x04]", "TLS", "the URL should begin with wss:// rather than ws://"),
+        (_HTTP2, "HTTP/2", "let the server, or the proxy before it, accept HTTP/1.1"),
+        (rb"GET ", "an echo of our request", _CHECK),
+        (rb"\s*<", "a bare HTML page", _CHECK),
+        (rb"[\x81\x82\x88\x89]", "WebSocket frames", "let the server answer the upgrade first"),
+        (rb"\x05[\x00-\xff]|\x00[\x5a-\x5d]", "SOCKS", "pass the address of a proxy as the option proxy"),
+        (rb"SSH-", "SSH", _CHECK),
+        (rb"(?:220|421|5\d\d)[ -]", "SMTP or FTP", _CHECK),
+        (rb"\* (?:OK|BYE|PREAUTH)", "IMAP", _CHECK),
+        (rb"\+OK", "POP3", _CHECK),
+        (rb"-[A-Z]+ ", "Redis", _CHECK),
+        (rb"RFB ", "VNC", _CHECK),
+        (rb"AMQP", "AMQP", _CHECK),
+        (rb"RTSP/|SIP/|ICY ", "a media protocol", _CHECK),
+        (rb".{3}\x00[\x0a\xff]", "MySQL", _CHECK),
+        (rb"E\x00\x00", "PostgreSQL", _CHECK),
+        (rb"\x20\x02", "MQTT", _CHECK),
+        (rb"ERROR\r?\n", "memcached", _CHECK),
+    )
+]
 
 
 @frozen
@@ -76,7 +127,7 @@ def _headers(request: OpenRequest, host: str, key: str) -> list[tuple[str, str]]
     return [*headers, *request.headers]
 
 
-def _problem(answer: Answer, request: OpenRequest, accept: str) -> str | None:
+def _problem(answer: "Answer", request: OpenRequest, accept: str) -> str | None:
     """Return the fault of a 101, and the way out."""
     if answer.version != "1.1":
         return f"it is HTTP/{answer.version}, which has none; let the proxy between speak HTTP/1.1 to the server"
@@ -100,3 +151,220 @@ def _problem(answer: Answer, request: OpenRequest, accept: str) -> str | None:
     if chosen and (len(chosen) > 1 or chosen[0] not in request.subprotocols):
         return f"it chose the subprotocol {chosen[0]!r}, which was not offered; is that the URL of Phoenix's socket?"
     return None
+
+
+# One request, and its answer, read as far as possible, however it ends
+
+
+async def answer_to(
+    stream: trio.abc.Stream,
+    request: OpenRequest,
+    target: str,
+    headers: Iterable[tuple[str, str]],
+    deadline: float,
+    *,
+    encrypted: bool,
+) -> "Answer":
+    """Send a GET request over a stream, which is TLS if it is `encrypted`, and read the answer, a refusal's body too.
+
+    Raises:
+        ConnectError: no answer came, or none by the deadline; the sentence has the cause and the way out.
+    """
+    answer = Answer(stream, request.max_header_size, encrypted=encrypted)
+    data = _request_bytes(answer.connection, target, headers)
+    with trio.move_on_at(deadline):
+        try:
+            await stream.send_all(data)
+        except trio.BrokenResourceError:
+            pass  # a server that refuses before it has read everything: its answer can be read all the same
+        except Exception as error:
+            raise ConnectError(f"the upgrade failed: the stream raised {described(error)}") from error
+        await answer.read_head()
+        if answer.status != 101:
+            await answer.read_body(len(data))
+    if not answer.status:
+        rest = f"the rest of the server's answer ({answer.received} bytes had come)" if answer.received else None
+        raise ConnectTimeout(request.connect_timeout or 0.0, awaited=rest)
+    return answer
+
+
+def _request_bytes(connection: h11.Connection, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return a GET request; raises `ConnectError` where it has a character that no request can have."""
+    try:
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        asked = h11.Request(method="GET", target=target, headers=encoded)
+        return (connection.send(asked) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+    except (h11.LocalProtocolError, UnicodeError):  # not its cause: it shows what may be a secret
+        raise ConnectError(
+            "the URL, a header or the auth_token has a character that no HTTP request can have"
+        ) from None
+
+
+class Answer:
+    """The answer to one request; `encrypted` tells whether the stream is TLS.
+
+    Attributes:
+        version: that of HTTP.
+        status: 0 until the block of status line and headers has come.
+        headers: those of the block that can be read, with names in lower case.
+        problem: why h11 refuses the block; None if it does not.
+        body: the part of the body that was read.
+        received: the number of bytes that have come.
+        connection: h11's, by which the request was made.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, limit: int, *, encrypted: bool) -> None:
+        self.version: str = ""
+        self.status: int = 0
+        self.headers: tuple[tuple[str, str], ...] = ()
+        self.problem: str | None = None
+        self.body: bytes = b""
+        self.received: int = 0
+        self.connection: h11.Connection = h11.Connection(h11.CLIENT)
+        self._stream = stream
+        self._limit = limit
+        self._encrypted = encrypted
+        self._buffer = bytearray()
+        self._broken_by: BaseException | None = None
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of a header, those that commas join apart."""
+        parts = [part for known, value in self.headers if known == name for part in value.split(",")]
+        return [part.strip() for part in parts if part.strip()]
+
+    def behind(self) -> bytes:
+        """Return the bytes behind the block."""
+        return bytes(self._buffer)
+
+    async def read_head(self) -> None:
+        """Read the final block of status line and headers; 1xx are passed over, save for 101."""
+        passed_over = 0
+        while True:
+            raw = await self._read_block()
+            line = _STATUS_LINE.match(raw)
+            if line is not None and (not line[2].startswith(b"1") or line[2] == b"101"):
+                self.version = line[1].decode()
+                self._take_head(raw)
+                self.status = int(line[2])
+                return
+            passed_over += len(raw)
+            if passed_over > self._limit:
+                raise self._too_large()
+
+    def _take_head(self, raw: bytes) -> None:
+        try:
+            self.connection.receive_data(raw)
+            event = self.connection.next_event()
+            assert isinstance(event, h11.Response | h11.InformationalResponse)
+            pairs = list(event.headers)
+        except h11.RemoteProtocolError as error:
+            matches = [_HEADER_LINE.fullmatch(line) for line in re.split(rb"\r?\n", raw)[1:-2]]
+            pairs = [(match[1], match[2]) for match in matches if match]
+            self.problem = str(error).partition(": bytearray")[0]
+            if None in matches:
+                self.problem = f"header line {matches.index(None) + 1} cannot be read"
+        self.headers = tuple([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in pairs])
+
+    async def read_body(self, echoed: int) -> None:
+        """Read the body, as far as it comes in time.
+
+        For the `echoed` bytes of the request more is read: it may be sent back, with a secret across the limit.
+        """
+        connection = self.connection if self.problem is None else _reading_until_close(self.status)
+        with trio.move_on_after(BODY_TIME):
+            if self._buffer:  # h11 takes b"" for the end
+                connection.receive_data(bytes(self._buffer))
+            while len(self.body) < LONGEST_BODY + echoed:
+                try:
+                    event = connection.next_event()
+                    if event is h11.NEED_DATA:
+                        connection.receive_data(bytes(await self._stream.receive_some(READ)))
+                        continue
+                except Exception:  # noqa: BLE001 - of h11 or the stream: the body is what has come until then
+                    return
+                if not isinstance(event, h11.Data):
+                    return
+                self.body += event.data
+
+    async def _read_block(self) -> bytes:
+        searched = 0
+        while True:
+            if not b"HTTP/".startswith(self._buffer[:5]):
+                raise await self._not_http()
+            if b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer):
+                raise ConnectError(f"the status line of the server's answer is malformed{self._shown()}; {_CHECK}")
+            blank = _BLANK_LINE.search(self._buffer, max(0, searched - 2))
+            searched = len(self._buffer)
+            if (blank.end() if blank is not None else searched) > self._limit:
+                raise self._too_large()
+            if blank is not None:
+                block = bytes(self._buffer[: blank.end()])
+                del self._buffer[: blank.end()]
+                return block
+            if not await self._read():
+                raise self._hung_up()
+
+    async def _read(self) -> bool:
+        """Read on; returns whether anything came."""
+        try:
+            data = await self._stream.receive_some(READ)
+            self._buffer += data
+        except trio.BrokenResourceError as error:
+            self._broken_by = error.__cause__ or error
+            return False
+        except Exception as error:
+            raise ConnectError(f"the upgrade failed: the stream raised {described(error)}") from error
+        self.received += len(data)
+        return len(data) > 0
+
+    # Sentences
+
+    async def _not_http(self) -> ConnectError:
+        with trio.move_on_after(RECOGNIZING):
+            while b"\n" not in self._buffer and len(self._buffer) < LONGEST_SHOWN:
+                is_text = self._buffer.decode("latin-1").isprintable()
+                if (not is_text and (self._named() or len(self._buffer) > HTTP2_HEADER)) or not await self._read():
+                    break
+        name, hint = self._named() or ("an unknown protocol", _CHECK)
+        return ConnectError(f"the server's answer looks like {name} rather than HTTP{self._shown()}: {hint}")
+
+    def _named(self) -> tuple[str, str] | None:
+        return next(((name, hint) for pattern, name, hint in _PROTOCOLS if pattern.match(self._buffer)), None)
+
+    def _shown(self) -> str:
+        """Return the first line for a sentence, if it is text: cut between words, so that no half secret is left."""
+        line = bytes(self._buffer[:200]).splitlines()[:1]
+        text = line[0].decode("latin-1") if line else ""
+        if len(text) > LONGEST_SHOWN:
+            text = text[:LONGEST_SHOWN].rpartition(" ")[0]
+        return f" ('{text}')" if text.isprintable() and text and not text.startswith("GET ") else ""
+
+    def _too_large(self) -> ConnectError:
+        return ConnectError(
+            f"the headers of the server's answer exceed {self._limit} bytes{self._shown()}; see max_header_size"
+        )
+
+    def _hung_up(self) -> ConnectError:
+        if refused_certificate(self._broken_by) and self._broken_by is not None:
+            return ConnectError(f"TLS handshake failed: {explain_tls(self._broken_by)}")
+        how = "the server hung up" if self._broken_by is None else "the connection broke"
+        if self.received:
+            return ConnectError(
+                f"{how} during the upgrade, {self.received} bytes into its answer{self._shown()}; "
+                "its log, or that of a proxy between, may tell why"
+            )
+        # In TLS 1.3 the client is done with its handshake before the server has looked at the client's certificate, and
+        # the server's answer to that may be lost in the reset that follows.
+        hint = (
+            "; or it wants a client certificate (see ssl_context)" if self._encrypted else ", or expects TLS (wss://)"
+        )
+        return ConnectError(f"{how} during the upgrade, without an answer: it speaks another protocol there{hint}")
+
+
+def _reading_until_close(status: int) -> h11.Connection:
+    """Return a connection that reads a body with nothing known about its length."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method="GET", target="/", headers=[("host", "")]))
+    connection.receive_data(b"HTTP/1.0 %d \r\n\r\n" % status)
+    connection.next_event()
+    return connection
