@@ -1,16 +1,15 @@
 """What users hand over: arguments, checked and kept as they were; a serializer of their own."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from copy import deepcopy
 from enum import Enum
-from typing import Any, Final, Literal, TypeVar, final
+from typing import Any, Final, Literal, final, get_args
 
-from ..errors import ProtocolError, SerializationError
+from ..errors import ConfigurationError, ProtocolError, SerializationError
 from ..protocol import RESERVED_EVENTS, Frame, Message, Serializer, V1Serializer, V2Serializer
 from ..protocol.serializer import located
-from .configuration import Configuration, checked_seconds
-
-F = TypeVar("F", bound=Callable[..., Any])
+from .buffer import Overflow
 
 
 class Default(Enum):
@@ -28,13 +27,43 @@ DEFAULT: Final = Default.DEFAULT
 Timeout = float | Literal[Default.DEFAULT] | None
 
 
-def with_options(function: F) -> F:
-    """Let a function's docstring tell of each option, from that of `Configuration`."""
-    told = (Configuration.__doc__ or "").partition("        params: ")  # which Python's -OO leaves out
-    function.__doc__ = (function.__doc__ or "").replace(
-        "        options: the fields of `Configuration`.\n", f"{told[1]}{told[2].rstrip()}\n"
-    )
-    return function
+def checked_seconds(argument: str, value: Any) -> float | None:
+    """Return a call's timeout; raises `ConfigurationError`, which names the argument, as for options."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < math.inf):
+        raise ConfigurationError(argument, f"a number of seconds above 0, or None for no limit; not {value!r}")
+    seconds: float | None = value
+    return seconds
+
+
+def checked_size(argument: str, value: Any) -> int:
+    """Return the most that there may be of something; raises `ConfigurationError` likewise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(argument, f"a whole number of at least 1, not {value!r}")
+    return value
+
+
+def checked_events(argument: str, value: Sequence[Any]) -> Sequence[str]:
+    """Return names of events; raises `ConfigurationError` likewise."""
+    for event in value:
+        if not isinstance(event, str):
+            raise ConfigurationError(argument, f"names, each a string; not {type(event).__name__}")
+    return value
+
+
+def checked_overflow(argument: str, value: Any) -> Overflow:
+    """Return a policy for buffers; raises `ConfigurationError` likewise."""
+    policies = get_args(Overflow)
+    if value not in policies:
+        raise ConfigurationError(argument, f"one of {', '.join(map(repr, policies))}; not {value!r}")
+    policy: Overflow = value
+    return policy
+
+
+def checked_bounds(buffer: Any, overflow: Any, default_buffer: int, default_overflow: Overflow) -> tuple[int, Overflow]:
+    """Return a buffer's size and policy, by default those given last; raises `ConfigurationError` likewise."""
+    size = default_buffer if buffer is None else checked_size("buffer", buffer)
+    return size, default_overflow if overflow is None else checked_overflow("overflow", overflow)
 
 
 def chosen(timeout: Timeout, default: float | None) -> float | None:

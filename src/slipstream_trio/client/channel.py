@@ -8,10 +8,9 @@ from ..protocol import Frame, Message
 from ..protocol.message import JOIN
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
-from .arguments import DEFAULT, Timeout, checked_push, chosen
+from .arguments import DEFAULT, Timeout, checked_push, checked_seconds, checked_size, chosen
 from .block import block, refused
 from .buffer import Buffer, Gap, Overflow
-from .configuration import checked_seconds, checked_size
 from .join import Departure, Joining, join, leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send

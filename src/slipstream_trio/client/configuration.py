@@ -1,12 +1,11 @@
 """The options of `connect`, checked and fixed when they are given."""
 
 import inspect
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from os import PathLike
 from ssl import SSLContext
-from typing import Any, Final, TypedDict, get_args
+from typing import Any, Final, TypedDict, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
@@ -19,6 +18,7 @@ from ..protocol.backoff import RETRY_AFTER_LIMIT
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from ..transport.proxy import parse_proxy
+from .arguments import checked_overflow, checked_seconds, checked_size
 from .buffer import Overflow
 from .handshake import (
     Headers,
@@ -76,48 +76,12 @@ class ConnectOptions(TypedDict, total=False):
     telemetry: Telemetry
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
 # Validators. None shows a value that may be a secret.
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], object]
-
-
-def checked_seconds(argument: str, value: Any) -> float | None:
-    """Return a call's timeout; raises `ConfigurationError`, which names the argument, as for options."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (is_number and 0 < value < math.inf):
-        raise ConfigurationError(argument, f"a number of seconds above 0, or None for no limit; not {value!r}")
-    seconds: float | None = value
-    return seconds
-
-
-def checked_size(argument: str, value: Any) -> int:
-    """Return the most that there may be of something; raises `ConfigurationError` likewise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(argument, f"a whole number of at least 1, not {value!r}")
-    return value
-
-
-def checked_events(argument: str, value: Sequence[Any]) -> Sequence[str]:
-    """Return names of events; raises `ConfigurationError` likewise."""
-    for event in value:
-        if not isinstance(event, str):
-            raise ConfigurationError(argument, f"names, each a string; not {type(event).__name__}")
-    return value
-
-
-def checked_overflow(argument: str, value: Any) -> Overflow:
-    """Return a policy for buffers; raises `ConfigurationError` likewise."""
-    policies = get_args(Overflow)
-    if value not in policies:
-        raise ConfigurationError(argument, f"one of {', '.join(map(repr, policies))}; not {value!r}")
-    policy: Overflow = value
-    return policy
-
-
-def checked_bounds(buffer: Any, overflow: Any, default_buffer: int, default_overflow: Overflow) -> tuple[int, Overflow]:
-    """Return a buffer's size and policy, by default those given last; raises `ConfigurationError` likewise."""
-    size = default_buffer if buffer is None else checked_size("buffer", buffer)
-    return size, default_overflow if overflow is None else checked_overflow("overflow", overflow)
 
 
 def _named(check: Callable[[str, Any], object]) -> Validator:
@@ -385,3 +349,12 @@ def configure(url: OrCallable[str], options: ConnectOptions) -> Configuration:
         if name not in known:
             raise ConfigurationError(name, f"there is no such option{did_you_mean(name, known)}")
     return Configuration(url=url, **options)
+
+
+def with_options(function: F) -> F:
+    """Let a function's docstring tell of each option, from that of `Configuration`."""
+    told = (Configuration.__doc__ or "").partition("        params: ")  # which Python's -OO leaves out
+    function.__doc__ = (function.__doc__ or "").replace(
+        "        options: the fields of `Configuration`.\n", f"{told[1]}{told[2].rstrip()}\n"
+    )
+    return function

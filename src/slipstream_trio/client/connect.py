@@ -22,9 +22,8 @@ from ..protocol.backoff import retry_after
 from ..telemetry import ClientGaveUp, ReconnectScheduled
 from ..transport import OpenRequest
 from ..transport.cookies import Cookies
-from .arguments import with_options
 from .block import MadeBlock, check_trio
-from .configuration import Configuration, ConnectOptions, configure
+from .configuration import Configuration, ConnectOptions, configure, with_options
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_in_time, ask_request, checked_parent
 from .socket import Socket

@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Union
-from urllib.parse import parse_qsl, quote, quote_plus, urlsplit, urlunsplit
+from urllib.parse import quote, quote_plus, unquote_plus, urlsplit, urlunsplit
 
 import attrs
 import trio
@@ -353,14 +353,10 @@ def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
 
 
 def _secrets(request: OpenRequest) -> Iterator[str]:
-    query = urlsplit(request.url).query
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name != "vsn":
-            yield value
-    for piece in query.split("&"):  # as they are sent, too
+    for piece in urlsplit(request.url).query.split("&"):
         name, _, value = piece.partition("=")
         if name != "vsn":
-            yield value
+            yield from (value, unquote_plus(value))  # as it is sent, too
     for name, value in request.headers:
         if name.lower() not in _PUBLIC_HEADERS:
             yield value

@@ -43,13 +43,9 @@ class Joining:
         self._ended_at = 0.0  # when the latest join was answered, or given up
 
     def begin(self, request: Request, step: int) -> None:
-        """Take note of a join that takes the topic."""
+        """Take note of a join that takes the topic, now or when its back-off is over."""
         self.request, self.step = request, step
         self.begun += 1
-
-    def wait(self, request: Request) -> None:
-        """Take note of a join that is to be repeated after a while."""
-        self.request = request
 
     def finish(self) -> Request | None:
         """Forget the join that is under way, or waits to be repeated, and return it."""
@@ -115,12 +111,6 @@ class Joins:
         channel._joining.begin(request, channel._joining.step)
         self.queue.add(request)
 
-    def repeat(self, request: Request) -> None:
-        """Let a channel wait for a slot to be joined again, as its back-off is over."""
-        joining = request.channel._joining
-        joining.begin(request, joining.step + 1)
-        self.queue.put(request)
-
     async def _claim(self, request: Request) -> None:
         """Take the topic on this socket, when a leave of it that is under way is complete."""
         await trio.lowlevel.checkpoint()
@@ -144,7 +134,7 @@ class Joins:
             return  # it was left meanwhile
         logger.error("socket %s: the payload for rejoining %r failed", socket.socket_id, channel.topic, exc_info=error)
         channel._joining.finish()
-        self._try_again(channel, "payload_failed", "payload_failed", error)
+        self._try_again(channel, "payload_failed", error)
         channel._tell_closed(error)
 
     # Answers
@@ -178,14 +168,13 @@ class Joins:
     def _failed(self, channel: "Channel", event: events.TopicJoinFailed) -> None:
         if event.reason == "refused":
             self.queue.answered(refused=True)
-            refusal = JoinError(channel.topic, event.response)
-            self._join_failed(channel, "join_refused", "refused", refusal)
+            self._join_failed(channel, "join_refused", JoinError(channel.topic, event.response))
         else:
             timeout = 0.0
             if (request := channel._joining.request) is not None:
                 timeout = request.timeout or 0.0
                 self.queue.timed_out(request)
-            self._join_failed(channel, "join_timeout", "timeout", JoinTimeout(channel.topic, timeout, sent=True))
+            self._join_failed(channel, "join_timeout", JoinTimeout(channel.topic, timeout, sent=True))
 
     def _overdue(self, channel: "Channel") -> None:
         """Report a rejoin that takes longer than it may; its answer still counts."""
@@ -202,46 +191,41 @@ class Joins:
             return  # a handler of telemetry left it while this was being handled: the end of the leave comes next
         error = ChannelClosed(channel.topic, reason)
         if channel._joining.request is not None:
-            self._join_failed(channel, reason, reason, error)
+            self._join_failed(channel, reason, error)
             return
         self._socket._pushes.fail_channel(channel, reason)
         channel._joining.lasted(self._socket._configuration.rejoin)
         channel._lost("rejoined")
-        self._try_again(channel, reason, reason, error, "errored" if reason == "crashed" else "closed")
+        self._try_again(channel, reason, error, "errored" if reason == "crashed" else "closed")
         channel._tell_closed(error)
 
-    def _join_failed(self, channel: "Channel", reason: str, ending: str, error: Exception) -> None:
+    def _join_failed(self, channel: "Channel", reason: str, error: Exception) -> None:
         request = channel._joining.finish()
         if request is None or request.by_user:
             channel._end("closed", reason, error)
         else:
-            self._try_again(channel, reason, ending, error)
+            self._try_again(channel, reason, error)
         if request is not None:
             request.answer.fail(error)
         if request is None or not (request.reported and isinstance(error, JoinTimeout)):
             channel._tell_closed(error)
 
     def _try_again(
-        self,
-        channel: "Channel",
-        reason: str,
-        ending: str,
-        error: Exception,
-        final_status: Literal["closed", "errored"] = "closed",
+        self, channel: "Channel", reason: str, error: Exception, final: Literal["closed", "errored"] = "closed"
     ) -> None:
-        """Join again after a while, or end the channel, as `rejoin` says."""
+        """Join again after a while, or end the channel with the status `final`, as `rejoin` says."""
         socket, joining = self._socket, channel._joining
-        options = socket._configuration
+        options, ending = socket._configuration, reason.removeprefix("join_")
         treated = "crashed" if ending == "closed" and options.rejoin_closed else ending
         delay = rejoin_delay(treated, options.rejoin, joining.step, random.random())  # noqa: S311 - for jitter
         if delay is None:
-            channel._end(final_status, reason, error)
+            channel._end(final, reason, error)
             return
         channel._become("errored", reason)
         request = Request(channel, socket._options.join_timeout, by_user=False)
-        joining.wait(request)
+        joining.begin(request, joining.step + 1)
         socket._timer.add(trio.current_time() + delay, request)
-        socket._emitter.emit(RejoinScheduled, channel.topic, delay, joining.step + 1, ending)
+        socket._emitter.emit(RejoinScheduled, channel.topic, delay, joining.step, ending)
 
     # The connection
 

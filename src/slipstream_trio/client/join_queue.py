@@ -59,12 +59,12 @@ class Request:
         return self.sent or self.answer.settled
 
     def expire(self) -> None:
-        """Give up, as it could not be sent in time; one of the library is begun now, as its back-off is over.
+        """Give up, as it could not be sent in time; one of the library may be sent now, as its back-off is over.
 
         Without a deadline, only the wait for a connection is limited.
         """
         if not self.by_user:
-            self.channel._socket._joins.repeat(self)
+            self.channel._socket._joins.queue.put(self)
         elif self.deadline < math.inf or not self.channel._socket._is_connected:
             self.fail(JoinTimeout(self.channel.topic, self.timeout or 0.0, sent=False))
 

@@ -41,14 +41,12 @@ class Result(Generic[T]):
     def succeed(self, value: T) -> None:
         """Let `wait` return `value`."""
         if not self.settled:
-            self.value = value
-            self._settle()
+            self._settle(value, None)
 
     def fail(self, error: BaseException) -> None:
         """Let `wait` raise `error`."""
         if not self.settled:
-            self.error = error
-            self._settle()
+            self._settle(None, error)
 
     async def wait(self) -> T:
         """Return the value, or raise the error."""
@@ -65,8 +63,8 @@ class Result(Generic[T]):
             raise self.error
         return self.value  # type: ignore[return-value] # it is settled by a value
 
-    def _settle(self) -> None:
-        self.settled = True
+    def _settle(self, value: T | None, error: BaseException | None) -> None:
+        self.settled, self.value, self.error = True, value, error
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
             self._task = None

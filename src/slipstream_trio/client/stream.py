@@ -11,8 +11,8 @@ from attrs import define, field
 from ..errors import ConfigurationError
 from ..protocol import Message, MessageDropped
 from ..telemetry import GapOpened
+from .arguments import checked_bounds, checked_events
 from .buffer import Buffer, ByteLimit, Consumer, EndOfStream, Gap, Overflow
-from .configuration import checked_bounds, checked_events
 from .spans import Emitter, Episode
 
 if TYPE_CHECKING:

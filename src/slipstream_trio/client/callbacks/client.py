@@ -8,11 +8,11 @@ import trio
 
 from ...errors.base import did_you_mean
 from ...protocol import Message
-from ..arguments import DEFAULT, Timeout, check_topic, checked_push, chosen, with_options
+from ..arguments import DEFAULT, Timeout, check_topic, checked_push, checked_seconds, chosen
 from ..block import check_trio
 from ..buffer import Gap
 from ..channel import Channel
-from ..configuration import ConnectOptions, checked_seconds, configure
+from ..configuration import ConnectOptions, configure, with_options
 from ..handshake import OrCallable
 from ..socket import Socket
 from .replies import Caller, Reply
