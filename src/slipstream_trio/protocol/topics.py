@@ -18,6 +18,8 @@ from attrs import frozen
 from .mappings import NO_ITEMS, NOTHING, PersistentMap, first_of, number_of, persistent, queue_of
 
 Rejoin = Literal["first", "again", "overdue"]
+"""A join of the library's: "again", if one before it failed on this connection; "overdue", if it has passed its limit,
+and its answer still counts."""
 
 Entry: TypeAlias = tuple[float, int, str]
 """A deadline, the number of the ref that it is about, and the topic."""
@@ -35,20 +37,12 @@ _SLACK: Final = 64
 
 @frozen
 class Pending:
-    """A join that is not answered.
+    """A join that is not answered."""
 
-    Attributes:
-        number: that of its ref.
-        timeout: seconds that will run from its turn; None where its turn has begun, or nothing will run.
-        deadline: its limit, None while it has none.
-        rejoin: None for a join of the user's; else "first", "again" (one before it failed on this connection) or
-            "overdue" (it has passed its limit, and its answer still counts).
-    """
-
-    number: int
-    timeout: float | None
+    number: int  # that of its ref
+    timeout: float | None  # seconds that will run from its turn; None where its turn has begun, or nothing will run
     deadline: float | None
-    rejoin: Rejoin | None = None
+    rejoin: Rejoin | None = None  # None for a join of the user's
 
     @property
     def limit(self) -> float | None:
@@ -192,17 +186,12 @@ class Turns:
     it runs that process answers nothing else. So the time that a join may take is counted from its turn, which begins
     when the join before it is answered; and what is answered shows that everything sent before it was worked off. A
     join that its sender has given up is still the server's to work off, and keeps its turn until then.
-
-    Attributes:
-        queue: the joins, in a persistent queue: one more copies nothing, however many wait.
-        began: when the turn began, None where that is not known.
-        by_timeout: whether it began because the one before it took too long: nothing was heard then.
-        late: rejoins that are overdue and have lost their turn to a timeout; also some that are pending no more.
     """
 
-    queue: Any = NO_ITEMS
-    began: float | None = None
-    by_timeout: bool = False
+    queue: Any = NO_ITEMS  # persistent: one more copies nothing, however many wait
+    began: float | None = None  # when the turn began, None where that is not known
+    by_timeout: bool = False  # whether it began because the one before it took too long: nothing was heard then
+    # Rejoins that are overdue and have lost their turn to a timeout; also some that are pending no more.
     late: tuple[Join, ...] = attrs.field(default=(), eq=False)
 
     @property

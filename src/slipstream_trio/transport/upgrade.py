@@ -201,26 +201,16 @@ def _request_bytes(connection: h11.Connection, target: str, headers: Iterable[tu
 
 
 class Answer:
-    """The answer to one request; `encrypted` tells whether the stream is TLS.
-
-    Attributes:
-        version: that of HTTP.
-        status: 0 until the block of status line and headers has come.
-        headers: those of the block that can be read, with names in lower case.
-        problem: why h11 refuses the block; None if it does not.
-        body: the part of the body that was read.
-        received: the number of bytes that have come.
-        connection: h11's, by which the request was made.
-    """
+    """The answer to one request; `encrypted` tells whether the stream is TLS."""
 
     def __init__(self, stream: trio.abc.Stream, limit: int, *, encrypted: bool) -> None:
-        self.version: str = ""
-        self.status: int = 0
-        self.headers: tuple[tuple[str, str], ...] = ()
-        self.problem: str | None = None
-        self.body: bytes = b""
-        self.received: int = 0
-        self.connection: h11.Connection = h11.Connection(h11.CLIENT)
+        self.version: str = ""  # of HTTP
+        self.status: int = 0  # until the block of status line and headers has come
+        self.headers: tuple[tuple[str, str], ...] = ()  # that can be read, with names in lower case
+        self.problem: str | None = None  # why h11 refuses the block
+        self.body: bytes = b""  # as much as was read of it
+        self.received: int = 0  # bytes
+        self.connection: h11.Connection = h11.Connection(h11.CLIENT)  # by which the request is made
         self._stream = stream
         self._limit = limit
         self._encrypted = encrypted
