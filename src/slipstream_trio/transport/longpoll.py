@@ -22,8 +22,7 @@ import trio
 
 from ..errors import ConnectError, ConnectionRejected
 from . import network
-from .address import address_of
-from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
+from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded, address_of
 from .cookies import Cookies
 from .http_backend import HttpBackend, ResponseTooLong, httpcore
 from .network import deadline_of

@@ -11,8 +11,7 @@ from typing import Any
 import trio
 
 from ..errors import ConnectError, ConnectTimeout
-from .address import Address, address_of
-from .base import OpenRequest, StreamOpener
+from .base import Address, OpenRequest, StreamOpener, address_of
 from .proxy import ProxyServer, parse_proxy, proxy_from_environment, tunnel
 from .tls import explain_tls
 

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from ..errors import ConnectError
 from ..errors.base import lacks
-from .address import Address, ascii_host
+from .base import Address, ascii_host
 
 _KINDS: Final = {
     "http": ("HTTP", 80),

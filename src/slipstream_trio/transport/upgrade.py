@@ -21,8 +21,7 @@ import trio
 from attrs import frozen
 
 from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
-from .address import address_of
-from .base import OpenRequest
+from .base import OpenRequest, address_of
 from .network import described
 from .tls import explain_tls, refused_certificate
 
