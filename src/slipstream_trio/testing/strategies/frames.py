@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from ...protocol import MAX_DEPTH, Frame, Message
 from ...protocol.message import CLOSE, ERROR, REPLY
 from ..server.wire import Wire
-from .names import events, refs, statuses, topics
-from .payloads import binary_payloads, json_payloads, json_values, payloads
+from .values import binary_payloads, events, json_payloads, json_values, payloads, refs, statuses, topics
 
-__all__ = ["TROUBLES_V1", "TROUBLES_V2", "bad_frames", "frames", "good_frames", "messages", "odd_frames"]
+__all__ = ["bad_frames", "frames", "good_frames", "messages", "odd_frames"]
 
 _TROUBLED_REPLIES: list[Any] = [
     *(None, {}, [], "ok", 5, True),

@@ -12,8 +12,7 @@ from ...protocol.message import CLOSE, ERROR, PHOENIX
 from ..deterministic import SequentialIds
 from ..server.wire import Wire
 from .frames import frames
-from .names import events, statuses, topics
-from .payloads import binary_payloads, json_payloads, json_values
+from .values import binary_payloads, events, json_payloads, json_values, statuses, topics
 
 __all__ = ["History", "close_codes", "histories", "inputs", "opening_state", "options", "states"]
 
@@ -148,21 +147,23 @@ def inputs(
     lacking = (() if state.joins else ("push", "own")) + (() if answers else ("answer",))
     kind = draw(st.sampled_from([kind for kind in _KINDS[state.status] if kind not in lacking]))
     now += draw(_DELAYS)
-    if kind in ("answer", "own", "stray"):
-        return protocol.FrameReceived(now, _frame(draw, kind, state, topic))
-    if kind in ("opened", "refused", "end"):
-        return _from_transport(draw, kind, state, now)
-    return _tick(draw, state, now) if kind == "tick" else _command(draw, kind, state, now, topic)
-
-
-def _from_transport(draw: st.DrawFn, kind: str, state: protocol.State, now: float) -> protocol.Input:
     url = URL if state.options.url is None else None
     match kind:
         case "opened":
             return protocol.TransportOpened(now, _HEADERS, url)
         case "refused":
             return protocol.TransportFailed("refused", draw(_REFUSALS), url=url)
-    return protocol.TransportClosed(draw(_CODES), "", draw(_ENDED_BY), draw(_END_REASONS))
+        case "end":
+            return protocol.TransportClosed(draw(_CODES), "", draw(_ENDED_BY), draw(_END_REASONS))
+        case "tick":
+            return _tick(draw, state, now)
+        case "answer":
+            return protocol.FrameReceived(now, _answer(draw, state, topic))
+        case "own":
+            return protocol.FrameReceived(now, _own(draw, state))
+        case "stray":
+            return protocol.FrameReceived(now, draw(_FRAMES(_vsn(state), topic=topic)))
+    return _command(draw, kind, state, now, topic)
 
 
 def _command(
@@ -191,15 +192,6 @@ def _tick(draw: st.DrawFn, state: protocol.State, now: float) -> protocol.Input:
         return protocol.TimerTicked(now)
     heard, written, blocked = (None if ago is None else now - ago for ago in draw(_LINE))
     return protocol.TimerTicked(now, heard, None if state.heartbeat_ref is None else written, blocked)
-
-
-def _frame(draw: st.DrawFn, kind: str, state: protocol.State, topics: st.SearchStrategy[str]) -> protocol.Frame:
-    match kind:
-        case "answer":
-            return _answer(draw, state, topics)
-        case "own":
-            return _own(draw, state)
-    return draw(_FRAMES(_vsn(state), topic=topics))
 
 
 def _answer(draw: st.DrawFn, state: protocol.State, topics: st.SearchStrategy[str]) -> protocol.Frame:
