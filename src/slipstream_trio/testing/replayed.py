@@ -3,21 +3,20 @@
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final, final
 
 import trio
 from attrs import Factory, define, field
 
-from ..protocol.message import CLOSE, LEAVE, Frame, Message
+from ..protocol.message import CLOSE, LEAVE, Message
 from ..trace.text import NO_SECRETS, Secrets, brief
 from ..transport import Connector, find_connector
-from .kit import ExpectationFailed, FakeConnection, FakePush, FakeServer
-from .kit.arrivals import Expectation, kind_of
+from .kit.arrivals import Expectation, ExpectationFailed, kind_of
 from .kit.patterns import Exactly, secrets_in
 from .recorded import Action, Attempt, Close, Content, Paths, RecordedSocket
+from .server import Accept, Connection, Mount, PhoenixServer, Request
 from .server.nursery import open_background
-from .server.wire import Wire
 
 __all__ = ["ReplayDifference", "Replayed", "replayed"]
 
@@ -91,9 +90,8 @@ async def replayed(
     """
     recorded = RecordedSocket(socket, connection, topics)
     recorded.read(recording)
-    async with FakeServer(answers={"connect"}) as fake, open_background() as nursery:
-        server = Replayed(recorded, fake, ahead, timeout, strict=strict)
-        nursery.start_soon(server.serve, nursery)
+    server = Replayed(recorded, ahead, timeout, strict=strict)
+    async with server.phoenix.run(), open_background() as server.players:
         try:
             with server.scope:
                 yield server
@@ -116,9 +114,10 @@ class Replayed:
         unknown: what could not be played or compared, and why: redacted payloads, lost lines, an old schema.
     """
 
-    def __init__(
-        self, recorded: RecordedSocket, fake: FakeServer, ahead: float, timeout: float, *, strict: bool
-    ) -> None:
+    url: Final = "ws://replayed/socket/websocket"
+    """The URL to connect to; it leads there with `connector` only."""
+
+    def __init__(self, recorded: RecordedSocket, ahead: float, timeout: float, *, strict: bool) -> None:
         self.difference: ReplayDifference | None = None
         self.played: int = 0
         self.unknown: list[str] = recorded.unknown
@@ -127,16 +126,12 @@ class Replayed:
         self.timeout: float = timeout
         self.rows: list[Row] = []
         self.scope: trio.CancelScope = trio.CancelScope()
-        self._fake = fake
+        self.players: trio.Nursery
+        self.phoenix = PhoenixServer({"/socket": Mount(connect=self._upgrade, handler=self._opened, timeout=None)})
         self._strict = strict
         self._attempts = deque(recorded.attempts)
         self._opening: deque[Attempt] = deque()
-        self._players: list[_Player] = []
-
-    @property
-    def url(self) -> str:
-        """The URL to connect to; it leads there with `connector` only."""
-        return self._fake.url
+        self._opened_players: list[_Player] = []
 
     def connector(self, transport: str = "auto") -> Connector:
         """Return the client's way to this server: pass it to `connect` as `transport`.
@@ -156,32 +151,34 @@ class Replayed:
         if attempt is None:
             attempt = Attempt("", failed="the recording has no further connection")
             if self.recorded.connection is None:
-                self.differ("then the client did not connect again", (len(self._players) + 1, None, Action(0.0)))
-        if attempt.refusal is not None:
-            self._fake.refuse(attempt.refusal.status, attempt.refusal.headers, attempt.refusal.body)
-        elif attempt.failed is not None:
+                self.differ("then the client did not connect again", (len(self._opened_players) + 1, None, Action(0.0)))
+        if attempt.refusal is None and attempt.failed is not None:
             await trio.sleep(math.inf if attempt.failed == "cancelled" else 0)
             raise ConnectionRefusedError(attempt.failed)
-        else:
-            self._opening.append(attempt)
-        return await self._fake.open_stream()
+        self._opening.append(attempt)
+        return await self.phoenix.open_stream()
 
-    async def serve(self, nursery: trio.Nursery) -> None:
-        """Play to each connection; for `replayed` alone."""
-        while True:
-            player = _Player(self, await self._fake.accept(within=math.inf), self._opening.popleft())
-            self._players.append(player)
-            nursery.start_soon(player.run)
+    def _upgrade(self, _: Request) -> Accept:
+        attempt = self._opening.popleft()
+        if attempt.refusal is not None:
+            raise attempt.refusal
+        return Accept(assigns={"attempt": attempt})
+
+    def _opened(self, connection: Connection) -> "_Player":
+        player = _Player(self, connection, len(self._opened_players) + 1, connection.assigns["attempt"])
+        self._opened_players.append(player)
+        self.players.start_soon(player.play)
+        return player
 
     async def settle(self) -> None:
         """Wait for the ends of the connections, and see what is missing; for `replayed` alone."""
         with trio.move_on_after(1):
-            for player in self._players:
-                await player.finished.wait()
-        for player in self._players:
+            for player in self._opened_players:
+                await player.connection.wait_closed()
+        for player in self._opened_players:
             player.miss(len(player.attempt.actions), "the client has finished without it")
         if self._attempts:
-            self.differ("then the client connected again", (len(self._players) + 1, Action(0.0), None))
+            self.differ("then the client connected again", (len(self._opened_players) + 1, Action(0.0), None))
 
     def differ(self, problem: str, row: Row, behind: Collection[Action] = ()) -> None:
         """Take in a difference; for the players alone."""
@@ -196,9 +193,10 @@ class _Player:
     """Plays the recorded side of the server to one connection, and compares what its client does."""
 
     replay: Replayed
-    connection: FakeConnection
+    connection: Connection
+    number: int
     attempt: Attempt
-    finished: trio.Event = field(factory=trio.Event)
+    _scope: trio.CancelScope = field(factory=trio.CancelScope)
     _opened: float = field(factory=trio.current_time)
     _late: float = 0.0
     _sent: int = 0
@@ -209,33 +207,23 @@ class _Player:
     _answers: list[Message] = field(factory=list)
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
-    async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._play_all)
-            with suppress(ExpectationFailed):  # at the connection's end
-                while True:
-                    await self._hear(await self.connection.expect_message(within=math.inf))
-            if not self._over:
-                self._did(Action(self._now()))
-            nursery.cancel_scope.cancel()
-        self.finished.set()
-
     def _now(self) -> float:
         return trio.current_time() - self._opened
 
     # The server
 
-    async def _play_all(self) -> None:
-        for play in self.attempt.plays:
-            await self._reach(play.after, play.at)
-            # A client that is late has all of the rest later.
-            self._late = max(self._late, self._now() + play.delay - play.at)
-            await trio.sleep_until(self._opened + play.at + self._late)
-            self._sent += 1
-            with suppress(RuntimeError):  # the client has ended the connection
+    async def play(self) -> None:
+        """Do what the server did, to the connection's end."""
+        with self._scope:
+            for play in self.attempt.plays:
+                await self._reach(play.after, play.at)
+                # A client that is late has all of the rest later.
+                self._late = max(self._late, self._now() + play.delay - play.at)
+                await trio.sleep_until(self._opened + play.at + self._late)
+                self._sent += 1
                 await self._play(play.content)
-        if self.attempt.whole and self.attempt.actions:
-            await self._reach(len(self.attempt.actions), self.attempt.actions[-1].at)
+            if self.attempt.whole and self.attempt.actions:
+                await self._reach(len(self.attempt.actions), self.attempt.actions[-1].at)
 
     async def _reach(self, after: int, at: float) -> None:
         """Wait until the client has done what it had done before a play."""
@@ -260,40 +248,47 @@ class _Player:
         self.replay.played += content is not None
         if isinstance(content, Message):
             self._answers.append(content)
-            await self._answer()
+            self._answer()
         elif isinstance(content, Close):
             self._over = True
             code = 1000 if content.code == 1005 else content.code  # which says that there was none
-            await (self.connection.drop() if code is None else self.connection.close(code, content.reason))
+            if code is None:
+                await self.connection.wait_written()
+                self.connection.drop()
+            else:
+                self.connection.close(code, content.reason)
         elif content is not None:
-            await self.connection.send_raw(content)
+            self.connection.put(content)
 
-    async def _answer(self) -> None:
-        """Send the messages whose refs are known: without differences, all of them."""
+    def _answer(self) -> None:
+        """Send the messages whose refs are known, with the client's own: without differences, all of them."""
         for message in list(self._answers):
-            if {message.ref, message.join_ref} <= self._refs.keys() and message in self._answers:
-                self._answers.remove(message)  # before the wait, in which the other task may come here
-                await self.connection.send_raw(self._frame(message))
-
-    def _frame(self, message: Message) -> Frame:
-        """Return the frame of a message, with the client's own refs."""
-        own = message._replace(join_ref=self._refs[message.join_ref], ref=self._refs[message.ref])
-        return Wire(self.connection.vsn).encode(own)
+            if {message.ref, message.join_ref} <= self._refs.keys():
+                self._answers.remove(message)
+                own = message._replace(join_ref=self._refs[message.join_ref], ref=self._refs[message.ref])
+                self.connection.put(self.connection.wire.encode(own))
 
     # The client
 
-    async def _hear(self, push: FakePush) -> None:
-        silent = self.attempt.silent and self._sent == len(self.attempt.plays)
-        with suppress(RuntimeError):  # the client has ended the connection
-            if kind_of(push.message) == "heartbeat":
-                if not silent:
-                    await push.reply_ok()
-            elif self.replay.recorded.counts(push.topic) and self._did(Action(self._now(), push.message)):
-                await self._answer()
-            else:
-                await push.reply_ok()
-                if push.event == LEAVE:
-                    await self.connection.push(push.topic, CLOSE, join_ref=push.join_ref, ref=push.join_ref)
+    async def handle(self, message: Message) -> None:
+        """Compare what the client sent, and answer what is not of the recording; for the server alone."""
+        wire, (join_ref, ref, topic, event, _) = self.connection.wire, message
+        if kind_of(message) == "heartbeat":
+            answers = not (self.attempt.silent and self._sent == len(self.attempt.plays))
+        else:
+            answers = not (self.replay.recorded.counts(topic) and self._did(Action(self._now(), message)))
+            self._answer()
+        if answers:
+            self.connection.put(wire.encode_reply(join_ref, ref, topic, "ok", {}))
+            if event == LEAVE:
+                self.connection.put(wire.encode(Message(join_ref, join_ref, topic, CLOSE, {})))
+
+    def ended(self) -> None:
+        """Take in the connection's end; for the server alone."""
+        self._scope.cancel()
+        # At the end of the block, it is the replay that ends the connections.
+        if not self._over and not self.replay.players.cancel_scope.cancel_called:
+            self._did(Action(self._now()))
 
     def _did(self, now: Action) -> bool:
         """Take in what the client did; returns whether it did so in the recording."""
@@ -304,7 +299,7 @@ class _Player:
             same = [each for each in self._pending if each.resembles(now)]
             then = next((each for each in same if self._mismatch(each, now) is None), same[0] if same else None)
         if then is not None:
-            self.replay.rows.append((self.connection.number, then, now))
+            self.replay.rows.append((self.number, then, now))
             if then.message is not None and now.message is not None:
                 self._refs[then.message.ref] = now.message.ref
             self._remove(then)
@@ -340,7 +335,7 @@ class _Player:
 
     def _differ(self, problem: str, then: Action | None, now: Action | None) -> None:
         behind = [each for each in self._pending if each is not then]
-        self.replay.differ(problem, (self.connection.number, then, now), behind)
+        self.replay.differ(problem, (self.number, then, now), behind)
         self._changed.unpark_all()
 
     def _remove(self, action: Action) -> None:
