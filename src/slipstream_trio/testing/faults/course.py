@@ -25,7 +25,6 @@ from .description import (
     EachFrame,
     Faults,
     Link,
-    Moment,
     Rule,
     SlowOpening,
     Toward,
@@ -38,7 +37,6 @@ _SEGMENT: Final = 1024
 _HEAD_END: Final = b"\r\n\r\n"
 _UPGRADE: Final = re.compile(rb"(?is)(HTTP/1\.1 101|(?!HTTP/)[a-z]+) .*\r\nupgrade:[^\r\n]*websocket")
 _LONGEST_HEAD: Final = 65_536
-_LONGEST_HEADER: Final = 14
 
 
 @frozen
@@ -68,58 +66,46 @@ class FrameCounter:
     def __init__(self) -> None:
         self.blind: bool = False
         self._in_head = True
-        self._kept = b""  # the HTTP head so far, or the beginning of a header
-        self._payload = 0
+        self._kept = b""  # the HTTP head so far, or what follows the latest header
+        self._payload = 0  # the bytes of the head or of that frame that have not been skipped
         self._position = 0
         self._number = 0
 
     def feed(self, data: bytes) -> tuple[list[SeenFrame], int]:
         """Return the frames whose headers are whole now, and the number of last bytes of an incomplete one."""
         seen: list[SeenFrame] = []
-        data, self._kept = self._kept + data, b""
-        if self._in_head and not self.blind:
-            data = self._skip_head(data)
-        if self.blind:
+        if not self.blind:
+            self._kept += data
+        if self._in_head:
+            self._skip_head()
+        if self._in_head or self.blind:
             return seen, 0
-        at = 0
         while True:
-            skipped = min(self._payload, len(data) - at)
-            self._payload -= skipped
-            self._position += skipped
-            at += skipped
-            if self._payload or at == len(data):
-                return seen, 0
-            size = _frame_size(data[at : at + _LONGEST_HEADER])
-            if size is None:
-                self._kept = data[at:]
+            self._skip(min(self._payload, len(self._kept)))
+            header = SIZES[self._kept[1]] if len(self._kept) > 1 else 2
+            if self._payload or len(self._kept) < header:
                 return seen, len(self._kept)
-            header, self._payload = size
+            size = self._kept[1] & 0x7F
+            size = int.from_bytes(self._kept[2 : {126: 4, 127: 10}[size]]) if size > 125 else size
             self._number += 1
-            seen.append((self._number, self._position, header + self._payload))
-            self._position += header
-            at += header
+            seen.append((self._number, self._position, header + size))
+            self._payload = header + size
+            self._skip(header)
 
-    def _skip_head(self, data: bytes) -> bytes:
-        """Return the bytes behind the HTTP head, once it is whole."""
-        end = data.find(_HEAD_END, 0, _LONGEST_HEAD)
-        if end < 0:
-            self._kept = data
-            self.blind = len(data) > _LONGEST_HEAD or (len(data) > 0 and not data[:1].isalpha())
-            return b""
-        self._in_head = False
-        self.blind = not _UPGRADE.match(data, 0, end)
-        self._position = end + len(_HEAD_END)
-        return data[self._position :]
+    def _skip(self, count: int) -> None:
+        self._kept = self._kept[count:]
+        self._payload -= count
+        self._position += count
 
-
-def _frame_size(data: bytes) -> tuple[int, int] | None:
-    """Return the sizes of the header and of the payload of a frame, or None if its header is not whole."""
-    if len(data) < 2:
-        return None
-    header, size = SIZES[data[1]], data[1] & 0x7F
-    if len(data) < header:
-        return None
-    return header, int.from_bytes(data[2 : {126: 4, 127: 10}[size]]) if size > 125 else size
+    def _skip_head(self) -> None:
+        """Skip the HTTP head, once it is whole."""
+        end = self._kept.find(_HEAD_END, 0, _LONGEST_HEAD)
+        if end >= 0:
+            self._in_head = False
+            self.blind = not _UPGRADE.match(self._kept, 0, end)
+            self._payload = end + len(_HEAD_END)
+        elif len(self._kept) > _LONGEST_HEAD or (self._kept and not self._kept[:1].isalpha()):
+            self.blind = True
 
 
 def rules_for(faults: Faults, name: str, number: int) -> Iterator[tuple[int, Rule]]:
@@ -229,17 +215,13 @@ class Course:
     def _meet(self, number: int, start: int, length: int) -> None:
         """Schedule the faults in a frame."""
         for place, rule in self._rules.items():
-            into = self._into(place, rule.when, number)
+            into = None
+            if isinstance(rule.when, AtFrame) and rule.when.number == number:
+                into = rule.when.into
+            elif isinstance(rule.when, EachFrame):
+                # Two numbers a frame, whether it is hit or not, so that each frame has its own.
+                hit, where = self._draw[place].random(), self._draw[place].random()
+                if hit < rule.when.probability:
+                    into = where if rule.when.into is None else rule.when.into
             if into is not None:
                 heapq.heappush(self._due, (start + round(into * length), place, number))
-
-    def _into(self, place: int, when: Moment | None, number: int) -> float | None:
-        """Return how far into a frame a rule hits it, None if it does not."""
-        if isinstance(when, AtFrame):
-            return when.into if when.number == number else None
-        if isinstance(when, EachFrame):
-            # Two numbers a frame, whether it is hit or not, so that each frame has its own.
-            hit, where = self._draw[place].random(), self._draw[place].random()
-            if hit < when.probability:
-                return where if when.into is None else when.into
-        return None
