@@ -23,8 +23,8 @@ __all__ = ["Action", "Attempt", "Close", "Content", "Paths", "Play", "RecordedSo
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
 
+# Headers that the replaying server writes itself.
 _FRAMING: Final = {"connection", "content-length", "transfer-encoding"}
-"""Headers that the replaying server writes itself."""
 
 
 @frozen

@@ -20,15 +20,15 @@ from .server.nursery import open_background
 
 __all__ = ["ReplayDifference", "Replayed", "replayed"]
 
+# Seconds within which a client seems to react to a message; what it does later has another cause, such as a timer.
 _REACTION: Final = 0.05
-"""Seconds within which a client seems to react to a message; what it does later has another cause, such as a timer."""
 
 _BEFORE: Final = 12
 _BEHIND: Final = 4
 _WIDTH: Final = 58
 
+# A connection's number, what its client did in the recording, and what it did now.
 Row = tuple[int, Action | None, Action | None]
-"""A connection's number, what its client did in the recording, and what it did now."""
 
 
 @final

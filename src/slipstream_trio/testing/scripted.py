@@ -22,8 +22,7 @@ Deed = Literal["reply", "push", "burst", "broadcast", "raw", "ping", "sleep", "s
 JoinFate = Literal["accept", "refuse", "crash", "slow", "crash_after"]
 """The outcome of a join; "slow" accepts it after 1.5 seconds, "crash_after" accepts it and crashes at once."""
 
-SLOW: Final = 1.5
-"""Seconds that a slow join takes."""
+SLOW: Final = 1.5  # seconds that a slow join takes
 
 
 @frozen

@@ -32,8 +32,7 @@ from .description import (
 
 __all__ = ["Course", "FrameCounter", "Hit", "Piece", "opening", "rules_for"]
 
-_SEGMENT: Final = 1024
-"""Bytes that share their jitter."""
+_SEGMENT: Final = 1024  # bytes that share their jitter
 _HEAD_END: Final = b"\r\n\r\n"
 _UPGRADE: Final = re.compile(rb"(?is)(HTTP/1\.1 101|(?!HTTP/)[a-z]+) .*\r\nupgrade:[^\r\n]*websocket")
 _LONGEST_HEAD: Final = 65_536
@@ -56,8 +55,8 @@ class Hit:
     frame: int | None = None
 
 
+# A frame whose header is whole: its number, from 1, its first byte, and its length, header included.
 SeenFrame: TypeAlias = tuple[int, int, int]
-"""A frame whose header is whole: its number, from 1, its first byte, and its length, header included."""
 
 
 class FrameCounter:

@@ -72,12 +72,7 @@ class Ignore:
 
 @frozen
 class SlowOpening:
-    """The connection is opened after a while.
-
-    Attributes:
-        seconds: the delay.
-        jitter: the most to add to it, in seconds.
-    """
+    """The connection is opened after `seconds`, and up to `jitter` seconds more."""
 
     seconds: float = attrs.field(validator=_SECONDS)
     jitter: float = attrs.field(default=0.0, validator=_SECONDS)
@@ -90,9 +85,7 @@ class SlowOpening:
 class Stall:
     """Bytes wait, and none is lost; the sender is slowed down once the link's buffer is full.
 
-    Attributes:
-        seconds: the duration; None: until `FaultyNetwork.heal`.
-        both: whether in both directions.
+    It lasts for `seconds`, or for None until `FaultyNetwork.heal`, in one direction or in `both`.
     """
 
     seconds: float | None = attrs.field(default=None, validator=_SECONDS)
@@ -103,10 +96,7 @@ class Stall:
 class Vanish:
     """The peer is gone silently: bytes sent are lost, and neither FIN nor RST ever arrives.
 
-    This leaves the connection half open: only a timeout finds out.
-
-    Attributes:
-        both: whether in both directions; False: one direction is dead, the other works on.
+    This leaves the connection half open: only a timeout finds out. Without `both`, one direction works on.
     """
 
     both: bool = True
@@ -124,19 +114,15 @@ class Truncate:
 
 @frozen
 class Corrupt:
-    """Some bytes are replaced by others.
-
-    Attributes:
-        count: the number of bytes, in a row.
-    """
+    """Some bytes, `count` of them in a row, are replaced by others."""
 
     count: int = attrs.field(default=1, validator=_COUNT)
 
 
 Fault: TypeAlias = Refuse | Ignore | SlowOpening | Stall | Vanish | Reset | Truncate | Corrupt
 
+# The faults that have no moment: they happen when a connection is opened.
 OPENING: Final = (Refuse, Ignore, SlowOpening)
-"""The faults that have no moment: they happen when a connection is opened."""
 
 
 # Moments
@@ -144,22 +130,16 @@ OPENING: Final = (Refuse, Ignore, SlowOpening)
 
 @frozen
 class AtByte:
-    """Once `number` bytes of a connection have passed in the rule's direction, the upgrade's included.
-
-    Attributes:
-        number: of bytes; 0: before the first.
-    """
+    """Once `number` bytes of a connection, from 0 on, have passed in the rule's direction, the upgrade's included."""
 
     number: int = attrs.field(validator=_number("a whole number of at least 0", lambda value: value >= 0, whole=True))
 
 
 @frozen
 class AtFrame:
-    """In the nth WebSocket frame of a connection in the rule's direction, control frames included.
+    """In a WebSocket frame of a connection in the rule's direction, by its `number` from 1, control frames included.
 
-    Attributes:
-        number: of the frame, from 1.
-        into: where: 0 is before its first byte, 1 after its last, 0.5 half-way.
+    `into` says where: 0 is before its first byte, 1 after its last, 0.5 half-way.
     """
 
     number: int = attrs.field(validator=_COUNT)
@@ -168,34 +148,21 @@ class AtFrame:
 
 @frozen
 class AtTime:
-    """Some time after a connection was opened.
-
-    Attributes:
-        seconds: since the opening.
-    """
+    """So many `seconds` after a connection was opened."""
 
     seconds: float = attrs.field(validator=_SECONDS)
 
 
 @frozen
 class EachByte:
-    """At every byte, with a probability.
-
-    Attributes:
-        probability: from 0 to 1; 0.0001 is once in 10,000 bytes, on average.
-    """
+    """At every byte, with a `probability` from 0 to 1; 0.0001 is once in 10,000 bytes, on average."""
 
     probability: float = attrs.field(validator=_SHARE)
 
 
 @frozen
 class EachFrame:
-    """In every WebSocket frame, with a probability.
-
-    Attributes:
-        probability: from 0 to 1.
-        into: where in the frame, as for `AtFrame`; None: somewhere within it.
-    """
+    """In every WebSocket frame, with a `probability` from 0 to 1; `into` as for `AtFrame`, None: somewhere in it."""
 
     probability: float = attrs.field(validator=_SHARE)
     into: float | None = attrs.field(default=None, validator=_SHARE)

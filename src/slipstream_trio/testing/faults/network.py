@@ -81,12 +81,7 @@ class FaultLog:
 
 
 class FaultyNetwork:
-    """A network with faults; `faulty_network` makes one.
-
-    Attributes:
-        faults: the description of its faults.
-        log: the faults that happened.
-    """
+    """A network with faults, and a log of those that happened; `faulty_network` makes one."""
 
     def __init__(self, faults: Faults, nursery: trio.Nursery) -> None:
         self.faults: Faults = faults

@@ -15,30 +15,24 @@ from .description import AtTime, Corrupt, Fault, Reset, Rule, Stall, Toward, Tru
 __all__ = ["OnFault", "Relay"]
 
 _READ: Final = 16_384
-_SLICES_PER_SECOND: Final = 20
-"""A slow link passes bytes in so many slices a second."""
-
+_SLICES_PER_SECOND: Final = 20  # a slow link passes bytes in so many slices a second
+# Seconds that a half-open stream is kept after it has ended itself, so that it does not learn of its peer's end.
 _HALF_OPEN: Final = 120.0
-"""Seconds that a half-open stream is kept after it has ended itself, so that it does not learn of its peer's end."""
 
-_Mode: TypeAlias = Literal["passing", "vanished", "ended"]
 _Step: TypeAlias = bytes | Hit | Literal["end", "broken"]
 
 
+# Called for every fault that happens on an open connection.
 OnFault: TypeAlias = Callable[[Fault, Toward, Hit | None], None]
-"""Called for every fault that happens on an open connection."""
 
 
 class _Lane:
-    """One direction of a connection: a task that reads, a task that writes, and a queue between them.
-
-    Attributes:
-        mode: "passing"; "vanished" loses all bytes silently; "ended" loses them and ends the stream toward the sink.
-    """
+    """One direction of a connection: a task that reads, a task that writes, and a queue between them."""
 
     def __init__(self, relay: "Relay", source: trio.abc.Stream, sink: trio.abc.Stream, course: Course) -> None:
         self.course: Course = course
-        self.mode: _Mode = "passing"
+        # "vanished" loses all bytes silently; "ended" loses them, and ends the stream toward the sink.
+        self.mode: Literal["passing", "vanished", "ended"] = "passing"
         self._relay = relay
         self._source = source
         self._sink = sink

@@ -93,13 +93,7 @@ def join_ref_of(join: Message) -> str | None:
 
 @define(eq=False, repr=False)
 class FakeChannel:
-    """The server's side of a channel that a client has joined.
-
-    Attributes:
-        connection: the connection it is on.
-        topic: the topic.
-        join_ref: the ref of the join, which every message on it bears.
-    """
+    """The server's side of a channel that a client has joined; every message on it bears the ref of the join."""
 
     connection: "FakeConnection"
     topic: str

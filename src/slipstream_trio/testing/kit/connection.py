@@ -20,12 +20,7 @@ __all__ = ["Disconnection", "FakeConnection"]
 
 @frozen
 class Disconnection:
-    """A connection's end.
-
-    Attributes:
-        code: the code of the first close frame, either way; 1006 without one.
-        by: the side that ended it; "lost" without a close frame.
-    """
+    """A connection's end: the code of the first close frame (1006 without one), and the side that ended it."""
 
     code: int
     by: Literal["client", "server", "lost"]

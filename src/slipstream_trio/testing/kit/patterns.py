@@ -35,11 +35,7 @@ ANY: Final[Any] = _Any()
 
 @frozen
 class Including:
-    """Matches objects that have these members, and any others; see `including`.
-
-    Attributes:
-        members: the pattern of each member that there must be.
-    """
+    """Matches objects that have these members, by the pattern of each, and any others; see `including`."""
 
     members: Mapping[str, Any]
 

@@ -20,9 +20,7 @@ __all__ = ["Channel", "JoinRefused", "Outcome", "Process", "Reply", "Stop"]
 class Reply:
     """Return it from `handle_in` to answer a push: `{:reply, {status, response}, socket}`.
 
-    Attributes:
-        response: a JSON value, or `bytes` for a binary frame.
-        status: "ok", "error" or any other string.
+    `response` is a JSON value, or `bytes` for a binary frame; `status` is "ok", "error" or any other string.
     """
 
     response: Any = attrs.field(factory=dict)
@@ -33,9 +31,7 @@ class Reply:
 class Stop:
     """Return it from `handle_in` to end the channel: `{:stop, reason, reply, socket}`.
 
-    Attributes:
-        reason: "normal" and "shutdown" close the channel (phx_close); all others crash it (phx_error).
-        reply: the answer to the push, sent before that.
+    The reasons "normal" and "shutdown" close it (phx_close); all others crash it (phx_error). `reply` is sent before.
     """
 
     reason: str = "normal"
@@ -50,11 +46,7 @@ _CRASH: Final = Stop("crash")
 
 
 class JoinRefused(Exception):
-    """Raised by `join` to refuse: `{:error, response}`.
-
-    Attributes:
-        response: a JSON value, such as {"reason": "unauthorized"}.
-    """
+    """Raised by `join` to refuse with a JSON value, such as {"reason": "unauthorized"}: `{:error, response}`."""
 
     def __init__(self, response: Any = None) -> None:
         super().__init__(response)

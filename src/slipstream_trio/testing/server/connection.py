@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _READ_SIZE: Final = 16_384
-_HOPELESS: Final = 16
-"""An outbox of so many times its limit cuts the connection, as broadcasts do not wait."""
+_HOPELESS: Final = 16  # an outbox of so many times its limit cuts the connection, as broadcasts do not wait
 
 
 class Connection:

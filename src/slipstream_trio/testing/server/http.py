@@ -36,24 +36,14 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "Session", "Upgrade"]
 
 _READ_SIZE: Final = 16_384
+# How long a client may take for its request, in seconds; for its answer it waits as long as it likes.
 _READ_TIMEOUT: Final = 60.0
-"""How long a client may take for its request, in seconds; for its answer it waits as long as it likes."""
 
-LONGEST_BATCH: Final = 100
-"""The most frames read of one POST."""
-
-LARGEST_BODY: Final = 8_000_000
-"""The most bytes of a POST."""
-
-UNUSED: Final = 1.5
-"""Poll windows without a poll after which a session ends."""
-
-SEARCH: Final = 2.0
-"""Seconds for which Phoenix asks its cluster for a session that is gone."""
-
-_SIGNED: Final = "SFMyNTY."
-"""The beginning of every token that Phoenix signs."""
-
+LONGEST_BATCH: Final = 100  # the most frames read of one POST
+LARGEST_BODY: Final = 8_000_000  # the most bytes of a POST
+UNUSED: Final = 1.5  # poll windows without a poll after which a session ends
+SEARCH: Final = 2.0  # seconds for which Phoenix asks its cluster for a session that is gone
+_SIGNED: Final = "SFMyNTY."  # the beginning of every token that Phoenix signs
 _CORS: Final = ("access-control-allow-origin", "*")
 _JSON: Final = ("content-type", "application/json; charset=utf-8")
 _NDJSON: Final = "application/x-ndjson"

@@ -14,8 +14,8 @@ import trio
 __all__ = ["GONE", "MemoryStream", "end_sending", "memory_pipe", "reset"]
 
 _BUFFER: Final = 65_536
+# Raised by a stream whose peer has left, or that `reset` has cut.
 GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
-"""Raised by a stream whose peer has left, or that `reset` has cut."""
 
 
 @attrs.define(eq=False)
@@ -36,10 +36,7 @@ class _Pipe:
 class MemoryStream(trio.abc.HalfCloseableStream):
     """One end of a connection in memory; like a socket it buffers 64 KiB, then sending waits.
 
-    It can be reset: the other end then gets `trio.BrokenResourceError`, as for a TCP reset.
-
-    Attributes:
-        closed: whether this end is closed.
+    It can be reset: the other end then gets `trio.BrokenResourceError`, as for a TCP reset. `closed` is of this end.
     """
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:

@@ -56,11 +56,9 @@ class Request:
 
 @attrs.frozen
 class Accept:
-    """Returned by `Mount.connect` to let a client in.
+    """Returned by `Mount.connect` to let a client in, with an id for `PhoenixServer.disconnect`, and `assigns`.
 
-    Attributes:
-        id: the id for `PhoenixServer.disconnect`; None: it has none.
-        assigns: the connection's `assigns`, to which each of its channels gets access.
+    Each channel of the connection begins with a copy of these.
     """
 
     id: str | None = None
@@ -68,13 +66,7 @@ class Accept:
 
 
 class Refuse(Exception):
-    """Raised by `Mount.connect` to refuse a client with an HTTP response.
-
-    Attributes:
-        status: the HTTP status.
-        headers: further headers, such as ("retry-after", "1").
-        body: the body.
-    """
+    """Raised by `Mount.connect` to refuse a client by an HTTP status, further headers, and a body."""
 
     def __init__(self, status: int = 403, headers: Sequence[tuple[str, str]] = (), body: str = "") -> None:
         super().__init__(status, tuple(headers), body)

@@ -10,8 +10,8 @@ __all__ = ["Gauge", "Item", "Outbox"]
 
 _LARGEST_WRITE: Final = 262_144
 
+# Bytes to write, or a function that makes them in their turn: a compressor must see frames in the wire's order.
 Item = bytes | Callable[[], bytes]
-"""Bytes to write, or a function that makes them in their turn: a compressor must see frames in the wire's order."""
 
 
 class Gauge:

@@ -92,11 +92,7 @@ class PubSub:
 
 
 class ChannelPresence:
-    """The presences of a channel's topic, and its own ones among them; `Channel.presence`.
-
-    Attributes:
-        metas: those that the channel tracks, by key.
-    """
+    """The presences of a channel's topic, and its own ones among them, by key: `metas`; `Channel.presence`."""
 
     def __init__(self, process: "Process") -> None:
         self._pubsub = process.connection.server.pubsub

@@ -33,13 +33,7 @@ logger.addHandler(logging.NullHandler())
 
 @attrs.frozen
 class Listening:
-    """A server's address.
-
-    Attributes:
-        host: the address, "127.0.0.1" for example.
-        port: the port.
-        secure: whether it speaks TLS.
-    """
+    """A server's address: host, "127.0.0.1" for example, port, and whether it speaks TLS."""
 
     host: str
     port: int

@@ -18,11 +18,8 @@ _LONGEST: Final = 255
 class Wire:
     """One version of the protocol, as a server speaks it.
 
-    2.0.0 has arrays, and binary frames for payloads that are `bytes`. 1.0.0 has objects; it tells clients no join_ref,
-    but reads one where a client sends it.
-
-    Attributes:
-        vsn: "2.0.0" or "1.0.0"; whatever begins with "1." is 1.0.0.
+    2.0.0 has arrays, and binary frames for payloads that are `bytes`. 1.0.0, which is whatever begins with "1.", has
+    objects; it tells clients no join_ref, but reads one where a client sends it.
     """
 
     def __init__(self, vsn: str = "2.0.0") -> None:

@@ -19,8 +19,7 @@ from trio.testing import MockClock
 
 __all__ = ["deterministic"]
 
-_STEP: Final = 1e-6
-"""Seconds by which `time.perf_counter` moves at each reading, besides the virtual time."""
+_STEP: Final = 1e-6  # seconds by which `time.perf_counter` moves at each reading, besides the virtual time
 
 
 def _private(module: Any, name: str) -> Any:

@@ -19,9 +19,7 @@ __all__ = [
     "streams_end", "time_limits", "traces", "unsent",
 ]  # fmt: skip
 
-_SLACK: Final = 0.01
-"""Seconds by which an end may be late: an answer and a deadline of one instant may go either way."""
-
+_SLACK: Final = 0.01  # seconds by which an end may be late: an answer and a deadline of one instant may go either way
 Oracle: TypeAlias = Callable[[Run], Iterator[str | None]]
 """Judges a run: gives None for each check that holds, and a sentence for each that does not."""
 

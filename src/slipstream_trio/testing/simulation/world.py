@@ -25,9 +25,7 @@ from .scenario import Note, Run
 
 __all__ = ["Contexts", "Interrupt", "Mounts", "Node", "Program", "World"]
 
-_PATIENCE: Final = 5.0
-"""Within so many times the time of a scenario, and a hundred paces, all programs have to end."""
-
+_PATIENCE: Final = 5.0  # within so many times the time of a scenario, and a hundred paces, all programs have to end
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 

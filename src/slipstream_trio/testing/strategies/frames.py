@@ -104,12 +104,11 @@ _TEXTS: Final[Mapping[str, list[str]]] = {
     "control_characters": ['["\x00"]', '["\t"]', "[]\x00", "\x0c[]"],
     "nested": ["[" * 2_000, "[" * 2_000 + "]" * 2_000, '{"a":' * 2_000, "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)],
 }
-_NO_STRINGS: Final[list[Any]] = [5, 1.5, True, ["room"], {}]
-"""Invalid as a ref, a topic or an event."""
+_NO_STRINGS: Final[list[Any]] = [5, 1.5, True, ["room"], {}]  # invalid as a ref, a topic or an event
 
 
+# The kinds of binary frames from a server, and how many strings each has.
 _KINDS: Final = st.sampled_from([(0, 3), (1, 4), (2, 2)])
-"""The kinds of binary frames from a server, and how many strings each has."""
 
 
 @st.composite

@@ -18,9 +18,7 @@ __all__ = [
     "topics",
 ]
 
-LONGEST_NAME = 255
-"""The most bytes of a topic, an event or a ref in a binary frame."""
-
+LONGEST_NAME = 255  # the most bytes of a topic, an event or a ref in a binary frame
 _COMMON_TOPICS = ["room:lobby", "room:1", "a", "a:b:c"]
 _ODD_TOPICS = ["", ":", "room:", "räume:☃", "room:😀", "x" * LONGEST_NAME, "\x00", PHOENIX, "room:*"]
 _COMMON_EVENTS = ["new_msg", "tick", "presence_state", "presence_diff"]
