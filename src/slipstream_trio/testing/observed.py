@@ -57,8 +57,13 @@ class ObservedTrace:
         Parameters:
             ended: whether all connections have to have ended; else those that are open are judged by what is there.
         """
-        verifier = Verifier()
-        found = [violation for record in self._own() for violation in verifier.feed(record)]
+        verifier, found = Verifier(), list[Violation]()
+        begun: set[str | None] = set()  # of the others, which began before, the beginning is not there
+        for record in self.records:
+            if record.name == ("slipstream", "connection", "connect", "start"):
+                begun.add(record.origin.connection_id)
+            if record.name[1] != "connection" or record.origin.connection_id in begun:
+                found += verifier.feed(record)
         return found + (verifier.finish() if ended else [])
 
     def verify(self, *, ended: bool = True) -> None:
@@ -75,15 +80,6 @@ class ObservedTrace:
         if not any(known is bus for known in self._buses):
             self._buses.append(bus)
             self._listening.enter_context(bus.listen(self.records.append))
-
-    def _own(self) -> Iterator[Record]:
-        """Iterate over the records without those of connections that had begun before."""
-        begun: set[str | None] = set()
-        for record in self.records:
-            if record.name == ("slipstream", "connection", "connect", "start"):
-                begun.add(record.origin.connection_id)
-            if record.name[1] != "connection" or record.origin.connection_id in begun:
-                yield record
 
 
 def describe(found: Sequence[Violation]) -> str:

@@ -176,7 +176,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     each, everything that `CoreConnection` checks must hold.
 
     A subclass adds rules for an application's own protocol. It calls `feed`, `push` and `deliver`, and overrides
-    `on_event`, `on_request`, `on_end` and `response_to`:
+    `on_event`, `on_end` and `response_to`:
 
         class Counter(ConnectionMachine):
             topics = ("counter:1",)
@@ -237,7 +237,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         transition = self._current.feed(given)
         for effect in transition.return_:
             if isinstance(effect, protocol.SendFrame):
-                self.on_request(self.server.receive(effect.frame))
+                self.server.receive(effect.frame)
         for event in transition.built_events:
             self.on_event(event)
         if transition.state.status == "closed":
@@ -266,9 +266,6 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     def on_event(self, event: protocol.Event) -> None:
         """Called with every event of the connection; does nothing. For subclasses to override."""
-
-    def on_request(self, message: protocol.Message) -> None:
-        """Called with every message to the server; does nothing. For subclasses to override."""
 
     def on_end(self) -> None:
         """Called when a connection has ended, after its last event; does nothing. For subclasses to override."""

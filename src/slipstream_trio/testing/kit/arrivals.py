@@ -115,11 +115,6 @@ class Arrivals:
         self._waiting.append(arrival)
         self.changed.unpark_all()
 
-    @property
-    def unexpected(self) -> list[Message]:
-        """The messages neither expected nor answered automatically."""
-        return [arrival.message for arrival in self._waiting if arrival.fate == "waiting"]
-
     async def take(self, expectation: Expectation, within: float | None) -> Message:
         """Take the first message that is as expected; raises `ExpectationFailed`."""
         within = self._connection.server.timeout if within is None else within

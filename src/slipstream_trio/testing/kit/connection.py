@@ -75,7 +75,7 @@ class FakeConnection:
     @property
     def unexpected(self) -> list[Message]:
         """The client's messages neither expected nor answered automatically."""
-        return self.arrivals.unexpected
+        return [arrival.message for arrival in self.arrivals if arrival.fate == "waiting"]
 
     # Expectations
 

@@ -188,12 +188,10 @@ class FakeServer:
         """
         self._accepting = False
         self._changed.unpark_all()
-        for connection in self.phoenix.connections:
-            if code is None:
-                connection.drop()
-            else:
-                connection.close(code)
-        for connection in self.phoenix.connections:
+        connections = self.phoenix.connections
+        for connection in connections:
+            connection.drop() if code is None else connection.close(code)
+        for connection in connections:
             await connection.wait_closed()
 
     async def start(self) -> None:
@@ -231,7 +229,10 @@ class FakeServer:
     async def _upgrade(self, request: Request) -> Accept:
         self.requests.append(request)
         self._changed.unpark_all()
-        verdict = await self._verdict()
+        async with self._turn:  # verdicts go to upgrades in the order of both
+            while not self._verdicts and "connect" not in self.answers and self._accepting:
+                await self._changed.park()
+            verdict = self._verdicts.popleft() if self._verdicts else Accept()
         if isinstance(verdict, Refuse):
             raise verdict
         if not self._accepting:  # it was stopped while the client waited
@@ -241,13 +242,6 @@ class FakeServer:
     def _script(self, verdict: Accept | Refuse) -> None:
         self._verdicts.append(verdict)
         self._changed.unpark_all()
-
-    async def _verdict(self) -> Accept | Refuse:
-        """Return the verdict of an upgrade: verdicts go to upgrades in the order of both."""
-        async with self._turn:
-            while not self._verdicts and "connect" not in self.answers and self._accepting:
-                await self._changed.park()
-            return self._verdicts.popleft() if self._verdicts else Accept()
 
     def _opened(self, opened: Connection) -> FakeConnection:
         connection = FakeConnection(self, len(self.connections) + 1, opened)
