@@ -45,27 +45,23 @@ class _Lane:
         self._healed = trio.Event()
         self._waiting = trio.CancelScope()
 
-    def stall(self, seconds: float | None) -> None:
-        """Let nothing through for a time, or until `heal`."""
-        until = trio.current_time() + seconds if seconds is not None else float("inf")
-        self._stalled_until = max(self._stalled_until, until)
+    def suffer(self, fault: Fault) -> None:
+        """Let no bytes through for a time, or lose all further ones, as a fault says that concerns a direction."""
+        match fault:
+            case Stall(seconds=seconds):
+                until = trio.current_time() + (math.inf if seconds is None else seconds)
+                self._stalled_until = max(self._stalled_until, until)
+            case Vanish() if self.mode == "passing":
+                self.mode = "vanished"
+            case Truncate() if self.mode == "passing":
+                self.mode = "ended"
+                self._waiting.cancel()
 
     def heal(self) -> None:
-        """Let bytes through again."""
+        """Let stalled bytes through again."""
         self._stalled_until = float("-inf")
         self._healed.set()
         self._healed = trio.Event()
-
-    def vanish(self) -> None:
-        """Lose all further bytes, the stream's end included."""
-        if self.mode == "passing":
-            self.mode = "vanished"
-
-    def end(self) -> None:
-        """Lose all further bytes, and end the stream toward the sink."""
-        if self.mode == "passing":
-            self.mode = "ended"
-            self._waiting.cancel()
 
     async def read(self) -> None:
         """Read from the source to its end."""
@@ -104,7 +100,7 @@ class _Lane:
                 return
 
     async def _next(self) -> _Step | None:
-        """Return the next step when it is due, and at once if `end` is called, then perhaps None."""
+        """Return the next step when it is due, and at once when the lane is ended, then perhaps None."""
         step: _Step | None = None
         with trio.CancelScope() as self._waiting:
             step, due = await self._steps.receive()
@@ -194,7 +190,7 @@ class Relay:
         if back.mode == "passing":
             self.reset()
         else:
-            lane.vanish()
+            lane.suffer(Vanish())
 
     def inject(self, fault: Fault, lane: _Lane, hit: Hit | None = None) -> None:
         """Inject a fault now: that of a rule at a byte, or, without a `hit`, one that damages the next bytes."""
@@ -202,13 +198,7 @@ class Relay:
             lane.course.damage(fault)
         self._on_fault(fault, lane.course.toward, hit)
         for each in (lane,) if isinstance(fault, Stall | Vanish) and not fault.both else self.lanes:
-            match fault:
-                case Stall(seconds=seconds):
-                    each.stall(seconds)
-                case Vanish():
-                    each.vanish()
-                case Truncate():
-                    each.end()
+            each.suffer(fault)
         if isinstance(fault, Reset):
             self.reset()
 
