@@ -127,21 +127,16 @@ class Simulation:
                 run.raised = error
             return self._judged(run)
 
-    def shrink(self, report: Report) -> Report:
-        """Return the report of the smallest scenario that is found to break the same guarantee."""
-        oracle, tries = report.violations[0].oracle, 0
-        candidates = report.scenario.smaller()
-        while tries < _TRIES and (scenario := next(candidates, None)) is not None:
-            tries += 1
-            smaller = self.run(scenario)
-            if any(violation.oracle == oracle for violation in smaller.violations):
-                report, candidates = smaller, smaller.scenario.smaller()
-        return report
-
     def check(self, scenario: Scenario) -> Report:
-        """Play a scenario; one that breaks a guarantee is made smaller."""
-        report = self.run(scenario)
-        return self.shrink(report) if report.violations else report
+        """Play a scenario; of one that breaks a guarantee, return the report of the smallest found that does so too."""
+        report, candidates, tries = self.run(scenario), scenario.smaller(), 0
+        broken = {violation.oracle for violation in report.violations[:1]}
+        while broken and tries < _TRIES and (smaller := next(candidates, None)) is not None:
+            tries += 1
+            found = self.run(smaller)
+            if not broken.isdisjoint(violation.oracle for violation in found.violations):
+                report, candidates = found, smaller.smaller()
+        return report
 
     def swarm(
         self,
