@@ -185,7 +185,7 @@ async def test_a_consumer_that_never_reads_stops_nobody(began: bool, autojump_cl
                 for stream in (flooded.stream(), ticks.stream()):
                     assert await waiting_in(stream) <= limit
                 assert socket.status == "connected"
-            assert connection.outbox_size < 2**20
+            assert connection.outbox.gauge.size < 2**20
 
 
 async def until(stream: Any, count: int) -> Any:

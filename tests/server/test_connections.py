@@ -212,7 +212,7 @@ async def test_a_client_that_does_not_read_makes_its_channel_wait(autojump_clock
         await client.push("1", "1", "flood", "phx_join", {})
         await trio.sleep(90)
         (connection,) = server.connections
-        assert connection.outbox_size < 100_000 + 300_000  # the limit, and one write
+        assert connection.outbox.gauge.size < 100_000 + 300_000  # the limit, and one write
         sent = Flood.sent
         assert sent < 1000
         await trio.sleep(90)
@@ -220,7 +220,7 @@ async def test_a_client_that_does_not_read_makes_its_channel_wait(autojump_clock
         nursery.start_soon(client.read)
         await client.wait_frames(20_001)
         assert [message[4]["i"] for message in client.messages[1:]] == list(range(20_000))
-        assert connection.outbox_size == 0
+        assert connection.outbox.gauge.size == 0
         nursery.cancel_scope.cancel()
 
 

@@ -130,7 +130,7 @@ class _Lane:
             self._free_at = max(self._free_at, now) + (len(data) / bandwidth if bandwidth else 0.0)
             due = self._free_at + self._link.latency + self._link.jitter * piece.jitter
             self._last_due = max(self._last_due, due)
-            self._under_way.add(len(data))
+            self._under_way.size += len(data)
             self._put_step.send_nowait((data, self._last_due))
 
 

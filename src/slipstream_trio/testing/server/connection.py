@@ -83,11 +83,6 @@ class Connection:
         """The channels joined on this connection, by topic."""
         return {topic: process.channel for topic, process in self.router.processes.items()}
 
-    @property
-    def outbox_size(self) -> int:
-        """The bytes that wait for the client to read them."""
-        return self.outbox.gauge.size
-
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection: the queue is sent, then a close frame; its channels end silently.
 

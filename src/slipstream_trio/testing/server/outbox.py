@@ -22,10 +22,6 @@ class Gauge:
         self.size: int = 0
         self._waiting = trio.lowlevel.ParkingLot()
 
-    def add(self, size: int) -> None:
-        """Count more bytes."""
-        self.size += size
-
     @property
     def full(self) -> bool:
         """Whether `wait_room` would wait."""
