@@ -112,12 +112,7 @@ class RecordedSocket:
         return any(fnmatchcase(str(topic), pattern) for pattern in self.topics)
 
     def read(self, recording: Paths) -> None:
-        """Read it up to its end, or to the first place where something is missing.
-
-        Raises:
-            LookupError: it has no such socket or connection.
-            RecordingError: a file cannot be read.
-        """
+        """Read it up to its end, or to the first place where something is missing; raises what `replayed` raises."""
         for path, entry in read_files(files_of([recording] if isinstance(recording, str | PathLike) else recording)):
             if isinstance(entry, Recorded):
                 self._take(entry)

@@ -37,7 +37,6 @@ class ReplayDifference(ExpectationFailed):
 
     Attributes:
         connection: the number of the connection, from 1.
-        problem: the difference.
         then: the message that the client sent in the recording; None for the end of the connection, or nothing.
         now: the message that it sent now; None likewise.
     """

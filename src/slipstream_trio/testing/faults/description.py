@@ -188,7 +188,6 @@ class Rule:
     """A fault, and when it happens.
 
     Attributes:
-        fault: the fault.
         when: the moment; None for `Refuse`, `Ignore` and `SlowOpening`, which happen at the opening.
         toward: the direction in which bytes and frames are counted, and which is hit: "client" is what the server
             sends.

@@ -30,7 +30,6 @@ class Injected:
 
     Attributes:
         connection: the connection's name: the name of its opener or listener, if it has one, and its number.
-        fault: the fault.
         toward: the direction; None at the opening, and for faults injected by hand.
         byte: the number of bytes before it in this direction; None where bytes were not counted.
         frame: the frame that it was in; None where frames were not counted.

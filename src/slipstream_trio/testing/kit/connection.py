@@ -38,7 +38,6 @@ class FakeConnection:
     `within` is in seconds of Trio's clock; for expectations, None is the server's `timeout`.
 
     Attributes:
-        server: the server.
         number: its number among the server's connections, from 1.
         request: the request that opened it: path, params, headers, auth_token.
         channels: the channels that the client has joined, by topic.

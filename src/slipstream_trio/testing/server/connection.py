@@ -33,7 +33,6 @@ class Connection:
     """A client's connection, which Phoenix calls the socket: `Channel.socket`, `PhoenixServer.connections`.
 
     Attributes:
-        server: the server.
         request: the request that opened it.
         id: the id for `PhoenixServer.disconnect`.
         assigns: the values that `Mount.connect` assigned.

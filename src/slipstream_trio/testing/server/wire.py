@@ -42,11 +42,7 @@ class Wire:
         return Message(*value[:5])
 
     def encode(self, message: Message) -> Frame:
-        """Return a message's frame: of a reply by its event, of a broadcast by its null join_ref.
-
-        Raises:
-            SerializationError: it cannot be encoded.
-        """
+        """Return a message's frame, of a broadcast where join_ref is null; raises `SerializationError`."""
         join_ref, ref, topic, event, payload = message
         if self._old:
             return self._codec.encode({"event": event, "payload": payload, "ref": ref, "topic": topic})

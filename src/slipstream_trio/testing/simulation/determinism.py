@@ -44,10 +44,6 @@ def deterministic(seed: int, clock: MockClock) -> Iterator[None]:
     That is: the module `random`, `os.urandom`, `secrets`, and `time.perf_counter`, which shows the virtual time. Other
     threads get what they got before. OpenSSL has random numbers of its own: with TLS, sizes and order are the same.
     Garbage is collected before, and not during it, as that may run code at any moment.
-
-    Parameters:
-        seed: the seed.
-        clock: of the run.
     """
     here, source, readings = threading.get_ident(), random.Random(f"{seed}:bytes"), count(1)  # noqa: S311 - the point
     urandom, perf_counter = os.urandom, time.perf_counter

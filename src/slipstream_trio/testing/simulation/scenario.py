@@ -132,7 +132,6 @@ class Run:
     """All that is known of a run, for oracles.
 
     Attributes:
-        scenario: the scenario.
         notes: what happened, in order.
         records: the telemetry of each client, by its name, in order.
         recordings: the files that clients recorded on a bad disk, likewise.

@@ -53,9 +53,7 @@ class Report:
     """The result of a run.
 
     Attributes:
-        scenario: the scenario.
         digest: of everything that happened: the same for the same scenario, on every machine.
-        violations: the guarantees that it broke.
         seconds: the virtual time that it took.
         counts: the number of "pushes", "messages", "faults" and "checks".
         faults: how often each kind of fault happened.

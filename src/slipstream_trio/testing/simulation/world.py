@@ -61,16 +61,12 @@ class World:
     """Everything in a run; servers get it, and oracles see its `run`.
 
     Attributes:
-        run: what happened so far.
-        clock: the clock of the run.
         random: the source of random numbers for servers and faults.
         pace: the mean time between two steps of a client, in seconds.
         numbers: for servers, to tell their channels apart.
         counters: the number of the next broadcast on each topic: the servers' database.
         transport: the name of the clients' transport.
         tls: the contexts of servers and clients; None: they do not speak TLS.
-        network: the network between clients and servers.
-        nodes: the servers.
         clients: the clients that run now, by name.
         bad_disks: whether clients record their telemetry, on disks that fail.
         lives: the scope of all of them, while they live.
