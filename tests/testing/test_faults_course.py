@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -21,13 +22,13 @@ from slipstream_trio.testing.faults import (
     SlowOpening,
     Stall,
 )
-from slipstream_trio.testing.faults.course import Course, FrameCounter, Hit, Piece, opening
+from slipstream_trio.testing.faults.course import Course, FrameCounter, Injected, Piece, opening
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n"
 SIZES = (0, 1, 125, 126, 300, 70_000)
 
 
-def run(course: Course, chunks: Iterable[bytes]) -> tuple[bytes, list[tuple[int, int | None, str]]]:
+def run(course: Course, chunks: Iterable[bytes]) -> tuple[bytes, list[tuple[Any, int | None, str]]]:
     """Feed it, and return the bytes that come out, and the hits."""
     out, hits = b"", []
     steps = [step for chunk in chunks for step in course.feed(chunk)]
@@ -35,7 +36,7 @@ def run(course: Course, chunks: Iterable[bytes]) -> tuple[bytes, list[tuple[int,
         if isinstance(step, Piece):
             out += step.data
         else:
-            hits.append((step.byte, step.frame, type(step.rule.fault).__name__))
+            hits.append((step.byte, step.frame, type(step.fault).__name__))
     return out, hits
 
 
@@ -203,6 +204,6 @@ def test_a_quiet_course_draws_on_but_does_nothing() -> None:
     data = bytes(1000)
     assert run(one, [data]) == (data, [])
     active = True
-    later = [step.byte for step in one.feed(data) if isinstance(step, Hit)]
+    later = [step.byte for step in one.feed(data) if isinstance(step, Injected)]
     steady = [byte for byte, _, _ in run(course(*rules), [data + data])[1]]
     assert later == [byte for byte in steady if byte > 1000]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Final, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ...transport.lane import SIZES
 from .description import (
@@ -23,6 +23,7 @@ from .description import (
     Corrupt,
     EachByte,
     EachFrame,
+    Fault,
     Faults,
     Link,
     Rule,
@@ -30,7 +31,7 @@ from .description import (
     Toward,
 )
 
-__all__ = ["Course", "FrameCounter", "Hit", "Piece", "opening", "rules_for"]
+__all__ = ["Course", "FrameCounter", "Injected", "Piece", "opening", "rules_for"]
 
 _SEGMENT: Final = 1024  # bytes that share their jitter
 _HEAD_END: Final = b"\r\n\r\n"
@@ -47,12 +48,29 @@ class Piece:
 
 
 @frozen
-class Hit:
-    """A fault at this place: after `byte` bytes, and in a frame, None for rules that count bytes."""
+class Injected:
+    """A fault that happened.
 
-    rule: Rule
-    byte: int
+    Attributes:
+        connection: the connection's name: the name of its opener or listener, if it has one, and its number.
+        toward: the direction; None at the opening.
+        byte: the number of bytes before it in this direction; None where bytes were not counted.
+        frame: the frame that it was in; None where frames were not counted.
+        time: when, in seconds since the network began.
+    """
+
+    connection: str
+    fault: Fault
+    toward: Toward | None = None
+    byte: int | None = None
     frame: int | None = None
+    time: float = field(default=0.0, eq=False)
+
+    def __str__(self) -> str:
+        where = "" if self.toward is None else f" toward the {self.toward}"
+        where += "" if self.byte is None else f", after {self.byte} bytes"
+        where += "" if self.frame is None else f", in frame {self.frame}"
+        return f"{self.time:.3f} s: connection {self.connection}{where}: {self.fault!r}"
 
 
 # A frame whose header is whole: its number, from 1, its first byte, and its length, header included.
@@ -133,6 +151,7 @@ class Course:
     def __init__(
         self, faults: Faults, name: str, number: int, toward: Toward, active: Callable[[], bool] = lambda: True
     ) -> None:
+        self._name = name
         self._key = f"{faults.seed}:{name}:{toward}"
         self.active: Callable[[], bool] = active
         self.toward: Toward = toward
@@ -152,7 +171,7 @@ class Course:
             elif isinstance(rule.when, EachByte):
                 self._draw_byte(place, rule.when.probability, 0)
 
-    def feed(self, data: bytes) -> Iterator[Piece | Hit]:
+    def feed(self, data: bytes) -> Iterator[Piece | Injected]:
         """Feed the next bytes; gives the steps, in order."""
         frames, held = self._frames.feed(data)
         for frame in frames:
@@ -163,7 +182,7 @@ class Course:
         self._held = data[keep:]
         yield from self._pass(data[:keep])
 
-    def finish(self) -> Iterator[Piece | Hit]:
+    def finish(self) -> Iterator[Piece | Injected]:
         """The stream has ended; gives the steps of the bytes that were kept."""
         data, self._held = self._held, b""
         yield from self._pass(data)
@@ -172,7 +191,7 @@ class Course:
         """Let a fault hit the next bytes."""
         self._corrupting += fault.count
 
-    def _pass(self, data: bytes) -> Iterator[Piece | Hit]:
+    def _pass(self, data: bytes) -> Iterator[Piece | Injected]:
         began = self.position
         end = began + len(data)
         while self._due and self._due[0][0] <= end:
@@ -184,7 +203,7 @@ class Course:
             if self.active():
                 if isinstance(rule.fault, Corrupt):
                     self.damage(rule.fault)
-                yield Hit(rule, byte, frame)
+                yield Injected(self._name, rule.fault, self.toward, byte, frame)
         yield from self._pieces(data, self.position - began, len(data))
 
     def _pieces(self, data: bytes, start: int, stop: int) -> Iterator[Piece]:

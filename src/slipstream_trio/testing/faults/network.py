@@ -12,42 +12,16 @@ import trio
 from ..server.memory import memory_pipe, reset
 from ..server.nursery import open_background
 from ..server.server import Listening
-from .course import Course, Hit, opening
+from .course import Course, Injected, opening
 from .description import OPENING, Fault, Faults, Ignore, Refuse, Toward
 from .relay import Relay
 
-__all__ = ["FaultLog", "FaultyNetwork", "Injected", "faulty_network"]
+__all__ = ["FaultLog", "FaultyNetwork", "faulty_network"]
 
 P = ParamSpec("P")
 
 _READ: Final = 65_536
 _SHOWN: Final = 20
-
-
-@attrs.frozen
-class Injected:
-    """A fault that happened.
-
-    Attributes:
-        connection: the connection's name: the name of its opener or listener, if it has one, and its number.
-        toward: the direction; None at the opening, and for faults injected by hand.
-        byte: the number of bytes before it in this direction; None where bytes were not counted.
-        frame: the frame that it was in; None where frames were not counted.
-        time: when, in seconds since the network began.
-    """
-
-    connection: str
-    fault: Fault
-    toward: Toward | None = None
-    byte: int | None = None
-    frame: int | None = None
-    time: float = attrs.field(default=0.0, eq=False)
-
-    def __str__(self) -> str:
-        where = "" if self.toward is None else f" toward the {self.toward}"
-        where += "" if self.byte is None else f", after {self.byte} bytes"
-        where += "" if self.frame is None else f", in frame {self.frame}"
-        return f"{self.time:.3f} s: connection {self.connection}{where}: {self.fault!r}"
 
 
 @attrs.define(eq=False, repr=False)
@@ -180,7 +154,7 @@ class FaultyNetwork:
         live = [(relay, its) for relay, its in self._relays.items() if not relay.cut]
         chosen = [relay for relay, its in live if name is None or name in (its, relay.name)]
         for relay in chosen:
-            relay.inject(fault, relay.lanes[get_args(Toward).index(toward)])
+            relay.inject(Injected(relay.name, fault, toward), relay.lanes[get_args(Toward).index(toward)])
         return len(chosen)
 
     def heal(self) -> None:
@@ -209,7 +183,7 @@ class FaultyNetwork:
         """Apply the faults of a connection's opening; returns the one that ends it, or None."""
         for rule, delay in opening(self.faults, whole, number):
             if self._active:
-                self._note(whole, rule.fault)
+                self._note(Injected(whole, rule.fault))
                 await trio.sleep(delay)
                 if isinstance(rule.fault, Refuse | Ignore):
                     return rule.fault
@@ -219,7 +193,7 @@ class FaultyNetwork:
         to_client, to_server = (
             Course(self.faults, whole, number, toward, lambda: self._active) for toward in get_args(Toward)
         )
-        relay = Relay(whole, streams, (to_client, to_server), partial(self._note, whole))
+        relay = Relay(whole, streams, (to_client, to_server), self._note)
         self._relays[relay] = name
         return relay
 
@@ -249,9 +223,8 @@ class FaultyNetwork:
         finally:
             await trio.aclose_forcefully(near)
 
-    def _note(self, whole: str, fault: Fault, toward: Toward | None = None, hit: Hit | None = None) -> None:
-        byte, frame = (hit.byte, hit.frame) if hit is not None else (None, None)
-        self.log.add(Injected(whole, fault, toward, byte, frame, trio.current_time() - self._began))
+    def _note(self, entry: Injected) -> None:
+        self.log.add(attrs.evolve(entry, time=trio.current_time() - self._began))
 
 
 @asynccontextmanager

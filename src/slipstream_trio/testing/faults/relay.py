@@ -9,21 +9,17 @@ import trio
 
 from ..server.memory import GONE, reset
 from ..server.outbox import Gauge
-from .course import Course, Hit, Piece
-from .description import AtTime, Corrupt, Fault, Reset, Rule, Stall, Toward, Truncate, Vanish
+from .course import Course, Injected, Piece
+from .description import AtTime, Corrupt, Fault, Reset, Rule, Stall, Truncate, Vanish
 
-__all__ = ["OnFault", "Relay"]
+__all__ = ["Relay"]
 
 _READ: Final = 16_384
 _SLICES_PER_SECOND: Final = 20  # a slow link passes bytes in so many slices a second
 # Seconds that a half-open stream is kept after it has ended itself, so that it does not learn of its peer's end.
 _HALF_OPEN: Final = 120.0
 
-_Step: TypeAlias = bytes | Hit | Literal["end", "broken"]
-
-
-# Called for every fault that happens on an open connection.
-OnFault: TypeAlias = Callable[[Fault, Toward, Hit | None], None]
+_Step: TypeAlias = bytes | Injected | Literal["end", "broken"]
 
 
 class _Lane:
@@ -90,8 +86,8 @@ class _Lane:
                     except GONE:
                         self._relay.broke(self)
                 self._under_way.remove(len(step))
-            elif isinstance(step, Hit):
-                self._relay.inject(step.rule.fault, self, step)
+            elif isinstance(step, Injected):
+                self._relay.inject(step, self)
             elif step is not None:
                 if step == "broken" and self.mode == "passing":
                     self._relay.reset()
@@ -113,7 +109,7 @@ class _Lane:
                         await healed.wait()
         return step
 
-    async def _put(self, steps: Iterable[Piece | Hit]) -> None:
+    async def _put(self, steps: Iterable[Piece | Injected]) -> None:
         for step in steps:
             if isinstance(step, Piece):
                 await self._put_piece(step)
@@ -142,7 +138,7 @@ class Relay:
         name: str,
         streams: tuple[trio.abc.Stream, trio.abc.Stream],
         courses: tuple[Course, Course],
-        on_fault: OnFault,
+        on_fault: Callable[[Injected], None],
     ) -> None:
         near, far = streams
         self.name: str = name
@@ -192,11 +188,12 @@ class Relay:
         else:
             lane.suffer(Vanish())
 
-    def inject(self, fault: Fault, lane: _Lane, hit: Hit | None = None) -> None:
-        """Inject a fault now: that of a rule at a byte, or, without a `hit`, one that damages the next bytes."""
-        if hit is None and isinstance(fault, Corrupt):
+    def inject(self, injected: Injected, lane: _Lane) -> None:
+        """Inject a fault now; where its byte was not counted, it damages the next ones."""
+        fault = injected.fault
+        if injected.byte is None and isinstance(fault, Corrupt):
             lane.course.damage(fault)
-        self._on_fault(fault, lane.course.toward, hit)
+        self._on_fault(injected)
         for each in (lane,) if isinstance(fault, Stall | Vanish) and not fault.both else self.lanes:
             each.suffer(fault)
         if isinstance(fault, Reset):
@@ -206,7 +203,7 @@ class Relay:
         assert isinstance(rule.when, AtTime)
         await trio.sleep_until(opened + rule.when.seconds)
         if lane.course.active():
-            self.inject(rule.fault, lane)
+            self.inject(Injected(self.name, rule.fault, lane.course.toward), lane)
 
 
 async def _send_eof(stream: trio.abc.Stream) -> None:
