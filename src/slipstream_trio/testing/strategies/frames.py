@@ -5,15 +5,16 @@ of the wrong kind. A bad one is malformed: it is rejected, and the connection go
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from hypothesis import strategies as st
 
 from ...protocol import MAX_DEPTH, Frame, Message
 from ...protocol.message import CLOSE, ERROR, REPLY
+from ...protocol.serializer import BROADCAST, PUSH, REPLY_KIND
 from ..server.wire import Wire
-from .values import binary_payloads, events, json_payloads, json_values, payloads, refs, statuses, topics
+from .values import LONGEST_NAME, binary_payloads, events, json_payloads, json_values, payloads, refs, statuses, topics
 
 __all__ = ["bad_frames", "frames", "good_frames", "messages", "odd_frames"]
 
@@ -105,71 +106,56 @@ _TEXTS: Final[Mapping[str, list[str]]] = {
     "nested": ["[" * 2_000, "[" * 2_000 + "]" * 2_000, '{"a":' * 2_000, "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)],
 }
 _NO_STRINGS: Final[list[Any]] = [5, 1.5, True, ["room"], {}]  # invalid as a ref, a topic or an event
-
-
-# The kinds of binary frames from a server, and how many strings each has.
-_KINDS: Final = st.sampled_from([(0, 3), (1, 4), (2, 2)])
-
-
-@st.composite
-def _wrong_type(draw: st.DrawFn) -> str:
-    five: list[Any] = [draw(st.none() | refs()), draw(st.none() | refs()), draw(topics()), draw(events()), {}]
-    slot = draw(st.integers(0, 3))
-    bad = [*_NO_STRINGS, None] if slot >= 2 else _NO_STRINGS
-    five[slot] = draw(st.sampled_from(bad))
-    return json.dumps(five)
-
-
-@st.composite
-def _wrong_object(draw: st.DrawFn) -> str:
-    message: dict[str, Any] = {"topic": draw(topics()), "event": draw(events()), "payload": {}, "ref": None}
-    name = draw(st.sampled_from(["topic", "event", "ref", "payload"]))
-    if name == "payload" or draw(st.booleans()):
-        del message[name]
-    else:
-        message[name] = draw(st.sampled_from(_NO_STRINGS))
-    return json.dumps(message)
-
-
-@st.composite
-def _truncated(draw: st.DrawFn) -> bytes:
-    """A binary frame that ends inside of its lengths, or of the strings that they announce."""
-    kind, count = draw(_KINDS)
-    lengths = draw(st.lists(st.integers(1, 255), min_size=count, max_size=count))
-    whole = bytes([kind, *lengths]) + b"x" * sum(lengths)
-    return whole[: draw(st.integers(1, len(whole) - 1))]
-
-
-@st.composite
-def _no_utf8(draw: st.DrawFn) -> bytes:
-    kind, count = draw(_KINDS)
-    strings = draw(st.lists(st.sampled_from([b"1", b"room", "ä".encode()]), min_size=count, max_size=count))
-    bad = draw(st.sampled_from([b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xe2\x98"]))
-    strings[draw(st.integers(0, count - 1))] = bad
-    return bytes([kind, *map(len, strings)]) + b"".join(strings) + draw(st.binary(max_size=4))
-
-
 _JSON: Final[Mapping[str, st.SearchStrategy[Frame]]] = {name: st.sampled_from(texts) for name, texts in _TEXTS.items()}
-_FIVE: Final[st.SearchStrategy[tuple[Any, ...]]] = st.tuples(
-    st.none() | refs(), st.none() | refs(), topics(), events(reserved=True), st.just({})
-)
+_REF: Final = st.none() | refs()
+_FIVE: Final = st.tuples(_REF, _REF, topics(), events(reserved=True), st.just(dict[str, Any]()))
+_OBJECT: Final = st.fixed_dictionaries({"topic": topics(), "event": events(), "payload": st.just({}), "ref": st.none()})
+_KINDS: Final = {2: BROADCAST, 3: PUSH, 4: REPLY_KIND}  # of binary frames from a server, by how many strings each has
+_STRINGS: Final = st.lists(st.sampled_from([b"1", b"room", "ä".encode(), b"x" * LONGEST_NAME]), min_size=2, max_size=4)
+_NO_UTF8: Final = st.sampled_from([b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xe2\x98"])
+
+
+def _replaced(parts: Sequence[Any], at: int, bad: Any) -> list[Any]:
+    at %= len(parts)
+    return [*parts[:at], bad, *parts[at + 1 :]]
+
+
+def _binary(strings: Sequence[bytes], payload: bytes = b"") -> bytes:
+    return b"".join([bytes([_KINDS[len(strings)], *map(len, strings)]), *strings, payload])
+
+
+def _cut(frame: bytes, at: int) -> bytes:
+    """A binary frame without payload that ends inside of its lengths, or of the strings that they announce."""
+    return frame[: 1 + at % (len(frame) - 1)]
+
 
 TROUBLES_V2: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
     **_JSON,
     "no_array": json_values().map(lambda value: json.dumps({"value": value})) | st.sampled_from(["null", "5", '"[]"']),
     "too_short": st.builds(lambda five, count: json.dumps(five[:count]), _FIVE, st.integers(0, 4)),
-    "wrong_type": _wrong_type(),
+    "wrong_type": st.one_of(
+        st.builds(_replaced, _FIVE, st.integers(0, 3), st.sampled_from(_NO_STRINGS)),
+        st.builds(_replaced, _FIVE, st.integers(2, 3), st.none()),
+    ).map(json.dumps),
     "empty_binary": st.just(b""),
     "unknown_kind": st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(3, 255), st.binary(max_size=20)),
-    "truncated": _truncated(),
-    "no_utf8": _no_utf8(),
+    "truncated": st.builds(_cut, _STRINGS.map(_binary), st.integers(0, 1_000)),
+    "no_utf8": st.builds(_binary, st.builds(_replaced, _STRINGS, st.integers(0, 3), _NO_UTF8), st.binary(max_size=4)),
 }
 """Faults of frames of vsn 2.0.0, and frames that have them."""
 
 TROUBLES_V1: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
     **_JSON,
     "no_object": st.lists(json_values(), max_size=6).map(json.dumps) | st.sampled_from(["null", "5", '"{}"']),
-    "wrong_object": _wrong_object(),
+    "wrong_object": st.one_of(
+        st.permutations(["topic", "event", "ref", "payload"]).map(lambda names: dict.fromkeys(names[1:], "")),
+        st.builds(
+            lambda message, name, bad: {**message, name: bad},
+            _OBJECT,
+            st.sampled_from(["topic", "event", "ref"]),
+            st.sampled_from(_NO_STRINGS),
+        ),
+    ).map(json.dumps),
     "binary": json_payloads().map(json.dumps).map(str.encode) | st.binary(max_size=20),
 }
 """Faults of frames of vsn 1.0.0, likewise."""
