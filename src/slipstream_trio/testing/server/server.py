@@ -149,14 +149,9 @@ class PhoenixServer:
         if ssl_context is not None:
             serving = [trio.SSLListener(tcp, ssl_context, https_compatible=True) for tcp in listeners]
         self._listeners += serving
-        scope = trio.CancelScope()
-        self._nursery.start_soon(self._listen, serving, scope)
-        try:
+        async with open_background() as listening:
+            listening.start_soon(self._listen, serving)
             yield Listening(address[0], address[1], ssl_context is not None)
-        finally:
-            scope.cancel()
-            for listener in serving:
-                await listener.aclose()
 
     async def open_stream(self, ssl_context: ssl.SSLContext | None = None) -> MemoryStream:
         """Return the client's end of a new connection in memory, which the server serves.
@@ -278,12 +273,11 @@ class PhoenixServer:
 
     # Connections
 
-    async def _listen(self, listeners: list[trio.abc.Listener[Any]], scope: trio.CancelScope) -> None:
-        with scope:
-            try:
-                await trio.serve_listeners(self._handle, listeners, handler_nursery=self._nursery)
-            except* trio.ClosedResourceError:
-                pass  # stop and kill close the listeners
+    async def _listen(self, listeners: list[trio.abc.Listener[Any]]) -> None:
+        try:
+            await trio.serve_listeners(self._handle, listeners, handler_nursery=self._nursery)
+        except* trio.ClosedResourceError:
+            pass  # stop and kill close the listeners
 
     async def _refuse_new(self) -> None:
         self._accepting = False
