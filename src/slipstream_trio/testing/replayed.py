@@ -113,7 +113,7 @@ class Replayed:
         unknown: what could not be played or compared, and why: redacted payloads, lost lines, an old schema.
     """
 
-    url: Final = "ws://replayed/socket/websocket"
+    url: Final[str] = "ws://replayed/socket/websocket"
     """The URL to connect to; it leads there with `connector` only."""
 
     def __init__(self, recorded: RecordedSocket, ahead: float, timeout: float, *, strict: bool) -> None:
@@ -126,7 +126,8 @@ class Replayed:
         self.rows: list[Row] = []
         self.scope: trio.CancelScope = trio.CancelScope()
         self.players: trio.Nursery
-        self.phoenix = PhoenixServer({"/socket": Mount(connect=self._upgrade, handler=self._opened, timeout=None)})
+        mount = Mount(connect=self._upgrade, handler=self._opened, timeout=None)
+        self.phoenix: PhoenixServer = PhoenixServer({"/socket": mount})
         self._strict = strict
         self._attempts = deque(recorded.attempts)
         self._opening: deque[Attempt] = deque()
