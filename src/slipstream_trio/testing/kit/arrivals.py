@@ -1,8 +1,6 @@
 """Expectations of messages, and the messages of a client until a test expects them."""
 
-from collections import deque
 from collections.abc import Iterator
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
@@ -19,7 +17,6 @@ __all__ = ["PATIENCE", "Arrival", "Arrivals", "Expectation", "ExpectationFailed"
 
 PATIENCE: Final = 0.1  # seconds that refutations watch, unless told otherwise
 _SHOWN: Final = 20
-_KEPT: Final = 200
 
 Kind = Literal["join", "push", "leave", "heartbeat", "message"]
 """The kind of a client's message; "message" stands for all of them."""
@@ -83,10 +80,9 @@ class Expectation:
 
 @define(eq=False)
 class Arrival:
-    """A message from a client: its number on its connection, from 1, and when it came, in seconds of its server."""
+    """A message from a client, and when it came, in seconds of its server."""
 
     message: Message
-    number: int
     at: float
     fate: Literal["waiting", "expected", "answered"] = "waiting"
 
@@ -97,22 +93,21 @@ class Arrival:
 
 
 class Arrivals:
-    """The messages of one client, in order; unexpected ones are kept without limit."""
+    """The messages of one client, in order, kept without limit."""
 
     def __init__(self, connection: "FakeConnection") -> None:
         self._connection = connection
         self._name = f"connection {connection.number}"
-        self._waiting: list[Arrival] = []
-        self._done: deque[Arrival] = deque(maxlen=_KEPT)
+        self._all: list[Arrival] = []
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # a message came, or the connection ended
 
     def __iter__(self) -> Iterator[Arrival]:
-        """Iterate over the kept messages, in the order of arrival."""
-        return iter(sorted([*self._done, *self._waiting], key=lambda arrival: arrival.number))
+        """Iterate over the messages, in the order of arrival."""
+        return iter(self._all)
 
     def put(self, arrival: Arrival) -> None:
         """Add a message; one that was answered automatically can still be expected."""
-        self._waiting.append(arrival)
+        self._all.append(arrival)
         self.changed.unpark_all()
 
     async def take(self, expectation: Expectation, within: float | None) -> Message:
@@ -120,8 +115,6 @@ class Arrivals:
         within = self._connection.server.timeout if within is None else within
         if (found := await self._await(expectation, within)) is not None:
             # No checkpoint from here on: a taken message is handed over, also if the task is being cancelled.
-            self._waiting.remove(found)
-            self._done.append(found)
             found.fate = "expected"
             return found.message
         ended = self._connection.disconnection
@@ -140,13 +133,12 @@ class Arrivals:
 
     def history(self, expectation: Expectation | None = None) -> str:
         """Return the messages, line by line, and why each is not the expected one."""
-        everything = list(self)
-        if not everything:
+        if not self._all:
             return "Nothing had come from this client."
-        left_out = len(everything) - _SHOWN
+        left_out = len(self._all) - _SHOWN
         lines = [f"  … {left_out} earlier ones"] if left_out > 0 else []
         secrets = self._secrets(expectation)
-        for arrival in everything[-_SHOWN:]:
+        for arrival in self._all[-_SHOWN:]:
             remark = None
             if expectation is not None and arrival.fate != "expected":
                 remark = expectation.mismatch(arrival.message, secrets)
@@ -158,14 +150,14 @@ class Arrivals:
         with trio.move_on_after(within):
             await trio.lowlevel.checkpoint()
             while (found := self._find(expectation, looked)) is None and self._connection.disconnection is None:
-                looked = self._waiting[-1].number if self._waiting else looked
+                looked = len(self._all)
                 await self.changed.park()
             return found
         return self._find(expectation, looked)  # what came at the last moment has come in time
 
     def _find(self, expectation: Expectation, after: int) -> Arrival | None:
-        new = takewhile(lambda one: one.number > after, reversed(self._waiting))
-        return next((one for one in reversed([*new]) if expectation.mismatch(one.message) is None), None)
+        new = (one for one in self._all[after:] if one.fate != "expected")
+        return next((one for one in new if expectation.mismatch(one.message) is None), None)
 
     def _secrets(self, expectation: Expectation | None = None) -> Secrets:
         """Return the values below names of secrets, in payloads that came or were expected."""

@@ -55,7 +55,6 @@ class FakeConnection:
         self.arrivals: Arrivals = Arrivals(self)
         self._connection = connection
         self._asked: dict[str, str | None] = {}  # of each topic the latest join that has no answer
-        self._count = 0
 
     def __repr__(self) -> str:
         state = f"ended: {self.disconnection}" if self.disconnection else f"topics={list(self.channels)}"
@@ -68,7 +67,7 @@ class FakeConnection:
 
     @property
     def messages(self) -> list[Message]:
-        """The client's messages: all unexpected ones, and the last of the others."""
+        """The client's messages."""
         return [arrival.message for arrival in self.arrivals]
 
     @property
@@ -281,8 +280,7 @@ class FakeConnection:
 
     async def handle(self, message: Message) -> None:
         """Take a message from the client; for the server alone."""
-        self._count += 1
-        arrival = Arrival(message, self._count, self.server.now())
+        arrival = Arrival(message, self.server.now())
         kind = kind_of(message)
         if kind == "join" and isinstance(message.topic, str):  # it may be a list
             self._asked[message.topic] = join_ref_of(message)
