@@ -5,8 +5,6 @@ from typing import Final
 
 from ..telemetry import Telemetry
 
-__all__ = ["SequentialIds", "SteppingClock", "deterministic_telemetry"]
-
 EPOCH_NS: Final = 1_700_000_000_000_000_000  # 2023-11-14 22:13:20 UTC: a time not mistaken for zero, or for now
 NS_PER_S: Final = 1_000_000_000
 _STEP_NS: Final = 1_000

@@ -19,8 +19,6 @@ from .kit.patterns import ANY, Exactly
 from .server import Refuse
 from .server.wire import Wire
 
-__all__ = ["Action", "Attempt", "Close", "Content", "Paths", "Play", "RecordedSocket"]
-
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
 
 # Headers that the replaying server writes itself.

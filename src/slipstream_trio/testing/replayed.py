@@ -18,8 +18,6 @@ from .recorded import Action, Attempt, Close, Content, Paths, RecordedSocket
 from .server import Accept, Connection, Mount, PhoenixServer, Request
 from .server.nursery import open_background
 
-__all__ = ["ReplayDifference", "Replayed", "replayed"]
-
 # Seconds within which a client seems to react to a message; what it does later has another cause, such as a timer.
 _REACTION: Final = 0.05
 

@@ -31,8 +31,6 @@ from .description import (
     Toward,
 )
 
-__all__ = ["Course", "FrameCounter", "Injected", "Piece", "opening", "rules_for"]
-
 _SEGMENT: Final = 1024  # bytes that share their jitter
 _HEAD_END: Final = b"\r\n\r\n"
 _UPGRADE: Final = re.compile(rb"(?is)(HTTP/1\.1 101|(?!HTTP/)[a-z]+) .*\r\nupgrade:[^\r\n]*websocket")

@@ -16,8 +16,6 @@ from .course import Course, Injected, opening
 from .description import OPENING, Fault, Faults, Ignore, Refuse, Toward
 from .relay import Relay
 
-__all__ = ["FaultLog", "FaultyNetwork", "faulty_network"]
-
 P = ParamSpec("P")
 
 _READ: Final = 65_536

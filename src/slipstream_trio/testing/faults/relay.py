@@ -12,8 +12,6 @@ from ..server.outbox import Gauge
 from .course import Course, Injected, Piece
 from .description import AtTime, Corrupt, Fault, Reset, Rule, Stall, Truncate, Vanish
 
-__all__ = ["Relay"]
-
 _READ: Final = 16_384
 _SLICES_PER_SECOND: Final = 20  # a slow link passes bytes in so many slices a second
 # Seconds that a half-open stream is kept after it has ended itself, so that it does not learn of its peer's end.

@@ -13,8 +13,6 @@ from .patterns import ANY, mismatch, secrets_in, short_repr, shown, text_mismatc
 if TYPE_CHECKING:
     from .connection import FakeConnection
 
-__all__ = ["PATIENCE", "Arrival", "Arrivals", "Expectation", "ExpectationFailed", "Kind", "kind_of"]
-
 PATIENCE: Final = 0.1  # seconds that refutations watch, unless told otherwise
 _SHOWN: Final = 20
 

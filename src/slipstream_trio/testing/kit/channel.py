@@ -11,8 +11,6 @@ from .patterns import ANY, Exactly
 if TYPE_CHECKING:
     from .connection import FakeConnection
 
-__all__ = ["FakeChannel", "FakeJoin", "FakeLeave", "FakePush", "join_ref_of"]
-
 
 class _Received:
     """A message of a client: its `connection`, the whole `message`, and each of its five values."""

@@ -15,8 +15,6 @@ from .patterns import ANY, mismatch, shown
 if TYPE_CHECKING:
     from .server import FakeServer
 
-__all__ = ["Disconnection", "FakeConnection"]
-
 
 @frozen
 class Disconnection:

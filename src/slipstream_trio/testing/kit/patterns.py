@@ -10,8 +10,6 @@ from attrs import frozen
 
 from ...trace.text import NO_SECRETS, Secrets, named_secrets_in
 
-__all__ = ["ANY", "Exactly", "Including", "including", "mismatch", "secrets_in", "short_repr", "shown", "text_mismatch"]
-
 _LONGEST: Final = 200
 
 

@@ -13,8 +13,6 @@ from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, 
 from .arrivals import PATIENCE, ExpectationFailed
 from .connection import FakeConnection
 
-__all__ = ["Answer", "FakeServer"]
-
 Answer = Literal["connect", "join", "push", "leave", "heartbeat"]
 """The messages that a server can answer automatically."""
 

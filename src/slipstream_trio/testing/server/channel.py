@@ -13,8 +13,6 @@ from .presence import ChannelPresence
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Channel", "JoinRefused", "Outcome", "Process", "Reply", "Stop"]
-
 
 @attrs.frozen
 class Reply:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .http import Upgrade
     from .server import PhoenixServer
 
-__all__ = ["Connection"]
-
 _READ_SIZE: Final = 16_384
 _HOPELESS: Final = 16  # an outbox of so many times its limit cuts the connection, as broadcasts do not wait
 

@@ -9,8 +9,6 @@ from typing import Any, Final, Literal
 
 import attrs
 
-__all__ = ["FLAVOURS", "VERSIONS", "Flavour", "Release", "Version", "WebServer"]
-
 Flavour = Literal["bandit", "cowboy"]
 """The web server that Phoenix runs on."""
 

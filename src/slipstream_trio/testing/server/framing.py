@@ -11,8 +11,6 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 
 from ...protocol.message import Frame
 
-__all__ = ["FrameViolation", "Framing", "frame_bytes"]
-
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 _SLICE: Final = 1024

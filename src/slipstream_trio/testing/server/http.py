@@ -33,8 +33,6 @@ from .wire import Wire, wire_for
 if TYPE_CHECKING:
     from .server import PhoenixServer
 
-__all__ = ["Exchange", "Session", "Upgrade"]
-
 _READ_SIZE: Final = 16_384
 # How long a client may take for its request, in seconds; for its answer it waits as long as it likes.
 _READ_TIMEOUT: Final = 60.0

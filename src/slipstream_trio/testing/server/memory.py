@@ -11,8 +11,6 @@ from typing import Final
 import attrs
 import trio
 
-__all__ = ["GONE", "MemoryStream", "end_sending", "memory_pipe", "reset"]
-
 _BUFFER: Final = 65_536
 # Raised by a stream whose peer has left, or that `reset` has cut.
 GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)

@@ -15,18 +15,6 @@ from .channel import Channel
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = [
-    "Accept",
-    "ChannelFactory",
-    "Connect",
-    "Handler",
-    "Mount",
-    "Refuse",
-    "Request",
-    "choose_subprotocol",
-    "parse_query",
-]
-
 _TOKEN_PREFIX: Final = "base64url.bearer.phx."  # noqa: S105 - the name of the subprotocol, not a token
 _BRACKETS: Final = re.compile(r"\[([^\]]*)\]")
 

@@ -6,8 +6,6 @@ from typing import Final
 
 import trio
 
-__all__ = ["Gauge", "Item", "Outbox"]
-
 _LARGEST_WRITE: Final = 262_144
 
 # Bytes to write, or a function that makes them in their turn: a compressor must see frames in the wire's order.

@@ -14,8 +14,6 @@ from .framing import frame_bytes
 if TYPE_CHECKING:
     from .channel import Channel, Process
 
-__all__ = ["ChannelPresence", "PubSub"]
-
 DIFF: Final = "presence_diff"
 
 Meta: TypeAlias = dict[str, Any]

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .mount import Mount
 
-__all__ = ["Router"]
-
 UNMATCHED: Final = {"reason": "unmatched topic"}
 TOO_MANY: Final = {"reason": "too many channels joined"}
 

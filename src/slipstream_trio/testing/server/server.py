@@ -20,8 +20,6 @@ from .mount import Mount
 from .nursery import open_background
 from .presence import PubSub
 
-__all__ = ["Listening", "PhoenixServer"]
-
 _RESTART: Final = 1012
 _DRAIN_TIMEOUT: Final = 30.0
 GRACE_PERIOD: Final = 5.0

@@ -10,8 +10,6 @@ from ...protocol.codec import default_codec
 from ...protocol.message import REPLY, Frame, Message
 from ...protocol.serializer import BROADCAST, PUSH, REPLY_KIND, split_binary
 
-__all__ = ["Wire", "wire_for"]
-
 _LONGEST: Final = 255
 
 

@@ -10,8 +10,6 @@ from attrs import fields
 from .scenario import FEATURES, Scenario
 from .simulate import Simulation
 
-__all__ = ["main", "parse"]
-
 _EPILOG: Final = """
 A simulation is a name in a module: shop.py in this directory has SHOP = Simulation(program=buy, mounts=mounts),
 where `async def buy(client)` is what each client does, and `def mounts(world)` returns the sockets of a server.
@@ -58,6 +56,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
 
 
 def number_or_range(text: str) -> range:
+    """Return the seeds that a text stands for: "100" for the first hundred, or "50-99"."""
     first, _, last = text.rpartition("-")
     return range(int(first), int(last) + 1) if first else range(int(text))
 

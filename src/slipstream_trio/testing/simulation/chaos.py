@@ -10,8 +10,6 @@ from ..faults import EachFrame, Faults, Ignore, Link, Refuse, Reset, Rule, SlowO
 if TYPE_CHECKING:
     from .world import World
 
-__all__ = ["chaos", "faults_of"]
-
 _NEVER: Final = Rule(Reset(), EachFrame(0.0))
 _WALL_JUMPS: Final = (-86_400, -3_600, -1, 1, 3_600, 86_400)
 

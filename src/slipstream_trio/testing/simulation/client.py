@@ -23,8 +23,6 @@ from ..deterministic import EPOCH_NS, NS_PER_S
 if TYPE_CHECKING:
     from .world import World
 
-__all__ = ["Disk", "Follower", "SimulatedClient"]
-
 
 class Disk(Writer):
     """Takes the lines of a recording without a thread: `flush` writes them, or loses them where the disk is full."""

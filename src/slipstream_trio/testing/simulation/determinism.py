@@ -17,8 +17,6 @@ from typing import Any, Final
 import trio
 from trio.testing import MockClock
 
-__all__ = ["deterministic"]
-
 _STEP: Final = 1e-6  # seconds by which `time.perf_counter` moves at each reading, besides the virtual time
 
 

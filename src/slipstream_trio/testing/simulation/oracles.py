@@ -14,11 +14,6 @@ from ...telemetry import ClientPushStop
 from ...trace import replay, verify
 from .scenario import Note, Run
 
-__all__ = [
-    "ORACLES", "Oracle", "Violation", "delivery", "nothing_left", "performed_once", "push_order", "replays", "replies",
-    "streams_end", "time_limits", "traces", "unsent",
-]  # fmt: skip
-
 _SLACK: Final = 0.01  # seconds by which an end may be late: an answer and a deadline of one instant may go either way
 Oracle: TypeAlias = Callable[[Run], Iterator[str | None]]
 """Judges a run: gives None for each check that holds, and a sentence for each that does not."""

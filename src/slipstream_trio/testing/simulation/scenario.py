@@ -11,8 +11,6 @@ from attrs import Factory, define, frozen
 
 from ...telemetry import Record
 
-__all__ = ["FEATURES", "Note", "Run", "Scenario"]
-
 FEATURES: Final[Mapping[str, str]] = {
     "latency": "the network is slow, and its delays vary",
     "bandwidth": "the network passes few bytes a second",

@@ -22,8 +22,6 @@ from .oracles import ORACLES, Oracle, Violation
 from .scenario import Run, Scenario
 from .world import Contexts, Interrupt, Mounts, Program, World
 
-__all__ = ["Report", "Simulation", "Swarm"]
-
 _HISTORY: Final = 30
 _SHOWN: Final = 12
 _TRIES: Final = 60

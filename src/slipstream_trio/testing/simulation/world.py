@@ -23,8 +23,6 @@ from .chaos import chaos, faults_of
 from .client import Disk, SimulatedClient
 from .scenario import Note, Run
 
-__all__ = ["Contexts", "Interrupt", "Mounts", "Node", "Program", "World"]
-
 _PATIENCE: Final = 5.0  # within so many times the time of a scenario, and a hundred paces, all programs have to end
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
