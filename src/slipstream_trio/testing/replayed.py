@@ -342,9 +342,6 @@ class _Player:
         self._changed.unpark_all()
 
 
-# Text
-
-
 def _table(rows: list[Row], behind: list[Action]) -> Iterator[str]:
     """Give the lines of both histories, side by side, the difference marked."""
     secrets = _secrets([action for _, *both in rows for action in both if action is not None] + behind)

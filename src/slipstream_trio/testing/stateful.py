@@ -280,8 +280,6 @@ class ConnectionMachine(RuleBasedStateMachine):
         """
         return status, response
 
-    # Rules
-
     @initialize(chosen=options())
     def configure(self, chosen: protocol.Options) -> None:
         """Choose the options of all connections, and open the first."""
@@ -322,8 +320,6 @@ class ConnectionMachine(RuleBasedStateMachine):
         """Let anything happen on the connection but an answer."""
         self.feed(given)
 
-    # Invariants
-
     @invariant()
     def what_is_joined_was_accepted(self) -> None:
         """Compare the joins of the client with those that the server got."""
@@ -338,8 +334,6 @@ class ConnectionMachine(RuleBasedStateMachine):
         # If it is closed already, a subclass raised, and that error counts.
         if self.connection is not None and not self.connection.failed and self.state.status != "closed":
             self.feed(protocol.TransportClosed(1006))
-
-    # Inside
 
     @property
     def _current(self) -> CoreConnection:

@@ -63,8 +63,6 @@ class FaultyNetwork:
         self._relays: dict[Relay, str] = {}
         self._active = True
 
-    # Use
-
     def opener(
         self, open_stream: Callable[P, Awaitable[trio.abc.Stream]], *, name: str = ""
     ) -> Callable[P, Awaitable[trio.abc.Stream]]:
@@ -164,8 +162,6 @@ class FaultyNetwork:
     def quiet(self, quiet: bool = True) -> None:  # noqa: FBT001, FBT002 - reads as a sentence
         """Switch the rules off, or on again; links stay as they are."""
         self._active = not quiet
-
-    # Internals
 
     def _check_up(self, whole: str) -> None:
         if self._nursery.cancel_scope.cancel_called:

@@ -216,8 +216,6 @@ class FakeServer:
         """Return the messages of all clients, line by line, for a failure report of your own."""
         return "\n".join([self._so_far(), *(f"{one!r}\n{one.history()}" for one in self.connections)])
 
-    # Inside
-
     async def _until(self, happened: Callable[[], bool], within: float) -> None:
         with trio.move_on_after(within):
             await trio.lowlevel.checkpoint()

@@ -230,9 +230,6 @@ def _vsn(state: protocol.State) -> str:
     return "1.0.0" if state.options.vsn.startswith("1.") else "2.0.0"
 
 
-# States
-
-
 @st.composite
 def histories(draw: st.DrawFn, *, max_inputs: int = 20) -> History:
     """Whole lives of connections, or their beginnings: each input fits the state before it.
