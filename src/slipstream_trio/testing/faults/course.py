@@ -15,21 +15,7 @@ from typing import Final, TypeAlias
 from attrs import field, frozen
 
 from ...transport.lane import SIZES
-from .description import (
-    OPENING,
-    AtByte,
-    AtFrame,
-    AtTime,
-    Corrupt,
-    EachByte,
-    EachFrame,
-    Fault,
-    Faults,
-    Link,
-    Rule,
-    SlowOpening,
-    Toward,
-)
+from . import description as net
 
 _SEGMENT: Final = 1024  # bytes that share their jitter
 _HEAD_END: Final = b"\r\n\r\n"
@@ -58,8 +44,8 @@ class Injected:
     """
 
     connection: str
-    fault: Fault
-    toward: Toward | None = None
+    fault: net.Fault
+    toward: net.Toward | None = None
     byte: int | None = None
     frame: int | None = None
     time: float = field(default=0.0, eq=False)
@@ -123,7 +109,7 @@ class FrameCounter:
             self.blind = True
 
 
-def rules_for(faults: Faults, name: str, number: int) -> Iterator[tuple[int, Rule]]:
+def rules_for(faults: net.Faults, name: str, number: int) -> Iterator[tuple[int, net.Rule]]:
     """Give the rules for a connection, by its whole name and number, each with its place."""
     for place, rule in enumerate(faults.rules):
         if rule.connections is None or number in rule.connections:
@@ -132,12 +118,12 @@ def rules_for(faults: Faults, name: str, number: int) -> Iterator[tuple[int, Rul
                 yield place, rule
 
 
-def opening(faults: Faults, name: str, number: int) -> Iterator[tuple[Rule, float]]:
+def opening(faults: net.Faults, name: str, number: int) -> Iterator[tuple[net.Rule, float]]:
     """Give the rules that hold for a connection's opening, each with its delay in seconds."""
     for place, rule in rules_for(faults, name, number):
-        if isinstance(rule.fault, OPENING):
+        if isinstance(rule.fault, net.OPENING):
             delay = 0.0
-            if isinstance(rule.fault, SlowOpening):
+            if isinstance(rule.fault, net.SlowOpening):
                 drawn = Random(f"{faults.seed}:{place}:{name}:opening").random()  # noqa: S311 - to be reproduced
                 delay = rule.fault.seconds + rule.fault.jitter * drawn
             yield rule, delay
@@ -147,15 +133,15 @@ class Course:
     """One direction of one connection; faults are skipped while not `active`."""
 
     def __init__(
-        self, faults: Faults, name: str, number: int, toward: Toward, active: Callable[[], bool] = lambda: True
+        self, faults: net.Faults, name: str, number: int, toward: net.Toward, active: Callable[[], bool] = lambda: True
     ) -> None:
         self._name = name
         self._key = f"{faults.seed}:{name}:{toward}"
         self.active: Callable[[], bool] = active
-        self.toward: Toward = toward
-        self.link: Link = faults.toward_client if toward == "client" else faults.toward_server
+        self.toward: net.Toward = toward
+        self.link: net.Link = faults.toward_client if toward == "client" else faults.toward_server
         self._rules = {place: rule for place, rule in rules_for(faults, name, number) if rule.toward == toward}
-        self.timed: list[Rule] = [rule for rule in self._rules.values() if isinstance(rule.when, AtTime)]
+        self.timed: list[net.Rule] = [rule for rule in self._rules.values() if isinstance(rule.when, net.AtTime)]
         self._draw = {place: Random(f"{self._key}:{place}") for place in self._rules}  # noqa: S311 - as above
         self._noise = Random(f"{self._key}:noise")  # noqa: S311 - as above
         self._frames = FrameCounter()
@@ -164,9 +150,9 @@ class Course:
         self._corrupting = 0
         self.position: int = 0
         for place, rule in self._rules.items():
-            if isinstance(rule.when, AtByte):
+            if isinstance(rule.when, net.AtByte):
                 heapq.heappush(self._due, (rule.when.number, place, None))
-            elif isinstance(rule.when, EachByte):
+            elif isinstance(rule.when, net.EachByte):
                 self._draw_byte(place, rule.when.probability, 0)
 
     def feed(self, data: bytes) -> Iterator[Piece | Injected]:
@@ -185,7 +171,7 @@ class Course:
         data, self._held = self._held, b""
         yield from self._pass(data)
 
-    def damage(self, fault: Corrupt) -> None:
+    def damage(self, fault: net.Corrupt) -> None:
         """Let a fault hit the next bytes."""
         self._corrupting += fault.count
 
@@ -196,10 +182,10 @@ class Course:
             byte, place, frame = heapq.heappop(self._due)
             yield from self._pieces(data, self.position - began, byte - began)
             rule = self._rules[place]
-            if isinstance(rule.when, EachByte):
+            if isinstance(rule.when, net.EachByte):
                 self._draw_byte(place, rule.when.probability, byte + 1)
             if self.active():
-                if isinstance(rule.fault, Corrupt):
+                if isinstance(rule.fault, net.Corrupt):
                     self.damage(rule.fault)
                 yield Injected(self._name, rule.fault, self.toward, byte, frame)
         yield from self._pieces(data, self.position - began, len(data))
@@ -232,9 +218,9 @@ class Course:
         """Schedule the faults in a frame."""
         for place, rule in self._rules.items():
             into = None
-            if isinstance(rule.when, AtFrame) and rule.when.number == number:
+            if isinstance(rule.when, net.AtFrame) and rule.when.number == number:
                 into = rule.when.into
-            elif isinstance(rule.when, EachFrame):
+            elif isinstance(rule.when, net.EachFrame):
                 # Two numbers a frame, whether it is hit or not, so that each frame has its own.
                 hit, where = self._draw[place].random(), self._draw[place].random()
                 if hit < rule.when.probability:
