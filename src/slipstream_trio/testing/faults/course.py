@@ -38,8 +38,8 @@ class Injected:
     Attributes:
         connection: the connection's name: the name of its opener or listener, if it has one, and its number.
         toward: the direction; None at the opening.
-        byte: the number of bytes before it in this direction; None where bytes were not counted.
-        frame: the frame that it was in; None where frames were not counted.
+        byte: the number of bytes before it in this direction, where they were counted.
+        frame: the frame that it was in, likewise.
         time: when, in seconds since the network began.
     """
 

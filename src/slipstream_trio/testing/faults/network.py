@@ -24,13 +24,9 @@ _SHOWN: Final = 20
 
 @attrs.define(eq=False, repr=False)
 class FaultLog:
-    """The injected faults. Its `str` shows the description, to be pasted into a test, and the last entries.
+    """The injected faults: the newest 10,000 entries, which compare without their time, and counts of all, by name.
 
-    Attributes:
-        faults: the description of the network's faults.
-        entries: the newest 10,000 injected faults, the newest last; entries compare without their time.
-        counts: the number of all faults, kept or not, by name.
-        connections: the number of connections opened.
+    Its `str` shows the description, to be pasted into a test, and the last entries.
     """
 
     faults: Faults

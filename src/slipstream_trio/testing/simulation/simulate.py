@@ -170,14 +170,9 @@ class Simulation:
 
 @frozen
 class Swarm:
-    """What came of many runs.
+    """The sum of many runs, with their virtual time in days.
 
-    Attributes:
-        runs: their number.
-        days: the virtual time of all of them, in days.
-        counts: as of `Report`, of all of them.
-        faults: likewise.
-        failures: the reports of those that broke a guarantee, made smaller.
+    `failures` are the reports of those that broke a guarantee, made smaller.
     """
 
     runs: int = 0

@@ -23,13 +23,7 @@ _HEADERS: Final = (("upgrade", "websocket"), ("connection", "Upgrade"))
 
 @frozen
 class History:
-    """The history of one connection, from before its upgrade.
-
-    Attributes:
-        start: its first state.
-        inputs: its inputs, in order.
-        transitions: the transition of each.
-    """
+    """The history of one connection from before its upgrade: its first state, its inputs, the transition of each."""
 
     start: protocol.State
     inputs: tuple[protocol.Input, ...] = ()
