@@ -2,13 +2,15 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from itertools import count
 from typing import Any, Final
 
 from attrs import fields
 
 from .scenario import FEATURES, Scenario
-from .simulate import Simulation
+from .simulate import Report, Simulation
 
 _EPILOG: Final = """
 A simulation is a name in a module: shop.py in this directory has SHOP = Simulation(program=buy, mounts=mounts),
@@ -80,6 +82,17 @@ def _found(text: str) -> Simulation:
     raise LookupError(f"{name!r} in {module!r} {problem}: {others}")
 
 
+def _progress(runs: int) -> Callable[[Report], object]:
+    """Return what shows how far it is, at a terminal."""
+    done = count(1)
+
+    def show(_: Report) -> None:
+        number = next(done)
+        sys.stderr.write(f"\r{number:,} of {runs:,} runs" + "\n" * (number == runs))
+
+    return show if sys.stderr.isatty() else lambda _: None
+
+
 def main(words: list[str]) -> int:
     """Run it; returns the exit status: 1 if a run broke a guarantee."""
     asked, given = parse(words)
@@ -88,7 +101,7 @@ def main(words: list[str]) -> int:
         report = simulation.run(simulation.draw(asked.seed, **given))
         sys.stdout.write(f"{report}\ndigest {report.digest}\n")
         return 1 if report.violations else 0
-    total = simulation.swarm(asked.seeds, jobs=asked.jobs, **given)
+    total = simulation.swarm(asked.seeds, jobs=asked.jobs, progress=_progress(len(asked.seeds)), **given)
     sys.stdout.write(f"{total}\n")
     return 1 if total.failures else 0
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache, reduce
+from functools import cache
 from inspect import iscoroutinefunction, isfunction, unwrap
 from multiprocessing import get_context
 from pathlib import Path
@@ -134,22 +134,33 @@ class Simulation:
                 report, candidates = found, smaller.smaller()
         return report
 
-    def swarm(self, seeds: Iterable[int] = range(100), *, jobs: int = 1, **given: Any) -> "Swarm":
+    def swarm(
+        self,
+        seeds: Iterable[int] = range(100),
+        *,
+        jobs: int = 1,
+        progress: Callable[[Report], object] = lambda _: None,
+        **given: Any,
+    ) -> "Swarm":
         """Play the scenarios of many seeds; those that break a guarantee are made smaller.
 
         Parameters:
             seeds: a run for each.
             jobs: the number of processes.
+            progress: is told of each run.
             given: attributes of `Scenario` that are not to be drawn.
         """
-        scenarios = [self.draw(seed, **given) for seed in seeds]
+        total, scenarios = Swarm(), [self.draw(seed, **given) for seed in seeds]
         with ExitStack() as stack:
             if jobs == 1:
                 reports: Iterator[Report] = map(self.check, scenarios)
             else:
                 pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn")))
                 reports = pool.map(self.check, scenarios, chunksize=4)
-            return reduce(Swarm.and_, reports, Swarm())
+            for report in reports:
+                progress(report)
+                total = total.and_(report)
+        return total
 
     def _judged(self, run: Run) -> Report:
         judged = [(oracle.__name__, wrong) for oracle in self.oracles for wrong in oracle(run)]
