@@ -145,8 +145,8 @@ class Buffer:
         self._eased = -1  # how many messages are left when the episode ends: one comparison a message
         self._items: deque[Message | Heavy | Gap] = deque()
         self.waiting: int = 0  # messages
-        self._readers = trio.lowlevel.ParkingLot()
-        self._parked = 0  # how many of them wait: to ask the lot takes longer than to count, and every message asks
+        self._readers: dict[trio.lowlevel.Task, None] = {}  # that wait; a parking lot takes twice as long
+        self._wakes = False  # whether a message wakes one: not while the turn holds them
         self._read = False
         self._turn = turn_of_this_run()
         self._end: EndOfStream | None = None
@@ -175,7 +175,7 @@ class Buffer:
     def put(self, message: Message | Heavy) -> "Buffer | None":
         """Add a message, or drop one; returns the buffer if it is crowded."""
         messages = self.waiting
-        if messages < self._half and not self._parked:
+        if messages < self._half and not self._wakes:
             self._items.append(message)
             self.waiting = messages + 1
             return None
@@ -192,9 +192,20 @@ class Buffer:
         return self if self.crowded else None
 
     def _wake(self) -> None:
-        if self._parked:
-            self._parked -= 1
-            self._readers.unpark()
+        if self._wakes and self._turn.holds:
+            self._wakes = False
+            self._turn.held.append(self)
+        elif self._wakes:
+            self.wake(1)
+
+    def wake(self, most: int | None = None) -> None:
+        """Wake readers, as many as there are messages and gaps for."""
+        count = min(len(self._readers), len(self._items) if most is None else most)
+        for _ in range(count):
+            reader = next(iter(self._readers))
+            del self._readers[reader]
+            trio.lowlevel.reschedule(reader)
+        self._wakes = bool(self._readers)
 
     def mark(self, gap: Gap) -> None:
         """Add a gap; it is merged with one that ends the buffer."""
@@ -213,9 +224,8 @@ class Buffer:
     def close(self, end: EndOfStream) -> None:
         """End: when what is buffered is read, readers are raised what `end` returns."""
         self._end = end
-        self._parked = 0
         self._episode.end()
-        self._readers.unpark_all()
+        self.wake(len(self._readers))
         left = [item for item in self._items if isinstance(item, Gap)]
         if self._untold:
             self._tell(evolve(left[0], until=left[-1].until, dropped=self._untold))
@@ -247,14 +257,21 @@ class Buffer:
             if self._end is not None:
                 self._end_told = True
                 raise self._end()
-            self._parked += 1
-            try:
-                await self._readers.park()
-            except BaseException:
-                self._parked -= 1  # whoever is woken is not counted any more, and not cancelled
-                raise
+            await self._park()
             self._turn.begin()
         return self._items.popleft()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _park(self) -> None:
+        reader = trio.lowlevel.current_task()
+
+        def give_up(_: Any) -> trio.lowlevel.Abort:
+            del self._readers[reader]
+            self._wakes = self._wakes and bool(self._readers)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._readers[reader], self._wakes = None, True
+        await trio.lowlevel.wait_task_rescheduled(give_up)
 
     def _lost(self, gap: Gap) -> None:
         """Tell of a gap whose messages are known to be missing; raise for them with the policy "raise"."""

@@ -49,6 +49,9 @@ OPTION_FAILED: Final = "option_failed"
 GRACE_PERIOD: Final = 1.0
 """Seconds to answer a close frame, or to find out why a write failed."""
 
+PASSES_A_READ: Final = 2
+"""Passes of the scheduler in which the receive loop has taken in what comes next, if it has come already."""
+
 
 @final
 class Connection:
@@ -75,6 +78,8 @@ class Connection:
         self._spans = ConnectionSpans(socket._emitter.telemetry, self.origin)
         self._afterwards: list[Callable[[], object]] = []
         self._turn = turn_of_this_run()
+        self._batches = 0  # of frames, taken in
+        self._wakes = False  # whether a task wakes the readers that are held
         self._transport: Transport | None = None
         self._closer: trio.CancelScope | None = None
         self._broken = False
@@ -309,10 +314,28 @@ class Connection:
                 if len(frames) > MESSAGES_A_TURN:
                     await trio.lowlevel.checkpoint()  # to find them in what was read has taken some ms already
                 self.received = trio.current_time()
+                self._batches += 1
                 await take_in(self, frames)
+                if self._turn.held and not self._wakes:
+                    self._wakes = True
+                    self._tasks.start_own(self._wake_held)
         except TransportEnded as ended:
             message = ended.message and redactor(request)(ended.message)
             self.handle(TransportClosed(ended.code, message, ended.ended_by, ended.reason))
+        finally:
+            self._turn.release()
+
+    async def _wake_held(self) -> None:
+        """Wake the readers that are held, as soon as what has come is all that there is."""
+        try:
+            while self._turn.held:
+                batches = self._batches
+                for _ in range(PASSES_A_READ):
+                    await trio.lowlevel.checkpoint()
+                if batches == self._batches:
+                    self._turn.release()
+        finally:
+            self._wakes = False
 
     def take_in_watched(self, frame: Frame, now: float) -> "Backlog | None":
         """Handle a frame in a span, which is told before a message is delivered."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -10,11 +10,12 @@ import trio
 from ..errors import ProtocolError
 from ..protocol import Frame, FrameReceived, Message, is_plain
 from ..protocol.presence import PRESENCE_EVENTS
+from ..protocol.serializer import decoded_together
 from ..protocol.transitions import plain_reply
 from ..transport import Transport
 
 if TYPE_CHECKING:
-    from .buffer import Backlog
+    from .buffer import Backlog, Buffer
     from .connection import Connection
 
 MESSAGES_A_TURN: Final = 1024
@@ -22,6 +23,14 @@ SECONDS_A_TURN: Final = 0.005
 
 FRAMES_A_LOOK: Final = 16
 """The number of messages taken in before a look at the clock (replies count for four): a read may bring thousands."""
+
+FEW_READERS: Final = 8
+"""The most readers that are woken at the end of each batch of frames."""
+
+SECONDS_A_READER: Final = 50e-6
+LONGEST_HELD: Final = 0.05
+"""To wake a reader takes longer than to take in several messages. So where many wait, they are held while more comes
+for them, but no longer than it takes about to wake them all."""
 
 CATCHING_UP: Final = 0.05
 """Seconds that the receive loop lets a consumer catch up, at most."""
@@ -48,14 +57,24 @@ class Turn:
 
     A consumer that is always answered from its buffer would keep the receive loop, and everybody else, from running.
     A simulation counts instead of asking a clock, so that a run depends on nothing but its seed.
+
+    While a batch of frames is taken in, readers are held: they are woken together at its end. If they are many, they
+    are held while other batches come.
+
+    Attributes:
+        holds: whether buffers leave it to this to wake their readers.
+        held: the buffers that have.
     """
 
-    __slots__ = ("_clock", "_left", "_until")
+    __slots__ = ("_clock", "_held_since", "_left", "_until", "held", "holds")
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._clock: Callable[[], float] = clock or time.perf_counter  # looked up now: tests replace it
         self._left = MESSAGES_A_TURN
         self._until = self._clock() + SECONDS_A_TURN
+        self._held_since = 0.0
+        self.holds = False
+        self.held: list[Buffer] = []
 
     def is_over(self) -> bool:
         """Take note of a message that is taken; tell whether the scheduler has to be passed before."""
@@ -67,10 +86,26 @@ class Turn:
         await trio.lowlevel.checkpoint()
         self.begin()
 
-    def begin(self) -> None:
-        """Begin another turn: other tasks have just run."""
-        self._left = MESSAGES_A_TURN
-        self._until = self._clock() + SECONDS_A_TURN
+    def begin(self, *, batch: bool = False) -> None:
+        """Begin another turn: other tasks have just run. In that of a batch of frames, readers are held."""
+        now = self._clock()
+        self._left, self._until = MESSAGES_A_TURN, now + SECONDS_A_TURN
+        if batch:
+            self._held_since = self._held_since if self.held else now
+            self.holds = True
+
+    def end_batch(self) -> None:
+        """Wake the readers that are held, unless they are many and have not waited long: `held` tells."""
+        self.holds = False
+        longest = min(len(self.held) * SECONDS_A_READER, LONGEST_HELD)
+        if len(self.held) <= FEW_READERS or self._clock() - self._held_since > longest:
+            self.release()
+
+    def release(self) -> None:
+        """Wake the readers that are held."""
+        held, self.held, self.holds = self.held, [], False
+        for buffer in held:
+            buffer.wake()
 
 
 _TURN: Final[trio.lowlevel.RunVar[Turn | None]] = trio.lowlevel.RunVar("slipstream_trio turn", default=None)
@@ -130,39 +165,48 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
     A burst is a loop of these lines: where nobody watches, messages are just put into buffers.
     """
     watched, turn, socket = connection._spans.handle, connection._turn, connection._socket
-    channels, decode = socket._channels, socket._serializer.decode
+    channels = socket._channels
     now, patient, unseen = connection.received, True, FRAMES_A_LOOK
     light = socket._byte_limit.all_light(frames)
-    turn.begin()
-    for frame in frames:
+    messages = None if watched.active or not light else decoded_together(socket._serializer, frames)
+    many = len(frames) > FEW_READERS
+    turn.begin(batch=many)
+    for frame, message in zip(frames, messages or repeat(None)):  # noqa: B905 - there is no end of None
         if watched.active:
             crowded = connection.take_in_watched(frame, now)
+        elif message is None and (message := _decoded(connection, frame, now)) is None:
+            crowded = None
         else:
-            try:
-                message = decode(frame)
-            except ProtocolError:
-                connection.handle(FrameReceived(now, frame))
-                crowded = None
+            join_ref, ref, topic, event, _ = message
+            channel = channels.get(topic) if light and ref is None and event not in PRESENCE_EVENTS else None
+            if channel is not None and channel._put is not None and (join_ref is None or join_ref == channel._join_ref):
+                crowded = channel._put(message)
             else:
-                join_ref, ref, topic, event, _ = message
-                channel = channels.get(topic) if light and ref is None and event not in PRESENCE_EVENTS else None
-                if (
-                    channel is not None
-                    and channel._put is not None
-                    and (join_ref is None or join_ref == channel._join_ref)
-                ):
-                    crowded = channel._put(message)
-                else:
-                    crowded = _take_in_other(connection, message, frame, now)
-                    unseen -= 3
+                crowded = _take_in_other(connection, message, frame, now)
+                unseen -= 3
         unseen -= 1
         if crowded is not None and patient:
+            turn.release()
             patient, now = await catch_up(crowded), trio.current_time()
+            turn.begin(batch=many)
         elif unseen <= 0:
             unseen = FRAMES_A_LOOK
             if turn.is_over():
+                turn.end_batch()
                 await turn.let_others_run()
                 now = trio.current_time()
+                turn.begin(batch=many)
+    if many:
+        turn.end_batch()
+
+
+def _decoded(connection: "Connection", frame: Frame, now: float) -> Message | None:
+    """Return the message of a frame; None if it is malformed, which is handled."""
+    try:
+        return connection._socket._serializer.decode(frame)
+    except ProtocolError:
+        connection.handle(FrameReceived(now, frame))
+        return None
 
 
 def _take_in_other(connection: "Connection", message: Message, frame: Frame, now: float) -> "Backlog | None":

@@ -4,11 +4,11 @@ The formats were observed on Phoenix 1.7.24 and 1.8.12.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from ..errors import ProtocolError, SerializationError
-from .codec import TOO_DEEP, Codec, checked, default_codec
+from .codec import TOO_DEEP, Codec, MsgspecCodec, checked, default_codec
 from .message import REPLY, Frame, Message
 
 PUSH: Final = 0
@@ -107,6 +107,22 @@ class V1Serializer:
         if missing:
             raise ProtocolError(f"an object without {', '.join(sorted(missing))}")
         return checked(Message(None, value["ref"], value["topic"], value["event"], value["payload"]))
+
+
+def decoded_together(serializer: Serializer, frames: Sequence[Frame]) -> list[Message] | None:
+    """Return the messages of small frames; None where they have to be decoded one by one, to find the malformed one.
+
+    A serializer or codec of the user's is called for each, but msgspec's own functions without a detour.
+    """
+    if type(serializer) is not V2Serializer or set(map(type, frames)) != {str}:
+        return None
+    codec: Any = serializer.codec
+    try:
+        if type(codec) is MsgspecCodec:
+            return codec.decode_messages(frames)  # type: ignore[arg-type] # as was just seen
+        return list(map(codec.decode_message, frames))
+    except ProtocolError:
+        return None
 
 
 def serializer_for(vsn: str, codec: Codec | None = None) -> Serializer:

@@ -127,7 +127,7 @@ class Lane:
                 if stop > end or length > limit:
                     break
                 if data[at] == 0x81:
-                    append(str(data[start:stop], "utf-8"))
+                    append(data[start:stop].decode())
                 elif data[at] == 0x82:
                     append(data[start:stop])
                 else:

@@ -1,0 +1,100 @@
+"""Readers of many channels that are woken together, when a batch of messages has come for them."""
+
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+
+import pytest
+import trio
+from tests.client.support import Peer, scripted
+from trio.testing import wait_all_tasks_blocked
+
+from slipstream_trio import Channel, ChannelClosed, Socket
+
+COUNT = 20
+"""Channels, more than are woken at once."""
+
+
+async def joined(stack: AsyncExitStack, socket: Socket) -> list[Channel]:
+    return [await stack.enter_async_context(socket.join(f"room:{index}")) for index in range(COUNT)]
+
+
+def feed(peer: Peer, channels: Iterable[Channel], number: int) -> None:
+    """Let a message come in for each channel, all in one batch."""
+    for channel in channels:
+        peer.message(channel.topic, "tick", number)
+
+
+async def test_readers_get_what_came_in_one_batch_though_nothing_follows(autojump_clock: object) -> None:
+    received: list[tuple[str, int]] = []
+
+    async def read(channel: Channel) -> None:
+        async for message in channel:
+            received.append((message.topic, message.payload))
+
+    async with scripted() as (socket, peer), AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        channels = await joined(stack, socket)
+        for channel in channels:
+            nursery.start_soon(read, channel)
+        for number in range(3):
+            await wait_all_tasks_blocked()
+            began = trio.current_time()
+            feed(peer, channels, number)
+            await wait_all_tasks_blocked()
+            assert sorted(received) == sorted((channel.topic, number) for channel in channels)
+            assert trio.current_time() == began
+            received.clear()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("passes", range(8))
+async def test_a_message_whose_reader_was_cancelled_when_it_came_is_for_the_next(
+    autojump_clock: object, passes: int
+) -> None:
+    async with scripted() as (socket, peer), AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        channels = await joined(stack, socket)
+        received: list[int] = []
+
+        async def read(scope: trio.CancelScope) -> None:
+            with scope:
+                received.append((await anext(channels[0])).payload)
+
+        first, second = trio.CancelScope(), trio.CancelScope()
+        for channel in channels[1:]:
+            nursery.start_soon(anext, channel)
+        nursery.start_soon(read, first)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(read, second)
+        await wait_all_tasks_blocked()
+        feed(peer, channels, 1)
+        for _ in range(passes):
+            await trio.lowlevel.checkpoint()
+        first.cancel()
+        await wait_all_tasks_blocked()
+        if first.cancelled_caught:
+            assert received == [1]
+        else:
+            feed(peer, channels[:1], 2)
+            await wait_all_tasks_blocked()
+            assert received == [1, 2]
+        nursery.cancel_scope.cancel()
+
+
+async def test_readers_of_a_channel_that_ends_right_after_a_message_get_both(autojump_clock: object) -> None:
+    ended: list[str] = []
+
+    async def read(channel: Channel) -> None:
+        assert (await anext(channel)).payload == 1
+        with pytest.raises(ChannelClosed):
+            await anext(channel)
+        ended.append(channel.topic)
+
+    async with scripted() as (socket, peer), AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        channels = await joined(stack, socket)
+        for channel in channels:
+            nursery.start_soon(read, channel)
+        await wait_all_tasks_blocked()
+        feed(peer, channels, 1)
+        for channel in channels:
+            peer.end_channel(channel.topic, "phx_error")
+        await wait_all_tasks_blocked()
+        assert len(ended) == COUNT
