@@ -6,8 +6,8 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
-from .. import telemetry as t
 from ..protocol import FrameReceived, HeartbeatAcknowledged, Message, PushMessage, SendFrame
+from ..telemetry import Telemetry, records
 from ..trace.export_spans import COMMANDS, TopicPattern
 from ..trace.text import in_a_word
 from .attachment import Attachment
@@ -52,10 +52,16 @@ INSTRUMENTS: Final = (
 Sink = Callable[[Instrument, float, tuple[str, ...]], None]
 """Takes a value of an instrument, with the values of its labels."""
 
-LASTING: Final[tuple[t.EventName | type, ...]] = (
-    *((*t.ConnectStart.name[:-1], end) for end in ("start", "stop", "exception")),
-    *(t.ClientConnectStop, t.ClientPushStop, t.ClientJoinStop, t.ReconnectScheduled, t.GapOpened),
-    *(t.MessageDiscarded, t.BufferOverflowed),
+LASTING: Final[tuple[records.EventName | type, ...]] = (
+    *((*records.ConnectStart.name[:-1], end) for end in ("start", "stop", "exception")),
+    *(
+        records.ClientConnectStop,
+        records.ClientPushStop,
+        records.ClientJoinStop,
+        records.ReconnectScheduled,
+        records.GapOpened,
+    ),
+    *(records.MessageDiscarded, records.BufferOverflowed),
 )
 
 OTHER: Final = "other"  # the label of values over the limit: a metrics store keeps a time series for each set of labels
@@ -63,11 +69,11 @@ REASONS: Final = 30  # the most different reasons; a user's transport can bring 
 
 
 def attach_measures(
-    handler_id: str, telemetry: t.Telemetry, sink: Sink, *, pattern: TopicPattern, limit: int, messages: bool
+    handler_id: str, telemetry: Telemetry, sink: Sink, *, pattern: TopicPattern, limit: int, messages: bool
 ) -> Attachment:
     """Measure a bus into a sink, with `messages` handled inputs too; raises `ValueError` if it is attached already."""
     measures = _Measures(sink, Capped(pattern, limit), Capped(limit=limit), Capped(limit=REASONS))
-    telemetry.attach_many(handler_id, [*LASTING, *([t.HandleStop] if messages else [])], measures.handle)
+    telemetry.attach_many(handler_id, [*LASTING, *([records.HandleStop] if messages else [])], measures.handle)
     return Attachment(lambda: telemetry.detach(handler_id))
 
 
@@ -100,34 +106,34 @@ class _Measures:
     _reason: Capped
     _open: dict[str, bool] = field(factory=dict, init=False)  # by the ids of connections that have begun
 
-    def handle(self, record: t.Record) -> None:  # noqa: C901 - a case for each record
+    def handle(self, record: records.Record) -> None:  # noqa: C901 - a case for each record
         """Measure a record."""
         sink = self._sink
         match record:
-            case t.HandleStop():
+            case records.HandleStop():
                 self._handled(record)
-            case t.ClientPushStop(start=start):
+            case records.ClientPushStop(start=start):
                 labels = (self._topic(start.topic), self._event(start.event), record.outcome)
                 sink(PUSHES, record.duration / 1e9, labels)
-            case t.ClientJoinStop(start=start):
+            case records.ClientJoinStop(start=start):
                 sink(JOINS, 1, (self._topic(start.topic), record.outcome))
-            case t.ConnectStart():
+            case records.ConnectStart():
                 self._open[record.state.connection_id] = False
-            case t.ClientConnectStop():
+            case records.ClientConnectStop():
                 sink(CONNECTS, 1, (record.outcome,))
                 self._connected(record.outcome, record.origin.connection_id or "")
-            case t.ConnectStop() | t.SpanException():
+            case records.ConnectStop() | records.SpanException():
                 if self._open.pop(record.origin.connection_id or "", False):
                     sink(CONNECTIONS, -1, ())
-            case t.ReconnectScheduled(reason=reason):
+            case records.ReconnectScheduled(reason=reason):
                 sink(RECONNECTS, 1, (self._reason(in_a_word(reason, "connect_failed")),))
-            case t.GapOpened():
+            case records.GapOpened():
                 sink(GAPS, 1, (self._topic(record.topic), record.reason))
-            case t.MessageDiscarded():
+            case records.MessageDiscarded():
                 sink(DROPS, 1, (record.direction, self._reason(in_a_word(record.reason, "malformed"))))
-            case t.BufferOverflowed(phase="began"):
+            case records.BufferOverflowed(phase="began"):
                 sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))
-            case t.BufferOverflowed(phase="ended"):
+            case records.BufferOverflowed(phase="ended"):
                 sink(DROPS, record.dropped, ("in", "overflow"))
 
     def _connected(self, outcome: str, connection_id: str) -> None:
@@ -136,7 +142,7 @@ class _Measures:
             self._open[connection_id] = True
             self._sink(CONNECTIONS, 1, ())
 
-    def _handled(self, record: t.HandleStop) -> None:
+    def _handled(self, record: records.HandleStop) -> None:
         delivered = record.delivered
         if delivered is not None:  # nearly always; to make the transition would take longer than all else
             self._sink(MESSAGES, 1, ("in", self._topic(delivered.topic), self._event(delivered.event)))
@@ -153,7 +159,7 @@ class _Measures:
                 self._sink(MESSAGES, 1, ("out", self._topic(topic), self._event(name)))
 
 
-def _sent(record: t.HandleStop) -> Iterator[tuple[str, str]]:
+def _sent(record: records.HandleStop) -> Iterator[tuple[str, str]]:
     """Give topic and event of the messages that a command, or a tick, has sent."""
     transition = record.transition
     given: Any = transition.message

@@ -8,21 +8,21 @@ from ..errors import ConnectionLost, ProtocolError
 from ..lean import lean
 from ..protocol import Frame, Input, Message, Serializer, State, Transition, handle, is_plain
 from ..protocol.transitions import receive
-from . import records as t
+from . import records
 from .bus import SpanPoint, Telemetry
 
-handle_start: Final = lean(t.HandleStart)
-handle_stop: Final = lean(t.HandleStop)
-push_start: Final = lean(t.ClientPushStart)
-push_end: Final = lean(t.ClientPushStop)
+handle_start: Final = lean(records.HandleStart)
+handle_stop: Final = lean(records.HandleStop)
+push_start: Final = lean(records.ClientPushStart)
+push_end: Final = lean(records.ClientPushStop)
 
 
 def exception_record(
-    telemetry: Telemetry, start: t.SpanStart, origin: t.Origin, error: BaseException
-) -> t.SpanException:
+    telemetry: Telemetry, start: records.SpanStart, origin: records.Origin, error: BaseException
+) -> records.SpanException:
     """Return the record of a span whose code raised `error`."""
     told = type(error).__name__, str(error), "".join(traceback.format_exception(error))
-    return t.SpanException(start, origin, telemetry.monotonic_ns(), *told)
+    return records.SpanException(start, origin, telemetry.monotonic_ns(), *told)
 
 
 class ConnectionSpans:
@@ -34,24 +34,24 @@ class ConnectionSpans:
 
     __slots__ = ("_connect", "_origin", "_telemetry", "handle")
 
-    def __init__(self, telemetry: Telemetry, origin: t.Origin) -> None:
+    def __init__(self, telemetry: Telemetry, origin: records.Origin) -> None:
         self._telemetry = telemetry
         self._origin = origin
-        self._connect = telemetry.span(t.ConnectStart.name[:-1])
-        self.handle: SpanPoint = telemetry.span(t.HandleStart.name[:-1])
+        self._connect = telemetry.span(records.ConnectStart.name[:-1])
+        self.handle: SpanPoint = telemetry.span(records.HandleStart.name[:-1])
 
-    def start_connect(self, state: State) -> t.ConnectStart | None:
+    def start_connect(self, state: State) -> records.ConnectStart | None:
         """Emit the beginning of the connection's life."""
         if not self._connect.active:
             return None
         telemetry = self._telemetry
-        start = t.ConnectStart(self._origin, telemetry.time_ns(), telemetry.monotonic_ns(), state)
+        start = records.ConnectStart(self._origin, telemetry.time_ns(), telemetry.monotonic_ns(), state)
         self._connect.start.emit(start)
         return start
 
     def stop_connect(
         self,
-        start: t.ConnectStart | None,
+        start: records.ConnectStart | None,
         state: State,
         lost: ConnectionLost,
         heard: float | None = None,
@@ -60,9 +60,9 @@ class ConnectionSpans:
         """Emit the end of the connection's life, and how it was lost."""
         if start is not None:
             now, how = self._telemetry.monotonic_ns(), (lost.ended_by, lost.code, lost.message)
-            self._connect.stop.emit(t.ConnectStop(start, now, state, lost.reason, *how, heard, received))
+            self._connect.stop.emit(records.ConnectStop(start, now, state, lost.reason, *how, heard, received))
 
-    def fail_connect(self, start: t.ConnectStart | None, error: BaseException) -> None:
+    def fail_connect(self, start: records.ConnectStart | None, error: BaseException) -> None:
         """Emit the end of the connection's life by a bug."""
         if start is not None:
             self._connect.exception.emit(exception_record(self._telemetry, start, self._origin, error))
@@ -73,7 +73,7 @@ class ConnectionSpans:
         state: State,
         serializer: Serializer,
         core: Callable[[State, Input, Serializer], Transition] = handle,
-    ) -> tuple[t.HandleStart, Transition]:
+    ) -> tuple[records.HandleStart, Transition]:
         """Let the core handle an input, after the record of its start; what it raises is emitted, and raised."""
         telemetry = self._telemetry
         start = handle_start(
@@ -88,7 +88,7 @@ class ConnectionSpans:
 
     def received(
         self, frame: Frame, now: float, state: State, serializer: Serializer
-    ) -> tuple[t.HandleStart, Transition | Message]:
+    ) -> tuple[records.HandleStart, Transition | Message]:
         """Do as `handled` for a frame; where a message is just delivered, return that: the connection's shortcut."""
         telemetry = self._telemetry
         start = handle_start(
@@ -106,9 +106,9 @@ class ConnectionSpans:
             self._fail_handle(start, error)
             raise
 
-    def _fail_handle(self, start: t.HandleStart, error: BaseException) -> None:
+    def _fail_handle(self, start: records.HandleStart, error: BaseException) -> None:
         self.handle.exception.emit(exception_record(self._telemetry, start, self._origin, error))
 
-    def stop_handle(self, start: t.HandleStart, came_to: Transition | Message) -> None:
+    def stop_handle(self, start: records.HandleStart, came_to: Transition | Message) -> None:
         """Emit what the handling of an input came to."""
         self.handle.stop.emit(handle_stop(start, self._telemetry.monotonic_ns(), came_to))

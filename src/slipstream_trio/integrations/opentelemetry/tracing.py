@@ -12,7 +12,7 @@ from attrs import define
 from opentelemetry import context as otel_context, propagate, trace
 from opentelemetry.context import Context
 
-from ... import telemetry as t
+from ...telemetry import Telemetry, default_telemetry, records
 from ...trace.export_spans import Description, TopicPattern, describe, topic_pattern
 from ..attachment import Attachment
 from .ids import handing_over
@@ -28,7 +28,7 @@ SPAN_IDS: Final = 2**64
 def attach_spans(
     *,
     tracer_provider: trace.TracerProvider | None = None,
-    telemetry: t.Telemetry = t.default_telemetry,
+    telemetry: Telemetry = default_telemetry,
     handles: float = 0.0,
     hold: bool = False,
     propagation: bool = True,
@@ -105,18 +105,18 @@ class _Tracing:
         self._pattern = pattern
         # Records of a connection may come after its end, such as those of joins that wait for the next one, until its
         # ids are gone.
-        self._connections: WeakKeyDictionary[t.Origin, _Connection] = WeakKeyDictionary()
+        self._connections: WeakKeyDictionary[records.Origin, _Connection] = WeakKeyDictionary()
         self._callers: dict[str, trace.SpanContext] = {}
         self._callbacks: dict[str, tuple[trace.Span, Any]] = {}
 
     # Dispatch
 
-    def handle(self, record: t.Record) -> None:
+    def handle(self, record: records.Record) -> None:
         """Take in any record but those of handles."""
         match record:
-            case t.ConnectStart():
+            case records.ConnectStart():
                 self._connection_started(record)
-            case t.ClientCallbackStart():
+            case records.ClientCallbackStart():
                 self._callback_started(record)
             case _ if len(record.name) == 3:
                 self._once(record)
@@ -125,13 +125,13 @@ class _Tracing:
             case _:
                 self._ended(record)
 
-    def handled(self, record: t.Record) -> None:
+    def handled(self, record: records.Record) -> None:
         """Take in the end of a handle."""
         parent = self._context_of(record)
         if parent is not None and int(record.span_id, 16) < self._below:  # type: ignore[attr-defined]  # an end has one
             self._child(parent, record)
 
-    def headers(self, origin: t.Origin) -> list[tuple[str, str]]:
+    def headers(self, origin: records.Origin) -> list[tuple[str, str]]:
         """Return the headers of a connection's trace; none where OpenTelemetry is not set up."""
         connection = self._connections.get(origin)
         if connection is None or connection.context is None:
@@ -152,7 +152,7 @@ class _Tracing:
 
     # The connection
 
-    def _connection_started(self, record: t.ConnectStart) -> None:
+    def _connection_started(self, record: records.ConnectStart) -> None:
         origin, state = record.origin, record.state
         description = describe(record, self._pattern)
         given = None if state.trace_parent is None else _of_trace_parent(state.trace_parent)
@@ -172,7 +172,7 @@ class _Tracing:
             span = start(_of_ids(state.trace_id, state.connection_id, flags, context.trace_state))
         self._know(origin, span, flags if context.is_valid else None)
 
-    def _know(self, origin: t.Origin, span: trace.Span, flags: int | None) -> None:
+    def _know(self, origin: records.Origin, span: trace.Span, flags: int | None) -> None:
         context = None
         if flags is not None and origin.trace_id is not None:
             state = span.get_span_context().trace_state
@@ -180,13 +180,13 @@ class _Tracing:
         parent, kept = (_under(context), span) if span.is_recording() else (None, None)
         self._connections[origin] = _Connection(context, parent, kept)
 
-    def _connected(self, record: t.ClientConnectStop) -> None:
+    def _connected(self, record: records.ClientConnectStop) -> None:
         connection = self._connections.get(record.origin)
         if record.outcome == "ok" and not self._hold and connection is not None and connection.span is not None:
             connection.span.end(_end_of(record))
             connection.span = None
 
-    def _connection_ended(self, record: t.ConnectStop | t.SpanException) -> None:
+    def _connection_ended(self, record: records.ConnectStop | records.SpanException) -> None:
         connection = self._connections.get(record.origin)
         if connection is None or connection.parent is None:
             return
@@ -221,7 +221,7 @@ class _Tracing:
             parent = self._context_of(record) or self._context_of(record.start)
             if parent is not None:
                 self._child(parent, record, caller)
-            if isinstance(record, t.ClientConnectStop):
+            if isinstance(record, records.ClientConnectStop):
                 self._connected(record)
 
     def _once(self, record: Any) -> None:
@@ -230,7 +230,7 @@ class _Tracing:
             description = describe(record, self._pattern)
             self._start(parent, description, record.system_time).end(record.system_time)
 
-    def _context_of(self, record: t.Record) -> Context | None:
+    def _context_of(self, record: records.Record) -> Context | None:
         """Return the connection's context; None where it is sampled out or unknown."""
         connection = self._connections.get(record.origin)
         return None if connection is None else connection.parent
@@ -249,7 +249,7 @@ class _Tracing:
 
     # Callbacks
 
-    def _callback_started(self, record: t.ClientCallbackStart) -> None:
+    def _callback_started(self, record: records.ClientCallbackStart) -> None:
         connection = self._connections.get(record.origin)
         if connection is None or connection.context is None:
             return
