@@ -167,8 +167,9 @@ def kinds() -> dict[str, type]:
     """Return the class of each event's records, by the event's name, with one for the callbacks of a client."""
     found: dict[str, type] = {}
     for kind in vars(records).values():
-        if inspect.isclass(kind) and attrs.has(kind) and hasattr(kind, "name") and kind is not records.SpanException:
-            name = kind.name if isinstance(kind.name, tuple) else ("slipstream", "client", "<callback>", end_of(kind))
+        if inspect.isclass(kind) and attrs.has(kind) and "name" in vars(kind) and kind is not records.SpanException:
+            own = vars(kind)["name"]
+            name = own if isinstance(own, tuple) else ("slipstream", "client", "<callback>", end_of(kind))
             found[" ".join(name)] = kind
     return found
 

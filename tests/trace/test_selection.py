@@ -110,7 +110,7 @@ def test_a_span_without_an_end_is_told_as_unfinished() -> None:
 
 
 @attrs.frozen
-class Once:
+class Once(Record):
     name = ("slipstream", "x")
     measurements: dict[str, int]
     metadata: dict[str, Any] = attrs.field(factory=dict)

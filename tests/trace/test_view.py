@@ -138,7 +138,7 @@ def test_starts_have_no_line() -> None:
 
 
 @attrs.frozen
-class Novelty:
+class Novelty(Record):
     """A record of a later version."""
 
     name: tuple[str, ...]

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from attrs import fields, frozen
 
@@ -31,63 +31,26 @@ class Origin:
     generation: int
 
 
-class Record(Protocol):
-    """The common part of records. A handler that knows one event reads its fields; a generic one reads these."""
-
-    @property
-    def name(self) -> EventName:
-        """The event's name."""
-        ...
-
-    @property
-    def origin(self) -> Origin:
-        """The ids of where it comes from."""
-        ...
-
-    @property
-    def measurements(self) -> Mapping[str, int]:
-        """Times and durations in nanoseconds."""
-        ...
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Everything else."""
-        ...
-
-
-class SpanStart(Record, Protocol):
-    """What every record of a span's start has."""
-
-    @property
-    def span_id(self) -> str:
-        """The span's id."""
-        ...
-
-    @property
-    def system_time(self) -> int:
-        """When the span started, in nanoseconds since the epoch."""
-        ...
-
-    @property
-    def monotonic_time(self) -> int:
-        """When the span started, in nanoseconds on the monotonic clock."""
-        ...
-
-
-S = TypeVar("S", bound=SpanStart)
-
-
 def _compared(record: Any) -> tuple[object, ...]:
     return tuple(getattr(record, field.name) for field in fields(type(record)) if field.eq)
 
 
-class Common:
-    """What all records compute alike: their ids, and measurements and metadata from their fields."""
+class Record:
+    """The common part of records. A handler that knows one event reads its fields; a generic one reads these.
+
+    Attributes:
+        origin: the ids of where it comes from.
+    """
 
     __slots__ = ()
     _measured: ClassVar[tuple[str, ...]] = ("system_time", "monotonic_time")
     _own: ClassVar[tuple[tuple[str, str], ...]] = ()
     origin: Origin
+
+    @property
+    def name(self) -> EventName:
+        """The event's name."""
+        raise NotImplementedError
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -154,7 +117,28 @@ class Common:
         return {key: getattr(self, name) for key, name in self._own}
 
 
-class _Ended(Common, Generic[S]):
+class SpanStart(Record):
+    """The common part of records of a span's start.
+
+    Attributes:
+        system_time: when the span started, in nanoseconds since the epoch.
+        monotonic_time: when it started, in nanoseconds on the monotonic clock.
+    """
+
+    __slots__ = ()
+    system_time: int
+    monotonic_time: int
+
+    @property
+    def span_id(self) -> str:
+        """The span's id."""
+        raise NotImplementedError
+
+
+S = TypeVar("S", bound=SpanStart)
+
+
+class _Ended(Record, Generic[S]):
     """What the ends of spans have in common."""
 
     __slots__ = ()
@@ -180,7 +164,7 @@ class _Ended(Common, Generic[S]):
 
 
 @frozen(eq=False, repr=False)
-class Once(Common):
+class Once(Record):
     """What happens once."""
 
     origin: Origin
@@ -189,7 +173,7 @@ class Once(Common):
 
 
 @frozen(eq=False, repr=False)
-class Start(Common):
+class Start(SpanStart):
     """The start of a span."""
 
     origin: Origin

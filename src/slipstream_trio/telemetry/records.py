@@ -30,7 +30,7 @@ __all__ = [
 
 
 @frozen(eq=False, repr=False)
-class ConnectStart(Once):
+class ConnectStart(Once, SpanStart):
     """A connection's life begins, before anything is sent; its span's id is the connection_id."""
 
     name: ClassVar[EventName] = ("slipstream", "connection", "connect", "start")

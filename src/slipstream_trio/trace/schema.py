@@ -45,7 +45,7 @@ from attrs import frozen
 
 from ..protocol import Transition
 from ..telemetry import EventName, Origin
-from ..telemetry.base import Common
+from ..telemetry.base import Record
 from .lines import encode_line
 
 MAJOR: Final = 1
@@ -55,7 +55,7 @@ HEADER: Final = "slipstream_trace"  # the key of a header
 
 
 @frozen
-class Recorded(Common):
+class Recorded(Record):
     """A telemetry record that was read from a recording; handlers and the verifier take it like a live one.
 
     Attributes:
