@@ -291,17 +291,8 @@ class Lying:
     record: Record
     duration: int
 
-    @property
-    def name(self) -> tuple[str, ...]:
-        return self.record.name
-
-    @property
-    def origin(self) -> Origin:
-        return self.record.origin
-
-    @property
-    def metadata(self) -> Any:
-        return self.record.metadata
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.record, name)
 
     @property
     def measurements(self) -> dict[str, int]:

@@ -136,7 +136,7 @@ class Tally:
         self.violations += self.verifier.feed(record)
         if (line := describe(record, self._secrets)) is not None:
             self.statistics.feed(Glance(self._clock.at(record) - (line.took or 0), 0, line, record))
-        name, span_id = record.name, record.metadata.get("span_id", "")
+        name, span_id = record.name, record.span_id or ""
         if name[-1] == "start" and name[1] == "client":
             self._open[span_id] = " ".join(name[1:-1])
         elif name[-1] in ("stop", "exception"):

@@ -71,6 +71,11 @@ class Record:
         return f"{kind.__name__}({', '.join(shown)})"
 
     @property
+    def span_id(self) -> str | None:
+        """The span's id, None for what happens once."""
+        return None
+
+    @property
     def connection_id(self) -> str | None:
         """The id of the connection, None where there is none."""
         return self.origin.connection_id
@@ -108,13 +113,17 @@ class Record:
 
     def _described(self) -> dict[str, Any]:
         ids = {name: getattr(self.origin, name) for name in ("connection_id", "trace_id", "socket_id", "generation")}
-        span_id = getattr(self, "span_id", None)
-        span = {} if span_id is None else {"span_id": span_id}
+        span = {} if self.span_id is None else {"span_id": self.span_id}
         return {**ids, "start_time": self.start_time, **span}
 
     def details(self) -> dict[str, Any]:
         """Return the fields of this event, under the keys that they have in `metadata`."""
         return {key: getattr(self, name) for key, name in self._own}
+
+    def whole(self) -> Mapping[str, Any]:
+        """Return the fields of this event, and those of the start that it ends: `metadata` without ids and times."""
+        start: Record | None = getattr(self, "start", None)
+        return self.details() if start is None else {**start.details(), **self.details()}
 
 
 class SpanStart(Record):

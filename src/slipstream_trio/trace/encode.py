@@ -14,7 +14,6 @@ from .lines import encode_line
 from .redact import Redacted, Redactor
 from .schema import missing_line
 from .values import FIELDS, changes_of, encode_value, encoded, fields_of, plain_text, redacted
-from .verify import details_of
 
 MOST_CONNECTIONS: Final = 4096
 """The most connections to remember; a forgotten one is written in full when it comes again."""
@@ -157,7 +156,7 @@ class Encoder:
             first = _STOP % (_head(name), ids, encode_line(record.span_id), record.duration, now, whole)
         details, parts = record.details(), [first]
         if name == HANDLE_STOP:
-            given = details_of(record.start)["raw_message"]
+            given = record.start.details()["raw_message"]
             for key, text in zip(_CAME_TO, self._parts(given, written, *map(details.get, _CAME_TO)), strict=True):
                 parts += _key(key), text
         elif (whole_text := plain_text(details)) is not None and self.redactor.shows(whole_text):

@@ -13,7 +13,6 @@ from ..protocol import FrameReceived, JoinTopic, LeaveTopic, SendHeartbeat, Tran
 from ..telemetry import EventName, Record
 from .clock import WallClock
 from .schema import Recorded
-from .verify import details_of, span_id_of
 from .view import Line, describe, describe_unfinished, given_of
 
 HELD: Final = 10_000  # the most lines that wait for one that began before them
@@ -125,7 +124,7 @@ class History:
         key = record.origin.connection_id or ""
         connect = name[2] == "connect" and name[1] == "connection"
         if name[-1] == "start" and not connect:
-            if (span_id := span_id_of(record)) is not None:
+            if (span_id := record.span_id) is not None:
                 self._open[span_id] = now, record
             if name[2] == "push" and (hearing := self._hearing.get(key)) is not None:
                 hearing.owed = hearing.owed or now
@@ -157,7 +156,7 @@ class History:
             hearing.frames += 1
             self._open[key] = now, record
             self._open.move_to_end(key)
-        elif details_of(record)["return"]:
+        elif record.details()["return"]:
             hearing.sent += 1
             if isinstance(given, JoinTopic | LeaveTopic | SendHeartbeat):
                 hearing.owed = hearing.owed or now

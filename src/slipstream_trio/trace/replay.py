@@ -29,7 +29,6 @@ from .handles import BUILT_IN
 from .redact import Redacted
 from .schema import Recorded
 from .values import names_of
-from .verify import whole_of
 
 CONNECT: Final = ConnectStart.name[:-1]
 HANDLE: Final = HandleStart.name[:-1]
@@ -137,7 +136,7 @@ class Replayer:
         self._states.clear()
 
     def _replay(self, record: Recorded) -> ReplayStep:
-        metadata = whole_of(record)
+        metadata = record.whole()
         recorded: State = metadata["state"]
         found = list(differences(self._states.get(record.connection_id, recorded), recorded, "state"))
         found = [Difference(each.field, each.got, each.expected) for each in found]

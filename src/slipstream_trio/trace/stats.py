@@ -12,7 +12,6 @@ from attrs import Factory, define
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from .selection import Glance
 from .text import nanoseconds, size_of
-from .verify import details_of, whole_of
 from .view import WAITED, Line, given_of
 
 __all__ = ["EXACT", "KEYS", "MAX_GROUPS", "QUANTILES", "Group", "Quantiles", "Statistics"]
@@ -196,7 +195,7 @@ class Statistics:
             group.outcomes[line.status or line.event or "-"] += 1
         if (function := self._events.get(name)) is not None:
             function(glance)
-        elif line.took is not None and "callback" in whole_of(glance.record):
+        elif line.took is not None and "callback" in glance.record.whole():
             self._span("callbacks", glance)
 
     @property
@@ -267,7 +266,7 @@ class Statistics:
         self._count("silences", (at, connection), glance.line.took).outcomes[glance.line.note] += 1
 
     def _handled(self, glance: Glance) -> None:
-        line, metadata = glance.line, details_of(glance.record)
+        line, metadata = glance.line, glance.record.details()
         self._count("handling", (line.what,), line.took)
         given = given_of(glance.record)
         if isinstance(given, FrameReceived):
@@ -296,17 +295,17 @@ class Statistics:
             group.times.add(nanoseconds(seconds))
 
     def _scheduled(self, section: str, glance: Glance) -> None:
-        self._once(section, glance, details_of(glance.record)["delay"])
+        self._once(section, glance, glance.record.details()["delay"])
 
     def _gap(self, glance: Glance) -> None:
-        metadata = details_of(glance.record)
+        metadata = glance.record.details()
         length = (metadata["until"] - metadata["since"]).total_seconds()
         self._once("gaps", glance, max(length, 0.0))
         self._group("gaps", self._key("gaps", glance.line)).dropped += metadata["dropped"]
 
     def _overflowed(self, glance: Glance) -> None:
         """Count an episode when it begins; each record of it tells how many messages it has cost so far."""
-        metadata, socket = details_of(glance.record), glance.record.origin.socket_id
+        metadata, socket = glance.record.details(), glance.record.origin.socket_id
         group = self._group("overflows", self._key("overflows", glance.line))
         if metadata.get("phase") in (None, "began"):
             group.count += 1

@@ -4,7 +4,7 @@
 tests see to it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from attrs import define, field, frozen
@@ -110,7 +110,7 @@ class Verifier:
         if name[1] == "connection":
             self._connection_record(record, name)
         elif name == PUSH_STOP:
-            details, connection = details_of(record), self._connections.get(self._current or "")
+            details, connection = record.details(), self._connections.get(self._current or "")
             if connection is not None and details["status"] is not None and details["ref"] is not None:
                 self._settled(connection, details["ref"])
         self.records += 1
@@ -149,7 +149,7 @@ class Verifier:
         self._found.append(Violation(self.records, self._current, invariant, problem))
 
     def _connection_record(self, record: Record, name: EventName) -> None:
-        details, origin = details_of(record), record.origin
+        details, origin = record.details(), record.origin
         connection = self._connections.get(origin.connection_id or "")
         if name == CONNECT_START:
             connection = self._connect_started(connection, record, details)
@@ -169,7 +169,7 @@ class Verifier:
         handles, unsure = name[2] == "handle", connection.unsure
         if name[-1] == "start":
             if handles:
-                self._handle_started(connection, span_id_of(record) or "", details["state"])
+                self._handle_started(connection, record.span_id or "", details["state"])
                 connection.open_at = now
             else:
                 connection.began_at = now
@@ -221,7 +221,7 @@ class Verifier:
             self._violated(4, "its state is not the end state of the span before")
 
     def _handle_ended(self, connection: _Connection, record: Record, details: Any, *, unsure: bool) -> None:
-        span_id = span_id_of(record)
+        span_id = record.span_id
         if connection.open_span != span_id and not unsure:  # its start may be among what is missing
             if connection.open_span is None:
                 self._violated(3, "a handle ends that did not start")
@@ -282,21 +282,3 @@ def verify(records: Iterable[Record], *, shared_traces: Collection[str] = ()) ->
     verifier = Verifier(shared_traces)
     found = [violation for record in records for violation in verifier.feed(record)]
     return found + verifier.finish()
-
-
-def details_of(record: Any) -> Mapping[str, Any]:
-    """Return a record's fields: not its metadata, which takes longer to make, where it tells them by themselves."""
-    details: Callable[[], Mapping[str, Any]] | None = getattr(record, "details", None)
-    return record.metadata if details is None else details()
-
-
-def whole_of(record: Any) -> Mapping[str, Any]:
-    """Return a record's fields, and those of its span's start."""
-    start = getattr(record, "start", None)
-    return details_of(record) if start is None else {**details_of(start), **details_of(record)}
-
-
-def span_id_of(record: Any) -> str | None:
-    """Return the id of a record's span, None for what happens once."""
-    span_id: str | None = getattr(record, "span_id", None)
-    return record.metadata.get("span_id") if span_id is None and not hasattr(record, "details") else span_id

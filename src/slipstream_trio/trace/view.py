@@ -13,7 +13,6 @@ from .. import protocol
 from ..errors import ConnectionRejected
 from ..telemetry import EventName, Record
 from .text import NO_SECRETS, Secrets, brief, duration, frame_as_text, in_a_word, nanoseconds, printable
-from .verify import details_of, span_id_of, whole_of
 
 __all__ = ["NO_PAYLOAD", "WAITED", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
 
@@ -96,11 +95,11 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
     if last == "start" and function is None:
         return None
     if function is describe_handle:
-        parts = describe_handle(details_of(record), given_of(record))
+        parts = describe_handle(record.details(), given_of(record))
     else:
-        parts = _parts_of(name, function, whole_of(record))
+        parts = _parts_of(name, function, record.whole())
     measurements = record.measurements
-    parts["monotonic_time"], parts["span_id"] = measurements["monotonic_time"], span_id_of(record) or ""
+    parts["monotonic_time"], parts["span_id"] = measurements["monotonic_time"], record.span_id or ""
     parts.setdefault("took", measurements.get("duration"))
     line = Line(**parts)
     if secrets.forms or not f"{line.topic}{line.event}{line.status}{line.note}".isprintable():
@@ -123,17 +122,17 @@ def _parts_of(name: EventName, function: Callable[..., Parts] | None, metadata: 
 
 def describe_unfinished(start: Record) -> Line:
     """Return the line of a span's start whose end is not in the recording."""
-    name, metadata, now = start.name, details_of(start), start.measurements["monotonic_time"]
+    name, metadata, now = start.name, start.details(), start.measurements["monotonic_time"]
     given = metadata.get("raw_message")
     what = " ".join(name[1:-1]) if given is None else type(given).__name__
     told: Parts = {key: printable(metadata.get(key) or "") for key in ("topic", "event")}
     told |= {"status": "unfinished", "mood": "bad", "client": name[1] == "client"}
-    return Line(now, what, span_id_of(start) or "", **told)
+    return Line(now, what, start.span_id or "", **told)
 
 
 def given_of(record: Record) -> Any:
     """Return the input that was handled, from either record of its handle."""
-    return details_of(getattr(record, "start", None) or record)["raw_message"]
+    return (getattr(record, "start", None) or record).details()["raw_message"]
 
 
 def _raised(name: EventName, metadata: Mapping[str, Any]) -> Parts:

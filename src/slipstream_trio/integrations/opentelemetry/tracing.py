@@ -128,7 +128,7 @@ class _Tracing:
     def handled(self, record: records.Record) -> None:
         """Take in the end of a handle."""
         parent = self._context_of(record)
-        if parent is not None and int(record.span_id, 16) < self._below:  # type: ignore[attr-defined]  # an end has one
+        if parent is not None and int(record.span_id or "0", 16) < self._below:
             self._child(parent, record)
 
     def headers(self, origin: records.Origin) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ from typing import Any, Final, TypeVar
 from ... import protocol
 from ...telemetry import Record
 from ..text import size_of
-from ..verify import span_id_of
 from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep
 
 SLOW: Final = 3 * SECOND // 2  # an answer that takes longer is looked at
@@ -163,13 +162,13 @@ class Asks:
                 before.again += before.payload == ask.payload
         if len(self._spans) >= MOST_SPANS:
             del self._spans[next(iter(self._spans))]
-        self._spans[span_id_of(record) or ""] = ask
+        self._spans[record.span_id or ""] = ask
         key = (record.origin.socket_id, ask.topic, ask.event)
         self._queued.setdefault(key, deque(maxlen=MOST_ASKS)).append(ask)
 
     def push_stopped(self, record: Record, metadata: Any) -> None:
         """Take in how a push has ended."""
-        ask = self._spans.pop(span_id_of(record) or "", None)
+        ask = self._spans.pop(record.span_id or "", None)
         if ask is None:
             return
         ask.outcome, ask.ended = metadata["outcome"], self._facts.last

@@ -9,7 +9,6 @@ from ...protocol.state import next_deadline
 from ...telemetry import HandleStop, Record
 from ..clock import WallClock
 from ..text import size_of
-from ..verify import whole_of
 from .asks import Asks
 from .facts import BURST, MOST, SECOND, Ask, Connection, Facts, Place, Quiet, keep
 from .streams import Stream
@@ -90,7 +89,7 @@ class Gatherer:
             facts.place = place
             if name[1] == "client" and name[-1] == "start":
                 self._acted()
-            function(record, whole_of(record))
+            function(record, record.whole())
         except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
             # A recording of another version, or a damaged one: the rest still tells something.
             facts.unread += 1
