@@ -196,8 +196,9 @@ def test_processes_share_the_load_of_a_real_server(tmp_path: Path) -> None:
 
 @pytest.mark.once
 def test_a_server_that_is_not_there_is_told_in_a_line() -> None:
-    words = ["bench", "ws://127.0.0.1:1/socket/websocket", "--duration", "0", "--timeout", "0.5"]
+    words = ["bench", "ws://127.0.0.1:1/socket/websocket", "--duration", "0.5", "--timeout", "0.5"]
     done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 3
     assert done.stderr.startswith("slipstream: no connection was ever open (connection: ")
+    assert done.stderr.endswith("is the server running?)\n")
     assert done.stderr.count("\n") == 1

@@ -91,7 +91,9 @@ def run(options: Namespace) -> int:
         for name, file in opened.items():
             file.write(asked[name](result))
     if not result.latencies["connect"].total_count:
-        why = "".join(f" ({kind})" for kind, _ in result.errors.most_common(1))
+        # Pushes fail more often than connects, for want of a channel.
+        causes = [kind for kind, _ in result.errors.most_common() if not kind.startswith("push: ")]
+        why = "".join(f" ({cause})" for cause in causes[:1])
         raise CommandFailed(f"no connection was ever open{why}", UNREACHABLE)
     return OK
 

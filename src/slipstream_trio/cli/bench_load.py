@@ -143,7 +143,7 @@ class Load:
 
     def _reconnects(self, scheduled: ReconnectScheduled) -> None:
         self._count("reconnects")
-        self._failed(f"connection: {scheduled.reason[:100]}")
+        self._failed(f"connection: {scheduled.reason[:200]}")
 
     def _failed(self, kind: str) -> None:
         self._result.errors[kind] += 1
