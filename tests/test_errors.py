@@ -43,7 +43,13 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (ConnectError("no route to host"), {"reason": "no route to host"}, "no route to host"),
     (
         ConnectTimeout(1.5),
-        {"timeout": 1.5, "option": None, "reason": "not connected within 1.5 s; see connect_timeout"},
+        {
+            "timeout": 1.5,
+            "option": None,
+            "awaited": None,
+            "limit": "connect_timeout",
+            "reason": "not connected within 1.5 s; see connect_timeout",
+        },
         "not connected within 1.5 s; see connect_timeout",
     ),
     (
@@ -62,6 +68,8 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
         {
             "timeout": 1.5,
             "option": "params",
+            "awaited": None,
+            "limit": "connect_timeout",
             "reason": "not connected within 1.5 s, as the function given as 'params' had not returned; "
             "see connect_timeout",
         },

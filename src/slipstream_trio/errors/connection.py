@@ -41,9 +41,6 @@ class ConnectTimeout(ConnectError):
         limit: the option that sets the time.
     """
 
-    awaited: str | None = None
-    limit: str = "connect_timeout"
-
     def __init__(
         self, timeout: float, option: str | None = None, awaited: str | None = None, limit: str = "connect_timeout"
     ) -> None:
@@ -53,10 +50,8 @@ class ConnectTimeout(ConnectError):
         super().__init__(f"not connected within {timeout} s{waited}; see {limit}")
         self.timeout = timeout
         self.option = option
-        if limit != self.limit:
-            self.limit = limit
-        if awaited is not None:
-            self.awaited = awaited
+        self.awaited = awaited
+        self.limit = limit
 
     def __reduce__(self) -> tuple[type["ConnectTimeout"], tuple[float, str | None, str | None, str]]:
         return type(self), (self.timeout, self.option, self.awaited, self.limit)
