@@ -30,7 +30,7 @@ from slipstream_trio.telemetry import Telemetry
 # the steps of tasks that the scheduler runs for it.
 LIMITS = {
     # operation                   json, msgspec, steps
-    "a message": (14.4, 6.4, 0.02),
+    "a message": (13.5, 5.5, 0.02),
     "a message, watched": (28.3, 21.3, 0.02),
     "a message, 100 readers": (14.5, 6.5, 0.03),
     "a message, 100 readers, watched": (28.5, 21.5, 0.03),

@@ -172,6 +172,16 @@ class Buffer:
         self.heavy += size
         return self.put(Heavy(message, size))
 
+    def put_all(self, messages: Sequence[Message]) -> bool:
+        """Add light messages that fit into the first half, and wake a reader for each; tells whether they do."""
+        waiting = self.waiting + len(messages)
+        if waiting > self._half:
+            return False
+        self._items.extend(messages)
+        self.waiting = waiting
+        self._wake()
+        return True
+
     def put(self, message: Message | Heavy) -> "Buffer | None":
         """Add a message, or drop one; returns the buffer if it is crowded."""
         messages = self.waiting

@@ -1,6 +1,6 @@
 """A channel: what its user holds, and its state."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from ..errors import ChannelClosed, JoinError, ProtocolError
@@ -277,6 +277,10 @@ class Channel:
         """Let the connection put messages where they go, while `_deliver` would do nothing else."""
         plain = self._status == "joined" and not self._streams.subscribed
         self._put = self._consumer.put if plain and self._consumer is not None else None
+
+    def _put_all(self, messages: Sequence[Message]) -> bool:
+        """Put small messages where `_put` puts one, if they fit there well; tells whether they do."""
+        return isinstance(self._consumer, Buffer) and self._consumer.put_all(messages)
 
     def _open_connection(self) -> "Connection | None":
         """Return the connection if the channel can send on it, None if it has to wait; raises if it never will."""

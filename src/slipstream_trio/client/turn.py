@@ -1,8 +1,9 @@
 """The receive loop, and turns: how long it and consumers go on before others run, or wait for others."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -16,6 +17,7 @@ from ..transport import Transport
 
 if TYPE_CHECKING:
     from .buffer import Backlog, Buffer
+    from .channel import Channel
     from .connection import Connection
 
 MESSAGES_A_TURN: Final = 1024
@@ -171,6 +173,9 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
     messages = None if watched.active or not light else decoded_together(socket._serializer, frames)
     many = len(frames) > FEW_READERS
     turn.begin(batch=many)
+    if many and messages is not None and _put_together(channels, messages):
+        turn.end_batch()
+        return
     for frame, message in zip(frames, messages or repeat(None)):  # noqa: B905 - there is no end of None
         if watched.active:
             crowded = connection.take_in_watched(frame, now)
@@ -198,6 +203,19 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
                 turn.begin(batch=many)
     if many:
         turn.end_batch()
+
+
+def _put_together(channels: Mapping[str, "Channel"], messages: Sequence[Message]) -> bool:
+    """Put messages into the buffer of one channel, if they are all plain and for that; tells whether they were.
+
+    Most floods are of one channel. To look at each message in turn takes four times as long.
+    """
+    channel = channels.get(messages[0].topic)
+    if channel is None or channel._put is None or messages[-1].topic != messages[0].topic:
+        return False
+    join_refs, refs, topics, events = (set(map(itemgetter(place), messages)) for place in range(4))
+    are_plain = refs == {None} and join_refs <= {None, channel._join_ref} and events.isdisjoint(PRESENCE_EVENTS)
+    return are_plain and len(topics) == 1 and channel._put_all(messages)
 
 
 def _decoded(connection: "Connection", frame: Frame, now: float) -> Message | None:
