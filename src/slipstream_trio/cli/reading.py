@@ -1,5 +1,6 @@
 """Options and helpers of the commands that look at recordings: files, choice of records, reading."""
 
+import gc
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
@@ -25,6 +26,7 @@ wildcards * and ?; each option can be repeated, and matches any of its values.
                  joined, heartbeat, gap, reconnect, dropped, 'client *', …"""
 
 MOST: Final = 20  # so many kinds of notices are in a summary
+RARELY: Final = 200_000  # objects that are made between two collections
 WIDTH: Final = 30  # of a progress bar, in characters
 
 
@@ -111,6 +113,17 @@ def quiet_pipe() -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError:
         give_up_output()
+
+
+@contextmanager
+def rarely_collected() -> Iterator[None]:
+    """Collect cycles rarely: thousands of lines are held, and none is in a cycle, but each would be looked at often."""
+    before = gc.get_threshold()
+    gc.set_threshold(RARELY)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @define

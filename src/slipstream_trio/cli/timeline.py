@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from ..trace.selection import Glance
@@ -84,7 +85,7 @@ class Timeline:
         numbers = f"{getattr(record, 'line', ''):>6} {origin.socket_id:8.8} " if self._recorded else ""
         self._output.print(
             f"{self._time(glance)} {numbers}{origin.connection_id or '-':8.8} {line.span_id:8.8} "
-            f"{ARROWS[line.direction]} {line.what:14} {line.topic:16} {line.event:14} {line.status:16} {took:>{TOOK}}  "
+            f"{_columns(line.direction, line.what, line.topic, line.event, line.status)} {took:>{TOOK}}  "
             f"{line.detail(self._secrets)}".rstrip()
         )
 
@@ -122,3 +123,9 @@ class Timeline:
         text = f"{event} " if event else ""
         free = " " * (width - cells(text) - cells(status))
         return f"{text}{self._output.style(status, MOODS[line.mood])}{free}"
+
+
+@lru_cache(maxsize=4096)
+def _columns(direction: Direction, what: str, topic: str, event: str, status: str) -> str:
+    """Return the columns that few lines have for themselves, not cut."""
+    return f"{ARROWS[direction]} {what:14} {topic:16} {event:14} {status:16}"

@@ -11,7 +11,7 @@ from ..trace import Recorded
 from ..trace.read import follow, sources
 from ..trace.selection import grouped, look
 from .output import Output
-from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, selection_of
+from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, rarely_collected, selection_of
 from .status import OK, UsageError
 from .timeline import Timeline
 
@@ -52,7 +52,7 @@ def run(options: Namespace) -> int:
     if options.follow and len(options.paths) > 1:
         raise UsageError("--follow goes with one file")
     found = [] if options.follow else sources(options.paths)
-    with quiet_pipe():
+    with quiet_pipe(), rarely_collected():
         timeline = Timeline(Output.of(sys.stdout, plain=options.plain), clock=options.clock, recorded=True)
         timeline.head()
         notices = Notices(timeline.note)

@@ -133,6 +133,10 @@ class Glance:
         took = self.line.took
         return self.at + took if took and self.record.name[:3] != CONNECT else self.at
 
+    def told(self) -> "Glance":
+        """Return itself, as one that no other was put together with."""
+        return self
+
 
 glance: Final[Any] = lean(Glance)
 
@@ -171,10 +175,10 @@ def look(
 
 def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
     """Put together what went wrong in the same way on a socket, several times within a few seconds."""
-    waiting: deque[_Group] = deque()
+    waiting: deque[Glance | _Group] = deque()
     groups: dict[Alike, _Group] = {}
     for glance in glances:
-        line, now, alike = glance.line, glance.at, None
+        line, now = glance.line, glance.at
         if line.mood == "bad":
             payload = "" if line.payload is NO_PAYLOAD else brief(line.payload)
             alike = glance.record.origin.socket_id, line.what, line.event, line.status, payload
@@ -183,28 +187,30 @@ def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
                 group.count, group.last = group.count + 1, now
                 group.topics.add(line.topic)
                 continue
-        elif not waiting:
+            groups[alike] = group = _Group(glance, alike, now, {line.topic})
+            waiting.append(group)
+        elif waiting:
+            waiting.append(glance)
+        else:
             yield glance
             continue
-        waiting.append(_Group(glance, alike, now, {line.topic}))
-        if alike is not None:
-            groups[alike] = waiting[-1]
         while waiting:
             first = waiting[0]
-            if first.alike is not None and now - first.last <= TOGETHER and len(waiting) <= HELD:
-                break
-            if first.alike is not None and groups[first.alike] is first:
-                del groups[first.alike]
+            if type(first) is _Group:
+                if now - first.last <= TOGETHER and len(waiting) <= HELD:
+                    break
+                if groups[first.alike] is first:
+                    del groups[first.alike]
             yield waiting.popleft().told()
     yield from (each.told() for each in waiting)
 
 
 @define
 class _Group:
-    """Lines that say the same, by the first of them; one that waits behind others, and is like none, by itself."""
+    """Lines that say the same, by the first of them."""
 
     glance: Glance
-    alike: Alike | None
+    alike: Alike
     last: int
     topics: set[str]
     count: int = 1
