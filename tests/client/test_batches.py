@@ -34,7 +34,7 @@ FRAMES: dict[str, Frame] = {
 
 async def outcome(frames: list[Frame], codec: Any, *, together: bool) -> list[Any]:
     """Return what the readers of two channels got of the frames, and who is present."""
-    options = {} if codec is None else {"serializer": V2Serializer(codec())}
+    options: dict[str, Any] = {} if codec is None else {"serializer": V2Serializer(codec())}
     got: list[Any] = []
 
     async def read(channel: Channel, mine: list[Message]) -> None:
