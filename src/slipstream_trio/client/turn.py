@@ -75,7 +75,7 @@ class Turn:
         self._left = MESSAGES_A_TURN
         self._until = self._clock() + SECONDS_A_TURN
         self._held_since = 0.0
-        self.holds = False
+        self.holds: bool = False
         self.held: list[Buffer] = []
 
     def is_over(self) -> bool:
@@ -98,7 +98,7 @@ class Turn:
 
     def end_batch(self) -> None:
         """Wake the readers that are held, unless they are many and have not waited long: `held` tells."""
-        self.holds = False
+        self.holds: bool = False
         longest = min(len(self.held) * SECONDS_A_READER, LONGEST_HELD)
         if len(self.held) <= FEW_READERS or self._clock() - self._held_since > longest:
             self.release()
