@@ -98,7 +98,7 @@ class Turn:
 
     def end_batch(self) -> None:
         """Wake the readers that are held, unless they are many and have not waited long: `held` tells."""
-        self.holds: bool = False
+        self.holds = False
         longest = min(len(self.held) * SECONDS_A_READER, LONGEST_HELD)
         if len(self.held) <= FEW_READERS or self._clock() - self._held_since > longest:
             self.release()
