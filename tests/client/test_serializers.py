@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ from tests.client.support import Recorder, Scripted, running
 from trio.testing import MockClock
 
 from slipstream_trio import ChannelClosed, ProtocolError, PushError, SerializationError, connect
-from slipstream_trio.protocol import Frame, Message, V2Serializer
+from slipstream_trio.protocol import Frame, Message, Serializer, StdlibCodec, V2Serializer
 from slipstream_trio.trace import verify
 from slipstream_trio.transport import Connector, OpenRequest, Transport
 
@@ -125,6 +126,51 @@ async def test_what_it_cannot_read_costs_that_frame_alone(autojump_clock: MockCl
             connector.peer.message("room", "even", {"number": 2})
             assert (await anext(aiter(channel))).payload == {"number": 2}
     assert [record.metadata["reason"] for record in recorder.named("client", "message_dropped")] == ["an odd event"]
+
+
+class Buggy(StdlibCodec):
+    """A codec that fails as no codec should."""
+
+    def decode_message(self, text: str) -> Message:
+        if "odd" in text:
+            raise ValueError("a bug of the codec's")
+        return super().decode_message(text)
+
+    def encode(self, value: Any) -> str:
+        if "odd" in str(value):
+            raise ValueError("a bug of the codec's")
+        return super().encode(value)
+
+
+class Derived(V2Serializer):
+    """A serializer of ours that is derived, and fails as none should."""
+
+    name = "derived"
+
+    def decode(self, frame: Frame) -> Message:
+        return Buggy().decode_message(str(frame))
+
+    def encode(self, message: Message) -> Frame:
+        return Buggy().encode(list(message))
+
+
+@pytest.mark.parametrize("serializer", [V2Serializer(Buggy()), Derived()], ids=["codec", "derived"])
+async def test_a_bug_in_a_codec_or_a_derived_serializer_costs_one_frame(
+    serializer: Serializer, autojump_clock: MockClock
+) -> None:
+    connector = Scripted()
+    async with (
+        connect("ws://host/socket/websocket", transport=connector, serializer=serializer) as socket,
+        socket.join("room") as channel,
+    ):
+        with pytest.raises(SerializationError, match="a bug of the codec's"):
+            await channel.push("odd", {})
+        for number in range(20):
+            connector.peer.message("room", "odd" if number == 10 else "even", {"number": number})
+        got = [(await channel.receive()).payload["number"] for _ in range(19)]
+        assert got == [*range(10), *range(11, 20)]
+        assert await channel.push("echo", {"x": 1}) == {"x": 1}
+    assert len(connector.peers) == 1
 
 
 async def test_what_it_cannot_write_raises_and_sends_nothing(autojump_clock: MockClock) -> None:

@@ -7,7 +7,16 @@ from enum import Enum
 from typing import Any, Final, Literal, final, get_args
 
 from ..errors import ConfigurationError, ProtocolError, SerializationError
-from ..protocol import RESERVED_EVENTS, Frame, Message, Serializer, V1Serializer, V2Serializer
+from ..protocol import (
+    RESERVED_EVENTS,
+    Frame,
+    Message,
+    MsgspecCodec,
+    Serializer,
+    StdlibCodec,
+    V1Serializer,
+    V2Serializer,
+)
 from ..protocol.serializer import located
 from .buffer import Overflow
 
@@ -124,9 +133,11 @@ class KeptPayload:
 def guarded(serializer: Serializer) -> Serializer:
     """Return the serializer; one of the user's raises nothing but `SerializationError` and `ProtocolError`.
 
-    So its failure concerns one frame, and never reads as a bug of the library.
+    So its failure, or that of a codec of the user's, concerns one frame, and never reads as a bug of the library.
     """
-    return serializer if isinstance(serializer, V1Serializer | V2Serializer) else _Guarded(serializer)
+    codec = getattr(serializer, "codec", None)
+    ours = type(serializer) in (V1Serializer, V2Serializer) and type(codec) in (StdlibCodec, MsgspecCodec)
+    return serializer if ours else _Guarded(serializer)
 
 
 @final
