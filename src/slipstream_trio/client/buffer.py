@@ -145,8 +145,8 @@ class Buffer:
         self._eased = -1  # how many messages are left when the episode ends: one comparison a message
         self._items: deque[Message | Heavy | Gap] = deque()
         self.waiting: int = 0  # messages
-        self._readers: dict[trio.lowlevel.Task, None] = {}  # that wait; a parking lot takes twice as long
-        self._wakes = False  # whether a message wakes one: not while the turn holds them
+        self._readers = trio.lowlevel.ParkingLot()
+        self._wakes = False  # whether there may be one to wake, which every message asks: not while the turn holds them
         self._read = False
         self._turn = turn_of_this_run()
         self._end: EndOfStream | None = None
@@ -173,7 +173,7 @@ class Buffer:
         return self.put(Heavy(message, size))
 
     def put_all(self, messages: Sequence[Message]) -> bool:
-        """Add light messages that fit into the first half, and wake a reader for each; tells whether they do."""
+        """Add light messages, if they fit into the first half, and wake readers; tells whether they do."""
         waiting = self.waiting + len(messages)
         if waiting > self._half:
             return False
@@ -209,12 +209,8 @@ class Buffer:
             self.wake(1)
 
     def wake(self, most: int | None = None) -> None:
-        """Wake readers, as many as there are messages and gaps for."""
-        count = min(len(self._readers), len(self._items) if most is None else most)
-        for _ in range(count):
-            reader = next(iter(self._readers))
-            del self._readers[reader]
-            trio.lowlevel.reschedule(reader)
+        """Wake readers: at most so many, or those for whom there are messages and gaps."""
+        self._readers.unpark(count=len(self._items) if most is None else most)
         self._wakes = bool(self._readers)
 
     def mark(self, gap: Gap) -> None:
@@ -235,7 +231,7 @@ class Buffer:
         """End: when what is buffered is read, readers are raised what `end` returns."""
         self._end = end
         self._episode.end()
-        self.wake(len(self._readers))
+        self._readers.unpark_all()
         left = [item for item in self._items if isinstance(item, Gap)]
         if self._untold:
             self._tell(evolve(left[0], until=left[-1].until, dropped=self._untold))
@@ -267,21 +263,10 @@ class Buffer:
             if self._end is not None:
                 self._end_told = True
                 raise self._end()
-            await self._park()
+            self._wakes = True
+            await self._readers.park()
             self._turn.begin()
         return self._items.popleft()
-
-    @trio.lowlevel.enable_ki_protection
-    async def _park(self) -> None:
-        reader = trio.lowlevel.current_task()
-
-        def give_up(_: Any) -> trio.lowlevel.Abort:
-            del self._readers[reader]
-            self._wakes = self._wakes and bool(self._readers)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._readers[reader], self._wakes = None, True
-        await trio.lowlevel.wait_task_rescheduled(give_up)
 
     def _lost(self, gap: Gap) -> None:
         """Tell of a gap whose messages are known to be missing; raise for them with the policy "raise"."""

@@ -208,7 +208,7 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
 def _put_together(channels: Mapping[str, "Channel"], messages: Sequence[Message]) -> bool:
     """Put messages into the buffer of one channel, if they are all plain and for that; tells whether they were.
 
-    Most floods are of one channel. To look at each message in turn takes four times as long.
+    Most floods are of one channel, and to look at each message in turn takes longer.
     """
     channel = channels.get(messages[0].topic)
     if channel is None or channel._put is None or messages[-1].topic != messages[0].topic:
