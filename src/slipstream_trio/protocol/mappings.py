@@ -17,8 +17,15 @@ NOTHING: Final[Any] = HashTrieMap()
 persistent: Final[Callable[[Mapping[Any, Any]], Any]] = HashTrieMap
 """Makes a persistent map of what is in a mapping."""
 
-queue_of: Final[Callable[[Iterable[Any]], Any]] = Queue
-"""Makes a persistent queue of items; it is of any type, as rpds's stubs differ from what it does."""
+
+def queue_of(items: Iterable[Any]) -> Any:
+    """Return a persistent queue of items; it is of any type, as rpds's stubs differ from what it does.
+
+    The first removal turns a queue over, a step for each item: here, once, rather than for each state made from one.
+    """
+    whole: Any = Queue((None, *items))
+    return whole.dequeue()
+
 
 NO_ITEMS: Final = queue_of(())
 """A persistent queue that has nothing in it."""
