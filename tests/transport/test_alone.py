@@ -151,7 +151,7 @@ BUGS = {
     "fragments are overtaken": ("(self._owed or self._fragmented or", "(self._owed or"),
     "fragments never end": ("self._message_size = not self._ends, 0", "self._message_size = True, 0"),
     "a frame is a byte longer": ("self._ends = size, size + length,", "self._ends = size, size + length + 1,"),
-    "text is not looked at": ('str(data[start:stop], "utf-8")', 'str(data[start:stop], "utf-8", "replace")'),
+    "text is not looked at": ("data[start:stop].decode()", 'data[start:stop].decode(errors="replace")'),
     "the length is read backwards": ("data[at + 2] << 8 | data[at + 3]", "data[at + 3] << 8 | data[at + 2]"),
     "a frame may lack a byte": ("if stop > end or", "if stop > end + 1 or"),
     "what was held is lost": ("self._held + data if self._held else data", "data"),
