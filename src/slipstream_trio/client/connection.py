@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -294,7 +293,7 @@ class Connection:
         try:
             async with self._tasks:
                 with self._scope:
-                    self.writer.open(partial(self._tasks.start_own, self._write))
+                    self.writer.open(self._start_writer)
                     await self._receive(transport, request)
                     if self._closer is not None:
                         self._closer.cancel()
@@ -358,6 +357,9 @@ class Connection:
             if self._afterwards:
                 self._catch_up()
         return None
+
+    def _start_writer(self) -> None:
+        self._tasks.start_own(self._write)
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:

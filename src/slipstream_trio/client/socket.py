@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, final
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import trio
 
@@ -48,7 +48,7 @@ class Socket:
         # From a topic to its channel: joining, joined, leaving, or to be joined again.
         self._channels: dict[str, Channel] = {}
         # All channels that somebody has, also those that hold no topic: their streams end with the socket.
-        self._known: WeakKeyDictionary[Channel, None] = WeakKeyDictionary()
+        self._known: dict[ref[Channel], None] = {}  # a weak dictionary would take 700 bytes more
         self._byte_limit = ByteLimit(configuration.buffer_bytes, self._buffers)
         self._pushes = Pushes(self)
         self._joins = Joins(self)
@@ -95,7 +95,7 @@ class Socket:
         check_topic(topic)
         self._exits.end()
         channel = Channel(self, topic, {} if payload is None else payload)
-        self._known[channel] = None
+        self._known[ref(channel, self._known.pop)] = None
         if self.status == "closed":
             channel._end_streams()  # nothing will ever come
         return channel
@@ -249,13 +249,16 @@ class Socket:
     async def _ended(self) -> None:
         """End for good: settle all that is waited for."""
         self._statuses.set("closed")
-        streams = map(Channel._end_streams, list(self._known))
+        streams = map(Channel._end_streams, self._all_channels())
         await finished(chain(self._unsettled, self._joins.socket_ended(), streams))
         self._listeners.close()
 
+    def _all_channels(self) -> list[Channel]:
+        return [channel for known in list(self._known) if (channel := known()) is not None]
+
     def _buffers(self) -> Iterator["Backlog"]:
         listening = (streams.buffer for streams in self._listeners.all)
-        return chain(listening, *(channel._buffers() for channel in list(self._known)))
+        return chain(listening, *(channel._buffers() for channel in self._all_channels()))
 
     def _deliver(self, message: Message, frame: Frame) -> "Backlog | None":
         """Give a message to its channel; returns a backlog of it that is more than half full."""

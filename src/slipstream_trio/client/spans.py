@@ -46,11 +46,6 @@ First = tuple[Any, Origin, int, Outcome]
 Stop = Callable[[First, Any, BaseException | None], Record]
 """Makes the record that ends a span, of what its operation returned or raised."""
 
-_SINGLE: Final[tuple[Any, ...]] = (
-    *(records.BufferOverflowed, records.ClientGaveUp, records.GapOpened, records.LoopStalled),
-    *(records.MessageDiscarded, records.ReconnectScheduled, records.RejoinScheduled, records.ReplyOrphaned),
-)
-
 _OUTCOMES: dict[type[BaseException], tuple[Outcome, str | None]] = {
     AlreadyJoined: ("error", "already_joined"),
     JoinError: ("error", "refused"),
@@ -91,13 +86,15 @@ class Emitter:
         self.leave: SpanPoint = telemetry.span(records.ClientLeaveStart.name[:-1])
         self.push: SpanPoint = telemetry.span(records.ClientPushStart.name[:-1])
         self.send: SpanPoint = telemetry.span(records.ClientSendStart.name[:-1])
-        self._points: dict[Any, Point] = {kind: telemetry.point(kind.name) for kind in _SINGLE}
         self._rejected = 0  # frames that are not logged
         self._log_at = -math.inf
 
     def is_heard(self, kind: type[Record]) -> bool:
         """Tell whether anybody listens to single events of a kind."""
-        return bool(self._points[kind].handlers)
+        return bool(self._point(kind).handlers)
+
+    def _point(self, kind: Any) -> Point:
+        return self.telemetry.point(kind.name)  # every class of records has one
 
     def utc_now(self) -> datetime:
         """Return the time in UTC."""
@@ -114,7 +111,7 @@ class Emitter:
         self, kind: Callable[Concatenate[Origin, int, int, P], Record], *fields: P.args, **named: P.kwargs
     ) -> None:
         """Emit a single event of a kind that has `fields`."""
-        point = self._points[kind]
+        point = self._point(kind)
         if point.handlers:
             telemetry = self.telemetry
             point.emit(kind(self.origin, telemetry.time_ns(), telemetry.monotonic_ns(), *fields, **named))

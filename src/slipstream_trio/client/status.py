@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 Status = Literal["connecting", "connected", "reconnecting", "closing", "closed"]
 
+_NONE_LOST: Final = ConnectionLost("connect_failed")
+
 KEPT: Final = 64
 """The number of changes that are kept for a reader who is behind."""
 
@@ -94,8 +96,9 @@ class Changes:
 
     def tell(self) -> None:
         """Wake those who wait."""
-        if self._lot is not None:
-            self._lot.unpark_all()
+        lot, self._lot = self._lot, None
+        if lot is not None:
+            lot.unpark_all()
 
 
 @final
@@ -223,7 +226,7 @@ class Ending:
         self.error: BaseException | None = None  # why there will be no other connection, unless that was asked for
         self._socket_id = socket_id
         self._lost_at: float | None = None
-        self.last: ConnectionLost = ConnectionLost("connect_failed")  # the end of the latest that was open
+        self.last: ConnectionLost = _NONE_LOST  # the end of the latest that was open
 
     def ask(self, reason: str) -> None:
         """Take note that the user wants the end; the first reason counts."""
