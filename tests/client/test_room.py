@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import Peer, scripted
+from tests.client.support import Peer, Recorder, scripted
 from tests.recovery.support import Outcomes, settle
 from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
@@ -124,7 +124,7 @@ async def test_a_join_of_a_user_waits_for_room_too(autojump_clock: MockClock) ->
         assert set(socket.state.joins) == {"room", "other"}
 
 
-async def test_a_push_may_have_been_sent_when_its_frame_was_taken_to_be_written(autojump_clock: MockClock) -> None:
+async def test_a_push_may_have_been_sent_once_it_is_queued(autojump_clock: MockClock) -> None:
     async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
         peer.pause()
         async with trio.open_nursery() as nursery:
@@ -132,8 +132,26 @@ async def test_a_push_may_have_been_sent_when_its_frame_was_taken_to_be_written(
             for event in ("taken", "queued"):
                 done.start(event, channel.push, event, timeout=3)
                 await settle()
-        assert {event: error.sent for event, error in done.by.items()} == {"taken": True, "queued": False}
+        assert {event: error.sent for event, error in done.by.items()} == {"taken": True, "queued": True}
         peer.resume()
+        await settle()
+        assert (peer.count("taken"), peer.count("queued")) == (1, 1)  # as nothing takes a frame back
+
+
+async def test_telemetry_tells_that_a_push_cancelled_in_the_queue_may_be_sent(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(heartbeat_interval=None, telemetry=recorder.bus) as (socket, peer), socket.join("room") as room:
+        peer.pause()
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(room.push, "taken")
+                await settle()
+                nursery.start_soon(room.push, "queued")
+        peer.resume()
+        await settle()
+        assert peer.count("queued") == 1
+    stops = recorder.named("slipstream", "client", "push", "stop")
+    assert {(stop.start.event, stop.sent) for stop in stops} == {("taken", True), ("queued", True)}
 
 
 async def test_the_connection_is_closed_when_what_is_being_written_is_written(autojump_clock: MockClock) -> None:

@@ -73,12 +73,6 @@ class Call:
         """The end of its time limit, on Trio's clock."""
         return math.inf if self._timeout is None else self.began + self._timeout
 
-    @property
-    def may_be_sent(self) -> bool:
-        """Whether its frame has gone to the transport."""
-        connection = self.channel._socket._connection
-        return connection is not None and self.number <= connection.writer.taken
-
     def submit(self, connection: "Connection", payload: Any) -> None:
         """Queue it now."""
         topic, number = self.channel.topic, connection.writer.number + 1
@@ -124,8 +118,8 @@ class Call:
             awaited = joined if self.channel._socket.status == "connected" else "connection"
             self.fail(PushTimeout(topic, self.event, timeout, sent=False, waited=timeout, awaited=awaited))
         else:
-            sent = self.may_be_sent
-            self.result.fail(PushTimeout(topic, self.event, timeout, sent=sent, waited=self.waited))
+            # Where its frame still waits for the writer, it will be sent.
+            self.result.fail(PushTimeout(topic, self.event, timeout, sent=True, waited=self.waited))
             self.channel._socket._pushes.give_up(self, "timeout")
 
 

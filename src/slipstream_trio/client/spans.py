@@ -276,7 +276,7 @@ def leave_stop(first: First, how: str | None, error: BaseException | None) -> Re
 def push_stop(push: "Call", first: First, response: Any, error: BaseException | None) -> Record:
     """Return the record that a push has ended."""
     status = "ok" if error is None else getattr(error, "status", None)
-    sent = push.ref is not None and (status is not None or getattr(error, "sent", push.may_be_sent))
+    sent = push.ref is not None and (status is not None or getattr(error, "sent", True))
     result = getattr(error, "response", response), _reason_of(error), sent, _waited(push)
     return push_end(*first, push.ref, status, *result)
 
