@@ -2,14 +2,16 @@
 
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
 import trio
 from tests.client.support import URL, Peer, Recorder, living_tasks, running, scripted
+from tests.recovery.support import settle
 from trio.testing import MockClock
 
-from slipstream_trio import ConnectionLost, Socket, connect
+from slipstream_trio import Backoff, ConnectionLost, Socket, connect
 from slipstream_trio.protocol import Message, PushMessage
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
@@ -226,3 +228,44 @@ def test_an_interrupt_at_the_end_of_the_connection_wins() -> None:
     with pytest.raises(KeyboardInterrupt) as raised:
         run(body)
     assert not isinstance(raised.value, ConnectionLost)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_one_in_a_function_that_is_asked_for_a_payload_again_passes(kind: type[BaseException]) -> None:
+    """It is called in a task of the library's, while the body awaits a push, which ends for it."""
+    peers, asked = list[Peer](), count()
+
+    def payload() -> dict[str, Any]:
+        if next(asked):
+            raise kind
+        return {}
+
+    async def body(socket: Socket, peer: Peer) -> None:
+        peers.append(peer)
+        async with socket.join("room", payload) as channel:
+            peer.end_channel("room", "phx_error")
+            await settle()
+            await channel.push("echo")
+
+    with pytest.raises(kind):
+        run(body, rejoin=Backoff((1,), jitter=0))
+    assert peers[0].closed_with == (1000, "")
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_one_in_a_function_that_is_asked_before_connecting_again_passes(kind: type[BaseException]) -> None:
+    asked = count()
+
+    def params() -> dict[str, Any]:
+        if next(asked):
+            raise kind
+        return {}
+
+    async def body(socket: Socket, peer: Peer) -> None:
+        async with socket.join("room") as channel:
+            peer.end()
+            await settle()
+            await channel.push("echo")
+
+    with pytest.raises(kind):
+        run(body, params=params, reconnect=Backoff((1,), jitter=0))

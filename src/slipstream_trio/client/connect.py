@@ -101,9 +101,10 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
             await supervisor.shut_down(graceful=error is None)
         except BaseException as raised:  # noqa: BLE001 - likewise: a KeyboardInterrupt
             error = raised if error is None or not isinstance(raised, Exception) else error
-    if error is not None:
-        raise error
     final = socket._ending.error
+    interrupted = final is not None and not isinstance(final, Exception)
+    if error is not None and not (interrupted and isinstance(error, Exception | trio.Cancelled)):
+        raise error
     if final is not None and (supervisor.body.cancelled_caught or _is_loud(final)):
         raise final from final.__cause__  # not in the context of the body's cancellation
 
@@ -177,6 +178,13 @@ class Supervisor:
             # Those who waited run first, and the body is cancelled after them.
             await trio.lowlevel.cancel_shielded_checkpoint()
             self._end()
+
+    def interrupted(self, error: BaseException) -> None:
+        """End with a KeyboardInterrupt, or a SystemExit, that a function of the user's was left by in a task of ours."""
+        self.socket._ask_to_end("closed_by_client")
+        self.socket._ending.fail(error)
+        self.body.cancel()
+        self.close(self.close_deadline())
 
     def _end(self) -> None:
         self.is_finished = True

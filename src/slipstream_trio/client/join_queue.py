@@ -226,6 +226,8 @@ class JoinQueue:
                 self.put(request, first=True)
         except Exception as error:  # noqa: BLE001 - the user's function; what it raises says nothing of this channel
             self._socket._joins.payload_failed(request, error)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._socket._supervisor.interrupted(error)
         finally:
             self.give_back(request)
 
