@@ -28,9 +28,10 @@ from ..protocol import (
 )
 from ..protocol.transitions import ABNORMAL_CLOSURE, push_frame, receive
 from ..telemetry import ConnectStart, Origin
+from ..telemetry.secrecy import redactor
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
-from .handshake import masked, redacted_error, redactor, shown_url, with_trace_context, with_whole_timeout
+from .handshake import masked, redacted_error, secrets_of, shown_url, with_trace_context, with_whole_timeout
 from .spans import Span
 from .status import Tasks, only_cancelled
 from .turn import MESSAGES_A_TURN, take_in, turn_of_this_run
@@ -269,7 +270,7 @@ class Connection:
             cookies.keep(request, error.headers)
             error = with_whole_timeout(error, request, self._socket._configuration)
             # Its way through this library helps no user; a cause of the user's own keeps its traceback.
-            self.failure = failure = redacted_error(error, redactor(request)).with_traceback(None)
+            self.failure = failure = redacted_error(error, redactor(secrets_of(request))).with_traceback(None)
             url = shown_url(request, self._state.options)
             self.handle(TransportFailed(failure.reason, failure.status, failure.headers, failure.body, url))
 
@@ -278,7 +279,7 @@ class Connection:
         self.received = now
         self._socket._supervisor.cookies.keep(request, transport.response_headers)
         if transport.response_headers:
-            redact = redactor(request)
+            redact = redactor(secrets_of(request))
             self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
         url = shown_url(request, self._state.options)
         self.handle(TransportOpened(now, masked(self.response_headers), url))
@@ -319,7 +320,7 @@ class Connection:
                     self._wakes = True
                     self._tasks.start_own(self._wake_held)
         except TransportEnded as ended:
-            message = ended.message and redactor(request)(ended.message)
+            message = ended.message and redactor(secrets_of(request))(ended.message)
             self.handle(TransportClosed(ended.code, message, ended.ended_by, ended.reason))
         finally:
             self._turn.release()

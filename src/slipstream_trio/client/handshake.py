@@ -4,22 +4,20 @@ Functions among the options are asked at every attempt, in time; what they retur
 """
 
 import base64
-import html
 import inspect
-import json
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Union
-from urllib.parse import quote, quote_plus, unquote_plus, urlsplit, urlunsplit
+from urllib.parse import quote, unquote_plus, urlsplit, urlunsplit
 
 import attrs
 import trio
 
 from ..errors import ConfigurationError, ConnectError, ConnectionRejected, ConnectTimeout
 from ..protocol import Options, State
-from ..telemetry.secrecy import MASK
+from ..telemetry.secrecy import MASK, Redact
 from ..transport import OpenRequest
 
 if TYPE_CHECKING:
@@ -271,25 +269,12 @@ def shown_url(request: OpenRequest, options: Options) -> str | None:
     return request.url.partition("?")[0] if options.url is None else None
 
 
-# The secrets of a request, taken out of everything that servers and proxies say. They like to repeat a request in their
-# answers: a redirect shows the URL with its query, an error page the header that it did not like, a close frame the
-# token. Such texts go into exceptions, telemetry and recordings, so whatever was secret in the request is taken out of
-# them first, in all forms in which it may be repeated.
-
-Redact = Callable[[str], str]
-"""Takes the secrets of a request out of a text; also the beginning of one where the text is cut off."""
-
-_SHORTEST: Final = 4
-"""The fewest characters of a secret: a text whose every "1" is redacted would not be readable."""
-
-_SHORTEST_INSIDE: Final = 8
-"""Likewise of what is looked for within a longer word of base64."""
+# Secrets, those of the request and cookies, taken out of what servers answer
 
 LONGEST_BODY: Final = 4096
 """Characters of a refusal's body that are kept; it is cut after its secrets were found, not in the middle of one."""
 
 _PUBLIC_HEADERS: Final = frozenset({"origin", "traceparent", "tracestate", "user-agent"})
-_CUT_OFF: Final = re.compile(r"\.\.\.|\u2026|\Z")
 _COOKIE: Final = re.compile(r"(\s*[^=;]+=)[^;]*")
 
 
@@ -301,41 +286,6 @@ def masked(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 def _masked(cookie: str) -> str:
     found = _COOKIE.match(cookie)
     return MASK if found is None else f"{found[1]}{MASK}{cookie[found.end() :]}"
-
-
-def redactor(request: OpenRequest) -> Redact:
-    """Return a function that takes the values of a query, headers and subprotocols out of a text, as whole words."""
-    secrets = {secret for secret in _secrets(request) if len(secret) >= _SHORTEST}
-    # The longest first: one may be within another.
-    forms = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
-    inside = sorted({form for secret in secrets for form in _inside_base64(secret)})
-    heads = {form[:_SHORTEST] for form in (*forms, *inside)}
-    found: list[re.Pattern[str]] = []
-
-    def redact(text: str) -> str:
-        if not any(head in text for head in heads):  # as in nearly every text: the pattern is expensive to make
-            return text
-        found[:] = found or [_pattern(forms, inside)]
-        pieces, start = [], 0
-        for end in _CUT_OFF.finditer(found[0].sub(MASK, text)):
-            pieces += [_without_beginning(end.string[start : end.start()], forms), end[0]]
-            start = end.end()
-        return "".join(pieces)
-
-    return redact
-
-
-def _pattern(forms: Iterable[str], inside: Iterable[str]) -> re.Pattern[str]:
-    words = rf"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, forms))})(?![A-Za-z0-9])"
-    blobs = "".join(rf"|[\w+/-]*{re.escape(form)}[\w+/=-]*" for form in inside)
-    return re.compile(words + blobs)
-
-
-def _without_beginning(text: str, forms: Iterable[str]) -> str:
-    """Return a text that was cut off, without the beginning of a secret at its end."""
-    begun = [size for form in forms for size in range(_SHORTEST, len(form)) if text.endswith(form[:size])]
-    begun = [size for size in begun if not text[-size - 1 : -size].isalnum()]
-    return text[: -max(begun)] + MASK if begun else text
 
 
 def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
@@ -352,7 +302,8 @@ def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
     return error if reason == error.reason else ConnectError(reason)
 
 
-def _secrets(request: OpenRequest) -> Iterator[str]:
+def secrets_of(request: OpenRequest) -> Iterator[str]:
+    """Give the values of its query, headers and subprotocols."""
     for piece in urlsplit(request.url).query.split("&"):
         name, _, value = piece.partition("=")
         if name != "vsn":
@@ -369,28 +320,3 @@ def _secrets(request: OpenRequest) -> Iterator[str]:
             yield encoded
             with suppress(ValueError):  # not a token of ours
                 yield base64.b64decode(encoded + "==", altchars=b"-_" if {"-", "_"} & {*encoded} else None).decode()
-
-
-def _forms(secret: str) -> Iterator[str]:
-    """Give a text as it is, and as pages, JSON, URLs and base64 have it."""
-    yield secret
-    page = html.escape(secret)
-    yield from (page, page.replace("&#x27;", "&#39;"), page.replace("&#x27;", "&apos;"), html.escape(page))
-    for text in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
-        yield from (text, text.replace("/", r"\/"), json.dumps(text)[1:-1])
-    for once in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
-        for text in (once, quote(once, safe="")):
-            yield from (text, re.sub("%(?:25)?[0-9A-F]{2}", lambda found: found[0].lower(), text))
-    yield from (encoded for each in _in_base64(secret.encode()) for encoded in (each, each.rstrip("=")))
-
-
-def _in_base64(data: bytes) -> tuple[str, str]:
-    return base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()
-
-
-def _inside_base64(secret: str) -> Iterator[str]:
-    """Give what is the same in every base64 of a longer text that has a text in it, at each of three places."""
-    for before in range(3):
-        data = bytes(before) + secret.encode()
-        first, last = -(-before * 8 // 6), len(data) * 8 // 6
-        yield from (each[first:last] for each in _in_base64(data) if last - first >= _SHORTEST_INSIDE)
