@@ -8,6 +8,7 @@ import re
 import socket as stdlib_socket
 import sys
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from slipstream_trio import (
     ConnectError,
     ConnectionLost,
     ConnectionRejected,
+    JoinError,
+    PushError,
     PushTimeout,
     SlipstreamError,
     Socket,
@@ -96,6 +99,12 @@ AT_ONCE: dict[str, tuple[Callable[[], object], str]] = {
     "connect, not entered": (
         lambda: connect(URL).join("room"),  # type: ignore[attr-defined]
         f"'join': {unentered(CONNECT, 'socket')}",
+    ),
+    "call without a loop": (lambda: Client().call("x").send(None), NO_TRIO),
+    "cast without a loop": (lambda: Client().cast("x"), NO_TRIO),
+    "a fragment": (
+        lambda: connect(f"{URL}#top"),
+        "url: it has a fragment (#…), which no server is sent: leave it out, or percent-encode the # as %23",
     ),
     "no scheme": (
         lambda: connect("localhost:4000/socket/websocket"),
@@ -190,6 +199,17 @@ async def iterated(thing: Any) -> None:
         pass
 
 
+class Kind(Enum):
+    """An enum of a user's."""
+
+    ONE = 1
+
+
+async def entered_twice(block: Any) -> None:
+    await entered(block)
+    await entered(block)
+
+
 async def after_leaving(channel: Channel) -> None:
     await channel.leave()
     await channel.receive()
@@ -220,6 +240,22 @@ CONNECTED: dict[str, tuple[Operation, str]] = {
         lambda _, channel: after_leaving(channel),
         "the channel 'lab' is not joined: it was left; join it again to use it",
     ),
+    "entered twice": (
+        lambda socket, _: entered_twice(socket.join("room")),
+        "socket.join(…) is a block that was entered already: make another one for each `async with`",
+    ),
+    "subscribed twice": (
+        lambda _, channel: entered_twice(channel.subscribe("x")),
+        "channel.subscribe(…) is a block that was entered already: make another one for each `async with`",
+    ),
+    "call of a client that does not run": (
+        lambda _, __: Client().call("x", timeout=1),
+        "Client did not answer a call within 1 s; it does not run: start it with run_client",
+    ),
+    "an enum": (
+        lambda _, channel: channel.push("echo", {"kind": Kind.ONE}),
+        "at payload[\"kind\"]: Kind is not a JSON type: use its value (in 'echo' of 'lab')",
+    ),
     "joined twice": (
         lambda socket, _: entered(socket.join("lab")),
         "this socket has already joined 'lab': share that channel, or leave it first",
@@ -247,7 +283,7 @@ CONNECTED: dict[str, tuple[Operation, str]] = {
 async def test_a_mistake_on_a_connection_is_answered(mistake: str, autojump_clock: MockClock) -> None:
     operation, sentence = CONNECTED[mistake]
     async with scripted() as (socket, _), socket.join("lab") as channel:
-        with pytest.raises((TypeError, AttributeError, ValueError, SlipstreamError)) as raised:
+        with pytest.raises((TypeError, AttributeError, RuntimeError, ValueError, SlipstreamError)) as raised:
             await operation(socket, channel)
         assert str(raised.value) == sentence
 
@@ -277,6 +313,21 @@ ENDS: dict[str, tuple[Exception, str]] = {
             "'save' was not answered: the channel 'lab' is not joined: it crashed on the server (phx_error), whose log "
             "has the reason"
         ),
+    ),
+    "unmatched topic": (
+        JoinError("nosuch", {"reason": "unmatched topic"}),
+        (
+            "the server refused the join of 'nosuch': {'reason': 'unmatched topic'}; no channel of the server has this "
+            "topic: check its spelling, and `channel` in the server's socket"
+        ),
+    ),
+    "refused": (
+        JoinError("lab", {"reason": "unauthorized"}),
+        "the server refused the join of 'lab': {'reason': 'unauthorized'}",
+    ),
+    "an error": (
+        PushError("lab", "save", "error", {"reason": "too late"}),
+        "'save' on 'lab' was answered with status 'error': {'reason': 'too late'}",
     ),
     "403": (
         ConnectionRejected(403),

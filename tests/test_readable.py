@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -11,13 +12,7 @@ from tests.client.support import Scripted, scripted
 from tests.test_mistakes import CONNECT, URL, Operation, closed_port, entered
 from trio.testing import MockClock
 
-from slipstream_trio import (
-    Client,
-    Gap,
-    SlipstreamError,
-    connect,
-    run_client,
-)
+from slipstream_trio import Channel, Client, Gap, SlipstreamError, Socket, connect, run_client
 
 # How much of a traceback is not the user's
 
@@ -43,6 +38,28 @@ async def failing(operation: Operation) -> None:
         await operation(socket, channel)
 
 
+NO_JSON = {"at": datetime(2026, 1, 1, tzinfo=UTC)}
+
+
+class Mistaken(Client):
+    """Pushes what is not JSON as soon as its channel is joined, or raises before."""
+
+    def __init__(self, *, joins: bool) -> None:
+        self.joins = joins
+
+    async def handle_connect(self, socket: Socket) -> None:
+        if not self.joins:
+            raise ValueError("of the user's")
+        await self.join("lab")
+
+    async def handle_join(self, channel: Channel, response: Any) -> None:
+        await self.push("lab", "save", NO_JSON)
+
+
+async def called_back(*, joins: bool) -> None:
+    await run_client(Mistaken(joins=joins), URL, transport=Scripted())
+
+
 async def lost() -> None:
     async with scripted() as (_, peer):
         peer.end(1006)
@@ -54,12 +71,18 @@ EVERYDAY: dict[str, Callable[[], Awaitable[object]]] = {
     "push error": partial(failing, lambda _, channel: channel.push("echo")),
     "push timeout": partial(failing, lambda _, channel: channel.push("mute", timeout=1)),
     "connection lost": lost,
+    "push of what is not JSON": partial(failing, lambda _, channel: channel.push("save", NO_JSON)),
+    "send of what is not JSON": partial(failing, lambda _, channel: channel.send("save", NO_JSON)),
+    "join with what is not JSON": partial(failing, lambda socket, _: entered(socket.join("room", NO_JSON))),
+    "join with a function": partial(failing, lambda socket, _: entered(socket.join("room", lambda: NO_JSON))),
+    "a callback raises": partial(called_back, joins=False),
+    "a callback pushes what is not JSON": partial(called_back, joins=True),
 }
 
 
 @pytest.mark.parametrize("failure", EVERYDAY)
 def test_the_traceback_of_an_everyday_failure_is_short(failure: str) -> None:
-    with pytest.raises(SlipstreamError) as raised:
+    with pytest.raises((SlipstreamError, ValueError)) as raised:
         trio.run(EVERYDAY[failure], clock=MockClock(autojump_threshold=0))
     assert 0 < foreign_lines(raised.value) < MOST
 

@@ -50,7 +50,9 @@ def test_a_program_on_a_real_socket_is_struck(way: Way, moments: Moments) -> Non
 def strike_at(play: Play, way: Way, moments: Moments, total: int) -> None:
     """Strike a program at some of its moments, or at all."""
     chosen = spread(total, WANTED, STRIKES.index((way, moments)) / len(STRIKES))
-    found = {at: problems(play, way, moments, at, groups=play in (crowd, loopback), real=play is loopback) for at in chosen}
+    found = {
+        at: problems(play, way, moments, at, groups=play in (crowd, loopback), real=play is loopback) for at in chosen
+    }
     wrong = {at: problems for at, problems in found.items() if problems}
     print(f"{play.__name__}, {way} ({moments}): {len(found) - len(wrong)} of {len(found)}, of {total}")  # noqa: T201
     assert wrong == {}

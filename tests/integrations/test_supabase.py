@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -70,6 +71,49 @@ async def test_a_wrong_key_is_refused(server: SupabaseServer, autojump_clock: Mo
 def test_params_are_a_mapping() -> None:
     with pytest.raises(ConfigurationError, match="params"):
         supabase.connect(URL, API_KEY, params=dict)
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "told"),
+    [(None, API_KEY, "url: str; not NoneType"), (URL, None, "api_key: str; not NoneType")],
+)
+def test_the_url_and_the_key_are_strings(url: Any, key: Any, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        supabase.connect(url, key)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"broadcast": {"self": True}}, "broadcast: Broadcast or None; not dict"),
+        ({"presence": True}, "presence: Presence or None; not bool"),
+        ({"postgres_changes": TODOS}, "postgres_changes: Iterable; not PostgresChange"),
+    ],
+)
+async def test_what_a_channel_is_asked_for_is_checked_at_the_call(
+    options: Any, told: str, server: SupabaseServer, autojump_clock: MockClock
+) -> None:
+    async with connected(server) as realtime:
+        with pytest.raises(ConfigurationError, match=told):
+            realtime.channel("room", **options)
+
+
+def test_the_kind_of_a_change_is_one_that_the_server_knows() -> None:
+    with pytest.raises(ConfigurationError, match=r"event: .* not 'insert'"):
+        PostgresChange("insert")  # type: ignore[arg-type]
+
+
+async def test_blocks_say_how_they_are_used(server: SupabaseServer, autojump_clock: MockClock) -> None:
+    connecting: Any = supabase.connect(URL, API_KEY)
+    with pytest.raises(TypeError, match=r"async with supabase.connect\(…\) as realtime:"):
+        await connecting
+    async with connected(server) as realtime:
+        assert repr(realtime) == f"<Realtime on {realtime.socket!r}>"
+        joining: Any = realtime.channel("room")
+        with pytest.raises(AttributeError, match=r"async with realtime.channel\(…\) as channel:"):
+            joining.send("x")
+        async with realtime.channel("room") as channel:
+            assert repr(channel) == f"<RealtimeChannel on {channel.channel!r}>"
 
 
 async def test_the_key_is_never_told(server: SupabaseServer, autojump_clock: MockClock) -> None:

@@ -51,21 +51,30 @@ def _advice(use: str) -> str:
     return f"{call} is a block that was not entered: write `async with {use}:`, and use {name} in it"
 
 
+def _entered_again(use: str) -> RuntimeError:
+    call = use.rpartition(" as ")[0]
+    return RuntimeError(f"{call} is a block that was entered already: make another one for each `async with`")
+
+
 @final
 class MadeBlock(Block[T]):
-    """A block around another context manager."""
+    """A block around another context manager, which is entered once."""
 
-    __slots__ = ("_manager", "_use")
+    __slots__ = ("_entered", "_manager", "_use")
     _use: str
 
     def __init__(self, use: str, manager: AbstractAsyncContextManager[T]) -> None:
         self._use = use
         self._manager = manager
+        self._entered = False
 
     # Not async, so that they are in no traceback; an interrupt in them would leave the manager half entered, or left.
 
     @trio.lowlevel.enable_ki_protection
     def __aenter__(self) -> Coroutine[Any, Any, T]:
+        if self._entered:
+            raise _entered_again(self._use)
+        self._entered = True
         return self._manager.__aenter__()
 
     @trio.lowlevel.enable_ki_protection
@@ -179,6 +188,8 @@ class JoinedBlock(Block["Channel"]):
         return f"socket.join({self._asked[0]!r}) as channel" if self._asked else "socket.join(…) as channel"
 
     async def __aenter__(self) -> "Channel":
+        if not self._asked:
+            raise _entered_again(self._use)
         (topic, payload, timeout), self._asked = self._asked, ()
         self._channel = self._socket.channel(topic, payload)
         await join(self._channel, timeout)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .stream import Streams
 
 LIGHT: Final = 2048
-CHARGE: Final = 1024
+CHARGE: Final = 2560
 """Bytes of the largest frame that is not weighed, and bytes that each of these counts for."""
 
 LEAST_BETWEEN_LOOKS: Final = 1024
@@ -79,9 +79,9 @@ class ByteLimit:
     """The bytes that wait in all buffers of a socket: at most `buffer_bytes`.
 
     A buffer is bounded by the number of its messages, which says little where they are large, or the channels many. A
-    message of up to `LIGHT` bytes counts for `CHARGE`, about what it takes in memory, and is not weighed one by one:
-    how many wait is counted when so many have come that the limit may be reached. Heavier ones count with what their
-    frames have as well, from when they are put into a buffer until they are taken out.
+    message of up to `LIGHT` bytes counts for `CHARGE`, what it takes in memory unless it has many objects in it, and is
+    not weighed one by one: how many wait is counted when so many have come that the limit may be reached. Heavier ones
+    count with what their frames have as well, from when they are put into a buffer until they are taken out.
     """
 
     __slots__ = ("_buffers", "_come", "_limit", "_next_look", "_room")

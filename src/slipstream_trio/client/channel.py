@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, final
 
-from ..errors import ChannelClosed, JoinError, ProtocolError
+from ..errors import ChannelClosed, JoinError, ProtocolError, SerializationError
 from ..protocol import Frame, Message
 from ..protocol.message import JOIN
 from ..protocol.presence import PRESENCE_EVENTS
@@ -306,8 +306,12 @@ class Channel:
     def _keep_payload(self) -> None:
         """Fix the payload as it is now; a function is asked for it at each join."""
         if not callable(self._given_payload):
-            check_join(self._topic, self._given_payload)
-            self._payload = self._socket._kept(self._topic, JOIN, self._given_payload)
+            try:
+                check_join(self._topic, self._given_payload)
+                self._payload = self._socket._kept(self._topic, JOIN, self._given_payload)
+            except SerializationError as error:
+                error.with_traceback(None)  # its way through the core helps no user
+                raise
 
     def _claimed(self) -> None:
         self._join_ref = None

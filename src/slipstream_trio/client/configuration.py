@@ -235,8 +235,8 @@ class Configuration:
         join_window: the most joins that may be unanswered at once; None: as the answers allow.
         max_message_size: of a message from the server, in bytes.
         buffer: the most messages that wait for a consumer.
-        buffer_bytes: the most bytes that wait for all consumers of a socket: those of large frames, and 1 KiB for each
-            message. When there are more, the consumers with the most lose messages, as `overflow` says.
+        buffer_bytes: the most bytes that wait for all consumers of a socket: those of large frames, and 2.5 KiB for
+            each message. When there are more, the consumers with the most lose messages, as `overflow` says.
         overflow: the policy for further messages: "raise" drops them, and tells the consumer by `SlowConsumer`;
             "drop_oldest" and "drop_newest" go on. All are counted, and in telemetry.
         retry_first: whether a first connection that fails is retried as later ones are, in place of raising.

@@ -180,7 +180,7 @@ class Supervisor:
             self._end()
 
     def interrupted(self, error: BaseException) -> None:
-        """End with a KeyboardInterrupt, or a SystemExit, that a function of the user's was left by in a task of ours."""
+        """End with a KeyboardInterrupt, or a SystemExit, that a function of the user's raised in a task of ours."""
         self.socket._ask_to_end("closed_by_client")
         self.socket._ending.fail(error)
         self.body.cancel()

@@ -113,6 +113,9 @@ class Connection:
         self.handling = True
         try:
             return self._handle(given, sent, decoded)
+        except SerializationError as error:
+            error.with_traceback(None)  # its way through the core helps no user
+            raise
         finally:
             self.handling = False
             if self._afterwards:

@@ -117,7 +117,9 @@ def _problem_of_url(url: Any) -> str | None:
     if not parts.hostname or port == 0:
         return "it names no host, or port 0; write it like ws://localhost:4000/socket/websocket"
     if parts.username is not None or parts.fragment:
-        return "it has user information or a fragment; put credentials into headers, params or auth_token"
+        in_userinfo = "it has user information; put credentials into headers, params or auth_token"
+        in_fragment = "it has a fragment (#…), which no server is sent: leave it out, or percent-encode the # as %23"
+        return in_fragment if parts.username is None else in_userinfo
     if _NOT_IN_URLS.search(parts.path + parts.query):  # which is not shown: the query may be a secret
         return "invalid character in its path or query: percent-encode it, or put it into params"
     return None

@@ -17,7 +17,7 @@ import trio
 from attrs import define, field
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout
+from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout, SerializationError
 from ..protocol import Message, PushMessage, ReplyReceived
 from ..telemetry import ClientSendStart, ReplyOrphaned
 from ..telemetry.span import push_start
@@ -333,7 +333,11 @@ async def _settled(call: Call, payload: Any, awaited: Result[T]) -> T:
     """Queue a call, and return what `awaited`, one of its results, is settled with: at once where it need not wait."""
     await checkpoint_if_cancelled()
     pushes = call.channel._socket._pushes
-    pushes.queue(call, payload)
+    try:
+        pushes.queue(call, payload)
+    except SerializationError as error:
+        error.with_traceback(None)  # its way through the core helps no user
+        raise
     if awaited.settled and awaited.error is None:
         return awaited.value  # type: ignore[return-value] # it is settled by a value
     try:

@@ -25,7 +25,12 @@ class JoinError(SlipstreamError):
         self.response = response
 
     def __str__(self) -> str:
-        return f"the server refused the join of {self.topic!r}: {self.response!r}"
+        return f"the server refused the join of {self.topic!r}: {self.response!r}{self._hint()}"
+
+    def _hint(self) -> str:
+        if self.response != {"reason": "unmatched topic"}:
+            return ""
+        return "; no channel of the server has this topic: check its spelling, and `channel` in the server's socket"
 
 
 class JoinTimeout(SlipstreamError):
@@ -243,12 +248,15 @@ class CallTimeout(SlipstreamError):
     Attributes:
         client: the name of the client's class.
         timeout: the time waited, in seconds.
+        runs: whether the client ran.
     """
 
-    def __init__(self, client: str, timeout: float) -> None:
+    def __init__(self, client: str, timeout: float, *, runs: bool = True) -> None:
         super().__init__(client, timeout)
         self.client = client
         self.timeout = timeout
+        self.runs = runs
 
     def __str__(self) -> str:
-        return f"{self.client} did not answer a call within {self.timeout} s; see the timeout of call()"
+        way_out = "see the timeout of call()" if self.runs else "it does not run: start it with run_client"
+        return f"{self.client} did not answer a call within {self.timeout} s; {way_out}"

@@ -8,6 +8,7 @@ str, int, finite float, bool and None.
 import json
 import math
 from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import cache
 from itertools import accumulate, repeat
 from typing import Any, Final, Protocol
@@ -247,9 +248,9 @@ def check_value(value: Any, depth: int = 0) -> None:  # noqa: C901 - a call for 
             if type(item) not in _LEAVES:
                 check_value(item, depth + 1)
     else:
-        raise SerializationError(
-            f"{_kind(value)} is not a JSON type: use dict, list, str, int, float, bool or None, or bytes as the payload"
-        )
+        kinds = "dict, list, str, int, float, bool or None, or bytes as the payload"
+        way_out = "its value" if isinstance(value, Enum) else kinds
+        raise SerializationError(f"{_kind(value)} is not a JSON type: use {way_out}")
 
 
 def _finite(text: str) -> float:

@@ -16,7 +16,7 @@ from ..configuration import ConnectOptions, configure, with_options
 from ..handshake import OrCallable
 from ..socket import Socket
 from .replies import Caller, Reply
-from .runner import Runner
+from .runner import Runner, of_callback
 
 logger: Final = logging.getLogger("slipstream_trio")
 
@@ -302,6 +302,7 @@ class Client:
     def __ready(self) -> Runner:
         # Not in __init__, so that subclasses need not call that one.
         if self.__runner is None:
+            check_trio()
             self.__runner = Runner(self)
         return self.__runner
 
@@ -350,7 +351,11 @@ async def run_client(
     options.setdefault("retry_first", True)
     configuration = configure(url, options)
     await trio.lowlevel.checkpoint_if_cancelled()
-    await client._begin().run(configuration, task_status)
+    try:
+        await client._begin().run(configuration, task_status)
+    except BaseException as error:
+        error.with_traceback(of_callback(error.__traceback__))
+        raise
 
 
 def _check_client(client: object) -> None:

@@ -4,6 +4,7 @@ import logging
 import math
 from functools import partial
 from itertools import count
+from types import TracebackType
 from typing import Any, Final
 
 import trio
@@ -16,6 +17,7 @@ from ...errors import (
     ClientStopped,
     ConnectionLost,
     PushTimeout,
+    SerializationError,
     SlowConsumer,
 )
 from ...protocol import Message
@@ -87,7 +89,7 @@ class Runner:
         finally:
             self._callers.discard(caller)
             self._inbox.remove(number)
-        raise CallTimeout(self._name, timeout or 0.0)
+        raise CallTimeout(self._name, timeout or 0.0, runs=self._task is not None)
 
     async def join(self, topic: str, payload: Any) -> None:
         """Ask for a topic, unless it is held."""
@@ -123,8 +125,10 @@ class Runner:
         self._inbox.expect_reply()
         try:
             ref = await self._queue(topic, event, payload, timeout, by_callback=by_callback)
-        except BaseException:
+        except BaseException as error:
             self._inbox.forget_reply()
+            if isinstance(error, SerializationError):
+                error.with_traceback(None)  # as elsewhere
             raise
         if by_callback:
             # Another task must have its ref before the end is told, so nothing may run in between. It waits for others
@@ -269,6 +273,14 @@ class Runner:
             return await callback(*arguments)
         span = Span(emitter, point, _stop, ClientCallbackStart, self._name, name, arguments, judge=_outcome_of)
         return await span.around(partial(callback, *arguments))
+
+
+def of_callback(traceback: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that begins in a callback, if there is one: the way there helps no user."""
+    step = traceback
+    while step is not None and step.tb_frame.f_code is not Runner._invoke.__code__:
+        step = step.tb_next
+    return traceback if step is None else step.tb_next
 
 
 def _stop(first: First, result: Any, _: object) -> ClientCallbackStop:

@@ -12,12 +12,14 @@ import random
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from types import NoneType
 from typing import Any, Final, Self, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 import trio
 
 from ...client import Channel, ConnectOptions, Gap, Socket, Stream, connect as connect_socket
+from ...client.block import MadeBlock
 from ...client.handshake import OrCallable, ask
 from ...errors import ChannelClosed, ConfigurationError, ProtocolError, SlipstreamError
 from ...protocol import Backoff
@@ -46,6 +48,8 @@ def connect(
         options: as with `slipstream_trio.connect`, whose errors it raises; `params` are a mapping. `rejoin_closed` is
             for channels that the server shuts down, as when a token has expired or there were too many messages.
     """
+    for option, value in (("url", url), ("api_key", api_key)):
+        values.check_kind(option, value, str)
     params = options.get("params", {})
     if callable(params):
         raise ConfigurationError("params", "a mapping: the key is added to it")
@@ -57,7 +61,8 @@ def connect(
     if not path.endswith("/websocket"):
         path = f"{path.removesuffix('/realtime/v1')}/realtime/v1/websocket"
     tokens = Tokens(access_token, options.get("telemetry", default_telemetry).time_ns)
-    return _connected(connect_socket(urlunsplit(parts._replace(path=path)), **options), tokens)
+    connecting = connect_socket(urlunsplit(parts._replace(path=path)), **options)
+    return MadeBlock("supabase.connect(…) as realtime", _connected(connecting, tokens))
 
 
 @asynccontextmanager
@@ -72,6 +77,9 @@ class Realtime:
     def __init__(self, socket: Socket, tokens: "Tokens") -> None:
         self.socket: Socket = socket
         self._tokens = tokens
+
+    def __repr__(self) -> str:
+        return f"<Realtime on {self.socket!r}>"
 
     def channel(
         self,
@@ -93,9 +101,13 @@ class Realtime:
             postgres_changes: the changes of tables to be told; each once.
             private: whether the policies of the project decide who may join.
         """
+        values.check_kind("broadcast", broadcast, values.Broadcast, NoneType)
+        values.check_kind("presence", presence, values.Presence, NoneType)
+        values.check_kind("postgres_changes", postgres_changes, Iterable)
         changes = tuple(dict.fromkeys(postgres_changes))
         config = values.join_config(broadcast or values.Broadcast(), presence, changes, private=private)
-        return RealtimeChannel(self.socket, self._tokens, topic, config, changes).joined()
+        channel = RealtimeChannel(self.socket, self._tokens, topic, config, changes)
+        return MadeBlock("realtime.channel(…) as channel", channel.joined())
 
     async def refresh_token(self) -> None:
         """Ask for another access token now, and tell it to the channels; a function that fails is asked again."""
@@ -118,6 +130,9 @@ class RealtimeChannel:
         self._stream = self.channel.stream()
         self._routes: values.Routes = {}
         self._reason: str | None = None  # the server's, for shutting the channel down
+
+    def __repr__(self) -> str:
+        return f"<RealtimeChannel on {self.channel!r}>"
 
     async def send(self, event: str, payload: Any = None, *, ack: bool = True) -> None:
         """Broadcast an event to the channel, with a JSON value or `bytes` (which 1.0.0 cannot send); None is {}.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, Literal
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from ...client import Gap
 from ...errors import ConfigurationError, ProtocolError
@@ -46,13 +46,25 @@ class Presence:
 class PostgresChange:
     """The changes that a channel asks for: of one kind or all, of one table or all, of rows like "id=eq.1" or all."""
 
-    event: Literal["*", "INSERT", "UPDATE", "DELETE"] = "*"
+    event: Literal["*", "INSERT", "UPDATE", "DELETE"] = field(default="*")
     schema: str = "public"
     table: str | None = None
     filter: str | None = None
 
+    @event.validator
+    def _check_event(self, _: object, event: str) -> None:
+        if event not in ("*", "INSERT", "UPDATE", "DELETE"):
+            raise ConfigurationError("event", f"'*', 'INSERT', 'UPDATE' or 'DELETE'; not {event!r}")
+
 
 Routes = Mapping[int | str, tuple[PostgresChange, ...]]  # from the server's ids to what they stand for
+
+
+def check_kind(option: str, value: Any, *kinds: type) -> None:
+    """Raise `ConfigurationError` for a value of another kind."""
+    if not isinstance(value, kinds):
+        names = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+        raise ConfigurationError(option, f"{names}; not {type(value).__name__}")
 
 
 def join_config(
