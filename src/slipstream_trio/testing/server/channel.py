@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from ...protocol.message import CLOSE, ERROR, LEAVE, Message
+from ...errors import SerializationError
+from ...protocol.message import CLOSE, ERROR, LEAVE, Frame, Message
 from .presence import ChannelPresence
 
 if TYPE_CHECKING:
@@ -179,7 +180,9 @@ class Channel:
 class Process:
     """One channel from its join to its end: its mailbox, its task, its background tasks."""
 
-    def __init__(self, connection: "Connection", channel: Channel, join: Message) -> None:
+    def __init__(
+        self, connection: "Connection", channel: Channel, join: Message, replaced: "Process | None" = None
+    ) -> None:
         self.connection: Connection = connection
         self.topic: str = join.topic
         # By this the socket knows the channel, in the join's answer and at its end; where it is null, the channel's own
@@ -191,6 +194,7 @@ class Process:
         self.done: trio.Event = trio.Event()
         channel.bind(self, join)
         self._join_message = join
+        self._replaced = replaced  # the channel of this topic that the join has ended
         self._joined = False
         self._arrived = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
@@ -248,8 +252,28 @@ class Process:
         return self._joined
 
     def _settle(self, status: str, response: Any) -> None:
-        self.connection.router.answer_join(self, self._join_message.ref, status, response)
+        """Send the answer to the join, and release the frames held back for it."""
+        connection = self.connection
+        try:
+            answer = connection.wire.encode_reply(self.join_ref, self._join_message.ref, self.topic, status, response)
+        except SerializationError as error:
+            # Encoding this answer is the socket's work, not the channel's: it costs the socket.
+            connection.server.report(f"the response to a join of {self.topic!r} is not JSON", error)
+            connection.close(1011)
+        else:
+            if status == "ok":
+                connection.router.processes[self.topic] = self
+                connection.server.pubsub.subscribe(self)
+            connection.put(answer, ahead=True)
+            if self._replaced is not None:
+                # It ended first, but its phx_close follows the answer to the new join.
+                connection.put(self._replaced.control_frame(CLOSE, {}), ahead=True)
+            connection.outbox.release()
         self.settled.set()
+
+    def control_frame(self, event: str, payload: Any) -> Frame:
+        """Return the frame of a phx_close or phx_error, whose ref is the join_ref."""
+        return self.connection.wire.encode(Message(self.join_ref, self.join_ref, self.topic, event, payload))
 
     async def _loop(self) -> Stop:
         await self.channel.after_join()
@@ -284,8 +308,11 @@ class Process:
         elif self._joined and end is not None and not self._scope.cancel_called:
             crash = dict(self.connection.server.release.crash_payload)
             event, payload = (CLOSE, {}) if end.reason in _GRACEFUL else (ERROR, crash)
-            self.connection.put(self.connection.router.control_frame(self, event, payload))
+            self.connection.put(self.control_frame(event, payload))
         self._joined = False
-        self.connection.router.forget(self)
+        if self.connection.router.processes.get(self.topic) is self:
+            del self.connection.router.processes[self.topic]
+        self.connection.server.pubsub.unsubscribe(self)
+        self.channel.presence.end()
         self.settled.set()
         self.done.set()

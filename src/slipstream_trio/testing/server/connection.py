@@ -11,7 +11,7 @@ from wsproto.events import CloseConnection, Ping, Pong
 
 from ...errors import ProtocolError
 from ...protocol.message import Frame, Message
-from .channel import Channel, Process
+from .channel import Channel
 from .framing import Control, FrameViolation, frame_bytes
 from .memory import GONE, end_sending, reset
 from .mount import Handler, Request
@@ -64,7 +64,7 @@ class Connection:
         self._unreadable = False
         self._everything = trio.CancelScope()
         self._flushed = trio.Event()
-        self._living: trio.Nursery | None = None  # the channels
+        self.living: trio.Nursery  # the channels
         self._changed = trio.lowlevel.ParkingLot()
         self._handled = 0
         self._ended = trio.Event()
@@ -180,26 +180,19 @@ class Connection:
         while self._handled < count and not self._ended.is_set():
             await self._changed.park()
 
-    def start(self, process: Process) -> None:
-        """Run a channel."""
-        if self._living is None:
-            raise RuntimeError("the connection has ended")
-        self._living.start_soon(process.run)
-
     async def run(self) -> None:
         """Serve the client until the connection ends."""
         try:
             with self._everything:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
-                    async with trio.open_nursery() as self._living:
+                    async with trio.open_nursery() as self.living:
                         with self._reading:
                             await self._read()
-                        self._living.cancel_scope.cancel()
+                        self.living.cancel_scope.cancel()
                     await self._finish_closing()
                     nursery.cancel_scope.cancel()
         finally:
-            self._living = None
             if self.close_code is None:
                 self.close_code, self.closed_by = 1006, "lost"
             self._ended.set()
@@ -306,17 +299,12 @@ class Connection:
                     await end_sending(self._stream)
                 while self.closed_by != "client":
                     data = bytes(await self._stream.receive_some(_READ_SIZE))
-                    if not data or self._is_answered(data):
-                        break
+                    try:
+                        items = () if self._unreadable else self._framing.receive(data)
+                        if not data or any(isinstance(item, CloseConnection) for item in items):
+                            break
+                    except FrameViolation:
+                        self._unreadable = True  # wsproto reads no further; wait for the client's end
                 await self._stream.aclose()
             except trio.BrokenResourceError:
                 pass  # the client has gone
-
-    def _is_answered(self, data: bytes) -> bool:
-        if self._unreadable:
-            return False
-        try:
-            return any(isinstance(item, CloseConnection) for item in self._framing.receive(data))
-        except FrameViolation:
-            self._unreadable = True  # wsproto reads no further; wait for the client's end
-            return False

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ...errors import SerializationError
-from ...protocol.message import CLOSE, HEARTBEAT, JOIN, LEAVE, PHOENIX, Frame, Message
+from ...protocol.message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
 from .channel import Process
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ class Router:
         self.processes: dict[str, Process] = {}
         self._connection = connection
         self._mount = mount
-        self._replaced: Process | None = None
         self._last: Process | None = None
 
     async def handle(self, message: Message) -> None:
@@ -39,54 +37,18 @@ class Router:
         elif process is None:
             self._reply(None, message, "error", UNMATCHED)
         elif self._belongs(message, process):
-            await self._deliver(process, message)
-
-    def answer_join(self, process: Process, ref: Any, status: str, response: Any) -> None:
-        """Send the answer to a join, and release the frames held back for it."""
-        wire = self._connection.wire
-        try:
-            answer = wire.encode_reply(process.join_ref, ref, process.topic, status, response)
-        except SerializationError as error:
-            # Encoding this answer is the socket's work, not the channel's: it costs the socket.
-            self._connection.server.report(f"the response to a join of {process.topic!r} is not JSON", error)
-            self._connection.close(1011)
-            return
-        if status == "ok":
-            self.processes[process.topic] = process
-            self._connection.server.pubsub.subscribe(process)
-        self._connection.put(answer, ahead=True)
-        if self._replaced is not None:
-            self._connection.put(self.control_frame(self._replaced, CLOSE, {}), ahead=True)
-            self._replaced = None
-        self._connection.outbox.release()
-
-    def control_frame(self, process: Process, event: str, payload: Any) -> Frame:
-        """Return the frame of a phx_close or phx_error, whose ref is the join_ref."""
-        message = Message(process.join_ref, process.join_ref, process.topic, event, payload)
-        return self._connection.wire.encode(message)
-
-    def forget(self, process: Process) -> None:
-        """Drop a channel that has ended."""
-        if self.processes.get(process.topic) is process:
-            del self.processes[process.topic]
-        self._connection.server.pubsub.unsubscribe(process)
-        process.channel.presence.end()
+            if self._last is not None and self._last is not process and self._last.mailbox:
+                # Trio wakes two channels in random order. With a head start for the first, handlers that wait for
+                # nothing answer in the order of their messages, run after run.
+                await trio.lowlevel.checkpoint()
+            self._last = process
+            process.post(message)
 
     def ended(self) -> None:
         """Do nothing: the processes end by themselves."""
 
-    async def _deliver(self, process: Process, message: Message) -> None:
-        if self._last is not None and self._last is not process and self._last.mailbox:
-            # Trio wakes two channels in random order. With a head start for the first, handlers that wait for
-            # nothing answer in the order of their messages, run after run.
-            await trio.lowlevel.checkpoint()
-        self._last = process
-        process.post(message)
-
     async def _join(self, message: Message, old: Process | None) -> None:
         if old is not None:
-            # The old channel ends first, but its phx_close follows the answer to the new join.
-            self._replaced = old
             old.cancel()
             await old.done.wait()
         limit = self._mount.max_channels
@@ -98,8 +60,8 @@ class Router:
         else:
             # A socket sends nothing while a channel joins.
             self._connection.outbox.hold()
-            process = Process(self._connection, factory(), message)
-            self._connection.start(process)
+            process = Process(self._connection, factory(), message, old)
+            self._connection.living.start_soon(process.run)
             await process.settled.wait()
 
     def _belongs(self, message: Message, process: Process) -> bool:

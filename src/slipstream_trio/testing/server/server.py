@@ -3,7 +3,7 @@
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -66,7 +66,6 @@ class PhoenixServer:
     Attributes:
         errors: the latest crashes of channels, joins and `Mount.connect`, and unreadable frames, the newest
             last. They are also logged to "slipstream_trio.testing.server".
-        sessions: the clients that poll, by token; their connections are among the others.
     """
 
     def __init__(
@@ -92,9 +91,8 @@ class PhoenixServer:
         self.keep_received: int = keep_received
         self.errors: deque[BaseException] = deque(maxlen=100)
         self.pubsub: PubSub = PubSub()
-        self.sessions: dict[str, Session] = {}
         self._requests: set[trio.CancelScope] = set()
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[Connection, Session | None] = {}
         self._listeners: list[trio.abc.Listener[Any]] = []
         self._nursery: trio.Nursery | None = None
         self._accepting = False
@@ -230,6 +228,11 @@ class PhoenixServer:
     # State
 
     @property
+    def sessions(self) -> dict[str, Session]:
+        """The clients that poll, by token; their connections are among the others."""
+        return {session.token: session for session in self._connections.values() if session is not None}
+
+    @property
     def connections(self) -> tuple[Connection, ...]:
         """The open connections, the oldest first."""
         return tuple(self._connections)
@@ -292,48 +295,37 @@ class PhoenixServer:
 
     async def _handle(self, stream: trio.abc.Stream) -> None:
         try:
-            await self._serve(stream)
+            upgrade = None
+            with trio.CancelScope() as scope:
+                self._requests.add(scope)
+                try:
+                    upgrade = await Exchange(self, stream).accept()
+                finally:
+                    self._requests.discard(scope)
+            if upgrade is not None:
+                await self._run(Connection(self, stream, upgrade))
         except trio.BrokenResourceError:
             pass  # the client left during the handshake
-        except Exception as error:  # noqa: BLE001 - one connection's failure must not become the others'
-            self.report("a connection failed", error)
+        except Exception as error:  # noqa: BLE001 - as for other connections
+            self.report("a request failed", error)
         finally:
             await trio.aclose_forcefully(stream)
-
-    async def _serve(self, stream: trio.abc.Stream) -> None:
-        upgrade = None
-        with trio.CancelScope() as scope:
-            self._requests.add(scope)
-            try:
-                upgrade = await Exchange(self, stream).accept()
-            finally:
-                self._requests.discard(scope)
-        if upgrade is not None:
-            connection = Connection(self, stream, upgrade)
-            await self._run(connection, connection.run)
-
-    async def _run(self, connection: Connection, run: Callable[[], Awaitable[None]]) -> None:
-        self._connections[connection] = None
-        self._changed.unpark_all()
-        try:
-            await run()
-        finally:
-            del self._connections[connection]
-            self._changed.unpark_all()
 
     def start_session(self, session: Session) -> None:
         """Serve a client that polls; for the server alone."""
         assert self._nursery is not None
-        self._nursery.start_soon(self._serve_session, session)
-        self.sessions[session.token] = session
+        self._nursery.start_soon(self._run, session.connection, session)
 
-    async def _serve_session(self, session: Session) -> None:
+    async def _run(self, connection: Connection, session: Session | None = None) -> None:
+        self._connections[connection] = session
+        self._changed.unpark_all()
         try:
-            await self._run(session.connection, session.run)
-        except Exception as error:  # noqa: BLE001 - as for other connections
-            self.report("a session of long-polling failed", error)
+            await (session or connection).run()
+        except Exception as error:  # noqa: BLE001 - one connection's failure must not become the others'
+            self.report("a connection failed", error)
         finally:
-            del self.sessions[session.token]
+            del self._connections[connection]
+            self._changed.unpark_all()
 
     async def _wait_empty(self) -> None:
         await trio.lowlevel.checkpoint()
