@@ -56,7 +56,7 @@ async def test_a_leave_during_the_backoff_gives_up_what_was_missed_and_the_backo
         channel = socket.channel("room:1")
         await channel.join()
         for _ in range(2):
-            await connection.crash_channel("room:1")
+            await connection.channel("room:1").crash()
             await wait_all_tasks_blocked()
             await trio.sleep(5)
         assert delays == [3, 40]
@@ -66,7 +66,7 @@ async def test_a_leave_during_the_backoff_gives_up_what_was_missed_and_the_backo
         await connection.channel("room:1").push("n", 1)
         assert (await channel.receive()).payload == 1
         assert len(told) == gaps == 1  # of the first crash alone
-        await connection.crash_channel("room:1")
+        await connection.channel("room:1").crash()
         await wait_all_tasks_blocked()
         await trio.sleep(0.1)
         assert delays == [3, 40, 3]
@@ -85,12 +85,12 @@ async def test_the_backoff_begins_anew_where_the_channel_had_lasted_until_the_co
         connection = await server.accept()
         await socket.channel("room:1").join()
         for lasted in (20, 10):
-            await connection.crash_channel("room:1")
+            await connection.channel("room:1").crash()
             await trio.sleep(3.1 + lasted)
             await connection.drop()
             connection = await server.accept(within=5)
             await trio.sleep(1)
-        await connection.crash_channel("room:1")
+        await connection.channel("room:1").crash()
         await wait_all_tasks_blocked()
         assert delays == [3, 3, 40]
 

@@ -71,7 +71,7 @@ async def test_a_topic_with_a_channel_is_that_channels_alone(autojump_clock: Moc
             async with socket.join("room:1") as channel:
                 await say(connection, "room:1", 1)
                 assert (await channel.receive()).payload == 1
-                await connection.crash_channel("room:1")
+                await connection.channel("room:1").crash()
                 await trio.sleep(0.1)
                 assert channel.status == "errored"
                 await say(connection, "room:1", 2)

@@ -43,7 +43,7 @@ async def test_a_channel_left_as_its_rejoin_is_refused_is_not_joined_again(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(channel.join)
             await (await connection.expect_join("room")).reply_ok()
-        await connection.crash_channel("room")
+        await connection.channel("room").crash()
         rejoin = await connection.expect_join("room", within=10)
         scheduled = len(recorder.named("rejoin_scheduled"))
 
@@ -82,12 +82,12 @@ async def _overflow(channel: Channel, connection: FakeConnection) -> None:
 
 
 async def _gap(channel: Channel, connection: FakeConnection) -> None:
-    await connection.crash_channel("room")
+    await connection.channel("room").crash()
     await (await connection.expect_join("room", within=10)).reply_ok()
 
 
 async def _rejoin_scheduled(channel: Channel, connection: FakeConnection) -> None:
-    await connection.crash_channel("room")
+    await connection.channel("room").crash()
 
 
 async def _message_dropped(channel: Channel, connection: FakeConnection) -> None:

@@ -128,7 +128,7 @@ async def test_replies_may_come_in_another_order_and_twice(autojump_clock: MockC
 async def test_a_channel_that_crashes_is_joined_again_and_one_that_closes_is_not(autojump_clock: MockClock) -> None:
     async with parties(connecting={"rejoin": Backoff((3,), jitter=0)}) as (_on, channel, fake):
         connection = fake.connection
-        await connection.crash_channel("room:1")
+        await connection.channel("room:1").crash()
         assert not fake.joined
         await connection.refute_join(within=2.9)
         again = await (await connection.expect_join("room:1", within=1)).reply_ok({"again": True})

@@ -245,7 +245,7 @@ async def test_the_history_of_all_clients_can_be_shown(autojump_clock: MockClock
         assert [message.event for message in fake.connection.messages] == ["phx_join", "hello"]
         assert fake.connection.unexpected == []
         with pytest.raises(LookupError, match=r"connection 1 has not joined 'room:2'; joined: 'room:1'"):
-            await fake.connection.crash_channel("room:2")
+            await fake.connection.channel("room:2").crash()
         with pytest.raises(LookupError, match=r"connection 2 has not joined 'room:2'; joined: none"):
             second.channel("room:2")
 

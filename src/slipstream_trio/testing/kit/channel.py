@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import define
+from attrs import frozen
 
 from ...protocol.message import CLOSE, ERROR, Message
 from .arrivals import PATIENCE, Expectation
@@ -54,7 +54,13 @@ class FakePush(_Received):
 
 
 class FakeJoin(_Received):
-    """A join, to be answered or not."""
+    """A join, to be answered or not; `channel` is the one that it asks for."""
+
+    def __init__(self, connection: "FakeConnection", message: Message) -> None:
+        super().__init__(connection, message)
+        # vsn 1.0.0 knows the message's ref only.
+        join_ref = self.ref if self.join_ref is None else self.join_ref
+        self.channel: FakeChannel = FakeChannel(connection, self.topic, join_ref)
 
     async def reply_ok(self, response: Any = None) -> "FakeChannel":
         """Let the client join; see `reply`.
@@ -62,14 +68,13 @@ class FakeJoin(_Received):
         Returns:
             The channel. It is not joined if the client has left or replaced this join, or had its answer before.
         """
-        # Before the reply is sent: the client may answer it at once.
-        channel = self.connection.answer_join(self.message, accepted=True)
-        await super().reply("ok", response)
-        return channel
+        await self.reply("ok", response)
+        return self.channel
 
     async def reply(self, status: str, response: Any = None) -> None:
         """Answer it; "ok" lets the client join, as `reply_ok` does. See there, and `FakePush.reply`."""
-        self.connection.answer_join(self.message, accepted=status == "ok")
+        # Before the reply is sent: the client may answer it at once.
+        self.connection.answer_join(self.channel, accepted=status == "ok")
         await super().reply(status, response)
 
 
@@ -84,12 +89,7 @@ class FakeLeave(_Received):
             await channel.close()
 
 
-def join_ref_of(join: Message) -> str | None:
-    """Return the join_ref of a channel that is joined by a message: vsn 1.0.0 knows the message's ref only."""
-    return join.join_ref if join.join_ref is not None else join.ref
-
-
-@define(eq=False, repr=False)
+@frozen(repr=False)
 class FakeChannel:
     """The server's side of a channel that a client has joined; every message on it bears the ref of the join."""
 
@@ -103,7 +103,7 @@ class FakeChannel:
     @property
     def joined(self) -> bool:
         """Whether it is joined: not left, closed, crashed, replaced by another join, nor ended with its connection."""
-        return self.connection.channels.get(self.topic) is self
+        return self.connection.channels.get(self.topic) == self
 
     # To the client
 

@@ -9,7 +9,7 @@ from attrs import frozen
 from ...protocol.message import Frame, Message
 from ..server import Connection, Request
 from .arrivals import PATIENCE, Arrival, Arrivals, Expectation, ExpectationFailed, kind_of
-from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush, join_ref_of
+from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush
 from .patterns import ANY, mismatch, shown
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class FakeConnection:
         self.disconnection: Disconnection | None = None
         self.arrivals: Arrivals = Arrivals(self)
         self._connection = connection
-        self._asked: dict[str, str | None] = {}  # of each topic the latest join that has no answer
+        self._asked: dict[str, FakeChannel] = {}  # of each topic the latest join that has no answer
 
     def __repr__(self) -> str:
         state = f"ended: {self.disconnection}" if self.disconnection else f"topics={list(self.channels)}"
@@ -209,10 +209,6 @@ class FakeConnection:
         response = {} if response is None else response
         await self.send_raw(self._connection.wire.encode_reply(to.join_ref, to.ref, to.topic, status, response))
 
-    async def crash_channel(self, topic: str, payload: Any = None) -> None:
-        """Let a channel crash; see `FakeChannel.crash`."""
-        await self.channel(topic).crash(payload)
-
     def channel(self, topic: str) -> FakeChannel:
         """Return the channel that the client has joined.
 
@@ -279,16 +275,16 @@ class FakeConnection:
     async def handle(self, message: Message) -> None:
         """Take a message from the client; for the server alone."""
         arrival = Arrival(message, self.server.now())
-        kind = kind_of(message)
+        kind, join = kind_of(message), FakeJoin(self, message)
         if kind == "join" and isinstance(message.topic, str):  # it may be a list
-            self._asked[message.topic] = join_ref_of(message)
+            self._asked[message.topic] = join.channel
         try:
             if kind in self.server.answers:
                 arrival.fate = "answered"
                 if kind == "leave":
                     await FakeLeave(self, message).confirm()
                 elif kind == "join":
-                    await FakeJoin(self, message).reply_ok()
+                    await join.reply_ok()
                 else:
                     await self.reply(message, "ok")
         finally:
@@ -305,27 +301,21 @@ class FakeConnection:
         self._asked.clear()
         self.arrivals.changed.unpark_all()
 
-    def answer_join(self, join: Message, *, accepted: bool) -> FakeChannel:
-        """Return the channel of an answered join, which is joined only if the client waited for it; for the kit alone.
+    def answer_join(self, channel: FakeChannel, *, accepted: bool) -> None:
+        """Take in the answer to a join; for the kit alone.
 
         Answers may be late, or given twice; one to a join that was left, or replaced by another, joins nothing.
         """
-        topic, join_ref = join.topic, join_ref_of(join)
-        known = self.channels.get(topic)
-        if known is not None and known.join_ref == join_ref:
-            return known  # a second answer changes nothing
-        channel = FakeChannel(self, topic, join_ref)
-        if topic in self._asked and self._asked[topic] == join_ref:
-            del self._asked[topic]
+        if self._asked.get(channel.topic) == channel:
+            del self._asked[channel.topic]
             if accepted:
-                self.channels[topic] = channel
-        return channel
+                self.channels[channel.topic] = channel
 
     def confirm_leave(self, topic: str, join_ref: str | None) -> FakeChannel | None:
         """Return the channel that a leave ends, which stays until then; for the kit alone."""
-        if join_ref in (self._asked.get(topic), None):
-            self._asked.pop(topic, None)
-        channel = self.channels.get(topic)
+        asked, channel = self._asked.get(topic), self.channels.get(topic)
+        if asked is not None and join_ref in (asked.join_ref, None):
+            del self._asked[topic]
         return channel if channel is not None and join_ref in (channel.join_ref, None) else None
 
     def history(self) -> str:
