@@ -77,7 +77,11 @@ class CoreConnection:
         self._spans = ConnectionSpans(bus, Origin(connection_id, trace_id, socket_id, generation))
         self._verifier = Verifier()
         self._violations: list[str] = []
-        bus.attach(f"core-connection-{connection_id}", (), self._observe, prefix=True, connection_id=connection_id)
+
+        def observe(record: Record) -> None:
+            self._violations.extend(map(str, self._verifier.feed(record)))
+
+        bus.attach(f"core-connection-{connection_id}", (), observe, prefix=True, connection_id=connection_id)
         self._connect = self._spans.start_connect(self.state)
 
     def feed(self, given: protocol.Input) -> protocol.Transition:
@@ -114,9 +118,6 @@ class CoreConnection:
         self._spans.stop_connect(self._connect, self.state, ConnectionLost(self.state.close_reason or "failed"))
         self._bus.detach(f"core-connection-{self.state.connection_id}")
         self._raise([*self._violations, *map(str, self._verifier.finish())])
-
-    def _observe(self, record: Record) -> None:
-        self._violations.extend(map(str, self._verifier.feed(record)))
 
     def _raise(self, wrong: list[str]) -> None:
         if wrong:

@@ -78,8 +78,7 @@ class FaultyNetwork:
         """
 
         async def open_through(*args: P.args, **kwargs: P.kwargs) -> trio.abc.Stream:
-            number, whole = self._next(name)
-            fault = await self._open(number, whole)
+            number, whole, fault = await self._open(name)
             if isinstance(fault, Refuse):
                 raise ConnectionRefusedError(f"the faults refuse connection {whole}")
             if isinstance(fault, Ignore):
@@ -163,21 +162,19 @@ class FaultyNetwork:
         if self._nursery.cancel_scope.cancel_called:
             raise ConnectionRefusedError(f"the faulty network has ended: its block was left before connection {whole}")
 
-    def _next(self, name: str) -> tuple[int, str]:
+    async def _open(self, name: str) -> tuple[int, str, Fault | None]:
+        """Open a connection: returns its number, its whole name, and the fault that ends it by then, or None."""
         self._numbers[name] += 1
         self.log.connections += 1
         number = self._numbers[name]
-        return number, f"{name}/{number}" if name else str(number)
-
-    async def _open(self, number: int, whole: str) -> Fault | None:
-        """Apply the faults of a connection's opening; returns the one that ends it, or None."""
+        whole = f"{name}/{number}" if name else str(number)
         for rule, delay in opening(self.faults, whole, number):
             if self._active:
                 self._note(Injected(whole, rule.fault))
                 await trio.sleep(delay)
                 if isinstance(rule.fault, Refuse | Ignore):
-                    return rule.fault
-        return None
+                    return number, whole, rule.fault
+        return number, whole, None
 
     def _relay(self, number: int, whole: str, name: str, streams: tuple[trio.abc.Stream, trio.abc.Stream]) -> Relay:
         to_client, to_server = (
@@ -194,9 +191,8 @@ class FaultyNetwork:
             del self._relays[relay]
 
     async def _proxy(self, host: str, port: int, name: str, near: trio.SocketStream) -> None:
-        number, whole = self._next(name)
         try:
-            fault = await self._open(number, whole)
+            number, whole, fault = await self._open(name)
             if isinstance(fault, Ignore):
                 with suppress(trio.BrokenResourceError):  # the client is gone
                     while await near.receive_some(_READ):

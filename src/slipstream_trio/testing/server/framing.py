@@ -84,20 +84,15 @@ class Framing:
         for event in self._connection.events():
             match event:
                 case TextMessage() | BytesMessage():
-                    if (message := self._assemble(event)) is not None:
-                        yield message
+                    self._parts.append(event.data)
+                    if event.message_finished:
+                        parts, self._parts = self._parts, []
+                        yield ("" if isinstance(event, TextMessage) else b"").join(parts)
                 case CloseConnection() if self._connection.state is ConnectionState.OPEN:
                     # Not the client's close frame: wsproto says in this way that it could not go on.
                     raise FrameViolation(event.code)
                 case Ping() | Pong() | CloseConnection():
                     yield event
-
-    def _assemble(self, event: TextMessage | BytesMessage) -> Frame | None:
-        self._parts.append(event.data)
-        if not event.message_finished:
-            return None
-        parts, self._parts = self._parts, []
-        return b"".join(parts) if isinstance(event, BytesMessage) else "".join(parts)
 
 
 class _Incoming(PerMessageDeflate):

@@ -86,10 +86,6 @@ class Handler(Protocol):
         ...
 
 
-def _welcome(request: Request) -> None:
-    """Let everyone in."""
-
-
 @attrs.frozen(kw_only=True)
 class Mount:
     """One socket of the server, with its channels; clients connect to its path and `/websocket`, or `/longpoll`.
@@ -116,7 +112,7 @@ class Mount:
     """
 
     channels: Mapping[str, ChannelFactory] = attrs.field(factory=dict)
-    connect: Connect = _welcome
+    connect: Connect = lambda _: None  # lets everyone in
     timeout: float | None = 60.0
     max_frame_size: int = 10_000_000
     max_channels: int | None = 100

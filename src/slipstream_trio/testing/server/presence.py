@@ -108,7 +108,7 @@ class ChannelPresence:
         if key in self.metas:
             raise ValueError(f"this channel tracks {key!r} already: use update")
         self.metas[key] = {"phx_ref": self._pubsub.next_ref(), **(meta or {})}
-        self._tell({key: self.metas[key]}, {})
+        self._pubsub.tell(self._process.topic, {key: self.metas[key]}, {})
 
     def update(self, key: str, meta: Mapping[str, Any]) -> None:
         """Replace the meta under `key`.
@@ -122,12 +122,12 @@ class ChannelPresence:
         if old is None:
             raise ValueError(f"this channel does not track {key!r}: use track")
         self.metas[key] = {"phx_ref": self._pubsub.next_ref(), "phx_ref_prev": old["phx_ref"], **meta}
-        self._tell({key: self.metas[key]}, {key: old})
+        self._pubsub.tell(self._process.topic, {key: self.metas[key]}, {key: old})
 
     def untrack(self, key: str) -> None:
         """Stop tracking `key`; does nothing where it is not tracked."""
         if key in self.metas:
-            self._tell({}, {key: self.metas.pop(key)})
+            self._pubsub.tell(self._process.topic, {}, {key: self.metas.pop(key)})
 
     def list(self) -> dict[str, Any]:
         """Return the topic's presences, as `presence_state` has them: key → {"metas": […]}."""
@@ -144,10 +144,7 @@ class ChannelPresence:
         """Stop tracking all, in one diff; for the server alone."""
         metas, self.metas = self.metas, {}
         if metas:
-            self._tell({}, metas)
-
-    def _tell(self, joins: Mapping[str, Meta], leaves: Mapping[str, Meta]) -> None:
-        self._pubsub.tell(self._process.topic, joins, leaves)
+            self._pubsub.tell(self._process.topic, {}, metas)
 
     def _check(self, new: Mapping[str, Any]) -> None:
         self._process.check_joined()

@@ -5,7 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cache
 from inspect import iscoroutinefunction, isfunction, unwrap
 from multiprocessing import get_context
@@ -26,18 +26,6 @@ _HISTORY: Final = 30
 _SHOWN: Final = 12
 _TRIES: Final = 60
 _DAY: Final = 86_400.0
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Let the library log nothing: connections are lost all the time."""
-    logger = logging.getLogger("slipstream_trio")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @cache
@@ -110,8 +98,13 @@ class Simulation:
 
     def run(self, scenario: Scenario) -> Report:
         """Play a scenario, and judge what came of it."""
-        run, clock = Run(scenario), MockClock(autojump_threshold=0)
-        with tempfile.TemporaryDirectory() as directory, _quiet(), deterministic(scenario.seed, clock):
+        run, clock, logger = Run(scenario), MockClock(autojump_threshold=0), logging.getLogger("slipstream_trio")
+        with ExitStack() as stack:
+            # The library shall log nothing: connections are lost all the time.
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL + 1)
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+            stack.enter_context(deterministic(scenario.seed, clock))
             contexts = _made(self.tls) if self.tls is not None and "tls" in scenario.features else None
             world = World(run, clock, self.mounts, Path(directory), self.transport, tls=contexts)
             instruments = [Interrupt(world)] if scenario.interrupt is not None else []
@@ -159,7 +152,13 @@ class Simulation:
                 reports = pool.map(self.check, scenarios, chunksize=4)
             for report in reports:
                 progress(report)
-                total = total.and_(report)
+                total = Swarm(
+                    total.runs + 1,
+                    total.days + report.seconds / _DAY,
+                    total.counts + report.counts,
+                    total.faults + report.faults,
+                    (*total.failures, report) if report.violations else total.failures,
+                )
         return total
 
     def _judged(self, run: Run) -> Report:
@@ -196,16 +195,6 @@ class Swarm:
         told = [f"{self.runs} runs, {self.days:,.1f} days", *(f"{n:,} {what}" for what, n in self.counts.items())]
         faults = ", ".join(f"{n:,} {name}" for name, n in sorted(self.faults.items()))
         return "\n\n".join([f"{', '.join(told)}\nfaults: {faults}", *map(str, self.failures)])
-
-    def and_(self, report: Report) -> "Swarm":
-        """Return it with one run more."""
-        return Swarm(
-            self.runs + 1,
-            self.days + report.seconds / _DAY,
-            self.counts + report.counts,
-            self.faults + report.faults,
-            (*self.failures, report) if report.violations else self.failures,
-        )
 
     def check(self) -> None:
         """Raise AssertionError with the reports, if any run broke a guarantee."""

@@ -6,7 +6,6 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -84,7 +83,11 @@ class World:
         self.transport: str = transport
         self.tls: Contexts | None = tls
         self.network: FaultyNetwork
-        self.nodes: list[Node] = [Node(partial(self._server, mounts)) for _ in range(scenario.nodes)]
+
+        def server() -> PhoenixServer:
+            return PhoenixServer(mounts(self), close_timeout=self.pace, keep_received=1)
+
+        self.nodes: list[Node] = [Node(server) for _ in range(scenario.nodes)]
         self.clients: dict[str, SimulatedClient] = {}
         self.bad_disks: bool = not {"disk_full", "disk_torn"}.isdisjoint(scenario.features)
         self.lives: trio.CancelScope | None = None
@@ -220,9 +223,6 @@ class World:
             lives, steps = lives + 1, client.steps
             name = f"{first_name}.{lives}"
             await trio.sleep(self.random.random() * self.pace)
-
-    def _server(self, mounts: "Mounts") -> PhoenixServer:
-        return PhoenixServer(mounts(self), close_timeout=self.pace, keep_received=1)
 
     async def _write_disks(self) -> None:
         while True:

@@ -42,12 +42,9 @@ def events(*, reserved: bool = False) -> st.SearchStrategy[str]:
         reserved: whether "phx_reply", "phx_close" and the other reserved names are among them. An
             application can broadcast such an event; a client cannot push it.
     """
-    plain = st.sampled_from(_COMMON_EVENTS) | st.sampled_from(_ODD_EVENTS) | _text().map(_unreserved)
+    unreserved = _text().map(lambda event: f"_{event}" if event in RESERVED_EVENTS else event)
+    plain = st.sampled_from(_COMMON_EVENTS) | st.sampled_from(_ODD_EVENTS) | unreserved
     return plain | st.sampled_from(sorted(RESERVED_EVENTS)) if reserved else plain
-
-
-def _unreserved(event: str) -> str:
-    return f"_{event}" if event in RESERVED_EVENTS else event
 
 
 def refs() -> st.SearchStrategy[str]:
