@@ -75,6 +75,24 @@ async def test_an_accept_that_was_cancelled_lets_nobody_in(autojump_clock: MockC
                 pytest.fail("let in")
 
 
+async def test_several_tasks_can_accept_a_client_each(autojump_clock: MockClock) -> None:
+    async with watched(answers={"leave"}) as on, trio.open_nursery() as accepting:
+        accepted: list[int] = []
+
+        async def accept() -> None:
+            accepted.append((await on.server.accept()).number)
+
+        async def client(seconds: float) -> None:
+            await trio.sleep(seconds)
+            async with on.connect():
+                pass
+
+        for seconds in (1.0, 2.0):
+            accepting.start_soon(accept)
+            accepting.start_soon(client, seconds)
+    assert accepted == [1, 2]
+
+
 async def test_a_client_that_has_given_up_is_not_accepted_in_place_of_the_one_that_waits(
     autojump_clock: MockClock,
 ) -> None:

@@ -1,7 +1,7 @@
 """A server that a test drives step by step."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -67,6 +67,7 @@ class FakeServer:
         mount = Mount(connect=self._upgrade, handler=self._opened, timeout=None)
         self.phoenix: PhoenixServer = PhoenixServer({path: mount}, flavour=flavour)
         self._verdicts: deque[Accept | Refuse] = deque()
+        self._accepts = trio.StrictFIFOLock()
         self._turn = trio.StrictFIFOLock()  # held by the upgrade that gets the next verdict
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = False
@@ -131,13 +132,16 @@ class FakeServer:
         """
         within = self.timeout if within is None else within
         verdict = Accept()
-        if "connect" not in self.answers and self._unaccepted() is None:
-            self._script(verdict)
-        try:
-            await self._until(lambda: self._unaccepted() is not None, within)
-        finally:
-            if verdict in self._verdicts:  # a client that comes later waits for another `accept`
-                self._verdicts.remove(verdict)
+        with trio.move_on_after(within):
+            async with self._accepts:  # one task after the other, as each lets one client in
+                if "connect" not in self.answers and self._unaccepted() is None:
+                    self._script(verdict)
+                try:
+                    while self._unaccepted() is None:
+                        await self._changed.park()
+                finally:
+                    if verdict in self._verdicts:  # a client that comes later waits for another `accept`
+                        self._verdicts.remove(verdict)
         connection = self._unaccepted()
         if connection is None:
             raise ExpectationFailed(f"expected a connection: none came within {within:g} s; {self._so_far()}")
@@ -165,7 +169,10 @@ class FakeServer:
         def came() -> bool:
             return len(self.requests) > known or self._unaccepted() is not None or self._turn.locked()
 
-        await self._until(came, within)
+        with trio.move_on_after(within):
+            await trio.lowlevel.checkpoint()
+            while not came():
+                await self._changed.park()
         if came():
             raise ExpectationFailed(f"expected no connection within {within:g} s, but one came; {self._so_far()}")
 
@@ -215,12 +222,6 @@ class FakeServer:
     def history(self) -> str:
         """Return the messages of all clients, line by line, for a failure report of your own."""
         return "\n".join([self._so_far(), *(f"{one!r}\n{one.history()}" for one in self.connections)])
-
-    async def _until(self, happened: Callable[[], bool], within: float) -> None:
-        with trio.move_on_after(within):
-            await trio.lowlevel.checkpoint()
-            while not happened():
-                await self._changed.park()
 
     async def _upgrade(self, request: Request) -> Accept:
         self.requests.append(request)
