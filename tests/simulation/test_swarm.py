@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
 import trustme
 from tests.simulation.visits import ALL, rooms
 
@@ -98,6 +99,24 @@ async def careless(_: SimulatedClient) -> None:
 HELLO = Simulation(program=hello, mounts=rooms)
 CARELESS = Simulation(program=careless, mounts=rooms)
 CARELESS_COMMAND = "python -m slipstream_trio.testing.simulation tests.simulation.test_swarm:careless --seed 0"
+
+
+async def waits_for_what_will_not_come(client: SimulatedClient) -> None:
+    async with client.connect() as socket, trio.open_nursery() as nursery:
+        channel = socket.channel("room:1")
+        follower = client.follower(channel)
+        nursery.start_soon(follower.run)
+        response = await channel.join()
+        follower.start_at(response["next"])
+        nursery.start_soon(follower.reach, response["next"] + 1000)
+        await client.rest(1)
+        await channel.leave()
+
+
+def test_nobody_waits_for_the_messages_of_a_stream_that_has_ended() -> None:
+    simulation = Simulation(program=waits_for_what_will_not_come, mounts=rooms)
+    report = simulation.run(simulation.draw(0, **SHORT, features=()))
+    assert report.violations == ()
 
 
 def test_a_program_of_the_users_is_run(slipstream_swarm: Callable[..., Swarm]) -> None:

@@ -170,7 +170,7 @@ class Follower:
         self._pause = pause
         self._most = 2 * buffer + 1  # a gap before and after each message
         self._next: int | None = None
-        self._announced = False
+        self._announced = self._ended = False
         self._moved = trio.lowlevel.ParkingLot()
 
     def start_at(self, number: int) -> None:
@@ -179,10 +179,11 @@ class Follower:
         self._next = number if self._next is None else self._next
 
     async def reach(self, number: int) -> None:
-        """Wait until all broadcasts before a number have come, or were announced to be missing."""
-        while not self._announced and (self._next or 0) < number:
+        """Wait until all broadcasts before a number have come, were announced to be missing, or come no more."""
+        while not self._ended and not self._announced and (self._next or 0) < number:
             await self._moved.park()
-        self._client.log("reached", self._name, number)
+        if not self._ended:
+            self._client.log("reached", self._name, number)
 
     async def run(self) -> None:
         """Read to the end of the stream."""
@@ -195,6 +196,8 @@ class Follower:
                 continue
             except (StopAsyncIteration, SlipstreamError) as error:
                 log("end", self._name, type(error).__name__)
+                self._ended = True
+                self._moved.unpark_all()
                 return
             log("waiting", self._name, len(stream._buffer), self._most)  # noqa: SLF001 - streams show it to nobody
             if isinstance(item, Gap):
