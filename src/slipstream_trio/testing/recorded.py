@@ -45,7 +45,6 @@ class Action:
     payload: Any = ANY  # the pattern of the message's payload
     again: bool = False  # whether it joins a topic for another time, which it does when its back-off says so
     after: int = 0  # how many of the server's plays came before it
-    done: bool = False  # whether it was met, or is not waited for any more
 
     def resembles(self, other: "Action") -> bool:
         """Tell whether another is of the same topic and event."""

@@ -200,7 +200,9 @@ class _Player:
     _sent: int = 0
     _over: bool = False
     _reached: int = 0
-    _pending: list[Action] = field(init=False, default=Factory(lambda self: [*self.attempt.actions], takes_self=True))
+    _pending: dict[Action, None] = field(  # what is still waited for, in order
+        init=False, default=Factory(lambda self: dict.fromkeys(self.attempt.actions), takes_self=True)
+    )
     _refs: dict[Any, Any] = field(factory=lambda: {None: None})
     _answers: list[Message] = field(factory=list)
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
@@ -226,7 +228,7 @@ class _Player:
     async def _reach(self, after: int, at: float) -> None:
         """Wait until the client has done what it had done before a play."""
         with trio.move_on_at(self._opened + at + self._late + self.replay.timeout):
-            while self.replay.difference is None and not all(each.done for each in self._before(after)):
+            while self.replay.difference is None and any(each in self._pending for each in self._before(after)):
                 await self._changed.park()
         if self.replay.difference is None:  # else it may still come, where it was not expected
             self.miss(after, f"it did not come within {self.replay.timeout:g} s")
@@ -235,7 +237,7 @@ class _Player:
     def miss(self, after: int, problem: str) -> None:
         """Wait no longer for what the client has not done."""
         for action in self._before(after):
-            if not action.done:
+            if action in self._pending:
                 self._differ(problem, action, None)
                 self._remove(action)
 
@@ -337,8 +339,7 @@ class _Player:
         self._changed.unpark_all()
 
     def _remove(self, action: Action) -> None:
-        action.done = True
-        self._pending.remove(action)
+        del self._pending[action]
         self._changed.unpark_all()
 
 

@@ -108,24 +108,21 @@ class _Lane:
         return step
 
     async def _put(self, steps: Iterable[Piece | Injected]) -> None:
-        for step in steps:
-            if isinstance(step, Piece):
-                await self._put_piece(step)
-            else:
-                self._put_step.send_nowait((step, self._last_due))
-
-    async def _put_piece(self, piece: Piece) -> None:
         bandwidth = self._link.bandwidth
-        size = len(piece.data) if bandwidth is None else max(1, int(bandwidth / _SLICES_PER_SECOND))
-        for start in range(0, len(piece.data), size):
-            data = piece.data[start : start + size]
-            await self._under_way.wait_room()
-            now = trio.current_time()
-            self._free_at = max(self._free_at, now) + (len(data) / bandwidth if bandwidth else 0.0)
-            due = self._free_at + self._link.latency + self._link.jitter * piece.jitter
-            self._last_due = max(self._last_due, due)
-            self._under_way.size += len(data)
-            self._put_step.send_nowait((data, self._last_due))
+        for step in steps:
+            if isinstance(step, Injected):
+                self._put_step.send_nowait((step, self._last_due))
+                continue
+            size = len(step.data) if bandwidth is None else max(1, int(bandwidth / _SLICES_PER_SECOND))
+            for start in range(0, len(step.data), size):
+                data = step.data[start : start + size]
+                await self._under_way.wait_room()
+                now = trio.current_time()
+                self._free_at = max(self._free_at, now) + (len(data) / bandwidth if bandwidth else 0.0)
+                due = self._free_at + self._link.latency + self._link.jitter * step.jitter
+                self._last_due = max(self._last_due, due)
+                self._under_way.size += len(data)
+                self._put_step.send_nowait((data, self._last_due))
 
 
 class Relay:

@@ -1,6 +1,5 @@
 """Expectations of messages, and the messages of a client until a test expects them."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
@@ -96,16 +95,12 @@ class Arrivals:
     def __init__(self, connection: "FakeConnection") -> None:
         self._connection = connection
         self._name = f"connection {connection.number}"
-        self._all: list[Arrival] = []
+        self.all: list[Arrival] = []
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # a message came, or the connection ended
-
-    def __iter__(self) -> Iterator[Arrival]:
-        """Iterate over the messages, in the order of arrival."""
-        return iter(self._all)
 
     def put(self, arrival: Arrival) -> None:
         """Add a message; one that was answered automatically can still be expected."""
-        self._all.append(arrival)
+        self.all.append(arrival)
         self.changed.unpark_all()
 
     async def take(self, expectation: Expectation, within: float | None) -> Message:
@@ -131,12 +126,12 @@ class Arrivals:
 
     def history(self, expectation: Expectation | None = None) -> str:
         """Return the messages, line by line, and why each is not the expected one."""
-        if not self._all:
+        if not self.all:
             return "Nothing had come from this client."
-        left_out = len(self._all) - _SHOWN
+        left_out = len(self.all) - _SHOWN
         lines = [f"  … {left_out} earlier ones"] if left_out > 0 else []
         secrets = self._secrets(expectation)
-        for arrival in self._all[-_SHOWN:]:
+        for arrival in self.all[-_SHOWN:]:
             remark = None
             if expectation is not None and arrival.fate != "expected":
                 remark = expectation.mismatch(arrival.message, secrets)
@@ -148,17 +143,17 @@ class Arrivals:
         with trio.move_on_after(within):
             await trio.lowlevel.checkpoint()
             while (found := self._find(expectation, looked)) is None and self._connection.disconnection is None:
-                looked = len(self._all)
+                looked = len(self.all)
                 await self.changed.park()
             return found
         return self._find(expectation, looked)  # what came at the last moment has come in time
 
     def _find(self, expectation: Expectation, after: int) -> Arrival | None:
-        new = (one for one in self._all[after:] if one.fate != "expected")
+        new = (one for one in self.all[after:] if one.fate != "expected")
         return next((one for one in new if expectation.mismatch(one.message) is None), None)
 
     def _secrets(self, expectation: Expectation | None = None) -> Secrets:
         """Return the values below names of secrets, in payloads that came or were expected."""
-        payloads = [arrival.message.payload for arrival in self]
+        payloads = [arrival.message.payload for arrival in self.all]
         wanted = [] if expectation is None else [expectation.payload]
         return Secrets.of(secret for payload in (*payloads, *wanted) for secret in secrets_in(payload))

@@ -66,12 +66,12 @@ class FakeConnection:
     @property
     def messages(self) -> list[Message]:
         """The client's messages."""
-        return [arrival.message for arrival in self.arrivals]
+        return [arrival.message for arrival in self.arrivals.all]
 
     @property
     def unexpected(self) -> list[Message]:
         """The client's messages neither expected nor answered automatically."""
-        return [arrival.message for arrival in self.arrivals if arrival.fate == "waiting"]
+        return [arrival.message for arrival in self.arrivals.all if arrival.fate == "waiting"]
 
     # Expectations
 
