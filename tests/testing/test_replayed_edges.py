@@ -18,6 +18,7 @@ from slipstream_trio.testing import ReplayDifference, replayed
 from slipstream_trio.testing.kit import FakeServer
 from slipstream_trio.testing.server import Mount, PhoenixServer, Refuse
 from slipstream_trio.trace.files import parts
+from slipstream_trio.transport import find_connector
 
 FAST = Backoff((0.2,), jitter=0)
 
@@ -70,6 +71,41 @@ async def test_a_client_that_gives_up_agrees_and_one_that_tries_again_does_not(
     assert (await replay(path, gives_up)).difference is None
     with pytest.raises(ReplayDifference, match="then the client did not connect again"):
         await replay(path, partial(insists, should_reconnect=lambda _: True))
+
+
+async def test_a_stream_without_an_upgrade_is_no_connection(tmp_path: Path, autojump_clock: MockClock) -> None:
+    path = await recorded(insists, tmp_path / "a.jsonl", connected=refusing(503))
+    lost: list[trio.abc.Stream] = []
+    async with replayed(path) as server:
+
+        async def open_stream(_: Any) -> trio.abc.Stream:
+            stream = await server.open_stream()
+            if not lost:
+                lost.append(stream)
+                await stream.aclose()
+            return stream
+
+        await insists(server.url, transport=find_connector("auto", open_stream))
+    assert server.difference is None
+
+
+async def test_two_sockets_at_once_find_but_one_connection(tmp_path: Path, autojump_clock: MockClock) -> None:
+    path = await recorded(gives_up, tmp_path / "a.jsonl", connected=refusing(403))
+    async with replayed(path, strict=False) as server:
+        transport = server.connector()
+        found: list[int | None] = []
+
+        async def tries() -> None:
+            with pytest.raises(ConnectionRejected) as caught:
+                async with connect(server.url, transport=transport):
+                    pass
+            found.append(caught.value.status)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tries)
+            nursery.start_soon(tries)
+    assert sorted(map(str, found)) == ["403", "503"]
+    assert "then the client did not connect again" in str(server.difference)
 
 
 async def test_a_server_that_is_away_is_away_again(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -15,7 +15,7 @@ from ..transport import Connector, find_connector
 from .kit.arrivals import Expectation, ExpectationFailed, kind_of
 from .kit.patterns import Exactly, secrets_in
 from .recorded import Action, Attempt, Close, Content, Paths, RecordedSocket
-from .server import Accept, Connection, Mount, PhoenixServer, Request
+from .server import Accept, Connection, Mount, PhoenixServer, Refuse, Request
 from .server.nursery import open_background
 
 # Seconds within which a client seems to react to a message; what it does later has another cause, such as a timer.
@@ -128,7 +128,6 @@ class Replayed:
         self.phoenix: PhoenixServer = PhoenixServer({"/socket": mount})
         self._strict = strict
         self._attempts = deque(recorded.attempts)
-        self._opening: deque[Attempt] = deque()
         self._opened_players: list[_Player] = []
 
     def connector(self, transport: str = "auto") -> Connector:
@@ -145,21 +144,24 @@ class Replayed:
         Raises:
             ConnectionRefusedError: the recorded attempt failed without an answer.
         """
-        attempt = self._attempts.popleft() if self._attempts else None
-        if attempt is None:
-            attempt = Attempt("", failed="the recording has no further connection")
-            if self.recorded.connection is None:
-                self.differ("then the client did not connect again", (len(self._opened_players) + 1, None, Action(0.0)))
+        attempt = self._attempts[0] if self._attempts else self._no_more()
         if attempt.refusal is None and attempt.failed is not None:
+            if self._attempts:
+                self._attempts.popleft()
             await trio.sleep(math.inf if attempt.failed == "cancelled" else 0)
             raise ConnectionRefusedError(attempt.failed)
-        self._opening.append(attempt)
         return await self.phoenix.open_stream()
 
+    def _no_more(self) -> Attempt:
+        if self.recorded.connection is None:
+            self.differ("then the client did not connect again", (len(self._opened_players) + 1, None, Action(0.0)))
+        return Attempt("", failed="the recording has no further connection")
+
     def _upgrade(self, _: Request) -> Accept:
-        attempt = self._opening.popleft()
-        if attempt.refusal is not None:
-            raise attempt.refusal
+        # A stream that is lost before its upgrade is no attempt.
+        attempt = self._attempts.popleft() if self._attempts else self._no_more()
+        if attempt.refusal is not None or attempt.failed is not None:
+            raise attempt.refusal or Refuse(503)
         return Accept(assigns={"attempt": attempt})
 
     def _opened(self, connection: Connection) -> "_Player":
