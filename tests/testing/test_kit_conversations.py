@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import trio
+from tests.server.raw_client import RawClient
 from tests.testing.support import parties, watched
 from trio.testing import MockClock
 
@@ -220,6 +221,22 @@ async def test_a_server_may_answer_joins_and_pushes_by_itself(autojump_clock: Mo
             await connection.channel("room:1").push("hello")
             assert (await anext(aiter(channel))).event == "hello"
             assert (await connection.expect_join()).topic == "room:1"
+
+
+async def test_a_topic_may_be_any_value(autojump_clock: MockClock) -> None:
+    everything: Any = {"connect", "join", "push", "leave", "heartbeat"}
+    async with FakeServer(answers=everything) as server, trio.open_nursery() as nursery:
+        client = await RawClient.connect(server.phoenix, nursery)
+        connection = await server.accept()
+        for ref, event in (("1", "phx_join"), ("2", "phx_leave"), ("3", "hello")):
+            await client.push("1", ref, ["room"], event, {})
+            await connection.expect_message(event=event)
+            await connection.push(["room"], "after")  # type: ignore[arg-type]
+        answers = [message[:3] for message in await client.wait_messages(6)]
+        assert answers[::2] == [["1", ref, ["room"]] for ref in ("1", "2", "3")]
+        assert connection.channels == {}
+        assert not server.phoenix.errors
+        nursery.cancel_scope.cancel()
 
 
 async def test_heartbeats_are_seen_though_they_are_answered(autojump_clock: MockClock) -> None:

@@ -103,7 +103,8 @@ class FakeChannel:
     @property
     def joined(self) -> bool:
         """Whether it is joined: not left, closed, crashed, replaced by another join, nor ended with its connection."""
-        return self.connection.channels.get(self.topic) == self
+        topic: Any = self.topic  # the client may have sent a list
+        return isinstance(topic, str) and self.connection.channels.get(topic) == self
 
     # To the client
 

@@ -306,13 +306,16 @@ class FakeConnection:
 
         Answers may be late, or given twice; one to a join that was left, or replaced by another, joins nothing.
         """
-        if self._asked.get(channel.topic) == channel:
-            del self._asked[channel.topic]
+        topic: Any = channel.topic
+        if isinstance(topic, str) and self._asked.get(topic) == channel:
+            del self._asked[topic]
             if accepted:
-                self.channels[channel.topic] = channel
+                self.channels[topic] = channel
 
-    def confirm_leave(self, topic: str, join_ref: str | None) -> FakeChannel | None:
+    def confirm_leave(self, topic: Any, join_ref: str | None) -> FakeChannel | None:
         """Return the channel that a leave ends, which stays until then; for the kit alone."""
+        if not isinstance(topic, str):
+            return None
         asked, channel = self._asked.get(topic), self.channels.get(topic)
         if asked is not None and join_ref in (asked.join_ref, None):
             del self._asked[topic]
