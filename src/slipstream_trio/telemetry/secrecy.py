@@ -9,7 +9,6 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
-from html.entities import html5
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
@@ -129,6 +128,8 @@ def _character(character: str) -> str:
     """Return a pattern of the forms that a character has in texts, pages, JSON and URLs, however often escaped."""
     if character.isascii() and character.isalnum():
         return character
+    from html.entities import html5  # a large table, of which few programs ever need anything
+
     url = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode(errors="surrogatepass"))
     units = character.encode("utf-16-be", "surrogatepass")
     code = r"\\*".join(f"u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
