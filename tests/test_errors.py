@@ -194,7 +194,7 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (ClientStopped("Lobby"), {"client": "Lobby"}, "Lobby does not run: it has ended, or run_client was not called yet"),
     (
         CallTimeout("Lobby", 2.5),
-        {"client": "Lobby", "timeout": 2.5},
+        {"client": "Lobby", "timeout": 2.5, "runs": True},
         "Lobby did not answer a call within 2.5 s; see the timeout of call()",
     ),
     (
@@ -273,7 +273,7 @@ def test_no_error_has_a_place_for_secrets() -> None:
     }
     told_by_the_server = {"status", "headers", "body", "response", "code", "message"}
     told_by_the_library = {"option", "problem", "reason", "timeout", "dropped", "client", "waiting"}
-    told_by_the_library |= {"sent", "waited", "awaited", "limit", "ended_by"}
+    told_by_the_library |= {"sent", "waited", "awaited", "limit", "ended_by", "runs"}
     assert parameters <= {"topic", "event", "path"} | told_by_the_server | told_by_the_library
 
 
