@@ -31,7 +31,7 @@ PUBLIC: Final = (
     *("slipstream_trio", "slipstream_trio.telemetry", "slipstream_trio.protocol", "slipstream_trio.trace"),
     *("slipstream_trio.testing", "slipstream_trio.testing.*", "slipstream_trio.integrations.*"),
     *("slipstream_trio.trace.selection", "slipstream_trio.trace.view", "slipstream_trio.trace.stats"),
-    "slipstream_trio.trace.page",
+    *("slipstream_trio.trace.page", "slipstream_trio.trace.diagnosis"),
     *("slipstream_trio.trace.export_perfetto", "slipstream_trio.trace.export_otlp"),
     *("slipstream_trio.trace.export_parquet", "slipstream_trio.ids", "slipstream_trio.transport"),
     *("slipstream_trio.transport.trio_websocket", "slipstream_trio.transport.websockets"),

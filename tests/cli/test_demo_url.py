@@ -89,7 +89,14 @@ def test_a_bad_frame_is_shown(url: str, capsys: pytest.CaptureFixture[str]) -> N
     ("topic", "more", "said"),
     [
         ("lab:shut", [], "the server refused the join of 'lab:shut': {'reason': 'shut', 'you_said': {}}"),
-        ("other", [], "the server refused the join of 'other': {'reason': 'unmatched topic'}"),
+        (
+            "other",
+            [],
+            (
+                "the server refused the join of 'other': {'reason': 'unmatched topic'}; no channel of the server has "
+                "this topic: check its spelling, and `channel` in the server's socket"
+            ),
+        ),
         (
             "lab:1",
             ["--event", "crash"],
