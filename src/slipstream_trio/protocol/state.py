@@ -1,6 +1,7 @@
 """A connection's state: everything that its next step depends on, and nothing else."""
 
 from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
 from itertools import chain
 from operator import attrgetter
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
@@ -226,7 +227,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     for part in ("identity", "topics", "turn_queue", "heartbeat")
 }
 
-STATE_FIELDS: Final = tuple(State.__init__.__kwdefaults__ or ())[: -len(_PARTS)]
+STATE_FIELDS: Final = tuple(signature(State).parameters)[: -len(_PARTS)]
 """The flat names of a state: what it is made with, and what shows all of it."""
 
 _WHOLE: Final = tuple(name for name in STATE_FIELDS if not isinstance(vars(State)[name], Flat))
