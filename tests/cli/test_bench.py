@@ -145,7 +145,6 @@ def test_results_merge_as_if_they_were_one(tmp_path: Path, capsys: pytest.Captur
         (["merge", "nowhere.json"], "nowhere.json: No such file or directory"),
         (["merge", __file__], "not a result of `slipstream bench --json`"),
         (["ws://localhost/", "more"], "FILE is for merge"),
-        (["ws://localhost/", "--record", "x"], "--record would slow down"),
         (["ws://localhost/", "--json", "/nowhere/at/all.json"], "it cannot be written"),
     ],
 )

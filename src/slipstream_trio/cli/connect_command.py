@@ -29,8 +29,8 @@ examples:
   > push upload @photo.jpg
 
   slipstream connect wss://example.org/socket/websocket --param user=ada <<'END'
-  {"command": "join", "topic": "room:lobby"}
-  {"command": "push", "topic": "room:lobby", "event": "new_msg", "payload": {"body": "hi"}}
+  {"command": "join", "topic": "room:1"}
+  {"command": "push", "topic": "room:1", "event": "new_msg", "payload": {}}
   END"""
 
 PIPELINED: Final = ("push", "send", "ping")

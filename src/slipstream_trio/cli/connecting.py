@@ -32,14 +32,15 @@ OPTIONS: Final = {"url": "the URL", "params": "--param", "headers": "--header", 
 """The options of `connect` as they are called here."""
 
 
-def add_connecting(parser: ArgumentParser) -> None:
-    """Declare the options of a connection."""
+def add_connecting(parser: ArgumentParser, *, recorded: bool = True) -> None:
+    """Declare the options of a connection, which may be recorded."""
     group = parser.add_argument_group("connecting")
     for name, text in (("--param", "a connect parameter; repeatable"), ("--header", "a header; repeatable")):
         group.add_argument(name, action="append", default=[], type=pair, metavar="NAME=VALUE", help=text)
     text = f"a token, sent as a subprotocol; better in {TOKEN}. It is never shown"
     group.add_argument("--auth-token", metavar="TOKEN", help=text)
-    group.add_argument("--record", metavar="PATH", help="record everything, for `slipstream trace`; gzip if .gz")
+    if recorded:
+        group.add_argument("--record", metavar="PATH", help="record everything, for `slipstream trace`; gzip if .gz")
 
 
 class Run:
@@ -108,7 +109,7 @@ class Run:
     def start(self, main: Callable[[], Awaitable[T]]) -> T:
         """Run; returns what `main` does, or raises what the command line is told: `UsageError`, `CommandFailed`."""
         logging.getLogger("slipstream_trio").addHandler(_SILENT)  # the command shows what that would warn of
-        path, masked = self._options.record, partial(hidden, secrets=self.secrets)
+        path, masked = getattr(self._options, "record", None), partial(hidden, secrets=self.secrets)
         try:
             with nullcontext() if path is None else record(path, telemetry=self.telemetry, payloads=masked):
                 return trio.run(self._supervised, main)

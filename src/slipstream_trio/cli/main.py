@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from textwrap import fill
 from types import ModuleType
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from ..errors import RecordingError
 from ..errors.base import did_you_mean
@@ -66,31 +66,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Names only: argparse would repeat whatever was typed, a token after a misspelt --token for one.
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         near = did_you_mean("".join(names[:1]), re.findall(r"--[\w-]+", options.parser.format_help()))
-        options.parser.error(f"unknown option: {', '.join(names)}{near}" if names else "too many arguments; see --help")
+        options.parser.error(f"unknown option: {', '.join(names)}{near}" if names else "too many arguments")
     if options.command is None:
         options.parser.print_help(sys.stderr)
         return USAGE
     return _run(options.command, options)
 
 
-def _parser(words: Sequence[str]) -> ArgumentParser:
-    parser = ArgumentParser(
-        "slipstream",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--version", action="version", version=f"slipstream {_version() if '--version' in words else ''}"
-    )
-    parser.set_defaults(command=None, parser=parser)
+class Parser(ArgumentParser):
+    """A parser that refuses in one line, which says where there is more."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **options, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+        self.set_defaults(command=None, parser=self)
+
+    def error(self, message: str) -> NoReturn:
+        """End with a refusal."""
+        self.exit(USAGE, f"slipstream: {message}; see {self.prog} --help\n")
+
+
+def _parser(words: Sequence[str]) -> Parser:
+    parser = Parser("slipstream", description=DESCRIPTION, epilog=EPILOG)
+    version = f"slipstream {_version() if '--version' in words else ''}"
+    parser.add_argument("--version", action="version", version=version)
     _add_commands(parser, COMMANDS, ".{}_command", words)
     return parser
 
 
 def _add_commands(
-    parser: ArgumentParser, commands: Mapping[str, str], module: str, words: Collection[str] | None = None
+    parser: Parser, commands: Mapping[str, str], module: str, words: Collection[str] | None = None
 ) -> None:
     """Declare commands, `module` by `module`; those that are not among `words` are only listed, as imports take time.
 
@@ -107,11 +111,10 @@ def _add_commands(
     )
     parser.usage = "%(prog)s [options] command ..."
     for name, text in commands.items():
-        inner = subparsers.add_parser(name, help=text, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+        inner = subparsers.add_parser(name, help=text)
         if words is None or name in words:
             command = import_module(module.format(name), __package__)
             inner.description, inner.epilog = command.DESCRIPTION, command.EPILOG
-            inner.set_defaults(parser=inner)
             if group := getattr(command, "GROUP", None):
                 _add_commands(inner, group, f".{name}_{{}}")
             else:
@@ -119,7 +122,7 @@ def _add_commands(
                 command.add_arguments(inner)
 
 
-def _check_command(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _check_command(parser: Parser, words: Sequence[str]) -> None:
     """End with the nearest command where an unknown one is typed."""
     known = COMMANDS
     for word in words[:2]:

@@ -23,7 +23,7 @@ NEEDS: Final = ("wsproto",)
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.set_defaults(url=None, param=[], header=[], auth_token=None, record=None)
+    parser.set_defaults(url=None, param=[], header=[], auth_token=None)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; by default %(default)s")
     port = partial(count, least=0, most=65_535)  # the resolver takes a larger port modulo 65,536
     parser.add_argument("--port", type=port, default=4000, metavar="N", help="by default %(default)s; 0: a free one")

@@ -25,12 +25,12 @@ from .status import FAILED, OK, count
 DESCRIPTION: Final = """\
 Names causes, the gravest first: for each who has to change something (the
 application, this process, the network, the server, the configuration), what
-happened, when and how often, the lines that show it, what to do, and the command
-that shows more. What one cause explains is not told again: of pushes that timed
-out while the link was dead, the dead link is told, and what it cost.
+happened, when and how often, the lines that show it, what to do, and the
+command that shows more. What one cause explains is not told again: of pushes
+that timed out while the link was dead, the dead link is told, and what it cost.
 
-Give it all recordings of an incident, of several processes too: it reads them on
-all cores, and tells causes of the same kind once."""
+Give it all recordings of an incident, of several processes too: it reads them
+on all cores, and tells causes of the same kind once."""
 
 EPILOG: Final = """\
 reading a finding:

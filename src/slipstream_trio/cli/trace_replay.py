@@ -21,12 +21,13 @@ from .status import FAILED, OK, UsageError
 
 DESCRIPTION: Final = """\
 Folds the inputs of each connection (frames, commands, ticks, the transport's
-beginning and end) through the protocol's core, a pure function, and compares every
-state, event and effect with what was recorded. Reports the first divergence: the
-line, what differs, what was recorded, and what the core gives.
+beginning and end) through the protocol's core, a pure function, and compares
+every state, event and effect with what was recorded. Reports the first
+divergence: the line, what differs, what was recorded, and what the core gives.
 
-With --step you go through the inputs yourself, forward and back, and see for each
-what it was, what came of it, and how the state changed; it begins with its keys."""
+With --step you go through the inputs yourself, forward and back, and see for
+each what it was, what came of it, and how the state changed; it begins with its
+keys."""
 
 EPILOG: Final = """\
 examples:

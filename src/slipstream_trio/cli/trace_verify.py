@@ -13,20 +13,21 @@ from .reading import ProgressBar, add_paths
 from .status import FAILED, OK
 
 DESCRIPTION: Final = """\
-Checks on a recording what holds for every connection: that its records carry its
-ids, begin and end as they should, and that spans, states, times and refs follow
-from each other. Each cause is printed once, with its file and line; what else the
-same line breaks, and what is broken likewise later, is counted. --json has all.
+Checks on a recording what holds for every connection: that its records carry
+its ids, begin and end as they should, and that spans, states, times and refs
+follow from each other. Each cause is printed once, with its file and line; what
+else the same line breaks, and what is broken likewise later, is counted. --json
+has all.
 
 Records that the recorder says are missing, and connections that were open when
-the recording ended or was cut off, are reported, but do not count as violations; --strict
-makes them count too."""
+the recording ended or was cut off, are reported, but do not count as
+violations; --strict makes them count too."""
 
 EPILOG: Final = """\
 examples:
   slipstream trace verify trace.jsonl
   slipstream trace verify trace.jsonl.2 trace.jsonl.1 trace.jsonl
-  slipstream trace verify --json trace.jsonl.gz | jq 'select(.kind == "violation")'
+  slipstream trace verify --json trace.jsonl | jq 'select(.kind == "violation")'
 
 exit status: 0 sound; 1 violations, or lines that cannot be read; 2 wrong usage,
 or a file that is not a recording"""
