@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,21 @@ def test_an_endpoint_that_was_not_given_is_named(
         send_otlp(read(made[0]))
     assert str(told.value).startswith(f"{where} did not take the spans")
     assert "hush" not in str(told.value)
+
+
+def test_spans_are_sent_from_a_source_tree_that_is_not_installed(
+    made: tuple[Path, list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = metadata.distribution
+
+    def not_ours(name: str) -> metadata.Distribution:
+        if name == "slipstream-trio":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "distribution", not_ours)
+    with collecting() as collector:
+        assert send_otlp(read(made[0]), collector.url) > 0
 
 
 def test_a_missing_extra_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,8 +87,12 @@ class Parser(ArgumentParser):
 
 def _parser(words: Sequence[str]) -> Parser:
     parser = Parser("slipstream", description=DESCRIPTION, epilog=EPILOG)
-    version = f"slipstream {_version() if '--version' in words else ''}"
-    parser.add_argument("--version", action="version", version=version)
+    version = ""
+    if "--version" in words:
+        from ..trace.schema import library_version
+
+        version = library_version()
+    parser.add_argument("--version", action="version", version=f"slipstream {version}")
     _add_commands(parser, COMMANDS, ".{}_command", words)
     return parser
 
@@ -134,15 +138,6 @@ def _check_command(parser: Parser, words: Sequence[str]) -> None:
         if word != "trace":
             return
         known = import_module(".trace_command", __package__).GROUP
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("slipstream-trio")
-    except PackageNotFoundError:  # run from a source tree
-        return "(not installed)"
 
 
 def _run(command: Command, options: Namespace) -> int:

@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
-
 from ..protocol import Message
 from ..trace import Absent, Damage, Header, Missing, Recorded, Replayer, ReplayStep, differences, files_of
 from ..trace.clock import WallClock
 from ..trace.read import read_files
 from ..trace.schema import SCHEMA
 from ..trace.text import brief, duration, printable
-from ..trace.values import names_of
+from ..trace.values import shown
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK, UsageError
 
@@ -177,9 +175,8 @@ def _step_through(paths: list[Path], connection: str | None) -> int:
         if command == "q":
             break
         if command == "s":
-            state = tape.current[1].after
-            for name in names_of(type(state)):
-                print(f"  {name}: {_value(getattr(state, name))}")
+            for name, value in (shown(tape.current[1].after) or {}).items():
+                print(f"  {name}: {_value(value)}")
         elif (moved := _move(tape, command)) is None:
             print(KEYS)
         else:
@@ -236,11 +233,7 @@ def _describe(path: Path, step: ReplayStep, place: str) -> Iterator[str]:
 
 def _thing(value: Any) -> str:
     """Return an input, event, effect or message in a line."""
-    if isinstance(value, Message):
-        fields = value._asdict()
-    elif attrs.has(type(value)):
-        fields = {name: getattr(value, name) for name in names_of(type(value))}
-    else:
+    if (fields := shown(value)) is None:
         return _value(value)
     return " ".join([type(value).__name__, *(f"{name}={_value(item)}" for name, item in fields.items())])
 

@@ -27,6 +27,7 @@ from .values import (
     decode_value,
     frame_received,
     from_fields,
+    remember,
     tested,
     tests_of,
 )
@@ -141,7 +142,7 @@ class Decoder:
         if name is HANDLE_START:
             read.handle = record
         elif kind == "start":
-            _remember(self._spans, (name[:-1], span_id), record, MOST_SPANS)
+            remember(self._spans, (name[:-1], span_id), record, MOST_SPANS)
         return record
 
     def _begin(self, line: Mapping[str, Any], before: _Read | None) -> _Read:
@@ -155,7 +156,7 @@ class Decoder:
         else:  # ids that did not change stay the same object, which readers compare sooner
             read = _Read(before.origin if before.origin == origin else origin, before.handle)
         if connection_id is not None:
-            _remember(self._connections, connection_id, read, MOST_CONNECTIONS)
+            remember(self._connections, connection_id, read, MOST_CONNECTIONS)
         return read
 
     def _start(self, number: int, name: EventName, line: Mapping[str, Any], read: _Read) -> Recorded:
@@ -237,7 +238,7 @@ def _state(states: dict[int, State], value: Any) -> State:
     else:
         # Schema 1.0 has no turns: they are none, rather than those that a state would make of its joins.
         state = from_fields(State, {"turns": {}, **value})
-    _remember(states, value["n"], state, STATES)
+    remember(states, value["n"], state, STATES)
     return state
 
 
@@ -280,9 +281,3 @@ def _message(value: Any, given: Any, state: State, read: _Read) -> Any:
     if topic != value["topic"] or event != value["event"] or ref != value["ref"] or join_ref != value["join_ref"]:
         raise ValueError("the message is not that of the frame of its start")
     return message
-
-
-def _remember(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:
-    if len(table) >= most and key not in table:
-        del table[next(iter(table))]
-    table[key] = value

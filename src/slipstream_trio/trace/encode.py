@@ -13,7 +13,7 @@ from .handles import BUILT_IN, FRAME, FULL_EVERY, Written, can_wait, message_tex
 from .lines import encode_line
 from .redact import Redacted, Redactor
 from .schema import missing_line
-from .values import FIELDS, changes_of, encode_value, encoded, fields_of, plain_text, redacted
+from .values import FIELDS, changes_of, encode_value, encoded, fields_of, plain_text, redacted, remember
 
 MOST_CONNECTIONS: Final = 4096
 """The most connections to remember; a forgotten one is written in full when it comes again."""
@@ -98,12 +98,12 @@ class Encoder:
         if connection_id is None or name[1] != "connection":
             return b""
         if name == CONNECT_START:
-            _remember(self._seen, connection_id, None)
+            remember(self._seen, connection_id, None, MOST_CONNECTIONS)
             self.alive[connection_id] = None
         elif name[2] == "connect":
             self.alive.pop(connection_id, None)
         elif connection_id not in self._seen:
-            _remember(self._seen, connection_id, None)
+            remember(self._seen, connection_id, None, MOST_CONNECTIONS)
             self.alive[connection_id] = None
             return missing_line(None, "began_before", connection_id)
         return b""
@@ -126,7 +126,7 @@ class Encoder:
         if written is not None:
             renewed.decodes = written.decodes
         if connection_id is not None:
-            _remember(self._written, connection_id, renewed)
+            remember(self._written, connection_id, renewed, MOST_CONNECTIONS)
         return ids, renewed
 
     def _state(self, state: State, written: Written) -> bytes:
@@ -169,8 +169,6 @@ class Encoder:
 
     def _value(self, how: str | None, value: Any, written: Written, details: Mapping[str, Any]) -> bytes:
         redactor = self.redactor
-        if how is None:
-            return encoded(value, redactor)
         if how == "payload":
             return self._payload(value)
         if how == "state":
@@ -180,11 +178,9 @@ class Encoder:
             if type(value) is FrameReceived:
                 return self._frame(value.now, value.frame, serializer, written)
             return self._object(value, serializer, {})
-        if how == "arguments":
-            value = redactor.arguments(value)
-        elif how == "frame" and value is not None:
-            value = redactor.frame(value, "v2", sent=False)  # it is malformed: hidden, if there may be a secret in it
-        elif how == "text" and value is not None and "stacktrace" in details:
+        if how == "frame" and value is not None:
+            value = redactor.frame(value, "v2")  # it is malformed: hidden, if there may be a secret in it
+        elif how == "text" and "stacktrace" in details:
             value = redactor.error(value)  # where there is a traceback, the reason is an exception's text
         else:
             value = redacted(how, value, redactor)
@@ -227,7 +223,7 @@ class Encoder:
         return type(frame) is str and frame.isascii() and not self.redactor.suspicious(frame)
 
     def _frame(self, now: float, frame: Any, serializer: str, written: Written) -> bytes:
-        shown = self.redactor.frame(frame, serializer, sent=False)
+        shown = self.redactor.frame(frame, serializer)
         written.decodes = type(shown) is not Redacted and serializer in BUILT_IN
         return FRAME % (encode_line(now), encoded(shown, self.redactor))
 
@@ -259,8 +255,6 @@ class Encoder:
             its = getattr(value, name)
             if id(its) in shared:
                 text = shared[id(its)]
-            elif how is None:
-                text = encoded(its, redactor)
             elif how == "payload":
                 text = self._payload(its)
             elif how == "frame":
@@ -308,9 +302,3 @@ def _shared(given: Any, message: Any) -> dict[int, bytes]:
         if type(payload) is dict and type(payload.get("response")) in (dict, list, bytes):
             shared[id(payload["response"])] = b'{"$":"@response"}'
     return shared
-
-
-def _remember(table: dict[Any, Any], key: str, value: Any) -> None:
-    if len(table) >= MOST_CONNECTIONS and key not in table:
-        del table[next(iter(table))]
-    table[key] = value

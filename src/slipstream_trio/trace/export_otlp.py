@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +9,7 @@ from ..errors import ExportError
 from ..errors.base import lacks
 from ..telemetry import Record
 from .export_spans import ExportedSpan, TopicPattern, exported_spans, topic_pattern
+from .schema import library_version
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -94,7 +94,7 @@ def _readable(span: ExportedSpan, resource: "Resource") -> "ReadableSpan":
         attributes=span.told.attributes,
         events=[Event("exception", told, span.end)] if told else [],
         kind=kinds[span.told.kind],
-        instrumentation_scope=InstrumentationScope(SCOPE, version("slipstream-trio")),
+        instrumentation_scope=InstrumentationScope(SCOPE, library_version()),
         status=Status(StatusCode.UNSET) if span.told.error is None else Status(StatusCode.ERROR, span.told.error),
         start_time=span.start,
         end_time=span.end,

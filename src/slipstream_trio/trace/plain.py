@@ -9,7 +9,8 @@ from typing import Any
 
 import attrs
 
-from .values import names_of
+from ..protocol import Message
+from .values import shown
 
 
 def plain(value: Any) -> Any:
@@ -22,14 +23,10 @@ def plain(value: Any) -> Any:
         return {"bytes": len(value), "base64": base64.b64encode(value).decode("ascii")}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+    if isinstance(value, Message):
         return plain(value._asdict())
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
-    return _plain_object(value)
-
-
-def _plain_object(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return plain_record(value) if attrs.has(type(value)) else repr(value)
@@ -37,8 +34,8 @@ def _plain_object(value: Any) -> Any:
 
 def plain_record(record: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the fields of an attrs object as JSON values, under the name of its class."""
-    fields = [name for name in names_of(type(record)) if name not in without]
-    return {"type": type(record).__name__, **{name: plain(getattr(record, name)) for name in fields}}
+    fields = {name: plain(value) for name, value in (shown(record) or {}).items() if name not in without}
+    return {"type": type(record).__name__, **fields}
 
 
 def as_text(value: Any, limit: int) -> str:
@@ -55,8 +52,7 @@ def flat_state(state: Any) -> dict[str, Any]:
     Keys are like "status", "joins[room:lobby]" and "options.url".
     """
     flat: dict[str, Any] = {}
-    for name in names_of(type(state)):
-        value = getattr(state, name)
+    for name, value in (shown(state) or {}).items():
         if isinstance(value, Mapping):
             flat.update({f"{name}[{key}]": plain(item) for key, item in value.items()})
         elif attrs.has(type(value)):

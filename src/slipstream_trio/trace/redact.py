@@ -11,12 +11,11 @@ here, is left out where something in it would have to be hidden.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, lru_cache, partial
 from operator import is_
 from typing import Any, Final, Literal
 
-import attrs
 from attrs import define, frozen
 
 from ..errors import ProtocolError, SerializationError
@@ -45,6 +44,7 @@ _LOOKS: Final = (
     # This library's text of a refusal, see `ConnectionRejected`.
     (re.compile(r"""(HTTP status \d+: )(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?)"""), rf"\1{MASK}"),
 )
+_SERIALIZERS: Final[Mapping[str, Serializer]] = {"v1": V1Serializer(), "v2": V2Serializer()}
 _PLACE: Final = re.compile(r'^\s*File ".*", line \d+.*$|^Traceback .*$', re.MULTILINE)
 
 
@@ -64,9 +64,6 @@ class Redactor:
 
     secrets: Collection[str] | None = SECRETS
     payloads: Payloads = "keep"
-    _serializers: dict[str, Serializer] = attrs.field(
-        factory=lambda: {"v1": V1Serializer(), "v2": V2Serializer()}, init=False, repr=False
-    )
 
     @cached_property
     def redacted(self) -> tuple[str, ...]:
@@ -105,16 +102,16 @@ class Redactor:
             return self.payload(arguments)
         return tuple(each if type(each) is Message else self.payload(each) for each in arguments)
 
-    def frame(self, frame: Frame | Redacted, serializer: str, *, sent: bool) -> Frame | Redacted:
+    def frame(self, frame: Frame | Redacted, serializer: str = "", *, sent: bool = False) -> Frame | Redacted:
         """Return a frame as it is shown.
 
         Parameters:
-            serializer: the name of the connection's.
+            serializer: the name of the connection's; of an unknown one a frame is hidden rather than made again.
             sent: whether the client sent it.
         """
         if isinstance(frame, Redacted) or not self.suspicious(frame):
             return frame
-        known = self._serializers.get(serializer)
+        known = _SERIALIZERS.get(serializer)
         if known is None:
             return Redacted()
         try:
@@ -130,11 +127,9 @@ class Redactor:
             return headers
         return tuple((name, MASK if self._is_secret(name) else self.text(value)) for name, value in headers)
 
-    def text(self, text: str) -> str:
-        """Return a text as it is shown."""
-        if self.secrets is None:
-            return text
-        if not self._hinted(text):
+    def text(self, text: Any) -> Any:
+        """Return a text as it is shown; what is none is no secret."""
+        if self.secrets is None or type(text) is not str or not self._hinted(text):
             return text
         for pattern, replacement in _LOOKS:
             text = pattern.sub(replacement, text)
@@ -147,22 +142,19 @@ class Redactor:
         """Return the body of a refusal as it is shown."""
         return body if self.secrets is None or not body else MASK
 
-    def error(self, text: str) -> str:
+    def error(self, text: str) -> Any:
         """Return an exception's text or traceback as it is shown; it may have a payload in it."""
         if self.payloads == "keep":
             return self.text(text)
         return "\n".join(_PLACE.findall(text)) or MASK
 
-    def object(self, text: str) -> str:
+    def object(self, text: str) -> Any:
         """Return an object's repr as it is shown; it may have a payload in it."""
         return self.text(text) if self.payloads == "keep" else MASK
 
     def shows(self, text: bytes) -> bool:
         """Tell whether a payload is shown as it is, by a quick look at its JSON."""
-        if self.payloads != "keep":
-            return False
-        # Behind an escape there may be anything.
-        return self.secrets is None or not (b"\\u" in text or self._hinted(text.decode()))
+        return not self.suspicious(text.decode())
 
     def suspicious(self, frame: Frame) -> bool:
         """Tell whether there may be something to hide in a frame: a quick look, as this is asked for each."""
@@ -178,32 +170,27 @@ class Redactor:
         # Without a loop of Python's: this is asked for each frame.
         return any(map(squeezed(text).__contains__, self._hints))
 
-    def _walk(self, value: Any, depth: int = 0) -> Any:
+    def _walk(self, value: Any, depth: int = 0, *, blank: bool = False) -> Any:
+        """Return a value without secrets; or `blank`, of the same structure, where all of it is one."""
         kind = type(value)
-        if kind is str:
-            return self.text(value)
         if kind not in (dict, list, tuple):
-            return value
+            return _blank(value) if blank else self.text(value) if kind is str else value
         if depth > DEEPEST:
             return MASK
         if kind is dict:
             shown = {
-                key: _blank(item, depth) if self._is_secret(key) else self._walk(item, depth + 1)
-                for key, item in value.items()
+                key: self._walk(item, depth + 1, blank=blank or self._is_secret(key)) for key, item in value.items()
             }
-            return value if all(shown[key] is item for key, item in value.items()) else shown
-        items = kind(self._walk(item, depth + 1) for item in value)
+            return value if all(map(is_, shown.values(), value.values())) else shown
+        items = kind(self._walk(item, depth + 1, blank=blank) for item in value)
         return value if all(map(is_, items, value)) else items
-
-    def _is_secret(self, name: Any) -> bool:
-        return type(name) is str and self._name_is_secret(name)
 
     @cached_property
     def _hints(self) -> tuple[str, ...]:
         return _pieces({*(self.secrets or ()), *_HINTS})
 
     @cached_property
-    def _name_is_secret(self) -> Callable[[str], bool]:
+    def _is_secret(self) -> Callable[[Any], bool]:
         return lru_cache(maxsize=1024)(partial(is_secret, words=tuple(self.secrets or ())))
 
     @cached_property
@@ -234,20 +221,9 @@ def _pieces(hints: set[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _blank(value: Any, depth: int = 0) -> Any:
-    """Return a blank value of the same structure."""
+def _blank(value: Any) -> Any:
     kind = type(value)
-    if value is None or kind is bool:
-        return value
-    if kind is int or kind is float:
-        return kind(0)
-    if kind is bytes:
-        return b""
-    if depth > DEEPEST or kind not in (dict, list, tuple):
-        return MASK
-    if kind is dict:
-        return {key: _blank(item, depth + 1) for key, item in value.items()}
-    return kind(_blank(item, depth + 1) for item in value)
+    return value if value is None or kind is bool else kind() if kind in (int, float, bytes) else MASK
 
 
 def _size(payload: Any) -> int | None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-import attrs
 from attrs import define, field, frozen
 
 from ..errors import ProtocolError
@@ -28,7 +27,7 @@ from ..telemetry import ConnectStart, HandleStart
 from .handles import BUILT_IN
 from .redact import Redacted
 from .schema import Recorded
-from .values import names_of
+from .values import shown
 
 CONNECT: Final = ConnectStart.name[:-1]
 HANDLE: Final = HandleStart.name[:-1]
@@ -241,12 +240,9 @@ def differences(expected: Any, got: Any, field: str = "") -> Iterator[Difference
 
 def _parts(value: Any) -> dict[str, Any] | None:
     """Return what a value consists of, under the ways to it; None if it is one thing."""
-    if attrs.has(type(value)):
-        return {f".{name}": getattr(value, name) for name in names_of(type(value))}
-    if isinstance(value, Message):
-        return {f".{name}": item for name, item in value._asdict().items()}
-    if isinstance(value, Mapping):
-        return {f".{key}": item for key, item in value.items()}
+    fields = value if isinstance(value, Mapping) else shown(value)
+    if fields is not None:
+        return {f".{key}": item for key, item in fields.items()}
     if isinstance(value, tuple | list):
         return {f"[{index}]": item for index, item in enumerate(value)}
     return None

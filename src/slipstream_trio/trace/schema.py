@@ -219,22 +219,19 @@ def start_time(system_time: int) -> datetime:
     return datetime.fromtimestamp(system_time / 1e9, UTC)
 
 
+def library_version() -> str:
+    """Return the version of this library."""
+    try:
+        return version("slipstream-trio")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
+
+
 def header_line(recording: str, part: int, time: int, redacted: Collection[str], alive: Collection[str]) -> bytes:
     """Return the first line of a file; see `Header`."""
-    try:
-        library = version("slipstream-trio")
-    except PackageNotFoundError:  # run from a source tree
-        library = "unknown"
-    header = {
-        "schema": SCHEMA,
-        "library": library,
-        "recording": recording,
-        "part": part,
-        "started": start_time(time).isoformat(),
-        "redacted": list(redacted),
-        "open": list(alive),
-    }
-    return encode_line({HEADER: header}) + b"\n"
+    whose = {"schema": SCHEMA, "library": library_version(), "recording": recording, "part": part}
+    how = {"started": start_time(time).isoformat(), "redacted": list(redacted), "open": list(alive)}
+    return encode_line({HEADER: {**whose, **how}}) + b"\n"
 
 
 def end_line(records: int, dropped: int, alive: Collection[str]) -> bytes:

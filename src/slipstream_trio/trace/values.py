@@ -106,17 +106,22 @@ def names_of(kind: type) -> tuple[str, ...]:
     return tuple(FIELDS.get(kind) or getattr(kind, "_fields", None) or (field.name for field in attrs.fields(kind)))
 
 
+def shown(value: Any) -> dict[str, Any] | None:
+    """Return the fields that an attrs object or a message shows, by name; None of anything else."""
+    kind = type(value)
+    return {name: getattr(value, name) for name in names_of(kind)} if kind is Message or attrs.has(kind) else None
+
+
 def redacted(how: str | None, value: Any, redactor: Redactor) -> Any:
-    """Return a field as it is shown, redacted as what `FIELDS` says."""
-    if how == "payload":
-        return redactor.payload(value)
-    if how == "frame":
-        return redactor.frame(value, "", sent=False)  # the encoder does it better, as it knows the serializer
-    if how == "body":
-        return redactor.body(value)
-    if how == "headers":
-        return redactor.headers(value)
-    return redactor.text(value) if how == "text" and type(value) is str else value
+    """Return a field as it is shown, redacted as what `FIELDS` says, which is a method of the redactor."""
+    return value if how is None else getattr(redactor, how)(value)
+
+
+def remember(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Put something into a table of so many at most, instead of the oldest."""
+    if len(table) >= most and key not in table:
+        del table[next(iter(table))]
+    table[key] = value
 
 
 def fields_of(value: Any, redactor: Redactor, names: Iterable[str] | None = None) -> dict[str, Any]:
