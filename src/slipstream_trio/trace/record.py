@@ -14,7 +14,7 @@ from ..telemetry.secrecy import SECRETS
 from .encode import RECORDED, Encoder, records_of
 from .files import Files, Fsync
 from .redact import Payloads, Redactor
-from .schema import end_line, header_line, missing_line
+from .schema import end_line, header_line
 from .writer import Writer
 
 QUEUE: Final = 16 * 2**20
@@ -36,12 +36,7 @@ class Recording:
     _id: str = field(init=False, default=Factory(lambda self: self._telemetry.ids.span_id(), takes_self=True))
     _part: int = field(default=0, init=False)
     _size: int = field(default=0, init=False)
-    _dropped: int = field(default=0, init=False)
-    _missing: int = field(default=0, init=False)
-    _why: str = field(default="queue_full", init=False)
-    _untold: int = field(default=0, init=False)
     _waiting: list[Any] = field(factory=list, init=False)
-    _failure: Exception | None = field(default=None, init=False)
 
     @property
     def written(self) -> int:
@@ -51,12 +46,12 @@ class Recording:
     @property
     def dropped(self) -> int:
         """The number of records missing in them."""
-        return self._dropped + self._writer.lost
+        return self._writer.dropped
 
     @property
     def error(self) -> Exception | None:
-        """The last error of writing, or None; `dropped` counts the losses."""
-        return self._writer.error or self._failure
+        """The last error of writing, or of encoding, or None; `dropped` counts the losses."""
+        return self._writer.error
 
     def header(self) -> bytes:
         """Return the first line of the next file."""
@@ -88,52 +83,26 @@ class Recording:
             self._take(waiting, lambda: self._encoder.waited(waiting))
 
     def _take(self, records: Sequence[Record], encoded: Callable[[], bytes]) -> None:
-        writer = self._writer
-        if writer.untold != self._untold:
-            self._note_untold()
-        if not writer.has_room():
+        writer, count = self._writer, sum(map(records_of, records))
+        if (why := writer.refuses()) is not None:
             for record in records:
                 self._encoder.notice(record)
-            self._drop(records, "write_failed" if writer.broken else "queue_full")
+            writer.drop(count, why)
             return
         if self._max_size is not None and self._size >= self._max_size:
             writer.begin(self.header())
+        elif writer.missing:
+            self._encoder.restart()  # what was lost may be what these lines would refer to
         try:
             lines = encoded()
         except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
-            self._failure = error
-            self._drop(records, "not_encodable")
+            writer.drop(count, "not_encodable", error)
             return
-        if self._missing:
-            lines = missing_line(self._missing, self._why) + lines
-        self._size += len(lines)
-        writer.put(lines, sum(map(records_of, records)), self._missing)
-        self._missing = 0
+        self._size += writer.put(lines, count)
 
     def close(self, timeout: float) -> bool:
         """Write the waiting lines; returns whether that was done within `timeout` seconds."""
-
-        def last(written: int, lost: int) -> bytes:
-            self._note_untold()
-            line = missing_line(self._missing, self._why) if self._missing else b""
-            return line + end_line(written, self._dropped + lost, self._encoder.alive)
-
-        return self._writer.close(last, timeout)
-
-    def _note_untold(self) -> None:
-        untold, self._untold = self._writer.untold - self._untold, self._writer.untold
-        if untold:
-            self._note_missing(untold, "write_failed")
-
-    def _drop(self, records: Sequence[Record], reason: str) -> None:
-        dropped = sum(map(records_of, records))
-        self._dropped += dropped
-        self._note_missing(dropped, reason)
-
-    def _note_missing(self, records: int, reason: str) -> None:
-        self._missing += records
-        self._why = reason
-        self._encoder.restart()
+        return self._writer.close(lambda written, dropped: end_line(written, dropped, self._encoder.alive), timeout)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from .files import Files
+from .schema import missing_line
 
 URGENT = 1 << 18  # bytes that are written without waiting for more
 RETRY = 1.0  # seconds after which writing is tried again, when it has failed
@@ -20,7 +21,7 @@ class Part:
         header: the first line of a file that begins with these; None where they go on in the one before.
         data: the lines.
         records: how many of them are of records.
-        missing: how many records others say to be missing; if these lines are lost, the recording cannot say so.
+        missing: how many records others say to be missing; if these lines are lost, that has to be said again.
     """
 
     header: bytes | None = None
@@ -35,13 +36,13 @@ class Writer:
     All that is public may be called from any thread; `lock` is held for moments only.
 
     Attributes:
-        lock: held by whoever calls `put`, `begin` or `has_room`.
+        lock: held by whoever calls `put`, `begin`, `drop` or `refuses`.
         waiting: bytes that wait.
         written: records that are written.
-        lost: records that could not be.
-        untold: records that are missing, and of which no line says so: what was lost, and what that would have told of.
+        dropped: records that are not, and will not be.
+        missing: those of them of which no line says so yet; the next `put` begins with it.
         broken: whether writing has just failed; lines are not taken then.
-        error: the last error of writing.
+        error: the last error of writing, or of what was dropped.
     """
 
     def __init__(self, files: Files, *, limit: int, flush_interval: float) -> None:
@@ -56,12 +57,13 @@ class Writer:
         self._expected = False
         self._catch_up: Callable[[], None] = lambda: None
         self._full = False
+        self._why = ""
         self.waiting: int = 0
         self.written: int = 0
-        self.lost: int = 0
-        self.untold: int = 0
+        self.dropped: int = 0
+        self.missing: int = 0
         self.broken: bool = False
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="slipstream recording", daemon=True)
 
     def start(self, catch_up: Callable[[], None]) -> None:
@@ -75,23 +77,34 @@ class Writer:
         if not self.waiting:
             self._changed.notify()
 
-    def has_room(self) -> bool:
-        """Tell whether lines are taken. Once too many wait, none are until half of them are written."""
-        if self._full:
-            self._full = self.waiting > self._limit // 2
-        else:
-            self._full = self.waiting > self._limit
-        return not self._full and not self.broken
+    def refuses(self) -> str | None:
+        """Return why lines are not taken, if so. Once too many wait, none are until half of them are written."""
+        self._full = self.waiting > (self._limit // 2 if self._full else self._limit)
+        return "write_failed" if self.broken else "queue_full" if self._full else None
 
-    def put(self, lines: bytes, records: int, missing: int = 0) -> None:
-        """Let lines of so many records be written after those before; see `Part.missing`. The caller holds `lock`."""
+    def put(self, lines: bytes, records: int) -> int:
+        """Let lines of so many records be written after those before; returns their size. The caller holds `lock`."""
         part, before = self._queue[-1], self.waiting
+        part.missing += self.missing
+        lines = self._told() + lines
         part.data += lines
         part.records += records
-        part.missing += missing
         self.waiting = now = before + len(lines)
         if not before or before < URGENT <= now:
             self._changed.notify()
+        return len(lines)
+
+    def drop(self, records: int, why: str, error: Exception | None = None) -> None:
+        """Note that so many records are not written. The caller holds `lock`."""
+        self.dropped += records
+        self.missing += records
+        self._why = why
+        self.error = error or self.error
+
+    def _told(self) -> bytes:
+        """Return the line, if any, that says what is missing."""
+        missing, self.missing = self.missing, 0
+        return missing_line(missing, self._why) if missing else b""
 
     def begin(self, header: bytes) -> None:
         """Go on in another file, which begins with this line. The caller holds `lock`."""
@@ -117,7 +130,7 @@ class Writer:
                 self._rest()
         if self._last is not None:
             last = self._last
-            self._attempt(lambda: self._files.write(last(self.written, self.lost)))
+            self._attempt(lambda: self._files.write(self._told() + last(self.written, self.dropped)))
         self._attempt(self._files.close)
 
     def _next(self) -> list[Part]:
@@ -156,9 +169,10 @@ class Writer:
             parts += self._queue
             self._queue = [Part(next((part.header for part in reversed(parts[1:]) if part.header is not None), None))]
             self.waiting -= sum(len(part.data) for part in parts)
-            lost = sum(part.records for part in parts)
-            self.lost += lost
-            self.untold += lost + sum(part.missing for part in parts)
+            lost, told = (sum(getattr(part, name) for part in parts) for name in ("records", "missing"))
+            if lost or told:
+                self.drop(lost, "write_failed")
+                self.missing += told
             self.broken = True
 
     def _rest(self) -> None:

@@ -46,7 +46,7 @@ class Disk(Writer):
         """Write what waits, and the last line."""
         self.full = False
         self.flush()
-        self._files.write(last(self.written, self.lost))
+        self._files.write(self._told() + last(self.written, self.dropped))
         self._files.close()
         return True
 
