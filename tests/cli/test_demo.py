@@ -114,6 +114,11 @@ def test_a_terminal_may_have_plain_lines(draw: Callable[..., str]) -> None:
     assert "\x1b" not in draw(TERM="dumb")
 
 
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_terminal_may_be_too_narrow_for_words(columns: int, draw: Callable[..., str]) -> None:
+    assert draw(columns=columns)
+
+
 def test_an_output_without_arrows_gets_ascii() -> None:
     written = io.BytesIO()
     with redirect_stdout(io.TextIOWrapper(written, encoding="ascii", write_through=True)):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,14 @@ def test_a_replay_is_stepped_through_forward_and_back(said: Said, good: Path, re
     assert 'state    status: "opening" -> "open"' in out
     assert "effect   SendFrame frame=" in out
     assert " agrees" in out
+
+
+def test_a_step_is_shown_where_its_letters_are_lacking(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\nq\n"))
+    with redirect_stdout(output):
+        assert main(["trace", "replay", "--step", str(good)]) == 0
+    assert re.search(rb"--- step 2 of .* us  agrees", output.buffer.getvalue())
 
 
 def test_a_step_can_be_gone_to_by_its_line(said: Said, good: Path) -> None:

@@ -1,5 +1,6 @@
 """What can be told without the extra `cli`: help, the version, wrong usage, and what is missing."""
 
+import io
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -128,6 +129,14 @@ def test_a_help_fits_into_80_columns(
     with pytest.raises(SystemExit):
         main([*command.split(), "--help"])
     assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("command", ["demo", "trace show", "trace stats", "trace html"])
+def test_a_help_is_printed_where_arrows_are_lacking(command: str) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    with redirect_stdout(output), pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    assert b"examples:" in output.buffer.getvalue()
 
 
 def test_what_a_command_refuses_is_not_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -235,7 +235,7 @@ class Demo:
 
     def _say(self, text: str, *codes: int) -> None:
         text, width = printable(self._run.secrets.hide(text)), self._output.width
-        for line in [text] if width is None else wrap(text, width - 1, subsequent_indent="    "):
+        for line in [text] if width is None else wrap(text, max(width - 1, 1), subsequent_indent="    "):
             self._output.print(line, *codes)
 
 

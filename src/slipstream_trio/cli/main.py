@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 from ..errors import RecordingError
 from ..errors.base import did_you_mean
-from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output
+from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output, print_anywhere
 
 DESCRIPTION: Final = """\
 See what happens on the connections of Phoenix Channels, from the terminal."""
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     `--help`, `--version`, and what argparse cannot read, raise `SystemExit`.
     """
+    print_anywhere()
     words = sys.argv[1:] if arguments is None else arguments
     parser = _parser(words)
     _check_command(parser, words)

@@ -16,8 +16,6 @@ BOLD, UNDERLINE, BAD, GOOD, ONCE, FAINT = 1, 4, 31, 32, 33, 90
 """Colours, as SGR has them."""
 
 NARROW: Final = 64  # columns of a terminal below which lines are cut, and so have no colours
-ASCII: Final = str.maketrans({"→": ">", "←": "<", "·": "-", "µ": "u", "…": "~"})
-"""For outputs whose encoding lacks arrows."""
 
 
 class Output:
@@ -28,7 +26,6 @@ class Output:
         self._file = file
         self._colour = colour and (width is None or width >= NARROW)
         self._live = live
-        self._all = _can_print(file, "→←·µ…")
 
     @classmethod
     def of(cls, file: TextIO, *, plain: bool = False, live: bool = False) -> "Output":
@@ -47,8 +44,6 @@ class Output:
         """Return a line as it is printed."""
         if self.width is not None and not self._colour:
             text = fit(text, self.width - 1).rstrip()
-        if not self._all:
-            text = text.translate(ASCII).encode("ascii", "backslashreplace").decode("ascii")
         return f"{self.style(text, *codes)}\n"
 
     def print(self, text: str = "", *codes: int) -> None:
@@ -61,14 +56,6 @@ class Output:
 def wants_colour(file: TextIO) -> bool:
     """Tell whether an output is a terminal with colours, and `NO_COLOR` is unset."""
     return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def _can_print(file: TextIO, text: str) -> bool:
-    try:
-        text.encode(file.encoding or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def cells(text: str) -> int:

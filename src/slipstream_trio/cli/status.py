@@ -1,8 +1,10 @@
 """Exit statuses of commands, and types of their options."""
 
+import codecs
 import os
 import sys
 from argparse import ArgumentTypeError
+from io import TextIOWrapper
 from typing import Final
 
 OK: Final = 0
@@ -12,6 +14,12 @@ UNREACHABLE: Final = 3
 TIMEOUT: Final = 4
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143  # 128 and the number of the signal, as shells have it
+
+
+PLAINER: Final = "slipstream_trio.cli"
+"""The name of the error handler that writes in ASCII what an encoding lacks."""
+
+_ASCII: Final = str.maketrans({"→": ">", "←": "<", "·": "-", "µ": "u", "…": "~"})
 
 
 class CommandFailed(Exception):
@@ -24,6 +32,22 @@ class CommandFailed(Exception):
 
 class UsageError(Exception):
     """The options contradict each other, or one is invalid."""
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end].translate(_ASCII)
+    return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+codecs.register_error(PLAINER, _plainer)
+
+
+def print_anywhere() -> None:
+    """Let everything be printed, whatever the encodings of the outputs lack."""
+    for file in (sys.stdout, sys.stderr):
+        if isinstance(file, TextIOWrapper):
+            file.reconfigure(errors=PLAINER)
 
 
 def give_up_output() -> None:

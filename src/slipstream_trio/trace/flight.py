@@ -21,6 +21,7 @@ from .encode import RECORDED, Encoder, records_of
 from .files import open_private
 from .redact import Payloads, Redactor
 from .schema import header_line, missing_line
+from .writer import Part
 
 SIZE: Final = 2**18
 CLOSE_TIMEOUT: Final = 10.0
@@ -49,8 +50,7 @@ class _Ring:
 
     encoder: Encoder
     size: int
-    segments: deque[list[tuple[bytes, int]]] = field(factory=deque)
-    filled: int = 0
+    segments: deque[Part] = field(factory=deque)
     in_all: int = 0
     dropped: int = 0
     left_out: int = 0
@@ -58,10 +58,9 @@ class _Ring:
 
     def add(self, record: Record) -> bytes:
         """Take in a record; returns its lines."""
-        if not self.segments or self.filled >= self.size // SEGMENTS:
+        if not self.segments or len(self.segments[-1].data) >= self.size // SEGMENTS:
             self.encoder.restart()
-            self.segments.append([])
-            self.filled = 0
+            self.segments.append(Part())
         try:
             lines = self.encoder.lines(record)
         except Exception:
@@ -71,19 +70,20 @@ class _Ring:
         if self.left_out and lines:
             lines = missing_line(self.left_out, "not_encodable") + lines
             self.left_out = 0
-        self.segments[-1].append((lines, records_of(record)))
-        self.filled += len(lines)
+        latest = self.segments[-1]
+        latest.data += lines
+        latest.records += records_of(record)
         self.in_all += len(lines)
         while self.in_all > self.size and len(self.segments) > 1:
             oldest = self.segments.popleft()
-            self.in_all -= sum(len(data) for data, _ in oldest)
-            self.dropped += sum(records for _, records in oldest)
+            self.in_all -= len(oldest.data)
+            self.dropped += oldest.records
         return lines
 
     def lines(self, header: bytes) -> bytes:
         """Return the lines of its file."""
         missing = [missing_line(self.dropped, "ring_full")] if self.dropped else []
-        return b"".join([header, *missing, *(line for segment in self.segments for line, _ in segment)])
+        return b"".join([header, *missing, *(segment.data for segment in self.segments)])
 
 
 @define(eq=False)
