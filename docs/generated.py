@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from docs import diagrams
 
-from slipstream_trio.cli.main import COMMANDS, _parser
+from slipstream_trio.cli.main import _parser
 from slipstream_trio.telemetry import records
 from slipstream_trio.telemetry.base import End, EndOfConnection
 
@@ -283,7 +283,7 @@ def type_of(kind: type, key: str) -> str:
 
 def commands() -> str:
     """Describe every command of `slipstream`, with its options, as argparse knows them."""
-    return "\n\n".join(described_command(parser) for parser in parsers(_parser(list(COMMANDS))))
+    return "\n\n".join(described_command(parser) for parser in parsers(_parser(None)))
 
 
 def parsers(parser: ArgumentParser) -> Iterator[ArgumentParser]:

@@ -62,7 +62,7 @@ def test_the_package_is_the_command_too() -> None:
 
 @pytest.mark.parametrize("command", [*COMMANDS, *(f"trace {name}" for name in TRACE_COMMANDS)])
 def test_every_option_has_a_help(command: str) -> None:
-    parser = _parser([*COMMANDS])
+    parser = _parser(None)
     for word in command.split():
         (choices,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
         parser = choices[word]

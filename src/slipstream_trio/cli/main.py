@@ -7,7 +7,7 @@ options needs nothing more.
 import re
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from textwrap import fill
@@ -61,7 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_anywhere()
     words = sys.argv[1:] if arguments is None else arguments
     parser = _parser(words)
-    _check_command(parser, words)
     options, unknown = parser.parse_known_args(words)
     if unknown:
         # Names only: argparse would repeat whatever was typed, a token after a misspelt --token for one.
@@ -86,10 +85,11 @@ class Parser(ArgumentParser):
         self.exit(USAGE, f"slipstream: {message}; see {self.prog} --help\n")
 
 
-def _parser(words: Sequence[str]) -> Parser:
+def _parser(words: Sequence[str] | None) -> Parser:
+    """Return the parser of what is typed; of None that of everything."""
     parser = Parser("slipstream", description=DESCRIPTION, epilog=EPILOG)
     version = ""
-    if "--version" in words:
+    if words and "--version" in words:
         from ..trace.schema import library_version
 
         version = library_version()
@@ -98,13 +98,15 @@ def _parser(words: Sequence[str]) -> Parser:
     return parser
 
 
-def _add_commands(
-    parser: Parser, commands: Mapping[str, str], module: str, words: Collection[str] | None = None
-) -> None:
-    """Declare commands, `module` by `module`; those that are not among `words` are only listed, as imports take time.
+def _add_commands(parser: Parser, commands: Mapping[str, str], module: str, words: Sequence[str] | None) -> None:
+    """Declare commands, `module` by `module`; those that are not the first of `words` are only listed, for speed.
 
-    The parsed options have the innermost `command`, and its `parser`.
+    The parsed options have the innermost `command`, and its `parser`. An unknown one is refused with the nearest.
     """
+    word = words[0] if words else "-"
+    if not word.startswith("-") and word not in commands:
+        near = did_you_mean(word, commands) or f"; the commands are {', '.join(commands)}"
+        parser.error(f"unknown command: {word!r}{near}")
     # argparse would head its list with the bare word "command", so the list is made here; as it then takes the commands
     # for hidden, the usage is given as well.
     listed = "\n".join(
@@ -117,28 +119,14 @@ def _add_commands(
     parser.usage = "%(prog)s [options] command ..."
     for name, text in commands.items():
         inner = subparsers.add_parser(name, help=text)
-        if words is None or name in words:
+        if words is None or name == word:
             command = import_module(module.format(name), __package__)
             inner.description, inner.epilog = command.DESCRIPTION, command.EPILOG
             if group := getattr(command, "GROUP", None):
-                _add_commands(inner, group, f".{name}_{{}}")
+                _add_commands(inner, group, f".{name}_{{}}", words and words[1:])
             else:
                 inner.set_defaults(command=command)
                 command.add_arguments(inner)
-
-
-def _check_command(parser: Parser, words: Sequence[str]) -> None:
-    """End with the nearest command where an unknown one is typed."""
-    known = COMMANDS
-    for word in words[:2]:
-        if word.startswith("-"):
-            return
-        if word not in known:
-            near = did_you_mean(word, known) or f"; the commands are {', '.join(known)}"
-            parser.error(f"unknown command: {word!r}{near}")
-        if word != "trace":
-            return
-        known = import_module(".trace_command", __package__).GROUP
 
 
 def _run(command: Command, options: Namespace) -> int:

@@ -13,7 +13,6 @@ from ..lean import lean
 from ..protocol import STATE_FIELDS, Frame, Message, MessageReceived, State, serializer_for
 from ..telemetry import EventName, HandleStart, HandleStop, Origin, records
 from ..telemetry.names import names_of_events
-from .encode import ONCE
 from .handles import BUILT_IN
 from .lines import decode_line
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
@@ -48,6 +47,7 @@ _KINDS: Final[Mapping[EventName, Any]] = {
 }
 """The classes of records, by their events' names."""
 
+ONCE: Final = 3  # how many words the name of an event has that is no span's
 _COMMON: Final = frozenset({"start", "origin", "span_id", "system_time", "monotonic_time"})
 ID: Final = 16  # hex digits
 _ENDS: Final = frozenset({"stop", "exception"})

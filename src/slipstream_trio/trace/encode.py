@@ -8,7 +8,7 @@ import attrs
 from attrs import define, field
 
 from ..protocol import Frame, FrameReceived, Message, Options, SendFrame, State
-from ..telemetry import ConnectStart, EventName, HandlerFailed, HandleStart, HandleStop, Origin, Record
+from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
 from .handles import BUILT_IN, FRAME, FULL_EVERY, Written, can_wait, message_text, pushed_lines, received_lines
 from .lines import encode_line
 from .redact import Redacted, Redactor
@@ -20,17 +20,12 @@ MOST_CONNECTIONS: Final = 4096
 
 CONNECT_START: Final = ConnectStart.name
 HANDLE_STOP: Final = HandleStop.name
-HANDLER_FAILED: Final = HandlerFailed.name
-ONCE: Final = 3  # how many words the name of an event has that is no span's
 RECORDED: Final[tuple[EventName, ...]] = (
     *(("slipstream", "client"), ("slipstream", "telemetry"), CONNECT_START[:-1]),
     *(HANDLE_STOP, (*HANDLE_STOP[:-1], "exception")),
 )
 """The beginnings of the names of what is recorded: everything but the starts of handles, which their ends have."""
 
-_ONCE: Final = b'%b,%b,"system_time":%d,"monotonic_time":%d'
-_START: Final = b'%b,%b,"span_id":%b,"system_time":%d,"monotonic_time":%d'
-_STOP: Final = b'%b,%b,"span_id":%b,"duration":%d,"monotonic_time":%d%b'
 _HOW: Final[Mapping[str, str]] = {
     **dict.fromkeys(("params", "response", "return"), "payload"),
     **dict.fromkeys(("reason", "termination_reason", "stacktrace", "message", "hint"), "text"),
@@ -147,13 +142,9 @@ class Encoder:
 
     def _line(self, record: Any, ids: bytes, written: Written, whole: bytes = b"") -> bytes:
         """Return a line of its parts: the name, the ids, the measurements, its start where needed, its own fields."""
-        name, now = record.name, record.monotonic_time
-        if len(name) == ONCE or name == HANDLER_FAILED:
-            first = _ONCE % (_head(name), ids, record.system_time, now)
-        elif name[-1] == "start":
-            first = _START % (_head(name), ids, encode_line(record.span_id), record.system_time, now)
-        else:
-            first = _STOP % (_head(name), ids, encode_line(record.span_id), record.duration, now, whole)
+        name, span_id = record.name, record.span_id
+        span = b"" if span_id is None else b',"span_id":%b' % encode_line(span_id)
+        first = b"%b,%b%b,%b%b" % (_head(name), ids, span, encode_line(record.measurements)[1:-1], whole)
         details, parts = record.details(), [first]
         if name == HANDLE_STOP:
             given = record.start.details()["raw_message"]

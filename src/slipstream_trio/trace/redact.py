@@ -21,6 +21,7 @@ from attrs import define, frozen
 from ..errors import ProtocolError, SerializationError
 from ..protocol import Frame, Message, Serializer, V1Serializer, V2Serializer
 from ..protocol.message import REPLY
+from ..protocol.serializer import split_binary
 from ..telemetry.secrecy import MASK, SECRETS, SEPARATORS, is_secret, squeezed
 from .lines import encode_line
 
@@ -239,10 +240,5 @@ def _decode_sent(frame: bytes) -> Message:
     """Return the message of a binary frame that the client sent."""
     if frame[:1] != b"\x00" or len(frame) < 5:
         raise ProtocolError("a binary frame of unknown kind")
-    start = 5
-    strings = []
-    for length in frame[1:5]:
-        strings.append(frame[start : start + length].decode())
-        start += length
-    join_ref, ref, topic, event = strings
-    return Message(join_ref or None, ref or None, topic, event, frame[start:])
+    (join_ref, ref, topic, event), payload = split_binary(frame, 4)
+    return Message(join_ref or None, ref or None, topic, event, payload)

@@ -190,9 +190,7 @@ class Statistics:
         if self.last is None or end > self.last:
             self.last = end
         if line.mood == "bad":
-            group = self._group("errors", (line.what,))
-            group.count += 1
-            group.outcomes[line.status or line.event or "-"] += 1
+            self._count("errors", (line.what,), outcome=line.status or line.event or "-")
         if (function := self._events.get(name)) is not None:
             function(glance)
         elif line.took is not None and "callback" in glance.record.whole():
@@ -232,11 +230,14 @@ class Statistics:
             group = groups.setdefault(key, Group())
         return group
 
-    def _count(self, section: str, key: Key, time: int | None) -> Group:
-        """Count what took this time, in nanoseconds."""
+    def _count(self, section: str, key: Key, time: int | None = None, outcome: str = "") -> Group:
+        """Count what took this time, in nanoseconds, and came out so."""
         group = self._group(section, key)
         group.count += 1
-        group.times.add(time or 0)
+        if time is not None:
+            group.times.add(time)
+        if outcome:
+            group.outcomes[outcome] += 1
         return group
 
     def _topic(self, topic: str) -> str:
@@ -255,19 +256,17 @@ class Statistics:
 
     def _span(self, section: str, glance: Glance) -> None:
         line = glance.line
-        group = self._count(section, self._key(section, line), (line.took or 0) - line.waited)
+        group = self._count(section, self._key(section, line), (line.took or 0) - line.waited, line.status)
         if line.waited >= WAITED:
             group.waits.add(line.waited)
-        if line.status:
-            group.outcomes[line.status] += 1
 
     def _silent(self, glance: Glance) -> None:
         at, connection = f"{glance.elapsed / 1e9:.3f}", (glance.record.origin.connection_id or "-")[:8]
-        self._count("silences", (at, connection), glance.line.took).outcomes[glance.line.note] += 1
+        self._count("silences", (at, connection), glance.line.took, glance.line.note)
 
     def _handled(self, glance: Glance) -> None:
         line, metadata = glance.line, glance.record.details()
-        self._count("handling", (line.what,), line.took)
+        self._count("handling", (line.what,), line.took or 0)
         given = given_of(glance.record)
         if isinstance(given, FrameReceived):
             size = size_of(given.frame)
@@ -285,14 +284,11 @@ class Statistics:
     def _message(self, direction: str, glance: Glance, size: int) -> None:
         line = glance.line
         key = (direction, self._topic(line.topic), line.event or line.what)
-        self._count("messages", key, line.took).size += size
+        self._count("messages", key, line.took or 0).size += size
 
-    def _once(self, section: str, glance: Glance, seconds: float | None = None) -> None:
-        group = self._group(section, self._key(section, glance.line))
-        group.count += 1
-        group.outcomes[glance.line.status or glance.line.what] += 1
-        if seconds is not None:
-            group.times.add(nanoseconds(seconds))
+    def _once(self, section: str, glance: Glance, seconds: float | None = None) -> Group:
+        line, time = glance.line, None if seconds is None else nanoseconds(seconds)
+        return self._count(section, self._key(section, line), time, line.status or line.what)
 
     def _scheduled(self, section: str, glance: Glance) -> None:
         self._once(section, glance, glance.record.details()["delay"])
@@ -300,8 +296,7 @@ class Statistics:
     def _gap(self, glance: Glance) -> None:
         metadata = glance.record.details()
         length = (metadata["until"] - metadata["since"]).total_seconds()
-        self._once("gaps", glance, max(length, 0.0))
-        self._group("gaps", self._key("gaps", glance.line)).dropped += metadata["dropped"]
+        self._once("gaps", glance, max(length, 0.0)).dropped += metadata["dropped"]
 
     def _overflowed(self, glance: Glance) -> None:
         """Count an episode when it begins; each record of it tells how many messages it has cost so far."""
