@@ -13,8 +13,8 @@ from tests.trace.scenes import ODD, START, Scene, two_connections
 from slipstream_trio.telemetry import Record
 from slipstream_trio.trace import Finding, page as page_module
 from slipstream_trio.trace.page import Page, PageTooLarge, render_page
-from slipstream_trio.trace.plain import as_text, flat_state, plain
 from slipstream_trio.trace.selection import Selection, look
+from slipstream_trio.trace.text import as_text, flat_state, plain
 
 
 def content_of(records: list[Record], **options: Any) -> dict[str, Any]:

@@ -19,6 +19,8 @@ WHY: Final[Mapping[str, str]] = {
     "began_before": "the connection was open when the recording began",
 }
 
+Kind = Literal["violation", "damaged", "missing", "unfinished"]
+
 
 @frozen
 class Flaw:
@@ -37,7 +39,7 @@ class Flaw:
 
     path: str
     line: int
-    kind: Literal["violation", "damaged", "missing", "unfinished"]
+    kind: Kind
     connection_id: str | None
     invariant: int | None
     problem: str
@@ -81,8 +83,7 @@ class Checker:
         self._path, self._line = path, entry.line
         if isinstance(entry, Recorded):
             self.records += 1
-            found = self._verifier.feed(entry)
-            return [self._violation(violation) for violation in found] if found else []
+            return list(map(self._violation, self._verifier.feed(entry)))
         if isinstance(entry, End):
             self._end = entry
             return self._count(entry)
@@ -99,12 +100,12 @@ class Checker:
 
     def finish(self) -> list[Flaw]:
         """Check that all connections have ended; returns findings for the others."""
-        flaws = []
-        for violation in self._verifier.finish():
-            if self._end is None or violation.connection_id in self._end.open:
-                flaws.append(self._flaw("unfinished", "it had not ended here", violation.connection_id))
-            else:
-                flaws.append(self._violation(violation))
+        flaws = [
+            self._flaw("unfinished", "it had not ended here", violation.connection_id)
+            if self._end is None or violation.connection_id in self._end.open
+            else self._violation(violation)
+            for violation in self._verifier.finish()
+        ]
         self.connections += self._verifier.connections
         self._begin("", 0)
         return list(dict.fromkeys(flaws))
@@ -153,12 +154,10 @@ class Checker:
         return self._flaw("damaged", damage.problem, damage.connection_id)
 
     def _violation(self, its: Violation) -> Flaw:
-        return Flaw(self._path, self._line, "violation", its.connection_id, its.invariant, its.problem)
+        return self._flaw("violation", its.problem, its.connection_id, its.invariant)
 
-    def _flaw(
-        self, kind: Literal["damaged", "missing", "unfinished"], problem: str, connection_id: str | None = None
-    ) -> Flaw:
-        return Flaw(self._path, self._line, kind, connection_id, None, problem)
+    def _flaw(self, kind: Kind, problem: str, connection_id: str | None = None, invariant: int | None = None) -> Flaw:
+        return Flaw(self._path, self._line, kind, connection_id, invariant, problem)
 
 
 def check(

@@ -16,11 +16,12 @@ from ..telemetry.names import names_of_events
 from .handles import BUILT_IN
 from .lines import decode_line
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
-from .typed import FURTHEST, Test
 from .values import (
     FIELDS,
+    FURTHEST,
     NESTED,
     TAG,
+    Test,
     Unencodable,
     changed,
     decode_value,

@@ -17,10 +17,9 @@ from ..errors.base import lacks
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from ..telemetry import HandleStop
 from .files import replaced
-from .plain import plain
 from .read import Progress, Source, Told, read_files, sources
 from .schema import Recorded
-from .text import size_of
+from .text import plain, size_of
 from .values import FIELDS, plain_text
 from .view import describe_handle
 

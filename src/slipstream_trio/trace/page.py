@@ -16,10 +16,9 @@ import attrs
 from ..errors import SlipstreamError
 from ..protocol import Message, SendFrame, State
 from .diagnosis import Finding
-from .plain import as_text, flat_state, plain, plain_record
 from .redact import Redacted
 from .selection import Glance
-from .text import nanoseconds
+from .text import as_text, flat_state, nanoseconds, plain, plain_record
 from .view import NO_PAYLOAD, Direction, Mood
 
 __all__ = ["MAX_ROWS", "Page", "PageTooLarge", "render_page"]
