@@ -120,3 +120,16 @@ def test_any_number_may_stand_for_seconds(command: list[str], tmp_path: Path) ->
     options = ["-o", str(output)] if command[0] in ("html", "export") else []
     with mock.patch("sys.stdin", io.StringIO()):
         assert main(["trace", *command, str(path), *options]) in (0, 1)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_ref_may_have_more_digits_than_python_reads(command: list[str], tmp_path: Path) -> None:
+    path, output = tmp_path / "trace.jsonl", tmp_path / "output"
+    write_recording(path, two_connections())
+    lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    for effect in [effect for line in lines for effect in line.get("return") or () if "ref" in effect]:
+        effect["ref"] = "9" * 5000
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    options = ["-o", str(output)] if command[0] in ("html", "export") else []
+    with mock.patch("sys.stdin", io.StringIO("x\ns\nq\n")):
+        assert main(["trace", *command, str(path), *options]) in (0, 1)

@@ -202,7 +202,10 @@ class Demo:
                 answer = await console.do(request)
                 self._say(f"# - {'  '.join([answer['type'], *words_of(answer, run.secrets)])}", ONCE)
                 if expected and not {answer["type"], answer.get("status"), answer.get("error")} & {*expected}:
-                    raise CommandFailed(_unexpected(answer, expected))
+                    if answer["type"] == "refused":
+                        raise CommandFailed(str(JoinError(answer["topic"], answer["response"])))
+                    other = f"{' or '.join(expected)} was expected, and {answer['type']} came"
+                    raise CommandFailed(str(answer.get("text") or other))
             if lasting:
                 self._step(f"Listen for {lasting:g} s")
                 with trio.move_on_after(lasting):
@@ -248,12 +251,6 @@ def _visit(options: Namespace) -> Iterator[Step]:
         request = {"command": "push", "topic": topic, "event": event, "payload": options.payload}
         yield "Push", f"push {topic} {event}", request, ("reply", "PushTimeout")
     yield from (("Ping", "ping", {"command": "ping"}, ("pong",)),) * 3
-
-
-def _unexpected(answer: Item, expected: Collection[str]) -> str:
-    if answer["type"] == "refused":
-        return str(JoinError(answer["topic"], answer["response"]))
-    return str(answer.get("text") or f"{' or '.join(expected)} was expected, and {answer['type']} came")
 
 
 async def _listen(*channels: Channel) -> None:

@@ -44,7 +44,11 @@ def print_tables(output: Output, summary: Statistics, *, sections: Collection[st
         if not groups:
             continue
         shown = dict(list(groups.items())[: top or None])
-        columns = [*_keys(name, shown), *_numbers(name, shown, summary.seconds)]
+        keys: list[Column] = [
+            ("<", ["" if key == "direction" else key, *(printable(its[place]) for its in shown)])
+            for place, key in enumerate(KEYS[name])
+        ]
+        columns = [*keys, *_numbers(name, shown, summary.seconds)]
         output.print()
         output.print(TITLES[name], BOLD)
         width = None if output.width is None else output.width - 1
@@ -52,11 +56,6 @@ def print_tables(output: Output, summary: Statistics, *, sections: Collection[st
             output.print(line, *([FAINT] if number == 0 else []))
         if len(groups) > len(shown):
             output.print(f"  and {len(groups) - len(shown):,} more: --top 0 shows all", FAINT)
-
-
-def _keys(name: str, groups: dict[tuple[str, ...], Group]) -> Iterator[Column]:
-    for place, key in enumerate(KEYS[name]):
-        yield "<", ["" if key == "direction" else key, *(printable(its[place]) for its in groups)]
 
 
 def _numbers(name: str, groups: dict[tuple[str, ...], Group], seconds: float) -> Iterator[Column]:

@@ -103,16 +103,14 @@ def _replay(paths: list[Path], options: Namespace) -> int:
                 break
     if not steps:
         raise UsageError(NOTHING)
-    print(_summary(steps, len(connections), divergences, every=options.all))
-    return FAILED if divergences else OK
-
-
-def _summary(steps: int, connections: int, divergences: int, *, every: bool) -> str:
     if not divergences:
-        return f"{steps:,} inputs of {connections:,} connections replayed: every state, event and effect agrees"
-    if every:
-        return f"{steps:,} inputs replayed, {divergences:,} divergences; --step shows them"
-    return f"it is the first, after {steps - 1:,} inputs that agree; --all reports every one, --step shows them"
+        print(f"{steps:,} inputs of {len(connections):,} connections replayed: every state, event and effect agrees")
+        return OK
+    if options.all:
+        print(f"{steps:,} inputs replayed, {divergences:,} divergences; --step shows them")
+    else:
+        print(f"it is the first, after {steps - 1:,} inputs that agree; --all reports every one, --step shows them")
+    return FAILED
 
 
 # Stepping

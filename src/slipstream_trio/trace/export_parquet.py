@@ -182,7 +182,8 @@ def _row(path: Path, record: Recorded) -> Row:
         row["http_status"] = row.pop("status")
     for key in ("payload", "response"):
         if key in row:
-            row[key] = _json(row[key])
+            text = plain_text(row[key])
+            row[key] = json.dumps(plain(row[key])) if text is None else text.decode()
     kind = row["kind"] = _KINDS.get(name[-1], "event")
     row["name"] = " ".join(name[1:] if kind == "event" else name[1:-1])
     row["start_time"] = record.system_time // 1000
@@ -219,8 +220,3 @@ def _handled(details: Mapping[str, Any]) -> Row:
     elif details["return"]:
         row["bytes"] = sum(size_of(sent.frame) for sent in details["return"] if isinstance(sent, SendFrame))
     return row
-
-
-def _json(value: Any) -> str:
-    text = plain_text(value)
-    return json.dumps(plain(value)) if text is None else text.decode()

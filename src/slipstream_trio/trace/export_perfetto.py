@@ -16,6 +16,7 @@ from ..protocol import HeartbeatAcknowledged, ReplyReceived, SendFrame, TopicJoi
 from ..telemetry import Record
 from .export_spans import UNFINISHED, describe, is_once
 from .files import written
+from .values import number_of
 
 __all__ = ["export_perfetto"]
 
@@ -92,12 +93,11 @@ class _Tracks:
         connection = self._connections.setdefault(record.origin.connection_id, len(self._connections) + 1)
         common = {"cat": "reply", "name": "reply", **place}
         for effect in record.metadata["return"]:
-            if isinstance(effect, SendFrame) and effect.ref.isdecimal():
-                yield {"ph": "s", "id": connection * REFS + int(effect.ref), **common}
+            if isinstance(effect, SendFrame) and (number := number_of(effect.ref)) is not None:
+                yield {"ph": "s", "id": connection * REFS + number, **common}
         for event in record.metadata["built_events"]:
-            ref = getattr(event, "ref", None)
-            if isinstance(event, SETTLED) and isinstance(ref, str) and ref.isdecimal():
-                yield {"ph": "f", "bp": "e", "id": connection * REFS + int(ref), **common}
+            if isinstance(event, SETTLED) and (number := number_of(event.ref)) is not None:
+                yield {"ph": "f", "bp": "e", "id": connection * REFS + number, **common}
 
     def _place(self, record: Any, start: int, end: int) -> Generator[Event, None, dict[str, Any]]:
         """Return where a span is drawn that has ended, after what introduces its track."""

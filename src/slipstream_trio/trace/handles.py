@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from attrs import define
 
@@ -19,7 +19,7 @@ FULL_EVERY: Final = 256  # lines of a connection, after which its ids and its st
 LONGEST_WAITING: Final = 4096
 """Characters of a frame whose lines may be made later: it is kept as long."""
 
-FRAME: Final = b'{"$":"FrameReceived","now":%b,"frame":%b}'
+_FRAME: Final = b'{"$":"FrameReceived","now":%b,"frame":%b}'
 
 # Both lines of an input, in a state that was written before; and what came of it.
 _BOTH: Final = (
@@ -91,9 +91,9 @@ def received_lines(stop: HandleStop, written: Written) -> bytes | None:
         assert isinstance(reply, ReplyReceived)
         message, event = made.message, _replied(reply)
     join_ref, ref, topic, name, _ = message
-    shown = message_text(message) if ref is not None else _broadcast(join_ref, topic, name)
+    shown = encode_line(without_payload(message)) if ref is not None else _broadcast(join_ref, topic, name)
     return _both(
-        stop, written, FRAME % (written.now[1], encode_line(frame)), _RECEIVED % (shown, event, written.number)
+        stop, written, _FRAME % (written.now[1], encode_line(frame)), _RECEIVED % (shown, event, written.number)
     )
 
 
@@ -130,13 +130,13 @@ def _both(stop: HandleStop, written: Written, given: bytes, came_to: bytes) -> b
     )  # fmt: skip
 
 
-def message_text(message: Message) -> bytes:
-    """Return a message without its payload."""
+def without_payload(message: Message) -> dict[str, Any]:
+    """Return a message as it is written where its payload is decoded again from its frame."""
     join_ref, ref, topic, event, _ = message
-    return encode_line({TAG: "Message", "join_ref": join_ref, "ref": ref, "topic": topic, "event": event})
+    return {TAG: "Message", "join_ref": join_ref, "ref": ref, "topic": topic, "event": event}
 
 
 @lru_cache(maxsize=4096)
 def _broadcast(join_ref: str | None, topic: str, event: str) -> bytes:
     """Return a message without a ref: there are few such on a connection, and they come often."""
-    return message_text(Message(join_ref, None, topic, event, None))
+    return encode_line(without_payload(Message(join_ref, None, topic, event, None)))

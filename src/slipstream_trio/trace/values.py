@@ -36,12 +36,13 @@ from ..protocol import STATE_FIELDS, FrameReceived, Message, Options, State
 from ..protocol.codec import MAX_DIGITS, check_value
 from ..protocol.mappings import View
 from ..protocol.state import changes
-from .lines import encode_line
+from .lines import encode_line, raw
 from .redact import Redacted, Redactor
 
 TAG: Final = "$"
 CHANGE: Final = "change"
 DOLLAR, BACKSLASH = b"$\\"
+NESTED: Final = frozenset({dict, list})
 DEEPEST: Final = 140
 LONGEST_REPR: Final = 1000
 LARGEST: Final = 10**MAX_DIGITS
@@ -110,6 +111,11 @@ def shown(value: Any) -> dict[str, Any] | None:
     """Return the fields that an attrs object or a message shows, by name; None of anything else."""
     kind = type(value)
     return {name: getattr(value, name) for name in names_of(kind)} if kind is Message or attrs.has(kind) else None
+
+
+def number_of(ref: object) -> int | None:
+    """Return the number that a ref is; None of one that is none, or that no client counts up to."""
+    return int(ref) if isinstance(ref, str) and ref.isdecimal() and len(ref) < 20 else None
 
 
 def redacted(how: str | None, value: Any, redactor: Redactor) -> Any:
@@ -199,10 +205,10 @@ def plain_text(value: Any) -> bytes | None:
     return None if marked else text
 
 
-def encoded(value: Any, redactor: Redactor) -> bytes:
-    """Return the JSON of what `encode_value` makes of a value, which is left out where it would change nothing."""
-    text = plain_text(value)
-    return encode_line(encode_value(value, redactor)) if text is None else text
+def encoded(value: Any, redactor: Redactor) -> Any:
+    """Return what `encode_value` makes of a value, or its text, where that would change nothing in it."""
+    text = plain_text(value) if type(value) in NESTED else None
+    return encode_value(value, redactor) if text is None else raw(text, value)
 
 
 def _text(value: str) -> Any:
@@ -214,14 +220,10 @@ def _text(value: str) -> Any:
 
 
 def _encode_dict(value: dict[Any, Any], redactor: Redactor, depth: int) -> Any:
-    if TAG in value or not all(map(_is_text, value)):
+    if TAG in value or not all(type(key) is str and (key.isascii() or _text(key) is key) for key in value):
         pairs = [[encode_value(each, redactor, depth + 1) for each in pair] for pair in value.items()]
         return {TAG: "dict", "items": pairs}
     return {key: encode_value(item, redactor, depth + 1) for key, item in value.items()}
-
-
-def _is_text(key: Any) -> bool:
-    return type(key) is str and (key.isascii() or type(_text(key)) is str)
 
 
 def _encode_items(value: Any, redactor: Redactor, depth: int) -> list[Any]:
@@ -318,7 +320,6 @@ Shared = tuple[Any, Any]
 """The input that was handled, and its message, which what came of it refers to."""
 
 frame_received: Final = lean(FrameReceived)
-NESTED: Final = frozenset({dict, list})
 
 
 def decode_value(value: Any, shared: Shared | None = None) -> Any:

@@ -20,6 +20,7 @@ from ..protocol import (
     TopicLeft,
 )
 from ..telemetry import EventName, Origin, Record
+from .values import number_of
 
 MEANINGS: Final[Mapping[int, str]] = {
     1: "every record of a connection carries its own ids, and no other connection has them",
@@ -232,8 +233,13 @@ class Verifier:
             return
         connection.state, connection.unsure = details["end_state"], False
         for effect in details["return"]:
-            if type(effect) is SendFrame:
-                self._ref_sent(connection, effect.ref)
+            if type(effect) is not SendFrame:
+                continue
+            number = number_of(effect.ref)
+            if number is None or number <= connection.last_ref:
+                self._violated(5, f"the ref {effect.ref} is sent after {connection.last_ref}")
+            else:
+                connection.last_ref = number
         for event in details["built_events"]:
             if type(event) is not MessageReceived:
                 self._event_built(connection, event)
@@ -246,12 +252,6 @@ class Verifier:
             self._violated(4, "its state is not the end state of the last span")
         connection.ended = True
         connection.unsure = False
-
-    def _ref_sent(self, connection: _Connection, ref: str) -> None:
-        if not ref.isdecimal() or int(ref) <= connection.last_ref:
-            self._violated(5, f"the ref {ref} is sent after {connection.last_ref}")
-        else:
-            connection.last_ref = int(ref)
 
     def _event_built(self, connection: _Connection, event: Any) -> None:
         match event:

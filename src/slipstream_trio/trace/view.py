@@ -245,18 +245,10 @@ def _gave_up(metadata: Mapping[str, Any]) -> Parts:
     return _bad("gave up", note, status=in_a_word(metadata["reason"], "connect_failed"))
 
 
-def _stalled(metadata: Mapping[str, Any]) -> Parts:
-    return _bad("stalled", "the event loop stood still", took=nanoseconds(metadata["seconds"]))
-
-
 def _silent(metadata: Mapping[str, Any]) -> Parts:
     sent = metadata["sent"]
     note = f"nothing came, {sent:,} frame{' was' if sent == 1 else 's were'} sent"
     return _bad("silence", note + ("" if metadata["over"] else "; it lasts"))
-
-
-def _handler_failed(metadata: Mapping[str, Any]) -> Parts:
-    return _bad("handler", f"{metadata['handler_id']}: {metadata['reason']}", status="failed")
 
 
 # Handled inputs: by the input, and for frames by what came of them
@@ -391,7 +383,7 @@ _WORDS: Final[Mapping[str, Callable[..., Parts]]] = {
     "client reconnect_scheduled": _scheduled,
     "client rejoin_scheduled": _scheduled,
     "client gave_up": _gave_up,
-    "client stalled": _stalled,
-    "telemetry handler failure": _handler_failed,
+    "client stalled": lambda its: _bad("stalled", "the event loop stood still", took=nanoseconds(its["seconds"])),
+    "telemetry handler failure": lambda its: _bad("handler", f"{its['handler_id']}: {its['reason']}", status="failed"),
 }
 _EVENTS: Final = {("slipstream", *words.split()): function for words, function in _WORDS.items()}
