@@ -4,9 +4,11 @@ import io
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import pytest
 from tests.cli.support import Terminal, run_command
+from tests.trace.scenes import two_connections, write_recording
 
 from slipstream_trio.cli import main
 from slipstream_trio.cli.main import COMMANDS, _parser
@@ -129,6 +131,28 @@ def test_a_help_fits_into_80_columns(
     with pytest.raises(SystemExit):
         main([*command.split(), "--help"])
     assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_a_stream_may_be_closed_before(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_recording(tmp_path / "trace.jsonl", two_connections())
+    for command in (["show"], ["verify"], ["replay", "--step"], ["export", "--to", "perfetto", "-o", "-"]):
+        monkeypatch.setattr(sys, name, None)
+        if name != "stdin":
+            monkeypatch.setattr(sys, "stdin", io.StringIO())
+        assert main(["trace", *command, str(tmp_path / "trace.jsonl")]) == 0
+        getattr(sys, name).close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("command", [["show"], ["stats"], ["verify"], ["export", "--to", "perfetto", "-o", "-"]])
+def test_an_output_without_space_is_told_in_a_line(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recording(tmp_path / "trace.jsonl", two_connections())
+    with Path("/dev/full").open("w") as full, redirect_stdout(full):
+        assert main(["trace", *command, str(tmp_path / "trace.jsonl")]) == 1
+    assert capsys.readouterr().err.endswith("slipstream: the output: No space left on device\n")
 
 
 @pytest.mark.parametrize("command", ["demo", "trace show", "trace stats", "trace html"])

@@ -143,15 +143,15 @@ def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
 async def _load(run: Run, options: Namespace, output: Output, result: Result) -> Result:
     """Let processes make the load, and show what they tell; returns the result."""
     run.connect(transport=options.transport)  # refuses a transport whose extra is missing; the processes connect
-    plans, stop = _plans(run, options), trio.Event()
+    plans, table, stop = _plans(run, options), _Table(output, result), trio.Event()
     about = {"url": (run.url or "").partition("?")[0], "began": datetime.now(UTC).isoformat(timespec="seconds")}
     asked = {name: getattr(options, name) for name in ("connections", "ramp", "rate", "duration", "processes", "event")}
     result.plans.append({**about, **asked, "topics": plans[0]["topics"]})
-    statuses, shown = set[int](), set[int]()
+    statuses: set[int] = set()
 
     def tell(part: bytes) -> None:
         result.add(part)
-        _show(output, result, shown)
+        table.show()
 
     async def work(plan: dict[str, Any]) -> None:
         if status := await _process(plan, stop, tell):
@@ -164,7 +164,7 @@ async def _load(run: Run, options: Namespace, output: Output, result: Result) ->
             for plan in plans:
                 processes.start_soon(work, plan)
         interrupts.cancel_scope.cancel()
-    _show(output, result, shown, last=True)
+    table.show(last=True)
     if statuses:
         raise CommandFailed("a process of the load test failed: see above")
     return result
@@ -200,18 +200,26 @@ async def _stop_at_interrupt(stop: trio.Event) -> None:
             stop.set()
 
 
-def _show(output: Output, result: Result, shown: set[int], *, last: bool = False) -> None:
-    """Show, a line each, the seconds that are over, of which all processes have told; those before the latest."""
-    for at in sorted(result.seconds)[: None if last else -2]:
-        if at <= max(shown, default=at - 1):
-            continue
-        if len(shown) % HEAD_EVERY == 0:
-            output.print("".join(f"{name:>11}" for name in COLUMNS), BOLD)
-        shown.add(at)
-        second = result.seconds[at]
-        times = quantiles(second.latencies)
-        lasted = {
-            name: "" if (value := times[name]) is None else duration(value * 1e9) for name in ("p50", "p99", "max")
-        }
-        its = {"time": time.strftime("%H:%M:%S", time.localtime(at)), "open": second.open, **lasted}
-        output.print("".join(f"{its.get(name, second.counts[name]):>11}" for name in COLUMNS))
+class _Table:
+    """A table with a line a second."""
+
+    def __init__(self, output: Output, result: Result) -> None:
+        self._output = output
+        self._result = result
+        self._shown: list[int] = []
+
+    def show(self, *, last: bool = False) -> None:
+        """Show the seconds that are over, of which all processes have told; those before the latest."""
+        for at in sorted(self._result.seconds)[: None if last else -2]:
+            if self._shown and at <= self._shown[-1]:
+                continue
+            if len(self._shown) % HEAD_EVERY == 0:
+                self._output.print("".join(f"{name:>11}" for name in COLUMNS), BOLD)
+            self._shown.append(at)
+            second = self._result.seconds[at]
+            times = quantiles(second.latencies)
+            lasted = {
+                name: "" if (value := times[name]) is None else duration(value * 1e9) for name in ("p50", "p99", "max")
+            }
+            its = {"time": time.strftime("%H:%M:%S", time.localtime(at)), "open": second.open, **lasted}
+            self._output.print("".join(f"{its.get(name, second.counts[name]):>11}" for name in COLUMNS))

@@ -146,6 +146,9 @@ def _run(command: Command, options: Namespace) -> int:
     except BrokenPipeError:
         give_up_output()
         return FAILED  # as `head` does: its user has seen enough
+    except OSError as error:
+        give_up_output()
+        return _say(f"{error.filename or 'the output'}: {error.strerror or error}", FAILED)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     return status

@@ -44,14 +44,17 @@ codecs.register_error(PLAINER, _plainer)
 
 
 def print_anywhere() -> None:
-    """Let everything be printed, whatever the encodings of the outputs lack."""
+    """Let everything be printed, whatever the encodings of the outputs lack, and where they were closed before."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for the process
     for file in (sys.stdout, sys.stderr):
         if isinstance(file, TextIOWrapper):
             file.reconfigure(errors=PLAINER)
 
 
 def give_up_output() -> None:
-    """Redirect a closed output to nowhere, as Python would flush it at exit."""
+    """Redirect an output that takes no more to nowhere, as Python would flush it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
