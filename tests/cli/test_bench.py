@@ -194,6 +194,18 @@ def test_processes_share_the_load_of_a_real_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
+def test_a_reader_that_has_had_enough_ends_it_quietly() -> None:
+    with served() as listening:
+        command = [*COMMAND, "bench", listening.url("/socket/websocket"), "--topic", "lab:1", "--duration", "30"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert process.stderr.read() == b""
+        assert process.returncode == 1
+
+
+@pytest.mark.once
 def test_a_server_that_is_not_there_is_told_in_a_line() -> None:
     words = ["bench", "ws://127.0.0.1:1/socket/websocket", "--duration", "0.5", "--timeout", "0.5"]
     done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=120)

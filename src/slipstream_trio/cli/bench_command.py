@@ -154,7 +154,7 @@ async def _load(run: Run, options: Namespace, output: Output, result: Result) ->
         table.show()
 
     async def work(plan: dict[str, Any]) -> None:
-        if status := await _process(plan, stop, tell):
+        if status := await _process(plan, stop, run.guarded(tell)):
             statuses.add(status)
             stop.set()
 
