@@ -237,19 +237,17 @@ def exported_spans(records: Iterable[Record], pattern: TopicPattern = topic_patt
     latest = 0
     record: Any
     for record in records:
-        kind = record.name[-1]
+        kind, begun, lasted = record.name[-1], (getattr(record, "start", None) or record).system_time, 0
         if kind == "start":
             unfinished[record.span_id] = record
-            latest = max(latest, record.system_time)
-        elif is_once(record.name):
-            if record.origin.connection_id is not None:
-                yield _once(record, describe(record, pattern))
         elif kind in ("stop", "exception"):
             unfinished.pop(record.span_id, None)
-            span = _span(record, record.start.system_time, record.measurements["duration"], pattern)
-            latest = max(latest, record.start.system_time + record.measurements["duration"])
-            if span is not None:
-                yield span
+            lasted = record.measurements["duration"]
+        elif not is_once(record.name):
+            continue
+        latest = max(latest, begun + lasted)
+        if kind != "start" and (span := _span(record, begun, lasted, pattern)) is not None:
+            yield span
     for record in unfinished.values():
         span = _span(record, record.system_time, max(0, latest - record.system_time), pattern)
         if span is not None:
@@ -257,24 +255,19 @@ def exported_spans(records: Iterable[Record], pattern: TopicPattern = topic_patt
             yield span
 
 
-def _span(record: Any, start: int, duration: int, pattern: TopicPattern) -> ExportedSpan | None:
-    # Where a span ends is where its answer came from; where no connection is left then, it is where it began.
-    origin = record.origin
-    if origin.connection_id is None and record.name[-1] != "start":
-        origin = record.start.origin
+def _span(record: Any, begun: int, lasted: int, pattern: TopicPattern) -> ExportedSpan | None:
+    origin, start = record.origin, getattr(record, "start", None)
+    if origin.connection_id is None and start is not None:
+        # Where a span ends is where its answer came from; where no connection is left then, it is where it began.
+        origin = start.origin
     if origin.connection_id is None or origin.trace_id is None:
         return None
-    parent_id = origin.connection_id
+    told, span_id, parent_id = describe(record, pattern), record.span_id, origin.connection_id
+    if span_id is None:
+        # A point has no span_id. This one is the same whenever the recording is exported.
+        key = f"{parent_id} {' '.join(record.name)} {record.measurements['monotonic_time']} {told.name}"
+        span_id = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
     if record.name[1:3] == ("connection", "connect"):
         trace_parent: str | None = getattr(record.metadata.get("state"), "trace_parent", None)
         parent_id = None if trace_parent is None else trace_parent[36:52]
-    end = start + duration
-    return ExportedSpan(origin.trace_id, record.span_id, parent_id, start, end, describe(record, pattern))
-
-
-def _once(record: Any, told: Description) -> ExportedSpan:
-    origin, time = record.origin, record.measurements["system_time"]
-    # A point has no span_id. This one is the same whenever the recording is exported.
-    key = f"{origin.connection_id} {' '.join(record.name)} {record.measurements['monotonic_time']} {told.name}"
-    span_id = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
-    return ExportedSpan(origin.trace_id, span_id, origin.connection_id, time, time, told)
+    return ExportedSpan(origin.trace_id, span_id, parent_id, begun, begun + lasted, told)
