@@ -189,3 +189,7 @@ def test_any_value_is_told_as_json() -> None:
 def test_bytes_are_told_by_their_number_and_their_beginning() -> None:
     assert as_text(bytes(3), 100) == '{"bytes":3,"base64":"AAAA"}'
     assert as_text(bytes(300), 40).startswith('{"bytes":300,"base64":"AAAAAA')
+
+
+def test_keys_may_be_what_json_has_no_keys_of() -> None:
+    assert as_text({(1, 2): {b"x": None}}, 100) == '{"(1, 2)":{"b\'x\'":null}}'

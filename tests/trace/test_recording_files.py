@@ -1,6 +1,8 @@
 """The files of a recording: which are begun, moved on, kept, closed and forced onto the disk."""
 
+import gzip
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,26 @@ def test_nobody_else_can_read_a_recording_into_a_file_that_was_there(tmp_path: P
     path.chmod(0o666)
     fill(path, 1)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_what_is_no_recording_is_not_read_into_memory(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"disk{suffix}"
+    if suffix:
+        path.write_bytes(gzip.compress(bytes(1 << 26)))
+    else:
+        path.touch()
+        os.truncate(path, 1 << 26)
+    tracemalloc.start()
+    with pytest.raises(RecordingError, match="its first line is not a header"):
+        read_header(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 23
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_told_from_an_empty_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RecordingError, match="a pipe, which cannot be read twice"):
+        files_of([tmp_path / "pipe"])

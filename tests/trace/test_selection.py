@@ -68,6 +68,11 @@ def test_moments_are_read(text: str, nanoseconds: int) -> None:
     assert Moment.parse(text).after(START) == nanoseconds
 
 
+@pytest.mark.parametrize("digits", [30, 400])
+def test_a_moment_may_be_further_than_any_clock(digits: int) -> None:
+    assert Moment.parse("9" * digits).after(START) > START + 100 * 365 * 86_400_000_000_000
+
+
 @pytest.mark.parametrize("text", ["", "soon", "12 parsecs", "-1", "25:00", "nan"])
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):

@@ -19,6 +19,7 @@ from .schema import Damage, Entry, Header, Recorded
 
 CHUNK: Final = 1 << 18
 REPORT_EVERY: Final = 1 << 20  # bytes between two reports of progress
+LONGEST_HEADER: Final = 1 << 20  # bytes; in what is no recording, its first line may be all of a disk
 GZIP: Final = b"\x1f\x8b\x08"
 Told = Callable[[Path, Entry], object]  # takes what a recording says beside its records
 Identity = tuple[int, int]  # the identity of a file, whatever its name
@@ -153,6 +154,8 @@ def sources(paths: Iterable[str | PathLike[str]]) -> list[Source]:
     """
     found: dict[Path, Header] = {}
     for path in map(Path, paths):
+        if path.is_fifo():
+            raise RecordingError(str(path), "a pipe, which cannot be read twice: write it to a file first")
         found[path] = header = read_header(path)
         for older in parts(path)[:-1]:
             if older not in found and (other := read_header(older)).recording == header.recording:
@@ -208,7 +211,7 @@ def _entries(
 
 def _lines(name: str, chunks: Iterator[bytes]) -> Iterator[tuple[list[bytes], bool]]:
     """Give lines, as many as came at once; last those that have no end."""
-    rest: list[bytes] = []
+    rest, begun = list[bytes](), False
     try:
         for chunk in _unzipped(chunks):
             first, *others = chunk.split(b"\n")
@@ -216,6 +219,9 @@ def _lines(name: str, chunks: Iterator[bytes]) -> Iterator[tuple[list[bytes], bo
             if others:
                 first, rest = b"".join(rest), [others.pop()]
                 yield [first, *others], True
+                begun = True
+            elif not begun and sum(map(len, rest)) > LONGEST_HEADER:
+                break
     except zlib.error as error:
         raise RecordingError(name, f"not a recording: it cannot be unpacked: {error}") from error
     if last := b"".join(rest):

@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 from ..lean import lean
 from ..telemetry import Record
 from .history import CONNECT, HELD, History
-from .text import brief, duration
+from .text import brief, duration, nanoseconds
 from .view import NO_PAYLOAD, Line
 
 __all__ = ["EVERYTHING", "Glance", "Moment", "Selection", "grouped", "look"]
@@ -43,7 +43,7 @@ class Moment:
             ValueError: another form.
         """
         if found := SPAN.fullmatch(text.strip()):
-            return cls(round(float(found[1]) * UNITS[found[2]] * 1e9), "start")
+            return cls(nanoseconds(float(found[1]) * UNITS[found[2]]), "start")
         try:
             at = time.fromisoformat(text)
         except ValueError:

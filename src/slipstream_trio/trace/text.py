@@ -206,7 +206,7 @@ def as_text(value: Any, limit: int) -> str:
     """Return a value as JSON in one line, or the beginning of it and how long all of it is."""
     if isinstance(value, bytes) and len(value) > limit:
         value = {"bytes": len(value), "base64": base64.b64encode(value[: limit // 2]).decode("ascii") + "…"}
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain)
+    text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 
