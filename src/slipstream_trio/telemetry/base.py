@@ -98,7 +98,7 @@ class Record:
     @property
     def start_time(self) -> datetime:
         """When it happened, or its span started, in UTC."""
-        begun: Any = getattr(self, "start", self)
+        begun: Any = getattr(self, "start", None) or self
         return datetime.fromtimestamp(begun.system_time / 1e9, UTC)
 
     @property

@@ -143,18 +143,14 @@ class Replayer:
         try:
             transition = handle(recorded, metadata["raw_message"], self._serializer_of(metadata))
         except Exception as error:  # noqa: BLE001 - whatever the core raises is an outcome like any other
-            found += self._raised(metadata, error)
+            kind, expected = type(error).__name__, metadata.get("kind", "no exception")
+            found += [] if expected == kind else [Difference("exception", expected, f"{kind}: {error}")]
         else:
             found += self._compared(record.name[-1], metadata, transition)
         self._states[record.connection_id] = metadata.get("end_state", recorded)
         line = getattr(record, "line", 0)  # a live record has none
         divergences = [Divergence(line, record.connection_id, each.field, each.expected, each.got) for each in found]
         return ReplayStep(record, recorded, transition, tuple(divergences))
-
-    def _raised(self, metadata: Mapping[str, Any], error: Exception) -> list[Difference]:
-        kind = type(error).__name__
-        expected = metadata.get("kind", "no exception")
-        return [] if expected == kind else [Difference("exception", expected, f"{kind}: {error}")]
 
     def _compared(self, end: str, metadata: Mapping[str, Any], transition: Transition) -> Iterator[Difference]:
         if end == "exception":

@@ -93,11 +93,6 @@ class Recorded(Record):
         return self._metadata
 
     @property
-    def start_time(self) -> datetime:
-        """When its span started, or it happened, in UTC."""
-        return start_time(self.system_time)
-
-    @property
     def monotonic_time(self) -> int:
         """When it was emitted, in nanoseconds on the monotonic clock."""
         return self.measurements["monotonic_time"]
