@@ -157,10 +157,9 @@ class Replayer:
             if not self._payloads_hidden:
                 yield Difference("exception", metadata["kind"], "no exception")
             return
-        yield from differences(metadata["message"], transition.message, "message")
-        yield from differences(metadata["built_events"], transition.built_events, "built_events")
-        yield from differences(metadata["return"], transition.return_, "return")
-        yield from differences(metadata["end_state"], transition.state, "end_state")
+        got = transition.message, transition.built_events, transition.return_, transition.state
+        for name, its in zip(("message", "built_events", "return", "end_state"), got, strict=True):
+            yield from differences(metadata[name], its, name)
 
     def _serializer_of(self, metadata: Mapping[str, Any]) -> Serializer:
         options, given = metadata["state"].options, metadata["raw_message"]
