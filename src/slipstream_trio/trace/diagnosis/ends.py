@@ -10,7 +10,7 @@ import attrs
 
 from ..text import brief
 from .facts import SECOND, Connection, Facts
-from .finding import Cause, Finding, at, between, found, long, many, often
+from .finding import Cause, Finding, at, between, found, long, many, often, stillness
 from .losses import losses
 from .outages import Outage, outages
 
@@ -19,6 +19,15 @@ SMALL: Final = 50_000  # bytes of a message that any server takes
 
 KNOWN: Final = (30, 50, 55, 60, 90, 100, 120, 180, 240, 300, 350, 600, 900, 1200, 1800, 3600)
 """Seconds after which servers and proxies are known to close what is idle."""
+
+PERIODS: Final = {
+    86_400: "each day at {hours:02}:{minutes:02} UTC",
+    3600: "each hour, {minutes} min past it",
+    1800: "each half hour",
+    900: "each quarter of an hour",
+    600: "each 10 minutes",
+}
+"""Seconds between what is done by the clock, and what that is called."""
 
 # fmt: off
 OPTION: Final = Cause("option_failed", "grave", "application",
@@ -75,6 +84,9 @@ IDLE: Final = Cause("idle_close", "serious", "configuration",
 AGE: Final = Cause("maximum_age", "serious", "network or proxy",
     "something ends every connection at an age of {age}",
     "nothing, if a short gap does no harm; else raise the limit of a connection's age in the proxy")
+CLOCK: Final = Cause("ends_by_clock", "serious", "server",
+    "something ends all connections at fixed times of the clock: {clock}",
+    "look for what is scheduled then (a restart at night, a balancer that is reloaded); nothing, if that does no harm")
 GONE: Final = Cause("server_gone", "grave", "server",
     "the server went away: the connection was cut, and new ones were not accepted for a while",
     "see why the server ended (a crash, the kernel's OOM killer, a deployment without draining)")
@@ -195,6 +207,9 @@ def _refused(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         if cause is STALE and ended is not None:
             values = [f"{name} was given as a value" for name, how in _credentials(ended).items() if how == "value"]
             evidence.append(", ".join([f"accepted before, for {long(ended.life)}", *values]))
+        evidence += [f"meanwhile it stood still: {stillness(facts, each.stood)}" for each in _ends(told) if each.stood][
+            :1
+        ]
         waits = [each.headers["retry-after"] for each in refusals if "retry-after" in each.headers]
         evidence += [f"it asks to wait {seconds} s (retry-after)" for seconds in waits[:1]]
         where = first.headers.get("location", "(no Location)")
@@ -287,6 +302,26 @@ def _evicted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         yield told, EVICTED, ["each as another socket opened"], {}
 
 
+def _by_clock(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
+    """Find ends at the same time of each day or hour, whatever the age of the connections."""
+    codes = (1000, 1001, 1006, 1012)
+    ends = [(facts.wall(each.began), each) for each in rest if each.code in codes]
+    for seconds, name in PERIODS.items():
+        period, close = seconds * SECOND, min(seconds // 100, 60) * SECOND
+        groups = [[(when, each) for when, each in ends if (when - first) % period <= close] for first, _ in ends]
+        group = max(groups, key=len, default=[])
+        lives = [end.life for end in _ends(each for _, each in group) if end.options is not None]
+        phase = group[0][0] % period // SECOND if group else 0
+        is_round = (phase + 5) % 900 < 35  # else they may be all of one age
+        is_any_age = is_round or (bool(lives) and max(lives) - min(lives) > 2 * close)
+        enough = _batches((when for when, _ in group), 60 * SECOND) >= (2 if is_round and seconds >= 3600 else 3)
+        if enough and is_any_age and 3 * len(group) >= 2 * len(ends):
+            clock = name.format(hours=phase // 3600, minutes=phase // 60 % 60)
+            ages = [f"connections lived {between(lives)}"] if lives else []
+            yield [each for _, each in group], CLOCK, ages, {"clock": clock}
+            return
+
+
 def _batches(times: Iterable[int], apart: int) -> int:
     ordered = sorted(times)
     return bool(ordered) + sum(later - before > apart for before, later in pairwise(ordered))
@@ -364,8 +399,8 @@ def _whole(outage: Outage) -> bool:
 
 _RULES: Final[Sequence[Rule]] = (
     *(_option, _refused, _all(None, lambda each: each.ended is not None and each.ended.explained), _own_limit),
-    *(_all(THEIR_LIMIT, lambda each: each.code == 1009), _all(BROKEN, _is_broken), _evicted, _restarted, _poisoned),
-    *(_all(SESSION_GONE, lambda each: each.code == 3410), _idle, _age, _all_restarted),
+    *(_all(THEIR_LIMIT, lambda each: each.code == 1009), _all(BROKEN, _is_broken), _evicted, _by_clock, _restarted),
+    *(_poisoned, _all(SESSION_GONE, lambda each: each.code == 3410), _idle, _age, _all_restarted),
     *(_all(DISCONNECTED, lambda each: each.code in (1000, 1001)), _gone, _all(CUT, lambda each: each.code == 1006)),
     _all(CLOSED, lambda _: True),
 )

@@ -130,6 +130,8 @@ class Connection:
     headers: dict[str, str] = Factory(dict)
     gave_up: bool = False
     explained: bool = False  # whether a finding tells why it ended
+    stood: Quiet | None = None  # when the process stood still, and it died of that
+    refused: bool = False  # whether another was refused with 401 or 403 after it
     heard: int = 0  # when the last frame came, `heard_at` where
     heard_at: Place = ("", 0)
     spoke: int = 0  # when one was sent last; `unheard`: those sent since something came

@@ -10,7 +10,7 @@ import attrs
 from attrs import frozen
 
 from ..text import brief, duration
-from .facts import SECOND, Ask, Facts, Place
+from .facts import SECOND, Ask, Facts, Place, Quiet
 
 Blame = Literal["application", "this process", "network or proxy", "server", "configuration", "nobody"]
 Gravity = Literal["grave", "serious", "slight"]
@@ -178,6 +178,14 @@ def many(count: int, one: str, more: str = "") -> str:
 def often(count: int) -> str:
     """Return how often something happened: "once", "twice", "3 times"."""
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
+def stillness(facts: Facts, pause: Quiet) -> str:
+    """Return the time in which a process did nothing, and what shows it."""
+    late = f": {'the event loop' if pause.told else 'a timer'} was {long(pause.late)} late" if pause.late else ""
+    burst = f"; then {many(pause.burst, 'frame')} within 0.3 s" if pause.burst else ""
+    slept = f": the machine slept: other clocks went {long(pause.slept)} ahead" if pause.slept else ""
+    return f"from {at(facts, pause.began)} for {long(max(pause.length, pause.slept))}{slept}{late}{burst}"
 
 
 def about(facts: Facts, ask: Ask) -> str:

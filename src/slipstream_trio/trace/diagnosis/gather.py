@@ -233,6 +233,8 @@ class Gatherer:
     def _transport_failed(self, connection: Connection, given: protocol.TransportFailed, _: Any) -> None:
         connection.opened = None
         connection.status, connection.message, connection.end = given.status, given.reason, self.facts.place
+        if given.status in (401, 403) and (before := self.facts.opened.get(connection.socket)) is not None:
+            before.refused = True
         connection.headers = {str(name).lower(): str(value) for name, value in given.headers}
 
     def _transport_closed(self, connection: Connection, given: protocol.TransportClosed, metadata: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from .facts import SECOND, Ask, Connection, Facts, Quiet
-from .finding import Cause, Finding, at, family, found, long, many, of_asks
+from .finding import Cause, Finding, at, family, found, long, many, of_asks, stillness
 from .losses import losses
 
 LARGE: Final = 100_000  # bytes of a message that may take long by itself
@@ -82,8 +82,11 @@ def _stood_still(facts: Facts) -> Iterator[Finding]:
         killed = [each for each in facts.connections.values() if pause.killed(each) and not each.explained]
         dead += killed
         for each in killed:
-            each.explained = True
+            each.stood, each.explained = pause, not each.refused
             facts.explained.append((each.socket, pause.began, each.last))
+    # Where credentials expired meanwhile, that is told, and this with it.
+    pauses = [pause for pause in pauses if not any(each.refused and each.stood is pause for each in dead)]
+    dead = [each for each in dead if each.stood in pauses]
     if pauses:
         outcome = ", and what had come meanwhile was read all at once"
         if dead:
@@ -105,14 +108,7 @@ def _still(facts: Facts, pause: Quiet) -> bool:
 
 
 def _tell_pause(facts: Facts, pause: Quiet) -> Iterator[str]:
-    late = f": {'the event loop' if pause.told else 'a timer'} was {long(pause.late)} late" if pause.late else ""
-    burst = f"; then {many(pause.burst, 'frame')} within 0.3 s" if pause.burst else ""
-    slept = f": the machine slept: other clocks went {long(pause.slept)} ahead" if pause.slept else ""
-    yield f"{_from(facts, pause)}{slept}{late}{burst}"
-
-
-def _from(facts: Facts, quiet: Quiet) -> str:
-    return f"from {at(facts, quiet.began)} for {long(max(quiet.length, quiet.slept))}"
+    yield stillness(facts, pause)
 
 
 # The link, and the server
@@ -170,6 +166,10 @@ def _last_cause(silence: Quiet, waiting: list[Ask]) -> Cause | None:
             silence.first = (join.topic, "")
             return SLOW_JOIN
     return DEAD_LINK
+
+
+def _from(facts: Facts, quiet: Quiet) -> str:
+    return f"from {at(facts, quiet.began)} for {long(quiet.length)}"
 
 
 def _tell_dead(facts: Facts, silence: Quiet) -> Iterator[str]:

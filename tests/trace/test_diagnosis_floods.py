@@ -1,0 +1,40 @@
+"""Incidents of expired tokens and of clocks: the cause is named first, also without payloads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trace.floods import FLOODS
+from tests.trace.laboratory import recorded
+from tests.trace.test_diagnosis_laboratory import as_older, as_told
+
+from slipstream_trio.trace import diagnose, read
+
+ALWAYS = ("one_socket_is_closed_each_hour", "token_expires_in_the_sleep")
+NAMES = [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.once) for name in FLOODS]
+
+
+def made(name: str, tmp_path: Path, **options: Any) -> Path:
+    return recorded(tmp_path / "incident.jsonl", FLOODS[name].happen, FLOODS[name].mount, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_cause_is_named_first(name: str, tmp_path: Path) -> None:
+    found = diagnose(read(made(name, tmp_path)))
+    assert [(each.cause, each.blame) for each in found] == [(FLOODS[name].cause, FLOODS[name].blame)]
+    for part in FLOODS[name].told:
+        assert part in as_told(found[0])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", FLOODS)
+def test_the_cause_is_named_first_in_an_older_recording(name: str, tmp_path: Path) -> None:
+    found = diagnose(read(as_older(made(name, tmp_path))))
+    assert [each.cause for each in found][:1] == [FLOODS[name].cause]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", FLOODS)
+def test_the_cause_is_named_first_where_payloads_are_left_out(name: str, tmp_path: Path) -> None:
+    found = diagnose(read(made(name, tmp_path, payloads="omit")))
+    assert [each.cause for each in found] == [FLOODS[name].cause]
