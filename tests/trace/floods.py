@@ -1,4 +1,4 @@
-"""Incidents of tokens that expire in a machine's sleep, and of servers that end by the clock."""
+"""Incidents of full lines, of tokens that expire in a machine's sleep, and of servers that end by the clock."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,15 +8,139 @@ from typing import Any
 import trio
 from tests.trace.incidents import SOON, Incident, declared, ignore, takes
 from tests.trace.laboratory import EPOCH, URL, Laboratory
-from tests.trace.networks import CLIENT, HOUR
+from tests.trace.networks import CLIENT, HOUR, over_network
 
 from slipstream_trio import ConnectError, SlipstreamError, connect
-from slipstream_trio.testing.server import Refuse
+from slipstream_trio.testing.faults import Link
+from slipstream_trio.testing.server import Channel, Outcome, Refuse, Reply
 
 __all__ = ["FLOODS"]
 
 FLOODS: dict[str, Incident] = {}
 incident = partial(declared, FLOODS)
+
+PATIENT: dict[str, Any] = {"heartbeat_interval": 5, "heartbeat_timeout": 30, **SOON}
+
+
+def line(rate: float) -> Link:
+    """Return a line that carries so many bytes a second."""
+    return Link(latency=0.02, jitter=0.01, bandwidth=rate)
+
+
+# Uploads
+
+
+@incident("upload_fills_line", "application", "chunk", "kB/s")
+async def file_is_uploaded_at_once(lab: Laboratory) -> None:
+    async with over_network(lab, toward_server=line(60_000)):
+        async with lab.desk(**PATIENT) as (socket, nursery), socket.join("room:3") as room:
+            await trio.sleep(12)
+            for number in range(20):
+                chunk = {"number": number, "data": "x" * 30_000}
+                nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=40))
+            await trio.sleep(25)
+
+
+@incident("upload_fills_line", "application", "chunk")
+async def chunks_time_out_behind_each_other(lab: Laboratory) -> None:
+    async with over_network(lab, toward_server=line(40_000)):
+        async with lab.desk(**PATIENT) as (socket, nursery), socket.join("room:3") as room:
+            await trio.sleep(8)
+            for number in range(24):
+                chunk = {"number": number, "data": "x" * 20_000}
+                nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=5))
+                await trio.sleep(0.25)
+            await trio.sleep(25)
+
+
+@incident("upload_fills_line", "application", "frame")
+async def screen_is_shared_over_a_thin_line(lab: Laboratory) -> None:
+    lab.events["frame"] = takes(0, None)
+    async with over_network(lab, toward_server=line(50_000)):
+        async with lab.desk(**PATIENT) as (socket, _), socket.join("room:3") as room:
+            await trio.sleep(10)
+            for _number in range(60):
+                with trio.move_on_after(2):
+                    await ignore(partial(room.send, "frame", {"data": "x" * 12_000}))
+                await trio.sleep(0.1)
+            await trio.sleep(12)
+
+
+@incident("upload_fills_line", "application", "backup")
+async def one_upload_is_larger_than_the_line(lab: Laboratory) -> None:
+    async with over_network(lab, toward_server=line(80_000)):
+        async with lab.desk(**PATIENT) as (socket, _), socket.join("room:3") as room:
+            for _number in range(2):
+                await trio.sleep(11)
+                await ignore(partial(room.push, "backup", {"data": "x" * 700_000}, timeout=30))
+            await trio.sleep(6)
+
+
+@incident("upload_fills_line", "application", "chunk")
+async def upload_costs_the_heartbeat(lab: Laboratory) -> None:
+    async with over_network(lab, toward_server=line(30_000)):
+        async with lab.desk(**CLIENT) as (socket, nursery), socket.join("room:3") as room:
+            await trio.sleep(9)
+            for number in range(40):
+                chunk = {"number": number, "data": "x" * 25_000}
+                nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=20))
+                await trio.sleep(0.2)
+            await trio.sleep(30)
+
+
+# Downloads
+
+
+def floods(count: int, size: int) -> Any:
+    """Return what answers an event with a flood of messages."""
+
+    async def answer(channel: Channel, payload: Any) -> Outcome:
+        for number in range(count):
+            await channel.push("row", {"row": number, "text": "y" * size})
+        return Reply({})
+
+    return answer
+
+
+@incident("download_fills_line", "network or proxy", "row", "kB/s")
+async def export_floods_the_line(lab: Laboratory) -> None:
+    lab.events["export"] = floods(100, 8_000)
+    async with over_network(lab, toward_client=line(80_000)):
+        async with lab.desk(**PATIENT) as (socket, nursery), socket.join("room:3") as room:
+            await trio.sleep(12)
+            nursery.start_soon(ignore, partial(room.push, "export", {}, timeout=40))
+            await trio.sleep(25)
+
+
+@incident("download_fills_line", "network or proxy", "page")
+async def pages_are_asked_for_at_once(lab: Laboratory) -> None:
+    lab.events["page"] = takes(0.01, Reply({"text": "y" * 50_000}))
+    async with over_network(lab, toward_client=line(60_000)):
+        async with lab.desk(**PATIENT) as (socket, nursery), socket.join("room:3") as room:
+            await trio.sleep(10)
+            for number in range(16):
+                nursery.start_soon(ignore, partial(room.push, "page", {"number": number}, timeout=6))
+            await trio.sleep(25)
+
+
+@incident("download_fills_line", "network or proxy", "row")
+async def broadcasts_exceed_the_line(lab: Laboratory) -> None:
+    async def stream(channel: Channel, payload: Any) -> Outcome:
+        async def flood() -> None:
+            for number in range(150):
+                await channel.push("row", {"row": number, "text": "z" * 4_000})
+                await trio.sleep(0.05)
+
+        channel.spawn(flood)
+        return Reply({})
+
+    lab.events["watch"] = stream
+    async with over_network(lab, toward_client=line(40_000)):
+        async with lab.desk(**PATIENT) as (socket, _), socket.join("room:3") as room:
+            await trio.sleep(10)
+            await room.push("watch", {})
+            await trio.sleep(25)
+
 
 # A token that expires while the machine sleeps
 

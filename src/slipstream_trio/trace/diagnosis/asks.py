@@ -15,6 +15,8 @@ QUEUED: Final = SECOND // 10  # a join that waits longer for those before it has
 LARGE: Final = 4_000  # of a payload whose frame is larger, its size is kept
 LIMITED: Final = re.compile("rate.?limit|too many|throttle", re.IGNORECASE)  # a reason of too much at once
 RECENT: Final = 5 * SECOND  # what was pushed longer before a crash has nothing to do with it
+HIDDEN: Final = (",null]", ":null}]")  # how a frame ends whose payload was left out
+MOST_LATE: Final = 256
 MOST_TOPICS: Final = 4096
 MOST_ASKS: Final = 4096
 MOST_SPANS: Final = 65536
@@ -83,8 +85,12 @@ class Asks:
                 connection.unheard += 1
                 size = size_of(effect.frame)
                 connection.largest_sent = max(connection.largest_sent, size)
+                connection.hidden |= isinstance(effect.frame, str) and effect.frame.endswith(HIDDEN)
+                connection.up.begin(now)
+                connection.up.add(size, ask.topic, ask.event)
                 if ask.sent is None:  # a timer may send more than one, such as the leaves of joins that took too long
                     ask.connection, ask.ref, ask.sent, ask.seen = connection, effect.ref, now, connection.pace.frames
+                    ask.mark, ask.up, ask.down = connection.up.sent, connection.up.passed, connection.down.sent
                     ask.payload = ask.payload if size < LARGE else f"{size:,} bytes"
                     self._await(connection, ask, effect.ref)
 
@@ -100,8 +106,13 @@ class Asks:
 
     def answered(self, connection: Connection, ask: Ask, built: Any) -> None:
         """Take in the answer to something, which may come too late."""
-        ask.answered = self._facts.last
+        ask.answered = now = self._facts.last
         del connection.asks[ask.ref or ""]
+        ask.up, ask.down = ask.mark - ask.up, connection.down.sent - ask.down
+        if ask.took > max(SLOW, 2 * connection.quickest) and connection.heeded <= (ask.sent or 0):
+            keep(connection.late, ask, MOST_LATE)
+        connection.down.prompt += 6 * ask.took < SLOW and connection.down.flows(now)
+        connection.up.measure(now, ask.mark)
         if ask.kind == "join":
             self._join_answered(connection, ask, built)
         elif ask.kind == "push":

@@ -1,6 +1,7 @@
 """What one pass over the records of a process keeps: of each connection, topic and push what diagnoses ask for."""
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 from attrs import Factory, define, field
@@ -11,6 +12,7 @@ from .streams import Stream
 SECOND: Final = 1_000_000_000
 BURST: Final = 300_000_000
 ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})  # why ends are wanted
+LEAST: Final = 16_000  # bytes that may fill a line for a while
 MOST: Final = 64  # so many of a kind are kept; what is beyond is counted
 Place: TypeAlias = tuple[str, int]  # a file, and a line in it
 Seen: TypeAlias = tuple[int, Place]
@@ -38,6 +40,9 @@ class Ask:
     outcome: str | None = None
     reason: str | None = None
     answered: int | None = None
+    mark: int = 0  # how much had been sent on its connection with it
+    up: int = 0  # how much of that had not passed before it
+    down: int = 0  # how much came until its answer
     alone: bool = False  # whether nothing else came while it waited
     again: int = 0  # how often the same was pushed after it had timed out
 
@@ -97,6 +102,52 @@ class Quiet:
 
 
 @define(eq=False)
+class Line:
+    """What goes one way, in bytes: how much was `sent` and has `passed`, and how fast at the fastest, in a second."""
+
+    sent: int = 0
+    passed: int = 0
+    since: int = 0  # since when it is measured, what had passed by then, and whether nothing was under way
+    before: int = 0
+    is_fresh: bool = False
+    rate: float = 0.0
+    fastest: float = 0.0
+    prompt: int = 0  # how many answers were prompt while about as much passed
+    kinds: Counter[tuple[str, str]] = Factory(Counter)  # of which topic and event
+
+    def add(self, size: int, topic: str, event: str) -> None:
+        """Take in a frame."""
+        self.sent += size
+        if len(self.kinds) < MOST or (topic, event) in self.kinds:
+            self.kinds[topic, event] += size
+
+    def begin(self, now: int) -> None:
+        """Measure from now on, if nothing is under way."""
+        if self.passed == self.sent:
+            self.since, self.before, self.is_fresh = now, self.passed, True
+
+    def measure(self, now: int, passed: int) -> None:
+        """Take in how much has passed by now."""
+        self.passed = max(self.passed, passed)
+        length, amount = now - self.since, self.passed - self.before
+        if length >= SECOND // 2 or (self.is_fresh and self.passed == self.sent and amount > LEAST // 4):
+            self.rate = amount * SECOND / max(length, SECOND // 50)
+            self.prompt *= self.rate < 1.5 * self.fastest  # those before were at far less
+            self.fastest = max(self.fastest, self.rate)
+            self.since, self.before, self.is_fresh = now, self.passed, False
+
+    def flows(self, now: int) -> bool:
+        """Tell whether about as much passes as it can."""
+        return 2 * self.rate > self.fastest and 2 * (self.passed - self.before) * SECOND > self.fastest * (
+            now - self.since
+        )
+
+    def is_full(self, amount: int, length: int) -> bool:
+        """Tell whether so much, in such a time, is about as much as it can carry."""
+        return amount >= LEAST and 2 * amount * SECOND >= self.fastest * length
+
+
+@define(eq=False)
 class Pace:
     """How steadily messages come that are no answers."""
 
@@ -141,6 +192,10 @@ class Connection:
     largest: int = 0
     largest_sent: int = 0
     pace: Pace = Factory(Pace)
+    up: Line = Factory(Line)
+    down: Line = Factory(Line)
+    hidden: bool = False  # whether payloads are hidden, and with them how large they were
+    late: list[Ask] = Factory(list)  # what was answered late, before all that was sent after it
     silence: Quiet | None = None  # the latest that was kept
     asks: dict[str, Ask] = Factory(dict)  # what was sent and is not answered, by ref
     sends: deque[Ask] = Factory(lambda: deque(maxlen=8))  # the last whose answers nobody awaits
@@ -251,6 +306,10 @@ class Facts:
             began - margin <= until and at <= ended + margin and (whose is None or whose == socket)
             for whose, began, ended in self.explained
         )
+
+    def unexplained(self, asks: Iterable[Ask]) -> list[Ask]:
+        """Return those that no finding explains."""
+        return [ask for ask in asks if not self.covered(ask.began, ask.ended or ask.began, ask.socket)]
 
 
 def keep(found: list[Any], one: Any, most: int = MOST) -> None:

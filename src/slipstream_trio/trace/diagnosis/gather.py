@@ -275,6 +275,9 @@ class Gatherer:
         if now - connection.heard > SECOND:
             self._silence(connection, size, ask, message)
         connection.heard, connection.heard_at, connection.unheard = now, facts.place, 0
+        topic = "" if event is None else message.topic
+        connection.down.add(size, topic, (event or "") if ask is None else ask.event)
+        connection.down.measure(now, connection.down.sent)
         connection.size += size
         connection.largest = max(connection.largest, size)
         connection.pace.frames += 1

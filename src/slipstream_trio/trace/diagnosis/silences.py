@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from .facts import SECOND, Ask, Connection, Facts, Quiet
+from .facts import SECOND, Ask, Connection, Facts, Line, Quiet
 from .finding import Cause, Finding, at, family, found, long, many, of_asks, stillness
 from .losses import losses
 
@@ -23,6 +23,15 @@ SLOW_JOIN: Final = Cause("slow_join", "serious", "server",
 LARGE_MESSAGE: Final = Cause("large_message", "serious", "network or proxy",
     "a large message was at the head of the line: while it came, nothing else could",
     "send large things in pieces or by HTTP; if the line should be faster, look at the network")
+UPLOAD: Final = Cause("upload_fills_line", "serious", "application",
+    "what is pushed fills the line: {event} above all, and everything that is sent after it waits, heartbeats too",
+    "send less at once (await one answer before the next push), or send large things by HTTP")
+DOWNLOAD: Final = Cause("download_fills_line", "serious", "network or proxy",
+    "what the server sends fills the line: {event} above all, and every answer waits behind it",
+    "have the server send less at once, or large things by HTTP; if the line should be faster, look at the network")
+LINE_FULL: Final = Cause("line_full", "serious", "network or proxy",
+    "answers of all kinds were late, and came in the order in which they were asked for: the line was full",
+    "see what is large, which this recording does not tell, and send less of it at once, or by HTTP")
 STALLED: Final = Cause("network_stalled", "serious", "network or proxy",
     "nothing came for a while, then all at once, while this process was alive: the network, or the server, stood still",
     "look at packet loss between client and server, and at the server's load at that time")
@@ -41,6 +50,8 @@ SLOW_HANDLER: Final = Cause("slow_handler", "serious", "server",
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find the times in which nothing came though something should have."""
     yield from _stood_still(facts)
+    for cause, way in ((UPLOAD, "up"), (DOWNLOAD, "down")):
+        yield from _full_lines(facts, cause, way)
     kinds: dict[Cause | None, list[Quiet]] = {}
     for silence in facts.silences:
         if not facts.covered(silence.began, silence.ended):
@@ -53,6 +64,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
             topic = None if cause in (DEAD_LINK, STALLED) else family(each.first[0] for each in silences)
             yield _found(facts, cause, silences, tell, topic=topic)
     yield from _turns(facts)
+    yield from _full_lines(facts, LINE_FULL, "up")
     yield from _slow_events(facts)
 
 
@@ -214,6 +226,40 @@ _KINDS: Final = (
     (LARGE_MESSAGE, _tell_large),
     (STALLED, _tell_stall),
 )
+
+
+def _full_lines(facts: Facts, cause: Cause, way: str) -> Iterator[Finding]:
+    """Find connections on which answers of several topics were late, and as much passed as ever did.
+
+    Where sizes are not known, a join or a heartbeat has to be among them, which a slow channel does not hold up.
+    """
+    for connection in facts.connections.values():
+        line: Line = getattr(connection, way)
+        asks = facts.unexplained(connection.late)
+        if cause is LINE_FULL:
+            asks = asks if connection.hidden and {ask.kind for ask in asks} & {"join", "heartbeat"} else []
+        else:
+            asks = [ask for ask in asks if line.is_full(getattr(ask, way), ask.took)]
+            asks = [ask for ask in asks if cause is UPLOAD or not _by_one_message(facts, ask)]
+        if len(asks) < 3 or len({ask.topic for ask in asks}) < 2 or len(asks) <= line.prompt:
+            continue
+        facts.explained += [(connection.socket, ask.sent or 0, ask.answered or 0) for ask in asks]
+        if cause is LINE_FULL:
+            yield of_asks(facts, cause, asks, [])
+            continue
+        (topic, event), size = line.kinds.most_common(1)[0]
+        share = size * 100 // max(line.sent, 1)
+        told = f"{line.fastest / 1000:,.1f} kB/s at the most; {share} % of it was {topic} {event}"
+        yield of_asks(facts, cause, asks, [told], event=event)
+
+
+def _by_one_message(facts: Facts, ask: Ask) -> bool:
+    """Tell whether most of what came while a request waited was one message."""
+    return any(
+        2 * (each.size or 0) > ask.down and each.connection is ask.connection and each.ended >= (ask.sent or 0)
+        for each in facts.silences
+        if each.began <= (ask.answered or 0)
+    )
 
 
 def _turns(facts: Facts) -> Iterator[Finding]:

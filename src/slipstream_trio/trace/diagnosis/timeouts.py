@@ -1,6 +1,6 @@
 """Timeouts, and the answers that came after them: limits that are too short, and what is never answered."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from .facts import SECOND, Ask, Events, Facts
@@ -42,14 +42,14 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find pushes and joins that were given up, while the connection was well."""
     given_up: dict[str, list[Ask]] = {}
     for (_, event), events in facts.events.items():
-        given_up.setdefault(event, []).extend(_unexplained(facts, [*events.timeouts, *_own_limit(events)]))
+        given_up.setdefault(event, []).extend(facts.unexplained([*events.timeouts, *_own_limit(events)]))
     for event, asks in given_up.items():
         late, never = [ask for ask in asks if ask.answered is not None], [ask for ask in asks if _is_proved(ask)]
         if late:
             yield of_asks(facts, _cause_of_late(late), late, _tell_late(late), event=event)
         elif never:
             yield _never(facts, event, never)
-    joins = _unexplained(facts, (ask for topic in facts.topics.values() for ask in topic.timeouts))
+    joins = facts.unexplained(ask for topic in facts.topics.values() for ask in topic.timeouts)
     late = [ask for ask in joins if ask.answered is not None]
     if joins:
         limit = long(max((ask.ended or 0) - (ask.sent or 0) for ask in joins))
@@ -62,10 +62,6 @@ def _own_limit(events: Events) -> list[Ask]:
     """Return the pushes that the application cancelled, if it did so after the same time again and again."""
     times = [(ask.ended or 0) - ask.began for ask in events.cancelled]
     return events.cancelled if len(times) >= 3 and max(times) - min(times) <= max(times) // 20 else []
-
-
-def _unexplained(facts: Facts, asks: Iterable[Ask]) -> list[Ask]:
-    return [ask for ask in asks if not facts.covered(ask.began, ask.ended or ask.began, ask.socket)]
 
 
 def _is_proved(ask: Ask) -> bool:
@@ -108,7 +104,7 @@ def _never(facts: Facts, event: str, asks: list[Ask]) -> Finding:
 def _left(facts: Facts) -> Iterator[Finding]:
     cut = (ask for topic in facts.topics.values() for ask in topic.cut if not topic.held)
     # What is cut off where the connection is closed, too, is an application that ends.
-    asks = [(ask, ask.connection) for ask in _unexplained(facts, cut)]
+    asks = [(ask, ask.connection) for ask in facts.unexplained(cut)]
     early = [ask for ask, its in asks if its and its.last - (ask.ended or 0) > max(SECOND, 2 * its.quickest)]
     if len(early) >= 2:
         answered = sum(ask.answered is not None for ask in early)
