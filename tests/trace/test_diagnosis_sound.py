@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -271,3 +272,64 @@ def test_a_server_is_blamed_for_no_answer_only_if_it_got_the_push(held: bool, fo
                 await room.push("load", {})
 
     assert causes(tmp_path / "one.jsonl", unanswered) == found
+
+
+@pytest.mark.parametrize(
+    ("code", "sockets", "down", "asks", "found"),
+    [
+        (1012, 1, 0, False, set()),
+        (1012, 3, 0, False, set()),
+        (1012, 2, 4, False, set()),
+        (1001, 2, 0, False, set()),
+        (1001, 1, 0, False, set()),
+        (1012, 2, 20, False, {"server_restart"}),
+        (1012, 2, 0, True, {"server_restart"}),
+    ],
+)
+def test_a_deployment_that_costs_nothing_is_noise(
+    code: int, sockets: int, down: int, asks: bool, found: set[str], tmp_path: Any
+) -> None:
+    async def deploy(lab: Laboratory) -> None:
+        lab.events["save"] = takes(2)
+        options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, "heartbeat_interval": 30}
+        async with AsyncExitStack() as stack:
+            rooms = []
+            for number in range(sockets):
+                socket = await stack.enter_async_context(connect(URL, **options, **SOON))
+                rooms.append(await stack.enter_async_context(socket.join(f"room:{number}")))
+                await rooms[-1].push("load", {})
+            await trio.sleep(50)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            if asks:
+                nursery.start_soon(ignore, partial(rooms[0].push, "save", {}))
+                await trio.sleep(0.1)
+            lab.down = down > 0
+            for connection in list(lab.server.connections):
+                connection.close(code)
+                await trio.sleep(0.7)
+            await trio.sleep(down)
+            lab.down = False
+            await trio.sleep(20)
+            for room in rooms:
+                await room.push("load", {})
+
+    assert causes(tmp_path / "deploy.jsonl", deploy) == found
+
+
+@pytest.mark.parametrize("payloads", ["keep", "omit"])
+@pytest.mark.parametrize("up", [True, False])
+def test_no_handler_is_blamed_for_what_is_large(up: bool, payloads: Any, tmp_path: Any) -> None:
+    async def alone(lab: Laboratory) -> None:
+        lab.events["document"] = takes(0, Reply({} if up else {"text": "y" * 250_000}))
+        thin = Link(latency=0.02, bandwidth=100_000)
+        async with faulty_network(Faults(toward_server=thin, toward_client=thin)) as network:
+            lab.connector = find_connector("auto", network.opener(lambda _: lab.server.open_stream()))
+            options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry}
+            async with connect(URL, **options) as socket, socket.join("room:1") as room:
+                for _number in range(5):
+                    await trio.sleep(2)
+                    await room.push("load", {})
+                    await room.push("document", {"text": "y" * 250_000} if up else {"id": 7}, timeout=20)
+
+    path = recorded(tmp_path / "large.jsonl", alone, payloads=payloads)
+    assert {finding.blame for finding in diagnose(read(path))} <= {"network or proxy"}

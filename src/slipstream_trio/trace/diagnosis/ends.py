@@ -135,7 +135,9 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     for rule in _RULES:
         for told, cause, evidence, words in list(rule(facts, rest)):
             rest = [each for each in rest if each not in told]
-            if told and cause is not None:
+            if told and _cost_nothing(facts, cause, told):
+                facts.noise["closes by the server that cost nothing, as of a deployment"] += len(told)
+            elif told and cause is not None:
                 yield _found(facts, told, cause, evidence, words)
 
 
@@ -159,6 +161,24 @@ def _found(facts: Facts, told: Sequence[Outage], cause: Cause, more: Iterable[st
     words["others"] = " while others went on" if len({each.socket for each in facts.connections.values()}) > 1 else ""
     until = max(each.until for each in told)
     return found(facts, cause, seen, evidence, until=until, count=len(told), grave=gave_up, **words)
+
+
+def _cost_nothing(facts: Facts, cause: Cause | None, told: Sequence[Outage]) -> bool:
+    """Tell whether sockets (all, but for a restart) were closed hardly more than once, and soon back without a loss."""
+    if cause not in (RESTARTED, DISCONNECTED) or max(Counter(each.socket for each in told).values()) > 3:
+        return False
+    if cause is DISCONNECTED:
+        first, last = told[0].began, told[-1].began
+        if any(first > (each.opened or first) and each.last > last for each in facts.connections.values()):
+            return False
+    return not any(losses(facts, _ends(told))) and not any(
+        each.back is None
+        or each.until - each.began > 10 * SECOND
+        or any(
+            stream.is_missed(each.began, each.until) for key, stream in facts.streams.items() if key[0] == each.socket
+        )
+        for each in told
+    )
 
 
 def _when(facts: Facts, told: Sequence[Outage]) -> str:

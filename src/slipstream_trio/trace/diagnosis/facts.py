@@ -13,6 +13,7 @@ SECOND: Final = 1_000_000_000
 BURST: Final = 300_000_000
 ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})  # why ends are wanted
 LEAST: Final = 16_000  # bytes that may fill a line for a while
+LARGE: Final = 100_000  # bytes of a message that may take long by itself
 MOST: Final = 64  # so many of a kind are kept; what is beyond is counted
 Place: TypeAlias = tuple[str, int]  # a file, and a line in it
 Seen: TypeAlias = tuple[int, Place]
@@ -230,7 +231,9 @@ class Connection:
         others = [each for each in self.recent if each.event != ask.event]
         meanwhile = [each for each in others if (each.answered or 0) > ask.served]
         if meanwhile:
-            return any(3 * each.took < waited for each in meanwhile)
+            return any(3 * each.took < waited and (each.sent or 0) >= ask.served for each in meanwhile)
+        if self.hidden or max(ask.up, ask.down) > LARGE:
+            return False  # it may be that it, or its answer, took so long to come
         ask.alone = self.pace.frames - ask.seen < max(8, self.expects(waited) / 2)
         pending = any(each.topic != ask.topic and each.kind != "join" for each in self.asks.values())
         return bool(others) and not pending and all(4 * each.took < waited for each in others)

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from .facts import SECOND, Ask, Connection, Facts, Line, Quiet
+from .facts import LARGE, SECOND, Ask, Connection, Facts, Line, Quiet
 from .finding import Cause, Finding, at, family, found, long, many, of_asks, stillness
 from .losses import losses
-
-LARGE: Final = 100_000  # bytes of a message that may take long by itself
 
 # fmt: off
 STOOD_STILL: Final = Cause("process_stood_still", "serious", "this process",

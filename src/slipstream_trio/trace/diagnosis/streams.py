@@ -39,6 +39,11 @@ class Stream:
     paired: int = 0
     alike: int = 0  # how many in a row were the same
 
+    def is_missed(self, began: int, ended: int) -> bool:
+        """Tell whether a message was to come in a time, and no counter shows that none did."""
+        often = self.count * (ended - began) > max(self.last, began) - self.first
+        return self.key is None and self.first < began and often
+
     def feed(self, now: int, place: Any, message: Message, frame: Any, joined: int) -> None:
         """Take in a message; `joined` is how often its topic has been joined."""
         is_anew = self.joined != joined
