@@ -2,13 +2,12 @@
 
 import re
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from ... import protocol
 from ...telemetry import Record
 from ..text import size_of
-from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep
+from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep, known
 
 SLOW: Final = 3 * SECOND // 2  # an answer that takes longer is looked at
 QUEUED: Final = SECOND // 10  # a join that waits longer for those before it has waited for its turn
@@ -17,10 +16,8 @@ LIMITED: Final = re.compile("rate.?limit|too many|throttle", re.IGNORECASE)  # a
 RECENT: Final = 5 * SECOND  # what was pushed longer before a crash has nothing to do with it
 HIDDEN: Final = (",null]", ":null}]")  # how a frame ends whose payload was left out
 MOST_LATE: Final = 256
-MOST_TOPICS: Final = 4096
 MOST_ASKS: Final = 4096
 MOST_SPANS: Final = 65536
-T = TypeVar("T")
 
 
 class Asks:
@@ -32,10 +29,10 @@ class Asks:
         self._queued: dict[tuple[str, str, str], deque[Ask]] = {}
 
     def _topic(self, socket: str, name: str) -> Topic:
-        return _known(self._facts.topics, (socket, name), Topic)
+        return known(self._facts.topics, (socket, name), Topic)
 
     def _events(self, ask: Ask) -> Events:
-        return _known(self._facts.events, (ask.topic, ask.event), Events)
+        return known(self._facts.events, ask.event, Events)
 
     # Sent
 
@@ -169,8 +166,8 @@ class Asks:
         """Take in a push that is called, and will be sent."""
         ask = self._ask("push", metadata["topic"], metadata["event"], metadata["params"])
         if ask.payload and isinstance(ask.payload, dict | list) and not self._facts.redacted:
-            for before in self._events(ask).timeouts[-4:]:
-                before.again += before.payload == ask.payload
+            for before in self._events(ask).timeouts[-16:]:
+                before.again += before.topic == ask.topic and before.payload == ask.payload
         if len(self._spans) >= MOST_SPANS:
             del self._spans[next(iter(self._spans))]
         self._spans[record.span_id or ""] = ask
@@ -220,10 +217,3 @@ class Asks:
         topic = self._topic(record.origin.socket_id, metadata["topic"])
         if not topic.since:  # else it is the library that joins it again
             keep(topic.held, (self._facts.last, self._facts.place))
-
-
-def _known(known: dict[tuple[str, str], T], key: tuple[str, str], make: Callable[[], T]) -> T:
-    found = known.get(key) or make()
-    if len(known) < MOST_TOPICS:
-        known[key] = found
-    return found

@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from ..text import brief
-from .facts import SECOND, Connection, Facts
+from .facts import SECOND, Connection, Events, Facts
 from .finding import Cause, Finding, at, between, found, long, many, often, stillness
 from .losses import losses
 from .outages import Outage, outages
@@ -227,9 +227,8 @@ def _refused(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         if cause is STALE and ended is not None:
             values = [f"{name} was given as a value" for name, how in _credentials(ended).items() if how == "value"]
             evidence.append(", ".join([f"accepted before, for {long(ended.life)}", *values]))
-        evidence += [f"meanwhile it stood still: {stillness(facts, each.stood)}" for each in _ends(told) if each.stood][
-            :1
-        ]
+        stood = [text for each in _ends(told) if each.stood is not None for text in stillness(facts, each.stood)]
+        evidence += [f"meanwhile it stood still: {text}" for text in stood[:1]]
         waits = [each.headers["retry-after"] for each in refusals if "retry-after" in each.headers]
         evidence += [f"it asks to wait {seconds} s (retry-after)" for seconds in waits[:1]]
         where = first.headers.get("location", "(no Location)")
@@ -291,8 +290,8 @@ def _poisoned(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         for event in {ask.event for end in _ends([each]) for ask in end.lost if end.last - (ask.sent or 0) < RECENT}:
             by_event.setdefault(event, []).append(each)
     for event, told in by_event.items():
-        alike = [each for (_, name), each in facts.events.items() if name == event]
-        if len(told) >= 2 and len(told) > sum(each.answered + len(each.timeouts) for each in alike):
+        its = facts.events.get(event, Events())
+        if len(told) >= 2 and len(told) > its.answered + len(its.timeouts):
             yield told, POISON, (), {"event": event}
 
 
@@ -332,7 +331,7 @@ def _by_clock(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         group = max(groups, key=len, default=[])
         lives = [end.life for end in _ends(each for _, each in group) if end.options is not None]
         phase = group[0][0] % period // SECOND if group else 0
-        is_round = (phase + 5) % 900 < 35  # else they may be all of one age
+        is_round = (phase + 5) % 1800 < 35  # else they may be all of one age
         is_any_age = is_round or (bool(lives) and max(lives) - min(lives) > 2 * close)
         enough = _batches((when for when, _ in group), 60 * SECOND) >= (2 if is_round and seconds >= 3600 else 3)
         if enough and is_any_age and 3 * len(group) >= 2 * len(ends):

@@ -1,8 +1,8 @@
 """What one pass over the records of a process keeps: of each connection, topic and push what diagnoses ask for."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias, TypeVar
 
 from attrs import Factory, define, field
 
@@ -15,6 +15,9 @@ ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "canc
 LEAST: Final = 16_000  # bytes that may fill a line for a while
 LARGE: Final = 100_000  # bytes of a message that may take long by itself
 MOST: Final = 64  # so many of a kind are kept; what is beyond is counted
+MOST_TOPICS: Final = 4096
+K = TypeVar("K")
+T = TypeVar("T")
 Place: TypeAlias = tuple[str, int]  # a file, and a line in it
 Seen: TypeAlias = tuple[int, Place]
 
@@ -114,13 +117,13 @@ class Line:
     rate: float = 0.0
     fastest: float = 0.0
     prompt: int = 0  # how many answers were prompt while about as much passed
-    kinds: Counter[tuple[str, str]] = Factory(Counter)  # of which topic and event
+    kinds: Counter[tuple[str, ...]] = Factory(Counter)  # of which topic and event
 
-    def add(self, size: int, topic: str, event: str) -> None:
-        """Take in a frame."""
+    def add(self, size: int, *kind: str) -> None:
+        """Take in a frame, and which topic and event it is of."""
         self.sent += size
-        if len(self.kinds) < MOST or (topic, event) in self.kinds:
-            self.kinds[topic, event] += size
+        if len(self.kinds) < MOST or kind in self.kinds:
+            self.kinds[kind] += size
 
     def begin(self, now: int) -> None:
         """Measure from now on, if nothing is under way."""
@@ -189,7 +192,6 @@ class Connection:
     spoke: int = 0  # when one was sent last; `unheard`: those sent since something came
     unheard: int = 0
     paused: int = 0  # the longest time between two that were sent
-    size: int = 0  # of all frames that came
     largest: int = 0
     largest_sent: int = 0
     pace: Pace = Factory(Pace)
@@ -259,7 +261,7 @@ class Topic:
 
 @define(eq=False)
 class Events:
-    """The pushes of an event on a topic: those `answered`, of which `slowly`, and those that were given up."""
+    """The pushes of an event: those `answered`, of which `slowly`, and those that were given up."""
 
     answered: int = 0
     last_answer: int = 0
@@ -286,7 +288,7 @@ class Facts:
     connections: dict[str, Connection] = Factory(dict)
     opened: dict[str, Connection] = Factory(dict)  # the last connection of each socket that was open
     topics: dict[tuple[str, str], Topic] = Factory(dict)
-    events: dict[tuple[str, str], Events] = Factory(dict)
+    events: dict[str, Events] = Factory(dict)
     streams: dict[tuple[str, str, str], Stream] = Factory(dict)
     pauses: list[Quiet] = Factory(list)
     silences: list[Quiet] = Factory(list)
@@ -313,6 +315,14 @@ class Facts:
     def unexplained(self, asks: Iterable[Ask]) -> list[Ask]:
         """Return those that no finding explains."""
         return [ask for ask in asks if not self.covered(ask.began, ask.ended or ask.began, ask.socket)]
+
+
+def known(table: dict[K, T], key: K, make: Callable[[], T], most: int = MOST_TOPICS) -> T:
+    """Return what is known under a key, which is kept unless that is enough."""
+    found = table.get(key) or make()
+    if len(table) < most:
+        table[key] = found
+    return found
 
 
 def keep(found: list[Any], one: Any, most: int = MOST) -> None:

@@ -10,7 +10,7 @@ from ...telemetry import HandleStop, Record
 from ..clock import WallClock
 from ..text import size_of
 from .asks import Asks
-from .facts import BURST, MOST, SECOND, Ask, Connection, Facts, Place, Quiet, keep
+from .facts import BURST, MOST, SECOND, Ask, Connection, Facts, Place, Quiet, keep, known
 from .streams import Stream
 
 HANDLE_STOP: Final = HandleStop.name
@@ -184,8 +184,7 @@ class Gatherer:
             self._asks.held(record, metadata)
         elif record.name[1] == "client" or metadata["kind"].endswith("InternalError"):
             key = (" ".join(record.name[1:-1]), str(metadata["kind"]), str(metadata["reason"]))
-            if key in facts.raised or len(facts.raised) < MOST:
-                keep(facts.raised.setdefault(key, []), (facts.last, facts.place))
+            keep(known(facts.raised, key, list, MOST), (facts.last, facts.place))
 
     # Connections
 
@@ -278,7 +277,6 @@ class Gatherer:
         topic = "" if event is None else message.topic
         connection.down.add(size, topic, (event or "") if ask is None else ask.event)
         connection.down.measure(now, connection.down.sent)
-        connection.size += size
         connection.largest = max(connection.largest, size)
         connection.pace.frames += 1
         facts.pace.frames += 1
@@ -302,12 +300,9 @@ class Gatherer:
         for pace in (facts.pace, connection.pace):
             pace.busy += pace.quarter != quarter
             pace.quarter = quarter
-        topic, stream = facts.topics.get(key[:2]), facts.streams.get(key)
+        topic = facts.topics.get(key[:2])
         joined = topic.accepted if topic is not None else 0
-        if stream is None:
-            stream = Stream(facts.last, joined)
-            if len(facts.streams) < MOST_STREAMS:
-                facts.streams[key] = stream
+        stream = known(facts.streams, key, lambda: Stream(facts.last, joined), MOST_STREAMS)
         stream.count += 1
         stream.last = facts.last
         if not facts.redacted and type(message.payload) is dict:
@@ -371,8 +366,7 @@ class Gatherer:
 
     def _lost(self, record: Record, topic: str, phase: str, dropped: int) -> None:
         facts, key = self.facts, (record.origin.socket_id, topic)
-        if key in facts.overflows or len(facts.overflows) < MOST_SILENCES:
-            keep(facts.overflows.setdefault(key, []), (facts.last, facts.place, dropped, phase))
+        keep(known(facts.overflows, key, list), (facts.last, facts.place, dropped, phase))
 
 
 def _waits(ask: Ask, since: int) -> bool:

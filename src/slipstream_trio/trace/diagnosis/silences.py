@@ -1,7 +1,7 @@
 """Silences, told apart by who was alive: this process, the link, the server, or a single handler."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from .facts import LARGE, SECOND, Ask, Connection, Facts, Line, Quiet
 from .finding import Cause, Finding, at, family, found, long, many, of_asks, stillness
@@ -48,37 +48,25 @@ SLOW_HANDLER: Final = Cause("slow_handler", "serious", "server",
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find the times in which nothing came though something should have."""
     yield from _stood_still(facts)
-    for cause, way in ((UPLOAD, "up"), (DOWNLOAD, "down")):
-        yield from _full_lines(facts, cause, way)
-    kinds: dict[Cause | None, list[Quiet]] = {}
-    for silence in facts.silences:
-        if not facts.covered(silence.began, silence.ended):
-            kinds.setdefault(_cause(silence), []).append(silence)
     for cause, tell in _KINDS:
-        if silences := kinds.get(cause):
-            for silence in silences:
-                facts.explained.append((silence.connection.socket, silence.began, silence.ended))
-                silence.connection.explained |= silence.size is None
-            topic = None if cause in (DEAD_LINK, STALLED) else family(each.first[0] for each in silences)
-            yield _found(facts, cause, silences, tell, topic=topic)
+        if isinstance(tell, str):
+            yield from _full_lines(facts, cause, tell)
+            continue
+        its = [each for each in facts.silences if not facts.covered(each.began, each.ended) and _cause(each) is cause]
+        for each in its:
+            facts.explained.append((each.connection.socket, each.began, each.ended))
+            each.connection.explained |= each.size is None
+        if its:
+            topic = None if cause in (DEAD_LINK, STALLED) else family(each.first[0] for each in its)
+            yield _found(facts, cause, its, [text for each in its for text in tell(facts, each)], topic=topic)
     yield from _turns(facts)
     yield from _full_lines(facts, LINE_FULL, "up")
     yield from _slow_events(facts)
 
 
-def _found(
-    facts: Facts,
-    cause: Cause,
-    times: list[Quiet],
-    tell: Callable[[Facts, Quiet], Iterable[str]],
-    *,
-    topic: str | None = None,
-    dead: Sequence[Connection] = (),
-    outcome: str = "",
-) -> Finding:
+def _found(facts: Facts, cause: Cause, times: list[Quiet], told: Iterable[str], **words: Any) -> Finding:
     seen = [(quiet.began, place) for quiet in times for place in quiet.places]
-    evidence = [text for quiet in times for text in tell(facts, quiet)] + [*losses(facts, dead)]
-    return found(facts, cause, seen, evidence, until=times[-1].ended, count=len(times), topic=topic, outcome=outcome)
+    return found(facts, cause, seen, told, until=times[-1].ended, count=len(times), **words)
 
 
 # This process
@@ -101,7 +89,8 @@ def _stood_still(facts: Facts) -> Iterator[Finding]:
         outcome = ", and what had come meanwhile was read all at once"
         if dead:
             outcome = f", and {many(len(dead), 'connection was', 'connections were')} dead after it"
-        yield _found(facts, STOOD_STILL, pauses, _tell_pause, dead=dead, outcome=outcome)
+        told = [text for pause in pauses for text in stillness(facts, pause)]
+        yield _found(facts, STOOD_STILL, pauses, [*told, *losses(facts, dead)], outcome=outcome)
 
 
 def _still(facts: Facts, pause: Quiet) -> bool:
@@ -117,10 +106,6 @@ def _still(facts: Facts, pause: Quiet) -> bool:
     return caught_up and steady and own >= 3 and pause.overdue > 0 and not pause.cut_off
 
 
-def _tell_pause(facts: Facts, pause: Quiet) -> Iterator[str]:
-    yield stillness(facts, pause)
-
-
 # The link, and the server
 
 
@@ -133,7 +118,7 @@ def _cause(silence: Quiet) -> Cause | None:
     if silence.length < 2 * silence.connection.quickest:
         return None  # no answer is any quicker
     steady = _is_steady(silence) and silence.expected >= 8 and silence.is_caught_up(silence.expected, 4)
-    if silence.size >= max(LARGE, 20 * (silence.connection.size - silence.size) // max(pace.frames, 1)):
+    if silence.size >= max(LARGE, 3 * (silence.connection.down.sent - silence.size) // max(pace.frames, 1)):
         return LARGE_MESSAGE if others or steady else None
     if silence.join is not None and _held_up(silence, silence.join) and (others or steady):
         return JOIN_TOO_SHORT if silence.join.outcome == "timeout" else SLOW_JOIN
@@ -178,10 +163,6 @@ def _last_cause(silence: Quiet, waiting: list[Ask]) -> Cause | None:
     return DEAD_LINK
 
 
-def _from(facts: Facts, quiet: Quiet) -> str:
-    return f"from {at(facts, quiet.began)} for {long(quiet.length)}"
-
-
 def _tell_dead(facts: Facts, silence: Quiet) -> Iterator[str]:
     joins = [ask.topic for ask in silence.waiting if ask.kind == "join"]
     late = f" (a join of {joins[0]} was pending: if join/3 hangs on the server, it looks the same)" if joins else ""
@@ -194,25 +175,25 @@ def _tell_dead(facts: Facts, silence: Quiet) -> Iterator[str]:
 
 def _tell_join(facts: Facts, silence: Quiet) -> Iterator[str]:
     join = silence.join
-    answer = "was never answered"
+    answered = "was never answered"
     if join is not None:
-        answer = f"took {long(join.took)}; its answer was the first frame after it"
+        answered = f"took {long(join.took)}; its answer was the first frame after it"
     quiet = f"from {at(facts, silence.began)} nothing came for {long(silence.length)}"
     waited = f"{many(len(silence.waiting), 'request')} waited"
     if not _is_steady(silence, 0):
         waited += "; little else was to come: a link that failed as the join was sent would look the same"
-    yield f"{quiet}: the join of {silence.first[0]} {answer}; {waited}"
+    yield f"{quiet}: the join of {silence.first[0]} {answered}; {waited}"
 
 
 def _tell_large(facts: Facts, silence: Quiet) -> Iterator[str]:
     size = silence.size or 0
     rate = f"{size / 1000:,.0f} kB at {size / silence.length * SECOND / 1000:,.0f} kB/s"
-    yield f"{_from(facts, silence)}: {' '.join(silence.first)}, {rate}"
+    yield f"from {at(facts, silence.began)} for {long(silence.length)}: {' '.join(silence.first)}, {rate}"
 
 
 def _tell_stall(facts: Facts, silence: Quiet) -> Iterator[str]:
-    waiting = f"{many(len(silence.waiting), 'request')} waited"
-    yield f"{_from(facts, silence)}: {many(silence.sent, 'frame')} went, {waiting}, {silence.expected:.0f} were to come"
+    waiting = f"{many(len(silence.waiting), 'request')} waited, {silence.expected:.0f} were to come"
+    yield f"from {at(facts, silence.began)} for {long(silence.length)}: {many(silence.sent, 'frame')} went, {waiting}"
     if silence.join is not None:
         yield f"  the first that came answered the join of {silence.first[0]}, which may have held up the socket"
 
@@ -222,6 +203,8 @@ _KINDS: Final = (
     (SLOW_JOIN, _tell_join),
     (JOIN_TOO_SHORT, _tell_join),
     (LARGE_MESSAGE, _tell_large),
+    (UPLOAD, "up"),
+    (DOWNLOAD, "down"),
     (STALLED, _tell_stall),
 )
 
@@ -238,10 +221,10 @@ def _full_lines(facts: Facts, cause: Cause, way: str) -> Iterator[Finding]:
             asks = asks if connection.hidden and {ask.kind for ask in asks} & {"join", "heartbeat"} else []
         else:
             asks = [ask for ask in asks if line.is_full(getattr(ask, way), ask.took)]
-            asks = [ask for ask in asks if cause is UPLOAD or not _by_one_message(facts, ask)]
         if len(asks) < 3 or len({ask.topic for ask in asks}) < 2 or len(asks) <= line.prompt:
             continue
-        facts.explained += [(connection.socket, ask.sent or 0, ask.answered or 0) for ask in asks]
+        # Other sockets share the line.
+        facts.explained += [(None, ask.sent or 0, ask.answered or 0) for ask in asks]
         if cause is LINE_FULL:
             yield of_asks(facts, cause, asks, [])
             continue
@@ -249,15 +232,6 @@ def _full_lines(facts: Facts, cause: Cause, way: str) -> Iterator[Finding]:
         share = size * 100 // max(line.sent, 1)
         told = f"{line.fastest / 1000:,.1f} kB/s at the most; {share} % of it was {topic} {event}"
         yield of_asks(facts, cause, asks, [told], event=event)
-
-
-def _by_one_message(facts: Facts, ask: Ask) -> bool:
-    """Tell whether most of what came while a request waited was one message."""
-    return any(
-        2 * (each.size or 0) > ask.down and each.connection is ask.connection and each.ended >= (ask.sent or 0)
-        for each in facts.silences
-        if each.began <= (ask.answered or 0)
-    )
 
 
 def _turns(facts: Facts) -> Iterator[Finding]:
@@ -274,17 +248,13 @@ def _turns(facts: Facts) -> Iterator[Finding]:
 
 
 def _slow_events(facts: Facts) -> Iterator[Finding]:
-    slow: dict[str, list[Ask]] = {}
-    for (_, event), events in facts.events.items():
-        slow.setdefault(event, []).extend(
-            ask for ask in events.slow if not facts.covered(ask.served, ask.answered or 0, ask.socket)
-        )
-    for event, asks in slow.items():
+    answered = sum(each.answered - each.slowly for each in facts.events.values())
+    for event, its in facts.events.items():
+        asks = [ask for ask in its.slow if not facts.covered(ask.served, ask.answered or 0, ask.socket)]
         longest = max((ask.took for ask in asks), default=0)
-        count = sum(each.answered for (_, name), each in facts.events.items() if name == event)
         apart = sum(not ask.alone for ask in asks)
         # Where nothing else came meanwhile, it may have been the network, unless that happens again and again.
-        if apart >= 3 or len(asks) >= max(3, count / 2) or (apart and longest >= 3 * SECOND):
-            quick = sum(each.answered - each.slowly for (_, name), each in facts.events.items() if name != event)
-            answers = f"{len(asks)} of {many(count, 'answer')} took up to {long(longest)}"
-            yield of_asks(facts, SLOW_HANDLER, asks, [f"{answers}; {quick} to other events were quick"], event=event)
+        if apart >= 3 or len(asks) >= max(3, its.answered / 2) or (apart and longest >= 3 * SECOND):
+            answers = f"{len(asks)} of {many(its.answered, 'answer')} took up to {long(longest)}"
+            quick = f"{answered - its.answered + its.slowly} to other events were quick"
+            yield of_asks(facts, SLOW_HANDLER, asks, [f"{answers}; {quick}"], event=event)

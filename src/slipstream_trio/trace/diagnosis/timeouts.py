@@ -40,10 +40,8 @@ LEFT: Final = Cause("left_too_early", "serious", "application",
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find pushes and joins that were given up, while the connection was well."""
-    given_up: dict[str, list[Ask]] = {}
-    for (_, event), events in facts.events.items():
-        given_up.setdefault(event, []).extend(facts.unexplained([*events.timeouts, *_own_limit(events)]))
-    for event, asks in given_up.items():
+    for event, its in facts.events.items():
+        asks = facts.unexplained([*its.timeouts, *_own_limit(its)])
         late, never = [ask for ask in asks if ask.answered is not None], [ask for ask in asks if _is_proved(ask)]
         if late:
             yield of_asks(facts, _cause_of_late(late), late, _tell_late(late), event=event)
@@ -92,8 +90,7 @@ def _tell_late(asks: list[Ask]) -> Iterator[str]:
 
 
 def _never(facts: Facts, event: str, asks: list[Ask]) -> Finding:
-    alike = [each for (_, name), each in facts.events.items() if name == event]
-    answered, last = sum(each.answered for each in alike), max(each.last_answer for each in alike)
+    answered, last = facts.events[event].answered, facts.events[event].last_answer
     others = sum(each.answered for each in facts.events.values()) - answered
     since = f", the last at {at(facts, last)}" if last else ""
     told = f"{len(asks)} given up; {answered} of this event answered{since}; {others} of others"
