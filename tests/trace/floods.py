@@ -88,6 +88,30 @@ async def upload_costs_the_heartbeat(lab: Laboratory) -> None:
             await trio.sleep(30)
 
 
+@incident("upload_fills_line", "application", "chunk")
+async def upload_delays_another_socket(lab: Laboratory) -> None:
+    async with over_network(lab, toward_server=line(60_000)):
+        async with lab.desk(**PATIENT) as (socket, nursery), lab.desk(**PATIENT), socket.join("room:3") as room:
+            await trio.sleep(8)
+            for number in range(24):
+                chunk = {"number": number, "data": "x" * 30_000}
+                nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=5))
+                await trio.sleep(0.25)
+            await trio.sleep(25)
+
+
+@incident("pushes_too_fast", "application", "chunk")
+async def chunks_are_large_but_the_channel_is_slow(lab: Laboratory) -> None:
+    lab.events["chunk"] = takes(0.5)
+    async with lab.desk() as (socket, nursery), socket.join("room:3") as room:
+        await trio.sleep(8)
+        for number in range(24):
+            chunk = {"number": number, "data": "x" * 30_000}
+            nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=5))
+            await trio.sleep(0.25)
+        await trio.sleep(15)
+
+
 # Downloads
 
 
@@ -97,6 +121,21 @@ def floods(count: int, size: int) -> Any:
     async def answer(channel: Channel, payload: Any) -> Outcome:
         for number in range(count):
             await channel.push("row", {"row": number, "text": "y" * size})
+        return Reply({})
+
+    return answer
+
+
+def stream(count: int, size: int, period: float) -> Any:
+    """Return what answers an event at once, and sends messages from then on."""
+
+    async def answer(channel: Channel, payload: Any) -> Outcome:
+        async def flood() -> None:
+            for number in range(count):
+                await channel.push("row", {"row": number, "text": "z" * size})
+                await trio.sleep(period)
+
+        channel.spawn(flood)
         return Reply({})
 
     return answer
@@ -125,21 +164,37 @@ async def pages_are_asked_for_at_once(lab: Laboratory) -> None:
 
 @incident("download_fills_line", "network or proxy", "row")
 async def broadcasts_exceed_the_line(lab: Laboratory) -> None:
-    async def stream(channel: Channel, payload: Any) -> Outcome:
-        async def flood() -> None:
-            for number in range(150):
-                await channel.push("row", {"row": number, "text": "z" * 4_000})
-                await trio.sleep(0.05)
-
-        channel.spawn(flood)
-        return Reply({})
-
-    lab.events["watch"] = stream
+    lab.events["watch"] = stream(150, 4_000, 0.05)
     async with over_network(lab, toward_client=line(40_000)):
         async with lab.desk(**PATIENT) as (socket, _), socket.join("room:3") as room:
             await trio.sleep(10)
             await room.push("watch", {})
             await trio.sleep(25)
+
+
+@incident("download_fills_line", "network or proxy", "row")
+async def export_has_large_rows(lab: Laboratory) -> None:
+    lab.events["export"] = floods(12, 90_000)
+    async with over_network(lab, toward_client=line(60_000)):
+        async with lab.desk(**PATIENT) as (socket, nursery), socket.join("room:3") as room:
+            await trio.sleep(12)
+            nursery.start_soon(ignore, partial(room.push, "export", {}, timeout=40))
+            await trio.sleep(35)
+
+
+@incident("slow_handler", "server")
+async def stream_is_steady_but_the_database_is_slow(lab: Laboratory) -> None:
+    lab.events["watch"] = stream(400, 2_000, 0.1)
+    options: dict[str, Any] = {"heartbeat_interval": 30}
+    async with lab.desk(**options) as (socket, nursery), socket.join("room:3") as one, socket.join("room:4") as two:
+        await one.push("watch", {})
+        await trio.sleep(10)
+        for event in ("msg", "search", "history", "save", "load"):
+            lab.events[event] = takes(2.5)
+        for number in range(5):
+            nursery.start_soon(ignore, partial(one.push, "save", {"number": number}))
+            nursery.start_soon(ignore, partial(two.push, "load", {"number": number}))
+            await trio.sleep(4)
 
 
 # A token that expires while the machine sleeps
