@@ -275,30 +275,31 @@ def test_a_server_is_blamed_for_no_answer_only_if_it_got_the_push(held: bool, fo
 
 
 @pytest.mark.parametrize(
-    ("code", "sockets", "down", "asks", "found"),
+    ("code", "sockets", "after", "down", "asks", "found"),
     [
-        (1012, 1, 0, False, set()),
-        (1012, 3, 0, False, set()),
-        (1012, 2, 4, False, set()),
-        (1001, 2, 0, False, set()),
-        (1001, 1, 0, False, set()),
-        (1012, 2, 20, False, {"server_restart"}),
-        (1012, 2, 0, True, {"server_restart"}),
+        (1012, 1, 50, 0, False, set()),
+        (1012, 3, 50, 0, False, set()),
+        (1012, 2, 50, 4, False, set()),
+        (1001, 2, 50, 0, False, set()),
+        (1001, 1, 50, 0, False, set()),
+        (1001, 1, 89.7, 0, False, set()),  # just before the next heartbeat
+        (1012, 2, 50, 20, False, {"server_restart"}),
+        (1012, 2, 50, 0, True, {"server_restart"}),
     ],
 )
 def test_a_deployment_that_costs_nothing_is_noise(
-    code: int, sockets: int, down: int, asks: bool, found: set[str], tmp_path: Any
+    code: int, sockets: int, after: float, down: int, asks: bool, found: set[str], tmp_path: Any
 ) -> None:
     async def deploy(lab: Laboratory) -> None:
         lab.events["save"] = takes(2)
-        options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, "heartbeat_interval": 30}
+        options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, **SOON}
         async with AsyncExitStack() as stack:
             rooms = []
             for number in range(sockets):
-                socket = await stack.enter_async_context(connect(URL, **options, **SOON))
+                socket = await stack.enter_async_context(connect(URL, heartbeat_interval=30, **options))
                 rooms.append(await stack.enter_async_context(socket.join(f"room:{number}")))
                 await rooms[-1].push("load", {})
-            await trio.sleep(50)
+            await trio.sleep(after)
             nursery = await stack.enter_async_context(trio.open_nursery())
             if asks:
                 nursery.start_soon(ignore, partial(rooms[0].push, "save", {}))

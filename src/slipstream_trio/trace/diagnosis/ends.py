@@ -171,14 +171,12 @@ def _cost_nothing(facts: Facts, cause: Cause | None, told: Sequence[Outage]) -> 
         first, last = told[0].began, told[-1].began
         if any(first > (each.opened or first) and each.last > last for each in facts.connections.values()):
             return False
-    return not any(losses(facts, _ends(told))) and not any(
-        each.back is None
-        or each.until - each.began > 10 * SECOND
-        or any(
-            stream.is_missed(each.began, each.until) for key, stream in facts.streams.items() if key[0] == each.socket
-        )
-        for each in told
+    soon = all(each.back is not None and each.until - each.began <= 10 * SECOND for each in told)
+    streams = [(key[0], stream) for key, stream in facts.streams.items()]
+    missed = any(
+        its.is_missed(each.began, each.until) for socket, its in streams for each in told if each.socket == socket
     )
+    return soon and not missed and not any(losses(facts, _ends(told)))
 
 
 def _when(facts: Facts, told: Sequence[Outage]) -> str:
@@ -390,8 +388,9 @@ def _idle(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     if len(idle) == 1:
         known = any(abs(idle[0] - seconds * SECOND) <= max(SECOND, idle[0] // 50) for seconds in KNOWN)
         told = told if known or ends[0].code == 1002 else []
-    # A longer pause that did no harm acquits it.
-    if told and not any(each.paused > idle[-1] + max(SECOND, idle[-1] // 20) for each in facts.connections.values()):
+    # A longer pause that did no harm acquits it; where there is but one, as long a pause does.
+    more = max(SECOND, idle[-1] // 20) if len(idle) > 1 else 0
+    if told and not any(each.paused > idle[-1] + more for each in facts.connections.values()):
         beats = getattr(ends[0].options, "heartbeat_interval", None)
         said = "no heartbeats were sent" if beats is None else f"heartbeat_interval is {beats:g} s"
         text = f"{many(len(ends), 'end')}, {between(idle)} after the last frame sent; {said}"
