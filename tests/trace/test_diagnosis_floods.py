@@ -34,11 +34,12 @@ def test_the_cause_is_named_first_in_an_older_recording(name: str, tmp_path: Pat
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("payloads", ["omit", "size"])
 @pytest.mark.parametrize("name", FLOODS)
-def test_the_cause_is_named_first_where_payloads_are_left_out(name: str, tmp_path: Path) -> None:
+def test_the_cause_is_named_first_where_payloads_are_left_out(name: str, payloads: Any, tmp_path: Path) -> None:
     cause = "line_full" if FLOODS[name].cause.endswith("fills_line") else FLOODS[name].cause
     cause = "network_stalled" if name == "export_has_large_rows" else cause
-    path = made(name, tmp_path, payloads="omit")
+    path = made(name, tmp_path, payloads=payloads)
     for its in (path, as_older(path)):
         found = diagnose(read(its))
         assert [each.cause for each in found] == [cause]

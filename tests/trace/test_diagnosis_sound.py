@@ -317,7 +317,7 @@ def test_a_deployment_that_costs_nothing_is_noise(
     assert causes(tmp_path / "deploy.jsonl", deploy) == found
 
 
-@pytest.mark.parametrize("payloads", ["keep", "omit"])
+@pytest.mark.parametrize("payloads", ["keep", "omit", "size"])
 @pytest.mark.parametrize("up", [True, False])
 def test_no_handler_is_blamed_for_what_is_large(up: bool, payloads: Any, tmp_path: Any) -> None:
     async def alone(lab: Laboratory) -> None:

@@ -7,14 +7,14 @@ from typing import Any, Final
 from ... import protocol
 from ...telemetry import Record
 from ..text import size_of
-from .facts import SECOND, Ask, Connection, Events, Facts, Topic, keep, known
+from .facts import REPLACED, SECOND, Ask, Connection, Events, Facts, Topic, keep, known
 
 SLOW: Final = 3 * SECOND // 2  # an answer that takes longer is looked at
 QUEUED: Final = SECOND // 10  # a join that waits longer for those before it has waited for its turn
 LARGE: Final = 4_000  # of a payload whose frame is larger, its size is kept
 LIMITED: Final = re.compile("rate.?limit|too many|throttle", re.IGNORECASE)  # a reason of too much at once
 RECENT: Final = 5 * SECOND  # what was pushed longer before a crash has nothing to do with it
-HIDDEN: Final = (",null]", ":null}]")  # how a frame ends whose payload was left out
+HIDDEN: Final = re.compile(r'[,:](null|\{"size":\d+\})\}?\]$')  # how a frame ends whose payload was left out
 MOST_LATE: Final = 256
 MOST_ASKS: Final = 4096
 MOST_SPANS: Final = 65536
@@ -82,7 +82,7 @@ class Asks:
                 connection.unheard += 1
                 size = size_of(effect.frame)
                 connection.largest_sent = max(connection.largest_sent, size)
-                connection.hidden |= isinstance(effect.frame, str) and effect.frame.endswith(HIDDEN)
+                connection.hidden |= isinstance(effect.frame, str) and HIDDEN.search(effect.frame[-40:]) is not None
                 connection.up.begin(now)
                 connection.up.add(size, ask.topic, ask.event)
                 if ask.sent is None:  # a timer may send more than one, such as the leaves of joins that took too long
@@ -165,7 +165,8 @@ class Asks:
     def push_started(self, record: Record, metadata: Any) -> None:
         """Take in a push that is called, and will be sent."""
         ask = self._ask("push", metadata["topic"], metadata["event"], metadata["params"])
-        if ask.payload and isinstance(ask.payload, dict | list) and not self._facts.redacted:
+        told = isinstance(ask.payload, dict | list) and not self._facts.redacted
+        if told and [*ask.payload][:2] not in ([], REPLACED):
             for before in self._events(ask).timeouts[-16:]:
                 before.again += before.topic == ask.topic and before.payload == ask.payload
         if len(self._spans) >= MOST_SPANS:

@@ -18,6 +18,7 @@ MOST: Final = 64  # so many of a kind are kept; what is beyond is counted
 MOST_TOPICS: Final = 4096
 K = TypeVar("K")
 T = TypeVar("T")
+REPLACED: Final = ["size"]  # the keys of what stands for a payload that is not shown
 Place: TypeAlias = tuple[str, int]  # a file, and a line in it
 Seen: TypeAlias = tuple[int, Place]
 

@@ -10,7 +10,7 @@ from ...telemetry import HandleStop, Record
 from ..clock import WallClock
 from ..text import size_of
 from .asks import Asks
-from .facts import BURST, MOST, SECOND, Ask, Connection, Facts, Place, Quiet, keep, known
+from .facts import BURST, MOST, REPLACED, SECOND, Ask, Connection, Facts, Place, Quiet, keep, known
 from .streams import Stream
 
 HANDLE_STOP: Final = HandleStop.name
@@ -305,7 +305,7 @@ class Gatherer:
         stream = known(facts.streams, key, lambda: Stream(facts.last, joined), MOST_STREAMS)
         stream.count += 1
         stream.last = facts.last
-        if not facts.redacted and type(message.payload) is dict:
+        if not facts.redacted and type(message.payload) is dict and [*message.payload][:2] != REPLACED:
             stream.feed(facts.last, facts.place, message, frame, joined)
 
     def _silence(
