@@ -7,7 +7,7 @@ from typing import Any, Final
 from ... import protocol
 from ...telemetry import Record
 from ..text import size_of
-from .facts import REPLACED, SECOND, Ask, Connection, Events, Facts, Topic, keep, known
+from .facts import SECOND, Ask, Connection, Events, Facts, Topic, is_replaced, keep, known
 
 SLOW: Final = 3 * SECOND // 2  # an answer that takes longer is looked at
 QUEUED: Final = SECOND // 10  # a join that waits longer for those before it has waited for its turn
@@ -84,7 +84,7 @@ class Asks:
                 connection.largest_sent = max(connection.largest_sent, size)
                 connection.hidden |= isinstance(effect.frame, str) and HIDDEN.search(effect.frame[-40:]) is not None
                 connection.up.begin(now)
-                connection.up.add(size, ask.topic, ask.event)
+                connection.up.add(size, (ask.topic, ask.event))
                 if ask.sent is None:  # a timer may send more than one, such as the leaves of joins that took too long
                     ask.connection, ask.ref, ask.sent, ask.seen = connection, effect.ref, now, connection.pace.frames
                     ask.mark, ask.up, ask.down = connection.up.sent, connection.up.passed, connection.down.sent
@@ -165,8 +165,8 @@ class Asks:
     def push_started(self, record: Record, metadata: Any) -> None:
         """Take in a push that is called, and will be sent."""
         ask = self._ask("push", metadata["topic"], metadata["event"], metadata["params"])
-        told = isinstance(ask.payload, dict | list) and not self._facts.redacted
-        if told and [*ask.payload][:2] not in ([], REPLACED):
+        told = ask.payload and isinstance(ask.payload, dict | list) and not self._facts.redacted
+        if told and not is_replaced(ask.payload):
             for before in self._events(ask).timeouts[-16:]:
                 before.again += before.topic == ask.topic and before.payload == ask.payload
         if len(self._spans) >= MOST_SPANS:

@@ -12,13 +12,13 @@ from .streams import Stream
 SECOND: Final = 1_000_000_000
 BURST: Final = 300_000_000
 ASKED: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})  # why ends are wanted
+HALF: Final = SECOND // 2
 LEAST: Final = 16_000  # bytes that may fill a line for a while
 LARGE: Final = 100_000  # bytes of a message that may take long by itself
 MOST: Final = 64  # so many of a kind are kept; what is beyond is counted
 MOST_TOPICS: Final = 4096
 K = TypeVar("K")
 T = TypeVar("T")
-REPLACED: Final = ["size"]  # the keys of what stands for a payload that is not shown
 Place: TypeAlias = tuple[str, int]  # a file, and a line in it
 Seen: TypeAlias = tuple[int, Place]
 
@@ -118,13 +118,16 @@ class Line:
     rate: float = 0.0
     fastest: float = 0.0
     prompt: int = 0  # how many answers were prompt while about as much passed
-    kinds: Counter[tuple[str, ...]] = Factory(Counter)  # of which topic and event
+    kinds: dict[tuple[str, str], int] = Factory(dict)  # of which topic and event
 
-    def add(self, size: int, *kind: str) -> None:
+    def add(self, size: int, kind: tuple[str, str]) -> None:
         """Take in a frame, and which topic and event it is of."""
         self.sent += size
-        if len(self.kinds) < MOST or kind in self.kinds:
-            self.kinds[kind] += size
+        kinds = self.kinds
+        if kind in kinds:
+            kinds[kind] += size
+        elif len(kinds) < MOST:
+            kinds[kind] = size
 
     def begin(self, now: int) -> None:
         """Measure from now on, if nothing is under way."""
@@ -135,7 +138,7 @@ class Line:
         """Take in how much has passed by now."""
         self.passed = max(self.passed, passed)
         length, amount = now - self.since, self.passed - self.before
-        if length >= SECOND // 2 or (self.is_fresh and self.passed == self.sent and amount > LEAST // 4):
+        if length >= HALF or (self.is_fresh and self.passed == self.sent and amount > LEAST // 4):
             self.rate = amount * SECOND / max(length, SECOND // 50)
             self.prompt *= self.rate < 1.5 * self.fastest  # those before were at far less
             self.fastest = max(self.fastest, self.rate)
@@ -143,9 +146,8 @@ class Line:
 
     def flows(self, now: int) -> bool:
         """Tell whether about as much passes as it can."""
-        return 2 * self.rate > self.fastest and 2 * (self.passed - self.before) * SECOND > self.fastest * (
-            now - self.since
-        )
+        passes = (self.sent - self.before) * SECOND
+        return 2 * self.rate > self.fastest and 2 * passes > self.fastest * (now - self.since)
 
     def is_full(self, amount: int, length: int) -> bool:
         """Tell whether so much, in such a time, is about as much as it can carry."""
@@ -320,10 +322,17 @@ class Facts:
 
 def known(table: dict[K, T], key: K, make: Callable[[], T], most: int = MOST_TOPICS) -> T:
     """Return what is known under a key, which is kept unless that is enough."""
-    found = table.get(key) or make()
-    if len(table) < most:
-        table[key] = found
+    found = table.get(key)
+    if found is None:
+        found = make()
+        if len(table) < most:
+            table[key] = found
     return found
+
+
+def is_replaced(payload: Any) -> bool:
+    """Tell whether it is a payload's size that stands for it."""
+    return len(payload) == 1 and "size" in payload
 
 
 def keep(found: list[Any], one: Any, most: int = MOST) -> None:

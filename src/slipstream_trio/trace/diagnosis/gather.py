@@ -10,7 +10,7 @@ from ...telemetry import HandleStop, Record
 from ..clock import WallClock
 from ..text import size_of
 from .asks import Asks
-from .facts import BURST, MOST, REPLACED, SECOND, Ask, Connection, Facts, Place, Quiet, keep, known
+from .facts import BURST, HALF, MOST, SECOND, Ask, Connection, Facts, Place, Quiet, is_replaced, keep, known
 from .streams import Stream
 
 HANDLE_STOP: Final = HandleStop.name
@@ -274,9 +274,11 @@ class Gatherer:
         if now - connection.heard > SECOND:
             self._silence(connection, size, ask, message)
         connection.heard, connection.heard_at, connection.unheard = now, facts.place, 0
-        topic = "" if event is None else message.topic
-        connection.down.add(size, topic, (event or "") if ask is None else ask.event)
-        connection.down.measure(now, connection.down.sent)
+        kind = ("", "") if event is None else (message.topic, event if ask is None else ask.event)
+        down = connection.down
+        down.add(size, kind)
+        if now - down.since >= HALF:
+            down.measure(now, down.sent)
         connection.largest = max(connection.largest, size)
         connection.pace.frames += 1
         facts.pace.frames += 1
@@ -302,10 +304,10 @@ class Gatherer:
             pace.quarter = quarter
         topic = facts.topics.get(key[:2])
         joined = topic.accepted if topic is not None else 0
-        stream = known(facts.streams, key, lambda: Stream(facts.last, joined), MOST_STREAMS)
+        stream = facts.streams.get(key) or known(facts.streams, key, lambda: Stream(facts.last, joined), MOST_STREAMS)
         stream.count += 1
         stream.last = facts.last
-        if not facts.redacted and type(message.payload) is dict and [*message.payload][:2] != REPLACED:
+        if not facts.redacted and type(message.payload) is dict and not is_replaced(message.payload):
             stream.feed(facts.last, facts.place, message, frame, joined)
 
     def _silence(

@@ -48,11 +48,14 @@ SLOW_HANDLER: Final = Cause("slow_handler", "serious", "server",
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find the times in which nothing came though something should have."""
     yield from _stood_still(facts)
+    kinds: dict[Cause | None, list[Quiet]] = {}
+    for silence in facts.silences:
+        kinds.setdefault(_cause(silence), []).append(silence)
     for cause, tell in _KINDS:
         if isinstance(tell, str):
             yield from _full_lines(facts, cause, tell)
             continue
-        its = [each for each in facts.silences if not facts.covered(each.began, each.ended) and _cause(each) is cause]
+        its = [each for each in kinds.get(cause, ()) if not facts.covered(each.began, each.ended)]
         for each in its:
             facts.explained.append((each.connection.socket, each.began, each.ended))
             each.connection.explained |= each.size is None
@@ -228,7 +231,7 @@ def _full_lines(facts: Facts, cause: Cause, way: str) -> Iterator[Finding]:
         if cause is LINE_FULL:
             yield of_asks(facts, cause, asks, [])
             continue
-        (topic, event), size = line.kinds.most_common(1)[0]
+        size, (topic, event) = max((size, kind) for kind, size in line.kinds.items())
         share = size * 100 // max(line.sent, 1)
         told = f"{line.fastest / 1000:,.1f} kB/s at the most; {share} % of it was {topic} {event}"
         yield of_asks(facts, cause, asks, [told], event=event)
