@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from tests.client.support import Recorder
 from tests.drawing import examples
 from tests.trace.incidents import SOON, ignore, takes
@@ -162,6 +162,7 @@ def found(sessions: Sequence[Sequence[Action]]) -> list[Finding]:
 
 @examples(25)
 @given(SESSIONS)
+@example([[("count", 1)], [("count", 6), ("count", 14)]])  # one counter for both, of which one has a single message
 def test_nothing_is_found_in_a_sound_session(sessions: list[list[Action]]) -> None:
     assert found(sessions) == []
 

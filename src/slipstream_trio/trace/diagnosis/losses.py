@@ -38,9 +38,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
 
 def _is_elsewhere(facts: Facts, stream: Stream, skipped: range) -> bool:
     """Tell whether another stream has what a counter skipped: it is one for several topics or sockets."""
-    return any(
-        other.fills(skipped) for other in facts.streams.values() if other is not stream and other.key == stream.key
-    )
+    return any(other.fills(str(stream.key), skipped) for other in facts.streams.values() if other is not stream)
 
 
 def losses(facts: Facts, ends: Sequence[Connection]) -> Iterator[str]:

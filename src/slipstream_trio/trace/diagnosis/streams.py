@@ -107,8 +107,10 @@ class Stream:
         """The range in which the counter has just grown by one."""
         return range(self.value - self.streak, self.value + 1)
 
-    def fills(self, skipped: range) -> bool:
-        """Tell whether it has a part of what another counter of this name skipped: it is one counter for both."""
+    def fills(self, key: str, skipped: range) -> bool:
+        """Tell whether it has a part of what another counter of a name skipped: it is one counter for both."""
+        if self.key != key:
+            return self.key is None and self.numbers.get(key) in skipped  # of few messages, in which none was found
         runs = (*self.runs, self._run)
         is_forgotten = len(self.runs) == self.runs.maxlen  # then the part may be among the oldest
         return is_forgotten or any(run.start >= skipped.start and run.stop <= skipped.stop for run in runs)
