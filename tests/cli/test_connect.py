@@ -130,16 +130,23 @@ def test_presences_are_shown(converse: Converse) -> None:
         ("{", 'invalid JSON at character 1; write it {"command": …}'),
         ("[1]", 'write it {"command": …}, with topic, event, and payload or hex'),
         ("1", 'write it {"command": …}, with topic, event, and payload or hex'),
-        ('{"command": "ping", "tpoic": "t"}', 'write it {"command": …}, with topic, event, and payload or hex'),
+        ('{"command": "ping", "tpoic": "t"}', "unknown field: 'tpoic'; did you mean 'topic'?; write it {"),
+        ('{"command": "ping", "x": "t"}', "unknown field: 'x'; write it {"),
         ('{"command": "psuh"}', "unknown command: 'psuh'; did you mean 'push'?"),
         (
             '{"command": "status"}',
             "unknown command: 'status'; the commands are join, leave, push, send, presence, ping",
         ),
         ('{"command": ["ping"]}', "unknown command: ['ping']"),
-        ('{"command": "push", "topic": "t"}', "the event is missing: push [TOPIC] EVENT [PAYLOAD]"),
-        ('{"command": "join", "topic": 1}', "the topic is missing: join TOPIC [PAYLOAD]"),
-        ('{"command": "send", "topic": "t", "event": "e", "hex": "0"}', "non-hexadecimal number"),
+        ('{"command": "JOIN"}', "unknown command: 'JOIN'; did you mean 'join'?"),
+        ('{"command": "help"}', "unknown command: 'help'; the commands are join, leave, push, send, presence, ping"),
+        (
+            '{"command": "push", "topic": "t"}',
+            '"event" has to be a string: {"command": "push", "topic": "…", "event": "…"}',
+        ),
+        ('{"command": "join", "topic": 1}', '"topic" has to be a string: {"command": "join", "topic": "…"}'),
+        ('{"command": "send", "topic": "t", "event": "e", "hex": "0"}', 'invalid hex digits in "hex"'),
+        ('{"command": "send", "topic": "t", "event": "e", "hex": 0}', 'invalid hex digits in "hex"'),
         ('{"command": "leave", "topic": "t"}', "the channel 't' is not joined: join it first"),
     ],
 )
@@ -262,7 +269,7 @@ def test_listen_ends_when_the_server_has_closed_all_its_channels(capsys: pytest.
         (["room:1", "new_msg", '{"body": "hi"}'], 0, '{"id": 1}\n', ""),
         (["room:1", "new_msg", '{"body": ""}'], 1, '{"reason": "empty"}\n', "the reply's status is 'error'"),
         (["echo:1", "any"], 0, "{}\n", ""),
-        (["room:1", "hold", "--timeout", "0.05"], 4, "", "no reply to 'hold' on 'room:1' within 0.05 s"),
+        (["room:1", "hold", "--timeout", "0.05"], 4, "", "no reply to 'hold' on 'room:1' within 0.05 s\n"),
         (["room:secret", "any"], 1, "", "the server refused the join of 'room:secret': {'reason': 'unauthorized'}"),
         (["room:1", "any", "{"], 2, "", "the payload: invalid JSON at character 1; see slipstream push --help"),
     ],
@@ -295,10 +302,16 @@ def test_serve_prints_its_url_and_serves_until_it_is_terminated() -> None:
         assert command.wait(timeout=60) == (1 if sys.platform == "win32" else 143)
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken_is_told_in_words(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     port = url.split(":")[2].partition("/")[0]
     assert main(["serve", "--port", port]) == 1
+    assert capsys.readouterr() == ("", f"slipstream: port {port} is in use: choose another with --port\n")
+
+
+def test_a_host_that_cannot_be_listened_on_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--host", "192.0.2.1"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"slipstream: cannot listen on 127.0.0.1 port {port}: ")
-    assert err.endswith("choose another --port or --host\n")
+    assert err.startswith("slipstream: cannot listen on 192.0.2.1 port 4000: ")
+    assert err.endswith("; choose another --port or --host\n")
+    assert "Errno" not in err

@@ -94,7 +94,7 @@ def test_the_line_at_the_bottom_says_the_status(talk: Callable[..., str]) -> Non
         ("connected  join TOPIC, or help", "join echo:1\r"),
         ("joined ", "ping\r"),
         ("pong ", "\r"),
-        ("connected  echo:1  1 joined  ping ", "quit\r"),
+        ("connected  echo:1  1 joined  ping ", "quit now\r"),
     )
     assert "pong " in shown
 
@@ -116,6 +116,10 @@ def test_tab_completes_commands_topics_and_events(talk: Callable[..., str]) -> N
     ("typed", "said"),
     [
         ("pusj", "unknown command: 'pusj'; did you mean 'push'?"),
+        ("JOIN room:1", "unknown command: 'JOIN'; did you mean 'join'?"),
+        ("nonsense", "the commands are join, leave, push, send, presence, ping, help, quit"),
+        ("push room:lobby new_msg 0xzz", "the payload: invalid hex digits after 0x"),
+        ("help me", "PAYLOAD: JSON, 0x and hex digits"),
         ("push new_msg", "the event is missing: push [TOPIC] EVENT [PAYLOAD]"),
         ("join room:lobby {", "the payload: invalid JSON at character 1"),
         ("join room:lobby @/nowhere", "the payload: /nowhere: No such file or directory"),

@@ -91,7 +91,7 @@ def test_violations_are_told_with_file_and_line_and_what_they_mean(said: Said, g
     assert f"{bad}:{at + 1}: invariant 5: connection " in out
     assert "ns, not " in out
     assert "invariant 5: time never goes back" in out
-    assert out.endswith(" faults\n")
+    assert out.endswith(": 1 fault\n")
     assert err == ""
     first, *_, summary = map(json.loads, said("verify", "--json", bad, status=1)[0].splitlines())
     assert (first["line"], first["kind"], first["invariant"], first["path"]) == (at + 1, "violation", 5, str(bad))
@@ -201,14 +201,14 @@ def test_the_first_divergence_is_told(said: Said, diverging: Path) -> None:
     out, _ = said("replay", diverging, status=1)
     first, summary = out.splitlines()
     assert ": end_state.current_ref: 99 was recorded, and the core gives " in first
-    assert "it is the first, after 4 inputs that agree" in summary
+    assert "it is the first, after 4 inputs without one" in summary
     out, _ = said("replay", "--all", diverging, status=1)
     assert out.count("was recorded") > 1
 
 
 def test_connections_can_be_chosen(said: Said, good: Path, records: list[Any]) -> None:
     out, _ = said("replay", "--connection", records[0].connection_id[:12], good)
-    assert "of 1 connections" in out
+    assert "of 1 connection replayed" in out
     for more in ([], ["--step"]):
         assert "none of that connection" in said("replay", "--connection", "nobody", *more, good, status=2)[1]
 

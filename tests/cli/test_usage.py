@@ -115,6 +115,7 @@ def test_the_usage_of_a_command_names_what_it_belongs_to(capsys: pytest.CaptureF
             "argument --port: 'x' is not a count: write a number, 0 to 65535; see slipstream serve --help",
         ),
         (["demo", "word"], "too many arguments; see slipstream demo --help"),
+        (["trace", "shwo"], "unknown command: 'shwo'; did you mean 'show'?; see slipstream trace --help"),
         (["--verison"], "unknown option: --verison; did you mean '--version'?; see slipstream --help"),
     ],
 )
@@ -122,6 +123,13 @@ def test_a_refusal_is_a_line_that_says_where_there_is_more(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert usage_error(capsys, *words) == f"slipstream: {said}\n"
+
+
+@pytest.mark.parametrize("words", [["push", "ws://h/", "t"], ["bench", "ws://h/", "--event"], ["demo", "--event"]])
+def test_an_event_of_the_protocol_is_refused_before_the_connect(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "'phx_leave' is an event of the protocol" in usage_error(capsys, *words, "phx_leave")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS, *(f"trace {name}" for name in TRACE_COMMANDS)])

@@ -18,7 +18,7 @@ import trio
 
 from ..trace.text import duration
 from .bench_result import Result, page, quantiles
-from .connecting import Run, add_connecting, parse_json, seconds
+from .connecting import Run, add_connecting, event, parse_json, seconds
 from .output import BOLD, Output, add_force, output_file
 from .status import OK, UNREACHABLE, CommandFailed, UsageError, count
 
@@ -58,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     topic = "to join, on each; {connection} is its number; can be repeated; by default echo:{connection}"
     load.add_argument("--topic", action="append", metavar="TOPIC", help=topic)
     load.add_argument("--join-payload", type=parse_json, metavar="JSON", help="the payload of the joins")
-    load.add_argument("--event", default="echo", help="to push, on the topics in turn; by default echo")
+    load.add_argument("--event", type=event, default="echo", help="to push, on the topics in turn; by default echo")
     load.add_argument("--payload", type=parse_json, default={}, metavar="JSON", help="of the pushes; by default {}")
     rate = "pushes a second in all; by default 100; 0: none"
     load.add_argument("--rate", type=partial(count, least=0), default=100, metavar="N", help=rate)

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 import trio
 
 from .. import ConfigurationError, SlipstreamError, Socket, connect, errors
+from ..protocol import RESERVED_EVENTS
 from ..telemetry import Telemetry
 from ..telemetry.secrecy import is_secret
 from ..trace import record
@@ -30,6 +32,9 @@ _SILENT: Final = logging.NullHandler()
 
 OPTIONS: Final = {"url": "the URL", "params": "--param", "headers": "--header", "auth_token": "--auth-token"}
 """The options of `connect` as they are called here."""
+
+CALLS: Final = re.compile(r"; use send\(\) .*|; see \w+_timeout| \(socket\.\w+\(\) .*?\)")
+"""What timeouts tell programs: functions and options of theirs."""
 
 
 def add_connecting(parser: ArgumentParser, *, recorded: bool = True) -> None:
@@ -153,6 +158,8 @@ class Run:
         if isinstance(error, errors.ConnectionRejected):
             # Its text has the start of the body only, so secrets are masked before that is cut off.
             return printable(str(errors.ConnectionRejected(error.status, error.headers, self.secrets.hide(error.body))))
+        if isinstance(error, errors.ConnectTimeout | errors.JoinTimeout | errors.PushTimeout):
+            return printable(self.secrets.hide(CALLS.sub("", str(error))))
         return printable(self.secrets.hide(str(error)))
 
 
@@ -170,6 +177,13 @@ def parse_json(text: str | bytes) -> Any:
     except ValueError as error:
         where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         raise InvalidJSON(f"invalid JSON{where}") from None
+
+
+def event(text: str) -> str:
+    """Read the name of an event to push for argparse."""
+    if text in RESERVED_EVENTS:
+        raise ArgumentTypeError(f"{text!r} is an event of the protocol, which cannot be pushed")
+    return text
 
 
 def _no_constant(name: str) -> float:

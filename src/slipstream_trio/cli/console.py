@@ -1,6 +1,7 @@
 """The console: requests, typed or as lines of JSON, and their answers."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ from attrs import define, field
 
 from .. import Channel, ChannelClosed, JoinError, PushError, SlipstreamError, Socket
 from ..errors.base import did_you_mean
-from .connecting import Run, parse_json
+from .connecting import InvalidJSON, Run, parse_json
 from .feed import Item, feed
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -22,10 +23,15 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "ping": ("", "send a heartbeat, and show the round trip"),
 }
 
+ALONE: Final = ("help", "quit")
+"""Commands of the prompt, without requests."""
+
+FIELDS: Final = ("command", "topic", "event", "payload", "hex")
+
 HELP: Final = "\n".join(
     [
         *(f"  {f'{name} {form}':30} {text}" for name, (form, text) in COMMANDS.items()),
-        f"  {'help, quit':30} this; leave and close, as Ctrl-D does",
+        f"  {', '.join(ALONE):30} this; leave and close, as Ctrl-D does",
         'PAYLOAD: JSON, 0x and hex digits, or @FILE for its bytes: push new_msg {"body": "hi"}',
     ]
 )
@@ -37,16 +43,25 @@ class RequestError(Exception):
 
 def from_json(text: bytes) -> Item:
     """Read a request from a line of JSON; raises `RequestError`."""
+    form = 'write it {"command": …}, with topic, event, and payload or hex'
     try:
         request = parse_json(text)
-        if "hex" in request:
-            request["payload"] = bytes.fromhex(request.pop("hex"))
-        if not {"command"} <= request.keys() <= {"command", "topic", "event", "payload"}:
-            raise TypeError
-    except (TypeError, AttributeError, ValueError) as error:
-        why = f"{error}; " if isinstance(error, ValueError) else ""
-        raise RequestError(why + 'write it {"command": …}, with topic, event, and payload or hex') from None
-    return _checked(request)
+    except InvalidJSON as error:
+        raise RequestError(f"{error}; {form}") from None
+    if not isinstance(request, dict) or "command" not in request:
+        raise RequestError(form)
+    for name in request:
+        if name not in FIELDS:
+            raise RequestError(f"unknown field: {name!r}{did_you_mean(name, FIELDS)}; {form}")
+    _check_command(request["command"], COMMANDS)
+    needed = [name for name in ("topic", "event") if name.upper() in COMMANDS[request["command"]][0]]
+    for name in needed:
+        if not isinstance(request.get(name), str):
+            example = {"command": request["command"], **dict.fromkeys(needed, "…")}
+            raise RequestError(f'"{name}" has to be a string: {json.dumps(example, ensure_ascii=False)}')
+    if "hex" in request:
+        request["payload"] = _from_hex(request.pop("hex"), 'in "hex"')
+    return request
 
 
 def from_words(text: str, topics: Mapping[str, object], current: str | None) -> Item:
@@ -57,31 +72,36 @@ def from_words(text: str, topics: Mapping[str, object], current: str | None) -> 
         rest = rest if first and first[0] in topics else f"{current} {rest}"
     names = [name for name in ("topic", "event", "payload") if name.upper() in takes]
     request: Item = {"command": command, **dict(zip(names, rest.strip().split(None, len(names) - 1), strict=False))}
+    _check_command(command, (*COMMANDS, *ALONE))
+    for name in ("topic", "event"):
+        if name.upper() in takes and name not in request:
+            raise RequestError(f"the {name} is missing: {command} {takes}")
     if "payload" in request:
         request["payload"] = _payload(request["payload"])
-    return _checked(request)
+    return request
 
 
 def _payload(text: str) -> Any:
     try:
         if text.startswith("@"):
             return Path(text[1:]).expanduser().read_bytes()
-        return bytes.fromhex(text[2:]) if text.startswith("0x") else parse_json(text)
-    except (OSError, ValueError) as error:
+        return _from_hex(text[2:], "after 0x") if text.startswith("0x") else parse_json(text)
+    except (OSError, ValueError, RequestError) as error:
         why = f"{text[1:]}: {error.strerror}" if isinstance(error, OSError) else error
         raise RequestError(f"the payload: {why}") from None
 
 
-def _checked(request: Item) -> Item:
-    command = request["command"]
+def _from_hex(digits: Any, where: str) -> bytes:
+    try:
+        return bytes.fromhex(digits)
+    except (TypeError, ValueError):
+        raise RequestError(f"invalid hex digits {where}") from None
+
+
+def _check_command(command: Any, known: Iterable[str]) -> None:
     if str(command) not in COMMANDS:
-        near = did_you_mean(str(command), [*COMMANDS, "help", "quit"]) or f"; the commands are {', '.join(COMMANDS)}"
+        near = did_you_mean(str(command), known) or f"; the commands are {', '.join(known)}"
         raise RequestError(f"unknown command: {command!r}{near}")
-    takes = COMMANDS[command][0]
-    for name in ("topic", "event"):
-        if name.upper() in takes and not isinstance(request.get(name), str):
-            raise RequestError(f"the {name} is missing: {command} {takes}")
-    return request
 
 
 @define

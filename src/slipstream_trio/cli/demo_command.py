@@ -16,9 +16,9 @@ from ..trace import MEANINGS, Verifier, Violation
 from ..trace.clock import WallClock
 from ..trace.selection import Glance
 from ..trace.stats import Statistics
-from ..trace.text import NO_SECRETS, Secrets, printable
+from ..trace.text import NO_SECRETS, Secrets, many, printable
 from ..trace.view import describe
-from .connecting import Run, add_connecting, parse_json, seconds
+from .connecting import Run, add_connecting, event, parse_json, seconds
 from .console import from_words, opened
 from .feed import Item, words_of
 from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output
@@ -86,7 +86,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("with --url")
     group.add_argument("--topic", help="a topic to join")
     group.add_argument("--join-payload", type=parse_json, metavar="JSON", help="the join's payload, never shown")
-    group.add_argument("--event", help="an event to push; an error reply, or a missing one, does not fail the demo")
+    pushed = "an event to push; an error reply, or a missing one, does not fail the demo"
+    group.add_argument("--event", type=event, help=pushed)
     group.add_argument("--payload", type=parse_json, metavar="JSON", help="its payload; by default {}")
     group.add_argument("--seconds", type=seconds, metavar="N", help="how long to listen for messages; by default 2")
 
@@ -113,7 +114,7 @@ def run(options: Namespace) -> int:
         if run.failure is None and tally.verifier.records:
             demo.report(tally)
     if problems := tally.problems:
-        raise CommandFailed(f"the trace is not sound: {len(problems)} problems, as listed above")
+        raise CommandFailed(f"the trace is not sound: {many(len(problems), 'problem')}, as listed above")
     return OK
 
 
@@ -233,8 +234,8 @@ class Demo:
             self._say(f"invariant {number} {'BROKEN' if broken else 'holds '} {meaning}", BAD if broken else GOOD)
         for problem in tally.problems:
             self._say(f"problem: {problem}", BAD)
-        counted = f"{tally.verifier.records} records, {tally.spans} spans, {len(tally.violations)} violations"
-        self._say(counted, BOLD)
+        counts = {"record": tally.verifier.records, "span": tally.spans, "violation": len(tally.violations)}
+        self._say(", ".join(many(count, one) for one, count in counts.items()), BOLD)
 
     def _say(self, text: str, *codes: int) -> None:
         text, width = printable(self._run.secrets.hide(text)), self._output.width

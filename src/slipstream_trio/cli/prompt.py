@@ -17,7 +17,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from ..trace.text import duration, named_secrets_in, printable
 from .connecting import Run, parse_json
-from .console import COMMANDS, HELP, Console, RequestError, from_words, opened
+from .console import ALONE, COMMANDS, HELP, Console, RequestError, from_words, opened
 from .feed import Item, line_of
 from .output import Output, wants_colour
 from .status import OK
@@ -37,10 +37,10 @@ async def converse(run: Run) -> int:
         show = run.guarded(draw)
         async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
             prompt = Prompt(console)
-            while (text := await prompt.ask()) not in (None, *QUIT):
+            while (text := await prompt.ask()) is not None and (first := text.partition(" ")[0]) not in QUIT:
                 if text == INTERRUPT:
                     raise KeyboardInterrupt
-                if text == "help":
+                if first == "help":
                     print(HELP)
                 elif text:
                     try:
@@ -133,7 +133,7 @@ class Completions(Completer):
 
 def _candidates(console: Console, before: list[str]) -> Iterable[str]:
     if not before:
-        return (*COMMANDS, "help", "quit")
+        return (*COMMANDS, *ALONE)
     form, topics = COMMANDS.get(before[0], ("", ""))[0], {*console.channels, *console.seen}
     if len(before) == 1 and "TOPIC" in form:
         return topics | (console.seen.get(console.current or "", set()) if "EVENT" in form else set())

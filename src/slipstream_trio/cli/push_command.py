@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from .. import PushError
-from .connecting import Run, add_connecting, parse_json, seconds
+from .connecting import Run, add_connecting, event, parse_json, seconds
 from .status import OK, CommandFailed, UsageError
 
 DESCRIPTION: Final = """\
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("url", metavar="URL", help="of the socket; with Phoenix it ends in /websocket")
     parser.add_argument("topic", metavar="TOPIC", help="to join")
-    parser.add_argument("event", metavar="EVENT", help="to push")
+    parser.add_argument("event", type=event, metavar="EVENT", help="to push")
     parser.add_argument("payload", nargs="?", default="{}", metavar="JSON", help="by default {}; -: standard input")
     parser.add_argument("--join-payload", type=parse_json, metavar="JSON", help="the payload of the join")
     parser.add_argument(

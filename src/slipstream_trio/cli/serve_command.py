@@ -1,6 +1,7 @@
 """`slipstream serve`: the development server, on a fixed port."""
 
 from argparse import ArgumentParser, Namespace
+from errno import EADDRINUSE
 from functools import partial
 from typing import Final
 
@@ -39,7 +40,9 @@ def run(options: Namespace) -> int:
                 print(f"{listening.url(PATH)}\n\nchannels:\n{ABOUT}\n\nCtrl-C ends it.", flush=True)
                 await trio.sleep_forever()
         except OSError as error:
-            where = f"{options.host} port {options.port}"
-            raise CommandFailed(f"cannot listen on {where}: {error}; choose another --port or --host") from error
+            if error.errno == EADDRINUSE:
+                raise CommandFailed(f"port {options.port} is in use: choose another with --port") from error
+            where, why = f"{options.host} port {options.port}", error.strerror or error
+            raise CommandFailed(f"cannot listen on {where}: {why}; choose another --port or --host") from error
 
     return Run(options).start(serve)

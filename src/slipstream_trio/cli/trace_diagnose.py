@@ -15,9 +15,9 @@ from typing import Final
 
 from ..trace import Finding, Progress
 from ..trace.diagnosis import CHECKED, Diagnosis
-from ..trace.diagnosis.finding import many, often
+from ..trace.diagnosis.finding import often
 from ..trace.read import Source, read_files, sources
-from ..trace.text import printable
+from ..trace.text import many, printable
 from .output import BAD, BOLD, FAINT, ONCE, Output
 from .reading import ProgressBar, add_paths, quiet_pipe
 from .status import FAILED, OK, count

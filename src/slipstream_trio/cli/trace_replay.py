@@ -12,7 +12,7 @@ from ..trace import Absent, Damage, Header, Missing, Recorded, Replayer, ReplayS
 from ..trace.clock import WallClock
 from ..trace.read import read_files
 from ..trace.schema import SCHEMA
-from ..trace.text import brief, duration, printable
+from ..trace.text import brief, duration, many, printable
 from ..trace.values import shown
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK, UsageError
@@ -104,12 +104,14 @@ def _replay(paths: list[Path], options: Namespace) -> int:
     if not steps:
         raise UsageError(NOTHING)
     if not divergences:
-        print(f"{steps:,} inputs of {len(connections):,} connections replayed: every state, event and effect agrees")
+        read = f"{many(steps, 'input')} of {many(len(connections), 'connection')}"
+        print(f"{read} replayed: every state, event and effect agrees")
         return OK
     if options.all:
-        print(f"{steps:,} inputs replayed, {divergences:,} divergences; --step shows them")
+        print(f"{many(steps, 'input')} replayed, {many(divergences, 'divergence')}; --step shows them")
     else:
-        print(f"it is the first, after {steps - 1:,} inputs that agree; --all reports every one, --step shows them")
+        agreed = many(steps - 1, "input")
+        print(f"it is the first, after {agreed} without one; --all reports every one, --step shows them")
     return FAILED
 
 

@@ -8,7 +8,7 @@ import attrs
 
 from ..trace import MEANINGS, Checker, files_of
 from ..trace.check import Flaw
-from ..trace.text import printable
+from ..trace.text import many, printable
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK
 
@@ -68,9 +68,10 @@ def run(options: Namespace) -> int:
     if named > options.most:
         print(f"… and {named - options.most:,} more")
     causes.sum_up()
-    verdict = f"{faults:,} faults" if faults else "sound"
+    verdict = many(faults, "fault") if faults else "sound"
     missing = f", {checker.missing:,} missing" if checker.missing else ""
-    print(f"{checker.records:,} records of {checker.connections:,} connections{missing}: {verdict}")
+    read = f"{many(checker.records, 'record')} of {many(checker.connections, 'connection')}"
+    print(f"{read}{missing}: {verdict}")
     return FAILED if faults else OK
 
 

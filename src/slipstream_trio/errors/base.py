@@ -12,7 +12,7 @@ def did_you_mean(name: str, known: Iterable[str], nearness: float = 0.6) -> str:
     """Return the rest of a sentence about an unknown name: the nearest of those that are known, if one is near."""
     from difflib import get_close_matches  # needed after a mistake only
 
-    names = list(known)
+    name, names = name.lower(), list(known)
     close = get_close_matches(name, names, len(names) or 1, nearness)
     # Of names that begin with it, the first: `heartbeat` is the interval, though heartbeat_timeout is a letter nearer.
     begun = [each for each in names if each in close and each.startswith(name)]

@@ -174,6 +174,11 @@ def duration(nanoseconds: float) -> str:
     )
 
 
+def many(count: int, one: str, more: str = "") -> str:
+    """Return a number of things: "1 socket", "1,000 sockets"."""
+    return f"{count:,} {one if count == 1 else more or f'{one}s'}"
+
+
 # Values of any kind as JSON: metadata and states, to be shown and not read back
 
 

@@ -12,7 +12,7 @@ from attrs import define
 from .. import protocol
 from ..errors import ConnectionRejected
 from ..telemetry import EventName, Record
-from .text import NO_SECRETS, Secrets, brief, duration, frame_as_text, in_a_word, nanoseconds, printable
+from .text import NO_SECRETS, Secrets, brief, duration, frame_as_text, in_a_word, many, nanoseconds, printable
 
 __all__ = ["NO_PAYLOAD", "WAITED", "Direction", "Line", "Mood", "describe", "describe_unfinished"]
 
@@ -241,7 +241,7 @@ def _scheduled(metadata: Mapping[str, Any]) -> Parts:
 
 
 def _gave_up(metadata: Mapping[str, Any]) -> Parts:
-    note = f"after {metadata['attempts']} attempts: {metadata['hint']}"
+    note = f"after {many(metadata['attempts'], 'attempt')}: {metadata['hint']}"
     return _bad("gave up", note, status=in_a_word(metadata["reason"], "connect_failed"))
 
 

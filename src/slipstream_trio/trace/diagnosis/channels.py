@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
+from ..text import many
 from .asks import LIMITED as TOO_MUCH
 from .facts import Facts, Topic
-from .finding import Cause, Finding, about, at, family, found, long, many, often
+from .finding import Cause, Finding, about, at, family, found, long, often
 
 GUESS: Final = re.compile(r'\[[^,]*,[^,]*,\s*"([^"]*)",\s*"([^"]*)"')
 """Finds the topic and the event of a text that is not JSON."""

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import attrs
 
-from ..text import brief
+from ..text import brief, many
 from .facts import SECOND, Connection, Events, Facts
-from .finding import Cause, Finding, at, between, found, long, many, often, stillness
+from .finding import Cause, Finding, at, between, found, long, often, stillness
 from .losses import losses
 from .outages import Outage, outages
 

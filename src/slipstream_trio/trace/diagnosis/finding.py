@@ -170,11 +170,6 @@ def long(length: float) -> str:
     return duration(length) if length < 120 * SECOND else f"{length / 60 / SECOND:,.1f} min"
 
 
-def many(count: int, one: str, more: str = "") -> str:
-    """Return a number of things: "1 socket", "1,000 sockets"."""
-    return f"{count:,} {one if count == 1 else more or f'{one}s'}"
-
-
 def often(count: int) -> str:
     """Return how often something happened: "once", "twice", "3 times"."""
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")

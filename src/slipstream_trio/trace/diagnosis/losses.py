@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from ..text import many
 from .facts import SECOND, Ask, Connection, Facts
-from .finding import Cause, Finding, about, at, found, many
+from .finding import Cause, Finding, about, at, found
 from .streams import TWINS, Stream
 
 # fmt: off

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from ..text import many
 from .facts import LARGE, SECOND, Ask, Connection, Facts, Line, Quiet
-from .finding import Cause, Finding, at, family, found, long, many, of_asks, stillness
+from .finding import Cause, Finding, at, family, found, long, of_asks, stillness
 from .losses import losses
 
 # fmt: off

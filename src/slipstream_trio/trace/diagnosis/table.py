@@ -10,10 +10,11 @@ from attrs import Factory, define
 
 from ...telemetry import Record
 from ..schema import Damage, Entry, Header, Missing, Recorded
+from ..text import many
 from . import channels, ends, losses, silences, timeouts
 from .ends import SERVER_ENDS, evicted, right_after
 from .facts import Facts
-from .finding import Finding, many, merged
+from .finding import Finding, merged
 from .gather import Gatherer
 
 TABLE: Final[Sequence[tuple[str, Callable[[Facts], Iterator[Finding]]]]] = (

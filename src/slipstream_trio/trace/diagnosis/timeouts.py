@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
+from ..text import many
 from .facts import SECOND, Ask, Events, Facts
-from .finding import Cause, Finding, at, between, long, many, of_asks
+from .finding import Cause, Finding, at, between, long, of_asks
 from .silences import JOIN_TOO_SHORT
 
 # fmt: off
