@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 import trio
-from tests.cli.support import COMMAND, served
+from tests.cli.support import ANSI, COMMAND, Terminal, run_command, served
 from trio.testing import MockClock
 
+from slipstream_trio import JoinError
 from slipstream_trio.cli import main
 from slipstream_trio.testing.server import Channel, Mount, Outcome, PhoenixServer, Refuse, Reply, Request
 
 pytest.importorskip("hdrh", reason="needs the extra `cli`")
 
-from slipstream_trio.cli.bench_load import Load
+from slipstream_trio.cli.bench_command import _Table
+from slipstream_trio.cli.bench_load import MOST_KINDS, Load
 from slipstream_trio.cli.bench_result import Result, Second
+from slipstream_trio.cli.output import Output
 
 PLAN: dict[str, Any] = {
     "first": 0,
@@ -100,14 +103,25 @@ async def test_it_ends_early_when_that_is_asked_for(autojump_clock: MockClock) -
 
 async def test_what_fails_is_counted_by_kind(autojump_clock: MockClock) -> None:
     class Fails(Channel):
+        asked = 0
+
         async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
+            if event == "count":
+                Fails.asked += 1
+                return Reply({"asked": Fails.asked}, status="error")
             return Reply({}, status="error") if event == "echo" else None
 
     result = await measured(server_of(Fails))
-    assert result.errors == {"push: PushError": 100}
+    assert result.errors == {"push: PushError: {}": 100}
     assert result.latencies["push"].total_count == 100, "an answer is an answer"
+    result = await measured(server_of(Fails), topics=["shut:{connection}"])
+    said = JoinError("shut:{connection}", {"reason": "unmatched topic"})
+    assert result.errors == {f"client: JoinError: {said}": 2, "push: no channel is joined": 100}
     result = await measured(server_of(Fails), event="silence")
     assert result.errors["push: PushTimeout"] == 100
+    result = await measured(server_of(Fails), event="count")
+    assert len(result.errors) == MOST_KINDS + 1
+    assert result.errors["push: PushError"] == 100 - MOST_KINDS
 
     def refuse(_: Request) -> None:
         raise Refuse(503)
@@ -207,9 +221,38 @@ def test_a_reader_that_has_had_enough_ends_it_quietly() -> None:
 
 @pytest.mark.once
 def test_a_server_that_is_not_there_is_told_in_a_line() -> None:
-    words = ["bench", "ws://127.0.0.1:1/socket/websocket", "--duration", "0.5", "--timeout", "0.5"]
-    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 3
-    assert done.stderr.startswith("slipstream: no connection was ever open (connection: ")
-    assert done.stderr.endswith("is the server running?)\n")
+    done = run_command("bench", "ws://127.0.0.1:1/socket/websocket")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("slipstream: no connection to 127.0.0.1 port 1: ")
     assert done.stderr.count("\n") == 1
+
+
+SHUT = "the server refused the join of 'lab:shut': {'reason': 'shut', 'you_said': {'token': '[redacted]'}}"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("more", "status", "said"),
+    [
+        (["--topic", "lab:{connection}", "--event", "nothing"], 1, "no push was answered (push: PushTimeout)"),
+        (["--topic", "lab:shut"], 1, f"no push was answered (client: JoinError: {SHUT})"),
+        (["--topic", "lab:shut", "--rate", "0"], 0, ""),
+        (["--param", "token=refused"], 3, "no connection was ever open (client: ConnectionRejected: the server"),
+    ],
+)
+def test_a_load_without_answers_fails_with_what_the_server_said(more: list[str], status: int, said: str) -> None:
+    words = ["--duration", "0.1", "--timeout", "0.2", "--join-payload", '{"token": "s3cret"}', *more]
+    with served() as listening:
+        done = run_command("bench", listening.url("/socket/websocket"), *words)
+    assert done.returncode == status
+    assert done.stderr.startswith(f"slipstream: {said}") if said else done.stderr == ""
+    assert "s3cret" not in done.stdout
+
+
+@pytest.mark.parametrize(("columns", "last"), [(80, "errors"), (200, "messages"), (None, "messages"), (5, None)])
+def test_the_table_has_the_columns_that_a_terminal_has_room_for(columns: int | None, last: str | None) -> None:
+    terminal, result = Terminal(), Result(seconds={1_700_000_000: Second(Counter(due=1234567))})
+    _Table(Output(terminal, width=columns, colour=True), result).show(last=True)
+    head, row = ANSI.sub("", terminal.getvalue()).splitlines()
+    assert next(reversed(head.split()), None) == last
+    assert len(head) == len(row) < (columns or 200)

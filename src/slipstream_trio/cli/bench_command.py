@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
@@ -16,7 +17,8 @@ from typing import Any, Final
 
 import trio
 
-from ..trace.text import duration
+from .. import errors
+from ..trace.text import duration, printable
 from .bench_result import Result, page, quantiles
 from .connecting import Run, add_connecting, event, parse_json, seconds
 from .output import BOLD, Output, add_force, output_file
@@ -38,9 +40,13 @@ examples:
       --rate 5000 --duration 60 --processes 4 --json here.json
   slipstream bench merge here.json there.json --html both.html
 
-exit status: as of `slipstream`; 3 where no connection was ever open"""
+exit status: as of `slipstream`; 1 where no push was answered, 3 where no
+connection was ever open"""
 
 COLUMNS: Final = ("time", "open", "due", "replies", "p50", "p99", "max", "errors", "reconnects", "gaps", "messages")
+"""The columns, those first that a narrow terminal has room for."""
+
+LEAST: Final = 9  # cells of a column
 HEAD_EVERY: Final = 20
 SHARED: Final = ("ramp", "join_payload", "event", "payload", "duration", "timeout")
 """Options that the plan of each process has as they are."""
@@ -87,14 +93,16 @@ def run(options: Namespace) -> int:
         }
         result = _result(options, output)
         for line in result.summary():
-            output.print(line)
+            output.say(line)
         for name, file in opened.items():
             file.write(asked[name](result))
+    # Pushes fail more often than connects and joins, for want of a channel.
+    causes = sorted(result.errors, key=lambda kind: (kind.startswith("push: "), -result.errors[kind]))
+    why = "".join(f" ({cause})" for cause in causes[:1])
     if not result.latencies["connect"].total_count:
-        # Pushes fail more often than connects, for want of a channel.
-        causes = [kind for kind, _ in result.errors.most_common() if not kind.startswith("push: ")]
-        why = "".join(f" ({cause})" for cause in causes[:1])
         raise CommandFailed(f"no connection was ever open{why}", UNREACHABLE)
+    if result.counts["due"] and not result.latencies["push"].total_count:
+        raise CommandFailed(f"no push was answered{why}")
     return OK
 
 
@@ -142,7 +150,10 @@ def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
 
 async def _load(run: Run, options: Namespace, output: Output, result: Result) -> Result:
     """Let processes make the load, and show what they tell; returns the result."""
-    run.connect(transport=options.transport)  # refuses a transport whose extra is missing; the processes connect
+    # This refuses a transport whose extra is missing, and a port where nothing listens; the processes connect.
+    with suppress(errors.ConnectionRejected):  # which may pass: the load goes on trying
+        async with run.connect(transport=options.transport, reconnect=None):
+            pass
     plans, table, stop = _plans(run, options), _Table(output, result), trio.Event()
     about = {"url": (run.url or "").partition("?")[0], "began": datetime.now(UTC).isoformat(timespec="seconds")}
     asked = {name: getattr(options, name) for name in ("connections", "ramp", "rate", "duration", "processes", "event")}
@@ -165,6 +176,9 @@ async def _load(run: Run, options: Namespace, output: Output, result: Result) ->
                 processes.start_soon(work, plan)
         interrupts.cancel_scope.cancel()
     table.show(last=True)
+    told, result.errors = result.errors, Counter()
+    for kind, times in told.items():  # what the server said is among them
+        result.errors[printable(run.secrets.hide(kind))] += times
     if statuses:
         raise CommandFailed("a process of the load test failed: see above")
     return result
@@ -214,7 +228,7 @@ class _Table:
             if self._shown and at <= self._shown[-1]:
                 continue
             if len(self._shown) % HEAD_EVERY == 0:
-                self._output.print("".join(f"{name:>11}" for name in COLUMNS), BOLD)
+                self._output.print(_row(dict(zip(COLUMNS, COLUMNS, strict=True)), self._output.width), BOLD)
             self._shown.append(at)
             second = self._result.seconds[at]
             times = quantiles(second.latencies)
@@ -222,4 +236,14 @@ class _Table:
                 name: "" if (value := times[name]) is None else duration(value * 1e9) for name in ("p50", "p99", "max")
             }
             its = {"time": time.strftime("%H:%M:%S", time.localtime(at)), "open": second.open, **lasted}
-            self._output.print("".join(f"{its.get(name, second.counts[name]):>11}" for name in COLUMNS))
+            self._output.print(_row({**second.counts, **its}, self._output.width))
+
+
+def _row(its: Mapping[str, object], width: int | None) -> str:
+    """Return a line of the columns that the terminal has room for."""
+    row = ""
+    for name in COLUMNS:
+        cells = max(len(name) + 1, LEAST)
+        if width is None or len(row) + cells < width:
+            row += f"{its.get(name, 0):>{cells}}"
+    return row

@@ -18,12 +18,16 @@ from typing import Any, Final
 import trio
 
 from .. import Channel, Socket, connect
-from ..errors import PushError, SlipstreamError
+from ..errors import JoinError, PushError, SlipstreamError
 from ..telemetry import GapOpened, ReconnectScheduled, Telemetry
+from ..trace.text import brief
 from .bench_result import Result, Second
 
 IN_FLIGHT: Final = 10_000
 """The most pushes of a process that are unanswered: those that are due beyond wait, and their latency counts on."""
+
+MOST_KINDS: Final = 50
+"""The most kinds of errors with what the server said: it may say another thing each time."""
 
 
 class Load:
@@ -40,6 +44,7 @@ class Load:
         self._begins = trio.current_time()
         self._unix = time.time() - self._begins
         self._free = trio.CapacityLimiter(IN_FLIGHT)
+        self._kinds: set[str] = set()
         self._joining = plan["connections"]
         self._all_joined = trio.Event()
         self._pushing = trio.CancelScope()
@@ -71,7 +76,7 @@ class Load:
             clients.cancel_scope.cancel()
 
     async def _client(self, number: int) -> None:
-        plan = self._plan
+        plan, topic = self._plan, ""
         due = self._begins + plan["ramp"] * number / plan["all_connections"]
         await trio.sleep_until(due)
         try:
@@ -89,7 +94,8 @@ class Load:
                 self._joined()
         except* (SlipstreamError, OSError) as group:
             for error in _leaves(group):
-                self._failed(f"client: {type(error).__name__}")
+                why = JoinError(topic, error.response) if isinstance(error, JoinError) else error
+                self._failed(f"client: {type(error).__name__}", str(why))
             self._joined()
 
     def _joined(self) -> None:
@@ -124,8 +130,9 @@ class Load:
             self._timed("push", due)
             self._count("replies")
         except SlipstreamError as error:
-            self._failed(f"push: {type(error).__name__}")
-            if isinstance(error, PushError):
+            said = brief(error.response) if isinstance(error, PushError) else ""
+            self._failed(f"push: {type(error).__name__}", said)
+            if said:
                 self._timed("push", due)
         finally:
             self._free.release_on_behalf_of(number)
@@ -143,9 +150,12 @@ class Load:
 
     def _reconnects(self, scheduled: ReconnectScheduled) -> None:
         self._count("reconnects")
-        self._failed(f"connection: {scheduled.reason[:200]}")
+        self._failed("connection", scheduled.reason)
 
-    def _failed(self, kind: str) -> None:
+    def _failed(self, kind: str, why: str = "") -> None:
+        if (full := f"{kind}: {why[:200]}") in self._kinds or (why and len(self._kinds) < MOST_KINDS):
+            self._kinds.add(full)
+            kind = full
         self._result.errors[kind] += 1
         self._count("errors")
 

@@ -95,7 +95,8 @@ class Result:
             yield f"{name:10}{each.total_count:>10,}" + "".join(f"{time:>10}" for time in times)
         told = ", ".join(f"{counts[name]:,} {name}" for name in ("due", "replies", "messages", "reconnects", "gaps"))
         yield f"pushes: {told}; {counts['replies'] / seconds:,.1f} replies a second"
-        yield "errors: " + (", ".join(f"{count:,} {kind}" for kind, count in self.errors.most_common()) or "none")
+        yield f"errors:{'' if self.errors else ' none'}"
+        yield from (f"{count:>10,} {kind}" for kind, count in self.errors.most_common())
 
 
 def _as_dict(latencies: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
-from textwrap import wrap
 from typing import Any, Final
 
 import trio
@@ -238,9 +237,7 @@ class Demo:
         self._say(", ".join(many(count, one) for one, count in counts.items()), BOLD)
 
     def _say(self, text: str, *codes: int) -> None:
-        text, width = printable(self._run.secrets.hide(text)), self._output.width
-        for line in [text] if width is None else wrap(text, max(width - 1, 1), subsequent_indent="    "):
-            self._output.print(line, *codes)
+        self._output.say(printable(self._run.secrets.hide(text)), *codes)
 
 
 def _visit(options: Namespace) -> Iterator[Step]:

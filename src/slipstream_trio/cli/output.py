@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import wrap
 from typing import Final, TextIO
 
 from ..trace.files import written
@@ -51,6 +52,11 @@ class Output:
         self._file.write(self.line(text, *codes))
         if self._live:
             self._file.flush()
+
+    def say(self, text: str, *codes: int) -> None:
+        """Print a text, filled into the width."""
+        for line in [text] if self.width is None else wrap(text, max(self.width - 1, 1), subsequent_indent="    "):
+            self.print(line, *codes)
 
 
 def wants_colour(file: TextIO) -> bool:
