@@ -93,9 +93,11 @@ def test_a_terminal_of_80_columns_is_filled_and_not_exceeded(draw: Callable[...,
     assert lines[-1].endswith(" 0 violations")
 
 
-@pytest.mark.parametrize("columns", [80, 140])
+@pytest.mark.parametrize("columns", [80, 100, 112, 140])
 def test_a_terminal_shows_payloads(columns: int, draw: Callable[..., str]) -> None:
-    assert '{"body":"hello"}' in draw(columns=columns)
+    drawn = ANSI.sub("", draw(columns=columns))
+    assert re.search(r'ref 2 +\{"body":"hello"\}', drawn)
+    assert re.search(r'ref 3 +\{"body":""\}', drawn)
 
 
 @pytest.mark.parametrize("columns", [20, 60, 400])

@@ -155,7 +155,7 @@ def test_a_closed_port_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         assert visit(f"ws://127.0.0.1:{port}/socket/websocket") == 3
     out, err = capsys.readouterr()
     assert re.fullmatch(rf"slipstream: no connection to 127\.0\.0\.1 port {port}: .*refused.*\n", err, re.IGNORECASE)
-    assert re.search(r"client connect +error ", out)
+    assert out == ""
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def _talk(url: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
     def talk(*script: Typed, status: int = 0) -> str:
         monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "200")
         monkeypatch.setattr(sys, "stdin", Terminal())
         monkeypatch.setattr(sys, "stdout", Terminal())
         with create_pipe_input() as keyboard:

@@ -10,13 +10,14 @@ from typing import Any, Final
 import trio
 
 from .. import Backoff, Channel, JoinError
-from ..telemetry import ConnectStop, HandlerFailed, Record
+from ..protocol import TransportOpened
+from ..telemetry import ConnectStop, HandlerFailed, HandleStop, Record
 from ..trace import MEANINGS, Verifier, Violation
 from ..trace.clock import WallClock
 from ..trace.selection import Glance
 from ..trace.stats import Statistics
 from ..trace.text import NO_SECRETS, Secrets, many, printable
-from ..trace.view import describe
+from ..trace.view import describe, given_of
 from .connecting import Run, add_connecting, event, parse_json, seconds
 from .console import from_words, opened
 from .feed import Item, words_of
@@ -92,7 +93,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the demo; the trace is shown, however it ends."""
+    """Run the demo; the trace is shown, however it ends, if the server answered."""
     given = [name for name in NEEDS_URL if getattr(options, name) not in (None, [])]
     needs = ("url", NEEDS_URL), ("topic", ("join_payload", "event")), ("event", ("payload",))
     for needed, names in needs:
@@ -110,7 +111,7 @@ def run(options: Namespace) -> int:
     finally:
         gc.unfreeze()
         tally.violations += tally.verifier.finish()
-        if run.failure is None and tally.verifier.records:
+        if run.failure is None and demo.reached:
             demo.report(tally)
     if problems := tally.problems:
         raise CommandFailed(f"the trace is not sound: {many(len(problems), 'problem')}, as listed above")
@@ -161,9 +162,27 @@ class Demo:
         self._output = output
         self._timeline = Timeline(output, secrets=run.secrets)
         self._began: int | None = None
+        self._held: list[Record] = []
+        self.reached: bool = False  # the server has answered; before, nothing is shown
 
     def show(self, record: Record) -> None:
-        """Show a record, if it has a line."""
+        """Show a record, if it has a line, and what was held until the server answered."""
+        if self.reached:
+            self._show(record)
+            return
+        self._held.append(record)
+        given = given_of(record) if isinstance(record, HandleStop) else None
+        if isinstance(given, TransportOpened) or getattr(given, "status", None) is not None:
+            self.reached = True
+            shown = (self._run.url or "").partition("?")[0]
+            self._say("# demo", BOLD)
+            self._say(f"# {shown}", FAINT)
+            self._timeline.head()
+            self._step(f"Connect: slipstream connect {shown}")
+            for held in self._held:
+                self._show(held)
+
+    def _show(self, record: Record) -> None:
         line = describe(record, self._run.secrets)
         if line is not None:
             self._began = line.monotonic_time if self._began is None else self._began
@@ -189,12 +208,7 @@ class Demo:
     async def _follow(self, steps: Iterable[Step], pace: float, lasting: float = 0.0, **more: Any) -> None:
         """Connect, follow steps, and listen."""
         run = self._run
-        run.url, shown = run.url or "", (run.url or "").partition("?")[0]
-        connecting = run.connect(push_timeout=PUSH_TIMEOUT, **more)  # before any output: this refuses an invalid URL
-        self._say("# demo", BOLD)
-        self._say(f"# {shown}", FAINT)
-        self._timeline.head()
-        self._step(f"Connect: slipstream connect {shown}")
+        connecting = run.connect(push_timeout=PUSH_TIMEOUT, **more)
         async with opened(run, connecting, lambda _: None) as console:
             for title, text, request, expected in steps:
                 await trio.sleep(pace)

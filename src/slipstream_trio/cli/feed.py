@@ -5,9 +5,11 @@ They are made from telemetry, where everything is in the order of the wire, whic
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from io import TextIOWrapper
+from textwrap import wrap
 from typing import Any, Final, TextIO
 
 import trio
@@ -37,6 +39,9 @@ STYLES: Final[Mapping[str, int]] = {
     "late_reply": ONCE,
 }
 
+PAYLOADS: Final = frozenset({"payload", "response", "present"})
+INDENT: Final = 22  # cells before the text of a line
+LEAST: Final = 20  # the fewest cells that a text is filled into
 LONGEST: Final = 10_000  # the most characters of a payload at a terminal
 BACKLOG: Final = 2**23  # the most characters that wait to be written
 
@@ -88,7 +93,7 @@ class Printer:
     ) -> None:
         self._file = file
         self._secrets = secrets
-        self._output = None if as_lines else Output(file, colour=wants_colour(file))
+        self._line_of = None if as_lines else Lines(file, secrets)
         self._overflow = overflow
         self._lines: list[str] = []
         self._size = self._dropped = 0
@@ -107,10 +112,10 @@ class Printer:
         self._filled.unpark()
 
     def _line(self, item: Item) -> str:
-        if self._output is None:
+        if self._line_of is None:
             told = dict(("hex", its.hex()) if isinstance(its, bytes) else (name, its) for name, its in item.items())
             return json.dumps(hidden(told, self._secrets), separators=(",", ":")) + "\n"
-        return self._output.line(line_of(item, self._output, self._secrets))
+        return f"{self._line_of(item)}\n"
 
     async def write(self) -> None:
         """Write what comes, until cancelled; raises `OSError`."""
@@ -152,17 +157,33 @@ def _write(file: TextIO, text: str) -> None:
         data = data[os.write(file.fileno(), data) :]
 
 
-def line_of(item: Item, output: Output, secrets: Secrets) -> str:
-    """Return an item's line for people."""
-    at, kind = output.style(time.strftime("%H:%M:%S"), FAINT), item["type"]
-    word = output.style(f"{kind:12}", STYLES.get(kind, 0))
-    return f"{at} {word} {'  '.join(words_of(item, secrets))}".rstrip()
+class Lines:
+    """Makes the lines of items for people: sentences are filled at a terminal, payloads are not, as they are copied."""
+
+    def __init__(self, file: TextIO, secrets: Secrets) -> None:
+        self._output = Output(file, colour=wants_colour(file))
+        self._secrets = secrets
+        self._filled = file.isatty()
+        self._reason: str | None = None  # why there is no connection, as told last
+
+    def __call__(self, item: Item) -> str:
+        """Return an item's line; the reason of attempts to connect is told when it changes."""
+        at, kind = self._output.style(time.strftime("%H:%M:%S"), FAINT), item["type"]
+        word = self._output.style(f"{kind:12}", STYLES.get(kind, 0))
+        if kind in ("connected", "reconnecting"):
+            told, self._reason = self._reason, item.get("reason")
+            item = {name: value for name, value in item.items() if name != "reason" or value != told}
+        text = "  ".join(words_of(item, self._secrets))
+        if self._filled and not PAYLOADS & item.keys():
+            width = max(shutil.get_terminal_size().columns - INDENT - 1, LEAST)
+            text = f"\n{'':{INDENT}}".join(wrap(text, width, break_long_words=False, break_on_hyphens=False))
+        return f"{at} {word} {text}".rstrip()
 
 
 def words_of(item: Item, secrets: Secrets) -> Iterator[str]:
     """Give the words of an item, without its type, for people."""
     for name, value in item.items():
-        if name in ("payload", "response", "present"):
+        if name in PAYLOADS:
             binary = f"0x{value[:32].hex()}{'…' * (len(value) > 32)}  " if isinstance(value, bytes) else ""
             yield f"{binary}{brief(value, secrets, LONGEST)}"
         elif name in ("seconds", "delay"):

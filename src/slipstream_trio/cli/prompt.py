@@ -18,8 +18,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from ..trace.text import duration, named_secrets_in, printable
 from .connecting import Run, parse_json
 from .console import ALONE, COMMANDS, HELP, Console, RequestError, from_words, opened
-from .feed import Item, line_of
-from .output import Output, wants_colour
+from .feed import Item, Lines
 from .status import OK
 
 QUIT: Final = ("quit", "exit")
@@ -29,10 +28,10 @@ INTERRUPT: Final = "\x03"  # the line of a Ctrl-C, where nothing is typed
 async def converse(run: Run) -> int:
     """Carry out what is typed, until Ctrl-D."""
     with patch_stdout(raw=True):  # what is printed appears above the prompt
-        output = Output(sys.stdout, colour=wants_colour(sys.stdout), live=True)
+        line_of = Lines(sys.stdout, run.secrets)
 
         def draw(item: Item) -> None:
-            output.print(line_of(item, output, run.secrets))
+            print(line_of(item), flush=True)
 
         show = run.guarded(draw)
         async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:

@@ -16,6 +16,8 @@ MOODS: Final[Mapping[Mood, int]] = {"good": GOOD, "bad": BAD, "plain": 0}
 CLIENT: Final = 35
 CONNECTIONS: Final = (34, 33, 35, 36, 32, 31)  # connections take these colours in turn
 TOOK: Final = 8
+EVENT: Final = 21  # cells of the event and its status, beside details
+DETAIL: Final = 24  # the fewest cells of details: in fewer, hardly a payload is whole; they go to a second line then
 WIDE: Final = 112  # columns from which on a line that has no number has the span's id
 
 
@@ -105,9 +107,8 @@ class Timeline:
         fixed = (15 if self._clock else 9) + 4 + 1 + 14 + TOOK + 6 + (9 if self._span else 0)
         room = max(width - 1 - fixed - (12 if self._recorded else 0), 20)
         topic = min(max(room * 2 // 5, 11), 18)
-        event = room - topic if room < 56 else 21
-        detail = room - topic - event - 2
-        return topic, event, detail if detail >= 8 else 0
+        detail = room - topic - EVENT - 2
+        return (topic, EVENT, detail) if detail >= DETAIL else (topic, room - topic, 0)
 
     def _colour_of(self, connection: str) -> int:
         if len(self._colours) > 4096:
