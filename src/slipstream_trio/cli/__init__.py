@@ -1,4 +1,4 @@
-"""The command `slipstream`; it needs the extra `cli`."""
+"""The command `slipstream`; its prompt and `bench` need the extra `cli`."""
 
 from .main import main
 
