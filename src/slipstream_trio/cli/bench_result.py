@@ -72,7 +72,7 @@ class Result:
         return json.dumps({"format": FORMAT, **told, "seconds": seconds}, indent=indent)
 
     def add(self, text: str | bytes) -> None:
-        """Add a result that is given as JSON; raises `ValueError`, or what else comes of JSON that is none."""
+        """Add a result that is given as JSON; raises `ValueError`, or another error for another form."""
         read = json.loads(text)
         if read["format"] != FORMAT:
             raise ValueError("another format")

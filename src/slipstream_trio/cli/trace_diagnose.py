@@ -44,8 +44,8 @@ examples:
   slipstream trace diagnose /var/log/app/*.jsonl.gz
   slipstream trace diagnose --json trace.jsonl | jq -r '.findings[].cause'
 
-exit status: 0 nothing found; 1 findings; 2 wrong usage, or a file that is no
-recording"""
+exit status: 0 nothing found; 1 findings; 2 wrong usage, or a file that is not
+a recording"""
 
 WIDTH: Final = 80
 STYLES: Final = {"grave": BAD, "serious": ONCE, "slight": FAINT}

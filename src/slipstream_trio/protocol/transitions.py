@@ -7,7 +7,7 @@ a recorded connection can be replayed through it. What the server does, and why 
 * `phx_close` and `phx_error` end a channel only if their ref is the join_ref of its current join. With null refs they
   are an application's own events; with an older ref they belong to a join that a newer one replaced (the new join's
   reply comes before the old join's `phx_close`).
-* A reply to a push may never come: its channel may end first. Whoever waits for one is told by `TopicJoinClosed`,
+* A reply to a push may never come: its channel may end first. Its end is told by `TopicJoinClosed`,
   `TopicLeft` or `ConnectionClosed`.
 * A leave is complete at the end of its join: its `phx_close` or `phx_error`, or its refusal if it was pending.
   The leave's own reply may be absent (it is, if the channel had just ended), or come later.

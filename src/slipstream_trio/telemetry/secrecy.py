@@ -34,7 +34,7 @@ def squeezed(text: str) -> str:
 
 
 def is_secret(name: Any, words: Collection[str] = SECRETS) -> bool:
-    """Tell whether a name is that of a secret, by words such as `SECRETS`; what is no string names none."""
+    """Tell whether a name is that of a secret, by words such as `SECRETS`; False for other objects."""
     if not isinstance(name, str):
         return False
     letters = squeezed(name)

@@ -35,7 +35,7 @@ FIGHT: Final = Cause("fight_over_topic", "serious", "application",
     "two tasks fight over one topic: one joins it while the other holds it",
     "join the topic once, and hand the channel to both; subscribe() gives each a stream of its own")
 BAD_FRAMES: Final = Cause("bad_frames", "serious", "server",
-    "frames came that are no Phoenix messages; each was dropped",
+    "frames came that are not Phoenix messages; each was dropped",
     "see what makes it: a custom serializer, another vsn (objects are 1.0.0), a proxy that cuts, NaN or broken text")
 RAISED: Final = Cause("code_raised", "serious", "application",
     "{what} raised {kind}: {reason}", "the traceback is in the recording, under stacktrace")
