@@ -272,6 +272,7 @@ def test_listen_ends_when_the_server_has_closed_all_its_channels(capsys: pytest.
         (["room:1", "hold", "--timeout", "0.05"], 4, "", "no reply to 'hold' on 'room:1' within 0.05 s\n"),
         (["room:secret", "any"], 1, "", "the server refused the join of 'room:secret': {'reason': 'unauthorized'}"),
         (["room:1", "any", "{"], 2, "", "the payload: invalid JSON at character 1; see slipstream push --help"),
+        (["room:1", "any", "[" * 100_000], 2, "", "the payload: JSON that is nested too deeply; see"),
     ],
 )
 def test_push_prints_the_reply_and_ends_with_its_status(

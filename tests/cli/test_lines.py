@@ -5,6 +5,7 @@ import io
 import pytest
 from tests.cli.support import ANSI, Terminal
 
+from slipstream_trio.cli.console import HELP
 from slipstream_trio.cli.feed import Item, Lines
 from slipstream_trio.trace.text import NO_SECRETS
 
@@ -42,6 +43,10 @@ def test_sentences_are_filled_at_a_terminal(columns: int, monkeypatch: pytest.Mo
     assert more
     assert all(each.startswith(" " * 22) and len(each) < columns for each in more)
     assert " ".join(line.split()) == f"reconnecting {SENTENCE} attempt 1 in 100 ms"
+
+
+def test_the_help_of_the_prompt_fits_into_80_columns() -> None:
+    assert max(map(len, HELP.splitlines())) < 80
 
 
 def test_payloads_and_what_goes_elsewhere_stay_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

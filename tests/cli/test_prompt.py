@@ -125,7 +125,7 @@ def test_tab_completes_commands_topics_and_events(talk: Callable[..., str]) -> N
         ("join room:lobby {", "the payload: invalid JSON at character 1"),
         ("join room:lobby @/nowhere", "the payload: /nowhere: No such file or directory"),
         ("leave room:lobby", "the channel 'room:lobby' is not joined: join it first"),
-        ("help", 'PAYLOAD: JSON, 0x and hex digits, or @FILE for its bytes: push new_msg {"body": "hi"}'),
+        ("help", 'PAYLOAD: JSON, 0x and hex digits, or @FILE (bytes): push new_msg {"body": "hi"}'),
     ],
 )
 def test_a_line_that_cannot_be_carried_out_says_why(typed: str, said: str, talk: Callable[..., str]) -> None:

@@ -174,6 +174,8 @@ def parse_json(text: str | bytes) -> Any:
     """Read JSON, as Phoenix does; raises `InvalidJSON`, for argparse and others."""
     try:
         return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise InvalidJSON("JSON that is nested too deeply") from None
     except ValueError as error:
         where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         raise InvalidJSON(f"invalid JSON{where}") from None

@@ -15,7 +15,7 @@ from .connecting import InvalidJSON, Run, parse_json
 from .feed import Item, feed
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "join": ("TOPIC [PAYLOAD]", "join a topic; it is that of the commands without one"),
+    "join": ("TOPIC [PAYLOAD]", "join a topic: other commands need not name it"),
     "leave": ("[TOPIC]", "leave it"),
     "push": ("[TOPIC] EVENT [PAYLOAD]", "push, and show the reply"),
     "send": ("[TOPIC] EVENT [PAYLOAD]", "push, without waiting for a reply"),
@@ -32,7 +32,7 @@ HELP: Final = "\n".join(
     [
         *(f"  {f'{name} {form}':30} {text}" for name, (form, text) in COMMANDS.items()),
         f"  {', '.join(ALONE):30} this; leave and close, as Ctrl-D does",
-        'PAYLOAD: JSON, 0x and hex digits, or @FILE for its bytes: push new_msg {"body": "hi"}',
+        'PAYLOAD: JSON, 0x and hex digits, or @FILE (bytes): push new_msg {"body": "hi"}',
     ]
 )
 
