@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import attrs
 from attrs import frozen
 
-from ..text import brief, duration
+from ..text import brief, duration, many
 from .facts import SECOND, Ask, Facts, Place, Quiet
 
 Blame = Literal["application", "this process", "network or proxy", "server", "configuration", "nobody"]
