@@ -238,11 +238,19 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def simulate(session: nox.Session) -> None:
-    """Simulate 10,000 days of clients, servers and faults; takes hours. `-- --seeds 100` simulates fewer."""
-    session.install("-e", ALL_EXTRAS)
-    command = ("python", "-m", "slipstream_trio.testing.simulation", "tests.simulation.visits:ALL")
-    day = ("--seconds", "86400", "--steps", "320", "--clients", "4", "--faults", "30", "--jobs", WORKERS)
-    session.run(*command, *day, *(session.posargs or ["--seeds", "10000"]))
+    """Simulate 10,000 busy days of clients, servers and faults; takes hours. `-- --seeds 100` simulates fewer.
+
+    `-- --everywhere` interrupts short worlds of a few seeds at each of their steps instead; takes half an hour.
+    """
+    session.install("-e", ALL_EXTRAS, *group("test"))
+    command = ("python", "-m", "slipstream_trio.testing.simulation", "tests.simulation.visits:ALL", "--jobs", WORKERS)
+    if "--everywhere" in session.posargs:
+        for kind in ("interrupt", "terminate", "exit"):
+            short = ("--seeds", "10", "--steps", "4", "--faults", "2", "--interrupt", kind)
+            session.run(*command, *short, *session.posargs)
+    else:
+        day = ("--seconds", "86400", "--steps", "320", "--clients", "4", "--faults", "30")
+        session.run(*command, *day, *(session.posargs or ["--seeds", "100000", "--busy-days", "10000"]))
 
 
 @nox.session(default=False)

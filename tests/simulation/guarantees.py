@@ -1,4 +1,4 @@
-"""Further oracles, for what surrounds the client: recordings, diagnoses, interrupts, and the memory of buffers."""
+"""Further oracles, for what surrounds the client: recordings, diagnoses, and the memory of buffers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -7,7 +7,7 @@ from slipstream_trio.errors import RecordingError
 from slipstream_trio.testing.simulation import ORACLES, Oracle, Run
 from slipstream_trio.trace import Checker, Recorded, diagnose, read_entries
 
-__all__ = ["GUARANTEES", "blame", "interrupted", "memory", "recordings"]
+__all__ = ["GUARANTEES", "blame", "memory", "recordings"]
 
 
 def recordings(run: Run) -> Iterator[str | None]:
@@ -31,22 +31,6 @@ def memory(run: Run) -> Iterator[str | None]:
     for note in run.noted("waiting"):
         name, waiting, most = note.facts
         yield None if waiting <= most else f"{waiting} items wait in the stream of {name}, at most {most} may"
-
-
-def interrupted(run: Run) -> Iterator[str | None]:
-    """An interrupt leaves the run as what it was, and an exit too."""
-    kinds = {"interrupt": KeyboardInterrupt, "exit": SystemExit}
-    for error in _leaves(run.raised):
-        right = isinstance(error, kinds.get(run.scenario.interrupt or "", ()))
-        yield None if right else f"{error!r} left the run"
-
-
-def _leaves(error: BaseException | None) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    elif error is not None:
-        yield error
 
 
 _NETWORK: Final = frozenset({"network or proxy"})
@@ -85,5 +69,5 @@ def blame(run: Run) -> Iterator[str | None]:
         yield None
 
 
-GUARANTEES: Final[tuple[Oracle, ...]] = (*ORACLES, recordings, memory, interrupted, blame)
+GUARANTEES: Final[tuple[Oracle, ...]] = (*ORACLES, recordings, memory, blame)
 """All that is guaranteed."""

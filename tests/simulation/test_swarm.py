@@ -1,7 +1,8 @@
 """The library's own swarm: its guarantees hold in many worlds, whatever happens in them."""
 
+import signal
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import trio
 import trustme
 from tests.simulation.visits import ALL, rooms
 
+from slipstream_trio.testing.server import Mount
 from slipstream_trio.testing.simulation import (
     FEATURES,
     Report,
@@ -19,8 +21,10 @@ from slipstream_trio.testing.simulation import (
     SimulatedClient,
     Simulation,
     Swarm,
+    World,
 )
 from slipstream_trio.testing.simulation.__main__ import main, parse
+from slipstream_trio.testing.simulation.oracles import Wrong
 
 SHORT: dict[str, Any] = {"steps": 4, "faults": 2}
 CORPUS = [line for line in Path(__file__).with_name("seeds.txt").read_text().splitlines() if not line.startswith("#")]
@@ -47,7 +51,25 @@ def test_what_once_failed_holds(words: str) -> None:
 def test_what_is_guaranteed_holds_when_a_run_is_interrupted(kind: str) -> None:
     total = drawn(0, 8, interrupt=kind)
     total.check()
-    assert total.faults[kind]
+    assert total.faults[kind] == 8
+
+
+@pytest.mark.parametrize("kind", ["interrupt", "terminate", "exit"])
+def test_a_run_is_interrupted_at_each_of_its_steps(kind: str) -> None:
+    total = ALL.swarm([0], clients=1, steps=1, features=(), interrupt=kind, everywhere=True)
+    total.check()
+    assert total.faults[kind] == total.runs > 10
+
+
+def test_a_run_is_interrupted_where_the_shell_ignores_that() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        report = HELLO.run(HELLO.draw(0, clients=1, features=(), interrupt="interrupt"))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert report.violations == ()
+    assert report.faults["interrupt"] == 1
 
 
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -84,6 +106,34 @@ def test_a_failing_seed_is_made_smaller() -> None:
     assert (report.scenario.features, report.scenario.clients, report.scenario.nodes) == (("node_crash",), 1, 1)
     assert "crashes: it crashed" in str(report)
     assert "world: node_crash" in str(report)
+    assert report.original == f"SIMULATION.run({simulation.draw(1, **given)!r})"
+    assert report.original in str(report)
+
+
+def crashes_or_resets(run: Run) -> Iterator[Wrong]:
+    """Find fault with crashes of servers, and with other things."""
+    yield "it crashed" if run.faults["node_crash"] else None
+    yield "it was reset, 7 times" if run.faults["network: Reset"] else None
+
+
+def test_what_is_made_smaller_stays_the_same_bug() -> None:
+    given: dict[str, Any] = {"features": ("node_crash", "reset"), "steps": 12, "faults": 20}
+    [report] = attrs.evolve(ALL, oracles=(crashes_or_resets,)).swarm([1], **given).failures
+    assert report.scenario.features == ("node_crash",)
+
+
+def second_message(run: Run) -> Iterator[Wrong]:
+    """Find fault with the second message that comes."""
+    yield from (("it came", note.at) for note in [*run.noted("got")][1:2])
+
+
+def test_the_history_is_of_the_moment_and_shows_the_network() -> None:
+    simulation = attrs.evolve(ALL, oracles=(second_message,))
+    report = simulation.run(simulation.draw(0, steps=40, clients=1, features=("stall", "latency"), faults=40))
+    assert report.violations[0].at is not None
+    assert sum(": got " in line for line in report.history) >= 2
+    assert float(report.history[-1].split()[0]) < report.seconds / 2
+    assert any("network: Stall" in line for line in report.history)
 
 
 async def hello(client: SimulatedClient) -> None:
@@ -98,7 +148,33 @@ async def careless(_: SimulatedClient) -> None:
 
 HELLO = Simulation(program=hello, mounts=rooms)
 CARELESS = Simulation(program=careless, mounts=rooms)
-CARELESS_COMMAND = "python -m slipstream_trio.testing.simulation tests.simulation.test_swarm:careless --seed 0"
+
+
+async def exits(_: SimulatedClient) -> None:
+    raise SystemExit("a bug in the program")
+
+
+def no_mounts(world: World) -> Mapping[str, Mount]:
+    raise LookupError(f"a bug in the mounts of {world}")
+
+
+def fails(_: Run) -> Iterator[Wrong]:
+    yield None
+    raise KeyError("a bug in the oracle")
+
+
+@pytest.mark.parametrize(
+    ("simulation", "told"),
+    [
+        (Simulation(program=exits, mounts=rooms), "SystemExit('a bug in the program') left the run"),
+        (Simulation(program=hello, mounts=no_mounts), "LookupError("),
+        (Simulation(program=hello, mounts=rooms, oracles=(fails,)), "fails: the oracle raised KeyError("),
+    ],
+)
+def test_what_nobody_asked_for_is_told_with_its_seed(simulation: Simulation, told: str) -> None:
+    [report] = simulation.swarm([3], steps=1, clients=1).failures
+    assert told in str(report)
+    assert "seed=3" in report.command
 
 
 async def waits_for_what_will_not_come(client: SimulatedClient) -> None:
@@ -141,7 +217,7 @@ def test_seeds_are_run_by_several_processes() -> None:
 
 
 def test_the_command_runs_a_seed_with_its_history(capsys: pytest.CaptureFixture[str]) -> None:
-    report = ALL.run(ALL.draw(3, **SHORT))
+    report = ALL.run(ALL.draw(1_234_567, **SHORT, seconds=59.123456789))
     words = report.command.split()[3:]
     assert main(words) == 0
     printed = capsys.readouterr().out
@@ -153,7 +229,14 @@ def test_the_command_runs_many_and_tells_of_failures(capsys: pytest.CaptureFixtu
     assert main(["tests.simulation.visits:ALL", "--seeds", "0-1", "--steps", "2", "--clients", "1"]) == 0
     assert "2 runs" in capsys.readouterr().out
     assert main(["tests.simulation.test_swarm:CARELESS", "--seeds", "1", "--steps", "1", "--clients", "1"]) == 1
-    assert CARELESS_COMMAND in capsys.readouterr().out
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert command.startswith(
+        "python -m slipstream_trio.testing.simulation tests.simulation.test_swarm:CARELESS --seed 0"
+    )
+    assert main(command.split()[3:]) == 1
+    assert command in capsys.readouterr().out
+    assert main(["tests.simulation.visits:ALL", "--seeds", "9", "--steps", "1", "--busy-days", "0"]) == 0
+    assert "1 runs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -165,6 +248,7 @@ def test_the_command_runs_many_and_tells_of_failures(capsys: pytest.CaptureFixtu
         ("tests.simulation.visits:visits", "'visits' in 'tests.simulation.visits' is of the type function, not Simul"),
         ("slipstream_trio.errors:SHOP", "is missing: write SHOP = Simulation(program=buy, mounts=mounts) in it"),
         ("tests.simulation.visits:ALL --features lightning", "not 'lightning'"),
+        ("tests.simulation.visits:ALL --everywhere", "--everywhere needs --interrupt"),
         ("tests.simulation.visits:ALL --seeds few", "invalid number_or_range value: 'few'"),
     ],
 )

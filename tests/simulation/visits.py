@@ -148,5 +148,5 @@ async def _push(client: SimulatedClient, channel: Channel) -> None:
         client.log("told", type(error).__name__)
 
 
-ALL = Simulation(program=visits, mounts=rooms, oracles=GUARANTEES, name="tests.simulation.visits:ALL")
+ALL = Simulation(program=visits, mounts=rooms, oracles=GUARANTEES)
 """The library's own swarm."""

@@ -7,6 +7,7 @@ from importlib import import_module
 from itertools import count
 from typing import Any, Final
 
+import attrs
 from attrs import fields
 
 from .scenario import FEATURES, Scenario
@@ -42,16 +43,20 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--jobs", type=int, default=1, help="the number of processes (default: 1)")
     for name, kind in (("seconds", float), *((name, int) for name in ("clients", "nodes", "steps", "faults", "at"))):
         parser.add_argument(f"--{name}", type=kind, help="not drawn from the seed")
-    parser.add_argument("--interrupt", choices=("interrupt", "terminate", "exit"), help="at the step --at")
+    parser.add_argument("--interrupt", choices=("interrupt", "terminate", "exit"), help="at a step, drawn or --at")
+    parser.add_argument("--everywhere", action="store_true", help="--interrupt at each step, in a run for each")
+    parser.add_argument("--busy-days", type=int, help="end once so many days had much to do")
     parser.add_argument("--features", help="none, or some, separated by commas; not drawn from the seed")
     asked = parser.parse_args(words)
     given = {field.name: getattr(asked, field.name) for field in fields(Scenario) if field.name != "seed"}
     if asked.features is not None:
         given["features"] = () if asked.features == "none" else tuple(asked.features.split(","))
     given = {name: value for name, value in given.items() if value is not None}
+    if asked.everywhere and asked.interrupt is None:
+        parser.error("--everywhere needs --interrupt")
     try:
         Scenario(0, **given)
-        asked.simulation = _found(asked.simulation)
+        asked.simulation = attrs.evolve(_found(asked.simulation), name=asked.simulation)
     except (LookupError, ValueError) as error:
         parser.error(str(error.args[0]))
     return asked, given
@@ -82,15 +87,10 @@ def _found(text: str) -> Simulation:
     raise LookupError(f"{name!r} in {module!r} {problem}: {others}")
 
 
-def _progress(runs: int) -> Callable[[Report], object]:
-    """Return what shows how far it is, at a terminal."""
+def _progress() -> Callable[[Report], object]:
+    """Return what shows how far it is, at a terminal; the result overwrites it."""
     done = count(1)
-
-    def show(_: Report) -> None:
-        number = next(done)
-        sys.stderr.write(f"\r{number:,} of {runs:,} runs" + "\n" * (number == runs))
-
-    return show if sys.stderr.isatty() else lambda _: None
+    return lambda _: sys.stderr.write(f"{next(done)} runs\r") if sys.stderr.isatty() else None
 
 
 def main(words: list[str]) -> int:
@@ -101,7 +101,8 @@ def main(words: list[str]) -> int:
         report = simulation.run(simulation.draw(asked.seed, **given))
         sys.stdout.write(f"{report}\ndigest {report.digest}\n")
         return 1 if report.violations else 0
-    total = simulation.swarm(asked.seeds, jobs=asked.jobs, progress=_progress(len(asked.seeds)), **given)
+    ends = {"everywhere": asked.everywhere, "busy_days": asked.busy_days}
+    total = simulation.swarm(asked.seeds, jobs=asked.jobs, progress=_progress(), **ends, **given)
     sys.stdout.write(f"{total}\n")
     return 1 if total.failures else 0
 

@@ -1,7 +1,8 @@
 """Oracles: the library's guarantees, each checked on the history of a run.
 
-An oracle is a function of a `Run`; it gives None for each check that holds, and a sentence for each that does not.
-Users add their own (`oracles=(*ORACLES, mine)`), about what their programs and servers note.
+An oracle is a function of a `Run`; it gives None for each check that holds, and a sentence for each that does not:
+alone, or with the virtual time of that, around which the history is shown then. Users add their own
+(`oracles=(*ORACLES, mine)`), about what their programs and servers note.
 """
 
 from collections import Counter
@@ -12,19 +13,23 @@ from attrs import define, field, frozen
 
 from ...telemetry import ClientPushStop
 from ...trace import replay, verify
+from ..deterministic import NS_PER_S
 from .scenario import Note, Run
 
 _SLACK: Final = 0.01  # seconds by which an end may be late: an answer and a deadline of one instant may go either way
-Oracle: TypeAlias = Callable[[Run], Iterator[str | None]]
+Wrong: TypeAlias = str | tuple[str, float] | None
+"""What became of a check: None, if it holds, or a sentence, perhaps with the moment."""
+Oracle: TypeAlias = Callable[[Run], Iterator[Wrong]]
 """Judges a run: gives None for each check that holds, and a sentence for each that does not."""
 
 
 @frozen
 class Violation:
-    """A guarantee that a run broke; `oracle` is the name of the function that found it."""
+    """A guarantee that a run broke, at a virtual time if that is known; `oracle` is the function that found it."""
 
     oracle: str
     sentence: str
+    at: float | None = None
 
     def __str__(self) -> str:
         return f"{self.oracle}: {self.sentence}"
@@ -41,7 +46,7 @@ class _Reader:
     past: set[str] = field(factory=set)
 
 
-def delivery(run: Run) -> Iterator[str | None]:
+def delivery(run: Run) -> Iterator[Wrong]:
     """Every message of a joined channel is delivered once, in order, and for its join; or a gap stands in its place."""
     readers: dict[str, _Reader] = {}
     for note in run.noted("joined", "got", "gap", "slow", "reached"):
@@ -52,9 +57,10 @@ def delivery(run: Run) -> Iterator[str | None]:
         elif note.what == "reached":
             expected, announced = reader.next.get("all", (facts[0], 0))
             missing = expected < facts[0] and announced == reader.announced
-            yield f"{name} has not got {expected} to {facts[0] - 1} by {note.at}" if missing else None
+            yield (f"{name} has not got {expected} to {facts[0] - 1}", note.at) if missing else None
         elif note.what == "got":
-            yield _wrong(reader, note, facts[1], facts[2])
+            wrong = _wrong(reader, note, facts[1], facts[2])
+            yield None if wrong is None else (wrong, note.at)
         else:
             reader.announced += 1
 
@@ -76,31 +82,35 @@ def _wrong(reader: _Reader, note: Note, series: str, number: int) -> str | None:
     return None
 
 
-def replies(run: Run) -> Iterator[str | None]:
+def replies(run: Run) -> Iterator[Wrong]:
     """A reply reaches its push, and no other."""
     for name, stop in _pushes(run):
         if stop.status is not None:
             token, answer = stop.start.params["token"], stop.response
             right = isinstance(answer, Mapping) and answer.get("token") == token
-            yield None if right else f"{name}: the push {token} was answered {answer!r}"
+            yield None if right else (f"{name}: the push {token} was answered {answer!r}", _at(stop))
 
 
-def performed_once(run: Run) -> Iterator[str | None]:
+def performed_once(run: Run) -> Iterator[Wrong]:
     """A push is performed at most once."""
-    for token, times in Counter(note.facts[0] for note in run.noted("performed")).items():
-        yield None if times == 1 else f"the push {token} was performed {times} times"
+    times: Counter[str] = Counter()
+    for note in run.noted("performed"):
+        times[note.facts[0]] += 1
+        once = times[note.facts[0]] == 1
+        yield None if once else (f"the push {note.facts[0]} was performed more than once", note.at)
 
 
-def unsent(run: Run) -> Iterator[str | None]:
+def unsent(run: Run) -> Iterator[Wrong]:
     """A push that failed with `sent=False` is never performed."""
     performed = {note.facts[0] for note in run.noted("performed")}
     for name, stop in _pushes(run):
         if stop.sent is False:
             token = stop.start.params["token"]
-            yield f"{name}: the push {token} was performed, and is told to be unsent" if token in performed else None
+            wrong = f"{name}: the push {token} was performed, and is told to be unsent"
+            yield (wrong, _at(stop)) if token in performed else None
 
 
-def push_order(run: Run) -> Iterator[str | None]:
+def push_order(run: Run) -> Iterator[Wrong]:
     """What is pushed on a channel arrives in the order of the calls."""
     latest: dict[tuple[str, str], int] = {}
     for note in run.noted("performed"):
@@ -108,44 +118,65 @@ def push_order(run: Run) -> Iterator[str | None]:
         client, _, number = token.rpartition(":")
         before = latest.get((client, series), 0)
         latest[client, series] = int(number)
-        yield None if before <= int(number) else f"{note}: {client}:{before} overtook it"
+        yield None if before <= int(number) else (f"{note}: {client}:{before} overtook it", note.at)
 
 
-def time_limits(run: Run) -> Iterator[str | None]:
+def time_limits(run: Run) -> Iterator[Wrong]:
     """Ends come within their time limits."""
     for note in run.noted("took"):
         what, took, limit = note.facts
-        yield None if took <= limit + _SLACK else f"{note.who}: {what} took {took} s, and has {limit} s; at {note.at}"
+        yield None if took <= limit + _SLACK else (f"{note.who}: {what} took {took} s, and has {limit} s", note.at)
 
 
-def streams_end(run: Run) -> Iterator[str | None]:
+def streams_end(run: Run) -> Iterator[Wrong]:
     """Streams end when their channels do."""
     crashed = {note.facts[0] for note in run.noted("client_crash", "client_loss")}
     ended = {note.facts[0] for note in run.noted("end")}
     for note in run.noted("joined"):
         over = note.facts[0] in ended or note.who in crashed or run.scenario.interrupt is not None
-        yield None if over else f"the stream {note.facts[0]} has no end"
+        yield None if over else (f"the stream {note.facts[0]} has no end", note.at)
 
 
-def nothing_left(run: Run) -> Iterator[str | None]:
+def nothing_left(run: Run) -> Iterator[Wrong]:
     """No task, stream, socket or timer is left, and every program comes to its end."""
     yield from run.left
     yield None
 
 
-def traces(run: Run) -> Iterator[str | None]:
+def interrupted(run: Run) -> Iterator[Wrong]:
+    """Nothing but the interrupt, or the exit, that was asked for leaves a run, and as what it was."""
+    kinds = {"interrupt": KeyboardInterrupt, "exit": SystemExit}
+    for error in leaves(run.raised):
+        right = isinstance(error, kinds.get(run.scenario.interrupt or "", ()))
+        yield None if right else f"{error!r} left the run"
+
+
+def leaves(error: BaseException | None) -> Iterator[BaseException]:
+    """Give the exceptions in a group, and in groups in it."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    elif error is not None:
+        yield error
+
+
+def traces(run: Run) -> Iterator[Wrong]:
     """The trace of every client verifies."""
     for name, records in run.records.items():
         yield from (f"{name}: {violation}" for violation in verify(records))
         yield from (None for _ in records)
 
 
-def replays(run: Run) -> Iterator[str | None]:
+def replays(run: Run) -> Iterator[Wrong]:
     """The core does with what was recorded what it did."""
     for name, records in run.records.items():
         if run.scenario.interrupt != "exit":  # the handle in which a handler exits is told to have raised that
             yield from (f"{name}: {each}" for each in replay(cast("list[Any]", records)))
         yield None
+
+
+def _at(stop: ClientPushStop) -> float:
+    return stop.monotonic_time / NS_PER_S
 
 
 def _pushes(run: Run) -> Iterator[tuple[str, ClientPushStop]]:
@@ -156,6 +187,7 @@ def _pushes(run: Run) -> Iterator[tuple[str, ClientPushStop]]:
 
 
 ORACLES: Final[tuple[Oracle, ...]] = (
-    delivery, replies, performed_once, unsent, push_order, time_limits, streams_end, nothing_left, traces, replays,
+    delivery, replies, performed_once, unsent, push_order, time_limits, streams_end, nothing_left,
+    interrupted, traces, replays,
 )  # fmt: skip
 """The library's guarantees."""

@@ -55,7 +55,7 @@ class Scenario:
         faults: about how often faults happen that hit from without, such as crashes.
         features: names of `FEATURES`.
         interrupt: "interrupt" (SIGINT), "terminate" (SIGTERM) or "exit" (`sys.exit` in a telemetry handler), or None.
-        at: the step of Trio's at which that comes.
+        at: the step of Trio's at which that comes, from 1; 0: never.
     """
 
     seed: int
@@ -89,7 +89,6 @@ class Scenario:
         share = random.choice(_SHARES)
         features = tuple(name for name in FEATURES if random.random() < share and name not in without)
         drawn = {"clients": random.randint(1, 3), "nodes": random.randint(1, 3), "features": features}
-        drawn["at"] = random.randint(1, 2000)
         return cls(seed, **{**drawn, **given})
 
     def smaller(self) -> Iterator[Self]:
@@ -105,7 +104,7 @@ class Scenario:
     def arguments(self) -> str:
         """Return the arguments of the command that runs it."""
         numbers = ("seed", "clients", "nodes", "seconds", "steps", "faults")
-        words = [f"--{name} {getattr(self, name):g}" for name in numbers]
+        words = [f"--{name} {str(getattr(self, name)).removesuffix('.0')}" for name in numbers]
         words.append(f"--features {','.join(self.features) or 'none'}")
         if self.interrupt is not None:
             words.append(f"--interrupt {self.interrupt} --at {self.at}")
@@ -130,11 +129,12 @@ class Run:
     """All that is known of a run, for oracles.
 
     Attributes:
-        notes: what happened, in order.
+        notes: what happened, in order, the network's faults included.
         records: the telemetry of each client, by its name, in order.
         recordings: the files that clients recorded on a bad disk, likewise.
         faults: how often each kind of fault happened.
         seconds: the virtual time that it took; the process stood still for `stood` of it.
+        steps: the number of steps of Trio's at which it could be interrupted, if its scenario says how.
         left: what was left when every client had ended, and programs that raised or did not end, in words.
         raised: what left the run, if anything did.
         digest: of everything that happened, 32 hexadecimal digits.
@@ -147,6 +147,7 @@ class Run:
     faults: Counter[str] = Factory(Counter)
     seconds: float = 0.0
     stood: float = 0.0
+    steps: int = 0
     left: list[str] = Factory(list)
     raised: BaseException | None = None
     digest: str = ""

@@ -1,30 +1,46 @@
 """Runs of programs in simulated worlds: one, or a swarm of them."""
 
 import logging
+import math
+import re
+import signal
+import sys
 import tempfile
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from inspect import iscoroutinefunction, isfunction, unwrap
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
+import attrs
 import trio
 from attrs import Factory, frozen
 from trio.testing import MockClock
 
 from ...telemetry import ClientPushStop
 from .determinism import deterministic
-from .oracles import ORACLES, Oracle, Violation
+from .oracles import ORACLES, Oracle, Violation, Wrong, leaves
 from .scenario import Run, Scenario
-from .world import Contexts, Interrupt, Mounts, Program, World
+from .world import Contexts, Mounts, Program, World
 
 _HISTORY: Final = 30
+_AFTER: Final = 5  # of these, those that came after the violation
 _SHOWN: Final = 12
 _TRIES: Final = 60
+# SIGINT counts also where a shell made it ignored, for what runs in the background; SIGTERM ends no process where it
+# comes as the world is left, and Trio hands it on.
+_SIGNALS: Final[Mapping[str | None, Any]] = {
+    "interrupt": (signal.SIGINT, signal.default_int_handler),
+    "terminate": (signal.SIGTERM, signal.SIG_IGN),
+}
+_AT_ONCE: Final = 100  # scenarios that are handed to each process
 _DAY: Final = 86_400.0
 
 
@@ -43,8 +59,10 @@ class Report:
         seconds: the virtual time that it took.
         counts: the number of "pushes", "messages", "faults" and "checks".
         faults: how often each kind of fault happened.
-        history: the last notes.
-        command: runs it again.
+        history: the notes around the first violation whose moment is known, or the last ones.
+        steps: the number of steps of Trio's at which it could be interrupted, if its scenario says how.
+        command: runs it again; an expression of Python's, where the simulation has no name in a module.
+        original: of a scenario that was made smaller, what runs the one that was drawn.
     """
 
     scenario: Scenario
@@ -54,12 +72,15 @@ class Report:
     counts: Counter[str]
     faults: Counter[str]
     history: tuple[str, ...]
+    steps: int
     command: str
+    original: str | None = None
 
     def __str__(self) -> str:
         found = [f"  {each}" for each in self.violations[:_SHOWN]]
         head = f"seed {self.scenario.seed}: {len(self.violations)} violations"
-        return "\n".join([head, *found, "history:", *self.history, self.command])
+        smaller = [f"made smaller from: {self.original}"] if self.original is not None else []
+        return "\n".join([head, *found, "history:", *self.history, *smaller, self.command])
 
 
 @frozen(kw_only=True)
@@ -69,7 +90,8 @@ class Simulation:
     Attributes:
         program: what each client does.
         mounts: returns the sockets of a server.
-        name: its name for the command, "module:attribute"; by default, that of the program.
+        name: its name for the command, "module:attribute"; by default, where it is found in the modules of its program
+            and of others.
         oracles: the guarantees to check.
         transport: the name of the clients' transport.
         tls: returns the contexts of servers and clients; without it, scenarios have no feature "tls".
@@ -77,7 +99,7 @@ class Simulation:
 
     program: Program
     mounts: Mounts
-    name: str = Factory(lambda self: f"{self.program.__module__}:{self.program.__name__}", takes_self=True)
+    name: str | None = None
     oracles: tuple[Oracle, ...] = Factory(lambda: ORACLES)
     transport: str = "trio_websocket"
     tls: Callable[[], Contexts] | None = None
@@ -93,11 +115,17 @@ class Simulation:
             raise TypeError(f"mounts: give a function such as `def mounts(world)`, not {mounts!r}")
 
     def draw(self, seed: int, **given: Any) -> Scenario:
-        """Return the scenario of a seed; attributes of `Scenario` that are `given` are not drawn."""
-        return Scenario.draw(seed, without=("tls",) if self.tls is None else (), **given)
+        """Return the scenario of a seed; attributes of `Scenario` that are `given` are not drawn.
+
+        One with an `interrupt` is played without it first, so that it comes at one of the steps that there are.
+        """
+        scenario = Scenario.draw(seed, without=("tls",) if self.tls is None else (), **given)
+        if scenario.interrupt is None or "at" in given:
+            return scenario
+        return attrs.evolve(scenario, at=Random(f"{seed}:at").randint(1, max(1, self.run(scenario).steps)))  # noqa: S311 - to be reproduced
 
     def run(self, scenario: Scenario) -> Report:
-        """Play a scenario, and judge what came of it."""
+        """Play a scenario, and judge what came of it; an interrupt that it does not ask for ends that."""
         run, clock, logger = Run(scenario), MockClock(autojump_threshold=0), logging.getLogger("slipstream_trio")
         with ExitStack() as stack:
             # The library shall log nothing: connections are lost all the time.
@@ -106,12 +134,15 @@ class Simulation:
             directory = stack.enter_context(tempfile.TemporaryDirectory())
             stack.enter_context(deterministic(scenario.seed, clock))
             contexts = _made(self.tls) if self.tls is not None and "tls" in scenario.features else None
-            world = World(run, clock, self.mounts, Path(directory), self.transport, tls=contexts)
-            instruments = [Interrupt(world)] if scenario.interrupt is not None else []
+            if scenario.interrupt in _SIGNALS:
+                number, handler = _SIGNALS[scenario.interrupt]
+                stack.callback(signal.signal, number, signal.signal(number, handler))
             try:
+                world = World(run, clock, self.mounts, Path(directory), self.transport, tls=contexts)
+                instruments = [] if world.interrupts is None else [world.interrupts]
                 trio.run(world.play, self.program, clock=clock, instruments=instruments)
             except BaseException as error:
-                if scenario.interrupt is None:
+                if scenario.interrupt != "interrupt" and any(type(each) is KeyboardInterrupt for each in leaves(error)):
                     raise
                 run.raised = error
             return self._judged(run)
@@ -119,12 +150,12 @@ class Simulation:
     def check(self, scenario: Scenario) -> Report:
         """Play a scenario; of one that breaks a guarantee, return the report of the smallest found that does so too."""
         report, candidates, tries = self.run(scenario), scenario.smaller(), 0
-        broken = {violation.oracle for violation in report.violations[:1]}
+        broken, original = {_kind(violation) for violation in report.violations[:1]}, report.command
         while broken and tries < _TRIES and (smaller := next(candidates, None)) is not None:
             tries += 1
             found = self.run(smaller)
-            if not broken.isdisjoint(violation.oracle for violation in found.violations):
-                report, candidates = found, smaller.smaller()
+            if not broken.isdisjoint(map(_kind, found.violations)):
+                report, candidates = attrs.evolve(found, original=original), smaller.smaller()
         return report
 
     def swarm(
@@ -133,6 +164,8 @@ class Simulation:
         *,
         jobs: int = 1,
         progress: Callable[[Report], object] = lambda _: None,
+        everywhere: bool = False,
+        busy_days: int | None = None,
         **given: Any,
     ) -> "Swarm":
         """Play the scenarios of many seeds; those that break a guarantee are made smaller.
@@ -141,15 +174,21 @@ class Simulation:
             seeds: a run for each.
             jobs: the number of processes.
             progress: is told of each run.
+            everywhere: whether each scenario is interrupted at each of its steps, a run for each, and not at one.
+            busy_days: ends once so many days of virtual time had much to do: 1,000 pushes and 20 faults.
             given: attributes of `Scenario` that are not to be drawn.
         """
-        total, scenarios = Swarm(), [self.draw(seed, **given) for seed in seeds]
+        total, given = Swarm(), {**given, "at": 0} if everywhere else given
+        scenarios = (self.draw(seed, **given) for seed in seeds)
+        if everywhere:
+            scenarios = (each for scenario in scenarios for each in self._everywhere(scenario))
         with ExitStack() as stack:
             if jobs == 1:
                 reports: Iterator[Report] = map(self.check, scenarios)
             else:
                 pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn")))
-                reports = pool.map(self.check, scenarios, chunksize=4)
+                parts = iter(lambda: [*islice(scenarios, _AT_ONCE * jobs)], [])
+                reports = (report for part in parts for report in pool.map(self.check, part, chunksize=4))
             for report in reports:
                 progress(report)
                 total = Swarm(
@@ -159,23 +198,65 @@ class Simulation:
                     total.faults + report.faults,
                     (*total.failures, report) if report.violations else total.failures,
                 )
+                if busy_days is not None and total.counts["busy days"] >= busy_days:
+                    break
         return total
 
+    def _everywhere(self, scenario: Scenario) -> Iterator[Scenario]:
+        return (attrs.evolve(scenario, at=at) for at in range(1, self.run(scenario).steps + 1))
+
     def _judged(self, run: Run) -> Report:
-        judged = [(oracle.__name__, wrong) for oracle in self.oracles for wrong in oracle(run)]
+        judged = [(oracle.__name__, wrong) for oracle in self.oracles for wrong in _asked(oracle, run)]
         pushes, faults = sum(1 for _ in run.all_of(ClientPushStop)), run.faults.total()
         counts = Counter(checks=len(judged), messages=sum(1 for _ in run.noted("got")), pushes=pushes, faults=faults)
+        violations = tuple(
+            Violation(name, *((wrong,) if isinstance(wrong, str) else wrong))
+            for name, wrong in judged
+            if wrong is not None
+        )
+        moment = next((violation.at for violation in violations if violation.at is not None), math.inf)
+        last = max(bisect_right(run.notes, moment, key=lambda note: note.at) + _AFTER, _HISTORY)
+        last = min(last, len(run.notes))
         counts["busy days"] = int(run.seconds >= _DAY and pushes >= 1000 and faults >= 20)
         return Report(
             run.scenario,
             run.digest,
-            tuple(Violation(name, wrong) for name, wrong in judged if wrong is not None),
+            violations,
             run.seconds,
             counts,
             run.faults,
-            tuple(map(str, run.notes[-_HISTORY:])),
-            f"python -m slipstream_trio.testing.simulation {self.name} {run.scenario.arguments()}",
+            tuple(map(str, run.notes[max(0, last - _HISTORY) : last])),
+            run.steps,
+            self._command(run.scenario),
         )
+
+    def _command(self, scenario: Scenario) -> str:
+        name = self.name or next(self._names(), None)
+        if name is None:
+            return f"SIMULATION.run({scenario!r})"
+        return f"python -m slipstream_trio.testing.simulation {name} {scenario.arguments()}"
+
+    def _names(self) -> Iterator[str]:
+        """Give the names by which the command finds it."""
+        own = self.program.__module__
+        for module, loaded in sorted(sys.modules.items(), key=lambda item: item[0] != own):
+            for name, value in list(getattr(loaded, "__dict__", {}).items()):
+                if type(value) is Simulation and value == self:
+                    main = module in ("__main__", "__mp_main__")
+                    yield f"{Path(loaded.__file__ or '').stem if main else module}:{name}"
+
+
+def _asked(oracle: Oracle, run: Run) -> Iterator[Wrong]:
+    """Give what an oracle finds, and that it fails."""
+    try:
+        yield from oracle(run)
+    except Exception as error:  # noqa: BLE001 - it may be the user's
+        yield f"the oracle raised {error!r}"
+
+
+def _kind(violation: Violation) -> tuple[str, str]:
+    """Return what two violations by one bug have in common: their sentence without names and numbers."""
+    return violation.oracle, re.sub(r"'[^']*'|\S*\d\S*", "…", violation.sentence)
 
 
 @frozen

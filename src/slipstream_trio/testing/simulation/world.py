@@ -67,7 +67,7 @@ class World:
         clients: the clients that run now, by name.
         bad_disks: whether clients record their telemetry, on disks that fail.
         lives: the scope of all of them, while they live.
-        exit_at_next_record: whether a telemetry handler is to exit.
+        interrupts: counts the steps at which the run can be interrupted, if it is to be.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class World:
         self.clients: dict[str, SimulatedClient] = {}
         self.bad_disks: bool = not {"disk_full", "disk_torn"}.isdisjoint(scenario.features)
         self.lives: trio.CancelScope | None = None
-        self.exit_at_next_record: bool = False
+        self.interrupts: Interrupt | None = Interrupt(self) if scenario.interrupt is not None else None
         self._directory = directory
         self._digest = hashlib.sha256()
         self._streams: list[MemoryStream] = []
@@ -158,9 +158,8 @@ class World:
             frames = record.transition.return_
         told = f"{record.name} {record.monotonic_time} {getattr(record, 'span_id', '')} {frames}\n"
         self._digest.update(told.encode(errors="surrogatepass"))
-        if self.exit_at_next_record:
-            self.exit_at_next_record = False
-            raise SystemExit("a handler exits")
+        if self.interrupts is not None:
+            self.interrupts.emitted()
 
     # The run
 
@@ -179,6 +178,8 @@ class World:
                 self.run.faults += Counter({f"network: {name}": n for name, n in self.network.log.counts.items()})
                 for entry in self.network.log.entries:
                     self._digest.update(str(entry).encode())
+                    self.run.notes.append(Note(entry.time, "network", type(entry.fault).__name__, (str(entry),)))
+                self.run.notes.sort(key=lambda note: note.at)
                 self.run.digest = self._digest.hexdigest()[:32]
                 self.run.seconds = trio.current_time()
 
@@ -239,10 +240,11 @@ class World:
 
 
 class Interrupt(trio.abc.Instrument):
-    """Interrupts a run at the step of Trio's that its scenario says."""
+    """Interrupts a run at the step of Trio's that its scenario says, or with the next record that is told of."""
 
     def __init__(self, world: World) -> None:
         self._steps = 0
+        self._exits = False
         self._world = world
 
     def before_task_step(self, _: trio.lowlevel.Task) -> None:
@@ -251,12 +253,23 @@ class Interrupt(trio.abc.Instrument):
         if world.lives is None:
             return
         self._steps += 1
+        if scenario.interrupt == "exit":
+            self._exits = self._exits or self._steps == scenario.at
+            return
+        world.run.steps = self._steps
         if self._steps == scenario.at:
             world.fault(f"{scenario.interrupt}")
-            if scenario.interrupt == "exit":
-                world.exit_at_next_record = True
-            else:
-                signal.raise_signal(signal.SIGINT if scenario.interrupt == "interrupt" else signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT if scenario.interrupt == "interrupt" else signal.SIGTERM)
+
+    def emitted(self) -> None:
+        """Exit in the telemetry handler that calls this, if it is time."""
+        world = self._world
+        if world.run.scenario.interrupt == "exit" and world.lives is not None:
+            world.run.steps = self._steps
+            if self._exits:
+                self._exits = False
+                world.fault("exit")
+                raise SystemExit("a handler exits")
 
 
 def _tasks_but_in(beside: set[trio.Nursery]) -> set[trio.lowlevel.Task]:
