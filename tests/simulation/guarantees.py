@@ -1,16 +1,18 @@
 """Further oracles, for what surrounds the client: recordings, diagnoses, and the memory of buffers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from slipstream_trio.errors import RecordingError
+from slipstream_trio.telemetry import ClientJoinStop, ConnectStop, Record
 from slipstream_trio.testing.simulation import ORACLES, Oracle, Run
+from slipstream_trio.testing.simulation.oracles import Wrong
 from slipstream_trio.trace import Checker, Recorded, diagnose, read_entries
 
 __all__ = ["GUARANTEES", "blame", "memory", "recordings"]
 
 
-def recordings(run: Run) -> Iterator[str | None]:
+def recordings(run: Run) -> Iterator[Wrong]:
     """A recording on a bad disk tells what it lacks, and replays."""
     for name, path in run.recordings.items():
         checker, read = Checker(), []
@@ -26,7 +28,7 @@ def recordings(run: Run) -> Iterator[str | None]:
         yield None if whole else f"{name}: {told} records are told of, of {len(run.records[name])}"
 
 
-def memory(run: Run) -> Iterator[str | None]:
+def memory(run: Run) -> Iterator[Wrong]:
     """Buffers keep to their limits."""
     for note in run.noted("waiting"):
         name, waiting, most = note.facts
@@ -41,8 +43,9 @@ _BLAMED: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("latency", "bandwidth", "stall", "reset", "truncate"), _NETWORK),
     **dict.fromkeys(("client_loss", "client_crash"), _NETWORK | {"application"}),
     # A server that hears nothing any more closes the connection as idle.
-    **dict.fromkeys(("half_open", "refused", "reorder", "partition"), _UNREACHED),
-    **dict.fromkeys(("node_crash", "node_loss", "restart"), _UNREACHED | _SERVER),
+    **dict.fromkeys(("half_open", "reorder", "partition"), _UNREACHED),
+    # A cut that refusals follow is what is seen of a server that has ended.
+    **dict.fromkeys(("refused", "node_crash", "node_loss", "restart"), _UNREACHED | _SERVER),
     **dict.fromkeys(("kick", "channel_crash"), _SERVER),
     "slow_join": _SERVER | {"configuration"},  # a join may take longer than join_timeout
     "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
@@ -56,17 +59,28 @@ _SILENCES: Final = frozenset({"slow_join", "dead_link", "network_stalled"})
 _SILENCING: Final = frozenset({"stall", "half_open", "partition", "client_loss", "node_loss", "slow_join"})
 
 
-def blame(run: Run) -> Iterator[str | None]:
-    """`diagnose` blames nobody whom no fault has hit."""
+def blame(run: Run) -> Iterator[Wrong]:
+    """`diagnose` blames nobody whom no fault has hit, and somebody whom one has, where that cost something."""
     allowed = frozenset({"nobody"}).union(*(_BLAMED.get(name, frozenset()) for name in run.scenario.features))
     if run.scenario.interrupt is not None:
         allowed |= {"application"}
     for name, records in run.records.items():
-        for finding in diagnose(records):
+        findings = diagnose(records)
+        missed = _has_suffered(records) and {finding.blame for finding in findings}.isdisjoint(allowed - {"nobody"})
+        yield f"{name}: a connection was ended, or a join not answered, and nobody is blamed" if missed else None
+        for finding in findings:
             alike = finding.cause in _SILENCES and not _SILENCING.isdisjoint(run.scenario.features)
             wrong = finding.blame not in allowed and not alike
             yield f"{name}: {finding.blame} is blamed: {finding.cause}, {finding.mechanism}" if wrong else None
-        yield None
+
+
+def _has_suffered(records: Iterable[Record]) -> bool:
+    """Tell whether a fault has cost a client what always shows who did it; a push that is late may show nobody."""
+    return any(
+        (isinstance(record, ConnectStop) and record.ended_by in ("network", "server"))
+        or (isinstance(record, ClientJoinStop) and record.outcome == "timeout")
+        for record in records
+    )
 
 
 GUARANTEES: Final[tuple[Oracle, ...]] = (*ORACLES, recordings, memory, blame)

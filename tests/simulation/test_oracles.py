@@ -146,6 +146,10 @@ def blame_the_server(patch: pytest.MonkeyPatch) -> None:
     wrap(patch, guarantees, "diagnose", blaming)
 
 
+def blame_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(guarantees, "diagnose", lambda _: [])
+
+
 BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
     ("delivery", drop_a_message, {}),
     ("delivery", deliver_twice, {}),
@@ -163,6 +167,7 @@ BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
     ("memory", let_buffers_grow, {"features": ("slow_reader",), "steps": 40}),
     ("interrupted", exit_where_it_is_cancelled, {"interrupt": "interrupt", "at": 150}),
     ("blame", blame_the_server, {"features": ("standstill",), "faults": 8}),
+    ("blame", blame_nobody, {"features": ("kick",)}),
 ]
 
 
