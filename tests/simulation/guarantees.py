@@ -51,7 +51,7 @@ _BLAMED: Final[Mapping[str, frozenset[str]]] = {
     "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
     "standstill": frozenset({"this process"}),
     "wall_jump": frozenset({"this process"}),  # as if the machine had slept, where a connection is lost then
-    "slow_reader": frozenset({"application"}),
+    **dict.fromkeys(("slow_reader", "large_messages"), frozenset({"application"})),
 }
 """Whom each feature may have `diagnose` blame."""
 _SILENCES: Final = frozenset({"slow_join", "dead_link", "network_stalled"})

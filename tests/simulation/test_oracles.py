@@ -1,6 +1,8 @@
 """Each oracle is alive: it catches a bug that is put into the library, and is silent without it."""
 
+from collections import OrderedDict
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -11,7 +13,7 @@ from tests.simulation import guarantees
 from tests.simulation.guarantees import GUARANTEES
 from tests.simulation.visits import ALL
 
-from slipstream_trio.client.buffer import Buffer
+from slipstream_trio.client.buffer import Buffer, ByteLimit, Gap
 from slipstream_trio.client.push import Pushes
 from slipstream_trio.client.timer import Timer
 from slipstream_trio.protocol import Message, ReplyReceived, Transition
@@ -62,6 +64,15 @@ def deliver_for_an_old_join(patch: pytest.MonkeyPatch) -> None:
     wrap(patch, Buffer, "put", keep)
 
 
+def put_gaps_for_nothing(patch: pytest.MonkeyPatch) -> None:
+    unlucky, now = every(4), datetime.now(UTC)
+
+    def put(inner: Any, buffer: Buffer, message: Message) -> Any:
+        return buffer.mark(Gap("reconnected", now, now)) if unlucky() else inner(buffer, message)
+
+    wrap(patch, Buffer, "put", put)
+
+
 def mix_up_replies(patch: pytest.MonkeyPatch) -> None:
     last: list[Any] = [{}]
 
@@ -102,6 +113,33 @@ def leave_a_task(patch: pytest.MonkeyPatch) -> None:
         trio.lowlevel.spawn_system_task(trio.sleep_forever)
 
     wrap(patch, Timer, "start", leaving)
+
+
+def keep_in_line(patch: pytest.MonkeyPatch) -> None:
+    def keep(leave: Any, pushes: Pushes, call: Any) -> bool:
+        left: bool = leave(pushes, call)
+        pushes._lines.setdefault(call.channel, OrderedDict())[call] = None
+        return left
+
+    wrap(patch, Pushes, "leave_line", keep)
+
+
+def keep_deadlines(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Timer, "stop", lambda timer: timer._alarm.remove())
+
+
+def keep_answered_pushes(patch: pytest.MonkeyPatch) -> None:
+    def keep(received: Any, pushes: Pushes, reply: ReplyReceived) -> None:
+        push = pushes._pending.get(reply.ref)
+        received(pushes, reply)
+        if push is not None:
+            pushes._pending[f"answered {reply.ref}"] = push
+
+    wrap(patch, Pushes, "reply_received", keep)
+
+
+def weigh_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ByteLimit, "look", lambda *_: None)
 
 
 def lose_a_record(patch: pytest.MonkeyPatch) -> None:
@@ -154,6 +192,7 @@ BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
     ("delivery", drop_a_message, {}),
     ("delivery", deliver_twice, {}),
     ("delivery", deliver_for_an_old_join, {"features": ("channel_crash",), "steps": 20, "faults": 15}),
+    ("gaps", put_gaps_for_nothing, {}),
     ("replies", mix_up_replies, {}),
     ("performed_once", send_twice, {}),
     ("push_order", send_in_reverse, {}),
@@ -161,6 +200,10 @@ BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
     ("time_limits", keep_deadlines_late, {"features": ("half_open",), "steps": 15, "faults": 10}),
     ("streams_end", end_no_stream, {}),
     ("nothing_left", leave_a_task, {}),
+    ("nothing_left", keep_in_line, {"features": ("half_open",), "faults": 30}),
+    ("nothing_left", keep_deadlines, {}),
+    ("memory", keep_answered_pushes, {}),
+    ("memory", weigh_nothing, {"features": ("large_messages", "slow_reader"), "steps": 40}),
     ("traces", lose_a_record, {}),
     ("replays", change_what_the_core_does, {}),
     ("recordings", write_no_losses_down, {"features": ("disk_full",), "faults": 12}),

@@ -22,6 +22,7 @@ from slipstream_trio.testing.simulation import SimulatedClient, Simulation, Worl
 __all__ = ["ALL", "Room", "rooms", "visits"]
 
 _ROOMS: Final = 2
+_BYTES: Final = 65_536
 
 
 def rooms(world: World) -> Mapping[str, Mount]:
@@ -62,8 +63,10 @@ class Room(ServerChannel):
             case "mark":
                 return Reply({**payload, "next": self.world.counters[self.topic]})
             case "tick":
+                large = "large_messages" in self.world.run.scenario.features
                 for _ in range(payload["count"]):
-                    await self.push("tick", {"series": self.series, "n": self.pushed})
+                    text = {"text": payload["text"]} if large else {}
+                    await self.push("tick", {"series": self.series, "n": self.pushed, **text})
                     self.pushed += 1
             case "shout":
                 await self.world.broadcast(self.topic, "number")
@@ -86,6 +89,7 @@ async def visits(client: SimulatedClient) -> None:
         "leave_timeout": pace,
         "close_timeout": pace,
         "buffer": 3 if slow else 256,
+        "buffer_bytes": _BYTES if "large_messages" in client.features else 2**26,
         "overflow": client.random.choice(("raise", "drop_oldest", "drop_newest")) if slow else "raise",
     }
     while client.steps > 0:
@@ -136,7 +140,7 @@ async def _step(client: SimulatedClient, channel: Channel) -> None:
 
 async def _push(client: SimulatedClient, channel: Channel) -> None:
     event = client.random.choice(("echo", "echo", "tick", "shout", "silence"))
-    text = "x" * client.random.choice((1, 900))
+    text = "x" * client.random.choice((1, 900)) * (40 if "large_messages" in client.features else 1)
     payload = {"token": client.token(), "count": client.random.randint(1, 5), "text": text}
     try:
         if event == "silence":

@@ -1,8 +1,10 @@
 """A simulated client: the process in which a program runs, with a clock, ids, telemetry and a disk of its own."""
 
+# ruff: noqa: SLF001 - what oracles look at is shown to nobody
+import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -12,7 +14,7 @@ import trio
 
 from ... import Channel, Gap, SlipstreamError, SlowConsumer, Socket, connect
 from ...ids import RandomIds
-from ...telemetry import Record, Telemetry
+from ...telemetry import ClientPushStart, ClientPushStop, Record, Telemetry
 from ...trace.files import Files
 from ...trace.record import Recording
 from ...trace.redact import Redactor
@@ -83,6 +85,8 @@ class SimulatedClient:
         self.options: dict[str, Any] = {"transport": connector, "telemetry": self._telemetry}
         self._world = world
         self._tokens, self._followers = count(1), count(1)
+        self._sockets: list[Socket] = []
+        self._pushing = 0
         # Where nothing can happen on the network, bytes need not be carried over it.
         self._opener = world.network.opener(world.reach, name=name) if world.network.faults.rules else world.reach
         # For the world:
@@ -93,7 +97,7 @@ class SimulatedClient:
 
     def connect(self, **options: Any) -> AbstractAsyncContextManager[Socket]:
         """Connect to the servers, for the time of a block: `slipstream_trio.connect` with `url` and `options`."""
-        return connect(self.url, **{**self.options, **options})
+        return self._watched(connect(self.url, **{**self.options, **options}))
 
     def log(self, what: str, *facts: Any) -> None:
         """Write down what happened, for the history and for oracles."""
@@ -137,6 +141,7 @@ class SimulatedClient:
 
         def see(record: Record) -> None:
             records.append(record)
+            self._look(record)
             world.emitted(record)
 
         with ExitStack() as stack:
@@ -149,6 +154,29 @@ class SimulatedClient:
             stack.enter_context(self._telemetry.listen(see))
             yield
 
+    @asynccontextmanager
+    async def _watched(self, connecting: AbstractAsyncContextManager[Socket]) -> AsyncIterator[Socket]:
+        """Let the oracles learn what a socket keeps while its pushes end, and what is left in it at its end."""
+        socket: Socket | None = None
+        try:
+            async with connecting as socket:
+                self._sockets.append(socket)
+                yield socket
+        finally:
+            if socket is not None:
+                self._sockets.remove(socket)
+                self._world.run.left += [
+                    f"{self.name}: {number} {what} left" for what, number in _left(socket) if number
+                ]
+
+    def _look(self, record: Record) -> None:
+        """Note how much is kept for pushes that go on; each has its record of the end when it is kept no more."""
+        self._pushing += (type(record) is ClientPushStart) - (type(record) is ClientPushStop)
+        if type(record) is ClientPushStop:
+            kept = sum(len(socket._pushes._pending) for socket in self._sockets)
+            if kept > self._pushing:
+                self.log("waiting", "pushes", kept, self._pushing)
+
     def _monotonic_ns(self) -> int:
         return round(self._world.clock.current_time() * NS_PER_S)
 
@@ -158,6 +186,19 @@ class SimulatedClient:
     async def _open(self, request: OpenRequest) -> trio.abc.Stream:
         await trio.sleep_until(self.unreachable_until)
         return await self._world.secured(await self._opener(request))
+
+
+def _left(socket: Socket) -> Iterator[tuple[str, int]]:
+    """Give what may not be left in a socket that has ended, which it shows to nobody."""
+    pushes, joins = socket._pushes, socket._joins.queue
+    yield "pushes are", len(pushes._pending) + sum(map(len, pushes._by_channel.values()))
+    yield "pushes in line are", sum(map(len, pushes._lines.values()))
+    yield "pushes given up are", len(pushes._given_up)
+    yield "joins are", len(joins._users) + len(joins._library) + len(joins._granted)
+    yield "joined channels are", len(socket._channels)
+    yield "pings are", len(socket._pings)
+    yield "deadlines are", len(socket._timer._heap) + (socket._timer.next < math.inf)
+    yield "frames are", 0 if socket._connection is None else len(socket._connection.writer._frames)
 
 
 class Follower:
@@ -199,7 +240,9 @@ class Follower:
                 self._ended = True
                 self._moved.unpark_all()
                 return
-            log("waiting", self._name, len(stream._buffer), self._most)  # noqa: SLF001 - streams show it to nobody
+            log("waiting", self._name, len(stream._buffer), self._most)
+            if heavy := sum(buffer.heavy for buffer in self._channel._socket._buffers()):
+                log("waiting", f"{self._name}: bytes", heavy, self._channel._socket._configuration.buffer_bytes)
             if isinstance(item, Gap):
                 self._announce("gap", item.reason, item.dropped)
             else:

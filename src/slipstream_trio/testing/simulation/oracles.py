@@ -5,13 +5,14 @@ alone, or with the virtual time of that, around which the history is shown then.
 (`oracles=(*ORACLES, mine)`), about what their programs and servers note.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
 from attrs import define, field, frozen
 
-from ...telemetry import ClientPushStop
+from ...telemetry import ClientPushStop, ConnectStop, RejoinScheduled
 from ...trace import replay, verify
 from ..deterministic import NS_PER_S
 from .scenario import Note, Run
@@ -80,6 +81,21 @@ def _wrong(reader: _Reader, note: Note, series: str, number: int) -> str | None:
     if number > expected and announced == reader.announced:
         return f"{note}: {expected} to {number - 1} are missing, and no gap stands there"
     return None
+
+
+def gaps(run: Run) -> Iterator[Wrong]:
+    """A gap stands only where a connection was lost, or a channel joined again, and once for each time."""
+    causes: dict[tuple[str, str], list[float]] = {}
+    for name, records in run.records.items():
+        for reason, kind in (("reconnected", ConnectStop), ("rejoined", RejoinScheduled)):
+            causes[name, reason] = [record.monotonic_time / NS_PER_S for record in records if type(record) is kind]
+    told: Counter[tuple[str, str]] = Counter()
+    for note in run.noted("gap"):
+        name, reason, _ = note.facts
+        if reason != "overflow":
+            told[name, reason] += 1
+            right = told[name, reason] <= bisect_right(causes[note.who, reason], note.at + _SLACK)
+            yield None if right else (f"{name}: a gap for nothing: {reason}", note.at)
 
 
 def replies(run: Run) -> Iterator[Wrong]:
@@ -187,7 +203,7 @@ def _pushes(run: Run) -> Iterator[tuple[str, ClientPushStop]]:
 
 
 ORACLES: Final[tuple[Oracle, ...]] = (
-    delivery, replies, performed_once, unsent, push_order, time_limits, streams_end, nothing_left,
+    delivery, gaps, replies, performed_once, unsent, push_order, time_limits, streams_end, nothing_left,
     interrupted, traces, replays,
 )  # fmt: skip
 """The library's guarantees."""

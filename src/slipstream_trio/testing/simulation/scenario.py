@@ -36,6 +36,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "disk_full": "the disk of the recordings refuses writes for a while",
     "disk_torn": "the last write to a recording is cut off",
     "tls": "clients and servers speak TLS",
+    "large_messages": "messages are large, and the limit of bytes that wait is small",
 }
 """The features, one or several of which a run has."""
 
