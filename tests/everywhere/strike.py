@@ -6,18 +6,15 @@ deterministically, so that the runs are alike up to the strike.
 
 import signal
 import sys
-import time
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Generator
 from dis import get_instructions
 from functools import cache
 from types import CodeType, FrameType, coroutine
 from typing import Any, Literal
-from unittest.mock import patch
 
 import trio
 
-__all__ = ["Moments", "Strike", "Thrown", "Way", "deterministic"]
+__all__ = ["Moments", "Strike", "Thrown", "Way"]
 
 Way = Literal["cancel", "leave", "raise", "interrupt", "interrupt in the body", "interrupt in the library"]
 """What happens at the moment.
@@ -239,16 +236,3 @@ def _can_raise(body: Coroutine[Any, Any, None]) -> bool:
             return False
         awaited = awaited.cr_await
     return True
-
-
-@contextmanager
-def deterministic(seed: int = 0) -> Iterator[None]:
-    """Let all tasks be scheduled as they were the last time.
-
-    pytest-trio has Trio do that too, but leaves the seed to Hypothesis. And the clock by which iterators take turns
-    stands still; Trio's own goes on.
-    """
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc] # as pytest-trio does
-    trio._core._run._r.seed(seed)
-    with patch.object(time, "perf_counter", lambda: 0.0):
-        yield

@@ -10,7 +10,6 @@ import time
 import pytest
 import trio
 from tests.simulation.visits import ALL
-from trio.testing import MockClock
 
 from slipstream_trio.testing.simulation import Scenario
 from slipstream_trio.testing.simulation.determinism import deterministic
@@ -48,7 +47,7 @@ def test_neither_hashes_nor_addresses_change_a_run() -> None:
 
 def test_everything_that_is_drawn_comes_from_the_seed() -> None:
     def draw() -> list[object]:
-        with deterministic(7, MockClock()):
+        with deterministic(7, float):
             return [os.urandom(4), secrets.token_hex(4), random.random(), secrets.randbelow(1000), time.perf_counter()]
 
     assert draw() == draw()
@@ -56,7 +55,7 @@ def test_everything_that_is_drawn_comes_from_the_seed() -> None:
 
 def test_what_was_replaced_is_put_back() -> None:
     before = os.urandom, time.perf_counter, random._urandom, random.getstate()  # type: ignore[attr-defined]
-    with pytest.raises(ZeroDivisionError), deterministic(7, MockClock()):
+    with pytest.raises(ZeroDivisionError), deterministic(7, float):
         raise ZeroDivisionError
     assert before == (os.urandom, time.perf_counter, random._urandom, random.getstate())  # type: ignore[attr-defined]
 
@@ -68,8 +67,7 @@ def test_other_threads_are_left_alone() -> None:
         drawn.append(await trio.to_thread.run_sync(os.urandom, 8))
 
     for _ in range(2):
-        clock = MockClock()
-        with deterministic(7, clock):
+        with deterministic(7, float):
             trio.run(draw)
     assert drawn[0] != drawn[1]
 

@@ -9,13 +9,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any, Final
 
 import trio
-from trio.testing import MockClock
 
 _STEP: Final = 1e-6  # seconds by which `time.perf_counter` moves at each reading, besides the virtual time
 
@@ -36,12 +35,12 @@ _private(random, "_urandom")
 
 
 @contextmanager
-def deterministic(seed: int, clock: MockClock) -> Iterator[None]:
+def deterministic(seed: int, now: Callable[[], float]) -> Iterator[None]:
     """Let everything that this thread draws, and the order in which Trio runs tasks, come from a seed.
 
-    That is: the module `random`, `os.urandom`, `secrets`, and `time.perf_counter`, which shows the virtual time. Other
+    That is: the module `random`, `os.urandom`, `secrets`, and `time.perf_counter`, which shows the time `now`. Other
     threads get what they got before. OpenSSL has random numbers of its own: with TLS, sizes and order are the same.
-    Garbage is collected before, and not during it, as that may run code at any moment.
+    Garbage is not collected during it, as that may run code at any moment.
     """
     here, source, readings = threading.get_ident(), random.Random(f"{seed}:bytes"), count(1)  # noqa: S311 - the point
     urandom, perf_counter = os.urandom, time.perf_counter
@@ -50,7 +49,7 @@ def deterministic(seed: int, clock: MockClock) -> Iterator[None]:
         return source.randbytes(size) if threading.get_ident() == here else urandom(size)
 
     def virtual_perf_counter() -> float:
-        return clock.current_time() + next(readings) * _STEP if threading.get_ident() == here else perf_counter()
+        return now() + next(readings) * _STEP if threading.get_ident() == here else perf_counter()
 
     with ExitStack() as stack:
         for owner, name, value in (

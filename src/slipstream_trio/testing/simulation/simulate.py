@@ -132,7 +132,7 @@ class Simulation:
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL + 1)
             directory = stack.enter_context(tempfile.TemporaryDirectory())
-            stack.enter_context(deterministic(scenario.seed, clock))
+            stack.enter_context(deterministic(scenario.seed, clock.current_time))
             contexts = _made(self.tls) if self.tls is not None and "tls" in scenario.features else None
             if scenario.interrupt in _SIGNALS:
                 number, handler = _SIGNALS[scenario.interrupt]
