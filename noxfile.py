@@ -245,7 +245,7 @@ def simulate(session: nox.Session) -> None:
     session.install("-e", ALL_EXTRAS, *group("test"))
     command = ("python", "-m", "slipstream_trio.testing.simulation", "tests.simulation.visits:ALL", "--jobs", WORKERS)
     if "--everywhere" in session.posargs:
-        for kind in ("interrupt", "terminate", "exit"):
+        for kind in ("interrupt", "terminate", "exit", "quit"):
             short = ("--seeds", "10", "--steps", "4", "--faults", "2", "--interrupt", kind)
             session.run(*command, *short, *session.posargs)
     else:

@@ -47,6 +47,7 @@ _BLAMED: Final[Mapping[str, frozenset[str]]] = {
     # A cut that refusals follow is what is seen of a server that has ended.
     **dict.fromkeys(("refused", "node_crash", "node_loss", "restart"), _UNREACHED | _SERVER),
     **dict.fromkeys(("kick", "channel_crash"), _SERVER),
+    "unread": _NETWORK | _SERVER,
     "slow_join": _SERVER | {"configuration"},  # a join may take longer than join_timeout
     "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
     "standstill": frozenset({"this process"}),
@@ -56,7 +57,7 @@ _BLAMED: Final[Mapping[str, frozenset[str]]] = {
 """Whom each feature may have `diagnose` blame."""
 _SILENCES: Final = frozenset({"slow_join", "dead_link", "network_stalled"})
 """One for another: where little comes, a link that fails as a join is sent looks like a join that the server is at."""
-_SILENCING: Final = frozenset({"stall", "half_open", "partition", "client_loss", "node_loss", "slow_join"})
+_SILENCING: Final = frozenset({"stall", "unread", "half_open", "partition", "client_loss", "node_loss", "slow_join"})
 
 
 def blame(run: Run) -> Iterator[Wrong]:

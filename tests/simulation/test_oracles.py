@@ -13,8 +13,9 @@ from tests.simulation import guarantees
 from tests.simulation.guarantees import GUARANTEES
 from tests.simulation.visits import ALL
 
+from slipstream_trio import PushTimeout
 from slipstream_trio.client.buffer import Buffer, ByteLimit, Gap
-from slipstream_trio.client.push import Pushes
+from slipstream_trio.client.push import Call, Pushes
 from slipstream_trio.client.timer import Timer
 from slipstream_trio.protocol import Message, ReplyReceived, Transition
 from slipstream_trio.telemetry.span import ConnectionSpans
@@ -97,6 +98,17 @@ def send_in_reverse(patch: pytest.MonkeyPatch) -> None:
 
 def tell_that_nothing_was_sent(patch: pytest.MonkeyPatch) -> None:
     wrap(patch, Pushes, "connection_ended", lambda ended, pushes, lost, _: ended(pushes, lost, 0))
+
+
+def tell_that_what_is_queued_is_unsent(patch: pytest.MonkeyPatch) -> None:
+    def expire(inner: Any, call: Call) -> None:
+        connection = call.channel._socket._connection
+        if call.ref is not None and connection is not None and call.number > connection.writer.taken:
+            call.result.fail(PushTimeout(call.channel.topic, call.event, 1.0, sent=False, waited=0.0))
+        else:
+            inner(call)
+
+    wrap(patch, Call, "expire", expire)
 
 
 def keep_deadlines_late(patch: pytest.MonkeyPatch) -> None:
@@ -188,6 +200,7 @@ def blame_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(guarantees, "diagnose", lambda _: [])
 
 
+UNREAD: dict[str, Any] = {"features": ("unread", "large_messages")}
 BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
     ("delivery", drop_a_message, {}),
     ("delivery", deliver_twice, {}),
@@ -197,6 +210,11 @@ BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
     ("performed_once", send_twice, {}),
     ("push_order", send_in_reverse, {}),
     ("unsent", tell_that_nothing_was_sent, {"features": ("half_open", "latency"), "steps": 30, "faults": 40}),
+    (
+        "unsent",
+        tell_that_what_is_queued_is_unsent,
+        {"features": ("unread", "large_messages"), "steps": 40, "faults": 40},
+    ),
     ("time_limits", keep_deadlines_late, {"features": ("half_open",), "steps": 15, "faults": 10}),
     ("streams_end", end_no_stream, {}),
     ("nothing_left", leave_a_task, {}),
@@ -218,7 +236,7 @@ def found(bug: Bug | None, scenario: dict[str, Any]) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         if bug is not None:
             bug(patch)
-        reports = (ALL.run(Scenario(seed, **scenario)) for seed in range(6))
+        reports = (ALL.run(Scenario(seed, **scenario)) for seed in range(8))
         return next((report for report in reports if report.violations), None) or ALL.run(Scenario(0, **scenario))
 
 

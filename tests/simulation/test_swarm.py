@@ -47,14 +47,14 @@ def test_what_once_failed_holds(words: str) -> None:
     assert report.command.endswith(words)
 
 
-@pytest.mark.parametrize("kind", ["interrupt", "terminate", "exit"])
+@pytest.mark.parametrize("kind", ["interrupt", "terminate", "exit", "quit"])
 def test_what_is_guaranteed_holds_when_a_run_is_interrupted(kind: str) -> None:
     total = drawn(0, 8, interrupt=kind)
     total.check()
     assert total.faults[kind] == 8
 
 
-@pytest.mark.parametrize("kind", ["interrupt", "terminate", "exit"])
+@pytest.mark.parametrize("kind", ["interrupt", "terminate", "exit", "quit"])
 def test_a_run_is_interrupted_at_each_of_its_steps(kind: str) -> None:
     total = ALL.swarm([0], clients=1, steps=1, features=(), interrupt=kind, everywhere=True)
     total.check()
@@ -91,7 +91,7 @@ def test_with_tls_a_seed_makes_one_run_too() -> None:
 
 def test_clients_may_have_another_transport() -> None:
     pytest.importorskip("websockets")
-    drawn(0, 4, attrs.evolve(ALL, transport="websockets")).check()
+    drawn(0, 4, attrs.evolve(ALL, transports=("websockets",))).check()
 
 
 def crashes(run: Run) -> Iterator[str | None]:

@@ -22,7 +22,7 @@ from slipstream_trio.testing.simulation import SimulatedClient, Simulation, Worl
 __all__ = ["ALL", "Room", "rooms", "visits"]
 
 _ROOMS: Final = 2
-_BYTES: Final = 65_536
+_BYTES: Final = 2**18
 
 
 def rooms(world: World) -> Mapping[str, Mount]:
@@ -140,7 +140,7 @@ async def _step(client: SimulatedClient, channel: Channel) -> None:
 
 async def _push(client: SimulatedClient, channel: Channel) -> None:
     event = client.random.choice(("echo", "echo", "tick", "shout", "silence"))
-    text = "x" * client.random.choice((1, 900)) * (40 if "large_messages" in client.features else 1)
+    text = "x" * client.random.choice((1, 900)) * (100 if "large_messages" in client.features else 1)
     payload = {"token": client.token(), "count": client.random.randint(1, 5), "text": text}
     try:
         if event == "silence":

@@ -43,7 +43,9 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--jobs", type=int, default=1, help="the number of processes (default: 1)")
     for name, kind in (("seconds", float), *((name, int) for name in ("clients", "nodes", "steps", "faults", "at"))):
         parser.add_argument(f"--{name}", type=kind, help="not drawn from the seed")
-    parser.add_argument("--interrupt", choices=("interrupt", "terminate", "exit"), help="at a step, drawn or --at")
+    kinds = ("interrupt", "terminate", "exit", "quit")
+    parser.add_argument("--interrupt", choices=kinds, help="at a step, drawn or --at")
+    parser.add_argument("--transport", help="the clients': trio_websocket, websockets or longpoll")
     parser.add_argument("--everywhere", action="store_true", help="--interrupt at each step, in a run for each")
     parser.add_argument("--busy-days", type=int, help="end once so many days had much to do")
     parser.add_argument("--features", help="none, or some, separated by commas; not drawn from the seed")

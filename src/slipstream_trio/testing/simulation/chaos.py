@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from ..faults import EachFrame, Faults, Ignore, Link, Refuse, Reset, Rule, SlowOpening, Stall, Truncate, Vanish
+from ..server import Connection
 
 if TYPE_CHECKING:
     from .world import World
@@ -48,18 +49,19 @@ async def chaos(world: "World") -> None:
     """Let faults happen that hit from without; twice as many as asked for, where the run takes longer."""
     scenario, random = world.run.scenario, world.random
     possible = [name for name in (*_TO_CLIENTS, *_TO_SERVERS, "standstill") if name in scenario.features]
-    for _ in range(2 * scenario.faults if possible else 0):
-        await trio.sleep(random.expovariate(1.0) * scenario.seconds / scenario.faults)
-        name = random.choice(possible)
-        if name == "standstill":
-            seconds = random.random() * 4 * world.pace
-            world.fault(name, seconds)
-            world.run.stood += seconds
-            world.clock.jump(seconds)
-        elif name in _TO_CLIENTS and world.clients:
-            _hit_client(world, name)
-        elif name in _TO_SERVERS:
-            await _hit_server(world, name)
+    async with trio.open_nursery() as lasting:
+        for _ in range(2 * scenario.faults if possible else 0):
+            await trio.sleep(random.expovariate(1.0) * scenario.seconds / scenario.faults)
+            name = random.choice(possible)
+            if name == "standstill":
+                seconds = random.random() * 4 * world.pace
+                world.fault(name, seconds)
+                world.run.stood += seconds
+                world.clock.jump(seconds)
+            elif name in _TO_CLIENTS and world.clients:
+                _hit_client(world, name)
+            elif name in _TO_SERVERS:
+                await _hit_server(world, name, lasting)
 
 
 _TO_CLIENTS: Final = ("partition", "client_crash", "client_loss", "wall_jump", "disk_full")
@@ -86,14 +88,20 @@ def _hit_client(world: "World", name: str) -> None:
             client.disk.full = not client.disk.full
 
 
-_TO_SERVERS: Final = ("node_crash", "node_loss", "restart", "kick", "channel_crash")
+async def _read_nothing(connection: Connection, seconds: float) -> None:
+    connection.pause_reading()
+    await trio.sleep(seconds)
+    connection.resume_reading()
 
 
-async def _hit_server(world: "World", name: str) -> None:
+_TO_SERVERS: Final = ("node_crash", "node_loss", "restart", "kick", "channel_crash", "unread")
+
+
+async def _hit_server(world: "World", name: str, lasting: trio.Nursery) -> None:
     random = world.random
     node = random.choice(world.nodes)
     connections = node.server.connections
-    if not node.up or (name in ("kick", "channel_crash") and not connections):
+    if not node.up or (name in ("kick", "channel_crash", "unread") and not connections):
         return
     node.down_for = random.random() * 2 * world.pace
     world.fault(name, world.nodes.index(node))
@@ -104,6 +112,8 @@ async def _hit_server(world: "World", name: str) -> None:
             node.crash()
         case "kick":
             random.choice(connections).close(1001)
+        case "unread":
+            lasting.start_soon(_read_nothing, random.choice(connections), random.random() * 6 * world.pace)
         case "channel_crash":
             for channel in random.choice(connections).channels.values():
                 channel.stop(random.choice(("killed", "killed", "killed", "normal")))

@@ -81,7 +81,7 @@ class SimulatedClient:
         self.url: str = f"{'wss' if world.tls else 'ws'}://server/socket/websocket"
         ids = RandomIds(self.random.getrandbits(64))
         self._telemetry = Telemetry(ids=ids, time_ns=self._time_ns, monotonic_ns=self._monotonic_ns)
-        connector = find_connector(world.transport, self._open)
+        connector = find_connector(scenario.transport, self._open)
         self.options: dict[str, Any] = {"transport": connector, "telemetry": self._telemetry}
         self._world = world
         self._tokens, self._followers = count(1), count(1)
@@ -100,8 +100,9 @@ class SimulatedClient:
         return self._watched(connect(self.url, **{**self.options, **options}))
 
     def log(self, what: str, *facts: Any) -> None:
-        """Write down what happened, for the history and for oracles."""
+        """Write down what happened, for the history and for oracles; exits, if the scenario says so."""
         self._world.note(self.name, what, *facts)
+        self._world.may_exit("quit")
 
     def token(self) -> str:
         """Return a token for the payload of a push, {"token": …}: oracles follow it to the server and back."""
@@ -194,7 +195,7 @@ def _left(socket: Socket) -> Iterator[tuple[str, int]]:
     yield "pushes are", len(pushes._pending) + sum(map(len, pushes._by_channel.values()))
     yield "pushes in line are", sum(map(len, pushes._lines.values()))
     yield "pushes given up are", len(pushes._given_up)
-    yield "joins are", len(joins._users) + len(joins._library) + len(joins._granted)
+    yield "joins are", sum(not each.over for each in (*joins._users, *joins._library, *joins._granted))
     yield "joined channels are", len(socket._channels)
     yield "pings are", len(socket._pings)
     yield "deadlines are", len(socket._timer._heap) + (socket._timer.next < math.inf)

@@ -161,7 +161,7 @@ def nothing_left(run: Run) -> Iterator[Wrong]:
 
 def interrupted(run: Run) -> Iterator[Wrong]:
     """Nothing but the interrupt, or the exit, that was asked for leaves a run, and as what it was."""
-    kinds = {"interrupt": KeyboardInterrupt, "exit": SystemExit}
+    kinds = {"interrupt": KeyboardInterrupt, "exit": SystemExit, "quit": SystemExit}
     for error in leaves(run.raised):
         right = isinstance(error, kinds.get(run.scenario.interrupt or "", ()))
         yield None if right else f"{error!r} left the run"

@@ -36,10 +36,12 @@ FEATURES: Final[Mapping[str, str]] = {
     "disk_full": "the disk of the recordings refuses writes for a while",
     "disk_torn": "the last write to a recording is cut off",
     "tls": "clients and servers speak TLS",
+    "unread": "a server does not read for a while what a client sends",
     "large_messages": "messages are large, and the limit of bytes that wait is small",
 }
 """The features, one or several of which a run has."""
 
+TRANSPORT: Final = "trio_websocket"
 _SHARES: Final = (0.05, 0.1, 0.25, 0.5)
 
 
@@ -55,8 +57,10 @@ class Scenario:
         steps: the number of steps of each client.
         faults: about how often faults happen that hit from without, such as crashes.
         features: names of `FEATURES`.
-        interrupt: "interrupt" (SIGINT), "terminate" (SIGTERM) or "exit" (`sys.exit` in a telemetry handler), or None.
+        interrupt: "interrupt" (SIGINT), "terminate" (SIGTERM), "exit" (`sys.exit` in a telemetry handler) or "quit"
+            (the same in a program, as it logs), or None.
         at: the step of Trio's at which that comes, from 1; 0: never.
+        transport: the name of the clients' transport.
     """
 
     seed: int
@@ -67,9 +71,10 @@ class Scenario:
     faults: int = 6
     features: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
     interrupt: str | None = attrs.field(
-        default=None, validator=attrs.validators.in_((None, "interrupt", "terminate", "exit"))
+        default=None, validator=attrs.validators.in_((None, "interrupt", "terminate", "exit", "quit"))
     )
     at: int = 0
+    transport: str = TRANSPORT
 
     @features.validator
     def _check_features(self, _: "attrs.Attribute[Any]", features: tuple[str, ...]) -> None:
@@ -96,6 +101,8 @@ class Scenario:
         """Give scenarios that are a little smaller, the smallest first."""
         for name in self.features:
             yield attrs.evolve(self, features=tuple(other for other in self.features if other != name))
+        if self.transport != TRANSPORT:
+            yield attrs.evolve(self, transport=TRANSPORT)
         for field in ("clients", "nodes", "steps", "faults"):
             whole = getattr(self, field)
             for part in dict.fromkeys((1, whole // 2, whole - 1)):
@@ -109,6 +116,8 @@ class Scenario:
         words.append(f"--features {','.join(self.features) or 'none'}")
         if self.interrupt is not None:
             words.append(f"--interrupt {self.interrupt} --at {self.at}")
+        if self.transport != TRANSPORT:
+            words.append(f"--transport {self.transport}")
         return " ".join(words)
 
 

@@ -27,7 +27,7 @@ from trio.testing import MockClock
 from ...telemetry import ClientPushStop
 from .determinism import deterministic
 from .oracles import ORACLES, Oracle, Violation, Wrong, leaves
-from .scenario import Run, Scenario
+from .scenario import TRANSPORT, Run, Scenario
 from .world import Contexts, Mounts, Program, World
 
 _HISTORY: Final = 30
@@ -93,7 +93,7 @@ class Simulation:
         name: its name for the command, "module:attribute"; by default, where it is found in the modules of its program
             and of others.
         oracles: the guarantees to check.
-        transport: the name of the clients' transport.
+        transports: the names of the transports that clients have, one of which each seed draws.
         tls: returns the contexts of servers and clients; without it, scenarios have no feature "tls".
     """
 
@@ -101,7 +101,7 @@ class Simulation:
     mounts: Mounts
     name: str | None = None
     oracles: tuple[Oracle, ...] = Factory(lambda: ORACLES)
-    transport: str = "trio_websocket"
+    transports: tuple[str, ...] = (TRANSPORT,)
     tls: Callable[[], Contexts] | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -119,10 +119,12 @@ class Simulation:
 
         One with an `interrupt` is played without it first, so that it comes at one of the steps that there are.
         """
+        random = Random(f"{seed}:simulation")  # noqa: S311 - to be reproduced
+        given = {"transport": random.choice(self.transports), **given}
         scenario = Scenario.draw(seed, without=("tls",) if self.tls is None else (), **given)
         if scenario.interrupt is None or "at" in given:
             return scenario
-        return attrs.evolve(scenario, at=Random(f"{seed}:at").randint(1, max(1, self.run(scenario).steps)))  # noqa: S311 - to be reproduced
+        return attrs.evolve(scenario, at=random.randint(1, max(1, self.run(scenario).steps)))
 
     def run(self, scenario: Scenario) -> Report:
         """Play a scenario, and judge what came of it; an interrupt that it does not ask for ends that."""
@@ -138,7 +140,7 @@ class Simulation:
                 number, handler = _SIGNALS[scenario.interrupt]
                 stack.callback(signal.signal, number, signal.signal(number, handler))
             try:
-                world = World(run, clock, self.mounts, Path(directory), self.transport, tls=contexts)
+                world = World(run, clock, self.mounts, Path(directory), contexts)
                 instruments = [] if world.interrupts is None else [world.interrupts]
                 trio.run(world.play, self.program, clock=clock, instruments=instruments)
             except BaseException as error:

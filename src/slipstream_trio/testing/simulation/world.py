@@ -62,7 +62,6 @@ class World:
         pace: the mean time between two steps of a client, in seconds.
         numbers: for servers, to tell their channels apart.
         counters: the number of the next broadcast on each topic: the servers' database.
-        transport: the name of the clients' transport.
         tls: the contexts of servers and clients; None: they do not speak TLS.
         clients: the clients that run now, by name.
         bad_disks: whether clients record their telemetry, on disks that fail.
@@ -70,9 +69,7 @@ class World:
         interrupts: counts the steps at which the run can be interrupted, if it is to be.
     """
 
-    def __init__(
-        self, run: Run, clock: MockClock, mounts: "Mounts", directory: Path, transport: str, *, tls: Contexts | None
-    ) -> None:
+    def __init__(self, run: Run, clock: MockClock, mounts: "Mounts", directory: Path, tls: Contexts | None) -> None:
         scenario = run.scenario
         self.run: Run = run
         self.clock: MockClock = clock
@@ -80,7 +77,6 @@ class World:
         self.pace: float = scenario.seconds / scenario.steps
         self.numbers: Iterator[int] = count(1)
         self.counters: Counter[str] = Counter()
-        self.transport: str = transport
         self.tls: Contexts | None = tls
         self.network: FaultyNetwork
 
@@ -158,8 +154,12 @@ class World:
             frames = record.transition.return_
         told = f"{record.name} {record.monotonic_time} {getattr(record, 'span_id', '')} {frames}\n"
         self._digest.update(told.encode(errors="surrogatepass"))
-        if self.interrupts is not None:
-            self.interrupts.emitted()
+        self.may_exit("exit")
+
+    def may_exit(self, interrupt: str) -> None:
+        """Exit, if the scenario has this interrupt and it is time."""
+        if self.interrupts is not None and interrupt == self.run.scenario.interrupt:
+            self.interrupts.may_exit()
 
     # The run
 
@@ -240,7 +240,7 @@ class World:
 
 
 class Interrupt(trio.abc.Instrument):
-    """Interrupts a run at the step of Trio's that its scenario says, or with the next record that is told of."""
+    """Interrupts a run at the step of Trio's that its scenario says, or where it may exit next."""
 
     def __init__(self, world: World) -> None:
         self._steps = 0
@@ -253,7 +253,7 @@ class Interrupt(trio.abc.Instrument):
         if world.lives is None:
             return
         self._steps += 1
-        if scenario.interrupt == "exit":
+        if scenario.interrupt in ("exit", "quit"):
             self._exits = self._exits or self._steps == scenario.at
             return
         world.run.steps = self._steps
@@ -261,15 +261,15 @@ class Interrupt(trio.abc.Instrument):
             world.fault(f"{scenario.interrupt}")
             signal.raise_signal(signal.SIGINT if scenario.interrupt == "interrupt" else signal.SIGTERM)
 
-    def emitted(self) -> None:
-        """Exit in the telemetry handler that calls this, if it is time."""
+    def may_exit(self) -> None:
+        """Exit in the function that calls this, if it is time."""
         world = self._world
-        if world.run.scenario.interrupt == "exit" and world.lives is not None:
+        if world.lives is not None:
             world.run.steps = self._steps
             if self._exits:
                 self._exits = False
-                world.fault("exit")
-                raise SystemExit("a handler exits")
+                world.fault(f"{world.run.scenario.interrupt}")
+                raise SystemExit("it exits here")
 
 
 def _tasks_but_in(beside: set[trio.Nursery]) -> set[trio.lowlevel.Task]:
