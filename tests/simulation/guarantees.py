@@ -47,9 +47,10 @@ _BLAMED: Final[Mapping[str, frozenset[str]]] = {
     # A cut that refusals follow is what is seen of a server that has ended.
     **dict.fromkeys(("refused", "node_crash", "node_loss", "restart"), _UNREACHED | _SERVER),
     **dict.fromkeys(("kick", "channel_crash"), _SERVER),
-    "unread": _NETWORK | _SERVER,
+    "unread": _UNREACHED | _SERVER,  # also a join that is read after join_timeout
     "slow_join": _SERVER | {"configuration"},  # a join may take longer than join_timeout
-    "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
+    # The one asks too much, the other gives too little; long-polling tells every refusal as one of credentials.
+    "rate_limit": frozenset({"application", "server", "configuration"}),
     "standstill": frozenset({"this process"}),
     "wall_jump": frozenset({"this process"}),  # as if the machine had slept, where a connection is lost then
     **dict.fromkeys(("slow_reader", "large_messages"), frozenset({"application"})),

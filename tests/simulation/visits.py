@@ -1,12 +1,20 @@
-"""The library's own program: clients visit rooms, push, read, lose connections, leave and come again."""
+"""The library's own programs: clients visit rooms, push, read, lose connections, leave and come again.
 
+`VISITS` is of those who read their channels; in `ALL` others look aside (presences, subscriptions, pings, topics that
+are not joined), or have callbacks.
+"""
+
+import ssl
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from typing import Any, Final
 
 import trio
+import trustme
 from tests.simulation.guarantees import GUARANTEES
 
-from slipstream_trio import Backoff, Channel, SlipstreamError, Socket
+from slipstream_trio import Backoff, Channel, Client, Reply as Answer, SlipstreamError, Socket, run_client
 from slipstream_trio.testing.server import (
     Accept,
     Channel as ServerChannel,
@@ -19,7 +27,7 @@ from slipstream_trio.testing.server import (
 )
 from slipstream_trio.testing.simulation import SimulatedClient, Simulation, World
 
-__all__ = ["ALL", "Room", "rooms", "visits"]
+__all__ = ["ALL", "VISITS", "Room", "contexts", "lives", "rooms", "visits"]
 
 _ROOMS: Final = 2
 _BYTES: Final = 2**18
@@ -54,7 +62,14 @@ class Room(ServerChannel):
             await trio.sleep(self.world.random.random() * 6 * self.world.pace)
         if self.world.chance("rate_limit", 0.1):
             raise JoinRefused({"reason": "rate limited"})
+        self._shown = payload.get("shown")
         return {"next": self.world.counters[self.topic]}
+
+    async def after_join(self) -> None:
+        """Show who is there, if the client wants that."""
+        if self._shown is not None:
+            self.presence.track(self._shown, {})
+            await self.push("presence_state", self.presence.list())
 
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
         """Do what the event says, after a note of the push's token."""
@@ -75,11 +90,10 @@ class Room(ServerChannel):
         return Reply(payload)
 
 
-async def visits(client: SimulatedClient) -> None:
-    """Connect, visit rooms, and leave, until all steps are taken."""
+def _options(client: SimulatedClient) -> dict[str, Any]:
     pace = client.pace
     slow = "slow_reader" in client.features
-    options: dict[str, Any] = {
+    return {
         "reconnect": Backoff((0.02 * pace, 0.1 * pace, 0.5 * pace), reset_after=pace),
         "rejoin": Backoff((0.02 * pace, 0.2 * pace), reset_after=pace),
         "heartbeat_interval": 3 * pace,
@@ -92,6 +106,11 @@ async def visits(client: SimulatedClient) -> None:
         "buffer_bytes": _BYTES if "large_messages" in client.features else 2**26,
         "overflow": client.random.choice(("raise", "drop_oldest", "drop_newest")) if slow else "raise",
     }
+
+
+async def visits(client: SimulatedClient) -> None:
+    """Connect, visit rooms, and leave, until all steps are taken."""
+    options = _options(client)
     while client.steps > 0:
         try:
             first = client.random.random() < 0.5
@@ -152,5 +171,124 @@ async def _push(client: SimulatedClient, channel: Channel) -> None:
         client.log("told", type(error).__name__)
 
 
-ALL = Simulation(program=visits, mounts=rooms, oracles=GUARANTEES)
+async def _looks_aside(client: SimulatedClient) -> None:
+    """Connect, and follow presences, subscriptions, and a topic that is not joined."""
+    options = _options(client)
+    while client.steps > 0:
+        try:
+            async with client.connect(retry_first=True, **options) as socket, AsyncExitStack() as stack:
+                channel = socket.channel("room:aside", {"shown": client.name})
+                presence = await stack.enter_async_context(channel.presence())
+                numbers = await stack.enter_async_context(channel.subscribe("number"))
+                await stack.enter_async_context(socket.listen("nowhere:*"))
+                with client.limit("join", 9 * client.pace):
+                    await channel.join(timeout=9 * client.pace)
+                with trio.move_on_after(client.pace):
+                    await anext(presence)
+                    client.log("here", presence.synced, *presence)
+                await _step(client, channel)
+                with client.limit("ping", 6 * client.pace):  # one beat that waits, and one that is not answered
+                    await socket.ping()
+                client.steps -= 1
+                await channel.push("shout", {"token": client.token()})
+                with trio.move_on_after(client.pace):
+                    client.log("number", (await anext(numbers)).payload["n"])
+                with client.limit("leave", client.pace):
+                    await channel.leave()
+        except SlipstreamError as error:
+            client.log("told", type(error).__name__)
+            client.steps -= 1
+            await client.rest(0.5)
+
+
+class _Visitor(Client):
+    """Does in callbacks what `visits` does."""
+
+    def __init__(self, client: SimulatedClient) -> None:
+        self._client = client
+        self._unanswered: set[str] = set()
+
+    async def handle_connect(self, socket: Socket) -> None:
+        self._client.log("connected")
+        await self.join("room:aside", {"shown": self._client.name})
+
+    async def handle_disconnect(self, reason: Exception) -> None:
+        self._client.log("told", type(reason).__name__)
+        self._take_step()
+
+    async def handle_join(self, channel: Channel, response: Any) -> None:
+        self._client.log("in", channel.topic, response["next"])
+        for event in ("echo", "tick", "shout"):
+            await self._client.rest(1)
+            payload = {"token": self._client.token(), "count": 2, "text": "x"}
+            self._unanswered.add(await self.push(channel.topic, event, payload))
+
+    async def handle_reply(self, ref: str, reply: Answer) -> None:
+        self._client.log("answered", type(reply.error).__name__)
+        self._unanswered.discard(ref)
+        self._take_step()
+        if not self._unanswered:
+            await self.leave("room:aside")
+
+    async def handle_leave(self, topic: str) -> None:
+        self._client.log("left")
+        await self.join(topic)
+
+    async def handle_topic_close(self, topic: str, reason: Exception) -> None:
+        self._client.log("told", type(reason).__name__)
+        self._take_step()
+
+    async def handle_call(self, message: Any, caller: Any) -> Any:
+        self._client.log("called")
+        return message
+
+    def _take_step(self) -> None:
+        self._client.steps -= 1
+        if self._client.steps <= 0:
+            self.stop()
+
+
+async def _calls_back(client: SimulatedClient) -> None:
+    """Run a client by callbacks, and call it from another task."""
+    options = {**client.options, **_options(client)}
+    while client.steps > 0:
+        visitor = _Visitor(client)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_call, client, visitor)
+            try:
+                await run_client(visitor, client.url, **options)
+            except SlipstreamError as error:
+                client.log("told", type(error).__name__)
+            nursery.cancel_scope.cancel()
+
+
+async def _call(client: SimulatedClient, visitor: _Visitor) -> None:
+    while True:
+        await client.rest(2)
+        try:
+            with client.limit("call", client.pace):
+                client.log("returned", await visitor.call("hello", timeout=client.pace))
+        except SlipstreamError as error:
+            client.log("told", type(error).__name__)
+
+
+async def lives(client: SimulatedClient) -> None:
+    """Read channels, look aside, or have callbacks, as is drawn."""
+    await client.random.choice((visits, visits, _looks_aside, _calls_back))(client)
+
+
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return TLS contexts; keys of RSA have one size."""
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("server", key_type=trustme.KeyType.RSA).configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+VISITS = Simulation(program=visits, mounts=rooms, oracles=GUARANTEES)
+"""The clients that read channels: the corpus is of them."""
+
+_TRANSPORTS: Final = ("trio_websocket", *(name for name in ("websockets",) if find_spec(name)))
+ALL = Simulation(program=lives, mounts=rooms, oracles=GUARANTEES, transports=(*_TRANSPORTS, "longpoll"), tls=contexts)
 """The library's own swarm."""

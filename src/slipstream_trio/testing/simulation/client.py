@@ -89,6 +89,7 @@ class SimulatedClient:
         self._pushing = 0
         # Where nothing can happen on the network, bytes need not be carried over it.
         self._opener = world.network.opener(world.reach, name=name) if world.network.faults.rules else world.reach
+        self.node: int = -1  # at which it was last
         # For the world:
         self.disk: Disk = disk
         self.scope: trio.CancelScope = trio.CancelScope()
@@ -184,9 +185,9 @@ class SimulatedClient:
     def _time_ns(self) -> int:
         return EPOCH_NS + self._monotonic_ns() + round(self.wall_offset * NS_PER_S)
 
-    async def _open(self, request: OpenRequest) -> trio.abc.Stream:
+    async def _open(self, _: OpenRequest) -> trio.abc.Stream:
         await trio.sleep_until(self.unreachable_until)
-        return await self._world.secured(await self._opener(request))
+        return await self._world.secured(await self._opener(self))
 
 
 def _left(socket: Socket) -> Iterator[tuple[str, int]]:

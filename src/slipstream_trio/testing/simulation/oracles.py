@@ -59,6 +59,8 @@ def delivery(run: Run) -> Iterator[Wrong]:
             expected, announced = reader.next.get("all", (facts[0], 0))
             missing = expected < facts[0] and announced == reader.announced
             yield (f"{name} has not got {expected} to {facts[0] - 1}", note.at) if missing else None
+        elif note.what == "got" and facts[2] is None:
+            continue  # a message of another kind
         elif note.what == "got":
             wrong = _wrong(reader, note, facts[1], facts[2])
             yield None if wrong is None else (wrong, note.at)

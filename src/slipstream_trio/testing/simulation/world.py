@@ -15,7 +15,6 @@ import trio
 from trio.testing import MockClock
 
 from ...telemetry import HandleStart, HandleStop
-from ...transport import OpenRequest
 from ..faults import FaultyNetwork, faulty_network
 from ..server import MemoryStream, Mount, PhoenixServer
 from .chaos import chaos, faults_of
@@ -124,12 +123,13 @@ class World:
 
     # For clients
 
-    async def reach(self, _: OpenRequest) -> trio.abc.Stream:
-        """Open a stream to one of the servers that are up: the balancer."""
+    async def reach(self, client: SimulatedClient) -> trio.abc.Stream:
+        """Open a stream to one of the servers that are up, for long-polling to the same: the balancer."""
         up = [number for number, node in enumerate(self.nodes) if node.up]
         if not up:
             raise ConnectionRefusedError("no server is up")
-        number = self.random.choice(up)
+        sticks = self.run.scenario.transport == "longpoll" and client.node in up
+        number = client.node = client.node if sticks else self.random.choice(up)
         self.note("balancer", "connection", number)
         return await self.nodes[number].server.open_stream(self.tls[0] if self.tls else None)
 
