@@ -49,8 +49,7 @@ _BLAMED: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("kick", "channel_crash"), _SERVER),
     "unread": _UNREACHED | _SERVER,  # also a join that is read after join_timeout
     "slow_join": _SERVER | {"configuration"},  # a join may take longer than join_timeout
-    # The one asks too much, the other gives too little; long-polling tells every refusal as one of credentials.
-    "rate_limit": frozenset({"application", "server", "configuration"}),
+    "rate_limit": frozenset({"application", "server"}),  # the one asks too much, the other gives too little
     "standstill": frozenset({"this process"}),
     "wall_jump": frozenset({"this process"}),  # as if the machine had slept, where a connection is lost then
     **dict.fromkeys(("slow_reader", "large_messages"), frozenset({"application"})),
@@ -58,7 +57,9 @@ _BLAMED: Final[Mapping[str, frozenset[str]]] = {
 """Whom each feature may have `diagnose` blame."""
 _SILENCES: Final = frozenset({"slow_join", "dead_link", "network_stalled"})
 """One for another: where little comes, a link that fails as a join is sent looks like a join that the server is at."""
-_SILENCING: Final = frozenset({"stall", "unread", "half_open", "partition", "client_loss", "node_loss", "slow_join"})
+_SILENCING: Final = frozenset(
+    {"stall", "unread", "reorder", "half_open", "partition", "client_loss", "node_loss", "slow_join"}
+)
 
 
 def blame(run: Run) -> Iterator[Wrong]:
@@ -66,6 +67,8 @@ def blame(run: Run) -> Iterator[Wrong]:
     allowed = frozenset({"nobody"}).union(*(_BLAMED.get(name, frozenset()) for name in run.scenario.features))
     if run.scenario.interrupt is not None:
         allowed |= {"application"}
+    if run.scenario.transport == "longpoll":
+        allowed |= _NETWORK  # a session that is asked for too late is gone, as if the request had reached another node
     for name, records in run.records.items():
         findings = diagnose(records)
         missed = _has_suffered(records) and {finding.blame for finding in findings}.isdisjoint(allowed - {"nobody"})

@@ -47,7 +47,7 @@ def test_what_once_failed_holds(words: str) -> None:
 
 @pytest.mark.parametrize("kind", ["interrupt", "terminate", "exit", "quit"])
 def test_what_is_guaranteed_holds_when_a_run_is_interrupted(kind: str) -> None:
-    total = drawn(0, 8, interrupt=kind)
+    total = drawn(0, 8, VISITS, interrupt=kind)
     total.check()
     assert total.faults[kind] == 8
 

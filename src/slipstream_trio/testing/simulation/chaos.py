@@ -38,7 +38,8 @@ def faults_of(world: "World") -> Faults:
     }
     slow = random.random() * min(0.2 * pace, 1.0) if "latency" in features else 0.0
     # Where steps are minutes apart, a link that is slower still delays nobody more, but takes its time to simulate.
-    widest = max(1.0, pace / 30)
+    # And large messages have to come through at all.
+    widest = max(1.0, pace / 30) * (100 if "large_messages" in features else 1)
     width = random.choice((1_000, 5_000, 50_000)) * widest if "bandwidth" in features else None
     link = Link(latency=slow, jitter=slow, bandwidth=width)
     chosen = [rule for name in features for rule in rules.get(name, ())]
