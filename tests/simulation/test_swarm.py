@@ -79,9 +79,10 @@ def test_with_tls_a_seed_makes_one_run_too() -> None:
     assert first.digest != ALL.run(attrs.evolve(scenario, features=scenario.features[1:])).digest
 
 
-def test_clients_may_have_another_transport() -> None:
-    pytest.importorskip("websockets")
-    drawn(0, 4, attrs.evolve(ALL, transports=("websockets",))).check()
+@pytest.mark.parametrize("name", ["websockets", "longpoll"])
+def test_clients_may_have_another_transport(name: str) -> None:
+    pytest.importorskip({"websockets": "websockets", "longpoll": "h11"}[name])
+    drawn(0, 8, attrs.evolve(ALL, transports=(name,))).check()
 
 
 def crashes(run: Run) -> Iterator[str | None]:

@@ -219,6 +219,7 @@ class _Visitor(Client):
 
     async def handle_join(self, channel: Channel, response: Any) -> None:
         self._client.log("in", channel.topic, response["next"])
+        self._channel = channel
         for event in ("echo", "tick", "shout"):
             await self._client.rest(1)
             payload = {"token": self._client.token(), "count": 2, "text": "x"}
@@ -228,7 +229,9 @@ class _Visitor(Client):
         self._client.log("answered", type(reply.error).__name__)
         self._unanswered.discard(ref)
         self._take_step()
-        if not self._unanswered:
+        if not self._unanswered and self._channel.status == "closed":
+            await self.join("room:aside")  # the server had closed it
+        elif not self._unanswered:
             await self.leave("room:aside")
 
     async def handle_leave(self, topic: str) -> None:
@@ -290,6 +293,9 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 VISITS = Simulation(program=visits, mounts=rooms, oracles=GUARANTEES)
 """The clients that read channels: the corpus is of them."""
 
+# A day of long-polling takes ten times as long.
 _TRANSPORTS: Final = ("trio_websocket", *(name for name in ("websockets",) if find_spec(name)))
-ALL = Simulation(program=lives, mounts=rooms, oracles=GUARANTEES, transports=(*_TRANSPORTS, "longpoll"), tls=contexts)
+ALL = Simulation(
+    program=lives, mounts=rooms, oracles=GUARANTEES, transports=(*_TRANSPORTS * 10, "longpoll"), tls=contexts
+)
 """The library's own swarm."""
