@@ -72,7 +72,7 @@ def blame(run: Run) -> Iterator[Wrong]:
     for name, records in run.records.items():
         findings = diagnose(records)
         missed = _has_suffered(records) and {finding.blame for finding in findings}.isdisjoint(allowed - {"nobody"})
-        yield f"{name}: a connection was ended, or a join not answered, and nobody is blamed" if missed else None
+        yield f"{name}: a connection was cut, or a join not answered, and nobody is blamed" if missed else None
         for finding in findings:
             alike = finding.cause in _SILENCES and not _SILENCING.isdisjoint(run.scenario.features)
             wrong = finding.blame not in allowed and not alike
@@ -80,9 +80,12 @@ def blame(run: Run) -> Iterator[Wrong]:
 
 
 def _has_suffered(records: Iterable[Record]) -> bool:
-    """Tell whether a fault has cost a client what always shows who did it; a push that is late may show nobody."""
+    """Tell whether a fault has cost a client what always shows who did it.
+
+    A push that is late may show nobody, and a close by the server that costs nothing, as of a deployment, is noise.
+    """
     return any(
-        (isinstance(record, ConnectStop) and record.ended_by in ("network", "server"))
+        (isinstance(record, ConnectStop) and record.ended_by == "network")
         or (isinstance(record, ClientJoinStop) and record.outcome == "timeout")
         for record in records
     )

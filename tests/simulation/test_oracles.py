@@ -224,7 +224,7 @@ BUGS: list[tuple[str, Bug, dict[str, Any]]] = [
     ("memory", let_buffers_grow, {"features": ("slow_reader",), "steps": 40}),
     ("interrupted", exit_where_it_is_cancelled, {"interrupt": "interrupt", "at": 150}),
     ("blame", blame_the_server, {"features": ("standstill",), "faults": 8}),
-    ("blame", blame_nobody, {"features": ("kick",)}),
+    ("blame", blame_nobody, {"features": ("reset",)}),
 ]
 
 
