@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Peer, Recorder, living_tasks, running, scripted
+from tests.client.support import URL, Peer, Recorder, Scripted, living_tasks, running, scripted
 from tests.recovery.support import settle
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, ConnectionLost, Socket, connect
-from slipstream_trio.protocol import Message, PushMessage
+from slipstream_trio.protocol import Message, PushMessage, TransportFailed
+from slipstream_trio.telemetry import ConnectStop
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
@@ -269,3 +270,24 @@ def test_one_in_a_function_that_is_asked_before_connecting_again_passes(kind: ty
 
     with pytest.raises(kind):
         run(body, params=params, reconnect=Backoff((1,), jitter=0))
+
+
+def test_the_end_of_a_connection_is_told_though_a_handler_exits_as_it_is_cancelled() -> None:
+    recorder = Recorder()
+
+    def leave(record: Any) -> None:
+        if isinstance(record.start.raw_message, TransportFailed):
+            raise SystemExit
+
+    async def never(_: OpenRequest) -> None:
+        await trio.sleep_forever()
+
+    async def main() -> None:
+        recorder.bus.attach("leave", ("slipstream", "connection", "handle", "stop"), leave)
+        with trio.move_on_after(1):
+            async with connect(URL, transport=Scripted(opening=never), telemetry=recorder.bus):
+                pytest.fail("it cannot be opened")
+
+    with pytest.raises(SystemExit):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert [type(record) for record in recorder.records].count(ConnectStop) == 1

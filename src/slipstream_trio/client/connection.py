@@ -246,8 +246,10 @@ class Connection:
                 self._socket._failed(error)
                 self._spans.fail_connect(life, error)
                 raise
-            self._end_if_needed("cancelled", by="client")
-            self._tell_end(life, "cancelled", "client")
+            try:
+                self._end_if_needed("cancelled", by="client")
+            finally:
+                self._tell_end(life, "cancelled", "client")  # though a handler of telemetry has exited
             raise
         by: EndedBy = "server" if isinstance(self.failure, ConnectionRejected) else "network"
         self._tell_end(life, *(("connect_failed", by) if self.option_error is None else (OPTION_FAILED, "client")))
