@@ -13,7 +13,11 @@ from ..text import brief, duration, many
 from .facts import SECOND, Ask, Facts, Place, Quiet
 
 Blame = Literal["application", "this process", "network or proxy", "server", "configuration", "nobody"]
+"""The party that has to change something."""
+
 Gravity = Literal["grave", "serious", "slight"]
+"""How much a cause costs: lost or repeated work, people who wait, or little."""
+
 ORDER: Final[Sequence[Gravity]] = ("grave", "serious", "slight")
 NUMBER: Final = re.compile(r"\d[\d.,]*( [mµ]?s\b)?")
 SHOWN: Final = 16  # so many times, lines and facts a finding has; `count` tells how many there are

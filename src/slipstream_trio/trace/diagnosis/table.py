@@ -26,7 +26,8 @@ TABLE: Final[Sequence[tuple[str, Callable[[Facts], Iterator[Finding]]]]] = (
 )
 """The families of diagnoses. What one has explained, those after it do not tell again."""
 
-CHECKED: Final = tuple(name for name, _ in TABLE)  # what is looked for, for a recording in which nothing is found
+CHECKED: Final = tuple(name for name, _ in TABLE)
+"""What is looked for, as it is told of a recording in which nothing is found."""
 
 
 @define
