@@ -87,6 +87,15 @@ def test_while_the_connection_closes_nothing_is_sent_for_a_rejoin_that_is_overdu
     assert core.state.joins == {"a": ref}
 
 
+def test_a_rejoin_whose_limit_comes_while_the_connection_closes_ends_with_it() -> None:
+    core = Core()
+    ref = core.rejoin("a", timeout=5.0)
+    rejoins = dict(core.state.rejoins)
+    core.close()
+    core.tick(5.0)
+    assert (core.state.joins, core.state.join_deadlines, core.state.rejoins) == ({"a": ref}, {"a": None}, rejoins)
+
+
 def ends_of_rejoins(core: Core, ref: str, how: str) -> Transition:
     """End the rejoin of topic a in one of the ways that it can fail."""
     match how:

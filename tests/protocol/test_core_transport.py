@@ -254,6 +254,17 @@ def test_what_arrives_while_closing_is_still_told() -> None:
     assert core.state.status == "closing"
 
 
+def test_the_reason_of_a_close_outlives_what_arrives_until_the_end() -> None:
+    core = Core()
+    pending = core.join("pending")
+    core.feed(CloseConnection(1000, "enough"))
+    core.reply(pending, "pending")
+    assert core.state.close_reason == "enough"
+    end = only(core.feed(TransportClosed(1000)))
+    assert isinstance(end, ConnectionClosed)
+    assert end.reason == "enough"
+
+
 @pytest.mark.parametrize(
     "given",
     [

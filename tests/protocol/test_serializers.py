@@ -74,6 +74,7 @@ def test_v2_topic_and_event_are_not_null(slot: int, name: str) -> None:
         ("null", "not an array but NoneType"),
         ("[]", "an array of 0 elements, not of five"),
         ('[null,null,"room","ev"]', "an array of 4 elements, not of five"),
+        *((f"{kind}abc", "a binary message as text: long-polling brings those to servers only") for kind in "\0\1\2"),
         (b"", "an empty binary frame"),
         (b"\x03abc", "a binary frame of unknown kind 3"),
         (b"\x00\x01", "a binary frame that ends inside its header"),

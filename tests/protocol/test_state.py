@@ -115,6 +115,21 @@ def test_a_state_can_be_made_of_another_one_with_something_different(different: 
     assert set(changed_fields(state, attrs.evolve(state, **different))) == set(different)
 
 
+def test_what_differs_in_a_mapping_is_what_was_put_and_what_is_gone() -> None:
+    before = State(**FIVE, joins={"a": "1", "b": "2", "c": "3"}, join_deadlines={"a": 1.0})
+    after = attrs.evolve(before, joins={"a": "1", "b": "4", "d": "5"}, join_deadlines={"a": 2.0})
+    assert dict(changes(before, after)) == {
+        "joins": ({"b": "4", "d": "5"}, ["c"]),
+        "join_deadlines": ({"a": 2.0}, []),
+    }
+
+
+def test_a_turn_goes_on_in_a_state_that_is_made_of_another_one() -> None:
+    began = State(**FIVE, joins={"a": "1"}, join_deadlines={"a": None}, turn_began=3.0, turn_by_timeout=True)
+    evolved = attrs.evolve(began, turns={"1": "a", "2": "b"})
+    assert (evolved.turn_began, evolved.turn_by_timeout, dict(evolved.turns)) == (3.0, True, {"1": "a", "2": "b"})
+
+
 @pytest.mark.parametrize("name", MAPPINGS)
 def test_mappings_are_read_only_and_equal_to_dicts(name: str) -> None:
     mapping = getattr(busy(), name)
