@@ -289,7 +289,8 @@ def _poisoned(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
             by_event.setdefault(event, []).append(each)
     for event, told in by_event.items():
         its = facts.events.get(event, Events())
-        if len(told) >= 2 and len(told) > its.answered + len(its.timeouts):
+        # Two may be chance, where it has ever been answered.
+        if len(told) >= (3 if its.answered else 2) and len(told) > its.answered + len(its.timeouts):
             yield told, POISON, (), {"event": event}
 
 
