@@ -239,6 +239,18 @@ def test_without_heartbeats_a_leave_that_times_out_ends_the_turn_of_its_join() -
     assert (core.state.turns, core.state.join_deadlines) == ({last: "b"}, {"b": 7.0})
 
 
+def test_without_heartbeats_a_join_that_is_being_left_keeps_its_turn_whatever_else_times_out() -> None:
+    core = Core(heartbeat_interval=None)
+    core.joined("old")
+    core.join("left", timeout=50.0)
+    core.join("next", timeout=10.0)
+    core.leave("left", timeout=40.0)
+    core.leave("old", timeout=5.0)
+    core.tick(5.0)
+    assert set(core.state.leaves) == {"left"}
+    assert (core.state.turns, core.state.join_deadlines) == ({"2": "left", "3": "next"}, {"next": None})
+
+
 def test_without_heartbeats_a_join_that_is_replaced_has_no_turn_any_more() -> None:
     core = silent()
     core.join("a", timeout=None)
