@@ -49,6 +49,7 @@ class Socket:
         self._channels: dict[str, Channel] = {}
         # All channels that somebody has, also those that hold no topic: their streams end with the socket.
         self._known: dict[ref[Channel], None] = {}  # a weak dictionary would take 700 bytes more
+        self._forget = self._known.pop  # one object for all of them
         self._byte_limit = ByteLimit(configuration.buffer_bytes, self._buffers)
         self._pushes = Pushes(self)
         self._joins = Joins(self)
@@ -95,7 +96,7 @@ class Socket:
         check_topic(topic)
         self._exits.end()
         channel = Channel(self, topic, {} if payload is None else payload)
-        self._known[ref(channel, self._known.pop)] = None
+        self._known[ref(channel, self._forget)] = None
         if self.status == "closed":
             channel._end_streams()  # nothing will ever come
         return channel
