@@ -9,10 +9,11 @@ from typing import Any, Final
 import attrs
 
 from ..text import brief, many
+from .evictions import evictions
 from .facts import SECOND, Connection, Events, Facts
 from .finding import Cause, Finding, at, between, found, long, often, stillness
 from .losses import losses
-from .outages import Outage, outages
+from .outages import Outage, Rule, Told, outages
 
 RECENT: Final = 2 * SECOND  # what was pushed longer before an end has nothing to do with it
 SMALL: Final = 50_000  # bytes of a message that any server takes
@@ -63,9 +64,6 @@ THEIR_LIMIT: Final = Cause("server_message_limit", "grave", "application",
 BROKEN: Final = Cause("broken_protocol", "serious", "network or proxy",
     "what came broke the WebSocket protocol, so the client closed the connection with {codes}",
     "look at what stands between client and server, and changes bytes")
-EVICTED: Final = Cause("evicted", "serious", "application",
-    "sockets of one user evict each other: whenever one connects, the server closes the other",
-    "open one socket for a user, and share it; or let the server tell sessions apart")
 RESTARTED: Final = Cause("server_restart", "serious", "server",
     "the server was restarted, or drained: it closed with {codes}",
     "nothing, if that was a deployment; a shorter drain, or more of the same server, makes the outage shorter")
@@ -122,10 +120,6 @@ REFUSALS: Final = {
     429: RATE,
 }
 """The causes by the status of the upgrade."""
-
-Told = tuple[Sequence[Outage], Cause | None, Iterable[str], dict[str, Any]]
-"""Outages of one cause, the cause (None: told already), what else shows it, and the words that its text lacks."""
-Rule = Callable[[Facts, Sequence[Outage]], Iterator[Told]]
 
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
@@ -294,32 +288,6 @@ def _poisoned(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
             yield told, POISON, (), {"event": event}
 
 
-def right_after(end: int, opened: int) -> bool:
-    """Tell whether an end is due to an opening elsewhere; what tells of them may have come the other way round."""
-    return -SECOND // 50 <= end - opened < SECOND // 2
-
-
-def evicted(finding: Finding) -> Finding:
-    """Return the ends of a socket as evictions by one of another recording."""
-    changed = {name: getattr(EVICTED, name) for name in ("gravity", "blame", "mechanism", "advice")}
-    evidence = (*finding.evidence, "each as the socket of another recording opened")
-    return attrs.evolve(finding, cause=EVICTED.name, evidence=evidence, **changed)
-
-
-def _evicted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-    """Find ends right after the opening of another socket, which soon has its end in the same way."""
-    opened = [(each.opened, each.socket) for each in facts.connections.values() if each.opened is not None]
-    told = [
-        each
-        for each in rest
-        if each.code in (1000, 1001, 1006) or (each.code or 0) >= 4000
-        if any(socket != each.socket and right_after(each.began, when) for when, socket in opened)
-    ]
-    ends = Counter(each.socket for each in told)
-    if len(ends) >= 2 and max(ends.values()) >= 2:
-        yield told, EVICTED, ["each as another socket opened"], {}
-
-
 def _by_clock(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     """Find ends at the same time of each day or hour, whatever the age of the connections."""
     codes = (1000, 1001, 1006, 1012)
@@ -418,7 +386,7 @@ def _whole(outage: Outage) -> bool:
 
 _RULES: Final[Sequence[Rule]] = (
     *(_option, _refused, _all(None, lambda each: each.ended is not None and each.ended.explained), _own_limit),
-    *(_all(THEIR_LIMIT, lambda each: each.code == 1009), _all(BROKEN, _is_broken), _evicted, _by_clock, _restarted),
+    *(_all(THEIR_LIMIT, lambda each: each.code == 1009), _all(BROKEN, _is_broken), evictions, _by_clock, _restarted),
     *(_poisoned, _all(SESSION_GONE, lambda each: each.code == 3410), _idle, _age, _all_restarted),
     *(_all(DISCONNECTED, lambda each: each.code in (1000, 1001)), _gone, _all(CUT, lambda each: each.code == 1006)),
     _all(CLOSED, lambda _: True),

@@ -1,11 +1,12 @@
 """Outages: times in which a socket had no connection, and had not asked for that."""
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 from attrs import define
 
 from .facts import ASKED, Connection, Facts
+from .finding import Cause
 
 AWAY: Final = frozenset(
     {502, 503, 504, *range(520, 525), 530}
@@ -78,3 +79,8 @@ def outages(facts: Facts) -> Iterator[Outage]:
             continue
         current[connection.socket] = found[-1]
     yield from found
+
+
+Told = tuple[Sequence[Outage], Cause | None, Iterable[str], dict[str, Any]]
+"""Outages of one cause, the cause (None: told already), what else shows it, and the words that its text lacks."""
+Rule = Callable[[Facts, Sequence[Outage]], Iterator[Told]]

@@ -12,7 +12,8 @@ from ...telemetry import Record
 from ..schema import Damage, Entry, Header, Missing, Recorded
 from ..text import many
 from . import channels, ends, losses, silences, timeouts
-from .ends import SERVER_ENDS, evicted, right_after
+from .ends import SERVER_ENDS
+from .evictions import evicted, right_after
 from .facts import Facts
 from .finding import Finding, merged
 from .gather import Gatherer
