@@ -37,6 +37,7 @@ from slipstream_trio import (
     run_client,
 )
 from slipstream_trio.telemetry import Record
+from slipstream_trio.telemetry.secrecy import redactor
 from slipstream_trio.testing.faults import AtFrame, Ignore, Reset, Rule, Stall
 from slipstream_trio.testing.server import Mount, PhoenixServer, Refuse, Request
 from slipstream_trio.trace import record as recording
@@ -147,6 +148,8 @@ REPEATED: dict[str, Callable[[str], str]] = {
     "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
     "a URL": partial(quote, safe=""),
     "a URL in lower case": lambda text: re.sub("%..", lambda found: found[0].lower(), quote(text, safe="")),
+    "a URL with everything escaped": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
+    "a page with everything escaped": lambda text: "".join(f"&#{ord(each)};" for each in text),
     "a form": quote_plus,
     "a URL in a URL": lambda text: quote(quote(text, safe=""), safe=""),
     "base64": lambda text: base64.b64encode(text.encode()).decode(),
@@ -192,6 +195,14 @@ async def test_of_a_secret_that_is_repeated_in_another_form(
     assert told
     assert not [text for text in told if "canary" in text or "Y2FuYXJ5" in text]
     assert not [text for text in told for piece in re.findall(r"[\w+/-]{8,}", repeated)[:1] if piece in text]
+
+
+@pytest.mark.parametrize("secret", ["/abc&def ghi", "\\abc\\def", " spaces ", "canary0f3b9d"])
+def test_a_text_made_to_be_slow_takes_no_time(secret: str) -> None:
+    """With a pattern that looks at all the rest from each place, one of these would take a minute."""
+    redact = redactor([secret])
+    for piece in ("\\", "%", "%25", "&", "&amp;", "&#0", ".", "...", " ", "+", "/", "\\u002f", f"{secret[:7]} "):
+        assert redact(f"{piece * (100_000 // len(piece))} the token {secret}").endswith("the token [redacted]")
 
 
 @pytest.mark.parametrize("code", [1000, 1008, 4001])

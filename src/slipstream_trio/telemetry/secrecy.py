@@ -54,6 +54,7 @@ _HEX: Final = "[0-9A-Fa-f]"
 _BEGINS: Final = rf"(?:(?<![A-Za-z0-9])|(?<=%{_HEX}{{2}})|(?<=%25{_HEX}{{2}})|(?<=\\[a-z])|(?<=\\u{_HEX}{{4}}))"
 """Where a word begins: also behind an escape that ends with a letter or a digit."""
 
+_ESCAPED: Final = re.compile(r"[%&\\]")
 _CUT_OFF: Final = re.compile(r"\.\.\.|\u2026")
 _WORD_GOES_ON: Final = re.compile(r"[A-Za-z0-9]")
 
@@ -66,15 +67,15 @@ def redactor(secrets: Iterable[str]) -> Redact:
     plain = {secret for secret in secrets if len(secret) >= _SHORTEST}
     words = sorted({form for secret in plain for form in (secret, *_in_base64(secret.encode()))})
     parts = sorted({form for secret in plain for form in _inside_base64(secret)})
-    heads = "|".join("".join(map(_character, word[:_SHORTEST])) for word in words)
+    heads = {head for word in words for head in (word[:_SHORTEST], word[:_SHORTEST].replace(" ", "+"))}
 
     def redact(text: str) -> str:
         if any(part in text for part in parts):
             text = re.sub("|".join(rf"[\w+/-]*{re.escape(part)}[\w+/=-]*" for part in parts), MASK, text)
-        found = re.finditer(f"{_BEGINS}(?={heads})", text) if words else ()
-        text = _masked(
-            text, ((at, max(_end_of(word, text, at) for word in words)) for at in map(re.Match.start, found))
-        )
+        if words and (_ESCAPED.search(text) or any(head in text for head in heads)):  # the pattern is expensive to make
+            begins = "|".join("".join(map(_character, head)) for head in sorted(heads))
+            found = map(re.Match.start, re.finditer(f"{_BEGINS}(?={begins})", text))
+            text = _masked(text, ((at, max(_end_of(word, text, at) for word in words)) for at in found))
         tails = map(re.Match.end, _CUT_OFF.finditer(text))
         return _masked(text, ((at, max((_end_of_tail(word, text, at) for word in words), default=at)) for at in tails))
 
@@ -125,18 +126,27 @@ def _common(word: str, text: str, at: int) -> tuple[int, int]:
 
 @cache
 def _character(character: str) -> str:
-    """Return a pattern of the forms that a character has in texts, pages, JSON and URLs, however often escaped."""
-    if character.isascii() and character.isalnum():
-        return character
+    """Return a pattern of the forms that a character has in texts, pages, JSON and URLs, escaped up to three times.
+
+    Without a bound, a text of nothing but backslashes would take a time that grows with the square of its length.
+    """
+    is_plain = character.isascii() and character.isalnum()
+    url = "".join(f"%(?:25){{0,2}}{byte:02x}" for byte in character.encode(errors="surrogatepass"))
+    units = character.encode("utf-16-be", "surrogatepass")
+    code = r"\\{0,7}".join(f"u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+    names = "" if is_plain else "".join(f"|{name}" for name in _named(character))
+    page = f"&(?:amp;){{0,2}}(?:#0{{0,6}}{ord(character)};|#x0{{0,6}}{ord(character):x};{names})"
+    space = r"|\+|%(?:25){0,2}2b" if character == " " else ""
+    escaped = rf"(?i:{page}|{url}|\\{{1,7}}{code}{space})"
+    return (
+        rf"(?:{character}|{escaped})" if is_plain else rf"(?:\\{{0,7}}(?:{escaped}|(?i:{code})|{re.escape(character)}))"
+    )
+
+
+def _named(character: str) -> Iterator[str]:
     from html.entities import html5  # a large table, of which few programs ever need anything
 
-    url = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode(errors="surrogatepass"))
-    units = character.encode("utf-16-be", "surrogatepass")
-    code = r"\\*".join(f"u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
-    names = "".join(rf"|{name}" for name, value in html5.items() if value == character and name.endswith(";"))
-    page = f"&(?:amp;)*(?:#0*{ord(character)};|#x0*{ord(character):x};{names})"
-    space = r"|\+|%(?:25)*2b" if character == " " else ""
-    return rf"(?i:\\*(?:{page}|{url}|{code}{space}|{re.escape(character)}))"
+    return (name for name, value in html5.items() if value == character and name.endswith(";"))
 
 
 def _in_base64(data: bytes) -> set[str]:
