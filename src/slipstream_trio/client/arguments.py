@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from enum import Enum
+from types import NoneType
 from typing import Any, Final, Literal, final, get_args
 
 from ..errors import ConfigurationError, ProtocolError, SerializationError
@@ -43,6 +44,13 @@ def checked_seconds(argument: str, value: Any) -> float | None:
         raise ConfigurationError(argument, f"a number of seconds above 0, or None for no limit; not {value!r}")
     seconds: float | None = value
     return seconds
+
+
+def check_kind(argument: str, value: Any, *kinds: type, also: str = "") -> None:
+    """Raise `ConfigurationError` for a value of none of these kinds, nor what is `also` possible."""
+    if not isinstance(value, kinds):
+        names = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+        raise ConfigurationError(argument, f"{names}{also}; not {type(value).__name__}")
 
 
 def checked_size(argument: str, value: Any) -> int:

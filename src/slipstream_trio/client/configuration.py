@@ -18,7 +18,7 @@ from ..protocol.backoff import RETRY_AFTER_LIMIT
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from ..transport.proxy import parse_proxy
-from .arguments import checked_overflow, checked_seconds, checked_size
+from .arguments import check_kind, checked_overflow, checked_seconds, checked_size
 from .buffer import Overflow
 from .handshake import (
     Headers,
@@ -92,12 +92,11 @@ _seconds, _positive, _overflow = map(_named, (checked_seconds, checked_size, che
 
 
 def _kind(*kinds: type, ask: bool = False) -> Validator:
-    names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+    also = ", or a function that returns it" if ask else ""
 
     def check(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if not isinstance(value, kinds) and not (ask and callable(value)):
-            also = ", or a function that returns it" if ask else ""
-            raise ConfigurationError(attribute.name, f"{names}{also}; not {type(value).__name__}")
+        if not (ask and callable(value)):
+            check_kind(attribute.name, value, *kinds, also=also)
 
     return check
 

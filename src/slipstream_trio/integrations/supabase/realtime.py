@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import trio
 
 from ...client import Channel, ConnectOptions, Gap, Socket, Stream, connect as connect_socket
+from ...client.arguments import check_kind
 from ...client.block import MadeBlock
 from ...client.handshake import OrCallable, ask
 from ...errors import ChannelClosed, ConfigurationError, ProtocolError, SlipstreamError
@@ -49,7 +50,7 @@ def connect(
             for channels that the server shuts down, as when a token has expired or there were too many messages.
     """
     for option, value in (("url", url), ("api_key", api_key)):
-        values.check_kind(option, value, str)
+        check_kind(option, value, str)
     params = options.get("params", {})
     if callable(params):
         raise ConfigurationError("params", "a mapping: the key is added to it")
@@ -101,9 +102,9 @@ class Realtime:
             postgres_changes: the changes of tables to be told; each once.
             private: whether the policies of the project decide who may join.
         """
-        values.check_kind("broadcast", broadcast, values.Broadcast, NoneType)
-        values.check_kind("presence", presence, values.Presence, NoneType)
-        values.check_kind("postgres_changes", postgres_changes, Iterable)
+        check_kind("broadcast", broadcast, values.Broadcast, NoneType)
+        check_kind("presence", presence, values.Presence, NoneType)
+        check_kind("postgres_changes", postgres_changes, Iterable)
         changes = tuple(dict.fromkeys(postgres_changes))
         config = values.join_config(broadcast or values.Broadcast(), presence, changes, private=private)
         channel = RealtimeChannel(self.socket, self._tokens, topic, config, changes)

@@ -8,7 +8,7 @@ packages/core/realtime-js/src/RealtimeChannel.ts.
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from attrs import asdict, field, frozen
 
@@ -21,6 +21,9 @@ __all__ = [
     "BadMessage", "Broadcast", "BroadcastReceived", "PostgresChange", "PostgresChanged", "Presence", "PresenceSynced",
     "RealtimeEvent", "SystemMessage",
 ]  # fmt: skip
+
+
+ChangeKind = Literal["INSERT", "UPDATE", "DELETE"]
 
 
 @frozen
@@ -46,25 +49,19 @@ class Presence:
 class PostgresChange:
     """The changes that a channel asks for: of one kind or all, of one table or all, of rows like "id=eq.1" or all."""
 
-    event: Literal["*", "INSERT", "UPDATE", "DELETE"] = field(default="*")
+    event: Literal["*"] | ChangeKind = field(default="*")
     schema: str = "public"
     table: str | None = None
     filter: str | None = None
 
     @event.validator
     def _check_event(self, _: object, event: str) -> None:
-        if event not in ("*", "INSERT", "UPDATE", "DELETE"):
-            raise ConfigurationError("event", f"'*', 'INSERT', 'UPDATE' or 'DELETE'; not {event!r}")
+        known = ("*", *get_args(ChangeKind))
+        if event not in known:
+            raise ConfigurationError("event", f"one of {', '.join(map(repr, known))}; not {event!r}")
 
 
 Routes = Mapping[int | str, tuple[PostgresChange, ...]]  # from the server's ids to what they stand for
-
-
-def check_kind(option: str, value: Any, *kinds: type) -> None:
-    """Raise `ConfigurationError` for a value of another kind."""
-    if not isinstance(value, kinds):
-        names = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
-        raise ConfigurationError(option, f"{names}; not {type(value).__name__}")
 
 
 def join_config(
@@ -113,7 +110,7 @@ class PostgresChanged:
     `errors` why values are missing, such as "Error 401: Unauthorized"; with those there may be no time.
     """
 
-    type: Literal["INSERT", "UPDATE", "DELETE"]
+    type: ChangeKind
     schema: str
     table: str
     commit_timestamp: datetime | None
@@ -179,7 +176,7 @@ def event_of(message: Message, routes: Routes) -> RealtimeEvent | None:
 def _changed(ids: list[Any], data: Mapping[str, Any], routes: Routes) -> PostgresChanged | None:
     kind, schema, table = (_value(data, name, str) for name in ("type", "schema", "table"))
     told = [change for each in ids if type(each) in (int, str) for change in routes.get(each, ())]
-    if not told or kind not in ("INSERT", "UPDATE", "DELETE"):
+    if not told or kind not in get_args(ChangeKind):
         raise ProtocolError(f"a change of unknown type or ids: {kind!r}, {ids!r}")
     # Older servers tell all kinds of changes to a subscription that asked for one.
     matches = tuple(dict.fromkeys(change for change in told if change.event in ("*", kind)))
