@@ -11,7 +11,7 @@ from tests.client.support import URL, Peer, Recorder, Scripted, living_tasks, ru
 from tests.recovery.support import settle
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, ConnectionLost, Socket, connect
+from slipstream_trio import Backoff, Client, ConnectionLost, Socket, connect, run_client
 from slipstream_trio.protocol import Message, PushMessage, TransportFailed
 from slipstream_trio.telemetry import ConnectStop
 from slipstream_trio.transport import OpenRequest
@@ -291,3 +291,22 @@ def test_the_end_of_a_connection_is_told_though_a_handler_exits_as_it_is_cancell
     with pytest.raises(SystemExit):
         trio.run(main, clock=MockClock(autojump_threshold=0))
     assert [type(record) for record in recorder.records].count(ConnectStop) == 1
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_one_in_a_function_of_a_callback_client_passes(kind: type[BaseException]) -> None:
+    connector = Scripted()
+
+    def payload() -> dict[str, Any]:
+        raise kind
+
+    class Lobby(Client):
+        async def handle_connect(self, socket: Socket) -> None:
+            await self.join("room", payload)
+
+    async def main() -> None:
+        await run_client(Lobby(), URL, transport=connector)
+
+    with pytest.raises(kind):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert connector.peer.closed_with == (1000, "")
