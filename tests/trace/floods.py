@@ -10,7 +10,7 @@ from tests.trace.incidents import SOON, Incident, declared, ignore, takes
 from tests.trace.laboratory import EPOCH, URL, Laboratory
 from tests.trace.networks import CLIENT, HOUR, over_network
 
-from slipstream_trio import ConnectError, SlipstreamError, connect
+from slipstream_trio import Channel as ClientChannel, ConnectError, SlipstreamError, connect
 from slipstream_trio.testing.faults import Link
 from slipstream_trio.testing.server import Channel, Outcome, Refuse, Reply
 
@@ -30,14 +30,22 @@ def line(rate: float) -> Link:
 # Uploads
 
 
+async def upload(
+    nursery: trio.Nursery, room: ClientChannel, count: int, size: int, *, timeout: float, every: float = 0.0
+) -> None:
+    """Push so many chunks, none of which waits for the answer to another."""
+    for number in range(count):
+        chunk = {"number": number, "data": "x" * size}
+        nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=timeout))
+        await trio.sleep(every)
+
+
 @incident("upload_fills_line", "application", "chunk", "kB/s")
 async def file_is_uploaded_at_once(lab: Laboratory) -> None:
     async with over_network(lab, toward_server=line(60_000)):
         async with lab.desk(**PATIENT) as (socket, nursery), socket.join("room:3") as room:
             await trio.sleep(12)
-            for number in range(20):
-                chunk = {"number": number, "data": "x" * 30_000}
-                nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=40))
+            await upload(nursery, room, 20, 30_000, timeout=40)
             await trio.sleep(25)
 
 
@@ -46,10 +54,7 @@ async def chunks_time_out_behind_each_other(lab: Laboratory) -> None:
     async with over_network(lab, toward_server=line(40_000)):
         async with lab.desk(**PATIENT) as (socket, nursery), socket.join("room:3") as room:
             await trio.sleep(8)
-            for number in range(24):
-                chunk = {"number": number, "data": "x" * 20_000}
-                nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=5))
-                await trio.sleep(0.25)
+            await upload(nursery, room, 24, 20_000, timeout=5, every=0.25)
             await trio.sleep(25)
 
 
@@ -81,10 +86,7 @@ async def upload_costs_the_heartbeat(lab: Laboratory) -> None:
     async with over_network(lab, toward_server=line(30_000)):
         async with lab.desk(**CLIENT) as (socket, nursery), socket.join("room:3") as room:
             await trio.sleep(9)
-            for number in range(40):
-                chunk = {"number": number, "data": "x" * 25_000}
-                nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=20))
-                await trio.sleep(0.2)
+            await upload(nursery, room, 40, 25_000, timeout=20, every=0.2)
             await trio.sleep(30)
 
 
@@ -93,10 +95,7 @@ async def upload_delays_another_socket(lab: Laboratory) -> None:
     async with over_network(lab, toward_server=line(60_000)):
         async with lab.desk(**PATIENT) as (socket, nursery), lab.desk(**PATIENT), socket.join("room:3") as room:
             await trio.sleep(8)
-            for number in range(24):
-                chunk = {"number": number, "data": "x" * 30_000}
-                nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=5))
-                await trio.sleep(0.25)
+            await upload(nursery, room, 24, 30_000, timeout=5, every=0.25)
             await trio.sleep(25)
 
 
@@ -105,10 +104,7 @@ async def chunks_are_large_but_the_channel_is_slow(lab: Laboratory) -> None:
     lab.events["chunk"] = takes(0.5)
     async with lab.desk() as (socket, nursery), socket.join("room:3") as room:
         await trio.sleep(8)
-        for number in range(24):
-            chunk = {"number": number, "data": "x" * 30_000}
-            nursery.start_soon(ignore, partial(room.push, "chunk", chunk, timeout=5))
-            await trio.sleep(0.25)
+        await upload(nursery, room, 24, 30_000, timeout=5, every=0.25)
         await trio.sleep(15)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 from tests.client.support import Recorder
+from tests.trace.endings import ENDINGS
 from tests.trace.incidents import INCIDENTS
 from tests.trace.laboratory import recorded
 from tests.trace.networks import NETWORKS
@@ -18,7 +19,7 @@ from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.kit import FakeServer
 from slipstream_trio.trace import Finding, diagnose, read
 
-ALL = INCIDENTS | NETWORKS | SERVERS
+ALL = INCIDENTS | ENDINGS | NETWORKS | SERVERS
 ALWAYS = ("slow_handler", "repeated_orders", "redirect", "crash_loop", "laptop_sleeps_and_its_link_is_dead")
 NAMES = [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.once) for name in ALL]
 
@@ -77,9 +78,9 @@ def as_older(path: Path) -> Path:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", INCIDENTS)
+@pytest.mark.parametrize("name", [*INCIDENTS, *ENDINGS])
 def test_the_cause_is_named_first_in_an_older_recording(name: str, tmp_path: Path) -> None:
-    incident = INCIDENTS[name]
+    incident = ALL[name]
     path = recorded(tmp_path / "incident.jsonl", incident.happen, incident.mount)
     found = diagnose(read(as_older(path)))
     assert [(each.cause, each.blame) for each in found] == [(incident.cause, incident.blame)]
@@ -98,7 +99,7 @@ def test_the_cause_is_named_first_in_an_older_recording(name: str, tmp_path: Pat
     ],
 )
 def test_nothing_else_is_named_where_payloads_are_left_out(name: str, cause: str | None, tmp_path: Path) -> None:
-    path = recorded(tmp_path / "incident.jsonl", INCIDENTS[name].happen, INCIDENTS[name].mount, payloads="omit")
+    path = recorded(tmp_path / "incident.jsonl", ALL[name].happen, ALL[name].mount, payloads="omit")
     assert [each.cause for each in diagnose(read(path))] == ([] if cause is None else [cause])
 
 
