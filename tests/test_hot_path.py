@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
+from statistics import median
 from types import FrameType
 from typing import Any, Self
 
@@ -49,6 +51,7 @@ TOLERANCE = 1.05
 """Versions of Python differ a little in what they call and allocate."""
 
 CODECS = [StdlibCodec, *([MsgspecCodec] if find_spec("msgspec") else [])]
+ROOMS = count()
 PACKAGE = str(Path(slipstream_trio.__file__).parent)
 
 
@@ -84,8 +87,8 @@ def connected(memory: Memory, codec: Any = StdlibCodec, **options: Any) -> Abstr
 
 
 async def joined(socket: Socket, count: int) -> None:
-    for index in range(count):
-        await socket.channel(f"room:{index}").join()
+    for _ in range(count):
+        await socket.channel(f"room:{next(ROOMS)}").join()
 
 
 def check(found: dict[str, tuple[float, float]]) -> None:
@@ -147,6 +150,12 @@ async def test_messages_and_pushes_that_wait_hold_no_more_memory_than_they_did(a
             for _ in range(count):
                 nursery.start_soon(channel.push, "echo", {})
 
+        async def held_by(operation: Callable[[int], Awaitable[None]], count: int) -> float:
+            before = blocks_held()
+            await operation(count)
+            await wait_all_tasks_blocked()
+            return (blocks_held() - before) / count
+
         async with trio.open_nursery() as nursery:
             operations: list[tuple[str, Callable[[int], Awaitable[None]], int]] = [
                 ("a message in the buffer", messages, 5 * BATCH),
@@ -154,11 +163,8 @@ async def test_messages_and_pushes_that_wait_hold_no_more_memory_than_they_did(a
                 ("a task", tasks, 500),
                 ("a push in flight, and its task", pushes, 500),
             ]
-            for name, operation, count in operations:
-                before = blocks_held()
-                await operation(count)
-                await wait_all_tasks_blocked()
-                held[name] = (blocks_held() - before) / count
+            for name, operation, count in operations:  # what Python or a plugin allocates once is no cost of theirs
+                held[name] = median([await held_by(operation, count) for _ in range(3)])
             nursery.cancel_scope.cancel()
     held["a push in flight"] = held.pop("a push in flight, and its task") - held.pop("a task")
     check({name: (blocks, BLOCKS[name]) for name, blocks in held.items()})
