@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,15 +37,17 @@ class Screen(Terminal):
         self._keyboard = keyboard
         self._script = script
         self._read = 0
+        self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
-        written = super().write(text)
-        if "\x1b[6n" in text:  # where is the cursor?
-            self._keyboard.send_text("\x1b[1;1R")
-        while self._script and self._script[0][0] in ANSI.sub("", self.getvalue()[self._read :]):
-            self._read = len(self.getvalue())
-            self._keyboard.send_text(self._script.pop(0)[1])
-        return written
+        with self._lock:  # between two prompts what is printed is written by another thread
+            written = super().write(text)
+            if "\x1b[6n" in text:  # where is the cursor?
+                self._keyboard.send_text("\x1b[1;1R")
+            while self._script and self._script[0][0] in ANSI.sub("", self.getvalue()[self._read :]):
+                self._read = len(self.getvalue())
+                self._keyboard.send_text(self._script.pop(0)[1])
+            return written
 
 
 @pytest.fixture(scope="module", name="url")
@@ -136,6 +139,16 @@ def test_a_file_is_pushed_as_its_bytes(talk: Callable[..., str], tmp_path: Path)
     path = tmp_path / "some.bin"
     path.write_bytes(bytes(1000))
     talk(("connected", "join room:lobby\r"), ("joined ", f"push upload @{path}\r"), ('{"bytes":1000}', CTRL_D))
+
+
+def test_what_is_printed_while_one_prompt_makes_way_for_the_next_is_not_lost(talk: Callable[..., str]) -> None:
+    pushes = [f"push upload 0x{'00' * size}\r" for size in range(1, 20)]
+    talk(
+        ("connected", "join room:lobby\r"),
+        ("joined ", pushes[0]),
+        *((f'{{"bytes":{size}}}', push) for size, push in enumerate(pushes[1:], start=1)),
+        (f'{{"bytes":{len(pushes)}}}', CTRL_D),
+    )
 
 
 def test_a_lost_connection_is_told_and_replaced(talk: Callable[..., str]) -> None:

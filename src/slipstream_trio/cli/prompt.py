@@ -1,11 +1,12 @@
 """The prompt of `slipstream connect`: prompt_toolkit in a thread, which cancellation ends; it needs the extra `cli`."""
 
+import asyncio
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import trio
 from prompt_toolkit import PromptSession
@@ -25,39 +26,88 @@ QUIT: Final = ("quit", "exit")
 INTERRUPT: Final = "\x03"  # the line of a Ctrl-C, where nothing is typed
 
 
+T = TypeVar("T")
+
+
 async def converse(run: Run) -> int:
     """Carry out what is typed, until Ctrl-D."""
-    with patch_stdout(raw=True):  # what is printed appears above the prompt
-        line_of = Lines(sys.stdout, run.secrets)
+    # What is printed appears above the prompt. One loop for all of it: what is printed while one ends would be lost.
+    async with _asyncio() as loop:
+        with patch_stdout(raw=True):
+            line_of = Lines(sys.stdout, run.secrets)
 
-        def draw(item: Item) -> None:
-            print(line_of(item), flush=True)
+            def draw(item: Item) -> None:
+                print(line_of(item), flush=True)
 
-        show = run.guarded(draw)
-        async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
-            prompt = Prompt(console)
-            while (text := await prompt.ask()) is not None and (first := text.partition(" ")[0]) not in QUIT:
-                if text == INTERRUPT:
-                    raise KeyboardInterrupt
-                if first == "help":
-                    print(HELP)
-                elif text:
-                    try:
-                        request = from_words(text, console.channels, console.current)
-                    except RequestError as error:
-                        console.misread(error)
-                    else:
-                        await answers.start(console.do, request)
-            answers.cancel_scope.cancel()
+            show = run.guarded(draw)
+            async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
+                prompt = Prompt(console, loop)
+                while (text := await prompt.ask()) is not None and (first := text.partition(" ")[0]) not in QUIT:
+                    if text == INTERRUPT:
+                        raise KeyboardInterrupt
+                    if first == "help":
+                        print(HELP)
+                    elif text:
+                        try:
+                            request = from_words(text, console.channels, console.current)
+                        except RequestError as error:
+                            console.misread(error)
+                        else:
+                            await answers.start(console.do, request)
+                answers.cancel_scope.cancel()
     return OK
 
 
-class Prompt:
-    """Asks for lines; its thread has a loop of prompt_toolkit's own, and signals are left to Trio."""
+@asynccontextmanager
+async def _asyncio() -> AsyncIterator[asyncio.AbstractEventLoop]:
+    """Run a loop of asyncio in a thread, where signals are left to Trio; at the end it does what it has begun."""
+    loop = asyncio.new_event_loop()
 
-    def __init__(self, console: Console) -> None:
+    async def finish() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=1)
+
+    def run() -> None:
+        with closing(loop):
+            loop.run_forever()
+            loop.run_until_complete(finish())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, run)
+        try:
+            yield loop
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+
+
+async def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine of asyncio's in a loop of another thread; where this is cancelled, it is, too."""
+    token, ended, tasks = trio.lowlevel.current_trio_token(), trio.Event(), list[asyncio.Task[T]]()
+
+    def start() -> None:
+        tasks.append(loop.create_task(function()))
+        tasks[0].add_done_callback(lambda _: token.run_sync_soon(ended.set))
+
+    def stop() -> None:
+        tasks[0].cancel()
+
+    loop.call_soon_threadsafe(start)
+    try:
+        await ended.wait()
+    finally:
+        loop.call_soon_threadsafe(stop)
+        with trio.CancelScope(shield=True):
+            await ended.wait()
+    return tasks[0].result()
+
+
+class Prompt:
+    """Asks for lines, in a loop of asyncio."""
+
+    def __init__(self, console: Console, loop: asyncio.AbstractEventLoop) -> None:
         self._console = console
-        self._cancelled = False
+        self._loop = loop
         keys = KeyBindings()
         keys.add("c-c")(_interrupt)
         self._session: PromptSession[str] = PromptSession(
@@ -72,32 +122,10 @@ class Prompt:
 
     async def ask(self) -> str | None:
         """Return the next line; None at the end."""
-        self._cancelled = False
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._end_when_cancelled)
-            text = await trio.to_thread.run_sync(self._ask)
-            nursery.cancel_scope.cancel()
-        return text
-
-    def _ask(self) -> str | None:
         try:
-            return self._session.prompt(pre_run=self._end_if_cancelled).strip()
+            return (await _in_loop(self._loop, self._session.prompt_async)).strip()
         except EOFError:
             return None
-
-    async def _end_when_cancelled(self) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            self._cancelled = True
-            if (loop := self._session.app.loop) is not None:
-                with suppress(RuntimeError):  # the loop has ended meanwhile
-                    loop.call_soon_threadsafe(self._end_if_cancelled)
-
-    def _end_if_cancelled(self) -> None:
-        app = self._session.app
-        if self._cancelled and app.is_running and not app.is_done:
-            app.exit(exception=EOFError)
 
     def _status(self) -> str:
         console = self._console
