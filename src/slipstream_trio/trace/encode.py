@@ -234,8 +234,11 @@ class Encoder:
 
 
 def _head(record: Any) -> dict[str, Any]:
-    span = {} if record.span_id is None else {"span_id": record.span_id}
-    return {"name": " ".join(record.name), **span, **record.measurements}
+    head: dict[str, Any] = {"name": " ".join(record.name)}
+    if record.span_id is not None:
+        head["span_id"] = record.span_id
+    head |= record.measurements
+    return head
 
 
 def records_of(record: Record) -> int:

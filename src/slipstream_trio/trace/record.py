@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from attrs import Factory, define, field
 
@@ -16,6 +16,8 @@ from .files import Files, Fsync
 from .redact import Payloads, Redactor
 from .schema import end_line, header_line
 from .writer import Writer
+
+T = TypeVar("T")
 
 QUEUE: Final = 16 * 2**20
 FLUSH_INTERVAL: Final = 0.2
@@ -67,8 +69,9 @@ class Recording:
             return
         with self._writer.lock:
             if not self._encoder.can_wait(record):
-                self.catch_up()
-                self._take((record,), lambda: self._encoder.lines(record))
+                if self._waiting:
+                    self.catch_up()
+                self._take((record,), self._encoder.lines, record)
                 return
             self._waiting.append(record)
             if len(self._waiting) == 1:
@@ -80,9 +83,9 @@ class Recording:
         """Encode the records that wait for others of their kind. The caller holds the writer's lock."""
         waiting, self._waiting = self._waiting, []
         if waiting:
-            self._take(waiting, lambda: self._encoder.waited(waiting))
+            self._take(waiting, self._encoder.waited, waiting)
 
-    def _take(self, records: Sequence[Record], encoded: Callable[[], bytes]) -> None:
+    def _take(self, records: Sequence[Record], encode: Callable[[T], bytes], given: T) -> None:
         writer, count = self._writer, sum(map(records_of, records))
         if (why := writer.refuses()) is not None:
             for record in records:
@@ -94,7 +97,7 @@ class Recording:
         elif writer.missing:
             self._encoder.restart()  # what was lost may be what these lines would refer to
         try:
-            lines = encoded()
+            lines = encode(given)
         except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
             writer.drop(count, "not_encodable", error)
             return

@@ -85,8 +85,9 @@ class Writer:
     def put(self, lines: bytes, records: int) -> int:
         """Let lines of so many records be written after those before; returns their size. The caller holds `lock`."""
         part, before = self._queue[-1], self.waiting
-        part.missing += self.missing
-        lines = self._told() + lines
+        if self.missing:
+            part.missing += self.missing
+            lines = self._told() + lines
         part.data += lines
         part.records += records
         self.waiting = now = before + len(lines)
