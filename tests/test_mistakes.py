@@ -96,6 +96,7 @@ AT_ONCE: dict[str, tuple[Callable[[], object], str]] = {
     "connect without a loop": (lambda: connect(URL).__aenter__().__await__().__next__(), NO_TRIO),
     "with connect": (lambda: connect(URL).__enter__(), unentered(CONNECT, "socket")),  # type: ignore[attr-defined]
     "await connect": (lambda: connect(URL).__await__(), unentered(CONNECT, "socket")),  # type: ignore[attr-defined]
+    "run connect": (lambda: trio.run(connect(URL)), unentered(CONNECT, "socket")),  # type: ignore[arg-type]
     "connect, not entered": (
         lambda: connect(URL).join("room"),  # type: ignore[attr-defined]
         f"'join': {unentered(CONNECT, 'socket')}",
@@ -117,6 +118,10 @@ AT_ONCE: dict[str, tuple[Callable[[], object], str]] = {
     "option cut short": (
         lambda: connect(URL, heartbeat=3),  # type: ignore[call-arg]
         "heartbeat: there is no such option; did you mean 'heartbeat_interval'?",
+    ),
+    "first word of an option": (
+        lambda: connect(URL, ssl=None),  # type: ignore[call-arg]
+        "ssl: there is no such option; did you mean 'ssl_context'?",
     ),
     "misspelt transport": (
         lambda: connect(URL, transport="websocket"),

@@ -40,7 +40,7 @@ class Block(AbstractAsyncContextManager[T]):
         def _misused(self, *_: object) -> NoReturn:
             raise TypeError(_advice(self._use))
 
-        __await__ = __enter__ = __exit__ = __iter__ = __aiter__ = __anext__ = _misused
+        __call__ = __await__ = __enter__ = __exit__ = __iter__ = __aiter__ = __anext__ = _misused
 
         def __getattr__(self, name: str) -> NoReturn:
             raise AttributeError(f"{name!r}: {_advice(self._use)}", name=name, obj=self)

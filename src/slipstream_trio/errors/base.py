@@ -14,9 +14,11 @@ def did_you_mean(name: str, known: Iterable[str], nearness: float = 0.6) -> str:
 
     name, names = name.lower(), list(known)
     close = get_close_matches(name, names, len(names) or 1, nearness)
-    # Of names that begin with it, the first: `heartbeat` is the interval, though heartbeat_timeout is a letter nearer.
-    begun = [each for each in names if each in close and each.startswith(name)]
-    return f"; did you mean {(begun or close)[0]!r}?" if close else ""
+    # Of names that begin with it, the first: `heartbeat` is the interval, though heartbeat_timeout is a letter nearer,
+    # and `ssl` is ssl_context, though it is not near. Fewer than three letters say too little.
+    begun = [each for each in names if each.startswith(name) and (len(name) > 2 or each in close)]
+    nearest = begun or close
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def lacks(what: str, error: ImportError, extra: str) -> str:
