@@ -284,6 +284,12 @@ def test_push_prints_the_reply_and_ends_with_its_status(
     assert told.err.startswith(f"slipstream: {err}") if err else told.err == ""
 
 
+def test_push_names_its_own_option_for_a_time_limit_of_zero(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["push", url, "room:1", "any", "--timeout", "0"])
+    assert "argument --timeout: a number of seconds above 0; see" in capsys.readouterr().err
+
+
 def test_push_reads_the_payload_from_the_standard_input(
     url: str, stdin: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

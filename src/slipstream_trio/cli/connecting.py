@@ -201,3 +201,10 @@ def seconds(text: str) -> float:
     if not 0 <= number < math.inf:
         raise ArgumentTypeError("a number of seconds, 0 or more")
     return number
+
+
+def time_limit(text: str) -> float:
+    """Read a time limit for argparse: as an option of `connect`, it has to be above 0."""
+    if number := seconds(text):
+        return number
+    raise ArgumentTypeError("a number of seconds above 0")

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from .. import PushError
-from .connecting import Run, add_connecting, event, parse_json, seconds
+from .connecting import Run, add_connecting, event, parse_json, time_limit
 from .status import OK, CommandFailed, UsageError
 
 DESCRIPTION: Final = """\
@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("payload", nargs="?", default="{}", metavar="JSON", help="by default {}; -: standard input")
     parser.add_argument("--join-payload", type=parse_json, metavar="JSON", help="the payload of the join")
     parser.add_argument(
-        "--timeout", type=seconds, default=10.0, metavar="N", help="seconds for each answer; 10 by default"
+        "--timeout", type=time_limit, default=10.0, metavar="N", help="seconds for each answer; 10 by default"
     )
     add_connecting(parser)
 
