@@ -40,7 +40,7 @@ def test_what_is_guaranteed_holds(first: int) -> None:
 @pytest.mark.parametrize("words", CORPUS)
 def test_what_once_failed_holds(words: str) -> None:
     asked, given = parse(words.split())
-    report = VISITS.run(VISITS.draw(asked.seed, **given))
+    report = asked.simulation.run(asked.simulation.draw(asked.seed, **given))
     assert report.violations == ()
     assert report.command.endswith(words)
 

@@ -12,11 +12,12 @@ from tests.client.support import Recorder
 from tests.drawing import examples
 from tests.trace.incidents import SOON, ignore, takes
 from tests.trace.laboratory import EPOCH, URL, Laboratory, recorded
+from tests.trace.networks import over_network
 from trio.testing import MockClock
 
 from slipstream_trio import Channel as ClientChannel, JoinError, PushError, Socket, connect
 from slipstream_trio.telemetry import Telemetry
-from slipstream_trio.testing.faults import Faults, Link, faulty_network
+from slipstream_trio.testing.faults import AtFrame, Faults, Link, Rule, Stall, faulty_network
 from slipstream_trio.testing.server import Channel, JoinRefused, Mount, Outcome, PhoenixServer, Reply
 from slipstream_trio.trace import Finding, diagnose, read
 from slipstream_trio.transport import find_connector
@@ -257,6 +258,35 @@ def test_a_slow_network_is_not_blamed_on_the_server(latency: float, jitter: floa
 
     blamed = {finding.blame for finding in diagnose(read(recorded(tmp_path / "far.jsonl", far_away)))}
     assert blamed <= {"network or proxy"}
+
+
+def linked(lab: Laboratory, **options: Any) -> Any:
+    return connect(URL, transport=lab.connector, telemetry=lab.telemetry, **options)
+
+
+def test_joins_on_a_network_that_varies_do_not_read_as_taking_turns(tmp_path: Any) -> None:
+    async def far_away(lab: Laboratory) -> None:
+        link = Link(latency=0.4, jitter=0.4)
+        async with over_network(lab, toward_client=link, toward_server=link), linked(lab) as socket:
+            for _number in range(16):
+                channels = [socket.channel(f"room:{number}") for number in range(2)]
+                async with trio.open_nursery() as nursery:
+                    for channel in channels:
+                        nursery.start_soon(channel.join)
+                for channel in channels:
+                    await channel.push("load", {})
+                    await channel.leave()
+
+    assert causes(tmp_path / "far.jsonl", far_away) == set()
+
+
+def test_joins_that_nothing_shows_the_server_to_have_are_not_blamed_on_it(tmp_path: Any) -> None:
+    async def stalls(lab: Laboratory) -> None:
+        rule = Rule(Stall(40, both=True), AtFrame(1), "client")
+        async with over_network(lab, rules=[rule]), linked(lab, close_timeout=1) as socket:
+            await ignore(partial(socket.channel("room:1").join, timeout=15))
+
+    assert causes(tmp_path / "stall.jsonl", stalls) == {"dead_link"}
 
 
 @pytest.mark.parametrize(("held", "found"), [(True, set()), (False, {"never_answered"})])

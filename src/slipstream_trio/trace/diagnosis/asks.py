@@ -117,6 +117,8 @@ class Asks:
         connection.recent.append(ask)
         connection.heeded = max(connection.heeded, ask.sent or 0)
         connection.quickest = min(connection.quickest, ask.took)
+        if ask.kind != "join" and connection.joined_at <= (ask.sent or 0):
+            connection.varied = max(ask.took - connection.quickest, connection.varied * 15 // 16)
 
     def _push_answered(self, connection: Connection, ask: Ask) -> None:
         topic, events, now = self._topic(connection.socket, ask.topic), self._events(ask), self._facts.last
@@ -134,12 +136,12 @@ class Asks:
         topic, now = self._topic(connection.socket, ask.topic), self._facts.last
         if ask.outcome == "cancelled" and ask.ended is not None and ask.ended - (ask.sent or 0) > QUEUED:
             keep(topic.cut, ask)
-        # What any answer takes is the way there and back.
-        turn = now - max((ask.sent or now) + min(connection.quickest, ask.took), connection.joined_at)
-        connection.joined_at = now
-        if ask.took - turn > QUEUED:
-            connection.turns.append(turn)
+        # What any answer takes is the way there and back; where that varies, one join before another says little.
+        alone = (ask.sent or now) + min(connection.quickest, ask.took)
+        if connection.joined_at - alone > max(QUEUED, 2 * connection.varied):
+            connection.turns.append(now - connection.joined_at)
             connection.turn = connection.turn or ask
+        connection.joined_at = now
         for event in built:
             if isinstance(event, protocol.TopicJoinSucceeded):
                 topic.accepted += 1

@@ -207,6 +207,7 @@ class Connection:
     sends: deque[Ask] = Factory(lambda: deque(maxlen=8))  # the last whose answers nobody awaits
     recent: deque[Ask] = Factory(lambda: deque(maxlen=8))  # what was answered last
     quickest: int = 2**62  # the shortest time that an answer took
+    varied: int = 0  # by how much others that no join held up took longer, of late
     lost: list[Ask] = Factory(list)  # the pushes sent and not answered when it ended
     unsent: list[Ask] = Factory(list)  # those never sent, of `queued`
     queued: int = 0

@@ -156,7 +156,9 @@ def _is_steady(silence: Quiet, least: int = 3) -> bool:
 def _last_cause(silence: Quiet, waiting: list[Ask]) -> Cause | None:
     """Return the cause of a silence in which a connection ended, or the recording."""
     reason = silence.connection.reason
-    if reason not in ("heartbeat_timeout", "lost", "") or not waiting or not silence.sent:
+    # Where the application ended it, a join that was given up still tells that something was amiss.
+    given_up = any(ask.kind == "join" and ask.outcome == "timeout" for ask in waiting)
+    if not (given_up or reason in ("heartbeat_timeout", "lost", "")) or not waiting or not silence.sent:
         return None
     if reason != "heartbeat_timeout" and silence.length < 5 * SECOND:
         return None

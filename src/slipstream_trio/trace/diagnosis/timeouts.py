@@ -49,6 +49,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
         elif never:
             yield _never(facts, event, never)
     joins = facts.unexplained(ask for topic in facts.topics.values() for ask in topic.timeouts)
+    joins = [ask for ask in joins if ask.answered is not None or _is_proved(ask)]
     late = [ask for ask in joins if ask.answered is not None]
     if joins:
         limit = long(max((ask.ended or 0) - (ask.sent or 0) for ask in joins))
@@ -64,7 +65,7 @@ def _own_limit(events: Events) -> list[Ask]:
 
 
 def _is_proved(ask: Ask) -> bool:
-    """Tell whether the server got a push: it answered what was sent later, or sent more, and the line held."""
+    """Tell whether the server got what was asked: it answered what was sent later, or sent more, and the line held."""
     its, sent = ask.connection, ask.sent
     if its is None or sent is None or any((each.sent or 0) > sent for each in its.recent):
         return True
