@@ -207,7 +207,7 @@ class _Visitor(Client):
 
     def __init__(self, client: SimulatedClient) -> None:
         self._client = client
-        self._unanswered: set[str] = set()
+        self._unanswered: list[str] = []  # another connection gives the same refs
 
     async def handle_connect(self, socket: Socket) -> None:
         self._client.log("connected")
@@ -223,11 +223,11 @@ class _Visitor(Client):
         for event in ("echo", "tick", "shout"):
             await self._client.rest(1)
             payload = {"token": self._client.token(), "count": 2, "text": "x"}
-            self._unanswered.add(await self.push(channel.topic, event, payload))
+            self._unanswered.append(await self.push(channel.topic, event, payload))
 
     async def handle_reply(self, ref: str, reply: Answer) -> None:
         self._client.log("answered", type(reply.error).__name__)
-        self._unanswered.discard(ref)
+        self._unanswered.remove(ref)
         self._take_step()
         if not self._unanswered and self._channel.status == "closed":
             await self.join("room:aside")  # the server had closed it

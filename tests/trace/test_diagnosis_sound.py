@@ -289,6 +289,18 @@ def test_joins_that_nothing_shows_the_server_to_have_are_not_blamed_on_it(tmp_pa
     assert causes(tmp_path / "stall.jsonl", stalls) == {"dead_link"}
 
 
+def test_pushes_that_are_answered_before_the_leave_are_not_cut_off(tmp_path: Any) -> None:
+    async def leaves(lab: Laboratory) -> None:
+        async with linked(lab) as socket:
+            for _number in range(4):
+                async with trio.open_nursery() as nursery, socket.join("room:1") as room:
+                    nursery.start_soon(room.push, "load", {})
+                    await trio.sleep(0.01)
+                await trio.sleep(2)
+
+    assert causes(tmp_path / "leaves.jsonl", leaves) == set()
+
+
 @pytest.mark.parametrize(("held", "found"), [(True, set()), (False, {"never_answered"})])
 def test_a_server_is_blamed_for_no_answer_only_if_it_got_the_push(held: bool, found: set[str], tmp_path: Any) -> None:
     async def unanswered(lab: Laboratory) -> None:

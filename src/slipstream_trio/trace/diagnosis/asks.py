@@ -194,7 +194,9 @@ class Asks:
             keep(self._events(ask).timeouts, ask)
         elif ask.outcome == "cancelled" and ask.ended - ask.began >= SECOND:
             keep(self._events(ask).cancelled, ask)
-        elif ask.reason == "left" and ask.connection is not None and ask.connection.ended is None:
+        elif ask.reason != "left" or ask.connection is None or ask.connection.ended is not None:
+            return
+        elif ask.answered is None or ask.took > QUEUED:  # else it was under way, as it may be at any time
             keep(self._topic(record.origin.socket_id, ask.topic).cut, ask)
 
     def _never_sent(self, socket: str, ask: Ask) -> None:
