@@ -10,7 +10,7 @@ from tests.trace.incidents import SOON, Incident, declared, ignore
 from tests.trace.laboratory import URL, Laboratory
 
 from slipstream_trio import ConnectError, SlipstreamError, connect
-from slipstream_trio.testing.faults import Faults, FaultyNetwork, Link, Vanish, faulty_network
+from slipstream_trio.testing.faults import Faults, FaultyNetwork, Ignore, Link, Rule, Vanish, faulty_network
 from slipstream_trio.testing.server import Refuse
 from slipstream_trio.transport import find_connector
 
@@ -45,6 +45,18 @@ async def outage(lab: Laboratory, failure: Exception, seconds: float) -> None:
 
 
 # This process
+
+
+@incident("process_stood_still", "this process", "a timer was 6.00 s late")
+async def blocked_while_it_connects(lab: Laboratory) -> None:
+    async def block() -> None:
+        await trio.sleep(4)
+        lab.clock.jump(12)
+
+    async with over_network(lab, rules=[Rule(Ignore(), connections=(1,))]), trio.open_nursery() as nursery:
+        nursery.start_soon(block)
+        async with lab.desk(retry_first=True, **CLIENT):
+            await trio.sleep(12)
 
 
 @incident("process_stood_still", "this process", "the machine slept")

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from slipstream_trio import Channel as ClientChannel, JoinError, PushError, Socket, connect
 from slipstream_trio.telemetry import Telemetry
-from slipstream_trio.testing.faults import AtFrame, Faults, Link, Rule, Stall, faulty_network
+from slipstream_trio.testing.faults import AtFrame, Faults, Link, Reset, Rule, Stall, faulty_network
 from slipstream_trio.testing.server import Channel, JoinRefused, Mount, Outcome, PhoenixServer, Reply
 from slipstream_trio.trace import Finding, diagnose, read
 from slipstream_trio.transport import find_connector
@@ -299,6 +299,35 @@ def test_pushes_that_are_answered_before_the_leave_are_not_cut_off(tmp_path: Any
                 await trio.sleep(2)
 
     assert causes(tmp_path / "leaves.jsonl", leaves) == set()
+
+
+def test_an_end_that_comes_before_a_push_can_have_led_to_it_is_not_blamed_on_that(tmp_path: Any) -> None:
+    async def cut(lab: Laboratory) -> None:
+        link = Link(latency=0.5)
+        async with over_network(lab, toward_client=link, toward_server=link) as network:
+            async with linked(lab, **SOON) as socket, socket.join("room:1") as room:
+                for _number in range(2):
+                    await trio.sleep(20)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(ignore, partial(room.push, "import", {}))
+                        await trio.sleep(0.3)
+                        network.inject(Reset())
+                    await room.push("load", {})
+
+    assert causes(tmp_path / "cut.jsonl", cut) == {"connection_cut"}
+
+
+def test_what_cancels_many_pushes_at_once_is_no_limit_of_each(tmp_path: Any) -> None:
+    async def gives_up(lab: Laboratory) -> None:
+        lab.events["load"] = takes(0, None)
+        async with linked(lab) as socket, socket.join("room:1") as room:
+            with trio.move_on_after(2):
+                async with trio.open_nursery() as nursery:
+                    for event in ("load", "load", "load", "msg"):
+                        nursery.start_soon(room.push, event, {"text": "hello"})
+            await trio.sleep(5)
+
+    assert causes(tmp_path / "once.jsonl", gives_up) == set()
 
 
 @pytest.mark.parametrize(("held", "found"), [(True, set()), (False, {"never_answered"})])

@@ -10,7 +10,7 @@ import attrs
 
 from ..text import brief, many
 from .evictions import evictions
-from .facts import SECOND, Connection, Events, Facts
+from .facts import SECOND, Ask, Connection, Events, Facts
 from .finding import Cause, Finding, at, between, found, long, often, stillness
 from .losses import losses
 from .outages import Outage, Rule, Told, outages
@@ -279,13 +279,19 @@ def _poisoned(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     """Find ends right after pushes of an event that is hardly ever answered."""
     by_event: dict[str, list[Outage]] = {}
     for each in rest:
-        for event in {ask.event for end in _ends([each]) for ask in end.lost if end.last - (ask.sent or 0) < RECENT}:
+        for event in {ask.event for end in _ends([each]) for ask in end.lost if _is_recent(end, ask)}:
             by_event.setdefault(event, []).append(each)
     for event, told in by_event.items():
         its = facts.events.get(event, Events())
         # Two may be chance, where it has ever been answered.
         if len(told) >= (3 if its.answered else 2) and len(told) > its.answered + len(its.timeouts):
             yield told, POISON, (), {"event": event}
+
+
+def _is_recent(end: Connection, ask: Ask) -> bool:
+    """Tell whether a push may have led to an end: not long after it, and not before what it leads to can come back."""
+    ago = end.last - (ask.sent or 0)
+    return ago < RECENT and (end.quickest - ago < SECOND // 10 or not end.heeded)
 
 
 def _by_clock(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:

@@ -149,17 +149,22 @@ class Gatherer:
 
     def _overdue(self, given: Any, metadata: Any) -> None:
         """Take in by how much a timer is late, whatever is handled first; it counts if nothing happened meanwhile."""
-        now, pause = self.facts.last, self._pause
+        now = self.facts.last
         if (at := getattr(given, "now", None)) is not None:
             ahead = now - round(at * SECOND)
             self._trio = ahead if self._trio is None else min(ahead, self._trio)
-        if pause is None or pause.ended <= now - BURST or self._trio is None:
-            return
         due = next_deadline(metadata["state"])
-        late = 0 if due is None else now - self._trio - round(due * SECOND)
-        if late > LATE and pause.length >= late // 2:
-            pause.late = max(pause.late, late)
-            self._keep_pause(pause)
+        if due is not None and self._trio is not None:
+            self._stood(now - self._trio - round(due * SECOND))
+
+    def _stood(self, late: int) -> Quiet | None:
+        """Return the pause that has just made a timer so late, if there was one."""
+        pause = self._pause
+        if pause is None or pause.ended <= self.facts.last - BURST or late <= LATE or pause.length < late // 2:
+            return None
+        pause.late = max(pause.late, late)
+        self._keep_pause(pause)
+        return pause
 
     def _stalled(self, _: Record, metadata: Any) -> None:
         facts, pause = self.facts, self._pause
@@ -234,6 +239,9 @@ class Gatherer:
         connection.status, connection.message, connection.end = given.status, given.reason, self.facts.place
         if given.status in (401, 403) and (before := self.facts.opened.get(connection.socket)) is not None:
             before.refused = True
+        limit = getattr(connection.options, "connect_timeout", None)
+        if given.status is None and limit is not None:
+            connection.stood = self._stood(self.facts.last - connection.began - round(limit * SECOND))
         connection.headers = {str(name).lower(): str(value) for name, value in given.headers}
 
     def _transport_closed(self, connection: Connection, given: protocol.TransportClosed, metadata: Any) -> None:

@@ -68,7 +68,8 @@ def outages(facts: Facts) -> Iterator[Outage]:
         if connection.opened is not None and outage is not None:
             outage.back = connection
             del current[connection.socket]
-        if connection.ended is None or connection.reason in ASKED:
+        is_told = connection.opened is None and connection.explained
+        if connection.ended is None or connection.reason in ASKED or is_told:
             continue
         if connection.opened is not None:
             found.append(Outage(connection, []))

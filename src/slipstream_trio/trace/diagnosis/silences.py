@@ -81,7 +81,8 @@ def _stood_still(facts: Facts) -> Iterator[Finding]:
     pauses = [pause for pause in facts.pauses if _still(facts, pause)]
     facts.explained += [(None, pause.began, pause.ended) for pause in pauses]
     for pause in pauses:
-        killed = [each for each in facts.connections.values() if pause.killed(each) and not each.explained]
+        killed = [each for each in facts.connections.values() if each.stood is pause or pause.killed(each)]
+        killed = [each for each in killed if not each.explained]
         dead += killed
         for each in killed:
             each.stood, each.explained = pause, not each.refused
