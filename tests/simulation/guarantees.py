@@ -89,12 +89,12 @@ def _has_suffered(records: Iterable[Record]) -> bool:
     """Tell whether a fault has cost a client what always shows who did it.
 
     A push that is late may show nobody, and a close by the server that costs nothing, as of a deployment, is noise,
-    with the attempts that fail until the server is back.
+    with the attempts that fail, and the connections on which nothing comes, until the server is back.
     """
     is_closed = False
     for record in records:
         if isinstance(record, ConnectStop):
-            is_closed = record.ended_by == "server" or (is_closed and record.code is None)
+            is_closed = record.ended_by == "server" or (is_closed and record.heard is None)
             if record.ended_by == "network" and not is_closed:
                 return True
         elif isinstance(record, ClientJoinStop) and record.outcome == "timeout":

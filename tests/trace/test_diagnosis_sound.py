@@ -317,6 +317,36 @@ def test_an_end_that_comes_before_a_push_can_have_led_to_it_is_not_blamed_on_tha
     assert causes(tmp_path / "cut.jsonl", cut) == {"connection_cut"}
 
 
+def test_two_ends_with_several_pushes_under_way_are_blamed_on_none_of_them(tmp_path: Any) -> None:
+    async def cut(lab: Laboratory) -> None:
+        lab.events |= {"import": takes(1), "export": takes(1)}
+        async with linked(lab, **SOON) as socket, socket.join("room:1") as room:
+            for seconds in (20, 47):
+                await trio.sleep(seconds)
+                async with trio.open_nursery() as nursery:
+                    for event in ("import", "export"):
+                        nursery.start_soon(ignore, partial(room.push, event, {}))
+                    await trio.sleep(0.3)
+                    lab.connection.drop()
+                await room.push("load", {})
+
+    assert causes(tmp_path / "cut.jsonl", cut) == {"connection_cut"}
+
+
+def test_an_application_that_ends_leaves_nothing_too_early(tmp_path: Any) -> None:
+    async def ends(lab: Laboratory) -> None:
+        lab.events["save"] = takes(0.4)
+        async with over_network(lab) as network, trio.open_nursery() as nursery:
+            async with linked(lab, close_timeout=3) as socket, socket.join("room:1") as room:
+                for number in range(2):
+                    nursery.start_soon(room.push, "save", {"number": number})
+                await trio.sleep(0.1)
+                await room.leave()
+                network.inject(Stall(40, both=True))
+
+    assert causes(tmp_path / "ends.jsonl", ends) == set()
+
+
 def test_what_cancels_many_pushes_at_once_is_no_limit_of_each(tmp_path: Any) -> None:
     async def gives_up(lab: Laboratory) -> None:
         lab.events["load"] = takes(0, None)

@@ -278,13 +278,17 @@ def _is_broken(outage: Outage) -> bool:
 def _poisoned(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     """Find ends right after pushes of an event that is hardly ever answered."""
     by_event: dict[str, list[Outage]] = {}
+    beside: set[str] = set()  # those with which others were under way
     for each in rest:
-        for event in {ask.event for end in _ends([each]) for ask in end.lost if _is_recent(end, ask)}:
+        events = {ask.event for end in _ends([each]) for ask in end.lost if _is_recent(end, ask)}
+        beside |= events if len(events) > 1 else set()
+        for event in events:
             by_event.setdefault(event, []).append(each)
     for event, told in by_event.items():
         its = facts.events.get(event, Events())
-        # Two may be chance, where it has ever been answered.
-        if len(told) >= (3 if its.answered else 2) and len(told) > its.answered + len(its.timeouts):
+        # Two may be chance, where it has ever been answered, or where it may have been another.
+        least = 3 if its.answered or event in beside else 2
+        if len(told) >= least and len(told) > its.answered + len(its.timeouts):
             yield told, POISON, (), {"event": event}
 
 

@@ -178,6 +178,7 @@ class Connection:
     place: Place
     options: Options | None = None
     opened: int | None = None
+    closed: int | None = None  # when the application asked for its end
     ended: int | None = None
     end: Place | None = None  # where its end is told
     reason: str = ""

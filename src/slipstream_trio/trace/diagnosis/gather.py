@@ -65,6 +65,7 @@ class Gatherer:
             protocol.TransportOpened: self._transport_opened,
             protocol.TransportFailed: self._transport_failed,
             protocol.TransportClosed: self._transport_closed,
+            protocol.CloseConnection: self._closing,
         }
 
     def feed(self, record: Record, place: Place) -> None:
@@ -243,6 +244,9 @@ class Gatherer:
         if given.status is None and limit is not None:
             connection.stood = self._stood(self.facts.last - connection.began - round(limit * SECOND))
         connection.headers = {str(name).lower(): str(value) for name, value in given.headers}
+
+    def _closing(self, connection: Connection, _: Any, __: Any) -> None:
+        connection.closed = self.facts.last
 
     def _transport_closed(self, connection: Connection, given: protocol.TransportClosed, metadata: Any) -> None:
         connection.code, connection.message, connection.end = given.code, given.message, self.facts.place

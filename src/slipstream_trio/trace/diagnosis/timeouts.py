@@ -105,7 +105,8 @@ def _left(facts: Facts) -> Iterator[Finding]:
     cut = (ask for topic in facts.topics.values() for ask in topic.cut if not topic.held)
     # What is cut off where the connection is closed, too, is an application that ends.
     asks = [(ask, ask.connection) for ask in facts.unexplained(cut)]
-    early = [ask for ask, its in asks if its and its.last - (ask.ended or 0) > max(SECOND, 2 * its.quickest)]
+    until = [(ask, its, its.closed or its.last) for ask, its in asks if its]
+    early = [ask for ask, its, end in until if end - (ask.ended or 0) > max(SECOND, 2 * its.quickest)]
     if len(early) >= 2:
         answered = sum(ask.answered is not None for ask in early)
         told = f"{len(early)} requests were cut off by a leave, {answered} of them were answered afterwards"
