@@ -347,6 +347,18 @@ def test_an_application_that_ends_leaves_nothing_too_early(tmp_path: Any) -> Non
     assert causes(tmp_path / "ends.jsonl", ends) == set()
 
 
+def test_a_cut_soon_after_a_deployment_is_none_of_it(tmp_path: Any) -> None:
+    async def deploy(lab: Laboratory) -> None:
+        async with linked(lab, **SOON) as socket, socket.join("room:1"):
+            await trio.sleep(20)
+            lab.connection.close(1012)
+            await trio.sleep(6)
+            lab.connection.drop()
+            await trio.sleep(20)
+
+    assert causes(tmp_path / "deploy.jsonl", deploy) == {"connection_cut"}
+
+
 def test_what_cancels_many_pushes_at_once_is_no_limit_of_each(tmp_path: Any) -> None:
     async def gives_up(lab: Laboratory) -> None:
         lab.events["load"] = takes(0, None)

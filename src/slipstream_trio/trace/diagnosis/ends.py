@@ -324,11 +324,15 @@ def _batches(times: Iterable[int], apart: int) -> int:
 
 
 def _restarted(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-    """Find ends with 1012; those without a channel, or without a drainer, end otherwise at the same time."""
-    drained = [each.began for each in rest if each.code == 1012]
-    near = [each for each in rest if any(abs(each.began - time) < 10 * SECOND for time in drained)]
-    told = [each for each in near if each.code in (1000, 1001, 1006, 1012)]
-    yield told, RESTARTED, (), {}
+    """Find ends with 1012; sockets without a channel, or without a drainer, end otherwise at the same time."""
+    told = [each for each in rest if each.code == 1012]
+    others = [each for each in rest if each.code in (1000, 1001, 1006)]
+    told += [
+        each
+        for each in others
+        if any(end.socket != each.socket and abs(each.began - end.began) < 10 * SECOND for end in told)
+    ]
+    yield sorted(told, key=lambda each: each.began), RESTARTED, (), {}
 
 
 def _all_restarted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
