@@ -113,11 +113,9 @@ class Scenario:
         """Return the arguments of the command that runs it."""
         numbers = ("seed", "clients", "nodes", "seconds", "steps", "faults")
         words = [f"--{name} {str(getattr(self, name)).removesuffix('.0')}" for name in numbers]
-        words.append(f"--features {','.join(self.features) or 'none'}")
+        words += [f"--transport {self.transport}", f"--features {','.join(self.features) or 'none'}"]
         if self.interrupt is not None:
             words.append(f"--interrupt {self.interrupt} --at {self.at}")
-        if self.transport != TRANSPORT:
-            words.append(f"--transport {self.transport}")
         return " ".join(words)
 
 
