@@ -204,7 +204,8 @@ def write_many(path: Path, records: int) -> None:
 
 
 READERS: tuple[tuple[str, ...], ...] = (
-    ("read",), ("verify",), ("show",), ("stats",), ("diagnose",), ("export", "--to", "perfetto"),
+    ("read",), ("verify",), ("show",), ("stats",), ("diagnose",),
+    ("export", "--to", "perfetto"), ("export", "--to", "parquet"),
 )  # fmt: skip
 
 
@@ -218,7 +219,7 @@ def measure_read(directory: Path, records: int) -> None:
         output = directory / "output"
         with output.open("w") as file:
             said = subprocess.run(command, check=True, stdout=file, stderr=subprocess.PIPE, text=True)  # noqa: S603
-        say(f"read  {reader[0]:8} {codec:8} {said.stderr.strip().splitlines()[-1]}")
+        say(f"read  {reader[-1]:8} {codec:8} {said.stderr.strip().splitlines()[-1]}")
 
 
 def child(codec: str, reader: list[str], path: Path) -> None:
@@ -232,7 +233,8 @@ def child(codec: str, reader: list[str], path: Path) -> None:
     if reader == ["read"]:
         assert sum(1 for _ in read(path)) == lines - 2
     else:
-        output = ["-o", "-"] if reader[0] == "export" else []
+        target = {"perfetto": ["-o", "-"], "parquet": ["-o", str(path.parent / f"parquet-{codec}")]}
+        output = target.get(reader[-1], [])
         allowed = {0, 1} if reader[0] == "diagnose" else {0}  # findings, of a slow machine
         assert slipstream(["trace", *reader, *output, str(path)]) in allowed
     cpu = time.process_time() - cpu

@@ -40,7 +40,7 @@ COLUMNS: Final[Mapping[str, str]] = {name: kind for kind, names in _TYPES.items(
 
 DAY: Final = 86_400_000_000  # microseconds
 ROW: Final = 1 << 11  # the bytes that a row takes, roughly, beside its payloads
-HELD: Final = 1 << 24  # the bytes of rows that are held, and then written as a row group
+HELD: Final = 1 << 23  # the bytes of rows that are held, and then written as a row group
 _KINDS: Final = {"stop": "span", "exception": "exception", "start": "unfinished"}
 _KEYS: Final = (
     *((name, name) for name in COLUMNS),
@@ -125,14 +125,11 @@ class _Parts:
             file.close()
 
     def _write(self) -> None:
-        from pyarrow import RecordBatch
-
         for day, rows in self.rows.items():
             if day not in self.files:
                 self.files[day] = self._open(day)
             self.count += len(rows)
-            columns = [_column(rows, each.name, each.type) for each in self.schema]
-            self.files[day][0].write_batch(RecordBatch.from_arrays(columns, schema=self.schema))
+            self.files[day][0].write_batch(_batch(rows, self.schema))
         self.rows.clear()
         self.held = 0
 
@@ -149,14 +146,19 @@ class _Parts:
         return self.stack.enter_context(ParquetWriter(file, self.schema, compression="zstd")), file
 
 
-def _column(rows: Sequence[Row], name: str, kind: Any) -> Any:
+def _batch(rows: Sequence[Row], schema: Any) -> Any:
     import pyarrow as pa
 
-    values = [row.get(name) for row in rows]
+    kind = pa.struct(list(schema))
     try:
-        return pa.array(values, kind)
+        return pa.RecordBatch.from_struct_array(pa.array(rows, kind))
     except UnicodeEncodeError:  # lone surrogates, which Parquet has no place for
-        return pa.array([None if text is None else text.encode(errors="replace").decode() for text in values])
+        clean = [{name: _clean(value) for name, value in row.items()} for row in rows]
+        return pa.RecordBatch.from_struct_array(pa.array(clean, kind))
+
+
+def _clean(value: Any) -> Any:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _rows(source: Source, told: Told, progress: Callable[[Progress], object] | None) -> Iterator[Row]:
