@@ -49,7 +49,7 @@ class Output:
 
     def print(self, text: str = "", *codes: int) -> None:
         """Print a line."""
-        self._file.write(self.line(text, *codes))
+        self._file.write(self.line(text, *codes) if codes or self.width is not None else f"{text}\n")
         if self._live:
             self._file.flush()
 

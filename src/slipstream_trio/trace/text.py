@@ -4,7 +4,6 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -113,10 +112,12 @@ def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
 def _plain(payload: Any) -> str | None:
     """Return the JSON of an object of a few ASCII texts and numbers; None for all that takes a closer look."""
     if type(payload) is dict and len(payload) < SMALL and _LEAVES.issuperset(map(type, payload.values())):
-        with suppress(TypeError, ValueError, OverflowError):
+        try:
             text = encode_line(payload)
-            if text.isascii() and b"\\" not in text:
-                return text.decode()
+        except (TypeError, ValueError, OverflowError):
+            return None
+        if text.isascii() and b"\\" not in text:
+            return text.decode()
     return None
 
 

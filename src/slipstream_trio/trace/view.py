@@ -334,11 +334,12 @@ def _received(details: Mapping[str, Any], given: protocol.FrameReceived) -> Part
         parts = {"direction": "in", "what": "frame", "note": note}
     given_up = []
     for made in built:
-        if isinstance(made, protocol.FrameRejected):
+        kind = type(made)
+        if kind is protocol.FrameRejected:
             parts.update(what="bad frame", mood="bad", note=made.reason, payload=frame_as_text(given.frame))
-        elif isinstance(made, protocol.TopicJoinFailed) and made.reason == "timeout":
+        elif kind is protocol.TopicJoinFailed and made.reason == "timeout":
             given_up.append(f"the join of {made.topic} timed out")  # told by the answer to something later
-        elif (function := _BUILT.get(type(made))) is not None:
+        elif (function := _BUILT.get(kind)) is not None:
             parts.update(function(made))
     if given_up:
         parts.update(mood="bad", note=", ".join(filter(None, [parts.get("note"), *given_up])))
