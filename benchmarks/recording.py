@@ -155,7 +155,7 @@ def measure_cost(directory: Path, runs: int) -> None:
 
 def measure_rate(directory: Path, seconds: float) -> None:
     """Measure what is lost at which rate."""
-    for rate in (5_000, 10_000, 20_000, 40_000, None):
+    for rate in (5_000, 10_000, 20_000, 40_000, 50_000, None):
         telemetry = Telemetry()
         path = directory / f"rate{rate}.jsonl"
         with record(path, telemetry=telemetry) as recording:
