@@ -70,7 +70,6 @@ class Draft:
         rejoin: Rejoin | None = None if not join.rejoin else "again" if topic in self.topics.failed else "first"
         pending = Pending(self.current_ref, join.timeout, join.deadline, rejoin)
         alone = not self.turns.first
-        pending = self._timed(pending) if alone else pending
         self.topics = self.topics.changed(topic, join=ref, pending=pending, leaving=None, failed=None)
         queue = self.turns.queue.enqueue((self.current_ref, topic))
         self.turns = Turns(queue, self.turns.began, self.turns.by_timeout, self.turns.late)
