@@ -153,7 +153,8 @@ def test_spans_without_an_end_are_rows_without_a_duration(tmp_path: Path) -> Non
 def test_many_rows_are_written_as_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_recording(tmp_path / "trace.jsonl", two_connections())
     whole = exported(tmp_path / "trace.jsonl", tmp_path / "whole")
-    monkeypatch.setattr("slipstream_trio.trace.export_parquet.HELD", 10_000)
+    for name in ("ROWS", "HELD"):
+        monkeypatch.setattr(f"slipstream_trio.trace.export_parquet.{name}", 5_000)
     assert exported(tmp_path / "trace.jsonl", tmp_path / "lake") == whole
     (part,) = (tmp_path / "lake").rglob("*.parquet")
     assert pq.ParquetFile(part).metadata.num_row_groups > 5

@@ -40,7 +40,8 @@ COLUMNS: Final[Mapping[str, str]] = {name: kind for kind, names in _TYPES.items(
 
 DAY: Final = 86_400_000_000  # microseconds
 ROW: Final = 1 << 11  # the bytes that a row takes, roughly, beside its payloads
-HELD: Final = 1 << 23  # the bytes of rows that are held, and then written as a row group
+ROWS: Final = 1 << 20  # the bytes of rows that are held, and then made into a batch, which takes a fifth of it
+HELD: Final = 1 << 22  # the bytes of batches that are held, and then written as a row group: each is remembered
 _KINDS: Final = {"stop": "span", "exception": "exception", "start": "unfinished"}
 _KEYS: Final = (
     *((name, name) for name in COLUMNS),
@@ -48,6 +49,14 @@ _KEYS: Final = (
     *(("params", "payload"), ("frame", "payload")),
 )
 """Keys of the metadata, and the columns that they are in."""
+
+_REPEATED: Final = [
+    *(name for name, kind in COLUMNS.items() if kind in ("string", "bool") and name not in (
+        "span_id", "ref", "payload", "response", "message", "reason", "stacktrace",
+    )),
+    *("generation", "code", "http_status", "attempt"),
+]  # fmt: skip
+"""Columns whose values come again and again, so that a dictionary of them is smaller."""
 
 Row = dict[str, Any]
 
@@ -107,31 +116,46 @@ class _Parts:
     stack: ExitStack
     files: dict[int, tuple[Any, IO[bytes]]] = field(factory=dict)
     rows: defaultdict[int, list[Row]] = field(factory=lambda: defaultdict(list))
+    batches: defaultdict[int, list[Any]] = field(factory=lambda: defaultdict(list))
     held: int = 0
+    packed: int = 0
     count: int = 0
 
     def add(self, row: Row) -> None:
         """Add a row; it is written when there are enough for a row group."""
         self.rows[row["start_time"] // DAY].append(row)
         self.held += ROW + len(row.get("payload", "")) + len(row.get("response", ""))
-        if self.held >= HELD:
-            self._write()
+        if self.held >= ROWS:
+            self._pack()
+            if self.packed >= HELD:
+                self._write()
 
     def close(self) -> None:
         """Write the rest, and close the files."""
+        self._pack()
         self._write()
         for writer, file in self.files.values():
             writer.close()
             file.close()
 
-    def _write(self) -> None:
+    def _pack(self) -> None:
         for day, rows in self.rows.items():
-            if day not in self.files:
-                self.files[day] = self._open(day)
+            batch = _batch(rows, self.schema)
+            self.batches[day].append(batch)
+            self.packed += batch.nbytes
             self.count += len(rows)
-            self.files[day][0].write_batch(_batch(rows, self.schema))
         self.rows.clear()
         self.held = 0
+
+    def _write(self) -> None:
+        import pyarrow as pa
+
+        for day, batches in self.batches.items():
+            if day not in self.files:
+                self.files[day] = self._open(day)
+            self.files[day][0].write_table(pa.Table.from_batches(batches))
+        self.batches.clear()
+        self.packed = 0
 
     def _open(self, day: int) -> tuple[Any, IO[bytes]]:
         from pyarrow.parquet import ParquetWriter
@@ -143,7 +167,8 @@ class _Parts:
         folder.mkdir(parents=True, exist_ok=True)
         # Payloads are in it, so its owner alone may read it, as with the recording.
         file = self.stack.enter_context(replaced(target, mode=0o600))
-        return self.stack.enter_context(ParquetWriter(file, self.schema, compression="zstd")), file
+        writer = ParquetWriter(file, self.schema, compression="zstd", use_dictionary=_REPEATED)
+        return self.stack.enter_context(writer), file
 
 
 def _batch(rows: Sequence[Row], schema: Any) -> Any:
