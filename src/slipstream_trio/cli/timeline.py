@@ -87,7 +87,7 @@ class Timeline:
         numbers = f"{getattr(record, 'line', ''):>6} {origin.socket_id:8.8} " if self._recorded else ""
         self._output.print(
             f"{self._time(glance)} {numbers}{origin.connection_id or '-':8.8} {line.span_id:8.8} "
-            f"{_columns(line.direction, line.what, line.topic, line.event, line.status)} {took:>{TOOK}}  "
+            f"{_columns(line.direction, line.what, line.topic, line.event, line.status)} {took.rjust(TOOK)}  "
             f"{line.detail(self._secrets)}".rstrip()
         )
 
