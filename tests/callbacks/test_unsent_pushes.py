@@ -341,3 +341,24 @@ async def test_each_ref_is_told_of_once_whatever_happens(autojump_clock: MockClo
     assert len(told) == len(client.refs)
     unsent = [ref for ref in told if not ref.isdecimal()]
     assert len(unsent) == len(set(unsent)) > 0
+
+
+async def test_the_late_end_of_a_push_is_not_that_of_one_on_the_next_connection(autojump_clock: MockClock) -> None:
+    free = trio.Event()
+    client = Pushing("room:1", message=lambda *_: free.wait())
+    async with a_world() as world, running(world, client):
+        await client.until(("join", "room:1", 1))
+        await client.start_push("task", "room:1", "silence")
+        await client.start_push("task", "room:1", "burst", payload={"n": 1})
+        await client.until(("message", "tick", 0))  # which takes long, and is called before the ends of both
+        world.connection.drop()
+        await trio.sleep(10)
+        assert len(world.payloads) == 2  # it has rejoined
+        await client.start_push("task", "room:1", payload="new")
+        free.set()
+        await client.until(("reply", "echo", "new"))
+        client.stop()
+    ends = dict(client.replies)
+    assert len(ends) == len(client.replies) == 3
+    assert isinstance(ends[client.refs[0]].error, ConnectionLost)
+    assert ends[client.refs[2]].response == "new"

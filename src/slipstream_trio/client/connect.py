@@ -280,6 +280,7 @@ class Supervisor:
             trace_parent = await ask_in_time(configuration, "trace_parent", deadline, checked_parent)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
             ask = partial(_fail_with, error)
+        before = self.socket._connection
         ids, options, transport = self.socket._emitter.telemetry.ids, self.socket._options, self._connector.name
         state = State(
             connection_id=ids.span_id(),
@@ -288,6 +289,7 @@ class Supervisor:
             generation=generation,
             options=options if options.transport == transport else evolve(options, transport=transport),
             trace_parent=trace_parent,
+            current_ref=0 if before is None else before.state.current_ref,  # so what is told late is of no other
         )
         connection = Connection(self.socket, state, attempt)
         self.socket._begin(connection)

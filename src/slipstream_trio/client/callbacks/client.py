@@ -213,6 +213,8 @@ class Client:
     async def push(self, topic: str, event: str, payload: Any = None, *, timeout: Timeout = DEFAULT) -> str:
         """Push a message; returns its ref when it is queued. Its end comes to `handle_reply`, with this ref.
 
+        No other push of this client gets that ref: refs go on across connections.
+
         A topic that is not joined ends the push at once, with `ChannelClosed`. While the topic is being joined, or the
         connection is lost, this waits, within `timeout`, and so do the other callbacks if it is called by one:
         `handle_join` is a better place to push than `handle_connect`. If nothing comes of that, another task is raised
