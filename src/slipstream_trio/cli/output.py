@@ -16,6 +16,7 @@ from .status import CommandFailed, UsageError
 BOLD, UNDERLINE, BAD, GOOD, ONCE, FAINT = 1, 4, 31, 32, 33, 90
 """Colours, as SGR has them."""
 
+BULK: Final = 50  # lines that are written at once: a text file takes as long for each `write` as for all of them
 NARROW: Final = 64  # columns of a terminal below which lines are cut, and so have no colours
 
 
@@ -27,6 +28,7 @@ class Output:
         self._file = file
         self._colour = colour and (width is None or width >= NARROW)
         self._live = live
+        self._bulk: list[str] | None = None
 
     @classmethod
     def of(cls, file: TextIO, *, plain: bool = False, live: bool = False) -> "Output":
@@ -49,9 +51,30 @@ class Output:
 
     def print(self, text: str = "", *codes: int) -> None:
         """Print a line."""
-        self._file.write(self.line(text, *codes) if codes or self.width is not None else f"{text}\n")
+        line = self.line(text, *codes) if codes or self.width is not None else f"{text}\n"
+        if self._bulk is None:
+            self._file.write(line)
+        else:
+            self._bulk.append(line)
+            if len(self._bulk) >= BULK:
+                self._write_bulk(self._bulk)
         if self._live:
             self._file.flush()
+
+    @contextmanager
+    def in_bulk(self) -> Iterator[None]:
+        """Write lines some at a time in the block, if it is no terminal: there may be millions of them."""
+        bulk: list[str] = []
+        self._bulk = bulk if self.width is None else None
+        try:
+            yield
+        finally:
+            self._bulk = None
+            self._write_bulk(bulk)
+
+    def _write_bulk(self, bulk: list[str]) -> None:
+        self._file.write("".join(bulk))
+        bulk.clear()
 
     def say(self, text: str, *codes: int) -> None:
         """Print a text, filled into the width."""
