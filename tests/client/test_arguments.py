@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -84,6 +85,18 @@ async def test_a_topic_or_event_that_is_no_string_is_refused_before_anything_is_
             async with channel.subscribe("tick", name):
                 pytest.fail("not to be subscribed to")
         assert [message.event for message in peer.sent] == ["phx_join"]
+
+
+class Room(StrEnum):
+    LOBBY = "lobby"
+
+
+async def test_the_way_out_for_a_name_in_an_enumeration_is_told(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, _), socket.join("room") as channel:
+        with pytest.raises(SerializationError, match=r"^a topic is a string, not Room: use its value$"):
+            socket.channel(Room.LOBBY)
+        with pytest.raises(SerializationError, match=r"^an event is a string, not Room: use its value$"):
+            await channel.push(Room.LOBBY)
 
 
 @pytest.mark.parametrize("name", [None, 5, ["room"]])

@@ -1,6 +1,7 @@
 """Recordings of pushes whose payload was refused: they are whole, and replay as they were."""
 
 from collections import OrderedDict, defaultdict
+from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,14 @@ from slipstream_trio.cli import main
 from slipstream_trio.errors import SerializationError
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.trace.text import brief
+
+
+class Word(StrEnum):
+    HELLO = "hello"
+
+
+class Text(str):
+    __slots__ = ()
 
 
 def circle() -> list[Any]:
@@ -32,6 +41,10 @@ def circle() -> list[Any]:
         {"i": [-(10**4300)]},
         {(1, 2): 3},
         circle(),
+        Word.HELLO,
+        {"inside": [Word.HELLO]},
+        {Word.HELLO: 1},
+        {"inside": Text("x")},
     ],
     ids=lambda payload: type(payload).__name__,
 )

@@ -90,8 +90,8 @@ def chosen(timeout: Timeout, default: float | None) -> float | None:
 
 def checked_push(event: str, payload: Any) -> Any:
     """Return the payload of a push: None is {}, and each kind of buffer is sent as its bytes; checks the event."""
-    if not isinstance(event, str):
-        raise SerializationError(f"an event is a string, not {type(event).__name__}")
+    if type(event) is not str:
+        raise SerializationError(f"an event is a string, not {_kind(event)}")
     if event in RESERVED_EVENTS:
         raise ValueError(f"{event!r} is an event of the protocol, which cannot be pushed: use join() or leave()")
     if type(payload) is bytearray or type(payload) is memoryview:
@@ -101,8 +101,12 @@ def checked_push(event: str, payload: Any) -> Any:
 
 def check_topic(topic: str) -> None:
     """Raise `SerializationError` for a topic that is not a string: the server would hang up on it."""
-    if not isinstance(topic, str):
-        raise SerializationError(f"a topic is a string, not {type(topic).__name__}")
+    if type(topic) is not str:
+        raise SerializationError(f"a topic is a string, not {_kind(topic)}")
+
+
+def _kind(name: object) -> str:
+    return type(name).__name__ + (": use its value" if isinstance(name, Enum) else "")
 
 
 @final

@@ -166,7 +166,7 @@ class Encoder:
         """Return a payload, encoded: looked into only where its text may have something to hide."""
         text = plain_text(value)
         if text is None or not self.redactor.shows(text):
-            return encoded(self.redactor.payload(value), self.redactor)
+            return encoded(self.redactor.payload(value), self.redactor, 1)
         return raw(text, value)
 
     # Handles

@@ -182,10 +182,12 @@ def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
         return encode(value, redactor, depth)
     if kind in FIELDS:
         return {TAG: kind.__name__, **fields_of(value, redactor)}
-    if isinstance(value, str):  # a topic's name in an enumeration, or an object of the user's
+    if isinstance(value, str) and not depth:  # a topic's name in an enumeration; in a payload it is refused
         return encode_value(redactor.object(str.__str__(value)), redactor)
-    if isinstance(value, View):  # a state's: mappings of users are not JSON, and refused where they are pushed
-        return _encode_dict(dict(value), redactor, depth)
+    if isinstance(
+        value, View
+    ):  # a state's, by topics: mappings of users are not JSON, and refused where they are pushed
+        return _encode_dict({str.__str__(topic): item for topic, item in value.items()}, redactor, depth)
     return _by_repr(value, redactor)
 
 
@@ -205,10 +207,10 @@ def plain_text(value: Any) -> bytes | None:
     return None if marked else text
 
 
-def encoded(value: Any, redactor: Redactor) -> Any:
+def encoded(value: Any, redactor: Redactor, depth: int = 0) -> Any:
     """Return what `encode_value` makes of a value, or its text, where that would change nothing in it."""
     text = plain_text(value) if type(value) in NESTED else None
-    return encode_value(value, redactor) if text is None else raw(text, value)
+    return encode_value(value, redactor, depth) if text is None else raw(text, value)
 
 
 def _text(value: str) -> Any:
@@ -232,8 +234,8 @@ def _encode_items(value: Any, redactor: Redactor, depth: int) -> list[Any]:
 
 def _encode_message(message: Message, redactor: Redactor, depth: int) -> Any:
     payload = redactor.message_payload(message)
-    fields = {**message._asdict(), "payload": payload}
-    return {TAG: "Message", **{name: encode_value(item, redactor, depth + 1) for name, item in fields.items()}}
+    fields = {name: encode_value(item, redactor) for name, item in message._replace(payload=None)._asdict().items()}
+    return {TAG: "Message", **fields, "payload": encode_value(payload, redactor, depth + 1)}
 
 
 def _by_repr(value: Any, redactor: Redactor) -> Any:
