@@ -185,7 +185,7 @@ class Guest:
                 except SlipstreamError as error:
                     self._told(error)
                     await channel.leave()
-                except KeyError:
+                except (KeyError, TypeError):  # a name in the reply was corrupted, or that of all of it
                     assert not self._strict
                 nursery.cancel_scope.cancel()
             await self._idle(1)
