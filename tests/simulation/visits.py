@@ -207,7 +207,7 @@ class _Visitor(Client):
 
     def __init__(self, client: SimulatedClient) -> None:
         self._client = client
-        self._unanswered: list[str] = []  # another connection gives the same refs
+        self._unanswered: set[str] = set()
 
     async def handle_connect(self, socket: Socket) -> None:
         self._client.log("connected")
@@ -223,7 +223,7 @@ class _Visitor(Client):
         for event in ("echo", "tick", "shout"):
             await self._client.rest(1)
             payload = {"token": self._client.token(), "count": 2, "text": "x"}
-            self._unanswered.append(await self.push(channel.topic, event, payload))
+            self._unanswered.add(await self.push(channel.topic, event, payload))
 
     async def handle_reply(self, ref: str, reply: Answer) -> None:
         self._client.log("answered", type(reply.error).__name__)
