@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,7 +24,6 @@ from .status import OK
 
 QUIT: Final = ("quit", "exit")
 INTERRUPT: Final = "\x03"  # the line of a Ctrl-C, where nothing is typed
-
 
 T = TypeVar("T")
 
@@ -61,7 +60,8 @@ async def converse(run: Run) -> int:
 @asynccontextmanager
 async def _asyncio() -> AsyncIterator[asyncio.AbstractEventLoop]:
     """Run a loop of asyncio in a thread, where signals are left to Trio; at the end it does what it has begun."""
-    loop = asyncio.new_event_loop()
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    loop = runner.get_loop()
 
     async def finish() -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -69,12 +69,16 @@ async def _asyncio() -> AsyncIterator[asyncio.AbstractEventLoop]:
             await asyncio.wait(others, timeout=1)
 
     def run() -> None:
-        with closing(loop):
+        with runner:
             loop.run_forever()
-            loop.run_until_complete(finish())
+            runner.run(finish())
+
+    async def run_until_stopped() -> None:
+        with trio.CancelScope(shield=True):  # who is cancelled waits for what it has begun in the loop
+            await trio.to_thread.run_sync(run)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.to_thread.run_sync, run)
+        nursery.start_soon(run_until_stopped)
         try:
             yield loop
         finally:
