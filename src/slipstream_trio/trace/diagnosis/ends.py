@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, Final
 
 import attrs
@@ -14,21 +13,13 @@ from .facts import SECOND, Ask, Connection, Events, Facts
 from .finding import Cause, Finding, at, between, found, long, often, stillness
 from .losses import losses
 from .outages import Outage, Rule, Told, outages
+from .restarts import RESTARTED, all_restarted, batches, by_clock, restarted
 
 RECENT: Final = 2 * SECOND  # what was pushed longer before an end has nothing to do with it
 SMALL: Final = 50_000  # bytes of a message that any server takes
 
 KNOWN: Final = (30, 50, 55, 60, 90, 100, 120, 180, 240, 300, 350, 600, 900, 1200, 1800, 3600)
 """Seconds after which servers and proxies are known to close what is idle."""
-
-PERIODS: Final = {
-    86_400: "each day at {hours:02}:{minutes:02} UTC",
-    3600: "each hour, {minutes} min past it",
-    1800: "each half hour",
-    900: "each quarter of an hour",
-    600: "each 10 minutes",
-}
-"""Seconds between what is done by the clock, and what that is called."""
 
 # fmt: off
 OPTION: Final = Cause("option_failed", "grave", "application",
@@ -64,9 +55,6 @@ THEIR_LIMIT: Final = Cause("server_message_limit", "grave", "application",
 BROKEN: Final = Cause("broken_protocol", "serious", "network or proxy",
     "what came broke the WebSocket protocol, so the client closed the connection with {codes}",
     "look at what stands between client and server, and changes bytes")
-RESTARTED: Final = Cause("server_restart", "serious", "server",
-    "the server was restarted, or drained: it closed with {codes}",
-    "nothing, if that was a deployment; a shorter drain, or more of the same server, makes the outage shorter")
 DISCONNECTED: Final = Cause("disconnected_by_server", "serious", "server",
     "the server closed the connection with {codes}{others}",
     "see what disconnects this user there (a broadcast of disconnect: another session, a logout, an administrator)")
@@ -82,9 +70,6 @@ IDLE: Final = Cause("idle_close", "serious", "configuration",
 AGE: Final = Cause("maximum_age", "serious", "network or proxy",
     "something ends every connection at an age of {age}",
     "nothing, if a short gap does no harm; else raise the limit of a connection's age in the proxy")
-CLOCK: Final = Cause("ends_by_clock", "serious", "server",
-    "something ends all connections at fixed times of the clock: {clock}",
-    "look for what is scheduled then (a restart at night, a balancer that is reloaded); nothing, if that does no harm")
 GONE: Final = Cause("server_gone", "grave", "server",
     "the server went away: the connection was cut, and new ones were not accepted for a while",
     "see why the server ended (a crash, the kernel's OOM killer, a deployment without draining)")
@@ -175,8 +160,8 @@ def _cost_nothing(facts: Facts, cause: Cause | None, told: Sequence[Outage]) -> 
 
 def _when(facts: Facts, told: Sequence[Outage]) -> str:
     times, sockets = [at(facts, each.began) for each in told], len({each.socket for each in told})
-    batches = many(_batches((each.began for each in told), SECOND), "batch", "batches")
-    where = "1 socket" if sockets == 1 else f"{sockets} sockets in {batches}"
+    in_batches = many(batches((each.began for each in told), SECOND), "batch", "batches")
+    where = "1 socket" if sockets == 1 else f"{sockets} sockets in {in_batches}"
     rest = f" and {len(times) - 8} more" if len(times) > 8 else ""
     return f"{often(len(told))}, on {where}, at {', '.join(times[:8])}{rest}"
 
@@ -298,52 +283,6 @@ def _is_recent(end: Connection, ask: Ask) -> bool:
     return ago < RECENT and (end.quickest - ago < SECOND // 10 or not end.heeded)
 
 
-def _by_clock(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-    """Find ends at the same time of each day or hour, whatever the age of the connections."""
-    codes = (1000, 1001, 1006, 1012)
-    ends = [(facts.wall(each.began), each) for each in rest if each.code in codes]
-    for seconds, name in PERIODS.items():
-        period, close = seconds * SECOND, min(seconds // 100, 60) * SECOND
-        groups = [[(when, each) for when, each in ends if (when - first) % period <= close] for first, _ in ends]
-        group = max(groups, key=len, default=[])
-        lives = [end.life for end in _ends(each for _, each in group) if end.options is not None]
-        phase = group[0][0] % period // SECOND if group else 0
-        is_round = (phase + 5) % 1800 < 35  # else they may be all of one age
-        is_any_age = is_round or (bool(lives) and max(lives) - min(lives) > 2 * close)
-        enough = _batches((when for when, _ in group), 60 * SECOND) >= (2 if is_round and seconds >= 3600 else 3)
-        if enough and is_any_age and 3 * len(group) >= 2 * len(ends):
-            clock = name.format(hours=phase // 3600, minutes=phase // 60 % 60)
-            ages = [f"connections lived {between(lives)}"] if lives else []
-            yield [each for _, each in group], CLOCK, ages, {"clock": clock}
-            return
-
-
-def _batches(times: Iterable[int], apart: int) -> int:
-    ordered = sorted(times)
-    return bool(ordered) + sum(later - before > apart for before, later in pairwise(ordered))
-
-
-def _restarted(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-    """Find ends with 1012; sockets without a channel, or without a drainer, end otherwise at the same time."""
-    told = [each for each in rest if each.code == 1012]
-    others = [each for each in rest if each.code in (1000, 1001, 1006)]
-    told += [
-        each
-        for each in others
-        if any(end.socket != each.socket and abs(each.began - end.began) < 10 * SECOND for end in told)
-    ]
-    yield sorted(told, key=lambda each: each.began), RESTARTED, (), {}
-
-
-def _all_restarted(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-    """Find ends of three sockets, or of all, or such that the server could not be reached after them."""
-    told = [each for each in rest if each.code in (1000, 1001)]
-    sockets, opened = {each.socket for each in told}, {*facts.opened}
-    if len(sockets) < (2 if sockets == opened else 3):
-        told = [each for each in told if each.attempts]
-    yield told, RESTARTED, (), {}
-
-
 def _alike(told: Sequence[Outage], length: Callable[[Connection], int]) -> list[Outage]:
     """Return the ends of about one length, if they are two and all of their sockets', or three and most of them."""
     # Of connections without options the beginning is not known.
@@ -385,7 +324,7 @@ def _age(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     told = [each for each in rest if not each.attempts and (each.code in codes or (each.code or 0) >= 3000)]
     told = _alike(told, lambda end: end.life)
     lives = [end.life for end in _ends(told)]
-    if told and _batches((each.began for each in told), 2 * SECOND) >= 2:
+    if told and batches((each.began for each in told), 2 * SECOND) >= 2:
         sockets = {each.socket for each in told}
         others = [each.life for each in facts.connections.values() if each.socket in sockets]
         if max(others) <= max(lives) + 9 * SECOND // 4:  # else an older one came to no harm
@@ -400,8 +339,8 @@ def _whole(outage: Outage) -> bool:
 
 _RULES: Final[Sequence[Rule]] = (
     *(_option, _refused, _all(None, lambda each: each.ended is not None and each.ended.explained), _own_limit),
-    *(_all(THEIR_LIMIT, lambda each: each.code == 1009), _all(BROKEN, _is_broken), evictions, _by_clock, _restarted),
-    *(_poisoned, _all(SESSION_GONE, lambda each: each.code == 3410), _idle, _age, _all_restarted),
+    *(_all(THEIR_LIMIT, lambda each: each.code == 1009), _all(BROKEN, _is_broken), evictions, by_clock, restarted),
+    *(_poisoned, _all(SESSION_GONE, lambda each: each.code == 3410), _idle, _age, all_restarted),
     *(_all(DISCONNECTED, lambda each: each.code in (1000, 1001)), _gone, _all(CUT, lambda each: each.code == 1006)),
     _all(CLOSED, lambda _: True),
 )
