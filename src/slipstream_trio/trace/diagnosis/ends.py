@@ -325,10 +325,10 @@ def _age(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     told = _alike(told, lambda end: end.life)
     lives = [end.life for end in _ends(told)]
     if told and batches((each.began for each in told), 2 * SECOND) >= 2:
-        sockets = {each.socket for each in told}
-        others = [each.life for each in facts.connections.values() if each.socket in sockets]
+        others = [each.life for each in facts.beside(_ends(told))]
         if max(others) <= max(lives) + 9 * SECOND // 4:  # else an older one came to no harm
             # Those that were open as the recording began are not known to be older.
+            sockets = {each.socket for each in told}
             told += [each for each in rest if each.socket in sockets and each.code in codes and not _whole(each)]
             yield told, AGE, [f"{len(lives)} connections lived {between(lives)}"], {"age": long(max(lives))}
 

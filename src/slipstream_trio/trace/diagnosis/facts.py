@@ -309,6 +309,11 @@ class Facts:
         """Return what the wall clock said, as `trace show` has it."""
         return time + next((ahead for since, ahead in reversed(self.shifts) if since <= time), 0)
 
+    def beside(self, ends: Iterable[Connection]) -> list[Connection]:
+        """Return the connections that what ended these would have ended, too: those to the same URL."""
+        urls = {each.options.url for each in ends if each.options is not None}
+        return [each for each in self.connections.values() if each.options is not None and each.options.url in urls]
+
     def covered(self, at: int, until: int, socket: str | None = None) -> bool:
         """Tell whether something in a time is explained by what was found already, or by there being no connection."""
         margin = SECOND // 2

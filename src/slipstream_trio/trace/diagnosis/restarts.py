@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from .facts import SECOND, Facts
+from .facts import SECOND, Connection, Facts
 from .finding import Cause, between
 from .outages import Outage, Told
 
@@ -35,16 +35,27 @@ def by_clock(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         period, close = seconds * SECOND, min(seconds // 100, 60) * SECOND
         groups = [[(when, each) for when, each in ends if (when - first) % period <= close] for first, _ in ends]
         group = max(groups, key=len, default=[])
-        lives = [end.life for _, each in group if (end := each.ended) is not None and end.options is not None]
+        ended = [end for _, each in group if (end := each.ended) is not None and end.options is not None]
+        lives = [end.life for end in ended]
         phase = group[0][0] % period // SECOND if group else 0
         is_round = (phase + 5) % 1800 < 35  # else they may be all of one age
         is_any_age = is_round or (bool(lives) and max(lives) - min(lives) > 2 * close)
         enough = batches((when for when, _ in group), 60 * SECOND) >= (2 if is_round and seconds >= 3600 else 3)
-        if enough and is_any_age and 3 * len(group) >= 2 * len(ends):
+        most = enough and is_any_age and 3 * len(group) >= 2 * len(ends)
+        if most and 2 * _spared(facts, ended, group[0][0], period, close) < len(group):
             clock = name.format(hours=phase // 3600, minutes=phase // 60 % 60)
             ages = [f"connections lived {between(lives)}"] if lives else []
             yield [each for _, each in group], CLOCK, ages, {"clock": clock}
             return
+
+
+def _spared(facts: Facts, ended: Iterable[Connection], first: int, period: int, close: int) -> int:
+    """Return how often a connection was open at one of the times, and came to no harm."""
+    return sum(
+        (facts.wall(each.last) - 2 * close - first) // period - (facts.wall(each.opened) + close - first) // period
+        for each in facts.beside(ended)
+        if each.opened is not None and each.life > 3 * close
+    )
 
 
 def batches(times: Iterable[int], apart: int) -> int:
