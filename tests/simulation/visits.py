@@ -42,7 +42,13 @@ def rooms(world: World) -> Mapping[str, Mount]:
             raise Refuse(429, [("retry-after", str(round(world.pace)))])
         return None
 
-    return {"/socket": Mount(channels={"room:*": lambda: Room(world)}, connect=connect, timeout=15 * world.pace)}
+    mount = Mount(
+        channels={"room:*": lambda: Room(world)},
+        connect=connect,
+        timeout=15 * world.pace,
+        poll_window=min(max(10.0, world.pace), 25.0),  # a client gives a poll up after 30 s
+    )
+    return {"/socket": mount}
 
 
 class Room(ServerChannel):

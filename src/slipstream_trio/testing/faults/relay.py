@@ -34,6 +34,7 @@ class _Lane:
         self._put_step, self._steps = trio.open_memory_channel[tuple[_Step, float]](math.inf)
         self._under_way = Gauge(course.link.buffer)  # bytes
         self._last_due = 0.0
+        self._together = bytearray()  # read at once, and due at once: each step costs the scheduler
         self._free_at = 0.0
         self._stalled_until = float("-inf")
         self._healed = trio.Event()
@@ -111,18 +112,30 @@ class _Lane:
         bandwidth = self._link.bandwidth
         for step in steps:
             if isinstance(step, Injected):
+                self._pass_on()
                 self._put_step.send_nowait((step, self._last_due))
                 continue
             size = len(step.data) if bandwidth is None else max(1, int(bandwidth / _SLICES_PER_SECOND))
             for start in range(0, len(step.data), size):
                 data = step.data[start : start + size]
+                if self._under_way.full:
+                    self._pass_on()
                 await self._under_way.wait_room()
                 now = trio.current_time()
                 self._free_at = max(self._free_at, now) + (len(data) / bandwidth if bandwidth else 0.0)
                 due = self._free_at + self._link.latency + self._link.jitter * step.jitter
-                self._last_due = max(self._last_due, due)
+                if due > self._last_due:
+                    self._pass_on()
+                    self._last_due = due
                 self._under_way.size += len(data)
-                self._put_step.send_nowait((data, self._last_due))
+                self._together += data
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Put what is due at one time into the queue."""
+        if self._together:
+            self._put_step.send_nowait((bytes(self._together), self._last_due))
+            self._together.clear()
 
 
 class Relay:
