@@ -30,6 +30,7 @@ from slipstream_trio.testing.simulation import SimulatedClient, Simulation, Worl
 __all__ = ["ALL", "VISITS", "Room", "contexts", "lives", "rooms", "visits"]
 
 _ROOMS: Final = 2
+_LARGE: Final = 100  # as many times as large as others, where messages are large
 _BYTES: Final = 2**18
 
 
@@ -97,6 +98,11 @@ class Room(ServerChannel):
         return Reply(payload)
 
 
+def _size(client: SimulatedClient) -> int:
+    """Return how large messages are: less so in whole days, which would take three times as long to simulate."""
+    return 1 if "large_messages" not in client.features else _LARGE if client.pace < 60 else _LARGE // 4
+
+
 def _options(client: SimulatedClient) -> dict[str, Any]:
     pace = client.pace
     slow = "slow_reader" in client.features
@@ -110,7 +116,7 @@ def _options(client: SimulatedClient) -> dict[str, Any]:
         "leave_timeout": pace,
         "close_timeout": pace,
         "buffer": 3 if slow else 256,
-        "buffer_bytes": _BYTES if "large_messages" in client.features else 2**26,
+        "buffer_bytes": _BYTES * _size(client) // _LARGE if "large_messages" in client.features else 2**26,
         "overflow": client.random.choice(("raise", "drop_oldest", "drop_newest")) if slow else "raise",
     }
 
@@ -166,7 +172,7 @@ async def _step(client: SimulatedClient, channel: Channel) -> None:
 
 async def _push(client: SimulatedClient, channel: Channel) -> None:
     event = client.random.choice(("echo", "echo", "tick", "shout", "silence"))
-    text = "x" * client.random.choice((1, 900)) * (100 if "large_messages" in client.features else 1)
+    text = "x" * client.random.choice((1, 900)) * _size(client)
     payload = {"token": client.token(), "count": client.random.randint(1, 5), "text": text}
     try:
         if event == "silence":
