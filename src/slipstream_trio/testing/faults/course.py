@@ -7,6 +7,7 @@ direction. Decisions are bound to the numbers of bytes and frames, so the divisi
 import heapq
 import math
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from random import Random
@@ -14,7 +15,7 @@ from typing import Final, TypeAlias
 
 from attrs import field, frozen
 
-from ...transport.lane import SIZES
+from ...transport.lane import IN_TWO, LENGTH, SIZES
 from . import description as net
 
 _SEGMENT: Final = 1024  # bytes that share their jitter
@@ -67,46 +68,40 @@ class FrameCounter:
     def __init__(self) -> None:
         self.blind: bool = False
         self._in_head = True
-        self._kept = b""  # the HTTP head so far, or what follows the latest header
-        self._payload = 0  # the bytes of the head or of that frame that have not been skipped
-        self._position = 0
+        self._passed = 0
+        self._next = 0  # where the head, or the next frame, begins
+        self._kept = b""  # what has come of it
         self._number = 0
 
     def feed(self, data: bytes) -> tuple[list[SeenFrame], int]:
         """Return the frames whose headers are whole now, and the number of last bytes of an incomplete one."""
         seen: list[SeenFrame] = []
-        if not self.blind:
-            self._kept += data
+        self._kept += data[max(0, self._next - self._passed) :]
+        self._passed += len(data)
         if self._in_head:
             self._skip_head()
-        if self._in_head or self.blind:
+        if self._in_head:
             return seen, 0
-        while True:
-            self._skip(min(self._payload, len(self._kept)))
-            header = SIZES[self._kept[1]] if len(self._kept) > 1 else 2
-            if self._payload or len(self._kept) < header:
-                return seen, len(self._kept)
-            size = self._kept[1] & 0x7F
-            size = int.from_bytes(self._kept[2 : {126: 4, 127: 10}[size]]) if size > 125 else size
+        while len(self._kept) > 1 and len(self._kept) >= (header := SIZES[self._kept[1]]):
+            size = self._kept[1] & LENGTH
+            if size >= IN_TWO:
+                size = int.from_bytes(self._kept[2 : 4 if size == IN_TWO else 10])
             self._number += 1
-            seen.append((self._number, self._position, header + size))
-            self._payload = header + size
-            self._skip(header)
+            seen.append((self._number, self._next, header + size))
+            self._skip(header + size)
+        return seen, len(self._kept)
 
     def _skip(self, count: int) -> None:
+        self._next += count
         self._kept = self._kept[count:]
-        self._payload -= count
-        self._position += count
 
     def _skip_head(self) -> None:
-        """Skip the HTTP head, once it is whole."""
+        """Skip the HTTP head, once it is whole; all bytes, where it is none."""
         end = self._kept.find(_HEAD_END, 0, _LONGEST_HEAD)
-        if end >= 0:
-            self._in_head = False
-            self.blind = not _UPGRADE.match(self._kept, 0, end)
-            self._payload = end + len(_HEAD_END)
-        elif len(self._kept) > _LONGEST_HEAD or (self._kept and not self._kept[:1].isalpha()):
-            self.blind = True
+        self._in_head = end < 0 and len(self._kept) <= _LONGEST_HEAD and (not self._kept or self._kept[:1].isalpha())
+        if not self._in_head:
+            self.blind = not _UPGRADE.match(self._kept, 0, max(0, end))
+            self._skip(sys.maxsize if self.blind else end + len(_HEAD_END))
 
 
 def rules_for(faults: net.Faults, name: str, number: int) -> Iterator[tuple[int, net.Rule]]:
