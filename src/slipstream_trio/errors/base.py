@@ -26,6 +26,13 @@ def lacks(what: str, error: ImportError, extra: str) -> str:
     return f"{what} needs {(error.name or str(error)).partition('.')[0]}: pip install 'slipstream-trio[{extra}]'"
 
 
+def leaves(error: BaseException | None) -> list[BaseException]:
+    """Return the exceptions in a group, and in groups in it; one that is no group is alone."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [] if error is None else [error]
+
+
 class SlipstreamError(Exception):
     """The base of every error of this library."""
 

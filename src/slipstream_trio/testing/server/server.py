@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from ...errors.base import leaves
 from ...transport import Connector, find_connector
 from .channel import Channel, Process
 from .connection import Connection
@@ -270,7 +271,7 @@ class PhoenixServer:
     def report(self, what: str, error: BaseException | None) -> None:
         """Keep and log an error of the application or the client; for the server alone."""
         logger.error("%s", what, exc_info=error)
-        self.errors.extend(_leaves(error) if error is not None else [RuntimeError(what)])
+        self.errors.extend(leaves(RuntimeError(what) if error is None else error))
 
     # Connections
 
@@ -331,9 +332,3 @@ class PhoenixServer:
         await trio.lowlevel.checkpoint()
         while self._connections:
             await self._changed.park()
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from attrs import define, field, frozen
 
+from ...errors.base import leaves
 from ...telemetry import ClientPushStop, ConnectStop, RejoinScheduled
 from ...trace import replay, verify
 from ..deterministic import NS_PER_S
@@ -167,15 +168,6 @@ def interrupted(run: Run) -> Iterator[Wrong]:
     for error in leaves(run.raised):
         right = isinstance(error, kinds.get(run.scenario.interrupt or "", ()))
         yield None if right else f"{error!r} left the run"
-
-
-def leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """Give the exceptions in a group, and in groups in it."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from leaves(inner)
-    elif error is not None:
-        yield error
 
 
 def traces(run: Run) -> Iterator[Wrong]:

@@ -24,9 +24,10 @@ import trio
 from attrs import Factory, frozen
 from trio.testing import MockClock
 
+from ...errors.base import leaves
 from ...telemetry import ClientPushStop
 from .determinism import deterministic
-from .oracles import ORACLES, Oracle, Violation, Wrong, leaves
+from .oracles import ORACLES, Oracle, Violation, Wrong
 from .scenario import TRANSPORT, Run, Scenario
 from .world import Contexts, Mounts, Program, World
 
