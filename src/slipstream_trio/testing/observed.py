@@ -57,13 +57,11 @@ class ObservedTrace:
         Parameters:
             ended: whether all connections have to have ended; else those that are open are judged by what is there.
         """
-        verifier, found = Verifier(), list[Violation]()
-        begun: set[str | None] = set()  # of the others, which began before, the beginning is not there
-        for record in self.records:
-            if record.name == ("slipstream", "connection", "connect", "start"):
-                begun.add(record.origin.connection_id)
-            if record.name[1] != "connection" or record.origin.connection_id in begun:
-                found += verifier.feed(record)
+        # Of the others, which began before, the beginning is not there.
+        begun = {start.origin.connection_id for start in self.named("connection", "connect", "start")}
+        whole = [each for each in self.records if each.name[1] != "connection" or each.origin.connection_id in begun]
+        verifier = Verifier()
+        found = [violation for record in whole for violation in verifier.feed(record)]
         return found + (verifier.finish() if ended else [])
 
     def verify(self, *, ended: bool = True) -> None:

@@ -162,7 +162,9 @@ class Channel:
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run an async function beside the channel; it ends with the channel, and crashes it by raising."""
-        self._process.spawn(function, *args)
+        if self._process.tasks is None:
+            raise RuntimeError("a channel has background tasks only while it lives")
+        self._process.tasks.start_soon(function, *args)
 
     def stop(self, reason: str = "normal") -> None:
         """End the channel once it has handled the messages so far; see `Stop` for the reasons."""
@@ -198,17 +200,17 @@ class Process:
         self._joined = False
         self._arrived = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
-        self._nursery: trio.Nursery | None = None
+        self.tasks: trio.Nursery | None = None  # while it lives
 
     async def run(self) -> None:
         """Live from the join to the end; raises nothing but `trio.Cancelled`."""
         end: Stop | None = None
         try:
             with self._scope:
-                async with trio.open_nursery() as self._nursery:
+                async with trio.open_nursery() as self.tasks:
                     if await self._join():
                         end = await self._loop()
-                    self._nursery.cancel_scope.cancel()
+                    self.tasks.cancel_scope.cancel()
         except* Exception as group:  # noqa: BLE001 - an exception of the user's crashes the channel
             self.connection.server.report(f"channel {self.topic!r} crashed", group)
             end = _CRASH
@@ -226,12 +228,6 @@ class Process:
                 f"{self.topic!r} is not joined: override after_join to act right after the join, "
                 "and do nothing with a channel that has ended"
             )
-
-    def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """See `Channel.spawn`."""
-        if self._nursery is None:
-            raise RuntimeError("a channel has background tasks only while it lives")
-        self._nursery.start_soon(function, *args)
 
     def post(self, item: Message | Stop) -> None:
         """Put a message, or the channel's end, into the mailbox."""
@@ -301,7 +297,7 @@ class Process:
         return stop
 
     def _finish(self, end: Stop | None) -> None:
-        self._nursery = None
+        self.tasks = None
         self.mailbox.clear()
         if not self.settled.is_set() and end is _CRASH:
             self._settle("error", {"reason": "join crashed"})

@@ -54,7 +54,6 @@ class Connection:
         self._framing = upgrade.framing
         self._first_data = upgrade.first_data
         self.outbox: Outbox = Outbox(upgrade.mount.outbox_limit)
-        self._hopeless = _HOPELESS * upgrade.mount.outbox_limit
         self._reading = trio.CancelScope()
         self._receiving: trio.CancelScope | None = None
         self._unpaused = trio.Event()
@@ -167,7 +166,7 @@ class Connection:
 
     def deliver(self, frame: Frame, shared: bytes) -> bool:
         """Queue a broadcast, given its uncompressed bytes too; returns whether the outbox is full."""
-        if self.outbox.gauge.size >= self._hopeless:
+        if self.outbox.gauge.size >= _HOPELESS * self.outbox.gauge.limit:
             self.drop()
         elif self._framing.compressed:
             self.put(frame)
@@ -244,21 +243,17 @@ class Connection:
                 self._say_close("client", int(item.code), int(item.code) if echo else 1000, "")
                 return False
             case frame:
-                await self._handle_frame(frame)
+                try:
+                    message = self.wire.decode(frame)
+                except ProtocolError as error:
+                    self.server.report(f"Phoenix cannot read this frame: {error}", None)
+                    self.close(1011)
+                    return False
+                self.received.append(message)
+                await self._handler.handle(message)
+                self._handled += 1
+                self._changed.unpark_all()
         return True
-
-    async def _handle_frame(self, frame: Frame) -> None:
-        try:
-            message = self.wire.decode(frame)
-        except ProtocolError as error:
-            self.server.report(f"Phoenix cannot read this frame: {error}", None)
-            self.close(1011)
-            await trio.lowlevel.checkpoint()  # close has cancelled this
-            return
-        self.received.append(message)
-        await self._handler.handle(message)
-        self._handled += 1
-        self._changed.unpark_all()
 
     # Writing
 
