@@ -48,7 +48,6 @@ class FakeConnection:
         self.number: int = number
         self.request: Request = connection.request
         self.channels: dict[str, FakeChannel] = {}
-        self.accepted: bool = False
         self.disconnection: Disconnection | None = None
         self.arrivals: Arrivals = Arrivals(self)
         self._connection = connection

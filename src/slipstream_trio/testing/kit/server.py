@@ -66,6 +66,7 @@ class FakeServer:
         self.url: str = f"ws://fake/{path.strip('/')}".rstrip("/") + "/websocket"
         mount = Mount(connect=self._upgrade, handler=self._opened, timeout=None)
         self.phoenix: PhoenixServer = PhoenixServer({path: mount}, flavour=flavour)
+        self._unaccepted: deque[FakeConnection] = deque()
         self._verdicts: deque[Accept | Refuse] = deque()
         self._accepts = trio.StrictFIFOLock()
         self._turn = trio.StrictFIFOLock()  # held by the upgrade that gets the next verdict
@@ -134,19 +135,17 @@ class FakeServer:
         verdict = Accept()
         with trio.move_on_after(within):
             async with self._accepts:  # one task after the other, as each lets one client in
-                if "connect" not in self.answers and self._unaccepted() is None:
+                if "connect" not in self.answers and not self._unaccepted:
                     self._script(verdict)
                 try:
-                    while self._unaccepted() is None:
+                    while not self._unaccepted:
                         await self._changed.park()
                 finally:
                     if verdict in self._verdicts:  # a client that comes later waits for another `accept`
                         self._verdicts.remove(verdict)
-        connection = self._unaccepted()
-        if connection is None:
+        if not self._unaccepted:
             raise ExpectationFailed(f"expected a connection: none came within {within:g} s; {self._so_far()}")
-        connection.accepted = True
-        return connection
+        return self._unaccepted.popleft()
 
     def refuse(
         self, status: int = 403, headers: Sequence[tuple[str, str]] = (), body: str = "", *, times: int = 1
@@ -167,7 +166,7 @@ class FakeServer:
         known = len(self.requests)
 
         def came() -> bool:
-            return len(self.requests) > known or self._unaccepted() is not None or self._turn.locked()
+            return len(self.requests) > known or len(self._unaccepted) > 0 or self._turn.locked()
 
         with trio.move_on_after(within):
             await trio.lowlevel.checkpoint()
@@ -243,11 +242,9 @@ class FakeServer:
     def _opened(self, opened: Connection) -> FakeConnection:
         connection = FakeConnection(self, len(self.connections) + 1, opened)
         self.connections.append(connection)
+        self._unaccepted.append(connection)
         self._changed.unpark_all()
         return connection
-
-    def _unaccepted(self) -> FakeConnection | None:
-        return next((one for one in self.connections if not one.accepted), None)
 
     def _so_far(self) -> str:
         if not self.requests:

@@ -156,22 +156,20 @@ class Connection:
 
     # For the server, the router and the processes
 
-    def put(self, frame: Frame, *, ahead: bool = False) -> None:
-        """Queue a frame at once; see `Outbox.put`."""
+    def put(self, frame: Frame, data: bytes | None = None, *, ahead: bool = False) -> None:
+        """Queue a frame at once, of which the uncompressed bytes may be known; see `Outbox.put`."""
         if self._framing.compressed:
             self.outbox.put(partial(self._framing.encode, frame), len(frame), ahead=ahead)
         else:
-            data = frame_bytes(frame)
+            data = frame_bytes(frame) if data is None else data
             self.outbox.put(data, len(data), ahead=ahead)
 
     def deliver(self, frame: Frame, shared: bytes) -> bool:
         """Queue a broadcast, given its uncompressed bytes too; returns whether the outbox is full."""
         if self.outbox.gauge.size >= _HOPELESS * self.outbox.gauge.limit:
             self.drop()
-        elif self._framing.compressed:
-            self.put(frame)
         else:
-            self.outbox.put(shared, len(shared))
+            self.put(frame, shared)
         return self.outbox.gauge.full
 
     async def wait_handled(self, count: int) -> None:
