@@ -1,7 +1,7 @@
 """Patterns of topics, events and payloads, and the reason of a mismatch."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from inspect import iscoroutinefunction
 from types import UnionType
 from typing import Any, Final, Union, final, get_args, get_origin
@@ -80,10 +80,8 @@ def mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS
         return None
     if isinstance(pattern, Exactly):
         return _equal(pattern.value, value, where, secrets)
-    if isinstance(pattern, Including | Mapping):
-        return _object(pattern, value, where, secrets)
-    if isinstance(pattern, list | tuple):
-        return _array(pattern, value, where, secrets)
+    if isinstance(pattern, Including | Mapping | list | tuple):
+        return _parts(pattern, value, where, secrets)
     if isinstance(pattern, re.Pattern):
         matches = isinstance(value, str) and pattern.fullmatch(value)
         return None if matches else f"{where} {short_repr(value, secrets)} does not match {shown(pattern, secrets)}"
@@ -144,35 +142,28 @@ def _name(function: Any) -> str:
     return name.rpartition("<locals>.")[2]
 
 
-def _object(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
+def _parts(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
+    """Return why an object or an array does not match."""
     partly = isinstance(pattern, Including)
-    members: Mapping[str, Any] = pattern.members if partly else pattern
-    if not isinstance(value, Mapping):
+    wanted: Any = pattern.members if partly else pattern
+    is_object = isinstance(wanted, Mapping)
+    if not isinstance(value, Mapping if is_object else list | tuple):
         return f"{where} is {short_repr(value, secrets)}, not {'an object' if partly else shown(pattern, secrets)}"
-    for name, wanted in members.items():
-        if name not in value:
+    if not is_object and len(wanted) != len(value):
+        return f"{where} has {len(value)} items, not {len(wanted)}: {short_repr(value, secrets)}"
+    for name, item in wanted.items() if is_object else enumerate(wanted):
+        if is_object and name not in value:
             return f"{where} has no {name!r}: {short_repr(value, secrets)}"
-        if problem := mismatch(wanted, value[name], f"{where}[{name!r}]", secrets):
+        if problem := mismatch(item, value[name], f"{where}[{name!r}]", secrets):
             return problem
-    more = [] if partly else [name for name in value if name not in members]
+    more = [name for name in value if name not in wanted] if is_object and not partly else []
     return f"{where} has {more[0]!r} as well: {short_repr(value[more[0]], secrets)}" if more else None
 
 
-def _array(pattern: Sequence[Any], value: Any, where: str, secrets: Secrets) -> str | None:
-    if not isinstance(value, list | tuple):
-        return f"{where} is {short_repr(value, secrets)}, not {shown(pattern, secrets)}"
-    if len(pattern) != len(value):
-        return f"{where} has {len(value)} items, not {len(pattern)}: {short_repr(value, secrets)}"
-    pairs = enumerate(zip(pattern, value, strict=True))
-    found = (mismatch(wanted, item, f"{where}[{at}]", secrets) for at, (wanted, item) in pairs)
-    return next((problem for problem in found if problem), None)
-
-
 def _is_of(pattern: Any, value: Any) -> bool:
-    if not isinstance(pattern, type):
-        return any(mismatch(kind, value, "") is None for kind in get_args(pattern))
     # JSON's true is not a number; Python's is.
-    return isinstance(value, pattern) and (type(value) is not bool or pattern in (bool, object))
+    kinds = get_args(pattern) or (pattern,)
+    return isinstance(value, pattern) and (type(value) is not bool or bool in kinds or object in kinds)
 
 
 def _predicate(pattern: Callable[[Any], object], value: Any, where: str, secrets: Secrets) -> str | None:
