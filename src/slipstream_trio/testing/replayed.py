@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
+from itertools import takewhile
 from typing import Any, Final, final
 
 import trio
@@ -201,9 +202,9 @@ class _Player:
     _late: float = 0.0
     _sent: int = 0
     _over: bool = False
-    _reached: int = 0
-    _pending: dict[Action, None] = field(  # what is still waited for, in order
-        init=False, default=Factory(lambda self: dict.fromkeys(self.attempt.actions), takes_self=True)
+    _pending: dict[Action, int] = field(  # what is still waited for, in order, and its place
+        init=False,
+        default=Factory(lambda self: {action: at for at, action in enumerate(self.attempt.actions)}, takes_self=True),
     )
     _refs: dict[Any, Any] = field(factory=lambda: {None: None})
     _answers: list[Message] = field(factory=list)
@@ -230,21 +231,16 @@ class _Player:
     async def _reach(self, after: int, at: float) -> None:
         """Wait until the client has done what it had done before a play."""
         with trio.move_on_at(self._opened + at + self._late + self.replay.timeout):
-            while self.replay.difference is None and any(each in self._pending for each in self._before(after)):
+            while self.replay.difference is None and next(iter(self._pending.values()), after) < after:
                 await self._changed.park()
         if self.replay.difference is None:  # else it may still come, where it was not expected
             self.miss(after, f"it did not come within {self.replay.timeout:g} s")
-        self._reached = max(self._reached, after)
 
     def miss(self, after: int, problem: str) -> None:
         """Wait no longer for what the client has not done."""
-        for action in self._before(after):
-            if action in self._pending:
-                self._differ(problem, action, None)
-                self._remove(action)
-
-    def _before(self, after: int) -> list[Action]:
-        return self.attempt.actions[self._reached : after]
+        for action, _ in list(takewhile(lambda pair: pair[1] < after, self._pending.items())):
+            self._differ(problem, action, None)
+            self._remove(action)
 
     async def _play(self, content: Content) -> None:
         self.replay.played += content is not None
