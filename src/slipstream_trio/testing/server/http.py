@@ -48,10 +48,6 @@ _NDJSON: Final = "application/x-ndjson"
 _CRASHED: Final = Refuse(500, [_JSON], '{"errors":{"detail":"500.json"}}')
 
 
-class _Gone(Exception):
-    """The client hung up before the answer."""
-
-
 @attrs.frozen
 class Upgrade:
     """An opened WebSocket: its mount, its request, and the bytes behind that."""
@@ -65,9 +61,13 @@ class Upgrade:
 
 
 class Exchange:
-    """The requests on one stream, each with its response; the last may open a WebSocket."""
+    """The requests on one stream, each with its response; the last may open a WebSocket.
+
+    `scope` is cancelled when the client hangs up before the answer of `Mount.connect`, and when the server is killed.
+    """
 
     def __init__(self, server: "PhoenixServer", stream: trio.abc.Stream) -> None:
+        self.scope: trio.CancelScope = trio.CancelScope()
         self._server = server
         self._stream = stream
         self._http = h11.Connection(h11.SERVER)
@@ -87,8 +87,6 @@ class Exchange:
             refusal = error if isinstance(error, Refuse) else Refuse(error.error_status_hint, body="Bad Request")
             await self._respond(refusal)
             await self._stream.aclose()
-        except _Gone:
-            pass  # the client hung up
         return None
 
     async def _read_request(self) -> tuple[bytes, Request] | None:
@@ -106,14 +104,14 @@ class Exchange:
         return received.method, attrs.evolve(request, uri=uri)
 
     async def _read_body(self) -> bytes:
-        """Return the body of a request; raises `Refuse` where it is too large, `_Gone` where the client leaves."""
+        """Return the body of a request; raises `Refuse` where it is too large."""
         body = bytearray()
         while isinstance(event := await self._next_event(), h11.Data):
             body += event.data
             if len(body) > LARGEST_BODY:
                 raise Refuse(400)
         if event is None:
-            raise _Gone
+            raise trio.BrokenResourceError("the client hung up")
         return bytes(body)
 
     async def _respond(self, answer: Refuse) -> bool:
@@ -129,7 +127,7 @@ class Exchange:
         return more
 
     async def _upgrade(self, method: bytes, request: Request) -> Upgrade:
-        """Return the WebSocket that a request opens; raises `Refuse`, or `_Gone` if the client hung up."""
+        """Return the WebSocket that a request opens; raises `Refuse`."""
         mount = self._find_mount(request.path, "websocket")
         if mount is None:
             raise Refuse(404, body="not found")
@@ -197,7 +195,7 @@ class Exchange:
             if answer is not None and not isinstance(answer, Accept):
                 raise TypeError(f"connect returned {answer!r}, which is neither an Accept nor None")
             return wire, answer or Accept()
-        except (Refuse, _Gone):
+        except Refuse:
             raise
         except Exception as error:
             self._server.report(f"connect of {request.path} crashed", error)
@@ -213,7 +211,7 @@ class Exchange:
         return event
 
     async def _while_it_stays(self, answer: Awaitable[Any]) -> Any:
-        """Wait for the answer to a client's request for as long as the client does: else `_Gone` is raised.
+        """Wait for the answer to a client's request for as long as the client does.
 
         After a client gave up, its answer must not go to the next one.
         """
@@ -225,15 +223,12 @@ class Exchange:
             if data:  # sent too early; it belongs to the WebSocket, and shows that the client is there
                 self._http.receive_data(data)
             else:
-                scope.cancel()
+                self.scope.cancel()
 
-        result: Any = None
-        with trio.CancelScope() as scope:
-            async with open_background() as nursery:
-                nursery.start_soon(watch)
-                result = await answer
-        if scope.cancel_called:
-            raise _Gone
+        async with open_background() as nursery:
+            nursery.start_soon(watch)
+            result = await answer
+        await trio.lowlevel.checkpoint_if_cancelled()
         return result
 
     def _framing(self, mount: Mount, request: Request) -> Framing:

@@ -92,7 +92,7 @@ class PhoenixServer:
         self.keep_received: int = keep_received
         self.errors: deque[BaseException] = deque(maxlen=100)
         self.pubsub: PubSub = PubSub()
-        self._requests: set[trio.CancelScope] = set()
+        self._exchanges: set[Exchange] = set()
         self._connections: dict[Connection, Session | None] = {}
         self._listeners: list[trio.abc.Listener[Any]] = []
         self._nursery: trio.Nursery | None = None
@@ -291,18 +291,15 @@ class PhoenixServer:
         for connection in self.connections:
             connection.drop()
         await self._wait_empty()
-        for scope in self._requests:
-            scope.cancel()
+        for exchange in self._exchanges:
+            exchange.scope.cancel()
 
     async def _handle(self, stream: trio.abc.Stream) -> None:
+        exchange, upgrade = Exchange(self, stream), None
+        self._exchanges.add(exchange)
         try:
-            upgrade = None
-            with trio.CancelScope() as scope:
-                self._requests.add(scope)
-                try:
-                    upgrade = await Exchange(self, stream).accept()
-                finally:
-                    self._requests.discard(scope)
+            with exchange.scope:
+                upgrade = await exchange.accept()
             if upgrade is not None:
                 await self._run(Connection(self, stream, upgrade))
         except trio.BrokenResourceError:
@@ -310,6 +307,7 @@ class PhoenixServer:
         except Exception as error:  # noqa: BLE001 - as for other connections
             self.report("a request failed", error)
         finally:
+            self._exchanges.discard(exchange)
             await trio.aclose_forcefully(stream)
 
     def start_session(self, session: Session) -> None:
