@@ -5,14 +5,14 @@ A script is frozen data whose `repr` can be pasted into a test; Phoenix's behavi
 needs the extra `testing`.
 """
 
-from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final, Literal, get_args
 
 import attrs
 import trio
 from attrs import frozen
 
-from .server import Accept, Channel, JoinRefused, Mount, PhoenixServer, Refuse, Request, Stop
+from .server import Channel, JoinRefused, Mount, PhoenixServer, Refuse, Request, Stop
 
 __all__ = ["Act", "Deed", "JoinFate", "ServerScript", "scripted_server"]
 
@@ -80,13 +80,11 @@ class ServerScript:
 
 def scripted_server(script: ServerScript) -> PhoenixServer:
     """Return a server that follows a script, with a socket at "/socket"; run it with `run()` or `serve()`."""
-    upgrades, joins, pushes = deque(script.upgrades), deque(script.joins), deque(script.pushes)
+    upgrades, joins, pushes = iter(script.upgrades), iter(script.joins), iter(script.pushes)
 
-    def connect(_: Request) -> Accept | None:
-        status = upgrades.popleft() if upgrades else None
-        if status is not None:
+    def connect(_: Request) -> None:
+        if (status := next(upgrades, None)) is not None:
             raise Refuse(status, [("retry-after", "1")] if status in (429, 503) else [])
-        return None
 
     mount = Mount(channels={"*": lambda: _Scripted(joins, pushes)}, connect=connect)
     return PhoenixServer({"/socket": mount}, close_timeout=1.0)
@@ -95,12 +93,12 @@ def scripted_server(script: ServerScript) -> PhoenixServer:
 class _Scripted(Channel):
     """A channel that follows the script."""
 
-    def __init__(self, joins: deque[JoinFate], pushes: deque[tuple[Act, ...]]) -> None:
+    def __init__(self, joins: Iterator[JoinFate], pushes: Iterator[tuple[Act, ...]]) -> None:
         self._joins = joins
         self._pushes = pushes
 
     async def join(self, payload: Any) -> Any:  # noqa: ARG002 - the script decides
-        match self._joins.popleft() if self._joins else "accept":
+        match next(self._joins, "accept"):
             case "refuse":
                 raise JoinRefused({"reason": "unauthorized"})
             case "crash":
@@ -117,7 +115,7 @@ class _Scripted(Channel):
 
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Stop | None:
         echo = {"event": event, "payload": payload} if type(payload) is not bytes else payload
-        for act in self._pushes.popleft() if self._pushes else (Act("reply", ("ok", echo)),):
+        for act in next(self._pushes, (Act("reply", ("ok", echo)),)):
             if act.deed == "stop":
                 return Stop("normal")
             await self._perform(act, ref)

@@ -91,9 +91,8 @@ class Connection:
         """
         if code not in range(0x1_0000):
             raise ValueError(f"code: a whole number from 0 to 65535, such as 1000 or 4001; not {code!r}")
-        if self.close_code is None:
-            self._say_close("server", code, code, reason)
-            self._reading.cancel()
+        self._say_close("server", code, code, reason)
+        self._reading.cancel()
 
     def drop(self) -> None:
         """Cut the connection without a close frame, as a TCP reset does."""
