@@ -162,8 +162,6 @@ class Channel:
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run an async function beside the channel; it ends with the channel, and crashes it by raising."""
-        if self._process.tasks is None:
-            raise RuntimeError("a channel has background tasks only while it lives")
         self._process.tasks.start_soon(function, *args)
 
     def stop(self, reason: str = "normal") -> None:
@@ -200,7 +198,7 @@ class Process:
         self._joined = False
         self._arrived = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
-        self.tasks: trio.Nursery | None = None  # while it lives
+        self.tasks: trio.Nursery  # which refuses new ones when the channel has ended
 
     async def run(self) -> None:
         """Live from the join to the end; raises nothing but `trio.Cancelled`."""
@@ -297,7 +295,6 @@ class Process:
         return stop
 
     def _finish(self, end: Stop | None) -> None:
-        self.tasks = None
         self.mailbox.clear()
         if not self.settled.is_set() and end is _CRASH:
             self._settle("error", {"reason": "join crashed"})

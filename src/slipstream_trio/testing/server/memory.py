@@ -54,9 +54,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             rest = memoryview(bytes(data))
             while True:
-                self._check_sendable()
-                room = _BUFFER - len(self._outgoing.data)
-                if room > 0:
+                if (room := self._room()) > 0:
                     self._outgoing.data += rest[:room]
                     rest = rest[room:]
                     self._outgoing.changed.unpark_all()
@@ -68,10 +66,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         """Wait until there is room in the other end's buffer."""
         with self._alone("sending"):
             await trio.lowlevel.checkpoint()
-            self._check_sendable()
-            while len(self._outgoing.data) >= _BUFFER and not self._outgoing.unread:
+            while self._room() <= 0:
                 await self._outgoing.changed.park()
-                self._check_open()
 
     async def send_eof(self) -> None:
         """Send the end of the stream."""
@@ -137,12 +133,14 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         if self.closed:
             raise trio.ClosedResourceError("this end is closed")
 
-    def _check_sendable(self) -> None:
+    def _room(self) -> int:
+        """Return how many bytes may be sent now; raises what sending raises."""
         self._check_open()
         if self._outgoing.ended:
             raise trio.ClosedResourceError("send_eof was called")
         if self._outgoing.unread:
             raise trio.BrokenResourceError("the other end is closed")
+        return _BUFFER - len(self._outgoing.data)
 
 
 def memory_pipe() -> tuple[MemoryStream, MemoryStream]:
