@@ -132,20 +132,20 @@ class FakeChannel:
 
     async def expect_push(self, event: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> FakePush:
         """Return the next push on this channel that is like this; see `FakeConnection.expect_push`."""
-        push = await self.connection.arrivals.take(self._wanted("push", event, payload), within)
+        push = await self.connection.take(self._wanted("push", event, payload), within)
         return FakePush(self.connection, push)
 
     async def expect_leave(self, *, within: float | None = None) -> FakeLeave:
         """Return the client's leave of this channel; see `FakeConnection.expect_leave`."""
-        return FakeLeave(self.connection, await self.connection.arrivals.take(self._wanted("leave"), within))
+        return FakeLeave(self.connection, await self.connection.take(self._wanted("leave"), within))
 
     async def refute_push(self, event: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE) -> None:
         """Check that no push like this comes on this channel; see `FakeConnection.refute_push`."""
-        await self.connection.arrivals.refute(self._wanted("push", event, payload), within)
+        await self.connection.refute(self._wanted("push", event, payload), within)
 
     async def refute_leave(self, *, within: float = PATIENCE) -> None:
         """Check that the client does not leave this channel; see `FakeConnection.refute_push`."""
-        await self.connection.arrivals.refute(self._wanted("leave"), within)
+        await self.connection.refute(self._wanted("leave"), within)
 
     def _wanted(self, kind: Literal["push", "leave"], event: Any = ANY, payload: Any = ANY) -> Expectation:
         join_ref = ANY if self.connection.vsn == "1.0.0" else self.join_ref

@@ -1,19 +1,22 @@
 """One client's connection, in the hands of a test."""
 
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
 from attrs import frozen
 
 from ...protocol.message import Frame, Message
+from ...trace.text import Secrets
 from ..server import Connection, Request
-from .arrivals import PATIENCE, Arrival, Arrivals, Expectation, ExpectationFailed, kind_of
+from .arrivals import FATES, PATIENCE, Arrival, Expectation, ExpectationFailed, kind_of
 from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush
-from .patterns import ANY, mismatch, shown
+from .patterns import ANY, mismatch, secrets_in, shown
 
 if TYPE_CHECKING:
     from .server import FakeServer
+
+_SHOWN: Final = 20
 
 
 @frozen
@@ -40,7 +43,7 @@ class FakeConnection:
         request: the request that opened it: path, params, headers, auth_token.
         channels: the channels that the client has joined, by topic.
         disconnection: its end; None while it is open.
-        arrivals: the messages; for the kit alone.
+        arrivals: the client's messages in order, kept without limit; for the kit alone.
     """
 
     def __init__(self, server: "FakeServer", number: int, connection: Connection) -> None:
@@ -49,7 +52,8 @@ class FakeConnection:
         self.request: Request = connection.request
         self.channels: dict[str, FakeChannel] = {}
         self.disconnection: Disconnection | None = None
-        self.arrivals: Arrivals = Arrivals(self)
+        self.arrivals: list[Arrival] = []
+        self._changed = trio.lowlevel.ParkingLot()  # a message came, or the connection ended
         self._connection = connection
         self._asked: dict[str, FakeChannel] = {}  # of each topic the latest join that has no answer
 
@@ -65,12 +69,12 @@ class FakeConnection:
     @property
     def messages(self) -> list[Message]:
         """The client's messages."""
-        return [arrival.message for arrival in self.arrivals.all]
+        return [arrival.message for arrival in self.arrivals]
 
     @property
     def unexpected(self) -> list[Message]:
         """The client's messages neither expected nor answered automatically."""
-        return [arrival.message for arrival in self.arrivals.all if arrival.fate == "waiting"]
+        return [arrival.message for arrival in self.arrivals if arrival.fate == "waiting"]
 
     # Expectations
 
@@ -85,27 +89,27 @@ class FakeConnection:
         Raises:
             ExpectationFailed: it did not come.
         """
-        return FakeJoin(self, await self.arrivals.take(Expectation("join", topic, payload=payload), within))
+        return FakeJoin(self, await self.take(Expectation("join", topic, payload=payload), within))
 
     async def expect_push(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> FakePush:
         """Return the next push that is like this; see `expect_join`."""
-        return FakePush(self, await self.arrivals.take(Expectation("push", topic, event, payload), within))
+        return FakePush(self, await self.take(Expectation("push", topic, event, payload), within))
 
     async def expect_leave(self, topic: Any = ANY, *, within: float | None = None) -> FakeLeave:
         """Return the next leave that is like this; see `expect_join`. By default it has been answered already."""
-        return FakeLeave(self, await self.arrivals.take(Expectation("leave", topic), within))
+        return FakeLeave(self, await self.take(Expectation("leave", topic), within))
 
     async def expect_heartbeat(self, *, within: float | None = None) -> FakePush:
         """Return the next heartbeat; see `expect_join`. By default it has been answered already."""
-        return FakePush(self, await self.arrivals.take(Expectation("heartbeat"), within))
+        return FakePush(self, await self.take(Expectation("heartbeat"), within))
 
     async def expect_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> FakePush:
         """Return the next message of any kind that is like this; see `expect_join`."""
-        return FakePush(self, await self.arrivals.take(Expectation("message", topic, event, payload), within))
+        return FakePush(self, await self.take(Expectation("message", topic, event, payload), within))
 
     async def expect_disconnect(self, code: Any = ANY, *, by: Any = ANY, within: float | None = None) -> Disconnection:
         """Wait for the connection's end.
@@ -129,8 +133,7 @@ class FakeConnection:
         ended = self.disconnection
         if ended is None:
             raise ExpectationFailed(
-                f"expected {wanted} of connection {self.number}: it is open after {within:g} s\n"
-                f"{self.arrivals.history()}"
+                f"expected {wanted} of connection {self.number}: it is open after {within:g} s\n{self.history()}"
             )
         problem = mismatch(code, ended.code, "the code") or mismatch(by, ended.by, "who ended it")
         if problem:
@@ -141,7 +144,7 @@ class FakeConnection:
 
     async def refute_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE) -> None:
         """Check that no join like this comes; see `refute_push`."""
-        await self.arrivals.refute(Expectation("join", topic, payload=payload), within)
+        await self.refute(Expectation("join", topic, payload=payload), within)
 
     async def refute_push(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE
@@ -157,21 +160,21 @@ class FakeConnection:
         Raises:
             ExpectationFailed: one came.
         """
-        await self.arrivals.refute(Expectation("push", topic, event, payload), within)
+        await self.refute(Expectation("push", topic, event, payload), within)
 
     async def refute_leave(self, topic: Any = ANY, *, within: float = PATIENCE) -> None:
         """Check that no leave like this comes; see `refute_push`."""
-        await self.arrivals.refute(Expectation("leave", topic), within)
+        await self.refute(Expectation("leave", topic), within)
 
     async def refute_heartbeat(self, *, within: float = PATIENCE) -> None:
         """Check that no heartbeat comes; see `refute_push`."""
-        await self.arrivals.refute(Expectation("heartbeat"), within)
+        await self.refute(Expectation("heartbeat"), within)
 
     async def refute_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE
     ) -> None:
         """Check that no message of any kind that is like this comes; see `refute_push`."""
-        await self.arrivals.refute(Expectation("message", topic, event, payload), within)
+        await self.refute(Expectation("message", topic, event, payload), within)
 
     async def refute_disconnect(self, *, within: float = PATIENCE) -> None:
         """Check that the connection stays open; see `refute_push`."""
@@ -288,7 +291,8 @@ class FakeConnection:
                     await self.reply(message, "ok")
         finally:
             # Behind the answer, so that the test's next step comes after it: a partition, for example.
-            self.arrivals.put(arrival)
+            self.arrivals.append(arrival)
+            self._changed.unpark_all()
 
     def ended(self) -> None:
         """Called at the connection's end; for the server alone."""
@@ -298,7 +302,7 @@ class FakeConnection:
         self.disconnection = Disconnection(code, by)
         self.channels.clear()
         self._asked.clear()
-        self.arrivals.changed.unpark_all()
+        self._changed.unpark_all()
 
     def answer_join(self, channel: FakeChannel, *, accepted: bool) -> None:
         """Take in the answer to a join; for the kit alone.
@@ -320,9 +324,61 @@ class FakeConnection:
             del self._asked[topic]
         return channel if channel is not None and join_ref in (channel.join_ref, None) else None
 
-    def history(self) -> str:
-        """Return the messages, line by line."""
-        return self.arrivals.history()
+    async def take(self, expectation: Expectation, within: float | None) -> Message:
+        """Take the first message that is as expected; raises `ExpectationFailed`."""
+        within = self.server.timeout if within is None else within
+        if (found := await self._await(expectation, within)) is not None:
+            # No checkpoint from here on: a taken message is handed over, also if the task is being cancelled.
+            found.fate = "expected"
+            return found.message
+        ended = self.disconnection
+        why = f"the connection has ended: {ended}" if ended else f"it did not come within {within:g} s"
+        wanted = expectation.describe(self._secrets(expectation))
+        history = self.history(expectation)
+        raise ExpectationFailed(f"expected {wanted} on connection {self.number}: {why}\n{history}")
+
+    async def refute(self, expectation: Expectation, within: float) -> None:
+        """Watch for `within` seconds, or to the connection's end; raises `ExpectationFailed` if one comes."""
+        if (found := await self._await(expectation, within)) is not None:
+            secrets = self._secrets(expectation)
+            raise ExpectationFailed(
+                f"expected no message like {expectation.describe(secrets)} on connection {self.number} within "
+                f"{within:g} s, but it came:\n  {found.describe(secrets)}"
+            )
+
+    def history(self, expectation: Expectation | None = None) -> str:
+        """Return the messages, line by line, and why each is not the expected one."""
+        if not self.arrivals:
+            return "Nothing had come from this client."
+        left_out = len(self.arrivals) - _SHOWN
+        lines = [f"  … {left_out} earlier ones"] if left_out > 0 else []
+        secrets = self._secrets(expectation)
+        for arrival in self.arrivals[-_SHOWN:]:
+            remark = None
+            if expectation is not None and arrival.fate != "expected":
+                remark = expectation.mismatch(arrival.message, secrets)
+            lines.append(f"  {arrival.describe(secrets)}  - {remark or FATES[arrival.fate]}")
+        return "\n".join(["What came from this client:", *lines])
+
+    async def _await(self, expectation: Expectation, within: float) -> Arrival | None:
+        looked = 0  # each message is held against the expectation once, however many come meanwhile
+        with trio.move_on_after(within):
+            await trio.lowlevel.checkpoint()
+            while (found := self._find(expectation, looked)) is None and self.disconnection is None:
+                looked = len(self.arrivals)
+                await self._changed.park()
+            return found
+        return self._find(expectation, looked)  # what came at the last moment has come in time
+
+    def _find(self, expectation: Expectation, after: int) -> Arrival | None:
+        new = (one for one in self.arrivals[after:] if one.fate != "expected")
+        return next((one for one in new if expectation.mismatch(one.message) is None), None)
+
+    def _secrets(self, expectation: Expectation | None = None) -> Secrets:
+        """Return the values below names of secrets, in payloads that came or were expected."""
+        payloads = [arrival.message.payload for arrival in self.arrivals]
+        wanted = [] if expectation is None else [expectation.payload]
+        return Secrets.of(secret for payload in (*payloads, *wanted) for secret in secrets_in(payload))
 
     async def _sent(self) -> None:
         """Wait until all is written, so that the test's next step comes after it: a partition, for example."""
