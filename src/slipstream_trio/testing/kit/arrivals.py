@@ -58,16 +58,9 @@ class Expectation:
 
     def describe(self, secrets: Secrets) -> str:
         """Return its text, without secrets."""
-        words = [f"a {self.kind}"]
-        if self.event is not ANY:
-            words.append(shown(self.event))
-        if self.topic is not ANY:
-            words.append(f"on {shown(self.topic)}")
-        if self.payload is not ANY:
-            words.append(f"with payload {shown(self.payload, secrets)}")
-        if self.join_ref is not ANY:
-            words.append(f"with join_ref {short_repr(self.join_ref)}")
-        return " ".join(words)
+        patterns = {"": self.event, "on ": self.topic, "with payload ": self.payload, "with join_ref ": self.join_ref}
+        told = [f"{word}{shown(pattern, secrets)}" for word, pattern in patterns.items() if pattern is not ANY]
+        return " ".join([f"a {self.kind}", *told])
 
 
 @define(eq=False)

@@ -179,9 +179,8 @@ class Exchange:
     def _find_mount(self, path: str, transport: str) -> Mount | None:
         """Return the mount whose transport is at a path; as in Plug, empty segments of paths do not count."""
         wanted = _segments(path)
-        mounts = self._server.mounts.items()
-        found = next((mount for at, mount in mounts if [*_segments(at), transport] == wanted), None)
-        return found if found is not None and getattr(found, transport) else None
+        found = [mount for at, mount in self._server.mounts.items() if [*_segments(at), transport] == wanted]
+        return next((mount for mount in found if getattr(mount, transport)), None)
 
     async def _connect_client(self, mount: Mount, request: Request) -> tuple[Wire, Accept]:
         """Return the serializer that a client asks for, and the answer of the mount's `connect`; raises `Refuse`."""

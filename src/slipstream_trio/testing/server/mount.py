@@ -144,16 +144,14 @@ def parse_query(query: str) -> dict[str, Any]:
 
 def _assign(container: dict[str, Any], keys: list[str], value: str) -> None:
     key, *rest = keys
+    old = container.get(key)
     if not rest:
         container[key] = value
     elif rest == [""]:
-        values = container.get(key)
-        container[key] = [*values, value] if isinstance(values, list) else [value]
+        container[key] = [*(old if isinstance(old, list) else ()), value]
     else:
-        inner = container.get(key)
-        if not isinstance(inner, dict):
-            inner = container[key] = {}
-        _assign(inner, rest, value)
+        container[key] = old if isinstance(old, dict) else {}
+        _assign(container[key], rest, value)
 
 
 def choose_subprotocol(offered: Sequence[str]) -> tuple[str | None, str | None]:

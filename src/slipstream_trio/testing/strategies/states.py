@@ -180,8 +180,8 @@ def _command(
 
 def _tick(draw: st.DrawFn, state: protocol.State, now: float) -> protocol.Input:
     deadline = protocol.next_deadline(state)
-    due = deadline is not None and draw(st.booleans())
-    now = max(now, deadline) if due and deadline is not None else now
+    if deadline is not None and draw(st.booleans()):
+        now = max(now, deadline)
     if draw(st.booleans()):
         return protocol.TimerTicked(now)
     heard, written, blocked = (None if ago is None else now - ago for ago in draw(_LINE))
