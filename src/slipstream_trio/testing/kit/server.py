@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -73,7 +72,7 @@ class FakeServer:
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = False
         self._began: float | None = None
-        self._block = AsyncExitStack()
+        self._run = self.phoenix.run()
 
     def __repr__(self) -> str:
         return f"<FakeServer: {len(self.connections)} connections>"
@@ -87,7 +86,7 @@ class FakeServer:
         if self._began is not None:
             raise RuntimeError("a FakeServer is for one block: make another")
         self._began = trio.current_time()
-        await self._block.enter_async_context(self.phoenix.run())
+        await self._run.__aenter__()
         await self.start()
         return self
 
@@ -96,7 +95,7 @@ class FakeServer:
     ) -> bool | None:
         """Cut all connections, and stop it; the block's own exception leaves it unchanged."""
         self._accepting = False
-        return await self._block.__aexit__(kind, error, traceback)
+        return await self._run.__aexit__(kind, error, traceback)
 
     def connector(self, transport: str = "auto") -> Connector:
         """Return the clients' way to this server: pass it to `connect` as `transport`.

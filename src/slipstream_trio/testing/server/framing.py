@@ -60,13 +60,10 @@ class Framing:
         self.extension: str | None = None  # the answer to the offer
         if isinstance(parameters, str):
             self.extension = f"{_Incoming.name};{parameters}" if parameters else _Incoming.name
+        # Whether frames to this client are compressed, and so cannot be shared with others.
+        self.compressed: bool = self.extension is not None
         self._connection = Connection(role, [incoming] if incoming else [])
         self._parts: list[Any] = []
-
-    @property
-    def compressed(self) -> bool:
-        """Whether frames to this client are compressed, and so cannot be shared with others."""
-        return self.extension is not None
 
     def encode(self, item: Frame | Control) -> bytes:
         """Return the bytes that carry a frame to the client, compressed, or a ping, pong or close frame."""

@@ -22,12 +22,11 @@ class Wire:
 
     def __init__(self, vsn: str = "2.0.0") -> None:
         self.vsn: str = "1.0.0" if vsn.startswith("1.") else "2.0.0"
-        self._old = self.vsn == "1.0.0"
         self._codec = default_codec()
 
     def decode(self, frame: Frame) -> Message:
         """Return the message of a client's frame; raises `ProtocolError`."""
-        if self._old:
+        if self.vsn == "1.0.0":
             return self._decode_object(frame)
         if isinstance(frame, bytes):
             if len(frame) < 5 or frame[0] != PUSH:
@@ -42,7 +41,7 @@ class Wire:
     def encode(self, message: Message) -> Frame:
         """Return a message's frame, of a broadcast where join_ref is null; raises `SerializationError`."""
         join_ref, ref, topic, event, payload = message
-        if self._old:
+        if self.vsn == "1.0.0":
             return self._codec.encode({"event": event, "payload": payload, "ref": ref, "topic": topic})
         match payload:
             case bytes() if join_ref is None:
