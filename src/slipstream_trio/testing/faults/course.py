@@ -200,12 +200,9 @@ class Course:
     def _draw_byte(self, place: int, probability: float, start: int) -> None:
         """Draw the next byte that a rule hits, from `start` on: how many are spared is distributed geometrically."""
         drawn = self._draw[place].random()
-        if probability >= 1:
-            spared = 0.0
-        elif probability > 0:
+        spared = 0.0 if probability >= 1 else math.inf
+        if 0 < probability < 1:
             spared = math.log1p(-drawn) / math.log1p(-probability)
-        else:
-            return
         if spared < math.inf:  # else the probability is so small that no stream is long enough
             heapq.heappush(self._due, (start + math.floor(spared), place, None))
 

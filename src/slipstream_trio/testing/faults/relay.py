@@ -37,7 +37,7 @@ class _Lane:
         self._together = bytearray()  # read at once, and due at once: each step costs the scheduler
         self._free_at = 0.0
         self._stalled_until = float("-inf")
-        self._healed = trio.Event()
+        self._healed = trio.lowlevel.ParkingLot()
         self._waiting = trio.CancelScope()
 
     def suffer(self, fault: Fault) -> None:
@@ -55,8 +55,7 @@ class _Lane:
     def heal(self) -> None:
         """Let stalled bytes through again."""
         self._stalled_until = float("-inf")
-        self._healed.set()
-        self._healed = trio.Event()
+        self._healed.unpark_all()
 
     async def read(self) -> None:
         """Read from the source to its end."""
@@ -103,9 +102,8 @@ class _Lane:
                 if due > trio.current_time():
                     await trio.sleep_until(due)
                 while trio.current_time() < self._stalled_until:
-                    healed = self._healed
                     with trio.move_on_at(self._stalled_until):
-                        await healed.wait()
+                        await self._healed.park()
         return step
 
     async def _put(self, steps: Iterable[Piece | Injected]) -> None:
@@ -189,8 +187,7 @@ class Relay:
 
     def broke(self, lane: _Lane) -> None:
         """A lane cannot write to its sink: reset the source, if it can still be reached."""
-        to_client, to_server = self.lanes
-        back = to_server if lane is to_client else to_client
+        (back,) = (other for other in self.lanes if other is not lane)
         if back.mode == "passing":
             self.reset()
         else:
