@@ -106,7 +106,7 @@ class _Measures:
     _reason: Capped
     _open: dict[str, bool] = field(factory=dict, init=False)  # by the ids of connections that have begun
 
-    def handle(self, record: records.Record) -> None:  # noqa: C901 - a case for each record
+    def handle(self, record: records.Record) -> None:  # noqa: C901, PLR0912 - a case for each record
         """Measure a record."""
         sink = self._sink
         match record:
@@ -121,7 +121,10 @@ class _Measures:
                 self._open[record.state.connection_id] = False
             case records.ClientConnectStop():
                 sink(CONNECTS, 1, (record.outcome,))
-                self._connected(record.outcome, record.origin.connection_id or "")
+                # A connection whose start was not seen will have no end here either, and would be counted for ever.
+                if record.outcome == "ok" and (connection_id := record.origin.connection_id or "") in self._open:
+                    self._open[connection_id] = True
+                    sink(CONNECTIONS, 1, ())
             case records.ConnectStop() | records.SpanException():
                 if self._open.pop(record.origin.connection_id or "", False):
                     sink(CONNECTIONS, -1, ())
@@ -135,12 +138,6 @@ class _Measures:
                 sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))
             case records.BufferOverflowed(phase="ended"):
                 sink(DROPS, record.dropped, ("in", "overflow"))
-
-    def _connected(self, outcome: str, connection_id: str) -> None:
-        # A connection whose start was not seen will have no end here either, and would be counted for ever.
-        if outcome == "ok" and connection_id in self._open:
-            self._open[connection_id] = True
-            self._sink(CONNECTIONS, 1, ())
 
     def _handled(self, record: records.HandleStop) -> None:
         delivered = record.delivered

@@ -97,6 +97,9 @@ class _Connection:
     span: trace.Span | None
 
 
+UNKNOWN: Final = _Connection(None, None, None)
+
+
 class _Tracing:
     def __init__(self, tracer: trace.Tracer, *, handles: float, hold: bool, pattern: TopicPattern) -> None:
         self._tracer = tracer
@@ -111,33 +114,52 @@ class _Tracing:
 
     # Dispatch
 
-    def handle(self, record: records.Record) -> None:
+    def handle(self, record: Any) -> None:
         """Take in any record but those of handles."""
+        connection = self._connection_of(record)
         match record:
             case records.ConnectStart():
                 self._connection_started(record)
             case records.ClientCallbackStart():
-                self._callback_started(record)
+                self._callback_started(record, connection)
             case _ if len(record.name) == 3:
-                self._once(record)
+                if connection.parent is not None:
+                    span = self._start(connection.parent, describe(record, self._pattern), record.system_time)
+                    span.end(record.system_time)
             case _ if record.name[-1] == "start":
-                self._started(record)
+                # The caller's span is remembered, as the end may come in another task.
+                if connection.parent is not None and (here := _current()) is not None:
+                    self._callers[record.span_id] = here
             case _:
-                self._ended(record)
+                self._ended(record, connection)
+
+    def _ended(self, record: Any, connection: _Connection) -> None:
+        if record.name[:3] == CONNECTION:
+            self._connection_ended(record, connection)
+        elif record.span_id in self._callbacks:
+            self._callback_ended(record)
+        else:
+            parent = connection.parent or self._connection_of(record.start).parent
+            caller = self._callers.pop(record.span_id, None)
+            if parent is not None:
+                self._child(parent, record, caller)
+            established = isinstance(record, records.ClientConnectStop) and record.outcome == "ok"
+            if established and not self._hold and connection.span is not None:
+                connection.span.end(_end_of(record))
+                connection.span = None
 
     def handled(self, record: records.Record) -> None:
         """Take in the end of a handle."""
-        parent = self._context_of(record)
+        parent = self._connection_of(record).parent
         if parent is not None and int(record.span_id or "0", 16) < self._below:
             self._child(parent, record)
 
     def headers(self, origin: records.Origin) -> list[tuple[str, str]]:
         """Return the headers of a connection's trace; none where OpenTelemetry is not set up."""
-        connection = self._connections.get(origin)
-        if connection is None or connection.context is None:
-            return []
         carrier: dict[str, str] = {}
-        propagate.inject(carrier, trace.set_span_in_context(trace.NonRecordingSpan(connection.context)))
+        context = self._connections.get(origin, UNKNOWN).context
+        if context is not None:
+            propagate.inject(carrier, trace.set_span_in_context(trace.NonRecordingSpan(context)))
         return list(carrier.items())
 
     def end(self) -> None:
@@ -153,7 +175,7 @@ class _Tracing:
     # The connection
 
     def _connection_started(self, record: records.ConnectStart) -> None:
-        origin, state = record.origin, record.state
+        state = record.state
         description = describe(record, self._pattern)
         given = None if state.trace_parent is None else _of_trace_parent(state.trace_parent)
         here = _current()
@@ -170,25 +192,14 @@ class _Tracing:
             # Without our `IdGenerator` a first span has a trace_id of its own. It has asked the sampler, and is
             # forgotten; another one begins, in the telemetry's trace.
             span = start(_of_ids(state.trace_id, state.connection_id, flags, context.trace_state))
-        self._know(origin, span, flags if context.is_valid else None)
+        known = None
+        if context.is_valid:
+            known = _of_ids(state.trace_id, state.connection_id, flags, span.get_span_context().trace_state)
+        parent, kept = (_under(known), span) if span.is_recording() else (None, None)
+        self._connections[record.origin] = _Connection(known, parent, kept)
 
-    def _know(self, origin: records.Origin, span: trace.Span, flags: int | None) -> None:
-        context = None
-        if flags is not None and origin.trace_id is not None:
-            state = span.get_span_context().trace_state
-            context = _of_ids(origin.trace_id, origin.connection_id or "", flags, state)
-        parent, kept = (_under(context), span) if span.is_recording() else (None, None)
-        self._connections[origin] = _Connection(context, parent, kept)
-
-    def _connected(self, record: records.ClientConnectStop) -> None:
-        connection = self._connections.get(record.origin)
-        if record.outcome == "ok" and not self._hold and connection is not None and connection.span is not None:
-            connection.span.end(_end_of(record))
-            connection.span = None
-
-    def _connection_ended(self, record: records.ConnectStop | records.SpanException) -> None:
-        connection = self._connections.get(record.origin)
-        if connection is None or connection.parent is None:
+    def _connection_ended(self, record: Any, connection: _Connection) -> None:
+        if connection.parent is None:
             return
         description = describe(record, self._pattern)
         span, connection.span = connection.span, None
@@ -200,46 +211,18 @@ class _Tracing:
             )
         else:
             span.set_attributes(description.attributes)
-        _finish(span, description, _end_of(record))
+        _finish(span, description, record)
 
     # Spans on it
 
-    def _started(self, record: Any) -> None:
-        """Remember the caller's span: the end may come in another task."""
-        if self._context_of(record) is not None:
-            here = _current()
-            if here is not None:
-                self._callers[record.span_id] = here
-
-    def _ended(self, record: Any) -> None:
-        caller = self._callers.pop(record.span_id, None)
-        if record.name[:3] == CONNECTION:
-            self._connection_ended(record)
-        elif record.span_id in self._callbacks:
-            self._callback_ended(record)
-        else:
-            parent = self._context_of(record) or self._context_of(record.start)
-            if parent is not None:
-                self._child(parent, record, caller)
-            if isinstance(record, records.ClientConnectStop):
-                self._connected(record)
-
-    def _once(self, record: Any) -> None:
-        parent = self._context_of(record)
-        if parent is not None:
-            description = describe(record, self._pattern)
-            self._start(parent, description, record.system_time).end(record.system_time)
-
-    def _context_of(self, record: records.Record) -> Context | None:
-        """Return the connection's context; None where it is sampled out or unknown."""
-        connection = self._connections.get(record.origin)
-        return None if connection is None else connection.parent
+    def _connection_of(self, record: records.Record) -> _Connection:
+        return self._connections.get(record.origin, UNKNOWN)
 
     def _child(self, parent: Context, record: Any, caller: trace.SpanContext | None = None) -> None:
         description = describe(record, self._pattern)
         with handing_over(None, record.span_id):
             span = self._start(parent, description, record.start.system_time, _links_to(caller))
-        _finish(span, description, _end_of(record))
+        _finish(span, description, record)
 
     def _start(
         self, parent: Context, description: Description, start_time: int, links: tuple[trace.Link, ...] = ()
@@ -249,16 +232,13 @@ class _Tracing:
 
     # Callbacks
 
-    def _callback_started(self, record: records.ClientCallbackStart) -> None:
-        connection = self._connections.get(record.origin)
-        if connection is None or connection.context is None:
+    def _callback_started(self, record: records.ClientCallbackStart, connection: _Connection) -> None:
+        if (context := connection.context) is None:
             return
         if connection.parent is None:
             # Sampled out, and so are the callback's own spans.
-            flags = connection.context.trace_flags
-            span: trace.Span = trace.NonRecordingSpan(
-                _of_ids(f"{connection.context.trace_id:032x}", record.span_id, flags)
-            )
+            its = _of_ids(f"{context.trace_id:032x}", record.span_id, context.trace_flags)
+            span: trace.Span = trace.NonRecordingSpan(its)
         else:
             with handing_over(None, record.span_id):
                 span = self._start(connection.parent, describe(record, self._pattern), record.system_time)
@@ -270,7 +250,7 @@ class _Tracing:
         if span.is_recording():
             description = describe(record, self._pattern)
             span.set_attributes(description.attributes)
-            _finish(span, description, _end_of(record))
+            _finish(span, description, record)
 
 
 def _end_of(record: Any) -> int:
@@ -278,7 +258,8 @@ def _end_of(record: Any) -> int:
     return int(record.start.system_time + record.duration)
 
 
-def _finish(span: trace.Span, description: Description, end_time: int) -> None:
+def _finish(span: trace.Span, description: Description, record: Any) -> None:
+    end_time = _end_of(record)
     if description.exception is not None:
         kind, message, stacktrace = description.exception
         attributes = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stacktrace}
