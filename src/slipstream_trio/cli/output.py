@@ -6,6 +6,7 @@ import unicodedata
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from textwrap import wrap
 from typing import Final, TextIO
@@ -28,7 +29,8 @@ class Output:
         self._file = file
         self._colour = colour and (width is None or width >= NARROW)
         self._live = live
-        self._bulk: list[str] | None = None
+        self._bulk: list[str] = []
+        self._most = 1
 
     @classmethod
     def of(cls, file: TextIO, *, plain: bool = False, live: bool = False) -> "Output":
@@ -52,29 +54,25 @@ class Output:
     def print(self, text: str = "", *codes: int) -> None:
         """Print a line."""
         line = self.line(text, *codes) if codes or self.width is not None else f"{text}\n"
-        if self._bulk is None:
-            self._file.write(line)
-        else:
-            self._bulk.append(line)
-            if len(self._bulk) >= BULK:
-                self._write_bulk(self._bulk)
-        if self._live:
-            self._file.flush()
+        self._bulk.append(line)
+        if len(self._bulk) >= self._most:
+            self._write()
 
     @contextmanager
     def in_bulk(self) -> Iterator[None]:
         """Write lines some at a time in the block, if it is no terminal: there may be millions of them."""
-        bulk: list[str] = []
-        self._bulk = bulk if self.width is None else None
+        self._most = BULK if self.width is None else 1
         try:
             yield
         finally:
-            self._bulk = None
-            self._write_bulk(bulk)
+            self._most = 1
+            self._write()
 
-    def _write_bulk(self, bulk: list[str]) -> None:
-        self._file.write("".join(bulk))
-        bulk.clear()
+    def _write(self) -> None:
+        self._file.write("".join(self._bulk))
+        self._bulk.clear()
+        if self._live:
+            self._file.flush()
 
     def say(self, text: str, *codes: int) -> None:
         """Print a text, filled into the width."""
@@ -103,14 +101,8 @@ def fit(text: str, width: int) -> str:
     length = cells(text)
     if length <= width:
         return text + " " * (width - length)
-    cut, used = [], 0
-    for letter in text:
-        size = _cells_of(letter)
-        if used + size > width - 1:
-            break
-        cut.append(letter)
-        used += size
-    return "".join(cut) + "…" + " " * (width - used - 1) if width > 0 else ""
+    cut = text[: sum(used < width for used in accumulate(map(_cells_of, text)))]
+    return f"{cut}…{' ' * (width - cells(cut) - 1)}" if width > 0 else ""
 
 
 def add_force(parser: ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -85,25 +85,16 @@ async def _asyncio() -> AsyncIterator[asyncio.AbstractEventLoop]:
             loop.call_soon_threadsafe(loop.stop)
 
 
-async def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def _in_loop(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine of asyncio's in a loop of another thread; where this is cancelled, it is, too."""
-    token, ended, tasks = trio.lowlevel.current_trio_token(), trio.Event(), list[asyncio.Task[T]]()
-
-    def start() -> None:
-        tasks.append(loop.create_task(function()))
-        tasks[0].add_done_callback(lambda _: token.run_sync_soon(ended.set))
-
-    def stop() -> None:
-        tasks[0].cancel()
-
-    loop.call_soon_threadsafe(start)
+    token, ended = trio.lowlevel.current_trio_token(), trio.Event()
+    running = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    running.add_done_callback(lambda _: token.run_sync_soon(ended.set))
     try:
         await ended.wait()
     finally:
-        loop.call_soon_threadsafe(stop)
-        with trio.CancelScope(shield=True):
-            await ended.wait()
-    return tasks[0].result()
+        running.cancel()
+    return running.result()
 
 
 class Prompt:
@@ -127,7 +118,7 @@ class Prompt:
     async def ask(self) -> str | None:
         """Return the next line; None at the end."""
         try:
-            return (await _in_loop(self._loop, self._session.prompt_async)).strip()
+            return (await _in_loop(self._loop, self._session.prompt_async())).strip()
         except EOFError:
             return None
 
@@ -156,19 +147,19 @@ class Completions(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:  # noqa: ARG002
         """Give what the word at the cursor may become."""
-        console, (*before, word) = self._console, document.text_before_cursor.lstrip().split(" ")
-        for known in sorted(_candidates(console, before)):
+        *before, word = document.text_before_cursor.lstrip().split(" ")
+        for known in sorted(self._known(before)):
             if known.startswith(word):
                 yield Completion(known, start_position=-len(word))
 
-
-def _candidates(console: Console, before: list[str]) -> Iterable[str]:
-    if not before:
-        return (*COMMANDS, *ALONE)
-    form, topics = COMMANDS.get(before[0], ("", ""))[0], {*console.channels, *console.seen}
-    if len(before) == 1 and "TOPIC" in form:
-        return topics | (console.seen.get(console.current or "", set()) if "EVENT" in form else set())
-    return console.seen.get(before[1], ()) if len(before) == 2 and "EVENT" in form else ()
+    def _known(self, before: list[str]) -> Iterable[str]:
+        if not before:
+            return (*COMMANDS, *ALONE)
+        console, form = self._console, COMMANDS.get(before[0], ("", ""))[0]
+        if len(before) == 1 and "TOPIC" in form:
+            events = console.seen.get(console.current or "", set()) if "EVENT" in form else set()
+            return {*console.channels, *console.seen, *events}
+        return console.seen.get(before[1], ()) if len(before) == 2 and "EVENT" in form else ()
 
 
 def _history() -> History:
