@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -126,7 +126,7 @@ class _Longpoll(Transport):
         self._frames: deque[str] = deque()
         self._decoding = False
         self._looks = 0
-        self._heard: float | None = None
+        self.heard: float | None = None
         self._polling = trio.CancelScope()
         self._ended: TransportEnded | None = None
 
@@ -137,17 +137,13 @@ class _Longpoll(Transport):
         return self._backend.received + self._looks
 
     @property
-    def heard(self) -> float | None:  # type: ignore[override]
-        return self._heard
-
-    @property
     def write_blocked_since(self) -> float | None:  # type: ignore[override]
         """When the POST under way has last come on: a POST is answered when the server has handled what is in it.
 
         What is heard meanwhile shows that it does, though a join takes its time.
         """
         since = self._backend.posting_since
-        return since if since is None or self._heard is None else max(since, self._heard)
+        return since if since is None or self.heard is None else max(since, self.heard)
 
     async def open(self) -> None:
         """Open the session; raises `ConnectError`."""
@@ -196,42 +192,39 @@ class _Longpoll(Transport):
         await trio.lowlevel.checkpoint_if_cancelled()
         self._end(TransportEnded(code, ended_by="client"))
 
-    def _end(self, ended: TransportEnded) -> None:
+    def _end(self, ended: TransportEnded) -> TransportEnded:
         self._ended = self._ended or ended
         self._polling.cancel()
+        return ended
 
     async def _poll(self) -> None:
-        try:
-            status, body = await self._exchange("GET", silence=LONGEST_SILENCE)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the transport
-            self._end(self._failed(error))
-            return
-        self._decoding = True
-        answer = await _parsed(status, body)
-        self._decoding = False
-        self._token = answer.token or self._token
-        if answer.messages is None or answer.status not in (OK, NOTHING_CAME):
-            self._end(_closed(answer))
-        else:
-            self._frames.extend(answer.messages)
-            self._heard = trio.current_time() if answer.messages else self._heard
+        with suppress(TransportEnded):  # which `receive` raises when it has given what came before
+            answer = await self._asked("GET", (OK, NOTHING_CAME))
+            self._frames.extend(answer.messages or ())
+            self.heard = trio.current_time() if answer.messages else self.heard
 
     async def _post(self, kind: str, content: bytes) -> None:
         self._backend.posting_since = trio.current_time()
         try:
-            answer = await _parsed(*await self._exchange("POST", kind, content))
-        except Exception as error:
-            self._end(self._failed(error))
-            raise self._failed(error) from error
+            await self._asked("POST", (OK,), kind, content)
         finally:
             self._backend.posting_since = None
-        if answer.messages is None or answer.status != OK:
-            self._end(_closed(answer))
-            raise _closed(answer)
 
-    async def _exchange(
-        self, method: str, kind: str | None = None, content: bytes = b"", silence: float | None = None
-    ) -> tuple[int, str]:
+    async def _asked(self, method: str, good: Collection[int], *request: Any) -> _Answer:
+        """Send a request, and return the answer; raises `TransportEnded`."""
+        try:
+            status, body = await self._exchange(method, *request)
+        except Exception as error:
+            raise self._end(self._failed(error)) from error
+        self._decoding = True
+        answer = await _parsed(status, body)
+        self._decoding = False
+        self._token = answer.token or self._token
+        if answer.messages is None or answer.status not in good:
+            raise self._end(_closed(answer))
+        return answer
+
+    async def _exchange(self, method: str, kind: str | None = None, content: bytes = b"") -> tuple[int, str]:
         """Send a request; returns the status and the body of the answer."""
         target = self._target if self._token is None else f"{self._target}&token={quote(self._token, safe='')}"
         headers = [(name.encode(), value.encode()) for name, value in self._headers()]
@@ -239,7 +232,7 @@ class _Longpoll(Transport):
             headers += [(b"Content-Type", kind.encode()), (b"Content-Length", str(len(content)).encode())]
         # Where it is sent is the network's business; a scheme with TLS would make httpcore add that.
         url = httpcore.URL(scheme="http", host="server", target=target)
-        timeout = {"timeout": {"read": silence}}
+        timeout = {"timeout": {"read": LONGEST_SILENCE if method == "GET" else None}}
         request = httpcore.Request(method, url, headers=headers, content=_Content(content), extensions=timeout)
         response = await self._pool.handle_async_request(request)
         set_by_it = [value for name, value in response.headers if name.lower() == b"set-cookie"]
@@ -260,7 +253,7 @@ class _Longpoll(Transport):
             if not number % CHUNKS_AT_ONCE:
                 await trio.lowlevel.cancel_shielded_checkpoint()  # shielded for the same reason
             if hears and size > LONGEST_EMPTY:
-                self._heard = trio.current_time()
+                self.heard = trio.current_time()
         await response.aclose()
         return text.getvalue() if is_text else ""
 
