@@ -164,8 +164,11 @@ class _Longpoll(Transport):
         while not (batch := self._next_batch()):
             if self._ended is not None:
                 raise self._ended
-            with trio.CancelScope() as self._polling:
-                await self._poll()
+            # The end of it is raised when what came before it is given.
+            with trio.CancelScope() as self._polling, suppress(TransportEnded):
+                answer = await self._asked("GET", (OK, NOTHING_CAME))
+                self._frames.extend(answer.messages or ())
+                self.heard = trio.current_time() if answer.messages else self.heard
         return batch
 
     def _next_batch(self) -> list[Frame]:
@@ -186,7 +189,11 @@ class _Longpoll(Transport):
         for kind, content in _bodies(frames):
             if self._ended is not None:
                 raise self._ended
-            await self._post(kind, content)
+            self._backend.posting_since = trio.current_time()
+            try:
+                await self._asked("POST", (OK,), kind, content)
+            finally:
+                self._backend.posting_since = None
 
     async def close(self, code: int, reason: str) -> None:  # noqa: ARG002 - nobody is told: Phoenix ends unused sessions
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -196,19 +203,6 @@ class _Longpoll(Transport):
         self._ended = self._ended or ended
         self._polling.cancel()
         return ended
-
-    async def _poll(self) -> None:
-        with suppress(TransportEnded):  # which `receive` raises when it has given what came before
-            answer = await self._asked("GET", (OK, NOTHING_CAME))
-            self._frames.extend(answer.messages or ())
-            self.heard = trio.current_time() if answer.messages else self.heard
-
-    async def _post(self, kind: str, content: bytes) -> None:
-        self._backend.posting_since = trio.current_time()
-        try:
-            await self._asked("POST", (OK,), kind, content)
-        finally:
-            self._backend.posting_since = None
 
     async def _asked(self, method: str, good: Collection[int], *request: Any) -> _Answer:
         """Send a request, and return the answer; raises `TransportEnded`."""
