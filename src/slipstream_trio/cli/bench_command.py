@@ -7,7 +7,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -107,26 +107,22 @@ def run(options: Namespace) -> int:
 
 
 def _result(options: Namespace, output: Output) -> Result:
-    if options.url == "merge":
-        if not options.files:
-            raise UsageError("merge needs files: results of --json")
-        return _merged(options.files)
-    if options.files:
-        raise UsageError("too many arguments: FILE is for merge")
-    run = Run(options)
-    return run.start(partial(_load, run, options, output, Result()))
-
-
-def _merged(paths: Sequence[str]) -> Result:
-    whole = Result()
-    for path in paths:
+    result = Result()
+    if options.url != "merge":
+        if options.files:
+            raise UsageError("too many arguments: FILE is for merge")
+        run = Run(options)
+        return run.start(partial(_load, run, options, output, result))
+    if not options.files:
+        raise UsageError("merge needs files: results of --json")
+    for path in options.files:
         try:
-            whole.add(Path(path).read_bytes())
+            result.add(Path(path).read_bytes())
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from error
         except Exception as error:
             raise UsageError(f"{path}: not a result of `slipstream bench --json`") from error
-    return whole
+    return result
 
 
 def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:

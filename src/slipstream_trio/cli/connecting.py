@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -134,16 +135,11 @@ class Run:
     async def _supervised(self, main: Callable[[], Awaitable[T]]) -> T:
         trio.lowlevel.spawn_system_task(self._until_terminated)
         with self._scope:
-            patience = GRACE
             try:
-                result = await main()
-                patience = math.inf
-                return result
-            except Exception:
-                patience = math.inf
-                raise
+                return await main()
             finally:
-                with trio.move_on_after(patience, shield=patience == GRACE):
+                hurried = not isinstance(sys.exception(), Exception | None)
+                with trio.move_on_after(GRACE if hurried else math.inf, shield=hurried):
                     for printer in self._printers:
                         await printer.written()
         raise self.failure or CommandFailed("terminated", TERMINATED)

@@ -104,7 +104,15 @@ class Prompt:
         self._console = console
         self._loop = loop
         keys = KeyBindings()
-        keys.add("c-c")(_interrupt)
+
+        @keys.add("c-c")
+        def interrupt(event: KeyPressEvent) -> None:
+            """Clear the line; where it is empty, end."""
+            if event.current_buffer.text:
+                event.current_buffer.reset()
+            else:
+                event.app.exit(result=INTERRUPT)
+
         self._session: PromptSession[str] = PromptSession(
             "> ",
             completer=Completions(console),
@@ -129,14 +137,6 @@ class Prompt:
         joined = f"{len(console.channels)} joined" if console.channels else "join TOPIC, or help"
         words = (console.socket.status, console.current or "", joined, waiting, ping)
         return f" {'  '.join(printable(word) for word in words if word)}"
-
-
-def _interrupt(event: KeyPressEvent) -> None:
-    """Clear the line; where it is empty, end."""
-    if event.current_buffer.text:
-        event.current_buffer.reset()
-    else:
-        event.app.exit(result=INTERRUPT)
 
 
 class Completions(Completer):

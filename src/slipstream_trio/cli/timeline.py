@@ -38,7 +38,14 @@ class Timeline:
         width = output.width
         self._id = 8 if width is None else 4
         self._span = width is None or (width >= WIDE and not recorded)
-        self._topic, self._event, self._detail = (16, 31, 160) if width is None else self._widths(width)
+        self._topic, self._event, self._detail = 16, 31, 160
+        if width is not None:  # the terminal's last column stays free
+            fixed = (15 if clock else 9) + 4 + 1 + 14 + TOOK + 6 + (9 if self._span else 0)
+            room = max(width - 1 - fixed - (12 if recorded else 0), 20)
+            self._topic = min(max(room * 2 // 5, 11), 18)
+            self._event, self._detail = EVENT, room - self._topic - EVENT - 2
+            if self._detail < DETAIL:
+                self._event, self._detail = room - self._topic, 0
 
     def head(self) -> None:
         """Print the names of the columns."""
@@ -101,14 +108,6 @@ class Timeline:
             return f"{glance.elapsed / 1e9:9.4f}"
         at = glance.at
         return f"{datetime.fromtimestamp(at // 1_000_000_000, UTC):%H:%M:%S}.{at // 1000 % 1_000_000:06}"
-
-    def _widths(self, width: int) -> tuple[int, int, int]:
-        """Return the widths of topic, event and detail; the terminal's last column stays free."""
-        fixed = (15 if self._clock else 9) + 4 + 1 + 14 + TOOK + 6 + (9 if self._span else 0)
-        room = max(width - 1 - fixed - (12 if self._recorded else 0), 20)
-        topic = min(max(room * 2 // 5, 11), 18)
-        detail = room - topic - EVENT - 2
-        return (topic, EVENT, detail) if detail >= DETAIL else (topic, room - topic, 0)
 
     def _colour_of(self, connection: str) -> int:
         if len(self._colours) > 4096:

@@ -118,15 +118,12 @@ def _lines(number: int, finding: Finding) -> Iterator[tuple[str, Sequence[int]]]
     for text in finding.evidence:
         yield from _item("" if text.startswith("  ") else "fact", text)
     if finding.lines:
-        yield from _item("lines", "; ".join(_places(finding)))
+        by_path = groupby(finding.lines, key=itemgetter(0))
+        places = (f"{path}:{', '.join(str(line) for _, line in lines)}" for path, lines in by_path)
+        yield from _item("lines", "; ".join(places))
     yield from _item("do", f"{finding.advice[0].upper()}{finding.advice[1:]}.")
     if finding.command:
         yield f"   more   {finding.command}", ()
-
-
-def _places(finding: Finding) -> Iterator[str]:
-    for path, lines in groupby(finding.lines, key=itemgetter(0)):
-        yield f"{path}:{', '.join(str(line) for _, line in lines)}"
 
 
 def _item(name: str, text: str) -> Iterator[tuple[str, Sequence[int]]]:

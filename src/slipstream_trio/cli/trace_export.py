@@ -3,14 +3,12 @@
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping
 from itertools import chain
 from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import ExportError
-from ..trace import Recorded, files_of
 from ..trace.export_otlp import SERVICE, send_otlp
 from ..trace.export_parquet import export_parquet
 from ..trace.export_perfetto import export_perfetto
@@ -98,28 +96,22 @@ def _export(options: Namespace) -> int:
             bar.clear()
             print(f"slipstream: {text}", file=sys.stderr)
 
-        told = Notices(say).told
+        told, name = Notices(say).told, options.output
         if options.to == "parquet":
             # Arrow's own allocator keeps more of what is freed.
             os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-            with writing(options.output):
-                return export_parquet(options.paths, options.output, told=told, progress=bar.show)
+            with writing(name):
+                return export_parquet(options.paths, name, told=told, progress=bar.show)
         found = sources(options.paths)
-        return _stream(options, chain.from_iterable(source.records(told=told, progress=bar.show) for source in found))
-
-
-def _stream(options: Namespace, records: Iterator[Recorded]) -> int:
-    name = options.output
-    if options.to == "otlp":
-        headers = None if options.header is None else dict(options.header)
-        return send_otlp(records, options.endpoint, headers=headers, service=options.service or SERVICE)
-    recordings = files_of(options.paths)
-    with (
-        nullcontext(sys.stdout)
-        if name == STDOUT
-        else output_file(name, force=options.force, recordings=recordings) as output
-    ):
-        return export_perfetto(records, output)
+        records = chain.from_iterable(source.records(told=told, progress=bar.show) for source in found)
+        if options.to == "otlp":
+            headers = None if options.header is None else dict(options.header)
+            return send_otlp(records, options.endpoint, headers=headers, service=options.service or SERVICE)
+        if name == STDOUT:
+            return export_perfetto(records, sys.stdout)
+        recordings = [path for source in found for path in source.paths]
+        with output_file(name, force=options.force, recordings=recordings) as output:
+            return export_perfetto(records, output)
 
 
 def _url(text: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -57,22 +57,17 @@ def run(options: Namespace) -> int:
 
 def _print(summary: Statistics, notices: Sequence[str], top: int) -> None:
     output = Output.of(sys.stdout)
-    for line in _opening(summary):
-        output.print(line)
+    if summary.first is None or summary.last is None:
+        output.print("no records")
+    else:
+        first, last = (datetime.fromtimestamp(at / 1e9, UTC) for at in (summary.first, summary.last))
+        period = f"{first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} UTC"
+        output.print(f"{summary.records:,} spans and events in {summary.seconds:,.3f} s, {period}")
+        rates = [
+            f"{size(total)} {way}" + (f" ({size(total / summary.seconds)}/s)" if summary.seconds else "")
+            for way, total in (("in", summary.bytes_in), ("out", summary.bytes_out))
+        ]
+        output.print(", ".join(rates))
     for notice in notices:
         output.print(f"! {printable(notice)}", BAD)
     print_tables(output, summary, top=top)
-
-
-def _opening(summary: Statistics) -> Iterator[str]:
-    if summary.first is None or summary.last is None:
-        yield "no records"
-        return
-    first, last = (datetime.fromtimestamp(at / 1e9, UTC) for at in (summary.first, summary.last))
-    period = f"{first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} UTC"
-    yield f"{summary.records:,} spans and events in {summary.seconds:,.3f} s, {period}"
-    rates = [
-        f"{size(total)} {way} ({size(total / summary.seconds)}/s)" if summary.seconds else f"{size(total)} {way}"
-        for way, total in (("in", summary.bytes_in), ("out", summary.bytes_out))
-    ]
-    yield ", ".join(rates)
