@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from slipstream_trio.testing.strategies import opening_state
-from slipstream_trio.trace.text import Secrets, brief, duration, printable, strings_in
+from slipstream_trio.trace.text import Secrets, brief, duration, named_secrets_in, printable
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_secret_may_be_any_string() -> None:
 
 
 def test_strings_in_json() -> None:
-    assert list(strings_in({"a": ["b", 1, {"c": "d"}], "e": None})) == ["b", "d"]
+    assert list(named_secrets_in({"a": ["b", 1, {"c": "d"}], "e": None}, secret=True)) == ["b", "d"]
 
 
 def test_printable_escapes_what_moves_the_cursor() -> None:

@@ -19,6 +19,7 @@ import trio
 
 from .. import Channel, Socket, connect
 from ..errors import JoinError, PushError, SlipstreamError
+from ..errors.base import leaves
 from ..telemetry import GapOpened, ReconnectScheduled, Telemetry
 from ..trace.text import brief
 from .bench_result import Result, Second
@@ -93,7 +94,7 @@ class Load:
                     nursery.start_soon(self._read, channel)
                 self._joined()
         except* (SlipstreamError, OSError) as group:
-            for error in _leaves(group):
+            for error in leaves(group):
                 why = JoinError(topic, error.response) if isinstance(error, JoinError) else error
                 self._failed(f"client: {type(error).__name__}", str(why))
             self._joined()
@@ -168,11 +169,6 @@ class Load:
         self._second.open = sum(socket.status == "connected" for socket in self._sockets)
         self._tell(self._result.to_json(indent=None))
         self._begin_second()
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    return [leaf for each in inner for leaf in _leaves(each)] or [error]
 
 
 async def _run() -> None:

@@ -18,7 +18,7 @@ FORMAT: Final = "slipstream bench 1"
 LATENCIES: Final = ("connect", "join", "push")
 """What is timed: each from the moment at which the plan has it, so that a server which is late is not asked less."""
 
-QUANTILES: Final = (50, 90, 99, 99.9, 100)
+QUANTILES: Final = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
 DIGITS: Final = 3  # significant ones that histograms keep
 LONGEST: Final = 3600 * 10**6  # the longest latency, in microseconds
 
@@ -32,10 +32,8 @@ def histogram() -> Any:
 
 def quantiles(latencies: Any) -> dict[str, float | None]:
     """Return a histogram's quantiles, in seconds."""
-    empty = not latencies.total_count
-    names = ["max" if share == 100 else f"p{share}" for share in QUANTILES]
-    values = [None if empty else latencies.get_value_at_percentile(share) / 1e6 for share in QUANTILES]
-    return dict(zip(names, values, strict=True))
+    empty, value = not latencies.total_count, latencies.get_value_at_percentile
+    return {name: None if empty else value(share) / 1e6 for name, share in QUANTILES.items()}
 
 
 @define
@@ -89,7 +87,7 @@ class Result:
     def summary(self) -> Iterator[str]:
         """Give the lines of a report."""
         counts, seconds = self.counts, max(len(self.seconds), 1)
-        yield f"{'':10}{'count':>10}" + "".join(f"{name:>10}" for name in quantiles(histogram()))
+        yield f"{'':10}{'count':>10}" + "".join(f"{name:>10}" for name in QUANTILES)
         for name, each in self.latencies.items():
             times = [("" if value is None else duration(value * 1e9)) for value in quantiles(each).values()]
             yield f"{name:10}{each.total_count:>10,}" + "".join(f"{time:>10}" for time in times)

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any, Final, TextIO, TypeVar
@@ -21,7 +21,7 @@ from ..protocol import RESERVED_EVENTS
 from ..telemetry import Telemetry
 from ..telemetry.secrecy import is_secret
 from ..trace import record
-from ..trace.text import Secrets, hidden, named_secrets_in, printable, strings_in
+from ..trace.text import Secrets, hidden, named_secrets_in, printable
 from .feed import Printer
 from .status import TERMINATED, TIMEOUT, UNREACHABLE, CommandFailed, UsageError, pair
 
@@ -60,19 +60,13 @@ class Run:
         self.url: str | None = options.url  # None where the command has its own server
         self._options = options
         self._token: str | None = options.auth_token or os.environ.get(TOKEN) or None
-        self.secrets: Secrets = Secrets.of(self._secrets(every=every))
+        pairs = (*options.param, *options.header, *parse_qsl(urlsplit(options.url or "").query))
+        secret = [value for name, value in pairs if every or is_secret(name)]
+        secret += named_secrets_in(getattr(options, "join_payload", None), secret=every)
+        self.secrets: Secrets = Secrets.of(secret if self._token is None else [*secret, self._token])
         self._scope = trio.CancelScope()
         self._printers: list[Printer] = []
         self.failure: OSError | None = None  # of an output that is gone
-
-    def _secrets(self, *, every: bool) -> Iterator[str]:
-        options = self._options
-        pairs = (*options.param, *options.header, *parse_qsl(urlsplit(options.url or "").query))
-        yield from [value for name, value in pairs if every or is_secret(name)]
-        payload = getattr(options, "join_payload", None)
-        yield from strings_in(payload) if every else named_secrets_in(payload)
-        if self._token is not None:
-            yield self._token
 
     @property
     def asked(self) -> dict[str, Any]:

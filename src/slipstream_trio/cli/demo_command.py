@@ -3,7 +3,7 @@
 import gc
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -203,7 +203,15 @@ class Demo:
     async def visit(self, options: Namespace) -> None:
         """Connect, join, push, ping, listen, leave; raises `CommandFailed` if the server closes the channel."""
         lasting = SECONDS if options.seconds is None else options.seconds
-        await self._follow(_visit(options), 0.0, lasting, reconnect=None, rejoin=None, overflow="drop_oldest")
+        topic, event, steps = options.topic, options.event, list[Step]()
+        if topic is not None:
+            request = {"command": "join", "topic": topic, "payload": options.join_payload}
+            steps.append(("Join the topic", f"join {topic}", request, ("joined",)))
+        if event is not None:
+            request = {"command": "push", "topic": topic, "event": event, "payload": options.payload}
+            steps.append(("Push", f"push {topic} {event}", request, ("reply", "PushTimeout")))
+        steps += [("Ping", "ping", {"command": "ping"}, ("pong",))] * 3
+        await self._follow(steps, 0.0, lasting, reconnect=None, rejoin=None, overflow="drop_oldest")
 
     async def _follow(self, steps: Iterable[Step], pace: float, lasting: float = 0.0, **more: Any) -> None:
         """Connect, follow steps, and listen."""
@@ -252,17 +260,6 @@ class Demo:
 
     def _say(self, text: str, *codes: int) -> None:
         self._output.say(printable(self._run.secrets.hide(text)), *codes)
-
-
-def _visit(options: Namespace) -> Iterator[Step]:
-    topic, event = options.topic, options.event
-    if topic is not None:
-        request = {"command": "join", "topic": topic, "payload": options.join_payload}
-        yield "Join the topic", f"join {topic}", request, ("joined",)
-    if event is not None:
-        request = {"command": "push", "topic": topic, "event": event, "payload": options.payload}
-        yield "Push", f"push {topic} {event}", request, ("reply", "PushTimeout")
-    yield from (("Ping", "ping", {"command": "ping"}, ("pong",)),) * 3
 
 
 async def _listen(*channels: Channel) -> None:

@@ -75,23 +75,22 @@ def run(options: Namespace) -> int:
 def _follow(options: Namespace, timeline: Timeline, notices: Notices) -> int:
     """Show what is there and what comes, until the user has had enough."""
     path = options.paths[0]
+
+    def wait() -> bool:
+        sys.stdout.flush()
+        time.sleep(POLL)
+        return True
+
+    def records() -> Iterator[Recorded]:
+        for entry in follow(path, wait=wait):
+            if isinstance(entry, Recorded):
+                yield entry
+            else:
+                notices.told(Path(path), entry)
+
     try:
-        for glance in look([_followed(path, notices)], selection_of(options), held=0):
+        for glance in look([records()], selection_of(options), held=0):
             timeline.line(glance)
     except KeyboardInterrupt:
         print(file=sys.stderr)  # after the ^C
     return OK
-
-
-def _followed(path: str, notices: Notices) -> Iterator[Recorded]:
-    for entry in follow(path, wait=_wait):
-        if isinstance(entry, Recorded):
-            yield entry
-        else:
-            notices.told(Path(path), entry)
-
-
-def _wait() -> bool:
-    sys.stdout.flush()
-    time.sleep(POLL)
-    return True

@@ -127,9 +127,9 @@ def _extra(record: Record) -> dict[str, Any]:
         metadata = record.metadata
         extra.update({name: metadata[key] for key, name in FIELDS.items() if metadata.get(key) is not None})
         message = metadata.get("message") or metadata.get("raw_message")
-    for key, attribute in (("topic", "topic"), ("event", "message_event"), ("ref", "ref")):
-        if message is not None and isinstance(getattr(message, key, None), str):
-            extra[attribute] = getattr(message, key)
+    for key in ("topic", "event", "ref"):
+        if isinstance(value := getattr(message, key, None), str):
+            extra[FIELDS[key]] = value
     duration = record.measurements.get("duration")
     if duration is not None:
         extra["duration_ms"] = duration / 1e6

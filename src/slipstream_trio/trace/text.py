@@ -57,13 +57,8 @@ def _forms(value: str) -> Iterator[str]:
     yield base64.urlsafe_b64encode(value.encode(errors="replace")).decode().rstrip("=")
 
 
-def strings_in(value: Any) -> Iterator[str]:
-    """Return every string in a JSON value, keys excepted."""
-    return named_secrets_in(value, secret=True)
-
-
 def named_secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
-    """Return every string in a JSON value that is below the name of a secret, as recordings know them."""
+    """Return every string in a JSON value that is below the name of a secret, as recordings know them, or is one."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from named_secrets_in(item, secret=secret or is_secret(name))

@@ -183,7 +183,8 @@ class Lane:
         size = SIZES[data[at + 1]] if come > 1 else 2
         self.fault = self._fault_of(first, data[at + 1]) if come > 1 else None
         if self.fault is not None or come < size:
-            self._hold(size - come)
+            self._held, self._at, self.lacks = data[at:], len(data), size - come
+            self.heard = self.heard or self.opcode < CONTROL
             return False
         length, least = data[at + 1] & LENGTH, 0
         if length >= IN_TWO:
@@ -216,11 +217,6 @@ class Lane:
         self._skip, self._owed, self._ends = size, size + length, first & FIN > 0
         self._fragmented, self._message_size = not self._ends, 0 if self._ends else total
         return True
-
-    def _hold(self, lacks: int) -> None:
-        self._held = self._data[self._at :]
-        self._at, self.lacks = len(self._data), lacks
-        self.heard = self.heard or self.opcode < CONTROL
 
     def _fault_of(self, first: int, second: int) -> tuple[int, str] | None:
         opcode, text = first & OPCODE, None

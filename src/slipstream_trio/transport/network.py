@@ -86,7 +86,12 @@ async def _reached(place: str, opener: Callable[..., Awaitable[trio.SocketStream
         return await opener(*where)
     except (OSError, UnicodeError) as error:  # the latter: a name that DNS has no form for
         cause = _root(error)
-        raise ConnectError(f"no connection to {place}: {_explained(cause)}") from cause.with_traceback(None)
+        why = str(cause)
+        if isinstance(cause, ConnectionRefusedError):
+            why = "connection refused, as nothing listens there; is the server running?"
+        elif isinstance(cause, socket.gaierror):
+            why = f"the host is unknown ({cause}); is the URL spelt right?"
+        raise ConnectError(f"no connection to {place}: {why}") from cause.with_traceback(None)
     except Exception as error:  # of a resolver of the user's own
         raise ConnectError(f"no connection to {place}: {described(error)}") from error
 
@@ -126,11 +131,3 @@ def _root(error: BaseException) -> BaseException:
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
     return error
-
-
-def _explained(error: BaseException) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused, as nothing listens there; is the server running?"
-    if isinstance(error, socket.gaierror):
-        return f"the host is unknown ({error}); is the URL spelt right?"
-    return str(error)
