@@ -25,11 +25,10 @@ from slipstream_trio.cli.bench_result import Result, Second
 from slipstream_trio.cli.output import Output
 
 PLAN: dict[str, Any] = {
-    "first": 0,
+    "process": 0,
+    "processes": 1,
     "connections": 2,
-    "all_connections": 2,
     "ramp": 1.0,
-    "shift": 0,
     "duration": 10.0,
     "timeout": 30.0,
     "topics": ["room:{connection}"],
@@ -74,7 +73,7 @@ def server_of(channel: type[Channel], **options: Any) -> PhoenixServer:
 
 async def test_a_stall_counts_for_all_pushes_that_were_due_meanwhile(autojump_clock: MockClock) -> None:
     Stalls.stalled = False
-    result = await measured(server_of(Stalls), connections=1, all_connections=1)
+    result = await measured(server_of(Stalls), connections=1)
     pushes = result.latencies["push"]
     assert result.counts["due"] == result.counts["replies"] == pushes.total_count == 100
     late = [5 - due / 10 for due in range(50)]
@@ -87,7 +86,7 @@ async def test_a_stall_counts_for_all_pushes_that_were_due_meanwhile(autojump_cl
 
 
 async def test_connections_are_opened_over_the_ramp_and_pushes_begin_after_it(autojump_clock: MockClock) -> None:
-    result = await measured(server_of(Stalls), connections=10, all_connections=10, ramp=10.0)
+    result = await measured(server_of(Stalls), connections=10, ramp=10.0)
     opened = [second.open for _, second in sorted(result.seconds.items())]
     assert opened[:10] == sorted(opened[:10])
     assert opened[10] == 10

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +47,7 @@ COLUMNS: Final = ("time", "open", "due", "replies", "p50", "p99", "max", "errors
 
 LEAST: Final = 9  # cells of a column
 HEAD_EVERY: Final = 20
-SHARED: Final = ("ramp", "join_payload", "event", "payload", "duration", "timeout")
+SHARED: Final = ("connections", "ramp", "join_payload", "event", "payload", "rate", "duration", "timeout")
 """Options that the plan of each process has as they are."""
 
 
@@ -126,22 +125,12 @@ def _result(options: Namespace, output: Output) -> Result:
 
 
 def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
-    """Return the plan of each process: the connections and the rate, divided."""
-    processes = min(options.processes, options.connections)
-    shares = [options.connections * number // processes for number in range(processes + 1)]
-    return [
-        {
-            "connect": {**run.asked, "transport": options.transport, "push_timeout": options.timeout},
-            **{name: getattr(options, name) for name in SHARED},
-            "first": first,
-            "connections": after - first,
-            "all_connections": options.connections,
-            "rate": options.rate / processes,
-            "shift": number / processes,
-            "topics": options.topic or ["echo:{connection}"],
-        }
-        for number, (first, after) in enumerate(pairwise(shares))
-    ]
+    """Return the plan of each process: every so many of the connections and of the pushes are its own."""
+    plan = {name: getattr(options, name) for name in SHARED}
+    plan["connect"] = {**run.asked, "transport": options.transport, "push_timeout": options.timeout}
+    plan["topics"] = options.topic or ["echo:{connection}"]
+    plan["processes"] = min(options.processes, options.connections)
+    return [{**plan, "process": number} for number in range(plan["processes"])]
 
 
 async def _load(run: Run, options: Namespace, output: Output, result: Result) -> Result:

@@ -46,7 +46,8 @@ class Load:
         self._unix = time.time() - self._begins
         self._free = trio.CapacityLimiter(IN_FLIGHT)
         self._kinds: set[str] = set()
-        self._joining = plan["connections"]
+        self._numbers = range(plan["process"], plan["connections"], plan["processes"])  # of its connections
+        self._joining = len(self._numbers)
         self._all_joined = trio.Event()
         self._pushing = trio.CancelScope()
         self._begin_second()
@@ -64,7 +65,7 @@ class Load:
         """Run by the plan."""
         plan = self._plan
         async with trio.open_nursery() as clients:
-            for number in range(plan["first"], plan["first"] + plan["connections"]):
+            for number in self._numbers:
                 clients.start_soon(self._client, number)
             async with trio.open_nursery() as reporting:
                 reporting.start_soon(self._report)
@@ -78,7 +79,7 @@ class Load:
 
     async def _client(self, number: int) -> None:
         plan, topic = self._plan, ""
-        due = self._begins + plan["ramp"] * number / plan["all_connections"]
+        due = self._begins + plan["ramp"] * number / plan["connections"]
         await trio.sleep_until(due)
         try:
             options = {**plan["connect"], "retry_first": True, "overflow": "drop_oldest", "telemetry": self._telemetry}
@@ -114,13 +115,14 @@ class Load:
         with trio.move_on_at(self._begins + plan["ramp"] + plan["timeout"]):
             await self._all_joined.wait()
         begin = trio.current_time()
-        for number in range(round(plan["rate"] * plan["duration"])):
-            due = begin + (number + plan["shift"]) / plan["rate"]
+        pushes = range(plan["process"], round(plan["rate"] * plan["duration"]), plan["processes"])
+        for turn, number in enumerate(pushes):
+            due = begin + number / plan["rate"]
             await trio.sleep_until(due)
             self._count("due")
             if channels:
                 await self._free.acquire_on_behalf_of(number)
-                start_soon(self._push, channels[number % len(channels)], due, number)
+                start_soon(self._push, channels[turn % len(channels)], due, number)
             else:
                 self._failed("push: no channel is joined")
         await trio.sleep_until(begin + plan["duration"])
