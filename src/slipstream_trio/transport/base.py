@@ -24,7 +24,6 @@ Frame = str | bytes
 ABNORMAL_CLOSURE: Final = 1006
 """The close code of an end without a close frame."""
 
-_ENCRYPTED: Final = ("wss", "https")
 _LABELS: Final = re.compile(r"[^.]{1,63}(?:\.[^.]{1,63})*\.?", re.DOTALL)
 
 
@@ -215,7 +214,7 @@ class Address:
 def address_of(request: OpenRequest) -> Address:
     """Return where a request leads; raises `ConnectError` for a host that has no form in DNS."""
     parts = urlsplit(request.url)
-    encrypted = parts.scheme in _ENCRYPTED
+    encrypted = parts.scheme in ("wss", "https")
     host = ascii_host(parts.hostname or "")
     default = 443 if encrypted else 80
     named = host.partition("%")[0]  # the zone of an IPv6 address means nothing on another machine

@@ -227,20 +227,13 @@ class Answer:
 
     async def read_head(self) -> None:
         """Read the final block of status line and headers; 1xx are passed over, save for 101."""
-        passed_over = 0
-        while True:
-            raw = await self._read_block()
-            line = _STATUS_LINE.match(raw)
-            if line is not None and (not line[2].startswith(b"1") or line[2] == b"101"):
-                self.version = line[1].decode()
-                self._take_head(raw)
-                self.status = int(line[2])
-                return
+        passed_over, line, raw = 0, None, b""
+        while line is None or (line[2].startswith(b"1") and line[2] != b"101"):
             passed_over += len(raw)
             if passed_over > self._limit:
                 raise self._too_large()
-
-    def _take_head(self, raw: bytes) -> None:
+            raw = await self._read_block()
+            line = _STATUS_LINE.match(raw)
         try:
             self.connection.receive_data(raw)
             event = self.connection.next_event()
@@ -253,6 +246,7 @@ class Answer:
             if None in matches:
                 self.problem = f"header line {matches.index(None) + 1} cannot be read"
         self.headers = tuple([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in pairs])
+        self.version, self.status = line[1].decode(), int(line[2])
 
     async def read_body(self, echoed: int) -> None:
         """Read the body, as far as it comes in time.

@@ -84,15 +84,13 @@ class _Websockets(WebSocketTransport):
 
     def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, limit: int, wake: Callable[[], None]) -> None:
         super().__init__(stream, upgraded, limit, wake)
-        if upgraded.extensions is not None:
-            self._agree(upgraded.extensions)
-
-    def _agree(self, extensions: str) -> None:
-        """Compress as the server says; raises `ConnectError` if that makes no sense."""
-        self.protocol.available_extensions = [_DEFLATE]
+        if upgraded.extensions is None:
+            return
         self._deflated: list[bytes] = []
+        # Compress as the server says, if that makes sense.
+        self.protocol.available_extensions = [_DEFLATE]
         try:
-            headers = Headers({"Sec-WebSocket-Extensions": extensions})
+            headers = Headers({"Sec-WebSocket-Extensions": upgraded.extensions})
             self.protocol.extensions = self.protocol.process_extensions(headers)
         except InvalidHandshake as error:
             raise ConnectError(f"the server's 101 is an invalid upgrade: {error}") from error
