@@ -74,12 +74,11 @@ def _items(record: Any) -> Iterator[Item]:
             yield {"type": "connected", "connection_id": record.origin.connection_id}
     elif record.reason not in ("not_joined", "overflow") and getattr(record, "direction", "in") == "in":
         kind, *names = TOLD[type(record)]
-        values = {name: getattr(record, name) for name in names}
+        item = {"type": kind, **{name: value for name in names if (value := getattr(record, name)) is not None}}
         if isinstance(record, t.GapOpened):
             since, until = record.since, record.until
-            times = {"since": since.isoformat(), "until": until.isoformat()}
-            values = {**values, **times, "seconds": (until - since).total_seconds()}
-        yield {"type": kind, **{name: value for name, value in values.items() if value is not None}}
+            item |= {"since": since.isoformat(), "until": until.isoformat(), "seconds": (until - since).total_seconds()}
+        yield item
 
 
 class Printer:

@@ -8,7 +8,7 @@ its start, as it is the current span while the callback runs.
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from attrs import define
+from attrs import Factory, define
 from opentelemetry import context as otel_context, propagate, trace
 from opentelemetry.context import Context
 
@@ -55,7 +55,7 @@ def attach_spans(
     if not 0 <= handles <= 1:
         raise ValueError(f"handles is a share, from 0 to 1, not {handles!r}")
     tracer = trace.get_tracer("slipstream_trio", tracer_provider=tracer_provider)
-    tracing = _Tracing(tracer, handles=handles, hold=hold, pattern=pattern)
+    tracing = _Tracing(tracer, int(handles * SPAN_IDS), hold, pattern)
     telemetry.attach_many(HANDLER, [CONNECTION, CLIENT], tracing.handle, prefix=True)
     handle_id = f"{HANDLER}.handles"
     if handles:
@@ -100,17 +100,17 @@ class _Connection:
 UNKNOWN: Final = _Connection(None, None, None)
 
 
+@define(eq=False)
 class _Tracing:
-    def __init__(self, tracer: trace.Tracer, *, handles: float, hold: bool, pattern: TopicPattern) -> None:
-        self._tracer = tracer
-        self._below = int(handles * SPAN_IDS)
-        self._hold = hold
-        self._pattern = pattern
-        # Records of a connection may come after its end, such as those of joins that wait for the next one, until its
-        # ids are gone.
-        self._connections: WeakKeyDictionary[records.Origin, _Connection] = WeakKeyDictionary()
-        self._callers: dict[str, trace.SpanContext] = {}
-        self._callbacks: dict[str, tuple[trace.Span, Any]] = {}
+    _tracer: trace.Tracer
+    _below: int  # the span ids of handles that get a span
+    _hold: bool
+    _pattern: TopicPattern
+    # Records of a connection may come after its end, such as those of joins that wait for the next one, until its ids
+    # are gone.
+    _connections: WeakKeyDictionary[records.Origin, _Connection] = Factory(WeakKeyDictionary)
+    _callers: dict[str, trace.SpanContext] = Factory(dict)
+    _callbacks: dict[str, tuple[trace.Span, Any]] = Factory(dict)
 
     # Dispatch
 
