@@ -160,14 +160,12 @@ def payload_text(value: Any, limit: int, secrets: Collection[str] = SECRETS) -> 
 
     It visits no more of the payload than it shows.
     """
-    parts: list[str] = []
-    size = 0
+    text = ""
     for part in _parts(value, limit, secrets, DEPTH):
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            return "".join(parts)[: limit - 1] + "…"
-    return "".join(parts)
+        text += part
+        if len(text) > limit:
+            return f"{text[: limit - 1]}…"
+    return text
 
 
 def _parts(value: Any, limit: int, secrets: Collection[str], depth: int) -> Iterator[str]:
