@@ -3,10 +3,10 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import trio
 from prompt_toolkit import PromptSession
@@ -25,8 +25,6 @@ from .status import OK
 QUIT: Final = ("quit", "exit")
 INTERRUPT: Final = "\x03"  # the line of a Ctrl-C, where nothing is typed
 
-T = TypeVar("T")
-
 
 async def converse(run: Run) -> int:
     """Carry out what is typed, until Ctrl-D."""
@@ -40,8 +38,8 @@ async def converse(run: Run) -> int:
 
             show = run.guarded(draw)
             async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
-                prompt = Prompt(console, loop)
-                while (text := await prompt.ask()) is not None and (first := text.partition(" ")[0]) not in QUIT:
+                session = _session(console)
+                while (text := await _ask(session, loop)) is not None and (first := text.partition(" ")[0]) not in QUIT:
                     if text == INTERRUPT:
                         raise KeyboardInterrupt
                     if first == "help":
@@ -85,58 +83,48 @@ async def _asyncio() -> AsyncIterator[asyncio.AbstractEventLoop]:
             loop.call_soon_threadsafe(loop.stop)
 
 
-async def _in_loop(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine of asyncio's in a loop of another thread; where this is cancelled, it is, too."""
+async def _ask(session: PromptSession[str], loop: asyncio.AbstractEventLoop) -> str | None:
+    """Return the next line, which is asked for in a loop of another thread; None at the end."""
     token, ended = trio.lowlevel.current_trio_token(), trio.Event()
-    running = asyncio.run_coroutine_threadsafe(coroutine, loop)
-    running.add_done_callback(lambda _: token.run_sync_soon(ended.set))
+    asking = asyncio.run_coroutine_threadsafe(session.prompt_async(), loop)
+    asking.add_done_callback(lambda _: token.run_sync_soon(ended.set))
     try:
         await ended.wait()
     finally:
-        running.cancel()
-    return running.result()
+        asking.cancel()
+    try:
+        return asking.result().strip()
+    except EOFError:
+        return None
 
 
-class Prompt:
-    """Asks for lines, in a loop of asyncio."""
+def _session(console: Console) -> PromptSession[str]:
+    keys = KeyBindings()
 
-    def __init__(self, console: Console, loop: asyncio.AbstractEventLoop) -> None:
-        self._console = console
-        self._loop = loop
-        keys = KeyBindings()
+    @keys.add("c-c")
+    def interrupt(event: KeyPressEvent) -> None:
+        """Clear the line; where it is empty, end."""
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(result=INTERRUPT)
 
-        @keys.add("c-c")
-        def interrupt(event: KeyPressEvent) -> None:
-            """Clear the line; where it is empty, end."""
-            if event.current_buffer.text:
-                event.current_buffer.reset()
-            else:
-                event.app.exit(result=INTERRUPT)
-
-        self._session: PromptSession[str] = PromptSession(
-            "> ",
-            completer=Completions(console),
-            complete_while_typing=False,
-            history=_history(),
-            bottom_toolbar=self._status,
-            key_bindings=keys,
-            refresh_interval=0.5,
-        )
-
-    async def ask(self) -> str | None:
-        """Return the next line; None at the end."""
-        try:
-            return (await _in_loop(self._loop, self._session.prompt_async())).strip()
-        except EOFError:
-            return None
-
-    def _status(self) -> str:
-        console = self._console
+    def status() -> str:
         ping = "" if console.ping is None else f"ping {duration(console.ping * 1e9)}"
         waiting = f"{console.pending} waiting" if console.pending else ""
         joined = f"{len(console.channels)} joined" if console.channels else "join TOPIC, or help"
         words = (console.socket.status, console.current or "", joined, waiting, ping)
         return f" {'  '.join(printable(word) for word in words if word)}"
+
+    return PromptSession(
+        "> ",
+        completer=Completions(console),
+        complete_while_typing=False,
+        history=_history(),
+        bottom_toolbar=status,
+        key_bindings=keys,
+        refresh_interval=0.5,
+    )
 
 
 class Completions(Completer):
