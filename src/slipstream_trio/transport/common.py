@@ -50,7 +50,6 @@ PONGS: Final = 16
 PIECES_A_PASS: Final = 64
 """So often the library is given something before other tasks run: a read may bring thousands of control frames."""
 
-
 T = TypeVar("T", bound="WebSocketTransport")
 
 

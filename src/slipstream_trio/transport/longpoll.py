@@ -120,7 +120,9 @@ class _Longpoll(Transport):
         self._pool = httpcore.AsyncConnectionPool(network_backend=backend, max_connections=2)
         self._request = request
         self._address = address_of(request)
-        self._target = _target(self._address.target)
+        path, _, query = self._address.target.partition("?")
+        its = f"{path.removesuffix('/websocket')}/longpoll" if path.endswith("/websocket") else path
+        self._target = f"{its}?{query}"
         self._cookies = Cookies(keeps=request.cookies)
         self._token: str | None = None
         self._frames: deque[str] = deque()
@@ -312,11 +314,6 @@ def _closed(answer: _Answer) -> TransportEnded:
         said = ": is a message binary? Phoenix cannot bring those to clients that poll"
     code, text = _CLOSES.get(answer.status, (1011, f"a request was answered with status {answer.status}{said}"))
     return TransportEnded(code, text, ended_by="server")
-
-
-def _target(target: str) -> str:
-    path, _, query = target.partition("?")
-    return f"{path.removesuffix('/websocket')}/longpoll?{query}" if path.endswith("/websocket") else f"{path}?{query}"
 
 
 def _bodies(frames: Iterable[Frame]) -> Iterator[tuple[str, bytes]]:

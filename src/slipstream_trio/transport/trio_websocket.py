@@ -24,8 +24,6 @@ from .upgrade import accept_token
 
 __all__ = ["TrioWebSocketConnector", "connector"]
 
-KEY: Final = b"sec-websocket-key"
-
 
 class TrioWebSocketConnector:
     """Opens WebSockets with trio-websocket."""
@@ -97,10 +95,16 @@ class _LibraryStream(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Collect a frame: trio-websocket writes each with one call. The first thing is its upgrade request."""
         await trio.lowlevel.checkpoint()
-        if self.collect is None:
-            self._piece = _acceptance_of(bytes(data))
-        else:
+        if self.collect is not None:
             self.collect(bytes(data))
+            return
+        # It gets a server's acceptance, without any extension.
+        lines = bytes(data).split(b"\r\n")
+        key = next(line.partition(b":")[2].strip() for line in lines if line.lower().startswith(b"sec-websocket-key:"))
+        self._piece = (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept_token(key) + b"\r\n\r\n"
+        )
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return at once: collecting never waits."""
@@ -152,12 +156,3 @@ class _TrioWebSocket(WebSocketTransport):
         elif self._lane.message_passed:
             return await self._connection.get_message()
         return None
-
-
-def _acceptance_of(request: bytes) -> bytes:
-    """Return a server's acceptance of an upgrade request, without any extension."""
-    key = next(line.partition(b":")[2].strip() for line in request.split(b"\r\n") if line[:17].lower() == KEY)
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept_token(key) + b"\r\n\r\n"
-    )

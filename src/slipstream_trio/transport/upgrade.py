@@ -96,7 +96,11 @@ async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float
         ConnectionRejected: the server answered with another status than 101.
     """
     address, key = address_of(request), base64.b64encode(secrets.token_bytes(16))
-    asked = _headers(request, address.host_header, key.decode())
+    asked = [("Host", address.host_header), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
+    asked += [("Sec-WebSocket-Key", key.decode()), ("Sec-WebSocket-Version", "13")]
+    for name, offers in (("Protocol", request.subprotocols), ("Extensions", request.extensions)):
+        asked += [(f"Sec-WebSocket-{name}", ", ".join(offers))] if offers else []
+    asked += request.headers
     answer = await answer_to(stream, request, address.target, asked, deadline, encrypted=address.encrypted)
     if answer.status != 101:
         raise ConnectionRejected(answer.status, answer.headers, answer.body.decode(errors="replace"))
@@ -114,16 +118,6 @@ async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float
 def accept_token(key: bytes) -> bytes:
     """Return a server's answer to the `Sec-WebSocket-Key` of a request."""
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
-
-
-def _headers(request: OpenRequest, host: str, key: str) -> list[tuple[str, str]]:
-    headers = [("Host", host), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
-    headers += [("Sec-WebSocket-Key", key), ("Sec-WebSocket-Version", "13")]
-    if request.subprotocols:
-        headers.append(("Sec-WebSocket-Protocol", ", ".join(request.subprotocols)))
-    if request.extensions:
-        headers.append(("Sec-WebSocket-Extensions", ", ".join(request.extensions)))
-    return [*headers, *request.headers]
 
 
 def _problem(answer: "Answer", request: OpenRequest, accept: str) -> str | None:
