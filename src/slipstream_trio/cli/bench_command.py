@@ -17,9 +17,9 @@ from typing import Any, Final
 import trio
 
 from .. import errors
-from ..trace.text import duration, printable
-from .bench_result import Result, page, quantiles
-from .connecting import Run, add_connecting, event, parse_json, seconds
+from ..trace.text import printable
+from .bench_result import Result, page, told
+from .connecting import Run, add_connecting, at_signal, event, parse_json, seconds
 from .output import BOLD, Output, add_force, output_file
 from .status import OK, UNREACHABLE, CommandFailed, UsageError, count
 
@@ -155,14 +155,14 @@ async def _load(run: Run, options: Namespace, output: Output, result: Result) ->
             stop.set()
 
     async with trio.open_nursery() as interrupts:
-        interrupts.start_soon(_stop_at_interrupt, stop)
+        interrupts.start_soon(at_signal, signal.SIGINT, stop.set)
         async with trio.open_nursery() as processes:
             for plan in plans:
                 processes.start_soon(work, plan)
         interrupts.cancel_scope.cancel()
     table.show(last=True)
-    told, result.errors = result.errors, Counter()
-    for kind, times in told.items():  # what the server said is among them
+    errors_told, result.errors = result.errors, Counter()
+    for kind, times in errors_told.items():  # what the server said is among them
         result.errors[printable(run.secrets.hide(kind))] += times
     if statuses:
         raise CommandFailed("a process of the load test failed: see above")
@@ -193,12 +193,6 @@ async def _close_at(stop: trio.Event, stream: trio.abc.AsyncResource) -> None:
     await stream.aclose()
 
 
-async def _stop_at_interrupt(stop: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
-        async for _ in signals:
-            stop.set()
-
-
 class _Table:
     """A table with a line a second."""
 
@@ -216,12 +210,8 @@ class _Table:
                 self._output.print(_row(dict(zip(COLUMNS, COLUMNS, strict=True)), self._output.width), BOLD)
             self._shown.append(at)
             second = self._result.seconds[at]
-            times = quantiles(second.latencies)
-            lasted = {
-                name: "" if (value := times[name]) is None else duration(value * 1e9) for name in ("p50", "p99", "max")
-            }
-            its = {"time": time.strftime("%H:%M:%S", time.localtime(at)), "open": second.open, **lasted}
-            self._output.print(_row({**second.counts, **its}, self._output.width))
+            its = {"time": time.strftime("%H:%M:%S", time.localtime(at)), "open": second.open}
+            self._output.print(_row({**second.counts, **its, **told(second.latencies)}, self._output.width))
 
 
 def _row(its: Mapping[str, object], width: int | None) -> str:

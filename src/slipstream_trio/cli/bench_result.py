@@ -36,6 +36,11 @@ def quantiles(latencies: Any) -> dict[str, float | None]:
     return {name: None if empty else value(share) / 1e6 for name, share in QUANTILES.items()}
 
 
+def told(latencies: Any) -> dict[str, str]:
+    """Return a histogram's quantiles in words."""
+    return {name: "" if value is None else duration(value * 1e9) for name, value in quantiles(latencies).items()}
+
+
 @define
 class Second:
     """A second of a load test."""
@@ -66,8 +71,8 @@ class Result:
             for at, second in sorted(self.seconds.items())
         }
         latencies = {name: _as_dict(each) for name, each in self.latencies.items()}
-        told = {"plans": self.plans, "counts": self.counts, "errors": self.errors, "latencies": latencies}
-        return json.dumps({"format": FORMAT, **told, "seconds": seconds}, indent=indent)
+        whole = {"plans": self.plans, "counts": self.counts, "errors": self.errors, "latencies": latencies}
+        return json.dumps({"format": FORMAT, **whole, "seconds": seconds}, indent=indent)
 
     def add(self, text: str | bytes) -> None:
         """Add a result that is given as JSON; raises `ValueError`, or another error for another form."""
@@ -89,10 +94,9 @@ class Result:
         counts, seconds = self.counts, max(len(self.seconds), 1)
         yield f"{'':10}{'count':>10}" + "".join(f"{name:>10}" for name in QUANTILES)
         for name, each in self.latencies.items():
-            times = [("" if value is None else duration(value * 1e9)) for value in quantiles(each).values()]
-            yield f"{name:10}{each.total_count:>10,}" + "".join(f"{time:>10}" for time in times)
-        told = ", ".join(f"{counts[name]:,} {name}" for name in ("due", "replies", "messages", "reconnects", "gaps"))
-        yield f"pushes: {told}; {counts['replies'] / seconds:,.1f} replies a second"
+            yield f"{name:10}{each.total_count:>10,}" + "".join(f"{time:>10}" for time in told(each).values())
+        pushes = ", ".join(f"{counts[name]:,} {name}" for name in ("due", "replies", "messages", "reconnects", "gaps"))
+        yield f"pushes: {pushes}; {counts['replies'] / seconds:,.1f} replies a second"
         yield f"errors:{'' if self.errors else ' none'}"
         yield from (f"{count:>10,} {kind}" for kind, count in self.errors.most_common())
 

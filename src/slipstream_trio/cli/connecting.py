@@ -127,7 +127,7 @@ class Run:
             raise KeyboardInterrupt from group
 
     async def _supervised(self, main: Callable[[], Awaitable[T]]) -> T:
-        trio.lowlevel.spawn_system_task(self._until_terminated)
+        trio.lowlevel.spawn_system_task(at_signal, signal.SIGTERM, self._scope.cancel)
         with self._scope:
             try:
                 return await main()
@@ -138,11 +138,6 @@ class Run:
                         await printer.written()
         raise self.failure or CommandFailed("terminated", TERMINATED)
 
-    async def _until_terminated(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            async for _ in signals:
-                self._scope.cancel()
-
     def explain(self, error: Exception) -> str:
         """Return an error's text, in one line and without secrets."""
         if isinstance(error, errors.ConnectionRejected):
@@ -151,6 +146,13 @@ class Run:
         if isinstance(error, errors.ConnectTimeout | errors.JoinTimeout | errors.PushTimeout):
             return printable(self.secrets.hide(CALLS.sub("", str(error))))
         return printable(self.secrets.hide(str(error)))
+
+
+async def at_signal(number: int, do: Callable[[], object]) -> None:
+    """Do something whenever a signal comes, until cancelled."""
+    with trio.open_signal_receiver(number) as signals:
+        async for _ in signals:
+            do()
 
 
 # Types of options: their errors do not repeat the typed text, as it may be a secret.

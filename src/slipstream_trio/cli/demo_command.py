@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import trio
 
-from .. import Backoff, Channel, JoinError
+from .. import Backoff, JoinError
 from ..protocol import TransportOpened
 from ..telemetry import ConnectStop, HandlerFailed, HandleStop, Record
 from ..trace import MEANINGS, Verifier, Violation
@@ -75,7 +75,7 @@ TOUR: Final = (
 """Steps: their titles, what to type for them at the prompt of `slipstream connect`, and what they come to."""
 
 Step = tuple[str, str, Item, Collection[str]]
-"""A title, a text, a request, and what it may come to; nothing: anything."""
+"""A title, a text, a request, and what it may come to."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -167,11 +167,8 @@ class Demo:
 
     def show(self, record: Record) -> None:
         """Show a record, if it has a line, and what was held until the server answered."""
-        if self.reached:
-            self._show(record)
-            return
         self._held.append(record)
-        given = given_of(record) if isinstance(record, HandleStop) else None
+        given = given_of(record) if isinstance(record, HandleStop) and not self.reached else None
         if isinstance(given, TransportOpened) or getattr(given, "status", None) is not None:
             self.reached = True
             shown = (self._run.url or "").partition("?")[0]
@@ -179,14 +176,12 @@ class Demo:
             self._say(f"# {shown}", FAINT)
             self._timeline.head()
             self._step(f"Connect: slipstream connect {shown}")
-            for held in self._held:
-                self._show(held)
-
-    def _show(self, record: Record) -> None:
-        line = describe(record, self._run.secrets)
-        if line is not None:
-            self._began = line.monotonic_time if self._began is None else self._began
-            self._timeline.line(Glance(0, line.monotonic_time - self._began, line, record))
+        if self.reached:
+            held, self._held = self._held, []
+            for each in held:
+                if (line := describe(each, self._run.secrets)) is not None:
+                    self._began = line.monotonic_time if self._began is None else self._began
+                    self._timeline.line(Glance(0, line.monotonic_time - self._began, line, each))
 
     async def tour(self) -> None:
         """Start the server, and show some of everything; raises `CommandFailed` where a step had another outcome."""
@@ -223,7 +218,7 @@ class Demo:
                 self._step(f"{title}: {text}")
                 answer = await console.do(request)
                 self._say(f"# - {'  '.join([answer['type'], *words_of(answer, run.secrets)])}", ONCE)
-                if expected and not {answer["type"], answer.get("status"), answer.get("error")} & {*expected}:
+                if not {answer["type"], answer.get("status"), answer.get("error")} & {*expected}:
                     if answer["type"] == "refused":
                         raise CommandFailed(str(JoinError(answer["topic"], answer["response"])))
                     other = f"{' or '.join(expected)} was expected, and {answer['type']} came"
@@ -231,7 +226,11 @@ class Demo:
             if lasting:
                 self._step(f"Listen for {lasting:g} s")
                 with trio.move_on_after(lasting):
-                    await _listen(*console.channels.values())
+                    for channel in list(console.channels.values()):
+                        async for _ in channel:
+                            pass  # its records are shown
+                        raise CommandFailed(f"the server closed the channel {channel.topic!r}")
+                    await trio.sleep_forever()
             self._step("Leave and close")
 
     def _step(self, text: str) -> None:
@@ -260,11 +259,3 @@ class Demo:
 
     def _say(self, text: str, *codes: int) -> None:
         self._output.say(printable(self._run.secrets.hide(text)), *codes)
-
-
-async def _listen(*channels: Channel) -> None:
-    for channel in channels:
-        async for _ in channel:
-            pass  # its records are shown
-        raise CommandFailed(f"the server closed the channel {channel.topic!r}")
-    await trio.sleep_forever()

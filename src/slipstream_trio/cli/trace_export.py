@@ -68,7 +68,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Export, and say how much it was."""
-    _check(options)
+    if options.to != "otlp" and options.output is None:
+        raise UsageError(f"--to {options.to} needs --output")
+    if options.to == "parquet" and options.output == STDOUT:
+        raise UsageError("--to parquet writes a directory: name it with --output")
+    for name, targets in GOES_WITH.items():
+        if getattr(options, name) is not None and options.to not in targets:
+            raise UsageError(f"--{name} goes with --to {' and --to '.join(targets)}")
     try:
         count = _export(options)
     except ExportError as error:
@@ -77,16 +83,6 @@ def run(options: Namespace) -> int:
     what = {"perfetto": "events", "parquet": "rows"}.get(options.to, "spans")
     print(f"{count:,} {what}", file=sys.stderr)
     return OK
-
-
-def _check(options: Namespace) -> None:
-    if options.to != "otlp" and options.output is None:
-        raise UsageError(f"--to {options.to} needs --output")
-    if options.to == "parquet" and options.output == STDOUT:
-        raise UsageError("--to parquet writes a directory: name it with --output")
-    for name, targets in GOES_WITH.items():
-        if getattr(options, name) is not None and options.to not in targets:
-            raise UsageError(f"--{name} goes with --to {' and --to '.join(targets)}")
 
 
 def _export(options: Namespace) -> int:

@@ -1,13 +1,12 @@
 """`slipstream trace html`: the history of connections as a page that can be searched and zoomed."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from ..trace import diagnose
 from ..trace.page import MAX_ROWS, Page, PageTooLarge, render_page
-from ..trace.read import Source, sources
+from ..trace.read import sources
 from .output import add_force, output_file
 from .reading import SELECTING, Notices, add_reading_arguments, glances
 from .status import OK, CommandFailed, count
@@ -42,30 +41,23 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Make the page."""
-    found = sources(options.paths)
+    found, notices = sources(options.paths), Notices()
     name, recordings = options.output or f"{options.paths[0]}.html", [path for source in found for path in source.paths]
+    page = Page(last=options.last, payload_limit=options.payload)
     with output_file(name, force=options.force, mode=0o600, recordings=recordings) as file:
-        page, said = _page(options, found)
+        try:
+            for glance in glances(options, found, notices.told):
+                page.add(glance)
+        except PageTooLarge as error:
+            choice = f"choose some with --last {MAX_ROWS}, --connection, --topic, --since and --until, or --errors"
+            raise CommandFailed(f"{error}: {choice}") from None
+        if not page.rows:
+            raise CommandFailed("nothing to show: no record was chosen")
+        said = notices.summary()
+        if page.left_out:
+            said.append(f"{page.left_out:,} spans and events before these were left out (--last {options.last})")
         findings = [finding for source in found for finding in diagnose(source.records())]
         content = {**page.content(findings), "sources": [str(path) for path in options.paths], "notices": said}
         file.write(render_page(content, options.title or Path(options.paths[0]).name))
     print(f"{name}: {page.rows:,} spans and events, {Path(name).stat().st_size / 1e6:.1f} MB")
     return OK
-
-
-def _page(options: Namespace, found: Sequence[Source]) -> tuple[Page, list[str]]:
-    """Return the page of what was chosen, and what has to be said of it."""
-    page, notices = Page(last=options.last, payload_limit=options.payload), Notices()
-    try:
-        for glance in glances(options, found, notices.told):
-            page.add(glance)
-    except PageTooLarge as error:
-        raise CommandFailed(
-            f"{error}: choose some with --last {MAX_ROWS}, --connection, --topic, --since and --until, or --errors"
-        ) from None
-    if not page.rows:
-        raise CommandFailed("nothing to show: no record was chosen")
-    said = notices.summary()
-    if page.left_out:
-        said.append(f"{page.left_out:,} spans and events before these were left out (--last {options.last})")
-    return page, said

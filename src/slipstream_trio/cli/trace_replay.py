@@ -36,7 +36,6 @@ examples:
 exit status: 0 all agrees; 1 a divergence; 2 wrong usage, or a file that is
 not a recording"""
 
-
 NOTHING: Final = "there is no input to replay, or none of that connection"
 
 REMEMBERED: Final = 1000  # steps to go back to without reading the recording again
@@ -203,32 +202,28 @@ def _move(tape: Tape, command: str) -> bool | None:
 def _show(tape: Tape, clock: WallClock, began: int) -> bool:
     """Print the step that a tape is at; returns whether it diverges."""
     path, step = tape.current
-    at = (clock.at(step.record) - step.record.duration - began) / 1e9
-    for line in _describe(path, step, f"step {tape.number} of {tape.length}  {at:.4f} s"):
-        print(line)
-    return bool(step.divergences)
-
-
-def _describe(path: Path, step: ReplayStep, place: str) -> Iterator[str]:
     record, metadata = step.record, step.record.metadata
+    at = (clock.at(record) - record.duration - began) / 1e9
     verdict = "DIVERGES" if step.divergences else "agrees"
     took = duration(record.measurements["duration"])
     ids = f"connection {record.connection_id}  span {record.span_id}"
-    yield f"--- {place}  {path}:{record.line}  {ids}  {took}  {verdict}"
-    yield f"input    {_thing(metadata['raw_message'])}"
+    place = f"step {tape.number} of {tape.length}  {at:.4f} s  {path}:{record.line}"
+    print(f"--- {place}  {ids}  {took}  {verdict}")
+    print(f"input    {_thing(metadata['raw_message'])}")
     if isinstance(metadata.get("message"), Message):
-        yield f"message  {_thing(metadata['message'])}"
+        print(f"message  {_thing(metadata['message'])}")
     for event in metadata.get("built_events", ()):
-        yield f"event    {_thing(event)}"
+        print(f"event    {_thing(event)}")
     for effect in metadata.get("return", ()):
-        yield f"effect   {_thing(effect)}"
+        print(f"effect   {_thing(effect)}")
     if "kind" in metadata:
-        yield f"raised   {printable(metadata['kind'] + ': ' + metadata['reason'])}"
+        print(f"raised   {printable(metadata['kind'] + ': ' + metadata['reason'])}")
     for change in differences(step.before, step.after):
-        yield f"state    {change.field}: {_value(change.expected)} -> {_value(change.got)}"
+        print(f"state    {change.field}: {_value(change.expected)} -> {_value(change.got)}")
     for divergence in step.divergences:
-        yield f"recorded {divergence.field}: {_value(divergence.expected)}"
-        yield f"core     {divergence.field}: {_value(divergence.got)}"
+        print(f"recorded {divergence.field}: {_value(divergence.expected)}")
+        print(f"core     {divergence.field}: {_value(divergence.got)}")
+    return bool(step.divergences)
 
 
 def _thing(value: Any) -> str:

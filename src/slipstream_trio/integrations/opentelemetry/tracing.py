@@ -137,7 +137,12 @@ class _Tracing:
         if record.name[:3] == CONNECTION:
             self._connection_ended(record, connection)
         elif record.span_id in self._callbacks:
-            self._callback_ended(record)
+            span, token = self._callbacks.pop(record.span_id)
+            otel_context.detach(token)
+            if span.is_recording():
+                description = describe(record, self._pattern)
+                span.set_attributes(description.attributes)
+                _finish(span, description, record)
         else:
             parent = connection.parent or self._connection_of(record.start).parent
             caller = self._callers.pop(record.span_id, None)
@@ -243,14 +248,6 @@ class _Tracing:
             with handing_over(None, record.span_id):
                 span = self._start(connection.parent, describe(record, self._pattern), record.system_time)
         self._callbacks[record.span_id] = span, otel_context.attach(trace.set_span_in_context(span))
-
-    def _callback_ended(self, record: Any) -> None:
-        span, token = self._callbacks.pop(record.span_id)
-        otel_context.detach(token)
-        if span.is_recording():
-            description = describe(record, self._pattern)
-            span.set_attributes(description.attributes)
-            _finish(span, description, record)
 
 
 def _end_of(record: Any) -> int:

@@ -22,7 +22,6 @@ __all__ = [
     "RealtimeEvent", "SystemMessage",
 ]  # fmt: skip
 
-
 ChangeKind = Literal["INSERT", "UPDATE", "DELETE"]
 
 
