@@ -14,6 +14,7 @@ import math
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 import h11
@@ -247,21 +248,22 @@ class Answer:
 
         For the `echoed` bytes of the request more is read: it may be sent back, with a secret across the limit.
         """
-        connection = self.connection if self.problem is None else _reading_until_close(self.status)
-        with trio.move_on_after(BODY_TIME):
+        connection, most = self.connection, LONGEST_BODY + echoed
+        with trio.move_on_after(BODY_TIME), suppress(Exception):  # of h11 or the stream: it is what has come until then
+            while self.problem is not None:  # nothing is known about its length
+                self.body = bytes(self._buffer)
+                if len(self.body) >= most or not await self._read():
+                    return
             if self._buffer:  # h11 takes b"" for the end
                 connection.receive_data(bytes(self._buffer))
-            while len(self.body) < LONGEST_BODY + echoed:
-                try:
-                    event = connection.next_event()
-                    if event is h11.NEED_DATA:
-                        connection.receive_data(bytes(await self._stream.receive_some(READ)))
-                        continue
-                except Exception:  # noqa: BLE001 - of h11 or the stream: the body is what has come until then
+            while len(self.body) < most:
+                event = connection.next_event()
+                if event is h11.NEED_DATA:
+                    connection.receive_data(bytes(await self._stream.receive_some(READ)))
+                elif isinstance(event, h11.Data):
+                    self.body += event.data
+                else:
                     return
-                if not isinstance(event, h11.Data):
-                    return
-                self.body += event.data
 
     async def _read_block(self) -> bytes:
         searched = 0
@@ -336,12 +338,3 @@ class Answer:
             "; or it wants a client certificate (see ssl_context)" if self._encrypted else ", or expects TLS (wss://)"
         )
         return ConnectError(f"{how} during the upgrade, without an answer: it speaks another protocol there{hint}")
-
-
-def _reading_until_close(status: int) -> h11.Connection:
-    """Return a connection that reads a body with nothing known about its length."""
-    connection = h11.Connection(h11.CLIENT)
-    connection.send(h11.Request(method="GET", target="/", headers=[("host", "")]))
-    connection.receive_data(b"HTTP/1.0 %d \r\n\r\n" % status)
-    connection.next_event()
-    return connection
