@@ -124,12 +124,8 @@ class Tape:
         self.length: int = sum(1 for _ in open_steps())
         self.number: int = 0  # of the step that it is at; 0 before the first
         self._open = open_steps
-        self._rewind()
-
-    def _rewind(self) -> None:
-        self._steps = self._open()
+        self._steps, self._read = open_steps(), 0
         self._near: deque[tuple[Path, ReplayStep]] = deque(maxlen=REMEMBERED)
-        self._read = 0
 
     @property
     def current(self) -> tuple[Path, ReplayStep]:
@@ -142,7 +138,8 @@ class Tape:
             return False
         self.number += by
         if self.number <= self._read - len(self._near):
-            self._rewind()
+            self._steps, self._read = self._open(), 0
+            self._near.clear()
         while self._read < self.number:
             self._near.append(next(self._steps))
             self._read += 1
