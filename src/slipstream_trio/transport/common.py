@@ -9,7 +9,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import ClassVar, Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 import trio
 
@@ -88,15 +88,12 @@ class WebSocketTransport(Transport):
     when something waits to be written.
     """
 
-    inflates: ClassVar[bool] = False
-    """Whether it can take compressed messages, where an extension was chosen."""
-
     def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, limit: int, wake: Callable[[], None]) -> None:
         self.response_headers: tuple[tuple[str, str], ...] = upgraded.headers
         self._stream = stream
         self._wake = wake
         self._limit = limit
-        self._lane = Lane(limit, compressed=self.inflates and upgraded.extensions is not None)
+        self._lane = Lane(limit, compressed=upgraded.extensions is not None)
         self._clock = trio.lowlevel.current_clock()
         self._progress = upgraded.received + len(upgraded.behind)
         self._busy = self._was_busy = False

@@ -71,7 +71,6 @@ class _Websockets(WebSocketTransport):
     that the lane does not take are put together, and inflated, here.
     """
 
-    inflates = True
     _deflate: PerMessageDeflate | None = None
     _inflater: Any = None
     _part: Any  # an io.StringIO or io.BytesIO: the end of the message under way
