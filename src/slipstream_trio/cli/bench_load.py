@@ -44,7 +44,7 @@ class Load:
         self._sockets: list[Socket] = []
         self._begins = trio.current_time()
         self._unix = time.time() - self._begins
-        self._free = trio.CapacityLimiter(IN_FLIGHT)
+        self._free = trio.Semaphore(IN_FLIGHT)
         self._kinds: set[str] = set()
         self._numbers = range(plan["process"], plan["connections"], plan["processes"])  # of its connections
         self._joining = len(self._numbers)
@@ -121,13 +121,13 @@ class Load:
             await trio.sleep_until(due)
             self._count("due")
             if channels:
-                await self._free.acquire_on_behalf_of(number)
-                start_soon(self._push, channels[turn % len(channels)], due, number)
+                await self._free.acquire()
+                start_soon(self._push, channels[turn % len(channels)], due)
             else:
                 self._failed("push: no channel is joined")
         await trio.sleep_until(begin + plan["duration"])
 
-    async def _push(self, channel: Channel, due: float, number: int) -> None:
+    async def _push(self, channel: Channel, due: float) -> None:
         try:
             await channel.push(self._plan["event"], self._plan["payload"])
             self._timed("push", due)
@@ -138,7 +138,7 @@ class Load:
             if said:
                 self._timed("push", due)
         finally:
-            self._free.release_on_behalf_of(number)
+            self._free.release()
 
     # What is told
 
