@@ -240,7 +240,7 @@ SHUT = "the server refused the join of 'lab:shut': {'reason': 'shut', 'you_said'
     ],
 )
 def test_a_load_without_answers_fails_with_what_the_server_said(more: list[str], status: int, said: str) -> None:
-    words = ["--duration", "0.1", "--timeout", "0.2", "--join-payload", '{"token": "s3cret"}', *more]
+    words = ["--duration", "0.1", "--timeout", "2", "--join-payload", '{"token": "s3cret"}', *more]
     with served() as listening:
         done = run_command("bench", listening.url("/socket/websocket"), *words)
     assert done.returncode == status
