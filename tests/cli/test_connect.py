@@ -269,7 +269,7 @@ def test_listen_ends_when_the_server_has_closed_all_its_channels(capsys: pytest.
         (["room:1", "new_msg", '{"body": "hi"}'], 0, '{"id": 1}\n', ""),
         (["room:1", "new_msg", '{"body": ""}'], 1, '{"reason": "empty"}\n', "the reply's status is 'error'"),
         (["echo:1", "any"], 0, "{}\n", ""),
-        (["room:1", "hold", "--timeout", "0.05"], 4, "", "no reply to 'hold' on 'room:1' within 0.05 s\n"),
+        (["room:1", "hold", "--timeout", "1"], 4, "", "no reply to 'hold' on 'room:1' within 1.0 s\n"),
         (["room:secret", "any"], 1, "", "the server refused the join of 'room:secret': {'reason': 'unauthorized'}"),
         (["room:1", "any", "{"], 2, "", "the payload: invalid JSON at character 1; see slipstream push --help"),
         (["room:1", "any", "[" * 100_000], 2, "", "the payload: JSON that is nested too deeply; see"),
