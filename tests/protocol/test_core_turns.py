@@ -229,6 +229,16 @@ def test_without_heartbeats_the_turn_skips_joins_that_were_given_up_before_it_wa
     assert (core.state.turns, core.state.join_deadlines) == ({last: "c"}, {"c": 10.0})
 
 
+def test_without_heartbeats_the_turn_skips_a_join_that_was_replaced_by_one_that_is_being_left() -> None:
+    core = silent()
+    core.join("a", timeout=5.0)
+    core.join("b", timeout=None)
+    last = core.join("b", timeout=None)
+    core.leave("b", timeout=None)
+    core.tick(5.0)
+    assert core.state.turns == {last: "b"}
+
+
 def test_without_heartbeats_a_leave_that_times_out_ends_the_turn_of_its_join() -> None:
     core = silent()
     core.join("a", timeout=None)
@@ -282,6 +292,20 @@ def test_without_heartbeats_a_rejoin_that_is_overdue_fails_when_something_sent_l
         TopicJoinSucceeded("c", third, {}),
     )
     assert leaves_of(transition) == [(first, "a"), (second, "b")]
+
+
+def test_without_heartbeats_a_join_that_is_sent_later_changes_no_turn_that_has_begun() -> None:
+    core = silent()
+    first, second = core.rejoin("a", timeout=5.0), core.rejoin("b", timeout=50.0)
+    core.tick(5.0)
+    core.now = 7.0
+    third = core.rejoin("c")
+    assert (core.state.turns, core.state.turn_began) == ({second: "b", third: "c"}, 5.0)
+    assert core.state.turn_by_timeout is True
+    assert core.reply(second, "b").built_events == (
+        TopicJoinFailed("a", first, "timeout", None),
+        TopicJoinSucceeded("b", second, {}),
+    )
 
 
 # Shortcuts

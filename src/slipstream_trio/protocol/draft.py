@@ -53,7 +53,7 @@ class Draft:
             self._end_hold()
         same = self.topics is before.topics and self.turns is before.turn_queue and self.heartbeat is before.heartbeat
         if same and self.status == before.status and self.current_ref == before.current_ref:
-            return Transition(before, message, tuple(self.events), tuple(self.effects))
+            return Transition(before, message, tuple(self.events))  # every effect takes a ref or changes the status
         parts = before.identity, self.status, self.topics, self.turns, self.heartbeat
         state = State.of(*parts, self.current_ref, self.close_reason)
         return Transition(state, message, tuple(self.events), tuple(self.effects))
@@ -71,8 +71,7 @@ class Draft:
         pending = Pending(self.current_ref, join.timeout, join.deadline, rejoin)
         alone = not self.turns.first
         self.topics = self.topics.changed(topic, join=ref, pending=pending, leaving=None, failed=None)
-        queue = self.turns.queue.enqueue((self.current_ref, topic))
-        self.turns = Turns(queue, self.turns.began, self.turns.by_timeout, self.turns.late)
+        self.turns = attrs.evolve(self.turns, queue=self.turns.queue.enqueue((self.current_ref, topic)))
         if alone or self._loses_turn(self.turns):
             self._begin_turn()
 
@@ -169,19 +168,14 @@ class Draft:
         pending = self.topics.pending_join(topic, number)
         if pending is not None:
             return pending.rejoin == "overdue"
-        return topic not in self.topics.leaving or self.topics.joins.get(topic) != str(number)
+        return self.topics.joins.get(topic) != str(number)
 
     def _start_time_of(self, topic: str, pending: Pending) -> None:
         if pending.timeout is not None:
-            self.topics = self.topics.changed(topic, pending=self._timed(pending))
-
-    def _timed(self, pending: Pending) -> Pending:
-        """Return a join whose time runs from now."""
-        if pending.timeout is None:
-            return pending
-        limit = self.now + pending.timeout
-        limit = limit if pending.deadline is None else min(limit, pending.deadline)
-        return Pending(pending.number, None, limit, pending.rejoin)
+            limit = self.now + pending.timeout
+            limit = limit if pending.deadline is None else min(limit, pending.deadline)
+            timed = Pending(pending.number, None, limit, pending.rejoin)
+            self.topics = self.topics.changed(topic, pending=timed)
 
     # The heartbeat. A connection is alive as long as something is heard, whatever it is: an answer may wait behind a
     # large message. And it may be silent for a good reason, which is a join: while the server works one off, it answers
