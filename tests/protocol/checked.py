@@ -1,5 +1,8 @@
 """A connection of the pure core that checks itself: after every input, everything that must hold."""
 
+from collections.abc import Iterator
+from unittest.mock import patch
+
 from tests.protocol.ledger import Ledger, check_state
 
 from slipstream_trio.protocol import (
@@ -9,14 +12,32 @@ from slipstream_trio.protocol import (
     Message,
     MessageReceived,
     Options,
+    Serializer,
     State,
     Transition,
     handle,
     is_plain,
     serializer_for,
+    transitions,
 )
-from slipstream_trio.protocol.transitions import receive
+from slipstream_trio.protocol.transitions import plain_reply, receive
 from slipstream_trio.testing.stateful import ConnectionMachine, CoreConnection
+
+
+def check_shortcuts(state: State, given: Input, transition: Transition, serializer: Serializer) -> Iterator[str]:
+    """Give what is wrong with the shortcuts around `handle`, where the input is a frame that has a message."""
+    message = transition.message
+    if not isinstance(given, FrameReceived) or not isinstance(message, Message):
+        return
+    with patch.object(transitions, "plain_reply", return_value=None):
+        if receive(state, message, given, serializer) != transition:
+            yield "receive() does something else without its shortcut"
+    reply = plain_reply(state, message)
+    if reply is not None and transition != Transition(state, message, (reply,)):
+        yield f"plain_reply() is {reply} of a message that does something else"
+    plain = transition.state is state and transition == Transition(state, message, (MessageReceived(message),))
+    if is_plain(state, message) != plain:
+        yield f"is_plain() is {not plain} of a message that is {'' if plain else 'not '}just delivered"
 
 
 class CheckedConnection(CoreConnection):
@@ -39,24 +60,13 @@ class CheckedConnection(CoreConnection):
             wrong.append("the same input does something else when it is handled again")
         if transition.message is not given and not isinstance(transition.message, Message):
             wrong.append(f"the transition shows neither a message nor its input, but {transition.message!r}")
-        if isinstance(given, FrameReceived) and isinstance(transition.message, Message):
-            wrong += self._shortcut(before, given, transition.message, transition)
+        wrong += check_shortcuts(before, given, transition, self._checked_by)
         return [*wrong, *check_state(transition.state), *self.ledger.note(given, transition)]
 
     def finish(self) -> None:
         super().finish()
         if self.ledger.ends != 1:
             raise AssertionError(f"the connection ended {self.ledger.ends} times")
-
-    def _shortcut(self, state: State, given: FrameReceived, message: Message, transition: Transition) -> list[str]:
-        """Return what is wrong with the runtime's shortcuts around `handle` for a message."""
-        wrong = []
-        if receive(state, message, given, self._checked_by) != transition:
-            wrong.append("receive() does something else than handle()")
-        plain = transition.state is state and transition == Transition(state, message, (MessageReceived(message),))
-        if is_plain(state, message) != plain:
-            wrong.append(f"is_plain() is {not plain} of a message that is {'' if plain else 'not '}just delivered")
-        return wrong
 
 
 class CheckedMachine(ConnectionMachine):

@@ -62,8 +62,9 @@ def test_an_end_with_this_joins_ref_on_another_topic_is_not_this_joins(event: st
 
 
 @pytest.mark.parametrize("event", ["phx_close", "phx_error"])
-def test_an_end_on_a_topic_that_is_not_joined_is_dropped(event: str) -> None:
-    message = Message("1", "1", "room", event, {})
+@pytest.mark.parametrize("payload", [{}, {"status": "ok", "response": {}}])
+def test_an_end_on_a_topic_that_is_not_joined_is_dropped(event: str, payload: object) -> None:
+    message = Message("1", "1", "room", event, payload)
     assert only(Core().receive_idle(*message)) == MessageDropped(message, "not_joined")
 
 

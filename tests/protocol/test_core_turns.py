@@ -14,6 +14,7 @@ from slipstream_trio.protocol import (
     Event,
     FrameReceived,
     JoinTopic,
+    Message,
     ReplyReceived,
     TopicJoinClosed,
     TopicJoinFailed,
@@ -24,6 +25,7 @@ from slipstream_trio.protocol import (
     is_plain,
     next_deadline,
 )
+from slipstream_trio.protocol.transitions import plain_reply
 
 OK = {"status": "ok", "response": {}}
 
@@ -318,6 +320,15 @@ def test_what_may_end_a_turn_is_not_plain(event: str) -> None:
     core.join("slow")
     message = wire.parse(wire.text("1", "2", "room", event, OK))
     assert not is_plain(core.state, message)
+
+
+def test_the_reply_to_a_push_takes_the_shortcut_while_no_join_or_leave_is_unanswered() -> None:
+    core = Core()
+    core.joined("room")
+    message = Message(None, core.push(), "room", "phx_reply", OK)
+    assert plain_reply(core.state, message) == ReplyReceived("room", "2", "ok", {})
+    core.leave("room")
+    assert plain_reply(core.state, message) is None
 
 
 def test_a_join_says_what_it_is_by_position_and_by_name() -> None:
