@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import attrs
 import pytest
 
 from slipstream_trio.protocol import (
@@ -24,6 +25,7 @@ from slipstream_trio.protocol import (
     next_deadline,
 )
 from slipstream_trio.protocol.draft import MOST_AT_A_TICK
+from slipstream_trio.protocol.topics import size
 
 
 def with_topics(count: int, *, pending: bool, limit: float | None = 1.0) -> State:
@@ -93,6 +95,17 @@ def test_an_input_costs_the_same_with_ten_thousand_topics_as_with_some(what: str
     assert many <= 1.3 * few
 
 
+def test_a_join_costs_the_same_with_ten_thousand_leaves_as_with_some() -> None:
+    costs = []
+    for count in (300, 10_000):
+        state = with_topics(count, pending=False)
+        leaves = {topic: str(count + n) for n, topic in enumerate(state.joins)}
+        state = attrs.evolve(state, leaves=leaves, leave_deadlines=dict.fromkeys(leaves, 9.0))
+        costs.append(calls(partial(handle, state, JoinTopic(0.5, "new", {}, None, 0.7))))
+    few, many = costs
+    assert many <= 1.3 * few
+
+
 def test_the_next_deadline_costs_the_same_with_ten_thousand_topics() -> None:
     for pending in (True, False):
         few, many = (
@@ -134,7 +147,7 @@ def test_topics_that_come_and_go_leave_nothing_behind() -> None:
         state = handle(state, reply(n)).state
         state = handle(state, LeaveTopic(0.0, f"room:{n - 1}", 9.0)).state
         state = handle(state, FrameReceived(0.0, f'["{n}","{n}","room:{n - 1}","phx_close",{{}}]')).state
-        assert state.topics.entries <= 100
+        assert size(state.topics.heap) <= 100
     assert (state.joins, state.leaves, state.turns) == ({"stays": "1"}, {}, {})
     assert next_deadline(state) == 1.0
 

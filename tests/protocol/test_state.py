@@ -13,7 +13,7 @@ from tests.protocol.core import Core, opening_state
 
 from slipstream_trio.protocol import STATE_FIELDS, Options, State, next_deadline
 from slipstream_trio.protocol.state import changes
-from slipstream_trio.protocol.topics import earliest, heap_of, merged, without_earliest
+from slipstream_trio.protocol.topics import earliest, heap_of, merged, size, without_earliest
 from slipstream_trio.testing.strategies import states
 
 FIVE: dict[str, Any] = {
@@ -234,6 +234,7 @@ def test_a_heap_gives_its_entries_from_the_earliest_to_the_latest(
     drawn = []
     while (entry := earliest(heap)) is not None:
         drawn.append(entry)
+        assert size(heap) + len(drawn) == len([*begun, *added, *other]) + 1
         before, heap = heap, without_earliest(heap)
         assert earliest(before) == entry
     assert drawn == sorted([*begun, *added, *other])

@@ -1,10 +1,10 @@
 """The topics of a connection, and the turns of their joins.
 
 Every change costs the share of one topic, however many there are. So their deadlines are in a heap that is never
-changed in place, and the earliest is known without a scan. It is a leftist heap (C. A. Crane, 1972): every node is at
-least as early as those below it, and of the two heaps below a node the left one has the longer right edge. So the
-right edge of n entries is at most log2(n) long, and merging follows right edges only. Whatever is not on them is
-shared between the heap before and the heap after.
+changed in place, and the earliest is known without a scan. It is a leftist heap (C. A. Crane, 1972), by weight (S. Cho
+and S. Sahni, 1998): every node is at least as early as those below it, and of the two heaps below a node the left one
+has at least as many entries. So the right edge of n entries is at most log2(n + 1) long, and merging follows right
+edges only. Whatever is not on them is shared between the heap before and the heap after.
 
 Entries are not taken out when they are settled: whoever asks for the earliest drops those that mean nothing any more.
 """
@@ -24,7 +24,7 @@ and its answer still counts."""
 Entry: TypeAlias = tuple[float, int, str]
 """A deadline, the number of the ref that it is about, and the topic."""
 
-# The length of the right edge, the earliest entry, and what is below. Plain tuples: one is made for every step of a
+# The number of entries, the earliest of them, and what is below. Plain tuples: one is made for every step of a
 # merge, and Python frees the deepest chain of them without recursion.
 Heap: TypeAlias = "tuple[int, Entry, Heap, Heap] | None"
 
@@ -76,7 +76,6 @@ class Topics:
     leaving: PersistentMap[str, Leaving] = NOTHING
     failed: PersistentMap[str, str] = NOTHING
     heap: Heap = attrs.field(default=None, eq=False, repr=False)
-    entries: int = attrs.field(default=0, eq=False, repr=False)
     # Join_refs that were looked up. A persistent map takes five times as long as a dict to answer, and one is asked for
     # every message that comes in; the topics change seldom.
     seen: dict[str, str] = attrs.field(factory=dict, init=False, eq=False, repr=False)
@@ -103,15 +102,15 @@ class Topics:
         pending_joins = self.pending if pending is KEPT else _put(self.pending, topic, pending)
         leaves = self.leaving if leaving is KEPT else _put(self.leaving, topic, leaving)
         failures = self.failed if failed is KEPT else _put(self.failed, topic, failed)
-        heap, entries = self.heap, self.entries
+        heap = self.heap
         for record in (pending, leaving):
             if record is not KEPT and record is not None and record.limit is not None:
-                heap, entries = merged(heap, (1, (record.limit, record.number, topic), None, None)), entries + 1
+                heap = merged(heap, (1, (record.limit, record.number, topic), None, None))
         while (entry := earliest(heap)) is not None and not _counts(entry, pending_joins, leaves):
-            heap, entries = without_earliest(heap), entries - 1
-        if entries > 2 * (len(pending_joins) + len(leaves)) + _SLACK:
-            heap, entries = _heap(pending_joins, leaves)
-        return Topics(joins, pending_joins, leaves, failures, heap, entries)
+            heap = without_earliest(heap)
+        if size(heap) > 2 * (len(pending_joins) + len(leaves)) + _SLACK:
+            heap = _heap(pending_joins, leaves)
+        return Topics(joins, pending_joins, leaves, failures, heap)
 
     def without(self, topic: str, failed: str | None = None) -> "Topics":
         """Return these without a topic; `failed` is the ref of its join, where that was a rejoin, and failed."""
@@ -135,7 +134,7 @@ class Topics:
 
 def _remade(*records: Mapping[str, Any]) -> Topics:
     joins, pending, leaving, failed = (persistent(each) for each in records)
-    return Topics(joins, pending, leaving, failed, *_heap(pending, leaving))
+    return Topics(joins, pending, leaving, failed, _heap(pending, leaving))
 
 
 def _put(records: Any, topic: str, record: Any) -> Any:
@@ -148,10 +147,9 @@ def _counts(entry: Entry, pending: Mapping[str, Pending], leaving: Mapping[str, 
     return record is not None and record.number == number and record.limit == deadline
 
 
-def _heap(pending: Mapping[str, Pending], leaving: Mapping[str, Leaving]) -> tuple[Heap, int]:
+def _heap(pending: Mapping[str, Pending], leaving: Mapping[str, Leaving]) -> Heap:
     records: Iterable[tuple[str, Pending | Leaving]] = (*pending.items(), *leaving.items())
-    entries = [(each.limit, each.number, topic) for topic, each in records if each.limit is not None]
-    return heap_of(entries), len(entries)
+    return heap_of((each.limit, each.number, topic) for topic, each in records if each.limit is not None)
 
 
 # The same, as flat mappings: the constructor's and a recording's view of it
@@ -228,6 +226,11 @@ def turns_of(joins: Iterable[Join], began: float | None, by_timeout: bool, late:
 # The heap of deadlines
 
 
+def size(heap: Heap) -> int:
+    """Return the number of its entries."""
+    return 0 if heap is None else heap[0]
+
+
 def earliest(heap: Heap) -> Entry | None:
     """Return the earliest entry, None if there is none; of two at the same time, the one with the lower number."""
     return None if heap is None else heap[1]
@@ -241,11 +244,11 @@ def merged(one: Heap, other: Heap) -> Heap:
         return one
     if other[1] < one[1]:
         one, other = other, one
-    _, entry, left, right = one
+    number, entry, left, right = one
     right = merged(right, other)
-    if _edge(left) < _edge(right):
+    if size(left) < size(right):
         left, right = right, left
-    return _edge(right) + 1, entry, left, right
+    return number + other[0], entry, left, right
 
 
 def without_earliest(heap: Heap) -> Heap:
@@ -256,11 +259,7 @@ def without_earliest(heap: Heap) -> Heap:
 def heap_of(entries: Iterable[Entry]) -> Heap:
     """Return a heap of some entries."""
     heap: Heap = None
-    for entry in sorted(entries, reverse=True):
+    for number, entry in enumerate(sorted(entries, reverse=True), 1):
         # The latest is the deepest, all to the left: the right edges are as short as they can be.
-        heap = (1, entry, heap, None)
+        heap = (number, entry, heap, None)
     return heap
-
-
-def _edge(heap: Heap) -> int:
-    return 0 if heap is None else heap[0]
