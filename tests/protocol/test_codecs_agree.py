@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from tests.drawing import examples
-from tests.protocol.json_texts import UNSENDABLE, exactly, json_texts
+from tests.protocol.json_texts import UNSENDABLE, exactly, json_texts, nested
 
 from slipstream_trio.errors import ProtocolError, SerializationError
-from slipstream_trio.protocol import MAX_DEPTH, Codec, Message, MsgspecCodec, StdlibCodec
+from slipstream_trio.protocol import MAX_DEPTH, Codec, Message, MsgspecCodec, StdlibCodec, V2Serializer
 from slipstream_trio.protocol.codec import SHALLOW
+from slipstream_trio.protocol.serializer import decoded_together
 from slipstream_trio.testing.strategies import json_scalars, json_values, messages
 
 pytest.importorskip("msgspec", reason="msgspec, an extra, is not installed: there is nothing to agree with")
@@ -100,6 +101,28 @@ def test_every_message_is_decoded(message: Any, more: list[Any], ascii_only: boo
     assert fits
     for codec in (STDLIB, MSGSPEC):
         assert exactly(codec.decode_message(text)) == exactly(Message(*message))
+
+
+FRAMES = st.builds(
+    # Some are long, some deep, some have more than five elements.
+    lambda message, text, depth, more: json.dumps([*message[:4], [text, nested(depth)], *more]),
+    MESSAGES,
+    st.sampled_from(["", "long" * MAX_DEPTH]),
+    st.sampled_from([0, SHALLOW, MAX_DEPTH - 2, MAX_DEPTH]),
+    st.lists(json_values(), max_size=1),
+)
+
+
+@examples(150)
+@given(st.lists(FRAMES, min_size=1, max_size=4) | st.lists(FRAMES | json_texts(), min_size=1, max_size=4))
+def test_frames_that_are_decoded_together_are_what_each_of_them_is(frames: list[str]) -> None:
+    each = [decoded_message(STDLIB, frame) for frame in frames]
+    for codec in (STDLIB, MSGSPEC):
+        together = decoded_together(V2Serializer(codec), frames)
+        assert (together is None) == ("refused" in each)
+        if together is not None:
+            assert set(map(type, together)) == {Message}
+            assert [exactly(message) for message in together] == each
 
 
 @examples(250)

@@ -12,6 +12,7 @@ from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import (
     MAX_DEPTH,
     Codec,
+    Frame,
     Message,
     Serializer,
     StdlibCodec,
@@ -20,6 +21,7 @@ from slipstream_trio.protocol import (
     default_codec,
     serializer_for,
 )
+from slipstream_trio.protocol.serializer import decoded_together
 
 V2 = V2Serializer()
 V1 = V1Serializer()
@@ -258,3 +260,15 @@ def test_a_serializer_takes_a_codec_of_ones_own() -> None:
     v1 = serializer_for("1.0.0", codec)
     assert isinstance(v1, V1Serializer)
     assert v1.codec is codec
+
+
+def test_only_texts_of_the_second_version_are_decoded_together() -> None:
+    class Own(V2Serializer):
+        pass
+
+    text, binary = wire.text("1", None, "room", "ev", {}), wire.binary_broadcast("room", "ev", b"")
+    assert decoded_together(V2, [text, text]) == [Message("1", None, "room", "ev", {})] * 2
+    assert V2.decode(binary) == Message(None, None, "room", "ev", b"")
+    others: list[tuple[Serializer, list[Frame]]] = [(V2, [text, binary]), (V2, [binary]), (V1, [text]), (Own(), [text])]
+    for serializer, frames in others:
+        assert decoded_together(serializer, frames) is None

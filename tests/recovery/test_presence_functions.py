@@ -7,6 +7,7 @@ import pytest
 
 from slipstream_trio.errors import ProtocolError
 from slipstream_trio.protocol import Presence, PresenceChange, sync_diff, sync_state
+from slipstream_trio.protocol.presence import check_presence
 
 
 def meta(ref: str, previous: str | None = None, **more: Any) -> dict[str, Any]:
@@ -293,7 +294,14 @@ def test_what_phoenix_never_sends_is_a_protocol_error(payload: Any) -> None:
     ):
         with pytest.raises(ProtocolError):
             presence.received_all([(event, given)])
+        with pytest.raises(ProtocolError):
+            check_presence(event, given)
     assert presence.entries == {"x": metas("1")}
+
+
+def test_what_phoenix_sends_is_no_protocol_error() -> None:
+    check_presence("presence_state", {"joins": metas("1")})
+    check_presence("presence_diff", diff({"a": metas("1")}, {"b": metas("2")}))
 
 
 @pytest.mark.parametrize("payload", [None, [], "x", 1, b"\0"])
