@@ -60,15 +60,15 @@ class Flat(Generic[T_co]):
 
     def __init__(self, part: str, shown: Callable[[Any], T_co] | None = None) -> None:
         self.part = part
-        self._shown = shown
+        self.shown = shown
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._shown = self._shown or attrgetter(name)
+        self.shown = self.shown or attrgetter(name)
 
     def __get__(self, state: "State | None", kind: type) -> T_co:
         if state is None:  # on the class, for those who look at that: the name itself
             return self  # type: ignore[return-value]
-        return self._shown(getattr(state, self.part))  # type: ignore[misc] # it has a name by now
+        return self.shown(getattr(state, self.part))  # type: ignore[misc] # it has a name by now
 
 
 @frozen(init=False, repr=False)
@@ -241,7 +241,7 @@ def changes(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, 
     differ = [names for part, names in _PARTS.items() if getattr(before, part) is not getattr(after, part)]
     for name in chain(*differ, _WHOLE):
         old, new = getattr(before, name), getattr(after, name)
-        if isinstance(old, View) and isinstance(new, View):
+        if isinstance(old, View):
             put, gone = new.since(old)
             if put or gone:
                 yield name, (put, gone)
@@ -268,8 +268,7 @@ def _grouped(kind: type[T], base: T | None, given: dict[str, Any]) -> T:
 def _topics(base: Topics | None, given: dict[str, Any]) -> Topics:
     if base is None or not given:
         return base or topics_of(given)
-    known = State.of(UNSET, "open", base, Turns(), Heartbeat(), 0, None)
-    return topics_of({name: getattr(known, name) for name in _PARTS["topics"]} | given)
+    return topics_of({name: vars(State)[name].shown(base) for name in _PARTS["topics"]} | given)
 
 
 def _turns(base: Turns | None, topics: Topics, given: dict[str, Any]) -> Turns:
