@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from tests.drawing import examples
-from tests.protocol.json_texts import UNSENDABLE, exactly, json_texts, nested
+from tests.protocol.json_texts import UNSENDABLE, exactly, json_texts
 
 from slipstream_trio.errors import ProtocolError, SerializationError
 from slipstream_trio.protocol import MAX_DEPTH, Codec, Message, MsgspecCodec, StdlibCodec, V2Serializer
@@ -103,19 +103,22 @@ def test_every_message_is_decoded(message: Any, more: list[Any], ascii_only: boo
         assert exactly(codec.decode_message(text)) == exactly(Message(*message))
 
 
+def framed(text: str, depth: int, *more: str) -> str:
+    """Return a frame whose payload is a text, and brackets so deep."""
+    payload = f"[{json.dumps(text)},{'[' * (depth - 2)}{']' * (depth - 2)}]" if depth > 2 else json.dumps([text])
+    return f"[{','.join(['null', 'null', json.dumps('room'), json.dumps('ev'), payload, *more])}]"
+
+
+LONG = "long" * MAX_DEPTH
 FRAMES = st.builds(
-    # Some are long, some deep, some have more than five elements.
-    lambda message, text, depth, more: json.dumps([*message[:4], [text, nested(depth)], *more]),
-    MESSAGES,
-    st.sampled_from(["", "long" * MAX_DEPTH]),
-    st.sampled_from([0, SHALLOW, MAX_DEPTH - 2, MAX_DEPTH]),
+    lambda text, depth, more: framed(text, depth, *map(json.dumps, more)),
+    st.sampled_from(["", LONG]),
+    st.sampled_from(EDGES),
     st.lists(json_values(), max_size=1),
 )
 
 
-@examples(150)
-@given(st.lists(FRAMES, min_size=1, max_size=4) | st.lists(FRAMES | json_texts(), min_size=1, max_size=4))
-def test_frames_that_are_decoded_together_are_what_each_of_them_is(frames: list[str]) -> None:
+def check_together(frames: list[str]) -> None:
     each = [decoded_message(STDLIB, frame) for frame in frames]
     for codec in (STDLIB, MSGSPEC):
         together = decoded_together(V2Serializer(codec), frames)
@@ -123,6 +126,20 @@ def test_frames_that_are_decoded_together_are_what_each_of_them_is(frames: list[
         if together is not None:
             assert set(map(type, together)) == {Message}
             assert [exactly(message) for message in together] == each
+
+
+@pytest.mark.parametrize("text", ["", LONG])
+@pytest.mark.parametrize("more", [(), ("1",)])
+@pytest.mark.parametrize("depth", EDGES)
+def test_frames_that_are_decoded_together_may_be_long_and_deep(text: str, more: tuple[str, ...], depth: int) -> None:
+    check_together([framed("", 1), framed(text, depth, *more)])
+    check_together([framed(text, depth, *more)] * 2)
+
+
+@examples(150)
+@given(st.lists(MESSAGES.map(json.dumps) | FRAMES | json_texts(), min_size=1, max_size=4))
+def test_frames_that_are_decoded_together_are_what_each_of_them_is(frames: list[str]) -> None:
+    check_together(frames)
 
 
 @examples(250)

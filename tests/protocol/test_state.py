@@ -122,6 +122,8 @@ def test_what_differs_in_a_mapping_is_what_was_put_and_what_is_gone() -> None:
         "joins": ({"b": "4", "d": "5"}, ["c"]),
         "join_deadlines": ({"a": 2.0}, []),
     }
+    one, other = (State(**FIVE, joins=joins) for joins in ({"a": "1"}, {"b": "2"}))
+    assert dict(changes(one, other)) == {"joins": ({"b": "2"}, ["a"])}
 
 
 def test_a_turn_goes_on_in_a_state_that_is_made_of_another_one() -> None:
@@ -207,9 +209,13 @@ def test_every_state_is_what_it_shows(state: State) -> None:
 @given(states(), states())
 def test_states_are_equal_if_they_show_the_same(one: State, other: State) -> None:
     assert (one == other) == (flat(one) == flat(other))
-    assert set(changed_fields(one, other)) == {
-        name for name in STATE_FIELDS if getattr(one, name) != getattr(other, name)
-    }
+    changed = dict(changes(one, other))
+    assert set(changed) == {name for name in STATE_FIELDS if getattr(one, name) != getattr(other, name)}
+    for name, change in changed.items():
+        if change is not None:
+            put, gone = change
+            kept = {key: value for key, value in getattr(one, name).items() if key not in gone}
+            assert {**kept, **put} == getattr(other, name)
 
 
 def test_a_state_is_no_other_thing() -> None:
