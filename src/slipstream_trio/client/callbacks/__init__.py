@@ -1,6 +1,6 @@
 """The callback client: a class to subclass, whose methods are called as things happen."""
 
 from .client import Client, run_client
-from .replies import NO_REPLY, Caller, NoReply, Reply
+from .runner import NO_REPLY, Caller, NoReply, Reply
 
 __all__ = ["NO_REPLY", "Caller", "Client", "NoReply", "Reply", "run_client"]

@@ -15,8 +15,7 @@ from ..channel import Channel
 from ..configuration import ConnectOptions, configure, with_options
 from ..handshake import OrCallable
 from ..socket import Socket
-from .replies import Caller, Reply
-from .runner import Runner, of_callback
+from .runner import Caller, Reply, Runner, of_callback
 
 logger: Final = logging.getLogger("slipstream_trio")
 

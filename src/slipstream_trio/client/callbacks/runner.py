@@ -1,13 +1,15 @@
-"""The runner of a callback client: one task that calls the callbacks, one at a time, in order."""
+"""The runner of a callback client, one task that calls the callbacks, one at a time, in order; replies and answers."""
 
 import logging
 import math
+from enum import Enum
 from functools import partial
 from itertools import count
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, final
 
 import trio
+from attrs import frozen
 
 from ...errors import (
     AlreadyJoined,
@@ -22,18 +24,83 @@ from ...errors import (
 )
 from ...protocol import Message
 from ...telemetry import ClientCallbackStart, ClientCallbackStop, Outcome
-from ...telemetry.bus import SpanPoint
 from ..configuration import Configuration
 from ..connect import connected
 from ..join import request_leave
 from ..push import request_push
 from ..socket import Socket
 from ..spans import First, Span
-from ..status import only_cancelled
+from ..status import Result, only_cancelled
 from .inbox import POSTS, ChannelBacklog, Entry, Inbox
-from .replies import NO_REPLY, Caller, Reply
 
 logger: Final = logging.getLogger("slipstream_trio")
+
+
+class NoReply(Enum):
+    """The type of `NO_REPLY`."""
+
+    NO_REPLY = "no_reply"
+
+    def __repr__(self) -> str:
+        return "NO_REPLY"
+
+
+NO_REPLY: Final = NoReply.NO_REPLY
+"""The value that `handle_call` returns to answer later, with `caller.reply`."""
+
+
+@frozen
+class Reply:
+    """The end of a push of a `Client`, with the server's reply or without one: an argument of `handle_reply`.
+
+    Attributes:
+        topic: the push's topic.
+        event: the push's event.
+        response: the response of the server's reply; None if there was none.
+        error: None if the reply is "ok"; otherwise what an awaited push would have raised: `PushError` (with the
+            status), `PushTimeout`, `ChannelClosed` or `ConnectionLost`.
+    """
+
+    topic: str
+    event: str
+    response: Any
+    error: Exception | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the server replied, and with the status "ok"."""
+        return self.error is None
+
+    def unwrap(self) -> Any:
+        """Return the response; raises `error` if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.response
+
+
+@final
+class Caller:
+    """The task that awaits a `Client.call`. The first answer counts, the others change nothing."""
+
+    def __init__(self) -> None:
+        self._answer: Result[Any] = Result()
+
+    @property
+    def answered(self) -> bool:
+        """Whether it has its answer."""
+        return self._answer.settled
+
+    def reply(self, value: Any = None) -> None:
+        """Let `call` return `value`."""
+        self._answer.succeed(value)
+
+    def fail(self, error: BaseException) -> None:
+        """Let `call` raise `error`."""
+        self._answer.fail(error)
+
+    async def wait(self) -> Any:
+        """Return or raise the answer; for `Client.call` alone."""
+        return await self._answer.wait()
 
 
 class Runner:
@@ -48,7 +115,6 @@ class Runner:
         self._task: trio.lowlevel.Task | None = None
         self._callers: set[Caller] = set()
         self._unsent = count(1)
-        self._spans: dict[str, SpanPoint] = {}
         self._loss: BaseException | None = None  # why there will be no other connection
         self._cause: BaseException | None = None  # what has ended the client
 
@@ -266,9 +332,7 @@ class Runner:
 
     async def _invoke(self, name: str, *arguments: Any) -> Any:
         callback, emitter = getattr(self._client, name), self.running_socket()._emitter
-        point = self._spans.get(name)
-        if point is None:
-            point = self._spans[name] = emitter.telemetry.span(("slipstream", "client", name))
+        point = emitter.telemetry.span(("slipstream", "client", name))
         if not point.active:
             return await callback(*arguments)
         span = Span(emitter, point, _stop, ClientCallbackStart, self._name, name, arguments, judge=_outcome_of)
