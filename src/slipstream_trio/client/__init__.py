@@ -1,9 +1,8 @@
 """The client: `connect`, and what it gives; a `Client` is in `callbacks`."""
 
-from .arguments import DEFAULT, Default
 from .buffer import Gap, Overflow
 from .channel import Channel, ChannelStatus
-from .configuration import Configuration, ConnectOptions
+from .configuration import DEFAULT, Configuration, ConnectOptions, Default
 from .connect import connect
 from .presence import ChannelPresence
 from .socket import Socket

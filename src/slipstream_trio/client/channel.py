@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from ..errors import ChannelClosed, JoinError, ProtocolError, SerializationError
 from ..protocol import Frame, Message
-from ..protocol.message import JOIN
+from ..protocol.message import JOIN, checked_push
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
-from .arguments import DEFAULT, Timeout, checked_push, checked_seconds, checked_size, chosen
 from .block import block, refused
 from .buffer import Buffer, Gap, Overflow
+from .configuration import DEFAULT, Timeout, checked_seconds, checked_size, chosen
 from .join import Departure, Joining, join, leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send

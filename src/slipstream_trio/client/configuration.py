@@ -1,11 +1,14 @@
-"""The options of `connect`, checked and fixed when they are given."""
+"""The options of `connect`, checked and fixed when they are given; the arguments of calls are checked as these are."""
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
+from enum import Enum
 from os import PathLike
 from ssl import SSLContext
-from typing import Any, Final, TypedDict, TypeVar
+from types import NoneType
+from typing import Any, Final, Literal, TypedDict, TypeVar, get_args
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
@@ -18,7 +21,6 @@ from ..protocol.backoff import RETRY_AFTER_LIMIT
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from ..transport.proxy import parse_proxy
-from .arguments import check_kind, checked_overflow, checked_seconds, checked_size
 from .buffer import Overflow
 from .handshake import (
     Headers,
@@ -79,7 +81,62 @@ class ConnectOptions(TypedDict, total=False):
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-# Validators. None shows a value that may be a secret.
+# The arguments of calls
+
+
+class Default(Enum):
+    """The type of `DEFAULT`."""
+
+    DEFAULT = "default"
+
+    def __repr__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT: Final = Default.DEFAULT
+"""As a timeout: the option that `connect` was given for this operation."""
+
+Timeout = float | Literal[Default.DEFAULT] | None
+
+
+def checked_seconds(argument: str, value: Any) -> float | None:
+    """Return a call's timeout; raises `ConfigurationError`, which names the argument, as for options."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < math.inf):
+        raise ConfigurationError(argument, f"a number of seconds above 0, or None for no limit; not {value!r}")
+    seconds: float | None = value
+    return seconds
+
+
+def check_kind(argument: str, value: Any, *kinds: type, also: str = "") -> None:
+    """Raise `ConfigurationError` for a value of none of these kinds, nor what is `also` possible."""
+    if not isinstance(value, kinds):
+        names = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+        raise ConfigurationError(argument, f"{names}{also}; not {type(value).__name__}")
+
+
+def checked_size(argument: str, value: Any) -> int:
+    """Return the most that there may be of something; raises `ConfigurationError` likewise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(argument, f"a whole number of at least 1, not {value!r}")
+    return value
+
+
+def checked_overflow(argument: str, value: Any) -> Overflow:
+    """Return a policy for buffers; raises `ConfigurationError` likewise."""
+    policies = get_args(Overflow)
+    if value not in policies:
+        raise ConfigurationError(argument, f"one of {', '.join(map(repr, policies))}; not {value!r}")
+    policy: Overflow = value
+    return policy
+
+
+def chosen(timeout: Timeout, default: float | None) -> float | None:
+    """Return the seconds that a call was given, or else the option's; raises `ConfigurationError` for a bad timeout."""
+    return default if timeout is DEFAULT else checked_seconds("timeout", timeout)
+
+
+# Validators. None shows a value that may be a secret. What they raise is told as a `ConfigurationError` of the option.
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], object]
 
@@ -93,99 +150,71 @@ _seconds, _positive, _overflow = map(_named, (checked_seconds, checked_size, che
 
 def _kind(*kinds: type, ask: bool = False) -> Validator:
     also = ", or a function that returns it" if ask else ""
-
-    def check(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if not (ask and callable(value)):
-            check_kind(attribute.name, value, *kinds, also=also)
-
-    return check
+    return lambda _, attribute, value: (
+        None if ask and callable(value) else check_kind(attribute.name, value, *kinds, also=also)
+    )
 
 
-def _function(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+def _function(_: object, __: object, value: Any) -> None:
     if not callable(value):
-        raise ConfigurationError(attribute.name, f"a function; not {type(value).__name__}")
+        raise TypeError(f"a function; not {type(value).__name__}")
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
-        raise ConfigurationError(attribute.name, "callbacks must be synchronous: a coroutine would count as true")
+        raise ValueError("callbacks must be synchronous: a coroutine would count as true")
 
 
-def _proxy(self: "Configuration", attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    try:
-        if value not in (None, "env"):
-            parse_proxy(value)
-            if self.unix is not None:
-                raise ValueError("none leads to a socket in the file system: leave it out, or unix")
-    except ValueError as error:
-        raise ConfigurationError(attribute.name, str(error)) from None
+def _proxy(self: "Configuration", _: object, value: Any) -> None:
+    if value not in (None, "env"):
+        parse_proxy(value)
+        if self.unix is not None:
+            raise ValueError("none leads to a socket in the file system: leave it out, or unix")
 
 
-def _host(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+def _host(_: object, __: object, value: Any) -> None:
     if value is not None and not _HOST.fullmatch(value):
-        raise ConfigurationError(attribute.name, "the name of a host, without spaces and slashes")
+        raise ValueError("the name of a host, without spaces and slashes")
 
 
 def _given(check: Callable[[Any], object]) -> Validator:
-    """Check a value as that which a function returns is checked later."""
-
-    def validate(_: Any, __: "attrs.Attribute[Any]", value: Any) -> None:
-        if not callable(value):
-            check(value)
-
-    return validate
+    """Check a value as what a function returns is checked later."""
+    return lambda _, __, value: None if callable(value) else check(value)
 
 
-def _vsn(self: "Configuration", attribute: "attrs.Attribute[Any]", vsn: Any) -> None:
+def _vsn(self: "Configuration", _: object, vsn: Any) -> None:
     own = getattr(self.serializer, "vsn", None)
     if own is None:
-        try:
-            serializer_for(str(vsn))
-        except ValueError:
-            raise ConfigurationError(attribute.name, f"unsupported vsn {vsn!r}: use '2.0.0' or '1.0.0'") from None
+        serializer_for(str(vsn))
     elif vsn not in (DEFAULT_VSN, own):
-        raise ConfigurationError(attribute.name, f"that of the serializer is {own!r}: leave it out")
+        raise ValueError(f"that of the serializer is {own!r}: leave it out")
 
 
-def _check_vsn_of_url(self: "Configuration", url: str) -> None:
-    own, chosen = getattr(self.serializer, "vsn", None), self.chosen_vsn()
-    query = urlsplit(url).query
-    for said in parse_qs(query).get("vsn", ()) if query else ():
-        if said != chosen:
-            advice = f"pass vsn={said!r} in its place" if own is None else f"that of the serializer is {own!r}"
-            raise ConfigurationError("vsn", f"the URL says vsn={said}: {advice}")
-
-
-def _transport(_: Any, attribute: "attrs.Attribute[Any]", transport: Any) -> None:
+def _transport(_: object, __: object, transport: Any) -> None:
     if isinstance(transport, str):
-        try:
-            find_connector(transport)
-        except LookupError as error:
-            raise ConfigurationError(attribute.name, str(error)) from None
+        find_connector(transport)
     elif not callable(getattr(transport, "open", None)) or not isinstance(getattr(transport, "name", None), str):
-        raise ConfigurationError(
-            attribute.name, f"a transport's name, or a Connector with a name; not {type(transport).__name__}"
-        )
+        raise TypeError(f"a transport's name, or a Connector with a name; not {type(transport).__name__}")
 
 
-def _compression(configuration: Any, attribute: "attrs.Attribute[Any]", compression: bool) -> None:  # noqa: FBT001
-    connector = configuration.chosen_connector()
-    if compression and not getattr(connector, "compresses", False):
+def _compression(self: "Configuration", _: object, value: Any) -> None:
+    connector = self.chosen_connector()
+    if value and not getattr(connector, "compresses", False):
         can = "only the transport 'websockets' compresses (pip install 'slipstream-trio[fast]')"
-        raise ConfigurationError(attribute.name, f"{can}; this is {connector.name!r}")
+        raise ValueError(f"{can}; this is {connector.name!r}")
 
 
-def _fallback(self: "Configuration", attribute: "attrs.Attribute[Any]", seconds: Any) -> None:
+def _fallback(self: "Configuration", _: object, seconds: Any) -> None:
     if seconds is not None:
-        _transport(self, attribute, "longpoll")
+        find_connector("longpoll")
         if self.transport == "longpoll":
-            raise ConfigurationError(attribute.name, "leave it out: the transport is 'longpoll' from the start")
+            raise ValueError("leave it out: the transport is 'longpoll' from the start")
 
 
-def _serializer(_: Any, attribute: "attrs.Attribute[Any]", serializer: Any) -> None:
+def _serializer(_: object, __: object, serializer: Any) -> None:
     able = all(callable(getattr(serializer, method, None)) for method in ("encode", "decode"))
     if serializer is not None and not (able and isinstance(getattr(serializer, "name", None), str)):
-        raise ConfigurationError(attribute.name, f"a Serializer with a name, or None; not {type(serializer).__name__}")
+        raise ValueError(f"a Serializer with a name, or None; not {type(serializer).__name__}")
     vsn = getattr(serializer, "vsn", None)
     if vsn is not None and (not isinstance(vsn, str) or not _VSN.fullmatch(vsn)):
-        raise ConfigurationError(attribute.name, "its vsn is a version such as '3.0.0', or None for that of the option")
+        raise ValueError("its vsn is a version such as '3.0.0', or None for that of the option")
 
 
 _checks: Final[list[tuple["attrs.Attribute[Any]", Validator]]] = []
@@ -249,9 +278,7 @@ class Configuration:
         telemetry: the bus; by default the process's.
     """
 
-    url: OrCallable[str] = attrs.field(
-        validator=_given(checked_url), repr=lambda url: "a function" if callable(url) else repr(url.partition("?")[0])
-    )
+    url: OrCallable[str] = attrs.field(repr=lambda url: "a function" if callable(url) else repr(url.partition("?")[0]))
     params: OrCallable[Params] = attrs.field(
         factory=dict, repr=False, converter=fixed_params, validator=_kind(Mapping, ask=True)
     )
@@ -259,18 +286,18 @@ class Configuration:
         factory=dict, repr=False, converter=fixed_headers, validator=_kind(Mapping, list, tuple, ask=True)
     )
     auth_token: OrCallable[str | None] = attrs.field(
-        default=None, repr=False, validator=[_kind(str, type(None), ask=True), _given(subprotocols)]
+        default=None, repr=False, validator=[_kind(str, NoneType, ask=True), _given(subprotocols)]
     )
     vsn: str = attrs.field(default=DEFAULT_VSN, validator=_vsn)
     serializer: Serializer | None = attrs.field(default=None, validator=_serializer)
     transport: str | Connector = attrs.field(default="auto", validator=_transport)
-    ssl_context: SSLContext | None = attrs.field(default=None, validator=_kind(SSLContext, type(None)))
-    proxy: str | None = attrs.field(default=None, repr=False, validator=[_kind(str, type(None)), _proxy])
+    ssl_context: SSLContext | None = attrs.field(default=None, validator=_kind(SSLContext, NoneType))
+    proxy: str | None = attrs.field(default=None, repr=False, validator=[_kind(str, NoneType), _proxy])
     compression: bool = attrs.field(default=False, validator=[_kind(bool), _compression])
     cookies: bool = attrs.field(default=False, validator=_kind(bool))
-    unix: str | PathLike[str] | None = attrs.field(default=None, validator=_kind(str, PathLike, type(None)))
-    server_hostname: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _host])
-    host: str | None = attrs.field(default=None, validator=[_kind(str, type(None)), _host])
+    unix: str | PathLike[str] | None = attrs.field(default=None, validator=_kind(str, PathLike, NoneType))
+    server_hostname: str | None = attrs.field(default=None, validator=[_kind(str, NoneType), _host])
+    host: str | None = attrs.field(default=None, validator=[_kind(str, NoneType), _host])
     max_header_size: int = attrs.field(default=64 * 2**10, validator=_positive)
     longpoll_fallback: float | None = attrs.field(default=None, validator=[_seconds, _fallback])
     connect_timeout: float | None = attrs.field(default=10.0, validator=_seconds)
@@ -288,13 +315,13 @@ class Configuration:
     buffer_bytes: int = attrs.field(default=64 * 2**20, validator=_positive)
     overflow: Overflow = attrs.field(default="raise", validator=_overflow)
     retry_first: bool = attrs.field(default=False, validator=_kind(bool))
-    reconnect: Backoff | None = attrs.field(default=RECONNECT, validator=_kind(Backoff, type(None)))
-    rejoin: Backoff | None = attrs.field(default=REJOIN, validator=_kind(Backoff, type(None)))
+    reconnect: Backoff | None = attrs.field(default=RECONNECT, validator=_kind(Backoff, NoneType))
+    rejoin: Backoff | None = attrs.field(default=REJOIN, validator=_kind(Backoff, NoneType))
     rejoin_closed: bool = attrs.field(default=False, validator=_kind(bool))
     should_reconnect: Callable[[Disconnect], bool] = attrs.field(default=worth_retrying, validator=_function)
     retry_after_limit: float | None = attrs.field(default=RETRY_AFTER_LIMIT, validator=_seconds)
     trace_parent: OrCallable[str | None] = attrs.field(
-        default=None, validator=[_kind(str, type(None), ask=True), _given(checked_parent)]
+        default=None, validator=[_kind(str, NoneType, ask=True), _given(checked_parent)]
     )
     telemetry: Telemetry = attrs.field(default=default_telemetry, validator=_kind(Telemetry))
 
@@ -302,14 +329,20 @@ class Configuration:
         for field, check in _checks:
             value = getattr(self, field.name)
             if value is not field.default:
-                check(self, field, value)
+                try:
+                    check(self, field, value)
+                except (LookupError, TypeError, ValueError) as error:
+                    raise ConfigurationError(field.name, str(error)) from None
         if not callable(self.url):
-            _check_vsn_of_url(self, self.url)
+            self.checked_url(self.url)
 
     def checked_url(self, url: Any) -> str:
-        """Return a URL that the function given as `url` returned; raises `ConfigurationError` as for a given one."""
-        checked = checked_url(url)
-        _check_vsn_of_url(self, checked)
+        """Return a URL that was given, or that the function given as `url` returned; raises `ConfigurationError`."""
+        checked, own = checked_url(url), getattr(self.serializer, "vsn", None)
+        for said in parse_qs(urlsplit(checked).query).get("vsn", ()):
+            if said != self.chosen_vsn():
+                advice = f"pass vsn={said!r} in its place" if own is None else f"that of the serializer is {own!r}"
+                raise ConfigurationError("vsn", f"the URL says vsn={said}: {advice}")
         return checked
 
     def chosen_serializer(self) -> Serializer:

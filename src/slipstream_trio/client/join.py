@@ -16,7 +16,7 @@ import trio
 from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout
 from ..protocol import Backoff, LeaveTopic, events, rejoin_delay
 from ..telemetry import ClientJoinStart, ClientLeaveStart, RejoinScheduled
-from .arguments import DEFAULT, Timeout, chosen
+from .configuration import DEFAULT, Timeout, chosen
 from .join_queue import JoinQueue, Request, asked
 from .spans import Span, join_stop, leave_stop
 from .turn import begun, finished

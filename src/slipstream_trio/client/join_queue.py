@@ -11,8 +11,8 @@ from attrs import define, field
 
 from ..errors import JoinTimeout
 from ..protocol import JoinPacing, JoinTopic
+from ..protocol.serializer import KeptPayload
 from ..telemetry import ClientJoinStart
-from .arguments import KeptPayload
 from .handshake import ask
 from .spans import Span, join_stop
 from .status import Result

@@ -25,7 +25,7 @@ from .spans import Span, push_stop, send_stop
 from .status import Result, again
 
 if TYPE_CHECKING:
-    from .arguments import KeptPayload
+    from ..protocol.serializer import KeptPayload
     from .channel import Channel
     from .connection import Connection
     from .socket import Socket

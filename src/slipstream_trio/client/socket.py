@@ -11,12 +11,13 @@ import trio
 
 from ..errors import ConnectionLost, ConnectTimeout
 from ..protocol import Frame, Input, Message, SendHeartbeat, State, events
+from ..protocol.message import check_topic
 from ..protocol.presence import PRESENCE_EVENTS
-from .arguments import DEFAULT, KeptPayload, Timeout, check_topic, guarded
+from ..protocol.serializer import KeptPayload, guarded
 from .block import Exits, JoinedBlock, block
 from .buffer import LIGHT, ByteLimit, Overflow
 from .channel import Channel
-from .configuration import Configuration
+from .configuration import DEFAULT, Configuration, Timeout
 from .connection import Connection
 from .join import Joins
 from .push import Pushes

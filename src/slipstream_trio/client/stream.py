@@ -1,6 +1,6 @@
 """Streams: what readers see of buffers, the one place that makes gaps, and listeners."""
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, final
@@ -11,8 +11,8 @@ from attrs import define, field
 from ..errors import ConfigurationError
 from ..protocol import Message, MessageDropped
 from ..telemetry import GapOpened
-from .arguments import checked_bounds, checked_events
 from .buffer import Buffer, ByteLimit, Consumer, EndOfStream, Gap, Overflow
+from .configuration import checked_overflow, checked_size
 from .spans import Emitter, Episode
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ class Streams:
         self, events: tuple[str, ...], limit: int | None, policy: Overflow | None, changed: Callable[[], None]
     ) -> Iterator[Buffer]:
         """Give a buffer that gets these events (all, if there are none) for a `with` block; `changed` is told."""
-        checked_events("events", events)
-        buffer = Buffer(self, *checked_bounds(limit, policy, self._limit, self._policy), "subscription")
+        _check_names("events", events)
+        buffer = Buffer(self, *_checked_bounds(limit, policy, self._limit, self._policy), "subscription")
         keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
         for key in keys:
             self.subscribed.setdefault(key, []).append(buffer)
@@ -213,11 +213,11 @@ class Listeners:
     @contextmanager
     def listen(self, topics: tuple[str, ...], buffer: int | None, overflow: Overflow | None) -> Iterator[Subscription]:
         """Add a listener for the time of a `with` block; gives what its user reads."""
-        checked_events("topics", topics)
+        _check_names("topics", topics)
         if not topics:
             raise ConfigurationError("topics", "at least one, such as '__absinthe__:doc:*'")
         socket, configuration = self._socket, self._socket._configuration
-        bounds = checked_bounds(buffer, overflow, configuration.buffer, configuration.overflow)
+        bounds = _checked_bounds(buffer, overflow, configuration.buffer, configuration.overflow)
         streams = Streams(", ".join(topics), *bounds, socket._emitter, socket._byte_limit)
         if socket.status == "closed":
             self._close(streams)
@@ -250,3 +250,17 @@ class Listeners:
 
 def _matches(wanted: str, topic: str) -> bool:
     return topic.startswith(wanted[:-1]) if wanted.endswith("*") else topic == wanted
+
+
+def _check_names(argument: str, value: Sequence[Any]) -> None:
+    for name in value:
+        if not isinstance(name, str):
+            raise ConfigurationError(argument, f"names, each a string; not {type(name).__name__}")
+
+
+def _checked_bounds(
+    buffer: Any, overflow: Any, default_buffer: int, default_overflow: Overflow
+) -> tuple[int, Overflow]:
+    """Return a buffer's size and policy, by default those given last; raises `ConfigurationError` for others."""
+    size = default_buffer if buffer is None else checked_size("buffer", buffer)
+    return size, default_overflow if overflow is None else checked_overflow("overflow", overflow)

@@ -1,7 +1,10 @@
 """The five values that Phoenix Channels exchange, and the events that the protocol reserves."""
 
 from collections.abc import Iterator
+from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, dataclass_transform
+
+from ..errors import SerializationError
 
 if TYPE_CHECKING:
 
@@ -58,3 +61,24 @@ class Message(NamedTuple):
 def new_message(join_ref: str | None, ref: str | None, topic: str, event: str, payload: Any) -> Message:
     """Return a message, in half of the time that `Message(…)` takes."""
     return tuple.__new__(Message, (join_ref, ref, topic, event, payload))  # type: ignore[type-var] # it is a tuple
+
+
+def checked_push(event: str, payload: Any) -> Any:
+    """Return the payload of a push: None is {}, and each kind of buffer is sent as its bytes; checks the event."""
+    if type(event) is not str:
+        raise SerializationError(f"an event is a string, not {_kind(event)}")
+    if event in RESERVED_EVENTS:
+        raise ValueError(f"{event!r} is an event of the protocol, which cannot be pushed: use join() or leave()")
+    if type(payload) is bytearray or type(payload) is memoryview:
+        return bytes(payload)
+    return {} if payload is None else payload
+
+
+def check_topic(topic: str) -> None:
+    """Raise `SerializationError` for a topic that is not a string: the server would hang up on it."""
+    if type(topic) is not str:
+        raise SerializationError(f"a topic is a string, not {_kind(topic)}")
+
+
+def _kind(name: object) -> str:
+    return type(name).__name__ + (": use its value" if isinstance(name, Enum) else "")

@@ -1,14 +1,15 @@
-"""Messages to frames and back: Phoenix's serializers V2 (text and binary) and V1.
+"""Messages to frames and back: Phoenix's serializers V2 (text and binary) and V1, and those of users.
 
 The formats were observed on Phoenix 1.7.24 and 1.8.12.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from copy import deepcopy
+from typing import Any, Final, Protocol, final
 
 from ..errors import ProtocolError, SerializationError
-from .codec import TOO_DEEP, Codec, MsgspecCodec, checked, default_codec
+from .codec import TOO_DEEP, Codec, MsgspecCodec, StdlibCodec, checked, default_codec
 from .message import REPLY, Frame, Message
 
 PUSH: Final = 0
@@ -222,3 +223,74 @@ def split_binary(frame: bytes, count: int) -> tuple[list[str], bytes]:
         return [string.decode() for string in strings], frame[start:]
     except UnicodeDecodeError as error:
         raise ProtocolError(f"a binary frame whose header is not UTF-8: {error}") from None
+
+
+# A serializer of the user's, and payloads that wait
+
+
+@final
+class KeptPayload:
+    """A payload as it was when the call was awaited, whatever its owner does with the object since.
+
+    With the library's own serializers it is kept as JSON text, else as a deep copy. Raises `SerializationError` for
+    what is not a JSON value, or cannot be copied.
+    """
+
+    __slots__ = ("_codec", "_kept")
+
+    def __init__(self, message: Message, serializer: Serializer) -> None:
+        self._codec = serializer.codec if isinstance(serializer, V1Serializer | V2Serializer) else None
+        self._kept = message.payload if type(message.payload) is bytes else self._copy(message)
+
+    def value(self) -> Any:
+        """Return the payload: a value that nobody else has."""
+        if self._codec is None or isinstance(self._kept, bytes):
+            return deepcopy(self._kept)
+        return self._codec.decode(self._kept)
+
+    def _copy(self, message: Message) -> Any:
+        if self._codec is not None:
+            try:
+                return self._codec.encode(message.payload)
+            except SerializationError as error:
+                raise located(error, message, self._codec) from None
+        try:
+            return deepcopy(message.payload)
+        except Exception as error:
+            problem = f"a payload that waits is copied, and this one cannot be: {error!r}"
+            raise SerializationError(problem, "payload", message.topic, message.event) from error
+
+
+def guarded(serializer: Serializer) -> Serializer:
+    """Return the serializer; one of the user's raises nothing but `SerializationError` and `ProtocolError`.
+
+    So its failure, or that of a codec of the user's, concerns one frame, and never reads as a bug of the library.
+    """
+    codec = getattr(serializer, "codec", None)
+    ours = type(serializer) in (V1Serializer, V2Serializer) and type(codec) in (StdlibCodec, MsgspecCodec)
+    return serializer if ours else _Guarded(serializer)
+
+
+@final
+class _Guarded:
+    def __init__(self, serializer: Serializer) -> None:
+        self.name: str = serializer.name
+        self.vsn: str = getattr(serializer, "vsn", "")
+        self._serializer = serializer
+
+    def encode(self, message: Message) -> Frame:
+        try:
+            return self._serializer.encode(message)
+        except SerializationError:
+            raise
+        except Exception as error:
+            problem = f"the serializer {self.name!r} failed: {error!r}"
+            raise SerializationError(problem, "", message.topic, message.event) from error
+
+    def decode(self, frame: Frame) -> Message:
+        try:
+            return self._serializer.decode(frame)
+        except ProtocolError:
+            raise
+        except Exception as error:
+            raise ProtocolError(f"the serializer {self.name!r} failed: {error!r}") from error

@@ -8,11 +8,11 @@ import trio
 
 from ...errors.base import did_you_mean
 from ...protocol import Message
-from ..arguments import DEFAULT, Timeout, check_topic, checked_push, checked_seconds, chosen
+from ...protocol.message import check_topic, checked_push
 from ..block import check_trio
 from ..buffer import Gap
 from ..channel import Channel
-from ..configuration import ConnectOptions, configure, with_options
+from ..configuration import DEFAULT, ConnectOptions, Timeout, checked_seconds, chosen, configure, with_options
 from ..handshake import OrCallable
 from ..socket import Socket
 from .runner import Caller, Reply, Runner, of_callback

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 import trio
 
 from ...client import Channel, ConnectOptions, Gap, Socket, Stream, connect as connect_socket
-from ...client.arguments import check_kind
 from ...client.block import MadeBlock
+from ...client.configuration import check_kind
 from ...client.handshake import OrCallable, ask
 from ...errors import ChannelClosed, ConfigurationError, ProtocolError, SlipstreamError
 from ...protocol import Backoff
