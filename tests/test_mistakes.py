@@ -247,7 +247,7 @@ CONNECTED: dict[str, tuple[Operation, str]] = {
     ),
     "entered twice": (
         lambda socket, _: entered_twice(socket.join("room")),
-        "socket.join(…) is a block that was entered already: make another one for each `async with`",
+        "socket.join('room') is a block that was entered already: make another one for each `async with`",
     ),
     "subscribed twice": (
         lambda _, channel: entered_twice(channel.subscribe("x")),

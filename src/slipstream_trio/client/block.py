@@ -4,7 +4,6 @@ What a join and a leave mean for a channel is decided in `join`.
 """
 
 import math
-from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, final
 
 import trio
 
+from .configuration import Timeout
 from .join import join, leave, request_leave
 
 if TYPE_CHECKING:
@@ -22,64 +22,50 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class Block(AbstractAsyncContextManager[T]):
-    """An async context manager; what else is done with it raises an error that tells of `async with`."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def _use(self) -> str:
-        """The call, and a name for the result, such as "connect(…) as socket"."""
-
-    def __repr__(self) -> str:
-        return f"<{self._use.partition(' as ')[0]}, to be entered by `async with {self._use}:`>"
-
-    if not TYPE_CHECKING:  # which should go on refusing all of this
-
-        def _misused(self, *_: object) -> NoReturn:
-            raise TypeError(_advice(self._use))
-
-        __call__ = __await__ = __enter__ = __exit__ = __iter__ = __aiter__ = __anext__ = _misused
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(f"{name!r}: {_advice(self._use)}", name=name, obj=self)
-
-
-def _advice(use: str) -> str:
-    call, _, name = use.rpartition(" as ")
-    return f"{call} is a block that was not entered: write `async with {use}:`, and use {name} in it"
-
-
-def _entered_again(use: str) -> RuntimeError:
-    call = use.rpartition(" as ")[0]
-    return RuntimeError(f"{call} is a block that was entered already: make another one for each `async with`")
-
-
 @final
-class MadeBlock(Block[T]):
-    """A block around another context manager, which is entered once."""
+class Block(AbstractAsyncContextManager[T]):
+    """A block around another context manager, entered once by `async with`; any other use raises an error that says so.
+
+    `use` is the call, and a name for the result, such as "connect(…) as socket".
+    """
 
     __slots__ = ("_entered", "_manager", "_use")
-    _use: str
 
     def __init__(self, use: str, manager: AbstractAsyncContextManager[T]) -> None:
         self._use = use
         self._manager = manager
         self._entered = False
 
+    def __repr__(self) -> str:
+        return f"<{self._use.partition(' as ')[0]}, to be entered by `async with {self._use}:`>"
+
     # Not async, so that they are in no traceback; an interrupt in them would leave the manager half entered, or left.
 
     @trio.lowlevel.enable_ki_protection
     def __aenter__(self) -> Coroutine[Any, Any, T]:
         if self._entered:
-            raise _entered_again(self._use)
+            call = self._use.rpartition(" as ")[0]
+            raise RuntimeError(f"{call} is a block that was entered already: make another one for each `async with`")
         self._entered = True
         return self._manager.__aenter__()
 
     @trio.lowlevel.enable_ki_protection
     def __aexit__(self, *error: Any) -> Coroutine[Any, Any, bool | None]:
         return self._manager.__aexit__(*error)
+
+    if not TYPE_CHECKING:  # which should go on refusing all of this
+
+        def _misused(self, *_: object) -> NoReturn:
+            raise TypeError(self._advice())
+
+        __call__ = __await__ = __enter__ = __exit__ = __iter__ = __aiter__ = __anext__ = _misused
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"{name!r}: {self._advice()}", name=name, obj=self)
+
+    def _advice(self) -> str:
+        call, _, name = self._use.rpartition(" as ")
+        return f"{call} is a block that was not entered: write `async with {self._use}:`, and use {name} in it"
 
 
 def block(use: str) -> Callable[[Callable[P, AsyncIterator[T]]], Callable[P, AbstractAsyncContextManager[T]]]:
@@ -90,7 +76,7 @@ def block(use: str) -> Callable[[Callable[P, AsyncIterator[T]]], Callable[P, Abs
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T]:
-            return MadeBlock(use, make(*args, **kwargs))
+            return Block(use, make(*args, **kwargs))
 
         return call
 
@@ -174,31 +160,23 @@ class Exits(trio.abc.Instrument):
 
 
 @final
-class JoinedBlock(Block["Channel"]):
-    """The block of a joined channel: what `Socket.join` returns. A generator would take half a KiB more."""
+class Joined(AbstractAsyncContextManager["Channel"]):
+    """A joined channel, for the time of `Socket.join`'s block. A generator would take half a KiB more."""
 
-    __slots__ = ("_asked", "_channel", "_socket")
+    __slots__ = ("_channel", "_timeout")
 
-    def __init__(self, socket: "Socket", *asked: Any) -> None:
-        self._socket = socket
-        self._asked: tuple[Any, ...] = asked
-
-    @property
-    def _use(self) -> str:
-        return f"socket.join({self._asked[0]!r}) as channel" if self._asked else "socket.join(…) as channel"
+    def __init__(self, channel: "Channel", timeout: Timeout) -> None:
+        self._channel = channel
+        self._timeout = timeout
 
     async def __aenter__(self) -> "Channel":
-        if not self._asked:
-            raise _entered_again(self._use)
-        (topic, payload, timeout), self._asked = self._asked, ()
-        self._channel = self._socket.channel(topic, payload)
-        await join(self._channel, timeout)
+        await join(self._channel, self._timeout)
         return self._channel
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             if error is None:
-                await self._socket._exits.exit(self._channel)
+                await self._channel._socket._exits.exit(self._channel)
         except BaseException:
             self._channel.leave_soon()  # the leave was cancelled before it was sent, perhaps
             raise

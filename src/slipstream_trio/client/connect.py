@@ -22,7 +22,7 @@ from ..protocol.backoff import retry_after
 from ..telemetry import ClientGaveUp, ReconnectScheduled
 from ..transport import OpenRequest
 from ..transport.cookies import Cookies
-from .block import MadeBlock, check_trio
+from .block import Block, check_trio
 from .configuration import Configuration, ConnectOptions, configure, with_options
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_in_time, ask_request, checked_parent
@@ -67,7 +67,7 @@ def connect(url: OrCallable[str], **options: Unpack[ConnectOptions]) -> Abstract
         InternalError: a bug.
     """
     shown = repr(url.partition("?")[0]) if isinstance(url, str) else "…"
-    return MadeBlock(f"connect({shown}) as socket", connected(configure(url, options)))
+    return Block(f"connect({shown}) as socket", connected(configure(url, options)))
 
 
 @asynccontextmanager

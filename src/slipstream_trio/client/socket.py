@@ -14,7 +14,7 @@ from ..protocol import Frame, Input, Message, SendHeartbeat, State, events
 from ..protocol.message import check_topic
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.serializer import KeptPayload, guarded
-from .block import Exits, JoinedBlock, block
+from .block import Block, Exits, Joined, block
 from .buffer import LIGHT, ByteLimit, Overflow
 from .channel import Channel
 from .configuration import DEFAULT, Configuration, Timeout
@@ -82,7 +82,7 @@ class Socket:
             SerializationError: the topic is not a string.
             SlipstreamError: what `Channel.join` raises.
         """
-        return JoinedBlock(self, topic, payload, timeout)
+        return Block(f"socket.join({topic!r}) as channel", Joined(self.channel(topic, payload), timeout))
 
     def channel(self, topic: str, payload: Any = None) -> Channel:
         """Return a channel that is not joined yet: subscribe on it first, then `await channel.join()`.

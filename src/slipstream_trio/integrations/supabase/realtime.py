@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import trio
 
 from ...client import Channel, ConnectOptions, Gap, Socket, Stream, connect as connect_socket
-from ...client.block import MadeBlock
+from ...client.block import Block
 from ...client.configuration import check_kind
 from ...client.handshake import OrCallable, ask
 from ...errors import ChannelClosed, ConfigurationError, ProtocolError, SlipstreamError
@@ -63,7 +63,7 @@ def connect(
         path = f"{path.removesuffix('/realtime/v1')}/realtime/v1/websocket"
     tokens = Tokens(access_token, options.get("telemetry", default_telemetry).time_ns)
     connecting = connect_socket(urlunsplit(parts._replace(path=path)), **options)
-    return MadeBlock("supabase.connect(…) as realtime", _connected(connecting, tokens))
+    return Block("supabase.connect(…) as realtime", _connected(connecting, tokens))
 
 
 @asynccontextmanager
@@ -108,7 +108,7 @@ class Realtime:
         changes = tuple(dict.fromkeys(postgres_changes))
         config = values.join_config(broadcast or values.Broadcast(), presence, changes, private=private)
         channel = RealtimeChannel(self.socket, self._tokens, topic, config, changes)
-        return MadeBlock("realtime.channel(…) as channel", channel.joined())
+        return Block("realtime.channel(…) as channel", channel.joined())
 
     async def refresh_token(self) -> None:
         """Ask for another access token now, and tell it to the channels; a function that fails is asked again."""
