@@ -16,6 +16,7 @@ import trio
 from attrs import evolve
 
 from ..protocol import Frame, Message, Presence, PresenceChange, Presences
+from ..protocol.mappings import View
 from ..protocol.presence import MOST_PENDING, STATE, check_presence
 
 MOST_PENDING_BYTES: Final = 2**20
@@ -218,7 +219,7 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
                 self._call(callback, _copied_change(change))
         if presence.synced:
             for listener in self._synced:
-                self._call(listener, _Copies(presence.entries))
+                self._call(listener, View(presence.entries, _copied))  # most look at few, which are copied then
 
     def reopen(self) -> None:
         """Let iterations wait for changes again; the channel calls this when it is joined anew."""
@@ -234,26 +235,6 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
             callback(argument)
         except Exception:
             logger.exception("a presence callback of %r failed", self._topic)
-
-
-class _Copies(Mapping[str, Mapping[str, Any]]):
-    """The presences of a moment, each copied when it is asked for: most who are given all of them look at few."""
-
-    def __init__(self, entries: Presences) -> None:
-        self._entries = entries
-
-    def __repr__(self) -> str:
-        return repr(self._entries)
-
-    def __getitem__(self, key: str) -> Mapping[str, Any]:
-        presence: Mapping[str, Any] = _copied(self._entries[key])
-        return presence
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 def _copied(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Read-only mappings over persistent maps: what a state shows of the records that it keeps."""
+"""Read-only mappings over others, persistent ones mostly: what a state shows of the records that it keeps."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter, methodcaller
@@ -39,16 +39,16 @@ R = TypeVar("R")
 
 
 class View(Mapping[K, V], Generic[K, V, R]):
-    """A mapping that shows one value of each record of a persistent map.
+    """A mapping that shows one value of each record of another mapping, by default in that one's order.
 
-    Iteration sorts: a persistent map has an order of its own, which differs from one run of Python to the next, and
-    whatever is made of a state must not.
+    With an order, iteration sorts: that of a persistent map differs from one run of Python to the next, and whatever is
+    made of a state must not.
     """
 
     __slots__ = ("_order", "_records", "_value")
 
     def __init__(
-        self, records: PersistentMap[K, R], value: Callable[[R], V], order: Callable[[tuple[K, R]], Any]
+        self, records: Mapping[K, R], value: Callable[[R], V], order: Callable[[tuple[K, R]], Any] | None = None
     ) -> None:
         self._records = records
         self._value = value
@@ -64,6 +64,8 @@ class View(Mapping[K, V], Generic[K, V, R]):
         return len(self._records)
 
     def __iter__(self) -> Iterator[K]:
+        if self._order is None:
+            return iter(self._records)
         return (key for key, _ in sorted(self._records.items(), key=self._order))
 
     def __eq__(self, other: object) -> bool:
