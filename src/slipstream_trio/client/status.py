@@ -1,7 +1,6 @@
 """A socket's status and its end, what tasks await, and tasks that come and go."""
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any, Final, Generic, Literal, Self, TypeVar, final
@@ -15,8 +14,6 @@ logger: Final = logging.getLogger("slipstream_trio")
 T = TypeVar("T")
 
 Status = Literal["connecting", "connected", "reconnecting", "closing", "closed"]
-
-_NONE_LOST: Final = ConnectionLost("connect_failed")
 
 KEPT: Final = 64
 """The number of changes that are kept for a reader who is behind."""
@@ -193,9 +190,8 @@ class StatusChanges:
 
     def __init__(self, log: StatusLog) -> None:
         self._log = log
-        self._unread: deque[Status] = deque([log.now])
-        self._count = log.count
-        self._over = False
+        self._read = log.count
+        self._first: Status | None = log.now  # which is told also if it is kept no longer
 
     def __aiter__(self) -> Self:
         return self
@@ -203,16 +199,16 @@ class StatusChanges:
     async def __anext__(self) -> Status:
         """Return the next status."""
         await trio.lowlevel.checkpoint()
-        while not self._unread:
-            if self._over:
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        log = self._log
+        while self._read == log.count:
+            if log.now == "closed":
                 raise StopAsyncIteration
-            missed, self._count = self._log.count - self._count, self._log.count
-            self._unread.extend(self._log.latest[-missed:] if missed else ())
-            if not self._unread:
-                await self._log.changes.next()
-        status = self._unread.popleft()
-        self._over = status == "closed"
-        return status
+            await log.changes.next()
+        self._read = max(self._read, log.count - len(log.latest)) + 1
+        return log.latest[self._read - log.count - 1]
 
 
 @final
@@ -226,7 +222,7 @@ class Ending:
         self.error: BaseException | None = None  # why there will be no other connection, unless that was asked for
         self._socket_id = socket_id
         self._lost_at: float | None = None
-        self.last: ConnectionLost = _NONE_LOST  # the end of the latest that was open
+        self.last: ConnectionLost = ConnectionLost("connect_failed")  # the end of the latest that was open
 
     def ask(self, reason: str) -> None:
         """Take note that the user wants the end; the first reason counts."""
