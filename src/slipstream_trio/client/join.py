@@ -105,12 +105,6 @@ class Joins:
         channel._become("errored", "lost")  # it will be joined with this connection, or the next
         self.queue.put(request)
 
-    def rejoin(self, channel: "Channel") -> None:
-        """Let a channel wait for a slot to be joined again."""
-        request = Request(channel, self._socket._options.join_timeout, by_user=False)
-        channel._joining.begin(request, channel._joining.step)
-        self.queue.add(request)
-
     async def _claim(self, request: Request) -> None:
         """Take the topic on this socket, when a leave of it that is under way is complete."""
         await trio.lowlevel.checkpoint()
@@ -240,7 +234,9 @@ class Joins:
     def _rejoin_all(self) -> Iterator[None]:
         for channel in list(self._socket._channels.values()):
             if channel.status == "errored" and channel._joining.request is None:
-                self.rejoin(channel)
+                request = Request(channel, self._socket._options.join_timeout, by_user=False)
+                channel._joining.begin(request, channel._joining.step)
+                self.queue.add(request)
             yield
         self.queue.pump()
 
@@ -315,7 +311,7 @@ def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
     deadline = math.inf if timeout is DEFAULT or seconds is None else trio.current_time() + seconds
     request = Request(channel, seconds, deadline, by_user=True)
     if not socket._emitter.join.active:
-        return socket._joins.join(request)
+        return socket._joins.join(request)  # without the span's lines in a traceback
     params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
     span = Span(
         socket._emitter, socket._emitter.join, partial(join_stop, request), ClientJoinStart, channel.topic, params
@@ -325,10 +321,7 @@ def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
 
 async def leave(channel: "Channel", timeout: float | None) -> None:
     """Leave, and wait until that is confirmed or given up."""
-    if channel._socket._emitter.leave.active:
-        await _span(channel).around(partial(_leave, channel, timeout))
-    else:
-        await _leave(channel, timeout)
+    await _span(channel).around(partial(_leave, channel, timeout))
 
 
 async def _leave(channel: "Channel", timeout: float | None) -> Departure:
