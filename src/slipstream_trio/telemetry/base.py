@@ -39,21 +39,20 @@ class Record:
     """The common part of records. A handler that knows one event reads its fields; a generic one reads these.
 
     Attributes:
+        name: the event's name.
         origin: the ids of where it comes from.
     """
 
     __slots__ = ()
     _measured: ClassVar[tuple[str, ...]] = ("system_time", "monotonic_time")
     _own: ClassVar[tuple[tuple[str, str], ...]] = ()
+    name: EventName
     origin: Origin
 
-    @property
-    def name(self) -> EventName:
-        """The event's name."""
-        raise NotImplementedError
-
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, name: str = "") -> None:
         super().__init_subclass__()
+        if name:  # attrs makes each class a second time, without it
+            cls.name = ("slipstream", *name.split())
         names = [name for name in inspect.get_annotations(cls) if name not in {"name", "start"}]
         cls._own = tuple((name.rstrip("_"), name) for name in names)
 
@@ -215,7 +214,7 @@ class SpanException(End[SpanStart]):
     stacktrace: str
 
     @property
-    def name(self) -> EventName:
+    def name(self) -> EventName:  # type: ignore[override] # of any span
         """The span's name and "exception"."""
         return (*self.start.name[:-1], "exception")
 

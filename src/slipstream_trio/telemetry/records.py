@@ -9,7 +9,7 @@ records for later encodes them at once.
 """
 
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from attrs import field, frozen
 
@@ -30,10 +30,9 @@ __all__ = [
 
 
 @frozen(eq=False, repr=False)
-class ConnectStart(Once, SpanStart):
+class ConnectStart(Once, SpanStart, name="connection connect start"):
     """A connection's life begins, before anything is sent; its span's id is the connection_id."""
 
-    name: ClassVar[EventName] = ("slipstream", "connection", "connect", "start")
     state: State
 
     @property
@@ -43,7 +42,7 @@ class ConnectStart(Once, SpanStart):
 
 
 @frozen(eq=False, repr=False)
-class ConnectStop(EndOfConnection[ConnectStart]):
+class ConnectStop(EndOfConnection[ConnectStart], name="connection connect stop"):
     """A connection's life has ended.
 
     Attributes:
@@ -56,7 +55,6 @@ class ConnectStop(EndOfConnection[ConnectStart]):
         received: when the last whole data message came, likewise, or else the opening; None where it was never open.
     """
 
-    name: ClassVar[EventName] = ("slipstream", "connection", "connect", "stop")
     state: State
     termination_reason: str
     ended_by: EndedBy | None = None
@@ -69,10 +67,9 @@ class ConnectStop(EndOfConnection[ConnectStart]):
 # Of a frame, and of a message that is just delivered, these two hold no more than they were given, and make the input
 # and the transition when they are read: to make them takes longer than to handle the message.
 @frozen(eq=False, repr=False)
-class HandleStart(Start):
+class HandleStart(Start, name="connection handle start"):
     """The connection begins to handle an input: `raw_message`, in `state`."""
 
-    name: ClassVar[EventName] = ("slipstream", "connection", "handle", "start")
     _given: Any = field(alias="raw_message", eq=False)
     state: State
     _now: float | None = field(default=None, alias="now", eq=False)
@@ -99,10 +96,9 @@ class HandleStart(Start):
 
 
 @frozen(eq=False, repr=False)
-class HandleStop(EndOfConnection[HandleStart]):
+class HandleStop(EndOfConnection[HandleStart], name="connection handle stop"):
     """The connection has handled an input; delivery and writing come after."""
 
-    name: ClassVar[EventName] = ("slipstream", "connection", "handle", "stop")
     _came_to: Transition | Message = field(alias="transition", eq=False)
 
     @property
@@ -136,37 +132,33 @@ class HandleStop(EndOfConnection[HandleStart]):
 
 
 @frozen(eq=False, repr=False)
-class ClientConnectStart(Start):
+class ClientConnectStart(Start, name="client connect start"):
     """A socket asks for a connection; `attempt` counts from 1 since it was last connected."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "connect", "start")
     configuration: Options
     attempt: int
 
 
 @frozen(eq=False, repr=False)
-class ClientConnectStop(End[ClientConnectStart]):
+class ClientConnectStop(End[ClientConnectStart], name="client connect stop"):
     """The socket is connected, or is not."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "connect", "stop")
     outcome: Outcome
     response_headers: tuple[tuple[str, str], ...]
 
 
 @frozen(eq=False, repr=False)
-class ClientJoinStart(Start):
+class ClientJoinStart(Start, name="client join start"):
     """A topic is asked for."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "join", "start")
     topic: str
     params: Any
 
 
 @frozen(eq=False, repr=False)
-class ClientJoinStop(End[ClientJoinStart]):
+class ClientJoinStop(End[ClientJoinStart], name="client join stop"):
     """A join was answered, or was not; `reason` tells why it did not succeed."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "join", "stop")
     outcome: Outcome
     response: Any
     reason: str | None = None
@@ -174,19 +166,17 @@ class ClientJoinStop(End[ClientJoinStart]):
 
 
 @frozen(eq=False, repr=False)
-class ClientLeaveStart(Start):
+class ClientLeaveStart(Start, name="client leave start"):
     """A channel is being left."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "leave", "start")
     topic: str
     params: Any
 
 
 @frozen(eq=False, repr=False)
-class ClientLeaveStop(End[ClientLeaveStart]):
+class ClientLeaveStop(End[ClientLeaveStart], name="client leave stop"):
     """A channel is left; `reason` tells why that was not confirmed."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "leave", "stop")
     outcome: Outcome
     response: Any
     reason: str | None = None
@@ -194,20 +184,18 @@ class ClientLeaveStop(End[ClientLeaveStart]):
 
 
 @frozen(eq=False, repr=False)
-class ClientPushStart(Start):
+class ClientPushStart(Start, name="client push start"):
     """A push whose reply is awaited begins."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "push", "start")
     topic: str
     event: str
     params: Any
 
 
 @frozen(eq=False, repr=False)
-class ClientPushStop(End[ClientPushStart]):
+class ClientPushStop(End[ClientPushStart], name="client push stop"):
     """A push was answered (it has a `status`), or was not: `reason` tells why, `sent` whether it may have left."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "push", "stop")
     outcome: Outcome
     ref: str | None
     status: str | None
@@ -218,20 +206,18 @@ class ClientPushStop(End[ClientPushStart]):
 
 
 @frozen(eq=False, repr=False)
-class ClientSendStart(Start):
+class ClientSendStart(Start, name="client send start"):
     """A push that awaits no reply begins."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "send", "start")
     topic: str
     event: str
     params: Any
 
 
 @frozen(eq=False, repr=False)
-class ClientSendStop(End[ClientSendStart]):
+class ClientSendStop(End[ClientSendStart], name="client send stop"):
     """It was queued, under this `ref`, or was not: `reason` tells why."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "send", "stop")
     outcome: Outcome
     ref: str | None
     reason: str | None
@@ -247,7 +233,7 @@ class ClientCallbackStart(Start):
     arguments: tuple[Any, ...]
 
     @property
-    def name(self) -> EventName:
+    def name(self) -> EventName:  # type: ignore[override] # of any callback
         """Such as ("slipstream", "client", "handle_message", "start")."""
         return ("slipstream", "client", self.callback, "start")
 
@@ -260,7 +246,7 @@ class ClientCallbackStop(End[ClientCallbackStart]):
     return_: Any
 
     @property
-    def name(self) -> EventName:
+    def name(self) -> EventName:  # type: ignore[override] # of any callback
         """Such as ("slipstream", "client", "handle_message", "stop")."""
         return ("slipstream", "client", self.start.callback, "stop")
 
@@ -269,10 +255,9 @@ class ClientCallbackStop(End[ClientCallbackStart]):
 
 
 @frozen(eq=False, repr=False)
-class ReplyOrphaned(Once):
+class ReplyOrphaned(Once, name="client reply_orphaned"):
     """A reply came whose push was given up: it was cancelled, or had timed out."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "reply_orphaned")
     topic: str
     ref: str
     status: str
@@ -281,13 +266,12 @@ class ReplyOrphaned(Once):
 
 
 @frozen(eq=False, repr=False)
-class MessageDiscarded(Once):
+class MessageDiscarded(Once, name="client message_dropped"):
     """A message was dropped: `reason` tells why, `direction` which way it was going ("in" or "out").
 
     Where it was malformed, `frame` is its beginning.
     """
 
-    name: ClassVar[EventName] = ("slipstream", "client", "message_dropped")
     direction: Literal["in", "out"]
     topic: str | None
     event: str | None
@@ -297,13 +281,12 @@ class MessageDiscarded(Once):
 
 
 @frozen(eq=False, repr=False)
-class GapOpened(Once):
+class GapOpened(Once, name="client gap"):
     """Messages may have been missed, as a channel is joined again, or were, at a full buffer; times are UTC datetimes.
 
     Of a full buffer, it is emitted where its reader learns of the loss, or, if nobody reads it, when the channel ends.
     """
 
-    name: ClassVar[EventName] = ("slipstream", "client", "gap")
     topic: str
     reason: Literal["reconnected", "rejoined", "overflow"]
     since: datetime
@@ -312,10 +295,9 @@ class GapOpened(Once):
 
 
 @frozen(eq=False, repr=False)
-class ReconnectScheduled(Once):
+class ReconnectScheduled(Once, name="client reconnect_scheduled"):
     """The connection ended, or an attempt failed; another follows in `delay` seconds."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "reconnect_scheduled")
     delay: float
     attempt: int
     reason: str
@@ -324,10 +306,9 @@ class ReconnectScheduled(Once):
 
 
 @frozen(eq=False, repr=False)
-class RejoinScheduled(Once):
+class RejoinScheduled(Once, name="client rejoin_scheduled"):
     """A channel has ended; it is joined again in `delay` seconds."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "rejoin_scheduled")
     topic: str
     delay: float
     attempt: int
@@ -335,7 +316,7 @@ class RejoinScheduled(Once):
 
 
 @frozen(eq=False, repr=False)
-class ClientGaveUp(Once):
+class ClientGaveUp(Once, name="client gave_up"):
     """A socket has ended for good, and its user has not asked for that.
 
     Attributes:
@@ -345,7 +326,6 @@ class ClientGaveUp(Once):
         hint: what to do about it.
     """
 
-    name: ClassVar[EventName] = ("slipstream", "client", "gave_up")
     reason: str
     attempts: int
     status: int | None
@@ -353,15 +333,14 @@ class ClientGaveUp(Once):
 
 
 @frozen(eq=False, repr=False)
-class LoopStalled(Once):
+class LoopStalled(Once, name="client stalled"):
     """Trio's event loop did not run for a while: the timer woke `seconds` too late."""
 
-    name: ClassVar[EventName] = ("slipstream", "client", "stalled")
     seconds: float
 
 
 @frozen(eq=False, repr=False)
-class BufferOverflowed(Once):
+class BufferOverflowed(Once, name="client overflow"):
     """A consumer's buffer is full, and messages are dropped: an episode, which is told of several times.
 
     Attributes:
@@ -374,7 +353,6 @@ class BufferOverflowed(Once):
         dropped: how many messages were dropped so far in this episode.
     """
 
-    name: ClassVar[EventName] = ("slipstream", "client", "overflow")
     topic: str
     policy: str
     buffer: int
@@ -384,10 +362,9 @@ class BufferOverflowed(Once):
 
 
 @frozen(eq=False, repr=False)
-class HandlerFailed(Once):
+class HandlerFailed(Once, name="telemetry handler failure"):
     """A telemetry handler raised, and is detached."""
 
-    name: ClassVar[EventName] = ("slipstream", "telemetry", "handler", "failure")
     handler_id: str
     event: EventName
     reason: str
