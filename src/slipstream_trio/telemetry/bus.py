@@ -66,6 +66,10 @@ class Handler:
         """Tell whether events of this name are for this handler."""
         return name[: len(self.event)] == self.event if self.prefix else name == self.event
 
+    def wants(self, origin: Origin) -> bool:
+        """Tell whether records from there are for this handler."""
+        return self.socket_id in (None, origin.socket_id) and self.connection_id in (None, origin.connection_id)
+
 
 class Point:
     """One event name of one bus. `handlers` is empty while nobody listens, which is all that an emitter has to test."""
@@ -80,7 +84,7 @@ class Point:
     def listen_to(self, handlers: Iterable[Handler]) -> None:
         """Have these handlers from now on; those that have no filter pay nothing for those that have."""
         self.handlers: tuple[Handler, ...] = tuple(handlers)
-        calls = [_guarded(_filtered(handler), handler, self._bus) for handler in self.handlers]
+        calls = [_call_of(handler, self._bus) for handler in self.handlers]
 
         def emit(record: Record) -> None:
             for call in calls:
@@ -90,28 +94,17 @@ class Point:
         self.emit: HandlerFunction = calls[0] if len(calls) == 1 else emit
 
 
-def _guarded(function: HandlerFunction, handler: Handler, bus: "Telemetry") -> HandlerFunction:
-    """Return a function that calls a handler's, and detaches it should that raise."""
+def _call_of(handler: Handler, bus: "Telemetry") -> HandlerFunction:
+    """Return a function that calls a handler's with the records that it wants, and detaches it should that raise."""
+    function, is_filtered = handler.function, (handler.socket_id, handler.connection_id) != (None, None)
 
     def call(record: Record) -> None:
+        if is_filtered and not handler.wants(record.origin):
+            return
         try:
             function(record)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, the connection goes on
             bus.handler_failed(handler, record, error)
-
-    return call
-
-
-def _filtered(handler: Handler) -> HandlerFunction:
-    """Return the function of a handler, or one that calls it with the records that it wants."""
-    socket_id, connection_id = handler.socket_id, handler.connection_id
-    if (socket_id, connection_id) == (None, None):
-        return handler.function
-
-    def call(record: Record) -> None:
-        origin = record.origin
-        if socket_id in (None, origin.socket_id) and connection_id in (None, origin.connection_id):
-            handler.function(record)
 
     return call
 
