@@ -114,7 +114,8 @@ class Supervisor:
     """Opens connections, one after the other, and sees to the end of a socket."""
 
     def __init__(self, configuration: Configuration, runner: "Runner | None") -> None:
-        self.socket: Socket = Socket(configuration, self, runner)
+        self.socket: Socket = Socket(configuration, self)
+        self.runner: Runner | None = runner
         # The user's block, cancelled at an end that the user did not ask for.
         self.body: trio.CancelScope = trio.CancelScope()
         self.is_finished: bool = False  # told as a change of the socket's status
@@ -191,8 +192,8 @@ class Supervisor:
         self.socket._statuses.changes.tell()
         if self.socket._ending.asked is None:
             self.body.cancel()
-        if self.socket._runner is not None:
-            self.socket._runner.finished(self.socket._ending.error)
+        if self.runner is not None:
+            self.runner.finished(self.socket._ending.error)
 
     async def _keep_connected(self) -> None:
         """Connect, and connect again, until that is of no use, or the user has asked to end."""

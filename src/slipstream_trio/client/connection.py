@@ -27,7 +27,7 @@ from ..protocol import (
     next_deadline,
 )
 from ..protocol.transitions import ABNORMAL_CLOSURE, push_frame, receive
-from ..telemetry import ConnectStart, Origin
+from ..telemetry import ConnectStart
 from ..telemetry.secrecy import redactor
 from ..telemetry.span import ConnectionSpans
 from ..transport import Connector, OpenRequest, Transport, TransportEnded
@@ -65,8 +65,7 @@ class Connection:
     def __init__(self, socket: "Socket", state: State, attempt: int) -> None:
         self._state = state
         self._ref = state.current_ref  # ahead of the state's by the pushes that nothing but their refs is left of
-        self.origin: Origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
-        self.attempt: Span = socket._emitter.attempt(self.origin, state.options, attempt)
+        self.attempt: Span = socket._emitter.attempt(state, attempt)
         self.writer: Writer = Writer(socket._pushes)
         self.failure: ConnectError | None = None  # why it could not be opened
         self.option_error: Exception | None = None  # that a function among the options raised
@@ -75,7 +74,7 @@ class Connection:
         self.response_headers: tuple[tuple[str, str], ...] = ()
         self.handling: bool = False
         self._socket = socket
-        self._spans = ConnectionSpans(socket._emitter.telemetry, self.origin)
+        self._spans = ConnectionSpans(socket._emitter.telemetry, socket._emitter.origin)
         self._afterwards: list[Callable[[], object]] = []
         self._turn = turn_of_this_run()
         self._batches = 0  # of frames, taken in
@@ -145,7 +144,7 @@ class Connection:
         try:
             self.handle(given)
         except SerializationError as error:
-            logger.error("connection %s cannot go on: %s", self.origin.connection_id, error)  # noqa: TRY400 - not ours
+            logger.error("connection %s cannot go on: %s", self._state.connection_id, error)  # noqa: TRY400 - not ours
             if self.is_open:
                 self.handle(CloseConnection(1000, "serializer_failed"))
 
@@ -263,7 +262,8 @@ class Connection:
     async def _open(self, connector: Connector, request: OpenRequest) -> None:
         cookies = self._socket._supervisor.cookies
         request = cookies.added_to(request)
-        propagated = self._socket._emitter.telemetry.propagate(self.origin)
+        emitter = self._socket._emitter
+        propagated = emitter.telemetry.propagate(emitter.origin)
         try:
             opening = connector.open(with_trace_context(request, self.state, propagated), self.writer.wake)
             async with opening as self._transport:

@@ -29,7 +29,6 @@ from .turn import begun, finished
 
 if TYPE_CHECKING:
     from .buffer import Backlog
-    from .callbacks.runner import Runner
     from .connect import Supervisor
 
 
@@ -37,13 +36,12 @@ if TYPE_CHECKING:
 class Socket:
     """A connection to a Phoenix server, and the channels on it: what `connect` gives."""
 
-    def __init__(self, configuration: Configuration, supervisor: "Supervisor", runner: "Runner | None") -> None:
+    def __init__(self, configuration: Configuration, supervisor: "Supervisor") -> None:
         telemetry = configuration.telemetry
         self._configuration = configuration
         self._options = configuration.options()
         self._serializer = guarded(configuration.chosen_serializer())
         self._emitter = Emitter(telemetry, telemetry.ids.span_id())
-        self._runner = runner
         self._supervisor = supervisor
         self._statuses = StatusLog()
         # From a topic to its channel: joining, joined, leaving, or to be joined again.
@@ -300,8 +298,8 @@ class Socket:
         self._statuses.set("connected")
         self._connection.attempt.stop("ok", event.response_headers)
         self._ending.connection_opened()
-        if self._runner is not None:
-            self._runner.opened()
+        if (runner := self._supervisor.runner) is not None:
+            runner.opened()
         for streams in self._listeners.all:
             streams.resumed()
         self._joins.connection_opened()
@@ -316,15 +314,15 @@ class Socket:
         else:
             outcome = "cancelled" if error is None else outcome_of(error)
             connection.attempt.stop(outcome or "error", event.headers)
-        if error is not None and self._runner is not None:
-            self._runner.closed(error)
+        if error is not None and (runner := self._supervisor.runner) is not None:
+            runner.closed(error)
 
     def _connection_closed(self, event: events.ConnectionClosed) -> None:
         if self._ending.asked is None:
             self._statuses.set("closing" if self._configuration.reconnect is None else "reconnecting")
         self._settle(ConnectionLost(event.reason, event.code, event.message, event.ended_by))
-        if self._runner is not None:
-            self._runner.closed(self._ending.lost())
+        if (runner := self._supervisor.runner) is not None:
+            runner.closed(self._ending.lost())
 
     def _failed(self, error: BaseException) -> None:
         """Settle all that is waited for, as a bug has ended the connection; no event tells of it."""

@@ -19,7 +19,7 @@ from ..errors import (
     PushError,
     PushTimeout,
 )
-from ..protocol import Frame, Message, Options
+from ..protocol import Frame, Message, State
 from ..telemetry import Origin, Outcome, Record, SpanStart, Telemetry, records
 from ..telemetry.bus import Point, SpanPoint
 from ..telemetry.span import exception_record, push_end
@@ -100,10 +100,10 @@ class Emitter:
         """Return the time in UTC."""
         return datetime.fromtimestamp(self.telemetry.time_ns() / 1e9, UTC)
 
-    def attempt(self, origin: Origin, options: Options, number: int) -> "Span":
+    def attempt(self, state: State, number: int) -> "Span":
         """Follow a new connection, and begin the span of the attempt to open it."""
-        self.origin = origin
-        span = Span(self, self.connect, connect_stop, records.ClientConnectStart, options, number)
+        self.origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
+        span = Span(self, self.connect, connect_stop, records.ClientConnectStart, state.options, number)
         span.begin()
         return span
 
