@@ -25,12 +25,9 @@ class JoinError(SlipstreamError):
         self.response = response
 
     def __str__(self) -> str:
-        return f"the server refused the join of {self.topic!r}: {self.response!r}{self._hint()}"
-
-    def _hint(self) -> str:
-        if self.response != {"reason": "unmatched topic"}:
-            return ""
-        return "; no channel of the server has this topic: check its spelling, and `channel` in the server's socket"
+        hint = "; no channel of the server has this topic: check its spelling, and `channel` in the server's socket"
+        is_unmatched = self.response == {"reason": "unmatched topic"}
+        return f"the server refused the join of {self.topic!r}: {self.response!r}{hint if is_unmatched else ''}"
 
 
 class JoinTimeout(SlipstreamError):

@@ -155,10 +155,10 @@ def _apply_diff(entries: dict[str, Mapping[str, Any]], diff: Mapping[str, Any]) 
         if before is None:
             continue
         refs = _refs(presence)
-        gone = tuple(meta for meta in before["metas"] if _ref(meta) in refs)
+        gone = tuple(meta for meta in before["metas"] if meta["phx_ref"] in refs)
         if before["metas"] and not gone:
             continue
-        kept = [meta for meta in before["metas"] if _ref(meta) not in refs]
+        kept = [meta for meta in before["metas"] if meta["phx_ref"] not in refs]
         left = {**before, "metas": kept} if kept else None
         if left is None:
             del entries[key]
@@ -170,15 +170,11 @@ def _apply_diff(entries: dict[str, Mapping[str, Any]], diff: Mapping[str, Any]) 
 
 def _without_refs(presence: Mapping[str, Any], other: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
     known = _refs(other) if other is not None else frozenset()
-    return tuple(meta for meta in presence["metas"] if _ref(meta) not in known)
+    return tuple(meta for meta in presence["metas"] if meta["phx_ref"] not in known)
 
 
 def _refs(presence: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset(_ref(meta) for meta in presence["metas"])
-
-
-def _ref(meta: Mapping[str, Any]) -> Any:
-    return meta["phx_ref"]
+    return frozenset(meta["phx_ref"] for meta in presence["metas"])
 
 
 def _diff(payload: Any) -> Mapping[str, Any]:

@@ -174,18 +174,14 @@ class Inbox:
         self._uncount(number, entry.kind)
         if entry.callback == "handle_reply":
             self.forget_reply()
-        elif entry.callback == "handle_connect":
-            self._admit_calls()
+        elif entry.callback == "handle_connect":  # the calls that waited for the first are read next
+            for early, call in reversed((self._early_calls or {}).items()):
+                self._entries[early] = call
+                self._entries.move_to_end(early, last=False)
+            self._early_calls = None
         elif entry.callback == "handle_message":
             entry.arguments[0]._backlog.was_read(entry.size)
         return entry
-
-    def _admit_calls(self) -> None:
-        """Let the calls that waited for the first connection be read next."""
-        for number, entry in reversed((self._early_calls or {}).items()):
-            self._entries[number] = entry
-            self._entries.move_to_end(number, last=False)
-        self._early_calls = None
 
 
 class ChannelBacklog:
