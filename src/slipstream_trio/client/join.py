@@ -17,7 +17,7 @@ from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout
 from ..protocol import Backoff, LeaveTopic, events, rejoin_delay
 from ..telemetry import ClientJoinStart, ClientLeaveStart, RejoinScheduled
 from .configuration import DEFAULT, Timeout, chosen
-from .join_queue import JoinQueue, Request, asked
+from .join_queue import JoinQueue, Request
 from .spans import Span, join_stop, leave_stop
 from .turn import begun, finished
 
@@ -80,13 +80,7 @@ class Joins:
             self.queue.put(request)
             while not request.sent:
                 await request.slot.wait()
-                params = await asked(request)
-                connection = self._socket._connection
-                if connection is not None and connection.is_open:
-                    self.queue.send(request, connection, params)
-                else:
-                    request.wait_again()
-                    self.queue.put(request, first=True)
+                await self.queue.ask_and_send(request)
             return await request.answer.wait()
         except BaseException:
             # Cancelled, perhaps just before the answer, or not sent. If the connection told the end, nothing is left.
@@ -124,6 +118,7 @@ class Joins:
     def payload_failed(self, request: Request, error: Exception) -> None:
         """Take note that there is nothing to join with; the next attempt may do better."""
         socket, channel = self._socket, request.channel
+        request.answer.fail(error)
         if channel._joining.request is not request:
             return  # it was left meanwhile
         logger.error("socket %s: the payload for rejoining %r failed", socket.socket_id, channel.topic, exc_info=error)

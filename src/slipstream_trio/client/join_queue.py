@@ -192,9 +192,12 @@ class JoinQueue:
         if request.by_user:
             request.slot.succeed(None)
         elif callable(request.channel._payload):
-            self._socket._supervisor.tasks.start(self._ask_and_send, request)
+            self._socket._supervisor.tasks.start(self._ask_and_send_again, request)
         else:
-            self._send_again(request, connection, request.channel._payload.value())
+            try:
+                self._send(request, connection, request.channel._payload.value())
+            except Exception as error:  # noqa: BLE001 - of the user's serializer
+                self._socket._joins.payload_failed(request, error)
 
     def give_back(self, request: Request) -> None:
         """Take a slot back, if it was not used."""
@@ -215,15 +218,10 @@ class JoinQueue:
         return None
 
     @trio.lowlevel.enable_ki_protection
-    async def _ask_and_send(self, request: Request) -> None:
+    async def _ask_and_send_again(self, request: Request) -> None:
         """Ask the user's function for a payload, and join again with that."""
         try:
-            params = await asked(request)
-            connection = self._socket._connection
-            if not request.over and connection is not None and connection.is_open:
-                self._send_again(request, connection, params)
-            elif not request.over:
-                self.put(request, first=True)
+            await self.ask_and_send(request)
         except Exception as error:  # noqa: BLE001 - the user's function; what it raises says nothing of this channel
             self._socket._joins.payload_failed(request, error)
         except (KeyboardInterrupt, SystemExit) as error:
@@ -231,25 +229,28 @@ class JoinQueue:
         finally:
             self.give_back(request)
 
-    def _send_again(self, request: Request, connection: "Connection", params: Any) -> None:
-        """Send a join that no task awaits, in its telemetry span."""
-        emitter = self._socket._emitter
-        topic, stop = request.channel.topic, partial(join_stop, request)
-        span = Span(emitter, emitter.join, stop, ClientJoinStart, topic, params)
-        request.sending(lambda answer: span.end(answer.value, answer.error))
-        span.begin()
-        try:
-            self.send(request, connection, params)
-        except Exception as error:  # noqa: BLE001 - a payload that cannot be sent, as a function returned it
-            request.answer.fail(error)
-            self._socket._joins.payload_failed(request, error)
+    async def ask_and_send(self, request: Request) -> None:
+        """Ask for a payload, and send a join with it; where the connection has ended, let it wait for another slot."""
+        params = await asked(request)
+        connection = self._socket._connection
+        if connection is not None and connection.is_open and not request.over:
+            self._send(request, connection, params)
+        elif not request.over:
+            request.wait_again()
+            self.put(request, first=True)
 
-    def send(self, request: Request, connection: "Connection", params: Any) -> None:
-        """Send a join; raises `SerializationError`."""
+    def _send(self, request: Request, connection: "Connection", params: Any) -> None:
+        """Send a join, the library's in a telemetry span; raises `SerializationError`."""
         channel = request.channel
         # First, as a handler of telemetry may leave the topic while the join is being handled.
         self._granted.pop(request, None)
-        request.sending()
+        if request.by_user:
+            request.sending()
+        else:
+            emitter, stop = self._socket._emitter, partial(join_stop, request)
+            span = Span(emitter, emitter.join, stop, ClientJoinStart, channel.topic, params)
+            request.sending(lambda answer: span.end(answer.value, answer.error))
+            span.begin()
         channel._begin_join()
         turn, deadline = (request.timeout, None) if request.deadline == math.inf else (None, request.deadline)
         command = JoinTopic(trio.current_time(), channel.topic, params, turn, deadline, rejoin=not request.by_user)

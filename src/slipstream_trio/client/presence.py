@@ -142,9 +142,7 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
         self._presence = presence
         self._changes: deque[PresenceChange] = deque(maxlen=buffer)
         self._readers = trio.lowlevel.ParkingLot()
-        self._joined: list[Callable[[PresenceChange], object]] = []
-        self._left: list[Callable[[PresenceChange], object]] = []
-        self._synced: list[Callable[[Presences], object]] = []
+        self._callbacks: dict[str, list[Callable[[Any], object]]] = {"join": [], "leave": [], "sync": []}
 
     def __repr__(self) -> str:
         return f"<ChannelPresence {self._topic!r} {len(self)} present>"
@@ -177,7 +175,7 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
         Raises:
             TypeError: it is async.
         """
-        self._joined.append(_synchronous(callback))
+        self._callbacks["join"].append(_synchronous(callback))
 
     def on_leave(self, callback: Callable[[PresenceChange], object]) -> None:
         """Call `callback` whenever a presence, or a meta of one, has gone.
@@ -185,7 +183,7 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
         Raises:
             TypeError: it is async.
         """
-        self._left.append(_synchronous(callback))
+        self._callbacks["leave"].append(_synchronous(callback))
 
     def on_sync(self, callback: Callable[[Presences], object]) -> None:
         """Call `callback` with all presences whenever a message of the server has been taken in.
@@ -193,7 +191,7 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
         Raises:
             TypeError: it is async.
         """
-        self._synced.append(_synchronous(callback))
+        self._callbacks["sync"].append(_synchronous(callback))
 
     def __aiter__(self) -> Self:
         return self
@@ -215,11 +213,11 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
                 self.dropped += 1
             self._changes.append(change)
             self._readers.unpark()
-            for callback in self._joined if change.kind == "join" else self._left:
+            for callback in self._callbacks[change.kind]:
                 self._call(callback, _copied_change(change))
         if presence.synced:
-            for listener in self._synced:
-                self._call(listener, View(presence.entries, _copied))  # most look at few, which are copied then
+            for callback in self._callbacks["sync"]:
+                self._call(callback, View(presence.entries, _copied))  # most look at few, which are copied then
 
     def reopen(self) -> None:
         """Let iterations wait for changes again; the channel calls this when it is joined anew."""
