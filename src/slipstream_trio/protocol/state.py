@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 import attrs
 from attrs import frozen
 
-from .mappings import View, by_ref, number_of, persistent
+from .mappings import View, by_ref, number_of
 from .options import Options
 from .topics import Rejoin, Topics, Turns, topics_of, turns_of
 
@@ -49,10 +49,6 @@ _DEADLINE, _REF, _LIMIT = map(attrgetter, ("deadline", "ref", "limit"))
 
 def _by_number(item: tuple[Any, Any]) -> Any:
     return item[1].number
-
-
-def _by_key(item: tuple[str, Any]) -> tuple[int, str]:
-    return len(item[0]), item[0]
 
 
 class Flat(Generic[T_co]):
@@ -193,7 +189,8 @@ class State:
     failed_rejoins: ClassVar[Flat[Mapping[str, str]]] = Flat("topics", lambda topics: View(topics.failed, str, by_ref))
     """Topic to join_ref, of rejoins that failed on this connection, and were not followed by another join."""
     turns: ClassVar[Flat[Mapping[str, str]]] = Flat(
-        "turn_queue", lambda queue: View(persistent({str(number): topic for number, topic in queue}), str, _by_key)
+        "turn_queue",
+        lambda queue: View({str(number): topic for number, topic in queue}, str),  # which is in order
     )
     """Join_ref to topic, of the joins that the server has not worked off: the first one has its turn."""
     turn_began: ClassVar[Flat[float | None]] = Flat("turn_queue", attrgetter("began"))
@@ -288,4 +285,4 @@ def _turns(base: Turns | None, topics: Topics, given: dict[str, Any]) -> Turns:
 def _pending(topics: Topics, name: str) -> Mapping[str, Any]:
     value = attrgetter(name)
     chosen = {topic: each for topic, each in topics.pending.items() if value(each) is not None}
-    return View(persistent(chosen), value, _by_number)
+    return View(chosen, value, _by_number)

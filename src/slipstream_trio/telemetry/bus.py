@@ -29,11 +29,6 @@ R = TypeVar("R", bound=Record)
 HandlerFunction = Callable[[Record], object]
 """A handler: called with the record, synchronously; its result is ignored."""
 
-Propagator = Callable[[Origin], Iterable[tuple[str, str]]]
-"""Returns the headers by which the server learns of a connection's trace, such as `traceparent`."""
-
-PROPAGATOR: Final = "propagator"  # the name of a propagator that raised, in the report
-
 
 class Only(TypedDict, total=False):
     """The ids of the only records that a handler gets; None stands for all."""
@@ -130,7 +125,8 @@ class Telemetry:
         monotonic_ns: the monotonic clock, in nanoseconds.
 
     Attributes:
-        propagator: asked for headers at every upgrade, after the connection's `connect start`; None sends none.
+        propagator: returns the headers by which a server learns of a connection's trace, such as `traceparent`; asked
+            at every upgrade, after the connection's `connect start`. None sends none.
     """
 
     def __init__(
@@ -143,7 +139,7 @@ class Telemetry:
         self.ids: IdSource = ids or RandomIds()
         self.time_ns: Callable[[], int] = time_ns
         self.monotonic_ns: Callable[[], int] = monotonic_ns
-        self.propagator: Propagator | None = None
+        self.propagator: Callable[[Origin], Iterable[tuple[str, str]]] | None = None
         self._lock = threading.RLock()
         self._numbers = count(1)
         self._handlers: dict[str, tuple[Handler, ...]] = {}
@@ -299,7 +295,7 @@ class Telemetry:
             # It may have been replaced meanwhile, as a handler's id may have been taken anew.
             if self.propagator is propagator:
                 self.propagator = None
-            self._report(PROPAGATOR, origin, ConnectStart.name, error)
+            self._report("propagator", origin, ConnectStart.name, error)
             return ()
 
     def _report(self, handler_id: str, origin: Origin, event: EventName, error: Exception) -> None:
