@@ -316,13 +316,13 @@ def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
 
 async def leave(channel: "Channel", timeout: float | None) -> None:
     """Leave, and wait until that is confirmed or given up."""
-    await _span(channel).around(partial(_leave, channel, timeout))
 
+    async def departure() -> Departure:
+        await trio.lowlevel.checkpoint()
+        channel._socket._joins.leave_soon(channel, timeout)
+        return await _until_left(channel)
 
-async def _leave(channel: "Channel", timeout: float | None) -> Departure:
-    await trio.lowlevel.checkpoint()
-    channel._socket._joins.leave_soon(channel, timeout)
-    return await _until_left(channel)
+    await _span(channel).around(departure)
 
 
 async def _until_left(channel: "Channel") -> Departure:

@@ -129,7 +129,8 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
     """The presences on a channel: a mapping from key to presence, `{"metas": […]}`, kept up to date.
 
     Iterate over it asynchronously for the changes: `async for change in presence`. Callbacks can be given too; they are
-    called synchronously, one that raises is logged. All that it gives are copies, which may be changed.
+    called synchronously (an async one is refused by a `TypeError`), one that raises is logged. All that it gives are
+    copies, which may be changed.
 
     Attributes:
         dropped: how many changes did not fit into the buffer of the async iteration; the oldest go first.
@@ -170,27 +171,15 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
         return [by(key, presence) for key, presence in self.items()]
 
     def on_join(self, callback: Callable[[PresenceChange], object]) -> None:
-        """Call `callback` whenever a presence, or a meta of one, has come.
-
-        Raises:
-            TypeError: it is async.
-        """
+        """Call `callback`, a synchronous function, whenever a presence, or a meta of one, has come."""
         self._callbacks["join"].append(_synchronous(callback))
 
     def on_leave(self, callback: Callable[[PresenceChange], object]) -> None:
-        """Call `callback` whenever a presence, or a meta of one, has gone.
-
-        Raises:
-            TypeError: it is async.
-        """
+        """Call `callback`, a synchronous function, whenever a presence, or a meta of one, has gone."""
         self._callbacks["leave"].append(_synchronous(callback))
 
     def on_sync(self, callback: Callable[[Presences], object]) -> None:
-        """Call `callback` with all presences whenever a message of the server has been taken in.
-
-        Raises:
-            TypeError: it is async.
-        """
+        """Call `callback`, a synchronous function, with all presences whenever a message of the server was taken in."""
         self._callbacks["sync"].append(_synchronous(callback))
 
     def __aiter__(self) -> Self:

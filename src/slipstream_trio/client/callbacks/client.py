@@ -229,13 +229,10 @@ class Client:
             timeout: seconds to wait for the reply, None for ever; by default `push_timeout`.
 
         Raises:
-            ValueError: the event is one of the protocol's, such as "phx_leave".
-            ConfigurationError: `timeout` is not a number of seconds above 0.
-            SerializationError: the topic or the event is not a string, or the payload not a JSON value.
             ClientStopped: the client does not run.
-            PushTimeout: in another task, the push could not be queued in time.
-            ChannelClosed: in another task, the channel ended while the push waited.
-            ConnectionLost: in another task, there will be no connection any more.
+            ValueError: the event is one of the protocol's, such as "phx_leave".
+            SlipstreamError: what `Channel.push` raises for its arguments, or a topic that is not a string; in another
+                task, also what it raises while it waits to be queued.
         """
         check_topic(topic)
         payload = checked_push(event, payload)
@@ -273,12 +270,7 @@ class Client:
         self.__ready().post("handle_info", message)
 
     def cast(self, message: Any) -> None:
-        """Let `handle_cast` have a message.
-
-        Raises:
-            ClientBusy: `buffer` infos and casts wait already.
-            ClientStopped: the client has ended.
-        """
+        """Let `handle_cast` have a message; raises what `info` does."""
         self.__ready().post("handle_cast", message)
 
     async def call(self, message: Any, *, timeout: float | None = 5.0) -> Any:
