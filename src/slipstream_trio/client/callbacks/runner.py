@@ -98,10 +98,6 @@ class Caller:
         """Let `call` raise `error`."""
         self._answer.fail(error)
 
-    async def wait(self) -> Any:
-        """Return or raise the answer; for `Client.call` alone."""
-        return await self._answer.wait()
-
 
 class Runner:
     """One run of a client: its task calls what the inbox says, and its socket tells it of connections."""
@@ -151,7 +147,7 @@ class Runner:
         self._callers.add(caller)
         try:
             with trio.move_on_after(math.inf if timeout is None else timeout):
-                return await caller.wait()
+                return await caller._answer.wait()
         finally:
             self._callers.discard(caller)
             self._inbox.remove(number)
