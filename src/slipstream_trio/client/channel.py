@@ -295,8 +295,8 @@ class Channel:
 
     def _closed_error(self) -> Exception:
         """Return what a push raises now."""
-        if self._reason == "lost" or self._socket._ending.asked == "disconnected":
-            return self._socket._ending.lost()
+        if self._reason == "lost" or self._socket._lifecycle.asked == "disconnected":
+            return self._socket._lifecycle.lost()
         return ChannelClosed(self._topic, self._reason)
 
     @property
@@ -363,7 +363,7 @@ class Channel:
 
     def _end_streams(self) -> None:
         """End what has not ended: the socket has, and nothing will ever come for a topic that is not joined."""
-        self._streams.close(self._socket._ending.of_streams, anew=False)
+        self._streams.close(self._socket._lifecycle.of_streams, anew=False)
         self._presence.close()
 
     def _tell_closed(self, reason: Exception) -> None:
@@ -394,5 +394,5 @@ class Channel:
         if reason in ("crashed", "join_timeout", "payload_failed"):
             return lambda: ChannelClosed(self._topic, reason)
         if reason == "lost":
-            return self._socket._ending.lost
+            return self._socket._lifecycle.lost
         return StopAsyncIteration

@@ -88,9 +88,9 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
                 yield socket
             else:
                 while socket._shown is None and not supervisor.is_finished:
-                    await socket._statuses.changes.next()
+                    await socket._lifecycle.changes.next()
                 if socket._shown is None:
-                    raise socket._ending.error or socket._ending.lost()
+                    raise socket._lifecycle.error or socket._lifecycle.lost()
                 with supervisor.body:
                     if socket.status == "closed":
                         supervisor.body.cancel()
@@ -101,7 +101,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
             await supervisor.shut_down(graceful=error is None)
         except BaseException as raised:  # noqa: BLE001 - likewise: a KeyboardInterrupt
             error = raised if error is None or not isinstance(raised, Exception) else error
-    final = socket._ending.error
+    final = socket._lifecycle.error
     interrupted = final is not None and not isinstance(final, Exception)
     if error is not None and not (interrupted and isinstance(error, Exception | trio.Cancelled)):
         raise error
@@ -156,7 +156,7 @@ class Supervisor:
         """Close the connection, or stop trying to have one."""
         connection = self.socket._connection
         if connection is not None and connection.state.status in ("open", "closing"):
-            connection.close(1000, self.socket._ending.asked or "closed_by_client", deadline)
+            connection.close(1000, self.socket._lifecycle.asked or "closed_by_client", deadline)
         else:
             self._scope.cancel()
 
@@ -182,18 +182,18 @@ class Supervisor:
 
     def interrupted(self, error: BaseException) -> None:
         """End with a KeyboardInterrupt, or a SystemExit, that a function of the user's raised in a task of ours."""
-        self.socket._ask_to_end("closed_by_client")
-        self.socket._ending.fail(error)
+        self.socket._lifecycle.ask_to_end("closed_by_client")
+        self.socket._lifecycle.fail(error)
         self.body.cancel()
         self.close(self.close_deadline())
 
     def _end(self) -> None:
         self.is_finished = True
-        self.socket._statuses.changes.tell()
-        if self.socket._ending.asked is None:
+        self.socket._lifecycle.changes.tell()
+        if self.socket._lifecycle.asked is None:
             self.body.cancel()
         if self.runner is not None:
-            self.runner.finished(self.socket._ending.error)
+            self.runner.finished(self.socket._lifecycle.error)
 
     async def _keep_connected(self) -> None:
         """Connect, and connect again, until that is of no use, or the user has asked to end."""
@@ -204,7 +204,7 @@ class Supervisor:
             await connection.run(self._connector, ask)
             await finished(socket._unsettled)  # where many wait for the end of a connection, it takes a while to tell
             error, disconnect = self._end_of(connection, step)
-            if socket._ending.asked is not None:
+            if socket._lifecycle.asked is not None:
                 return
             if disconnect.lived is not None:
                 generation, attempt = generation + 1, 0
@@ -215,12 +215,12 @@ class Supervisor:
             at_once = falls_back or (self._at_once and not first)
             delay = 0.0 if at_once else None if first else self._delay(evolve(disconnect, step=step))
             if delay is None:
-                socket._ending.fail(socket._ending.error or error)
+                socket._lifecycle.fail(socket._lifecycle.error or error)
                 hint = str(disconnect.error or error) if socket._emitter.is_heard(ClientGaveUp) else ""
                 socket._emitter.emit(ClientGaveUp, disconnect.reason, attempt, disconnect.status, hint)
                 return
             attempt += 1
-            socket._statuses.set("reconnecting" if socket._shown is not None else "connecting")
+            socket._lifecycle.become("reconnecting" if socket._shown is not None else "connecting")
             ended = (disconnect.reason, disconnect.code, disconnect.status)
             socket._emitter.emit(ReconnectScheduled, delay, attempt, *ended)
             with trio.CancelScope() as self._waiting:  # until the user asks for the attempt at once
@@ -237,7 +237,7 @@ class Supervisor:
             return error, Disconnect(OPTION_FAILED, step=step, error=error, ended_by="client")
         failure = connection.failure
         if failure is None:
-            lost = socket._ending.lost()
+            lost = socket._lifecycle.lost()
             told = partial(Disconnect, code=lost.code, message=lost.message, ended_by=lost.ended_by)
             return lost, told(lost.reason, lived=connection.lived, step=step)
         if isinstance(failure, ConnectionRejected):
@@ -302,13 +302,13 @@ class Supervisor:
             draw = random.random()  # noqa: S311 - for jitter
             return reconnect_delay(disconnect, configuration.reconnect, configuration.should_reconnect, draw)
         except Exception as error:  # noqa: BLE001 - the user's function; `connect` raises it
-            self.socket._ending.fail(error)
+            self.socket._lifecycle.fail(error)
             return None
 
     async def until_finished(self) -> None:
         """Wait until everything has ended."""
         while not self.is_finished:
-            await self.socket._statuses.changes.next()
+            await self.socket._lifecycle.changes.next()
 
     @trio.lowlevel.enable_ki_protection
     async def shut_down(self, *, graceful: bool) -> None:
@@ -316,7 +316,7 @@ class Supervisor:
         socket = self.socket
         deadline = self.close_deadline()
         if socket.status != "closed":
-            socket._ask_to_end("closed_by_client")
+            socket._lifecycle.ask_to_end("closed_by_client")
         try:
             with trio.CancelScope(shield=True, deadline=deadline):
                 reserve = CLOSE_RESERVE * (socket._options.close_timeout or 0.0)
@@ -331,7 +331,7 @@ class Supervisor:
         finally:
             if socket._connection is not None:
                 # Out of time, perhaps: that the client wanted the end is known, though no close frame tells of it.
-                socket._connection.close(1000, socket._ending.asked or "closed_by_client", trio.current_time())
+                socket._connection.close(1000, socket._lifecycle.asked or "closed_by_client", trio.current_time())
             self._scope.cancel()
             with trio.CancelScope(shield=True):
                 await self.until_finished()

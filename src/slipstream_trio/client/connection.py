@@ -255,7 +255,7 @@ class Connection:
 
     def _tell_end(self, life: ConnectStart | None, reason: str, by: EndedBy) -> None:
         """Emit the end of the connection's life; `reason` and `by` are those of one that was never open."""
-        opened, lost = self._transport, self._socket._ending.last
+        opened, lost = self._transport, self._socket._lifecycle.last
         how = (ConnectionLost(reason, ended_by=by),) if opened is None else (lost, opened.heard, self.received)
         self._spans.stop_connect(life, self.state, *how)
 

@@ -244,14 +244,14 @@ class Joins:
     def _lose(self, channel: "Channel") -> None:
         request = channel._joining.request
         if channel.status == "leaving":
-            channel._end_left("left" if self._socket._ending.asked is not None else "leave_lost")
+            channel._end_left("left" if self._socket._lifecycle.asked is not None else "leave_lost")
         elif request is not None and request.sent:
             channel._joining.finish()
             if request.by_user:
                 channel._end("closed", "lost")
             else:
                 channel._become("errored", "lost")
-            request.answer.fail(self._socket._ending.lost())
+            request.answer.fail(self._socket._lifecycle.lost())
         elif channel.status == "joined":
             channel._joining.lasted(self._socket._configuration.rejoin)
             channel._lost("reconnected")
@@ -261,9 +261,9 @@ class Joins:
         """Take note that there will be no other connection: one channel a step."""
         for channel in list(self._socket._channels.values()):
             request = channel._joining.finish()
-            channel._end("closed", "lost" if self._socket._ending.error is not None else "left")
+            channel._end("closed", "lost" if self._socket._lifecycle.error is not None else "left")
             if request is not None:
-                request.fail(self._socket._ending.lost())
+                request.fail(self._socket._lifecycle.lost())
             yield
 
     @trio.lowlevel.enable_ki_protection

@@ -22,7 +22,7 @@ from .connection import Connection
 from .join import Joins
 from .push import Pushes
 from .spans import Emitter, outcome_of
-from .status import Ending, Result, Status, StatusChanges, StatusLog, again
+from .status import Lifecycle, Result, Status, StatusChanges, again
 from .stream import Listeners, Subscription
 from .timer import Timer
 from .turn import begun, finished
@@ -43,7 +43,6 @@ class Socket:
         self._serializer = guarded(configuration.chosen_serializer())
         self._emitter = Emitter(telemetry, telemetry.ids.span_id())
         self._supervisor = supervisor
-        self._statuses = StatusLog()
         # From a topic to its channel: joining, joined, leaving, or to be joined again.
         self._channels: dict[str, Channel] = {}
         # All channels that somebody has, also those that hold no topic: their streams end with the socket.
@@ -59,7 +58,7 @@ class Socket:
         self._unsettled: Iterator[object] = iter(())  # what the end of a connection has left to tell
         self._connection: Connection | None = None  # of the moment, or the last
         self._shown: Connection | None = None  # the last that was open
-        self._ending = Ending(self.socket_id)
+        self._lifecycle = Lifecycle(self.socket_id)
 
     def __repr__(self) -> str:
         return f"<Socket {self.socket_id} {self.status}>"
@@ -112,9 +111,9 @@ class Socket:
         await trio.lowlevel.checkpoint_if_cancelled()
         connection = self._connection
         if connection is None or not self._is_connected:
-            if connection is not None and connection.state.status == "closing" and self._ending.asked is None:
+            if connection is not None and connection.state.status == "closing" and self._lifecycle.asked is None:
                 raise ConnectionLost(connection.state.close_reason or "lost")  # the end itself is not known yet
-            raise self._ending.lost()
+            raise self._lifecycle.lost()
         answer: Result[float] = Result()
         connection.handle(SendHeartbeat(trio.current_time()))
         self._pings.append(answer)
@@ -128,7 +127,7 @@ class Socket:
         """Close the connection for good: streams end, pushes raise `ConnectionLost`, the block's body runs on."""
         await trio.lowlevel.checkpoint()
         if self.status not in ("closing", "closed"):
-            self._ask_to_end("disconnected")
+            self._lifecycle.ask_to_end("disconnected")
             self._supervisor.close(self._supervisor.close_deadline())
         await self._supervisor.until_finished()
 
@@ -177,16 +176,16 @@ class Socket:
             self._check_usable()
             if self._is_connected:
                 return
-            await self._statuses.changes.next()
+            await self._lifecycle.changes.next()
 
     def status_changes(self) -> StatusChanges:
         """Iterate over the status of now, and every one that follows, up to "closed"."""
-        return StatusChanges(self._statuses)
+        return StatusChanges(self._lifecycle)
 
     @property
     def status(self) -> Status:
         """One of "connecting", "connected", "reconnecting", "closing", "closed"."""
-        return self._statuses.now
+        return self._lifecycle.status
 
     @property
     def response_headers(self) -> tuple[tuple[str, str], ...]:
@@ -229,7 +228,7 @@ class Socket:
     def _check_usable(self) -> None:
         """Raise `ConnectionLost` if there will be no connection any more."""
         if self.status in ("closing", "closed"):
-            raise self._ending.lost()
+            raise self._lifecycle.lost()
 
     @property
     def _received_at(self) -> float:
@@ -241,14 +240,9 @@ class Socket:
     def _begin(self, connection: Connection) -> None:
         self._connection = connection
 
-    def _ask_to_end(self, reason: str) -> None:
-        """Take note that the user wants the end; the first reason counts."""
-        self._ending.ask(reason)
-        self._statuses.set("closing")
-
     async def _ended(self) -> None:
         """End for good: settle all that is waited for."""
-        self._statuses.set("closed")
+        self._lifecycle.become("closed")
         streams = map(Channel._end_streams, self._all_channels())
         await finished(chain(self._unsettled, self._joins.socket_ended(), streams))
         self._listeners.close()
@@ -295,9 +289,9 @@ class Socket:
     def _connection_opened(self, event: events.ConnectionOpened) -> None:
         assert self._connection is not None
         self._shown = self._connection
-        self._statuses.set("connected")
+        self._lifecycle.become("connected")
         self._connection.attempt.stop("ok", event.response_headers)
-        self._ending.connection_opened()
+        self._lifecycle.connection_opened()
         if (runner := self._supervisor.runner) is not None:
             runner.opened()
         for streams in self._listeners.all:
@@ -318,15 +312,15 @@ class Socket:
             runner.closed(error)
 
     def _connection_closed(self, event: events.ConnectionClosed) -> None:
-        if self._ending.asked is None:
-            self._statuses.set("closing" if self._configuration.reconnect is None else "reconnecting")
+        if self._lifecycle.asked is None:
+            self._lifecycle.become("closing" if self._configuration.reconnect is None else "reconnecting")
         self._settle(ConnectionLost(event.reason, event.code, event.message, event.ended_by))
         if (runner := self._supervisor.runner) is not None:
-            runner.closed(self._ending.lost())
+            runner.closed(self._lifecycle.lost())
 
     def _failed(self, error: BaseException) -> None:
         """Settle all that is waited for, as a bug has ended the connection; no event tells of it."""
-        self._ending.fail(error)
+        self._lifecycle.fail(error)
         if self._connection is not None:
             self._connection.attempt.fail(error)
             self._settle(ConnectionLost("internal_error"))
@@ -335,7 +329,7 @@ class Socket:
         """Tell everybody who waits for a connection that it has ended: pushes first, then channels."""
         connection = self._connection
         assert connection is not None
-        self._ending.connection_lost(lost)
+        self._lifecycle.connection_lost(lost)
         self._emitter.log_rejected()
         for message in connection.writer.left_over():
             self._emitter.dropped("out", message, lost.reason)

@@ -161,72 +161,35 @@ class Tasks:
             raise BaseExceptionGroup("tasks of a connection", errors)
 
 
-class StatusLog:
-    """The status of now, the latest ones before, and a place to wait for the next."""
-
-    __slots__ = ("changes", "count", "latest", "now")
-
-    def __init__(self) -> None:
-        self.now: Status = "connecting"
-        self.count: int = 1
-        self.latest: list[Status] = [self.now]
-        self.changes: Changes = Changes()
-
-    def set(self, status: Status) -> None:
-        """Change the status."""
-        if status != self.now:
-            self.now = status
-            self.count += 1
-            self.latest = [*self.latest[1 - KEPT :], status]
-            self.changes.tell()
-
-
 @final
-class StatusChanges:
-    """An async iterator over a socket's status: the one of now, then each that follows, up to "closed".
+class Lifecycle:
+    """The status of a socket, the latest ones before it, and how the socket and its connections have ended."""
 
-    One that is read rarely misses some of them, but never the last.
-    """
-
-    def __init__(self, log: StatusLog) -> None:
-        self._log = log
-        self._read = log.count
-        self._first: Status | None = log.now  # which is told also if it is kept no longer
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Status:
-        """Return the next status."""
-        await trio.lowlevel.checkpoint()
-        first, self._first = self._first, None
-        if first is not None:
-            return first
-        log = self._log
-        while self._read == log.count:
-            if log.now == "closed":
-                raise StopAsyncIteration
-            await log.changes.next()
-        self._read = max(self._read, log.count - len(log.latest)) + 1
-        return log.latest[self._read - log.count - 1]
-
-
-@final
-class Ending:
-    """The ends of a socket's connections, and of the socket, as far as they are known."""
-
-    __slots__ = ("_lost_at", "_socket_id", "asked", "error", "last")
+    __slots__ = ("_lost_at", "_socket_id", "asked", "changes", "count", "error", "last", "latest", "status")
 
     def __init__(self, socket_id: str) -> None:
+        self.status: Status = "connecting"
+        self.count: int = 1  # of all statuses so far
+        self.latest: list[Status] = [self.status]
+        self.changes: Changes = Changes()
         self.asked: str | None = None  # "closed_by_client" or "disconnected", once the user has asked for the end
         self.error: BaseException | None = None  # why there will be no other connection, unless that was asked for
         self._socket_id = socket_id
         self._lost_at: float | None = None
         self.last: ConnectionLost = ConnectionLost("connect_failed")  # the end of the latest that was open
 
-    def ask(self, reason: str) -> None:
+    def become(self, status: Status) -> None:
+        """Change the status."""
+        if status != self.status:
+            self.status = status
+            self.count += 1
+            self.latest = [*self.latest[1 - KEPT :], status]
+            self.changes.tell()
+
+    def ask_to_end(self, reason: str) -> None:
         """Take note that the user wants the end; the first reason counts."""
         self.asked = self.asked or reason
+        self.become("closing")
 
     def connection_lost(self, lost: ConnectionLost) -> None:
         """Take note of how a connection ended, and warn of it, if the user has not asked for that."""
@@ -255,6 +218,36 @@ class Ending:
     def of_streams(self) -> BaseException:
         """Return what a stream ends with that nothing else has ended: the loss, unless the end was asked for."""
         return StopAsyncIteration() if self.error is None else self.lost()
+
+
+@final
+class StatusChanges:
+    """An async iterator over a socket's status: the one of now, then each that follows, up to "closed".
+
+    One that is read rarely misses some of them, but never the last.
+    """
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+        self._read = lifecycle.count
+        self._first: Status | None = lifecycle.status  # which is told also if it is kept no longer
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Status:
+        """Return the next status."""
+        await trio.lowlevel.checkpoint()
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        lifecycle = self._lifecycle
+        while self._read == lifecycle.count:
+            if lifecycle.status == "closed":
+                raise StopAsyncIteration
+            await lifecycle.changes.next()
+        self._read = max(self._read, lifecycle.count - len(lifecycle.latest)) + 1
+        return lifecycle.latest[self._read - lifecycle.count - 1]
 
 
 def again(lost: ConnectionLost, *, sent: bool = False) -> ConnectionLost:

@@ -245,7 +245,7 @@ class Listeners:
             self._close(streams)
 
     def _close(self, streams: Streams) -> None:
-        streams.close(self._socket._ending.of_streams, anew=False)
+        streams.close(self._socket._lifecycle.of_streams, anew=False)
 
 
 def _matches(wanted: str, topic: str) -> bool:
