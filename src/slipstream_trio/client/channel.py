@@ -8,13 +8,12 @@ from ..protocol import Frame, Message
 from ..protocol.message import JOIN, checked_push
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
-from .block import block, refused
 from .buffer import Buffer, Gap, Overflow
 from .configuration import DEFAULT, Timeout, checked_seconds, checked_size, chosen
 from .join import Departure, Joining, join, leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import push, send
-from .status import Changes
+from .status import Changes, block, refused
 from .stream import Stream, Streams, Subscription
 
 if TYPE_CHECKING:

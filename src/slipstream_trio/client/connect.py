@@ -22,12 +22,11 @@ from ..protocol.backoff import retry_after
 from ..telemetry import ClientGaveUp, ReconnectScheduled
 from ..transport import OpenRequest
 from ..transport.cookies import Cookies
-from .block import Block, check_trio
 from .configuration import Configuration, ConnectOptions, configure, with_options
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
 from .handshake import OrCallable, ask_in_time, ask_request, checked_parent
 from .socket import Socket
-from .status import Tasks
+from .status import Block, Tasks, check_trio
 from .turn import finished
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ import logging
 import math
 import random
 from collections.abc import Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 
@@ -350,3 +351,39 @@ async def request_leave(channel: "Channel") -> None:
 def _span(channel: "Channel") -> Span:
     emitter = channel._socket._emitter
     return Span(emitter, emitter.leave, leave_stop, ClientLeaveStart, channel.topic, {})
+
+
+@final
+class Joined(AbstractAsyncContextManager["Channel"]):
+    """A joined channel, for the time of `Socket.join`'s block. A generator would take half a KiB more."""
+
+    __slots__ = ("_channel", "_timeout")
+
+    def __init__(self, channel: "Channel", timeout: Timeout) -> None:
+        self._channel = channel
+        self._timeout = timeout
+
+    async def __aenter__(self) -> "Channel":
+        await join(self._channel, self._timeout)
+        return self._channel
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            if error is None:
+                await self._leave()
+        except BaseException:
+            self._channel.leave_soon()  # the leave was cancelled before it was sent, perhaps
+            raise
+        if error is not None:
+            self._channel.leave_soon()
+
+    async def _leave(self) -> None:
+        """Leave, and wait until the deadline of the first exit of the row."""
+        exits = self._channel._socket._exits
+        deadline = exits.take_deadline()
+        left = deadline - trio.current_time()
+        if left > 0:
+            await leave(self._channel, None if left == math.inf else left)
+        else:
+            await request_leave(self._channel)
+        exits.ended(deadline)

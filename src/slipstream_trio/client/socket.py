@@ -14,17 +14,16 @@ from ..protocol import Frame, Input, Message, SendHeartbeat, State, events
 from ..protocol.message import check_topic
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.serializer import KeptPayload, guarded
-from .block import Block, Exits, Joined, block
 from .buffer import LIGHT, ByteLimit, Overflow
 from .channel import Channel
 from .configuration import DEFAULT, Configuration, Timeout
 from .connection import Connection
-from .join import Joins
+from .join import Joined, Joins
 from .push import Pushes
 from .spans import Emitter, outcome_of
-from .status import Lifecycle, Result, Status, StatusChanges, again
+from .status import Block, Lifecycle, Result, Status, StatusChanges, again, block
 from .stream import Listeners, Subscription
-from .timer import Timer
+from .timer import Exits, Timer
 from .turn import begun, finished
 
 if TYPE_CHECKING:

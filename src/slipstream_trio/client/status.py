@@ -1,9 +1,11 @@
-"""A socket's status and its end, what tasks await, and tasks that come and go."""
+"""A socket's status and its end, what tasks enter and await, and tasks that come and go."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import copy_context
-from typing import Any, Final, Generic, Literal, Self, TypeVar, final
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, ParamSpec, Self, TypeVar, final
 
 import trio
 
@@ -12,6 +14,7 @@ from ..errors import ConnectionLost
 logger: Final = logging.getLogger("slipstream_trio")
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 Status = Literal["connecting", "connected", "reconnecting", "closing", "closed"]
 
@@ -159,6 +162,87 @@ class Tasks:
         if self._errors:
             errors = self._errors if error is None or isinstance(error, trio.Cancelled) else (error, *self._errors)
             raise BaseExceptionGroup("tasks of a connection", errors)
+
+
+@final
+class Block(AbstractAsyncContextManager[T]):
+    """A block around another context manager, entered once by `async with`; any other use raises an error that says so.
+
+    `use` is the call, and a name for the result, such as "connect(…) as socket".
+    """
+
+    __slots__ = ("_entered", "_manager", "_use")
+
+    def __init__(self, use: str, manager: AbstractAsyncContextManager[T]) -> None:
+        self._use = use
+        self._manager = manager
+        self._entered = False
+
+    def __repr__(self) -> str:
+        return f"<{self._use.partition(' as ')[0]}, to be entered by `async with {self._use}:`>"
+
+    # Not async, so that they are in no traceback; an interrupt in them would leave the manager half entered, or left.
+
+    @trio.lowlevel.enable_ki_protection
+    def __aenter__(self) -> Coroutine[Any, Any, T]:
+        if self._entered:
+            call = self._use.rpartition(" as ")[0]
+            raise RuntimeError(f"{call} is a block that was entered already: make another one for each `async with`")
+        self._entered = True
+        return self._manager.__aenter__()
+
+    @trio.lowlevel.enable_ki_protection
+    def __aexit__(self, *error: Any) -> Coroutine[Any, Any, bool | None]:
+        return self._manager.__aexit__(*error)
+
+    if not TYPE_CHECKING:  # which should go on refusing all of this
+
+        def _misused(self, *_: object) -> NoReturn:
+            raise TypeError(self._advice())
+
+        __call__ = __await__ = __enter__ = __exit__ = __iter__ = __aiter__ = __anext__ = _misused
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"{name!r}: {self._advice()}", name=name, obj=self)
+
+    def _advice(self) -> str:
+        call, _, name = self._use.rpartition(" as ")
+        return f"{call} is a block that was not entered: write `async with {self._use}:`, and use {name} in it"
+
+
+def block(use: str) -> Callable[[Callable[P, AsyncIterator[T]]], Callable[P, AbstractAsyncContextManager[T]]]:
+    """Decorate as `asynccontextmanager` does, to return a `Block` that is used so."""
+
+    def decorate(function: Callable[P, AsyncIterator[T]]) -> Callable[P, AbstractAsyncContextManager[T]]:
+        make = asynccontextmanager(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T]:
+            return Block(use, make(*args, **kwargs))
+
+        return call
+
+    return decorate
+
+
+def refused(advice: str) -> Callable[..., NoReturn]:
+    """Return a method that raises `TypeError` with advice."""
+
+    def method(*_: object) -> NoReturn:
+        raise TypeError(advice)
+
+    return method
+
+
+def check_trio() -> None:
+    """Raise `RuntimeError` where Trio does not run."""
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        raise RuntimeError(
+            "slipstream_trio needs Trio, which does not run here: start the program with trio.run(main) in place of "
+            "asyncio.run(main()), or run Trio as a guest of the other loop"
+        ) from None
 
 
 @final

@@ -1,4 +1,4 @@
-"""Timers: each socket's knows the earliest of its deadlines, and one task a Trio run wakes them all."""
+"""Timers: each socket's knows the earliest of its deadlines, and one task a Trio run wakes them all; that of exits."""
 
 import heapq
 import math
@@ -210,3 +210,50 @@ def alarm_of_this_run() -> Alarm:
     alarm = _ALARM.get() or Alarm()
     _ALARM.set(alarm)
     return alarm
+
+
+@final
+class Exits(trio.abc.Instrument):
+    """The exits of a socket's channel blocks.
+
+    Four nested blocks whose leaves are not answered cost one `leave_timeout`, not four. Exits belong together if no
+    task ran between them: as an instrument of Trio, this notices when one does. It is attached between two exits only.
+    """
+
+    def __init__(self, socket: "Socket") -> None:
+        self._socket = socket
+        self._deadline: float | None = None
+
+    def take_deadline(self) -> float:
+        """Return the deadline of this row of exits, which is a new one unless another exit has just ended."""
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            trio.lowlevel.remove_instrument(self)
+            return deadline
+        timeout = self._socket._options.leave_timeout
+        return math.inf if timeout is None else trio.current_time() + timeout
+
+    def ended(self, deadline: float) -> None:
+        """Take note of an exit, which had this deadline: it is that of the next one, too, unless a task runs first."""
+        self._deadline = deadline
+        trio.lowlevel.add_instrument(self)
+
+    def final_limit(self, limit: float, grace: float) -> float:
+        """Return until when to wait for leaves at the end of the socket's block.
+
+        Where the block's end follows the exits of its channels, and these have left all there is, their deadline holds
+        for it too, but for a short `grace` for the leaves that were sent after it. Otherwise it is `limit`.
+        """
+        deadline, channels = self._deadline, self._socket._channels.values()
+        if deadline is None or any(channel.status != "leaving" for channel in channels):
+            return limit
+        return min(limit, max(deadline, trio.current_time() + grace))
+
+    def end(self) -> None:
+        """Let the next exit have a time limit of its own: the socket is used otherwise."""
+        if self._deadline is not None:
+            self.take_deadline()
+
+    def before_task_step(self, _: trio.lowlevel.Task) -> None:
+        """Take note that a task runs after the latest exit."""
+        self.take_deadline()

@@ -9,12 +9,12 @@ import trio
 from ...errors.base import did_you_mean
 from ...protocol import Message
 from ...protocol.message import check_topic, checked_push
-from ..block import check_trio
 from ..buffer import Gap
 from ..channel import Channel
 from ..configuration import DEFAULT, ConnectOptions, Timeout, checked_seconds, chosen, configure, with_options
 from ..handshake import OrCallable
 from ..socket import Socket
+from ..status import check_trio
 from .runner import Caller, Reply, Runner, of_callback
 
 logger: Final = logging.getLogger("slipstream_trio")

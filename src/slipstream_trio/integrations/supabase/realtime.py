@@ -19,9 +19,9 @@ from urllib.parse import urlsplit, urlunsplit
 import trio
 
 from ...client import Channel, ConnectOptions, Gap, Socket, Stream, connect as connect_socket
-from ...client.block import Block
 from ...client.configuration import check_kind
 from ...client.handshake import OrCallable, ask
+from ...client.status import Block
 from ...errors import ChannelClosed, ConfigurationError, ProtocolError, SlipstreamError
 from ...protocol import Backoff
 from ...telemetry import default_telemetry
