@@ -4,6 +4,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from os import PathLike
@@ -22,7 +23,6 @@ REPORT_EVERY: Final = 1 << 20  # bytes between two reports of progress
 LONGEST_HEADER: Final = 1 << 20  # bytes; in what is no recording, its first line may be all of a disk
 GZIP: Final = b"\x1f\x8b\x08"
 Told = Callable[[Path, Entry], object]  # takes what a recording says beside its records
-Identity = tuple[int, int]  # the identity of a file, whatever its name
 
 
 class RecordingWarning(UserWarning):
@@ -279,9 +279,9 @@ def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[E
     file: IO[bytes] | None = None
     try:
         while True:
-            following = _open_next(newest, None if file is None else _identity(os.fstat(file.fileno())), wait)
-            if following is None:
-                return
+            while (following := _after(file, newest)) is None:
+                if not wait():
+                    return
             # The one before is closed only now, so that the next one cannot have its identity.
             if file is not None:
                 file.close()
@@ -296,37 +296,26 @@ def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[E
             file.close()
 
 
-def _open_next(newest: Path, identity: Identity | None, wait: Callable[[], bool]) -> IO[bytes] | None:
-    """Open the file after the one of this identity, when there is one; None when the waiting is over."""
-    while True:
-        files = parts(newest)
-        known = [_identity_of(path) for path in files]
-        after = known.index(identity) + 1 if identity in known else 0
-        for path, its in list(zip(files, known, strict=True))[-1 if identity is None else after :]:
-            if its is None:
-                continue
-            try:
-                file = path.open("rb")
-            except FileNotFoundError:
-                break
-            if _identity(os.fstat(file.fileno())) == its:
-                return file
-            file.close()  # rotated in between
+def _after(file: IO[bytes] | None, newest: Path) -> IO[bytes] | None:
+    """Open the file that was written after one, or the newest; returns None where there is none."""
+    following: IO[bytes] | None = None
+    # From the newest on, as rotation moves files on: one may be met twice then, but none is passed over.
+    for path in [newest] if file is None else reversed(parts(newest)):
+        if file is not None and _is_at(path, file):
             break
-        else:
-            if not wait():
-                return None
+        with suppress(FileNotFoundError):
+            found = path.open("rb")
+            if following is not None:
+                following.close()
+            following = found
+    return following
 
 
-def _identity(found: os.stat_result) -> Identity:
-    return found.st_dev, found.st_ino
-
-
-def _identity_of(path: Path) -> Identity | None:
+def _is_at(path: Path, file: IO[bytes]) -> bool:
     try:
-        return _identity(path.stat())
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
-        return None
+        return False
 
 
 def _written(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterator[bytes]:
@@ -337,7 +326,7 @@ def _written(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterato
             yield chunk
         elif moved:
             return
-        elif _identity_of(newest) != _identity(os.fstat(file.fileno())):
+        elif not _is_at(newest, file):
             moved = True  # what was written in between is read once more
         elif not wait():
             return
