@@ -12,7 +12,7 @@ from .handles import BUILT_IN, FULL_EVERY, Written, can_wait, pushed_lines, rece
 from .lines import encode_line, raw
 from .redact import Redactor
 from .schema import missing_line
-from .values import FIELDS, TAG, changes_of, encoded, fields_of, plain_text, redacted, remember
+from .values import FIELDS, HOW, TAG, changes_of, encoded, fields_of, plain_text, redacted, remember
 
 MOST_CONNECTIONS: Final = 4096
 """The most connections to remember; a forgotten one is written in full when it comes again."""
@@ -27,13 +27,6 @@ RECORDED: Final[tuple[EventName, ...]] = (
 
 INPUT: Final = {TAG: "@input"}
 REDACTED: Final = {TAG: "redacted"}
-_HOW: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("params", "response", "return"), "payload"),
-    **dict.fromkeys(("reason", "termination_reason", "stacktrace", "message", "hint"), "text"),
-    **{name: name for name in ("raw_message", "state", "arguments", "frame")},
-    "response_headers": "headers",
-}
-"""What is redacted of a record's own fields, or is not written as it is, and as what."""
 
 
 @define(eq=False)
@@ -59,8 +52,11 @@ class Encoder:
     def lines(self, record: Any) -> bytes:
         """Return the lines of a record of a bus: of the end of a handle two, as that of its start is left to it."""
         if type(record) is HandleStop:
-            quick = self.waited((record,)) if self.can_wait(record) else self._pushed(record)
-            return quick or self._both(record)
+            if self.can_wait(record):
+                return self.waited((record,))
+            written = self._written.get(record.start.origin.connection_id)
+            pushed = None if written is None else pushed_lines(record, written, self._is_harmless)
+            return pushed or self._both(record)
         if type(getattr(record, "start", None)) is HandleStart:
             return self._both(record)
         return b"" if type(record) is HandleStart else self.encode(record)
@@ -140,7 +136,7 @@ class Encoder:
         details = record.details()
         if record.name == HANDLE_STOP:
             return self._came_to(record.start.details()["raw_message"], written, details)
-        return {key: self._value(_HOW.get(key), value, written, details) for key, value in details.items()}
+        return {key: self._value(HOW.get(key), value, written, details) for key, value in details.items()}
 
     def _value(self, how: str | None, value: Any, written: Written, details: Mapping[str, Any]) -> Any:
         redactor = self.redactor
@@ -189,10 +185,6 @@ class Encoder:
     def _received(self, stop: HandleStop) -> bytes | None:
         written = self._written.get(stop.start.origin.connection_id)
         return None if written is None else received_lines(stop, written)
-
-    def _pushed(self, stop: HandleStop) -> bytes | None:
-        written = self._written.get(stop.start.origin.connection_id)
-        return None if written is None else pushed_lines(stop, written, self._is_harmless)
 
     def _is_harmless(self, frame: Frame) -> bool:
         """Tell whether there is nothing to hide in a frame, nor anything that JSON needs a `$` for."""

@@ -56,12 +56,13 @@ CLASSES: Final[Mapping[str, type]] = {
 }
 """The attrs classes that are written field by field."""
 
-_PAYLOADS: Final = {
-    **dict.fromkeys(("JoinTopic", "PushMessage", "TopicJoinClosed"), "payload"),
-    **dict.fromkeys(("TopicJoinSucceeded", "TopicJoinFailed", "ReplyReceived"), "response"),
+HOW: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("payload", "params", "response", "return"), "payload"),
+    **dict.fromkeys(("reason", "termination_reason", "close_reason", "stacktrace", "message", "hint", "url"), "text"),
+    **{name: name for name in ("raw_message", "state", "arguments", "frame", "body", "headers")},
+    "response_headers": "headers",
 }
-_TEXTS: Final = frozenset({"reason", "message", "url", "close_reason"})
-_HEADERS: Final = frozenset({"headers", "response_headers"})
+"""As what fields are redacted, of records and in them, or are not written as they are; by their names."""
 
 
 @frozen
@@ -80,20 +81,10 @@ class Unencodable:
         return self.text
 
 
-def _how(kind: type, name: str) -> str | None:
-    """Return as what a field of a class is redacted."""
-    if _PAYLOADS.get(kind.__name__) == name:
-        return "payload"
-    if name in {"frame", "body"}:
-        return name
-    if name in _HEADERS and kind is not Options:  # which tells only how they were given
-        return "headers"
-    return "text" if name in _TEXTS else None
-
-
 FIELDS: Final[Mapping[type, Mapping[str, str | None]]] = {
     kind: {
-        name: _how(kind, name)
+        # Of params and headers, options tell only how they were given.
+        name: None if kind is Options and name != "url" else HOW.get(name)
         for name in (STATE_FIELDS if kind is State else [field.name for field in attrs.fields(kind)])
     }
     for kind in CLASSES.values()
