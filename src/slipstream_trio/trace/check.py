@@ -8,7 +8,7 @@ from typing import Final, Literal
 from attrs import frozen
 
 from .read import Progress, files_of, read_entries
-from .schema import Damage, End, Entry, Header, Missing, Recorded
+from .schema import Damage, End, Entry, Header, Recorded
 from .verify import Verifier, Violation
 
 WHY: Final[Mapping[str, str]] = {
@@ -86,8 +86,23 @@ class Checker:
             return list(map(self._violation, self._verifier.feed(entry)))
         if isinstance(entry, End):
             self._end = entry
-            return self._count(entry)
-        return [self._missing(entry) if isinstance(entry, Missing) else self._damaged(entry)]
+            read: int = self.records - self._before
+            if read == entry.records or not self._whole:
+                return []
+            problem = f"{entry.records:,} records were written, and {read:,} were read: lines are gone, or came in"
+            return [self._flaw("damaged", problem)]
+        if isinstance(entry, Damage):
+            self._whole = False
+            if entry.last:
+                return [self._flaw("unfinished", entry.problem)]
+            flaw = self._flaw("damaged", entry.problem, entry.connection_id)
+        else:
+            self.missing += entry.records or 0
+            many = "records" if entry.records is None else f"{entry.records:,} records"
+            problem = f"{many} are missing before this: {WHY.get(entry.reason, entry.reason)}"
+            flaw = self._flaw("missing", problem, entry.connection_id)
+        self._verifier.missed(entry.connection_id)
+        return [flaw]
 
     def check(self, paths: Iterable[Path], *, progress: Callable[[Progress], object] | None = None) -> Iterator[Flaw]:
         """Check files in their order; gives findings as they are made."""
@@ -113,8 +128,8 @@ class Checker:
     def _begin(self, recording: str, part: int) -> None:
         self._verifier = Verifier(self._shared_traces)
         self._recording, self._part = recording, part
-        self._whole = part == 1
-        self._before = self.records
+        self._whole: bool = part == 1
+        self._before: int = self.records
         self._end = None
 
     def _header(self, path: str, header: Header) -> list[Flaw]:
@@ -131,27 +146,6 @@ class Checker:
             gone = f"it follows part {self._part}"
         self._path, self._line, self._part = path, header.line, header.part
         return [*flaws, self._flaw("missing", f"this is part {header.part}: {gone}")] if gone else flaws
-
-    def _count(self, end: End) -> list[Flaw]:
-        read = self.records - self._before
-        if not self._whole or read == end.records:
-            return []
-        problem = f"{end.records:,} records were written, and {read:,} were read: lines are gone, or came in"
-        return [self._flaw("damaged", problem)]
-
-    def _missing(self, entry: Missing) -> Flaw:
-        self._verifier.missed(entry.connection_id)
-        self.missing += entry.records or 0
-        many = "records" if entry.records is None else f"{entry.records:,} records"
-        problem = f"{many} are missing before this: {WHY.get(entry.reason, entry.reason)}"
-        return self._flaw("missing", problem, entry.connection_id)
-
-    def _damaged(self, damage: Damage) -> Flaw:
-        self._whole = False
-        if damage.last:
-            return self._flaw("unfinished", damage.problem)
-        self._verifier.missed(damage.connection_id)
-        return self._flaw("damaged", damage.problem, damage.connection_id)
 
     def _violation(self, its: Violation) -> Flaw:
         return self._flaw("violation", its.problem, its.connection_id, its.invariant)

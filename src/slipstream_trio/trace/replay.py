@@ -137,8 +137,7 @@ class Replayer:
     def _replay(self, record: Recorded) -> ReplayStep:
         metadata = record.whole()
         recorded: State = metadata["state"]
-        found = list(differences(self._states.get(record.connection_id, recorded), recorded, "state"))
-        found = [Difference(each.field, each.got, each.expected) for each in found]
+        found = list(differences(recorded, self._states.get(record.connection_id, recorded), "state"))
         transition = None
         try:
             transition = handle(recorded, metadata["raw_message"], self._serializer_of(metadata))
@@ -146,20 +145,16 @@ class Replayer:
             kind, expected = type(error).__name__, metadata.get("kind", "no exception")
             found += [] if expected == kind else [Difference("exception", expected, f"{kind}: {error}")]
         else:
-            found += self._compared(record.name[-1], metadata, transition)
+            if record.name[-1] == "exception" and not self._payloads_hidden:
+                found.append(Difference("exception", metadata["kind"], "no exception"))
+            elif record.name[-1] != "exception":
+                got = transition.message, transition.built_events, transition.return_, transition.state
+                for name, its in zip(("message", "built_events", "return", "end_state"), got, strict=True):
+                    found += differences(metadata[name], its, name)
         self._states[record.connection_id] = metadata.get("end_state", recorded)
         line = getattr(record, "line", 0)  # a live record has none
         divergences = [Divergence(line, record.connection_id, each.field, each.expected, each.got) for each in found]
         return ReplayStep(record, recorded, transition, tuple(divergences))
-
-    def _compared(self, end: str, metadata: Mapping[str, Any], transition: Transition) -> Iterator[Difference]:
-        if end == "exception":
-            if not self._payloads_hidden:
-                yield Difference("exception", metadata["kind"], "no exception")
-            return
-        got = transition.message, transition.built_events, transition.return_, transition.state
-        for name, its in zip(("message", "built_events", "return", "end_state"), got, strict=True):
-            yield from differences(metadata[name], its, name)
 
     def _serializer_of(self, metadata: Mapping[str, Any]) -> Serializer:
         options, given = metadata["state"].options, metadata["raw_message"]
