@@ -14,7 +14,7 @@ from attrs import define
 
 from ..protocol import HeartbeatAcknowledged, ReplyReceived, SendFrame, TopicJoinFailed, TopicJoinSucceeded
 from ..telemetry import Record
-from .export_spans import UNFINISHED, describe, is_once
+from .export_spans import UNFINISHED, describe, ended, is_once
 from .files import written
 from .values import number_of
 
@@ -64,29 +64,17 @@ class _Tracks:
         self._connections: dict[str, int] = {}
 
     def events(self, records: Iterable[Record]) -> Iterator[Event]:
-        latest, unfinished = 0, dict[str, Any]()
-        record: Any
-        for record in records:
-            latest = max(latest, record.monotonic_time)
-            if record.name[-1] == "start":
-                unfinished[record.span_id] = record
-            elif record.name[-1] in ("stop", "exception"):
-                unfinished.pop(record.span_id, None)
-                yield from self._ended(record)
-            elif is_once(record.name):
-                place = yield from self._place(record, record.monotonic_time, record.monotonic_time)
+        for record, lasted in ended(records):
+            end, unfinished = record.monotonic_time, record.name[-1] == "start"
+            start, end = (end, end + lasted) if unfinished else (end - lasted, end)
+            place = yield from self._place(record, start, end)
+            if is_once(record.name):
                 told = describe(record)
                 yield {"ph": "i", "s": "t", "cat": "telemetry", "name": told.name, **place, "args": told.attributes}
-        for record in unfinished.values():
-            place = yield from self._place(record, record.monotonic_time, latest)
-            yield _slice(record, place, latest - record.monotonic_time, **{UNFINISHED: True})
-
-    def _ended(self, record: Any) -> Iterator[Event]:
-        end, duration = record.monotonic_time, record.measurements["duration"]
-        place = yield from self._place(record, end - duration, end)
-        yield _slice(record, place, duration)
-        if record.name[:3] == HANDLE and record.name[-1] == "stop":
-            yield from self._flows(record, {**place, "ts": (2 * end - duration) // 2 / 1000})
+                continue
+            yield _slice(record, place, lasted, **{UNFINISHED: True} if unfinished else {})
+            if record.name[:3] == HANDLE and record.name[-1] == "stop":
+                yield from self._flows(record, {**place, "ts": (start + end) // 2 / 1000})
 
     def _flows(self, record: Any, place: Mapping[str, Any]) -> Iterator[Event]:
         """Give an arrow's beginning for each ref that was sent, and its end for each that was settled."""

@@ -233,36 +233,41 @@ def exported_spans(records: Iterable[Record], pattern: TopicPattern = topic_patt
         records: in the order in which they were emitted, such as `trace.read` gives them.
         pattern: maps a topic to its text in names of spans.
     """
+    for record, lasted in ended(records):
+        if (span := _span(record, lasted, pattern)) is not None:
+            yield span
+
+
+def ended(records: Iterable[Record]) -> Iterator[tuple[Any, int]]:
+    """Give what spans are made of: their ends, and what happens once, then the starts that have no end.
+
+    Each comes with the nanoseconds that it lasted: without an end, until that of the recording.
+    """
     unfinished: dict[str, Any] = {}
     latest = 0
     record: Any
     for record in records:
-        kind, begun, lasted = record.name[-1], (getattr(record, "start", None) or record).system_time, 0
-        if kind == "start":
+        lasted = record.measurements.get("duration", 0)
+        latest = max(latest, (getattr(record, "start", None) or record).system_time + lasted)
+        if record.name[-1] == "start":
             unfinished[record.span_id] = record
-        elif kind in ("stop", "exception"):
+        elif record.span_id is not None or is_once(record.name):
             unfinished.pop(record.span_id, None)
-            lasted = record.measurements["duration"]
-        elif not is_once(record.name):
-            continue
-        latest = max(latest, begun + lasted)
-        if kind != "start" and (span := _span(record, begun, lasted, pattern)) is not None:
-            yield span
-    for record in unfinished.values():
-        span = _span(record, record.system_time, max(0, latest - record.system_time), pattern)
-        if span is not None:
-            span.told.attributes[UNFINISHED] = True
-            yield span
+            yield record, lasted
+    yield from ((record, max(0, latest - record.system_time)) for record in unfinished.values())
 
 
-def _span(record: Any, begun: int, lasted: int, pattern: TopicPattern) -> ExportedSpan | None:
+def _span(record: Any, lasted: int, pattern: TopicPattern) -> ExportedSpan | None:
     origin, start = record.origin, getattr(record, "start", None)
+    begun = (start or record).system_time
     if origin.connection_id is None and start is not None:
         # Where a span ends is where its answer came from; where no connection is left then, it is where it began.
         origin = start.origin
     if origin.connection_id is None or origin.trace_id is None:
         return None
     told, span_id, parent_id = describe(record, pattern), record.span_id, origin.connection_id
+    if record.name[-1] == "start":
+        told.attributes[UNFINISHED] = True
     if span_id is None:
         # A point has no span_id. This one is the same whenever the recording is exported.
         key = f"{parent_id} {' '.join(record.name)} {record.measurements['monotonic_time']} {told.name}"
