@@ -18,7 +18,7 @@ from ..protocol import Message, SendFrame, State
 from .diagnosis import Finding
 from .redact import Redacted
 from .selection import Glance
-from .text import as_text, flat_state, nanoseconds, plain, plain_record
+from .text import as_text, flat_state, plain, plain_record
 from .view import NO_PAYLOAD, Direction, Mood
 
 __all__ = ["MAX_ROWS", "Page", "PageTooLarge", "render_page"]
@@ -104,7 +104,10 @@ class Page:
         self._end = max(self._end, glance.end)
         connection = self._connection(glance)
         if glance.record.name[1:3] == ("connection", "connect"):
-            _told(connection, glance)
+            connection["state"] = glance.record.metadata.get("state", connection["state"])
+            connection["start"] = min(connection["start"], glance.end - (glance.line.took or 0))
+            if glance.record.name[-1] != "start":
+                connection["end"], connection["reason"] = glance.end, glance.line.status
             if glance.line.status != "raised":
                 return
         row = self._row(glance, connection["number"])
@@ -131,7 +134,15 @@ class Page:
             "end": max([self._end, *(row["begin"] + max(row["took"], 0) for row in rows)], default=start) - start,
             "left_out": self.left_out,
             "findings": [{**finding.as_dict(), "rows": _rows_at(finding.times, rows)} for finding in findings],
-            "connections": [_connection_content(its, start) for its in self._connections.values()],
+            "connections": [
+                {
+                    **its,
+                    "start": its["start"] - start,
+                    "end": None if its["end"] is None else its["end"] - start,
+                    "state": None if its["state"] is None else flat_state(its["state"]),
+                }
+                for its in self._connections.values()
+            ],
             "begin": [row["begin"] - start for row in rows],
             **{name: [row[name] for row in rows] for name in ("took", "connection", "direction", "mood")},
             **{name: [texts.setdefault(row[name], len(texts)) for row in rows] for name in TEXTS},
@@ -150,18 +161,14 @@ class Page:
 
     def _row(self, glance: Glance, connection: int) -> Row:
         line, metadata, name = glance.line, glance.record.metadata, glance.record.name
-        took = -1 if line.took is None else line.took
-        begin = glance.end - max(took, 0)
-        if line.what == "gap" and "since" in metadata:
-            took = max(0, nanoseconds((metadata["until"] - metadata["since"]).total_seconds()))
-            begin = glance.at - took
-        elif "delay" in metadata:
-            took = nanoseconds(metadata["delay"])
+        lasted = glance.lasted
+        # A gap is over; what is scheduled begins now.
+        begin = glance.end - ((line.took or 0) if line.what != "gap" else lasted or 0)
         group = "handle" if name[1:3] == ("connection", "handle") else "client" if line.client else "once"
         more = as_text(_more(group, metadata), self._payload_limit)
         return {
             "begin": begin,
-            "took": took,
+            "took": -1 if lasted is None else lasted,
             "connection": connection,
             "direction": DIRECTIONS[line.direction],
             "mood": MOODS[line.mood],
@@ -173,13 +180,6 @@ class Page:
             "states": (metadata["state"], metadata["end_state"]) if "end_state" in metadata else None,
             "at": glance.end,
         }
-
-
-def _told(connection: dict[str, Any], glance: Glance) -> None:
-    connection["state"] = glance.record.metadata.get("state", connection["state"])
-    connection["start"] = min(connection["start"], glance.end - (glance.line.took or 0))
-    if glance.record.name[-1] != "start":
-        connection["end"], connection["reason"] = glance.end, glance.line.status
 
 
 def _length(row: Row) -> int:
@@ -218,12 +218,6 @@ def _more(group: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
         for effect in metadata.get("return", ())
     ]
     return {key: plain(value) for key, value in told.items() if value != []}
-
-
-def _connection_content(its: Mapping[str, Any], start: int) -> dict[str, Any]:
-    state = None if its["state"] is None else flat_state(its["state"])
-    end = None if its["end"] is None else its["end"] - start
-    return {**its, "start": its["start"] - start, "end": end, "state": state}
 
 
 def _states(rows: Sequence[Row]) -> list[Any]:

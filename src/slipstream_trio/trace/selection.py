@@ -133,6 +133,16 @@ class Glance:
         took = self.line.took
         return self.at + took if took and self.record.name[:3] != CONNECT else self.at
 
+    @property
+    def lasted(self) -> int | None:
+        """How long it took, in nanoseconds; of a gap and of an attempt to come, how long these last."""
+        details = self.record.details()
+        if self.line.took is None and "delay" in details:
+            return nanoseconds(details["delay"])
+        if self.line.what == "gap" and "since" in details:
+            return max(0, nanoseconds((details["until"] - details["since"]).total_seconds()))
+        return self.line.took
+
     def told(self) -> "Glance":
         """Return itself, as one that no other was put together with."""
         return self

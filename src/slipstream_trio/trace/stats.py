@@ -3,16 +3,16 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Final
 
 from attrs import Factory, define
 
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
+from ..telemetry import EventName
 from .selection import Glance
 from .text import nanoseconds, size_of
-from .view import WAITED, Line, given_of
+from .view import WAITED, given_of
 
 __all__ = ["EXACT", "KEYS", "MAX_GROUPS", "QUANTILES", "Group", "Quantiles", "Statistics"]
 
@@ -42,6 +42,17 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "errors": ("what",),
 }
 """The sections, and what their groups are told apart by."""
+
+_SPANS: Final = {"connect": "connects", "join": "joins", "leave": "leaves", "push": "pushes", "send": "sends"}
+_ONCE: Final = {"message_dropped": "drops", "reconnect_scheduled": "reconnects", "rejoin_scheduled": "rejoins"}
+_SECTIONS: Final[Mapping[EventName, str]] = {
+    ("slipstream", "connection", "connect", "stop"): "connections",
+    ("slipstream", "connection", "handle", "stop"): "handling",
+    ("slipstream", "connection", "silence"): "silences",
+    **{("slipstream", "client", name, "stop"): section for name, section in _SPANS.items()},
+    **{("slipstream", "client", name): section for name, section in {"gap": "gaps", **_ONCE}.items()},
+    ("slipstream", "client", "overflow"): "overflows",
+}
 
 EXACT: Final = 1_000  # up to so many values are kept as they are
 WIDTH: Final = 1.02  # beyond that they are counted in buckets, each wider than the one before by this factor
@@ -167,34 +178,24 @@ class Statistics:
         self.bytes_in: int = 0
         self.bytes_out: int = 0
         self._episodes: dict[Key, int] = {}
-        spans = {"connect": "connects", "join": "joins", "leave": "leaves", "push": "pushes", "send": "sends"}
-        events: Mapping[str, Callable[[Glance], object]] = {
-            "connection handle stop": self._handled,
-            "connection connect stop": partial(self._span, "connections"),
-            **{f"client {name} stop": partial(self._span, section) for name, section in spans.items()},
-            "connection silence": self._silent,
-            "client reconnect_scheduled": partial(self._scheduled, "reconnects"),
-            "client rejoin_scheduled": partial(self._scheduled, "rejoins"),
-            "client gap": self._gap,
-            "client message_dropped": partial(self._once, "drops"),
-            "client overflow": self._overflowed,
-        }
-        self._events = {("slipstream", *words.split()): function for words, function in events.items()}
 
     def feed(self, glance: Glance) -> None:
         """Take in a record."""
         self.records += 1
-        name, line, at, end = glance.record.name, glance.line, glance.at, glance.end
+        record, line, at, end = glance.record, glance.line, glance.at, glance.end
         if self.first is None or at < self.first:
             self.first = at
         if self.last is None or end > self.last:
             self.last = end
         if line.mood == "bad":
             self._count("errors", (line.what,), outcome=line.status or line.event or "-")
-        if (function := self._events.get(name)) is not None:
-            function(glance)
-        elif line.took is not None and "callback" in glance.record.whole():
-            self._span("callbacks", glance)
+        section = _SECTIONS.get(record.name)
+        if section == "handling":
+            self._handled(glance)
+        elif section == "overflows":
+            self._overflowed(glance)
+        elif section is not None or (line.took is not None and "callback" in record.whole()):
+            self._told(section or "callbacks", glance)
 
     @property
     def sections(self) -> dict[str, dict[Key, Group]]:
@@ -244,25 +245,27 @@ class Statistics:
         prefix, colon, _ = topic.partition(":")
         return f"{prefix}:*" if self._merge_topics and colon else topic
 
-    def _key(self, section: str, line: Line) -> Key:
+    def _key(self, section: str, glance: Glance) -> Key:
+        line = glance.line
         its = {
             "topic": self._topic(line.topic),
             "event": line.event,
             "callback": line.what,
-            "what": line.what,
             "direction": "out" if line.direction == "out" else "in",
+            "at": f"{glance.elapsed / 1e9:.3f}",
+            "connection": (glance.record.origin.connection_id or "-")[:8],
         }
         return tuple(its[name] for name in KEYS[section])
 
-    def _span(self, section: str, glance: Glance) -> None:
-        line = glance.line
-        group = self._count(section, self._key(section, line), (line.took or 0) - line.waited, line.status)
+    def _told(self, section: str, glance: Glance) -> None:
+        line, lasted = glance.line, glance.lasted
+        outcome = line.note if section == "silences" else line.status or line.what
+        time = None if lasted is None else lasted - line.waited
+        group = self._count(section, self._key(section, glance), time, outcome)
         if line.waited >= WAITED:
             group.waits.add(line.waited)
-
-    def _silent(self, glance: Glance) -> None:
-        at, connection = f"{glance.elapsed / 1e9:.3f}", (glance.record.origin.connection_id or "-")[:8]
-        self._count("silences", (at, connection), glance.line.took, glance.line.note)
+        if section == "gaps":
+            group.dropped += glance.record.details()["dropped"]
 
     def _handled(self, glance: Glance) -> None:
         line, metadata = glance.line, glance.record.details()
@@ -286,22 +289,10 @@ class Statistics:
         key = (direction, self._topic(line.topic), line.event or line.what)
         self._count("messages", key, line.took or 0).size += size
 
-    def _once(self, section: str, glance: Glance, seconds: float | None = None) -> Group:
-        line, time = glance.line, None if seconds is None else nanoseconds(seconds)
-        return self._count(section, self._key(section, line), time, line.status or line.what)
-
-    def _scheduled(self, section: str, glance: Glance) -> None:
-        self._once(section, glance, glance.record.details()["delay"])
-
-    def _gap(self, glance: Glance) -> None:
-        metadata = glance.record.details()
-        length = (metadata["until"] - metadata["since"]).total_seconds()
-        self._once("gaps", glance, max(length, 0.0)).dropped += metadata["dropped"]
-
     def _overflowed(self, glance: Glance) -> None:
         """Count an episode when it begins; each record of it tells how many messages it has cost so far."""
         metadata, socket = glance.record.details(), glance.record.origin.socket_id
-        group = self._group("overflows", self._key("overflows", glance.line))
+        group = self._group("overflows", self._key("overflows", glance))
         if metadata.get("phase") in (None, "began"):
             group.count += 1
             group.outcomes[metadata["policy"]] += 1
