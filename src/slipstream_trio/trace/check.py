@@ -71,6 +71,7 @@ class Checker:
         self._shared_traces = shared_traces
         self._end: End | None = None
         self._path, self._line = "", 0
+        self._whole, self._before = False, 0
         self.records: int = 0
         self.missing: int = 0
         self.connections: int = 0
@@ -86,7 +87,7 @@ class Checker:
             return list(map(self._violation, self._verifier.feed(entry)))
         if isinstance(entry, End):
             self._end = entry
-            read: int = self.records - self._before
+            read = self.records - self._before
             if read == entry.records or not self._whole:
                 return []
             problem = f"{entry.records:,} records were written, and {read:,} were read: lines are gone, or came in"
@@ -128,8 +129,8 @@ class Checker:
     def _begin(self, recording: str, part: int) -> None:
         self._verifier = Verifier(self._shared_traces)
         self._recording, self._part = recording, part
-        self._whole: bool = part == 1
-        self._before: int = self.records
+        self._whole = part == 1
+        self._before = self.records
         self._end = None
 
     def _header(self, path: str, header: Header) -> list[Flaw]:

@@ -64,18 +64,14 @@ def send_otlp(
         spans = exported_spans(records, pattern)
         while batch := list(islice(spans, BATCH)):
             if exporter.export([_readable(span, resource) for span in batch]) is not SpanExportResult.SUCCESS:
-                where = endpoint or _default_endpoint()
+                # What OpenTelemetry's exporter sends to; a variable by its name, as the URL in it may have a password.
+                named = [f"the endpoint of {name}" for name in ENDPOINTS if os.environ.get(name)]
+                where = endpoint or next(iter(named), DEFAULT)
                 raise ExportError(f"{where} did not take the spans; {count} were sent before. Is a collector there?")
             count += len(batch)
     finally:
         exporter.shutdown()  # type: ignore[no-untyped-call]  # it has no types
     return count
-
-
-def _default_endpoint() -> str:
-    """Return what OpenTelemetry's exporter sends to; of a variable the name, as the URL in it may have a password."""
-    named = [name for name in ENDPOINTS if os.environ.get(name)]
-    return f"the endpoint of {named[0]}" if named else DEFAULT
 
 
 def _readable(span: ExportedSpan, resource: "Resource") -> "ReadableSpan":
