@@ -256,8 +256,32 @@ def _silent(metadata: Mapping[str, Any]) -> Parts:
 
 def describe_handle(details: Mapping[str, Any], given: Any) -> Parts:
     """Return the parts of a handle's stop; an input of a type that is not known here is called by that."""
-    function = _INPUTS.get(type(given))
-    return {"what": type(given).__name__} if function is None else function(details, given)
+    match given:
+        case protocol.FrameReceived():
+            return _received(details, given)
+        case protocol.PushMessage():
+            return _sent(details, "push", given.topic, given.event, payload=given.payload)
+        case protocol.JoinTopic() | protocol.LeaveTopic():
+            # The payload of a join is often a credential, so it is never shown.
+            what = "join" if isinstance(given, protocol.JoinTopic) else "leave"
+            return _sent(details, what, given.topic, f"phx_{what}")
+        case protocol.TimerTicked():
+            return _ticked(details)
+        case protocol.TransportFailed():
+            return _failed(given)
+        case protocol.TransportClosed():
+            return _closed(details, given)
+        case protocol.SendHeartbeat():
+            parts = _sent(details, "heartbeat", "phoenix", "heartbeat")
+            parts["note"] = parts["note"] or "one is outstanding"
+        case protocol.CloseConnection():
+            parts = {"direction": "out", "what": "close", "status": str(given.code), "note": given.reason}
+        case protocol.TransportOpened():
+            note = " ".join(filter(None, (given.url, dict(given.response_headers).get("server"))))
+            parts = {"direction": "in", "what": "opened", "status": "101", "mood": "good", "note": note}
+        case _:
+            parts = {"what": type(given).__name__}
+    return parts
 
 
 def _sent(details: Mapping[str, Any], what: str, topic: str, event: str, **more: Any) -> Parts:
@@ -266,31 +290,7 @@ def _sent(details: Mapping[str, Any], what: str, topic: str, event: str, **more:
     return {"direction": "out", "what": what, "topic": topic, "event": event, "ref": refs, "note": note, **more}
 
 
-def _join(details: Mapping[str, Any], given: protocol.JoinTopic | protocol.LeaveTopic) -> Parts:
-    # The payload of a join is often a credential, so it is never shown.
-    what = "join" if isinstance(given, protocol.JoinTopic) else "leave"
-    return _sent(details, what, given.topic, f"phx_{what}")
-
-
-def _heartbeat(details: Mapping[str, Any], _: protocol.SendHeartbeat) -> Parts:
-    sent = _sent(details, "heartbeat", "phoenix", "heartbeat")
-    return {**sent, "note": sent["note"] or "one is outstanding"}
-
-
-def _pushed(details: Mapping[str, Any], given: protocol.PushMessage) -> Parts:
-    return _sent(details, "push", given.topic, given.event, payload=given.payload)
-
-
-def _closing(_: Mapping[str, Any], given: protocol.CloseConnection) -> Parts:
-    return {"direction": "out", "what": "close", "status": str(given.code), "note": given.reason}
-
-
-def _opened(_: Mapping[str, Any], given: protocol.TransportOpened) -> Parts:
-    note = " ".join(filter(None, (given.url, dict(given.response_headers).get("server"))))
-    return {"direction": "in", "what": "opened", "status": "101", "mood": "good", "note": note}
-
-
-def _failed(_: Mapping[str, Any], given: protocol.TransportFailed) -> Parts:
+def _failed(given: protocol.TransportFailed) -> Parts:
     status = "" if given.status is None else str(given.status)
     said = given.reason if given.status is None else str(ConnectionRejected(given.status, given.headers, given.body))
     note = " ".join(filter(None, (given.url, said)))
@@ -304,7 +304,7 @@ def _closed(details: Mapping[str, Any], given: protocol.TransportClosed) -> Part
     return {"direction": "in", "what": "closed", "status": str(given.code), "mood": mood, "note": note}
 
 
-def _ticked(details: Mapping[str, Any], _: protocol.TimerTicked) -> Parts:
+def _ticked(details: Mapping[str, Any]) -> Parts:
     sent, state, built = _sent(details, "timer", "", ""), details["end_state"], details["built_events"]
     if sent["ref"] and sent["ref"] == state.heartbeat_ref:
         return {**sent, "what": "heartbeat", "topic": "phoenix", "event": "heartbeat"}
@@ -357,19 +357,6 @@ _BUILT: Final[Mapping[type, Callable[[Any], Parts]]] = {
         "what": "heartbeat",
         "note": f"ref {event.ref} round trip {duration(event.round_trip * 1e9)}",
     },
-}
-
-_INPUTS: Final[Mapping[type[protocol.Input], Callable[[Mapping[str, Any], Any], Parts]]] = {
-    protocol.JoinTopic: _join,
-    protocol.LeaveTopic: _join,
-    protocol.PushMessage: _pushed,
-    protocol.SendHeartbeat: _heartbeat,
-    protocol.CloseConnection: _closing,
-    protocol.TransportOpened: _opened,
-    protocol.TransportFailed: _failed,
-    protocol.TransportClosed: _closed,
-    protocol.TimerTicked: _ticked,
-    protocol.FrameReceived: _received,
 }
 
 _WORDS: Final[Mapping[str, Callable[..., Parts]]] = {
