@@ -136,12 +136,11 @@ class Source:
         self, *, told: Told = lambda *_: None, progress: Callable[[Progress], object] | None = None
     ) -> Iterator[Recorded]:
         """Read the records, one by one; `told` gets what else is read, each with its file."""
-        for path in self.paths:
-            for entry in read_entries(path, progress=progress):
-                if isinstance(entry, Recorded):
-                    yield entry
-                else:
-                    told(path, entry)
+        for path, entry in read_files(self.paths, progress=progress):
+            if isinstance(entry, Recorded):
+                yield entry
+            else:
+                told(path, entry)
 
 
 def sources(paths: Iterable[str | PathLike[str]]) -> list[Source]:

@@ -143,10 +143,6 @@ class Glance:
             return max(0, nanoseconds((details["until"] - details["since"]).total_seconds()))
         return self.line.took
 
-    def told(self) -> "Glance":
-        """Return itself, as one that no other was put together with."""
-        return self
-
 
 glance: Final[Any] = lean(Glance)
 
@@ -185,7 +181,7 @@ def look(
 
 def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
     """Put together what went wrong in the same way on a socket, several times within a few seconds."""
-    waiting: deque[Glance | _Group] = deque()
+    waiting: deque[_Group] = deque()
     groups: dict[Alike, _Group] = {}
     for glance in glances:
         line, now = glance.line, glance.at
@@ -197,16 +193,16 @@ def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
                 group.count, group.last = group.count + 1, now
                 group.topics.add(line.topic)
                 continue
-            groups[alike] = group = _Group(glance, alike, now, {line.topic})
+            groups[alike] = group = _Group(glance, now, {line.topic}, alike)
             waiting.append(group)
         elif waiting:
-            waiting.append(glance)
+            waiting.append(_Group(glance))
         else:
             yield glance
             continue
         while waiting:
             first = waiting[0]
-            if type(first) is _Group:
+            if first.alike is not None:
                 if now - first.last <= TOGETHER and len(waiting) <= HELD:
                     break
                 if groups[first.alike] is first:
@@ -217,12 +213,12 @@ def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
 
 @define
 class _Group:
-    """Lines that say the same, by the first of them."""
+    """Lines that say the same, by the first of them; of one that waits behind such, that line alone."""
 
     glance: Glance
-    alike: Alike
-    last: int
-    topics: set[str]
+    last: int = 0
+    topics: set[str] = field(factory=set)
+    alike: Alike | None = None
     count: int = 1
 
     def told(self) -> Glance:

@@ -276,12 +276,6 @@ _SIMPLE: Final[Mapping[Any, Callable[[Any], bool]]] = {
 }
 
 
-def test_of(hint: Any) -> Test:
-    """Return the test of values of a type."""
-    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    return frozenset({str, bool, types.NoneType}.intersection(parts)), _function_of(hint)
-
-
 def _function_of(hint: Any) -> Callable[[Any], bool]:
     origin, parts = get_origin(hint), get_args(hint)
     if hint in _SIMPLE:
@@ -344,8 +338,12 @@ def decode_value(value: Any, shared: Shared | None = None) -> Any:
 @cache
 def tests_of(kind: type) -> Mapping[str, Test]:
     """Return for each field of an attrs class the test of its values."""
-    hints = get_type_hints(State.__init__ if kind is State else kind)
-    return {name: test_of(hints[name]) for name in names_of(kind)}
+    tests, hints = {}, get_type_hints(State.__init__ if kind is State else kind)
+    for name in names_of(kind):
+        hint = hints[name]
+        parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        tests[name] = frozenset({str, bool, types.NoneType}.intersection(parts)), _function_of(hint)
+    return tests
 
 
 def tested(name: str, value: Any, test: Test) -> Any:

@@ -153,8 +153,8 @@ class Verifier:
         details, origin = record.details(), record.origin
         connection = self._connections.get(origin.connection_id or "")
         if name == CONNECT_START:
-            connection = self._connect_started(connection, record, details)
-        elif connection is None and (connection := self._adopt(record)) is None:
+            connection = self._connect_started(connection, origin, details["state"])
+        elif connection is None and (connection := self._adopt(origin)) is None:
             self._violated(2, f"{' '.join(name)} before connect start")
             return
         if origin is not connection.ids and origin != connection.ids:
@@ -183,26 +183,23 @@ class Verifier:
         else:
             self._connect_ended(connection, name, details)
 
-    def _adopt(self, record: Record) -> _Connection | None:
+    def _adopt(self, origin: Origin) -> _Connection | None:
         """Take up a connection whose beginning may be among what is missing."""
         if not self._adopts and self._current not in self._adopted:
             return None
-        connection = _Connection(record.origin, unsure=True, open_at=None, began_at=None)
-        self._connections[self._current or ""] = connection
-        return connection
+        adopted = self._connections[self._current or ""] = _Connection(origin, unsure=True, open_at=None, began_at=None)
+        return adopted
 
-    def _connect_started(self, known: _Connection | None, record: Record, metadata: Any) -> _Connection:
+    def _connect_started(self, known: _Connection | None, origin: Origin, state: State) -> _Connection:
         if known is not None:
             self._violated(1, "another connect start of the same connection_id")
             return known
-        trace_id = record.origin.trace_id or ""
+        trace_id = origin.trace_id or ""
         other = self._traces.setdefault(trace_id, self._current or "")
-        given = getattr(metadata["state"], "trace_parent", None) is not None
-        if other != self._current and trace_id not in self._shared_traces and not given:
+        if other != self._current and trace_id not in self._shared_traces and state.trace_parent is None:
             self._violated(1, f"its trace_id is that of connection {other}")
-        connection = _Connection(record.origin, metadata["state"])
-        self._connections[self._current or ""] = connection
-        if connection.state is not None and connection.state.connection_id != self._current:
+        connection = self._connections[self._current or ""] = _Connection(origin, state)
+        if state.connection_id != self._current:
             self._violated(1, "its state has another connection_id")
         return connection
 
