@@ -1,6 +1,6 @@
 """Encoding of telemetry records as lines of a recording; `schema` describes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
@@ -8,7 +8,7 @@ from attrs import define, field
 
 from ..protocol import Frame, FrameReceived, Message, SendFrame, State
 from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
-from .handles import BUILT_IN, FULL_EVERY, Written, can_wait, pushed_lines, received_lines, without_payload
+from .handles import BUILT_IN, FULL_EVERY, Written, handled_lines, without_payload
 from .lines import encode_line, raw
 from .redact import Redactor
 from .schema import missing_line
@@ -52,11 +52,9 @@ class Encoder:
     def lines(self, record: Any) -> bytes:
         """Return the lines of a record of a bus: of the end of a handle two, as that of its start is left to it."""
         if type(record) is HandleStop:
-            if self.can_wait(record):
-                return self.waited((record,))
             written = self._written.get(record.start.origin.connection_id)
-            pushed = None if written is None else pushed_lines(record, written, self._is_harmless)
-            return pushed or self._both(record)
+            quick = None if written is None else handled_lines(record, written, self._is_harmless)
+            return quick or self._both(record)
         if type(getattr(record, "start", None)) is HandleStart:
             return self._both(record)
         return b"" if type(record) is HandleStart else self.encode(record)
@@ -166,25 +164,6 @@ class Encoder:
         return raw(text, value)
 
     # Handles
-
-    def can_wait(self, record: Record) -> bool:
-        """Tell whether the lines of a record can be made later: its user can change nothing of them meanwhile."""
-        return self.redactor.payloads == "keep" and type(record) is HandleStop and can_wait(record)
-
-    def waited(self, stops: Sequence[HandleStop]) -> bytes:
-        """Return the lines of such ends of handles: there is less to do for each where there are many."""
-        frames = [stop.start.frame[1] for stop in stops]  # type: ignore[index] # each has one
-        harmless = self._is_harmless("\n".join(frames))  # type: ignore[arg-type] # of text
-        return b"".join(
-            [
-                ((harmless or self._is_harmless(frame)) and self._received(stop)) or self._both(stop)
-                for stop, frame in zip(stops, frames, strict=True)
-            ]
-        )
-
-    def _received(self, stop: HandleStop) -> bytes | None:
-        written = self._written.get(stop.start.origin.connection_id)
-        return None if written is None else received_lines(stop, written)
 
     def _is_harmless(self, frame: Frame) -> bool:
         """Tell whether there is nothing to hide in a frame, nor anything that JSON needs a `$` for."""

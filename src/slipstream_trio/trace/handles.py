@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from attrs import define
 
-from ..protocol import Frame, Message, PushMessage, ReplyReceived, SendFrame, State, Transition
-from ..telemetry import HandleStart, HandleStop, Origin
+from ..protocol import Frame, Message, PushMessage, ReplyReceived, SendFrame, State
+from ..telemetry import HandleStop, Origin
 from .lines import encode_line
 from .values import TAG
 
@@ -15,9 +15,6 @@ BUILT_IN: Final = frozenset({"v1", "v2"})
 """The serializers whose messages can be decoded again by readers of a recording."""
 
 FULL_EVERY: Final = 256  # lines of a connection, after which its ids and its state are written in full again
-
-LONGEST_WAITING: Final = 4096
-"""Characters of a frame whose lines may be made later: it is kept as long."""
 
 _FRAME: Final = b'{"$":"FrameReceived","now":%b,"frame":%b}'
 
@@ -53,61 +50,40 @@ class Written:
     decodes: bool = False
     now: tuple[float, bytes] = (0.0, b"0.0")
 
-    def suits(self, start: HandleStart) -> bool:
-        """Tell whether no more is to be written than what happens to the connection."""
-        return self.origin is start.origin and self.state is start.state and self.lines <= FULL_EVERY - 2
 
-
-def can_wait(stop: HandleStop) -> bool:
-    """Tell whether a handle is that of a short text, and no more came of it than a message or a reply."""
-    start = stop.start
+def handled_lines(stop: HandleStop, written: Written, is_harmless: Callable[[Frame], bool]) -> bytes | None:
+    """Return both lines of a message, a reply or a push with nothing to hide; None where there is more to write."""
+    start, state = stop.start, stop.start.state
+    if written.origin is not start.origin or written.state is not state or written.lines > FULL_EVERY - 2:
+        return None
+    if state.identity.options.serializer not in BUILT_IN:  # not by the flat name, which takes longer
+        return None
     received = start.frame
-    if received is None or type(received[1]) is not str or len(received[1]) > LONGEST_WAITING:
-        return False
-    if stop.delivered is None and _reply(stop.transition, start.state) is None:
-        return False
-    return start.state.identity.options.serializer in BUILT_IN  # not by the flat name, which takes longer
-
-
-def _reply(made: Transition, state: State) -> ReplyReceived | None:
-    if made.state is not state or len(made.built_events) != 1:
-        return None
-    event = made.built_events[0]
-    return event if type(event) is ReplyReceived else None
-
-
-def received_lines(stop: HandleStop, written: Written) -> bytes | None:
-    """Return both lines of a harmless frame that could wait; None where there is more to write."""
-    start, message = stop.start, stop.delivered
-    if not written.suits(start):
-        return None
-    now, frame = start.frame  # type: ignore[misc] # it has one
-    if now is not written.now[0]:
-        written.now = now, encode_line(now)
-    event = _DELIVERED
+    if received is None:
+        return _pushed_lines(stop, written, is_harmless)
+    (now, frame), message, event = received, stop.delivered, _DELIVERED
     if message is None:
         made = stop.transition
-        reply = made.built_events[0]
-        assert isinstance(reply, ReplyReceived)
-        message, event = made.message, _replied(reply)
+        reply = made.built_events[0] if made.state is state and len(made.built_events) == 1 else None
+        if type(reply) is not ReplyReceived:
+            return None
+        response = {TAG: "@response"} if type(reply.response) in (dict, list) else reply.response
+        told = {TAG: "ReplyReceived", "topic": reply.topic, "ref": reply.ref, "status": reply.status}
+        message, event = made.message, encode_line({**told, "response": response})
+    if not is_harmless(frame):
+        return None
+    if now is not written.now[0]:
+        written.now = now, encode_line(now)
     join_ref, ref, topic, name, _ = message
     shown = encode_line(without_payload(message)) if ref is not None else _broadcast(join_ref, topic, name)
-    return _both(
-        stop, written, _FRAME % (written.now[1], encode_line(frame)), _RECEIVED % (shown, event, written.number)
-    )
+    given = _FRAME % (written.now[1], encode_line(frame))
+    return _both(stop, written, given, _RECEIVED % (shown, event, written.number))
 
 
-def _replied(reply: ReplyReceived) -> bytes:
-    response = {TAG: "@response"} if type(reply.response) in (dict, list) else reply.response
-    shown = {TAG: "ReplyReceived", "topic": reply.topic, "ref": reply.ref, "status": reply.status}
-    return encode_line({**shown, "response": response})
-
-
-def pushed_lines(stop: HandleStop, written: Written, is_harmless: Callable[[Frame], bool]) -> bytes | None:
-    """Return both lines of a push, of which nothing is to be hidden; it changes nothing of a state but the ref."""
-    start, made = stop.start, stop.transition
-    push, state = start.raw_message, start.state
-    if type(push) is not PushMessage or not written.suits(start) or state.identity.options.serializer not in BUILT_IN:
+def _pushed_lines(stop: HandleStop, written: Written, is_harmless: Callable[[Frame], bool]) -> bytes | None:
+    """Return both lines of a push; it changes nothing of a state but the ref."""
+    made, push = stop.transition, stop.start.raw_message
+    if type(push) is not PushMessage:
         return None
     effect, number = made.return_[0], written.number
     assert isinstance(effect, SendFrame)

@@ -1,10 +1,10 @@
 """Recording: telemetry records go into files as they happen."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from attrs import Factory, define, field
 
@@ -17,12 +17,9 @@ from .redact import Payloads, Redactor
 from .schema import end_line, header_line
 from .writer import Writer
 
-T = TypeVar("T")
-
 QUEUE: Final = 16 * 2**20
 FLUSH_INTERVAL: Final = 0.2
 CLOSE_TIMEOUT: Final = 10.0
-MOST_WAITING: Final = 128  # records of messages that are encoded together: some 64 KiB of lines
 
 
 @define(eq=False)
@@ -38,7 +35,6 @@ class Recording:
     _id: str = field(init=False, default=Factory(lambda self: self._telemetry.ids.span_id(), takes_self=True))
     _part: int = field(default=0, init=False)
     _size: int = field(default=0, init=False)
-    _waiting: list[Any] = field(factory=list, init=False)
 
     @property
     def written(self) -> int:
@@ -64,44 +60,25 @@ class Recording:
         return header_line(self._id, self._part, now, self._redactor.redacted, self._encoder.alive)
 
     def handle(self, record: Record) -> None:
-        """Take in a record: it is written later, and encoded at once if its user may change it."""
+        """Take in a record: it is encoded at once, as its user may change it, and written later."""
         if type(record) is HandleStart or (self._wanted is not None and not self._wanted(record.origin)):
             return
-        with self._writer.lock:
-            if not self._encoder.can_wait(record):
-                if self._waiting:
-                    self.catch_up()
-                self._take((record,), self._encoder.lines, record)
+        writer, encoder, count = self._writer, self._encoder, records_of(record)
+        with writer.lock:
+            if (why := writer.refuses()) is not None:
+                encoder.notice(record)
+                writer.drop(count, why)
                 return
-            self._waiting.append(record)
-            if len(self._waiting) == 1:
-                self._writer.expect()
-            elif len(self._waiting) >= MOST_WAITING:
-                self.catch_up()
-
-    def catch_up(self) -> None:
-        """Encode the records that wait for others of their kind. The caller holds the writer's lock."""
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            self._take(waiting, self._encoder.waited, waiting)
-
-    def _take(self, records: Sequence[Record], encode: Callable[[T], bytes], given: T) -> None:
-        writer, count = self._writer, sum(map(records_of, records))
-        if (why := writer.refuses()) is not None:
-            for record in records:
-                self._encoder.notice(record)
-            writer.drop(count, why)
-            return
-        if self._max_size is not None and self._size >= self._max_size:
-            writer.begin(self.header())
-        elif writer.missing:
-            self._encoder.restart()  # what was lost may be what these lines would refer to
-        try:
-            lines = encode(given)
-        except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
-            writer.drop(count, "not_encodable", error)
-            return
-        self._size += writer.put(lines, count)
+            if self._max_size is not None and self._size >= self._max_size:
+                writer.begin(self.header())
+            elif writer.missing:
+                encoder.restart()  # what was lost may be what these lines would refer to
+            try:
+                lines = encoder.lines(record)
+            except Exception as error:  # noqa: BLE001 - it is the user's objects that are encoded
+                writer.drop(count, "not_encodable", error)
+            else:
+                self._size += writer.put(lines, count)
 
     def close(self, timeout: float) -> bool:
         """Write the waiting lines; returns whether that was done within `timeout` seconds."""
@@ -125,9 +102,8 @@ def record(
 ) -> Iterator[Recording]:
     """Record all telemetry for the time of a `with` block.
 
-    Records are encoded when they happen, those of plain messages some at a time, and written by a thread. A connection
-    never waits for the disk, nor fails with it: what cannot be written is dropped and counted, and the recording says
-    where it is missing.
+    Records are encoded when they happen, and written by a thread. A connection never waits for the disk, nor fails with
+    it: what cannot be written is dropped and counted, and the recording says where it is missing.
 
     A file that is there already is not overwritten, but moved on to `path.1`, as by rotation.
 
@@ -161,7 +137,7 @@ def record(
         files.open(recording.header())
     except OSError as error:
         raise RecordingError(os.fspath(path), f"cannot be written: {error.strerror or error}") from error
-    writer.start(recording.catch_up)
+    writer.start()
     handler_id = f"recording {id(recording)}"
     bus.attach_many(handler_id, RECORDED, recording.handle, prefix=True)
     try:

@@ -54,8 +54,6 @@ class Writer:
         self._queue = [Part()]
         self._closing = False
         self._last: Callable[[int, int], bytes] | None = None
-        self._expected = False
-        self._catch_up: Callable[[], None] = lambda: None
         self._full = False
         self._why = ""
         self.waiting: int = 0
@@ -66,16 +64,9 @@ class Writer:
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="slipstream recording", daemon=True)
 
-    def start(self, catch_up: Callable[[], None]) -> None:
-        """Start the thread, which calls `catch_up` for the lines that it was told to expect."""
-        self._catch_up = catch_up
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
-
-    def expect(self) -> None:
-        """Have the lines written of what waits to be encoded, as soon as those of a `put`. The caller holds `lock`."""
-        self._expected = True
-        if not self.waiting:
-            self._changed.notify()
 
     def refuses(self) -> str | None:
         """Return why lines are not taken, if so. Once too many wait, none are until half of them are written."""
@@ -137,18 +128,13 @@ class Writer:
     def _next(self) -> list[Part]:
         """Wait for lines, and for more of them; returns none at the end."""
         with self.lock:
-            while True:
-                while not (self.waiting or self._expected or self._closing):
-                    self._changed.wait()
-                until = time.monotonic() + self._flush_interval
-                while not self._closing and self.waiting < URGENT and (left := until - time.monotonic()) > 0:
-                    self._changed.wait(left)
-                if self._expected:
-                    self._expected = False
-                    self._catch_up()
-                parts, self._queue = [part for part in self._queue if part.data or part.header is not None], [Part()]
-                if parts or self._closing:  # else what was expected is dropped, or lost already
-                    return parts
+            while not (self.waiting or self._closing):
+                self._changed.wait()
+            until = time.monotonic() + self._flush_interval
+            while not self._closing and self.waiting < URGENT and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            parts, self._queue = [part for part in self._queue if part.data or part.header is not None], [Part()]
+            return parts
 
     def _write(self, part: Part) -> bool:
         header = part.header
