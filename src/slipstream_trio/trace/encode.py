@@ -9,7 +9,7 @@ from attrs import define, field
 from ..protocol import Frame, FrameReceived, Message, SendFrame, State
 from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
 from .handles import BUILT_IN, FULL_EVERY, Written, handled_lines, without_payload
-from .lines import encode_line, raw
+from .lines import encode_line
 from .redact import Redactor
 from .schema import missing_line
 from .values import FIELDS, HOW, TAG, changes_of, encoded, fields_of, plain_text, redacted, remember
@@ -159,9 +159,8 @@ class Encoder:
     def _payload(self, value: Any) -> Any:
         """Return a payload, encoded: looked into only where its text may have something to hide."""
         text = plain_text(value)
-        if text is None or not self.redactor.shows(text):
-            return encoded(self.redactor.payload(value), self.redactor, 1)
-        return raw(text, value)
+        shows = text is not None and self.redactor.shows(text)
+        return value if shows else encoded(self.redactor.payload(value), self.redactor, 1)
 
     # Handles
 

@@ -15,13 +15,7 @@ def _encode(value: Any) -> bytes:
     return _ENCODER.encode(value).encode("ascii")
 
 
-def _again(_: bytes, value: Any) -> Any:
-    return value
-
-
 encode_line: Callable[[Any], bytes] = _encode  # returns the line of a value, without a line feed
-
-raw: Callable[[bytes, Any], Any] = _again  # returns what stands in a value for another, whose text is known
 
 _decode: Callable[[bytes], Any] = json.loads
 
@@ -30,11 +24,6 @@ try:
 except ImportError:
     pass  # the standard library it is
 else:
-
-    def raw(text: bytes, _: Any) -> Any:
-        """Return what is written as it is."""
-        return msgspec.Raw(text)
-
     encode_line = msgspec.json.Encoder().encode
     _decode = msgspec.json.Decoder().decode
 

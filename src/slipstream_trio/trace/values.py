@@ -23,7 +23,6 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
-from operator import attrgetter, is_
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -36,7 +35,7 @@ from ..protocol import STATE_FIELDS, FrameReceived, Message, Options, State
 from ..protocol.codec import MAX_DIGITS, check_value
 from ..protocol.mappings import View
 from ..protocol.state import changes
-from .lines import encode_line, raw
+from .lines import encode_line
 from .redact import Redacted, Redactor
 
 TAG: Final = "$"
@@ -130,13 +129,8 @@ def fields_of(value: Any, redactor: Redactor, names: Iterable[str] | None = None
     }
 
 
-_BUT_REF: Final = attrgetter("topics", "turn_queue", "heartbeat", "identity", "status", "close_reason")
-
-
 def changes_of(before: State, after: State, redactor: Redactor) -> dict[str, Any]:
     """Return the fields in which a state differs from the one before: of a mapping, what has changed in it."""
-    if all(map(is_, _BUT_REF(before), _BUT_REF(after))):
-        return {"current_ref": after.current_ref}  # a push
     found = dict(changes(before, after))
     fields = fields_of(after, redactor, (name for name, change in found.items() if change is None))
     for name, change in found.items():
@@ -199,9 +193,9 @@ def plain_text(value: Any) -> bytes | None:
 
 
 def encoded(value: Any, redactor: Redactor, depth: int = 0) -> Any:
-    """Return what `encode_value` makes of a value, or its text, where that would change nothing in it."""
-    text = plain_text(value) if type(value) in NESTED else None
-    return encode_value(value, redactor, depth) if text is None else raw(text, value)
+    """Return what `encode_value` makes of a value, after a quick look whether it changes anything in it."""
+    plain = type(value) in NESTED and plain_text(value) is not None
+    return value if plain else encode_value(value, redactor, depth)
 
 
 def _text(value: str) -> Any:
