@@ -139,7 +139,7 @@ class Decoder:
         else:
             details = _details(name, line, read)
         times = {first: time, "monotonic_time": now}
-        record: Recorded = recorded(number, name, read.origin, times, start, span_id, details, None)
+        record: Recorded = recorded(number, name, read.origin, times, start, span_id, details)
         if name is HANDLE_START:
             read.handle = record
         elif kind == "start":

@@ -80,10 +80,10 @@ class _Tracks:
         """Give an arrow's beginning for each ref that was sent, and its end for each that was settled."""
         connection = self._connections.setdefault(record.origin.connection_id, len(self._connections) + 1)
         common = {"cat": "reply", "name": "reply", **place}
-        for effect in record.metadata["return"]:
+        for effect in record.details()["return"]:
             if isinstance(effect, SendFrame) and (number := number_of(effect.ref)) is not None:
                 yield {"ph": "s", "id": connection * REFS + number, **common}
-        for event in record.metadata["built_events"]:
+        for event in record.details()["built_events"]:
             if isinstance(event, SETTLED) and (number := number_of(event.ref)) is not None:
                 yield {"ph": "f", "bp": "e", "id": connection * REFS + number, **common}
 
@@ -110,10 +110,10 @@ def _track(record: Any) -> str:
     origin, name = record.origin, record.name
     if name[1] == "connection":
         return f"connection {origin.generation} {origin.connection_id}"
-    metadata = record.metadata
-    if metadata.get("callback") is not None:
+    told = record.whole()
+    if told.get("callback") is not None:
         return "callbacks"
-    topic = metadata.get("topic")
+    topic = told.get("topic")
     return "client" if topic is None else f"topic {topic}"
 
 

@@ -74,7 +74,6 @@ class Recorded(Record):
     start: "Recorded | None" = attrs.field(repr=False)
     span_id: str | None
     _details: dict[str, Any]
-    _metadata: Mapping[str, Any] | None = attrs.field(default=None, init=False, eq=False, repr=False)
 
     def details(self) -> dict[str, Any]:
         """Return the metadata of this event: without ids and times, and without what its start has."""
@@ -83,14 +82,10 @@ class Recorded(Record):
     @property
     def metadata(self) -> Mapping[str, Any]:
         """Everything else, under the telemetry's keys; the values are the protocol's own objects."""
-        if self._metadata is None:
-            whole = {} if self.start is None else {**self.start.details()}
-            whole |= self._described() | self._details
-            if "end_state" in whole:
-                whole["event"] = Transition(whole["end_state"], whole["message"], whole["built_events"]).event
-            object.__setattr__(self, "_metadata", whole)
-        assert self._metadata is not None
-        return self._metadata
+        whole = {**self._described(), **self.whole()}
+        if "end_state" in whole:
+            whole["event"] = Transition(whole["end_state"], whole["message"], whole["built_events"]).event
+        return whole
 
     @property
     def monotonic_time(self) -> int:
