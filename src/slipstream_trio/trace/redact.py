@@ -10,7 +10,6 @@ here, is left out where something in it would have to be hidden.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, lru_cache, partial
 from operator import is_
@@ -32,9 +31,6 @@ DEEPEST: Final = 140  # the most levels of a payload; deeper values, which canno
 
 _HINTS: Final = ("eyj", "sfmynty", "bearer", "basic", "://", "httpstatus")
 """Parts of every text that `_LOOKS` finds; searching these is far quicker."""
-
-_COMMON: Final = "status response reason action message notification location created updated inserted"
-"""Words that frames are full of: no piece of a hint is in them."""
 
 _LOOKS: Final = (
     (re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?"), MASK),
@@ -188,7 +184,7 @@ class Redactor:
 
     @cached_property
     def _hints(self) -> tuple[str, ...]:
-        return _pieces({*(self.secrets or ()), *_HINTS})
+        return (*(self.secrets or ()), *_HINTS)
 
     @cached_property
     def _is_secret(self) -> Callable[[Any], bool]:
@@ -203,23 +199,6 @@ class Redactor:
         )
         value = r"""(?P<value>"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s&,;)}\]]+)"""
         return re.compile(rf"""(?i)(?P<name>(?:{words})[\w.-]{{0,40}}\\?["']?\s{{0,8}}(?:=>|[=:])\s{{0,8}}){value}""")
-
-
-def _pieces(hints: set[str]) -> tuple[str, ...]:
-    """Return few short texts: in each of the hints is one of them, such as "key" in four. They are looked for often."""
-    found: list[str] = []
-    while hints:
-        sizes = {hint: range(min(3, len(hint)), len(hint) + 1) for hint in sorted(hints)}
-        pieces = Counter(
-            piece
-            for hint, lengths in sizes.items()
-            for piece in {hint[at : at + size] for size in lengths for at in range(len(hint) - size + 1)}
-            if piece == hint or piece not in _COMMON
-        )
-        best = max(pieces, key=lambda piece: (pieces[piece], len(piece), piece))
-        found.append(best)
-        hints = {hint for hint in hints if best not in hint}
-    return tuple(found)
 
 
 def _blank(value: Any) -> Any:
