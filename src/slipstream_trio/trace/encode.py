@@ -12,7 +12,7 @@ from .handles import BUILT_IN, FULL_EVERY, Written, handled_lines, without_paylo
 from .lines import encode_line
 from .redact import Redactor
 from .schema import missing_line
-from .values import FIELDS, HOW, TAG, changes_of, encoded, fields_of, plain_text, redacted, remember
+from .values import FIELDS, HOW, TAG, changes_of, encoded, field_of, fields_of, plain_text, remember
 
 MOST_CONNECTIONS: Final = 4096
 """The most connections to remember; a forgotten one is written in full when it comes again."""
@@ -138,8 +138,6 @@ class Encoder:
 
     def _value(self, how: str | None, value: Any, written: Written, details: Mapping[str, Any]) -> Any:
         redactor = self.redactor
-        if how == "payload":
-            return self._payload(value)
         if how == "state":
             return self._state(value, written)
         if how == "raw_message":
@@ -148,19 +146,11 @@ class Encoder:
             if type(value) is FrameReceived:
                 written.decodes = serializer in BUILT_IN and shown["frame"] != REDACTED
             return shown
-        if how == "frame" and value is not None:
-            value = redactor.frame(value, "v2")  # it is malformed: hidden, if there may be a secret in it
-        elif how == "text" and "stacktrace" in details:
-            value = redactor.error(value)  # where there is a traceback, the reason is an exception's text
-        else:
-            value = redacted(how, value, redactor)
-        return encoded(value, redactor)
-
-    def _payload(self, value: Any) -> Any:
-        """Return a payload, encoded: looked into only where its text may have something to hide."""
-        text = plain_text(value)
-        shows = text is not None and self.redactor.shows(text)
-        return value if shows else encoded(self.redactor.payload(value), self.redactor, 1)
+        if how == "frame":  # it is malformed: hidden, if there may be a secret in it
+            return None if value is None else encoded(redactor.frame(value, "v2"), redactor)
+        if how == "text" and "stacktrace" in details:
+            how = "error"  # where there is a traceback, the reason is an exception's text
+        return field_of(value, how, redactor)
 
     # Handles
 
@@ -194,12 +184,10 @@ class Encoder:
             its = getattr(value, name)
             if id(its) in shared:
                 shown[name] = shared[id(its)]
-            elif how == "payload":
-                shown[name] = self._payload(its)
             elif how == "frame":
                 shown[name] = encoded(redactor.frame(its, serializer, sent=kind is SendFrame), redactor)
             else:
-                shown[name] = encoded(redacted(how, its, redactor), redactor)
+                shown[name] = field_of(its, how, redactor)
         return shown
 
 

@@ -108,9 +108,9 @@ def number_of(ref: object) -> int | None:
     return int(ref) if isinstance(ref, str) and ref.isdecimal() and len(ref) < 20 else None
 
 
-def redacted(how: str | None, value: Any, redactor: Redactor) -> Any:
-    """Return a field as it is shown, redacted as what `FIELDS` says, which is a method of the redactor."""
-    return value if how is None else getattr(redactor, how)(value)
+def field_of(value: Any, how: str | None, redactor: Redactor) -> Any:
+    """Return a field, encoded, after it was redacted as what `HOW` says: by the method of the redactor of that name."""
+    return encoded(value if how is None else getattr(redactor, how)(value), redactor, how == "payload")
 
 
 def remember(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:
@@ -123,10 +123,7 @@ def remember(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:
 def fields_of(value: Any, redactor: Redactor, names: Iterable[str] | None = None) -> dict[str, Any]:
     """Return the fields of an instance of one of `CLASSES`, encoded: all of them, or those of these names."""
     how = FIELDS[type(value)]
-    return {
-        name: encode_value(redacted(how[name], getattr(value, name), redactor), redactor)
-        for name in (how if names is None else names)
-    }
+    return {name: field_of(getattr(value, name), how[name], redactor) for name in (how if names is None else names)}
 
 
 def changes_of(before: State, after: State, redactor: Redactor) -> dict[str, Any]:
