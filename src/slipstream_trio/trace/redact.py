@@ -126,7 +126,7 @@ class Redactor:
 
     def text(self, text: Any) -> Any:
         """Return a text as it is shown; what is none is no secret."""
-        if self.secrets is None or type(text) is not str or not self._hinted(text):
+        if self.secrets is None or type(text) is not str or not any(map(squeezed(text).__contains__, self._hints)):
             return text
         for pattern, replacement in _LOOKS:
             text = pattern.sub(replacement, text)
@@ -159,13 +159,8 @@ class Redactor:
             return True
         if self.secrets is None or not isinstance(frame, str):
             return False
-        # Behind an escape there may be anything.
-        return "\\u" in frame or self._hinted(frame)
-
-    def _hinted(self, text: str) -> bool:
-        """Tell whether there may be something to hide in a text: a quick look."""
-        # Without a loop of Python's: this is asked for each frame.
-        return any(map(squeezed(text).__contains__, self._hints))
+        # Behind an escape there may be anything; and without a loop of Python's, as this is asked for each frame.
+        return "\\u" in frame or any(map(squeezed(frame).__contains__, self._hints))
 
     def _walk(self, value: Any, depth: int = 0, *, blank: bool = False) -> Any:
         """Return a value without secrets; or `blank`, of the same structure, where all of it is one."""
