@@ -10,19 +10,8 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
+from .. import protocol
 from ..errors import ProtocolError
-from ..protocol import (
-    Frame,
-    FrameReceived,
-    FrameRejected,
-    Message,
-    SendFrame,
-    Serializer,
-    State,
-    Transition,
-    handle,
-    serializer_for,
-)
 from ..telemetry import ConnectStart, HandleStart
 from .handles import BUILT_IN
 from .redact import Redacted
@@ -93,14 +82,14 @@ class ReplayStep:
     """
 
     record: Recorded
-    before: State
-    transition: Transition | None
+    before: protocol.State
+    transition: protocol.Transition | None
     divergences: tuple[Divergence, ...]
 
     @property
-    def after(self) -> State:
+    def after(self) -> protocol.State:
         """The state after it, as recorded."""
-        state: State = self.record.metadata.get("end_state", self.before)
+        state: protocol.State = self.record.metadata.get("end_state", self.before)
         return state
 
 
@@ -114,9 +103,9 @@ class Replayer:
         payloads_hidden: whether payloads are not as they were, so that what could not be sent now can.
     """
 
-    _serializer: Serializer | None = None
+    _serializer: protocol.Serializer | None = None
     _payloads_hidden: bool = False
-    _states: dict[str | None, State] = field(factory=dict, init=False)
+    _states: dict[str | None, protocol.State] = field(factory=dict, init=False)
 
     def feed(self, record: Recorded) -> ReplayStep | None:
         """Take in the next record; returns the step, if an input was handled with it."""
@@ -136,11 +125,11 @@ class Replayer:
 
     def _replay(self, record: Recorded) -> ReplayStep:
         metadata = record.whole()
-        recorded: State = metadata["state"]
+        recorded: protocol.State = metadata["state"]
         found = list(differences(recorded, self._states.get(record.connection_id, recorded), "state"))
         transition = None
         try:
-            transition = handle(recorded, metadata["raw_message"], self._serializer_of(metadata))
+            transition = protocol.handle(recorded, metadata["raw_message"], self._serializer_of(metadata))
         except Exception as error:  # noqa: BLE001 - whatever the core raises is an outcome like any other
             kind, expected = type(error).__name__, metadata.get("kind", "no exception")
             found += [] if expected == kind else [Difference("exception", expected, f"{kind}: {error}")]
@@ -156,11 +145,11 @@ class Replayer:
         divergences = [Divergence(line, record.connection_id, each.field, each.expected, each.got) for each in found]
         return ReplayStep(record, recorded, transition, tuple(divergences))
 
-    def _serializer_of(self, metadata: Mapping[str, Any]) -> Serializer:
+    def _serializer_of(self, metadata: Mapping[str, Any]) -> protocol.Serializer:
         options, given = metadata["state"].options, metadata["raw_message"]
-        hidden = type(given) is FrameReceived and isinstance(given.frame, Redacted)
+        hidden = type(given) is protocol.FrameReceived and isinstance(given.frame, Redacted)
         if options.serializer in BUILT_IN and not hidden:
-            return serializer_for(options.vsn)
+            return protocol.serializer_for(options.vsn)
         if self._serializer is not None and not hidden:
             return self._serializer
         return _AsRecorded(options.serializer, options.vsn, metadata)
@@ -174,22 +163,22 @@ class _AsRecorded:
     vsn: str
     metadata: Mapping[str, Any]
 
-    def encode(self, message: Message) -> Frame:
-        sent: dict[str, Frame] = {
-            each.ref: each.frame for each in self.metadata.get("return", ()) if isinstance(each, SendFrame)
+    def encode(self, message: protocol.Message) -> protocol.Frame:
+        sent: dict[str, protocol.Frame] = {
+            each.ref: each.frame for each in self.metadata.get("return", ()) if isinstance(each, protocol.SendFrame)
         }
         return sent.get(message.ref or "", "")
 
-    def decode(self, frame: Frame) -> Message:  # noqa: ARG002 - there is but one
+    def decode(self, frame: protocol.Frame) -> protocol.Message:  # noqa: ARG002 - there is but one
         for event in self.metadata.get("built_events", ()):
-            if isinstance(event, FrameRejected) and not isinstance(self.metadata["message"], Message):
+            if isinstance(event, protocol.FrameRejected) and not isinstance(self.metadata["message"], protocol.Message):
                 raise ProtocolError(event.reason)
-        message: Message = self.metadata["message"]
+        message: protocol.Message = self.metadata["message"]
         return message
 
 
 def replay(
-    records: Iterable[Recorded], *, serializer: Serializer | None = None, payloads_hidden: bool = False
+    records: Iterable[Recorded], *, serializer: protocol.Serializer | None = None, payloads_hidden: bool = False
 ) -> Iterator[Divergence]:
     """Replay records; gives each difference between what was recorded and what the core does.
 

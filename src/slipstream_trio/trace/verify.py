@@ -9,16 +9,7 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from ..protocol import (
-    HeartbeatAcknowledged,
-    MessageReceived,
-    SendFrame,
-    State,
-    TopicJoinClosed,
-    TopicJoinFailed,
-    TopicJoinSucceeded,
-    TopicLeft,
-)
+from .. import protocol
 from ..telemetry import EventName, Origin, Record
 from .values import number_of
 
@@ -63,7 +54,7 @@ class _Connection:
     """The records of a connection, as far as invariants need them."""
 
     ids: Origin
-    state: State | None = None
+    state: protocol.State | None = None
     unsure: bool = False
     ended: bool = False
     open_span: str | None = None
@@ -190,7 +181,7 @@ class Verifier:
         adopted = self._connections[self._current or ""] = _Connection(origin, unsure=True, open_at=None, began_at=None)
         return adopted
 
-    def _connect_started(self, known: _Connection | None, origin: Origin, state: State) -> _Connection:
+    def _connect_started(self, known: _Connection | None, origin: Origin, state: protocol.State) -> _Connection:
         if known is not None:
             self._violated(1, "another connect start of the same connection_id")
             return known
@@ -203,7 +194,7 @@ class Verifier:
             self._violated(1, "its state has another connection_id")
         return connection
 
-    def _handle_started(self, connection: _Connection, span_id: str, state: State) -> None:
+    def _handle_started(self, connection: _Connection, span_id: str, state: protocol.State) -> None:
         spans = self._spans
         if connection.open_span is not None and not connection.unsure:
             self._violated(3, f"a handle starts before the one with span_id {connection.open_span} ended")
@@ -230,7 +221,7 @@ class Verifier:
             return
         connection.state, connection.unsure = details["end_state"], False
         for effect in details["return"]:
-            if type(effect) is not SendFrame:
+            if type(effect) is not protocol.SendFrame:
                 continue
             number = number_of(effect.ref)
             if number is None or number <= connection.last_ref:
@@ -238,7 +229,7 @@ class Verifier:
             else:
                 connection.last_ref = number
         for event in details["built_events"]:
-            if type(event) is not MessageReceived:
+            if type(event) is not protocol.MessageReceived:
                 self._event_built(connection, event)
 
     def _connect_ended(self, connection: _Connection, name: EventName, details: Any) -> None:
@@ -252,15 +243,15 @@ class Verifier:
 
     def _event_built(self, connection: _Connection, event: Any) -> None:
         match event:
-            case TopicJoinSucceeded(ref=ref) | TopicJoinFailed(ref=ref):
+            case protocol.TopicJoinSucceeded(ref=ref) | protocol.TopicJoinFailed(ref=ref):
                 if ref in connection.joins:
                     self._violated(5, f"the join {ref} settles again: it {connection.joins[ref]} before")
-                connection.joins[ref] = "succeeded" if isinstance(event, TopicJoinSucceeded) else "failed"
-            case TopicJoinClosed(ref=ref) | TopicLeft(ref=str(ref)):
+                connection.joins[ref] = "succeeded" if isinstance(event, protocol.TopicJoinSucceeded) else "failed"
+            case protocol.TopicJoinClosed(ref=ref) | protocol.TopicLeft(ref=str(ref)):
                 if connection.joins.get(ref) in ("failed", "ended"):
                     self._violated(5, f"the join {ref} ends, but {connection.joins[ref]} before")
                 connection.joins[ref] = "ended"
-            case HeartbeatAcknowledged(ref=ref):
+            case protocol.HeartbeatAcknowledged(ref=ref):
                 self._settled(connection, ref)
 
     def _settled(self, connection: _Connection, ref: str) -> None:
