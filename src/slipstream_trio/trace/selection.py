@@ -44,24 +44,18 @@ class Moment:
         """
         if found := SPAN.fullmatch(text.strip()):
             return cls(nanoseconds(float(found[1]) * UNITS[found[2]]), "start")
+        since: Literal["epoch", "midnight"] = "midnight"
         try:
-            at = time.fromisoformat(text)
+            moment = datetime.combine(date(1970, 1, 1), time.fromisoformat(text))
         except ValueError:
-            moment = datetime.fromisoformat(text)
-        else:
-            moment = datetime.combine(date(1970, 1, 1), at)
-            return cls(_nanoseconds(moment), "midnight")
-        return cls(_nanoseconds(moment), "epoch")
+            since, moment = "epoch", datetime.fromisoformat(text)
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return cls(round(aware.timestamp() * 1e6) * 1_000, since)
 
     def after(self, first: int) -> int:
         """Return it in nanoseconds since the epoch, for a recording whose first record is of `first`."""
         day = 86_400_000_000_000
         return self.nanoseconds + {"epoch": 0, "midnight": first // day * day, "start": first}[self.since]
-
-
-def _nanoseconds(moment: datetime) -> int:
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1e6) * 1_000
 
 
 def _globs(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
@@ -108,6 +102,7 @@ class Selection:
 
 Alike = tuple[str, ...]
 EVERYTHING: Final = Selection()
+ALONE: Final = set[str]()  # the topics of a line that waits behind a group
 TOGETHER: Final = 5_000_000_000  # nanoseconds between two lines that are put together
 
 
@@ -193,10 +188,10 @@ def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
                 group.count, group.last = group.count + 1, now
                 group.topics.add(line.topic)
                 continue
-            groups[alike] = group = _Group(glance, now, {line.topic}, alike)
+            groups[alike] = group = _Group(glance, now, alike, {line.topic})
             waiting.append(group)
         elif waiting:
-            waiting.append(_Group(glance))
+            waiting.append(_Group(glance, now, None, ALONE))
         else:
             yield glance
             continue
@@ -216,9 +211,9 @@ class _Group:
     """Lines that say the same, by the first of them; of one that waits behind such, that line alone."""
 
     glance: Glance
-    last: int = 0
-    topics: set[str] = field(factory=set)
-    alike: Alike | None = None
+    last: int
+    alike: Alike | None
+    topics: set[str]
     count: int = 1
 
     def told(self) -> Glance:

@@ -20,6 +20,11 @@ SHORTEST: Final = 4  # shorter values are not masked: masking every "1" would ma
 SMALL: Final = 20  # so many values are encoded at once, as that takes less time than to do so piece by piece
 LONGEST: Final = 2.0**62
 _LEAVES: Final = frozenset({str, int, bool, type(None)})
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False,
+    separators=(",", ":"),
+    default=lambda value: dict(value) if isinstance(value, Mapping) else repr(value),
+)
 
 
 @frozen
@@ -140,13 +145,6 @@ def frame_as_text(frame: Any) -> str:
     return frame if isinstance(frame, str) else repr(frame)
 
 
-def _shown(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else repr(value)
-
-
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_shown)
-
-
 def in_a_word(reason: str, sentence: str) -> str:
     """Return a reason as a word that can be counted, as transports and decoders give sentences."""
     return reason if reason.isidentifier() else sentence
@@ -161,13 +159,8 @@ def duration(nanoseconds: float) -> str:
     """Return a duration in three digits, more or less: "12 µs", "1.24 ms", "2.31 s"."""
     unit, size = ("µs", 1e3) if nanoseconds < 999.5e3 else ("ms", 1e6) if nanoseconds < 999.5e6 else ("s", 1e9)
     number = nanoseconds / size
-    return (
-        f"{number:.2f} {unit}"
-        if number < 9.995
-        else f"{number:.1f} {unit}"
-        if number < 99.95
-        else f"{number:.0f} {unit}"
-    )
+    digits = "%.2f %s" if number < 9.995 else "%.1f %s" if number < 99.95 else "%.0f %s"
+    return digits % (number, unit)
 
 
 def many(count: int, one: str, more: str = "") -> str:

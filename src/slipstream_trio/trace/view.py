@@ -110,14 +110,16 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
 
 
 def _parts_of(name: EventName, function: Callable[..., Parts] | None, metadata: Mapping[str, Any]) -> Parts:
-    if name[-1] == "exception":
-        return _raised(name, metadata)
     if function is not None:
         return function(metadata)
     if name[-1] == "stop" and name[1] == "client":
         return _client(name, metadata)
-    known = {key: its for key in ("topic", "event") if isinstance(its := metadata.get(key), str)}
-    return {"what": " ".join(name[1:-1] if name[-1] == "stop" else name[1:]), **known}
+    parts: Parts = {key: its for key in ("topic", "event") if isinstance(its := metadata.get(key), str)}
+    parts["what"] = " ".join(name[1:-1] if name[-1] in ("stop", "exception") else name[1:])
+    if name[-1] == "exception":
+        note = f"{metadata['kind']}: {metadata['reason']}"
+        parts |= {"status": "raised", "mood": "bad", "note": note, "client": name[1] == "client"}
+    return parts
 
 
 def describe_unfinished(start: Record) -> Line:
@@ -133,12 +135,6 @@ def describe_unfinished(start: Record) -> Line:
 def given_of(record: Record) -> Any:
     """Return the input that was handled, from either record of its handle."""
     return (getattr(record, "start", None) or record).details()["raw_message"]
-
-
-def _raised(name: EventName, metadata: Mapping[str, Any]) -> Parts:
-    its = {key: metadata.get(key) or "" for key in ("topic", "event")}
-    note = f"{metadata['kind']}: {metadata['reason']}"
-    return _bad(" ".join(name[1:-1]), note, status="raised", client=name[1] == "client", **its)
 
 
 # The connection

@@ -119,7 +119,9 @@ class Writer:
                 del parts[0]
             if parts:
                 self._lose(parts)
-                self._rest()
+                with self.lock:
+                    self._changed.wait_for(lambda: self._closing, RETRY)
+                    self.broken = False
         if self._last is not None:
             last = self._last
             self._attempt(lambda: self._files.write(self._told() + last(self.written, self.dropped)))
@@ -161,12 +163,6 @@ class Writer:
                 self.drop(lost, "write_failed")
                 self.missing += told
             self.broken = True
-
-    def _rest(self) -> None:
-        """Wait a little before trying again."""
-        with self.lock:
-            self._changed.wait_for(lambda: self._closing, RETRY)
-            self.broken = False
 
     def _attempt(self, action: Callable[[], object]) -> bool:
         try:
