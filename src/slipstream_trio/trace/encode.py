@@ -51,16 +51,13 @@ class Encoder:
 
     def lines(self, record: Any) -> bytes:
         """Return the lines of a record of a bus: of the end of a handle two, as that of its start is left to it."""
-        if type(record) is HandleStop:
-            written = self._written.get(record.start.origin.connection_id)
-            quick = None if written is None else handled_lines(record, written, self._is_harmless)
-            return quick or self._both(record)
-        if type(getattr(record, "start", None)) is HandleStart:
-            return self._both(record)
-        return b"" if type(record) is HandleStart else self.encode(record)
-
-    def _both(self, end: Any) -> bytes:
-        return self.encode(end.start) + self.encode(end)
+        start = getattr(record, "start", None)
+        if type(start) is not HandleStart:
+            return self.encode(record)
+        written, quick = self._written.get(start.origin.connection_id), None
+        if type(record) is HandleStop and written is not None:
+            quick = handled_lines(record, written, self._is_harmless)
+        return quick or self.encode(start) + self.encode(record)
 
     def encode(self, record: Any) -> bytes:
         """Return the line of a record, with its line feed; two lines, where the first tells what is missing."""

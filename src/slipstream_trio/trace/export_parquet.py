@@ -178,12 +178,11 @@ def _batch(rows: Sequence[Row], schema: Any) -> Any:
     try:
         return pa.RecordBatch.from_struct_array(pa.array(rows, kind))
     except UnicodeEncodeError:  # lone surrogates, which Parquet has no place for
-        clean = [{name: _clean(value) for name, value in row.items()} for row in rows]
+        clean = [
+            {key: its.encode(errors="replace").decode() if isinstance(its, str) else its for key, its in row.items()}
+            for row in rows
+        ]
         return pa.RecordBatch.from_struct_array(pa.array(clean, kind))
-
-
-def _clean(value: Any) -> Any:
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _rows(source: Source, told: Told, progress: Callable[[Progress], object] | None) -> Iterator[Row]:
