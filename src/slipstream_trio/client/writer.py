@@ -97,7 +97,8 @@ class Writer:
                 self._drained.set()
             if not self._woken and not self._closed:
                 self._idle = True
-                await task.park()
+                if self.taken > 1:  # after a join alone, many connections are idle
+                    await task.park()
             if not self._woken and not self._frames:
                 return
             self._woken, self._writing = False, True
