@@ -19,6 +19,8 @@ from attrs import evolve
 from ..errors import ConnectionRejected, InternalError
 from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
+from ..protocol.state import Heartbeat, Identity
+from ..protocol.topics import Topics, Turns
 from ..telemetry import ClientGaveUp, ReconnectScheduled
 from ..transport import OpenRequest
 from ..transport.cookies import Cookies
@@ -282,15 +284,16 @@ class Supervisor:
             ask = partial(_fail_with, error)
         before = self.socket._connection
         ids, options, transport = self.socket._emitter.telemetry.ids, self.socket._options, self._connector.name
-        state = State(
+        identity = Identity(
             connection_id=ids.span_id(),
             trace_id=ids.trace_id() if trace_parent is None else trace_parent[3:35],
             socket_id=self.socket.socket_id,
             generation=generation,
             options=options if options.transport == transport else evolve(options, transport=transport),
             trace_parent=trace_parent,
-            current_ref=0 if before is None else before.state.current_ref,  # so what is told late is of no other
         )
+        current_ref = 0 if before is None else before.state.current_ref  # so what is told late is of no other
+        state = State.of(identity, "opening", Topics(), Turns(), Heartbeat(), current_ref, None)
         connection = Connection(self.socket, state, attempt)
         self.socket._begin(connection)
         return connection, ask

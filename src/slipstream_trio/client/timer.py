@@ -165,7 +165,8 @@ class Alarm:
             self._heap = [entry for entry in self._heap if entry[2].next == entry[0]]
             heapq.heapify(self._heap)
             self._sweep_at = 2 * len(self._heap) + SWEEP_ABOVE
-        self._sleep.deadline = min(self._sleep.deadline, deadline)
+        if deadline < self._sleep.deadline:  # noqa: PLR1730 - to set it takes long, even to what it is
+            self._sleep.deadline = deadline
 
     def watch(self, look: Callable[[float], None]) -> None:
         """Call a function every `WATCH_INTERVAL` seconds from now on, with how many seconds late that is."""
@@ -207,8 +208,10 @@ _ALARM: Final[trio.lowlevel.RunVar[Alarm | None]] = trio.lowlevel.RunVar("slipst
 
 def alarm_of_this_run() -> Alarm:
     """Return the alarm that all timers of this Trio run share."""
-    alarm = _ALARM.get() or Alarm()
-    _ALARM.set(alarm)
+    alarm = _ALARM.get()
+    if alarm is None:
+        alarm = Alarm()
+        _ALARM.set(alarm)
     return alarm
 
 

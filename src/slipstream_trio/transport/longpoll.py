@@ -152,7 +152,7 @@ class _Longpoll(Transport):
         request, deadline, encrypted = self._request, deadline_of(self._request), self._address.encrypted
         stream = await self._backend.open(deadline)
         opening = await answer_to(stream, request, self._target, self._headers(), deadline, encrypted=encrypted)
-        if opening.connection.our_state is opening.connection.their_state is h11.DONE:
+        if opening.connection.their_state is h11.DONE:
             self._backend.unused = stream
         said = opening.body.decode(errors="replace")
         answer = await _parsed(opening.status, said)

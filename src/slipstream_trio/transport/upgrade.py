@@ -187,7 +187,7 @@ def _request_bytes(connection: h11.Connection, target: str, headers: Iterable[tu
     try:
         encoded = [(name.encode(), value.encode()) for name, value in headers]
         asked = h11.Request(method="GET", target=target, headers=encoded)
-        return (connection.send(asked) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+        return connection.send(asked) or b""
     except (h11.LocalProtocolError, UnicodeError):  # not its cause: it shows what may be a secret
         raise ConnectError(
             "the URL, a header or the auth_token has a character that no HTTP request can have"
