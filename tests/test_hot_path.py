@@ -45,7 +45,7 @@ LIMITS = {
 }
 
 # Blocks of memory that Python has allocated for each, without the user's own task.
-BLOCKS = {"a message in the buffer": 7.3, "a joined channel": 23, "a push in flight": 15}
+BLOCKS = {"a message in the buffer": 7.3, "a joined channel": 23, "a push in flight": 13}
 
 TOLERANCE = 1.05
 """Versions of Python differ a little in what they call and allocate."""

@@ -3,16 +3,18 @@
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, final
 
-from ..errors import ChannelClosed, JoinError, ProtocolError, SerializationError
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+
+from ..errors import ChannelClosed, ProtocolError, SerializationError
 from ..protocol import Frame, Message
 from ..protocol.message import JOIN, checked_push
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
 from .buffer import Buffer, Gap, Overflow
-from .configuration import DEFAULT, Timeout, checked_seconds, checked_size, chosen
+from .configuration import DEFAULT, Timeout, checked_size, chosen
 from .join import Departure, Joining, join, leave
 from .presence import ChannelPresence, PresenceTracker
-from .push import push, send
+from .push import Call, push_in_span, send
 from .status import Changes, block, refused
 from .stream import Stream, Streams, Subscription
 
@@ -132,6 +134,7 @@ class Channel:
         """Send the leave, without waiting for anything; for clean-up in code that must not await."""
         self._socket._joins.leave_soon(self, self._socket._options.leave_timeout)
 
+    @enable_ki_protection
     async def push(self, event: str, payload: Any = None, *, timeout: Timeout = DEFAULT) -> Any:
         """Push a message, and wait for the reply; returns the response of a reply that is "ok".
 
@@ -153,8 +156,13 @@ class Channel:
             SerializationError: the event is not a string, or the payload not a JSON value; nothing was sent.
         """
         payload = checked_push(event, payload)
-        seconds = self._socket._options.push_timeout if timeout is DEFAULT else checked_seconds("timeout", timeout)
-        return await push(self, event, payload, seconds)
+        call = Call(self, event, chosen(timeout, self._socket._options.push_timeout))
+        if self._socket._emitter.push.active:
+            return await push_in_span(call, payload)
+        await checkpoint_if_cancelled()
+        call.queue(payload)
+        await call.settling()  # here, as a coroutine for this would be one more for each push in flight
+        return call.result.get()
 
     async def send(self, event: str, payload: Any = None) -> None:
         """Push a message whose reply, if there is one, is of no interest; returns when it is queued.
@@ -357,7 +365,7 @@ class Channel:
             del self._socket._channels[self._topic]
         self._socket._pushes.fail_channel(self, reason)
         self._become(status, reason)
-        self._streams.close(self._end_of_stream(error))
+        self._streams.close(self._socket._lifecycle.of_channel(self._topic, reason, error))
         self._presence.close()
 
     def _end_streams(self) -> None:
@@ -385,13 +393,3 @@ class Channel:
         """Miss nothing that the user gave up; that a join is taken back gives up nothing."""
         if self._status in ("joined", "errored"):
             self._streams.forget()
-
-    def _end_of_stream(self, error: Exception | None) -> Callable[[], BaseException]:
-        reason = self._reason
-        if reason == "join_refused" and isinstance(error, JoinError):  # a payload that failed may raise one, too
-            return lambda: JoinError(error.topic, error.response)
-        if reason in ("crashed", "join_timeout", "payload_failed"):
-            return lambda: ChannelClosed(self._topic, reason)
-        if reason == "lost":
-            return self._socket._lifecycle.lost
-        return StopAsyncIteration

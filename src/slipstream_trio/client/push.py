@@ -8,7 +8,7 @@ are taken first come, first served, where room is made: Trio promises no order a
 import math
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
@@ -73,6 +73,26 @@ class Call:
         """The end of its time limit, on Trio's clock."""
         return math.inf if self._timeout is None else self.began + self._timeout
 
+    def queue(self, payload: Any) -> None:
+        """Queue it, now or when it is its turn; raises what keeps it from ever being queued."""
+        try:
+            self.channel._socket._pushes.queue(self, payload)
+        except SerializationError as error:
+            error.with_traceback(None)  # its way through the core helps no user
+            raise
+
+    def settling(self) -> Awaitable[object]:
+        """Return what is to be awaited until what its task waits for is settled."""
+        return (self._queued or self.result).settling(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        """Give up, as its task is cancelled: a reply that comes before that task runs is told of as late."""
+        pushes = self.channel._socket._pushes
+        aborted = (self._queued or self.result).give_up()
+        if not pushes.leave_line(self) and self._queued is None:
+            pushes.give_up(self, "cancelled")
+        return aborted
+
     def submit(self, connection: "Connection", payload: Any) -> None:
         """Queue it now."""
         topic, number = self.channel.topic, connection.writer.number + 1
@@ -116,6 +136,7 @@ class Call:
         if self.ref is None:
             joined: Literal["join", "room"] = "room" if self.channel.status == "joined" else "join"
             awaited = joined if self.channel._socket.status == "connected" else "connection"
+            self.channel._socket._pushes.leave_line(self)
             self.fail(PushTimeout(topic, self.event, timeout, sent=False, waited=timeout, awaited=awaited))
         else:
             # Where its frame still waits for the writer, it will be sent.
@@ -220,9 +241,7 @@ class Pushes:
     def reply_received(self, reply: ReplyReceived) -> None:
         """Give a push its reply, or tell that it came too late."""
         push = self._pending.get(reply.ref)
-        if push is not None and push.result.given_up:
-            self.give_up(push, "cancelled")  # its task will not run before this reply is told of
-        elif push is not None:
+        if push is not None:
             del self._pending[reply.ref], self._by_channel[push.channel][reply.ref]
             if reply.status == "ok":
                 push.result.succeed(reply.response)
@@ -268,11 +287,8 @@ class Pushes:
 # What tasks of users call
 
 
-def push(channel: "Channel", event: str, payload: Any, timeout: float | None) -> Coroutine[Any, Any, Any]:
-    """Push, and wait for the reply; see `Channel.push`. To be awaited at once."""
-    call = Call(channel, event, timeout)
-    if not channel._socket._emitter.push.active:
-        return _settled(call, payload, call.result)
+def push_in_span(call: Call, payload: Any) -> Awaitable[Any]:
+    """Push, and wait for the reply, in a telemetry span; `Channel.push` is the same without."""
     return _push_span(call, payload).around(partial(_settled, call, payload, call.result))
 
 
@@ -332,18 +348,7 @@ async def _send(call: Call, payload: Any) -> None:
 async def _settled(call: Call, payload: Any, awaited: Result[T]) -> T:
     """Queue a call, and return what `awaited`, one of its results, is settled with: at once where it need not wait."""
     await checkpoint_if_cancelled()
-    pushes = call.channel._socket._pushes
-    try:
-        pushes.queue(call, payload)
-    except SerializationError as error:
-        error.with_traceback(None)  # its way through the core helps no user
-        raise
-    if awaited.settled and awaited.error is None:
-        return awaited.value  # type: ignore[return-value] # it is settled by a value
-    try:
-        return await awaited.wait()
-    except BaseException as error:
-        waited_for_reply = not pushes.leave_line(call) and awaited is call.result
-        if waited_for_reply and isinstance(error, trio.Cancelled | KeyboardInterrupt):
-            pushes.give_up(call, "cancelled")
-        raise
+    call.queue(payload)
+    if not awaited.settled or awaited.error is not None:
+        await call.settling()
+    return awaited.get()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, ParamS
 
 import trio
 
-from ..errors import ConnectionLost
+from ..errors import ChannelClosed, ConnectionLost, JoinError
 
 logger: Final = logging.getLogger("slipstream_trio")
 
@@ -52,18 +52,28 @@ class Result(Generic[T]):
 
     async def wait(self) -> T:
         """Return the value, or raise the error."""
-        if not self.settled:
-            self._task = trio.lowlevel.current_task()
-            self.given_up = False
-            try:
-                await trio.lowlevel.wait_task_rescheduled(self._abort)
-            finally:
-                self._task = None
-        else:
-            await trio.lowlevel.checkpoint()
+        await self.settling()
+        return self.get()
+
+    def settling(self, abort: Callable[[Any], trio.lowlevel.Abort] | None = None) -> Awaitable[object]:
+        """Return what is to be awaited, at once, before `get`; `abort` is called with a cancellation, and gives up."""
+        if self.settled:
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - by the caller
+        self._task = trio.lowlevel.current_task()
+        self.given_up = False
+        return trio.lowlevel.wait_task_rescheduled(abort or self.give_up)  # noqa: ASYNC105 - as above
+
+    def get(self) -> T:
+        """Return the value, or raise the error; it has to be settled."""
         if self.error is not None:
             raise self.error
         return self.value  # type: ignore[return-value] # it is settled by a value
+
+    def give_up(self, _: object = None) -> trio.lowlevel.Abort:
+        """Take note that its task is cancelled."""
+        self._task = None
+        self.given_up = True
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _settle(self, value: T | None, error: BaseException | None) -> None:
         self.settled, self.value, self.error = True, value, error
@@ -72,11 +82,6 @@ class Result(Generic[T]):
             self._task = None
         if self._told is not None:
             self._told(self)
-
-    def _abort(self, _: Any) -> trio.lowlevel.Abort:
-        self._task = None
-        self.given_up = True
-        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @final
@@ -298,6 +303,14 @@ class Lifecycle:
         if self.asked is not None:
             return ConnectionLost(self.asked, ended_by="client")
         return again(self.last)
+
+    def of_channel(self, topic: str, reason: str, error: Exception | None) -> Callable[[], BaseException]:
+        """Return what makes the end of the streams of a channel that has ended for a reason."""
+        if reason == "join_refused" and isinstance(error, JoinError):  # a payload that failed may raise one, too
+            return lambda: JoinError(error.topic, error.response)
+        if reason in ("crashed", "join_timeout", "payload_failed"):
+            return lambda: ChannelClosed(topic, reason)
+        return self.lost if reason == "lost" else StopAsyncIteration
 
     def of_streams(self) -> BaseException:
         """Return what a stream ends with that nothing else has ended: the loss, unless the end was asked for."""
