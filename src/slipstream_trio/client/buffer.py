@@ -132,6 +132,12 @@ class Buffer:
     Messages that do not fit are dropped, and a `Gap` marks the place. Until somebody first reads, the oldest are.
     """
 
+    # Without a dictionary, as with many channels each message finds its buffer outside of the processor's cache.
+    __slots__ = (
+        *("dropped", "heavy", "is_lagging", "waiting", "_consumer", "_eased", "_end", "_end_told", "_episode", "_half"),
+        *("_items", "_limit", "_policy", "_read", "_readers", "_streams", "_turn", "_untold", "_wakes"),
+    )
+
     def __init__(self, streams: "Streams", limit: int, policy: Overflow, consumer: Consumer) -> None:
         self.dropped: int = 0
         self.heavy: int = 0  # bytes of the heavy messages that wait

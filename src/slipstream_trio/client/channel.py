@@ -10,7 +10,7 @@ from ..protocol import Frame, Message
 from ..protocol.message import JOIN, checked_push
 from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
-from .buffer import Buffer, Gap, Overflow
+from .buffer import Backlog, Buffer, Gap, Overflow
 from .configuration import DEFAULT, Timeout, checked_size, chosen
 from .join import Departure, Joining, join, leave
 from .presence import ChannelPresence, PresenceTracker
@@ -19,7 +19,6 @@ from .status import Changes, block, refused
 from .stream import Stream, Streams, Subscription
 
 if TYPE_CHECKING:
-    from .buffer import Backlog
     from .callbacks.inbox import ChannelBacklog
     from .connection import Connection
     from .socket import Socket
@@ -42,6 +41,12 @@ class Channel:
       └── timeout ─────┴─ rejoin ── errored ─ given up, left ─> closed
     ```
     """
+
+    __slots__ = (  # as those of `Buffer`
+        *("_backlog", "_changed", "_consumer", "_given_payload", "_join_ref", "_join_response", "_joining", "_left_by"),
+        *("_payload", "_presence", "_put", "_reason", "_socket", "_status", "_streams", "_topic", "_unanswered"),
+        "__weakref__",
+    )
 
     def __init__(self, socket: "Socket", topic: str, payload: Any) -> None:
         configuration, emitter = socket._configuration, socket._emitter
@@ -381,10 +386,9 @@ class Channel:
     def _become(self, status: ChannelStatus, reason: str = "") -> None:
         self._status = status
         self._reason = reason
-        self._put = None
+        self._choose_put()
         self._changed.tell()
         if status == "joined":
-            self._choose_put()
             self._socket._pushes.admit(self)
         elif status != "joining" and (status != "errored" or not self._is_held):
             self._socket._pushes.fail_line(self)
