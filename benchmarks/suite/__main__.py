@@ -7,6 +7,7 @@ results.md, and as plots. Machines are shared and noisy: compare the ratios with
 
 import argparse
 import json
+import os
 import platform
 import signal
 import sys
@@ -32,6 +33,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often each is measured (default 5; quick 3)")
     parser.add_argument("--seconds", type=float, help="how long a round is (default 1; quick 0.15)")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="a folder for the results")
+    parser.add_argument("--profile", action="store_true", help="show what takes the time; with --only, and one round")
     parser.add_argument("--docs", action="store_true", help="write the plot of the README, too: bursts and echoes")
     return parser.parse_args()
 
@@ -41,6 +43,8 @@ def main() -> None:
     arguments = parsed()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes are stopped
     install()
+    if arguments.profile:
+        os.environ["SUITE_PROFILE"] = "1"  # of the programs that are started
     rounds = arguments.rounds or (3 if arguments.quick else 5)
     suite = Suite(rounds, arguments.seconds or (0.15 if arguments.quick else 1.0))
     prefixes = tuple(arguments.only or [""])

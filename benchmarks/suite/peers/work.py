@@ -1,11 +1,15 @@
 """The part that all Python peers share: commands on standard input, a line of JSON for what each took."""
 
 import asyncio
+import cProfile
 import gc
 import json
+import os
+import pstats
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
@@ -13,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 Command = dict[str, Any]
+
+PACKAGES = ("slipstream_trio", "trio_websocket", "wsproto", "h11", "trio", "outcome")
 
 FRAME = 50
 """About how many bytes of a push are not its payload's padding."""
@@ -25,10 +31,37 @@ def resident() -> int:
 
 
 @contextmanager
+def profiled() -> Iterator[None]:
+    """Profile a block where `--profile` asks for that: what took longest, and the time of the garbage collector."""
+    if "SUITE_PROFILE" not in os.environ:
+        yield
+        return
+    profile, collecting = cProfile.Profile(), [0.0]
+
+    def collected(phase: str, _: object) -> None:
+        collecting[0] += time.process_time() * (1 if phase == "stop" else -1)
+
+    gc.callbacks.append(collected)
+    with profile:
+        yield
+    gc.callbacks.remove(collected)
+    stats = pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(30)
+    packages: Counter[str] = Counter()
+    for (file, _, _), (_, _, took, _, _) in stats.stats.items():  # type: ignore[attr-defined]
+        place = file.rpartition("site-packages/")[2].rpartition("/src/")[2]
+        packages[next((name for name in PACKAGES if name in place), "Python")] += took
+    total = sum(packages.values())
+    lines = [f"{took / total:6.1%} {name}" for name, took in packages.most_common()]
+    lines.append(f"{collecting[0]:.3f} s in the garbage collector: in the times of the functions that it interrupted")
+    print("\n".join(lines), file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
 def measured(**more: Any) -> Iterator[None]:
     """Measure a block, and print its wall time, its CPU, that of all threads, user and system, and its memory."""
     memory, wall, cpu = resident(), time.perf_counter(), time.process_time()
-    yield
+    with profiled():
+        yield
     took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "memory": resident() - memory}
     print(json.dumps({**took, **more}), flush=True)  # noqa: T201
 
