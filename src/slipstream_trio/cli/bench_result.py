@@ -6,7 +6,7 @@ Their page has plots of the latencies, and needs nothing else.
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ FORMAT: Final = "slipstream bench 1"
 LATENCIES: Final = ("connect", "join", "push")
 """What is timed: each from the moment at which the plan has it, so that a server which is late is not asked less."""
 
-QUANTILES: Final = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
+QUANTILES: Final[Mapping[str, float]] = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
 DIGITS: Final = 3  # significant ones that histograms keep
 LONGEST: Final = 3600 * 10**6  # the longest latency, in microseconds
 
