@@ -1,7 +1,7 @@
 """A laboratory of incidents: a desk on which much goes well, and one thing goes wrong, in virtual time, recorded."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from slipstream_trio.testing.server import (
     Reply,
     Request,
 )
-from slipstream_trio.trace import record
+from slipstream_trio.trace import diagnose, read, record
 from slipstream_trio.transport import Connector, find_connector
 
 URL = "ws://lab/socket/websocket"
@@ -201,3 +201,13 @@ def recorded(
 
     trio.run(main, clock=clock)
     return path
+
+
+def causes(path: Path, incident: Callable[[Laboratory], Awaitable[None]], **mount: Any) -> set[str]:
+    """Return what is found in the recording of an incident."""
+    return {finding.cause for finding in diagnose(read(recorded(path, incident, mount)))}
+
+
+def linked(lab: Laboratory, **options: Any) -> AbstractAsyncContextManager[Socket]:
+    """Connect a client of its own in a laboratory."""
+    return connect(URL, transport=lab.connector, telemetry=lab.telemetry, **options)

@@ -11,13 +11,13 @@ from hypothesis import example, given, strategies as st
 from tests.client.support import Recorder
 from tests.drawing import examples
 from tests.trace.incidents import SOON, ignore, takes
-from tests.trace.laboratory import EPOCH, URL, Laboratory, recorded
+from tests.trace.laboratory import EPOCH, URL, Laboratory, causes, linked, recorded
 from tests.trace.networks import over_network
 from trio.testing import MockClock
 
 from slipstream_trio import Channel as ClientChannel, JoinError, PushError, Socket, connect
 from slipstream_trio.telemetry import Telemetry
-from slipstream_trio.testing.faults import AtFrame, Faults, Link, Reset, Rule, Stall, faulty_network
+from slipstream_trio.testing.faults import AtFrame, Faults, Link, Rule, Stall, faulty_network
 from slipstream_trio.testing.server import Channel, JoinRefused, Mount, Outcome, PhoenixServer, Reply
 from slipstream_trio.trace import Finding, diagnose, read
 from slipstream_trio.transport import find_connector
@@ -185,30 +185,6 @@ def test_nothing_is_found_on_a_desk_where_all_goes_well(tmp_path: Any) -> None:
     assert diagnose(read(recorded(tmp_path / "desk.jsonl", quiet))) == []
 
 
-def causes(path: Any, incident: Any, **mount: Any) -> set[str]:
-    return {finding.cause for finding in diagnose(read(recorded(path, incident, mount)))}
-
-
-async def cut_twice(lab: Laboratory, *before: float) -> None:
-    """Pause for so long on a connection without heartbeats, then twice see one cut 20 s after a push."""
-    options: dict[str, Any] = {"transport": lab.connector, "telemetry": lab.telemetry, **SOON}
-    async with connect(URL, heartbeat_interval=None, **options) as socket, socket.join("room:1") as room:
-        for pause in (*before, 20.0, 20.0):
-            await room.push("msg", {})
-            await trio.sleep(pause)
-            if pause == 20.0:
-                lab.connection.drop()
-                await trio.sleep(1)
-
-
-@pytest.mark.parametrize(("before", "blamed"), [((), True), ((5.0,), True), ((60.0,), False)])
-def test_a_longer_pause_that_did_no_harm_acquits_an_idle_limit(
-    before: tuple[float, ...], blamed: bool, tmp_path: Any
-) -> None:
-    found = causes(tmp_path / "cut.jsonl", lambda lab: cut_twice(lab, *before), timeout=None)
-    assert ("idle_close" in found) == blamed
-
-
 def test_what_follows_a_clock_that_is_set_back_is_told_apart(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def set_back(lab: Laboratory) -> None:
         async with lab.desk(**SOON), lab.desk(**SOON):
@@ -260,10 +236,6 @@ def test_a_slow_network_is_not_blamed_on_the_server(latency: float, jitter: floa
     assert blamed <= {"network or proxy"}
 
 
-def linked(lab: Laboratory, **options: Any) -> Any:
-    return connect(URL, transport=lab.connector, telemetry=lab.telemetry, **options)
-
-
 def test_joins_on_a_network_that_varies_do_not_read_as_taking_turns(tmp_path: Any) -> None:
     async def far_away(lab: Laboratory) -> None:
         link = Link(latency=0.4, jitter=0.4)
@@ -299,38 +271,6 @@ def test_pushes_that_are_answered_before_the_leave_are_not_cut_off(tmp_path: Any
                 await trio.sleep(2)
 
     assert causes(tmp_path / "leaves.jsonl", leaves) == set()
-
-
-def test_an_end_that_comes_before_a_push_can_have_led_to_it_is_not_blamed_on_that(tmp_path: Any) -> None:
-    async def cut(lab: Laboratory) -> None:
-        link = Link(latency=0.5)
-        async with over_network(lab, toward_client=link, toward_server=link) as network:
-            async with linked(lab, **SOON) as socket, socket.join("room:1") as room:
-                for _number in range(2):
-                    await trio.sleep(20)
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(ignore, partial(room.push, "import", {}))
-                        await trio.sleep(0.3)
-                        network.inject(Reset())
-                    await room.push("load", {})
-
-    assert causes(tmp_path / "cut.jsonl", cut) == {"connection_cut"}
-
-
-def test_two_ends_with_several_pushes_under_way_are_blamed_on_none_of_them(tmp_path: Any) -> None:
-    async def cut(lab: Laboratory) -> None:
-        lab.events |= {"import": takes(1), "export": takes(1)}
-        async with linked(lab, **SOON) as socket, socket.join("room:1") as room:
-            for seconds in (20, 47):
-                await trio.sleep(seconds)
-                async with trio.open_nursery() as nursery:
-                    for event in ("import", "export"):
-                        nursery.start_soon(ignore, partial(room.push, event, {}))
-                    await trio.sleep(0.3)
-                    lab.connection.drop()
-                await room.push("load", {})
-
-    assert causes(tmp_path / "cut.jsonl", cut) == {"connection_cut"}
 
 
 def test_an_application_that_ends_leaves_nothing_too_early(tmp_path: Any) -> None:
