@@ -76,7 +76,7 @@ class JoinPacing:
         """
         if unanswered >= self.window:
             return None
-        pace = self.pace_at(now)
+        pace = self.pace and self.pace_at(now)
         return now if pace is None or not self.times else self.times[-1] + 1 / pace
 
     def opened(self, now: float) -> "JoinPacing":
