@@ -79,10 +79,9 @@ def _crashed(facts: Facts, name: str, topic: Topic) -> Finding:
     event = before[0].event if common else None
     told = [f"it crashed {often(topic.crashes)}, first at {at(facts, topic.crashed[0][0])}"]
     told += [f"not answered when it crashed: {about(facts, ask)}" for ask in before[:4]]
-    seen = [(when, place) for when, place, _ in topic.crashed]
     each = "each time " if topic.crashes > 1 else ""
     after = f", {each}after {event}" if event else ""
-    return found(facts, CRASHES, seen, told, topic=name, event=event, count=topic.crashes, after=after)
+    return found(facts, CRASHES, topic.crashed, told, topic=name, event=event, count=topic.crashes, after=after)
 
 
 def _refusals(facts: Facts, topics: list[tuple[str, Topic]]) -> Iterator[Finding]:
@@ -101,9 +100,8 @@ def _refusals(facts: Facts, topics: list[tuple[str, Topic]]) -> Iterator[Finding
             when, _, reason, _ = min(refused)
             kept = many(sum(topic.accepted > topic.left for topic in facts.topics.values()), "topic")
             told = f"{often(len(refused))} refused since {at(facts, when)}; {kept} joined and not left"
-            seen = [(when, place) for when, place, _, _ in refused]
             reason = reason or "no reason given"
-            yield found(facts, cause, seen, [told], topic=its, count=len(refused), reason=reason)
+            yield found(facts, cause, refused, [told], topic=its, count=len(refused), reason=reason)
         else:
             facts.noise[f"refused joins of {its}"] += len(refused)
 
@@ -117,10 +115,9 @@ def _malformed(facts: Facts) -> Iterator[Finding]:
     period = f", one every {long(sum(apart) / len(apart))}" if regular else ""
     told = [f"{many(facts.badly, 'frame')}, the first at {at(facts, times[0])}{period}"]
     told += dict.fromkeys(f"{reason}: {_shown(frame)}" for _, _, reason, frame in facts.malformed[:4])
-    seen = [(when, place) for when, place, _, _ in facts.malformed]
     guesses = [guess.groups() for _, _, _, frame in facts.malformed if (guess := GUESS.match(str(frame)))]
     topic, event = guesses[0] if guesses and len(set(guesses)) == 1 else (None, None)
-    yield found(facts, BAD_FRAMES, seen, told, topic=topic, event=event, count=facts.badly)
+    yield found(facts, BAD_FRAMES, facts.malformed, told, topic=topic, event=event, count=facts.badly)
 
 
 def _shown(frame: object) -> str:

@@ -80,7 +80,7 @@ class Cause:
 def found(
     facts: Facts,
     cause: Cause,
-    seen: Iterable[tuple[int, Place]],
+    seen: Iterable[tuple[int, Place, *tuple[Any, ...]]],
     evidence: Iterable[str],
     *,
     until: int = 0,
@@ -90,8 +90,8 @@ def found(
     grave: bool = False,
     **words: object,
 ) -> Finding:
-    """Return a finding in a process; `seen` are its times and lines, `words` what the texts of its cause lack."""
-    moments = sorted((facts.wall(time), place) for time, place in seen)
+    """Return a finding in a process; `seen` begin with its times and lines, `words` are what its cause's texts lack."""
+    moments = sorted((facts.wall(time), place) for time, place, *_ in seen)
     times = tuple(dict.fromkeys(time for time, _ in moments))
     until = facts.wall(until) if until else max(times, default=0)
     options = cause.options.format(event=event)

@@ -30,7 +30,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
         skips = [skip for skip in stream.skips if not _is_elsewhere(facts, stream, skip[2])]
         if skips and stream.count >= 20 and stream.count > max(20 * stream.resets, 10 * len(skips)):
             told = [f"{stream.key} skips {len(which)} before {at(facts, when)}" for when, _, which in skips[:4]]
-            yield found(facts, MISSING, [skip[:2] for skip in skips], told, topic=topic, event=event)
+            yield found(facts, MISSING, skips, told, topic=topic, event=event)
         twice = len(stream.pairs) if stream.paired >= TWINS else 0
         if count := max(stream.doubled, twice):
             told = [f"{count} of {many(stream.count, 'message')} had come before"]
@@ -81,5 +81,4 @@ def _slow_consumers(facts: Facts) -> Iterator[Finding]:
             time = max(stream.last for stream in streams) - min(stream.first for stream in streams)
             came, read = (each * SECOND / max(time, 1) for each in (count, max(count - dropped, 0)))
             evidence.append(f"{came:.1f} messages a second came, {read:.1f} were read")
-        seen = [(when, place) for when, place, _, _ in told]
-        yield found(facts, SLOW_CONSUMER, seen, evidence, topic=topic, count=max(dropped, 1))
+        yield found(facts, SLOW_CONSUMER, told, evidence, topic=topic, count=max(dropped, 1))

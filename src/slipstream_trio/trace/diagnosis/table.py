@@ -9,7 +9,7 @@ import attrs
 from attrs import Factory, define
 
 from ...telemetry import Record
-from ..schema import Damage, Entry, Header, Missing, Recorded
+from ..schema import Damage, Entry, Header, Missing
 from ..text import many
 from . import channels, ends, losses, silences, timeouts
 from .ends import SERVER_ENDS
@@ -58,8 +58,8 @@ class Diagnosis:
         return whole
 
     @classmethod
-    def of(cls, path: str, entries: Iterable[tuple[str, Entry]]) -> "Diagnosis":
-        """Diagnose what the files of one recording say.
+    def of(cls, path: str, entries: Iterable[tuple[str, Entry | Record]]) -> "Diagnosis":
+        """Diagnose what the files of one recording say, or records in memory.
 
         Parameters:
             path: the newest file of it, for the commands that show more.
@@ -67,8 +67,8 @@ class Diagnosis:
         """
         gatherer, diagnosis = Gatherer(path), cls()
         for file, entry in entries:
-            if isinstance(entry, Recorded):
-                gatherer.feed(entry, (file, entry.line))
+            if isinstance(entry, Record):
+                gatherer.feed(entry, (file, getattr(entry, "line", 0)))
             elif isinstance(entry, Header):
                 diagnosis.untold = entry.untold
                 if "payloads" in entry.redacted:
@@ -80,7 +80,12 @@ class Diagnosis:
             elif isinstance(entry, Damage) and not entry.last:
                 diagnosis.unread += 1
                 gatherer.missed()
-        return diagnosis.finish(gatherer.finish())
+        facts = gatherer.finish()
+        diagnosis.findings = merged((finding for _, function in TABLE for finding in function(facts)), "{} alike")
+        diagnosis.noise, diagnosis.records, diagnosis.connections = +facts.noise, facts.records, len(facts.connections)
+        diagnosis.unread += facts.unread
+        diagnosis.opened = [facts.wall(each.opened) for each in facts.connections.values() if each.opened is not None]
+        return diagnosis
 
     def remarks(self) -> list[str]:
         """Return what else there is to say, in a sentence each."""
@@ -96,14 +101,6 @@ class Diagnosis:
         """Return it as JSON values."""
         told = attrs.asdict(self, recurse=False, filter=attrs.filters.exclude("opened"))
         return {**told, "findings": [each.as_dict() for each in self.findings], "checked": CHECKED}
-
-    def finish(self, facts: Facts) -> "Diagnosis":
-        """Find the causes in the facts of one process."""
-        self.findings = merged((finding for _, function in TABLE for finding in function(facts)), "{} alike")
-        self.noise, self.records, self.connections = +facts.noise, facts.records, len(facts.connections)
-        self.unread += facts.unread
-        self.opened = [facts.wall(each.opened) for each in facts.connections.values() if each.opened is not None]
-        return self
 
 
 def _ended(diagnosis: Diagnosis) -> list[Finding]:
@@ -127,7 +124,4 @@ def diagnose(records: Iterable[Record]) -> list[Finding]:
     Parameters:
         records: of telemetry, as a handler saw them, or as `read` gives them; those of one process, in order.
     """
-    gatherer = Gatherer()
-    for record in records:
-        gatherer.feed(record, ("", getattr(record, "line", 0)))
-    return Diagnosis().finish(gatherer.finish()).findings
+    return Diagnosis.of("", (("", record) for record in records)).findings
