@@ -103,7 +103,7 @@ class SimulatedClient:
     def log(self, what: str, *facts: Any) -> None:
         """Write down what happened, for the history and for oracles; exits, if the scenario says so."""
         self._world.note(self.name, what, *facts)
-        self._world.may_exit("quit")
+        self._world.interrupts.may_exit("quit")
 
     def token(self) -> str:
         """Return a token for the payload of a push, {"token": …}: oracles follow it to the server and back."""

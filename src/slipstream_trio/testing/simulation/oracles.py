@@ -41,7 +41,6 @@ class Violation:
 class _Reader:
     """What a follower has seen: the next number of each series, and how many announcements there were by then."""
 
-    topic: str
     series: str = ""
     announced: int = 0
     next: dict[str, tuple[int, int]] = field(factory=dict)
@@ -53,7 +52,7 @@ def delivery(run: Run) -> Iterator[Wrong]:
     readers: dict[str, _Reader] = {}
     for note in run.noted("joined", "got", "gap", "slow", "reached"):
         name, *facts = note.facts
-        reader = readers.setdefault(name, _Reader(name))
+        reader = readers.setdefault(name, _Reader())
         if note.what == "joined":
             reader.next.setdefault("all", (facts[0], reader.announced))
         elif note.what == "reached":

@@ -142,7 +142,7 @@ class Simulation:
                 stack.callback(signal.signal, number, signal.signal(number, handler))
             try:
                 world = World(run, clock, self.mounts, Path(directory), contexts)
-                instruments = [] if world.interrupts is None else [world.interrupts]
+                instruments = [] if scenario.interrupt is None else [world.interrupts]
                 trio.run(world.play, self.program, clock=clock, instruments=instruments)
             except BaseException as error:
                 if scenario.interrupt != "interrupt" and any(type(each) is KeyboardInterrupt for each in leaves(error)):
@@ -184,7 +184,7 @@ class Simulation:
         total, given = Swarm(), {**given, "at": 0} if everywhere else given
         scenarios = (self.draw(seed, **given) for seed in seeds)
         if everywhere:
-            scenarios = (each for scenario in scenarios for each in self._everywhere(scenario))
+            scenarios = (attrs.evolve(each, at=at) for each in scenarios for at in range(1, self.run(each).steps + 1))
         with ExitStack() as stack:
             if jobs == 1:
                 reports: Iterator[Report] = map(self.check, scenarios)
@@ -204,9 +204,6 @@ class Simulation:
                 if busy_days is not None and total.counts["busy days"] >= busy_days:
                     break
         return total
-
-    def _everywhere(self, scenario: Scenario) -> Iterator[Scenario]:
-        return (attrs.evolve(scenario, at=at) for at in range(1, self.run(scenario).steps + 1))
 
     def _judged(self, run: Run) -> Report:
         judged = [(oracle.__name__, wrong) for oracle in self.oracles for wrong in _asked(oracle, run)]

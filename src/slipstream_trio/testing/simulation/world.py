@@ -65,7 +65,7 @@ class World:
         clients: the clients that run now, by name.
         bad_disks: whether clients record their telemetry, on disks that fail.
         lives: the scope of all of them, while they live.
-        interrupts: counts the steps at which the run can be interrupted, if it is to be.
+        interrupts: interrupts the run, if it is to be.
     """
 
     def __init__(self, run: Run, clock: MockClock, mounts: "Mounts", directory: Path, tls: Contexts | None) -> None:
@@ -86,7 +86,7 @@ class World:
         self.clients: dict[str, SimulatedClient] = {}
         self.bad_disks: bool = not {"disk_full", "disk_torn"}.isdisjoint(scenario.features)
         self.lives: trio.CancelScope | None = None
-        self.interrupts: Interrupt | None = Interrupt(self) if scenario.interrupt is not None else None
+        self.interrupts: Interrupt = Interrupt(self)
         self._directory = directory
         self._digest = hashlib.sha256()
         self._streams: list[MemoryStream] = []
@@ -154,12 +154,7 @@ class World:
             frames = record.transition.return_
         told = f"{record.name} {record.monotonic_time} {getattr(record, 'span_id', '')} {frames}\n"
         self._digest.update(told.encode(errors="surrogatepass"))
-        self.may_exit("exit")
-
-    def may_exit(self, interrupt: str) -> None:
-        """Exit, if the scenario has this interrupt and it is time."""
-        if self.interrupts is not None and interrupt == self.run.scenario.interrupt:
-            self.interrupts.may_exit()
+        self.interrupts.may_exit("exit")
 
     # The run
 
@@ -261,14 +256,14 @@ class Interrupt(trio.abc.Instrument):
             world.fault(f"{scenario.interrupt}")
             signal.raise_signal(signal.SIGINT if scenario.interrupt == "interrupt" else signal.SIGTERM)
 
-    def may_exit(self) -> None:
-        """Exit in the function that calls this, if it is time."""
+    def may_exit(self, interrupt: str) -> None:
+        """Exit in the function that calls this, if the scenario has this interrupt and it is time."""
         world = self._world
-        if world.lives is not None:
+        if world.lives is not None and interrupt == world.run.scenario.interrupt:
             world.run.steps = self._steps
             if self._exits:
                 self._exits = False
-                world.fault(f"{world.run.scenario.interrupt}")
+                world.fault(interrupt)
                 raise SystemExit("it exits here")
 
 
