@@ -8,12 +8,11 @@ from typing import Any, Final
 import attrs
 
 from ..text import brief, many
-from .evictions import evictions
+from .common import RESTARTED, all_restarted, batches, by_clock, evictions, restarted
 from .facts import SECOND, Ask, Connection, Events, Facts
 from .finding import Cause, Finding, at, between, found, long, often, stillness
 from .losses import losses
 from .outages import Outage, Rule, Told, outages
-from .restarts import RESTARTED, all_restarted, batches, by_clock, restarted
 
 RECENT: Final = 2 * SECOND  # what was pushed longer before an end has nothing to do with it
 SMALL: Final = 50_000  # bytes of a message that any server takes
@@ -204,8 +203,8 @@ def _refused(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         if cause is STALE and ended is not None:
             values = [f"{name} was given as a value" for name, how in _credentials(ended).items() if how == "value"]
             evidence.append(", ".join([f"accepted before, for {long(ended.life)}", *values]))
-        stood = [text for each in _ends(told) if each.stood is not None for text in stillness(facts, each.stood)]
-        evidence += [f"meanwhile it stood still: {text}" for text in stood[:1]]
+        stood = [each.stood for each in _ends(told) if each.stood is not None]
+        evidence += [f"meanwhile it stood still: {stillness(facts, pause)}" for pause in stood[:1]]
         waits = [each.headers["retry-after"] for each in refusals if "retry-after" in each.headers]
         evidence += [f"it asks to wait {seconds} s (retry-after)" for seconds in waits[:1]]
         where = first.headers.get("location", "(no Location)")
@@ -329,12 +328,9 @@ def _age(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
         if max(others) <= max(lives) + 9 * SECOND // 4:  # else an older one came to no harm
             # Those that were open as the recording began are not known to be older.
             sockets = {each.socket for each in told}
-            told += [each for each in rest if each.socket in sockets and each.code in codes and not _whole(each)]
+            ends = [each for each in rest if each.ended is not None and each.ended.options is None]
+            told += [each for each in ends if each.socket in sockets and each.code in codes]
             yield told, AGE, [f"{len(lives)} connections lived {between(lives)}"], {"age": long(max(lives))}
-
-
-def _whole(outage: Outage) -> bool:
-    return outage.ended is None or outage.ended.options is not None
 
 
 _RULES: Final[Sequence[Rule]] = (

@@ -297,8 +297,7 @@ class Facts:
     streams: dict[tuple[str, str, str], Stream] = Factory(dict)
     pauses: list[Quiet] = Factory(list)
     silences: list[Quiet] = Factory(list)
-    overflows: dict[tuple[str, str], list[tuple[int, Place, int, str]]] = Factory(dict)
-    buffers: dict[tuple[str, str], int] = Factory(dict)  # how many messages the buffers hold that overflowed
+    overflows: dict[tuple[str, str], list[tuple[int, Place, int, str, int]]] = Factory(dict)
     malformed: list[tuple[int, Place, str, Any]] = Factory(list)
     badly: int = 0  # how many frames were malformed
     raised: dict[tuple[str, str, str], list[Seen]] = Factory(dict)

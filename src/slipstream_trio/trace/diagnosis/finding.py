@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -179,12 +179,12 @@ def often(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
-def stillness(facts: Facts, pause: Quiet) -> Iterator[str]:
+def stillness(facts: Facts, pause: Quiet) -> str:
     """Tell of a time in which a process did nothing, and what shows it."""
     late = f": {'the event loop' if pause.told else 'a timer'} was {long(pause.late)} late" if pause.late else ""
     burst = f"; then {many(pause.burst, 'frame')} within 0.3 s" if pause.burst else ""
     slept = f": the machine slept: other clocks went {long(pause.slept)} ahead" if pause.slept else ""
-    yield f"from {at(facts, pause.began)} for {long(max(pause.length, pause.slept))}{slept}{late}{burst}"
+    return f"from {at(facts, pause.began)} for {long(max(pause.length, pause.slept))}{slept}{late}{burst}"
 
 
 def about(facts: Facts, ask: Ask) -> str:

@@ -371,16 +371,15 @@ class Gatherer:
         self.facts.noise["messages for topics that were not joined (any more)"] += late
 
     def _overflowed(self, record: Record, metadata: Any) -> None:
-        self.facts.buffers[record.origin.socket_id, metadata["topic"]] = metadata["buffer"]
-        self._lost(record, metadata["topic"], metadata["phase"] or "began", metadata["dropped"] or 0)
+        self._lost(record, metadata, metadata["phase"] or "began", metadata["buffer"])
 
     def _gap(self, record: Record, metadata: Any) -> None:
         if metadata["reason"] == "overflow":
-            self._lost(record, metadata["topic"], "gap", metadata["dropped"])
+            self._lost(record, metadata, "gap")
 
-    def _lost(self, record: Record, topic: str, phase: str, dropped: int) -> None:
-        facts, key = self.facts, (record.origin.socket_id, topic)
-        keep(known(facts.overflows, key, list), (facts.last, facts.place, dropped, phase))
+    def _lost(self, record: Record, metadata: Any, phase: str, buffer: int = 0) -> None:
+        facts, key = self.facts, (record.origin.socket_id, metadata["topic"])
+        keep(known(facts.overflows, key, list), (facts.last, facts.place, metadata["dropped"] or 0, phase, buffer))
 
 
 def _waits(ask: Ask, since: int) -> bool:

@@ -69,13 +69,13 @@ def _pushes(facts: Facts, what: str, pushes: Sequence[Ask], count: int) -> Itera
 
 def _slow_consumers(facts: Facts) -> Iterator[Finding]:
     for (socket, topic), told in facts.overflows.items():
-        gaps, ended = (sum(number for _, _, number, its in told if its == phase) for phase in ("gap", "ended"))
+        gaps, ended = (sum(number for _, _, number, its, _ in told if its == phase) for phase in ("gap", "ended"))
         dropped = max(gaps, ended + (told[-1][2] if told[-1][3] in ("began", "lasts") else 0))
         streams = [stream for (its, name, _), stream in facts.streams.items() if (its, name) == (socket, topic)]
         evidence = [f"since {at(facts, told[0][0])}; {dropped or 'an unknown number of'} messages dropped in sum"]
         if streams:
             count = sum(stream.count for stream in streams)
-            if count - dropped <= facts.buffers.get((socket, topic), 0):
+            if count - dropped <= max(buffer for *_, buffer in told):
                 facts.noise[f"messages on {topic} that nobody reads"] += dropped
                 continue
             time = max(stream.last for stream in streams) - min(stream.first for stream in streams)

@@ -94,8 +94,8 @@ def _stood_still(facts: Facts) -> Iterator[Finding]:
         outcome = ", and what had come meanwhile was read all at once"
         if dead:
             outcome = f", and {many(len(dead), 'connection was', 'connections were')} dead after it"
-        told = [text for pause in pauses for text in stillness(facts, pause)]
-        yield _found(facts, STOOD_STILL, pauses, [*told, *losses(facts, dead)], outcome=outcome)
+        told = [*(stillness(facts, pause) for pause in pauses), *losses(facts, dead)]
+        yield _found(facts, STOOD_STILL, pauses, told, outcome=outcome)
 
 
 def _still(facts: Facts, pause: Quiet) -> bool:

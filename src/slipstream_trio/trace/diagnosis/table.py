@@ -12,8 +12,8 @@ from ...telemetry import Record
 from ..schema import Damage, Entry, Header, Missing
 from ..text import many
 from . import channels, ends, losses, silences, timeouts
+from .common import evicted, right_after
 from .ends import SERVER_ENDS
-from .evictions import evicted, right_after
 from .facts import Facts
 from .finding import Finding, merged
 from .gather import Gatherer
