@@ -4,7 +4,7 @@
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -96,9 +96,23 @@ class SimulatedClient:
         self.wall_offset: float = 0.0
         self.unreachable_until: float = 0.0
 
-    def connect(self, **options: Any) -> AbstractAsyncContextManager[Socket]:
-        """Connect to the servers, for the time of a block: `slipstream_trio.connect` with `url` and `options`."""
-        return self._watched(connect(self.url, **{**self.options, **options}))
+    @asynccontextmanager
+    async def connect(self, **options: Any) -> AsyncIterator[Socket]:
+        """Connect to the servers, for the time of a block: `slipstream_trio.connect` with `url` and `options`.
+
+        Oracles learn what a socket keeps while its pushes end, and what is left in it at its end.
+        """
+        socket: Socket | None = None
+        try:
+            async with connect(self.url, **{**self.options, **options}) as socket:
+                self._sockets.append(socket)
+                yield socket
+        finally:
+            if socket is not None:
+                self._sockets.remove(socket)
+                self._world.run.left += [
+                    f"{self.name}: {number} {what} left" for what, number in _left(socket) if number
+                ]
 
     def log(self, what: str, *facts: Any) -> None:
         """Write down what happened, for the history and for oracles; exits, if the scenario says so."""
@@ -155,21 +169,6 @@ class SimulatedClient:
                 stack.enter_context(self._telemetry.listen(recording.handle))
             stack.enter_context(self._telemetry.listen(see))
             yield
-
-    @asynccontextmanager
-    async def _watched(self, connecting: AbstractAsyncContextManager[Socket]) -> AsyncIterator[Socket]:
-        """Let the oracles learn what a socket keeps while its pushes end, and what is left in it at its end."""
-        socket: Socket | None = None
-        try:
-            async with connecting as socket:
-                self._sockets.append(socket)
-                yield socket
-        finally:
-            if socket is not None:
-                self._sockets.remove(socket)
-                self._world.run.left += [
-                    f"{self.name}: {number} {what} left" for what, number in _left(socket) if number
-                ]
 
     def _look(self, record: Record) -> None:
         """Note how much is kept for pushes that go on; each has its record of the end when it is kept no more."""
