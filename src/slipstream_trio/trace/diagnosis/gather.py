@@ -249,21 +249,19 @@ class Gatherer:
         connection.closed = self.facts.last
 
     def _transport_closed(self, connection: Connection, given: protocol.TransportClosed, metadata: Any) -> None:
-        connection.code, connection.message, connection.end = given.code, given.message, self.facts.place
-        connection.ended_by = given.ended_by
-        connection.reason = next((event.reason for event in metadata["built_events"] if hasattr(event, "reason")), "")
-        self._end(connection)
+        reason = next((event.reason for event in metadata["built_events"] if hasattr(event, "reason")), "")
+        self._end(connection, reason, given.code, given.message, given.ended_by)
 
     def _stopped(self, record: Record, metadata: Any) -> None:
-        connection = self._connection(record)
-        connection.reason = metadata["termination_reason"]
-        connection.code = connection.code if metadata["code"] is None else metadata["code"]
-        connection.message = metadata["message"] or connection.message
-        connection.ended_by = metadata["ended_by"] or connection.ended_by
-        connection.end = connection.end or self.facts.place
-        self._end(connection)
+        told = (metadata[name] for name in ("termination_reason", "code", "message", "ended_by"))
+        self._end(self._connection(record), *told)
 
-    def _end(self, connection: Connection) -> None:
+    def _end(self, connection: Connection, reason: str, code: int | None, message: str, by: str | None) -> None:
+        connection.reason = reason
+        connection.code = connection.code if code is None else code
+        connection.message = message or connection.message
+        connection.ended_by = by or connection.ended_by
+        connection.end = connection.end or self.facts.place
         if connection.ended is None:
             self._finished(connection)
             connection.ended = self.facts.last
@@ -283,10 +281,10 @@ class Gatherer:
         frame, size = given.frame, size_of(given.frame)
         event = message.event if isinstance(message, protocol.Message) else None
         ask = connection.asks.get(message.ref or "") if event == "phx_reply" else None
-        if now - connection.heard > SECOND:
-            self._silence(connection, size, ask, message)
-        connection.heard, connection.heard_at, connection.unheard = now, facts.place, 0
         kind = ("", "") if event is None else (message.topic, event if ask is None else ask.event)
+        if now - connection.heard > SECOND:
+            self._silence(connection, size, ask, kind)
+        connection.heard, connection.heard_at, connection.unheard = now, facts.place, 0
         down = connection.down
         down.add(size, kind)
         if now - down.since >= HALF:
@@ -323,7 +321,7 @@ class Gatherer:
             stream.feed(facts.last, facts.place, message, frame, joined)
 
     def _silence(
-        self, connection: Connection, size: int | None = None, ask: Ask | None = None, first: Any = None
+        self, connection: Connection, size: int | None = None, ask: Ask | None = None, first: tuple[str, str] = ("", "")
     ) -> None:
         """Keep the time since something came, if something was to come."""
         facts, began = self.facts, connection.heard
@@ -336,9 +334,7 @@ class Gatherer:
         if waiting or expected >= 5:
             silence = Quiet(began, facts.last, (connection.heard_at, facts.place), connection=connection)
             silence.expected, silence.waiting, silence.sent, silence.size = expected, waiting, connection.unheard, size
-            silence.join = ask if ask is not None and ask.kind == "join" else None
-            if isinstance(first, protocol.Message):
-                silence.first = (first.topic, first.event if ask is None else ask.event)
+            silence.first, silence.join = first, ask if ask is not None and ask.kind == "join" else None
             keep(facts.silences, silence, MOST_SILENCES)
             connection.silence = silence
 
