@@ -102,11 +102,11 @@ def gaps(run: Run) -> Iterator[Wrong]:
 
 def replies(run: Run) -> Iterator[Wrong]:
     """A reply reaches its push, and no other."""
-    for name, stop in _pushes(run):
+    for name, stop, at in _pushes(run):
         if stop.status is not None:
             token, answer = stop.start.params["token"], stop.response
             right = isinstance(answer, Mapping) and answer.get("token") == token
-            yield None if right else (f"{name}: the push {token} was answered {answer!r}", _at(stop))
+            yield None if right else (f"{name}: the push {token} was answered {answer!r}", at)
 
 
 def performed_once(run: Run) -> Iterator[Wrong]:
@@ -121,11 +121,11 @@ def performed_once(run: Run) -> Iterator[Wrong]:
 def unsent(run: Run) -> Iterator[Wrong]:
     """A push that failed with `sent=False` is never performed."""
     performed = {note.facts[0] for note in run.noted("performed")}
-    for name, stop in _pushes(run):
+    for name, stop, at in _pushes(run):
         if stop.sent is False:
             token = stop.start.params["token"]
             wrong = f"{name}: the push {token} was performed, and is told to be unsent"
-            yield (wrong, _at(stop)) if token in performed else None
+            yield (wrong, at) if token in performed else None
 
 
 def push_order(run: Run) -> Iterator[Wrong]:
@@ -184,15 +184,11 @@ def replays(run: Run) -> Iterator[Wrong]:
         yield None
 
 
-def _at(stop: ClientPushStop) -> float:
-    return stop.monotonic_time / NS_PER_S
-
-
-def _pushes(run: Run) -> Iterator[tuple[str, ClientPushStop]]:
-    """Give the ends of pushes that have a token, each with its client."""
+def _pushes(run: Run) -> Iterator[tuple[str, ClientPushStop, float]]:
+    """Give the ends of pushes that have a token, each with its client and its moment."""
     for name, stop in run.all_of(ClientPushStop):
         if isinstance(stop.start.params, Mapping) and "token" in stop.start.params:
-            yield name, stop
+            yield name, stop, stop.monotonic_time / NS_PER_S
 
 
 ORACLES: Final[tuple[Oracle, ...]] = (
