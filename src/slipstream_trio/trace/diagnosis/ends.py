@@ -171,11 +171,7 @@ def _ends(told: Iterable[Outage]) -> list[Connection]:
 
 def _all(cause: Cause | None, test: Callable[[Outage], bool]) -> Rule:
     """Return what takes all outages of a kind."""
-
-    def choose(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
-        yield [each for each in rest if test(each)], cause, (), {}
-
-    return choose
+    return lambda _, rest: [([each for each in rest if test(each)], cause, (), {})]
 
 
 # Attempts

@@ -84,4 +84,4 @@ def outages(facts: Facts) -> Iterator[Outage]:
 
 Told = tuple[Sequence[Outage], Cause | None, Iterable[str], dict[str, Any]]
 """Outages of one cause, the cause (None: told already), what else shows it, and the words that its text lacks."""
-Rule = Callable[[Facts, Sequence[Outage]], Iterator[Told]]
+Rule = Callable[[Facts, Sequence[Outage]], Iterable[Told]]

@@ -81,12 +81,11 @@ def _stood_still(facts: Facts) -> Iterator[Finding]:
     pauses = [pause for pause in facts.pauses if _still(facts, pause)]
     facts.explained += [(None, pause.began, pause.ended) for pause in pauses]
     for pause in pauses:
-        killed = [each for each in facts.connections.values() if each.stood is pause or pause.killed(each)]
-        killed = [each for each in killed if not each.explained]
-        dead += killed
-        for each in killed:
-            each.stood, each.explained = pause, not each.refused
-            facts.explained.append((each.socket, pause.began, each.last))
+        for each in facts.connections.values():
+            if not each.explained and (each.stood is pause or pause.killed(each)):
+                dead.append(each)
+                each.stood, each.explained = pause, not each.refused
+                facts.explained.append((each.socket, pause.began, each.last))
     # Where credentials expired meanwhile, that is told, and this with it.
     pauses = [pause for pause in pauses if not any(each.refused and each.stood is pause for each in dead)]
     dead = [each for each in dead if each.stood in pauses]
