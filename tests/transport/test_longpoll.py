@@ -260,6 +260,35 @@ async def test_progress_moves_with_bytes_and_until_all_is_received(autojump_cloc
         assert parts == [100, 100, 50]
 
 
+async def test_progress_moves_while_a_poll_is_decoded_though_a_post_is_answered(autojump_clock: MockClock) -> None:
+    async with serving() as server, opened(server) as transport, trio.open_nursery() as nursery:
+        asked, posted, received = trio.Event(), trio.Event(), trio.Event()
+
+        async def once_asked(_: Asked) -> Answer:
+            await asked.wait()
+            return said(200)
+
+        async def post() -> None:
+            await transport.send(["[1]"])
+            posted.set()
+
+        async def receive() -> None:
+            await transport.receive()
+            received.set()
+
+        server.on_post = once_asked
+        nursery.start_soon(post)
+        nursery.start_soon(receive)
+        server.feed(*["[1]"] * 50_000)
+        while transport.progress == transport.progress:
+            await trio.lowlevel.checkpoint()
+        asked.set()
+        await posted.wait()
+        while not received.is_set():
+            assert transport.progress != transport.progress
+            await trio.lowlevel.checkpoint()
+
+
 # Posts
 
 

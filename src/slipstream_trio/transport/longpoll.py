@@ -126,7 +126,7 @@ class _Longpoll(Transport):
         self._cookies = Cookies(keeps=request.cookies)
         self._token: str | None = None
         self._frames: deque[str] = deque()
-        self._decoding = False
+        self._decoding = 0  # answers, at the moment
         self._looks = 0
         self.heard: float | None = None
         self._polling = trio.CancelScope()
@@ -212,9 +212,9 @@ class _Longpoll(Transport):
             status, body = await self._exchange(method, *request)
         except Exception as error:
             raise self._end(self._failed(error)) from error
-        self._decoding = True
+        self._decoding += 1
         answer = await _parsed(status, body)
-        self._decoding = False
+        self._decoding -= 1
         self._token = answer.token or self._token
         if answer.messages is None or answer.status not in good:
             raise self._end(_closed(answer))
