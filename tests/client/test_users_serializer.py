@@ -1,6 +1,7 @@
 """What a serializer of the user's raises concerns one frame, and never reads as a bug of the library."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any, Final
 
 import pytest
@@ -125,3 +126,32 @@ async def test_a_payload_that_waits_is_copied_for_it(autojump_clock: MockClock) 
             await channel.push("event", Uncopyable())
         await join.reply_ok()
         assert (await connection.expect_push()).payload == {"n": 1}
+
+
+async def test_a_payload_that_cannot_be_copied_again_gives_its_slot_back(autojump_clock: MockClock) -> None:
+    class Copied:
+        copies = count(1)
+
+        def __deepcopy__(self, memo: Any) -> Any:
+            copy = next(self.copies)
+            if copy > 2:
+                raise ZeroDivisionError("mine")
+            return self if copy == 1 else {}
+
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(
+            server.url,
+            transport=server.connector(),
+            serializer=Mine(lambda _: False),
+            join_window=1,
+            reconnect=Backoff((1,), jitter=0),
+            rejoin=Backoff((50,), jitter=0),
+        ) as socket,
+    ):
+        failing, other = socket.channel("room:1", Copied()), socket.channel("room:2")
+        await failing.join()
+        await other.join()
+        await (await server.accept()).drop()
+        await trio.sleep(5)
+        assert (failing.status, other.status) == ("errored", "joined")

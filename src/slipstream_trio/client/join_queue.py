@@ -196,7 +196,8 @@ class JoinQueue:
         else:
             try:
                 self._send(request, connection, request.channel._payload.value())
-            except Exception as error:  # noqa: BLE001 - of the user's serializer
+            except Exception as error:  # noqa: BLE001 - of the user's serializer, or of a copy of the payload
+                self._granted.pop(request, None)
                 self._socket._joins.payload_failed(request, error)
 
     def give_back(self, request: Request) -> None:
