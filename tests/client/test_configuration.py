@@ -138,7 +138,7 @@ def test_a_time_is_a_number_above_zero_or_none(name: str, value: Any) -> None:
         ("should_reconnect", True, "a function; not bool"),
         ("vsn", "3.0.0", "'2.0.0'"),
         ("vsn", "2", "'2.0.0'"),
-        ("vsn", 2, "'2.0.0'"),
+        ("vsn", 2, "unsupported vsn 2: use '2.0.0'"),
         ("vsn", None, "'2.0.0'"),
         ("params", [("a", "b")], "Mapping"),
         ("params", "a=b", "function"),

@@ -182,7 +182,7 @@ def _given(check: Callable[[Any], object]) -> Validator:
 def _vsn(self: "Configuration", _: object, vsn: Any) -> None:
     own = getattr(self.serializer, "vsn", None)
     if own is None:
-        serializer_for(str(vsn))
+        serializer_for(vsn)
     elif vsn not in (DEFAULT_VSN, own):
         raise ValueError(f"that of the serializer is {own!r}: leave it out")
 

@@ -132,7 +132,7 @@ def serializer_for(vsn: str, codec: Codec | None = None) -> Serializer:
     Raises:
         ValueError: there is none; Phoenix would refuse the upgrade with 403.
     """
-    match vsn.split("."):
+    match str(vsn).split("."):
         case ["2", "0", patch] if patch.isdecimal():
             return V2Serializer(codec)
         case ["1", "0", patch] if patch.isdecimal():
