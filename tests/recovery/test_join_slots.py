@@ -76,3 +76,21 @@ async def test_a_users_join_that_is_never_sent_gives_its_slot_back(autojump_cloc
             await settle()
             done.start("next", socket.channel("room:5").join)
         assert done.at == {"first": 3, "next": 3}
+
+
+async def test_a_users_join_whose_connection_ends_while_its_payload_is_asked_has_its_slot_anew(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        FakeServer(answers={"connect", "join", "leave"}) as server,
+        connect(server.url, transport=server.connector(), join_window=1, reconnect=Backoff((1,), jitter=0)) as socket,
+    ):
+        connection = await server.accept()
+
+        async def payload() -> None:
+            if socket.generation == 1:
+                await connection.drop()
+                await trio.sleep(0.5)
+
+        await socket.channel("room:1", payload).join(timeout=2)
+        assert socket.generation == 2

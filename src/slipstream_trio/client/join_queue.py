@@ -238,6 +238,7 @@ class JoinQueue:
             self._send(request, connection, params)
         elif not request.over:
             request.wait_again()
+            self._granted.pop(request, None)
             self.put(request, first=True)
 
     def _send(self, request: Request, connection: "Connection", params: Any) -> None:
