@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.client.support import Recorder, scripted
 from tests.integrations.support import lose_once, visit
 from trio.testing import MockClock
 
-from slipstream_trio.telemetry import Record
+from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.trace.export_perfetto import export_perfetto
 
 Event = dict[str, Any]
@@ -166,6 +167,16 @@ def test_what_has_no_end_reaches_to_the_end_of_the_recording(records: list[Recor
     assert [event["name"] for event in open_slices] == ["connection", "push lab:* echo"]
     last = max(event["ts"] + event["dur"] for event in events if event["ph"] == "X")
     assert [event["ts"] + event["dur"] for event in open_slices] == pytest.approx([last, last])
+
+
+def test_how_long_something_was_open_does_not_depend_on_the_wall_clock(tmp_path: Path) -> None:
+    an_hour_each_time = count(step=3_600_000_000_000).__next__
+    recorder = Recorder(Telemetry(time_ns=an_hour_each_time))
+    trio.run(visit, recorder, clock=MockClock(autojump_threshold=0))
+    opened, *others = exported(recorder.records[:-1], tmp_path / "trace.json")[::-1]
+    assert opened["args"]["slipstream.unfinished"]
+    last = max(event["ts"] + event.get("dur", 0) for event in others if event["ph"] != "M")
+    assert opened["ts"] + opened["dur"] == pytest.approx(last)
 
 
 def test_a_recording_that_begins_in_the_midst_is_exported_too(records: list[Record], tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class _Tracks:
         self._connections: dict[str, int] = {}
 
     def events(self, records: Iterable[Record]) -> Iterator[Event]:
-        for record, lasted in ended(records):
+        for record, lasted in ended(records, "monotonic_time"):
             end, unfinished = record.monotonic_time, record.name[-1] == "start"
             start, end = (end, end + lasted) if unfinished else (end - lasted, end)
             place = yield from self._place(record, start, end)

@@ -233,28 +233,28 @@ def exported_spans(records: Iterable[Record], pattern: TopicPattern = topic_patt
         records: in the order in which they were emitted, such as `trace.read` gives them.
         pattern: maps a topic to its text in names of spans.
     """
-    for record, lasted in ended(records):
+    for record, lasted in ended(records, "system_time"):
         if (span := _span(record, lasted, pattern)) is not None:
             yield span
 
 
-def ended(records: Iterable[Record]) -> Iterator[tuple[Any, int]]:
+def ended(records: Iterable[Record], clock: Literal["system_time", "monotonic_time"]) -> Iterator[tuple[Any, int]]:
     """Give what spans are made of: their ends, and what happens once, then the starts that have no end.
 
-    Each comes with the nanoseconds that it lasted: without an end, until that of the recording.
+    Each comes with the nanoseconds that it lasted: without an end, until that of the recording, by a clock.
     """
     unfinished: dict[str, Any] = {}
     latest = 0
     record: Any
     for record in records:
         lasted = record.measurements.get("duration", 0)
-        latest = max(latest, (getattr(record, "start", None) or record).system_time + lasted)
+        latest = max(latest, getattr(getattr(record, "start", None) or record, clock) + lasted)
         if record.name[-1] == "start":
             unfinished[record.span_id] = record
         elif record.span_id is not None or is_once(record.name):
             unfinished.pop(record.span_id, None)
             yield record, lasted
-    yield from ((record, max(0, latest - record.system_time)) for record in unfinished.values())
+    yield from ((record, max(0, latest - getattr(record, clock))) for record in unfinished.values())
 
 
 def _span(record: Any, lasted: int, pattern: TopicPattern) -> ExportedSpan | None:
