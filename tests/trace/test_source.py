@@ -121,26 +121,45 @@ def test_a_file_that_is_not_there_yet_and_grows_is_followed(tmp_path: Path, name
     assert span_ids(iter(entries)) == IDS
 
 
+def rotate(path: Path, *contents: bytes) -> Callable[[], object]:
+    def step() -> None:
+        for content in contents:
+            for number in range(9, 0, -1):
+                older = path.with_name(f"{path.name}.{number}")
+                newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
+                if newer.exists():
+                    newer.replace(older)
+            path.write_bytes(content)
+
+    return step
+
+
 def test_rotation_is_followed_even_if_it_happens_several_times_at_once(tmp_path: Path) -> None:
     files = [file.read_bytes() for file in rotated(tmp_path, "whole.jsonl")]
     path = tmp_path / "trace.jsonl"
 
-    def rotate(*contents: bytes) -> Callable[[], object]:
-        def step() -> None:
-            for content in contents:
-                for number in range(9, 0, -1):
-                    older = tmp_path / f"trace.jsonl.{number}"
-                    newer = tmp_path / f"trace.jsonl.{number - 1}" if number > 1 else path
-                    if newer.exists():
-                        newer.replace(older)
-                path.write_bytes(content)
-
-        return step
-
     first, *rest = files
     path.write_bytes(first[:400])
     assert len(rest) >= 2
-    steps = [append(path, first[400:]), rotate(rest[0]), rotate(*rest[1:])]
+    steps = [append(path, first[400:]), rotate(path, rest[0]), rotate(path, *rest[1:])]
+    assert span_ids(follow(path, wait=waits(*steps))) == IDS
+
+
+def test_no_file_is_passed_over_when_there_are_more_while_the_next_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *rest = [file.read_bytes() for file in rotated(tmp_path, "whole.jsonl")]
+    assert len(rest) >= 2
+    path, open_file = tmp_path / "trace.jsonl", Path.open
+    path.write_bytes(first)
+
+    def late(self: Path, mode: str = "r") -> Any:
+        if mode == "rb":
+            monkeypatch.setattr(Path, "open", open_file)
+            rotate(path, *rest)()
+        return open_file(self, mode)
+
+    steps = [lambda: (rotate(path, second)(), monkeypatch.setattr(Path, "open", late)), lambda: None]
     assert span_ids(follow(path, wait=waits(*steps))) == IDS
 
 

@@ -298,12 +298,14 @@ def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[E
 def _after(file: IO[bytes] | None, newest: Path) -> IO[bytes] | None:
     """Open the file that was written after one, or the newest; returns None where there is none."""
     following: IO[bytes] | None = None
+    at = 0
     # From the newest on, as rotation moves files on: one may be met twice then, but none is passed over.
-    for path in [newest] if file is None else reversed(parts(newest)):
-        if file is not None and _is_at(path, file):
+    while at < len(files := [newest] if file is None else parts(newest)[::-1]):
+        if file is not None and _is_at(files[at], file):
             break
+        at += 1
         with suppress(FileNotFoundError):
-            found = path.open("rb")
+            found = files[at - 1].open("rb")
             if following is not None:
                 following.close()
             following = found
