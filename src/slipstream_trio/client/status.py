@@ -50,6 +50,7 @@ class Result(Generic[T]):
         if not self.settled:
             self._settle(None, error)
 
+    @trio.lowlevel.enable_ki_protection  # an interrupt before the await would leave a task behind that waits no more
     async def wait(self) -> T:
         """Return the value, or raise the error."""
         await self.settling()
