@@ -246,7 +246,7 @@ def merged(one: Heap, other: Heap) -> Heap:
         one, other = other, one
     number, entry, left, right = one
     right = merged(right, other)
-    if size(left) < size(right):
+    if left is None or left[0] < right[0]:  # type: ignore[index] # the right one has an entry
         left, right = right, left
     return number + other[0], entry, left, right
 
