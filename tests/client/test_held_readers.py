@@ -5,10 +5,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 import trio
+from benchmarks.in_process import BATCH, Memory
 from tests.client.support import Peer, scripted
 from trio.testing import wait_all_tasks_blocked
 
-from slipstream_trio import Channel, ChannelClosed, Socket
+from slipstream_trio import Channel, ChannelClosed, Socket, connect
 
 COUNT = 20
 """Channels, more than are woken at once."""
@@ -98,3 +99,29 @@ async def test_readers_of_a_channel_that_ends_right_after_a_message_get_both(aut
             peer.end_channel(channel.topic, "phx_error")
         await wait_all_tasks_blocked()
         assert len(ended) == COUNT
+
+
+async def test_readers_who_keep_up_lose_nothing_though_they_are_held_while_many_bytes_come(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)  # so that no time passes, after which they are not held
+    batches, memory, received = 200, Memory(), 0
+
+    async def read(channel: Channel) -> None:
+        nonlocal received
+        async for _ in channel:
+            received += 1
+
+    async with (
+        connect("ws://memory/", transport=memory, heartbeat_interval=None, buffer_bytes=2048 * 2560) as socket,
+        AsyncExitStack() as stack,
+        trio.open_nursery() as nursery,
+    ):
+        channels = await joined(stack, socket)
+        for channel in channels:
+            nursery.start_soon(read, channel)
+        await wait_all_tasks_blocked()
+        memory.offer([channel.topic for channel in channels], batches, 100)
+        await wait_all_tasks_blocked()
+        assert received == batches * BATCH
+        nursery.cancel_scope.cancel()

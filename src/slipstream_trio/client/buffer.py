@@ -92,9 +92,24 @@ class ByteLimit:
         self._come = 0  # messages, since the latest look at all buffers
         self._next_look = max(limit // CHARGE, LEAST_BETWEEN_LOOKS)
 
+    @property
+    def is_near(self) -> bool:
+        """Whether so many messages have come that the limit may be reached, so that all buffers are looked at next."""
+        return self._come >= self._next_look
+
+    @property
+    def waiting(self) -> int:
+        """The bytes that wait in all buffers."""
+        return sum(map(_weight, self._buffers()))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether they are more than half of the limit."""
+        return self.waiting > self._limit // 2
+
     def all_light(self, frames: Sequence[Frame]) -> bool:
         """Take note of messages that are put next; tell whether none of them has to be weighed."""
-        if self._come >= self._next_look:
+        if self.is_near:
             self.look()
         self._come += len(frames)
         return max(map(len, frames)) <= LIGHT

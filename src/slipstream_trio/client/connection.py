@@ -34,7 +34,7 @@ from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .handshake import masked, redacted_error, secrets_of, shown_url, with_trace_context, with_whole_timeout
 from .spans import Span
 from .status import Tasks, only_cancelled
-from .turn import MESSAGES_A_TURN, take_in, turn_of_this_run
+from .turn import MESSAGES_A_TURN, catch_up, take_in, turn_of_this_run
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -320,6 +320,10 @@ class Connection:
                     await trio.lowlevel.checkpoint()  # to find them in what was read has taken some ms already
                 self.received = trio.current_time()
                 self._batches += 1
+                if self._socket._byte_limit.is_near:
+                    self._turn.release()  # readers who keep up lose nothing, however many channels a flood is for
+                    await trio.lowlevel.checkpoint()  # in which this task may run before them
+                    await catch_up(self._socket._byte_limit)
                 await take_in(self, frames)
                 if self._turn.held and not self._wakes:
                     self._wakes = True

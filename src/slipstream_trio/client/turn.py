@@ -16,7 +16,7 @@ from ..protocol.transitions import plain_reply
 from ..transport import Transport
 
 if TYPE_CHECKING:
-    from .buffer import Backlog, Buffer
+    from .buffer import Backlog, Buffer, ByteLimit
     from .channel import Channel
     from .connection import Connection
 
@@ -134,7 +134,7 @@ async def finished(work: Iterator[object]) -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
-async def catch_up(backlog: "Backlog") -> bool:
+async def catch_up(backlog: "Backlog | ByteLimit") -> bool:
     """Let the consumer of a backlog catch up for as long as it does, but not for long; tell whether that would do."""
     until = time.perf_counter() + CATCHING_UP
     size = backlog.waiting
