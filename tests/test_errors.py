@@ -179,12 +179,12 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
     (
         SlowConsumer("room", 3),
         {"topic": "room", "dropped": 3},
-        "dropped 3 messages of 'room' here, as the buffer was full: read faster, or raise `buffer`",
+        "dropped 3 messages of 'room' here, as a buffer was full: read faster, or raise `buffer` or `buffer_bytes`",
     ),
     (
         SlowConsumer("room", 1),
         {"topic": "room", "dropped": 1},
-        "dropped 1 message of 'room' here, as the buffer was full: read faster, or raise `buffer`",
+        "dropped 1 message of 'room' here, as a buffer was full: read faster, or raise `buffer` or `buffer_bytes`",
     ),
     (
         ClientBusy("Lobby", 1024),

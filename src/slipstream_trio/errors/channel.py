@@ -189,7 +189,8 @@ class SlowConsumer(SlipstreamError):
 
     def __str__(self) -> str:
         messages = "1 message" if self.dropped == 1 else f"{self.dropped} messages"
-        return f"dropped {messages} of {self.topic!r} here, as the buffer was full: read faster, or raise `buffer`"
+        advice = "read faster, or raise `buffer` or `buffer_bytes`"
+        return f"dropped {messages} of {self.topic!r} here, as a buffer was full: {advice}"
 
 
 class ClientBusy(SlipstreamError):
