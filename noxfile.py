@@ -69,7 +69,14 @@ ALONE = {
     "proxy": ("transport.proxy", ["tests/transport/test_proxies.py"]),
     "cli": ("cli.demo_command", ["tests/cli/test_demo.py", "tests/cli/test_demo_url.py"]),
     "testing": ("testing.strategies", ["tests/testing/test_kit_joins.py", "tests/testing/test_plugin.py"]),
-    "longpoll": ("transport.longpoll", ["tests/transport/test_longpoll.py", "tests/client/test_longpoll_fallback.py"]),
+    "longpoll": (
+        "transport.longpoll",
+        [
+            "tests/transport/test_longpoll.py",
+            "tests/transport/test_longpoll_posts.py",
+            "tests/client/test_longpoll_fallback.py",
+        ],
+    ),
     "opentelemetry": (
         "integrations.opentelemetry",
         ["tests/integrations/test_lazy.py", "tests/integrations/test_labels.py"],

@@ -8,11 +8,12 @@ from typing import Any
 
 import attrs
 import h11
+import pytest
 import trio
 
 from slipstream_trio.testing.server import MemoryStream, memory_pipe
 from slipstream_trio.testing.server.nursery import open_background
-from slipstream_trio.transport import OpenRequest, Transport, find_connector
+from slipstream_trio.transport import OpenRequest, Transport, TransportEnded, find_connector
 
 URL = "ws://localhost:4000/socket/websocket?vsn=2.0.0"
 NDJSON = "application/x-ndjson"
@@ -174,3 +175,11 @@ async def opened(server: PollServer, **request: Any) -> AsyncIterator[Transport]
     connector = find_connector("longpoll", server.open_stream)
     async with connector.open(OpenRequest(**{"url": URL, **request}), lambda: None) as transport:
         yield transport
+
+
+async def end_of(transport: Transport) -> TransportEnded:
+    """Return how it ends, after what has come."""
+    with pytest.raises(TransportEnded) as raised:
+        while True:
+            await transport.receive()
+    return raised.value
