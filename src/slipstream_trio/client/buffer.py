@@ -84,18 +84,14 @@ class ByteLimit:
     count with what their frames have as well, from when they are put into a buffer until they are taken out.
     """
 
-    __slots__ = ("_buffers", "_come", "_limit", "_next_look", "_room")
+    __slots__ = ("_buffers", "_limit", "_next_look", "_room", "left")
 
     def __init__(self, limit: int, buffers: Callable[[], Iterable["Backlog"]]) -> None:
         self._limit = self._room = limit
         self._buffers = buffers
-        self._come = 0  # messages, since the latest look at all buffers
-        self._next_look = max(limit // CHARGE, LEAST_BETWEEN_LOOKS)
-
-    @property
-    def is_near(self) -> bool:
-        """Whether so many messages have come that the limit may be reached, so that all buffers are looked at next."""
-        return self._come >= self._next_look
+        # Messages between the latest look at all buffers and the next; so many are left, and with none the limit may be
+        # near. An attribute, as each batch asks for it.
+        self._next_look = self.left = max(limit // CHARGE, LEAST_BETWEEN_LOOKS)
 
     @property
     def waiting(self) -> int:
@@ -109,14 +105,14 @@ class ByteLimit:
 
     def all_light(self, frames: Sequence[Frame]) -> bool:
         """Take note of messages that are put next; tell whether none of them has to be weighed."""
-        if self.is_near:
+        if self.left <= 0:
             self.look()
-        self._come += len(frames)
+        self.left -= len(frames)
         return max(map(len, frames)) <= LIGHT
 
     def make_room(self, size: int) -> None:
         """Let a heavy message of a size be put into a buffer."""
-        if self._room - self._come * CHARGE < size:
+        if self._room - (self._next_look - self.left) * CHARGE < size:
             self.look(size)
         self._room -= size
 
@@ -133,7 +129,7 @@ class ByteLimit:
                 heapreplace(heap, (-_weight(buffer), number, buffer))
                 total += before + _weight(buffer)
         self._room = self._limit - total
-        self._come, self._next_look = 0, max(self._room // CHARGE, LEAST_BETWEEN_LOOKS)
+        self._next_look = self.left = max(self._room // CHARGE, LEAST_BETWEEN_LOOKS)
 
 
 def _weight(buffer: "Backlog") -> int:

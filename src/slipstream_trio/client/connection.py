@@ -320,7 +320,7 @@ class Connection:
                     await trio.lowlevel.checkpoint()  # to find them in what was read has taken some ms already
                 self.received = trio.current_time()
                 self._batches += 1
-                if self._socket._byte_limit.is_near:
+                if self._socket._byte_limit.left <= 0:
                     self._turn.release()  # readers who keep up lose nothing, however many channels a flood is for
                     await trio.lowlevel.checkpoint()  # in which this task may run before them
                     await catch_up(self._socket._byte_limit)
