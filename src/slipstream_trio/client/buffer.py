@@ -91,7 +91,8 @@ class ByteLimit:
         self._buffers = buffers
         # Messages between the latest look at all buffers and the next; so many are left, and with none the limit may be
         # near. An attribute, as each batch asks for it.
-        self._next_look = self.left = max(limit // CHARGE, LEAST_BETWEEN_LOOKS)
+        self.left: int = max(limit // CHARGE, LEAST_BETWEEN_LOOKS)
+        self._next_look: int = self.left
 
     @property
     def waiting(self) -> int:
