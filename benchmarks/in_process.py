@@ -75,8 +75,10 @@ class Memory(Transport):
         """Answer all of them."""
         for frame in frames:
             assert isinstance(frame, str)
-            join_ref, ref, topic, _ = frame.split(",", 3)
+            join_ref, ref, topic, event, _ = frame.split(",", 4)
             self._answers.append(f'{join_ref},{ref},{topic},"phx_reply",{{"status":"ok","response":{{}}}}]')
+            if event == '"phx_leave"':
+                self._answers.append(f'{join_ref},{join_ref[1:]},{topic},"phx_close",{{}}]')
         self._waiting.set()
         await trio.lowlevel.checkpoint()
 

@@ -32,10 +32,10 @@ from slipstream_trio.telemetry import Telemetry
 # the steps of tasks that the scheduler runs for it.
 LIMITS = {
     # operation                   json, msgspec, steps
-    "a message": (13.5, 5.5, 0.02),
-    "a message, watched": (28.3, 21.3, 0.02),
-    "a message, 100 readers": (14.5, 6.5, 0.03),
-    "a message, 100 readers, watched": (28.5, 21.5, 0.03),
+    "a message": (10.8, 2.8, 0.02),
+    "a message, watched": (25.6, 18.6, 0.02),
+    "a message, 100 readers": (11.8, 3.8, 0.03),
+    "a message, 100 readers, watched": (25.7, 18.7, 0.03),
     "an echo, 1 in flight": (94, 81, 5.1),
     "an echo, 1 in flight, watched": (138, 125, 5.1),
     "an echo, 64 in flight": (52.5, 43.5, 1.3),

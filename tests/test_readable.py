@@ -108,7 +108,7 @@ async def test_what_users_print_says_what_it_is(autojump_clock: MockClock) -> No
         peer.message("lab", "tick")
         await trio.sleep(1)
         assert repr(channel.stream()) == "<Stream of 'lab', 1 buffered, 0 dropped>"
-        assert repr(aiter(channel)) == "<Subscription of 'lab', 1 buffered, 0 dropped>"
+        assert repr(aiter(channel)) == "<Messages of 'lab', 1 buffered, 0 dropped>"
 
 
 async def test_a_client_is_started_by_a_nursery(autojump_clock: MockClock) -> None:

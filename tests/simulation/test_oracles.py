@@ -180,13 +180,13 @@ def let_buffers_grow(patch: pytest.MonkeyPatch) -> None:
 
 
 def exit_where_it_is_cancelled(patch: pytest.MonkeyPatch) -> None:
-    async def exiting(get: Any, buffer: Buffer, *, gaps: bool) -> Any:
+    async def exiting(get: Any, buffer: Buffer, *, gaps: bool = False) -> Any:
         try:
             return await get(buffer, gaps=gaps)
         except trio.Cancelled:
             raise SystemExit from None
 
-    wrap(patch, Buffer, "get", exiting)
+    wrap(patch, Buffer, "__anext__", exiting)
 
 
 def blame_the_server(patch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import reduce
 from heapq import heapify, heapreplace
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, final, overload
 
 import trio
 from attrs import evolve, frozen
@@ -139,7 +139,7 @@ def _weight(buffer: "Backlog") -> int:
 
 @final
 class Buffer:
-    """A bounded queue from the receive loop to the tasks that share one stream.
+    """A bounded queue from the receive loop to the tasks that share one stream, who iterate over it.
 
     Messages that do not fit are dropped, and a `Gap` marks the place. Until somebody first reads, the oldest are.
     """
@@ -172,7 +172,7 @@ class Buffer:
         self.is_lagging: bool = False  # opened again before its reader came to the end, which nothing marks yet
 
     def __repr__(self) -> str:
-        return f"of {self._streams.topic!r}, {len(self)} buffered, {self.dropped} dropped"
+        return f"<Messages of {self._streams.topic!r}, {len(self)} buffered, {self.dropped} dropped>"
 
     def __len__(self) -> int:
         return len(self._items)
@@ -254,15 +254,22 @@ class Buffer:
         if self._untold:
             self._tell(evolve(left[0], until=left[-1].until, dropped=self._untold))
 
-    async def get(self, *, gaps: bool) -> Message | Gap:
+    def __aiter__(self) -> Self:
+        return self
+
+    @overload
+    async def __anext__(self) -> Message: ...
+    @overload
+    async def __anext__(self, *, gaps: bool) -> Message | Gap: ...
+    async def __anext__(self, *, gaps: bool = False) -> Message | Gap:
         """Return the next message, or the next message or gap; raises the end's error, or for losses."""
         turn = self._turn
         while True:
             # Flat, as every message comes here: the scheduler is passed at the end of a turn only.
-            if turn.is_over():
-                await turn.let_others_run()
-            else:
+            if next(turn.free, 0) or not turn.is_over():
                 await checkpoint_if_cancelled()
+            else:
+                await turn.let_others_run()
             item = self._items.popleft() if self._items and self._read else await self._first()
             if type(item) is not Gap:
                 self.waiting = messages = self.waiting - 1

@@ -202,10 +202,10 @@ class Channel:
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Iterate over the channel's messages; see `Subscription.__anext__` for what it raises."""
-        return Subscription(self._own_buffer())
+        return self._own_buffer()
 
     def __anext__(self) -> Coroutine[Any, Any, Message]:
-        return Subscription(self._own_buffer()).__anext__()
+        return self._own_buffer().__anext__()
 
     def stream(self) -> Stream:
         """Iterate over the channel's messages, and the gaps where some may be missing.

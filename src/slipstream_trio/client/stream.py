@@ -27,14 +27,14 @@ class Stream:
         self._buffer = buffer
 
     def __repr__(self) -> str:
-        return f"<Stream {self._buffer!r}>"
+        return repr(self._buffer).replace("Messages", "Stream", 1)
 
     def __aiter__(self) -> Self:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, Message | Gap]:
         """Return the next message or gap; raises as `Subscription.__anext__`."""
-        return self._buffer.get(gaps=True)
+        return self._buffer.__anext__(gaps=True)
 
 
 @final
@@ -48,7 +48,7 @@ class Subscription:
         self._buffer = buffer
 
     def __repr__(self) -> str:
-        return f"<Subscription {self._buffer!r}>"
+        return repr(self._buffer).replace("Messages", "Subscription", 1)
 
     @property
     def dropped(self) -> int:
@@ -71,7 +71,7 @@ class Subscription:
             JoinError: joining it again was refused, and given up.
             ConnectionLost: the connection ended for good, and that was not asked for.
         """
-        return self._buffer.get(gaps=False)  # type: ignore[return-value] # gaps are passed over
+        return self._buffer.__anext__()
 
 
 @final

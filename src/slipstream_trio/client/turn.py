@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
+from math import inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, final
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 MESSAGES_A_TURN: Final = 1024
 SECONDS_A_TURN: Final = 0.005
+
+MESSAGES_A_LOOK: Final = 8
+SECONDS_A_LOOK: Final = 0.0005
+"""So many messages are taken before another look at the clock, which takes as long as to take one. Where they took
+longer than that, the consumer is slow, and the clock is looked at for each."""
+
+NONE_FREE: Final = repeat(1, 0)
 
 FRAMES_A_LOOK: Final = 16
 """The number of messages taken in before a look at the clock (replies count for four): a read may bring thousands."""
@@ -64,24 +72,32 @@ class Turn:
     are held while other batches come.
 
     Attributes:
+        free: has an item for each message that may be taken before `is_over` is asked again.
         holds: whether buffers leave it to this to wake their readers.
         held: the buffers that have.
     """
 
-    __slots__ = ("_clock", "_held_since", "_left", "_until", "held", "holds")
+    __slots__ = ("_clock", "_held_since", "_left", "_looked", "_until", "free", "held", "holds")
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._clock: Callable[[], float] = clock or time.perf_counter  # looked up now: tests replace it
         self._left = MESSAGES_A_TURN
+        self._looked = -inf
         self._until = self._clock() + SECONDS_A_TURN
+        self.free: Iterator[int] = NONE_FREE
         self._held_since = 0.0
         self.holds: bool = False
         self.held: list[Buffer] = []
 
     def is_over(self) -> bool:
-        """Take note of a message that is taken; tell whether the scheduler has to be passed before."""
-        self._left = left = self._left - 1
-        return left <= 0 or self._clock() >= self._until
+        """Tell whether the scheduler has to be passed before a message is taken; if not, some more are free."""
+        now = self._clock()
+        if self._left <= 0 or now >= self._until:
+            return True
+        many = MESSAGES_A_LOOK if now - self._looked < SECONDS_A_LOOK else 1
+        self._left -= many
+        self._looked, self.free = now, repeat(1, many - 1)
+        return False
 
     async def let_others_run(self) -> None:
         """Pass the scheduler, and begin another turn."""
@@ -92,6 +108,7 @@ class Turn:
         """Begin another turn: other tasks have just run. In that of a batch of frames, readers are held."""
         now = self._clock()
         self._left, self._until = MESSAGES_A_TURN, now + SECONDS_A_TURN
+        self._looked, self.free = -inf, NONE_FREE
         if batch:
             self._held_since = self._held_since if self.held else now
             self.holds = True
