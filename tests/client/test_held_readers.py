@@ -101,9 +101,11 @@ async def test_readers_of_a_channel_that_ends_right_after_a_message_get_both(aut
         assert len(ended) == COUNT
 
 
+@pytest.mark.parametrize("catching_up", [0.05, 0.0], ids=["", "and the machine is so busy that its time is over"])
 async def test_readers_who_keep_up_lose_nothing_though_they_are_held_while_many_bytes_come(
-    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch, catching_up: float
 ) -> None:
+    monkeypatch.setattr("slipstream_trio.client.turn.CATCHING_UP", catching_up)
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)  # so that no time passes, after which they are not held
     batches, memory, received = 200, Memory(), 0
 
@@ -113,7 +115,7 @@ async def test_readers_who_keep_up_lose_nothing_though_they_are_held_while_many_
             received += 1
 
     async with (
-        connect("ws://memory/", transport=memory, heartbeat_interval=None, buffer_bytes=2048 * 2560) as socket,
+        connect("ws://memory/", transport=memory, heartbeat_interval=None, buffer_bytes=1024 * 2560) as socket,
         AsyncExitStack() as stack,
         trio.open_nursery() as nursery,
     ):

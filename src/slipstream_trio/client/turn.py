@@ -1,9 +1,9 @@
 """The receive loop, and turns: how long it and consumers go on before others run, or wait for others."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
-from math import inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, final
 
@@ -82,7 +82,7 @@ class Turn:
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._clock: Callable[[], float] = clock or time.perf_counter  # looked up now: tests replace it
         self._left = MESSAGES_A_TURN
-        self._looked = -inf
+        self._looked = -math.inf
         self._until = self._clock() + SECONDS_A_TURN
         self.free: Iterator[int] = NONE_FREE
         self._held_since = 0.0
@@ -108,7 +108,7 @@ class Turn:
         """Begin another turn: other tasks have just run. In that of a batch of frames, readers are held."""
         now = self._clock()
         self._left, self._until = MESSAGES_A_TURN, now + SECONDS_A_TURN
-        self._looked, self.free = -inf, NONE_FREE
+        self._looked, self.free = -math.inf, NONE_FREE
         if batch:
             self._held_since = self._held_since if self.held else now
             self.holds = True
@@ -154,13 +154,14 @@ async def finished(work: Iterator[object]) -> None:
 async def catch_up(backlog: "Backlog | ByteLimit") -> bool:
     """Let the consumer of a backlog catch up for as long as it does, but not for long; tell whether that would do."""
     until = time.perf_counter() + CATCHING_UP
-    size = backlog.waiting
-    while time.perf_counter() < until:
-        await trio.lowlevel.checkpoint()
-        if backlog.waiting >= size or not backlog.crowded:
-            break
+    size = math.inf
+    # The scheduler is passed once in any case: on a busy machine the time may be over before anybody has run.
+    while backlog.waiting < size and backlog.crowded:
         size = backlog.waiting
-    return time.perf_counter() < until
+        await trio.lowlevel.checkpoint()
+        if time.perf_counter() >= until:
+            return False
+    return True
 
 
 async def settle(transport: Transport) -> None:
