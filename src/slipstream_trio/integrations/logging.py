@@ -95,9 +95,7 @@ def attach(
     if payload_limit < 1:
         raise ValueError(f"payload_limit: at least 1 character, not {payload_limit}")
 
-    @cache
-    def logger_of(*event: str) -> logging.Logger:
-        return logging.getLogger(".".join((name, *event)))
+    logger_of = cache(lambda *event: logging.getLogger(".".join((name, *event))))
 
     def log(record: Record) -> None:
         logger, chosen = logger_of(*record.name[1:3]), level(record)
@@ -107,9 +105,9 @@ def attach(
         text = _text(record, extra)
         if payloads:
             # A handle's `return` is its effects, and to make them takes long.
-            metadata = {} if isinstance(record, HandleStop) else record.metadata
-            told = {key: metadata[key] for key in PAYLOADS if key in metadata}
-            extra["payload"] = {key: payload_text(value, payload_limit, secrets) for key, value in told.items()}
+            told = {} if isinstance(record, HandleStop) else record.metadata
+            kept = filter(told.__contains__, PAYLOADS)
+            extra["payload"] = {key: payload_text(told[key], payload_limit, secrets) for key in kept}
             text += "".join(f" {key}={value}" for key, value in extra["payload"].items())
         logger.log(chosen, "%s", text, extra=extra)
 

@@ -8,7 +8,7 @@ its start, as it is the current span while the callback runs.
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 from opentelemetry import context as otel_context, propagate, trace
 from opentelemetry.context import Context
 
@@ -82,10 +82,8 @@ def current_trace_parent() -> str | None:
 
     makes each of its connections a part of the trace in which `connect` is entered. Otherwise it is only linked to it.
     """
-    context = _current()
-    if context is None:
-        return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    here = _current()
+    return None if here is None else f"00-{here.trace_id:032x}-{here.span_id:016x}-{here.trace_flags:02x}"
 
 
 @define(eq=False)
@@ -116,7 +114,7 @@ class _Tracing:
 
     def handle(self, record: Any) -> None:
         """Take in any record but those of handles."""
-        connection = self._connection_of(record)
+        connection = self._connections.get(record.origin, UNKNOWN)
         match record:
             case records.ConnectStart():
                 self._connection_started(record)
@@ -124,8 +122,8 @@ class _Tracing:
                 self._callback_started(record, connection)
             case _ if len(record.name) == 3:
                 if connection.parent is not None:
-                    span = self._start(connection.parent, describe(record, self._pattern), record.system_time)
-                    span.end(record.system_time)
+                    description = describe(record, self._pattern)
+                    self._start(connection.parent, description, record.system_time).end(record.system_time)
             case _ if record.name[-1] == "start":
                 # The caller's span is remembered, as the end may come in another task.
                 if connection.parent is not None and (here := _current()) is not None:
@@ -140,14 +138,9 @@ class _Tracing:
             span, token = self._callbacks.pop(record.span_id)
             otel_context.detach(token)
             if span.is_recording():
-                description = describe(record, self._pattern)
-                span.set_attributes(description.attributes)
-                _finish(span, description, record)
+                _finish(span, describe(record, self._pattern), record)
         else:
-            parent = connection.parent or self._connection_of(record.start).parent
-            caller = self._callers.pop(record.span_id, None)
-            if parent is not None:
-                self._child(parent, record, caller)
+            self._child(connection.parent or self._connections.get(record.start.origin, UNKNOWN).parent, record)
             established = isinstance(record, records.ClientConnectStop) and record.outcome == "ok"
             if established and not self._hold and connection.span is not None:
                 connection.span.end(_end_of(record))
@@ -155,9 +148,8 @@ class _Tracing:
 
     def handled(self, record: records.Record) -> None:
         """Take in the end of a handle."""
-        parent = self._connection_of(record).parent
-        if parent is not None and int(record.span_id or "0", 16) < self._below:
-            self._child(parent, record)
+        if int(record.span_id or "0", 16) < self._below:
+            self._child(self._connections.get(record.origin, UNKNOWN).parent, record)
 
     def headers(self, origin: records.Origin) -> list[tuple[str, str]]:
         """Return the headers of a connection's trace; none where OpenTelemetry is not set up."""
@@ -197,9 +189,8 @@ class _Tracing:
             # Without our `IdGenerator` a first span has a trace_id of its own. It has asked the sampler, and is
             # forgotten; another one begins, in the telemetry's trace.
             span = start(_of_ids(state.trace_id, state.connection_id, flags, context.trace_state))
-        known = None
-        if context.is_valid:
-            known = _of_ids(state.trace_id, state.connection_id, flags, span.get_span_context().trace_state)
+        its = span.get_span_context().trace_state
+        known = _of_ids(state.trace_id, state.connection_id, flags, its) if context.is_valid else None
         parent, kept = (_under(known), span) if span.is_recording() else (None, None)
         self._connections[record.origin] = _Connection(known, parent, kept)
 
@@ -209,25 +200,20 @@ class _Tracing:
         description = describe(record, self._pattern)
         span, connection.span = connection.span, None
         if span is None:
-            now = _end_of(record)
             description.attributes["slipstream.connection.duration"] = record.duration / 1e9
-            span = self._tracer.start_span(
-                "connection closed", connection.parent, trace.SpanKind.INTERNAL, description.attributes, start_time=now
-            )
-        else:
-            span.set_attributes(description.attributes)
+            end = evolve(description, name="connection closed", kind="internal")
+            span = self._start(connection.parent, end, _end_of(record))
         _finish(span, description, record)
 
     # Spans on it
 
-    def _connection_of(self, record: records.Record) -> _Connection:
-        return self._connections.get(record.origin, UNKNOWN)
-
-    def _child(self, parent: Context, record: Any, caller: trace.SpanContext | None = None) -> None:
-        description = describe(record, self._pattern)
-        with handing_over(None, record.span_id):
-            span = self._start(parent, description, record.start.system_time, _links_to(caller))
-        _finish(span, description, record)
+    def _child(self, parent: Context | None, record: Any) -> None:
+        links = _links_to(self._callers.pop(record.span_id, None))
+        if parent is not None:
+            description = describe(record, self._pattern)
+            with handing_over(None, record.span_id):
+                span = self._start(parent, description, record.start.system_time, links)
+            _finish(span, description, record)
 
     def _start(
         self, parent: Context, description: Description, start_time: int, links: tuple[trace.Link, ...] = ()
@@ -257,6 +243,7 @@ def _end_of(record: Any) -> int:
 
 def _finish(span: trace.Span, description: Description, record: Any) -> None:
     end_time = _end_of(record)
+    span.set_attributes(description.attributes)
     if description.exception is not None:
         kind, message, stacktrace = description.exception
         attributes = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stacktrace}
@@ -284,8 +271,7 @@ def _of_trace_parent(trace_parent: str) -> trace.SpanContext:
     """Return the context of a W3C traceparent: that of the current span, if it is the same."""
     _, trace_id, span_id, flags = trace_parent.split("-")
     given, here = _of_ids(trace_id, span_id, int(flags, 16)), _current()
-    same = here is not None and (here.trace_id, here.span_id) == (given.trace_id, given.span_id)
-    return here if same and here is not None else given
+    return here if here is not None and (here.trace_id, here.span_id) == (given.trace_id, given.span_id) else given
 
 
 def _under(context: trace.SpanContext | None) -> Context:
