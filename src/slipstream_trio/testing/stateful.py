@@ -6,7 +6,7 @@ A user's subclass adds the rules of an application's own protocol. It needs the 
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
-from attrs import define, field
+from attrs import asdict, define, field
 
 from .. import protocol
 from ..errors import ConnectionLost, ProtocolError, SerializationError
@@ -23,7 +23,7 @@ try:
     from hypothesis import strategies as st
     from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-    from .strategies import inputs, json_payloads, options, statuses
+    from .strategies import inputs, json_payloads, opening_state, options, statuses
 except ImportError as _error:
     raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
 
@@ -65,23 +65,21 @@ class CoreConnection:
         socket_id: str | None = None,
         generation: int = 1,
     ) -> None:
-        bus = deterministic_telemetry() if telemetry is None else telemetry
-        chosen = protocol.Options(url="ws://localhost:4000/socket/websocket") if options is None else options
-        connection_id, trace_id, socket_id = bus.ids.span_id(), bus.ids.trace_id(), socket_id or bus.ids.span_id()
-        self.state: protocol.State = protocol.State(
-            connection_id=connection_id, trace_id=trace_id, socket_id=socket_id, generation=generation, options=chosen
-        )
+        self._bus = bus = deterministic_telemetry() if telemetry is None else telemetry
+        chosen = opening_state(options).options
+        origin = Origin(bus.ids.span_id(), bus.ids.trace_id(), socket_id or bus.ids.span_id(), generation)
+        self.state: protocol.State = protocol.State(**asdict(origin), options=chosen)
         self.failed: bool = False
         self._serializer = protocol.serializer_for(chosen.vsn)
-        self._bus = bus
-        self._spans = ConnectionSpans(bus, Origin(connection_id, trace_id, socket_id, generation))
+        self._spans = ConnectionSpans(bus, origin)
         self._verifier = Verifier()
         self._violations: list[str] = []
 
         def observe(record: Record) -> None:
             self._violations.extend(map(str, self._verifier.feed(record)))
 
-        bus.attach(f"core-connection-{connection_id}", (), observe, prefix=True, connection_id=connection_id)
+        its = origin.connection_id
+        bus.attach(f"core-connection-{its}", (), observe, prefix=True, connection_id=its)
         self._connect = self._spans.start_connect(self.state)
 
     def feed(self, given: protocol.Input) -> protocol.Transition:

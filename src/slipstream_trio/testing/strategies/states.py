@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ... import protocol
 from ...protocol.message import CLOSE, ERROR, PHOENIX
+from ...protocol.state import Identity
 from ..deterministic import SequentialIds
 from ..server.wire import Wire
 from .frames import frames
@@ -51,17 +52,14 @@ def options() -> st.SearchStrategy[protocol.Options]:
     Some have no URL, as with a function for it.
     """
     return st.builds(
-        _options,
+        lambda url, vsn, interval, timeout: protocol.Options(
+            url=url, vsn=vsn, serializer=f"v{vsn[0]}", heartbeat_interval=interval, heartbeat_timeout=timeout
+        ),
         st.sampled_from([URL, URL, URL, None]),
         st.sampled_from(["2.0.0", "2.0.0", "1.0.0"]),
         st.sampled_from([30.0, 1.0, 7.0, None]),
         st.sampled_from([10.0, 1.0, None]),
     )
-
-
-def _options(url: str | None, vsn: str, interval: float | None, timeout: float | None) -> protocol.Options:
-    name = "v1" if vsn.startswith("1.") else "v2"
-    return protocol.Options(url=url, vsn=vsn, serializer=name, heartbeat_interval=interval, heartbeat_timeout=timeout)
 
 
 def opening_state(chosen: protocol.Options | None = None) -> protocol.State:
@@ -70,14 +68,8 @@ def opening_state(chosen: protocol.Options | None = None) -> protocol.State:
     Parameters:
         chosen: its options; None: the defaults.
     """
-    ids = SequentialIds()
-    return protocol.State(
-        connection_id=ids.span_id(),
-        trace_id=ids.trace_id(),
-        socket_id=ids.span_id(),
-        generation=1,
-        options=protocol.Options(url=URL) if chosen is None else chosen,
-    )
+    ids, options = SequentialIds(), protocol.Options(url=URL) if chosen is None else chosen
+    return protocol.State(identity=Identity(ids.span_id(), ids.trace_id(), ids.span_id(), 1, options))
 
 
 def close_codes() -> st.SearchStrategy[int]:
@@ -91,7 +83,7 @@ def close_codes() -> st.SearchStrategy[int]:
 _JSON: Final = st.sampled_from([{}, {"n": 1}, {"body": "hi"}, None, [1], "text"]) | json_payloads() | json_values()
 _PAYLOADS: Final = {"1.0.0": _JSON, "2.0.0": _JSON | binary_payloads()}
 _FRAMES: Final = lru_cache(maxsize=16)(frames)
-_WIRES: Final = {vsn: Wire(vsn) for vsn in _PAYLOADS}
+_WIRE: Final = lru_cache(maxsize=16)(Wire)
 _TOPICS: Final = topics()
 _EVENTS: Final = events()
 _ANY_EVENTS: Final = events(reserved=True)
@@ -156,7 +148,7 @@ def inputs(
         case "own":
             return protocol.FrameReceived(now, _own(draw, state))
         case "stray":
-            return protocol.FrameReceived(now, draw(_FRAMES(_vsn(state), topic=topic)))
+            return protocol.FrameReceived(now, draw(_FRAMES(_WIRE(state.options.vsn).vsn, topic=topic)))
     return _command(draw, kind, state, now, topic)
 
 
@@ -171,8 +163,8 @@ def _command(
         case "leave":
             return protocol.LeaveTopic(now, _topic(draw, state, topics), draw(_TIMEOUTS))
         case "push":
-            topic = draw(st.sampled_from(sorted(state.joins)))
-            return protocol.PushMessage(topic, draw(_EVENTS), draw(_PAYLOADS[_vsn(state)]))
+            topic, vsn = draw(st.sampled_from(sorted(state.joins))), _WIRE(state.options.vsn).vsn
+            return protocol.PushMessage(topic, draw(_EVENTS), draw(_PAYLOADS[vsn]))
         case "beat":
             return protocol.SendHeartbeat(now)
     return protocol.CloseConnection(draw(_CODES))
@@ -197,19 +189,19 @@ def _answer(draw: st.DrawFn, state: protocol.State, topics: st.SearchStrategy[st
     if not awaited or draw(st.integers(0, 3)) == 3:
         awaited = [(_topic(draw, state, topics), str(draw(st.integers(1, max(1, state.current_ref)))))]
     topic, ref = draw(st.sampled_from(awaited))
-    status, response = draw(_STATUSES), draw(_PAYLOADS[_vsn(state)])
-    return _WIRES[_vsn(state)].encode_reply(None, ref, topic, status, response)
+    wire = _WIRE(state.options.vsn)
+    return wire.encode_reply(None, ref, topic, draw(_STATUSES), draw(_PAYLOADS[wire.vsn]))
 
 
 def _own(draw: st.DrawFn, state: protocol.State) -> protocol.Frame:
     """A push of a joined channel, its end, or a broadcast on it."""
     topic = draw(st.sampled_from(sorted(state.joins)))
-    ref, wire = state.joins[topic], _WIRES[_vsn(state)]
+    ref, wire = state.joins[topic], _WIRE(state.options.vsn)
     match draw(st.sampled_from(["push", "push", "push", "broadcast", "broadcast", CLOSE, ERROR])):
         case "push":
-            return wire.encode(protocol.Message(ref, None, topic, draw(_EVENTS), draw(_PAYLOADS[_vsn(state)])))
+            return wire.encode(protocol.Message(ref, None, topic, draw(_EVENTS), draw(_PAYLOADS[wire.vsn])))
         case "broadcast":
-            return wire.encode_broadcast(topic, draw(_ANY_EVENTS), draw(_PAYLOADS[_vsn(state)]))
+            return wire.encode_broadcast(topic, draw(_ANY_EVENTS), draw(_PAYLOADS[wire.vsn]))
         case ending:
             return wire.encode(protocol.Message(ref, ref, topic, ending, {}))
 
@@ -218,10 +210,6 @@ def _topic(draw: st.DrawFn, state: protocol.State, topics: st.SearchStrategy[str
     joined = sorted(state.joins)
     usual: st.SearchStrategy[str] = st.sampled_from(joined) if joined else topics
     return draw(usual if draw(st.booleans()) else topics)
-
-
-def _vsn(state: protocol.State) -> str:
-    return "1.0.0" if state.options.vsn.startswith("1.") else "2.0.0"
 
 
 @st.composite

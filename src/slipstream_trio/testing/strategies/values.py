@@ -7,16 +7,9 @@ from hypothesis import strategies as st
 from ...protocol.message import HEARTBEAT, PHOENIX, RESERVED_EVENTS
 
 __all__ = [
-    "binary_payloads",
-    "events",
-    "json_payloads",
-    "json_scalars",
-    "json_values",
-    "payloads",
-    "refs",
-    "statuses",
+    "binary_payloads", "events", "json_payloads", "json_scalars", "json_values", "payloads", "refs", "statuses",
     "topics",
-]
+]  # fmt: skip
 
 LONGEST_NAME = 255  # the most bytes of a topic, an event or a ref in a binary frame
 _COMMON_TOPICS = ["room:lobby", "room:1", "a", "a:b:c"]
@@ -59,24 +52,18 @@ def statuses() -> st.SearchStrategy[str]:
 
 def json_scalars() -> st.SearchStrategy[Any]:
     """JSON values without parts: null, booleans, numbers (large integers too) and text."""
-    return (
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.integers(-(2**70), 2**70)
-        | st.floats(allow_nan=False, allow_infinity=False)
-        | st.text(st.characters(codec="utf-8"))
-    )
+    numbers = st.integers() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+    return st.none() | st.booleans() | numbers | st.text(st.characters(codec="utf-8"))
 
 
 def json_values() -> st.SearchStrategy[Any]:
     """JSON values of all kinds, nested a few levels deep: every payload that both codecs accept."""
     keys = st.text(st.characters(codec="utf-8"))
-    return st.recursive(
-        json_scalars(),
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
-        max_leaves=8,
-    )
+
+    def nest(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        return st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4)
+
+    return st.recursive(json_scalars(), nest, max_leaves=8)
 
 
 def json_payloads() -> st.SearchStrategy[dict[str, Any]]:
