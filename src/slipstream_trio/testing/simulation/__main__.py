@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from itertools import count
 from typing import Any, Final
@@ -11,7 +10,7 @@ import attrs
 from attrs import fields
 
 from .scenario import FEATURES, Scenario
-from .simulate import Report, Simulation
+from .simulate import Simulation
 
 _EPILOG: Final = """
 A simulation is a name in a module: shop.py in this directory has SHOP = Simulation(program=buy, mounts=mounts),
@@ -89,12 +88,6 @@ def _found(text: str) -> Simulation:
     raise LookupError(f"{name!r} in {module!r} {problem}: {others}")
 
 
-def _progress() -> Callable[[Report], object]:
-    """Return what shows how far it is, at a terminal; the result overwrites it."""
-    done = count(1)
-    return lambda _: sys.stderr.write(f"{next(done)} runs\r") if sys.stderr.isatty() else None
-
-
 def main(words: list[str]) -> int:
     """Run it; returns the exit status: 1 if a run broke a guarantee."""
     asked, given = parse(words)
@@ -103,8 +96,11 @@ def main(words: list[str]) -> int:
         report = simulation.run(simulation.draw(asked.seed, **given))
         sys.stdout.write(f"{report}\ndigest {report.digest}\n")
         return 1 if report.violations else 0
-    ends = {"everywhere": asked.everywhere, "busy_days": asked.busy_days}
-    total = simulation.swarm(asked.seeds, jobs=asked.jobs, progress=_progress(), **ends, **given)
+    done, to = count(1), sys.stderr
+    given |= {"jobs": asked.jobs, "everywhere": asked.everywhere, "busy_days": asked.busy_days}
+    if to.isatty():
+        given["progress"] = lambda _: to.write(f"{next(done)} runs\r")  # the result overwrites it
+    total = simulation.swarm(asked.seeds, **given)
     sys.stdout.write(f"{total}\n")
     return 1 if total.failures else 0
 

@@ -27,7 +27,7 @@ from trio.testing import MockClock
 from ...errors.base import leaves
 from ...telemetry import ClientPushStop
 from .determinism import deterministic
-from .oracles import ORACLES, Oracle, Violation, Wrong
+from .oracles import ORACLES, Oracle, Violation
 from .scenario import TRANSPORT, Run, Scenario
 from .world import Contexts, Mounts, Program, World
 
@@ -43,12 +43,8 @@ _SIGNALS: Final[Mapping[str | None, Any]] = {
 }
 _AT_ONCE: Final = 100  # scenarios that are handed to each process
 _DAY: Final = 86_400.0
-
-
-@cache
-def _made(tls: Callable[[], Contexts]) -> Contexts:
-    """Return TLS contexts, once a process: keys take longer to make than a run."""
-    return tls()
+# Once a process, as keys take longer to make than a run.
+_made: Final[Callable[[Callable[[], Contexts]], Contexts]] = cache(lambda tls: tls())
 
 
 @frozen
@@ -206,29 +202,16 @@ class Simulation:
         return total
 
     def _judged(self, run: Run) -> Report:
-        judged = [(oracle.__name__, wrong) for oracle in self.oracles for wrong in _asked(oracle, run)]
+        judged = [found for oracle in self.oracles for found in _asked(oracle, run)]
+        violations = tuple(found for found in judged if found is not None)
         pushes, faults = sum(1 for _ in run.all_of(ClientPushStop)), run.faults.total()
         counts = Counter(checks=len(judged), messages=sum(1 for _ in run.noted("got")), pushes=pushes, faults=faults)
-        violations = tuple(
-            Violation(name, *((wrong,) if isinstance(wrong, str) else wrong))
-            for name, wrong in judged
-            if wrong is not None
-        )
-        moment = next((violation.at for violation in violations if violation.at is not None), math.inf)
-        last = max(bisect_right(run.notes, moment, key=lambda note: note.at) + _AFTER, _HISTORY)
-        last = min(last, len(run.notes))
         counts["busy days"] = int(run.seconds >= _DAY and pushes >= 1000 and faults >= 20)
-        return Report(
-            run.scenario,
-            run.digest,
-            violations,
-            run.seconds,
-            counts,
-            run.faults,
-            tuple(map(str, run.notes[max(0, last - _HISTORY) : last])),
-            run.steps,
-            self._command(run.scenario),
-        )
+        moment = next((violation.at for violation in violations if violation.at is not None), math.inf)
+        shown = max(bisect_right(run.notes, moment, key=lambda note: note.at) + _AFTER, _HISTORY)
+        history = tuple(map(str, run.notes[:shown][-_HISTORY:]))
+        told = (run.digest, violations, run.seconds, counts, run.faults, history, run.steps)
+        return Report(run.scenario, *told, self._command(run.scenario))
 
     def _command(self, scenario: Scenario) -> str:
         name = self.name or next(self._names(), None)
@@ -246,12 +229,14 @@ class Simulation:
                     yield f"{Path(loaded.__file__ or '').stem if main else module}:{name}"
 
 
-def _asked(oracle: Oracle, run: Run) -> Iterator[Wrong]:
+def _asked(oracle: Oracle, run: Run) -> Iterator[Violation | None]:
     """Give what an oracle finds, and that it fails."""
+    name = oracle.__name__
     try:
-        yield from oracle(run)
+        for wrong in oracle(run):
+            yield None if wrong is None else Violation(name, *((wrong,) if isinstance(wrong, str) else wrong))
     except Exception as error:  # noqa: BLE001 - it may be the user's
-        yield f"the oracle raised {error!r}"
+        yield Violation(name, f"the oracle raised {error!r}")
 
 
 def _kind(violation: Violation) -> tuple[str, str]:

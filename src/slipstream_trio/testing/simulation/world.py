@@ -161,13 +161,13 @@ class World:
     async def play(self, program: "Program") -> None:
         """Let the clients run their programs to the end."""
         async with faulty_network(faults_of(self)) as self.network, self._servers():
-            beside = {*trio.lowlevel.current_task().child_nurseries}
-            before = _tasks_but_in(beside)
+            beside, root = {*trio.lowlevel.current_task().child_nurseries}, trio.lowlevel.current_root_task()
+            before = {*_tasks_but_in(beside, root)}
             try:
                 await self._play(program)
             finally:
                 self.lives = None
-                left = [f"a task is left: {task.name}" for task in _tasks_but_in(beside) - before]
+                left = [f"a task is left: {task.name}" for task in {*_tasks_but_in(beside, root)} - before]
                 left += ["a connection is left open" for stream in self._streams if not stream.closed]
                 self.run.left += sorted(left)
                 self.run.faults += Counter({f"network: {name}": n for name, n in self.network.log.counts.items()})
@@ -267,16 +267,12 @@ class Interrupt(trio.abc.Instrument):
                 raise SystemExit("it exits here")
 
 
-def _tasks_but_in(beside: set[trio.Nursery]) -> set[trio.lowlevel.Task]:
-    """Return all tasks of the run but those in some nurseries."""
-    found: set[trio.lowlevel.Task] = set()
-    waiting = [trio.lowlevel.current_root_task()]
-    while waiting:
-        task = waiting.pop()
-        assert task is not None
-        found.add(task)
-        waiting += [child for nursery in task.child_nurseries if nursery not in beside for child in nursery.child_tasks]
-    return found
+def _tasks_but_in(beside: set[trio.Nursery], task: Any) -> Iterator[trio.lowlevel.Task]:
+    """Give a task, and all tasks below it but those in some nurseries."""
+    yield task
+    for nursery in set(task.child_nurseries) - beside:
+        for child in nursery.child_tasks:
+            yield from _tasks_but_in(beside, child)
 
 
 Program = Callable[[SimulatedClient], Awaitable[None]]
