@@ -15,7 +15,7 @@ from ..server.wire import Wire
 from .frames import frames
 from .values import binary_payloads, events, json_payloads, json_values, statuses, topics
 
-__all__ = ["History", "close_codes", "histories", "inputs", "opening_state", "options", "states"]
+__all__ = ["History", "histories", "inputs", "opening_state", "options", "states"]
 
 URL: Final = "ws://localhost:4000/socket/websocket"
 
@@ -72,11 +72,6 @@ def opening_state(chosen: protocol.Options | None = None) -> protocol.State:
     return protocol.State(identity=Identity(ids.span_id(), ids.trace_id(), ids.span_id(), 1, options))
 
 
-def close_codes() -> st.SearchStrategy[int]:
-    """Codes with which a connection may end; 1006 is an end without a close frame."""
-    return st.sampled_from([1000, 1001, 1002, 1006, 1007, 1009, 1011, 1012, 4000, 4999])
-
-
 # Inputs
 
 # Made once: an input is drawn for every step of a history, and to make a strategy costs more than to draw from it.
@@ -88,7 +83,7 @@ _TOPICS: Final = topics()
 _EVENTS: Final = events()
 _ANY_EVENTS: Final = events(reserved=True)
 _STATUSES: Final = st.sampled_from(["ok", "ok", "ok", "error"]) | st.sampled_from(["ok", "ok", "error"]) | statuses()
-_CODES: Final = close_codes()
+_CODES: Final = st.sampled_from([1000, 1001, 1002, 1006, 1007, 1009, 1011, 1012, 4000, 4999])
 _DELAYS: Final = st.sampled_from([0.0, 0.001, 0.5, 1.0, 7.0, 30.0])
 _TIMEOUTS: Final = st.sampled_from([1.0, 5.0, 10.0, None])
 _DEADLINES: Final = st.sampled_from([None, None, 1.0, 7.0])
