@@ -6,11 +6,13 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
-from ..protocol import FrameReceived, HeartbeatAcknowledged, Message, PushMessage, SendFrame
+from ..protocol import HeartbeatAcknowledged, Message, PushMessage, SendFrame, Transition
 from ..telemetry import Telemetry, records
 from ..trace.export_spans import COMMANDS, TopicPattern
 from ..trace.text import in_a_word
 from .attachment import Attachment
+
+Kind = Literal["gauge", "counter", "histogram"]
 
 
 @frozen(eq=False)
@@ -21,47 +23,38 @@ class Instrument:
     """
 
     name: str
-    kind: Literal["gauge", "counter", "histogram"]
+    kind: Kind
     unit: str
     description: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = field(default=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))
 
 
-def _counter(name: str, unit: str, description: str, *labels: str) -> Instrument:
-    return Instrument(f"slipstream.{name}", "counter", unit, description, labels)
+def _named(name: str, kind: Kind, unit: str, description: str, *labels: str) -> Instrument:
+    return Instrument(f"slipstream.{name}", kind, unit, description, labels)
 
-
-CONNECTIONS: Final = Instrument("slipstream.connections", "gauge", "{connection}", "Connections that are open.")
-CONNECTS: Final = _counter("connects", "{attempt}", "Attempts to connect, by outcome.", "outcome")
-MESSAGES: Final = _counter("messages", "{message}", "Messages sent and received.", "direction", "topic", "event")
-PUSHES: Final = Instrument(
-    "slipstream.push.duration", "histogram", "s", "From a push to its reply.", ("topic", "event", "outcome")
-)
-JOINS: Final = _counter("joins", "{join}", "Joins and rejoins, by outcome.", "topic", "outcome")
-RECONNECTS: Final = _counter("reconnects", "{attempt}", "Reconnects scheduled, by reason.", "reason")
-GAPS: Final = _counter("gaps", "{gap}", "Gaps, where messages may be missing.", "topic", "reason")
-DROPS: Final = _counter("dropped", "{message}", "Messages unclaimed, never sent, or too many.", "direction", "reason")
-OVERFLOWS: Final = _counter("overflows", "{episode}", "Episodes of a consumer's full buffer.", "topic", "policy")
-HEARTBEATS: Final = Instrument("slipstream.heartbeat.duration", "histogram", "s", "Round trips of heartbeats.")
 
 INSTRUMENTS: Final = (
-    CONNECTIONS, CONNECTS, MESSAGES, PUSHES, JOINS, RECONNECTS, GAPS, DROPS, OVERFLOWS, HEARTBEATS,
-)  # fmt: skip
+    _named("connections", "gauge", "{connection}", "Connections that are open."),
+    _named("connects", "counter", "{attempt}", "Attempts to connect, by outcome.", "outcome"),
+    _named("messages", "counter", "{message}", "Messages sent and received.", "direction", "topic", "event"),
+    _named("push.duration", "histogram", "s", "From a push to its reply.", "topic", "event", "outcome"),
+    _named("joins", "counter", "{join}", "Joins and rejoins, by outcome.", "topic", "outcome"),
+    _named("reconnects", "counter", "{attempt}", "Reconnects scheduled, by reason.", "reason"),
+    _named("gaps", "counter", "{gap}", "Gaps, where messages may be missing.", "topic", "reason"),
+    _named("dropped", "counter", "{message}", "Messages unclaimed, never sent, or too many.", "direction", "reason"),
+    _named("overflows", "counter", "{episode}", "Episodes of a consumer's full buffer.", "topic", "policy"),
+    _named("heartbeat.duration", "histogram", "s", "Round trips of heartbeats."),
+)
+CONNECTIONS, CONNECTS, MESSAGES, PUSHES, JOINS, RECONNECTS, GAPS, DROPS, OVERFLOWS, HEARTBEATS = INSTRUMENTS
 
 Sink = Callable[[Instrument, float, tuple[str, ...]], None]
 """Takes a value of an instrument, with the values of its labels."""
 
 LASTING: Final[tuple[records.EventName | type, ...]] = (
     *((*records.ConnectStart.name[:-1], end) for end in ("start", "stop", "exception")),
-    *(
-        records.ClientConnectStop,
-        records.ClientPushStop,
-        records.ClientJoinStop,
-        records.ReconnectScheduled,
-        records.GapOpened,
-    ),
-    *(records.MessageDiscarded, records.BufferOverflowed),
+    *(records.ClientConnectStop, records.ClientPushStop, records.ClientJoinStop, records.ReconnectScheduled),
+    *(records.GapOpened, records.MessageDiscarded, records.BufferOverflowed),
 )
 
 OTHER: Final = "other"  # the label of values over the limit: a metrics store keeps a time series for each set of labels
@@ -140,25 +133,20 @@ class _Measures:
                 sink(DROPS, record.dropped, ("in", "overflow"))
 
     def _handled(self, record: records.HandleStop) -> None:
-        delivered = record.delivered
-        if delivered is not None:  # nearly always; to make the transition would take longer than all else
-            self._sink(MESSAGES, 1, ("in", self._topic(delivered.topic), self._event(delivered.event)))
-            return
-        transition = record.transition
-        message = transition.message
-        if type(message) is Message:
-            self._sink(MESSAGES, 1, ("in", self._topic(message.topic), self._event(message.event)))
-            for event in transition.built_events:
+        message: Any = record.delivered
+        if message is None:  # seldom, as to make the transition takes longer than all else
+            message = record.transition.message
+            for event in record.transition.built_events:
                 if type(event) is HeartbeatAcknowledged:
                     self._sink(HEARTBEATS, event.round_trip, ())
-        elif transition.return_ and not isinstance(message, FrameReceived):
-            for topic, name in _sent(record):
+            for topic, name in _sent(record.transition):
                 self._sink(MESSAGES, 1, ("out", self._topic(topic), self._event(name)))
+        if type(message) is Message:
+            self._sink(MESSAGES, 1, ("in", self._topic(message.topic), self._event(message.event)))
 
 
-def _sent(record: records.HandleStop) -> Iterator[tuple[str, str]]:
+def _sent(transition: Transition) -> Iterator[tuple[str, str]]:
     """Give topic and event of the messages that a command, or a tick, has sent."""
-    transition = record.transition
     given: Any = transition.message
     abandoned = iter(transition.built_events)
     for effect in transition.return_:
