@@ -73,7 +73,7 @@ def test_other_threads_are_left_alone() -> None:
 
 
 def test_a_scenario_is_drawn_from_its_seed_and_may_be_given_in_part() -> None:
-    assert Scenario.draw(5) == Scenario.draw(5)
-    assert Scenario.draw(5, seconds=86_400.0).features == Scenario.draw(5).features
+    assert ALL.draw(5) == ALL.draw(5)
+    assert ALL.draw(5, seconds=86_400.0).features == ALL.draw(5).features
     with pytest.raises(ValueError, match="not 'lightning'"):
         Scenario(1, features=("lightning",))

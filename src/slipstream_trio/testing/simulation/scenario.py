@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from random import Random
 from typing import Any, Final, Self
 
 import attrs
@@ -42,7 +41,6 @@ FEATURES: Final[Mapping[str, str]] = {
 """The features, one or several of which a run has."""
 
 TRANSPORT: Final = "trio_websocket"
-_SHARES: Final = (0.05, 0.1, 0.25, 0.5)
 
 
 @frozen
@@ -81,21 +79,6 @@ class Scenario:
         for name in features:
             if name not in FEATURES:
                 raise ValueError(f"features: some of {', '.join(FEATURES)}; not {name!r}")
-
-    @classmethod
-    def draw(cls, seed: int, *, without: tuple[str, ...] = (), **given: Any) -> Self:
-        """Return the scenario of a seed.
-
-        Parameters:
-            seed: the seed.
-            without: features that it shall not have.
-            given: attributes that are not to be drawn, such as `seconds=86_400`.
-        """
-        random = Random(f"{seed}:scenario")  # noqa: S311 - to be reproduced
-        share = random.choice(_SHARES)
-        features = tuple(name for name in FEATURES if random.random() < share and name not in without)
-        drawn = {"clients": random.randint(1, 3), "nodes": random.randint(1, 3), "features": features}
-        return cls(seed, **{**drawn, **given})
 
     def smaller(self) -> Iterator[Self]:
         """Give scenarios that are a little smaller, the smallest first."""

@@ -28,13 +28,14 @@ from ...errors.base import leaves
 from ...telemetry import ClientPushStop
 from .determinism import deterministic
 from .oracles import ORACLES, Oracle, Violation
-from .scenario import TRANSPORT, Run, Scenario
+from .scenario import FEATURES, TRANSPORT, Run, Scenario
 from .world import Contexts, Mounts, Program, World
 
 _HISTORY: Final = 30
 _AFTER: Final = 5  # of these, those that came after the violation
 _SHOWN: Final = 12
 _TRIES: Final = 60
+_SHARES: Final = (0.05, 0.1, 0.25, 0.5)  # of all features that a scenario has
 # SIGINT counts also where a shell made it ignored, for what runs in the background; SIGTERM ends no process where it
 # comes as the world is left, and Trio hands it on.
 _SIGNALS: Final[Mapping[str | None, Any]] = {
@@ -116,9 +117,16 @@ class Simulation:
 
         One with an `interrupt` is played without it first, so that it comes at one of the steps that there are.
         """
-        random = Random(f"{seed}:simulation")  # noqa: S311 - to be reproduced
-        given = {"transport": random.choice(self.transports), **given}
-        scenario = Scenario.draw(seed, without=("tls",) if self.tls is None else (), **given)
+        # Two, so that a seed makes the same world with other transports.
+        of_world, random = (Random(f"{seed}:{name}") for name in ("scenario", "simulation"))  # noqa: S311 - reproduced
+        share = of_world.choice(_SHARES)
+        drawn = {
+            "transport": random.choice(self.transports),
+            "features": [name for name in FEATURES if of_world.random() < share and (self.tls or name != "tls")],
+            "clients": of_world.randint(1, 3),
+            "nodes": of_world.randint(1, 3),
+        }
+        scenario = Scenario(seed, **{**drawn, **given})
         if scenario.interrupt is None or "at" in given:
             return scenario
         return attrs.evolve(scenario, at=random.randint(1, max(1, self.run(scenario).steps)))
