@@ -8,6 +8,7 @@ from typing import Final
 
 from ...errors import ProtocolError, SerializationError
 from ...protocol import Codec, Frame, Message, V2Serializer
+from ...protocol.serializer import split_binary
 
 BROADCAST: Final = "broadcast"
 PUSH_KIND, KIND = 3, 4
@@ -52,15 +53,12 @@ class SupabaseSerializer:
         """Return the message of a frame from the server; raises `ProtocolError`."""
         if isinstance(frame, str) or frame[:1] != bytes([KIND]):
             return self._phoenix.decode(frame)
-        strings, start = [], 5
-        for length in frame[1:4]:
-            strings.append(frame[start : start + length])
-            start += length
-        if start > len(frame) or frame[4] not in (BINARY, JSON):
+        # The encoding stands between the lengths and the strings.
+        (topic, event, meta), data = split_binary(frame[:4] + frame[5:], 3)
+        if frame[4:5] not in (bytes([BINARY]), bytes([JSON])):
             raise ProtocolError("a user broadcast that ends inside its header, or has an unknown encoding")
         try:
-            topic, event, meta = (string.decode() for string in strings)
-            value = frame[start:] if frame[4] == BINARY else self._codec.decode(frame[start:].decode())
+            value = data if frame[4] == BINARY else self._codec.decode(data.decode())
         except UnicodeDecodeError as error:
             raise ProtocolError(f"a user broadcast that is not UTF-8: {error}") from None
         payload = {"type": BROADCAST, "event": event, "payload": value}

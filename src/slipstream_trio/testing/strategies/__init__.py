@@ -7,16 +7,16 @@ extra `testing`.
 from ...errors.base import lacks
 
 try:
-    from . import frames as _frames, servers as _servers, states as _states, values as _values
-    from .frames import *  # noqa: F403 - all that these modules export is public
-    from .servers import *  # noqa: F403
-    from .states import *  # noqa: F403
-    from .values import *  # noqa: F403
+    import hypothesis as _needed  # noqa: F401
 except ImportError as _error:
     raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
+from .frames import bad_frames, frames, good_frames, messages, odd_frames
+from .servers import faults, server_scripts
+from .states import History, histories, inputs, opening_state, options, states
+from .values import binary_payloads, events, json_payloads, json_scalars, json_values, payloads, refs, statuses, topics
 
-__all__: list[str] = []
-__all__ += _frames.__all__
-__all__ += _servers.__all__
-__all__ += _states.__all__
-__all__ += _values.__all__
+__all__ = [
+    "History", "bad_frames", "binary_payloads", "events", "faults", "frames", "good_frames", "histories", "inputs",
+    "json_payloads", "json_scalars", "json_values", "messages", "odd_frames", "opening_state", "options", "payloads",
+    "refs", "server_scripts", "states", "statuses", "topics",
+]  # fmt: skip

@@ -16,8 +16,6 @@ from ...protocol.serializer import BROADCAST, PUSH, REPLY_KIND
 from ..server.wire import Wire
 from .values import LONGEST_NAME, binary_payloads, events, json_payloads, json_values, payloads, refs, statuses, topics
 
-__all__ = ["bad_frames", "frames", "good_frames", "messages", "odd_frames"]
-
 _TROUBLED_REPLIES: list[Any] = [
     *(None, {}, [], "ok", 5, True),
     *({"response": {}}, {"status": None}, {"status": 1}, {"status": ["ok"]}),

@@ -9,8 +9,6 @@ from ..scripted import Act, JoinFate, ServerScript
 from .frames import frames
 from .values import binary_payloads, events, json_payloads, statuses
 
-__all__ = ["faults", "server_scripts"]
-
 _FATES: Final[list[JoinFate]] = ["accept", "accept", "accept", "refuse", "slow", "crash", "crash_after"]
 _PAYLOADS: Final = json_payloads() | binary_payloads()
 # No text frame can have lone surrogates.

@@ -15,8 +15,6 @@ from ..server.wire import Wire
 from .frames import frames
 from .values import binary_payloads, events, json_payloads, json_values, statuses, topics
 
-__all__ = ["History", "histories", "inputs", "opening_state", "options", "states"]
-
 URL: Final = "ws://localhost:4000/socket/websocket"
 
 _HEADERS: Final = (("upgrade", "websocket"), ("connection", "Upgrade"))

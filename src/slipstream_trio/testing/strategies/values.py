@@ -6,11 +6,6 @@ from hypothesis import strategies as st
 
 from ...protocol.message import HEARTBEAT, PHOENIX, RESERVED_EVENTS
 
-__all__ = [
-    "binary_payloads", "events", "json_payloads", "json_scalars", "json_values", "payloads", "refs", "statuses",
-    "topics",
-]  # fmt: skip
-
 LONGEST_NAME = 255  # the most bytes of a topic, an event or a ref in a binary frame
 _COMMON_TOPICS = ["room:lobby", "room:1", "a", "a:b:c"]
 _ODD_TOPICS = ["", ":", "room:", "räume:☃", "room:😀", "x" * LONGEST_NAME, "\x00", PHOENIX, "room:*"]
