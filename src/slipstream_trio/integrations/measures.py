@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Final, Literal
 
 from attrs import field, frozen
@@ -48,8 +49,8 @@ INSTRUMENTS: Final = (
 )
 CONNECTIONS, CONNECTS, MESSAGES, PUSHES, JOINS, RECONNECTS, GAPS, DROPS, OVERFLOWS, HEARTBEATS = INSTRUMENTS
 
-Sink = Callable[[Instrument, float, tuple[str, ...]], None]
-"""Takes a value of an instrument, with the values of its labels."""
+Child = Callable[[Instrument, tuple[str, ...]], Callable[[float], object]]
+"""Returns what takes the values of an instrument, for values of its labels: asked once for each of these."""
 
 LASTING: Final[tuple[records.EventName | type, ...]] = (
     *((*records.ConnectStart.name[:-1], end) for end in ("start", "stop", "exception")),
@@ -62,10 +63,10 @@ REASONS: Final = 30  # the most different reasons; a user's transport can bring 
 
 
 def attach_measures(
-    handler_id: str, telemetry: Telemetry, sink: Sink, *, pattern: TopicPattern, limit: int, messages: bool
+    handler_id: str, telemetry: Telemetry, child: Child, *, pattern: TopicPattern, limit: int, messages: bool
 ) -> Attachment:
-    """Measure a bus into a sink, with `messages` handled inputs too; raises `ValueError` if it is attached already."""
-    measures = _Measures(sink, Capped(pattern, limit), Capped(limit=limit), Capped(limit=REASONS))
+    """Measure a bus, with `messages` handled inputs too; raises `ValueError` if it is attached already."""
+    measures = _Measures(cache(child), Capped(pattern, limit), Capped(limit=limit), Capped(limit=REASONS))
     telemetry.attach_many(handler_id, [*LASTING, *([records.HandleStop] if messages else [])], measures.handle)
     return Attachment(lambda: telemetry.detach(handler_id))
 
@@ -93,7 +94,7 @@ class Capped:
 
 @frozen(eq=False)
 class _Measures:
-    _sink: Sink
+    _child: Child
     _topic: Capped
     _event: Capped
     _reason: Capped
@@ -101,48 +102,50 @@ class _Measures:
 
     def handle(self, record: records.Record) -> None:  # noqa: C901, PLR0912 - a case for each record
         """Measure a record."""
-        sink = self._sink
+        add = self._add
         match record:
             case records.HandleStop():
                 self._handled(record)
             case records.ClientPushStop(start=start):
-                labels = (self._topic(start.topic), self._event(start.event), record.outcome)
-                sink(PUSHES, record.duration / 1e9, labels)
+                add(PUSHES, record.duration / 1e9, self._topic(start.topic), self._event(start.event), record.outcome)
             case records.ClientJoinStop(start=start):
-                sink(JOINS, 1, (self._topic(start.topic), record.outcome))
+                add(JOINS, 1, self._topic(start.topic), record.outcome)
             case records.ConnectStart():
                 self._open[record.state.connection_id] = False
             case records.ClientConnectStop():
-                sink(CONNECTS, 1, (record.outcome,))
+                add(CONNECTS, 1, record.outcome)
                 # A connection whose start was not seen will have no end here either, and would be counted for ever.
                 if record.outcome == "ok" and (connection_id := record.origin.connection_id or "") in self._open:
                     self._open[connection_id] = True
-                    sink(CONNECTIONS, 1, ())
+                    add(CONNECTIONS, 1)
             case records.ConnectStop() | records.SpanException():
                 if self._open.pop(record.origin.connection_id or "", False):
-                    sink(CONNECTIONS, -1, ())
+                    add(CONNECTIONS, -1)
             case records.ReconnectScheduled(reason=reason):
-                sink(RECONNECTS, 1, (self._reason(in_a_word(reason, "connect_failed")),))
+                add(RECONNECTS, 1, self._reason(in_a_word(reason, "connect_failed")))
             case records.GapOpened():
-                sink(GAPS, 1, (self._topic(record.topic), record.reason))
+                add(GAPS, 1, self._topic(record.topic), record.reason)
             case records.MessageDiscarded():
-                sink(DROPS, 1, (record.direction, self._reason(in_a_word(record.reason, "malformed"))))
+                add(DROPS, 1, record.direction, self._reason(in_a_word(record.reason, "malformed")))
             case records.BufferOverflowed(phase="began"):
-                sink(OVERFLOWS, 1, (self._topic(record.topic), record.policy))
+                add(OVERFLOWS, 1, self._topic(record.topic), record.policy)
             case records.BufferOverflowed(phase="ended"):
-                sink(DROPS, record.dropped, ("in", "overflow"))
+                add(DROPS, record.dropped, "in", "overflow")
+
+    def _add(self, instrument: Instrument, value: float, *labels: str) -> None:
+        self._child(instrument, labels)(value)
 
     def _handled(self, record: records.HandleStop) -> None:
         message: Any = record.delivered
-        if message is None:  # seldom, as to make the transition takes longer than all else
+        if message is None:  # seldom: to make the transition takes longer than all else
             message = record.transition.message
             for event in record.transition.built_events:
                 if type(event) is HeartbeatAcknowledged:
-                    self._sink(HEARTBEATS, event.round_trip, ())
+                    self._add(HEARTBEATS, event.round_trip)
             for topic, name in _sent(record.transition):
-                self._sink(MESSAGES, 1, ("out", self._topic(topic), self._event(name)))
+                self._add(MESSAGES, 1, "out", self._topic(topic), self._event(name))
         if type(message) is Message:
-            self._sink(MESSAGES, 1, ("in", self._topic(message.topic), self._event(message.event)))
+            self._add(MESSAGES, 1, "in", self._topic(message.topic), self._event(message.event))
 
 
 def _sent(transition: Transition) -> Iterator[tuple[str, str]]:

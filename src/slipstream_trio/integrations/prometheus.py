@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cache
 from typing import Final
 
 from ..errors.base import lacks
@@ -21,7 +20,6 @@ __all__ = ["attach"]
 HANDLER: Final = "slipstream_trio.integrations.prometheus"
 
 Metric = Counter | Gauge | Histogram
-Recording = Callable[[float], None]
 
 
 def attach(
@@ -48,16 +46,12 @@ def attach(
     """
     made = {instrument: _create(instrument) for instrument in INSTRUMENTS}
 
-    @cache
-    def recording(instrument: Instrument, labels: tuple[str, ...]) -> Recording:
-        child = made[instrument].labels(*labels) if labels else made[instrument]
-        return child.observe if isinstance(child, Histogram) else child.inc
-
-    def sink(instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
-        recording(instrument, labels)(value)
+    def child(instrument: Instrument, labels: tuple[str, ...]) -> Callable[[float], None]:
+        metric = made[instrument].labels(*labels) if labels else made[instrument]
+        return metric.observe if isinstance(metric, Histogram) else metric.inc
 
     with ExitStack() as undo:
-        attachment = attach_measures(HANDLER, telemetry, sink, pattern=pattern, limit=limit, messages=messages)
+        attachment = attach_measures(HANDLER, telemetry, child, pattern=pattern, limit=limit, messages=messages)
         undo.callback(attachment.detach)
         for metric in made.values():
             registry.register(metric)

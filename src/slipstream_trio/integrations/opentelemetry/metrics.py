@@ -1,7 +1,7 @@
 """Metrics for OpenTelemetry: one instrument of its API for each of `measures`."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 from typing import Final
 
 from opentelemetry import metrics
@@ -14,7 +14,7 @@ from ..measures import INSTRUMENTS, Instrument, attach_measures
 
 HANDLER: Final = "slipstream_trio.integrations.opentelemetry.metrics"
 
-Recording = Callable[[float, dict[str, str]], None]
+Recording = Callable[..., None]
 
 
 def attach_metrics(
@@ -40,14 +40,11 @@ def attach_metrics(
     meter = metrics.get_meter("slipstream_trio", meter_provider=meter_provider)
     recordings = {instrument: _create(meter, instrument) for instrument in INSTRUMENTS}
 
-    @cache
-    def attributes(instrument: Instrument, labels: tuple[str, ...]) -> dict[str, str]:
-        return {f"slipstream.{name}": label for name, label in zip(instrument.labels, labels, strict=True)}
+    def child(instrument: Instrument, labels: tuple[str, ...]) -> Callable[[float], None]:
+        names = (f"slipstream.{name}" for name in instrument.labels)
+        return partial(recordings[instrument], attributes=dict(zip(names, labels, strict=True)))
 
-    def sink(instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
-        recordings[instrument](value, attributes(instrument, labels))
-
-    return attach_measures(HANDLER, telemetry, sink, pattern=pattern, limit=limit, messages=messages)
+    return attach_measures(HANDLER, telemetry, child, pattern=pattern, limit=limit, messages=messages)
 
 
 def _create(meter: Meter, instrument: Instrument) -> Recording:
