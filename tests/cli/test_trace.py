@@ -202,8 +202,6 @@ def test_the_first_divergence_is_told(said: Said, diverging: Path) -> None:
     first, summary = out.splitlines()
     assert ": end_state.current_ref: 99 was recorded, and the core gives " in first
     assert "it is the first, after 4 inputs without one" in summary
-    out, _ = said("replay", "--all", diverging, status=1)
-    assert out.count("was recorded") > 1
 
 
 def test_connections_can_be_chosen(said: Said, good: Path, records: list[Any]) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 
 COMMANDS = (
     *(["show"], ["show", "--clock", "--whole"], ["stats"], ["stats", "--json"], ["html"]),
-    *(["verify"], ["verify", "--json"], ["replay", "--all"], ["replay", "--step"], ["diagnose", "--jobs", "1"]),
+    *(["verify"], ["verify", "--json"], ["replay"], ["replay", "--step"], ["diagnose", "--jobs", "1"]),
     *(["export", "--to", "perfetto"], ["export", "--to", "parquet"]),
 )
 

@@ -48,16 +48,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_paths(parser)
     parser.add_argument("--connection", metavar="ID", help="only connections whose id begins so")
-    parser.add_argument("--all", action="store_true", help="report every divergence, not the first alone")
     parser.add_argument("--step", action="store_true", help="step through the inputs")
 
 
 def run(options: Namespace) -> int:
     """Replay, and print the outcome."""
     paths = files_of(options.paths)
-    if options.step:
-        return _step_through(paths, options.connection)
-    return _replay(paths, options)
+    return _step_through(paths, options.connection) if options.step else _replay(paths, options.connection)
 
 
 def _replayed(
@@ -83,35 +80,25 @@ def _replayed(
                 yield path, step
 
 
-def _replay(paths: list[Path], options: Namespace) -> int:
+def _replay(paths: list[Path], connection: str | None) -> int:
     connections: set[str | None] = set()
     schemas: set[str] = set()
-    steps = divergences = 0
+    steps = 0
     with ProgressBar() as bar:
-        for path, step in _replayed(paths, options.connection, bar, schemas):
-            steps += 1
+        for steps, (path, step) in enumerate(_replayed(paths, connection, bar, schemas), 1):
             connections.add(step.record.connection_id)
-            for divergence in step.divergences[: None if options.all else 1]:
-                divergences += 1
+            if step.divergences:
                 bar.clear()
-                if divergences == 1 and schemas - {SCHEMA}:
-                    told = ", ".join(sorted(schemas - {SCHEMA}))
+                if told := ", ".join(sorted(schemas - {SCHEMA})):
                     print(f"recorded with schema {told}, replayed with {SCHEMA}: states of another version differ")
-                print(printable(f"{path}: {divergence}"))
-            if divergences and not options.all:
-                break
+                print(printable(f"{path}: {step.divergences[0]}"))
+                print(f"it is the first, after {many(steps - 1, 'input')} without one; --step shows all")
+                return FAILED
     if not steps:
         raise UsageError(NOTHING)
-    if not divergences:
-        read = f"{many(steps, 'input')} of {many(len(connections), 'connection')}"
-        print(f"{read} replayed: every state, event and effect agrees")
-        return OK
-    if options.all:
-        print(f"{many(steps, 'input')} replayed, {many(divergences, 'divergence')}; --step shows them")
-    else:
-        agreed = many(steps - 1, "input")
-        print(f"it is the first, after {agreed} without one; --all reports every one, --step shows them")
-    return FAILED
+    read = f"{many(steps, 'input')} of {many(len(connections), 'connection')}"
+    print(f"{read} replayed: every state, event and effect agrees")
+    return OK
 
 
 # Stepping
