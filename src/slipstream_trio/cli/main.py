@@ -49,8 +49,9 @@ COMMANDS: Final[Mapping[str, str]] = {
 """The commands, each of which is a module `<name>_command`: imported where it is named, as `--help` has to be quick."""
 
 Command = ModuleType
-"""A module that has `DESCRIPTION`, `EPILOG` (examples), maybe `NEEDS` (modules of extras), `add_arguments(parser)`, and
-`run(options)`, which returns the exit status; or, of a group, `GROUP`: the commands in it."""
+"""A module that has `DESCRIPTION`, `EPILOG` (examples), maybe `NEEDS` (modules of extras) and `ENOUGH` (the exit status
+where the output is closed), `add_arguments(parser)`, and `run(options)`, which returns the exit status; or, of a group,
+`GROUP`: the commands in it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,7 +146,7 @@ def _run(command: Command, options: Namespace) -> int:
         return _say(str(error), error.status)
     except BrokenPipeError:
         give_up_output()
-        return FAILED  # as `head` does: its user has seen enough
+        return getattr(command, "ENOUGH", FAILED)  # as `head` does: its user has seen enough
     except OSError as error:
         give_up_output()
         return _say(f"{error.filename or 'the output'}: {error.strerror or error}", FAILED)

@@ -15,7 +15,6 @@ from attrs import Factory, define
 from ..trace import Checker, End, Entry, Header, Missing, Progress
 from ..trace.read import Source, Told
 from ..trace.selection import Glance, Moment, Selection, look
-from .status import give_up_output
 
 SELECTING: Final = """\
 choosing records: ids by their beginnings; topics, events and kinds with the
@@ -103,16 +102,6 @@ def _duration(text: str) -> int:
     if moment.since != "start":
         raise ArgumentTypeError(f"{text!r} is not a duration: write 10ms or 1.5s")
     return moment.nanoseconds
-
-
-@contextmanager
-def quiet_pipe() -> Iterator[None]:
-    """End silently where the reader closes the output, as `head` does."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        give_up_output()
 
 
 @contextmanager

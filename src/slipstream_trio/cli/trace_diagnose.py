@@ -19,7 +19,7 @@ from ..trace.diagnosis.finding import often
 from ..trace.read import Source, read_files, sources
 from ..trace.text import many, printable
 from .output import BAD, BOLD, FAINT, ONCE, Output
-from .reading import ProgressBar, add_paths, quiet_pipe
+from .reading import ProgressBar, add_paths
 from .status import FAILED, OK, count
 
 DESCRIPTION: Final = """\
@@ -62,11 +62,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Diagnose, and print the findings."""
     whole = Diagnosis.together(_diagnosed(sources(options.paths), options.jobs))
-    with quiet_pipe():
-        if options.json:
-            print(json.dumps(whole.as_dict(), indent=2))
-        else:
-            _print(Output.of(sys.stdout), whole)
+    if options.json:
+        print(json.dumps(whole.as_dict(), indent=2))
+    else:
+        _print(Output.of(sys.stdout), whole)
     return FAILED if whole.findings else OK
 
 

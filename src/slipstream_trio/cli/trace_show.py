@@ -11,7 +11,7 @@ from ..trace import Recorded
 from ..trace.read import follow, sources
 from ..trace.selection import grouped, look
 from .output import Output
-from .reading import SELECTING, Notices, add_reading_arguments, quiet_pipe, rarely_collected, selection_of
+from .reading import SELECTING, Notices, add_reading_arguments, rarely_collected, selection_of
 from .status import OK, UsageError
 from .timeline import Timeline
 
@@ -35,6 +35,7 @@ examples:
   slipstream trace show trace.jsonl --connection 3f2a --since 2m --until 150
   slipstream trace show trace.jsonl --follow"""
 
+ENOUGH: Final = OK
 POLL: Final = 0.1  # seconds between two looks at a file that is followed
 
 
@@ -52,7 +53,7 @@ def run(options: Namespace) -> int:
     if options.follow and len(options.paths) > 1:
         raise UsageError("--follow goes with one file")
     found = [] if options.follow else sources(options.paths)
-    with quiet_pipe(), rarely_collected():
+    with rarely_collected():
         output = Output.of(sys.stdout, plain=options.plain)
         timeline = Timeline(output, clock=options.clock, recorded=True)
         timeline.head()

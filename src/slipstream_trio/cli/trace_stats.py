@@ -12,7 +12,7 @@ from ..trace.read import sources
 from ..trace.stats import EXACT, Statistics
 from ..trace.text import printable
 from .output import BAD, Output
-from .reading import SELECTING, Notices, add_reading_arguments, glances, quiet_pipe
+from .reading import SELECTING, Notices, add_reading_arguments, glances
 from .status import OK, count
 from .tables import print_tables, size
 
@@ -47,11 +47,10 @@ def run(options: Namespace) -> int:
     notices = Notices()
     for glance in glances(options, sources(options.paths), notices.told):
         statistics.feed(glance)
-    with quiet_pipe():
-        if options.json:
-            print(json.dumps({**statistics.as_dict(), "notices": notices.summary()}, indent=2))
-        else:
-            _print(statistics, notices.summary(), options.top)
+    if options.json:
+        print(json.dumps({**statistics.as_dict(), "notices": notices.summary()}, indent=2))
+    else:
+        _print(statistics, notices.summary(), options.top)
     return OK
 
 
