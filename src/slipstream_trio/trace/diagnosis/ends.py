@@ -8,11 +8,10 @@ from typing import Any, Final
 import attrs
 
 from ..text import brief, many
-from .common import RESTARTED, all_restarted, batches, by_clock, evictions, restarted
 from .facts import SECOND, Ask, Connection, Events, Facts
 from .finding import Cause, Finding, at, between, found, long, often, stillness
 from .losses import losses
-from .outages import Outage, Rule, Told, outages
+from .outages import RESTARTED, Outage, Rule, Told, all_restarted, batches, by_clock, evictions, outages, restarted
 
 RECENT: Final = 2 * SECOND  # what was pushed longer before an end has nothing to do with it
 SMALL: Final = 50_000  # bytes of a message that any server takes

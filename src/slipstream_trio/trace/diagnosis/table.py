@@ -12,11 +12,11 @@ from ...telemetry import Record
 from ..schema import Damage, Entry, Header, Missing
 from ..text import many
 from . import channels, ends, losses, silences, timeouts
-from .common import evicted, right_after
 from .ends import SERVER_ENDS
 from .facts import Facts
 from .finding import Finding, merged
 from .gather import Gatherer
+from .outages import evicted, right_after
 
 TABLE: Final[Sequence[tuple[str, Callable[[Facts], Iterator[Finding]]]]] = (
     ("silences: dead links, event loops, slow joins, large messages, slow handlers", silences.diagnose),
