@@ -148,12 +148,6 @@ class Console:
         while self.pending:
             await self._answered.park()
 
-    async def leave_all(self) -> None:
-        """Leave all topics, at the same time."""
-        async with trio.open_nursery() as nursery:
-            for channel in self.channels.values():
-                nursery.start_soon(channel.leave)
-
     async def _carry_out(self, command: str, topic: str = "", event: str = "", payload: Any = None) -> Item:
         if command == "ping":
             self.ping = await self.socket.ping()
@@ -210,4 +204,6 @@ async def opened(
     async with connecting as socket:
         console = Console(socket, show, run.explain, seen)
         yield console
-        await console.leave_all()
+        async with trio.open_nursery() as nursery:
+            for channel in console.channels.values():
+                nursery.start_soon(channel.leave)

@@ -3,15 +3,16 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-from prompt_toolkit.document import Document
+from prompt_toolkit.application import get_app
+from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
@@ -32,11 +33,7 @@ async def converse(run: Run) -> int:
     async with _asyncio() as loop:
         with patch_stdout(raw=True):
             line_of = Lines(sys.stdout, run.secrets)
-
-            def draw(item: Item) -> None:
-                print(line_of(item), flush=True)
-
-            show = run.guarded(draw)
+            show: Callable[[Item], None] = run.guarded(lambda item: print(line_of(item), flush=True))
             async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
                 session = _session(console)
                 while (text := await _ask(session, loop)) is not None and (first := text.partition(" ")[0]) not in QUIT:
@@ -118,7 +115,7 @@ def _session(console: Console) -> PromptSession[str]:
 
     return PromptSession(
         "> ",
-        completer=Completions(console),
+        completer=WordCompleter(partial(_words, console), WORD=True),
         complete_while_typing=False,
         history=_history(),
         bottom_toolbar=status,
@@ -127,27 +124,16 @@ def _session(console: Console) -> PromptSession[str]:
     )
 
 
-class Completions(Completer):
-    """Completes commands, topics and events that were seen."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:  # noqa: ARG002
-        """Give what the word at the cursor may become."""
-        *before, word = document.text_before_cursor.lstrip().split(" ")
-        for known in sorted(self._known(before)):
-            if known.startswith(word):
-                yield Completion(known, start_position=-len(word))
-
-    def _known(self, before: list[str]) -> Iterable[str]:
-        if not before:
-            return (*COMMANDS, *ALONE)
-        console, form = self._console, COMMANDS.get(before[0], ("", ""))[0]
-        if len(before) == 1 and "TOPIC" in form:
-            events = console.seen.get(console.current or "", set()) if "EVENT" in form else set()
-            return {*console.channels, *console.seen, *events}
-        return console.seen.get(before[1], ()) if len(before) == 2 and "EVENT" in form else ()
+def _words(console: Console) -> list[str]:
+    """Return what the word at the cursor may become: commands, topics and events that were seen."""
+    before = get_app().current_buffer.document.text_before_cursor.lstrip().split(" ")[:-1]
+    if not before:
+        return sorted((*COMMANDS, *ALONE))
+    form, seen = COMMANDS.get(before[0], ("", ""))[0], console.seen
+    if len(before) == 1 and "TOPIC" in form:
+        events = seen.get(console.current or "", ()) if "EVENT" in form else ()
+        return sorted({*console.channels, *seen, *events})
+    return sorted(seen.get(before[1], ())) if len(before) == 2 and "EVENT" in form else []
 
 
 def _history() -> History:
