@@ -12,6 +12,7 @@ from textwrap import wrap
 from typing import Final, TextIO
 
 from ..trace.files import written
+from ..trace.read import Source
 from .status import CommandFailed, UsageError
 
 BOLD, UNDERLINE, BAD, GOOD, ONCE, FAINT = 1, 4, 31, 32, 33, 90
@@ -45,16 +46,11 @@ class Output:
             return text
         return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m"
 
-    def line(self, text: str, *codes: int) -> str:
-        """Return a line as it is printed."""
-        if self.width is not None and not self._colour:
-            text = fit(text, self.width - 1).rstrip()
-        return f"{self.style(text, *codes)}\n"
-
     def print(self, text: str = "", *codes: int) -> None:
         """Print a line."""
-        line = self.line(text, *codes) if codes or self.width is not None else f"{text}\n"
-        self._bulk.append(line)
+        if self.width is not None and not self._colour:
+            text = fit(text, self.width - 1).rstrip()
+        self._bulk.append(f"{self.style(text, *codes)}\n")
         if len(self._bulk) >= self._most:
             self._write()
 
@@ -112,14 +108,14 @@ def add_force(parser: ArgumentParser) -> None:
 
 @contextmanager
 def output_file(
-    name: str, *, force: bool | None, mode: int = 0o666, recordings: Iterable[Path] = ()
+    name: str, *, force: bool | None, mode: int = 0o666, recordings: Iterable[Source] = ()
 ) -> Iterator[TextIO]:
     """Write a file, which gets its name at the end of the block: a failure leaves what there was.
 
     One of the recordings that are read is a `UsageError`, one that exists a `CommandFailed` unless by `force`.
     """
     path = Path(name)
-    if path.exists() and any(path.samefile(recording) for recording in recordings):
+    if path.exists() and any(path.samefile(file) for recording in recordings for file in recording.paths):
         raise UsageError(f"{path} is the recording itself: name another file")
     if path.is_file() and not force:
         raise CommandFailed(f"{path} exists: --force overwrites it")

@@ -105,8 +105,7 @@ def _export(options: Namespace) -> int:
             return send_otlp(records, options.endpoint, headers=headers, service=options.service or SERVICE)
         if name == STDOUT:
             return export_perfetto(records, sys.stdout)
-        recordings = [path for source in found for path in source.paths]
-        with output_file(name, force=options.force, recordings=recordings) as output:
+        with output_file(name, force=options.force, recordings=found) as output:
             return export_perfetto(records, output)
 
 

@@ -42,9 +42,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Make the page."""
     found, notices = sources(options.paths), Notices()
-    name, recordings = options.output or f"{options.paths[0]}.html", [path for source in found for path in source.paths]
+    name = options.output or f"{options.paths[0]}.html"
     page = Page(last=options.last, payload_limit=options.payload)
-    with output_file(name, force=options.force, mode=0o600, recordings=recordings) as file:
+    with output_file(name, force=options.force, mode=0o600, recordings=found) as file:
         try:
             for glance in glances(options, found, notices.told):
                 page.add(glance)
