@@ -106,8 +106,7 @@ def _print(output: Output, whole: Diagnosis) -> None:
 def _lines(number: int, finding: Finding) -> Iterator[tuple[str, Sequence[int]]]:
     head = f"{number}. {finding.cause.replace('_', ' ')}  [{finding.gravity}; blame: {finding.blame}]"
     yield head, (BOLD, STYLES[finding.gravity])
-    where = [f"topic {finding.topic}"] if finding.topic else []
-    where += [f"event {finding.event}"] if finding.event else []
+    where = [f"{name} {its}" for name, its in (("topic", finding.topic), ("event", finding.event)) if its]
     first = f"{datetime.fromtimestamp(finding.times[0] / 1e9, UTC):%Y-%m-%d %H:%M:%S}" if finding.times else "?"
     last = f"{datetime.fromtimestamp(finding.until / 1e9, UTC):%H:%M:%S}"
     yield from _item("", f"{finding.mechanism[0].upper()}{finding.mechanism[1:]}.")

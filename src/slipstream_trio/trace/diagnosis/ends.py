@@ -107,7 +107,7 @@ REFUSALS: Final = {
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find why connections ended, and why there was no other."""
-    rest = list(outages(facts))
+    rest = outages(facts)
     facts.explained += [(each.socket, each.began, each.until) for each in rest]
     for rule in _RULES:
         for told, cause, evidence, words in list(rule(facts, rest)):

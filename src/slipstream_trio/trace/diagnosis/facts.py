@@ -124,10 +124,8 @@ class Line:
         """Take in a frame, and which topic and event it is of."""
         self.sent += size
         kinds = self.kinds
-        if kind in kinds:
-            kinds[kind] += size
-        elif len(kinds) < MOST:
-            kinds[kind] = size
+        if kind in kinds or len(kinds) < MOST:
+            kinds[kind] = kinds.get(kind, 0) + size
 
     def begin(self, now: int) -> None:
         """Measure from now on, if nothing is under way."""

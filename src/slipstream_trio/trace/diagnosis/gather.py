@@ -49,8 +49,8 @@ class Gatherer:
             "client join stop": asks.join_stopped,
             "client reply_orphaned": self._orphaned,
             "client message_dropped": self._dropped,
-            "client overflow": self._overflowed,
-            "client gap": self._gap,
+            "client overflow": self._lost,
+            "client gap": self._lost,
             "client gave_up": self._gave_up,
             "client stalled": self._stalled,
         }
@@ -366,16 +366,11 @@ class Gatherer:
         late = metadata["direction"] == "in" and metadata["reason"] in ("not_joined", "outdated_join_ref", "joining")
         self.facts.noise["messages for topics that were not joined (any more)"] += late
 
-    def _overflowed(self, record: Record, metadata: Any) -> None:
-        self._lost(record, metadata, metadata["phase"] or "began", metadata["buffer"])
-
-    def _gap(self, record: Record, metadata: Any) -> None:
-        if metadata["reason"] == "overflow":
-            self._lost(record, metadata, "gap")
-
-    def _lost(self, record: Record, metadata: Any, phase: str, buffer: int = 0) -> None:
-        facts, key = self.facts, (record.origin.socket_id, metadata["topic"])
-        keep(known(facts.overflows, key, list), (facts.last, facts.place, metadata["dropped"] or 0, phase, buffer))
+    def _lost(self, record: Record, metadata: Any) -> None:
+        facts, key, is_gap = self.facts, (record.origin.socket_id, metadata["topic"]), record.name[-1] == "gap"
+        if not is_gap or metadata["reason"] == "overflow":
+            phase, buffer = ("gap", 0) if is_gap else (metadata["phase"] or "began", metadata["buffer"])
+            keep(known(facts.overflows, key, list), (facts.last, facts.place, metadata["dropped"] or 0, phase, buffer))
 
 
 def _waits(ask: Ask, since: int) -> bool:

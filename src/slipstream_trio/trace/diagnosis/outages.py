@@ -84,27 +84,23 @@ class Outage:
         return None if self.ended is None or self.ended.explained else self.ended.code
 
 
-def outages(facts: Facts) -> Iterator[Outage]:
-    """Give the outages of all sockets, in the order in which they began."""
+def outages(facts: Facts) -> list[Outage]:
+    """Return the outages of all sockets, in the order in which they began."""
     current: dict[str, Outage] = {}
     found: list[Outage] = []
     for connection in sorted(facts.connections.values(), key=lambda each: each.began):
-        outage = current.get(connection.socket)
-        if connection.opened is not None and outage is not None:
-            outage.back = connection
-            del current[connection.socket]
-        is_told = connection.opened is None and connection.explained
+        socket, is_opened = connection.socket, connection.opened is not None
+        if is_opened and (before := current.pop(socket, None)) is not None:
+            before.back = connection
+        is_told = not is_opened and connection.explained
         if connection.ended is None or connection.reason in ASKED or is_told:
             continue
-        if connection.opened is not None:
-            found.append(Outage(connection, []))
-        elif outage is None:
-            found.append(Outage(None, [connection]))
-        else:
-            outage.attempts.append(connection)
-            continue
-        current[connection.socket] = found[-1]
-    yield from found
+        if socket not in current:
+            current[socket] = Outage(connection if is_opened else None, [])
+            found.append(current[socket])
+        if not is_opened:
+            current[socket].attempts.append(connection)
+    return found
 
 
 Told = tuple[Sequence[Outage], Cause | None, Iterable[str], dict[str, Any]]
