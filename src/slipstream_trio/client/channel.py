@@ -12,7 +12,7 @@ from ..protocol.presence import PRESENCE_EVENTS
 from ..protocol.transitions import check_join
 from .buffer import Backlog, Buffer, Gap, Overflow
 from .configuration import DEFAULT, Timeout, checked_size, chosen
-from .join import Departure, Joining, join, leave
+from .join_request import Departure, Joining, join, leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import Call, push_in_span, send
 from .status import Changes, block, refused

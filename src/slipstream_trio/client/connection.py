@@ -196,9 +196,9 @@ class Connection:
         deadline = None if type(given) is PushMessage else next_deadline(self._state)
         if deadline is not None:
             self._socket._timer.arm(deadline)
-        queue = self._socket._joins.queue
-        if (queue._users or queue._library) and isinstance(given, FrameReceived | TimerTicked):
-            self._afterwards.append(queue.pump)  # an answer has come, or is not waited for any more
+        joins = self._socket._joins
+        if (joins._users or joins._library) and isinstance(given, FrameReceived | TimerTicked):
+            self._afterwards.append(joins.pump)  # an answer has come, or is not waited for any more
 
     def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
         """Close the transport, in a task that is there for the last moment only."""

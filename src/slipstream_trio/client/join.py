@@ -1,74 +1,54 @@
-"""Join, leave and rejoin: the one place that decides about a topic's membership.
+"""Join, leave and rejoin: the one place that decides about a topic's membership, and the queue of joins.
 
-A join is a `Request`, made by a user who awaits it, or by the library for a channel that is to be joined again.
-They wait in a queue, until there is a connection and a slot. What then happens is decided here; channels take note.
+A join is a `Request`, made by a user who awaits it, or by the library for a channel that is to be joined again. They
+wait in a queue, users' before the library's, until there is a connection and a slot: in a window, at a pace, and with
+users' functions asked late. What then happens is decided here; channels take note.
 """
 
 import logging
 import math
 import random
-from collections.abc import Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections import OrderedDict
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, final
 
 import trio
 
 from ..errors import AlreadyJoined, ChannelClosed, JoinError, JoinTimeout
-from ..protocol import Backoff, LeaveTopic, events, rejoin_delay
-from ..telemetry import ClientJoinStart, ClientLeaveStart, RejoinScheduled
-from .configuration import DEFAULT, Timeout, chosen
-from .join_queue import JoinQueue, Request
-from .spans import Span, join_stop, leave_stop
+from ..protocol import JoinPacing, JoinTopic, LeaveTopic, events, rejoin_delay
+from ..telemetry import RejoinScheduled
+from .join_request import Request
 from .turn import begun, finished
 
 if TYPE_CHECKING:
     from .channel import Channel
+    from .connection import Connection
     from .socket import Socket
 
-Departure = Literal["left", "leave_timeout", "leave_lost"]
+JOINS_A_STEP: Final = 8
+"""The number of joins of the library sent before other tasks run."""
 
 logger: Final = logging.getLogger("slipstream_trio")
 
 
 @final
-class Joining:
-    """The history of one channel's joins and leaves."""
-
-    __slots__ = ("_ended_at", "begun", "request", "step")
-
-    def __init__(self) -> None:
-        self.request: Request | None = None  # that is under way, or waits to be repeated
-        self.begun: int = 0  # joins; the latest holds the topic
-        self.step: int = 0  # repetitions since a join last went well
-        self._ended_at = 0.0  # when the latest join was answered, or given up
-
-    def begin(self, request: Request, step: int) -> None:
-        """Take note of a join that takes the topic, now or when its back-off is over."""
-        self.request, self.step = request, step
-        self.begun += 1
-
-    def finish(self) -> Request | None:
-        """Forget the join that is under way, or waits to be repeated, and return it."""
-        request, self.request = self.request, None
-        self._ended_at = trio.current_time()
-        return request
-
-    def lasted(self, backoff: Backoff | None) -> None:
-        """Take note that the channel is joined no longer: if it was for long enough, the back-off begins anew."""
-        if backoff is not None:
-            self.step = backoff.step_after(self.step, trio.current_time() - self._ended_at)
-
-
-@final
 class Joins:
-    """The joins of one socket: what is to be joined, joined again and left, and what an answer means."""
+    """The joins of one socket: what is to be joined, joined again and left, and what an answer means.
 
-    __slots__ = ("_socket", "queue")
+    So many joins may be unanswered at once as `JoinPacing` has found out. A join has a slot from when it may be sent;
+    the core counts those that were sent.
+    """
+
+    __slots__ = ("_granted", "_library", "_pacing", "_socket", "_users")
 
     def __init__(self, socket: "Socket") -> None:
-        self.queue: JoinQueue = JoinQueue(socket)
         self._socket = socket
+        # Ordered dicts rather than deques, of which an empty one takes 760 bytes.
+        self._users: OrderedDict[Request, None] = OrderedDict()
+        self._library: OrderedDict[Request, None] = OrderedDict()
+        self._granted: dict[Request, None] = {}  # that have a slot, and are not sent yet
+        self._pacing = JoinPacing(fixed=socket._configuration.join_window)
 
     @trio.lowlevel.enable_ki_protection
     async def join(self, request: Request) -> Any:
@@ -78,18 +58,18 @@ class Joins:
         await self._claim(request)
         number = channel._joining.begun
         try:
-            self.queue.put(request)
+            self.put(request)
             while not request.sent:
                 await request.slot.wait()
-                await self.queue.ask_and_send(request)
+                await self._ask_and_send(request)
             return await request.answer.wait()
         except BaseException:
             # Cancelled, perhaps just before the answer, or not sent. If the connection told the end, nothing is left.
             if channel._joining.begun == number:
-                self.leave_soon(channel, self._socket._options.leave_timeout)
+                channel.leave_soon()
             raise
         finally:
-            self.queue.give_back(request)
+            self._give_back(request)
 
     @trio.lowlevel.enable_ki_protection
     async def request(self, channel: "Channel") -> None:
@@ -98,7 +78,7 @@ class Joins:
         request = Request(channel, self._socket._options.join_timeout, by_user=False)
         await self._claim(request)
         channel._become("errored", "lost")  # it will be joined with this connection, or the next
-        self.queue.put(request)
+        self.put(request)
 
     async def _claim(self, request: Request) -> None:
         """Take the topic on this socket, when a leave of it that is under way is complete."""
@@ -116,7 +96,121 @@ class Joins:
         channel._joining.begin(request, step=0)
         channel._claimed()
 
-    def payload_failed(self, request: Request, error: Exception) -> None:
+    # The queue
+
+    def put(self, request: Request, *, first: bool = False) -> None:
+        """Let a join wait for its slot, behind the others, or before them as it had one; send what can be sent."""
+        self._add(request, first=first)
+        self.pump()
+
+    def _add(self, request: Request, *, first: bool = False) -> None:
+        queue = self._users if request.by_user else self._library
+        queue[request] = None
+        queue.move_to_end(request, last=not first)
+        if request.by_user:
+            self._limit_wait(request)
+
+    def _limit_wait(self, request: Request) -> None:
+        """Limit how long a user's join waits to be sent: by its own deadline, or while there is no connection."""
+        if request.deadline < math.inf:
+            self._socket._timer.add(request.deadline, request)
+        elif request.timeout is not None and not self._socket._is_connected:
+            self._socket._timer.add(trio.current_time() + request.timeout, request)
+
+    def pump(self) -> None:
+        """Give slots to the joins that wait, in order, while that is possible."""
+        connection = self._socket._connection
+        if connection is None or not self._socket._is_connected:
+            return
+        if connection.handling:
+            connection.afterwards(self.pump)
+            return
+        now = trio.current_time()
+        for _ in range(JOINS_A_STEP):
+            at = self._pacing.next_join(now, connection.state.unanswered + len(self._granted))
+            if at is None or not (self._users or self._library):
+                return  # the next answer makes room
+            if at > now:
+                self._socket._timer.arm(at)
+                return
+            request = self._next(connection)
+            if request is None:
+                return  # room in the writer's queue is waited for
+            self._grant(request, connection, now)
+        self._socket._timer.arm(now)
+
+    def _next(self, connection: "Connection") -> Request | None:
+        """Take the next join that can be sent: one of a user needs room in the writer's queue, as pushes do."""
+        has_room = connection.writer.has_room and not self._socket._pushes._tickets
+        for queue in (self._users, self._library):
+            while queue and (queue is self._library or has_room):
+                request, _ = queue.popitem(last=False)
+                if not queue:
+                    queue.clear()  # gives back two thirds of its memory
+                if not request.over:
+                    return request
+        return None
+
+    def _grant(self, request: Request, connection: "Connection", now: float) -> None:
+        """Give a slot to a join: a user sends its own; the library's is sent here, or when a function was asked."""
+        self._pacing = self._pacing.sent(now)
+        self._granted[request] = None
+        request.grant(self._pacing.number)
+        if request.by_user:
+            return
+        if callable(request.channel._payload):
+            self._socket._supervisor.tasks.start(self._ask_and_send_again, request)
+            return
+        try:
+            self._send(request, connection, request.channel._payload.value())
+        except Exception as error:  # noqa: BLE001 - of the user's serializer, or of a copy of the payload
+            self._granted.pop(request, None)
+            self._payload_failed(request, error)
+
+    def _give_back(self, request: Request) -> None:
+        """Take a slot back, if it was not used."""
+        if request in self._granted:
+            del self._granted[request]
+            self.pump()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _ask_and_send_again(self, request: Request) -> None:
+        """Ask the user's function for a payload, and join again with that."""
+        try:
+            await self._ask_and_send(request)
+        except Exception as error:  # noqa: BLE001 - the user's function; what it raises says nothing of this channel
+            self._payload_failed(request, error)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._socket._supervisor.interrupted(error)
+        finally:
+            self._give_back(request)
+
+    async def _ask_and_send(self, request: Request) -> None:
+        """Ask for a payload, and send a join with it; where the connection has ended, let it wait for another slot."""
+        params = await request.params()
+        connection = self._socket._connection
+        if request.over:
+            return
+        if connection is not None and connection.is_open:
+            self._send(request, connection, params)
+        else:
+            self._granted.pop(request, None)
+            request.wait_again()
+            self.put(request, first=True)
+
+    def _send(self, request: Request, connection: "Connection", params: Any) -> None:
+        """Send a join, the library's in a telemetry span; raises `SerializationError`."""
+        channel = request.channel
+        # First, as a handler of telemetry may leave the topic while the join is being handled.
+        self._granted.pop(request, None)
+        request.sending(params)
+        channel._begin_join()
+        turn, deadline = (request.timeout, None) if request.deadline == math.inf else (None, request.deadline)
+        command = JoinTopic(trio.current_time(), channel.topic, params, turn, deadline, rejoin=not request.by_user)
+        transition = connection.handle(command)
+        channel._sent(transition.state.joins[channel.topic])
+
+    def _payload_failed(self, request: Request, error: Exception) -> None:
         """Take note that there is nothing to join with; the next attempt may do better."""
         socket, channel = self._socket, request.channel
         request.answer.fail(error)
@@ -136,7 +230,11 @@ class Joins:
             return  # given up at once, as it was left while the connection closed
         match event:
             case events.TopicJoinSucceeded():
-                self._succeeded(channel, event.response)
+                request = channel._joining.finish()
+                self._pacing = self._pacing.answered()
+                channel._accepted(event.response)
+                if request is not None:
+                    request.answer.succeed(event.response)
             case events.TopicJoinFailed():
                 self._failed(channel, event)
             case events.TopicJoinOverdue():
@@ -148,32 +246,24 @@ class Joins:
             case _:
                 assert_never(event)
 
-    def _succeeded(self, channel: "Channel", response: Any) -> None:
-        request = channel._joining.finish()
-        self.queue.answered()
-        channel._accepted(response)
-        if request is not None:
-            request.answer.succeed(response)
-
     def _failed(self, channel: "Channel", event: events.TopicJoinFailed) -> None:
         if event.reason == "refused":
-            self.queue.answered(refused=True)
             self._join_failed(channel, "join_refused", JoinError(channel.topic, event.response))
         else:
             timeout = 0.0
             if (request := channel._joining.request) is not None:
                 timeout = request.timeout or 0.0
-                self.queue.timed_out(request)
+                self._pacing = self._pacing.timed_out(request.number)
             self._join_failed(channel, "join_timeout", JoinTimeout(channel.topic, timeout, sent=True))
 
     def _overdue(self, channel: "Channel") -> None:
         """Report a rejoin that takes longer than it may; its answer still counts."""
         request = channel._joining.request
         if request is not None:
-            self.queue.timed_out(request)
+            self._pacing = self._pacing.timed_out(request.number)
             request.report()
             logger.warning("the server has not answered the join of %r within %s s", channel.topic, request.timeout)
-            channel._tell_closed(JoinTimeout(channel.topic, request.timeout or 0.0, sent=True))
+            channel._tell_closed(request.timed_out(sent=True))
 
     def _closed(self, channel: "Channel", reason: Literal["closed", "crashed", "replaced"]) -> None:
         """Take note that the server ended a channel."""
@@ -221,20 +311,26 @@ class Joins:
 
     def connection_opened(self) -> None:
         """Join again what was joined; what waits for its time waits on."""
-        self.queue.connection_opened()
+        self._pacing = self._pacing.opened(trio.current_time())
         work = self._rejoin_all()
         if begun(work):
             self._socket._supervisor.tasks.start(finished, work)
-        self.queue.pump()
+        self.pump()
 
     def _rejoin_all(self) -> Iterator[None]:
         for channel in list(self._socket._channels.values()):
             if channel.status == "errored" and channel._joining.request is None:
                 request = Request(channel, self._socket._options.join_timeout, by_user=False)
                 channel._joining.begin(request, channel._joining.step)
-                self.queue.add(request)
+                self._add(request)
             yield
-        self.queue.pump()
+        self.pump()
+
+    def connection_ended(self, connection: "Connection") -> None:
+        """Take note that the connection has ended, perhaps because of the joins."""
+        self._pacing = self._pacing.ended(trio.current_time(), connection.state.unanswered)
+        for request in self._users:
+            self._limit_wait(request)
 
     def connection_lost(self) -> Iterator[None]:
         """Take note that the connection has ended, and another one may come: one channel a step."""
@@ -297,93 +393,3 @@ class Joins:
         channels = iter(list(self._socket._channels.values()))
         while begun(self.leave_soon(channel, timeout) for channel in channels):
             await trio.lowlevel.checkpoint()
-
-
-def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
-    """Join for the first time; see `Channel.join`. To be awaited at once."""
-    socket = channel._socket
-    seconds = chosen(timeout, socket._options.join_timeout)
-    # An explicit limit runs from the call, the option's from the turn of the join at the server.
-    deadline = math.inf if timeout is DEFAULT or seconds is None else trio.current_time() + seconds
-    request = Request(channel, seconds, deadline, by_user=True)
-    if not socket._emitter.join.active:
-        return socket._joins.join(request)  # without the span's lines in a traceback
-    params = None if callable(channel._given_payload) else channel._given_payload  # a function is asked later
-    span = Span(
-        socket._emitter, socket._emitter.join, partial(join_stop, request), ClientJoinStart, channel.topic, params
-    )
-    return span.around(partial(socket._joins.join, request))
-
-
-async def leave(channel: "Channel", timeout: float | None) -> None:
-    """Leave, and wait until that is confirmed or given up."""
-
-    async def departure() -> Departure:
-        await trio.lowlevel.checkpoint()
-        channel._socket._joins.leave_soon(channel, timeout)
-        return await _until_left(channel)
-
-    await _span(channel).around(departure)
-
-
-async def _until_left(channel: "Channel") -> Departure:
-    """Wait until a leave that was asked for is complete, or given up; returns how it ended."""
-    waited = False
-    while channel.status == "leaving":
-        waited = True
-        await channel._changed.next()
-    return channel._left_by if waited else "left"
-
-
-@trio.lowlevel.enable_ki_protection
-async def request_leave(channel: "Channel") -> None:
-    """Leave, and return when that is asked for."""
-    await trio.lowlevel.checkpoint()
-    span = _span(channel)
-    span.begin()
-    channel.leave_soon()
-    if channel.status != "leaving":
-        span.end("left")
-    elif span.is_open:
-        channel._socket._supervisor.tasks.start(span.around, partial(_until_left, channel))
-
-
-def _span(channel: "Channel") -> Span:
-    emitter = channel._socket._emitter
-    return Span(emitter, emitter.leave, leave_stop, ClientLeaveStart, channel.topic, {})
-
-
-@final
-class Joined(AbstractAsyncContextManager["Channel"]):
-    """A joined channel, for the time of `Socket.join`'s block. A generator would take half a KiB more."""
-
-    __slots__ = ("_channel", "_timeout")
-
-    def __init__(self, channel: "Channel", timeout: Timeout) -> None:
-        self._channel = channel
-        self._timeout = timeout
-
-    async def __aenter__(self) -> "Channel":
-        await join(self._channel, self._timeout)
-        return self._channel
-
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        try:
-            if error is None:
-                await self._leave()
-        except BaseException:
-            self._channel.leave_soon()  # the leave was cancelled before it was sent, perhaps
-            raise
-        if error is not None:
-            self._channel.leave_soon()
-
-    async def _leave(self) -> None:
-        """Leave, and wait until the deadline of the first exit of the row."""
-        exits = self._channel._socket._exits
-        deadline = exits.take_deadline()
-        left = deadline - trio.current_time()
-        if left > 0:
-            await leave(self._channel, None if left == math.inf else left)
-        else:
-            await request_leave(self._channel)
-        exits.ended(deadline)

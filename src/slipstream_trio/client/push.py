@@ -211,9 +211,9 @@ class Pushes:
             self._serve(connection)
         finally:
             self._serving = False
-        queue = self._socket._joins.queue
-        if queue._users and not self._tickets:
-            queue.pump()  # these wait for room, too
+        joins = self._socket._joins
+        if joins._users and not self._tickets:
+            joins.pump()  # these wait for room, too
 
     def _serve(self, connection: "Connection") -> None:
         left = CALLS_A_STEP

@@ -18,7 +18,8 @@ from .buffer import LIGHT, ByteLimit, Overflow
 from .channel import Channel
 from .configuration import DEFAULT, Configuration, Timeout
 from .connection import Connection
-from .join import Joined, Joins
+from .join import Joins
+from .join_request import Joined
 from .push import Pushes
 from .spans import Emitter, outcome_of
 from .status import Block, Lifecycle, Result, Status, StatusChanges, again, block
@@ -336,7 +337,7 @@ class Socket:
             answer.fail(again(lost))
         for streams in self._listeners.all:
             streams.lost("reconnected", self._received_at)
-        self._joins.queue.connection_ended()
+        self._joins.connection_ended(connection)
         pushes = self._pushes.connection_ended(lost, connection.writer.taken)
         self._unsettled = chain(pushes, self._joins.connection_lost())
         begun(self._unsettled)
@@ -345,6 +346,6 @@ class Socket:
         """Do what is due; returns when that is to be asked next (infinity: never)."""
         if self._connection is None:
             return math.inf
-        self._joins.queue.pump()
+        self._joins.pump()
         deadline = self._connection.tick(now)
         return math.inf if deadline is None else deadline

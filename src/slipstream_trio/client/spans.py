@@ -26,7 +26,6 @@ from ..telemetry.span import exception_record, push_end
 
 if TYPE_CHECKING:
     from .buffer import Consumer, Overflow
-    from .join_queue import Request
     from .push import Call
 
 FRAME_SHOWN: Final = 256
@@ -65,7 +64,7 @@ def outcome_of(error: BaseException) -> Outcome | None:
     return next((outcome for kind, (outcome, _) in _OUTCOMES.items() if isinstance(error, kind)), None)
 
 
-def _reason_of(error: BaseException | None) -> str | None:
+def reason_of(error: BaseException | None) -> str | None:
     """Return why an operation did not succeed, in a word."""
     if error is None:
         return None
@@ -259,31 +258,17 @@ def connect_stop(first: First, headers: tuple[tuple[str, str], ...], _: BaseExce
     return records.ClientConnectStop(*first, headers)
 
 
-def join_stop(request: "Request", first: First, response: Any, error: BaseException | None) -> Record:
-    """Return the record that a join has ended."""
-    waited = round(request.waited * 1e9) if request.by_user else 0  # of others, the span begins when they are sent
-    return records.ClientJoinStop(*first, getattr(error, "response", response), _reason_of(error), waited)
-
-
-def leave_stop(first: First, how: str | None, error: BaseException | None) -> Record:
-    """Return the record that a leave has ended, of the word for how that was."""
-    start, origin, now, outcome = first
-    outcomes: dict[str | None, Outcome] = {"leave_timeout": "timeout", "leave_lost": "lost"}
-    reason = how if how in outcomes else _reason_of(error)
-    return records.ClientLeaveStop(start, origin, now, outcomes.get(how, outcome), None, reason)
-
-
 def push_stop(push: "Call", first: First, response: Any, error: BaseException | None) -> Record:
     """Return the record that a push has ended."""
     status = "ok" if error is None else getattr(error, "status", None)
     sent = push.ref is not None and (status is not None or getattr(error, "sent", True))
-    result = getattr(error, "response", response), _reason_of(error), sent, _waited(push)
+    result = getattr(error, "response", response), reason_of(error), sent, _waited(push)
     return push_end(*first, push.ref, status, *result)
 
 
 def send_stop(send: "Call", first: First, _: Any, error: BaseException | None) -> Record:
     """Return the record that a send has ended."""
-    return records.ClientSendStop(*first, send.ref, _reason_of(error), _waited(send))
+    return records.ClientSendStop(*first, send.ref, reason_of(error), _waited(send))
 
 
 def _waited(call: "Call") -> int:

@@ -12,7 +12,7 @@ from ..telemetry import LoopStalled
 from .turn import settle
 
 if TYPE_CHECKING:
-    from .join_queue import Request
+    from .join_request import Request
     from .push import Call
     from .socket import Socket
 

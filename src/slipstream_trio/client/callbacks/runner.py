@@ -26,7 +26,7 @@ from ...protocol import Message
 from ...telemetry import ClientCallbackStart, ClientCallbackStop, Outcome
 from ..configuration import Configuration
 from ..connect import connected
-from ..join import request_leave
+from ..join_request import request_leave
 from ..push import request_push
 from ..socket import Socket
 from ..spans import First, Span

@@ -191,7 +191,7 @@ class SimulatedClient:
 
 def _left(socket: Socket) -> Iterator[tuple[str, int]]:
     """Give what may not be left in a socket that has ended, which it shows to nobody."""
-    pushes, joins = socket._pushes, socket._joins.queue
+    pushes, joins = socket._pushes, socket._joins
     yield "pushes are", len(pushes._pending) + sum(map(len, pushes._by_channel.values()))
     yield "pushes in line are", sum(map(len, pushes._lines.values()))
     yield "pushes given up are", len(pushes._given_up)
