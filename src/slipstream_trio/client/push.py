@@ -19,9 +19,9 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import ChannelClosed, ConnectionLost, PushError, PushTimeout, SerializationError
 from ..protocol import Message, PushMessage, ReplyReceived
-from ..telemetry import ClientSendStart, ReplyOrphaned
-from ..telemetry.span import push_start
-from .spans import Span, push_stop, send_stop
+from ..telemetry import ClientSendStart, ClientSendStop, Record, ReplyOrphaned
+from ..telemetry.span import push_end, push_start
+from .spans import First, Span, reason_of
 from .status import Result, again
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class Call:
     _is_send: bool = field(default=False, kw_only=True)
     _queued: Result[str] | None = None
     result: Result[Any] = field(factory=Result)
-    began: float = field(factory=trio.current_time, init=False)
+    _began: float = field(factory=trio.current_time, init=False)
     ref: str | None = field(default=None, init=False)
     number: int = field(default=sys.maxsize, init=False)  # of its frame in the queue of the writer
-    waited: float = field(default=0.0, init=False)  # seconds, to be queued
+    _waited: float = field(default=0.0, init=False)  # seconds, to be queued
     _kept: "KeptPayload | None" = field(default=None, init=False)
     _context: Context = field(init=False)
 
@@ -71,7 +71,7 @@ class Call:
     @property
     def deadline(self) -> float:
         """The end of its time limit, on Trio's clock."""
-        return math.inf if self._timeout is None else self.began + self._timeout
+        return math.inf if self._timeout is None else self._began + self._timeout
 
     def queue(self, payload: Any) -> None:
         """Queue it, now or when it is its turn; raises what keeps it from ever being queued."""
@@ -117,7 +117,7 @@ class Call:
         a time.
         """
         assert self._kept is not None
-        self.waited = trio.current_time() - self.began
+        self._waited = trio.current_time() - self._began
         try:
             if trio.lowlevel.current_task().context is self._context:
                 self.submit(connection, self._kept.value())
@@ -140,8 +140,24 @@ class Call:
             self.fail(PushTimeout(topic, self.event, timeout, sent=False, waited=timeout, awaited=awaited))
         else:
             # Where its frame still waits for the writer, it will be sent.
-            self.result.fail(PushTimeout(topic, self.event, timeout, sent=True, waited=self.waited))
+            self.result.fail(PushTimeout(topic, self.event, timeout, sent=True, waited=self._waited))
             self.channel._socket._pushes.give_up(self, "timeout")
+
+    def span(self, payload: Any) -> Span:
+        """Return its telemetry span."""
+        emitter, told = self.channel._socket._emitter, (self.channel.topic, self.event, payload)
+        if self._is_send:
+            return Span(emitter, emitter.send, self._stop, ClientSendStart, *told)
+        return Span(emitter, emitter.push, self._stop, push_start, *told)
+
+    def _stop(self, first: First, response: Any, error: BaseException | None) -> Record:
+        waited = round((trio.current_time() - self._began if self.ref is None else self._waited) * 1e9)
+        if self._is_send:
+            return ClientSendStop(*first, self.ref, reason_of(error), waited)
+        status = "ok" if error is None else getattr(error, "status", None)
+        sent = self.ref is not None and (status is not None or getattr(error, "sent", True))
+        response = getattr(error, "response", response)
+        return push_end(*first, self.ref, status, response, reason_of(error), sent, waited)
 
 
 @final
@@ -289,12 +305,7 @@ class Pushes:
 
 def push_in_span(call: Call, payload: Any) -> Awaitable[Any]:
     """Push, and wait for the reply, in a telemetry span; `Channel.push` is the same without."""
-    return _push_span(call, payload).around(partial(_settled, call, payload, call.result))
-
-
-def _push_span(call: Call, payload: Any) -> Span:
-    emitter, topic = call.channel._socket._emitter, call.channel.topic
-    return Span(emitter, emitter.push, partial(push_stop, call), push_start, topic, call.event, payload)
+    return call.span(payload).around(partial(_settled, call, payload, call.result))
 
 
 @trio.lowlevel.enable_ki_protection
@@ -319,7 +330,7 @@ async def request_push(
 
     queued: Result[str] = Result()
     call = Call(channel, event, timeout, queued=queued, result=Result(told))
-    span = _push_span(call, payload)
+    span = call.span(payload)
     span.begin()
     try:
         return await _settled(call, payload, queued)
@@ -330,12 +341,11 @@ async def request_push(
 
 async def send(channel: "Channel", event: str, payload: Any) -> None:
     """Push, and return when it is queued."""
-    emitter, call = channel._socket._emitter, Call(channel, event, None, is_send=True)
-    if not emitter.send.active:
+    call = Call(channel, event, None, is_send=True)
+    if channel._socket._emitter.send.active:
+        await call.span(payload).around(partial(_send, call, payload))
+    else:
         await _send(call, payload)
-        return
-    span = Span(emitter, emitter.send, partial(send_stop, call), ClientSendStart, channel.topic, event, payload)
-    await span.around(partial(_send, call, payload))
 
 
 async def _send(call: Call, payload: Any) -> None:

@@ -22,11 +22,10 @@ from ..errors import (
 from ..protocol import Frame, Message, State
 from ..telemetry import Origin, Outcome, Record, SpanStart, Telemetry, records
 from ..telemetry.bus import Point, SpanPoint
-from ..telemetry.span import exception_record, push_end
+from ..telemetry.span import exception_record
 
 if TYPE_CHECKING:
     from .buffer import Consumer, Overflow
-    from .push import Call
 
 FRAME_SHOWN: Final = 256
 """Characters or bytes of a malformed frame that telemetry shows."""
@@ -102,7 +101,7 @@ class Emitter:
     def attempt(self, state: State, number: int) -> "Span":
         """Follow a new connection, and begin the span of the attempt to open it."""
         self.origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
-        span = Span(self, self.connect, connect_stop, records.ClientConnectStart, state.options, number)
+        span = Span(self, self.connect, _connect_stop, records.ClientConnectStart, state.options, number)
         span.begin()
         return span
 
@@ -201,20 +200,22 @@ class Span:
 
     def stop(self, outcome: Outcome, result: Any = None, error: BaseException | None = None) -> None:
         """Emit the end, with an outcome."""
-        if (start := self._ended()) is not None:
+        start, self._start = self._start, None
+        if start is not None:
             emitter = self._emitter
             now = emitter.telemetry.monotonic_ns()
             self._point.stop.emit(self._stop((start, emitter.origin, now, outcome), result, error))
 
     def fail(self, error: BaseException) -> None:
         """Emit the end, as code raised an error."""
-        if (start := self._ended()) is not None:
+        start, self._start = self._start, None
+        if start is not None:
             emitter = self._emitter
             self._point.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))
 
-    def _ended(self) -> SpanStart | None:
-        start, self._start = self._start, None
-        return start
+
+def _connect_stop(first: First, headers: tuple[tuple[str, str], ...], _: BaseException | None) -> Record:
+    return records.ClientConnectStop(*first, headers)
 
 
 @final
@@ -248,29 +249,3 @@ class Episode:
         dropped, self._dropped = self._dropped, 0
         if dropped:
             self._emitter.emit(records.BufferOverflowed, *self._buffer, "ended", dropped)
-
-
-# The records that end spans
-
-
-def connect_stop(first: First, headers: tuple[tuple[str, str], ...], _: BaseException | None) -> Record:
-    """Return the record that an attempt to connect has ended."""
-    return records.ClientConnectStop(*first, headers)
-
-
-def push_stop(push: "Call", first: First, response: Any, error: BaseException | None) -> Record:
-    """Return the record that a push has ended."""
-    status = "ok" if error is None else getattr(error, "status", None)
-    sent = push.ref is not None and (status is not None or getattr(error, "sent", True))
-    result = getattr(error, "response", response), reason_of(error), sent, _waited(push)
-    return push_end(*first, push.ref, status, *result)
-
-
-def send_stop(send: "Call", first: First, _: Any, error: BaseException | None) -> Record:
-    """Return the record that a send has ended."""
-    return records.ClientSendStop(*first, send.ref, reason_of(error), _waited(send))
-
-
-def _waited(call: "Call") -> int:
-    """Return the nanoseconds that a call waited to be queued, or has waited in vain."""
-    return round((trio.current_time() - call.began if call.ref is None else call.waited) * 1e9)
