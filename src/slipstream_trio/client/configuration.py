@@ -99,13 +99,12 @@ DEFAULT: Final = Default.DEFAULT
 Timeout = float | Literal[Default.DEFAULT] | None
 
 
-def checked_seconds(argument: str, value: Any) -> float | None:
+def checked_seconds(argument: str, value: float | None) -> float | None:
     """Return a call's timeout; raises `ConfigurationError`, which names the argument, as for options."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (is_number and 0 < value < math.inf):
         raise ConfigurationError(argument, f"a number of seconds above 0, or None for no limit; not {value!r}")
-    seconds: float | None = value
-    return seconds
+    return value
 
 
 def check_kind(argument: str, value: Any, *kinds: type, also: str = "") -> None:
@@ -122,13 +121,12 @@ def checked_size(argument: str, value: Any) -> int:
     return value
 
 
-def checked_overflow(argument: str, value: Any) -> Overflow:
+def checked_overflow(argument: str, value: Overflow) -> Overflow:
     """Return a policy for buffers; raises `ConfigurationError` likewise."""
     policies = get_args(Overflow)
     if value not in policies:
         raise ConfigurationError(argument, f"one of {', '.join(map(repr, policies))}; not {value!r}")
-    policy: Overflow = value
-    return policy
+    return value
 
 
 def chosen(timeout: Timeout, default: float | None) -> float | None:
@@ -145,7 +143,7 @@ def _named(check: Callable[[str, Any], object]) -> Validator:
     return lambda _, attribute, value: check(attribute.name, value)
 
 
-_seconds, _positive, _overflow = map(_named, (checked_seconds, checked_size, checked_overflow))
+_seconds, _positive, _overflow = _named(checked_seconds), _named(checked_size), _named(checked_overflow)
 
 
 def _kind(*kinds: type, ask: bool = False) -> Validator:

@@ -139,12 +139,10 @@ def _query_pairs(params: Any) -> list[str]:
         raise ConfigurationError("params", f"a mapping, not {type(params).__name__}")
     if "vsn" in params:
         raise ConfigurationError("params", "'vsn' is an option of its own, and would be sent twice")
-    pairs = None
     with suppress(UnicodeEncodeError):
-        pairs = [f"{quote(name, safe='[]')}={quote(value, safe='')}" for name, value in _flat("", params)]
-    if pairs is None:  # raised here, without the other error as its context, which shows what it could not encode
-        raise ConfigurationError("params", "text with a lone surrogate has no form in a query")
-    return pairs
+        return [f"{quote(name, safe='[]')}={quote(value, safe='')}" for name, value in _flat("", params)]
+    # Raised here, without the other error as its context, which shows what it could not encode.
+    raise ConfigurationError("params", "text with a lone surrogate has no form in a query")
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -223,12 +221,10 @@ def subprotocols(token: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(token, str):
         raise ConfigurationError("auth_token", f"a string, not {type(token).__name__}")
-    encoded = None
     with suppress(UnicodeEncodeError):
-        encoded = base64.b64encode(token.encode()).decode().rstrip("=")
-    if encoded is None:  # raised here, without the other error as its context, which shows the token
-        raise ConfigurationError("auth_token", "text without lone surrogates")
-    return ("phoenix", f"base64url.bearer.phx.{encoded}")
+        return ("phoenix", "base64url.bearer.phx." + base64.b64encode(token.encode()).decode().rstrip("="))
+    # Raised here, without the other error as its context, which shows the token.
+    raise ConfigurationError("auth_token", "text without lone surrogates")
 
 
 def checked_parent(trace_parent: Any) -> str | None:
@@ -277,17 +273,13 @@ LONGEST_BODY: Final = 4096
 """Characters of a refusal's body that are kept; it is cut after its secrets were found, not in the middle of one."""
 
 _PUBLIC_HEADERS: Final = frozenset({"origin", "traceparent", "tracestate", "user-agent"})
-_COOKIE: Final = re.compile(r"(\s*[^=;]+=)[^;]*")
+_COOKIE: Final = re.compile(r"\A(?:(\s*[^=;]+=)[^;]*|.*)", re.DOTALL)
+_COVERED: Final = rf"\g<1>{MASK}"
 
 
 def masked(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Return headers with the values of cookies taken out: whoever has them is the client, to the server."""
-    return tuple((name, _masked(value) if name == "set-cookie" else value) for name, value in headers)
-
-
-def _masked(cookie: str) -> str:
-    found = _COOKIE.match(cookie)
-    return MASK if found is None else f"{found[1]}{MASK}{cookie[found.end() :]}"
+    return tuple((name, _COOKIE.sub(_COVERED, value) if name == "set-cookie" else value) for name, value in headers)
 
 
 def redacted_error(error: ConnectError, redact: Redact) -> ConnectError:
