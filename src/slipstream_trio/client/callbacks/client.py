@@ -301,12 +301,9 @@ class Client:
 
     def _begin(self) -> Runner:
         """Return the runner for the next run; for `run_client`."""
-        runner = self.__ready()
-        if runner.is_running:
-            raise RuntimeError(f"this {type(self).__name__} is running already")
-        if runner.ended:
-            runner = self.__runner = Runner(self)
-        return runner
+        if self.__ready().ended:
+            self.__runner = Runner(self)
+        return self.__ready()
 
 
 @with_options

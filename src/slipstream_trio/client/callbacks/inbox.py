@@ -175,9 +175,8 @@ class Inbox:
         if entry.callback == "handle_reply":
             self.forget_reply()
         elif entry.callback == "handle_connect":  # the calls that waited for the first are read next
-            for early, call in reversed((self._early_calls or {}).items()):
-                self._entries[early] = call
-                self._entries.move_to_end(early, last=False)
+            if self._early_calls:
+                self._entries = OrderedDict([*self._early_calls.items(), *self._entries.items()])
             self._early_calls = None
         elif entry.callback == "handle_message":
             entry.arguments[0]._backlog.was_read(entry.size)
@@ -278,27 +277,22 @@ class ChannelBacklog:
         last = messages[-1] if dropped is None or drops_oldest else messages[-2] if len(messages) > 1 else 0
         # The gap that this loss belongs to stands before all messages, or behind them.
         place = losses[-1] if losses and (drops_oldest or losses[-1] > last) else None
-        entry = self._loss(place)
+        gap = self._channel._streams.new_overflow()
+        if place is not None:
+            gap = merged(self._gap_at(place), gap)
+        self._channel._streams.overflowed(gap, "client")
+        self._episode.drop()
+        entry = self._gap_entry(gap, self._losses)
         if dropped is not None:
             self.heavy -= inbox._entries[dropped].size
-        if dropped is not None and place is None:
-            inbox.replace(dropped, entry)
-        elif place is None:
+            if place is None:
+                place = dropped
+            else:
+                inbox.remove(dropped)
+        if place is None:
             inbox.put(entry)
         else:
             inbox.replace(place, entry)
-            if dropped is not None:
-                inbox.remove(dropped)
-
-    def _loss(self, place: int | None) -> Entry:
-        """Return the entry that tells of a message that is dropped now, and of those that one at `place` tells of."""
-        streams = self._channel._streams
-        gap = streams.new_overflow()
-        if place is not None:
-            gap = merged(self._gap_at(place), gap)
-        streams.overflowed(gap, "client")
-        self._episode.drop()
-        return self._gap_entry(gap, self._losses)
 
     def _gap_entry(self, gap: Gap, kind: Hashable) -> Entry:
         return Entry("handle_gap", (self._channel, gap), kind)

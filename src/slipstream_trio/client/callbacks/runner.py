@@ -114,11 +114,6 @@ class Runner:
         self._loss: BaseException | None = None  # why there will be no other connection
         self._cause: BaseException | None = None  # what has ended the client
 
-    @property
-    def is_running(self) -> bool:
-        """Whether somebody runs it."""
-        return self._task is not None and not self.ended
-
     # What others ask
 
     def stop(self) -> None:
@@ -182,7 +177,12 @@ class Runner:
         by_callback = trio.lowlevel.current_task() is self._task
         if not by_callback and not self._inbox.has_room_for_reply:  # a callback would wait for itself
             kept = self.running_socket()._kept(topic, event, payload)
-            timeout = await self._until_room(topic, event, timeout)
+            deadline = math.inf if timeout is None else trio.current_time() + timeout
+            with trio.move_on_at(deadline) as scope:
+                await self._inbox.room_for_reply()
+            if scope.cancelled_caught:
+                raise PushTimeout(topic, event, timeout or 0.0, sent=False, waited=timeout)
+            timeout = None if timeout is None else deadline - trio.current_time()
             payload = kept.value()
         self._inbox.expect_reply()
         try:
@@ -197,16 +197,6 @@ class Runner:
             # when the queue is full.
             await trio.lowlevel.cancel_shielded_checkpoint()
         return ref
-
-    async def _until_room(self, topic: str, event: str, timeout: float | None) -> float | None:
-        """Wait until fewer replies are to be handled; returns the rest of `timeout`."""
-        deadline = math.inf if timeout is None else trio.current_time() + timeout
-        try:
-            with trio.fail_at(deadline):
-                await self._inbox.room_for_reply()
-        except trio.TooSlowError:
-            raise PushTimeout(topic, event, timeout or 0.0, sent=False, waited=timeout) from None
-        return None if timeout is None else deadline - trio.current_time()
 
     async def _queue(self, topic: str, event: str, payload: Any, timeout: float | None, *, by_callback: bool) -> str:
         """Queue a push, and return its ref; or end it, where that is a reply like any other."""
@@ -266,28 +256,27 @@ class Runner:
 
     async def run(self, configuration: Configuration, task_status: trio.TaskStatus[Socket]) -> None:
         """Connect, and call callbacks until the end."""
+        if self._task is not None:
+            raise RuntimeError(f"this {self._name} is running already")
         self._task = trio.lowlevel.current_task()
         self._inbox.bound(configuration.buffer)
         try:
             async with connected(configuration, self) as self.socket:
                 task_status.started(self.socket)
-                await self._serve()
+                try:
+                    await self._call_callbacks()
+                except BaseException as error:
+                    self._cause = error
+                    raise
+                finally:
+                    self._inbox.close()
+                    await self._terminate(self._cause)
+                    self._end_calls()
         except BaseException as error:
             self._cause = error
             raise
         finally:
             self.ended = True
-            self._end_calls()
-
-    async def _serve(self) -> None:
-        try:
-            await self._call_callbacks()
-        except BaseException as error:
-            self._cause = error
-            raise
-        finally:
-            self._inbox.close()
-            await self._terminate(self._cause)
             self._end_calls()
 
     async def _call_callbacks(self) -> None:
@@ -331,7 +320,14 @@ class Runner:
         point = emitter.telemetry.span(("slipstream", "client", name))
         if not point.active:
             return await callback(*arguments)
-        span = Span(emitter, point, _stop, ClientCallbackStart, self._name, name, arguments, judge=_outcome_of)
+
+        def stop(first: First, result: Any, _: object) -> ClientCallbackStop:
+            return ClientCallbackStop(*first, result)
+
+        def judge(error: BaseException) -> Outcome | None:
+            return "cancelled" if only_cancelled(error) else None  # whatever else leaves a callback ends the client
+
+        span = Span(emitter, point, stop, ClientCallbackStart, self._name, name, arguments, judge=judge)
         return await span.around(partial(callback, *arguments))
 
 
@@ -341,12 +337,3 @@ def of_callback(traceback: TracebackType | None) -> TracebackType | None:
     while step is not None and step.tb_frame.f_code is not Runner._invoke.__code__:
         step = step.tb_next
     return traceback if step is None else step.tb_next
-
-
-def _stop(first: First, result: Any, _: object) -> ClientCallbackStop:
-    return ClientCallbackStop(*first, result)
-
-
-def _outcome_of(error: BaseException) -> Outcome | None:
-    """Return "cancelled", or None: whatever else leaves a callback ends the client."""
-    return "cancelled" if only_cancelled(error) else None
