@@ -11,12 +11,13 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, NoReturn, Unpack, final
+from typing import TYPE_CHECKING, Final, Unpack, final
 
 import trio
 from attrs import evolve
 
 from ..errors import ConnectionRejected, InternalError
+from ..errors.base import leaves
 from ..protocol import Disconnect, State, reconnect_delay
 from ..protocol.backoff import retry_after
 from ..protocol.state import Heartbeat, Identity
@@ -106,7 +107,8 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
     interrupted = final is not None and not isinstance(final, Exception)
     if error is not None and not (interrupted and isinstance(error, Exception | trio.Cancelled)):
         raise error
-    if final is not None and (supervisor.body.cancelled_caught or _is_loud(final)):
+    # A bug, and a KeyboardInterrupt, are raised even if the body did not notice.
+    if final is not None and (supervisor.body.cancelled_caught or interrupted or isinstance(final, InternalError)):
         raise final from final.__cause__  # not in the context of the body's cancellation
 
 
@@ -232,22 +234,19 @@ class Supervisor:
 
     def _end_of(self, connection: Connection, step: int) -> tuple[Exception, Disconnect]:
         """Return what to raise for a connection that has ended, and what its end was."""
-        socket = self.socket
-        if connection.option_error is not None:
-            error = connection.option_error
-            return error, Disconnect(OPTION_FAILED, step=step, error=error, ended_by="client")
-        failure = connection.failure
+        socket, mistake, failure = self.socket, connection.option_error, connection.failure
+        if mistake is not None:
+            return mistake, Disconnect(OPTION_FAILED, step=step, error=mistake, ended_by="client")
         if failure is None:
             lost = socket._lifecycle.lost()
-            told = partial(Disconnect, code=lost.code, message=lost.message, ended_by=lost.ended_by)
-            return lost, told(lost.reason, lived=connection.lived, step=step)
-        if isinstance(failure, ConnectionRejected):
-            limit = socket._configuration.retry_after_limit
-            wait = retry_after(failure.headers, socket._emitter.utc_now().timestamp(), limit)
-            return failure, Disconnect(
-                "rejected", status=failure.status, retry_after=wait, step=step, error=failure, ended_by="server"
-            )
-        return failure, Disconnect(failure.reason, step=step, error=failure, ended_by="network")
+            told = partial(Disconnect, lost.reason, code=lost.code, message=lost.message, ended_by=lost.ended_by)
+            return lost, told(lived=connection.lived, step=step)
+        if not isinstance(failure, ConnectionRejected):
+            return failure, Disconnect(failure.reason, step=step, error=failure, ended_by="network")
+        limit = socket._configuration.retry_after_limit
+        wait = retry_after(failure.headers, socket._emitter.utc_now().timestamp(), limit)
+        told = partial(Disconnect, "rejected", status=failure.status, retry_after=wait)
+        return failure, told(step=step, error=failure, ended_by="server")
 
     def _falls_back(self, disconnect: Disconnect) -> bool:
         """Choose the transport of the next attempt; returns whether that is the fallback, which follows at once.
@@ -277,11 +276,11 @@ class Supervisor:
         falls_back = self._fallback not in (None, self._connector)
         limit = configuration.longpoll_fallback if falls_back else None
         trace_parent: str | None = None
-        ask: Callable[[], Awaitable[OpenRequest]] = partial(ask_request, configuration, deadline, limit)
+        failed: Exception | None = None
         try:
             trace_parent = await ask_in_time(configuration, "trace_parent", deadline, checked_parent)
         except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
-            ask = partial(_fail_with, error)
+            failed = error
         before = self.socket._connection
         ids, options, transport = self.socket._emitter.telemetry.ids, self.socket._options, self._connector.name
         identity = Identity(
@@ -296,7 +295,7 @@ class Supervisor:
         state = State.of(identity, "opening", Topics(), Turns(), Heartbeat(), current_ref, None)
         connection = Connection(self.socket, state, attempt)
         self.socket._begin(connection)
-        return connection, ask
+        return connection, partial(ask_request, configuration, deadline, limit, failed)
 
     def _delay(self, disconnect: Disconnect) -> float | None:
         configuration = self.socket._configuration
@@ -339,28 +338,13 @@ class Supervisor:
                 await self.until_finished()
 
 
-async def _fail_with(error: Exception) -> NoReturn:
-    raise error
-
-
-def _is_loud(error: BaseException) -> bool:
-    """Tell whether an error is raised even if the body did not notice it: a bug, or a KeyboardInterrupt."""
-    return isinstance(error, InternalError) or not isinstance(error, Exception)
-
-
 def _bug(error: BaseException) -> BaseException:
     """Return what to raise for an exception that should not have happened; a KeyboardInterrupt is itself."""
-    leaves = _leaves(error)
-    for leaf in leaves:
+    causes = leaves(error)
+    for leaf in causes:
         if not isinstance(leaf, Exception):
             return leaf
-    cause = leaves[0] if len(leaves) == 1 else error
+    cause = causes[0] if len(causes) == 1 else error
     bug = InternalError(f"a bug in slipstream_trio, please report it: {cause!r}")
     bug.__cause__ = cause
     return bug
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]

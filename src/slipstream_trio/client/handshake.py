@@ -57,8 +57,15 @@ async def ask(option: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-async def ask_request(configuration: "Configuration", deadline: float, limit: float | None) -> OpenRequest:
-    """Ask for all that a connection is opened with; the transport gets the time that is left, and at most `limit`."""
+async def ask_request(
+    configuration: "Configuration", deadline: float, limit: float | None, failed: Exception | None
+) -> OpenRequest:
+    """Ask for all that a connection is opened with; the transport gets the time that is left, and at most `limit`.
+
+    Where an option that was asked for before has `failed`, that is raised.
+    """
+    if failed is not None:
+        raise failed
     url = await ask_in_time(configuration, "url", deadline, configuration.checked_url)
     params = await ask_in_time(configuration, "params", deadline)
     headers = await ask_in_time(configuration, "headers", deadline, _checked_headers)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, ParamS
 import trio
 
 from ..errors import ChannelClosed, ConnectionLost, JoinError
+from ..errors.base import leaves
 
 logger: Final = logging.getLogger("slipstream_trio")
 
@@ -355,6 +356,4 @@ def again(lost: ConnectionLost, *, sent: bool = False) -> ConnectionLost:
 
 def only_cancelled(error: BaseException) -> bool:
     """Tell whether an exception is a cancellation, or a nursery's group of nothing else."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+    return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
