@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -164,23 +165,20 @@ class Connection:
 
     def _handle(self, given: Input, sent: Message | None, decoded: Message | None) -> Transition:
         if self._spans.handle.active:
-            return self._handle_in_span(given, sent)
+            start, transition = self._spans.handled(given, self.state, self._socket._serializer)
+            self._become(transition.state)
+            try:
+                self._spans.stop_handle(start, transition)
+            finally:
+                # A handler may raise SystemExit; what the state says is done, is done.
+                self._carry_out(transition, given, sent)
+            return transition
         if decoded is not None and isinstance(given, FrameReceived):
             transition = receive(self.state, decoded, given, self._socket._serializer)
         else:
             transition = handle(self.state, given, self._socket._serializer)
         self._become(transition.state)
         self._carry_out(transition, given, sent)
-        return transition
-
-    def _handle_in_span(self, given: Input, sent: Message | None) -> Transition:
-        start, transition = self._spans.handled(given, self.state, self._socket._serializer)
-        self._become(transition.state)
-        try:
-            self._spans.stop_handle(start, transition)
-        finally:
-            # A handler may raise SystemExit; what the state says is done, is done.
-            self._carry_out(transition, given, sent)
         return transition
 
     def _carry_out(self, transition: Transition, given: Input, sent: Message | None) -> None:
@@ -299,7 +297,7 @@ class Connection:
         try:
             async with self._tasks:
                 with self._scope:
-                    self.writer.open(self._start_writer)
+                    self.writer.open(partial(self._tasks.start_own, self._write))
                     await self._receive(transport, request)
                     if self._closer is not None:
                         self._closer.cancel()
@@ -367,9 +365,6 @@ class Connection:
             if self._afterwards:
                 self._catch_up()
         return None
-
-    def _start_writer(self) -> None:
-        self._tasks.start_own(self._write)
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:

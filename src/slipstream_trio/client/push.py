@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import trio
 from attrs import define, field
@@ -35,8 +35,6 @@ CALLS_A_STEP: Final = 64
 
 REMEMBERED: Final = 1024
 """The number of pushes given up that are remembered, so that their late replies are recognised."""
-
-T = TypeVar("T")
 
 GivenUp = Literal["cancelled", "timeout"]
 
@@ -222,25 +220,21 @@ class Pushes:
         if connection.handling:
             connection.afterwards(self.serve)
             return
-        self._serving = True
+        self._serving, left = True, CALLS_A_STEP
         try:
-            self._serve(connection)
+            while self._tickets and left and connection.is_open and connection.writer.has_room:
+                channel = self._tickets.popleft()
+                call = next(iter(self._lines.get(channel, ())), None)
+                if call is not None and channel.status == "joined":
+                    self.leave_line(call)
+                    if not call.over:
+                        left -= 1
+                        call.take_turn(connection)
         finally:
             self._serving = False
         joins = self._socket._joins
         if joins._users and not self._tickets:
             joins.pump()  # these wait for room, too
-
-    def _serve(self, connection: "Connection") -> None:
-        left = CALLS_A_STEP
-        while self._tickets and left and connection.is_open and connection.writer.has_room:
-            channel = self._tickets.popleft()
-            call = next(iter(self._lines.get(channel, ())), None)
-            if call is not None and channel.status == "joined":
-                self.leave_line(call)
-                if not call.over:
-                    left -= 1
-                    call.take_turn(connection)
 
     # Waiting for a reply
 
@@ -305,7 +299,7 @@ class Pushes:
 
 def push_in_span(call: Call, payload: Any) -> Awaitable[Any]:
     """Push, and wait for the reply, in a telemetry span; `Channel.push` is the same without."""
-    return call.span(payload).around(partial(_settled, call, payload, call.result))
+    return call.span(payload).around(partial(_settled, call, payload))
 
 
 @trio.lowlevel.enable_ki_protection
@@ -328,12 +322,12 @@ async def request_push(
         span.end(response, error)
         tell(call.ref or "", response, error)
 
-    queued: Result[str] = Result()
-    call = Call(channel, event, timeout, queued=queued, result=Result(told))
+    call = Call(channel, event, timeout, queued=Result(), result=Result(told))
     span = call.span(payload)
     span.begin()
     try:
-        return await _settled(call, payload, queued)
+        ref: str = await _settled(call, payload)
+        return ref
     except BaseException as error:
         span.end(error=error)
         raise
@@ -350,15 +344,16 @@ async def send(channel: "Channel", event: str, payload: Any) -> None:
 
 async def _send(call: Call, payload: Any) -> None:
     # Its place in the order is that of the call, so others run after it is queued.
-    await _settled(call, payload, call.result)
+    await _settled(call, payload)
     await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @trio.lowlevel.enable_ki_protection
-async def _settled(call: Call, payload: Any, awaited: Result[T]) -> T:
-    """Queue a call, and return what `awaited`, one of its results, is settled with: at once where it need not wait."""
+async def _settled(call: Call, payload: Any) -> Any:
+    """Queue a call, and return what its task waits for: its ref, or its result; at once where it need not wait."""
     await checkpoint_if_cancelled()
     call.queue(payload)
+    awaited = call._queued or call.result
     if not awaited.settled or awaited.error is not None:
         await call.settling()
     return awaited.get()

@@ -43,13 +43,11 @@ class Result(Generic[T]):
 
     def succeed(self, value: T) -> None:
         """Let `wait` return `value`."""
-        if not self.settled:
-            self._settle(value, None)
+        self._settle(value, None)
 
     def fail(self, error: BaseException) -> None:
         """Let `wait` raise `error`."""
-        if not self.settled:
-            self._settle(None, error)
+        self._settle(None, error)
 
     @trio.lowlevel.enable_ki_protection  # an interrupt before the await would leave a task behind that waits no more
     async def wait(self) -> T:
@@ -78,6 +76,8 @@ class Result(Generic[T]):
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _settle(self, value: T | None, error: BaseException | None) -> None:
+        if self.settled:
+            return
         self.settled, self.value, self.error = True, value, error
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
