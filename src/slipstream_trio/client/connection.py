@@ -349,22 +349,21 @@ class Connection:
         self.handling = True
         try:
             start, came_to = self._spans.received(frame, now, self.state, self._socket._serializer)
-            if isinstance(came_to, Message):
-                try:
-                    self._spans.stop_handle(start, came_to)
-                finally:
-                    crowded = self._socket._deliver(came_to, frame)
-                return crowded
-            self._become(came_to.state)
+            crowded = None
+            if not isinstance(came_to, Message):
+                self._become(came_to.state)
             try:
                 self._spans.stop_handle(start, came_to)
             finally:
-                self._carry_out(came_to, start.raw_message, None)
+                if isinstance(came_to, Message):
+                    crowded = self._socket._deliver(came_to, frame)
+                else:
+                    self._carry_out(came_to, start.raw_message, None)
+            return crowded
         finally:
             self.handling = False
             if self._afterwards:
                 self._catch_up()
-        return None
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:

@@ -228,21 +228,17 @@ class Joined(AbstractAsyncContextManager["Channel"]):
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
-            if error is None:
-                await self._leave()
+            if error is None:  # leave, and wait until the deadline of the first exit of the row
+                exits = self._channel._socket._exits
+                deadline = exits.take_deadline()
+                left = deadline - trio.current_time()
+                if left > 0:
+                    await leave(self._channel, None if left == math.inf else left)
+                else:
+                    await request_leave(self._channel)
+                exits.ended(deadline)
         except BaseException:
             self._channel.leave_soon()  # the leave was cancelled before it was sent, perhaps
             raise
         if error is not None:
             self._channel.leave_soon()
-
-    async def _leave(self) -> None:
-        """Leave, and wait until the deadline of the first exit of the row."""
-        exits = self._channel._socket._exits
-        deadline = exits.take_deadline()
-        left = deadline - trio.current_time()
-        if left > 0:
-            await leave(self._channel, None if left == math.inf else left)
-        else:
-            await request_leave(self._channel)
-        exits.ended(deadline)

@@ -72,9 +72,17 @@ class Call:
         return math.inf if self._timeout is None else self._began + self._timeout
 
     def queue(self, payload: Any) -> None:
-        """Queue it, now or when it is its turn; raises what keeps it from ever being queued."""
+        """Queue it, now if possible, else when it is its turn; raises what keeps it from ever being queued."""
+        channel, pushes = self.channel, self.channel._socket._pushes
         try:
-            self.channel._socket._pushes.queue(self, payload)
+            connection = channel._open_connection()
+            if connection is None or pushes._tickets or channel in pushes._lines or not connection.writer.has_room:
+                # The payload as it is now, and the context, as handlers of telemetry may read it.
+                self._kept = channel._socket._kept(channel.topic, self.event, payload)
+                self._context = trio.lowlevel.current_task().context
+                pushes.wait_in_line(self)
+            else:
+                self.submit(connection, payload)
         except SerializationError as error:
             error.with_traceback(None)  # its way through the core helps no user
             raise
@@ -102,11 +110,6 @@ class Call:
             self.channel._socket._pushes.add(self, self.ref, timed=self._kept is None)
         if self._queued is not None:
             self._queued.succeed(self.ref)
-
-    def wait_in_line(self, payload: Any) -> None:
-        """Keep the payload as it is now, and the context, as handlers of telemetry may read it."""
-        self._kept = self.channel._socket._kept(self.channel.topic, self.event, payload)
-        self._context = trio.lowlevel.current_task().context
 
     def take_turn(self, connection: "Connection") -> None:
         """Queue it now, in whichever task this is.
@@ -174,17 +177,11 @@ class Pushes:
 
     # Waiting for a turn
 
-    def queue(self, call: Call, payload: Any) -> None:
-        """Queue a call, now if possible, else when it is its turn; raises what keeps it from ever being queued."""
-        channel = call.channel
-        connection = channel._open_connection()
-        if connection is None or self._tickets or channel in self._lines or not connection.writer.has_room:
-            call.wait_in_line(payload)
-            self._lines.setdefault(channel, OrderedDict())[call] = None
-            self._socket._timer.add(call.deadline, call)
-            self.admit(channel, 1)
-        else:
-            call.submit(connection, payload)
+    def wait_in_line(self, call: Call) -> None:
+        """Let a call wait for its turn."""
+        self._lines.setdefault(call.channel, OrderedDict())[call] = None
+        self._socket._timer.add(call.deadline, call)
+        self.admit(call.channel, 1)
 
     def leave_line(self, call: Call) -> bool:
         """Give up a call that waits in line; tells whether it did."""
