@@ -15,7 +15,7 @@ from .configuration import DEFAULT, Timeout, checked_size, chosen
 from .join_request import Departure, Joining, join, leave
 from .presence import ChannelPresence, PresenceTracker
 from .push import Call, push_in_span, send
-from .status import Changes, block, refused
+from .status import Changes, block
 from .stream import Stream, Streams, Subscription
 
 if TYPE_CHECKING:
@@ -68,7 +68,11 @@ class Channel:
         self._put: Callable[[Message], Backlog | None] | None = None
 
     if not TYPE_CHECKING:
-        __aenter__ = __aexit__ = refused("await channel.join(), or write `async with socket.join(topic) as channel:`")
+
+        def __aenter__(self, *_: object) -> Coroutine[Any, Any, "Channel"]:
+            raise TypeError("await channel.join(), or write `async with socket.join(topic) as channel:`")
+
+        __aexit__ = __aenter__
 
     def __repr__(self) -> str:
         return f"<Channel {self.topic!r} {self.status}>"
@@ -351,10 +355,6 @@ class Channel:
     def _lost(self, reason: Literal["reconnected", "rejoined"]) -> None:
         self._presence.lost()
         self._streams.lost(reason, self._socket._received_at)
-
-    def _begin_leave(self) -> None:
-        self._forget_losses()
-        self._become("leaving", "left")
 
     def _end_left(self, by: Departure) -> None:
         """End, as the user has asked for it."""

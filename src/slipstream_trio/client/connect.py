@@ -181,7 +181,12 @@ class Supervisor:
             await socket._ended()
             # Those who waited run first, and the body is cancelled after them.
             await trio.lowlevel.cancel_shielded_checkpoint()
-            self._end()
+            self.is_finished = True
+            socket._lifecycle.changes.tell()
+            if socket._lifecycle.asked is None:
+                self.body.cancel()
+            if self.runner is not None:
+                self.runner.finished(socket._lifecycle.error)
 
     def interrupted(self, error: BaseException) -> None:
         """End with a KeyboardInterrupt, or a SystemExit, that a function of the user's raised in a task of ours."""
@@ -189,14 +194,6 @@ class Supervisor:
         self.socket._lifecycle.fail(error)
         self.body.cancel()
         self.close(self.close_deadline())
-
-    def _end(self) -> None:
-        self.is_finished = True
-        self.socket._lifecycle.changes.tell()
-        if self.socket._lifecycle.asked is None:
-            self.body.cancel()
-        if self.runner is not None:
-            self.runner.finished(self.socket._lifecycle.error)
 
     async def _keep_connected(self) -> None:
         """Connect, and connect again, until that is of no use, or the user has asked to end."""

@@ -103,8 +103,7 @@ async def ask_in_time(
 
 def checked_url(url: Any) -> str:
     """Return a URL; raises `ConfigurationError` for anything that cannot be connected to."""
-    problem = _problem_of_url(url)
-    if problem:
+    if problem := _problem_of_url(url):
         raise ConfigurationError("url", problem)
     return str(url)
 

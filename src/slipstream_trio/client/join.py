@@ -248,6 +248,7 @@ class Joins:
 
     def _failed(self, channel: "Channel", event: events.TopicJoinFailed) -> None:
         if event.reason == "refused":
+            self._pacing = self._pacing.answered(refused=True)
             self._join_failed(channel, "join_refused", JoinError(channel.topic, event.response))
         else:
             timeout = 0.0
@@ -378,7 +379,8 @@ class Joins:
         if (connection is not None and connection.is_open) and (
             channel.topic in connection.state.joins or (connection.handling and is_sent)
         ):
-            channel._begin_leave()
+            channel._forget_losses()
+            channel._become("leaving", "left")
             leave = LeaveTopic(trio.current_time(), channel.topic, timeout)
             connection.afterwards(partial(connection.handle_own, leave))
         else:

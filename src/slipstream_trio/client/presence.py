@@ -63,7 +63,11 @@ class PresenceTracker:
             self._frames.append(frame)
             self._diffs_size += _size(frame)
         else:
-            self._keep_pending(frame)
+            pending = self._pending
+            pending.append(frame)
+            self._pending_size += _size(frame)
+            while len(pending) > MOST_PENDING or (self._pending_size > MOST_PENDING_BYTES and len(pending) > 1):
+                self._pending_size -= _size(pending.pop(0))  # of a thousand, at most
             return
         if self._followers or self._diffs_size > self._state_size:
             self._show(self._fold())
@@ -98,12 +102,6 @@ class PresenceTracker:
         finally:
             del self._followers[id(presence)]
             presence.close()
-
-    def _keep_pending(self, frame: Frame) -> None:
-        self._pending.append(frame)
-        self._pending_size += _size(frame)
-        while len(self._pending) > MOST_PENDING or (self._pending_size > MOST_PENDING_BYTES and len(self._pending) > 1):
-            self._pending_size -= _size(self._pending.pop(0))  # of a thousand, at most
 
     def _drop_pending(self) -> None:
         self._pending.clear()

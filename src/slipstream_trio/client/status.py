@@ -232,15 +232,6 @@ def block(use: str) -> Callable[[Callable[P, AsyncIterator[T]]], Callable[P, Abs
     return decorate
 
 
-def refused(advice: str) -> Callable[..., NoReturn]:
-    """Return a method that raises `TypeError` with advice."""
-
-    def method(*_: object) -> NoReturn:
-        raise TypeError(advice)
-
-    return method
-
-
 def check_trio() -> None:
     """Raise `RuntimeError` where Trio does not run."""
     try:
