@@ -290,9 +290,7 @@ class Supervisor:
         )
         current_ref = 0 if before is None else before.state.current_ref  # so what is told late is of no other
         state = State.of(identity, "opening", Topics(), Turns(), Heartbeat(), current_ref, None)
-        connection = Connection(self.socket, state, attempt)
-        self.socket._begin(connection)
-        return connection, partial(ask_request, configuration, deadline, limit, failed)
+        return self.socket._begin(state, attempt), partial(ask_request, configuration, deadline, limit, failed)
 
     def _delay(self, disconnect: Disconnect) -> float | None:
         configuration = self.socket._configuration

@@ -336,24 +336,21 @@ class Joins:
     def connection_lost(self) -> Iterator[None]:
         """Take note that the connection has ended, and another one may come: one channel a step."""
         for channel in list(self._socket._channels.values()):
-            self._lose(channel)
-            yield
-
-    def _lose(self, channel: "Channel") -> None:
-        request = channel._joining.request
-        if channel.status == "leaving":
-            channel._end_left("left" if self._socket._lifecycle.asked is not None else "leave_lost")
-        elif request is not None and request.sent:
-            channel._joining.finish()
-            if request.by_user:
-                channel._end("closed", "lost")
-            else:
+            request = channel._joining.request
+            if channel.status == "leaving":
+                channel._end_left("left" if self._socket._lifecycle.asked is not None else "leave_lost")
+            elif request is not None and request.sent:
+                channel._joining.finish()
+                if request.by_user:
+                    channel._end("closed", "lost")
+                else:
+                    channel._become("errored", "lost")
+                request.answer.fail(self._socket._lifecycle.lost())
+            elif channel.status == "joined":
+                channel._joining.lasted(self._socket._configuration.rejoin)
+                channel._lost("reconnected")
                 channel._become("errored", "lost")
-            request.answer.fail(self._socket._lifecycle.lost())
-        elif channel.status == "joined":
-            channel._joining.lasted(self._socket._configuration.rejoin)
-            channel._lost("reconnected")
-            channel._become("errored", "lost")
+            yield
 
     def socket_ended(self) -> Iterator[None]:
         """Take note that there will be no other connection: one channel a step."""

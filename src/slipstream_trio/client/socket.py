@@ -237,8 +237,9 @@ class Socket:
     def _kept(self, topic: str, event: str, payload: Any) -> KeptPayload:
         return KeptPayload(Message(None, None, topic, event, payload), self._serializer)
 
-    def _begin(self, connection: Connection) -> None:
-        self._connection = connection
+    def _begin(self, state: State, attempt: int) -> Connection:
+        self._connection = connection = Connection(self, state, attempt)
+        return connection
 
     async def _ended(self) -> None:
         """End for good: settle all that is waited for."""
