@@ -1,19 +1,20 @@
 """WebSocket frames on the server's side: wsproto reads them, this module writes the uncompressed ones."""
 
+import sys
+import zlib
 from collections.abc import Iterator
 from struct import pack
 from typing import Any, Final
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
-from wsproto.extensions import Extension, PerMessageDeflate
+from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from ...protocol.message import Frame
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
-_SLICE: Final = 1024
 _INFLATED_PIECE: Final = 16_384
 _INFLATE_RATIO: Final = 25  # Bandit's limit of a message's size to its compressed size, from 32 KiB on
 _MAX_FRAGMENTED: Final = 8_000_000
@@ -49,20 +50,17 @@ class Framing:
 
     def __init__(
         self,
-        max_frame_size: int | None = None,  # of the client's; None: there are no limits
+        max_frame_size: int = sys.maxsize,
         offer: str | None = None,  # the client's, of permessage-deflate; None: it made none, or is not to have it
         *,
         limits_wire: bool = False,  # whether the limits are Bandit's, or else Cowboy's
         role: ConnectionType = ConnectionType.SERVER,  # the side whose frames are written
     ) -> None:
-        incoming = _Incoming(max_frame_size, limits_wire=limits_wire) if max_frame_size is not None else None
-        parameters = incoming.accept(offer) if incoming and offer else None
-        self.extension: str | None = None  # the answer to the offer
-        if isinstance(parameters, str):
-            self.extension = f"{_Incoming.name};{parameters}" if parameters else _Incoming.name
+        incoming = _Incoming(max_frame_size, limits_wire=limits_wire)
+        self.extension: str | None = incoming.answer(offer) if offer else None  # the answer to the offer
         # Whether frames to this client are compressed, and so cannot be shared with others.
         self.compressed: bool = self.extension is not None
-        self._connection = Connection(role, [incoming] if incoming else [])
+        self._connection = Connection(role, [incoming] if role is ConnectionType.SERVER else [])
         self._parts: list[Any] = []
 
     def encode(self, item: Frame | Control) -> bytes:
@@ -103,40 +101,41 @@ class _Incoming(PerMessageDeflate):
 
     def __init__(self, max_frame_size: int, *, limits_wire: bool) -> None:
         super().__init__()
-        self._max_frame_size = max_frame_size
+        self._longest_frame = self._longest_message = max_frame_size
+        if limits_wire:  # a header has 6, 8 or 14 bytes
+            self._longest_frame = max(
+                min(125, max_frame_size - 6), min(65_535, max_frame_size - 8), max_frame_size - 14
+            )
+            self._longest_message = _MAX_FRAGMENTED
         self._limits_wire = limits_wire
         self._length = 0
         self._deflated = bytearray()
+        self._inflater: Any = None
         self._in_control = self._is_deflated = False
 
     def enabled(self) -> bool:
         """Be asked about each frame, accepted or not."""
         return True
 
-    def accept(self, offer: str) -> bool | str | None:
-        """Return the parameters to answer a client's offer with, or None to do without."""
+    def answer(self, offer: str) -> str | None:
+        """Return what to answer a client's offer with, or None to do without."""
         try:
-            return super().accept(offer)
+            parameters = self.accept(offer)
         except ValueError:  # a parameter that is not a number
             return None
+        return f"{self.name};{parameters}".rstrip(";") if isinstance(parameters, str) else None
 
-    def frame_inbound_header(self, proto: Protocol, opcode: Opcode, rsv: RsvBits, length: int) -> CloseReason | RsvBits:
+    def frame_inbound_header(self, proto: Protocol, opcode: Opcode, rsv: RsvBits, length: int) -> CloseReason | RsvBits:  # noqa: ARG002
         """Refuse a frame that is too large, or makes its message too large."""
-        self._in_control = opcode.iscontrol()
+        self._in_control, begins = opcode.iscontrol(), opcode in (Opcode.TEXT, Opcode.BINARY)
+        if begins:
+            self._length, self._is_deflated = 0, rsv.rsv1
         if not self._in_control:
-            self._length = length + (self._length if opcode is Opcode.CONTINUATION else 0)
-        if opcode in (Opcode.TEXT, Opcode.BINARY):
-            self._is_deflated = rsv.rsv1
-        header, most = 0, self._max_frame_size
-        if self._limits_wire:
-            header, most = 6 if length < 126 else 8 if length < 65_536 else 14, _MAX_FRAGMENTED
-        is_too_long = opcode is Opcode.CONTINUATION and self._length > most
-        if is_too_long or header + length > self._max_frame_size:
+            self._length += length
+        is_too_long = opcode is Opcode.CONTINUATION and self._length > self._longest_message
+        if is_too_long or length > self._longest_frame:
             return CloseReason.MESSAGE_TOO_BIG
-        # Of control frames in between, the superclass takes messages for ended.
-        if self._in_control or not super().enabled():
-            return Extension.frame_inbound_header(self, proto, opcode, rsv, length)
-        return super().frame_inbound_header(proto, opcode, rsv, length)
+        return RsvBits(begins and super().enabled(), False, False)  # noqa: FBT003 - wsproto's
 
     def frame_inbound_payload_data(self, proto: Protocol, data: bytes) -> bytes | CloseReason:  # noqa: ARG002
         """Keep a part of a compressed message until its end."""
@@ -145,26 +144,19 @@ class _Incoming(PerMessageDeflate):
         self._deflated += data
         return b""
 
-    def frame_inbound_complete(self, proto: Protocol, fin: bool) -> bytes | CloseReason | None:  # noqa: FBT001
-        """Inflate a message at its end."""
-        if self._in_control or not fin:
+    def frame_inbound_complete(self, proto: Protocol, fin: bool) -> bytes | CloseReason | None:  # noqa: ARG002, FBT001
+        """Inflate a message at its end, no further than to its limit."""
+        if self._in_control or not self._is_deflated or not fin:
             return None
-        largest = self._max_frame_size
+        largest = self._longest_message
         if self._limits_wire:
             # Bandit inflates in pieces, and looks at the ratio where a second one follows.
             largest = (-(-_INFLATE_RATIO * len(self._deflated) // _INFLATED_PIECE) + 1) * _INFLATED_PIECE
-        inflated = bytearray()
-        for piece in self._inflate(proto):
-            if isinstance(piece, CloseReason):
-                return piece
-            inflated += piece
-            if len(inflated) > largest:
-                return CloseReason.MESSAGE_TOO_BIG
-        return bytes(inflated)
-
-    def _inflate(self, proto: Protocol) -> Iterator[bytes | CloseReason]:
-        """Yield the message piece by piece, so that a bomb expands to at most 1 MiB beyond the limit."""
-        deflated, self._deflated = bytes(self._deflated), bytearray()
-        for start in range(0, len(deflated), _SLICE):
-            yield super().frame_inbound_payload_data(proto, deflated[start : start + _SLICE])
-        yield super().frame_inbound_complete(proto, fin=True) or b""
+        if self._inflater is None or self.client_no_context_takeover:
+            self._inflater = zlib.decompressobj(-self.client_max_window_bits)
+        deflated, self._deflated = self._deflated + b"\x00\x00\xff\xff", bytearray()
+        try:
+            inflated: bytes = self._inflater.decompress(deflated, largest + 1)
+        except zlib.error:
+            return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+        return inflated if len(inflated) <= largest else CloseReason.MESSAGE_TOO_BIG
