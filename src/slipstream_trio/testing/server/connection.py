@@ -11,12 +11,11 @@ from wsproto.events import CloseConnection, Ping, Pong
 
 from ...errors import ProtocolError
 from ...protocol.message import Frame, Message
-from .channel import Channel
+from .channel import Channel, Router
 from .framing import Control, FrameViolation, frame_bytes
 from .memory import GONE, end_sending, reset
 from .mount import Handler, Request
 from .outbox import Outbox
-from .router import Router
 from .wire import Wire
 
 if TYPE_CHECKING:

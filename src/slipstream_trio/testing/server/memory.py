@@ -54,10 +54,10 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             rest = memoryview(bytes(data))
             while True:
-                if (room := self._room()) > 0:
-                    self._outgoing.data += rest[:room]
-                    rest = rest[room:]
-                    self._outgoing.changed.unpark_all()
+                room = self._room()
+                self._outgoing.data += rest[:room]
+                rest = rest[room:]
+                self._outgoing.changed.unpark_all()
                 if not rest:
                     return
                 await self._outgoing.changed.park()
@@ -66,7 +66,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         """Wait until there is room in the other end's buffer."""
         with self._alone("sending"):
             await trio.lowlevel.checkpoint()
-            while self._room() <= 0:
+            while not self._room():
                 await self._outgoing.changed.park()
 
     async def send_eof(self) -> None:
@@ -88,15 +88,13 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             raise ValueError("max_bytes must be at least 1")
         pipe = self._incoming
         with self._alone("receiving"):
-            if pipe.data or pipe.ended or pipe.reset or self.closed:
+            if pipe.data or pipe.ended or self.closed:
                 await trio.lowlevel.checkpoint()
-            while True:
-                self._check_open()
-                if pipe.reset:
-                    raise trio.BrokenResourceError("connection reset by peer")
-                if pipe.data or pipe.ended:
-                    break
+            while not (pipe.data or pipe.ended or self.closed):
                 await pipe.changed.park()
+            self._check_open()
+            if pipe.reset:
+                raise trio.BrokenResourceError("connection reset by peer")
         taken = bytes(pipe.data[:size])
         del pipe.data[: len(taken)]
         pipe.changed.unpark_all()
