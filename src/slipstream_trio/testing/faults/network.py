@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, ParamSpec, get_args
 
@@ -78,12 +78,7 @@ class FaultyNetwork:
         """
 
         async def open_through(*args: P.args, **kwargs: P.kwargs) -> trio.abc.Stream:
-            number, whole, fault = await self._open(name)
-            if isinstance(fault, Refuse):
-                raise ConnectionRefusedError(f"the faults refuse connection {whole}")
-            if isinstance(fault, Ignore):
-                await trio.sleep_forever()
-            self._check_up(whole)
+            number, whole = await self._open(name, trio.sleep_forever)
             far = await open_stream(*args, **kwargs)
             try:
                 self._check_up(whole)
@@ -91,7 +86,7 @@ class FaultyNetwork:
                 await trio.aclose_forcefully(far)
                 raise
             near, client = memory_pipe()
-            self._nursery.start_soon(self._run, self._relay(number, whole, name, (near, far)))
+            self._nursery.start_soon(self._run, self._relay(number, whole, name, near, far))
             return client
 
         return open_through
@@ -162,8 +157,8 @@ class FaultyNetwork:
         if self._nursery.cancel_scope.cancel_called:
             raise ConnectionRefusedError(f"the faulty network has ended: its block was left before connection {whole}")
 
-    async def _open(self, name: str) -> tuple[int, str, Fault | None]:
-        """Open a connection: returns its number, its whole name, and the fault that ends it by then, or None."""
+    async def _open(self, name: str, ignored: Callable[[], Awaitable[None]]) -> tuple[int, str]:
+        """Open a connection: returns its number and its whole name, unless a fault refuses it, or it is `ignored`."""
         self._numbers[name] += 1
         self.log.connections += 1
         number = self._numbers[name]
@@ -172,15 +167,16 @@ class FaultyNetwork:
             if self._active:
                 self._note(Injected(whole, rule.fault))
                 await trio.sleep(delay)
-                if isinstance(rule.fault, Refuse | Ignore):
-                    return number, whole, rule.fault
-        return number, whole, None
+                if isinstance(rule.fault, Refuse):
+                    raise ConnectionRefusedError(f"the faults refuse connection {whole}")
+                if isinstance(rule.fault, Ignore):
+                    await ignored()
+        self._check_up(whole)
+        return number, whole
 
-    def _relay(self, number: int, whole: str, name: str, streams: tuple[trio.abc.Stream, trio.abc.Stream]) -> Relay:
-        to_client, to_server = (
-            Course(self.faults, whole, number, toward, lambda: self._active) for toward in get_args(Toward)
-        )
-        relay = Relay(whole, streams, (to_client, to_server), self._note)
+    def _relay(self, number: int, whole: str, name: str, near: trio.abc.Stream, far: trio.abc.Stream) -> Relay:
+        courses = [Course(self.faults, whole, number, toward, lambda: self._active) for toward in get_args(Toward)]
+        relay = Relay(whole, (near, far), courses, self._note)
         self._relays[relay] = name
         return relay
 
@@ -191,21 +187,20 @@ class FaultyNetwork:
             del self._relays[relay]
 
     async def _proxy(self, host: str, port: int, name: str, near: trio.SocketStream) -> None:
+        async def ignored() -> None:
+            while await near.receive_some(_READ):
+                pass
+            raise trio.BrokenResourceError("the client is gone")
+
         try:
-            number, whole, fault = await self._open(name)
-            if isinstance(fault, Ignore):
-                with suppress(trio.BrokenResourceError):  # the client is gone
-                    while await near.receive_some(_READ):
-                        pass
-                return
-            try:
-                if isinstance(fault, Refuse):
-                    raise ConnectionRefusedError
-                far = await trio.open_tcp_stream(host, port)
-            except OSError:
-                reset(near)  # for the client, as with a server that refuses
-                return
-            await self._run(self._relay(number, whole, name, (near, far)))
+            number, whole = await self._open(name, ignored)
+            far = await trio.open_tcp_stream(host, port)
+        except OSError:
+            reset(near)  # for the client, as with a server that refuses
+        except trio.BrokenResourceError:
+            pass
+        else:
+            await self._run(self._relay(number, whole, name, near, far))
         finally:
             await trio.aclose_forcefully(near)
 

@@ -1,7 +1,7 @@
 """One connection through a bad network: two lanes, and the faults that hit them."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Literal, TypeAlias
 
@@ -143,7 +143,7 @@ class Relay:
         self,
         name: str,
         streams: tuple[trio.abc.Stream, trio.abc.Stream],
-        courses: tuple[Course, Course],
+        courses: Sequence[Course],
         on_fault: Callable[[Injected], None],
     ) -> None:
         near, far = streams

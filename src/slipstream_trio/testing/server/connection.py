@@ -54,7 +54,7 @@ class Connection:
         self._first_data = upgrade.first_data
         self.outbox: Outbox = Outbox(upgrade.mount.outbox_limit)
         self._reading = trio.CancelScope()
-        self._receiving: trio.CancelScope | None = None
+        self._receiving = trio.CancelScope()
         self._unpaused = trio.Event()
         self._unpaused.set()
         self._writable = trio.Event()
@@ -125,8 +125,7 @@ class Connection:
         """
         if self._unpaused.is_set():
             self._unpaused = trio.Event()
-            if self._receiving is not None:
-                self._receiving.cancel()
+            self._receiving.cancel()
 
     def resume_reading(self) -> None:
         """Read on after `pause_reading`."""
@@ -216,8 +215,7 @@ class Connection:
     async def _receive(self) -> bytes:
         while True:
             await self._unpaused.wait()
-            self._receiving = trio.move_on_after(self._timeout)
-            with self._receiving:
+            with trio.move_on_after(self._timeout) as self._receiving:
                 try:
                     return bytes(await self._stream.receive_some(_READ_SIZE))
                 except GONE:

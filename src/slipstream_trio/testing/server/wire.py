@@ -27,7 +27,11 @@ class Wire:
     def decode(self, frame: Frame) -> Message:
         """Return the message of a client's frame; raises `ProtocolError`."""
         if self.vsn == "1.0.0":
-            return self._decode_object(frame)
+            # Invalid UTF-8 becomes lone surrogates, which a codec refuses.
+            value = self._codec.decode(frame if isinstance(frame, str) else frame.decode(errors="surrogateescape"))
+            if type(value) is not dict or not {"topic", "event", "payload", "ref"} <= value.keys():
+                raise ProtocolError("not an object with topic, event, payload and ref")
+            return Message(value.get("join_ref"), value["ref"], value["topic"], value["event"], value["payload"])
         if isinstance(frame, bytes):
             if len(frame) < 5 or frame[0] != PUSH:
                 raise ProtocolError("not a binary push")
@@ -65,15 +69,6 @@ class Wire:
         if ref is None:
             return ""
         return ref if type(ref) is str else self._codec.encode(ref)
-
-    def _decode_object(self, frame: Frame) -> Message:
-        try:
-            value = self._codec.decode(frame if isinstance(frame, str) else frame.decode())
-        except UnicodeDecodeError as error:
-            raise ProtocolError(f"not JSON: {error}") from None
-        if type(value) is not dict or not {"topic", "event", "payload", "ref"} <= value.keys():
-            raise ProtocolError("not an object with topic, event, payload and ref")
-        return Message(value.get("join_ref"), value["ref"], value["topic"], value["event"], value["payload"])
 
 
 def wire_for(vsn: Any) -> Wire | None:
