@@ -4,7 +4,7 @@ The formats were observed on Phoenix 1.7.24 and 1.8.12.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Final, Protocol, final
 
@@ -56,7 +56,8 @@ class V2Serializer:
     def encode(self, message: Message) -> Frame:
         """Return the frame of a message to the server; raises `SerializationError`."""
         if type(message.payload) is bytes:
-            return _encode_push(message)
+            strings = {name: getattr(message, name) or "" for name in message._fields[:4]}
+            return join_binary(PUSH, strings, message.payload)
         try:
             return self.codec.encode(list(message))
         except SerializationError as error:
@@ -174,10 +175,10 @@ def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
             yield key, item
 
 
-def _encode_push(message: Message) -> bytes:
-    """Binary, client to server: kind, four lengths, join_ref, ref, topic, event, payload."""
-    strings = [_field(name, getattr(message, name) or "") for name in message._fields[:4]]
-    return b"".join([bytes([PUSH, *map(len, strings)]), *strings, message.payload])
+def join_binary(kind: int, strings: Mapping[str, str], payload: bytes) -> bytes:
+    """Return a binary frame: its kind, a length for each of its strings, these strings, and the payload behind them."""
+    encoded = [_field(name, text) for name, text in strings.items()]
+    return b"".join([bytes([kind, *map(len, encoded)]), *encoded, payload])
 
 
 def _field(name: str, text: str) -> bytes:

@@ -3,14 +3,12 @@
 Refs, and even topics and events, may be any JSON value here: Phoenix gives them back as they came.
 """
 
-from typing import Any, Final
+from typing import Any
 
-from ...errors import ProtocolError, SerializationError
+from ...errors import ProtocolError
 from ...protocol.codec import default_codec
 from ...protocol.message import REPLY, Frame, Message
-from ...protocol.serializer import BROADCAST, PUSH, REPLY_KIND, split_binary
-
-_LONGEST: Final = 255
+from ...protocol.serializer import BROADCAST, PUSH, REPLY_KIND, join_binary, split_binary
 
 
 class Wire:
@@ -49,11 +47,12 @@ class Wire:
             return self._codec.encode({"event": event, "payload": payload, "ref": ref, "topic": topic})
         match payload:
             case bytes() if join_ref is None:
-                return _encode_binary(BROADCAST, [topic, event], payload)
+                return join_binary(BROADCAST, {"topic": topic, "event": event}, payload)
             case bytes():
-                return _encode_binary(PUSH, [self._ref(join_ref), topic, event], payload)
+                return join_binary(PUSH, {"join_ref": self._ref(join_ref), "topic": topic, "event": event}, payload)
             case {"status": str(status), "response": bytes(response)} if event == REPLY:
-                return _encode_binary(REPLY_KIND, [self._ref(join_ref), self._ref(ref), topic, status], response)
+                strings = {"join_ref": self._ref(join_ref), "ref": self._ref(ref), "topic": topic, "status": status}
+                return join_binary(REPLY_KIND, strings, response)
         return self._codec.encode(list(message))
 
     def encode_reply(self, join_ref: Any, ref: Any, topic: Any, status: str, response: Any) -> Frame:
@@ -77,13 +76,3 @@ def wire_for(vsn: Any) -> Wire | None:
         case [("1" | "2"), "0", patch] if patch.isdecimal():
             return Wire(vsn)
     return None
-
-
-def _encode_binary(kind: int, strings: list[str], payload: bytes) -> bytes:
-    encoded = [string.encode() for string in strings]
-    longest = max(map(len, encoded))
-    if longest > _LONGEST:
-        raise SerializationError(
-            f"a binary frame's topic, event and refs have at most {_LONGEST} bytes each, not {longest}"
-        )
-    return b"".join([bytes([kind, *map(len, encoded)]), *encoded, payload])
