@@ -140,17 +140,13 @@ class Relay:
     """A connection; of `streams`, `courses` and `lanes` the first is the one toward the client."""
 
     def __init__(
-        self,
-        name: str,
-        streams: tuple[trio.abc.Stream, trio.abc.Stream],
-        courses: Sequence[Course],
-        on_fault: Callable[[Injected], None],
+        self, name: str, streams: Sequence[trio.abc.Stream], courses: Sequence[Course], note: Callable[[Injected], None]
     ) -> None:
         near, far = streams
         self.name: str = name
         self.lanes: tuple[_Lane, _Lane] = _Lane(self, far, near, courses[0]), _Lane(self, near, far, courses[1])
         self._streams = streams
-        self._on_fault = on_fault
+        self._note = note
         self._scope = trio.CancelScope()
 
     @property
@@ -198,7 +194,7 @@ class Relay:
         fault = injected.fault
         if injected.byte is None and isinstance(fault, Corrupt):
             lane.course.damage(fault)
-        self._on_fault(injected)
+        self._note(injected)
         for each in (lane,) if isinstance(fault, Stall | Vanish) and not fault.both else self.lanes:
             each.suffer(fault)
         if isinstance(fault, Reset):

@@ -139,7 +139,9 @@ class Exchange:
             request = attrs.evolve(request, auth_token=token)
             headers = [] if subprotocol is None else [("sec-websocket-protocol", subprotocol)]
         wire, accepted = await self._connect_client(mount, request)
-        framing = self._framing(mount, request)
+        offers = _list(request, "sec-websocket-extensions") if mount.compress else []
+        offer = next((offer for offer in offers if offer.partition(";")[0].strip() == "permessage-deflate"), None)
+        framing = Framing(mount.max_frame_size, offer, limits_wire=self._server.web_server.limits_wire)
         if framing.extension is not None:
             headers.append(("sec-websocket-extensions", framing.extension))
         key = generate_accept_token((request.header("sec-websocket-key") or "").encode())
@@ -229,11 +231,6 @@ class Exchange:
             result = await answer
         await trio.lowlevel.checkpoint_if_cancelled()
         return result
-
-    def _framing(self, mount: Mount, request: Request) -> Framing:
-        offers = _list(request, "sec-websocket-extensions") if mount.compress else []
-        offer = next((offer for offer in offers if offer.partition(";")[0].strip() == "permessage-deflate"), None)
-        return Framing(mount.max_frame_size, offer, limits_wire=self._server.web_server.limits_wire)
 
 
 class Session:
