@@ -5,8 +5,8 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack, overload
 
@@ -18,8 +18,6 @@ from .names import checked_names
 from .records import ConnectStart, HandlerFailed
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
     from .streams import RecordStream
 
 logger: Final = logging.getLogger("slipstream_trio")
@@ -238,9 +236,10 @@ class Telemetry:
         finally:
             self.detach(handler_id)
 
-    def stream(
+    @asynccontextmanager
+    async def stream(
         self, event: EventName | type = (), *, prefix: bool = True, buffer: int = 1024, **only: Unpack[Only]
-    ) -> "AbstractAsyncContextManager[RecordStream]":
+    ) -> AsyncIterator["RecordStream"]:
         """Iterate over records: `async with telemetry.stream() as records: async for record in records`.
 
         Only records of the Trio run in which it is opened are seen.
@@ -248,9 +247,14 @@ class Telemetry:
         Parameters:
             buffer: how many records wait to be read; what does not fit is dropped, and counted in `dropped`.
         """
-        from .streams import open_stream
+        from .streams import RecordStream
 
-        return open_stream(self, event, buffer, prefix=prefix, **only)
+        records = RecordStream(buffer)
+        try:
+            with self.listen(records.put, event, prefix=prefix, **only):
+                yield records
+        finally:
+            records.close()
 
     def point(self, name: EventName) -> Point:
         """Return the point at which events of this name are emitted."""

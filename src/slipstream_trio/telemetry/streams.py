@@ -1,15 +1,10 @@
 """Telemetry as an async stream: the one place of this package that knows Trio."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 import trio
 
-from .base import EventName, Record
-
-if TYPE_CHECKING:
-    from .bus import Telemetry
+from .base import Record
 
 
 class RecordStream:
@@ -44,16 +39,3 @@ class RecordStream:
     def close(self) -> None:
         """End the iteration after the records that are buffered."""
         self._send.close()
-
-
-@asynccontextmanager
-async def open_stream(
-    telemetry: "Telemetry", event: EventName | type, buffer: int, **options: Any
-) -> AsyncIterator[RecordStream]:
-    """Open a stream of records on a bus; see `Telemetry.stream`, and for the options `Telemetry.listen`."""
-    records = RecordStream(buffer)
-    try:
-        with telemetry.listen(records.put, event, **options):
-            yield records
-    finally:
-        records.close()
