@@ -14,7 +14,7 @@ from attrs import define
 
 from ..protocol import HeartbeatAcknowledged, ReplyReceived, SendFrame, TopicJoinFailed, TopicJoinSucceeded
 from ..telemetry import Record
-from .export_spans import UNFINISHED, describe, ended, is_once
+from .export_spans import ONCE, UNFINISHED, describe, ended
 from .files import written
 from .values import number_of
 
@@ -68,7 +68,7 @@ class _Tracks:
             end, unfinished = record.monotonic_time, record.name[-1] == "start"
             start, end = (end, end + lasted) if unfinished else (end - lasted, end)
             place = yield from self._place(record, start, end)
-            if is_once(record.name):
+            if record.name in ONCE:
                 told = describe(record)
                 yield {"ph": "i", "s": "t", "cat": "telemetry", "name": told.name, **place, "args": told.attributes}
                 continue

@@ -23,6 +23,7 @@ from ..protocol import (
     SendHeartbeat,
 )
 from ..telemetry import EventName, Record
+from ..telemetry.names import names_of_events
 from .text import size_of
 
 Attributes = dict[str, str | int | float | bool]
@@ -47,14 +48,8 @@ GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnec
 
 COMMANDS: Final[Mapping[type, str]] = {JoinTopic: "phx_join", LeaveTopic: "phx_leave", SendHeartbeat: "heartbeat"}
 
-ONCE: Final = frozenset(
-    {
-        *("gap", "overflow", "reply_orphaned", "message_dropped", "reconnect_scheduled", "rejoin_scheduled"),
-        *("gave_up", "stalled"),
-    }
-)
+ONCE: Final = frozenset(name for name in names_of_events() if name[1] == "client" and len(name) == 3)
 """Events without a duration, shown as spans without length."""
-
 
 UNFINISHED: Final = "slipstream.unfinished"
 """The attribute of a span whose end is not in the recording; it ends where that does."""
@@ -83,11 +78,6 @@ def topic_pattern(topic: str) -> str:
     """Return `room:*` for `room:lobby`, as Phoenix routes topics; a topic without a colon is its own pattern."""
     prefix, colon, _ = topic.partition(":")
     return f"{prefix}:*" if colon else topic
-
-
-def is_once(name: EventName) -> bool:
-    """Tell whether events of this name are points, shown among the spans."""
-    return len(name) == 3 and name[2] in ONCE
 
 
 def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Description:
@@ -168,7 +158,7 @@ def _title(name: EventName, metadata: Mapping[str, Any], attributes: Attributes,
         words.append(_destination(attributes, metadata["topic"], pattern, what))
     if what in ("push", "send"):
         words.append(metadata["event"])
-    return " ".join(words), "internal" if what in ONCE else "client"
+    return " ".join(words), "internal" if name in ONCE else "client"
 
 
 def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicPattern) -> str:
@@ -251,7 +241,7 @@ def ended(records: Iterable[Record], clock: Literal["system_time", "monotonic_ti
         latest = max(latest, getattr(getattr(record, "start", None) or record, clock) + lasted)
         if record.name[-1] == "start":
             unfinished[record.span_id] = record
-        elif record.span_id is not None or is_once(record.name):
+        elif record.span_id is not None or record.name in ONCE:
             unfinished.pop(record.span_id, None)
             yield record, lasted
     yield from ((record, max(0, latest - getattr(record, clock))) for record in unfinished.values())
