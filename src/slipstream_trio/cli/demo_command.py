@@ -180,8 +180,9 @@ class Demo:
             held, self._held = self._held, []
             for each in held:
                 if (line := describe(each, self._run.secrets)) is not None:
-                    self._began = line.monotonic_time if self._began is None else self._began
-                    self._timeline.line(Glance(0, line.monotonic_time - self._began, line, each))
+                    now = each.measurements["monotonic_time"]
+                    self._began = now if self._began is None else self._began
+                    self._timeline.line(Glance(0, now - self._began, line, each))
 
     async def tour(self) -> None:
         """Start the server, and show some of everything; raises `CommandFailed` where a step had another outcome."""

@@ -62,15 +62,16 @@ class Timeline:
             self._print_whole(glance)
             return
         line, origin, style = glance.line, glance.record.origin, self._output.style
+        span_id = glance.record.span_id or ""
         connection, number = origin.connection_id or "-", getattr(glance.record, "line", "")
-        way = CLIENT if line.client else WAYS[line.direction] if line.span_id else ONCE
+        way = ONCE if not span_id else CLIENT if glance.record.name[1] == "client" else WAYS[line.direction]
         took = "" if line.took is None else duration(line.took)
         numbers = f"{fit(f'{number:>6}', 6)} {origin.socket_id[: self._id]:{self._id}}"
         shown = [
             style(self._time(glance), FAINT),
             *([style(numbers, FAINT)] if self._recorded else []),
             style(f"{connection[: self._id]:{self._id}}", self._colour_of(connection)),
-            *([style(f"{line.span_id[:8]:8}", FAINT)] if self._span else []),
+            *([style(f"{span_id[:8]:8}", FAINT)] if self._span else []),
             style(ARROWS[line.direction], way, 1),
             style(fit(line.what, 14), BAD if line.mood == "bad" and not line.status else way),
             fit(line.topic, self._topic),
@@ -93,7 +94,7 @@ class Timeline:
         took = "" if line.took is None else duration(line.took)
         numbers = f"{getattr(record, 'line', ''):>6} {origin.socket_id:8.8} " if self._recorded else ""
         self._output.print(
-            f"{self._time(glance)} {numbers}{origin.connection_id or '-':8.8} {line.span_id:8.8} "
+            f"{self._time(glance)} {numbers}{origin.connection_id or '-':8.8} {record.span_id or '':8.8} "
             f"{_columns(line.direction, line.what, line.topic, line.event, line.status)} {took.rjust(TOOK)}  "
             f"{line.detail(self._secrets)}".rstrip()
         )

@@ -137,7 +137,7 @@ class History:
             if name[-1] == "stop":
                 self._handled(now, record, key)
         else:
-            self._open.pop(line.span_id, None)
+            self._open.pop(record.span_id or "", None)
             if connect and name[-1] != "start" and (hearing := self._hearing.pop(key, None)) is not None:
                 self._put(hearing.heard, hearing.silence(now))
                 self._open.pop(key, None)

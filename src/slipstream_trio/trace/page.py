@@ -161,10 +161,11 @@ class Page:
 
     def _row(self, glance: Glance, connection: int) -> Row:
         line, metadata, name = glance.line, glance.record.metadata, glance.record.name
-        lasted = glance.lasted
+        lasted, span_id = glance.lasted, glance.record.span_id
         # A gap is over; what is scheduled begins now.
         begin = glance.end - ((line.took or 0) if line.what != "gap" else lasted or 0)
-        group = "handle" if name[1:3] == ("connection", "handle") else "client" if line.client else "once"
+        is_client = span_id is not None and name[1] == "client"
+        group = "client" if is_client else "handle" if name[1:3] == ("connection", "handle") else "once"
         more = as_text(_more(group, metadata), self._payload_limit)
         return {
             "begin": begin,
@@ -176,7 +177,7 @@ class Page:
             "group": group,
             "payload": "" if line.payload is NO_PAYLOAD else as_text(line.payload, self._payload_limit),
             "more": "" if more == "{}" else more,
-            "span_id": line.span_id or "-",
+            "span_id": span_id or "-",
             "states": (metadata["state"], metadata["end_state"]) if "end_state" in metadata else None,
             "at": glance.end,
         }

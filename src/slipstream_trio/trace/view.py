@@ -33,8 +33,6 @@ class Line:
     """One line of history.
 
     Attributes:
-        monotonic_time: when it was emitted, in nanoseconds.
-        span_id: the span that has ended; "" for what happens once.
         direction: its direction.
         what: its kind, in a word or two.
         topic: the topic, or "".
@@ -46,12 +44,9 @@ class Line:
         payload: a payload, of which `detail` shows the beginning.
         took: the duration in nanoseconds; None for what happens once.
         waited: the part of it that had passed when something was sent, or was given up.
-        client: whether it is a span of the client, not of the connection.
     """
 
-    monotonic_time: int
     what: str
-    span_id: str = ""
     direction: Direction = "here"
     topic: str = ""
     event: str = ""
@@ -62,7 +57,6 @@ class Line:
     payload: Any = NO_PAYLOAD
     took: int | None = None
     waited: int = 0
-    client: bool = False
 
     def detail(self, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
         """Return the note, and the payload in brief.
@@ -98,9 +92,7 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
         parts = describe_handle(record.details(), given_of(record))
     else:
         parts = _parts_of(name, function, record.whole())
-    measurements = record.measurements
-    parts["monotonic_time"], parts["span_id"] = measurements["monotonic_time"], record.span_id or ""
-    parts.setdefault("took", measurements.get("duration"))
+    parts.setdefault("took", record.measurements.get("duration"))
     line = Line(**parts)
     if secrets.forms or not f"{line.topic}{line.event}{line.status}{line.note}".isprintable():
         for key in ("topic", "event", "status", "note"):
@@ -118,18 +110,17 @@ def _parts_of(name: EventName, function: Callable[..., Parts] | None, metadata: 
     parts["what"] = " ".join(name[1:-1] if name[-1] in ("stop", "exception") else name[1:])
     if name[-1] == "exception":
         note = f"{metadata['kind']}: {metadata['reason']}"
-        parts |= {"status": "raised", "mood": "bad", "note": note, "client": name[1] == "client"}
+        parts |= {"status": "raised", "mood": "bad", "note": note}
     return parts
 
 
 def describe_unfinished(start: Record) -> Line:
     """Return the line of a span's start whose end is not in the recording."""
-    name, metadata, now = start.name, start.details(), start.measurements["monotonic_time"]
+    metadata = start.details()
     given = metadata.get("raw_message")
-    what = " ".join(name[1:-1]) if given is None else type(given).__name__
+    what = " ".join(start.name[1:-1]) if given is None else type(given).__name__
     told: Parts = {key: printable(metadata.get(key) or "") for key in ("topic", "event")}
-    told |= {"status": "unfinished", "mood": "bad", "client": name[1] == "client"}
-    return Line(now, what, start.span_id or "", **told)
+    return Line(what, status="unfinished", mood="bad", **told)
 
 
 def given_of(record: Record) -> Any:
@@ -182,7 +173,6 @@ def _client(name: EventName, metadata: Mapping[str, Any]) -> Parts:
         "ref": told("ref") or "",
         "payload": payload,
         "waited": told("waited") or 0,
-        "client": True,
     }
 
 
