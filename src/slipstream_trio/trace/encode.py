@@ -73,7 +73,7 @@ class Encoder:
                 start_ids, of_start = self._ids(record.start.origin)
                 line["start"] = {**_head(record.start), **start_ids, **self._details(record.start, of_start)}
         text = plain_text(record.details())
-        if text is not None and self.redactor.shows(text):
+        if text is not None and not self.redactor.suspicious(text.decode()):
             return b"%b%b,%b\n" % (before, encode_line(line)[:-1], text[1:])
         return before + encode_line({**line, **self._details(record, written)}) + b"\n"
 

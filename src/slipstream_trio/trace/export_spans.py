@@ -81,11 +81,7 @@ def topic_pattern(topic: str) -> str:
 
 
 def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Description:
-    """Return a record as a span: at a start with the attributes known then, at an end with all.
-
-    Parameters:
-        pattern: maps a topic to its text in names of spans.
-    """
+    """Return a record as a span: at a start with the attributes known then, at an end with all."""
     metadata, name = record.metadata, record.name
     attributes: Attributes = {"slipstream.socket_id": metadata["socket_id"]}
     for key in _PLAIN:
@@ -214,14 +210,10 @@ class ExportedSpan:
 
 
 def exported_spans(records: Iterable[Record], pattern: TopicPattern = topic_pattern) -> Iterator[ExportedSpan]:
-    """Give the spans of records one by one, as they end; then those that have no end.
+    """Give the spans of records, in the order of their emission, as they end; then those that have no end.
 
     What happens once, such as a gap, is a span without length. What belongs to no connection has no trace, and is
     left out. Only the spans that are open are held in memory.
-
-    Parameters:
-        records: in the order in which they were emitted, such as `trace.read` gives them.
-        pattern: maps a topic to its text in names of spans.
     """
     for record, lasted in ended(records, "system_time"):
         if (span := _span(record, lasted, pattern)) is not None:

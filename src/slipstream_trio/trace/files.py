@@ -39,8 +39,7 @@ class Files:
     def open(self, header: bytes) -> None:
         """Begin a file with its first line. One that is there is moved on, and the oldest deleted.
 
-        Raises:
-            OSError: that cannot be done; `write` tries again.
+        Where that cannot be done, it raises an `OSError`, and `write` tries again.
         """
         self._header = header
         self.close()
@@ -51,11 +50,7 @@ class Files:
         self.write(header)
 
     def write(self, lines: bytes | bytearray) -> None:
-        """Write lines, all or none.
-
-        Raises:
-            OSError: that cannot be done.
-        """
+        """Write lines, all or none; raises an `OSError` where that cannot be done."""
         if self._file is None:
             self.open(self._header)
         assert self._file is not None
@@ -72,11 +67,7 @@ class Files:
         self._size = size
 
     def close(self) -> None:
-        """Close the file, if one is open.
-
-        Raises:
-            OSError: it could not be forced onto the disk, or closed.
-        """
+        """Close the file, if one is open; raises an `OSError` where it is not forced onto the disk, or not closed."""
         file, self._file = self._file, None
         if file is None:
             return
@@ -108,9 +99,7 @@ class Files:
 def open_private(path: str | PathLike[str], flags: int) -> int:
     """Open a file, which nobody else can read from then on; returns its descriptor: an opener for `open`.
 
-    Raises:
-        OSError: that cannot be done; or there is a link, or something else than a file, which somebody else may have
-            put there.
+    It refuses a link, or something else than a file, which somebody else may have put there, with an `OSError`.
     """
     # Without waiting: a FIFO that nobody reads would hold up the program. Not every system has all of these.
     also = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")
@@ -153,15 +142,9 @@ def _numbered(path: Path, number: int) -> Path:
 def written(path: str | PathLike[str] | TextIO, *, mode: int = 0o666) -> Iterator[TextIO]:
     """Write a text file for the time of a block; one whose name ends in `.gz` is compressed.
 
-    The file gets its name once it is whole: a failure leaves the previous file. Other outputs, such
-    as a device or a pipe, is written to as it is; a link stays, and what it points to is written.
-
-    Parameters:
-        path: the file; one that is open is written to, and stays open.
-        mode: its permissions; the process's mask applies.
-
-    Raises:
-        OSError: it cannot be written.
+    The file gets its name once it is whole: a failure leaves the previous file. Another output, such
+    as a device or a pipe, is written to as it is; a link stays, and what it points to is written; a file that is open
+    stays open. Of the permissions, `mode`, the process's mask takes some.
     """
     if not isinstance(path, str | PathLike):
         yield path

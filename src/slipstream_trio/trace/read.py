@@ -184,16 +184,7 @@ def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
 def _entries(
     name: str, chunks: Iterator[bytes], tell: Callable[[int], object] = lambda _: None
 ) -> Generator[Entry, None, int]:
-    """Give the entries of a file from its bytes; returns the number of its lines.
-
-    Parameters:
-        name: of the file, for errors.
-        chunks: its bytes, plain or gzip.
-        tell: called with the number of lines read, after each chunk.
-
-    Raises:
-        RecordingError: it is not a recording, or one of another major version.
-    """
+    """Give the entries of a file from its bytes, plain or gzip; returns the number of its lines, as `tell` gets it."""
     decode, number = Decoder(name).decode, 0
     for lines, whole in _lines(name, chunks):
         for line in lines:

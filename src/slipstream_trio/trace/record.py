@@ -1,7 +1,7 @@
 """Recording: telemetry records go into files as they happen."""
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from typing import Final
@@ -9,7 +9,7 @@ from typing import Final
 from attrs import Factory, define, field
 
 from ..errors import RecordingError
-from ..telemetry import HandleStart, Origin, Record, Telemetry, default_telemetry
+from ..telemetry import HandleStart, Record, Telemetry, default_telemetry
 from ..telemetry.secrecy import SECRETS
 from .encode import RECORDED, Encoder, records_of
 from .files import Files, Fsync
@@ -30,7 +30,7 @@ class Recording:
     _telemetry: Telemetry
     _redactor: Redactor
     _max_size: int | None
-    _wanted: Callable[[Origin], bool] | None
+    _sockets: Collection[str] | None
     _encoder: Encoder = field(init=False, default=Factory(lambda self: Encoder(self._redactor), takes_self=True))
     _id: str = field(init=False, default=Factory(lambda self: self._telemetry.ids.span_id(), takes_self=True))
     _part: int = field(default=0, init=False)
@@ -61,7 +61,7 @@ class Recording:
 
     def handle(self, record: Record) -> None:
         """Take in a record: it is encoded at once, as its user may change it, and written later."""
-        if type(record) is HandleStart or (self._wanted is not None and not self._wanted(record.origin)):
+        if type(record) is HandleStart or (self._sockets is not None and record.origin.socket_id not in self._sockets):
             return
         writer, encoder, count = self._writer, self._encoder, records_of(record)
         with writer.lock:
@@ -130,9 +130,8 @@ def record(
     bus = telemetry or default_telemetry
     files = Files(path, keep=keep, fsync=fsync)
     writer = Writer(files, limit=queue, flush_interval=flush_interval)
-    wanted = None if sockets is None else (lambda origin: origin.socket_id in sockets)
     redactor = Redactor(secrets, payloads)
-    recording = Recording(writer, telemetry=bus, redactor=redactor, max_size=max_size, wanted=wanted)
+    recording = Recording(writer, telemetry=bus, redactor=redactor, max_size=max_size, sockets=sockets)
     try:
         files.open(recording.header())
     except OSError as error:

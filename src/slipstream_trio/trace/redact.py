@@ -149,12 +149,8 @@ class Redactor:
         """Return an object's repr as it is shown; it may have a payload in it."""
         return self.text(text) if self.payloads == "keep" else MASK
 
-    def shows(self, text: bytes) -> bool:
-        """Tell whether a payload is shown as it is, by a quick look at its JSON."""
-        return not self.suspicious(text.decode())
-
     def suspicious(self, frame: Frame) -> bool:
-        """Tell whether there may be something to hide in a frame: a quick look, as this is asked for each."""
+        """Tell whether there may be something to hide in a frame, or in JSON: a quick look, as all are asked for."""
         if self.payloads != "keep":
             return True
         if self.secrets is None or not isinstance(frame, str):
