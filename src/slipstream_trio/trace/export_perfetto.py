@@ -10,8 +10,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from os import PathLike
 from typing import Any, Final, TextIO
 
-from attrs import define
-
 from ..protocol import HeartbeatAcknowledged, ReplyReceived, SendFrame, TopicJoinFailed, TopicJoinSucceeded
 from ..telemetry import Record
 from .export_spans import ONCE, UNFINISHED, describe, ended
@@ -48,18 +46,11 @@ def export_perfetto(records: Iterable[Record], path: str | PathLike[str] | TextI
     return count
 
 
-@define
-class _Track:
-    """A track, and when it is free again: spans on one must not overlap."""
-
-    tid: int
-    free: int = 0
-
-
 class _Tracks:
     def __init__(self) -> None:
         self._pids: dict[str, int] = {}
-        self._tracks: dict[tuple[int, str], list[_Track]] = {}
+        # Of each name the tracks by number, and when they are free again: spans on one must not overlap.
+        self._tracks: dict[tuple[int, str], dict[int, int]] = {}
         self._tids = 0
         self._connections: dict[str, int] = {}
 
@@ -68,11 +59,15 @@ class _Tracks:
             end, unfinished = record.monotonic_time, record.name[-1] == "start"
             start, end = (end, end + lasted) if unfinished else (end - lasted, end)
             place = yield from self._place(record, start, end)
+            told = describe(record)
             if record.name in ONCE:
-                told = describe(record)
                 yield {"ph": "i", "s": "t", "cat": "telemetry", "name": told.name, **place, "args": told.attributes}
                 continue
-            yield _slice(record, place, lasted, **{UNFINISHED: True} if unfinished else {})
+            args = {**told.attributes, **({UNFINISHED: True} if unfinished else {}), "trace_id": record.trace_id}
+            if told.error is not None:
+                args["error"] = told.error
+            shown = {"ph": "X", "cat": record.name[1], "name": told.name}
+            yield {**shown, **place, "dur": max(0, lasted) / 1000, "args": args}
             if record.name[:3] == HANDLE and record.name[-1] == "stop":
                 yield from self._flows(record, {**place, "ts": (start + end) // 2 / 1000})
 
@@ -93,17 +88,15 @@ class _Tracks:
         if (pid := self._pids.get(socket_id)) is None:
             pid = self._pids[socket_id] = len(self._pids) + 1
             yield _named("process_name", pid, 0, name=f"socket {socket_id}")
-        tracks = self._tracks.setdefault((pid, name), [])
+        tracks = self._tracks.setdefault((pid, name), {})
         # Handled inputs lie within the connection's own span.
-        track = next((each for each in tracks if each.free <= start or record.name[1] == "connection"), None)
-        if track is None:
-            self._tids += 1
-            track = _Track(self._tids)
-            tracks.append(track)
-            yield _named("thread_name", pid, track.tid, name=name if len(tracks) == 1 else f"{name} ({len(tracks)})")
-            yield _named("thread_sort_index", pid, track.tid, sort_index=track.tid)
-        track.free = end
-        return {"pid": pid, "tid": track.tid, "ts": start / 1000}  # in microseconds
+        tid = next((tid for tid, free in tracks.items() if free <= start or record.name[1] == "connection"), 0)
+        if not tid:
+            tid = self._tids = self._tids + 1
+            yield _named("thread_name", pid, tid, name=f"{name} ({len(tracks) + 1})" if tracks else name)
+            yield _named("thread_sort_index", pid, tid, sort_index=tid)
+        tracks[tid] = end
+        return {"pid": pid, "tid": tid, "ts": start / 1000}  # in microseconds
 
 
 def _track(record: Any) -> str:
@@ -115,14 +108,6 @@ def _track(record: Any) -> str:
         return "callbacks"
     topic = told.get("topic")
     return "client" if topic is None else f"topic {topic}"
-
-
-def _slice(record: Any, place: Mapping[str, Any], duration: int, **more: bool) -> Event:
-    told = describe(record)
-    args = {**told.attributes, **more, "trace_id": record.origin.trace_id}
-    if told.error is not None:
-        args["error"] = told.error
-    return {"ph": "X", "cat": record.name[1], "name": told.name, **place, "dur": max(0, duration) / 1000, "args": args}
 
 
 def _named(what: str, pid: int, tid: int, **args: str | int) -> Event:

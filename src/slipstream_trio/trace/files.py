@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count, takewhile
 from os import PathLike
 from pathlib import Path
 from typing import IO, Literal, TextIO
@@ -123,12 +124,8 @@ def open_private(path: str | PathLike[str], flags: int) -> int:
 def parts(path: str | PathLike[str]) -> list[Path]:
     """Return the files of a recording that rotation made, the oldest first, `path` last."""
     newest = Path(path)
-    found = []
-    number = 1
-    while (older := _numbered(newest, number)).exists():
-        found.append(older)
-        number += 1
-    return [*reversed(found), newest]
+    older = takewhile(Path.exists, (_numbered(newest, number) for number in count(1)))
+    return [newest, *older][::-1]
 
 
 def _numbered(path: Path, number: int) -> Path:
