@@ -8,7 +8,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 
 from attrs import define, frozen
 
@@ -16,9 +16,7 @@ from ..ids import IdSource, RandomIds
 from .base import EventName, Origin, Record
 from .names import checked_names
 from .records import ConnectStart, HandlerFailed
-
-if TYPE_CHECKING:
-    from .streams import RecordStream
+from .streams import RecordStream
 
 logger: Final = logging.getLogger("slipstream_trio")
 
@@ -239,7 +237,7 @@ class Telemetry:
     @asynccontextmanager
     async def stream(
         self, event: EventName | type = (), *, prefix: bool = True, buffer: int = 1024, **only: Unpack[Only]
-    ) -> AsyncIterator["RecordStream"]:
+    ) -> AsyncIterator[RecordStream]:
         """Iterate over records: `async with telemetry.stream() as records: async for record in records`.
 
         Only records of the Trio run in which it is opened are seen.
@@ -247,8 +245,6 @@ class Telemetry:
         Parameters:
             buffer: how many records wait to be read; what does not fit is dropped, and counted in `dropped`.
         """
-        from .streams import RecordStream
-
         records = RecordStream(buffer)
         try:
             with self.listen(records.put, event, prefix=prefix, **only):
