@@ -11,17 +11,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from ..protocol import (
-    FrameReceived,
-    FrameRejected,
-    JoinTopic,
-    LeaveTopic,
-    Message,
-    Options,
-    PushMessage,
-    SendFrame,
-    SendHeartbeat,
-)
+from ..protocol import FrameReceived, FrameRejected, JoinTopic, LeaveTopic, Message, Options, PushMessage, SendFrame
 from ..telemetry import EventName, Record
 from ..telemetry.names import names_of_events
 from .text import size_of
@@ -46,7 +36,7 @@ FAILURES: Final = frozenset({"error", "timeout", "lost"})
 GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "cancelled"})
 """The termination reasons that do not."""
 
-COMMANDS: Final[Mapping[type, str]] = {JoinTopic: "phx_join", LeaveTopic: "phx_leave", SendHeartbeat: "heartbeat"}
+COMMANDS: Final[Mapping[type, str]] = {JoinTopic: "phx_join", LeaveTopic: "phx_leave"}
 
 ONCE: Final = frozenset(name for name in names_of_events() if name[1] == "client" and len(name) == 3)
 """Events without a duration, shown as spans without length."""
@@ -165,24 +155,20 @@ def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicP
             attributes["slipstream.ref"] = effect.ref
     if isinstance(given, FrameReceived):
         _put(attributes, "messaging.message.envelope.size", size_of(given.frame) or None)
-        for event in metadata.get("built_events") or ():
-            if isinstance(event, FrameRejected):
-                attributes["error.type"] = "frame_rejected"
+        if any(isinstance(event, FrameRejected) for event in metadata.get("built_events") or ()):
+            attributes["error.type"] = "frame_rejected"
         if not isinstance(message, Message):
             return "receive"
         _put(attributes, "slipstream.ref", message.ref)
-        return _message("receive", message, attributes, pattern)
-    if isinstance(given, PushMessage):
-        return _message("send", given, attributes, pattern)
-    if isinstance(given, JoinTopic | LeaveTopic):
-        sent = Message(None, None, given.topic, COMMANDS[type(given)], None)
-        return _message("send", sent, attributes, pattern)
-    return f"handle {type(given).__name__}"
-
-
-def _message(operation: str, message: Message | PushMessage, attributes: Attributes, pattern: TopicPattern) -> str:
-    attributes["slipstream.event"] = message.event
-    return f"{operation} {_destination(attributes, message.topic, pattern, operation)} {message.event}"
+        operation, topic, event = "receive", message.topic, message.event
+    elif isinstance(given, PushMessage):
+        operation, topic, event = "send", given.topic, given.event
+    elif isinstance(given, JoinTopic | LeaveTopic):
+        operation, topic, event = "send", given.topic, COMMANDS[type(given)]
+    else:
+        return f"handle {type(given).__name__}"
+    attributes["slipstream.event"] = event
+    return f"{operation} {_destination(attributes, topic, pattern, operation)} {event}"
 
 
 # Whole spans, for those that get nothing else
