@@ -113,6 +113,13 @@ def test_what_happens_once() -> None:
         assert (line.what, line.direction, line.took) == (what, direction, None)
 
 
+def test_an_overflow_whose_count_a_damaged_recording_lacks() -> None:
+    ended: Any = BufferOverflowed(ORIGIN, 0, 5, "t", "raise", 8, "channel", "ended", None)  # type: ignore[arg-type]
+    line = describe(ended)
+    assert line is not None
+    assert line.note == "the channel's buffer of 8 is full: ended, 0 dropped"
+
+
 PUSH = ClientPushStart(ORIGIN, "b" * 16, 0, 5, "t", "e", {})
 
 

@@ -203,7 +203,7 @@ def _bad(what: str, note: str, **more: Any) -> Parts:
 def _overflowed(metadata: Mapping[str, Any]) -> Parts:
     note = f"the {metadata['consumer']}'s buffer of {metadata['buffer']} is full"
     if metadata.get("phase") in ("lasts", "ended"):
-        note += f": {metadata['phase']}, {metadata['dropped']:,} dropped"
+        note += f": {metadata['phase']}, {metadata['dropped'] or 0:,} dropped"
     return _bad("overflow", note, topic=metadata["topic"])
 
 
