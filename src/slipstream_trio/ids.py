@@ -3,7 +3,6 @@
 import os
 import random
 from typing import Final, Protocol
-from weakref import WeakSet
 
 __all__ = ["IdSource", "RandomIds"]
 
@@ -39,13 +38,7 @@ class RandomIds:
 
     def __init__(self, seed: int | None = None) -> None:
         self._random = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 - reproducible
-        self._span_ids: list[str] = []
-        if seed is None:
-            _UNPREDICTABLE.add(self)
-
-    def forget(self) -> None:
-        """Drop the ids made ahead."""
-        self._span_ids.clear()
+        self._span_ids: list[str] = _AHEAD if seed is None else []
 
     def trace_id(self) -> str:
         """Return 32 lowercase hex digits, not all zero."""
@@ -62,14 +55,8 @@ class RandomIds:
                 self._span_ids.extend([ONE if each == ZERO else each for each in ids] if ZERO in ids else ids)
 
 
-_UNPREDICTABLE: Final[WeakSet[RandomIds]] = WeakSet()
-
-
-def _forget_all() -> None:
-    """Let a child process make ids of its own; one hook for all sources, as hooks cannot be removed."""
-    for source in list(_UNPREDICTABLE):
-        source.forget()
-
+_AHEAD: Final[list[str]] = []
+"""Span ids made ahead, of all sources that the operating system feeds: a child process makes ids of its own."""
 
 if hasattr(os, "register_at_fork"):  # where there is a fork
-    os.register_at_fork(after_in_child=_forget_all)
+    os.register_at_fork(after_in_child=_AHEAD.clear)

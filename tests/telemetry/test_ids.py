@@ -32,6 +32,7 @@ def test_an_id_is_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_child_has_ids_of_its_own() -> None:
     ids = RandomIds()
+    ids.span_id()  # and others are made ahead
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:  # pragma: no cover - in the child
