@@ -4,7 +4,7 @@ The formats were observed on Phoenix 1.7.24 and 1.8.12.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Final, Protocol, final
 
@@ -237,29 +237,25 @@ class KeptPayload:
     what is not a JSON value, or cannot be copied.
     """
 
-    __slots__ = ("_codec", "_kept")
+    __slots__ = ("_kept", "_read")
 
     def __init__(self, message: Message, serializer: Serializer) -> None:
-        self._codec = serializer.codec if isinstance(serializer, V1Serializer | V2Serializer) else None
-        self._kept = message.payload if type(message.payload) is bytes else self._copy(message)
+        keep: Callable[[Any], Any] = deepcopy
+        self._read: Callable[[Any], Any] = deepcopy
+        codec = serializer.codec if isinstance(serializer, V1Serializer | V2Serializer) else None
+        if codec is not None and type(message.payload) is not bytes:
+            keep, self._read = codec.encode, codec.decode
+        try:
+            self._kept = keep(message.payload)
+        except Exception as error:
+            if codec is not None and isinstance(error, SerializationError):
+                raise located(error, message, codec) from None
+            problem = f"a payload that waits is copied, and this one cannot be: {error!r}"
+            raise SerializationError(problem, "payload", message.topic, message.event) from error
 
     def value(self) -> Any:
         """Return the payload: a value that nobody else has."""
-        if self._codec is None or isinstance(self._kept, bytes):
-            return deepcopy(self._kept)
-        return self._codec.decode(self._kept)
-
-    def _copy(self, message: Message) -> Any:
-        if self._codec is not None:
-            try:
-                return self._codec.encode(message.payload)
-            except SerializationError as error:
-                raise located(error, message, self._codec) from None
-        try:
-            return deepcopy(message.payload)
-        except Exception as error:
-            problem = f"a payload that waits is copied, and this one cannot be: {error!r}"
-            raise SerializationError(problem, "payload", message.topic, message.event) from error
+        return self._read(self._kept)
 
 
 def guarded(serializer: Serializer) -> Serializer:
