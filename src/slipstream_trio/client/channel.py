@@ -7,9 +7,8 @@ from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ..errors import ChannelClosed, ProtocolError, SerializationError
 from ..protocol import Frame, Message
-from ..protocol.message import JOIN, checked_push
+from ..protocol.message import JOIN, check_join, checked_push
 from ..protocol.presence import PRESENCE_EVENTS
-from ..protocol.transitions import check_join
 from .buffer import Backlog, Buffer, Gap, Overflow
 from .configuration import DEFAULT, Timeout, checked_size, chosen
 from .join_request import Departure, Joining, join, leave

@@ -6,10 +6,10 @@ from typing import Any, Final, Literal
 import attrs
 
 from . import events
-from .commands import JoinTopic, LeaveTopic, TimerTicked
+from .commands import CloseConnection, JoinTopic, LeaveTopic, SendHeartbeat, TimerTicked
 from .events import Effect, Event, Transition
 from .mappings import number_of
-from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message
+from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message, check_join
 from .serializer import Serializer
 from .state import Heartbeat, State, Status
 from .topics import Leaving, Pending, Rejoin, Topics, Turns
@@ -62,6 +62,7 @@ class Draft:
 
     def join(self, join: JoinTopic) -> None:
         """Send a join."""
+        check_join(join.topic, join.payload)
         topic = join.topic
         replaced = self.topics.joins.get(topic)
         ref = self._send(None, topic, JOIN, join.payload)
@@ -75,18 +76,42 @@ class Draft:
         if alone or self._loses_turn(self.turns):
             self._begin_turn()
 
-    def leave(self, leave: LeaveTopic, join_ref: str) -> None:
-        """Send a leave."""
-        ref = self._send(join_ref, leave.topic, LEAVE, {})
-        limit = None if leave.timeout is None else self.now + leave.timeout
-        self.topics = self.topics.changed(leave.topic, pending=None, leaving=Leaving(ref, limit))
+    def leave(self, leave: LeaveTopic) -> None:
+        """Send a leave, where the topic is joined, and not being left."""
+        topic, topics = leave.topic, self.topics
+        join_ref = topics.joins.get(topic)
+        if join_ref is None:
+            if topic in topics.failed:
+                self.topics = topics.changed(topic, failed=None)
+            self.events.append(events.TopicLeft(topic, None, "left"))
+        elif topic not in topics.leaving:
+            ref = self._send(join_ref, topic, LEAVE, {})
+            limit = None if leave.timeout is None else self.now + leave.timeout
+            self.topics = topics.changed(topic, pending=None, leaving=Leaving(ref, limit))
 
     def left(self, topic: str, reason: Literal["left", "timeout"]) -> None:
         """Take a topic as left."""
         self.events.append(events.TopicLeft(topic, self.topics.joins.get(topic), reason))
         self.topics = self.topics.without(topic)
 
-    def time_out(self, topic: str) -> None:
+    def tick(self, tick: TimerTicked) -> None:
+        """Do what is due."""
+        if self.status not in ("open", "closing"):
+            return
+        for _ in range(MOST_AT_A_TICK):
+            topic = self.topics.due(tick.now)
+            if topic is None:
+                break
+            self._time_out(topic)
+        if self.status == "open":
+            self._look_after_line(tick)
+
+    def close(self, close: CloseConnection) -> None:
+        """Close the transport."""
+        self.status, self.close_reason = "closing", close.reason
+        self.effects.append(events.CloseTransport(close.code, ""))
+
+    def _time_out(self, topic: str) -> None:
         """Do what is due for a topic, whose deadline has come."""
         pending = self.topics.pending.get(topic)
         if pending is None:
@@ -107,7 +132,7 @@ class Draft:
         join_ref = str(pending.number)
         self._send(join_ref, topic, LEAVE, {})
         self.events.append(events.TopicJoinFailed(topic, join_ref, "timeout", None))
-        self.topics = self.topics.without(topic, None if pending.rejoin is None else join_ref)
+        self.topics = self.topics.without(topic)
 
     # Turns
 
@@ -183,12 +208,14 @@ class Draft:
     # heartbeat. A dead line answers no join, so the turn stays where it is: that bounds how long joins can delay the
     # verdict, whatever is sent or retried meanwhile.
 
-    def beat(self) -> None:
-        """Send a heartbeat."""
+    def beat(self, _: SendHeartbeat | None = None) -> None:
+        """Send a heartbeat, unless one is outstanding."""
+        if self.heartbeat.ref is not None:
+            return
         ref = self._send(None, PHOENIX, HEARTBEAT, {})
         self.heartbeat = Heartbeat(ref, self.now, self.now + self._limit)
 
-    def look_after_line(self, tick: TimerTicked) -> None:
+    def _look_after_line(self, tick: TimerTicked) -> None:
         """Send the heartbeat that is due, or see whether the line is lost."""
         heartbeat = self.heartbeat
         blocked, limit = tick.write_blocked_since, self.before.options.heartbeat_timeout

@@ -80,5 +80,12 @@ def check_topic(topic: str) -> None:
         raise SerializationError(f"a topic is a string, not {_kind(topic)}")
 
 
+def check_join(topic: str, payload: Any) -> None:
+    """Refuse a join's payload that a serializer would take, but no server; raises `SerializationError`."""
+    if isinstance(payload, bytes | bytearray | memoryview):
+        problem = "a join's payload is JSON: Phoenix closes the connection on a binary join"
+        raise SerializationError(problem, "payload", topic, JOIN)
+
+
 def _kind(name: object) -> str:
     return type(name).__name__ + (": use its value" if isinstance(name, Enum) else "")

@@ -112,8 +112,10 @@ class Topics:
             heap = _heap(pending_joins, leaves)
         return Topics(joins, pending_joins, leaves, failures, heap)
 
-    def without(self, topic: str, failed: str | None = None) -> "Topics":
-        """Return these without a topic; `failed` is the ref of its join, where that was a rejoin, and failed."""
+    def without(self, topic: str) -> "Topics":
+        """Return these without a topic, whose join has failed if it is pending; of a rejoin, the ref is kept."""
+        pending = self.pending.get(topic)
+        failed = None if pending is None or pending.rejoin is None else self.joins.get(topic)
         return self.changed(topic, join=None, pending=None, leaving=None, failed=failed)
 
     def due(self, now: float) -> str | None:

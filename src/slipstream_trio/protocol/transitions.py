@@ -14,16 +14,15 @@ a recorded connection can be replayed through it. What the server does, and why 
 * While a join is pending the server may answer nothing else, heartbeats included: `join/3` runs in its socket process.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import attrs
-
-from ..errors import EndedBy, ProtocolError, SerializationError
+from ..errors import EndedBy, ProtocolError
 from . import commands, events
-from .draft import MOST_AT_A_TICK, Draft
+from .draft import Draft
 from .events import Event, FrameRejected, MessageDropped, ReplyReceived, Transition, reply_received, transition
-from .message import CLOSE, ERROR, JOIN, PHOENIX, REPLY, Frame, Message, new_message
+from .message import CLOSE, ERROR, PHOENIX, REPLY, Frame, Message, new_message
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State, Status
 
@@ -46,10 +45,16 @@ def handle(state: State, input: commands.Input, serializer: Serializer | None = 
     """
     if serializer is None:
         serializer = serializer_for(state.options.vsn)
+    if isinstance(input, commands.FrameReceived):
+        return _frame_received(state, input, serializer)
+    if isinstance(input, commands.PushMessage):
+        return _push_message(state, input, serializer)
     status, handler = _HANDLERS[type(input)]
     if status is not None and state.status != status:
         raise ProtocolError(f"{type(input).__name__} on a connection that is {state.status}, not {status}")
-    return handler(state, input, serializer)
+    draft = Draft(state, getattr(input, "now", math.inf), serializer)
+    handler(draft, input)
+    return draft.transition(input)
 
 
 def is_plain(state: State, message: Message) -> bool:
@@ -94,27 +99,33 @@ def push_frame(state: State, push: commands.PushMessage, ref: str, serializer: S
     return serializer.encode(new_message(join_ref, ref, topic, push.event, push.payload))
 
 
+def _push_message(state: State, push: commands.PushMessage, serializer: Serializer) -> Transition:
+    number = state.current_ref + 1
+    frame = push_frame(state, push, str(number), serializer)
+    return transition(state.with_ref(number), push, (), (events.SendFrame(frame, str(number)),))
+
+
 # The transport
 
 
-def _transport_opened(state: State, opened: commands.TransportOpened, _: Serializer) -> Transition:
-    interval = state.options.heartbeat_interval
-    heartbeat = Heartbeat(deadline=None if interval is None else opened.now + interval)
-    state = State.of(state.identity, "open", state.topics, state.turn_queue, heartbeat, state.current_ref, None)
-    return Transition(state, opened, (events.ConnectionOpened(opened.response_headers),))
+def _transport_opened(draft: Draft, opened: commands.TransportOpened) -> None:
+    interval = draft.before.options.heartbeat_interval
+    draft.status = "open"
+    draft.heartbeat = Heartbeat(deadline=None if interval is None else opened.now + interval)
+    draft.events.append(events.ConnectionOpened(opened.response_headers))
 
 
-def _transport_failed(state: State, failed: commands.TransportFailed, _: Serializer) -> Transition:
-    event = events.ConnectionFailed(failed.reason, failed.status, failed.headers, failed.body)
-    return Transition(attrs.evolve(state, status="closed"), failed, (event,))
+def _transport_failed(draft: Draft, failed: commands.TransportFailed) -> None:
+    draft.status = "closed"
+    draft.events.append(events.ConnectionFailed(failed.reason, failed.status, failed.headers, failed.body))
 
 
-def _transport_closed(state: State, closed: commands.TransportClosed, _: Serializer) -> Transition:
-    if state.status == "closed":
+def _transport_closed(draft: Draft, closed: commands.TransportClosed) -> None:
+    if draft.status == "closed":
         raise ProtocolError("the transport of a closed connection cannot end again")
-    reason, by = _end(state.close_reason, closed)
-    event = events.ConnectionClosed(reason, closed.code, closed.message, by)
-    return Transition(attrs.evolve(state, status="closed", close_reason=reason), closed, (event,))
+    reason, by = _end(draft.close_reason, closed)
+    draft.status, draft.close_reason = "closed", reason
+    draft.events.append(events.ConnectionClosed(reason, closed.code, closed.message, by))
 
 
 def _end(asked: str | None, closed: commands.TransportClosed) -> tuple[str, EndedBy]:
@@ -128,73 +139,6 @@ def _end(asked: str | None, closed: commands.TransportClosed) -> tuple[str, Ende
 
 
 _REASONS: Final[Mapping[EndedBy, str]] = {"client": "closed_by_client", "server": "closed_by_server", "network": "lost"}
-
-
-# Commands
-
-
-def _join_topic(state: State, join: commands.JoinTopic, serializer: Serializer) -> Transition:
-    check_join(join.topic, join.payload)
-    draft = Draft(state, join.now, serializer)
-    draft.join(join)
-    return draft.transition(join)
-
-
-def check_join(topic: str, payload: Any) -> None:
-    """Refuse a join's payload that a serializer would take, but no server; raises `SerializationError`."""
-    if isinstance(payload, bytes | bytearray | memoryview):
-        problem = "a join's payload is JSON: Phoenix closes the connection on a binary join"
-        raise SerializationError(problem, "payload", topic, JOIN)
-
-
-def _leave_topic(state: State, leave: commands.LeaveTopic, serializer: Serializer) -> Transition:
-    topic, topics = leave.topic, state.topics
-    join_ref = topics.joins.get(topic)
-    if join_ref is None:
-        if topic in topics.failed:
-            state = attrs.evolve(state, topics=topics.changed(topic, failed=None))
-        return Transition(state, leave, (events.TopicLeft(topic, None, "left"),))
-    if topic in topics.leaving:
-        return Transition(state, leave)
-    draft = Draft(state, leave.now, serializer)
-    draft.leave(leave, join_ref)
-    return draft.transition(leave)
-
-
-def _push_message(state: State, push: commands.PushMessage, serializer: Serializer) -> Transition:
-    number = state.current_ref + 1
-    frame = push_frame(state, push, str(number), serializer)
-    return transition(state.with_ref(number), push, (), (events.SendFrame(frame, str(number)),))
-
-
-def _send_heartbeat(state: State, command: commands.SendHeartbeat, serializer: Serializer) -> Transition:
-    if state.heartbeat.ref is not None:
-        return Transition(state, command)
-    draft = Draft(state, command.now, serializer)
-    draft.beat()
-    return draft.transition(command)
-
-
-def _close_connection(state: State, close: commands.CloseConnection, _: Serializer) -> Transition:
-    state = attrs.evolve(state, status="closing", close_reason=close.reason)
-    return Transition(state, close, (), (events.CloseTransport(close.code, ""),))
-
-
-# The timer
-
-
-def _timer_ticked(state: State, tick: commands.TimerTicked, serializer: Serializer) -> Transition:
-    if state.status not in ("open", "closing"):
-        return Transition(state, tick)
-    draft = Draft(state, tick.now, serializer)
-    for _ in range(MOST_AT_A_TICK):
-        topic = draft.topics.due(tick.now)
-        if topic is None:
-            break
-        draft.time_out(topic)
-    if state.status == "open":
-        draft.look_after_line(tick)
-    return draft.transition(tick)
 
 
 # Frames
@@ -244,8 +188,7 @@ def _end_of_channel(draft: Draft, message: Message, ref: str) -> None:
     elif topic in topics.leaving:
         draft.left(topic, "left")
     else:
-        pending = topics.pending.get(topic)
-        draft.topics = topics.without(topic, None if pending is None or pending.rejoin is None else ref)
+        draft.topics = topics.without(topic)
         reason: Any = "closed" if message.event == CLOSE else "crashed"
         draft.events.append(events.TopicJoinClosed(topic, ref, reason, message.payload))
 
@@ -275,7 +218,7 @@ def _join_reply(draft: Draft, topic: str, ref: str, status: str, response: Any) 
         draft.topics = draft.topics.changed(topic, pending=None)
         draft.events.append(events.TopicJoinSucceeded(topic, ref, response))
     elif pending is not None:
-        draft.topics = draft.topics.without(topic, None if pending.rejoin is None else ref)
+        draft.topics = draft.topics.without(topic)
         draft.events.append(events.TopicJoinFailed(topic, ref, "refused", response))
     elif topic in draft.topics.leaving and status != "ok":
         # Left before it was refused: no phx_close will come.
@@ -284,16 +227,14 @@ def _join_reply(draft: Draft, topic: str, ref: str, status: str, response: Any) 
         draft.events.append(ReplyReceived(topic, ref, status, response))
 
 
-_HANDLERS: Final[Mapping[type, tuple[Status | None, Callable[[State, Any, Serializer], Transition]]]] = {
+_HANDLERS: Final[Mapping[type, tuple[Status | None, Callable[[Draft, Any], None]]]] = {
     commands.TransportOpened: ("opening", _transport_opened),
     commands.TransportFailed: ("opening", _transport_failed),
     commands.TransportClosed: (None, _transport_closed),
-    commands.FrameReceived: (None, _frame_received),
-    commands.TimerTicked: (None, _timer_ticked),
-    commands.JoinTopic: ("open", _join_topic),
-    commands.LeaveTopic: ("open", _leave_topic),
-    commands.PushMessage: (None, _push_message),
-    commands.SendHeartbeat: ("open", _send_heartbeat),
-    commands.CloseConnection: ("open", _close_connection),
+    commands.TimerTicked: (None, Draft.tick),
+    commands.JoinTopic: ("open", Draft.join),
+    commands.LeaveTopic: ("open", Draft.leave),
+    commands.SendHeartbeat: ("open", Draft.beat),
+    commands.CloseConnection: ("open", Draft.close),
 }
 """By the type of an input: the status that the connection must have for it, and what handles it."""
