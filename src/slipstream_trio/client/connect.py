@@ -18,9 +18,9 @@ from attrs import evolve
 
 from ..errors import ConnectionRejected, InternalError
 from ..errors.base import leaves
-from ..protocol import Disconnect, State, reconnect_delay
+from ..protocol import Disconnect, reconnect_delay
 from ..protocol.backoff import retry_after
-from ..protocol.state import Heartbeat, Identity
+from ..protocol.state import Heartbeat, Identity, state_of
 from ..protocol.topics import Topics, Turns
 from ..telemetry import ClientGaveUp, ReconnectScheduled
 from ..transport import OpenRequest
@@ -289,7 +289,7 @@ class Supervisor:
             trace_parent=trace_parent,
         )
         current_ref = 0 if before is None else before.state.current_ref  # so what is told late is of no other
-        state = State.of(identity, "opening", Topics(), Turns(), Heartbeat(), current_ref, None)
+        state = state_of(identity, "opening", Topics(), Turns(), Heartbeat(), current_ref, None)
         return self.socket._begin(state, attempt), partial(ask_request, configuration, deadline, limit, failed)
 
     def _delay(self, disconnect: Disconnect) -> float | None:

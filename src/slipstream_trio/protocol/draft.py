@@ -11,7 +11,7 @@ from .events import Effect, Event, Transition
 from .mappings import number_of
 from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message, check_join
 from .serializer import Serializer
-from .state import Heartbeat, State, Status
+from .state import Heartbeat, State, Status, state_of
 from .topics import Leaving, Pending, Rejoin, Topics, Turns
 
 LIMIT: Final = 30.0
@@ -55,7 +55,7 @@ class Draft:
         if same and self.status == before.status and self.current_ref == before.current_ref:
             return Transition(before, message, tuple(self.events))  # every effect takes a ref or changes the status
         parts = before.identity, self.status, self.topics, self.turns, self.heartbeat
-        state = State.of(*parts, self.current_ref, self.close_reason)
+        state = state_of(*parts, self.current_ref, self.close_reason)
         return Transition(state, message, tuple(self.events), tuple(self.effects))
 
     # Joins and leaves

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 import attrs
 from attrs import frozen
 
+from ..lean import lean
 from .mappings import View, by_ref, number_of
 from .options import Options
 from .topics import Rejoin, Topics, Turns, topics_of, turns_of
@@ -140,27 +141,10 @@ class State:
         heartbeat = _grouped(Heartbeat, heartbeat, beat)
         self.__attrs_init__(identity, status, topics, turn_queue, heartbeat, current_ref, close_reason)
 
-    @classmethod
-    def of(  # noqa: PLR0917 - by position, as keywords take longer
-        cls,
-        identity: Identity,
-        status: Status,
-        topics: Topics,
-        turn_queue: Turns,
-        heartbeat: Heartbeat,
-        current_ref: int,
-        close_reason: str | None,
-    ) -> "State":
-        """Return a state of these parts: the quick way."""
-        state = cls.__new__(cls)
-        state.__attrs_init__(identity, status, topics, turn_queue, heartbeat, current_ref, close_reason)
-        return state
-
     def with_ref(self, current_ref: int) -> "State":
         """Return the state after pushes took the refs up to this one; nothing else of it changes by them."""
-        return State.of(
-            self.identity, self.status, self.topics, self.turn_queue, self.heartbeat, current_ref, self.close_reason
-        )
+        parts = self.identity, self.status, self.topics, self.turn_queue, self.heartbeat
+        return state_of(*parts, current_ref, self.close_reason)
 
     # The flat names
 
@@ -218,6 +202,9 @@ class State:
     def __repr__(self) -> str:
         return f"State({', '.join(f'{name}={getattr(self, name)!r}' for name in STATE_FIELDS)})"
 
+
+state_of: Final = lean(State)
+"""Makes a state of its parts, by position."""
 
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     part: tuple(name for name, flat in vars(State).items() if isinstance(flat, Flat) and flat.part == part)
