@@ -16,7 +16,6 @@ from .topics import Rejoin, Topics, Turns, topics_of, turns_of
 
 Status = Literal["opening", "open", "closing", "closed"]
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 UNSET: Final[Any] = object()
@@ -134,11 +133,16 @@ class State:
         """
         given = {name: value for name, value in locals().items() if value is not UNSET}
         flat = {part: {name: given[name] for name in names if name in given} for part, names in _PARTS.items()}
-        identity = _grouped(Identity, identity, flat["identity"])
-        topics = _topics(topics, flat["topics"])
-        turn_queue = _turns(turn_queue, topics, flat["turn_queue"])
-        beat = {name.removeprefix("heartbeat_"): value for name, value in flat["heartbeat"].items()}
-        heartbeat = _grouped(Heartbeat, heartbeat, beat)
+        if identity is None or flat["identity"]:
+            identity = attrs.evolve(identity, **flat["identity"]) if identity else Identity(**flat["identity"])
+        if topics is None or flat["topics"]:
+            shown = {name: vars(State)[name].shown(topics) for name in _PARTS["topics"]} if topics else {}
+            topics = topics_of(shown | flat["topics"])
+        if turn_queue is None or flat["turn_queue"]:
+            turn_queue = _turns(turn_queue, topics, flat["turn_queue"])
+        if heartbeat is None or flat["heartbeat"]:
+            beat = {name.removeprefix("heartbeat_"): value for name, value in flat["heartbeat"].items()}
+            heartbeat = attrs.evolve(heartbeat or Heartbeat(), **beat)
         self.__attrs_init__(identity, status, topics, turn_queue, heartbeat, current_ref, close_reason)
 
     def with_ref(self, current_ref: int) -> "State":
@@ -243,21 +247,7 @@ def next_deadline(state: State) -> float | None:
     return min(topics, heartbeat)
 
 
-def _grouped(kind: type[T], base: T | None, given: dict[str, Any]) -> T:
-    if base is None:
-        return kind(**given)
-    return attrs.evolve(base, **given) if given else base  # type: ignore[misc] # both kinds are of attrs
-
-
-def _topics(base: Topics | None, given: dict[str, Any]) -> Topics:
-    if base is None or not given:
-        return base or topics_of(given)
-    return topics_of({name: vars(State)[name].shown(base) for name in _PARTS["topics"]} | given)
-
-
 def _turns(base: Turns | None, topics: Topics, given: dict[str, Any]) -> Turns:
-    if base is not None and not given:
-        return base
     before = Turns() if base is None else base
     pending = [(each.number, topic, each.rejoin) for topic, each in topics.pending.items() if each.number]
     joins = [(number, topic) for number, topic, _ in pending] if base is None else list(base)

@@ -159,8 +159,6 @@ def _heap(pending: Mapping[str, Pending], leaving: Mapping[str, Leaving]) -> Hea
 
 def topics_of(flat: Mapping[str, Mapping[str, Any]]) -> Topics:
     """Return the topics that `flat` mappings, by the names of `State`, describe."""
-    if not flat:
-        return Topics()
     joins: Mapping[str, str] = flat.get("joins", {})
     timeouts, rejoins = flat.get("join_timeouts", {}), flat.get("rejoins", {})
     pending = {
