@@ -12,7 +12,7 @@ from slipstream_trio import ConnectError, ConnectionRejected, connect
 from slipstream_trio.testing.server import MemoryStream
 from slipstream_trio.transport import OpenRequest, find_connector
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
-from slipstream_trio.transport.upgrade import Upgraded, accept_token, upgrade
+from slipstream_trio.transport.upgrade import Answer as Upgraded, accept_token, upgrade
 
 INVALID = "the server's 101 is an invalid upgrade: "
 MALFORMED = INVALID + "it is malformed HTTP"
@@ -97,7 +97,7 @@ async def test_a_valid_101_is_a_success_however_it_comes(answer: Answer, step: i
     assert isinstance(result, Upgraded)
     assert data.startswith(result.behind)
     assert ("x-server", "raw") in result.headers
-    assert (result.subprotocol, result.extensions) == (None, None)
+    assert result.values("sec-websocket-protocol") == result.values("sec-websocket-extensions") == []
 
 
 def changed(answer: Answer, valid: bytes) -> bytes:
@@ -334,8 +334,8 @@ async def test_what_was_offered_may_be_chosen(autojump_clock: MockClock) -> None
     }
     result = await answered(chosen, **offered)
     assert isinstance(result, Upgraded)
-    assert result.subprotocol == "phoenix"
-    assert result.extensions == "permessage-deflate; client_max_window_bits=15"
+    assert result.values("sec-websocket-protocol") == ["phoenix"]
+    assert result.values("sec-websocket-extensions") == ["permessage-deflate; client_max_window_bits=15"]
     assert isinstance(await answered(chosen, extensions=offered["extensions"]), ConnectError)
 
 

@@ -17,7 +17,7 @@ from ..errors import EndedBy
 from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
 from .lane import MESSAGE_TOO_BIG, OPCODE, Lane
 from .network import close_at_once, deadline_of, opened
-from .upgrade import Upgraded, upgrade
+from .upgrade import Answer, upgrade
 
 masked: Callable[[bytes, bytes], bytes] | None = None
 with suppress(ImportError):
@@ -28,6 +28,11 @@ BINARY_FRAME: Final = 0x82
 CLOSE: Final = 0x88
 PONG: Final = 0x8A
 """First bytes of a frame that is the last (and here the only one) of its message; the rest of it is the opcode."""
+
+UPGRADES_OWN: Final = frozenset(
+    {"upgrade", "connection", *(f"sec-websocket-{what}" for what in ("accept", "protocol", "extensions"))}
+)
+"""Headers of the answer to an upgrade that say nothing beside it."""
 
 LEAST_READ: Final = 16 * 1024
 MOST_READ: Final = 64 * 1024
@@ -70,8 +75,8 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
         deadline = deadline_of(request)
         stream = await opened(open_stream, request, deadline)
         try:
-            upgraded = await upgrade(stream, request, deadline)
-            self._transport = kind(stream, upgraded, request.max_message_size, wake)
+            answer = await upgrade(stream, request, deadline)
+            self._transport = kind(stream, answer, request.max_message_size, wake)
         except BaseException:
             await close_at_once(stream)
             raise
@@ -88,14 +93,15 @@ class WebSocketTransport(Transport):
     when something waits to be written.
     """
 
-    def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, limit: int, wake: Callable[[], None]) -> None:
-        self.response_headers: tuple[tuple[str, str], ...] = upgraded.headers
+    def __init__(self, stream: trio.abc.Stream, answer: Answer, limit: int, wake: Callable[[], None]) -> None:
+        told = [pair for pair in answer.headers if pair[0] not in UPGRADES_OWN]
+        self.response_headers: tuple[tuple[str, str], ...] = tuple(told)
         self._stream = stream
         self._wake = wake
         self._limit = limit
-        self._lane = Lane(limit, compressed=upgraded.extensions is not None)
+        self._lane = Lane(limit, compressed=bool(answer.values("sec-websocket-extensions")))
         self._clock = trio.lowlevel.current_clock()
-        self._progress = upgraded.received + len(upgraded.behind)
+        self._progress = answer.received
         self._busy = self._was_busy = False
         self._read_at = self._clock.current_time()
         self._messages: list[Frame] = []
@@ -112,7 +118,7 @@ class WebSocketTransport(Transport):
         self._over: trio.Event | None = None  # of those who wait for that
         self._failure: Exception | None = None  # raised by the stream, though streams do not raise it
         self._broken_by: BaseException | None = None
-        self._lane.feed(upgraded.behind)
+        self._lane.feed(answer.behind)
 
     @property
     def progress(self) -> int:  # type: ignore[override]  # nobody else may write it

@@ -149,9 +149,9 @@ class _Longpoll(Transport):
 
     async def open(self) -> None:
         """Open the session; raises `ConnectError`."""
-        request, deadline, encrypted = self._request, deadline_of(self._request), self._address.encrypted
+        request, deadline = self._request, deadline_of(self._request)
         stream = await self._backend.open(deadline)
-        opening = await answer_to(stream, request, self._target, self._headers(), deadline, encrypted=encrypted)
+        opening = await answer_to(stream, request, self._target, self._headers(), deadline)
         if opening.connection.their_state is h11.DONE:
             self._backend.unused = stream
         said = opening.body.decode(errors="replace")

@@ -16,10 +16,10 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
+from urllib.parse import urlsplit
 
 import h11
 import trio
-from attrs import frozen
 
 from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
 from .base import OpenRequest, address_of
@@ -27,9 +27,6 @@ from .network import described
 from .tls import explain_tls, refused_certificate
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-_PARTS: Final = ("accept", "protocol", "extensions")
-_OWN: Final = frozenset({"upgrade", "connection", *(f"sec-websocket-{what}" for what in _PARTS)})
 
 LONGEST_BODY: Final = 4 * 1024
 BODY_TIME: Final = 1.0
@@ -75,22 +72,10 @@ _PROTOCOLS: Final = [
 ]
 
 
-@frozen
-class Upgraded:
-    """A server's consent to speak WebSocket; `headers` lack the upgrade's own.
+async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float = math.inf) -> "Answer":
+    """Ask the server at the other end of a stream to speak WebSocket, and return its consent.
 
-    `behind` are the bytes that came behind the head, frames already, and `received` is the number of those before.
-    """
-
-    headers: tuple[tuple[str, str], ...]
-    subprotocol: str | None
-    extensions: str | None
-    behind: bytes
-    received: int
-
-
-async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float = math.inf) -> Upgraded:
-    """Ask the server at the other end of a stream to speak WebSocket; the caller closes the stream.
+    The caller closes the stream.
 
     Raises:
         ConnectError: the upgrade failed, or was not over by the deadline; the sentence has the cause and the way out.
@@ -102,18 +87,13 @@ async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float
     for name, offers in (("Protocol", request.subprotocols), ("Extensions", request.extensions)):
         asked += [(f"Sec-WebSocket-{name}", ", ".join(offers))] if offers else []
     asked += request.headers
-    answer = await answer_to(stream, request, address.target, asked, deadline, encrypted=address.encrypted)
+    answer = await answer_to(stream, request, address.target, asked, deadline)
     if answer.status != 101:
         raise ConnectionRejected(answer.status, answer.headers, answer.body.decode(errors="replace"))
     problem = _problem(answer, request, accept_token(key).decode())
     if problem is not None:
         raise ConnectError(f"the server's 101 is an invalid upgrade: {problem}")
-    chosen = answer.values("sec-websocket-protocol")
-    extensions = ", ".join(answer.values("sec-websocket-extensions"))
-    behind = answer.behind()
-    headers = [pair for pair in answer.headers if pair[0] not in _OWN]
-    subprotocol = chosen[0] if chosen else None
-    return Upgraded(tuple(headers), subprotocol, extensions or None, behind, answer.received - len(behind))
+    return answer
 
 
 def accept_token(key: bytes) -> bytes:
@@ -151,20 +131,14 @@ def _problem(answer: "Answer", request: OpenRequest, accept: str) -> str | None:
 
 
 async def answer_to(
-    stream: trio.abc.Stream,
-    request: OpenRequest,
-    target: str,
-    headers: Iterable[tuple[str, str]],
-    deadline: float,
-    *,
-    encrypted: bool,
+    stream: trio.abc.Stream, request: OpenRequest, target: str, headers: Iterable[tuple[str, str]], deadline: float
 ) -> "Answer":
-    """Send a GET request over a stream, which is TLS if it is `encrypted`, and read the answer, a refusal's body too.
+    """Send a GET request over a stream, and read the answer, a refusal's body too.
 
     Raises:
         ConnectError: no answer came, or none by the deadline; the sentence has the cause and the way out.
     """
-    answer = Answer(stream, request.max_header_size, encrypted=encrypted)
+    answer = Answer(stream, request)
     data = _request_bytes(answer.connection, target, headers)
     with trio.move_on_at(deadline):
         try:
@@ -195,9 +169,9 @@ def _request_bytes(connection: h11.Connection, target: str, headers: Iterable[tu
 
 
 class Answer:
-    """The answer to one request; `encrypted` tells whether the stream is TLS."""
+    """The answer to one request."""
 
-    def __init__(self, stream: trio.abc.Stream, limit: int, *, encrypted: bool) -> None:
+    def __init__(self, stream: trio.abc.Stream, request: OpenRequest) -> None:
         self.version: str = ""  # of HTTP
         self.status: int = 0  # until the block of status line and headers has come
         self.headers: tuple[tuple[str, str], ...] = ()  # that can be read, with names in lower case
@@ -206,8 +180,8 @@ class Answer:
         self.received: int = 0  # bytes
         self.connection: h11.Connection = h11.Connection(h11.CLIENT)  # by which the request is made
         self._stream = stream
-        self._limit = limit
-        self._encrypted = encrypted
+        self._limit = request.max_header_size
+        self._encrypted = urlsplit(request.url).scheme in ("wss", "https")
         self._buffer = bytearray()
         self._broken_by: BaseException | None = None
 
@@ -216,8 +190,9 @@ class Answer:
         parts = [part for known, value in self.headers if known == name for part in value.split(",")]
         return [part.strip() for part in parts if part.strip()]
 
+    @property
     def behind(self) -> bytes:
-        """Return the bytes behind the block."""
+        """The bytes behind the block: of a 101, frames already."""
         return bytes(self._buffer)
 
     async def read_head(self) -> None:

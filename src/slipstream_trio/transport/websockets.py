@@ -25,7 +25,7 @@ from . import network
 from .base import Frame, OpenRequest, StreamOpener
 from .common import PIECES_A_PASS, Opening, WebSocketTransport
 from .lane import CONTROL, MESSAGE_TOO_BIG, NO_TEXT, PROTOCOL_ERROR, TEXT
-from .upgrade import Upgraded
+from .upgrade import Answer
 
 __all__ = ["WebsocketsConnector", "connector"]
 
@@ -81,15 +81,16 @@ class _Websockets(WebSocketTransport):
         """The library's protocol, made when its first bytes come: an idle connection has none."""
         return ClientProtocol(_ANYWHERE, state=State.OPEN, max_size=None)
 
-    def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded, limit: int, wake: Callable[[], None]) -> None:
-        super().__init__(stream, upgraded, limit, wake)
-        if upgraded.extensions is None:
+    def __init__(self, stream: trio.abc.Stream, answer: Answer, limit: int, wake: Callable[[], None]) -> None:
+        super().__init__(stream, answer, limit, wake)
+        extensions = ", ".join(answer.values("sec-websocket-extensions"))
+        if not extensions:
             return
         self._deflated: list[bytes] = []
         # Compress as the server says, if that makes sense.
         self.protocol.available_extensions = [_DEFLATE]
         try:
-            headers = Headers({"Sec-WebSocket-Extensions": upgraded.extensions})
+            headers = Headers({"Sec-WebSocket-Extensions": extensions})
             self.protocol.extensions = self.protocol.process_extensions(headers)
         except InvalidHandshake as error:
             raise ConnectError(f"the server's 101 is an invalid upgrade: {error}") from error
