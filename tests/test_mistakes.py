@@ -169,8 +169,7 @@ AT_ONCE: dict[str, tuple[Callable[[], object], str]] = {
 
 def without_httpcore() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("longpoll", "http_backend"):
-            patch.delitem(sys.modules, f"slipstream_trio.transport.{name}", raising=False)
+        patch.delitem(sys.modules, "slipstream_trio.transport.longpoll", raising=False)
         patch.setitem(sys.modules, "httpcore", None)
         connect(URL, transport="longpoll")
 

@@ -18,14 +18,14 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import h11
+import httpcore
 import trio
 
 from ..errors import ConnectError, ConnectionRejected
-from . import network
 from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded, address_of
+from .common import LEAST_READ, PIECE
 from .cookies import Cookies
-from .http_backend import HttpBackend, ResponseTooLong, httpcore
-from .network import deadline_of
+from .network import close_at_once, deadline_of, open_stream as network_stream, opened
 from .upgrade import answer_to
 
 LONGEST_BATCH: Final = 100
@@ -47,6 +47,9 @@ CHUNKS_AT_ONCE: Final = 64
 thousands. One frame is decoded in one go, however long it is; what stands around the frames may have as many bytes.
 """
 
+LONGEST_REST: Final = 50.0
+"""Seconds after which a stream is not used again: Phoenix's servers, and many proxies, close it after 60."""
+
 OK: Final = 200
 NOTHING_CAME: Final = 204
 GONE: Final = 410
@@ -58,6 +61,9 @@ NDJSON: Final = "application/x-ndjson"
 _TOKEN_PREFIX: Final = "base64url.bearer.phx."  # noqa: S105 - the name of the subprotocol, not a token
 _CLOSES: Final = {403: (1008, "forbidden"), GONE: (3410, "session_gone")}
 """The code and the text by which phoenix.js closes after a status; 1011 for all others."""
+
+_SERVER: Final = httpcore.URL("http://server")
+"""Where it is sent is the network's business; a scheme with TLS would make httpcore add that."""
 
 _FRAMES: Final = re.compile(r'"messages"\s*:\s*\[\s*')
 _COMMA: Final = re.compile(r"\s*,\s*")
@@ -72,18 +78,19 @@ class LongpollConnector:
     name = "longpoll"
 
     def __init__(self, open_stream: StreamOpener | None = None) -> None:
-        self.open_stream: StreamOpener = open_stream or network.open_stream
+        self.open_stream: StreamOpener = open_stream or network_stream
 
     @asynccontextmanager
     async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:  # noqa: ARG002 - no control frames
         """Open a session; see `Connector.open`."""
-        backend = HttpBackend(self.open_stream, request)
+        transport = _Longpoll(self.open_stream, request)
         try:
-            transport = _Longpoll(backend, request)
             await transport.open()
             yield transport
         finally:
-            await backend.close()
+            with trio.CancelScope(shield=True):
+                for connection in transport.connections.values():
+                    await connection.aclose()
 
 
 connector: Final = LongpollConnector
@@ -97,27 +104,67 @@ class _Answer(NamedTuple):
     token: str | None = None
 
 
-class _Content:
-    """The body of a request. A generator, as httpcore has it, would be left unfinished by a write that is cancelled."""
+class _Stream(httpcore.AsyncNetworkStream):
+    """A stream as httpcore has it, which takes it for plain: TLS and proxies are the business of what opens streams."""
 
-    def __init__(self, content: bytes) -> None:
-        self._rest = content
+    def __init__(self, session: "_Longpoll", stream: trio.abc.Stream) -> None:
+        self._session = session
+        self._stream = stream
+        self._response = 0
+        self._read_at = trio.current_time()
 
-    def __aiter__(self) -> "_Content":
-        return self
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        with trio.move_on_after(float("inf") if timeout is None else timeout):
+            try:
+                data = bytes(await self._stream.receive_some(min(max_bytes, LEAST_READ)))
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise httpcore.ReadError("the connection broke") from error.__cause__ or error
+            self._session.counted += len(data)
+            self._response += len(data)
+            self._read_at = trio.current_time()
+            if self._response > self._session.limit:
+                # Raised here: httpcore's generators want to be left by an exception from within.
+                raise self._session.too_big(self._session.limit)
+            return data
+        raise httpcore.ReadTimeout(f"nothing came for {timeout} s")
 
-    async def __anext__(self) -> bytes:
-        if not self._rest:
-            raise StopAsyncIteration
-        content, self._rest = self._rest, b""
-        return content
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - see `write_blocked_since`
+        self._response = 0
+        try:
+            for start in range(0, len(buffer), PIECE):
+                if start and self._session.posting_since is not None:  # a poll is one piece, and no progress of a POST
+                    self._session.posting_since = trio.current_time()
+                await self._stream.send_all(buffer[start : start + PIECE])
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpcore.WriteError("the connection broke") from error.__cause__ or error
+
+    async def aclose(self) -> None:
+        await close_at_once(self._stream)
+
+    def get_extra_info(self, info: str) -> Any:
+        """Tell httpcore whether to leave an idle stream: one that has something to read has ended."""
+        if info != "is_readable":
+            return None
+        stream = self._stream
+        while isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        rested = trio.current_time() - self._read_at > LONGEST_REST
+        return rested or (isinstance(stream, trio.SocketStream) and stream.socket.is_readable())
 
 
 class _Longpoll(Transport):
-    def __init__(self, backend: HttpBackend, request: OpenRequest) -> None:
-        self._backend = backend
-        # One connection waits for messages, the other one posts; httpcore replaces those that the server has closed.
-        self._pool = httpcore.AsyncConnectionPool(network_backend=backend, max_connections=2)
+    """A session; `limit` is the most bytes of one response, `counted` the bytes of all, and looks at `progress`.
+
+    `posting_since` is the time at which the POST under way was begun, or has last come on; None without one.
+    """
+
+    def __init__(self, open_stream: StreamOpener, request: OpenRequest) -> None:
+        self.limit: int = request.max_message_size + request.max_header_size
+        self.counted: int = 0
+        self.posting_since: float | None = None
+        self._open_stream = open_stream
+        # By method: one connection waits for messages, the other one posts.
+        self.connections: dict[str, httpcore.AsyncHTTP11Connection] = {}
         self._request = request
         self._address = address_of(request)
         path, _, query = self._address.target.partition("?")
@@ -127,16 +174,14 @@ class _Longpoll(Transport):
         self._token: str | None = None
         self._frames: deque[str] = deque()
         self._decoding = 0  # answers, at the moment
-        self._looks = 0
-        self.heard: float | None = None
         self._polling = trio.CancelScope()
         self._ended: TransportEnded | None = None
 
     @property
     def progress(self) -> int:  # type: ignore[override]  # nobody else may write it
         if self._frames or self._decoding:
-            self._looks += 1
-        return self._backend.received + self._looks
+            self.counted += 1
+        return self.counted
 
     @property
     def write_blocked_since(self) -> float | None:  # type: ignore[override]
@@ -144,22 +189,30 @@ class _Longpoll(Transport):
 
         What is heard meanwhile shows that it does, though a join takes its time.
         """
-        since = self._backend.posting_since
+        since = self.posting_since
         return since if since is None or self.heard is None else max(since, self.heard)
 
     async def open(self) -> None:
         """Open the session; raises `ConnectError`."""
         request, deadline = self._request, deadline_of(self._request)
-        stream = await self._backend.open(deadline)
+        stream = await self._opened("GET", deadline)
         opening = await answer_to(stream, request, self._target, self._headers(), deadline)
-        if opening.connection.their_state is h11.DONE:
-            self._backend.unused = stream
+        if opening.connection.their_state is not h11.DONE:
+            await self.connections["GET"].aclose()
         said = opening.body.decode(errors="replace")
         answer = await _parsed(opening.status, said)
         if answer.messages is None or answer.status != GONE or answer.token is None:
             raise ConnectionRejected(answer.status, opening.headers, said)
         self.response_headers, self._token = opening.headers, answer.token
         self._cookies.keep(request, opening.headers)
+
+    async def _opened(self, method: str, deadline: float) -> trio.abc.Stream:
+        """Open a connection for requests of a method, in place of one before; raises `ConnectError`."""
+        if method in self.connections:
+            await self.connections[method].aclose()
+        stream = await opened(self._open_stream, self._request, deadline)
+        self.connections[method] = httpcore.AsyncHTTP11Connection(_SERVER.origin, _Stream(self, stream))
+        return stream
 
     async def receive(self) -> Sequence[Frame]:
         await trio.lowlevel.checkpoint()
@@ -180,7 +233,7 @@ class _Longpoll(Transport):
             frame = self._frames.popleft()
             size = len(frame) if frame.isascii() else len(frame.encode(errors="replace"))
             if size > self._request.max_message_size:
-                self._end(self._too_big(size))
+                self._end(self.too_big(size))
                 self._frames.clear()
             else:
                 batch.append(frame)
@@ -191,11 +244,11 @@ class _Longpoll(Transport):
         for kind, content in _bodies(frames):
             if self._ended is not None:
                 raise self._ended
-            self._backend.posting_since = trio.current_time()
+            self.posting_since = trio.current_time()
             try:
                 await self._asked("POST", (OK,), kind, content)
             finally:
-                self._backend.posting_since = None
+                self.posting_since = None
 
     async def close(self, code: int, reason: str) -> None:  # noqa: ARG002 - nobody is told: Phoenix ends unused sessions
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -210,8 +263,12 @@ class _Longpoll(Transport):
         """Send a request, and return the answer; raises `TransportEnded`."""
         try:
             status, body = await self._exchange(method, *request)
+        except TransportEnded as ended:
+            raise self._end(ended)  # noqa: B904 - it is the very one
         except Exception as error:
-            raise self._end(self._failed(error)) from error
+            ours = isinstance(error, httpcore.NetworkError | httpcore.TimeoutException | ConnectError)
+            text = str(error) if ours else type(error).__name__
+            raise self._end(TransportEnded(ABNORMAL_CLOSURE, text, ended_by="network")) from error
         self._decoding += 1
         answer = await _parsed(status, body)
         self._decoding -= 1
@@ -226,11 +283,17 @@ class _Longpoll(Transport):
         headers = [(name.encode(), value.encode()) for name, value in self._headers()]
         if kind is not None:
             headers += [(b"Content-Type", kind.encode()), (b"Content-Length", str(len(content)).encode())]
-        # Where it is sent is the network's business; a scheme with TLS would make httpcore add that.
-        url = httpcore.URL(scheme="http", host="server", target=target)
+        url = httpcore.URL(scheme=_SERVER.scheme, host=_SERVER.host, target=target)
         timeout = {"timeout": {"read": LONGEST_SILENCE if method == "GET" else None}}
-        request = httpcore.Request(method, url, headers=headers, content=_Content(content), extensions=timeout)
-        response = await self._pool.handle_async_request(request)
+        # A channel, as httpcore's own generator would be left unfinished by a write that is cancelled.
+        giving, parts = trio.open_memory_channel[bytes](1)
+        giving.send_nowait(content)
+        giving.close()
+        request = httpcore.Request(method, url, headers=headers, content=parts, extensions=timeout)
+        used = self.connections.get(method)
+        if used is None or used.is_closed() or used.has_expired():
+            await self._opened(method, deadline_of(self._request))
+        response = await self.connections[method].handle_async_request(request)
         set_by_it = [value for name, value in response.headers if name.lower() == b"set-cookie"]
         self._cookies.keep(self._request, [("set-cookie", value.decode("latin-1")) for value in set_by_it])
         return response.status, await self._read(response, hears=method == "GET")
@@ -264,15 +327,8 @@ class _Longpoll(Transport):
         own = {"accept", "content-type"}  # Phoenix reads the first Accept, and no Content-Type where there are two
         return headers + [(name, value) for name, value in request.headers if name.lower() not in own]
 
-    def _failed(self, error: Exception) -> TransportEnded:
-        if isinstance(error, ResponseTooLong):
-            return self._too_big(self._backend.limit)
-        ours = isinstance(error, httpcore.NetworkError | httpcore.TimeoutException | ConnectError)
-        ended = TransportEnded(ABNORMAL_CLOSURE, str(error) if ours else type(error).__name__, ended_by="network")
-        ended.__cause__ = error
-        return ended
-
-    def _too_big(self, size: int) -> TransportEnded:
+    def too_big(self, size: int) -> TransportEnded:
+        """Return the end by a response of so many bytes."""
         text = f"a response of at least {size} bytes; max_message_size is {self._request.max_message_size}"
         return TransportEnded(1009, text, ended_by="client", reason="message_too_big")
 
