@@ -219,18 +219,17 @@ class Draft:
         """Send the heartbeat that is due, or see whether the line is lost."""
         heartbeat = self.heartbeat
         blocked, limit = tick.write_blocked_since, self.before.options.heartbeat_timeout
-        if blocked is not None and limit is not None and blocked + limit <= tick.now:
-            self._lose_line()
-        elif heartbeat.deadline is None or heartbeat.deadline > tick.now:
-            return
-        elif heartbeat.ref is None:
-            self.beat()
-        else:
+        lost = blocked is not None and limit is not None and blocked + limit <= tick.now
+        if not lost and heartbeat.deadline is not None and heartbeat.deadline <= tick.now:
+            if heartbeat.ref is None:
+                self.beat()
+                return
             deadline = self._verdict_at(tick)
-            if deadline > tick.now:
-                self.heartbeat = Heartbeat(heartbeat.ref, heartbeat.sent_at, deadline)
-            else:
-                self._lose_line()
+            lost = deadline <= tick.now
+            self.heartbeat = heartbeat if lost else Heartbeat(heartbeat.ref, heartbeat.sent_at, deadline)
+        if lost:
+            self.status, self.close_reason = "closing", "heartbeat_timeout"
+            self.effects.append(events.CloseTransport(1000, "heartbeat_timeout"))
 
     def _verdict_at(self, tick: TimerTicked) -> float:
         """Return when the line is lost, if nothing is heard before that; it is lost if that is not after the tick."""
@@ -264,10 +263,6 @@ class Draft:
             return
         if self.turns.first != self.before.turn_queue.first or self._hold() is None:
             self.heartbeat = Heartbeat(heartbeat.ref, heartbeat.sent_at, deadline)
-
-    def _lose_line(self) -> None:
-        self.status, self.close_reason = "closing", "heartbeat_timeout"
-        self.effects.append(events.CloseTransport(1000, "heartbeat_timeout"))
 
     def _send(self, join_ref: str | None, topic: str, event: str, payload: Any) -> str:
         ref = str(self.current_ref + 1)

@@ -46,9 +46,15 @@ def handle(state: State, input: commands.Input, serializer: Serializer | None = 
     if serializer is None:
         serializer = serializer_for(state.options.vsn)
     if isinstance(input, commands.FrameReceived):
-        return _frame_received(state, input, serializer)
+        try:
+            message = serializer.decode(input.frame)
+        except ProtocolError as error:
+            return Transition(state, input, (FrameRejected(error.problem),))
+        return receive(state, message, input, serializer)
     if isinstance(input, commands.PushMessage):
-        return _push_message(state, input, serializer)
+        number = state.current_ref + 1
+        frame = push_frame(state, input, str(number), serializer)
+        return transition(state.with_ref(number), input, (), (events.SendFrame(frame, str(number)),))
     status, handler = _HANDLERS[type(input)]
     if status is not None and state.status != status:
         raise ProtocolError(f"{type(input).__name__} on a connection that is {state.status}, not {status}")
@@ -99,12 +105,6 @@ def push_frame(state: State, push: commands.PushMessage, ref: str, serializer: S
     return serializer.encode(new_message(join_ref, ref, topic, push.event, push.payload))
 
 
-def _push_message(state: State, push: commands.PushMessage, serializer: Serializer) -> Transition:
-    number = state.current_ref + 1
-    frame = push_frame(state, push, str(number), serializer)
-    return transition(state.with_ref(number), push, (), (events.SendFrame(frame, str(number)),))
-
-
 # The transport
 
 
@@ -142,14 +142,6 @@ _REASONS: Final[Mapping[EndedBy, str]] = {"client": "closed_by_client", "server"
 
 
 # Frames
-
-
-def _frame_received(state: State, received: commands.FrameReceived, serializer: Serializer) -> Transition:
-    try:
-        message = serializer.decode(received.frame)
-    except ProtocolError as error:
-        return Transition(state, received, (FrameRejected(error.problem),))
-    return receive(state, message, received, serializer)
 
 
 def receive(state: State, message: Message, received: commands.FrameReceived, serializer: Serializer) -> Transition:
@@ -196,20 +188,16 @@ def _end_of_channel(draft: Draft, message: Message, ref: str) -> None:
 def _reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> None:
     leaving = draft.topics.leaving.get(topic)
     if ref == draft.heartbeat.ref and topic == PHOENIX:
-        _heartbeat_reply(draft, ref)
+        now, sent_at, interval = draft.now, draft.heartbeat.sent_at, draft.before.options.heartbeat_interval
+        since = now if sent_at is None else sent_at
+        draft.heartbeat = Heartbeat(None, sent_at, None if interval is None else max(now, since + interval))
+        draft.events.append(events.HeartbeatAcknowledged(ref, now - since))
     elif ref == draft.topics.join_ref(topic):
         _join_reply(draft, topic, ref, status, response)
     elif leaving is None or ref != leaving.ref:
         draft.events.append(ReplyReceived(topic, ref, status, response))
     elif status != "ok":
         draft.left(topic, "left")
-
-
-def _heartbeat_reply(draft: Draft, ref: str) -> None:
-    now, sent_at, interval = draft.now, draft.heartbeat.sent_at, draft.before.options.heartbeat_interval
-    since = now if sent_at is None else sent_at
-    draft.heartbeat = Heartbeat(None, sent_at, None if interval is None else max(now, since + interval))
-    draft.events.append(events.HeartbeatAcknowledged(ref, now - since))
 
 
 def _join_reply(draft: Draft, topic: str, ref: str, status: str, response: Any) -> None:
