@@ -4,7 +4,7 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from os import PathLike
 from ssl import SSLContext
 from typing import Final, Protocol
@@ -173,7 +173,11 @@ def find_connector(name: str, open_stream: StreamOpener | None = None) -> Connec
         LookupError: unknown, or its packages are not installed.
     """
     if name == "auto":
-        name = "websockets" if _is_fast() else "trio_websocket"
+        name = "trio_websocket"
+        with suppress(ImportError):
+            importlib.import_module("msgspec")
+            version: str = importlib.import_module("websockets.version").version
+            name = "websockets" if int(version.partition(".")[0]) >= 17 else name
     try:
         make = importlib.import_module(f".{name}", __package__).connector
     except (ImportError, AttributeError) as error:
@@ -184,16 +188,6 @@ def find_connector(name: str, open_stream: StreamOpener | None = None) -> Connec
         raise LookupError(f"unknown transport {name!r}{near}") from None
     connector: Connector = make() if open_stream is None else make(open_stream)
     return connector
-
-
-def _is_fast() -> bool:
-    """Whether the extra `fast` is installed."""
-    try:
-        importlib.import_module("msgspec")
-        version: str = importlib.import_module("websockets.version").version
-    except ImportError:
-        return False
-    return int(version.partition(".")[0]) >= 17
 
 
 # The address of a URL: the host in the one form that DNS, SNI and the `Host` header share

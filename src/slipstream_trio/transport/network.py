@@ -11,18 +11,29 @@ from typing import Any
 import trio
 
 from ..errors import ConnectError, ConnectTimeout
-from .base import Address, OpenRequest, StreamOpener, address_of
+from .base import OpenRequest, StreamOpener, address_of
 from .proxy import ProxyServer, parse_proxy, proxy_from_environment, tunnel
 from .tls import explain_tls
 
 
 async def open_stream(request: OpenRequest) -> trio.abc.Stream:
     """Open the connection that a URL asks for, TLS included; raises `ConnectError`, which names what failed."""
-    address = address_of(request)
-    stream = await _open_plain(request, address)
-    if not address.encrypted:
-        return stream
-    return await _secured(stream, request, address.server_hostname, f"{address.host} port {address.port}")
+    address, proxy = address_of(request), proxy_for(request)
+    place = f"{address.host} port {address.port}"
+    if request.unix is not None:
+        stream: trio.abc.Stream = await _reached(str(request.unix), trio.open_unix_socket, request.unix)
+    elif proxy is None:
+        stream = await _reached(place, trio.open_tcp_stream, address.host, address.port)
+    else:
+        stream = await _reached(str(proxy), trio.open_tcp_stream, proxy.host, proxy.port)
+        if proxy.scheme == "https":
+            stream = await _secured(stream, request, proxy.host, str(proxy))
+        try:
+            await tunnel(stream, proxy, address.host, address.port)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+    return await _secured(stream, request, address.server_hostname, place) if address.encrypted else stream
 
 
 def deadline_of(request: OpenRequest) -> float:
@@ -61,24 +72,6 @@ def proxy_for(request: OpenRequest) -> ProxyServer | None:
 def default_context() -> ssl.SSLContext:
     """Return the process's context: loading the system's authorities takes 50 ms, and 1 MiB that stays."""
     return ssl.create_default_context()
-
-
-async def _open_plain(request: OpenRequest, address: Address) -> trio.abc.Stream:
-    if request.unix is not None:
-        return await _reached(str(request.unix), trio.open_unix_socket, request.unix)
-    proxy = proxy_for(request)
-    if proxy is None:
-        place = f"{address.host} port {address.port}"
-        return await _reached(place, trio.open_tcp_stream, address.host, address.port)
-    stream: trio.abc.Stream = await _reached(str(proxy), trio.open_tcp_stream, proxy.host, proxy.port)
-    if proxy.scheme == "https":
-        stream = await _secured(stream, request, proxy.host, str(proxy))
-    try:
-        await tunnel(stream, proxy, address.host, address.port)
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    return stream
 
 
 async def _reached(place: str, opener: Callable[..., Awaitable[trio.SocketStream]], *where: Any) -> trio.SocketStream:
