@@ -165,6 +165,7 @@ async def test_a_push_into_a_session_that_is_gone_raises(autojump_clock: MockClo
     async with polled(reconnect=None) as (socket, server):
         async with socket.join("room:1") as channel:
             server.connections[0].drop()
+            await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(ConnectionLost) as raised:
                 await channel.push("echo", 1)
         assert (raised.value.code, raised.value.sent) == (3410, True)
