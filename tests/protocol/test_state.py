@@ -13,7 +13,7 @@ from tests.protocol.core import Core, opening_state
 
 from slipstream_trio.protocol import STATE_FIELDS, Options, State, next_deadline
 from slipstream_trio.protocol.state import changes
-from slipstream_trio.protocol.topics import earliest, heap_of, merged, size, without_earliest
+from slipstream_trio.protocol.topics import heap_of, merged
 from slipstream_trio.testing.strategies import states
 
 FIVE: dict[str, Any] = {
@@ -238,13 +238,13 @@ def test_a_heap_gives_its_entries_from_the_earliest_to_the_latest(
         heap = merged(heap, heap_of([entry]))
     heap = merged(heap, heap_of(other))
     drawn = []
-    while (entry := earliest(heap)) is not None:
+    while heap is not None:
+        size, entry, left, right = heap
         drawn.append(entry)
-        assert size(heap) + len(drawn) == len([*begun, *added, *other]) + 1
-        before, heap = heap, without_earliest(heap)
-        assert earliest(before) == entry
+        assert size + len(drawn) == len([*begun, *added, *other]) + 1
+        before, heap = heap, merged(left, right)
+        assert before[1] == entry
     assert drawn == sorted([*begun, *added, *other])
-    assert without_earliest(None) is None
 
 
 def edge(heap: Any) -> int:
@@ -253,11 +253,12 @@ def edge(heap: Any) -> int:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_right_edge_of_a_heap_is_short(order: int) -> None:
-    heap = None
+    heap: Any = None
     for n in range(4000):
         heap = merged(heap, heap_of([(float(order * n), n, "t")]))
         assert edge(heap) <= 12
     for _ in range(4000):
-        heap = without_earliest(heap)
+        assert heap is not None
+        heap = merged(heap[2], heap[3])
         assert edge(heap) <= 12
     assert heap is None

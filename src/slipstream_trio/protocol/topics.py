@@ -24,7 +24,8 @@ and its answer still counts."""
 Entry: TypeAlias = tuple[float, int, str]
 """A deadline, the number of the ref that it is about, and the topic."""
 
-# The number of entries, the earliest of them, and what is below. Plain tuples: one is made for every step of a
+# The number of entries, the earliest of them (of two at the same time, the one with the lower number), and what is
+# below. Plain tuples: one is made for every step of a
 # merge, and Python frees the deepest chain of them without recursion.
 Heap: TypeAlias = "tuple[int, Entry, Heap, Heap] | None"
 
@@ -106,9 +107,9 @@ class Topics:
         for record in (pending, leaving):
             if record is not KEPT and record is not None and record.limit is not None:
                 heap = merged(heap, (1, (record.limit, record.number, topic), None, None))
-        while (entry := earliest(heap)) is not None and not _counts(entry, pending_joins, leaves):
-            heap = without_earliest(heap)
-        if size(heap) > 2 * (len(pending_joins) + len(leaves)) + _SLACK:
+        while heap is not None and not _counts(heap[1], pending_joins, leaves):
+            heap = merged(heap[2], heap[3])
+        if heap is not None and heap[0] > 2 * (len(pending_joins) + len(leaves)) + _SLACK:
             heap = _heap(pending_joins, leaves)
         return Topics(joins, pending_joins, leaves, failures, heap)
 
@@ -120,14 +121,12 @@ class Topics:
 
     def due(self, now: float) -> str | None:
         """Return the topic whose deadline is the earliest, if that has come."""
-        entry = earliest(self.heap)
-        return entry[2] if entry is not None and entry[0] <= now else None
+        return self.heap[1][2] if self.heap is not None and self.heap[1][0] <= now else None
 
     @property
     def next_deadline(self) -> float | None:
         """The earliest deadline."""
-        entry = earliest(self.heap)
-        return None if entry is None else entry[0]
+        return None if self.heap is None else self.heap[1][0]
 
     def __reduce__(self) -> tuple[Callable[..., "Topics"], tuple[Any, ...]]:
         # The heap may be nested deeper than what copies and pickles by recursion can go.
@@ -226,16 +225,6 @@ def turns_of(joins: Iterable[Join], began: float | None, by_timeout: bool, late:
 # The heap of deadlines
 
 
-def size(heap: Heap) -> int:
-    """Return the number of its entries."""
-    return 0 if heap is None else heap[0]
-
-
-def earliest(heap: Heap) -> Entry | None:
-    """Return the earliest entry, None if there is none; of two at the same time, the one with the lower number."""
-    return None if heap is None else heap[1]
-
-
 def merged(one: Heap, other: Heap) -> Heap:
     """Return a heap of the entries of both."""
     if one is None:
@@ -249,11 +238,6 @@ def merged(one: Heap, other: Heap) -> Heap:
     if left is None or left[0] < right[0]:  # type: ignore[index] # the right one has an entry
         left, right = right, left
     return number + other[0], entry, left, right
-
-
-def without_earliest(heap: Heap) -> Heap:
-    """Return the heap without its earliest entry."""
-    return None if heap is None else merged(heap[2], heap[3])
 
 
 def heap_of(entries: Iterable[Entry]) -> Heap:

@@ -147,7 +147,11 @@ _REASONS: Final[Mapping[EndedBy, str]] = {"client": "closed_by_client", "server"
 def receive(state: State, message: Message, received: commands.FrameReceived, serializer: Serializer) -> Transition:
     """Return what `handle` does with a frame that was decoded already; `serializer` is the connection's own."""
     if message.ref is None or message.event not in _ANSWERS:
-        return Transition(state, message, (_message(state, message),))
+        join_ref = state.topics.join_ref(message.topic)
+        event: Event = events.MessageReceived(message)
+        if join_ref is None or message.join_ref not in (None, join_ref):
+            event = MessageDropped(message, "not_joined" if join_ref is None else "outdated_join_ref")
+        return Transition(state, message, (event,))
     reply = plain_reply(state, message)
     if reply is not None:
         return transition(state, message, (reply,), ())
@@ -161,15 +165,6 @@ def receive(state: State, message: Message, received: commands.FrameReceived, se
     else:
         _end_of_channel(draft, message, message.ref)
     return draft.transition(message)
-
-
-def _message(state: State, message: Message) -> Event:
-    join_ref = state.topics.join_ref(message.topic)
-    if join_ref is None:
-        return MessageDropped(message, "not_joined")
-    if message.join_ref not in (None, join_ref):
-        return MessageDropped(message, "outdated_join_ref")
-    return events.MessageReceived(message)
 
 
 def _end_of_channel(draft: Draft, message: Message, ref: str) -> None:
