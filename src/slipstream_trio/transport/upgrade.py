@@ -139,7 +139,13 @@ async def answer_to(
         ConnectError: no answer came, or none by the deadline; the sentence has the cause and the way out.
     """
     answer = Answer(stream, request)
-    data = _request_bytes(answer.connection, target, headers)
+    try:
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        data = answer.connection.send(h11.Request(method="GET", target=target, headers=encoded)) or b""
+    except (h11.LocalProtocolError, UnicodeError):  # not its cause: it shows what may be a secret
+        raise ConnectError(
+            "the URL, a header or the auth_token has a character that no HTTP request can have"
+        ) from None
     with trio.move_on_at(deadline):
         try:
             await stream.send_all(data)
@@ -154,18 +160,6 @@ async def answer_to(
         rest = f"the rest of the server's answer ({answer.received} bytes had come)" if answer.received else None
         raise ConnectTimeout(request.connect_timeout or 0.0, awaited=rest)
     return answer
-
-
-def _request_bytes(connection: h11.Connection, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return a GET request; raises `ConnectError` where it has a character that no request can have."""
-    try:
-        encoded = [(name.encode(), value.encode()) for name, value in headers]
-        asked = h11.Request(method="GET", target=target, headers=encoded)
-        return connection.send(asked) or b""
-    except (h11.LocalProtocolError, UnicodeError):  # not its cause: it shows what may be a secret
-        raise ConnectError(
-            "the URL, a header or the auth_token has a character that no HTTP request can have"
-        ) from None
 
 
 class Answer:
