@@ -127,6 +127,13 @@ def test_no_answer_closes_the_connection_with_its_reason() -> None:
         core.feed(SendHeartbeat(50.0))
 
 
+def test_the_heartbeat_of_a_lost_line_keeps_its_deadline() -> None:
+    core = Core(heartbeat_interval=30.0, heartbeat_timeout=20.0)
+    core.tick(30.0)
+    core.feed(TimerTicked(51.0, heartbeat_written=29.0))
+    assert (core.state.status, core.state.heartbeat_deadline) == ("closing", 50.0)
+
+
 def test_the_answer_after_a_slow_join_gives_the_whole_round_trip() -> None:
     core = Core(heartbeat_interval=30.0, heartbeat_timeout=20.0)
     join = core.join("slow", timeout=None)
