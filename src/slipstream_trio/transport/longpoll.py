@@ -89,7 +89,7 @@ class LongpollConnector:
             yield transport
         finally:
             with trio.CancelScope(shield=True):
-                for connection in transport.connections.values():
+                for connection in list(transport.connections.values()):
                     await connection.aclose()
 
 
