@@ -126,7 +126,7 @@ async def test_reconnects_while_a_callback_hangs_keep_the_memory_flat(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR, "slipstream_trio")  # pytest would keep the warnings of lost connections
-    few, many = (500, 5000) if FACTOR > 1 else (50, 250)
+    few, many = 500, 5000 if FACTOR > 1 else 2000
     connector = Scripted()
     held = {}
     async with hanging(connector) as client:

@@ -274,7 +274,7 @@ class Buffer:
             # Flat, as every message comes here: the scheduler is passed at the end of a turn only.
             if not items:
                 await self._wait()
-            elif next(turn.free, 0) or not turn.is_over():
+            elif next(turn.free, 0) or turn.frees_more():
                 await checkpoint_if_cancelled()
             else:
                 await turn.let_others_run()

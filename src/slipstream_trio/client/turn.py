@@ -26,8 +26,9 @@ SECONDS_A_TURN: Final = 0.005
 
 MESSAGES_A_LOOK: Final = 8
 SECONDS_A_LOOK: Final = 0.0005
-"""So many messages are taken before another look at the clock, which takes as long as to take one. Where they took
-longer than that, the consumer is slow, and the clock is looked at for each."""
+"""At most so many messages are taken before another look at the clock, which takes as long as to take one: one at first
+in each turn, and twice as many after each look. Where they took longer than that, the consumer is slow, and the clock
+is looked at for each."""
 
 NONE_FREE: Final = repeat(1, 0)
 
@@ -72,17 +73,18 @@ class Turn:
     are held while other batches come.
 
     Attributes:
-        free: has an item for each message that may be taken before `is_over` is asked again.
+        free: has an item for each message that may be taken before `frees_more` is asked again.
         holds: whether buffers leave it to this to wake their readers.
         held: the buffers that have.
     """
 
-    __slots__ = ("_clock", "_held_since", "_left", "_looked", "_until", "free", "held", "holds")
+    __slots__ = ("_clock", "_held_since", "_left", "_looked", "_many", "_until", "free", "held", "holds")
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._clock: Callable[[], float] = clock or time.perf_counter  # looked up now: tests replace it
         self._left = MESSAGES_A_TURN
         self._looked = -math.inf
+        self._many = 1
         self._until = self._clock() + SECONDS_A_TURN
         self.free: Iterator[int] = NONE_FREE
         self._held_since = 0.0
@@ -90,14 +92,18 @@ class Turn:
         self.held: list[Buffer] = []
 
     def is_over(self) -> bool:
-        """Tell whether the scheduler has to be passed before a message is taken; if not, some more are free."""
+        """Tell whether the scheduler has to be passed."""
+        return self._clock() >= self._until
+
+    def frees_more(self) -> bool:
+        """Let a message be taken, and some more be free, unless the scheduler has to be passed before."""
         now = self._clock()
         if self._left <= 0 or now >= self._until:
-            return True
-        many = MESSAGES_A_LOOK if now - self._looked < SECONDS_A_LOOK else 1
+            return False
+        self._many = many = min(2 * self._many, MESSAGES_A_LOOK) if now - self._looked < SECONDS_A_LOOK else 1
         self._left -= many
         self._looked, self.free = now, repeat(1, many - 1)
-        return False
+        return True
 
     async def let_others_run(self) -> None:
         """Pass the scheduler, and begin another turn."""

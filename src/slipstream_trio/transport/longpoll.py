@@ -199,8 +199,7 @@ class _Longpoll(Transport):
         opening = await answer_to(stream, request, self._target, self._headers(), deadline)
         if opening.connection.their_state is not h11.DONE:
             await self.connections["GET"].aclose()
-        said = opening.body.decode(errors="replace")
-        answer = await _parsed(opening.status, said)
+        answer = await _parsed(opening.status, said := opening.body.decode(errors="replace"))
         if answer.messages is None or answer.status != GONE or answer.token is None:
             raise ConnectionRejected(answer.status, opening.headers, said)
         self.response_headers, self._token = opening.headers, answer.token
@@ -300,9 +299,9 @@ class _Longpoll(Transport):
 
     async def _read(self, response: httpcore.Response, *, hears: bool) -> str:
         """Read a body; returns "" if it is not UTF-8."""
-        text, decode, size, is_text = io.StringIO(), codecs.getincrementaldecoder("utf-8")().decode, 0, True
+        text, decode, is_text = io.StringIO(), codecs.getincrementaldecoder("utf-8")().decode, True
         assert isinstance(response.stream, AsyncIterable)
-        number = 0
+        number = size = 0
         async for chunk in response.stream:
             number, size = number + 1, size + len(chunk)
             try:
@@ -313,7 +312,8 @@ class _Longpoll(Transport):
                 await trio.lowlevel.cancel_shielded_checkpoint()  # shielded for the same reason
             if hears and size > LONGEST_EMPTY:
                 self.heard = trio.current_time()
-        await response.aclose()
+        with trio.CancelScope(shield=True):  # what was read is given, and the connection can be used again
+            await response.aclose()
         return text.getvalue() if is_text else ""
 
     def _headers(self) -> list[tuple[str, str]]:

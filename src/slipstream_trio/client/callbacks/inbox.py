@@ -161,10 +161,10 @@ class Inbox:
 
     async def get(self) -> Entry | None:
         """Return the next entry, None at the end."""
-        if self._turn.is_over():  # callbacks that wait for nothing must not keep other tasks from running
-            await self._turn.let_others_run()
-        else:
+        if next(self._turn.free, 0) or self._turn.frees_more():
             await trio.lowlevel.checkpoint_if_cancelled()
+        else:  # callbacks that wait for nothing must not keep other tasks from running
+            await self._turn.let_others_run()
         while not self._entries:
             if self.closed or self._finished:
                 return None
