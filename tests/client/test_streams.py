@@ -210,7 +210,7 @@ async def test_a_consumer_with_much_to_read_lets_others_run(autojump_clock: Mock
             await trio.lowlevel.checkpoint()
             turns += 1
 
-    messages = 3 * MESSAGES_A_TURN
+    messages = 4 * MESSAGES_A_TURN
     async with scripted(buffer=messages) as (socket, peer), socket.join("room") as channel:
         for number in range(messages):
             peer.message("room", "event", number)
@@ -220,7 +220,7 @@ async def test_a_consumer_with_much_to_read_lets_others_run(autojump_clock: Mock
             await trio.lowlevel.checkpoint()
             before = turns
             assert await take(channel, messages) == list(range(messages))
-            assert turns - before >= 2
+            assert turns - before >= 2  # of three; whether the other task runs first in a turn is random
             nursery.cancel_scope.cancel()
 
 
