@@ -12,6 +12,10 @@ import pytest
 ABSENT = "needs the extra `otlp`"
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing it waits for them
+
+
 class Collector:
     """What was received: spans as protobuf messages, and the headers of the requests."""
 
@@ -73,7 +77,7 @@ def collecting(status: int = 200) -> Iterator[Collector]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     collector.url = f"http://127.0.0.1:{server.server_port}/v1/traces"
