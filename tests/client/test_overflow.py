@@ -383,28 +383,3 @@ async def test_each_message_wakes_one_of_those_who_wait(autojump_clock: MockCloc
             await it.put()
             await it.put(*range(5))
         assert sorted(got) == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("first_slow", [0, 1, 2])
-async def test_a_consumer_that_is_slow_now_and_then_lets_others_run(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, first_slow: int
-) -> None:
-    now = last = longest = 0.0
-    monkeypatch.setattr("time.perf_counter", lambda: now)
-
-    async def look() -> None:
-        nonlocal last, longest
-        while True:
-            longest, last = max(longest, now - last), now
-            await trio.lowlevel.checkpoint()
-
-    async with scripted() as (socket, peer), socket.join("room") as channel, trio.open_nursery() as nursery:
-        for number in range(90):
-            peer.message("room", "event", number)
-        await wait_all_tasks_blocked()
-        nursery.start_soon(look)
-        for number in range(90):
-            await anext(channel)
-            now += 0.02 if number % 9 >= first_slow else 1e-6
-        nursery.cancel_scope.cancel()
-    assert longest <= 0.0801  # not eight in a row, which few quick ones before them do not make free

@@ -224,6 +224,31 @@ async def test_a_consumer_with_much_to_read_lets_others_run(autojump_clock: Mock
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("first_slow", [0, 1, 2])
+async def test_a_consumer_that_is_slow_now_and_then_lets_others_run(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, first_slow: int
+) -> None:
+    now = last = longest = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    async def look() -> None:
+        nonlocal last, longest
+        while True:
+            longest, last = max(longest, now - last), now
+            await trio.lowlevel.checkpoint()
+
+    async with scripted() as (socket, peer), socket.join("room") as channel, trio.open_nursery() as nursery:
+        for number in range(90):
+            peer.message("room", "event", number)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(look)
+        for number in range(90):
+            await anext(channel)
+            now += 0.02 if number % 9 >= first_slow else 1e-6
+        nursery.cancel_scope.cancel()
+    assert longest <= 0.0801  # not eight in a row, which few quick ones before them do not make free
+
+
 async def test_an_iterator_is_a_checkpoint_for_cancellation_only(autojump_clock: MockClock) -> None:
     async with scripted() as (socket, peer), socket.join("room") as channel:
         for number in range(10):
