@@ -31,6 +31,7 @@ in each turn, and twice as many after each look. Where they took longer than tha
 is looked at for each."""
 
 NONE_FREE: Final = repeat(1, 0)
+"""An iterator at its end, where it stays: no message is free before the clock was looked at."""
 
 FRAMES_A_LOOK: Final = 16
 """The number of messages taken in before a look at the clock (replies count for four): a read may bring thousands."""
