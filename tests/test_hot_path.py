@@ -8,7 +8,6 @@ limit. If a change has made it shorter, lower the limit, so that it stays so.
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -23,7 +22,7 @@ from tests.held import blocks_held
 from trio.testing import wait_all_tasks_blocked
 
 import slipstream_trio
-from slipstream_trio import Socket, connect
+from slipstream_trio import Channel, Socket, connect
 from slipstream_trio.protocol import MsgspecCodec, StdlibCodec, V2Serializer
 from slipstream_trio.telemetry import Telemetry
 
@@ -42,10 +41,12 @@ LIMITS = {
     "an echo, 64 in flight, watched": (96, 88, 1.3),
     "a join": (295, 279, 7),
     "a join, watched": (312, 296, 7),
+    "a leave": (190, 173, 3.1),
+    "a leave, watched": (217, 202, 3.1),
 }
 
 # Blocks of memory that Python has allocated for each, without the user's own task.
-BLOCKS = {"a message in the buffer": 7.3, "a joined channel": 23, "a push in flight": 13}
+BLOCKS = {"a message in the buffer": 7.3, "a joined channel": 13, "a push in flight": 10, "a leave in flight": 13}
 
 TOLERANCE = 1.05
 """Versions of Python differ a little in what they call and allocate."""
@@ -86,9 +87,17 @@ def connected(memory: Memory, codec: Any = StdlibCodec, **options: Any) -> Abstr
     return connect("ws://memory/", transport=memory, serializer=serializer, heartbeat_interval=None, **options)
 
 
-async def joined(socket: Socket, count: int) -> None:
-    for _ in range(count):
-        await socket.channel(f"room:{next(ROOMS)}").join()
+async def joined(socket: Socket, count: int) -> list[Channel]:
+    channels = [socket.channel(f"room:{next(ROOMS)}") for _ in range(count)]
+    for channel in channels:
+        await channel.join()
+    return channels
+
+
+async def left(channels: Sequence[Channel]) -> None:
+    async with trio.open_nursery() as nursery:
+        for channel in channels:
+            nursery.start_soon(channel.leave)
 
 
 def check(found: dict[str, tuple[float, float]]) -> None:
@@ -111,12 +120,13 @@ async def test_an_operation_costs_no_more_calls_than_it_did(
         many = [socket.channel(f"many:{index}") for index in range(100)]
         for each in many:
             await each.join()
-        operations: list[tuple[str, Callable[[int], Awaitable[None]], int]] = [
+        operations: list[tuple[str, Callable[[int], Awaitable[object]], int]] = [
             ("a message", lambda count: received(memory, [channel], count), 5 * BATCH),
             ("a message, 100 readers", lambda count: received(memory, many, count), 100 * BATCH),
             ("an echo, 1 in flight", lambda count: echoed(channel, count, 1), 100),
             ("an echo, 64 in flight", lambda count: echoed(channel, count, 64), 320),
             ("a join", lambda count: joined(socket, count), 50),
+            ("a leave", lambda count: left(many[:count]), 50),
         ]
         for name, operation, count in operations:
             with Costs() as costs:
@@ -137,7 +147,7 @@ class Silent(Memory):
 async def test_messages_and_pushes_that_wait_hold_no_more_memory_than_they_did(autojump_clock: object) -> None:
     memory = Silent()
     held = {}
-    async with connected(memory, leave_timeout=0.1) as socket, socket.join("room:lobby") as channel:
+    async with connected(memory, leave_timeout=10) as socket, socket.join("room:lobby") as channel:
 
         async def messages(count: int) -> None:
             memory.offer([channel.topic], count // BATCH, 100)
@@ -150,21 +160,33 @@ async def test_messages_and_pushes_that_wait_hold_no_more_memory_than_they_did(a
             for _ in range(count):
                 nursery.start_soon(channel.push, "echo", {})
 
-        async def held_by(operation: Callable[[int], Awaitable[None]], count: int) -> float:
+        channels: list[Channel] = []
+
+        async def joins(count: int) -> None:
+            channels.extend(await joined(socket, count))
+
+        async def leaves(count: int) -> None:
+            for _ in range(count):
+                nursery.start_soon(channels.pop().leave)
+
+        async def held_by(operation: Callable[[int], Awaitable[object]], count: int) -> float:
             before = blocks_held()
             await operation(count)
             await wait_all_tasks_blocked()
             return (blocks_held() - before) / count
 
         async with trio.open_nursery() as nursery:
-            operations: list[tuple[str, Callable[[int], Awaitable[None]], int]] = [
+            operations: list[tuple[str, Callable[[int], Awaitable[object]], int]] = [
                 ("a message in the buffer", messages, 5 * BATCH),
-                ("a joined channel", partial(joined, socket), 200),
+                ("a joined channel", joins, 200),
                 ("a task", tasks, 500),
                 ("a push in flight, and its task", pushes, 500),
+                ("a leave in flight, and its task", leaves, 200),
             ]
             for name, operation, count in operations:  # what Python or a plugin allocates once is no cost of theirs
                 held[name] = median([await held_by(operation, count) for _ in range(3)])
             nursery.cancel_scope.cancel()
-    held["a push in flight"] = held.pop("a push in flight, and its task") - held.pop("a task")
+    task = held.pop("a task")
+    for name in ("a push in flight", "a leave in flight"):
+        held[name] = held.pop(f"{name}, and its task") - task
     check({name: (blocks, BLOCKS[name]) for name, blocks in held.items()})

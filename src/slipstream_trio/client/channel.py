@@ -12,7 +12,7 @@ from ..protocol.presence import PRESENCE_EVENTS
 from .buffer import Backlog, Buffer, Gap, Overflow
 from .configuration import DEFAULT, Timeout, checked_size, chosen
 from .join_request import Departure, Joining, join, leave
-from .presence import ChannelPresence, PresenceTracker
+from .presence import ChannelPresence
 from .push import Call, push_in_span, send
 from .status import Changes, block
 from .stream import Stream, Streams, Subscription
@@ -43,7 +43,7 @@ class Channel:
 
     __slots__ = (  # as those of `Buffer`
         *("_backlog", "_changed", "_consumer", "_given_payload", "_join_ref", "_join_response", "_joining", "_left_by"),
-        *("_payload", "_presence", "_put", "_reason", "_socket", "_status", "_streams", "_topic", "_unanswered"),
+        *("_payload", "_put", "_reason", "_socket", "_status", "_streams", "_topic", "_unanswered"),
         "__weakref__",
     )
 
@@ -60,7 +60,6 @@ class Channel:
         self._joining = Joining()
         self._left_by: Departure = "left"  # how the latest leave ended; the next join may have begun since
         self._streams = Streams(topic, configuration.buffer, configuration.overflow, emitter, socket._byte_limit)
-        self._presence = PresenceTracker(topic, socket._serializer.decode)
         self._backlog: ChannelBacklog | None = None
         self._consumer: Backlog | None = None  # the buffer, once there is something for it
         self._changed = Changes()
@@ -252,7 +251,7 @@ class Channel:
             ConfigurationError: `buffer` is not at least 1.
         """
         checked_size("buffer", buffer)
-        with self._presence.follow(buffer) as presence:
+        with self._streams.presences(self._socket._serializer).follow(buffer) as presence:
             if self._socket.status == "closed":
                 presence.close()
             yield presence
@@ -273,7 +272,7 @@ class Channel:
         """Give a message to the streams; returns a buffer that is more than half full."""
         if message[3] in PRESENCE_EVENTS:
             try:
-                self._presence.received(message, frame)
+                self._streams.presences(self._socket._serializer).received(message, frame)
             except ProtocolError as error:
                 self._socket._emitter.rejected(error.problem, frame)
         if self._unanswered:
@@ -334,7 +333,6 @@ class Channel:
 
     def _begin_join(self) -> None:
         self._unanswered = True
-        self._presence.rejoined()
         self._streams.open()
         self._become("joining")
 
@@ -352,7 +350,6 @@ class Channel:
             self._backlog.gap(gap)
 
     def _lost(self, reason: Literal["reconnected", "rejoined"]) -> None:
-        self._presence.lost()
         self._streams.lost(reason, self._socket._received_at)
 
     def _end_left(self, by: Departure) -> None:
@@ -370,12 +367,10 @@ class Channel:
         self._socket._pushes.fail_channel(self, reason)
         self._become(status, reason)
         self._streams.close(self._socket._lifecycle.of_channel(self._topic, reason, error))
-        self._presence.close()
 
     def _end_streams(self) -> None:
         """End what has not ended: the socket has, and nothing will ever come for a topic that is not joined."""
         self._streams.close(self._socket._lifecycle.of_streams, anew=False)
-        self._presence.close()
 
     def _tell_closed(self, reason: Exception) -> None:
         """Tell the callback client that the channel has ended, or could not be joined; it may be joined again."""

@@ -167,15 +167,17 @@ def join(channel: "Channel", timeout: Timeout) -> Coroutine[Any, Any, Any]:
     return request.span(params).around(partial(socket._joins.join, request))
 
 
-async def leave(channel: "Channel", timeout: float | None) -> None:
-    """Leave, and wait until that is confirmed or given up."""
+def leave(channel: "Channel", timeout: float | None) -> Coroutine[Any, Any, Departure]:
+    """Leave, and wait until that is confirmed or given up; returns how it ended. To be awaited at once."""
+    if not channel._socket._emitter.leave.active:
+        return _leave(channel, timeout)  # without the span's coroutines, as many may be left at once
+    return _span(channel).around(partial(_leave, channel, timeout))
 
-    async def departure() -> Departure:
-        await trio.lowlevel.checkpoint()
-        channel._socket._joins.leave_soon(channel, timeout)
-        return await _until_left(channel)
 
-    await _span(channel).around(departure)
+async def _leave(channel: "Channel", timeout: float | None) -> Departure:
+    await trio.lowlevel.checkpoint()
+    channel._socket._joins.leave_soon(channel, timeout)
+    return await _until_left(channel)
 
 
 async def _until_left(channel: "Channel") -> Departure:

@@ -9,10 +9,11 @@ import trio
 from attrs import define, field
 
 from ..errors import ConfigurationError
-from ..protocol import Message, MessageDropped
+from ..protocol import Message, MessageDropped, Serializer
 from ..telemetry import GapOpened
 from .buffer import Buffer, ByteLimit, Consumer, EndOfStream, Gap, Overflow
 from .configuration import checked_overflow, checked_size
+from .presence import PresenceTracker
 from .spans import Emitter, Episode
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Subscription:
 @final
 @define(eq=False, repr=False)
 class Streams:
-    """The buffers of a channel, and the one place that makes gaps."""
+    """The buffers of a channel, its presences, and the one place that makes gaps."""
 
     topic: str
     _limit: int
@@ -91,16 +92,29 @@ class Streams:
     _missing: tuple[Literal["reconnected", "rejoined"], float] | None = field(default=None, init=False)
     _ended_at: float = field(default=0.0, init=False)
     _own: Buffer | None = field(default=None, init=False)
+    _end: EndOfStream | None = field(default=None, init=False)  # of an own buffer that is not made yet
+    _presences: PresenceTracker | None = field(default=None, init=False)
 
     @property
     def buffer(self) -> Buffer:
         """The messages that wait for those who iterate over the channel; made when it is asked for."""
         if self._own is None:
             self._own = Buffer(self, self._limit, self._policy, "channel")
+            if self._end is not None:
+                self._own.close(self._end)
         return self._own
 
+    def presences(self, serializer: Serializer) -> PresenceTracker:
+        """Return what tracks the channel's presences; made for the first one, or when it is asked for."""
+        if self._presences is None:
+            self._presences = PresenceTracker(self.topic, serializer.decode)
+        return self._presences
+
     def open(self) -> None:
-        """Take messages, also after an end."""
+        """Take messages, also after an end, as a join is sent."""
+        if self._presences is not None:
+            self._presences.rejoined()
+        self._end = None
         for buffer in self.made():
             buffer.open()
 
@@ -137,9 +151,13 @@ class Streams:
     def close(self, end: EndOfStream, *, anew: bool = True) -> None:
         """End all of them, or those that have not ended."""
         self._ended_at = trio.current_time()
-        for buffer in self._all():
+        if anew or self._end is None:
+            self._end = end
+        for buffer in self.made():
             if anew or buffer._end is None:
                 buffer.close(end)
+        if self._presences is not None:
+            self._presences.close()
 
     def made(self) -> list[Buffer]:
         """Return the channel's buffer, if it is made, and those of subscriptions, each once."""
@@ -154,6 +172,8 @@ class Streams:
 
     def lost(self, reason: Literal["reconnected", "rejoined"], since: float) -> None:
         """Take note that messages may be missing since a time on Trio's clock; an earlier one counts."""
+        if self._presences is not None:
+            self._presences.lost()
         if self._missing is None:
             self._missing = (reason, since)
 

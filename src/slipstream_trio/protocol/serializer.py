@@ -4,7 +4,7 @@ The formats were observed on Phoenix 1.7.24 and 1.8.12.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Final, Protocol, final
 
@@ -237,16 +237,13 @@ class KeptPayload:
     what is not a JSON value, or cannot be copied.
     """
 
-    __slots__ = ("_kept", "_read")
+    __slots__ = ("_codec", "_kept")
 
     def __init__(self, message: Message, serializer: Serializer) -> None:
-        keep: Callable[[Any], Any] = deepcopy
-        self._read: Callable[[Any], Any] = deepcopy
         codec = serializer.codec if isinstance(serializer, V1Serializer | V2Serializer) else None
-        if codec is not None and type(message.payload) is not bytes:
-            keep, self._read = codec.encode, codec.decode
+        self._codec = None if type(message.payload) is bytes else codec
         try:
-            self._kept = keep(message.payload)
+            self._kept: Any = deepcopy(message.payload) if self._codec is None else self._codec.encode(message.payload)
         except Exception as error:
             if codec is not None and isinstance(error, SerializationError):
                 raise located(error, message, codec) from None
@@ -255,7 +252,7 @@ class KeptPayload:
 
     def value(self) -> Any:
         """Return the payload: a value that nobody else has."""
-        return self._read(self._kept)
+        return deepcopy(self._kept) if self._codec is None else self._codec.decode(self._kept)
 
 
 def guarded(serializer: Serializer) -> Serializer:
