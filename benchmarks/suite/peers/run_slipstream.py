@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -40,11 +40,9 @@ def attach(telemetry: Telemetry, stack: ExitStack) -> None:
         stack.enter_context(attach_spans(tracer_provider=provider, telemetry=telemetry))
 
 
-@asynccontextmanager
-async def connected(command: Command) -> AsyncIterator[Socket]:
+def connected(command: Command) -> AbstractAsyncContextManager[Socket]:
     """Connect, with that telemetry."""
-    async with connect(command["url"], transport=TRANSPORT, telemetry=TELEMETRY, leave_timeout=60) as socket:
-        yield socket
+    return connect(command["url"], transport=TRANSPORT, telemetry=TELEMETRY, leave_timeout=60)
 
 
 @asynccontextmanager
