@@ -1,4 +1,22 @@
-"""`slipstream bench`: a load test for a Phoenix server."""
+r"""Puts a steady load on a Phoenix server, and measures how long its answers take.
+
+It opens connections, joins topics on each, and pushes: a push is due whatever
+became of those before, and its latency counts from when it was due, so that a
+server that stalls cannot hide it. Prints a line a second, then latencies,
+counts and errors. Ctrl-C ends it early. With `merge` in place of the URL it
+adds up results of several machines.
+
+examples:
+  slipstream serve            and elsewhere:
+  slipstream bench ws://localhost:4000/socket/websocket
+  slipstream bench wss://example.org/socket/websocket --connections 2000 \
+      --ramp 20 --topic room:lobby --topic 'user:{connection}' --event ping \
+      --rate 5000 --duration 60 --processes 4 --json here.json
+  slipstream bench merge here.json there.json --html both.html
+
+exit status: as of `slipstream`; 1 where no push was answered, 3 where no
+connection was ever open
+"""
 
 import json
 import signal
@@ -24,24 +42,6 @@ from .output import BOLD, Output, add_force, output_file
 from .status import OK, UNREACHABLE, CommandFailed, UsageError, count
 
 NEEDS: Final = ("hdrh",)
-DESCRIPTION: Final = """\
-Opens connections to a Phoenix socket, joins topics on each, and pushes at a
-steady rate: a push is due whatever became of those before, and its latency
-counts from when it was due, so that a server that stalls cannot hide it.
-Prints a line a second, then latencies, counts and errors. Ctrl-C ends it early.
-With `merge` in place of the URL it adds up results of several machines."""
-EPILOG: Final = """\
-examples:
-  slipstream serve            and elsewhere:
-  slipstream bench ws://localhost:4000/socket/websocket
-  slipstream bench wss://example.org/socket/websocket --connections 2000 \\
-      --ramp 20 --topic room:lobby --topic 'user:{connection}' --event ping \\
-      --rate 5000 --duration 60 --processes 4 --json here.json
-  slipstream bench merge here.json there.json --html both.html
-
-exit status: as of `slipstream`; 1 where no push was answered, 3 where no
-connection was ever open"""
-
 COLUMNS: Final = ("time", "open", "due", "replies", "p50", "p99", "max", "errors", "reconnects", "gaps", "messages")
 """The columns, those first that a narrow terminal has room for."""
 
@@ -52,7 +52,6 @@ SHARED: Final = ("connections", "ramp", "join_payload", "event", "payload", "rat
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument("url", metavar="URL", help="of the socket; with Phoenix it ends in /websocket; or: merge")
     parser.add_argument("files", nargs="*", metavar="FILE", help="results of --json, to merge")
     load = parser.add_argument_group("load")
@@ -81,7 +80,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the load, or merge results; print, and write what is asked for."""
     output = Output.of(sys.stdout, live=True)
     asked: dict[str, Callable[[Result], str]] = {"json": Result.to_json, "html": page}
     with ExitStack() as files:  # opened before anything is measured

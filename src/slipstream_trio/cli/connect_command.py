@@ -1,4 +1,22 @@
-"""`slipstream connect`: a console at a terminal, lines of JSON elsewhere."""
+"""Connects to a Phoenix socket, as wscat does to a WebSocket.
+
+At a terminal it has a prompt, with history and completion; `help` there lists
+its commands. A lost connection is replaced, and topics are joined again.
+Elsewhere, or with --json, it reads a request a line, and prints an object a
+line; at the end of its input it leaves when all answers are there, with status
+1 if a request failed.
+
+examples:
+  slipstream connect ws://localhost:4000/socket/websocket
+  > join room:lobby {"name": "Ada"}
+  > push new_msg {"body": "hello"}
+  > push upload @photo.jpg
+
+  slipstream connect wss://example.org/socket/websocket --param user=ada <<'END'
+  {"command": "join", "topic": "room:1"}
+  {"command": "push", "topic": "room:1", "event": "new_msg", "payload": {}}
+  END
+"""
 
 import os
 import sys
@@ -14,38 +32,17 @@ from .connecting import Run, add_connecting
 from .console import RequestError, from_json, opened
 from .status import FAILED, OK, UsageError
 
-DESCRIPTION: Final = """\
-Connects to a Phoenix socket, as wscat does to a WebSocket. At a terminal it has
-a prompt, with history and completion; `help` there lists its commands. A lost
-connection is replaced, and topics are joined again.
-Elsewhere, or with --json, it reads a request a line, and prints an object a
-line; at the end of its input it leaves when all answers are there, with status
-1 if a request failed."""
-EPILOG: Final = """\
-examples:
-  slipstream connect ws://localhost:4000/socket/websocket
-  > join room:lobby {"name": "Ada"}
-  > push new_msg {"body": "hello"}
-  > push upload @photo.jpg
-
-  slipstream connect wss://example.org/socket/websocket --param user=ada <<'END'
-  {"command": "join", "topic": "room:1"}
-  {"command": "push", "topic": "room:1", "event": "new_msg", "payload": {}}
-  END"""
-
 PIPELINED: Final = ("push", "send", "ping")
 """Commands that do not wait for the answers to those before them, nor let others wait for theirs."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument("url", metavar="URL", help="of the socket; with Phoenix it ends in /websocket")
     parser.add_argument("--json", action="store_true", help="lines of JSON, at a terminal too")
     add_connecting(parser)
 
 
 def run(options: Namespace) -> int:
-    """Connect, and do what is asked for until the end of the input."""
     run = Run(options)
     if options.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return run.start(partial(_lines, run))

@@ -1,4 +1,25 @@
-"""`slipstream demo`: a scripted console, and the history of its connection, at a server of its own or at the user's."""
+r"""Shows the event history of a connection as it happens.
+
+It connects over a real socket, joins, pushes, listens, pings and leaves.
+Without --url it talks to a server that it starts itself, and a channel crash, a
+refused join and a push that is given up are part of it. It ends with the trace:
+ids, spans, latencies, and the check of the invariants. Exit status 0 means that
+everything ran and they hold.
+
+reading a line:
+  0.0041 3f2a → push  room:lobby  new_msg  31 µs
+  since the start, the connection, → to the server, ← from it, · on this side,
+  what it is, the topic, the event, and how long the handling took. A line of
+  `client` is the whole operation, from the call to its outcome.
+
+examples:
+  slipstream demo
+  slipstream demo --plain > history.txt
+  slipstream demo --record demo.jsonl && slipstream trace replay demo.jsonl
+  slipstream demo --url ws://localhost:4000/socket/websocket
+  slipstream demo --url wss://example.org/socket/websocket --topic room:1 \
+      --param user=ada --event new_msg --payload '{"body": "hi"}' --seconds 30
+"""
 
 import gc
 import sys
@@ -25,28 +46,6 @@ from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output
 from .status import OK, CommandFailed, UsageError
 from .tables import print_tables
 from .timeline import Timeline
-
-DESCRIPTION: Final = """\
-Connects over a real socket, joins, pushes, listens, pings and leaves, and shows
-the event history as it happens. Without --url it talks to a server that it
-starts itself, and a channel crash, a refused join and a push that is given up
-are part of it. It ends with the trace: ids, spans, latencies, and the
-check of the invariants. Exit status 0 means that everything ran and they hold."""
-
-EPILOG: Final = """\
-reading a line:
-  0.0041 3f2a → push  room:lobby  new_msg  31 µs
-  since the start, the connection, → to the server, ← from it, · on this side,
-  what it is, the topic, the event, and how long the handling took. A line of
-  `client` is the whole operation, from the call to its outcome.
-
-examples:
-  slipstream demo
-  slipstream demo --plain > history.txt
-  slipstream demo --record demo.jsonl && slipstream trace replay demo.jsonl
-  slipstream demo --url ws://localhost:4000/socket/websocket
-  slipstream demo --url wss://example.org/socket/websocket --topic room:1 \\
-      --param user=ada --event new_msg --payload '{"body": "hi"}' --seconds 30"""
 
 NEEDS: Final = ("wsproto",)
 
@@ -79,7 +78,6 @@ Step = tuple[str, str, Item, Collection[str]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument("--plain", action="store_true", help="whole lines without colour, on a terminal too")
     parser.add_argument("--url", metavar="URL", help="a server of yours; with Phoenix it ends in /websocket")
     add_connecting(parser)

@@ -1,10 +1,19 @@
-"""`slipstream listen`: the messages of topics."""
+r"""Joins topics, and prints their messages until Ctrl-C.
+
+They are readable at a terminal, one JSON object a line in pipes. A lost
+connection is replaced, and topics are joined again; this, and the gaps where
+messages may be missing, is told on the standard error.
+
+examples:
+  slipstream listen ws://localhost:4000/socket/websocket room:lobby
+  slipstream listen wss://example.org/socket/websocket room:1 room:2 \
+      --event 'new_*' --count 10 | jq .payload
+"""
 
 import sys
 from argparse import ArgumentParser, Namespace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Final
 
 import trio
 
@@ -12,20 +21,8 @@ from .connecting import Run, add_connecting, parse_json
 from .feed import Item, feed
 from .status import OK, CommandFailed, count
 
-DESCRIPTION: Final = """\
-Joins topics, and prints their messages until Ctrl-C: readable at a terminal,
-one JSON object a line in pipes. A lost connection is replaced, and topics are
-joined again; this, and the gaps where messages may be missing, is told on the
-standard error."""
-EPILOG: Final = """\
-examples:
-  slipstream listen ws://localhost:4000/socket/websocket room:lobby
-  slipstream listen wss://example.org/socket/websocket room:1 room:2 \\
-      --event 'new_*' --count 10 | jq .payload"""
-
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument("url", metavar="URL", help="of the socket; with Phoenix it ends in /websocket")
     parser.add_argument("topics", nargs="+", metavar="TOPIC", help="to join")
     parser.add_argument("--event", action="append", metavar="GLOB", help="these events only: 'new_*'; can be repeated")
@@ -36,7 +33,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Listen, until a signal comes."""
     run = Run(options)
     return run.start(partial(_listen, run, options))
 

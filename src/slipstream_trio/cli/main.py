@@ -49,7 +49,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 """The commands, each of which is a module `<name>_command`: imported where it is named, as `--help` has to be quick."""
 
 Command = ModuleType
-"""A module that has `DESCRIPTION`, `EPILOG` (examples), maybe `NEEDS` (modules of extras) and `ENOUGH` (the exit status
+"""A module whose docstring is the help, and which has maybe `NEEDS` (modules of extras) and `ENOUGH` (the exit status
 where the output is closed), `add_arguments(parser)`, and `run(options)`, which returns the exit status; or, of a group,
 `GROUP`: the commands in it."""
 
@@ -122,7 +122,9 @@ def _add_commands(parser: Parser, commands: Mapping[str, str], module: str, word
         inner = subparsers.add_parser(name, help=text)
         if words is None or name == word:
             command = import_module(module.format(name), __package__)
-            inner.description, inner.epilog = command.DESCRIPTION, command.EPILOG
+            # What has a heading of its own, such as the examples, comes behind the options.
+            inner.description, *shown = re.split(r"\n\n(?=[a-z ]+:\n)", command.__doc__ or "", maxsplit=1)
+            inner.epilog = "".join(shown)
             if group := getattr(command, "GROUP", None):
                 _add_commands(inner, group, f".{name}_{{}}", words and words[1:])
             else:

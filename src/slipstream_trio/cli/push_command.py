@@ -1,28 +1,26 @@
-"""`slipstream push`: one push, and its reply."""
+r"""Joins a topic, pushes, and prints the response of the reply, as JSON.
+
+The exit status is 0 for a reply that is ok, 1 for another one and for a refused
+join, 3 without a connection, 4 without an answer in time.
+
+examples:
+  slipstream push ws://localhost:4000/socket/websocket room:lobby \
+      new_msg '{"body": "hello"}'
+  date | jq -R '{body: .}' | slipstream push "$URL" room:lobby new_msg -
+"""
 
 import json
 import sys
 from argparse import ArgumentParser, Namespace
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from .. import PushError
 from .connecting import Run, add_connecting, event, parse_json, time_limit
 from .status import OK, CommandFailed, UsageError
 
-DESCRIPTION: Final = """\
-Joins a topic, pushes, and prints the response of the reply, as JSON. The exit
-status is 0 for a reply that is ok, 1 for another one and for a refused join,
-3 without a connection, 4 without an answer in time."""
-EPILOG: Final = """\
-examples:
-  slipstream push ws://localhost:4000/socket/websocket room:lobby \\
-      new_msg '{"body": "hello"}'
-  date | jq -R '{body: .}' | slipstream push "$URL" room:lobby new_msg -"""
-
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument("url", metavar="URL", help="of the socket; with Phoenix it ends in /websocket")
     parser.add_argument("topic", metavar="TOPIC", help="to join")
     parser.add_argument("event", type=event, metavar="EVENT", help="to push")
@@ -35,7 +33,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Push, and print the reply."""
     try:
         payload = parse_json(sys.stdin.buffer.read() if options.payload == "-" else options.payload)
     except ValueError as error:

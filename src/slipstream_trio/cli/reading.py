@@ -64,6 +64,7 @@ def add_paths(parser: ArgumentParser) -> None:
 def add_reading_arguments(parser: ArgumentParser) -> None:
     """Declare the files and the options that choose records."""
     add_paths(parser)
+    parser.epilog = f"{SELECTING}\n\n{parser.epilog}"
     group = parser.add_argument_group("choosing records")
     for name, metavar, which in (
         *(("connection", "ID", "of this connection"), ("trace", "ID", "of this trace")),

@@ -1,4 +1,13 @@
-"""`slipstream serve`: the development server, on a fixed port."""
+"""Serves Phoenix channels to try a client against, until Ctrl-C.
+
+It prints its URL and its channels.
+
+examples:
+  slipstream serve
+  slipstream serve --port 4001
+then, in another terminal:
+  slipstream connect ws://localhost:4000/socket/websocket
+"""
 
 from argparse import ArgumentParser, Namespace
 from errno import EADDRINUSE
@@ -10,20 +19,10 @@ import trio
 from .connecting import Run
 from .status import CommandFailed, count
 
-DESCRIPTION: Final = """\
-Serves Phoenix channels to try a client against, until Ctrl-C. It prints its URL
-and its channels."""
-EPILOG: Final = """\
-examples:
-  slipstream serve
-  slipstream serve --port 4001
-then, in another terminal:
-  slipstream connect ws://localhost:4000/socket/websocket"""
 NEEDS: Final = ("wsproto",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     parser.set_defaults(url=None, param=[], header=[], auth_token=None)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; by default %(default)s")
     port = partial(count, least=0, most=65_535)  # the resolver takes a larger port modulo 65,536
@@ -31,7 +30,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Serve, until a signal comes."""
     from .development import ABOUT, PATH, make_server
 
     async def serve() -> int:

@@ -1,14 +1,9 @@
-"""`slipstream trace`: the group of commands about recordings."""
+"""Looks into recordings of connections.
 
-from collections.abc import Mapping
-from typing import Final
-
-DESCRIPTION: Final = """\
 A recording is what `with trace.record(path):` writes: everything that happened
 on connections, as lines of JSON. Rotated files are given oldest first, or as
-the newest alone, which finds those before it."""
+the newest alone, which finds those before it.
 
-EPILOG: Final = """\
 examples:
   slipstream trace diagnose trace.jsonl     what went wrong, why, and what to do
   slipstream trace show trace.jsonl         what happened, line by line
@@ -16,7 +11,11 @@ examples:
   slipstream trace html trace.jsonl         a page to search and zoom in
   slipstream trace verify trace.jsonl       does it hold what a trace has to?
   slipstream trace replay --step trace.jsonl   go through it, input by input
-  slipstream trace export trace.jsonl --to perfetto --output trace.json.gz"""
+  slipstream trace export trace.jsonl --to perfetto --output trace.json.gz
+"""
+
+from collections.abc import Mapping
+from typing import Final
 
 GROUP: Final[Mapping[str, str]] = {
     "diagnose": "what went wrong, why, and what to do",

@@ -1,4 +1,28 @@
-"""`slipstream trace diagnose`: the causes of what went wrong, and what to do about them."""
+"""Names causes, the gravest first.
+
+For each it tells who has to change something (the application, this process,
+the network, the server, the configuration), what happened, when and how often,
+the lines that show it, what to do, and the command that shows more. What one
+cause explains is not told again: of pushes that timed out while the link was
+dead, the dead link is told, and what it cost.
+
+Give it all recordings of an incident, of several processes too: it reads them
+on all cores, and tells causes of the same kind once.
+
+reading a finding:
+  grave      work was lost, done twice, or stopped
+  serious    people had to wait, or soon will
+  slight     worth knowing
+  times are seconds since the recording's first record, as in `trace show`
+
+examples:
+  slipstream trace diagnose trace.jsonl
+  slipstream trace diagnose /var/log/app/*.jsonl.gz
+  slipstream trace diagnose --json trace.jsonl | jq -r '.findings[].cause'
+
+exit status: 0 nothing found; 1 findings; 2 wrong usage, or a file that is not
+a recording
+"""
 
 import json
 import os
@@ -22,37 +46,11 @@ from .output import BAD, BOLD, FAINT, ONCE, Output
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK, count
 
-DESCRIPTION: Final = """\
-Names causes, the gravest first: for each who has to change something (the
-application, this process, the network, the server, the configuration), what
-happened, when and how often, the lines that show it, what to do, and the
-command that shows more. What one cause explains is not told again: of pushes
-that timed out while the link was dead, the dead link is told, and what it cost.
-
-Give it all recordings of an incident, of several processes too: it reads them
-on all cores, and tells causes of the same kind once."""
-
-EPILOG: Final = """\
-reading a finding:
-  grave      work was lost, done twice, or stopped
-  serious    people had to wait, or soon will
-  slight     worth knowing
-  times are seconds since the recording's first record, as in `trace show`
-
-examples:
-  slipstream trace diagnose trace.jsonl
-  slipstream trace diagnose /var/log/app/*.jsonl.gz
-  slipstream trace diagnose --json trace.jsonl | jq -r '.findings[].cause'
-
-exit status: 0 nothing found; 1 findings; 2 wrong usage, or a file that is not
-a recording"""
-
 WIDTH: Final = 80
 STYLES: Final = {"grave": BAD, "serious": ONCE, "slight": FAINT}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     add_paths(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object: findings, noise, and what was read")
     jobs = "processes to read with; all cores by default"
@@ -60,7 +58,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Diagnose, and print the findings."""
     whole = Diagnosis.together(_diagnosed(sources(options.paths), options.jobs))
     if options.json:
         print(json.dumps(whole.as_dict(), indent=2))

@@ -1,4 +1,25 @@
-"""`slipstream trace export`: a recording for Perfetto, for OpenTelemetry, or for tools that query Parquet."""
+r"""Reads a recording as a stream, and writes it for other tools.
+
+  perfetto    Chrome trace events in JSON: sockets, connections and topics as
+              tracks, arrows from what was sent to its reply
+  otlp        nothing: the spans are sent to a collector, by OTLP over HTTP
+  parquet     a directory of Parquet: a row for each span and event, a folder
+              for each day; payloads too, so its owner alone can read it
+
+Ids are those of the telemetry, and each span is a child of its connection's.
+Payloads are exported to Parquet only, without those of joins.
+
+examples:
+  slipstream trace export trace.jsonl --to perfetto --output trace.json.gz
+      then open https://ui.perfetto.dev, and there the file
+  slipstream trace export trace.jsonl --to otlp \
+      --endpoint http://localhost:4318/v1/traces --header "api-key=$KEY"
+  slipstream trace export /var/log/app/*.jsonl.gz --to parquet --output lake
+      what is there already is not overwritten
+
+exit status: 0 all was exported; 1 something failed; 2 wrong usage, a missing
+extra, or a file that is not a recording
+"""
 
 import os
 import sys
@@ -17,29 +38,6 @@ from .output import add_force, output_file, writing
 from .reading import Notices, ProgressBar, add_paths, rarely_collected
 from .status import FAILED, OK, USAGE, CommandFailed, UsageError, pair
 
-DESCRIPTION: Final = """\
-Reads a recording as a stream, and writes it as
-
-  perfetto    Chrome trace events in JSON: sockets, connections and topics as
-              tracks, arrows from what was sent to its reply
-  otlp        nothing: the spans are sent to a collector, by OTLP over HTTP
-  parquet     a directory of Parquet: a row for each span and event, a folder
-              for each day; payloads too, so its owner alone can read it
-
-Ids are those of the telemetry, and each span is a child of its connection's.
-Payloads are exported to Parquet only, without those of joins."""
-EPILOG: Final = """\
-examples:
-  slipstream trace export trace.jsonl --to perfetto --output trace.json.gz
-      then open https://ui.perfetto.dev, and there the file
-  slipstream trace export trace.jsonl --to otlp \\
-      --endpoint http://localhost:4318/v1/traces --header "api-key=$KEY"
-  slipstream trace export /var/log/app/*.jsonl.gz --to parquet --output lake
-      what is there already is not overwritten
-
-exit status: 0 all was exported; 1 something failed; 2 wrong usage, a missing
-extra, or a file that is not a recording"""
-
 TARGETS: Final = ("perfetto", "otlp", "parquet")
 GOES_WITH: Final[Mapping[str, tuple[str, ...]]] = {
     "output": ("perfetto", "parquet"),
@@ -52,7 +50,6 @@ STDOUT: Final = "-"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     add_paths(parser)
     parser.add_argument("--to", required=True, choices=TARGETS, help="what to turn it into")
     written = "the file or directory to write; .gz compresses; -: standard output"
@@ -67,7 +64,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Export, and say how much it was."""
     if options.to != "otlp" and options.output is None:
         raise UsageError(f"--to {options.to} needs --output")
     if options.to == "parquet" and options.output == STDOUT:

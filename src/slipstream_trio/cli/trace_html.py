@@ -1,36 +1,31 @@
-"""`slipstream trace html`: the history of connections as a page that can be searched and zoomed."""
+"""Makes a page of the history of connections.
+
+It has the findings of `trace diagnose` with links to their rows, a waterfall of
+all spans, an overview, search, latencies, and for each span its payload and the
+state before and after. It is one file that loads nothing, to be opened in any
+browser of 2024 or newer, attached to a report, or printed. It shows what the
+recording has: payloads too, unless they were redacted; like that, it can be
+read by its owner alone. It carries 200,000 spans and events; of a larger
+recording, choose what to look at.
+
+examples:
+  slipstream trace html trace.jsonl
+  slipstream trace html trace.jsonl --last 50000 -o end.html
+  slipstream trace html trace.jsonl --connection 3f2a --topic 'room:*'
+"""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Final
 
 from ..trace import diagnose
 from ..trace.page import MAX_ROWS, Page, PageTooLarge, render_page
 from ..trace.read import sources
 from .output import add_force, output_file
-from .reading import SELECTING, Notices, add_reading_arguments, glances
+from .reading import Notices, add_reading_arguments, glances
 from .status import OK, CommandFailed, count
-
-DESCRIPTION: Final = f"""\
-Makes a page of the history of connections: the findings of `trace diagnose`
-with links to their rows, a waterfall of all spans, an overview, search,
-latencies, and for each span its payload and the state before and after. It is
-one file that loads nothing, to be opened in any browser of
-2024 or newer, attached to a report, or printed. It shows what the recording
-has: payloads too, unless they were redacted; like that, it can be read by its
-owner alone. It carries {MAX_ROWS:,} spans and events; of a larger recording,
-choose what to look at."""
-EPILOG: Final = f"""\
-{SELECTING}
-
-examples:
-  slipstream trace html trace.jsonl
-  slipstream trace html trace.jsonl --last 50000 -o end.html
-  slipstream trace html trace.jsonl --connection 3f2a --topic 'room:*'"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     add_reading_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="the page; by default the recording's name and .html")
     parser.add_argument("--title", help="by default the recording's name")
@@ -40,7 +35,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Make the page."""
     found, notices = sources(options.paths), Notices()
     name = options.output or f"{options.paths[0]}.html"
     page = Page(last=options.last, payload_limit=options.payload)

@@ -1,4 +1,22 @@
-"""`slipstream trace replay`: put what was recorded through the core again, and compare."""
+r"""Puts what was recorded through the protocol's core again, and compares.
+
+The core is a pure function: the inputs of each connection (frames, commands,
+ticks, the transport's beginning and end) are folded through it, and every
+state, event and effect is compared with what was recorded. Reports the first
+divergence: the line, what differs, what was recorded, and what the core gives.
+
+With --step you go through the inputs yourself, forward and back, and see for
+each what it was, what came of it, and how the state changed; it begins with its
+keys.
+
+examples:
+  slipstream trace replay trace.jsonl
+  slipstream trace replay --connection 3f2a --step trace.jsonl
+  printf 'g 40\nb\nq\n' | slipstream trace replay --step trace.jsonl
+
+exit status: 0 all agrees; 1 a divergence; 2 wrong usage, or a file that is
+not a recording
+"""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -17,25 +35,6 @@ from ..trace.values import shown
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK, UsageError
 
-DESCRIPTION: Final = """\
-Folds the inputs of each connection (frames, commands, ticks, the transport's
-beginning and end) through the protocol's core, a pure function, and compares
-every state, event and effect with what was recorded. Reports the first
-divergence: the line, what differs, what was recorded, and what the core gives.
-
-With --step you go through the inputs yourself, forward and back, and see for
-each what it was, what came of it, and how the state changed; it begins with its
-keys."""
-
-EPILOG: Final = """\
-examples:
-  slipstream trace replay trace.jsonl
-  slipstream trace replay --connection 3f2a --step trace.jsonl
-  printf 'g 40\\nb\\nq\\n' | slipstream trace replay --step trace.jsonl
-
-exit status: 0 all agrees; 1 a divergence; 2 wrong usage, or a file that is
-not a recording"""
-
 NOTHING: Final = "there is no input to replay, or none of that connection"
 
 REMEMBERED: Final = 1000  # steps to go back to without reading the recording again
@@ -45,14 +44,12 @@ Steps = Iterator[tuple[Path, ReplayStep]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     add_paths(parser)
     parser.add_argument("--connection", metavar="ID", help="only connections whose id begins so")
     parser.add_argument("--step", action="store_true", help="step through the inputs")
 
 
 def run(options: Namespace) -> int:
-    """Replay, and print the outcome."""
     paths = files_of(options.paths)
     return _step_through(paths, options.connection) if options.step else _replay(paths, options.connection)
 

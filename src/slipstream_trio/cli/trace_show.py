@@ -1,4 +1,22 @@
-"""`slipstream trace show`: the history of connections, as lines."""
+"""Shows what happened on connections, line by line.
+
+There is every message with its direction, topic, event and how long it took to
+handle, the client's operations from call to outcome, and what happened once.
+Lines are cut at the terminal's width, and whole in pipes. The recording is read
+as a stream, so `| head` answers at once. Several recordings are put in order of
+time.
+
+reading a line:
+  1.2041 3f2a → push  room:lobby  new_msg  31 µs
+  seconds since the first record, the connection, → to the server, ← from it,
+  · on this side, what it is, the topic, the event, how it went, its time.
+
+examples:
+  slipstream trace show trace.jsonl
+  slipstream trace show trace.jsonl --topic 'room:*' --errors
+  slipstream trace show trace.jsonl --connection 3f2a --since 2m --until 150
+  slipstream trace show trace.jsonl --follow
+"""
 
 import sys
 import time
@@ -11,36 +29,15 @@ from ..trace import Recorded
 from ..trace.read import follow, sources
 from ..trace.selection import grouped, look
 from .output import Output
-from .reading import SELECTING, Notices, add_reading_arguments, rarely_collected, selection_of
+from .reading import Notices, add_reading_arguments, rarely_collected, selection_of
 from .status import OK, UsageError
 from .timeline import Timeline
-
-DESCRIPTION: Final = """\
-Shows what happened on connections: every message with its direction, topic,
-event and how long it took to handle, the client's operations from call to
-outcome, and what happened once. Lines are cut at the terminal's width, and
-whole in pipes. The recording is read as a stream, so `| head` answers at once.
-Several recordings are put in order of time."""
-EPILOG: Final = f"""\
-reading a line:
-  1.2041 3f2a → push  room:lobby  new_msg  31 µs
-  seconds since the first record, the connection, → to the server, ← from it,
-  · on this side, what it is, the topic, the event, how it went, its time.
-
-{SELECTING}
-
-examples:
-  slipstream trace show trace.jsonl
-  slipstream trace show trace.jsonl --topic 'room:*' --errors
-  slipstream trace show trace.jsonl --connection 3f2a --since 2m --until 150
-  slipstream trace show trace.jsonl --follow"""
 
 ENOUGH: Final = OK
 POLL: Final = 0.1  # seconds between two looks at a file that is followed
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     add_reading_arguments(parser)
     parser.add_argument("--follow", action="store_true", help="go on with what is recorded from now on, until Ctrl-C")
     parser.add_argument("--clock", action="store_true", help="the time of day (UTC) instead of seconds")
@@ -49,7 +46,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Show it."""
     if options.follow and len(options.paths) > 1:
         raise UsageError("--follow goes with one file")
     found = [] if options.follow else sources(options.paths)

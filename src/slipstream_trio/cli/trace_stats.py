@@ -1,4 +1,15 @@
-"""`slipstream trace stats`: what recordings come to in numbers."""
+"""Counts what happened on connections, and measures how long it took.
+
+It tells of connections and how they ended, joins, pushes from call to reply,
+messages and their sizes, heartbeat round trips, reconnects, gaps, drops and
+errors. Memory does not grow with the recording: quantiles are exact for up to
+1,000 values, and within 1 % for more.
+
+examples:
+  slipstream trace stats trace.jsonl
+  slipstream trace stats trace.jsonl --topic 'room:*' --merge-topics --top 0
+  slipstream trace stats trace.jsonl --json | jq .pushes
+"""
 
 import json
 import sys
@@ -6,33 +17,17 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
 
 from ..trace.read import sources
-from ..trace.stats import EXACT, Statistics
+from ..trace.stats import Statistics
 from ..trace.text import printable
 from .output import BAD, Output
-from .reading import SELECTING, Notices, add_reading_arguments, glances
+from .reading import Notices, add_reading_arguments, glances
 from .status import OK, count
 from .tables import print_tables, size
 
-DESCRIPTION: Final = f"""\
-Counts what happened on connections, and measures how long it took: connections
-and how they ended, joins, pushes from call to reply, messages and their sizes,
-heartbeat round trips, reconnects, gaps, drops and errors. Memory does not grow
-with the recording: quantiles are exact for up to {EXACT:,} values, and within 1 %
-for more."""
-EPILOG: Final = f"""\
-{SELECTING}
-
-examples:
-  slipstream trace stats trace.jsonl
-  slipstream trace stats trace.jsonl --topic 'room:*' --merge-topics --top 0
-  slipstream trace stats trace.jsonl --json | jq .pushes"""
-
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     add_reading_arguments(parser)
     parser.add_argument("--merge-topics", action="store_true", help="count room:1 and room:2 together, as room:*")
     parser.add_argument(
@@ -42,7 +37,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Count, and print what it came to."""
     statistics = Statistics(merge_topics=options.merge_topics)
     notices = Notices()
     for glance in glances(options, sources(options.paths), notices.told):

@@ -1,4 +1,22 @@
-"""`slipstream trace verify`: check the invariants on a recording."""
+"""Checks on a recording what holds for every connection.
+
+Its records carry its ids, begin and end as they should, and spans, states,
+times and refs follow from each other. Each cause is printed once, with its file
+and line; what else the same line breaks, and what is broken likewise later, is
+counted. --json has all.
+
+Records that the recorder says are missing, and connections that were open when
+the recording ended or was cut off, are reported, but do not count as
+violations; --strict makes them count too.
+
+examples:
+  slipstream trace verify trace.jsonl
+  slipstream trace verify trace.jsonl.2 trace.jsonl.1 trace.jsonl
+  slipstream trace verify --json trace.jsonl | jq 'select(.kind == "violation")'
+
+exit status: 0 sound; 1 violations, or lines that cannot be read; 2 wrong usage,
+or a file that is not a recording
+"""
 
 import json
 from argparse import ArgumentParser, Namespace
@@ -12,26 +30,6 @@ from ..trace.text import many, printable
 from .reading import ProgressBar, add_paths
 from .status import FAILED, OK
 
-DESCRIPTION: Final = """\
-Checks on a recording what holds for every connection: that its records carry
-its ids, begin and end as they should, and that spans, states, times and refs
-follow from each other. Each cause is printed once, with its file and line; what
-else the same line breaks, and what is broken likewise later, is counted. --json
-has all.
-
-Records that the recorder says are missing, and connections that were open when
-the recording ended or was cut off, are reported, but do not count as
-violations; --strict makes them count too."""
-
-EPILOG: Final = """\
-examples:
-  slipstream trace verify trace.jsonl
-  slipstream trace verify trace.jsonl.2 trace.jsonl.1 trace.jsonl
-  slipstream trace verify --json trace.jsonl | jq 'select(.kind == "violation")'
-
-exit status: 0 sound; 1 violations, or lines that cannot be read; 2 wrong usage,
-or a file that is not a recording"""
-
 MOST_KINDS: Final = 10_000
 
 Kind = tuple[str, int | None, str | None]
@@ -39,7 +37,6 @@ Kind = tuple[str, int | None, str | None]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
     add_paths(parser)
     parser.add_argument("--strict", action="store_true", help="fail for what is missing or unfinished, too")
     parser.add_argument("--json", action="store_true", help="print lines of JSON: each finding, then a summary")
@@ -48,7 +45,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Check, and print what is wrong."""
     checker, causes, paths = Checker(), Causes(), files_of(options.paths)
     faults = found = named = 0
     with ProgressBar() as bar:
