@@ -62,7 +62,6 @@ class Load:
         self._pushing.cancel()
 
     async def run(self) -> None:
-        """Run by the plan."""
         plan = self._plan
         async with trio.open_nursery() as clients:
             for number in self._numbers:

@@ -43,8 +43,6 @@ def told(latencies: Any) -> dict[str, str]:
 
 @define
 class Second:
-    """A second of a load test."""
-
     counts: Counter[str] = Factory(Counter)  # "due", "replies", "messages", …
     open: int = 0  # connections, at its end
     latencies: Any = Factory(histogram)  # of the pushes that were answered in it
@@ -61,7 +59,6 @@ class Result:
 
     @property
     def counts(self) -> Counter[str]:
-        """What happened in all."""
         return sum((second.counts for second in self.seconds.values()), Counter())
 
     def to_json(self, indent: int | None = 1) -> str:
@@ -90,7 +87,6 @@ class Result:
             second.latencies.decode_and_add(each["histogram"])
 
     def summary(self) -> Iterator[str]:
-        """Give the lines of a report."""
         counts, seconds = self.counts, max(len(self.seconds), 1)
         yield f"{'':10}{'count':>10}" + "".join(f"{name:>10}" for name in QUANTILES)
         for name, each in self.latencies.items():
@@ -123,7 +119,6 @@ Lines = dict[str, Sequence[tuple[float, float]]]
 
 
 def page(result: Result) -> str:
-    """Return a page of HTML."""
     seconds = sorted(result.seconds.items())
     times = [(at - seconds[0][0], quantiles(second.latencies)) for at, second in seconds]
     by_time: Lines = {

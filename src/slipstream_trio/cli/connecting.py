@@ -149,7 +149,6 @@ class Run:
 
 
 async def at_signal(number: int, do: Callable[[], object]) -> None:
-    """Do something whenever a signal comes, until cancelled."""
     with trio.open_signal_receiver(number) as signals:
         async for _ in signals:
             do()
@@ -174,7 +173,6 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def event(text: str) -> str:
-    """Read the name of an event to push for argparse."""
     if text in RESERVED_EVENTS:
         raise ArgumentTypeError(f"{text!r} is an event of the protocol, which cannot be pushed")
     return text
@@ -185,7 +183,6 @@ def _no_constant(name: str) -> float:
 
 
 def seconds(text: str) -> float:
-    """Read a number of seconds for argparse."""
     try:
         number = float(text)
     except ValueError:

@@ -135,7 +135,6 @@ class Console:
         return self._show({"type": answer["type"], **told, **answer}, line)
 
     def misread(self, error: RequestError, line: int | None = None) -> None:
-        """Show that a request cannot be read."""
         self._show({"type": "error", "error": "RequestError", "text": str(error)}, line)
 
     def _show(self, answer: Item, line: int | None) -> Item:
@@ -144,7 +143,6 @@ class Console:
         return answer
 
     async def idle(self) -> None:
-        """Wait until all answers are there."""
         while self.pending:
             await self._answered.park()
 

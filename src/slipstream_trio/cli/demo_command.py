@@ -131,7 +131,6 @@ class Tally:
         self._lost: list[str] = []
 
     def feed(self, record: Record) -> None:
-        """Count and check a record."""
         self.violations += self.verifier.feed(record)
         if (line := describe(record, self._secrets)) is not None:
             self.statistics.feed(Glance(self._clock.at(record) - (line.took or 0), 0, line, record))
@@ -238,7 +237,6 @@ class Demo:
         self._say(f"# {text}", BOLD)
 
     def report(self, tally: Tally) -> None:
-        """Show a summary of the run."""
         self._say("# The trace", BOLD)
         for stop in tally.ended:
             origin, why = stop.origin, stop.termination_reason

@@ -20,24 +20,17 @@ ABOUT: Final = """\
 
 
 class Echo(Channel):
-    """Replies with what it was pushed."""
-
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:  # noqa: ARG002 - names of `Channel`
-        """Answer a push."""
         return Reply(payload)
 
 
 class Room(Channel):
-    """A chat room."""
-
     async def join(self, payload: Any) -> Any:  # noqa: ARG002 - the name that `Channel.join` gives it
-        """Let everyone in, except into the secret room."""
         if self.topic == "room:secret":
             raise JoinRefused({"reason": "unauthorized"})
         return {"users": 1 + sum(self.topic in other.channels for other in self.socket.server.connections)}
 
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
-        """Handle an event of `ABOUT`."""
         match event:
             case "new_msg" if payload.get("body"):
                 await self.broadcast("new_msg", payload)
@@ -71,19 +64,14 @@ class Room(Channel):
 
 
 class Lounge(Channel):
-    """A room that shows who is there."""
-
     async def join(self, payload: Any) -> Any:
-        """Remember the name."""
         self.name: str = payload.get("name", "guest")
 
     async def after_join(self) -> None:
-        """Tell the others."""
         self.presence.track(self.name, {"mood": "fine"})
         await self.push("presence_state", self.presence.list())
 
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:  # noqa: ARG002 - names of `Channel`
-        """Change a mood."""
         if event == "mood":
             self.presence.update(self.name, payload)
         return Reply()

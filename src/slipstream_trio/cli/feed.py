@@ -101,7 +101,6 @@ class Printer:
         self._taken = trio.lowlevel.ParkingLot()
 
     def __call__(self, item: Item) -> None:
-        """Print an item."""
         line = self._line(item)
         if self._dropped or self._size + len(line) > BACKLOG:
             self._dropped += 1  # like all that comes until the rest is taken, so that the loss has one place
@@ -140,7 +139,6 @@ class Printer:
             await self._taken.park()
 
     async def written(self) -> None:
-        """Wait until all is written."""
         while self._busy or self._lines:
             await self._taken.park()
 

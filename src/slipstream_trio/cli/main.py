@@ -82,7 +82,6 @@ class Parser(ArgumentParser):
         self.set_defaults(command=None, parser=self)
 
     def error(self, message: str) -> NoReturn:
-        """End with a refusal."""
         self.exit(USAGE, f"slipstream: {message}; see {self.prog} --help\n")
 
 

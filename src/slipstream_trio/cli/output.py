@@ -47,7 +47,6 @@ class Output:
         return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m"
 
     def print(self, text: str = "", *codes: int) -> None:
-        """Print a line."""
         if self.width is not None and not self._colour:
             text = fit(text, self.width - 1).rstrip()
         self._bulk.append(f"{self.style(text, *codes)}\n")
@@ -82,7 +81,6 @@ def wants_colour(file: TextIO) -> bool:
 
 
 def cells(text: str) -> int:
-    """Return the columns of a terminal that a text takes."""
     return len(text) if text.isascii() else sum(map(_cells_of, text))
 
 

@@ -152,7 +152,6 @@ class Discreet(FileHistory):
     """A history without the lines whose payloads have secrets."""
 
     def store_string(self, string: str) -> None:
-        """Keep a line."""
         _, brace, rest = string.partition("{")
         with suppress(ValueError):
             if any(named_secrets_in(parse_json(brace + rest))):

@@ -40,7 +40,6 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
         self.clear()
 
     def show(self, progress: Progress) -> None:
-        """Draw the bar anew."""
         if not self._watched:
             return
         part = progress.done / progress.size if progress.size else 1.0
@@ -50,19 +49,16 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
         self._shown = True
 
     def clear(self) -> None:
-        """Remove the bar, before other output."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._shown = False
 
 
 def add_paths(parser: ArgumentParser) -> None:
-    """Declare the files."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a recording, plain or gzip; rotated files are found")
 
 
 def add_reading_arguments(parser: ArgumentParser) -> None:
-    """Declare the files and the options that choose records."""
     add_paths(parser)
     parser.epilog = f"{SELECTING}\n\n{parser.epilog}"
     group = parser.add_argument_group("choosing records")
@@ -79,7 +75,6 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
 
 
 def selection_of(options: Namespace) -> Selection:
-    """Return the selection that the options make."""
     return Selection(**{name: getattr(options, name) for name in attrs.fields_dict(Selection)})
 
 
@@ -137,5 +132,4 @@ class Notices:
             self.say(str(flaw))
 
     def summary(self) -> list[str]:
-        """Return a summary, in a few lines."""
         return [f"{problem} ({count:,} times)" if count > 1 else problem for problem, count in self._found.items()]

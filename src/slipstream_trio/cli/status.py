@@ -66,7 +66,6 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def count(text: str, least: int = 1, most: int | None = None) -> int:
-    """Read a number for argparse."""
     if not text.isdecimal() or not least <= int(text) <= (most or int(text)):
         bounds = f"{least} or more" if most is None else f"{least} to {most}"
         raise ArgumentTypeError(f"{text!r} is not a count: write a number, {bounds}")

@@ -48,7 +48,6 @@ class Timeline:
                 self._event, self._detail = room - self._topic, 0
 
     def head(self) -> None:
-        """Print the names of the columns."""
         event = f"{'event':14} status" if self._output.width is None else "event"
         ids = f"{'line':>6} {'sock':{self._id}} " if self._recorded else ""
         ids += f"{'conn':{self._id}} {'span     ' if self._span else ''}"
@@ -57,7 +56,6 @@ class Timeline:
         self._output.print(f"{time} {ids}  {text}{'  detail' if self._detail else ''}", FAINT, UNDERLINE)
 
     def line(self, glance: Glance) -> None:
-        """Print a line."""
         if self._output.width is None:
             self._print_whole(glance)
             return

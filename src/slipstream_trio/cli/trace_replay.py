@@ -113,7 +113,6 @@ class Tape:
 
     @property
     def current(self) -> tuple[Path, ReplayStep]:
-        """The step that the tape is at."""
         return self._near[self.number - 1 - self._read]
 
     def move(self, by: int) -> bool:

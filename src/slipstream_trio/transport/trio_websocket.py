@@ -72,7 +72,6 @@ class _LibraryStream(trio.abc.Stream):
             self._giver.unpark_all()
 
     async def stop(self) -> None:
-        """End the reader."""
         self._scope.cancel()
         while not self.ended:
             await self._giver.park()
@@ -85,7 +84,6 @@ class _LibraryStream(trio.abc.Stream):
             await self._giver.park()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002 - it is always None
-        """Return the given bytes."""
         while not self._piece:
             self._giver.unpark_all()
             await self._reader.park()
