@@ -7,7 +7,14 @@ import pytest
 from tests.trace.scenes import Scene, two_connections
 
 from slipstream_trio.protocol import SendHeartbeat
-from slipstream_trio.telemetry import BufferOverflowed, ClientCallbackStart, ClientCallbackStop
+from slipstream_trio.telemetry import (
+    BufferOverflowed,
+    ClientCallbackStart,
+    ClientCallbackStop,
+    ClientPushStart,
+    Origin,
+    SpanException,
+)
 from slipstream_trio.trace import stats
 from slipstream_trio.trace.selection import look
 from slipstream_trio.trace.stats import KEYS, Statistics
@@ -133,3 +140,10 @@ def test_topics_without_end_are_counted_together_beyond_a_limit(monkeypatch: pyt
 def test_of_no_records_there_is_nothing_to_say() -> None:
     nothing = summary_of([])
     assert (nothing.records, nothing.seconds, nothing.as_dict()["pushes"]) == (0, 0.0, [])
+
+
+def test_an_exception_is_an_outcome() -> None:
+    origin = Origin("c" * 16, "d" * 32, "e" * 16, 1)
+    push = ClientPushStart(origin, "b" * 16, 0, 5, "t", "e", {})
+    errors = summary_of([push, SpanException(push, origin, 9, "ValueError", "no", "…")]).sections["errors"]
+    assert {key: group.outcomes for key, group in errors.items()} == {("client push",): {"raised": 1}}

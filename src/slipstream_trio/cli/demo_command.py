@@ -21,7 +21,6 @@ examples:
       --param user=ada --event new_msg --payload '{"body": "hi"}' --seconds 30
 """
 
-import gc
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Iterable
@@ -32,12 +31,12 @@ import trio
 
 from .. import Backoff, JoinError
 from ..protocol import TransportOpened
-from ..telemetry import ConnectStop, HandlerFailed, HandleStop, Record
+from ..telemetry import ConnectStop, HandleStop, Record
 from ..trace import MEANINGS, Verifier, Violation
 from ..trace.clock import WallClock
 from ..trace.selection import Glance
 from ..trace.stats import Statistics
-from ..trace.text import NO_SECRETS, Secrets, many, printable
+from ..trace.text import many, printable
 from ..trace.view import describe, given_of
 from .connecting import Run, add_connecting, event, parse_json, seconds
 from .console import from_words, opened
@@ -54,7 +53,6 @@ SECTIONS: Final = ("connects", "joins", "leaves", "pushes", "heartbeats", "handl
 
 PACE: Final = 0.12  # seconds between the steps, for human eyes
 PUSH_TIMEOUT: Final = 1.0
-LONGEST: Final = 30.0  # seconds that the tour may take
 SECONDS: Final = 2.0  # so long it listens at the user's server
 
 TOUR: Final = (
@@ -99,72 +97,50 @@ def run(options: Namespace) -> int:
         if wrong and getattr(options, needed) is None:
             raise UsageError(f"--{wrong[0].replace('_', '-')} goes with --{needed}")
     run = Run(options, every=True)
-    demo, tally = Demo(run, Output.of(sys.stdout, plain=options.plain, live=True)), Tally(run.secrets)
-    # Two handlers, so that a failure of the one that shows is seen by the one that counts.
-    run.telemetry.attach("tally", (), tally.feed, prefix=True)
-    run.telemetry.attach("history", (), run.guarded(demo.show), prefix=True)
-    gc.freeze()  # otherwise a collection may scan all imports, for milliseconds within a span
+    demo = Demo(run, Output.of(sys.stdout, plain=options.plain, live=True))
+    run.telemetry.attach("demo", (), run.guarded(demo.take), prefix=True)
     try:
         run.start(demo.tour if options.url is None else partial(demo.visit, options))
     finally:
-        gc.unfreeze()
-        tally.violations += tally.verifier.finish()
         if run.failure is None and demo.reached:
-            demo.report(tally)
-    if problems := tally.problems:
-        raise CommandFailed(f"the trace is not sound: {many(len(problems), 'problem')}, as listed above")
+            demo.report()
+    if demo.violations:
+        raise CommandFailed(f"the trace is not sound: {many(len(demo.violations), 'problem')}, as listed above")
     return OK
 
 
-class Tally:
-    """Counts and checks records as they come, and forgets them, so that a run may take as long as it likes."""
-
-    def __init__(self, secrets: Secrets = NO_SECRETS) -> None:
-        self.spans: int = 0
-        self.violations: list[Violation] = []
-        self.statistics: Statistics = Statistics()
-        self.verifier: Verifier = Verifier()
-        self.ended: list[ConnectStop] = []
-        self._secrets = secrets
-        self._clock = WallClock()
-        self._open: dict[str, str] = {}
-        self._lost: list[str] = []
-
-    def feed(self, record: Record) -> None:
-        self.violations += self.verifier.feed(record)
-        if (line := describe(record, self._secrets)) is not None:
-            self.statistics.feed(Glance(self._clock.at(record) - (line.took or 0), 0, line, record))
-        name, span_id = record.name, record.span_id or ""
-        if name[-1] == "start" and name[1] == "client":
-            self._open[span_id] = " ".join(name[1:-1])
-        elif name[-1] in ("stop", "exception"):
-            self.spans += 1
-            self._open.pop(span_id, None)
-        if isinstance(record, ConnectStop):
-            self.ended.append(record)
-        if isinstance(record, HandlerFailed):
-            self._lost.append(f"a telemetry handler failed: {record.handler_id}: {record.reason}")
-
-    @property
-    def problems(self) -> list[str]:
-        """The problems of the trace, a line each."""
-        return [*map(str, self.violations), *(f"1 {name} without an end" for name in self._open.values()), *self._lost]
-
-
 class Demo:
-    """Shows its steps, the records of its connection, and in the end a report."""
+    """Shows its steps, the records of its connection, and in the end a report.
+
+    It counts and checks records as they come, and forgets them, so that a run may take as long as it likes.
+    """
 
     def __init__(self, run: Run, output: Output) -> None:
         self._run = run
         self._output = output
         self._timeline = Timeline(output, secrets=run.secrets)
+        self._statistics = Statistics()
+        self._verifier = Verifier()
+        self._clock = WallClock()
+        self._spans = 0
+        self._ended: list[ConnectStop] = []
+        self._held: list[Glance] = []
         self._began: int | None = None
-        self._held: list[Record] = []
+        self.violations: list[Violation] = []
         self.reached: bool = False  # the server has answered; before, nothing is shown
 
-    def show(self, record: Record) -> None:
-        """Show a record, if it has a line, and what was held until the server answered."""
-        self._held.append(record)
+    def take(self, record: Record) -> None:
+        """Check and count a record, and show it, if it has a line, and what was held until the server answered."""
+        self.violations += self._verifier.feed(record)
+        self._spans += record.name[-1] in ("stop", "exception")
+        if isinstance(record, ConnectStop):
+            self._ended.append(record)
+        if (line := describe(record, self._run.secrets)) is not None:
+            now = record.measurements["monotonic_time"]
+            self._began = now if self._began is None else self._began
+            glance = Glance(self._clock.at(record) - (line.took or 0), now - self._began, line, record)
+            self._statistics.feed(glance)
+            self._held.append(glance)
         given = given_of(record) if isinstance(record, HandleStop) and not self.reached else None
         if isinstance(given, TransportOpened) or getattr(given, "status", None) is not None:
             self.reached = True
@@ -173,25 +149,17 @@ class Demo:
             self._say(f"# {shown}", FAINT)
             self._timeline.head()
             self._step(f"Connect: slipstream connect {shown}")
-        if self.reached:
-            held, self._held = self._held, []
-            for each in held:
-                if (line := describe(each, self._run.secrets)) is not None:
-                    now = each.measurements["monotonic_time"]
-                    self._began = now if self._began is None else self._began
-                    self._timeline.line(Glance(0, now - self._began, line, each))
+        while self.reached and self._held:
+            self._timeline.line(self._held.pop(0))
 
     async def tour(self) -> None:
         """Start the server, and show some of everything; raises `CommandFailed` where a step had another outcome."""
         from .development import PATH, make_server
 
         steps = ((title, text, from_words(text, {}, None), (expected,)) for title, text, expected in TOUR)
-        with trio.move_on_after(LONGEST) as scope:
-            async with make_server().serve() as listening:
-                self._run.url = listening.url(PATH)
-                await self._follow(steps, PACE, rejoin=Backoff((0.1,)))
-        if scope.cancelled_caught:
-            raise CommandFailed(f"the demo did not finish within {LONGEST:g} s")
+        async with make_server().serve() as listening:
+            self._run.url = listening.url(PATH)
+            await self._follow(steps, PACE, rejoin=Backoff((0.1,)))
 
     async def visit(self, options: Namespace) -> None:
         """Connect, join, push, ping, listen, leave; raises `CommandFailed` if the server closes the channel."""
@@ -236,22 +204,23 @@ class Demo:
             self._output.print()
         self._say(f"# {text}", BOLD)
 
-    def report(self, tally: Tally) -> None:
+    def report(self) -> None:
+        self.violations += self._verifier.finish()
         self._say("# The trace", BOLD)
-        for stop in tally.ended:
+        for stop in self._ended:
             origin, why = stop.origin, stop.termination_reason
             self._say(f"socket {origin.socket_id}")
             self._say(f"connection {origin.connection_id} generation {origin.generation} ended {why}")
             self._say(f"trace {origin.trace_id}")
-        print_tables(self._output, tally.statistics, sections=SECTIONS)
+        print_tables(self._output, self._statistics, sections=SECTIONS)
         self._output.print()
         self._say("# times of the client and of pings include the drawing of these lines", FAINT)
         for number, meaning in MEANINGS.items():
-            broken = any(violation.invariant == number for violation in tally.violations)
+            broken = any(violation.invariant == number for violation in self.violations)
             self._say(f"invariant {number} {'BROKEN' if broken else 'holds '} {meaning}", BAD if broken else GOOD)
-        for problem in tally.problems:
-            self._say(f"problem: {problem}", BAD)
-        counts = {"record": tally.verifier.records, "span": tally.spans, "violation": len(tally.violations)}
+        for violation in self.violations:
+            self._say(f"problem: {violation}", BAD)
+        counts = {"record": self._verifier.records, "span": self._spans, "violation": len(self.violations)}
         self._say(", ".join(many(count, one) for one, count in counts.items()), BOLD)
 
     def _say(self, text: str, *codes: int) -> None:
