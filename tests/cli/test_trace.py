@@ -97,8 +97,6 @@ def test_violations_are_told_with_file_and_line_and_what_they_mean(said: Said, g
     assert (first["line"], first["kind"], first["invariant"], first["path"]) == (at + 1, "violation", 5, str(bad))
     assert summary["sound"] is False
     assert summary["files"] == [str(bad)]
-    out, _ = said("verify", "--most", 0, bad, status=1)
-    assert out.startswith("… and ")
 
 
 def test_a_cause_is_named_once(said: Said, good: Path) -> None:
@@ -113,16 +111,15 @@ def test_a_cause_is_named_once(said: Said, good: Path) -> None:
     assert re.fullmatch(r"invariant 5 of connection [0-9a-f]+: \d+ more like it, the last in line \d+", more)
     faults = int(summary.split()[-2])
     assert faults > 50
-    assert len(said("verify", bad, "--json", "--most", 999, status=1)[0].splitlines()) == faults + 1
+    assert len(said("verify", bad, "--json", status=1)[0].splitlines()) == faults + 1
 
 
-def test_a_recording_that_was_cut_off_is_sound_unless_it_must_not_be(said: Said, good: Path) -> None:
+def test_a_recording_that_was_cut_off_is_sound(said: Said, good: Path) -> None:
     cut = written(good.with_name("cut.jsonl"), [good.read_bytes()[:9000]])
     out, _ = said("verify", cut)
     assert "unfinished: the recording was cut off here" in out
     assert out.count("unfinished") == 1
     assert ": sound\n" in out
-    said("verify", "--strict", cut, status=1)
 
 
 def test_traces_can_be_shared_on_purpose(said: Said, tmp_path: Path) -> None:
@@ -258,7 +255,7 @@ def test_a_step_is_shown_where_its_letters_are_lacking(good: Path, monkeypatch: 
     monkeypatch.setattr("sys.stdin", io.StringIO("n\nq\n"))
     with redirect_stdout(output):
         assert main(["trace", "replay", "--step", str(good)]) == 0
-    assert re.search(rb"--- step 2 of .* us  agrees", output.buffer.getvalue())
+    assert re.search(rb"--- step 2 of .* \\xb5s  agrees", output.buffer.getvalue())
 
 
 def test_a_step_can_be_gone_to_by_its_line(said: Said, good: Path) -> None:
@@ -299,6 +296,6 @@ def test_the_demo_can_be_recorded(tmp_path: Path, said: Said, monkeypatch: pytes
     monkeypatch.setattr(demo, "PUSH_TIMEOUT", 0.5)
     path = tmp_path / "demo.jsonl.gz"
     assert main(["demo", "--plain", "--record", str(path)]) == 0
-    said("verify", "--strict", path)
+    assert ": sound\n" in said("verify", path)[0]
     said("replay", path)
     assert main(["demo", "--plain", "--record", str(tmp_path / "nowhere" / "demo.jsonl")]) == 1

@@ -18,7 +18,6 @@ from .. import telemetry as t
 from ..protocol import MessageDropped, MessageReceived, TopicJoinClosed
 from ..trace.text import Secrets, brief, duration, hidden, printable
 from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output, wants_colour
-from .status import PLAINER
 
 Item = dict[str, Any]
 """Its `type`, and what belongs to that."""
@@ -149,7 +148,7 @@ def _write(file: TextIO, text: str) -> None:
         file.write(text)
         file.flush()
         return
-    data = memoryview(text.encode(file.encoding, PLAINER))
+    data = memoryview(text.encode(file.encoding, "backslashreplace"))
     while data:
         data = data[os.write(file.fileno(), data) :]
 

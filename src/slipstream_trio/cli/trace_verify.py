@@ -7,7 +7,7 @@ counted. --json has all.
 
 Records that the recorder says are missing, and connections that were open when
 the recording ended or was cut off, are reported, but do not count as
-violations; --strict makes them count too.
+violations.
 
 examples:
   slipstream trace verify trace.jsonl
@@ -38,31 +38,24 @@ Kind = tuple[str, int | None, str | None]
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_paths(parser)
-    parser.add_argument("--strict", action="store_true", help="fail for what is missing or unfinished, too")
     parser.add_argument("--json", action="store_true", help="print lines of JSON: each finding, then a summary")
-    most = "print so many findings, and count the rest; by default %(default)s"
-    parser.add_argument("--most", type=int, default=100, metavar="N", help=most)
 
 
 def run(options: Namespace) -> int:
     checker, causes, paths = Checker(), Causes(), files_of(options.paths)
-    faults = found = named = 0
+    faults = found = 0
     with ProgressBar() as bar:
         for finding in checker.check(paths, progress=bar.show):
             found += 1
-            faults += finding.wrong or options.strict
+            faults += finding.wrong
             if options.json or causes.is_new(finding):
-                named += 1
-                if named <= options.most:
-                    bar.clear()
-                    print(json.dumps(attrs.asdict(finding)) if options.json else printable(str(finding)))
+                bar.clear()
+                print(json.dumps(attrs.asdict(finding)) if options.json else printable(str(finding)))
     if options.json:
         summary = {"files": [*map(str, paths)], "records": checker.records, "connections": checker.connections}
         rest = {"missing": checker.missing, "faults": faults, "notes": found - faults, "sound": not faults}
         print(json.dumps({**summary, **rest}))
         return FAILED if faults else OK
-    if named > options.most:
-        print(f"… and {named - options.most:,} more")
     causes.sum_up()
     verdict = many(faults, "fault") if faults else "sound"
     missing = f", {checker.missing:,} missing" if checker.missing else ""
