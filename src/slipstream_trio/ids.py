@@ -10,9 +10,7 @@ TRACE_BITS: Final = 128
 SPAN_BITS: Final = 64
 DIGITS: Final = SPAN_BITS // 4
 
-BLOCK: Final = 256
-"""The number of span ids made at a time."""
-
+BLOCK: Final = 256  # the number of span ids made at a time
 ZERO: Final = "0" * DIGITS
 ONE: Final = f"{1:0{DIGITS}x}"
 

@@ -27,8 +27,7 @@ from .bench_result import Result, Second
 IN_FLIGHT: Final = 10_000
 """The most pushes of a process that are unanswered: those that are due beyond wait, and their latency counts on."""
 
-MOST_KINDS: Final = 50
-"""The most kinds of errors with what the server said: it may say another thing each time."""
+MOST_KINDS: Final = 50  # the most kinds of errors with what the server said: it may say another thing each time
 
 
 class Load:

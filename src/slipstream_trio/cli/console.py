@@ -23,9 +23,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "ping": ("", "send a heartbeat, and show the round trip"),
 }
 
-ALONE: Final = ("help", "quit")
-"""Commands of the prompt, without requests."""
-
+ALONE: Final = ("help", "quit")  # commands of the prompt, without requests
 FIELDS: Final = ("command", "topic", "event", "payload", "hex")
 
 HELP: Final = "\n".join(

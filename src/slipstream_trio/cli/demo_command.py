@@ -71,8 +71,7 @@ TOUR: Final = (
 )
 """Steps: their titles, what to type for them at the prompt of `slipstream connect`, and what they come to."""
 
-Step = tuple[str, str, Item, Collection[str]]
-"""A title, a text, a request, and what it may come to."""
+Step = tuple[str, str, Item, Collection[str]]  # a title, a text, a request, and what it may come to
 
 
 def add_arguments(parser: ArgumentParser) -> None:

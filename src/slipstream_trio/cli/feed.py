@@ -19,9 +19,7 @@ from ..protocol import MessageDropped, MessageReceived, TopicJoinClosed
 from ..trace.text import Secrets, brief, duration, hidden, printable
 from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output, wants_colour
 
-Item = dict[str, Any]
-"""Its `type`, and what belongs to that."""
-
+Item = dict[str, Any]  # its `type`, and what belongs to that
 TOLD: Final[Mapping[type[t.Record], tuple[str, ...]]] = {
     t.ReconnectScheduled: ("reconnecting", "reason", "code", "status", "attempt", "delay"),
     t.RejoinScheduled: ("rejoining", "topic", "reason", "attempt", "delay"),

@@ -33,8 +33,7 @@ EXPENDABLE: Final = ("min", "a second", "p90", "bytes", "longest")
 
 RATED: Final = ("messages", "pushes", "handling")  # sections that have rates
 
-Column = tuple[Literal["<", ">"], Sequence[str]]
-"""How a column is aligned, its head, and then its cells."""
+Column = tuple[Literal["<", ">"], Sequence[str]]  # how a column is aligned, its head, and then its cells
 
 
 def print_tables(output: Output, summary: Statistics, *, sections: Collection[str] = tuple(KEYS), top: int = 0) -> None:

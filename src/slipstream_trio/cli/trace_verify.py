@@ -32,8 +32,7 @@ from .status import FAILED, OK
 
 MOST_KINDS: Final = 10_000
 
-Kind = tuple[str, int | None, str | None]
-"""The kind of a finding, the invariant, and the connection."""
+Kind = tuple[str, int | None, str | None]  # the kind of a finding, the invariant, and the connection
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -15,13 +15,10 @@ from attrs import frozen
 
 FIRST_WINDOW: Final = 8
 LARGEST_WINDOW: Final = 256
-SLOWEST: Final = 4.0
-"""Joins a second that are never too many."""
-FASTEST: Final = 200.0
-"""Joins a second above which the pace is lifted."""
+SLOWEST: Final = 4.0  # joins a second that are never too many
+FASTEST: Final = 200.0  # joins a second above which the pace is lifted
 GROWTH: Final = 1.1
-GROWS_EVERY: Final = 10.0
-"""Seconds of a connection after which its pace is `GROWTH` times what it was."""
+GROWS_EVERY: Final = 10.0  # seconds of a connection after which its pace is `GROWTH` times what it was
 MOST_GROWN: Final = math.ceil(math.log(FASTEST / SLOWEST, GROWTH))
 REMEMBERED: Final = 2 * int(FASTEST) + 2
 """Joins whose times are kept: with more of them in a second, the pace is lifted."""

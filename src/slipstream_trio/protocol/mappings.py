@@ -11,11 +11,8 @@ if TYPE_CHECKING:
 else:
     PersistentMap = Mapping  # the class itself cannot be subscripted when annotations are read at run time
 
-NOTHING: Final[Any] = HashTrieMap()
-"""A persistent map that has nothing in it, of any types."""
-
-persistent: Final[Callable[[Mapping[Any, Any]], Any]] = HashTrieMap
-"""Makes a persistent map of what is in a mapping."""
+NOTHING: Final[Any] = HashTrieMap()  # a persistent map that has nothing in it, of any types
+persistent: Final[Callable[[Mapping[Any, Any]], Any]] = HashTrieMap  # makes a persistent map of what is in a mapping
 
 
 def queue_of(items: Iterable[Any]) -> Any:
@@ -27,8 +24,7 @@ def queue_of(items: Iterable[Any]) -> Any:
     return whole.dequeue()
 
 
-NO_ITEMS: Final = queue_of(())
-"""A persistent queue that has nothing in it."""
+NO_ITEMS: Final = queue_of(())  # a persistent queue that has nothing in it
 
 # Returns the first item of a queue that has one: `peek` is a method in some versions of rpds, in others the item.
 first_of: Final[Callable[[Any], Any]] = (methodcaller if callable(queue_of((0,)).peek) else attrgetter)("peek")

@@ -20,9 +20,7 @@ from ..errors import ProtocolError
 
 STATE: Final = "presence_state"
 DIFF: Final = "presence_diff"
-PRESENCE_EVENTS: Final = frozenset({STATE, DIFF})
-"""The events that carry presences."""
-
+PRESENCE_EVENTS: Final = frozenset({STATE, DIFF})  # the events that carry presences
 MOST_PENDING: Final = 1024
 """Diffs that are kept for a state to come; a server that never sends one should not fill the memory."""
 

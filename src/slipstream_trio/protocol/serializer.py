@@ -18,8 +18,7 @@ BROADCAST: Final = 2
 
 _KINDS: Final = ("\x00", "\x01", "\x02")
 
-_LONGEST: Final = 255
-"""Bytes of a topic, event or ref in a binary frame, whose lengths take one byte each."""
+_LONGEST: Final = 255  # bytes of a topic, event or ref in a binary frame, whose lengths take one byte each
 
 
 class Serializer(Protocol):

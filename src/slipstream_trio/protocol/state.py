@@ -18,8 +18,7 @@ Status = Literal["opening", "open", "closing", "closed"]
 
 T_co = TypeVar("T_co", covariant=True)
 
-UNSET: Final[Any] = object()
-"""The default of a keyword; None means something to most of them."""
+UNSET: Final[Any] = object()  # the default of a keyword; None means something to most of them
 
 
 @frozen
@@ -207,9 +206,7 @@ class State:
         return f"State({', '.join(f'{name}={getattr(self, name)!r}' for name in STATE_FIELDS)})"
 
 
-state_of: Final = lean(State)
-"""Makes a state of its parts, by position."""
-
+state_of: Final = lean(State)  # makes a state of its parts, by position
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     part: tuple(name for name, flat in vars(State).items() if isinstance(flat, Flat) and flat.part == part)
     for part in ("identity", "topics", "turn_queue", "heartbeat")

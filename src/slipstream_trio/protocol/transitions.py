@@ -26,9 +26,7 @@ from .message import CLOSE, ERROR, PHOENIX, REPLY, Frame, Message, new_message
 from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State, Status
 
-ABNORMAL_CLOSURE: Final = 1006
-"""The code of a connection that ended without a close frame (RFC 6455, 7.4.1)."""
-
+ABNORMAL_CLOSURE: Final = 1006  # the code of a connection that ended without a close frame (RFC 6455, 7.4.1)
 _ANSWERS: Final = frozenset({REPLY, CLOSE, ERROR})
 """The events that settle something, if they have a ref; without one they are an application's own."""
 

@@ -41,15 +41,11 @@ def is_secret(name: Any, words: Collection[str] = SECRETS) -> bool:
     return any(word in letters for word in words)
 
 
-Redact = Callable[[str], str]
-"""Takes secrets out of a text."""
-
+Redact = Callable[[str], str]  # takes secrets out of a text
 _SHORTEST: Final = 4
 """The fewest characters of a secret: a text whose every "1" is redacted would not be readable."""
 
-_SHORTEST_PART: Final = 8
-"""Likewise of a part of one: in a word of base64, or cut off where nothing tells that it was."""
-
+_SHORTEST_PART: Final = 8  # likewise of a part of one: in a word of base64, or cut off where nothing tells that it was
 _HEX: Final = "[0-9A-Fa-f]"
 _BEGINS: Final = rf"(?:(?<![A-Za-z0-9])|(?<=%{_HEX}{{2}})|(?<=%25{_HEX}{{2}})|(?<=\\[a-z])|(?<=\\u{_HEX}{{4}}))"
 """Where a word begins: also behind an escape that ends with a letter or a digit."""

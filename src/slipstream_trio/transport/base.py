@@ -21,9 +21,7 @@ from ..errors.base import did_you_mean, lacks
 Frame = str | bytes
 """A WebSocket message: `str` is text, `bytes` is binary."""
 
-ABNORMAL_CLOSURE: Final = 1006
-"""The close code of an end without a close frame."""
-
+ABNORMAL_CLOSURE: Final = 1006  # the close code of an end without a close frame
 _LABELS: Final = re.compile(r"[^.]{1,63}(?:\.[^.]{1,63})*\.?", re.DOTALL)
 
 

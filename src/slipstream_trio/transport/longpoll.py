@@ -28,12 +28,8 @@ from .cookies import Cookies
 from .network import close_at_once, deadline_of, open_stream as network_stream, opened
 from .upgrade import answer_to
 
-LONGEST_BATCH: Final = 100
-"""Frames a POST: Phoenix reads no more of them."""
-
-LARGEST_BATCH: Final = 2**20
-"""Bytes of a POST that has several frames: Phoenix reads no body above 8 MB."""
-
+LONGEST_BATCH: Final = 100  # frames a POST: Phoenix reads no more of them
+LARGEST_BATCH: Final = 2**20  # bytes of a POST that has several frames: Phoenix reads no body above 8 MB
 LONGEST_SILENCE: Final = 30.0
 """Seconds without a byte after which a poll counts as lost: three times as long as Phoenix lets one wait."""
 

@@ -30,8 +30,7 @@ _KINDS: Final = {
 _RESOLVES: Final = frozenset({"socks4a", "socks5", "socks5h"})
 """SOCKS proxies that look names up; those of socks4 know addresses only."""
 
-_LONGEST_HEAD: Final = 8 * 1024
-"""Bytes of an HTTP proxy's answer, which are read one at a time."""
+_LONGEST_HEAD: Final = 8 * 1024  # bytes of an HTTP proxy's answer, which are read one at a time
 
 
 @frozen

@@ -31,17 +31,10 @@ __all__ = ["WebsocketsConnector", "connector"]
 
 _DEFLATE = ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})
 
-_ANYWHERE = parse_uri("ws://localhost")
-"""The protocol shows it in its own upgrade only."""
-
-INFLATED: Final = 128 * 1024
-"""Bytes that are inflated before other tasks run, half a millisecond's worth."""
-
-INFLATED_A_PIECE: Final = INFLATED // PIECES_A_PASS
-"""So many count as much as a piece that is given to the library."""
-
-END_OF_BLOCK: Final = b"\x00\x00\xff\xff"
-"""A sender leaves it out at the end of a message (RFC 7692, 7.2.1)."""
+_ANYWHERE = parse_uri("ws://localhost")  # the protocol shows it in its own upgrade only
+INFLATED: Final = 128 * 1024  # bytes that are inflated before other tasks run, half a millisecond's worth
+INFLATED_A_PIECE: Final = INFLATED // PIECES_A_PASS  # so many count as much as a piece that is given to the library
+END_OF_BLOCK: Final = b"\x00\x00\xff\xff"  # a sender leaves it out at the end of a message (RFC 7692, 7.2.1)
 
 
 class WebsocketsConnector:
