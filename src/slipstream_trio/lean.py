@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 import attrs
 
-__all__ = ["lean"]
-
 T = TypeVar("T")
 
 
