@@ -18,7 +18,6 @@ from .status import CommandFailed, UsageError
 BOLD, UNDERLINE, BAD, GOOD, ONCE, FAINT = 1, 4, 31, 32, 33, 90
 """Colours, as SGR has them."""
 
-BULK: Final = 50  # lines that are written at once: a text file takes as long for each `write` as for all of them
 NARROW: Final = 64  # columns of a terminal below which lines are cut, and so have no colours
 
 
@@ -30,8 +29,6 @@ class Output:
         self._file = file
         self._colour = colour and (width is None or width >= NARROW)
         self._live = live
-        self._bulk: list[str] = []
-        self._most = 1
 
     @classmethod
     def of(cls, file: TextIO, *, plain: bool = False, live: bool = False) -> "Output":
@@ -49,23 +46,7 @@ class Output:
     def print(self, text: str = "", *codes: int) -> None:
         if self.width is not None and not self._colour:
             text = fit(text, self.width - 1).rstrip()
-        self._bulk.append(f"{self.style(text, *codes)}\n")
-        if len(self._bulk) >= self._most:
-            self._write()
-
-    @contextmanager
-    def in_bulk(self) -> Iterator[None]:
-        """Write lines some at a time in the block, if it is no terminal: there may be millions of them."""
-        self._most = BULK if self.width is None else 1
-        try:
-            yield
-        finally:
-            self._most = 1
-            self._write()
-
-    def _write(self) -> None:
-        self._file.write("".join(self._bulk))
-        self._bulk.clear()
+        self._file.write(f"{self.style(text, *codes)}\n")
         if self._live:
             self._file.flush()
 

@@ -50,8 +50,7 @@ def run(options: Namespace) -> int:
         raise UsageError("--follow goes with one file")
     found = [] if options.follow else sources(options.paths)
     with rarely_collected():
-        output = Output.of(sys.stdout, plain=options.plain)
-        timeline = Timeline(output, clock=options.clock, recorded=True)
+        timeline = Timeline(Output.of(sys.stdout, plain=options.plain), clock=options.clock, recorded=True)
         timeline.head()
         notices = Notices(timeline.note)
         if options.follow:
@@ -60,10 +59,9 @@ def run(options: Namespace) -> int:
         chosen = False
         fold = not (options.whole or options.kinds)
         glances = look(recordings, selection_of(options), fold=fold)
-        with output.in_bulk():
-            for glance in grouped(glances) if fold else glances:
-                chosen = True
-                timeline.line(glance)
+        for glance in grouped(glances) if fold else glances:
+            chosen = True
+            timeline.line(glance)
         if not chosen:
             timeline.note("no record was chosen")
     return OK
