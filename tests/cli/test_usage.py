@@ -44,17 +44,6 @@ def test_a_missing_extra_has_one_status_in_all_commands(
     assert "needs the extra `cli`: pip install 'slipstream-trio[cli]'" in capsys.readouterr().err
 
 
-def test_a_transport_without_its_extra_is_refused_before_the_load(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("hdrh", reason="needs the extra `cli`")
-    monkeypatch.delitem(sys.modules, "slipstream_trio.transport.longpoll", raising=False)  # another test may import it
-    monkeypatch.setitem(sys.modules, "httpcore", None)
-    assert main(["bench", "ws://localhost/", "--transport", "longpoll"]) == 2
-    said = "slipstream: transport: 'longpoll' needs httpcore: pip install 'slipstream-trio[longpoll]'"
-    assert capsys.readouterr().err.startswith(said)
-
-
 def test_the_package_is_the_command_too() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "slipstream_trio", "--version"], capture_output=True, text=True, timeout=60, check=True

@@ -69,12 +69,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     load.add_argument("--duration", **lasting, default=10.0, help="of the pushes, after the ramp; by default 10")
     load.add_argument("--timeout", **lasting, default=10.0, help="of a push; by default 10")
     load.add_argument("--processes", **number, default=1, help="that share the load; by default 1")
-    kinds = ["auto", "trio_websocket", "websockets", "longpoll"]
-    transport = "of the connections; by default auto: websockets with the extra `fast`, else trio_websocket"
-    load.add_argument("--transport", default="auto", choices=kinds, help=transport)
     results = parser.add_argument_group("results")
     results.add_argument("--json", metavar="PATH", help="write them as JSON, which `merge` reads")
-    results.add_argument("--html", metavar="PATH", help="write a page with plots")
+    results.add_argument("--html", metavar="PATH", help="write a page with a plot")
     add_force(parser)
     add_connecting(parser, recorded=False)  # which would slow down what is measured
 
@@ -125,7 +122,7 @@ def _result(options: Namespace, output: Output) -> Result:
 def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
     """Return the plan of each process: every so many of the connections and of the pushes are its own."""
     plan = {name: getattr(options, name) for name in SHARED}
-    plan["connect"] = {**run.asked, "transport": options.transport, "push_timeout": options.timeout}
+    plan["connect"] = {**run.asked, "push_timeout": options.timeout}
     plan["topics"] = options.topic or ["echo:{connection}"]
     plan["processes"] = min(options.processes, options.connections)
     return [{**plan, "process": number} for number in range(plan["processes"])]
@@ -133,9 +130,9 @@ def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
 
 async def _load(run: Run, options: Namespace, output: Output, result: Result) -> Result:
     """Let processes make the load, and show what they tell; returns the result."""
-    # This refuses a transport whose extra is missing, and a port where nothing listens; the processes connect.
+    # This refuses a port where nothing listens; the processes connect.
     with suppress(errors.ConnectionRejected):  # which may pass: the load goes on trying
-        async with run.connect(transport=options.transport, reconnect=None):
+        async with run.connect(reconnect=None):
             pass
     plans, table, stop = _plans(run, options), _Table(output, result), trio.Event()
     about = {"url": (run.url or "").partition("?")[0], "began": datetime.now(UTC).isoformat(timespec="seconds")}

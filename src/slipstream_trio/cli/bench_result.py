@@ -1,12 +1,12 @@
 """The results of a load test: counts, histograms of latencies, and a series by the second, which can be merged.
 
-Their page has plots of the latencies, and needs nothing else.
+Their page has a plot of the latencies, and needs nothing else.
 """
 
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
@@ -124,23 +124,17 @@ def page(result: Result) -> str:
     by_time: Lines = {
         name: [(at, value) for at, its in times if (value := its[name]) is not None] for name in ("p50", "p99", "max")
     }
-    by_share: Lines = {
-        name: [(step / 10, each.get_value_at_percentile(100 - 10 ** (2 - step / 10)) / 1e6) for step in range(51)]
-        for name, each in result.latencies.items()
-        if each.total_count
-    }
     plans = "\n".join(", ".join(f"{name} {value}" for name, value in plan.items()) for plan in result.plans)
     summary = "\n".join(result.summary())
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>slipstream bench</title><style>{STYLE}</style>"
         f"<h1>Load test</h1><p>{escape(plans)}</p><pre>{escape(summary)}</pre>"
-        f"<h2>Latency of pushes, by second</h2>{_plot(by_time, '{:.0f} s'.format)}"
-        f"<h2>Latencies, by percentile</h2>{_plot(by_share, lambda nines: f'{100 * (1 - 10**-nines):.6g} %')}</html>\n"
+        f"<h2>Latency of pushes, by second</h2>{_plot(by_time)}</html>\n"
     )
 
 
-def _plot(lines: Lines, across: Callable[[float], str]) -> str:
-    """Return a plot of lines as SVG; `across` writes the values of the lower axis, the other one is logarithmic."""
+def _plot(lines: Lines) -> str:
+    """Return a plot of lines as SVG; the axis of the latencies is logarithmic."""
     curves = {name: [(x, math.log10(max(y, 1e-6))) for x, y in line] for name, line in lines.items() if line}
     if not curves:
         return "<p>nothing to show</p>"
@@ -159,7 +153,7 @@ def _plot(lines: Lines, across: Callable[[float], str]) -> str:
             yield _text(x - 6, y, "end", duration(10.0**mark * 1e9))
         for step in range(STEPS + 1):
             anchor = {0: "start", STEPS: "end"}.get(step, "middle")
-            yield _text(LEFT + step / STEPS * (WIDTH - LEFT), HEIGHT - 6, anchor, across(right * step / STEPS))
+            yield _text(LEFT + step / STEPS * (WIDTH - LEFT), HEIGHT - 6, anchor, f"{right * step / STEPS:.0f} s")
         for number, ((name, curve), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
             path = " ".join(f"{x},{y}" for x, y in (place(*point) for point in curve))
             yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
