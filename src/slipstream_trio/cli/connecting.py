@@ -182,18 +182,12 @@ def _no_constant(name: str) -> float:
     raise ValueError(name)
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, *, above: bool = False) -> float:
+    """Read a number of seconds; one that becomes an option of `connect` has to be above 0."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 <= number < math.inf:
-        raise ArgumentTypeError("a number of seconds, 0 or more")
+    if not 0 <= number < math.inf or (above and not number):
+        raise ArgumentTypeError(f"a number of seconds{' above 0' if above else ', 0 or more'}")
     return number
-
-
-def time_limit(text: str) -> float:
-    """Read a time limit for argparse: as an option of `connect`, it has to be above 0."""
-    if number := seconds(text):
-        return number
-    raise ArgumentTypeError("a number of seconds above 0")

@@ -89,55 +89,52 @@ class Printer:
     ) -> None:
         self._file = file
         self._secrets = secrets
-        self._line_of = None if as_lines else Lines(file, secrets)
+        self._line_of: Callable[[Item], str] = self._as_json if as_lines else Lines(file, secrets)
         self._overflow = overflow
         self._lines: list[str] = []
         self._size = self._dropped = 0
         self._busy = False
-        self._filled = trio.lowlevel.ParkingLot()
-        self._taken = trio.lowlevel.ParkingLot()
+        self._changed = trio.lowlevel.ParkingLot()
 
     def __call__(self, item: Item) -> None:
-        line = self._line(item)
+        line = f"{self._line_of(item)}\n"
         if self._dropped or self._size + len(line) > BACKLOG:
             self._dropped += 1  # like all that comes until the rest is taken, so that the loss has one place
             return
         self._lines.append(line)
         self._size += len(line)
-        self._filled.unpark()
+        self._changed.unpark_all()
 
-    def _line(self, item: Item) -> str:
-        if self._line_of is None:
-            told = dict(("hex", its.hex()) if isinstance(its, bytes) else (name, its) for name, its in item.items())
-            return json.dumps(hidden(told, self._secrets), separators=(",", ":")) + "\n"
-        return f"{self._line_of(item)}\n"
+    def _as_json(self, item: Item) -> str:
+        told = dict(("hex", its.hex()) if isinstance(its, bytes) else (name, its) for name, its in item.items())
+        return json.dumps(hidden(told, self._secrets), separators=(",", ":"))
 
     async def write(self) -> None:
         """Write what comes, until cancelled; raises `OSError`."""
         while True:
             while not self._lines:
                 self._busy = False
-                self._taken.unpark_all()
-                await self._filled.park()
+                self._changed.unpark_all()
+                await self._changed.park()
             self._busy = True
             lines, dropped = self._lines, self._dropped
             self._lines, self._size, self._dropped = [], 0, 0
-            self._taken.unpark_all()
+            self._changed.unpark_all()
             overflow = {"type": "overflow", "dropped": dropped}
             if dropped and self._overflow is not None:
                 self._overflow(overflow)
             elif dropped:
-                lines.append(self._line(overflow))
+                lines.append(f"{self._line_of(overflow)}\n")
             await trio.to_thread.run_sync(_write, self._file, "".join(lines), abandon_on_cancel=True)
 
     async def has_room(self) -> None:
         """Wait until at least half of the backlog is free."""
         while self._size > BACKLOG // 2:
-            await self._taken.park()
+            await self._changed.park()
 
     async def written(self) -> None:
         while self._busy or self._lines:
-            await self._taken.park()
+            await self._changed.park()
 
 
 def _write(file: TextIO, text: str) -> None:

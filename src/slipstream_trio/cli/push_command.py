@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from .. import PushError
-from .connecting import Run, add_connecting, event, parse_json, time_limit
+from .connecting import Run, add_connecting, event, parse_json, seconds
 from .status import OK, CommandFailed, UsageError
 
 
@@ -26,9 +26,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("event", type=event, metavar="EVENT", help="to push")
     parser.add_argument("payload", nargs="?", default="{}", metavar="JSON", help="by default {}; -: standard input")
     parser.add_argument("--join-payload", type=parse_json, metavar="JSON", help="the payload of the join")
-    parser.add_argument(
-        "--timeout", type=time_limit, default=10.0, metavar="N", help="seconds for each answer; 10 by default"
-    )
+    limit = "seconds for each answer; 10 by default"
+    parser.add_argument("--timeout", type=partial(seconds, above=True), default=10.0, metavar="N", help=limit)
     add_connecting(parser)
 
 

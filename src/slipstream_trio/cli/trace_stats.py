@@ -30,9 +30,8 @@ from .tables import print_tables, size
 def add_arguments(parser: ArgumentParser) -> None:
     add_reading_arguments(parser)
     parser.add_argument("--merge-topics", action="store_true", help="count room:1 and room:2 together, as room:*")
-    parser.add_argument(
-        "--top", type=partial(count, least=0), default=20, metavar="N", help="rows a section; 20 by default, 0: all"
-    )
+    rows = "rows a section; 20 by default, 0: all"
+    parser.add_argument("--top", type=partial(count, least=0), default=20, metavar="N", help=rows)
     parser.add_argument("--json", action="store_true", help="one JSON object; durations are nanoseconds")
 
 

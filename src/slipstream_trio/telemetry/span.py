@@ -97,9 +97,8 @@ class ConnectionSpans:
         try:
             self.handle.start.emit(start)
             message = serializer.decode(frame)
-            return start, message if is_plain(state, message) else receive(
-                state, message, start.raw_message, serializer
-            )
+            plain = is_plain(state, message)
+            return start, message if plain else receive(state, message, start.raw_message, serializer)
         except ProtocolError:
             return start, handle(state, start.raw_message, serializer)  # which tells what is wrong with it
         except BaseException as error:

@@ -6,6 +6,7 @@ written by `send`, which the connection's writer alone calls: a cancelled write 
 """
 
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -29,10 +30,8 @@ CLOSE: Final = 0x88
 PONG: Final = 0x8A
 """First bytes of a frame that is the last (and here the only one) of its message; the rest of it is the opcode."""
 
-UPGRADES_OWN: Final = frozenset(
-    {"upgrade", "connection", *(f"sec-websocket-{what}" for what in ("accept", "protocol", "extensions"))}
-)
-"""Headers of the answer to an upgrade that say nothing beside it."""
+# Headers of the answer to an upgrade that say nothing beside it.
+UPGRADES_OWN: Final = re.compile("upgrade|connection|sec-websocket-(accept|protocol|extensions)")
 
 LEAST_READ: Final = 16 * 1024
 MOST_READ: Final = 64 * 1024
@@ -94,7 +93,7 @@ class WebSocketTransport(Transport):
     """
 
     def __init__(self, stream: trio.abc.Stream, answer: Answer, limit: int, wake: Callable[[], None]) -> None:
-        told = [pair for pair in answer.headers if pair[0] not in UPGRADES_OWN]
+        told = [pair for pair in answer.headers if not UPGRADES_OWN.fullmatch(pair[0])]
         self.response_headers: tuple[tuple[str, str], ...] = tuple(told)
         self._stream = stream
         self._wake = wake
