@@ -10,7 +10,6 @@ then, in another terminal:
 """
 
 from argparse import ArgumentParser, Namespace
-from errno import EADDRINUSE
 from functools import partial
 from typing import Final
 
@@ -38,8 +37,6 @@ def run(options: Namespace) -> int:
                 print(f"{listening.url(PATH)}\n\nchannels:\n{ABOUT}\n\nCtrl-C ends it.", flush=True)
                 await trio.sleep_forever()
         except OSError as error:
-            if error.errno == EADDRINUSE:
-                raise CommandFailed(f"port {options.port} is in use: choose another with --port") from error
             where, why = f"{options.host} port {options.port}", error.strerror or error
             raise CommandFailed(f"cannot listen on {where}: {why}; choose another --port or --host") from error
 

@@ -28,16 +28,14 @@ from .status import OK, CommandFailed, count
 def add_arguments(parser: ArgumentParser) -> None:
     add_reading_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="the page; by default the recording's name and .html")
-    parser.add_argument("--title", help="by default the recording's name")
     parser.add_argument("--last", type=count, metavar="N", help="only the last N spans and events of those chosen")
-    parser.add_argument("--payload", type=count, metavar="N", default=4000, help="characters of a payload; 4,000")
     add_force(parser)
 
 
 def run(options: Namespace) -> int:
     found, notices = sources(options.paths), Notices()
     name = options.output or f"{options.paths[0]}.html"
-    page = Page(last=options.last, payload_limit=options.payload)
+    page = Page(last=options.last)
     with output_file(name, force=options.force, mode=0o600, recordings=found) as file:
         try:
             for glance in glances(options, found, notices.told):
@@ -52,6 +50,6 @@ def run(options: Namespace) -> int:
             said.append(f"{page.left_out:,} spans and events before these were left out (--last {options.last})")
         findings = [finding for source in found for finding in diagnose(source.records())]
         content = {**page.content(findings), "sources": [str(path) for path in options.paths], "notices": said}
-        file.write(render_page(content, options.title or Path(options.paths[0]).name))
+        file.write(render_page(content, Path(options.paths[0]).name))
     print(f"{name}: {page.rows:,} spans and events, {Path(name).stat().st_size / 1e6:.1f} MB")
     return OK
