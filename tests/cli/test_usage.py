@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tests.trace.scenes import two_connections, write_recording
 from slipstream_trio.cli import main
 from slipstream_trio.cli.main import COMMANDS, _parser
 from slipstream_trio.cli.trace_command import GROUP as TRACE_COMMANDS
+from slipstream_trio.trace.page import MAX_ROWS
+from slipstream_trio.trace.stats import EXACT
 
 
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -128,6 +131,12 @@ def test_a_help_fits_into_80_columns(
     with pytest.raises(SystemExit):
         main([*command.split(), "--help"])
     assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(("command", "number"), [("stats", EXACT), ("html", MAX_ROWS)])
+def test_a_help_has_the_numbers_of_the_code(command: str, number: int) -> None:
+    module = import_module(f"slipstream_trio.cli.trace_{command}")
+    assert f"{number:,}" in (module.__doc__ or "")
 
 
 @pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
