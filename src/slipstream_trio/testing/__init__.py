@@ -4,10 +4,5 @@ from .deterministic import SequentialIds, SteppingClock, deterministic_telemetry
 from .replayed import ReplayDifference, Replayed, replayed
 
 __all__ = [
-    "ReplayDifference",
-    "Replayed",
-    "SequentialIds",
-    "SteppingClock",
-    "deterministic_telemetry",
-    "replayed",
-]
+    "ReplayDifference", "Replayed", "SequentialIds", "SteppingClock", "deterministic_telemetry", "replayed",
+]  # fmt: skip

@@ -8,26 +8,9 @@ import attrs
 from attrs import frozen
 
 __all__ = [
-    "AtByte",
-    "AtFrame",
-    "AtTime",
-    "Corrupt",
-    "EachByte",
-    "EachFrame",
-    "Fault",
-    "Faults",
-    "Ignore",
-    "Link",
-    "Moment",
-    "Refuse",
-    "Reset",
-    "Rule",
-    "SlowOpening",
-    "Stall",
-    "Toward",
-    "Truncate",
-    "Vanish",
-]
+    "AtByte", "AtFrame", "AtTime", "Corrupt", "EachByte", "EachFrame", "Fault", "Faults", "Ignore", "Link", "Moment",
+    "Refuse", "Reset", "Rule", "SlowOpening", "Stall", "Toward", "Truncate", "Vanish",
+]  # fmt: skip
 
 Toward: TypeAlias = Literal["client", "server"]
 """A direction: that in which bytes travel."""

@@ -22,17 +22,6 @@ from .patterns import ANY, Including, including, mismatch
 from .server import Answer, FakeServer
 
 __all__ = [
-    "ANY",
-    "Answer",
-    "Disconnection",
-    "ExpectationFailed",
-    "FakeChannel",
-    "FakeConnection",
-    "FakeJoin",
-    "FakeLeave",
-    "FakePush",
-    "FakeServer",
-    "Including",
-    "including",
-    "mismatch",
-]
+    "ANY", "Answer", "Disconnection", "ExpectationFailed", "FakeChannel", "FakeConnection", "FakeJoin", "FakeLeave",
+    "FakePush", "FakeServer", "Including", "including", "mismatch",
+]  # fmt: skip

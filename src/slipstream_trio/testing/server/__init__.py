@@ -17,24 +17,7 @@ except ImportError as _error:
     raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
 
 __all__ = [
-    "Accept",
-    "Channel",
-    "ChannelFactory",
-    "ChannelPresence",
-    "Connect",
-    "Connection",
-    "Flavour",
-    "Handler",
-    "JoinRefused",
-    "Listening",
-    "MemoryStream",
-    "Mount",
-    "Outcome",
-    "PhoenixServer",
-    "Refuse",
-    "Reply",
-    "Request",
-    "Stop",
-    "Version",
-    "memory_pipe",
-]
+    "Accept", "Channel", "ChannelFactory", "ChannelPresence", "Connect", "Connection", "Flavour", "Handler",
+    "JoinRefused", "Listening", "MemoryStream", "Mount", "Outcome", "PhoenixServer", "Refuse", "Reply", "Request",
+    "Stop", "Version", "memory_pipe",
+]  # fmt: skip
