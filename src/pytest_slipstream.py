@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from typing import Any
 
-    from slipstream_trio.ids import IdSource
     from slipstream_trio.telemetry import Telemetry
     from slipstream_trio.testing.kit import FakeServer
     from slipstream_trio.testing.observed import ObservedTrace
@@ -82,19 +81,12 @@ def slipstream_trace(request: pytest.FixtureRequest) -> "Iterator[ObservedTrace]
 
 
 @pytest.fixture
-def slipstream_ids() -> "IdSource":
-    """Where `slipstream_telemetry` has its ids from: the same ones in every run. Override it for others."""
+def slipstream_telemetry(slipstream_trace: "ObservedTrace") -> "Telemetry":
+    """A bus of the test's own, whose records are in the trace, with the same ids in every run: pass it to `connect`."""
+    from slipstream_trio.telemetry import Telemetry
     from slipstream_trio.testing.deterministic import SequentialIds
 
-    return SequentialIds()
-
-
-@pytest.fixture
-def slipstream_telemetry(slipstream_trace: "ObservedTrace", slipstream_ids: "IdSource") -> "Telemetry":
-    """A bus of the test's own, with deterministic ids, whose records are in the trace: pass it to `connect`."""
-    from slipstream_trio.telemetry import Telemetry
-
-    bus = Telemetry(ids=slipstream_ids)
+    bus = Telemetry(ids=SequentialIds())
     slipstream_trace.listen_to(bus)
     return bus
 

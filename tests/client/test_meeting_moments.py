@@ -279,7 +279,7 @@ async def test_a_ping_that_is_outstanding_at_a_loss_is_told_of_it_at_once(autoju
     ):
         connection, done = await server.accept(), Outcomes(nursery)
         done.start("ping", socket.ping)
-        await connection.expect_heartbeat()
+        await connection.expect_message(event="heartbeat")
         await connection.drop()
         await settle()
         assert done.at == {"ping": round(trio.current_time(), 2)}

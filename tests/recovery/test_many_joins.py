@@ -155,7 +155,7 @@ async def test_a_rejoin_that_the_server_passed_over_is_asked_again_by_the_backof
         connection = await server.accept()
         await connection.expect_join("room:1")  # and never answers it
         await connection.refute_join("room:1", within=25)
-        await connection.expect_heartbeat(within=10)  # which was sent after it, and is answered
+        await connection.expect_message(event="heartbeat", within=10)  # which was sent after it, and is answered
         await (await connection.expect_join("room:1", within=5)).reply_ok()
         await trio.sleep(0.1)
         assert (channel.status, socket.generation) == ("joined", 2)

@@ -244,19 +244,19 @@ async def test_heartbeats_are_seen_though_they_are_answered(autojump_clock: Mock
         connection = await on.server.accept()
         started = trio.current_time()
         for number in (1, 2, 3):
-            assert (await connection.expect_heartbeat(within=31)).topic == "phoenix"
+            assert (await connection.expect_message(event="heartbeat", within=31)).topic == "phoenix"
             assert trio.current_time() - started == pytest.approx(30 * number)
         await trio.testing.wait_all_tasks_blocked()  # the answer to the third is on its way
         assert await socket.ping() == 0
-        await connection.expect_heartbeat()
-        await connection.refute_heartbeat(within=29)
+        await connection.expect_message(event="heartbeat")
+        await connection.refute_message(event="heartbeat", within=29)
 
 
 async def test_a_heartbeat_that_is_not_answered_ends_the_connection(autojump_clock: MockClock) -> None:
     async with watched(answers={"connect", "leave"}) as on:
         async with on.connect(heartbeat_interval=30, reconnect=Backoff((1,), jitter=0)) as socket:
             connection = await on.server.accept()
-            late = await connection.expect_heartbeat(within=31)
+            late = await connection.expect_message(event="heartbeat", within=31)
             await connection.expect_disconnect(by="client", within=40)
             with pytest.raises(RuntimeError, match=r"connection 1 has ended: the client closed it, code \d+"):
                 await late.reply_ok()

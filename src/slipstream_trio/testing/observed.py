@@ -9,7 +9,7 @@ from attrs import define, field
 from ..telemetry import Record, Telemetry, default_telemetry
 from ..trace import Verifier, Violation
 
-__all__ = ["ObservedTrace", "describe", "observed"]
+__all__ = ["ObservedTrace", "observed"]
 
 
 @contextmanager
@@ -46,10 +46,6 @@ class ObservedTrace:
     def named(self, *name: str) -> list[Any]:
         """Return the records whose names end like this: `named("push", "stop")`."""
         return [record for record in self.records if record.name[-len(name) :] == name]
-
-    def of(self, connection_id: str) -> list[Record]:
-        """Return the records of one connection."""
-        return [record for record in self.records if record.origin.connection_id == connection_id]
 
     def violations(self, *, ended: bool = True) -> list[Violation]:
         """Return the invariants that the records break.

@@ -101,14 +101,10 @@ class FakeConnection:
         """Return the next leave that is like this; see `expect_join`. By default it has been answered already."""
         return FakeLeave(self, await self.take(Expectation("leave", topic), within))
 
-    async def expect_heartbeat(self, *, within: float | None = None) -> FakePush:
-        """Return the next heartbeat; see `expect_join`. By default it has been answered already."""
-        return FakePush(self, await self.take(Expectation("heartbeat"), within))
-
     async def expect_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float | None = None
     ) -> FakePush:
-        """Return the next message of any kind that is like this; see `expect_join`."""
+        """Return the next message of any kind, heartbeats included, that is like this; see `expect_join`."""
         return FakePush(self, await self.take(Expectation("message", topic, event, payload), within))
 
     async def expect_disconnect(self, code: Any = ANY, *, by: Any = ANY, within: float | None = None) -> Disconnection:
@@ -165,10 +161,6 @@ class FakeConnection:
     async def refute_leave(self, topic: Any = ANY, *, within: float = PATIENCE) -> None:
         """Check that no leave like this comes; see `refute_push`."""
         await self.refute(Expectation("leave", topic), within)
-
-    async def refute_heartbeat(self, *, within: float = PATIENCE) -> None:
-        """Check that no heartbeat comes; see `refute_push`."""
-        await self.refute(Expectation("heartbeat"), within)
 
     async def refute_message(
         self, topic: Any = ANY, event: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE
