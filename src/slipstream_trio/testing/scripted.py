@@ -6,11 +6,11 @@ needs the extra `testing`.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
-import attrs
 import trio
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import deep_iterable as each, in_, instance_of, optional
 
 from .server import Channel, JoinRefused, Mount, PhoenixServer, Refuse, Request, Stop
 
@@ -21,8 +21,6 @@ Deed = Literal["reply", "push", "burst", "broadcast", "raw", "ping", "sleep", "s
 
 JoinFate = Literal["accept", "refuse", "crash", "slow", "crash_after"]
 """The outcome of a join; "slow" accepts it after 1.5 seconds, "crash_after" accepts it and crashes at once."""
-
-SLOW: Final = 1.5  # seconds that a slow join takes
 
 
 @frozen
@@ -40,20 +38,8 @@ class Act:
         value: as told above; None for the others.
     """
 
-    deed: Deed = attrs.field(validator=attrs.validators.in_(get_args(Deed)))
+    deed: Deed = field(validator=in_(get_args(Deed)))
     value: Any = None
-
-
-def _check(script: "ServerScript", _: Any, __: Any) -> None:
-    for status in script.upgrades:
-        if status is not None and status not in range(200, 600):
-            raise ValueError(f"ServerScript.upgrades: each is an HTTP status, or None to accept; not {status!r}")
-    for fate in script.joins:
-        if fate not in get_args(JoinFate):
-            raise ValueError(f"ServerScript.joins: each is one of {', '.join(get_args(JoinFate))}; not {fate!r}")
-    for act in (act for acts in script.pushes for act in acts):
-        if not isinstance(act, Act):
-            raise ValueError(f"ServerScript.pushes: each is a list of Act; not of {act!r}")  # noqa: TRY004 - as the others
 
 
 def _tuples(lists: Any) -> tuple[tuple[Act, ...], ...]:
@@ -70,12 +56,17 @@ class ServerScript:
         pushes: of each push in turn, whatever its channel: the acts of that channel; () leaves it unanswered.
 
     Raises:
-        ValueError: an unknown status or fate, or a push whose acts are not a list of `Act`.
+        ValueError: an unknown status or fate.
+        TypeError: a push whose acts are not a list of `Act`.
     """
 
-    upgrades: tuple[int | None, ...] = attrs.field(default=(), converter=tuple[int | None, ...])
-    joins: tuple[JoinFate, ...] = attrs.field(default=(), converter=tuple[JoinFate, ...])
-    pushes: tuple[tuple[Act, ...], ...] = attrs.field(default=(), converter=_tuples, validator=_check)
+    upgrades: tuple[int | None, ...] = field(
+        default=(), converter=tuple[int | None, ...], validator=each(optional(in_(range(200, 600))))
+    )
+    joins: tuple[JoinFate, ...] = field(
+        default=(), converter=tuple[JoinFate, ...], validator=each(in_(get_args(JoinFate)))
+    )
+    pushes: tuple[tuple[Act, ...], ...] = field(default=(), converter=_tuples, validator=each(each(instance_of(Act))))
 
 
 def scripted_server(script: ServerScript) -> PhoenixServer:
@@ -104,7 +95,7 @@ class _Scripted(Channel):
             case "crash":
                 raise RuntimeError("the script says so")
             case "slow":
-                await trio.sleep(SLOW)
+                await trio.sleep(1.5)
             case "crash_after":
                 self.spawn(self._crash)
         return {}

@@ -21,8 +21,6 @@ from .mount import Mount
 from .nursery import open_background
 from .presence import PubSub
 
-_RESTART: Final = 1012
-_DRAIN_TIMEOUT: Final = 30.0
 GRACE_PERIOD: Final = 5.0
 
 logger: Final = logging.getLogger("slipstream_trio.testing.server")
@@ -192,10 +190,10 @@ class PhoenixServer:
     async def _drain(self) -> list[Process]:
         """Begin to close the channels' connections, in the batches of `lib/phoenix/socket/pool_supervisor.ex`."""
         processes = [process for connection in self.connections for process in connection.router.processes.values()]
-        with trio.move_on_after(_DRAIN_TIMEOUT):
+        with trio.move_on_after(30):
             for index, process in enumerate(processes, 1):
                 if not process.done.is_set():
-                    process.connection.close(_RESTART)
+                    process.connection.close(1012)
                 if index % self.drain_batch == 0:
                     await trio.sleep(self.drain_interval)
         return processes
