@@ -289,7 +289,7 @@ class Room(Channel):
 
     async def tell(self, event: str, payload: Any) -> None:
         """Send past the channel's process, as the server does what many get: without a join_ref."""
-        await self.socket.send_raw(self.socket.wire.encode_broadcast(self.topic, event, payload))
+        await self.socket.send_raw(self.socket.wire.encode(Message(None, None, self.topic, event, payload)))
 
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
         match event:

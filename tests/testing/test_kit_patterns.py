@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from slipstream_trio.testing.kit import ANY, Including, including, mismatch
-from slipstream_trio.testing.kit.patterns import text_mismatch
+from slipstream_trio.testing.kit.expectations import text_mismatch
 
 
 def never(payload: Any) -> bool:

@@ -15,7 +15,7 @@ from ..telemetry import ConnectStart, HandleStop
 from ..telemetry.secrecy import MASK, is_secret
 from ..trace import Damage, Header, Missing, Recorded, Redacted, files_of
 from ..trace.read import read_files
-from .kit.patterns import ANY, Exactly
+from .kit.expectations import ANY, Exactly
 from .server import Refuse
 from .server.wire import Wire
 

@@ -13,8 +13,7 @@ from attrs import Factory, define, field
 from ..protocol.message import CLOSE, LEAVE, Message
 from ..trace.text import NO_SECRETS, Secrets, brief
 from ..transport import Connector, find_connector
-from .kit.arrivals import Expectation, ExpectationFailed, kind_of
-from .kit.patterns import Exactly, secrets_in
+from .kit.expectations import Exactly, Expectation, ExpectationFailed, kind_of, secrets_in
 from .recorded import Action, Attempt, Close, Content, Paths, RecordedSocket
 from .server import Accept, Connection, Mount, PhoenixServer, Refuse, Request
 from .server.nursery import open_background

@@ -15,10 +15,9 @@
 It needs the extra `testing`. `slipstream_trio.testing.server` is its counterpart: a server with a behaviour of its own.
 """
 
-from .arrivals import ExpectationFailed
 from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush
 from .connection import Disconnection, FakeConnection
-from .patterns import ANY, Including, including, mismatch
+from .expectations import ANY, ExpectationFailed, Including, including, mismatch
 from .server import Answer, FakeServer
 
 __all__ = [

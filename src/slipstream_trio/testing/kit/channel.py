@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import frozen
 
 from ...protocol.message import CLOSE, ERROR, Message
-from .arrivals import PATIENCE, Expectation
-from .patterns import ANY, Exactly
+from .expectations import ANY, PATIENCE, Exactly, Expectation
 
 if TYPE_CHECKING:
     from .connection import FakeConnection

@@ -9,9 +9,8 @@ from attrs import frozen
 from ...protocol.message import Frame, Message
 from ...trace.text import Secrets
 from ..server import Connection, Request
-from .arrivals import FATES, PATIENCE, Arrival, Expectation, ExpectationFailed, kind_of
 from .channel import FakeChannel, FakeJoin, FakeLeave, FakePush
-from .patterns import ANY, mismatch, secrets_in, shown
+from .expectations import ANY, PATIENCE, Arrival, Expectation, ExpectationFailed, kind_of, mismatch, secrets_in, shown
 
 if TYPE_CHECKING:
     from .server import FakeServer
@@ -74,7 +73,7 @@ class FakeConnection:
     @property
     def unexpected(self) -> list[Message]:
         """The client's messages neither expected nor answered automatically."""
-        return [arrival.message for arrival in self.arrivals if arrival.fate == "waiting"]
+        return [arrival.message for arrival in self.arrivals if arrival.fate == "was neither expected nor answered"]
 
     # Expectations
 
@@ -268,13 +267,13 @@ class FakeConnection:
 
     async def handle(self, message: Message) -> None:
         """Take a message from the client; for the server alone."""
-        arrival = Arrival(message, self.server.now())
+        arrival = Arrival(message, trio.current_time() - (self.server.began or 0.0))
         kind, join = kind_of(message), FakeJoin(self, message)
         if kind == "join" and isinstance(message.topic, str):  # it may be a list
             self._asked[message.topic] = join.channel
         try:
             if kind in self.server.answers:
-                arrival.fate = "answered"
+                arrival.fate = "the server answered it"
                 if kind == "leave":
                     await FakeLeave(self, message).confirm()
                 elif kind == "join":
@@ -321,7 +320,7 @@ class FakeConnection:
         within = self.server.timeout if within is None else within
         if (found := await self._await(expectation, within)) is not None:
             # No checkpoint from here on: a taken message is handed over, also if the task is being cancelled.
-            found.fate = "expected"
+            found.fate = "was expected before"
             return found.message
         ended = self.disconnection
         why = f"the connection has ended: {ended}" if ended else f"it did not come within {within:g} s"
@@ -347,9 +346,9 @@ class FakeConnection:
         secrets = self._secrets(expectation)
         for arrival in self.arrivals[-_SHOWN:]:
             remark = None
-            if expectation is not None and arrival.fate != "expected":
+            if expectation is not None and arrival.fate != "was expected before":
                 remark = expectation.mismatch(arrival.message, secrets)
-            lines.append(f"  {arrival.describe(secrets)}  - {remark or FATES[arrival.fate]}")
+            lines.append(f"  {arrival.describe(secrets)}  - {remark or arrival.fate}")
         return "\n".join(["What came from this client:", *lines])
 
     async def _await(self, expectation: Expectation, within: float) -> Arrival | None:
@@ -363,7 +362,7 @@ class FakeConnection:
         return self._find(expectation, looked)  # what came at the last moment has come in time
 
     def _find(self, expectation: Expectation, after: int) -> Arrival | None:
-        new = (one for one in self.arrivals[after:] if one.fate != "expected")
+        new = (one for one in self.arrivals[after:] if one.fate != "was expected before")
         return next((one for one in new if expectation.mismatch(one.message) is None), None)
 
     def _secrets(self, expectation: Expectation | None = None) -> Secrets:

@@ -9,8 +9,8 @@ import trio
 
 from ...transport import Connector, find_connector
 from ..server import Accept, Connection, Flavour, Mount, PhoenixServer, Refuse, Request
-from .arrivals import PATIENCE, ExpectationFailed
 from .connection import FakeConnection
+from .expectations import PATIENCE, ExpectationFailed
 
 Answer = Literal["connect", "join", "push", "leave", "heartbeat"]
 """The messages that a server can answer automatically."""
@@ -42,6 +42,7 @@ class FakeServer:
         phoenix: the server that carries it: within the block, `phoenix.serve()` listens on TCP, with TLS if asked.
         requests: all requests for an upgrade, refused ones too.
         connections: all connections, ended ones too.
+        began: when it was started, in seconds of Trio's clock; None before.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class FakeServer:
         self._turn = trio.StrictFIFOLock()  # held by the upgrade that gets the next verdict
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = False
-        self._began: float | None = None
+        self.began: float | None = None
         self._run = self.phoenix.run()
 
     def __repr__(self) -> str:
@@ -83,9 +84,9 @@ class FakeServer:
         Raises:
             RuntimeError: it was started before; a server is for one block.
         """
-        if self._began is not None:
+        if self.began is not None:
             raise RuntimeError("a FakeServer is for one block: make another")
-        self._began = trio.current_time()
+        self.began = trio.current_time()
         await self._run.__aenter__()
         await self.start()
         return self
@@ -212,14 +213,6 @@ class FakeServer:
         await self.stop(code)
         await trio.sleep(down)
         await self.start()
-
-    def now(self) -> float:
-        """Return the time since its start, in seconds of Trio's clock."""
-        return trio.current_time() - (self._began or 0.0)
-
-    def history(self) -> str:
-        """Return the messages of all clients, line by line, for a failure report of your own."""
-        return "\n".join([self._so_far(), *(f"{one!r}\n{one.history()}" for one in self.connections)])
 
     async def _upgrade(self, request: Request) -> Accept:
         self.requests.append(request)

@@ -12,9 +12,8 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from ...protocol.message import Frame
+from ...transport.lane import WHOLE_BINARY, WHOLE_TEXT
 
-_TEXT: Final = 0x81
-_BINARY: Final = 0x82
 _INFLATED_PIECE: Final = 16_384
 _INFLATE_RATIO: Final = 25  # Bandit's limit of a message's size to its compressed size, from 32 KiB on
 _MAX_FRAGMENTED: Final = 8_000_000
@@ -36,7 +35,7 @@ def frame_bytes(frame: Frame) -> bytes:
 
     wsproto would do it too, at several times the cost, and a broadcast is encoded once for all clients.
     """
-    first, data = (_TEXT, frame.encode()) if isinstance(frame, str) else (_BINARY, frame)
+    first, data = (WHOLE_TEXT, frame.encode()) if isinstance(frame, str) else (WHOLE_BINARY, frame)
     length = len(data)
     if length < 126:
         return pack("!BB", first, length) + data
@@ -70,11 +69,7 @@ class Framing:
         return self._connection.send(BytesMessage(data=item) if isinstance(item, bytes) else item)
 
     def receive(self, data: bytes) -> Iterator[Frame | Control]:
-        """Yield the client's whole messages, pings, pongs and close.
-
-        Raises:
-            FrameViolation: the client broke the protocol or a limit; the connection must be closed.
-        """
+        """Yield the client's whole messages, pings, pongs and close; raises `FrameViolation`."""
         self._connection.receive_data(data)
         for event in self._connection.events():
             match event:

@@ -1,14 +1,14 @@
 """The topics of a server: its broadcasts, and its presences with their diffs."""
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-from ...protocol.message import Frame
+from ...protocol.message import Frame, Message
 from .framing import frame_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class PubSub:
 
     def __init__(self) -> None:
         self._topics: dict[str, dict[Process, None]] = {}
-        self._refs = count(1)
+        self.refs: Iterator[int] = count(1)  # of metas
         self._diffs: deque[tuple[str, dict[str, Any]]] = deque()
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -57,17 +57,13 @@ class PubSub:
         for process in processes:
             wire = process.connection.wire
             if wire.vsn not in frames:
-                frame = wire.encode_broadcast(topic, event, payload)
+                frame = wire.encode(Message(None, None, topic, event, payload))
                 frames[wire.vsn] = frame, frame_bytes(frame)
         congested = False
         for process in processes:
             frame, shared = frames[process.connection.wire.vsn]
             congested |= process.connection.deliver(frame, shared)
         return congested
-
-    def next_ref(self) -> str:
-        """Return the phx_ref of a new meta."""
-        return f"F{next(self._refs):015x}"
 
     def tell(self, topic: str, joins: Mapping[str, Meta], leaves: Mapping[str, Meta]) -> None:
         """Have a diff of one channel's presences broadcast."""
@@ -107,7 +103,7 @@ class ChannelPresence:
         self._check(meta or {})
         if key in self.metas:
             raise ValueError(f"this channel tracks {key!r} already: use update")
-        self.metas[key] = {"phx_ref": self._pubsub.next_ref(), **(meta or {})}
+        self.metas[key] = {"phx_ref": f"F{next(self._pubsub.refs):015x}", **(meta or {})}
         self._pubsub.tell(self._process.topic, {key: self.metas[key]}, {})
 
     def update(self, key: str, meta: Mapping[str, Any]) -> None:
@@ -121,7 +117,7 @@ class ChannelPresence:
         old = self.metas.get(key)
         if old is None:
             raise ValueError(f"this channel does not track {key!r}: use track")
-        self.metas[key] = {"phx_ref": self._pubsub.next_ref(), "phx_ref_prev": old["phx_ref"], **meta}
+        self.metas[key] = {"phx_ref": f"F{next(self._pubsub.refs):015x}", "phx_ref_prev": old["phx_ref"], **meta}
         self._pubsub.tell(self._process.topic, {key: self.metas[key]}, {key: old})
 
     def untrack(self, key: str) -> None:
@@ -148,4 +144,4 @@ class ChannelPresence:
 
     def _check(self, new: Mapping[str, Any]) -> None:
         self._process.check_joined()
-        self._process.connection.wire.encode_broadcast(self._process.topic, DIFF, dict(new))
+        self._process.connection.wire.encode(Message(None, None, self._process.topic, DIFF, dict(new)))

@@ -59,10 +59,6 @@ class Wire:
         """Return the frame of a reply; raises `SerializationError`."""
         return self.encode(Message(join_ref, ref, topic, REPLY, {"response": response, "status": status}))
 
-    def encode_broadcast(self, topic: str, event: str, payload: Any) -> Frame:
-        """Return the frame of a broadcast; raises `SerializationError`."""
-        return self.encode(Message(None, None, topic, event, payload))
-
     def _ref(self, ref: Any) -> str:
         """Binary frames have strings only: Phoenix makes a string of any ref, and an empty one of null."""
         if ref is None:

@@ -48,7 +48,7 @@ def good_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = No
     pushed = json_payloads() | json_values() | binary
     return st.one_of(
         st.builds(Message, refs(), st.none(), name, events(), pushed).map(wire.encode),
-        st.builds(wire.encode_broadcast, name, events(reserved=True), pushed),
+        st.builds(Message, st.none(), st.none(), name, events(reserved=True), pushed).map(wire.encode),
         st.builds(wire.encode_reply, st.none() | refs(), refs(), name, statuses(), json_payloads() | binary),
         st.builds(lambda ref, topic, end: Message(ref, ref, topic, *end), refs(), name, _ENDS).map(wire.encode),
     )

@@ -54,9 +54,9 @@ _MOMENTS: Final = st.one_of(
     st.builds(net.EachByte, st.sampled_from([0.0001, 0.001])),
 )
 _OPENING: Final = st.sampled_from([net.Refuse(), net.SlowOpening(0.5), net.SlowOpening(2.0, 1.0), net.Ignore()])
-_VANISHED: Final = (net.Vanish(), net.Vanish(both=False))
 _LATER: Final = st.one_of(
-    st.sampled_from([net.Reset(), net.Truncate(), *_VANISHED, net.Stall(1.0), net.Stall(30.0, both=True)]),
+    st.sampled_from([net.Reset(), net.Truncate(), net.Vanish(), net.Vanish(both=False)]),
+    st.sampled_from([net.Stall(1.0), net.Stall(30.0, both=True)]),
     st.builds(net.Corrupt, st.integers(1, 20)),
 )
 _OF: Final = st.integers(1, 3).map(lambda number: (number,))

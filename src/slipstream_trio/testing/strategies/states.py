@@ -194,7 +194,7 @@ def _own(draw: st.DrawFn, state: protocol.State) -> protocol.Frame:
         case "push":
             return wire.encode(protocol.Message(ref, None, topic, draw(_EVENTS), draw(_PAYLOADS[wire.vsn])))
         case "broadcast":
-            return wire.encode_broadcast(topic, draw(_ANY_EVENTS), draw(_PAYLOADS[wire.vsn]))
+            return wire.encode(protocol.Message(None, None, topic, draw(_ANY_EVENTS), draw(_PAYLOADS[wire.vsn])))
         case ending:
             return wire.encode(protocol.Message(ref, ref, topic, ending, {}))
 
