@@ -21,8 +21,6 @@ from .server.nursery import open_background
 # Seconds within which a client seems to react to a message; what it does later has another cause, such as a timer.
 _REACTION: Final = 0.05
 
-_BEFORE: Final = 12
-_BEHIND: Final = 4
 _WIDTH: Final = 58
 
 # A connection's number, what its client did in the recording, and what it did now.
@@ -343,12 +341,12 @@ class _Player:
 def _table(rows: list[Row], behind: list[Action]) -> Iterator[str]:
     """Give the lines of both histories, side by side, the difference marked."""
     secrets = _secrets([action for _, *both in rows for action in both if action is not None] + behind)
-    earlier = max(0, len(rows) - _BEFORE - 1)
+    earlier = max(0, len(rows) - 13)  # the difference, and twelve before it
     yield f"  {'in the recording':{_WIDTH}}  now"
     if earlier:
         yield f"  … {earlier} earlier ones, which agree"
     number = rows[-1][0]
-    for row in [*rows[earlier:], *((number, action, None) for action in behind[:_BEHIND])]:
+    for row in [*rows[earlier:], *((number, action, None) for action in behind[:4])]:
         mark, nothing = (">", "(nothing)") if row is rows[-1] else (" ", "")
         then, now = (_timed(row[0], each, secrets) if each else nothing for each in row[1:])
         yield f"{mark} {then:{_WIDTH}}  {now}".rstrip()

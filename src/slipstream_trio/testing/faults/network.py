@@ -18,7 +18,6 @@ from .relay import Relay
 
 P = ParamSpec("P")
 
-_READ: Final = 65_536
 _SHOWN: Final = 20
 
 
@@ -188,7 +187,7 @@ class FaultyNetwork:
 
     async def _proxy(self, host: str, port: int, name: str, near: trio.SocketStream) -> None:
         async def ignored() -> None:
-            while await near.receive_some(_READ):
+            while await near.receive_some(65_536):
                 pass
             raise trio.BrokenResourceError("the client is gone")
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import trio
 
@@ -11,11 +11,6 @@ from ..server.memory import GONE, reset
 from ..server.outbox import Gauge
 from .course import Course, Injected, Piece
 from .description import AtTime, Corrupt, Fault, Reset, Rule, Stall, Truncate, Vanish
-
-_READ: Final = 16_384
-_SLICES_PER_SECOND: Final = 20  # a slow link passes bytes in so many slices a second
-# Seconds that a half-open stream is kept after it has ended itself, so that it does not learn of its peer's end.
-_HALF_OPEN: Final = 120.0
 
 _Step: TypeAlias = bytes | Injected | Literal["end", "broken"]
 
@@ -62,7 +57,7 @@ class _Lane:
         ending: _Step = "end"
         await self._put(self.course.feed(b""))
         try:
-            while data := bytes(await self._source.receive_some(min(_READ, self._link.buffer))):
+            while data := bytes(await self._source.receive_some(min(16_384, self._link.buffer))):
                 await self._put(self.course.feed(data))
             await self._put(self.course.finish())
         except GONE:
@@ -113,7 +108,7 @@ class _Lane:
                 self._pass_on()
                 self._put_step.send_nowait((step, self._last_due))
                 continue
-            size = len(step.data) if bandwidth is None else max(1, int(bandwidth / _SLICES_PER_SECOND))
+            size = len(step.data) if bandwidth is None else max(1, int(bandwidth / 20))  # 20 slices a second
             for start in range(0, len(step.data), size):
                 data = step.data[start : start + size]
                 if self._under_way.full:
@@ -167,7 +162,7 @@ class Relay:
                             lanes.start_soon(lane.read)
                             lanes.start_soon(lane.write)
                     if any(lane.mode == "vanished" for lane in self.lanes):
-                        await trio.sleep(_HALF_OPEN)
+                        await trio.sleep(120)  # kept half open, so that a stream does not learn of its peer's end
                     timers.cancel_scope.cancel()
         finally:
             # Shielded: a cancel that comes out of the first closing would leave the other stream open.

@@ -41,7 +41,6 @@ class Stop:
 Outcome = Reply | Stop | None
 """The results of `handle_in`; None leaves a push unanswered: `{:noreply, socket}`."""
 
-_GRACEFUL: Final = frozenset({"normal", "shutdown"})
 _CRASH: Final = Stop("crash")
 _UNMATCHED: Final = {"reason": "unmatched topic"}
 
@@ -302,7 +301,7 @@ class Process:
             self._settle("error", {"reason": "join crashed"})
         elif self._joined and end is not None and not self._scope.cancel_called:
             crash = dict(self.connection.server.release.crash_payload)
-            event, payload = (CLOSE, {}) if end.reason in _GRACEFUL else (ERROR, crash)
+            event, payload = (CLOSE, {}) if end.reason in ("normal", "shutdown") else (ERROR, crash)
             self.connection.put(self.control_frame(event, payload))
         self._joined = False
         if self.connection.router.processes.get(self.topic) is self:

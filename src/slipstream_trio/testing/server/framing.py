@@ -16,7 +16,6 @@ from ...transport.lane import WHOLE_BINARY, WHOLE_TEXT
 
 _INFLATED_PIECE: Final = 16_384
 _INFLATE_RATIO: Final = 25  # Bandit's limit of a message's size to its compressed size, from 32 KiB on
-_MAX_FRAGMENTED: Final = 8_000_000
 
 Control = Ping | Pong | CloseConnection
 Protocol = FrameDecoder | FrameProtocol
@@ -101,7 +100,7 @@ class _Incoming(PerMessageDeflate):
             self._longest_frame = max(
                 min(125, max_frame_size - 6), min(65_535, max_frame_size - 8), max_frame_size - 14
             )
-            self._longest_message = _MAX_FRAGMENTED
+            self._longest_message = 8_000_000
         self._limits_wire = limits_wire
         self._length = 0
         self._deflated = bytearray()

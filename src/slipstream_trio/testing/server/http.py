@@ -34,18 +34,9 @@ if TYPE_CHECKING:
     from .server import PhoenixServer
 
 _READ_SIZE: Final = 16_384
-# How long a client may take for its request, in seconds; for its answer it waits as long as it likes.
-_READ_TIMEOUT: Final = 60.0
-
-LONGEST_BATCH: Final = 100  # the most frames read of one POST
-LARGEST_BODY: Final = 8_000_000  # the most bytes of a POST
-UNUSED: Final = 1.5  # poll windows without a poll after which a session ends
-SEARCH: Final = 2.0  # seconds for which Phoenix asks its cluster for a session that is gone
 _SIGNED: Final = "SFMyNTY."  # the beginning of every token that Phoenix signs
 _CORS: Final = ("access-control-allow-origin", "*")
 _JSON: Final = ("content-type", "application/json; charset=utf-8")
-_NDJSON: Final = "application/x-ndjson"
-_CRASHED: Final = Refuse(500, [_JSON], '{"errors":{"detail":"500.json"}}')
 
 
 @attrs.frozen
@@ -92,7 +83,7 @@ class Exchange:
     async def _read_request(self) -> tuple[bytes, Request] | None:
         """Return the client's request and its method, or None if it left, or took too long, before a whole one."""
         received: h11.Event | None = None
-        with trio.move_on_after(_READ_TIMEOUT):
+        with trio.move_on_after(60):  # for its answer it waits as long as it likes
             received = await self._next_event()
         if not isinstance(received, h11.Request):
             return None
@@ -108,7 +99,7 @@ class Exchange:
         body = bytearray()
         while isinstance(event := await self._next_event(), h11.Data):
             body += event.data
-            if len(body) > LARGEST_BODY:
+            if len(body) > 8_000_000:
                 raise Refuse(400)
         if event is None:
             raise trio.BrokenResourceError("the client hung up")
@@ -161,7 +152,7 @@ class Exchange:
         token = request.header("x-phoenix-longpoll-token") or request.params.get("token")
         session = self._server.sessions.get(token) if isinstance(token, str) else None
         if session is None and isinstance(token, str) and token.startswith(_SIGNED):
-            await trio.sleep(SEARCH)
+            await trio.sleep(2)  # for which Phoenix asks its cluster for the session
         if method == b"POST":
             return _said(410 if session is None else await session.take(request, body))
         return await (self._open(mount, request) if session is None else session.poll())
@@ -200,7 +191,7 @@ class Exchange:
             raise
         except Exception as error:
             self._server.report(f"connect of {request.path} crashed", error)
-            raise _CRASHED from error
+            raise Refuse(500, [_JSON], '{"errors":{"detail":"500.json"}}') from error
 
     async def _next_event(self) -> h11.Event | None:
         while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -308,7 +299,7 @@ class Session:
             pass  # the connection has ended
 
     async def _end_if_unused(self) -> None:
-        limit = UNUSED * self._window
+        limit = 1.5 * self._window
         while trio.current_time() - self._polled <= limit:  # noqa: ASYNC110 - it is time that is waited for
             await trio.sleep(limit)
         self.connection.drop()
@@ -320,10 +311,10 @@ def _said(status: int, **more: Any) -> Refuse:
 
 def _frames(kind: str | None, body: bytes) -> Iterator[Frame]:
     """Yield the frames in a POST; raises `Refuse`."""
-    if kind != _NDJSON:
+    if kind != "application/x-ndjson":
         yield body.decode(errors="replace")
         return
-    for line in body.replace(b"\r\n", b"\n").split(b"\n")[:LONGEST_BATCH]:
+    for line in body.replace(b"\r\n", b"\n").split(b"\n")[:100]:  # the rest is not read
         if line[:1] == b"[":
             yield line.decode(errors="replace")
         else:

@@ -2,11 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
 
 import trio
-
-_LARGEST_WRITE: Final = 262_144
 
 # Bytes to write, or a function that makes them in their turn: a compressor must see frames in the wire's order.
 Item = bytes | Callable[[], bytes]
@@ -83,7 +80,7 @@ class Outbox:
             await self._filled.park()
         chunks: list[bytes] = []
         size = counted = 0
-        while self._ready and size < _LARGEST_WRITE:
+        while self._ready and size < 262_144:
             item, weight = self._ready.popleft()
             chunks.append(item if isinstance(item, bytes) else item())
             size += len(chunks[-1])

@@ -11,9 +11,6 @@ from ..server import Connection
 if TYPE_CHECKING:
     from .world import World
 
-_NEVER: Final = Rule(Reset(), EachFrame(0.0))
-_WALL_JUMPS: Final = (-86_400, -3_600, -1, 1, 3_600, 86_400)
-
 
 def faults_of(world: "World") -> Faults:
     """Return the faults of a world's network; without rules, it need carry nothing."""
@@ -30,7 +27,8 @@ def faults_of(world: "World") -> Faults:
     rules: Mapping[str, tuple[Rule, ...]] = {
         "refused": (Rule(Refuse(), chance=0.2), Rule(Ignore(), chance=0.05)),
         "reorder": (Rule(SlowOpening(0.1 * pace, jitter=2 * pace), chance=0.4),),
-        **dict.fromkeys(("latency", "bandwidth", "partition", "client_loss"), (_NEVER,)),
+        # Without a rule, bytes would not be carried over the network.
+        **dict.fromkeys(("latency", "bandwidth", "partition", "client_loss"), (Rule(Reset(), EachFrame(0.0)),)),
         **{
             name: tuple(Rule(fault, EachFrame(often), toward) for fault in its for toward in ("client", "server"))
             for name, its in frames.items()
@@ -84,7 +82,7 @@ def _hit_client(world: "World", name: str) -> None:
             network.inject(Vanish(), name=client.name)
             client.scope.cancel()
         case "wall_jump":
-            client.wall_offset += random.choice(_WALL_JUMPS)
+            client.wall_offset += random.choice((-86_400, -3_600, -1, 1, 3_600, 86_400))
         case _:
             client.disk.full = not client.disk.full
 

@@ -32,17 +32,12 @@ from .scenario import FEATURES, TRANSPORT, Run, Scenario
 from .world import Contexts, Mounts, Program, World
 
 _HISTORY: Final = 30
-_AFTER: Final = 5  # of these, those that came after the violation
-_SHOWN: Final = 12
-_TRIES: Final = 60
-_SHARES: Final = (0.05, 0.1, 0.25, 0.5)  # of all features that a scenario has
 # SIGINT counts also where a shell made it ignored, for what runs in the background; SIGTERM ends no process where it
 # comes as the world is left, and Trio hands it on.
 _SIGNALS: Final[Mapping[str | None, Any]] = {
     "interrupt": (signal.SIGINT, signal.default_int_handler),
     "terminate": (signal.SIGTERM, signal.SIG_IGN),
 }
-_AT_ONCE: Final = 100  # scenarios that are handed to each process
 _DAY: Final = 86_400.0
 # Once a process, as keys take longer to make than a run.
 _made: Final[Callable[[Callable[[], Contexts]], Contexts]] = cache(lambda tls: tls())
@@ -75,7 +70,7 @@ class Report:
     original: str | None = None
 
     def __str__(self) -> str:
-        found = [f"  {each}" for each in self.violations[:_SHOWN]]
+        found = [f"  {each}" for each in self.violations[:12]]
         head = f"seed {self.scenario.seed}: {len(self.violations)} violations"
         smaller = [f"made smaller from: {self.original}"] if self.original is not None else []
         return "\n".join([head, *found, "history:", *self.history, *smaller, self.command])
@@ -119,7 +114,7 @@ class Simulation:
         """
         # Two, so that a seed makes the same world with other transports.
         of_world, random = (Random(f"{seed}:{name}") for name in ("scenario", "simulation"))  # noqa: S311 - reproduced
-        share = of_world.choice(_SHARES)
+        share = of_world.choice((0.05, 0.1, 0.25, 0.5))  # of all features
         drawn = {
             "transport": random.choice(self.transports),
             "features": [name for name in FEATURES if of_world.random() < share and (self.tls or name != "tls")],
@@ -158,7 +153,7 @@ class Simulation:
         """Play a scenario; of one that breaks a guarantee, return the report of the smallest found that does so too."""
         report, candidates, tries = self.run(scenario), scenario.smaller(), 0
         broken, original = {_kind(violation) for violation in report.violations[:1]}, report.command
-        while broken and tries < _TRIES and (smaller := next(candidates, None)) is not None:
+        while broken and tries < 60 and (smaller := next(candidates, None)) is not None:
             tries += 1
             found = self.run(smaller)
             if not broken.isdisjoint(map(_kind, found.violations)):
@@ -194,7 +189,7 @@ class Simulation:
                 reports: Iterator[Report] = map(self.check, scenarios)
             else:
                 pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn")))
-                parts = iter(lambda: [*islice(scenarios, _AT_ONCE * jobs)], [])
+                parts = iter(lambda: [*islice(scenarios, 100 * jobs)], [])
                 reports = (report for part in parts for report in pool.map(self.check, part, chunksize=4))
             for report in reports:
                 progress(report)
@@ -216,7 +211,7 @@ class Simulation:
         counts = Counter(checks=len(judged), messages=sum(1 for _ in run.noted("got")), pushes=pushes, faults=faults)
         counts["busy days"] = int(run.seconds >= _DAY and pushes >= 1000 and faults >= 20)
         moment = next((violation.at for violation in violations if violation.at is not None), math.inf)
-        shown = max(bisect_right(run.notes, moment, key=lambda note: note.at) + _AFTER, _HISTORY)
+        shown = max(bisect_right(run.notes, moment, key=lambda note: note.at) + 5, _HISTORY)  # and 5 after it
         history = tuple(map(str, run.notes[:shown][-_HISTORY:]))
         told = (run.digest, violations, run.seconds, counts, run.faults, history, run.steps)
         return Report(run.scenario, *told, self._command(run.scenario))

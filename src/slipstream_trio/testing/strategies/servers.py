@@ -5,11 +5,10 @@ from typing import Final
 from hypothesis import strategies as st
 
 from .. import faults as net
-from ..scripted import Act, JoinFate, ServerScript
+from ..scripted import Act, ServerScript
 from .frames import frames
 from .values import binary_payloads, events, json_payloads, statuses
 
-_FATES: Final[list[JoinFate]] = ["accept", "accept", "accept", "refuse", "slow", "crash", "crash_after"]
 _PAYLOADS: Final = json_payloads() | binary_payloads()
 # No text frame can have lone surrogates.
 _SENDABLE: Final = frames().map(lambda frame: frame.encode(errors="replace").decode() if type(frame) is str else frame)
@@ -33,7 +32,7 @@ def server_scripts() -> st.SearchStrategy[ServerScript]:
     return st.builds(
         ServerScript,
         st.lists(st.sampled_from([None, 503, 429, 500]), max_size=2),
-        st.lists(st.sampled_from(_FATES), max_size=6),
+        st.lists(st.sampled_from(["accept", "accept", "accept", "refuse", "slow", "crash", "crash_after"]), max_size=6),
         st.lists(st.lists(_ACTS, max_size=3), max_size=12),
     )
 
