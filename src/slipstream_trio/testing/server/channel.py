@@ -198,14 +198,14 @@ class Process:
         self._replaced = replaced  # the channel of this topic that the join has ended
         self._joined = False
         self._arrived = trio.lowlevel.ParkingLot()
-        self._scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()  # cancelling it ends the channel silently
         self.tasks: trio.Nursery  # which refuses new ones when the channel has ended
 
     async def run(self) -> None:
         """Live from the join to the end; raises nothing but `trio.Cancelled`."""
         end: Stop | None = None
         try:
-            with self._scope:
+            with self.scope:
                 async with trio.open_nursery() as self.tasks:
                     if await self._join():
                         end = await self._loop()
@@ -215,10 +215,6 @@ class Process:
             end = _CRASH
         finally:
             self._finish(end)
-
-    def cancel(self) -> None:
-        """End the channel silently."""
-        self._scope.cancel()
 
     def check_joined(self) -> None:
         """Raise RuntimeError unless the channel is joined."""
@@ -299,7 +295,7 @@ class Process:
         self.mailbox.clear()
         if not self.settled.is_set() and end is _CRASH:
             self._settle("error", {"reason": "join crashed"})
-        elif self._joined and end is not None and not self._scope.cancel_called:
+        elif self._joined and end is not None and not self.scope.cancel_called:
             crash = dict(self.connection.server.release.crash_payload)
             event, payload = (CLOSE, {}) if end.reason in ("normal", "shutdown") else (ERROR, crash)
             self.connection.put(self.control_frame(event, payload))
@@ -346,7 +342,7 @@ class Router:
 
     async def _join(self, message: Message, old: Process | None) -> None:
         if old is not None:
-            old.cancel()
+            old.scope.cancel()
             await old.done.wait()
         limit = self._mount.max_channels
         factory = self._mount.channel_for(message.topic) if type(message.topic) is str else None

@@ -209,13 +209,11 @@ class Exchange:
         """
 
         async def watch() -> None:
-            data = b""
             with suppress(trio.BrokenResourceError):
-                data = bytes(await self._stream.receive_some(_READ_SIZE))
-            if data:  # sent too early; it belongs to the WebSocket, and shows that the client is there
-                self._http.receive_data(data)
-            else:
-                self.scope.cancel()
+                if data := bytes(await self._stream.receive_some(_READ_SIZE)):
+                    self._http.receive_data(data)  # sent too early: it belongs to the WebSocket
+                    return
+            self.scope.cancel()
 
         async with open_background() as nursery:
             nursery.start_soon(watch)
