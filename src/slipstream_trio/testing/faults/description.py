@@ -154,16 +154,14 @@ class EachFrame:
 Moment: TypeAlias = AtByte | AtFrame | AtTime | EachByte | EachFrame
 
 
-def _tuple(numbers: Iterable[int] | None) -> Any:
-    return tuple(numbers) if isinstance(numbers, Iterable) else numbers
-
-
-def _from_one(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, tuple) or not all(type(number) is int and number >= 1 for number in value):
-        kind = f"{type(instance).__name__}.{attribute.name}"
-        raise ValueError(f"{kind} are numbers from 1, such as [1] for the first, or None for all; not {value!r}")
+def _from_one(given: Iterable[int] | None) -> Any:
+    numbers = tuple(given) if isinstance(given, Iterable) else given
+    if numbers is not None and not (
+        type(numbers) is tuple and all(type(each) is int and each >= 1 for each in numbers)
+    ):
+        what = "Rule.connections are numbers from 1, such as [1] for the first, or None for all"
+        raise ValueError(f"{what}; not {numbers!r}")
+    return numbers
 
 
 @frozen
@@ -182,7 +180,7 @@ class Rule:
     fault: Fault = attrs.field(validator=attrs.validators.instance_of(Fault))
     when: Moment | None = attrs.field(default=None)
     toward: Toward = attrs.field(default="client", validator=attrs.validators.in_(("client", "server")))
-    connections: tuple[int, ...] | None = attrs.field(default=None, converter=_tuple, validator=_from_one)
+    connections: tuple[int, ...] | None = attrs.field(default=None, converter=_from_one)
     chance: float = attrs.field(default=1.0, validator=_SHARE)
 
     @when.validator

@@ -78,11 +78,10 @@ class World:
         self.counters: Counter[str] = Counter()
         self.tls: Contexts | None = tls
         self.network: FaultyNetwork
-
-        def server() -> PhoenixServer:
-            return PhoenixServer(mounts(self), close_timeout=self.pace, keep_received=1)
-
-        self.nodes: list[Node] = [Node(server) for _ in range(scenario.nodes)]
+        self.nodes: list[Node] = [
+            Node(lambda: PhoenixServer(mounts(self), close_timeout=self.pace, keep_received=1))
+            for _ in range(scenario.nodes)
+        ]
         self.clients: dict[str, SimulatedClient] = {}
         self.bad_disks: bool = not {"disk_full", "disk_torn"}.isdisjoint(scenario.features)
         self.lives: trio.CancelScope | None = None
