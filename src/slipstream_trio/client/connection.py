@@ -7,26 +7,9 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from .. import protocol
 from ..errors import ConnectError, ConnectionLost, ConnectionRejected, EndedBy, SerializationError
-from ..protocol import (
-    CloseConnection,
-    CloseTransport,
-    Frame,
-    FrameReceived,
-    Input,
-    LeaveTopic,
-    Message,
-    PushMessage,
-    SendFrame,
-    State,
-    TimerTicked,
-    Transition,
-    TransportClosed,
-    TransportFailed,
-    TransportOpened,
-    handle,
-    next_deadline,
-)
+from ..protocol import Frame, Input, Message, State, Transition
 from ..protocol.transitions import ABNORMAL_CLOSURE, push_frame, receive
 from ..telemetry import ConnectStart
 from ..telemetry.secrecy import redactor
@@ -122,11 +105,11 @@ class Connection:
                 self._catch_up()
 
     @trio.lowlevel.enable_ki_protection
-    def push(self, push: PushMessage, sent: Message | None = None) -> str:
+    def push(self, push: protocol.PushMessage, sent: Message | None = None) -> str:
         """Handle a push, and return its ref: as `handle` does, by a shortcut where nobody watches."""
         if self._spans.handle.active or self.handling:
             effect = self.handle(push, sent).return_[0]
-            assert isinstance(effect, SendFrame)
+            assert isinstance(effect, protocol.SendFrame)
             return effect.ref
         self.handling = True
         try:
@@ -140,14 +123,14 @@ class Connection:
                 self._catch_up()
         return ref
 
-    def handle_own(self, given: LeaveTopic | TimerTicked) -> None:
+    def handle_own(self, given: protocol.LeaveTopic | protocol.TimerTicked) -> None:
         """Handle an input that nobody is told about: if the user's serializer fails, the connection ends."""
         try:
             self.handle(given)
         except SerializationError as error:
             logger.error("connection %s cannot go on: %s", self._state.connection_id, error)  # noqa: TRY400 - not ours
             if self.is_open:
-                self.handle(CloseConnection(1000, "serializer_failed"))
+                self.handle(protocol.CloseConnection(1000, "serializer_failed"))
 
     def afterwards(self, action: Callable[[], object]) -> None:
         """Do something now, or right after the input that is being handled, if the connection is open then."""
@@ -173,32 +156,32 @@ class Connection:
                 # A handler may raise SystemExit; what the state says is done, is done.
                 self._carry_out(transition, given, sent)
             return transition
-        if decoded is not None and isinstance(given, FrameReceived):
+        if decoded is not None and isinstance(given, protocol.FrameReceived):
             transition = receive(self.state, decoded, given, self._socket._serializer)
         else:
-            transition = handle(self.state, given, self._socket._serializer)
+            transition = protocol.handle(self.state, given, self._socket._serializer)
         self._become(transition.state)
         self._carry_out(transition, given, sent)
         return transition
 
     def _carry_out(self, transition: Transition, given: Input, sent: Message | None) -> None:
         for effect in transition.return_:
-            if isinstance(effect, SendFrame):
+            if isinstance(effect, protocol.SendFrame):
                 self.writer.put(effect.frame, None if sent is None else sent._replace(ref=effect.ref))
                 if effect.ref == self._state.heartbeat.ref:
                     self.writer.mark()
             else:
-                self._close_transport(effect, by_timer=type(transition.message) is TimerTicked)
+                self._close_transport(effect, by_timer=type(transition.message) is protocol.TimerTicked)
         for event in transition.built_events:
             self._socket._handle_event(event, given)
-        deadline = None if type(given) is PushMessage else next_deadline(self._state)
+        deadline = None if type(given) is protocol.PushMessage else protocol.next_deadline(self._state)
         if deadline is not None:
             self._socket._timer.arm(deadline)
         joins = self._socket._joins
-        if (joins._users or joins._library) and isinstance(given, FrameReceived | TimerTicked):
+        if (joins._users or joins._library) and isinstance(given, protocol.FrameReceived | protocol.TimerTicked):
             self._afterwards.append(joins.pump)  # an answer has come, or is not waited for any more
 
-    def _close_transport(self, close: CloseTransport, *, by_timer: bool) -> None:
+    def _close_transport(self, close: protocol.CloseTransport, *, by_timer: bool) -> None:
         """Close the transport, in a task that is there for the last moment only."""
         if self._transport is not None:
             self._closer = trio.CancelScope()
@@ -208,14 +191,14 @@ class Connection:
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
-        deadline = next_deadline(self._state)
+        deadline = protocol.next_deadline(self._state)
         if deadline is None or deadline > now or self._broken:
             return deadline
         transport = self._transport
         heard = self.received if transport is None or transport.heard is None else transport.heard
         blocked = None if transport is None else transport.write_blocked_since
-        self.handle_own(TimerTicked(now, heard, self.writer.mark_written, blocked))
-        return next_deadline(self._state)
+        self.handle_own(protocol.TimerTicked(now, heard, self.writer.mark_written, blocked))
+        return protocol.next_deadline(self._state)
 
     def _end_by(self, deadline: float) -> None:
         self._scope.deadline = min(self._scope.deadline, deadline)
@@ -223,7 +206,7 @@ class Connection:
     def close(self, code: int, reason: str, deadline: float) -> None:
         """Close once everything queued is written; what is not closed by `deadline` is aborted."""
         if self.is_open:
-            self.handle(CloseConnection(code, reason))
+            self.handle(protocol.CloseConnection(code, reason))
         self._end_by(deadline)
 
     async def run(self, connector: Connector, ask: Callable[[], Awaitable[OpenRequest]]) -> None:
@@ -234,7 +217,7 @@ class Connection:
                 request = await ask()
             except Exception as error:  # noqa: BLE001 - what the user's functions raise is the user's
                 self.option_error = error
-                self.handle(TransportFailed(OPTION_FAILED))
+                self.handle(protocol.TransportFailed(OPTION_FAILED))
             else:
                 await self._open(connector, request)
         except BaseException as error:
@@ -275,7 +258,7 @@ class Connection:
             # Its way through this library helps no user; a cause of the user's own keeps its traceback.
             self.failure = failure = redacted_error(error, redactor(secrets_of(request))).with_traceback(None)
             url = shown_url(request, self._state.options)
-            self.handle(TransportFailed(failure.reason, failure.status, failure.headers, failure.body, url))
+            self.handle(protocol.TransportFailed(failure.reason, failure.status, failure.headers, failure.body, url))
 
     # Its own function, as what is made here, secrets among it, need not be kept for the life of the connection.
     def _opened(self, request: OpenRequest, transport: Transport, now: float) -> None:
@@ -285,13 +268,13 @@ class Connection:
             redact = redactor(secrets_of(request))
             self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
         url = shown_url(request, self._state.options)
-        self.handle(TransportOpened(now, masked(self.response_headers), url))
+        self.handle(protocol.TransportOpened(now, masked(self.response_headers), url))
 
     def _end_if_needed(self, message: str, *, by: EndedBy | None = None) -> None:
         if self._state.status == "opening":
-            self.handle(TransportFailed(message))
+            self.handle(protocol.TransportFailed(message))
         elif self._state.status != "closed":
-            self.handle(TransportClosed(ABNORMAL_CLOSURE, message, by))
+            self.handle(protocol.TransportClosed(ABNORMAL_CLOSURE, message, by))
 
     async def _serve(self, transport: Transport, request: OpenRequest) -> None:
         try:
@@ -328,7 +311,7 @@ class Connection:
                     self._tasks.start_own(self._wake_held)
         except TransportEnded as ended:
             message = ended.message and redactor(secrets_of(request))(ended.message)
-            self.handle(TransportClosed(ended.code, message, ended.ended_by, ended.reason))
+            self.handle(protocol.TransportClosed(ended.code, message, ended.ended_by, ended.reason))
         finally:
             self._turn.release()
 
@@ -375,7 +358,7 @@ class Connection:
             self._end_by(trio.current_time() + GRACE_PERIOD)
 
     @trio.lowlevel.enable_ki_protection
-    async def _close_in(self, scope: trio.CancelScope, transport: Transport, close: CloseTransport) -> None:
+    async def _close_in(self, scope: trio.CancelScope, transport: Transport, close: protocol.CloseTransport) -> None:
         with scope:
             await self.writer.drained()
             await transport.close(close.code, close.reason)

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, T
 
 import trio
 
-from ..errors import (
-    AlreadyJoined,
-    ChannelClosed,
-    ConnectError,
-    ConnectionLost,
-    ConnectTimeout,
-    JoinError,
-    JoinTimeout,
-    PushError,
-    PushTimeout,
-)
+from .. import errors
 from ..protocol import Frame, Message, State
 from ..telemetry import Origin, Outcome, Record, SpanStart, Telemetry, records
 from ..telemetry.bus import Point, SpanPoint
@@ -45,15 +35,15 @@ Stop = Callable[[First, Any, BaseException | None], Record]
 """Makes the record that ends a span, of what its operation returned or raised."""
 
 _OUTCOMES: dict[type[BaseException], tuple[Outcome, str | None]] = {
-    AlreadyJoined: ("error", "already_joined"),
-    JoinError: ("error", "refused"),
-    PushError: ("error", None),  # its status tells
-    ConnectTimeout: ("timeout", "timeout"),
-    ConnectError: ("error", "connect_failed"),
-    JoinTimeout: ("timeout", "timeout"),
-    PushTimeout: ("timeout", "timeout"),
-    ConnectionLost: ("lost", "lost"),  # with a reason of its own
-    ChannelClosed: ("lost", "lost"),
+    errors.AlreadyJoined: ("error", "already_joined"),
+    errors.JoinError: ("error", "refused"),
+    errors.PushError: ("error", None),  # its status tells
+    errors.ConnectTimeout: ("timeout", "timeout"),
+    errors.ConnectError: ("error", "connect_failed"),
+    errors.JoinTimeout: ("timeout", "timeout"),
+    errors.PushTimeout: ("timeout", "timeout"),
+    errors.ConnectionLost: ("lost", "lost"),  # with a reason of its own
+    errors.ChannelClosed: ("lost", "lost"),
     trio.Cancelled: ("cancelled", "cancelled"),
 }
 
@@ -67,7 +57,7 @@ def reason_of(error: BaseException | None) -> str | None:
     """Return why an operation did not succeed, in a word."""
     if error is None:
         return None
-    if isinstance(error, ConnectionLost | ChannelClosed):
+    if isinstance(error, errors.ConnectionLost | errors.ChannelClosed):
         return error.reason
     return next((reason for kind, (_, reason) in _OUTCOMES.items() if isinstance(error, kind)), None)
 

@@ -11,17 +11,7 @@ from typing import Any, Final, final
 import trio
 from attrs import frozen
 
-from ...errors import (
-    AlreadyJoined,
-    CallTimeout,
-    ChannelClosed,
-    ClientBusy,
-    ClientStopped,
-    ConnectionLost,
-    PushTimeout,
-    SerializationError,
-    SlowConsumer,
-)
+from ... import errors
 from ...protocol import Message
 from ...telemetry import ClientCallbackStart, ClientCallbackStop, Outcome
 from ..configuration import Configuration
@@ -127,7 +117,7 @@ class Runner:
         if self._inbox.closed:
             raise self._stopped()
         if len(self._inbox.waiting(POSTS)) >= self._inbox.limit:
-            raise ClientBusy(self._name, self._inbox.limit)
+            raise errors.ClientBusy(self._name, self._inbox.limit)
         self._inbox.put(Entry(callback, (message,), POSTS))
 
     async def call(self, message: Any, timeout: float | None) -> Any:
@@ -146,7 +136,7 @@ class Runner:
         finally:
             self._callers.discard(caller)
             self._inbox.remove(number)
-        raise CallTimeout(self._name, timeout or 0.0, runs=self._task is not None)
+        raise errors.CallTimeout(self._name, timeout or 0.0, runs=self._task is not None)
 
     async def join(self, topic: str, payload: Any) -> None:
         """Ask for a topic, unless it is held."""
@@ -159,7 +149,7 @@ class Runner:
         channel._tell(ChannelBacklog(self._inbox, channel))
         try:
             await socket._joins.request(channel)
-        except AlreadyJoined:
+        except errors.AlreadyJoined:
             return  # somebody else was waiting for the leave, too
 
     async def leave(self, topic: str) -> None:
@@ -181,7 +171,7 @@ class Runner:
             with trio.move_on_at(deadline) as scope:
                 await self._inbox.room_for_reply()
             if scope.cancelled_caught:
-                raise PushTimeout(topic, event, timeout or 0.0, sent=False, waited=timeout)
+                raise errors.PushTimeout(topic, event, timeout or 0.0, sent=False, waited=timeout)
             timeout = None if timeout is None else deadline - trio.current_time()
             payload = kept.value()
         self._inbox.expect_reply()
@@ -189,7 +179,7 @@ class Runner:
             ref = await self._queue(topic, event, payload, timeout, by_callback=by_callback)
         except BaseException as error:
             self._inbox.forget_reply()
-            if isinstance(error, SerializationError):
+            if isinstance(error, errors.SerializationError):
                 error.with_traceback(None)  # as elsewhere
             raise
         if by_callback:
@@ -213,7 +203,7 @@ class Runner:
 
         try:
             return await request_push(channel, event, payload, timeout, tell)
-        except (ChannelClosed, ConnectionLost, PushTimeout) as error:
+        except (errors.ChannelClosed, errors.ConnectionLost, errors.PushTimeout) as error:
             if not is_refused and not by_callback:
                 raise
             ref = f"unsent-{next(self._unsent)}"
@@ -226,9 +216,9 @@ class Runner:
             raise self._stopped()
         return self.socket
 
-    def _stopped(self) -> ClientStopped:
+    def _stopped(self) -> errors.ClientStopped:
         """Return a new exception, for those whom nobody will answer: its cause is what has ended the client."""
-        stopped = ClientStopped(self._name)
+        stopped = errors.ClientStopped(self._name)
         stopped.__cause__ = self._cause
         return stopped
 
@@ -284,7 +274,7 @@ class Runner:
         while (entry := await self._inbox.get()) is not None:
             try:
                 await self._handle(entry)
-            except ConnectionLost as lost:
+            except errors.ConnectionLost as lost:
                 # As there will be no connection any more, the end is near, and tells why itself.
                 if socket.status not in ("closing", "closed"):
                     raise
@@ -298,7 +288,7 @@ class Runner:
             if gap.dropped:
                 channel._streams.emit(gap)
                 if channel._socket._configuration.overflow == "raise":
-                    raise SlowConsumer(channel.topic, gap.dropped)
+                    raise errors.SlowConsumer(channel.topic, gap.dropped)
         value = await self._invoke(entry.callback, *entry.arguments)
         if entry.callback == "handle_call" and value is not NO_REPLY:
             entry.arguments[1].reply(value)
