@@ -1,6 +1,7 @@
 """A channel: what its user holds, and its state."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
@@ -13,7 +14,7 @@ from .buffer import Backlog, Buffer, Gap, Overflow
 from .configuration import DEFAULT, Timeout, checked_size, chosen
 from .join_request import Departure, Joining, join, leave
 from .presence import ChannelPresence
-from .push import Call, push_in_span, send
+from .push import Call, send, settled
 from .status import Changes, block
 from .stream import Stream, Streams, Subscription
 
@@ -165,7 +166,7 @@ class Channel:
         payload = checked_push(event, payload)
         call = Call(self, event, chosen(timeout, self._socket._options.push_timeout))
         if self._socket._emitter.push.active:
-            return await push_in_span(call, payload)
+            return await call.span(payload).around(partial(settled, call, payload))
         await checkpoint_if_cancelled()
         call.queue(payload)
         await call.settling()  # here, as a coroutine for this would be one more for each push in flight
@@ -276,7 +277,7 @@ class Channel:
             except ProtocolError as error:
                 self._socket._emitter.rejected(error.problem, frame)
         if self._unanswered:
-            # A broadcast for an earlier join, or for one whose answer is lost: it would hide what is missing before it.
+            # A broadcast for an earlier join, or for one whose answer is lost, would hide what is missing before it.
             self._socket._emitter.dropped("in", message, "joining")
             return None
         if self._consumer is None:

@@ -294,11 +294,6 @@ class Pushes:
 # What tasks of users call
 
 
-def push_in_span(call: Call, payload: Any) -> Awaitable[Any]:
-    """Push, and wait for the reply, in a telemetry span; `Channel.push` is the same without."""
-    return call.span(payload).around(partial(_settled, call, payload))
-
-
 @trio.lowlevel.enable_ki_protection
 async def request_push(
     channel: "Channel",
@@ -323,7 +318,7 @@ async def request_push(
     span = call.span(payload)
     span.begin()
     try:
-        ref: str = await _settled(call, payload)
+        ref: str = await settled(call, payload)
         return ref
     except BaseException as error:
         span.end(error=error)
@@ -333,24 +328,20 @@ async def request_push(
 async def send(channel: "Channel", event: str, payload: Any) -> None:
     """Push, and return when it is queued."""
     call = Call(channel, event, None, is_send=True)
-    if channel._socket._emitter.send.active:
-        await call.span(payload).around(partial(_send, call, payload))
-    else:
-        await _send(call, payload)
-
-
-async def _send(call: Call, payload: Any) -> None:
-    # Its place in the order is that of the call, so others run after it is queued.
-    await _settled(call, payload)
-    await trio.lowlevel.cancel_shielded_checkpoint()
+    queue = partial(settled, call, payload)
+    await (call.span(payload).around(queue) if channel._socket._emitter.send.active else queue())
 
 
 @trio.lowlevel.enable_ki_protection
-async def _settled(call: Call, payload: Any) -> Any:
+async def settled(call: Call, payload: Any) -> Any:
     """Queue a call, and return what its task waits for: its ref, or its result; at once where it need not wait."""
     await checkpoint_if_cancelled()
     call.queue(payload)
     awaited = call._queued or call.result
     if not awaited.settled or awaited.error is not None:
         await call.settling()
-    return awaited.get()
+    result = awaited.get()
+    if call._is_send:
+        # Its place in the order is that of the call, so others run after it is queued.
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    return result

@@ -9,7 +9,7 @@ from weakref import ref
 
 import trio
 
-from ..errors import ConnectionLost, ConnectTimeout
+from ..errors import ConfigurationError, ConnectionLost, ConnectTimeout
 from ..protocol import Frame, Input, Message, SendHeartbeat, State, events
 from ..protocol.message import check_topic
 from ..protocol.presence import PRESENCE_EVENTS
@@ -23,7 +23,7 @@ from .join_request import Joined
 from .push import Pushes
 from .spans import Emitter, outcome_of
 from .status import Block, Lifecycle, Result, Status, StatusChanges, again, block
-from .stream import Listeners, Subscription
+from .stream import Streams, Subscription, check_names, checked_bounds
 from .timer import Exits, Timer
 from .turn import begun, finished
 
@@ -53,7 +53,7 @@ class Socket:
         self._joins = Joins(self)
         self._exits = Exits(self)
         self._timer = Timer(self)
-        self._listeners = Listeners(self)
+        self._listeners: dict[Streams, tuple[str, ...]] = {}  # and the topics of each; those with `*` are beginnings
         self._pings: list[Result[float]] = []
         self._unsettled: Iterator[object] = iter(())  # what the end of a connection has left to tell
         self._connection: Connection | None = None  # of the moment, or the last
@@ -162,8 +162,19 @@ class Socket:
         Raises:
             ConfigurationError: there is no topic, or an argument cannot be used.
         """
-        with self._listeners.listen(topics, buffer, overflow) as subscription:
-            yield subscription
+        check_names("topics", topics)
+        if not topics:
+            raise ConfigurationError("topics", "at least one, such as '__absinthe__:doc:*'")
+        bounds = checked_bounds(buffer, overflow, self._configuration.buffer, self._configuration.overflow)
+        streams = Streams(", ".join(topics), *bounds, self._emitter, self._byte_limit)
+        if self.status == "closed":
+            streams.close(self._lifecycle.of_streams)
+        self._listeners[streams] = topics
+        try:
+            yield Subscription(streams.buffer)
+        finally:
+            del self._listeners[streams]
+            streams.close(self._lifecycle.of_streams, anew=False)
 
     async def wait_connected(self) -> None:
         """Wait until the socket is connected.
@@ -246,13 +257,14 @@ class Socket:
         self._lifecycle.become("closed")
         streams = map(Channel._end_streams, self._all_channels())
         await finished(chain(self._unsettled, self._joins.socket_ended(), streams))
-        self._listeners.close()
+        for listening in self._listeners:
+            listening.close(self._lifecycle.of_streams, anew=False)
 
     def _all_channels(self) -> list[Channel]:
         return [channel for known in list(self._known) if (channel := known()) is not None]
 
     def _buffers(self) -> Iterator["Backlog"]:
-        listening = (streams.buffer for streams in self._listeners.all)
+        listening = (streams.buffer for streams in self._listeners)
         return chain(listening, *(channel._buffers() for channel in self._all_channels()))
 
     def _deliver(self, message: Message, frame: Frame) -> "Backlog | None":
@@ -277,7 +289,7 @@ class Socket:
             case events.FrameRejected():
                 self._emitter.rejected(event.reason, getattr(given, "frame", None))
             case events.MessageDropped():
-                self._listeners.message_dropped(event, len(getattr(given, "frame", "")))
+                self._message_dropped(event, len(getattr(given, "frame", "")))
             case events.ConnectionOpened():
                 self._connection_opened(event)
             case events.ConnectionFailed():
@@ -287,6 +299,18 @@ class Socket:
             case _:  # of a topic, as type checkers prove
                 self._joins.handle_event(event)
 
+    def _message_dropped(self, dropped: events.MessageDropped, size: int) -> None:
+        """Give a message that no channel takes, of so many bytes, to the listeners; tell of one that none takes."""
+        message, took = dropped.message, False
+        if message.join_ref is None and message.ref is None and message.topic not in self._channels:
+            for streams, topics in self._listeners.items():
+                beginnings = tuple(each[:-1] for each in topics if each.endswith("*"))
+                if message.topic in topics or message.topic.startswith(beginnings):
+                    streams.buffer.put_sized(message, size)
+                    took = True
+        if not took:
+            self._emitter.dropped("in", message, dropped.reason)
+
     def _connection_opened(self, event: events.ConnectionOpened) -> None:
         assert self._connection is not None
         self._shown = self._connection
@@ -295,7 +319,7 @@ class Socket:
         self._lifecycle.connection_opened()
         if (runner := self._supervisor.runner) is not None:
             runner.opened()
-        for streams in self._listeners.all:
+        for streams in self._listeners:
             streams.resumed()
         self._joins.connection_opened()
 
@@ -336,7 +360,7 @@ class Socket:
             self._emitter.dropped("out", message, lost.reason)
         for answer in self._pings:
             answer.fail(again(lost))
-        for streams in self._listeners.all:
+        for streams in self._listeners:
             streams.lost("reconnected", self._received_at)
         self._joins.connection_ended(connection)
         pushes = self._pushes.connection_ended(lost, connection.writer.taken)

@@ -1,23 +1,20 @@
-"""Streams: what readers see of buffers, the one place that makes gaps, and listeners."""
+"""Streams: what readers see of buffers, and the one place that makes gaps."""
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self, final
+from typing import Any, Literal, Self, final
 
 import trio
 from attrs import define, field
 
 from ..errors import ConfigurationError
-from ..protocol import Message, MessageDropped, Serializer
+from ..protocol import Message, Serializer
 from ..telemetry import GapOpened
 from .buffer import Buffer, ByteLimit, Consumer, EndOfStream, Gap, Overflow
 from .configuration import checked_overflow, checked_size
 from .presence import PresenceTracker
 from .spans import Emitter, Episode
-
-if TYPE_CHECKING:
-    from .socket import Socket
 
 
 @final
@@ -132,8 +129,8 @@ class Streams:
         self, events: tuple[str, ...], limit: int | None, policy: Overflow | None, changed: Callable[[], None]
     ) -> Iterator[Buffer]:
         """Give a buffer that gets these events (all, if there are none) for a `with` block; `changed` is told."""
-        _check_names("events", events)
-        buffer = Buffer(self, *_checked_bounds(limit, policy, self._limit, self._policy), "subscription")
+        check_names("events", events)
+        buffer = Buffer(self, *checked_bounds(limit, policy, self._limit, self._policy), "subscription")
         keys: tuple[str | None, ...] = tuple(dict.fromkeys(events)) or (None,)
         for key in keys:
             self.subscribed.setdefault(key, []).append(buffer)
@@ -220,67 +217,14 @@ class Streams:
         self._emitter.emit(GapOpened, self.topic, gap.reason, gap.since, gap.until, gap.dropped)
 
 
-@final
-class Listeners:
-    """The listeners of one socket: streams of messages on topics that it has not joined."""
-
-    __slots__ = ("_socket", "all")
-
-    def __init__(self, socket: "Socket") -> None:
-        self._socket = socket
-        self.all: dict[Streams, tuple[str, ...]] = {}  # and the topics of each; those with `*` are beginnings
-
-    @contextmanager
-    def listen(self, topics: tuple[str, ...], buffer: int | None, overflow: Overflow | None) -> Iterator[Subscription]:
-        """Add a listener for the time of a `with` block; gives what its user reads."""
-        _check_names("topics", topics)
-        if not topics:
-            raise ConfigurationError("topics", "at least one, such as '__absinthe__:doc:*'")
-        socket, configuration = self._socket, self._socket._configuration
-        bounds = _checked_bounds(buffer, overflow, configuration.buffer, configuration.overflow)
-        streams = Streams(", ".join(topics), *bounds, socket._emitter, socket._byte_limit)
-        if socket.status == "closed":
-            self._close(streams)
-        self.all[streams] = topics
-        try:
-            yield Subscription(streams.buffer)
-        finally:
-            del self.all[streams]
-            self._close(streams)
-
-    def message_dropped(self, dropped: MessageDropped, size: int) -> None:
-        """Give a message that no channel takes, of so many bytes, to the listeners; tell of one that none takes."""
-        message, took = dropped.message, False
-        if message.join_ref is None and message.ref is None and message.topic not in self._socket._channels:
-            for streams, topics in self.all.items():
-                if any(_matches(each, message.topic) for each in topics):
-                    streams.buffer.put_sized(message, size)
-                    took = True
-        if not took:
-            self._socket._emitter.dropped("in", message, dropped.reason)
-
-    def close(self) -> None:
-        """End, as the socket has."""
-        for streams in self.all:
-            self._close(streams)
-
-    def _close(self, streams: Streams) -> None:
-        streams.close(self._socket._lifecycle.of_streams, anew=False)
-
-
-def _matches(wanted: str, topic: str) -> bool:
-    return topic.startswith(wanted[:-1]) if wanted.endswith("*") else topic == wanted
-
-
-def _check_names(argument: str, value: Sequence[Any]) -> None:
+def check_names(argument: str, value: Sequence[Any]) -> None:
+    """Raise `ConfigurationError` unless all names are strings."""
     for name in value:
         if not isinstance(name, str):
             raise ConfigurationError(argument, f"names, each a string; not {type(name).__name__}")
 
 
-def _checked_bounds(
-    buffer: Any, overflow: Any, default_buffer: int, default_overflow: Overflow
-) -> tuple[int, Overflow]:
+def checked_bounds(buffer: Any, overflow: Any, default_buffer: int, default_overflow: Overflow) -> tuple[int, Overflow]:
     """Return a buffer's size and policy, by default those given last; raises `ConfigurationError` for others."""
     size = default_buffer if buffer is None else checked_size("buffer", buffer)
     return size, default_overflow if overflow is None else checked_overflow("overflow", overflow)
