@@ -47,14 +47,11 @@ async def test_each_push_ends_once_by_its_ref(autojump_clock: MockClock) -> None
     replies = client.replies
     assert replies[ok] == Reply("room:1", "echo", {"n": 1})
     assert replies[ok].ok
-    assert replies[ok].unwrap() == {"n": 1}
     assert replies[binary].response == b"\x00\xff"
     assert isinstance(replies[refused].error, PushError)
     assert replies[refused].response == {"n": 2}
     assert isinstance(replies[silent].error, PushTimeout)
     assert not replies[silent].ok
-    with pytest.raises(PushTimeout):
-        replies[silent].unwrap()
     assert isinstance(replies[closed].error, ChannelClosed)
     assert len(replies) == 6
 

@@ -61,12 +61,6 @@ class Reply:
         """Whether the server replied, and with the status "ok"."""
         return self.error is None
 
-    def unwrap(self) -> Any:
-        """Return the response; raises `error` if there is one."""
-        if self.error is not None:
-            raise self.error
-        return self.response
-
 
 @final
 class Caller:
@@ -74,11 +68,6 @@ class Caller:
 
     def __init__(self) -> None:
         self._answer: Result[Any] = Result()
-
-    @property
-    def answered(self) -> bool:
-        """Whether it has its answer."""
-        return self._answer.settled
 
     def reply(self, value: Any = None) -> None:
         """Let `call` return `value`."""
