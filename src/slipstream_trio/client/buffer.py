@@ -13,6 +13,7 @@ from trio.lowlevel import checkpoint_if_cancelled, reschedule
 
 from ..errors import SlowConsumer
 from ..protocol import Frame, Message
+from .spans import Episode
 from .turn import turn_of_this_run
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Buffer:
         self._policy: Overflow = policy
         self._consumer: Consumer = consumer
         self._untold = 0
-        self._episode = streams.episode(policy, limit, consumer)
+        self._episode = Episode(streams.emitter, streams.topic, policy, limit, consumer)
         self._eased = -1  # how many messages are left when the episode ends: one comparison a message
         self._items: deque[Message | Heavy | Gap] = deque()
         self.waiting: int = 0  # messages

@@ -21,17 +21,9 @@ from ..protocol.backoff import RETRY_AFTER_LIMIT
 from ..telemetry import Telemetry, default_telemetry
 from ..transport import Connector, find_connector
 from ..transport.proxy import parse_proxy
+from . import handshake
 from .buffer import Overflow
-from .handshake import (
-    Headers,
-    OrCallable,
-    Params,
-    checked_parent,
-    checked_url,
-    fixed_headers,
-    fixed_params,
-    subprotocols,
-)
+from .handshake import Headers, OrCallable, Params
 
 DEFAULT_VSN: Final = "2.0.0"
 _HOST: Final = re.compile(r"[^\s/?#@\x00-\x20\x7f]+")
@@ -278,13 +270,13 @@ class Configuration:
 
     url: OrCallable[str] = attrs.field(repr=lambda url: "a function" if callable(url) else repr(url.partition("?")[0]))
     params: OrCallable[Params] = attrs.field(
-        factory=dict, repr=False, converter=fixed_params, validator=_kind(Mapping, ask=True)
+        factory=dict, repr=False, converter=handshake.fixed_params, validator=_kind(Mapping, ask=True)
     )
     headers: OrCallable[Headers] = attrs.field(
-        factory=dict, repr=False, converter=fixed_headers, validator=_kind(Mapping, list, tuple, ask=True)
+        factory=dict, repr=False, converter=handshake.fixed_headers, validator=_kind(Mapping, list, tuple, ask=True)
     )
     auth_token: OrCallable[str | None] = attrs.field(
-        default=None, repr=False, validator=[_kind(str, NoneType, ask=True), _given(subprotocols)]
+        default=None, repr=False, validator=[_kind(str, NoneType, ask=True), _given(handshake.subprotocols)]
     )
     vsn: str = attrs.field(default=DEFAULT_VSN, validator=_vsn)
     serializer: Serializer | None = attrs.field(default=None, validator=_serializer)
@@ -319,7 +311,7 @@ class Configuration:
     should_reconnect: Callable[[Disconnect], bool] = attrs.field(default=worth_retrying, validator=_function)
     retry_after_limit: float | None = attrs.field(default=RETRY_AFTER_LIMIT, validator=_seconds)
     trace_parent: OrCallable[str | None] = attrs.field(
-        default=None, validator=[_kind(str, NoneType, ask=True), _given(checked_parent)]
+        default=None, validator=[_kind(str, NoneType, ask=True), _given(handshake.checked_parent)]
     )
     telemetry: Telemetry = attrs.field(default=default_telemetry, validator=_kind(Telemetry))
 
@@ -336,7 +328,7 @@ class Configuration:
 
     def checked_url(self, url: Any) -> str:
         """Return a URL that was given, or that the function given as `url` returned; raises `ConfigurationError`."""
-        checked, own = checked_url(url), getattr(self.serializer, "vsn", None)
+        checked, own = handshake.checked_url(url), getattr(self.serializer, "vsn", None)
         for said in parse_qs(urlsplit(checked).query).get("vsn", ()):
             if said != self.chosen_vsn():
                 advice = f"pass vsn={said!r} in its place" if own is None else f"that of the serializer is {own!r}"
@@ -354,11 +346,6 @@ class Configuration:
     def chosen_connector(self) -> Connector:
         """Return the connector to use."""
         return find_connector(self.transport) if isinstance(self.transport, str) else self.transport
-
-    def fallback_connector(self) -> Connector | None:
-        """Return the connector to fall back to, if any."""
-        open_stream = getattr(self.transport, "open_stream", None)
-        return None if self.longpoll_fallback is None else find_connector("longpoll", open_stream)
 
     def options(self) -> Options:
         """Return the part of it that may be shown, for states and telemetry."""

@@ -23,7 +23,7 @@ from ..protocol.backoff import retry_after
 from ..protocol.state import Heartbeat, Identity, state_of
 from ..protocol.topics import Topics, Turns
 from ..telemetry import ClientGaveUp, ReconnectScheduled
-from ..transport import OpenRequest
+from ..transport import Connector, OpenRequest, find_connector
 from ..transport.cookies import Cookies
 from .configuration import Configuration, ConnectOptions, configure, with_options
 from .connection import GRACE_PERIOD, OPTION_FAILED, Connection
@@ -124,8 +124,10 @@ class Supervisor:
         self.is_finished: bool = False  # told as a change of the socket's status
         self.cookies: Cookies = Cookies(keeps=configuration.cookies)
         self._primary = self._connector = configuration.chosen_connector()
-        fallback = configuration.fallback_connector()
-        self._fallback = None if fallback is None or fallback.name == self._primary.name else fallback
+        self._fallback: Connector | None = None
+        if configuration.longpoll_fallback is not None:
+            fallback = find_connector("longpoll", getattr(configuration.transport, "open_stream", None))
+            self._fallback = None if fallback.name == self._primary.name else fallback
         self._primary_worked = False
         self._scope = trio.CancelScope(shield=True)
         self._at_once = False

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Union
 from urllib.parse import quote, unquote_plus, urlsplit, urlunsplit
 
@@ -103,32 +104,28 @@ async def ask_in_time(
 
 def checked_url(url: Any) -> str:
     """Return a URL; raises `ConfigurationError` for anything that cannot be connected to."""
-    if problem := _problem_of_url(url):
-        raise ConfigurationError("url", problem)
-    return str(url)
-
-
-def _problem_of_url(url: Any) -> str | None:
+    invalid = partial(ConfigurationError, "url")
     if not isinstance(url, str):
-        return f"a string, or a function that returns it; not {type(url).__name__}"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # which is not shown: in the place of the port may stand a password
-        return "its host or port cannot be read; write it like ws://localhost:4000/socket/websocket"
+        raise invalid(f"a string, or a function that returns it; not {type(url).__name__}")
+    read = None
+    with suppress(ValueError):  # which is not shown: in the place of the port may stand a password
+        read = urlsplit(url), urlsplit(url).port
+    if read is None:
+        raise invalid("its host or port cannot be read; write it like ws://localhost:4000/socket/websocket")
+    parts, port = read
     if "://" not in url:
-        return "it lacks a scheme: write it like ws://localhost:4000/socket/websocket, or wss:// with TLS"
+        raise invalid("it lacks a scheme: write it like ws://localhost:4000/socket/websocket, or wss:// with TLS")
     if parts.scheme not in _SCHEMES:
-        return f"its scheme is one of {', '.join(_SCHEMES)}, not {parts.scheme!r}"
+        raise invalid(f"its scheme is one of {', '.join(_SCHEMES)}, not {parts.scheme!r}")
     if not parts.hostname or port == 0:
-        return "it names no host, or port 0; write it like ws://localhost:4000/socket/websocket"
+        raise invalid("it names no host, or port 0; write it like ws://localhost:4000/socket/websocket")
     if parts.username is not None or parts.fragment:
         in_userinfo = "it has user information; put credentials into headers, params or auth_token"
         in_fragment = "it has a fragment (#…), which no server is sent: leave it out, or percent-encode the # as %23"
-        return in_fragment if parts.username is None else in_userinfo
+        raise invalid(in_fragment if parts.username is None else in_userinfo)
     if _NOT_IN_URLS.search(parts.path + parts.query):  # which is not shown: the query may be a secret
-        return "invalid character in its path or query: percent-encode it, or put it into params"
-    return None
+        raise invalid("invalid character in its path or query: percent-encode it, or put it into params")
+    return str(url)
 
 
 def _with_query(url: str, vsn: str, pairs: list[str]) -> str:

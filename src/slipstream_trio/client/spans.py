@@ -91,7 +91,11 @@ class Emitter:
     def attempt(self, state: State, number: int) -> "Span":
         """Follow a new connection, and begin the span of the attempt to open it."""
         self.origin = Origin(state.connection_id, state.trace_id, state.socket_id, state.generation)
-        span = Span(self, self.connect, _connect_stop, records.ClientConnectStart, state.options, number)
+
+        def stop(first: First, headers: tuple[tuple[str, str], ...], _: BaseException | None) -> Record:
+            return records.ClientConnectStop(*first, headers)
+
+        span = Span(self, self.connect, stop, records.ClientConnectStart, state.options, number)
         span.begin()
         return span
 
@@ -202,10 +206,6 @@ class Span:
         if start is not None:
             emitter = self._emitter
             self._point.exception.emit(exception_record(emitter.telemetry, start, emitter.origin, error))
-
-
-def _connect_stop(first: First, headers: tuple[tuple[str, str], ...], _: BaseException | None) -> Record:
-    return records.ClientConnectStop(*first, headers)
 
 
 @final

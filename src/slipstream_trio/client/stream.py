@@ -14,7 +14,7 @@ from ..telemetry import GapOpened
 from .buffer import Buffer, ByteLimit, Consumer, EndOfStream, Gap, Overflow
 from .configuration import checked_overflow, checked_size
 from .presence import PresenceTracker
-from .spans import Emitter, Episode
+from .spans import Emitter
 
 
 @final
@@ -80,7 +80,7 @@ class Streams:
     topic: str
     _limit: int
     _policy: Overflow
-    _emitter: Emitter
+    emitter: Emitter
     byte_limit: ByteLimit
     last_gap: Gap | None = field(default=None, init=False)
     dropped: int = field(default=0, init=False)  # of the own buffer, or that of the client
@@ -189,7 +189,7 @@ class Streams:
             marked = [buffer for buffer in marked if buffer.is_lagging]
         if not marked:
             return None
-        now = self._emitter.utc_now()
+        now = self.emitter.utc_now()
         gap = Gap(reason, now - timedelta(seconds=trio.current_time() - since), now)
         self.last_gap, self._missing = gap, None
         for buffer in marked:
@@ -199,12 +199,8 @@ class Streams:
 
     def new_overflow(self) -> Gap:
         """Return the gap of a message that is dropped now."""
-        now = self._emitter.utc_now()
+        now = self.emitter.utc_now()
         return Gap("overflow", now, now, 1)
-
-    def episode(self, policy: Overflow, limit: int, consumer: Consumer) -> Episode:
-        """Return what tells of the messages that a buffer loses."""
-        return Episode(self._emitter, self.topic, policy, limit, consumer)
 
     def overflowed(self, gap: Gap, consumer: Consumer) -> None:
         """Take note of a dropped message."""
@@ -214,7 +210,7 @@ class Streams:
 
     def emit(self, gap: Gap) -> None:
         """Tell of a gap, or of how many messages are missing."""
-        self._emitter.emit(GapOpened, self.topic, gap.reason, gap.since, gap.until, gap.dropped)
+        self.emitter.emit(GapOpened, self.topic, gap.reason, gap.since, gap.until, gap.dropped)
 
 
 def check_names(argument: str, value: Sequence[Any]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from .base import SlipstreamError
+from .base import SlipstreamError, leaves
 
 __all__ = [
     "AlreadyJoined", "CallTimeout", "ChannelClosed", "ClientBusy", "ClientStopped", "JoinError", "JoinTimeout",
@@ -227,17 +227,11 @@ class ClientStopped(SlipstreamError):
         cause = self.__cause__
         if cause is None:
             return f"{self.client} does not run: it has ended, or run_client was not called yet"
-        if _is_cancellation(cause):
+        # Trio's, by its name, as this does without Trio.
+        if all(type(leaf).__name__ == "Cancelled" for leaf in leaves(cause)):
             return f"{self.client} has ended, as it was cancelled"
         text = str(cause).partition("\n")[0]
         return f"{self.client} has ended, as it failed with {type(cause).__name__}{text and ': '}{text}"
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    """Tell whether an exception is Trio's, by its name, or a group of them."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_cancellation, error.exceptions))
-    return type(error).__name__ == "Cancelled"
 
 
 class CallTimeout(SlipstreamError):

@@ -24,6 +24,7 @@ import trio
 from ...protocol import Message
 from ..buffer import LIGHT, Gap, merged
 from ..channel import Channel
+from ..spans import Episode
 from ..turn import turn_of_this_run
 
 POSTS: Final = "casts and infos"
@@ -197,7 +198,7 @@ class ChannelBacklog:
         self._channel = channel
         self._limit = configuration.buffer
         self._policy = configuration.overflow
-        self._episode = channel._streams.episode(self._policy, self._limit, "client")
+        self._episode = Episode(channel._socket._emitter, channel.topic, self._policy, self._limit, "client")
         self._messages, self._losses, self._gaps, self._joins, self._closes = self._kinds = [
             (kind, channel) for kind in ("messages", "losses", "gaps", "joins", "closes")
         ]
