@@ -359,7 +359,7 @@ class Socket:
         for message in connection.writer.left_over():
             self._emitter.dropped("out", message, lost.reason)
         for answer in self._pings:
-            answer.fail(again(lost))
+            answer.fail(again(lost))  # as every task is raised its own
         for streams in self._listeners:
             streams.lost("reconnected", self._received_at)
         self._joins.connection_ended(connection)

@@ -351,11 +351,11 @@ class StatusChanges:
         return lifecycle.latest[self._read - lifecycle.count - 1]
 
 
-def again(lost: ConnectionLost, *, sent: bool = False) -> ConnectionLost:
-    """Return the same error anew, for another task to be raised."""
-    return ConnectionLost(lost.reason, lost.code, lost.message, lost.ended_by, sent=sent)
-
-
 def only_cancelled(error: BaseException) -> bool:
     """Tell whether an exception is a cancellation, or a nursery's group of nothing else."""
     return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
+
+
+def again(lost: ConnectionLost, *, sent: bool = False) -> ConnectionLost:
+    """Return the same error anew, for another task to be raised."""
+    return ConnectionLost(lost.reason, lost.code, lost.message, lost.ended_by, sent=sent)

@@ -102,7 +102,12 @@ class Writer:
             if not self._woken and not self._frames:
                 return
             self._woken, self._writing = False, True
-            await transport.send(self._take())
+            frames = [frame for frame, _ in self._frames]
+            self._frames.clear()
+            self._bytes = 0
+            self.taken += len(frames)
+            self._pushes.serve()
+            await transport.send(frames)
             if self._mark is not None and self._mark <= self.taken:
                 self._mark, self.mark_written = None, trio.current_time()
 
@@ -132,11 +137,3 @@ class Writer:
         self._frames.clear()
         self._bytes = 0
         return sent
-
-    def _take(self) -> list[Frame]:
-        frames = [frame for frame, _ in self._frames]
-        self._frames.clear()
-        self._bytes = 0
-        self.taken += len(frames)
-        self._pushes.serve()
-        return frames

@@ -243,12 +243,8 @@ class ChannelBacklog:
         else:
             self._inbox.put(Entry("handle_leave", (self._channel.topic,), kind))
 
-    def put(self, message: Message) -> "ChannelBacklog | None":
-        """Take a message, or drop one; returns this backlog if it is more than half full."""
-        return self.put_sized(message, 0)
-
-    def put_sized(self, message: Message, size: int) -> "ChannelBacklog | None":
-        """Take a message whose frame has so many bytes, as `put` does."""
+    def put_sized(self, message: Message, size: int = 0) -> "ChannelBacklog | None":
+        """Take a message whose frame has so many bytes, or drop one; returns this if it is more than half full."""
         size = 0 if size <= LIGHT else size
         if size:
             self._channel._streams.byte_limit.make_room(size)
@@ -259,6 +255,8 @@ class ChannelBacklog:
             self._inbox.put(Entry("handle_message", (self._channel, message), self._messages, size))
             self.heavy += size
         return self if self.crowded else None
+
+    put = put_sized
 
     def shed(self) -> None:
         """Drop a message that waits, as too many bytes do."""
