@@ -129,7 +129,8 @@ def attributes(node: ast.ClassDef) -> set[str]:
     """Return the attributes of a class's instances: those that it declares, and those that its methods set."""
     targets = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
     targets += [each for each in ast.walk(node) if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)]
-    return {ast.unparse(each).removeprefix("self.") for each in targets}
+    names = {ast.unparse(each).removeprefix("self.") for each in targets}
+    return {name for name in names if "." not in name}  # others are an attribute's own
 
 
 if __name__ == "__main__":

@@ -203,9 +203,9 @@ class Supervisor:
         step, attempt, generation = 0, 1, 1
         while True:
             connection, ask = await self._begin(attempt, generation)
-            await connection.run(self._connector, ask)
+            lived = await connection.run(self._connector, ask)
             await finished(socket._unsettled)  # where many wait for the end of a connection, it takes a while to tell
-            error, disconnect = self._end_of(connection, step)
+            error, disconnect = self._end_of(connection, lived, step)
             if socket._lifecycle.asked is not None:
                 return
             if disconnect.lived is not None:
@@ -231,7 +231,7 @@ class Supervisor:
             step = 0 if self._at_once else step if falls_back else step + 1
             self._at_once = False
 
-    def _end_of(self, connection: Connection, step: int) -> tuple[Exception, Disconnect]:
+    def _end_of(self, connection: Connection, lived: float | None, step: int) -> tuple[Exception, Disconnect]:
         """Return what to raise for a connection that has ended, and what its end was."""
         socket, mistake, failure = self.socket, connection.option_error, connection.failure
         if mistake is not None:
@@ -239,7 +239,7 @@ class Supervisor:
         if failure is None:
             lost = socket._lifecycle.lost()
             told = partial(Disconnect, lost.reason, code=lost.code, message=lost.message, ended_by=lost.ended_by)
-            return lost, told(lived=connection.lived, step=step)
+            return lost, told(lived=lived, step=step)
         if not isinstance(failure, ConnectionRejected):
             return failure, Disconnect(failure.reason, step=step, error=failure, ended_by="network")
         limit = socket._configuration.retry_after_limit
