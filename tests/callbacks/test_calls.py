@@ -1,14 +1,16 @@
 """Calls, casts and infos of other tasks."""
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 from tests.callbacks.support import Told, a_world, running
+from tests.client.support import URL, Scripted
 from trio.testing import MockClock
 
-from slipstream_trio import NO_REPLY, Caller, CallTimeout, Client, ClientBusy, ClientStopped
+from slipstream_trio import NO_REPLY, Caller, CallTimeout, Client, ClientBusy, ClientStopped, run_client
 
 
 async def double(message: Any, caller: Caller) -> Any:
@@ -266,3 +268,22 @@ async def test_a_client_that_overrides_nothing_says_what_it_does_not_do(
         "the connection was ended by the server: closed_by_server",
         "connected again, after 1 s without a connection",
     ]
+
+
+async def test_a_caller_is_told_that_the_client_stops_before_its_topics_are_left(autojump_clock: MockClock) -> None:
+    async def later(*_: Any) -> Any:
+        return NO_REPLY
+
+    async def stop_soon() -> None:
+        await trio.sleep(0.5)
+        client.stop()
+
+    client = Told("room", call=later)
+    async with trio.open_nursery() as nursery:
+        run = partial(run_client, client, URL, transport=Scripted(()), close_timeout=10)
+        nursery.start_soon(run)
+        await client.until("connect")
+        await trio.sleep(1)
+        with trio.fail_after(1), pytest.raises(ClientStopped):
+            nursery.start_soon(stop_soon)
+            await client.call("?", timeout=None)

@@ -352,3 +352,56 @@ async def test_an_interrupt_raised_by_a_handler_of_telemetry_is_no_bug(autojump_
         async with scripted(telemetry=recorder.bus) as (_, peer):
             peer.message("room", "event")
             await trio.sleep_forever()
+
+
+async def test_a_bug_while_a_frame_is_written_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def broken(_: object) -> None:
+        raise Mine("broken")
+
+    with trio.fail_after(1), pytest.raises(InternalError) as raised:
+        async with scripted() as (socket, peer):
+            monkeypatch.setattr(peer, "send", broken)
+            with pytest.raises(ConnectionLost, match="internal_error"):
+                await socket.channel("room").join(timeout=None)
+            await trio.sleep_forever()
+    assert isinstance(raised.value.__cause__, Mine)
+
+
+async def test_a_bug_while_the_writer_is_cut_off_is_no_cancellation(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def broken(_: object) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Mine("broken")
+
+    with pytest.raises(InternalError) as raised:
+        async with scripted(close_timeout=1) as (socket, peer):
+            monkeypatch.setattr(peer, "send", broken)
+            with trio.move_on_after(1):
+                await socket.channel("room").join()
+    assert isinstance(raised.value.__cause__, Mine)
+
+
+async def test_a_bug_is_raised_though_the_body_does_not_notice(autojump_clock: MockClock) -> None:
+    with pytest.raises(InternalError) as raised:
+        async with scripted() as (socket, peer):
+            peer.break_down(Mine("broken"))
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            assert socket.status == "closed"
+    assert isinstance(raised.value.__cause__, Mine)
+
+
+async def test_the_first_reason_to_end_counts(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as outside:
+        async with scripted(close_timeout=5) as (socket, peer):
+            peer.answers_close = False
+            outside.start_soon(socket.disconnect)
+            await trio.sleep(1)
+        with pytest.raises(ConnectionLost) as raised:
+            await socket.wait_connected()
+    assert raised.value.reason == "disconnected"

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+import trio.lowlevel
 from tests.client.support import URL, running, scripted
 from trio.testing import MockClock
 
@@ -176,3 +177,25 @@ async def test_the_time_for_the_answer_runs_from_when_the_heartbeat_was_written(
             peer.resume()
             await trio.sleep_forever()
     assert trio.current_time() - began == pytest.approx(45, abs=0.1)
+
+
+async def test_a_heartbeat_behind_a_write_that_makes_progress_is_not_overdue(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=30, heartbeat_timeout=10) as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        await trio.sleep(31)  # one heartbeat has been written and answered
+        for began in (False, True):
+            await trio.sleep(0 if began else 24)
+            peer.pause()
+            if not began:
+                await channel.send("event")  # its write goes on until the next heartbeat has waited for some seconds
+            for _ in range(5 if began else 2):
+                peer.write_blocked_since = trio.current_time()
+                await trio.sleep(4)
+            peer.resume()
+            peer.write_blocked_since = None
+            if not began:
+                peer.pause()
+                await trio.lowlevel.checkpoint()
+        await trio.sleep(60)
+        assert (socket.status, socket.generation) == ("connected", 1)

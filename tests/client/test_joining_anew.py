@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 import trio
+from tests.client.support import URL, Scripted
 from tests.recovery.support import Outcomes, settle, status_of, until
 from tests.scheduling import in_any_order, play
+from trio.testing import MockClock
 
 from slipstream_trio import (
     AlreadyJoined,
     Backoff,
     Channel,
     ChannelClosed,
+    Gap,
     JoinError,
     JoinTimeout,
+    Message,
     Socket,
     connect,
 )
@@ -242,3 +246,25 @@ async def test_a_join_that_is_left_at_the_moment_when_it_may_be_sent_ends(
             await settle()
             assert isinstance(done.by["join"], ChannelClosed)
             assert [message.event for message in connection.messages] in ([], ["phx_join", "phx_leave"])
+
+
+async def test_a_broadcast_before_the_answer_of_a_rejoin_is_not_delivered(autojump_clock: MockClock) -> None:
+    connector = Scripted()
+    async with connect(URL, transport=connector, reconnect=Backoff((1,), jitter=0)) as socket:
+        channel = socket.channel("room")
+        await channel.join()
+        stream = channel.stream()
+        connector.peer.message("room", "first")
+        assert isinstance(await anext(stream), Message)
+        connector.answers = frozenset()
+        connector.peer.end()
+        await trio.sleep(2)
+        joined = await connector.peer.wait_sent("phx_join")
+        connector.peer.message("room", "too early")
+        await trio.sleep(1)
+        connector.peer.reply(joined)
+        connector.peer.message("room", "second")
+        gap, message = await anext(stream), await anext(stream)
+        assert isinstance(gap, Gap)
+        assert isinstance(message, Message)
+        assert (gap.reason, message.event) == ("reconnected", "second")

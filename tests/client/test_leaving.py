@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import trio
 from tests.client.support import URL, Recorder, living_tasks, running, scripted
-from trio.testing import MockClock
+from trio.testing import MockClock, assert_checkpoints
 
-from slipstream_trio import Channel, ConnectionLost, connect
+from slipstream_trio import Channel, ChannelClosed, ConnectionLost, connect
 from slipstream_trio.testing.server import Channel as ServerChannel, MemoryStream
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
@@ -311,3 +311,25 @@ async def test_a_leave_ends_in_time_while_its_lost_connection_is_being_closed(au
         await channel.leave(timeout=2.5)
         assert trio.current_time() - began == pytest.approx(12.5)
         assert (socket.state.status, channel.status) == ("closing", "closed")
+
+
+async def test_a_leave_while_the_payload_is_asked_for_ends_the_join(autojump_clock: MockClock) -> None:
+    async def join() -> None:
+        with pytest.raises(ChannelClosed) as raised:
+            await channel.join()
+        assert raised.value.reason == "left"
+
+    async with scripted() as (socket, peer), trio.open_nursery() as nursery:
+        channel = socket.channel("room", trio.sleep_forever)
+        nursery.start_soon(join)
+        await trio.sleep(1)
+        await channel.leave()
+        await trio.sleep(1)
+        assert peer.sent == []
+
+
+async def test_a_leave_of_what_is_not_joined_lets_others_run(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, _):
+        channel = socket.channel("room")
+        with assert_checkpoints():
+            await channel.leave()

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import pytest
 import trio
+from tests.client.support import URL, Scripted
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Backoff, ConfigurationError, ConnectionLost, Gap, SlowConsumer, connect
@@ -162,3 +163,19 @@ async def test_what_cannot_be_listened_to_is_refused(
             async with socket.listen(*topics, **options):
                 pass
         assert caught.value.option == option
+
+
+async def test_what_is_missed_before_anything_has_come_is_so_since_the_opening(autojump_clock: MockClock) -> None:
+    async def open_slowly(_: object) -> None:
+        await trio.sleep(5)
+
+    connector = Scripted(opening=open_slowly)
+    async with (
+        connect(URL, transport=connector, reconnect=Backoff((1,), jitter=0)) as socket,
+        socket.listen("topic") as messages,
+    ):
+        await trio.sleep(3)
+        connector.peer.end()
+        gap = await anext(messages.stream())
+        assert isinstance(gap, Gap)
+        assert (gap.until - gap.since).total_seconds() == pytest.approx(9)

@@ -1,20 +1,27 @@
 """Pushes and sends: replies, refs, payloads, timeouts."""
 
+import gc
+from collections import Counter
 from typing import Any
+from weakref import ref
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, running, scripted
+import trio.lowlevel
+from tests.client.support import URL, Recorder, Scripted, running, scripted
 from tests.held import blocks_held, objects_held
 from tests.protocol import wire
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import (
+    Backoff,
+    Channel,
     ChannelClosed,
     ConnectionLost,
     PushError,
     PushTimeout,
     SerializationError,
+    Socket,
     connect,
 )
 
@@ -365,3 +372,81 @@ async def test_the_writer_is_woken_for_the_transport_once(autojump_clock: MockCl
             peer.wake()
             await wait_all_tasks_blocked()
         assert peer.batches == [(), ()]
+
+
+async def test_a_deadline_of_another_socket_does_not_put_off_an_earlier_one(autojump_clock: MockClock) -> None:
+    async def push(socket: Socket, timeout: float) -> None:
+        channel = socket.channel("room")
+        await channel.join()
+        with pytest.raises(PushTimeout):
+            await channel.push("event", timeout=timeout)
+        ended.append(trio.current_time() - began)
+
+    ended: list[float] = []
+    began = trio.current_time()
+    async with scripted() as (first, _), scripted() as (second, _), trio.open_nursery() as nursery:
+        nursery.start_soon(push, first, 1)
+        await trio.sleep(0.1)
+        nursery.start_soon(push, second, 20)
+    assert ended == pytest.approx([1, 20.1])
+
+
+async def test_others_run_while_many_pushes_time_out(autojump_clock: MockClock) -> None:
+    async def push(channel: Channel) -> None:
+        with pytest.raises(PushTimeout):
+            await channel.push("event", timeout=1)
+        at_once.append(passes)
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    at_once: list[int] = []
+    passes = 0
+    async with scripted() as (socket, _):
+        channel = socket.channel("room")
+        await channel.join()
+        async with trio.open_nursery() as counting:
+            async with trio.open_nursery() as pushing:
+                for _ in range(1000):
+                    pushing.start_soon(push, channel)
+                await wait_all_tasks_blocked()
+                counting.start_soon(count)
+                autojump_clock.jump(1)
+            counting.cancel_scope.cancel()
+    assert max(Counter(at_once).values()) <= 2 * 128
+
+
+async def test_a_push_that_times_out_while_there_is_no_connection_says_so(autojump_clock: MockClock) -> None:
+    connector = Scripted()
+    async with connect(URL, transport=connector, reconnect=Backoff((60,), jitter=0)) as socket:
+        channel = socket.channel("room")
+        await channel.join()
+        connector.peer.end()
+        await wait_all_tasks_blocked()
+        with pytest.raises(PushTimeout) as caught:
+            await channel.push("event", timeout=1)
+        assert caught.value.awaited == "connection"
+
+
+async def test_a_channel_whose_push_waited_is_forgotten_once_it_was_left(autojump_clock: MockClock) -> None:
+    async def push(channel: Channel) -> None:
+        assert await channel.push("echo", 1) == 1
+
+    async with scripted() as (socket, _):
+        channel: Channel | None = socket.channel("room")
+        assert channel is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.join)
+            while channel.status == "closed":
+                await trio.lowlevel.checkpoint()
+            assert channel.status == "joining"
+            nursery.start_soon(push, channel)
+        await channel.leave()
+        known = ref(channel)
+        channel = None
+        await trio.sleep(60)  # until its deadlines are over
+        gc.collect()
+        assert known() is None

@@ -9,7 +9,7 @@ from tests.client.support import URL, running, scripted
 from tests.held import blocks_held
 from trio.testing import MockClock
 
-from slipstream_trio import Message, Subscription, connect
+from slipstream_trio import ChannelClosed, Message, Subscription, connect
 
 MESSAGES_A_TURN = 1024
 """After so many messages a consumer lets other tasks run."""
@@ -280,3 +280,26 @@ async def test_a_consumer_that_keeps_up_gets_everything(count: int, autojump_clo
             await channel.push("burst", {"count": count})
         assert [payload["number"] for payload in taken] == list(range(count))
         assert channel.dropped == 0
+
+
+async def test_a_channel_that_nobody_read_can_be_read_once_it_is_joined_anew(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        await channel.leave()
+        await channel.join()
+        peer.message("room", "event")
+        assert (await channel.receive()).event == "event"
+        with trio.move_on_after(1) as waiting:
+            await channel.receive()
+        assert waiting.cancelled_caught
+
+
+async def test_a_channel_that_nobody_read_keeps_its_end_when_the_socket_ends(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        peer.end_channel("room", "phx_error")
+        await trio.sleep(1)
+    with pytest.raises(ChannelClosed, match="crashed"):
+        await anext(channel)

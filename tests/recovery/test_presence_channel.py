@@ -356,3 +356,19 @@ async def test_presences_of_another_topic_are_anothers(autojump_clock: MockClock
                 await tell(there, "presence_state", {"a": metas("1")}, "room:2")
                 assert (set(first), set(second)) == (set(), {"a"})
                 await until(lambda: second.synced)
+
+
+async def test_an_iteration_waits_for_changes_again_once_the_channel_is_joined_anew(autojump_clock: MockClock) -> None:
+    async with world() as there, there.connect() as socket:
+        channel = socket.channel("room:1")
+        async with channel.presence() as presence:
+            await channel.join()
+            await channel.leave()
+            with pytest.raises(StopAsyncIteration):
+                await anext(presence)
+            await channel.join()
+            with trio.move_on_after(1) as waiting:
+                await anext(presence)
+            assert waiting.cancelled_caught
+            await state(there, a=metas("1"))
+            assert (await anext(presence)).key == "a"

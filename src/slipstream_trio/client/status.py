@@ -178,7 +178,7 @@ class Tasks:
         with trio.CancelScope(shield=True):
             await self.wait()
         if self._errors:
-            errors = self._errors if error is None or isinstance(error, trio.Cancelled) else (error, *self._errors)
+            errors = self._errors if error is None else (error, *self._errors)
             raise BaseExceptionGroup("tasks of a connection", errors)
 
 
