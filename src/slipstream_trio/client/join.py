@@ -376,7 +376,6 @@ class Joins:
         if (connection is not None and connection.is_open) and (
             channel.topic in connection.state.joins or (connection.handling and is_sent)
         ):
-            channel._forget_losses()
             channel._become("leaving", "left")
             leave = LeaveTopic(trio.current_time(), channel.topic, timeout)
             connection.afterwards(partial(connection.handle_own, leave))

@@ -224,9 +224,8 @@ class Pushes:
                 call = next(iter(self._lines.get(channel, ())), None)
                 if call is not None and channel.status == "joined":
                     self.leave_line(call)
-                    if not call.over:
-                        left -= 1
-                        call.take_turn(connection)
+                    left -= 1
+                    call.take_turn(connection)
         finally:
             self._serving = False
         joins = self._socket._joins
@@ -265,7 +264,6 @@ class Pushes:
         if push.ref is None or self._pending.pop(push.ref, None) is None:
             return  # settled, or given up, after the cancellation and before its task ran again
         del self._by_channel[push.channel][push.ref]
-        push.result.succeed(None)  # nobody awaits it; its deadline can be swept
         self._given_up[push.ref] = why
         if len(self._given_up) > REMEMBERED:
             self._given_up.popitem(last=False)

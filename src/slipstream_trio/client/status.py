@@ -60,7 +60,6 @@ class Result(Generic[T]):
         if self.settled:
             return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - by the caller
         self._task = trio.lowlevel.current_task()
-        self.given_up = False
         return trio.lowlevel.wait_task_rescheduled(abort or self.give_up)  # noqa: ASYNC105 - as above
 
     def get(self) -> T:
