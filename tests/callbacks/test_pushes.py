@@ -8,6 +8,7 @@ from tests.callbacks.support import Told, a_world, running
 from trio.testing import MockClock
 
 from slipstream_trio import (
+    Channel,
     ChannelClosed,
     ConfigurationError,
     PushError,
@@ -149,3 +150,27 @@ async def test_pushes_that_are_refused_leave_the_room_for_replies_as_it_is(autoj
         await client.push("room:1", "echo", 1, timeout=1)
         await client.until(("reply", "echo", 1))
         client.stop()
+
+
+async def test_a_callback_that_pushes_on_and_on_lets_others_run(autojump_clock: MockClock) -> None:
+    async def push(channel: Channel, _: Any) -> None:
+        before = passes
+        for _ in range(50):
+            await client.push(channel.topic, "echo")
+        ran.append(passes - before)
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    passes, ran = 0, list[int]()
+    client = Told("room:1", join=push)
+    async with a_world() as world, running(world, client), trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        while not ran:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+        client.stop()
+    assert ran[0] >= 49

@@ -1,15 +1,17 @@
 """Exits of channel blocks that follow one another share the time limit of the first."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import pytest
 import trio
+from tests.client.support import URL, Scripted
 from trio.testing import MockClock
 
 from slipstream_trio import Socket, connect
 from slipstream_trio.testing.kit import Answer, FakeServer
+from slipstream_trio.transport import OpenRequest, Transport
 
 MUTE: Final[frozenset[Answer]] = frozenset({"connect", "join", "heartbeat", "push"})
 
@@ -170,3 +172,17 @@ async def test_exits_of_two_tasks_have_limits_of_their_own(autojump_clock: MockC
             nursery.start_soon(hold, "1", 1)
             nursery.start_soon(hold, "2", 3)
         assert took == [pytest.approx(5), pytest.approx(5)]
+
+
+async def test_a_transport_that_is_never_left_is_given_up_in_time(autojump_clock: MockClock) -> None:
+    class Stuck(Scripted):
+        @asynccontextmanager
+        async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+            async with super().open(request, wake) as peer:
+                yield peer
+                await trio.sleep_forever()
+
+    with trio.fail_after(20):
+        async with connect(URL, transport=Stuck(), close_timeout=5):
+            await trio.sleep(1)
+    assert trio.current_time() == pytest.approx(6)

@@ -333,3 +333,25 @@ async def test_a_leave_of_what_is_not_joined_lets_others_run(autojump_clock: Moc
         channel = socket.channel("room")
         with assert_checkpoints():
             await channel.leave()
+
+
+async def test_a_channel_may_be_left_while_many_are_told_that_the_socket_has_ended(autojump_clock: MockClock) -> None:
+    async def leave_the_last() -> None:
+        with pytest.raises(ConnectionLost):
+            await channels[0].receive()
+        status.append(channels[-1].status)
+        channels[-1].leave_soon()
+
+    status: list[str] = []
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ConnectionLost):
+            async with scripted() as (socket, peer):
+                channels = [socket.channel(f"room:{number}") for number in range(300)]
+                for channel in channels:
+                    await channel.join()
+                nursery.start_soon(leave_the_last)
+                await trio.sleep(1)
+                peer.end()
+                await trio.sleep_forever()
+    assert status == ["errored"]
+    assert {channel.status for channel in channels} == {"closed"}

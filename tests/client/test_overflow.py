@@ -383,3 +383,25 @@ async def test_each_message_wakes_one_of_those_who_wait(autojump_clock: MockCloc
             await it.put()
             await it.put(*range(5))
         assert sorted(got) == [0, 1, 2, 3, 4]
+
+
+async def test_a_gap_that_is_merged_with_an_earlier_one_ends_when_the_last_message_was_dropped(
+    autojump_clock: MockClock,
+) -> None:
+    connector = Scripted()
+    options: dict[str, Any] = {"reconnect": Backoff((1,), jitter=0), "overflow": "drop_oldest", "buffer": 1}
+    async with connect(URL, transport=connector, **options) as socket:
+        channel = socket.channel("room")
+        await channel.join()
+        connector.peer.message("room", "first")
+        await trio.sleep(1)
+        connector.peer.end()
+        await trio.sleep(10)
+        lost = channel.last_gap
+        connector.peer.message("room", "second")
+        await trio.sleep(1)
+        gap = await anext(channel.stream())
+        assert isinstance(gap, Gap)
+        assert lost is not None
+        assert gap.until > lost.until
+        assert gap == channel.last_gap

@@ -2,13 +2,15 @@
 
 import gc
 from collections import Counter
+from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 from weakref import ref
 
 import pytest
 import trio
 import trio.lowlevel
-from tests.client.support import URL, Recorder, Scripted, running, scripted
+from tests.client.support import URL, Recorder, Scripted, living_tasks, running, scripted
 from tests.held import blocks_held, objects_held
 from tests.protocol import wire
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -24,6 +26,7 @@ from slipstream_trio import (
     Socket,
     connect,
 )
+from slipstream_trio.protocol import Frame
 
 QUIET = frozenset({"phx_join", "phx_leave", "heartbeat"})
 
@@ -450,3 +453,37 @@ async def test_a_channel_whose_push_waited_is_forgotten_once_it_was_left(autojum
         await trio.sleep(60)  # until its deadlines are over
         gc.collect()
         assert known() is None
+
+
+async def test_the_writer_does_not_run_in_the_context_of_who_pushes(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def send(frames: Sequence[Frame]) -> None:
+        seen.append(variable.get())
+        await before(frames)
+
+    variable = ContextVar("variable", default="outside")
+    seen: list[str] = []
+    variable.set("connect")
+    async with scripted() as (socket, peer):
+        before = peer.send
+        monkeypatch.setattr(peer, "send", send)
+        variable.set("push")
+        channel = socket.channel("room")
+        await channel.join()
+        await trio.sleep(10)  # until the writer's task has ended
+        assert await channel.push("echo", 1) == 1
+    assert set(seen) == {"connect"}
+
+
+async def test_the_writers_task_ends_each_time_it_has_nothing_to_do(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, _):
+        channel = socket.channel("room")
+        await channel.join()
+        idle: list[int] = []
+        for _ in range(3):
+            await channel.push("echo", 1)
+            await channel.push("echo", 1)
+            await trio.sleep(3)
+            idle.append(living_tasks())
+        assert len(set(idle)) == 1

@@ -4,9 +4,10 @@ from typing import Final
 
 import pytest
 import trio
+from tests.client.support import URL, Scripted
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, ConnectionLost, Gap, connect
+from slipstream_trio import Backoff, ConnectError, ConnectionLost, Gap, connect
 from slipstream_trio.protocol import Disconnect
 from slipstream_trio.testing.kit import Answer, FakeServer
 
@@ -132,3 +133,21 @@ async def test_a_socket_that_cannot_reconnect_says_so(autojump_clock: MockClock)
             await socket.disconnect()
             with pytest.raises(ConnectionLost):
                 socket.reconnect()
+
+
+async def test_asked_for_during_an_attempt_it_does_not_hurry_the_next_one(autojump_clock: MockClock) -> None:
+    async def opening(_: object) -> None:
+        times.append(trio.current_time())
+        if 1 < len(times) < 4:
+            await trio.sleep(2)
+            raise ConnectError("refused")
+
+    times: list[float] = []
+    connector = Scripted(opening=opening)
+    async with connect(URL, transport=connector, reconnect=Backoff((10,), jitter=0)) as socket:
+        connector.peer.end()
+        await trio.sleep(11)
+        socket.reconnect()
+        await trio.sleep(100)
+    first, *others = times
+    assert [time - first for time in others] == pytest.approx([10, 22, 34])

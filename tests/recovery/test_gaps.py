@@ -298,3 +298,20 @@ async def test_a_subscription_to_many_events_gets_each_message_and_each_gap_once
                 assert stream.shape == [("tick", {"n": 0}), ("reconnected", 0)]
             await channel.leave()
             nursery.cancel_scope.cancel()
+
+
+async def test_of_two_gaps_in_one_place_the_reason_is_that_of_the_first(autojump_clock: MockClock) -> None:
+    async with world() as there, there.connect() as socket:
+        channel = socket.channel("room:1")
+        await channel.join()
+        await channel.send("crash")
+        await until(lambda: channel.last_gap is not None)
+        first = channel.last_gap
+        there.connection.drop()
+        await connected_again(there, socket, 2)
+        await until(lambda: channel.last_gap is not first)
+        gap, last = await anext(channel.stream()), channel.last_gap
+        assert isinstance(gap, Gap)
+        assert first is not None
+        assert last is not None
+        assert (gap.reason, gap.since, gap.until) == ("rejoined", first.since, last.until)

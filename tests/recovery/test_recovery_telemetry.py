@@ -10,7 +10,7 @@ from tests.recovery.support import connected_again, settle, until, world
 from trio.testing import MockClock
 
 from slipstream_trio import PushTimeout
-from slipstream_trio.telemetry import Record
+from slipstream_trio.telemetry import ClientJoinStop, Record
 from slipstream_trio.testing.server import Refuse
 
 IDS = {"connection_id", "trace_id", "socket_id", "generation", "start_time"}
@@ -247,3 +247,12 @@ async def test_with_nobody_listening_everything_works_the_same(autojump_clock: M
             await trio.sleep(1)
             assert channel.last_gap is not None
     assert there.records == []
+
+
+async def test_a_rejoin_has_not_waited_as_its_span_begins_when_it_is_sent(autojump_clock: MockClock) -> None:
+    async with world() as there:
+        async with there.connect() as socket, socket.join("room:1") as channel:
+            await channel.send("crash")
+            await until(lambda: channel.last_gap is not None)
+    stops = [record for record in there.records if isinstance(record, ClientJoinStop)]
+    assert [(stop.outcome, stop.waited) for stop in stops] == [("ok", 0), ("ok", 0)]
