@@ -153,6 +153,8 @@ async def test_pushes_that_are_refused_leave_the_room_for_replies_as_it_is(autoj
 
 
 async def test_a_callback_that_pushes_on_and_on_lets_others_run(autojump_clock: MockClock) -> None:
+    passes, ran = 0, list[int]()
+
     async def push(channel: Channel, _: Any) -> None:
         before = passes
         for _ in range(50):
@@ -165,7 +167,6 @@ async def test_a_callback_that_pushes_on_and_on_lets_others_run(autojump_clock: 
             await trio.lowlevel.checkpoint()
             passes += 1
 
-    passes, ran = 0, list[int]()
     client = Told("room:1", join=push)
     async with a_world() as world, running(world, client), trio.open_nursery() as nursery:
         nursery.start_soon(count)

@@ -395,6 +395,9 @@ async def test_a_deadline_of_another_socket_does_not_put_off_an_earlier_one(auto
 
 
 async def test_others_run_while_many_pushes_time_out(autojump_clock: MockClock) -> None:
+    at_once: list[int] = []
+    passes = 0
+
     async def push(channel: Channel) -> None:
         with pytest.raises(PushTimeout):
             await channel.push("event", timeout=1)
@@ -406,8 +409,6 @@ async def test_others_run_while_many_pushes_time_out(autojump_clock: MockClock) 
             await trio.lowlevel.checkpoint()
             passes += 1
 
-    at_once: list[int] = []
-    passes = 0
     async with scripted() as (socket, _):
         channel = socket.channel("room")
         await channel.join()
