@@ -48,7 +48,6 @@ class World:
         pushed: the events that came, each with its payload.
         streams: all streams that were opened.
         records: the telemetry.
-        shared_traces: trace_ids that more than one connection may have.
     """
 
     def __init__(self, **mount: Any) -> None:
@@ -60,7 +59,6 @@ class World:
         self.pushed: list[tuple[str, Any]] = []
         self.streams: list[MemoryStream] = []
         self.records: list[Record] = []
-        self.shared_traces: set[str] = set()
         self.telemetry = Telemetry(time_ns=time_ns, monotonic_ns=time_ns)
         self.telemetry.attach("world", (), self.records.append, prefix=True)
         self.server = PhoenixServer(

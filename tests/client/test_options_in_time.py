@@ -83,7 +83,6 @@ async def test_one_that_hangs_later_is_a_failed_attempt(option: str, autojump_cl
         return len(asked) < 3
 
     async with world() as there:
-        there.shared_traces.add(f"{1:032x}")
         options = {"transport": there.connector, "telemetry": there.telemetry, "connect_timeout": 3}
         with pytest.raises(ConnectTimeout) as raised:
             async with connect(
@@ -181,7 +180,6 @@ async def test_a_disconnect_has_what_a_function_raised(option: str, autojump_clo
         return disconnect.error is not errors[1]
 
     async with world() as there:
-        there.shared_traces.add(f"{1:032x}")
         options = {"transport": there.connector, "telemetry": there.telemetry, "should_reconnect": decide}
         with pytest.raises(ConnectError) as raised:
             async with connect(**given(option, call), **OPTIONS(options)):

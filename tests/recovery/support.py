@@ -28,7 +28,7 @@ async def world(**mount: Any) -> AsyncIterator[World]:
         assert tasks() == within
         assert all(stream.closed for stream in made.streams)
     assert tasks() == before
-    assert verify(made.records, shared_traces=made.shared_traces) == []
+    assert verify(made.records) == []
     assert unbalanced(made.records) == []
 
 

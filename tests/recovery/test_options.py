@@ -102,7 +102,6 @@ async def test_an_option_that_raises_at_a_reconnect_is_asked_again_later(
     good = {"params": {}, "headers": {}, "auth_token": "t", "trace_parent": f"00-{1:032x}-{1:016x}-01"}[option]
     given = {option: failing(2, good, LookupError("no token"))}
     async with world() as there:
-        there.shared_traces.add(f"{1:032x}")
         async with there.connect(**given) as socket:
             there.connection.drop()
             await connected_again(there, socket, 2)

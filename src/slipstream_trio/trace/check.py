@@ -1,6 +1,6 @@
 """Checks of recordings: broken invariants, unreadable lines, missing records, and their places."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Final, Literal
@@ -58,17 +58,13 @@ class Flaw:
 class Checker:
     """Checks recordings entry by entry.
 
-    Parameters:
-        shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
-
     Attributes:
         records: the number of records read.
         missing: the number that the recorder reports as missing.
         connections: the number of connections.
     """
 
-    def __init__(self, shared_traces: Collection[str] = ()) -> None:
-        self._shared_traces = shared_traces
+    def __init__(self) -> None:
         self._end: End | None = None
         self._path, self._line = "", 0
         self._whole, self._before = False, 0
@@ -127,7 +123,7 @@ class Checker:
         return list(dict.fromkeys(flaws))
 
     def _begin(self, recording: str, part: int) -> None:
-        self._verifier = Verifier(self._shared_traces)
+        self._verifier = Verifier()
         self._recording, self._part = recording, part
         self._whole = part == 1
         self._before = self.records
@@ -158,17 +154,15 @@ class Checker:
 def check(
     paths: Iterable[str | PathLike[str]],
     *,
-    shared_traces: Collection[str] = (),
     progress: Callable[[Progress], object] | None = None,
 ) -> Iterator[Flaw]:
     """Check recordings; gives findings as they are made.
 
     Parameters:
         paths: their files; of a recording that was rotated, the newest alone finds those before it.
-        shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
         progress: called now and then.
 
     Raises:
         RecordingError: a file cannot be opened, is not a recording, or one of another major version.
     """
-    yield from Checker(shared_traces).check(files_of(paths), progress=progress)
+    yield from Checker().check(files_of(paths), progress=progress)

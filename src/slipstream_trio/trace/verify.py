@@ -4,7 +4,7 @@
 tests see to it.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from attrs import define, field, frozen
@@ -69,15 +69,11 @@ class _Connection:
 class Verifier:
     """Checks records one by one, so that a long recording need not be held in memory.
 
-    Parameters:
-        shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
-
     Attributes:
         records: the number of records.
     """
 
-    def __init__(self, shared_traces: Collection[str] = ()) -> None:
-        self._shared_traces = frozenset(shared_traces)
+    def __init__(self) -> None:
         self._connections: dict[str, _Connection] = {}
         self._traces: dict[str, str] = {}
         self._spans: set[str] = set()
@@ -185,9 +181,8 @@ class Verifier:
         if known is not None:
             self._violated(1, "another connect start of the same connection_id")
             return known
-        trace_id = origin.trace_id or ""
-        other = self._traces.setdefault(trace_id, self._current or "")
-        if other != self._current and trace_id not in self._shared_traces and state.trace_parent is None:
+        other = self._traces.setdefault(origin.trace_id or "", self._current or "")
+        if other != self._current and state.trace_parent is None:
             self._violated(1, f"its trace_id is that of connection {other}")
         connection = self._connections[self._current or ""] = _Connection(origin, state)
         if state.connection_id != self._current:
@@ -260,13 +255,12 @@ class Verifier:
         connection.settled.add(ref)
 
 
-def verify(records: Iterable[Record], *, shared_traces: Collection[str] = ()) -> list[Violation]:
+def verify(records: Iterable[Record]) -> list[Violation]:
     """Check the records of whole connections; returns all violations, in order.
 
     Parameters:
         records: from a handler attached to () before the connections were opened.
-        shared_traces: trace_ids that several connections may have, as `trace_parent` made them.
     """
-    verifier = Verifier(shared_traces)
+    verifier = Verifier()
     found = [violation for record in records for violation in verifier.feed(record)]
     return found + verifier.finish()
