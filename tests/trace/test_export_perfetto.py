@@ -24,8 +24,6 @@ FIELDS = {
     "M": {"name", "pid", "tid", "args"},
     "X": {"name", "cat", "pid", "tid", "ts", "dur", "args"},
     "i": {"name", "cat", "pid", "tid", "ts", "s", "args"},
-    "s": {"name", "cat", "pid", "tid", "ts", "id"},
-    "f": {"name", "cat", "pid", "tid", "ts", "id", "bp"},
 }
 """What an event of each phase has, beside `ph`."""
 
@@ -127,32 +125,6 @@ def test_slices_of_one_track_lie_beside_or_within_each_other(events: list[Event]
                 open_until.pop()
             assert not open_until or end <= open_until[-1] + 0.001
             open_until.append(end)
-
-
-def test_an_arrow_leads_from_each_push_to_its_reply(events: list[Event]) -> None:
-    slices = [event for event in events if event["ph"] == "X"]
-
-    def around(event: Event) -> str:
-        """Return the name of the innermost slice that an arrow's end lies in."""
-        found = [
-            each
-            for each in slices
-            if each["tid"] == event["tid"] and each["ts"] <= event["ts"] <= each["ts"] + each["dur"]
-        ]
-        return str(min(found, key=lambda each: each["dur"])["name"])
-
-    begins = {event["id"]: event for event in events if event["ph"] == "s"}
-    ends = {event["id"]: event for event in events if event["ph"] == "f"}
-    assert len(begins) == len([event for event in events if event["ph"] == "s"])
-    assert set(ends) <= set(begins)
-    arrows = [(around(begins[number]), around(end)) for number, end in ends.items()]
-    assert ("send lab:* echo", "receive lab:* phx_reply") in arrows
-    assert ("send lab:* phx_join", "receive lab:* phx_reply") in arrows
-    assert arrows.count(("send room:* echo", "receive room:* phx_reply")) == 5
-    for number, end in ends.items():
-        assert begins[number]["ts"] < end["ts"]
-    unanswered = {around(begins[number]) for number in set(begins) - set(ends)}
-    assert {"send lab:* silence", "send lab:* cast"} <= unanswered
 
 
 def test_what_happens_once_is_an_instant(events: list[Event]) -> None:

@@ -1,26 +1,20 @@
 """A recording for Perfetto, or any other reader of Chrome's trace events: spans and events on tracks.
 
 A socket is a process. Each of its connections is a track, with all that it handled in it, and so is each topic, with
-the joins, pushes and leaves on it; those that overlap are on tracks of their own. Arrows lead from the handling of what
-was sent to the handling of its reply.
+the joins, pushes and leaves on it; those that overlap are on tracks of their own.
 """
 
 import json
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from os import PathLike
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
-from ..protocol import HeartbeatAcknowledged, ReplyReceived, SendFrame, TopicJoinFailed, TopicJoinSucceeded
 from ..telemetry import Record
 from .export_spans import ONCE, UNFINISHED, describe, ended
 from .files import written
-from .values import number_of
 
 __all__ = ["export_perfetto"]
 
-HANDLE: Final = ("slipstream", "connection", "handle")
-REFS: Final = 1 << 32  # the refs of a connection, so that a flow's number combines connection and ref
-SETTLED: Final = (ReplyReceived, TopicJoinSucceeded, TopicJoinFailed, HeartbeatAcknowledged)  # the answers to a ref
 Event = dict[str, Any]
 
 
@@ -52,7 +46,6 @@ class _Tracks:
         # Of each name the tracks by number, and when they are free again: spans on one must not overlap.
         self._tracks: dict[tuple[int, str], dict[int, int]] = {}
         self._tids = 0
-        self._connections: dict[str, int] = {}
 
     def events(self, records: Iterable[Record]) -> Iterator[Event]:
         for record, lasted in ended(records, "monotonic_time"):
@@ -68,19 +61,6 @@ class _Tracks:
                 args["error"] = told.error
             shown = {"ph": "X", "cat": record.name[1], "name": told.name}
             yield {**shown, **place, "dur": max(0, lasted) / 1000, "args": args}
-            if record.name[:3] == HANDLE and record.name[-1] == "stop":
-                yield from self._flows(record, {**place, "ts": (start + end) // 2 / 1000})
-
-    def _flows(self, record: Any, place: Mapping[str, Any]) -> Iterator[Event]:
-        """Give an arrow's beginning for each ref that was sent, and its end for each that was settled."""
-        connection = self._connections.setdefault(record.origin.connection_id, len(self._connections) + 1)
-        common = {"cat": "reply", "name": "reply", **place}
-        for effect in record.details()["return"]:
-            if isinstance(effect, SendFrame) and (number := number_of(effect.ref)) is not None:
-                yield {"ph": "s", "id": connection * REFS + number, **common}
-        for event in record.details()["built_events"]:
-            if isinstance(event, SETTLED) and (number := number_of(event.ref)) is not None:
-                yield {"ph": "f", "bp": "e", "id": connection * REFS + number, **common}
 
     def _place(self, record: Any, start: int, end: int) -> Generator[Event, None, dict[str, Any]]:
         """Return where a span is drawn that has ended, after what introduces its track."""
