@@ -1,7 +1,7 @@
 """Recordings for OpenTelemetry's collectors, sent over HTTP."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +18,8 @@ from trio.testing import MockClock
 from slipstream_trio import Client, ExportError, run_client
 from slipstream_trio.telemetry import ClientJoinStart, ClientJoinStop, MessageDiscarded, Origin, Record
 from slipstream_trio.trace import read, record
-from slipstream_trio.trace.export_otlp import send_otlp
-from slipstream_trio.trace.export_spans import exported_spans
+from slipstream_trio.trace.export_otlp import readable_spans, send_otlp
+from slipstream_trio.trace.export_spans import topic_pattern
 
 TRACE_PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 
@@ -52,9 +52,15 @@ def told(records: list[Record]) -> dict[str, tuple[str, str]]:
     return spans
 
 
+def spans_of(records: Iterable[Record]) -> Iterator[Any]:
+    resources = pytest.importorskip("opentelemetry.sdk.resources", reason=ABSENT)
+    return readable_spans(records, resources.Resource({}), topic_pattern)
+
+
 def test_live_records_and_those_read_back_are_the_same_spans(made: tuple[Path, list[Record]]) -> None:
     path, records = made
-    assert list(exported_spans(read(path))) == list(exported_spans(records))
+    spans = [span.to_json() for span in spans_of(read(path))]
+    assert spans == [span.to_json() for span in spans_of(records)]
 
 
 def test_a_collector_gets_the_ids_of_the_telemetry(made: tuple[Path, list[Record]]) -> None:
@@ -131,11 +137,11 @@ def test_a_missing_extra_is_an_error_that_says_what_to_install(monkeypatch: pyte
 def test_spans_that_have_no_end_are_exported_as_unfinished(made: tuple[Path, list[Record]]) -> None:
     records = made[1]
     cut = next(index for index, each in enumerate(records) if each.name[2:] == ("push", "stop"))
-    spans = {span.span_id: span for span in exported_spans(records[:cut])}
+    spans = {f"{span.context.span_id:016x}": span for span in spans_of(records[:cut])}
     connection = spans[str(records[cut].origin.connection_id)]
-    assert connection.told.attributes["slipstream.unfinished"] is True
-    assert connection.end == max(span.end for span in spans.values())
-    assert sum("slipstream.unfinished" in span.told.attributes for span in spans.values()) == 2
+    assert connection.attributes["slipstream.unfinished"] is True
+    assert connection.end_time == max(span.end_time for span in spans.values())
+    assert sum("slipstream.unfinished" in span.attributes for span in spans.values()) == 2
 
 
 class _Broken(Client):
@@ -186,14 +192,13 @@ def test_what_belongs_to_no_connection_is_left_out() -> None:
     nowhere = Origin(None, None, "5" * 16, 0)
     start = ClientJoinStart(nowhere, "d" * 16, 10**18, 5, "room", {})
     stop = ClientJoinStop(start, nowhere, 9, "lost", None)
-    assert (
-        list(exported_spans([start, stop, MessageDiscarded(nowhere, 10**18, 5, "out", "a", "b", None, "lost")])) == []
-    )
-    assert list(exported_spans([start])) == []
+    dropped = MessageDiscarded(nowhere, 10**18, 5, "out", "a", "b", None, "lost")
+    assert list(spans_of([start, stop, dropped])) == []
+    assert list(spans_of([start])) == []
     here = Origin("c" * 16, "7" * 32, "5" * 16, 1)
     begun = attrs.evolve(start, origin=here)
-    (span,) = exported_spans([begun, ClientJoinStop(begun, nowhere, 9, "lost", None)])
-    assert (span.trace_id, span.parent_id) == ("7" * 32, "c" * 16)
+    (span,) = spans_of([begun, ClientJoinStop(begun, nowhere, 9, "lost", None)])
+    assert (span.context.trace_id, span.parent.span_id) == (int("7" * 32, 16), int("c" * 16, 16))
 
 
 def test_handles_are_told_by_what_they_handled() -> None:
@@ -207,7 +212,7 @@ def test_handles_are_told_by_what_they_handled() -> None:
             await trio.testing.wait_all_tasks_blocked()
 
     trio.run(odd, clock=MockClock(autojump_threshold=0))
-    spans = {span.told.name: span.told for span in exported_spans(recorder.records)}
+    spans = {span.name: span for span in spans_of(recorder.records)}
     assert spans["receive"].attributes["error.type"] == "frame_rejected"
     assert spans["receive room news"].attributes["messaging.message.envelope.size"] == 31
     assert spans["handle CloseConnection"].attributes["slipstream.input"] == "CloseConnection"
@@ -222,5 +227,5 @@ def test_it_is_a_stream(made: tuple[Path, list[Record]]) -> None:
             taken += 1
             yield each
 
-    next(exported_spans(counted()))
+    next(spans_of(counted()))
     assert taken < 10

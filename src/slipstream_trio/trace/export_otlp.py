@@ -1,14 +1,15 @@
 """Spans for OpenTelemetry's collectors, sent by OTLP over HTTP."""
 
+import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ExportError
 from ..errors.base import lacks
-from ..telemetry import Record
-from .export_spans import ExportedSpan, TopicPattern, exported_spans, topic_pattern
+from ..telemetry import Origin, Record
+from .export_spans import UNFINISHED, Description, TopicPattern, describe, ended, topic_pattern
 from .schema import library_version
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ def send_otlp(
     resource = Resource({"service.name": service})
     count = 0
     try:
-        spans = exported_spans(records, pattern)
+        spans = readable_spans(records, resource, pattern)
         while batch := list(islice(spans, BATCH)):
-            if exporter.export([_readable(span, resource) for span in batch]) is not SpanExportResult.SUCCESS:
+            if exporter.export(batch) is not SpanExportResult.SUCCESS:
                 # What OpenTelemetry's exporter sends to; a variable by its name, as the URL in it may have a password.
                 named = [f"the endpoint of {name}" for name in ENDPOINTS if os.environ.get(name)]
                 where = endpoint or next(iter(named), DEFAULT)
@@ -74,30 +75,54 @@ def send_otlp(
     return count
 
 
-def _readable(span: ExportedSpan, resource: "Resource") -> "ReadableSpan":
+def readable_spans(records: Iterable[Record], resource: "Resource", pattern: TopicPattern) -> Iterator["ReadableSpan"]:
+    """Give the spans of records, in the order of their emission, as they end; then those that have no end.
+
+    What happens once, such as a gap, is a span without length. What belongs to no connection has no trace, and is
+    left out. Only the spans that are open are held in memory.
+    """
+    for record, lasted in ended(records, "system_time"):
+        origin = record.origin
+        if origin.connection_id is None:
+            # Where a span ends is where its answer came from; where no connection is left then, it is where it began.
+            origin = (getattr(record, "start", None) or record).origin
+        if origin.connection_id is not None and origin.trace_id is not None:
+            yield _readable(record, origin, lasted, describe(record, pattern), resource)
+
+
+def _readable(record: Any, origin: Origin, lasted: int, told: Description, resource: "Resource") -> "ReadableSpan":
     from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import SpanKind, Status, StatusCode
 
-    kinds = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT, "consumer": SpanKind.CONSUMER}
-    exception = span.told.exception
-    told = {} if exception is None else dict(zip(_EXCEPTION, exception, strict=True))
+    began = (getattr(record, "start", None) or record).system_time
+    span_id, parent_id = record.span_id, origin.connection_id
+    if record.name[-1] == "start":
+        told.attributes[UNFINISHED] = True
+    if span_id is None:
+        # A point has no span_id. This one is the same whenever the recording is exported.
+        key = f"{parent_id} {' '.join(record.name)} {record.measurements['monotonic_time']} {told.name}"
+        span_id = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+    if record.name[1:3] == ("connection", "connect"):
+        trace_parent: str | None = getattr(record.metadata.get("state"), "trace_parent", None)
+        parent_id = None if trace_parent is None else trace_parent[36:52]
+    exception = () if told.exception is None else zip(_EXCEPTION, told.exception, strict=True)
     return ReadableSpan(
-        name=span.told.name,
-        context=_context(span.trace_id, span.span_id),
-        parent=None if span.parent_id is None else _context(span.trace_id, span.parent_id),
+        name=told.name,
+        context=_context(origin.trace_id, span_id),
+        parent=None if parent_id is None else _context(origin.trace_id, parent_id),
         resource=resource,
-        attributes=span.told.attributes,
-        events=[Event("exception", told, span.end)] if told else [],
-        kind=kinds[span.told.kind],
+        attributes=told.attributes,
+        events=[Event("exception", dict(exception), began + lasted)] if told.exception else [],
+        kind=SpanKind[told.kind.upper()],
         instrumentation_scope=InstrumentationScope(SCOPE, library_version()),
-        status=Status(StatusCode.UNSET) if span.told.error is None else Status(StatusCode.ERROR, span.told.error),
-        start_time=span.start,
-        end_time=span.end,
+        status=Status(StatusCode.UNSET) if told.error is None else Status(StatusCode.ERROR, told.error),
+        start_time=began,
+        end_time=began + lasted,
     )
 
 
-def _context(trace_id: str, span_id: str) -> Any:
+def _context(trace_id: Any, span_id: str) -> Any:
     from opentelemetry.trace import SpanContext, TraceFlags
 
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags(SAMPLED))

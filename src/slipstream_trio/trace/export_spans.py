@@ -4,7 +4,6 @@ The names of attributes are those of OpenTelemetry's semantic conventions where 
 Payloads, parameters and headers are not among them.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -171,41 +170,6 @@ def _handle(metadata: Mapping[str, Any], attributes: Attributes, pattern: TopicP
     return f"{operation} {_destination(attributes, topic, pattern, operation)} {event}"
 
 
-# Whole spans, for those that get nothing else
-
-
-@frozen
-class ExportedSpan:
-    """A span with all that tracing systems ask for.
-
-    Attributes:
-        trace_id: the telemetry's, 32 hex digits.
-        span_id: the telemetry's, 16 hex digits.
-        parent_id: the connection_id; of a connection, what its `trace_parent` says, else None.
-        start: in nanoseconds since the epoch.
-        end: likewise.
-        told: its name and attributes.
-    """
-
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    start: int
-    end: int
-    told: Description
-
-
-def exported_spans(records: Iterable[Record], pattern: TopicPattern = topic_pattern) -> Iterator[ExportedSpan]:
-    """Give the spans of records, in the order of their emission, as they end; then those that have no end.
-
-    What happens once, such as a gap, is a span without length. What belongs to no connection has no trace, and is
-    left out. Only the spans that are open are held in memory.
-    """
-    for record, lasted in ended(records, "system_time"):
-        if (span := _span(record, lasted, pattern)) is not None:
-            yield span
-
-
 def ended(records: Iterable[Record], clock: Literal["system_time", "monotonic_time"]) -> Iterator[tuple[Any, int]]:
     """Give what spans are made of: their ends, and what happens once, then the starts that have no end.
 
@@ -223,24 +187,3 @@ def ended(records: Iterable[Record], clock: Literal["system_time", "monotonic_ti
             unfinished.pop(record.span_id, None)
             yield record, lasted
     yield from ((record, max(0, latest - getattr(record, clock))) for record in unfinished.values())
-
-
-def _span(record: Any, lasted: int, pattern: TopicPattern) -> ExportedSpan | None:
-    origin, start = record.origin, getattr(record, "start", None)
-    begun = (start or record).system_time
-    if origin.connection_id is None and start is not None:
-        # Where a span ends is where its answer came from; where no connection is left then, it is where it began.
-        origin = start.origin
-    if origin.connection_id is None or origin.trace_id is None:
-        return None
-    told, span_id, parent_id = describe(record, pattern), record.span_id, origin.connection_id
-    if record.name[-1] == "start":
-        told.attributes[UNFINISHED] = True
-    if span_id is None:
-        # A point has no span_id. This one is the same whenever the recording is exported.
-        key = f"{parent_id} {' '.join(record.name)} {record.measurements['monotonic_time']} {told.name}"
-        span_id = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
-    if record.name[1:3] == ("connection", "connect"):
-        trace_parent: str | None = getattr(record.metadata.get("state"), "trace_parent", None)
-        parent_id = None if trace_parent is None else trace_parent[36:52]
-    return ExportedSpan(origin.trace_id, span_id, parent_id, begun, begun + lasted, told)
