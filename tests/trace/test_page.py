@@ -12,7 +12,7 @@ from tests.trace.scenes import ODD, START, Scene, two_connections
 
 from slipstream_trio.telemetry import Record
 from slipstream_trio.trace import Finding, page as page_module
-from slipstream_trio.trace.page import Page, PageTooLarge, render_page
+from slipstream_trio.trace.page import Page, render_page
 from slipstream_trio.trace.selection import Selection, look
 from slipstream_trio.trace.text import as_text, flat_state, plain
 
@@ -121,14 +121,13 @@ def test_only_the_last_rows_are_kept_if_asked_for() -> None:
     assert page.left_out == len(content_of(two_connections())["begin"]) - 10
 
 
-def test_too_many_rows_or_too_much_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(PageTooLarge, match="20 spans and events") as raised:
-        content_of(two_connections(), limit=20)
-    assert raised.value.limit == "20 spans and events"
+def test_of_too_much_text_the_last_rows_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = content_of(two_connections())
     monkeypatch.setattr(page_module, "MAX_TEXT", 1_000)
-    with pytest.raises(PageTooLarge, match="characters"):
-        content_of(two_connections())
-    assert content_of(two_connections(), last=2)["left_out"]
+    content = content_of(two_connections())
+    assert 0 < len(content["begin"]) == len(whole["begin"]) - content["left_out"] < len(whole["begin"])
+    assert set(content["span_ids"].split()) < set(whole["span_ids"].split())
+    assert sum(len(content["texts"][row]) for name in ("payload", "more") for row in content[name]) <= 1_000
 
 
 def test_long_payloads_are_cut_off_and_say_so() -> None:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import attrs
 
-from ..errors import SlipstreamError
 from ..protocol import Message, SendFrame, State
 from .diagnosis import Finding
 from .redact import Redacted
@@ -21,10 +20,10 @@ from .selection import Glance
 from .text import as_text, flat_state, plain, plain_record
 from .view import NO_PAYLOAD, Direction, Mood
 
-__all__ = ["MAX_ROWS", "Page", "PageTooLarge", "render_page"]
+__all__ = ["MAX_ROWS", "Page", "render_page"]
 
 MAX_ROWS: Final = 200_000
-"""The most spans and events of a page."""
+"""The most spans and events of a page: of more, it has the last ones."""
 
 MAX_TEXT: Final = 200_000_000  # the most characters of payloads and details, likewise
 PAYLOAD_LIMIT: Final = 4_000  # the most characters of a payload
@@ -46,18 +45,6 @@ SHOWN_ELSEWHERE: Final = frozenset(
 """Metadata that a row shows in columns of its own, or as states."""
 
 
-class PageTooLarge(SlipstreamError):
-    """The recordings hold more than a page carries well.
-
-    Attributes:
-        limit: the limit, in words.
-    """
-
-    def __init__(self, limit: str) -> None:
-        super().__init__(f"a page carries {limit} at most")
-        self.limit = limit
-
-
 Row = dict[str, Any]
 """A span, or what happens once: its values by column, in nanoseconds since the epoch, and with its texts."""
 
@@ -69,18 +56,20 @@ class Page:
     """Takes in what is looked at, and keeps it in brief.
 
     Parameters:
-        last: the number of rows to keep, the last ones; None: all, up to `limit`.
-        limit: the most rows.
+        last: the most rows; the last ones are kept.
         payload_limit: the most characters of a payload.
+
+    Attributes:
+        left_out: the number of rows before those that are kept.
     """
 
-    def __init__(self, *, last: int | None = None, limit: int = MAX_ROWS, payload_limit: int = PAYLOAD_LIMIT) -> None:
-        self._rows: deque[Row] = deque(maxlen=last)
-        self._limit = limit
+    def __init__(self, *, last: int = MAX_ROWS, payload_limit: int = PAYLOAD_LIMIT) -> None:
+        self._rows: deque[Row] = deque()
+        self._last = last
         self._payload_limit = payload_limit
         self._connections: dict[str, dict[str, Any]] = {}
         self._text = 0
-        self._seen = 0
+        self.left_out: int = 0
         self._first: int | None = None
         self._end = 0
 
@@ -89,17 +78,8 @@ class Page:
         """The number of rows."""
         return len(self._rows)
 
-    @property
-    def left_out(self) -> int:
-        """The number of rows before the last ones."""
-        return self._seen - len(self._rows)
-
     def add(self, glance: Glance) -> None:
-        """Take in a record.
-
-        Raises:
-            PageTooLarge: there are too many.
-        """
+        """Take in a record."""
         self._first = glance.at - glance.elapsed if self._first is None else self._first
         self._end = max(self._end, glance.end)
         connection = self._connection(glance)
@@ -111,15 +91,11 @@ class Page:
             if glance.line.status != "raised":
                 return
         row = self._row(glance, connection["number"])
-        self._seen += 1
-        if self._rows.maxlen is None and self._seen > self._limit:
-            raise PageTooLarge(f"{self._limit:,} spans and events")
-        if len(self._rows) == self._rows.maxlen:
-            self._text -= _length(self._rows[0])
         self._rows.append(row)
         self._text += _length(row)
-        if self._text > MAX_TEXT:
-            raise PageTooLarge(f"{MAX_TEXT // 1_000_000} million characters of payloads")
+        while len(self._rows) > self._last or self._text > MAX_TEXT:
+            self._text -= _length(self._rows.popleft())
+            self.left_out += 1
 
     def content(self, findings: Iterable[Finding] = ()) -> dict[str, Any]:
         """Return what the page holds, as JSON values; times are nanoseconds since `start`, that of the first record.
