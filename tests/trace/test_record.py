@@ -13,7 +13,7 @@ from tests.telemetry.support import ORIGIN
 from tests.trace.support import eventful, live_records, run
 
 from slipstream_trio import RecordingError
-from slipstream_trio.telemetry import ClientConnectStart, ClientPushStart, Telemetry, default_telemetry
+from slipstream_trio.telemetry import ClientPushStart, Telemetry, default_telemetry
 from slipstream_trio.trace import (
     End,
     Header,
@@ -76,22 +76,6 @@ def test_the_processs_own_bus_is_the_default(tmp_path: Path) -> None:
     with record(tmp_path / "trace.jsonl"):
         run(lambda telemetry: eventful(telemetry, connections=1), default_telemetry)
     assert verify(list(read(tmp_path / "trace.jsonl"))) == []
-
-
-def test_sockets_can_be_chosen(tmp_path: Path) -> None:
-    telemetry = Telemetry()
-    chosen: set[str] = set()
-
-    def choose(each: Any) -> None:
-        if not chosen:
-            chosen.add(each.origin.socket_id)
-
-    telemetry.attach("choose", ClientConnectStart.name, choose)
-    with record(tmp_path / "trace.jsonl", telemetry=telemetry, sockets=chosen):
-        run(eventful, telemetry)
-    recorded = list(read(tmp_path / "trace.jsonl"))
-    assert {each.socket_id for each in recorded} == chosen
-    assert len({each.connection_id for each in recorded}) == 1
 
 
 def test_what_is_changed_after_it_happened_is_recorded_as_it_was(point: Any, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The flight recorder: the latest records of each connection in memory, written out only if it ends badly."""
 
-import gzip
 import os
 import queue
 import threading
@@ -102,8 +101,6 @@ class FlightRecorder:
     _size: int
     _when: Callable[[Record], bool]
     _keep: int
-    _zipped: bool
-    _sockets: Collection[str] | None
     paths: list[Path] = field(factory=list, init=False)
     dropped: int = field(default=0, init=False)
     error: Exception | None = field(default=None, init=False)
@@ -121,7 +118,7 @@ class FlightRecorder:
     def handle(self, record: Record) -> None:
         """Take in a record: it is encoded at once."""
         connection_id = record.origin.connection_id
-        if connection_id is None or (self._sockets is not None and record.origin.socket_id not in self._sockets):
+        if connection_id is None:
             return
         with self._lock:
             ring = self._ring(connection_id, record)
@@ -159,9 +156,8 @@ class FlightRecorder:
         if len(self._ended_last) > MOST_ENDED:
             self._rings.pop(self._ended_last.pop(next(iter(self._ended_last))), None)
         now = self._telemetry.time_ns()
-        suffix = ".jsonl.gz" if self._zipped else ".jsonl"
         moment = datetime.fromtimestamp(now / 1e9, UTC)
-        ring.path = self._directory / f"{moment:%Y%m%dT%H%M%SZ}-{connection_id}{suffix}"
+        ring.path = self._directory / f"{moment:%Y%m%dT%H%M%SZ}-{connection_id}.jsonl"
         alive = [connection_id] if ring.dropped else []
         header = header_line(self._telemetry.ids.span_id(), 1, now, self._redactor.redacted, alive)
         self._put(ring.path, ring.lines(header), begins=True)
@@ -192,7 +188,7 @@ class FlightRecorder:
 
     def _write(self, path: Path, data: bytes) -> None:
         with open(path, "ab", opener=open_private) as file:
-            file.write(gzip.compress(data, 6, mtime=0) if self._zipped else data)
+            file.write(data)
         if path not in self.paths:
             self.paths.append(path)
             while len(self.paths) > self._keep:
@@ -204,11 +200,9 @@ def flight_recorder(
     directory: str | PathLike[str],
     *,
     telemetry: Telemetry | None = None,
-    sockets: Collection[str] | None = None,
     when: Callable[[Record], bool] = ended_badly,
     size: int = SIZE,
     keep: int = 100,
-    zipped: bool = False,
     secrets: Collection[str] | None = SECRETS,
     payloads: Payloads = "keep",
 ) -> Iterator[FlightRecorder]:
@@ -220,12 +214,10 @@ def flight_recorder(
     Parameters:
         directory: where files are written; it is made if it is not there.
         telemetry: the bus; None: the process's.
-        sockets: the socket_ids to record; None: all.
         when: tells of the record of a connection's end whether to write; by default, if it ended otherwise than because
             the user wanted it to.
         size: bytes of lines that are kept of each connection.
         keep: the number of files to keep; the oldest of this block's are deleted.
-        zipped: whether to compress them.
         secrets: names whose values are hidden; see `record`.
         payloads: their treatment; see `record`.
 
@@ -244,9 +236,7 @@ def flight_recorder(
     if not os.access(path, os.W_OK):
         raise RecordingError(str(path), "the directory cannot be written to")
     redactor = Redactor(secrets, payloads)
-    recorder = FlightRecorder(
-        path, telemetry=bus, redactor=redactor, size=size, when=when, keep=keep, zipped=zipped, sockets=sockets
-    )
+    recorder = FlightRecorder(path, telemetry=bus, redactor=redactor, size=size, when=when, keep=keep)
     handler_id = f"flight recorder {id(recorder)}"
     bus.attach_many(handler_id, RECORDED, recorder.handle, prefix=True)
     try:

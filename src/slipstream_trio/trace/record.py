@@ -30,7 +30,6 @@ class Recording:
     _telemetry: Telemetry
     _redactor: Redactor
     _max_size: int | None
-    _sockets: Collection[str] | None
     _encoder: Encoder = field(init=False, default=Factory(lambda self: Encoder(self._redactor), takes_self=True))
     _id: str = field(init=False, default=Factory(lambda self: self._telemetry.ids.span_id(), takes_self=True))
     _part: int = field(default=0, init=False)
@@ -61,7 +60,7 @@ class Recording:
 
     def handle(self, record: Record) -> None:
         """Take in a record: it is encoded at once, as its user may change it, and written later."""
-        if type(record) is HandleStart or (self._sockets is not None and record.origin.socket_id not in self._sockets):
+        if type(record) is HandleStart:
             return
         writer, encoder, count = self._writer, self._encoder, records_of(record)
         with writer.lock:
@@ -90,7 +89,6 @@ def record(
     path: str | PathLike[str],
     *,
     telemetry: Telemetry | None = None,
-    sockets: Collection[str] | None = None,
     secrets: Collection[str] | None = SECRETS,
     payloads: Payloads = "keep",
     max_size: int | None = None,
@@ -110,7 +108,6 @@ def record(
     Parameters:
         path: the file; with gzip if its name ends in .gz.
         telemetry: the bus; None: the process's.
-        sockets: the socket_ids to record; None: all.
         secrets: names whose values are hidden, `SECRETS` and more if you like; None hides nothing.
         payloads: "keep", "omit", "size" (its size stands for each), or a function that returns what is to be written in
             place of a payload; the same for the same payload, so that the recording can be replayed.
@@ -131,7 +128,7 @@ def record(
     files = Files(path, keep=keep, fsync=fsync)
     writer = Writer(files, limit=queue, flush_interval=flush_interval)
     redactor = Redactor(secrets, payloads)
-    recording = Recording(writer, telemetry=bus, redactor=redactor, max_size=max_size, sockets=sockets)
+    recording = Recording(writer, telemetry=bus, redactor=redactor, max_size=max_size)
     try:
         files.open(recording.header())
     except OSError as error:

@@ -153,7 +153,7 @@ class SimulatedClient:
         """Keep its telemetry for the oracles, and record it where its disk is a bad one; for the world alone."""
         world, redactor = self._world, Redactor(None, "keep")
         records: list[Record] = world.run.records.setdefault(self.name, [])
-        recording = Recording(self.disk, telemetry=self._telemetry, redactor=redactor, max_size=None, sockets=None)
+        recording = Recording(self.disk, telemetry=self._telemetry, redactor=redactor, max_size=None)
 
         def see(record: Record) -> None:
             records.append(record)
