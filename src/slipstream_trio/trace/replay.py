@@ -97,13 +97,12 @@ class ReplayStep:
 class Replayer:
     """Replays records one by one, of any number of connections.
 
+    What was recorded of messages that went through a serializer of the user's is taken as it is.
+
     Parameters:
-        serializer: the connections' own, where it is not one of Phoenix's; None: what was recorded of messages that
-            went through it is taken as it is.
         payloads_hidden: whether payloads are not as they were, so that what could not be sent now can.
     """
 
-    _serializer: protocol.Serializer | None = None
     _payloads_hidden: bool = False
     _states: dict[str | None, protocol.State] = field(factory=dict, init=False)
 
@@ -129,7 +128,7 @@ class Replayer:
         found = list(differences(recorded, self._states.get(record.connection_id, recorded), "state"))
         transition = None
         try:
-            transition = protocol.handle(recorded, metadata["raw_message"], self._serializer_of(metadata))
+            transition = protocol.handle(recorded, metadata["raw_message"], _serializer_of(metadata))
         except Exception as error:  # noqa: BLE001 - whatever the core raises is an outcome like any other
             kind, expected = type(error).__name__, metadata.get("kind", "no exception")
             found += [] if expected == kind else [Difference("exception", expected, f"{kind}: {error}")]
@@ -145,14 +144,13 @@ class Replayer:
         divergences = [Divergence(line, record.connection_id, each.field, each.expected, each.got) for each in found]
         return ReplayStep(record, recorded, transition, tuple(divergences))
 
-    def _serializer_of(self, metadata: Mapping[str, Any]) -> protocol.Serializer:
-        options, given = metadata["state"].options, metadata["raw_message"]
-        hidden = type(given) is protocol.FrameReceived and isinstance(given.frame, Redacted)
-        if options.serializer in BUILT_IN and not hidden:
-            return protocol.serializer_for(options.vsn)
-        if self._serializer is not None and not hidden:
-            return self._serializer
-        return _AsRecorded(options.serializer, options.vsn, metadata)
+
+def _serializer_of(metadata: Mapping[str, Any]) -> protocol.Serializer:
+    options, given = metadata["state"].options, metadata["raw_message"]
+    hidden = type(given) is protocol.FrameReceived and isinstance(given.frame, Redacted)
+    if options.serializer in BUILT_IN and not hidden:
+        return protocol.serializer_for(options.vsn)
+    return _AsRecorded(options.serializer, options.vsn, metadata)
 
 
 @define
@@ -177,21 +175,18 @@ class _AsRecorded:
         return message
 
 
-def replay(
-    records: Iterable[Recorded], *, serializer: protocol.Serializer | None = None, payloads_hidden: bool = False
-) -> Iterator[Divergence]:
+def replay(records: Iterable[Recorded], *, payloads_hidden: bool = False) -> Iterator[Divergence]:
     """Replay records; gives each difference between what was recorded and what the core does.
+
+    What was recorded of messages that went through a serializer of the user's is taken as it is.
 
     Parameters:
         records: such as `read` gives them.
-        serializer: the connections' own, where it is not one of Phoenix's; None: what was recorded of messages that
-            went through it is taken as it is.
         payloads_hidden: whether payloads are not as they were.
     """
-    replayer = Replayer(serializer, payloads_hidden)
+    replayer = Replayer(payloads_hidden)
     for record in records:
-        step = replayer.feed(record)
-        if step is not None:
+        if (step := replayer.feed(record)) is not None:
             yield from step.divergences
 
 
