@@ -13,6 +13,7 @@ from ..protocol import FrameReceived, JoinTopic, LeaveTopic, SendHeartbeat, Tran
 from ..telemetry import EventName, Record
 from .clock import WallClock
 from .schema import Recorded
+from .text import many
 from .view import Line, describe, describe_unfinished, given_of
 
 HELD: Final = 10_000  # the most lines that wait for one that began before them
@@ -63,8 +64,8 @@ class _Outage:
 
     def told(self, now: int, how: str) -> Line:
         """Return the line of it, until now."""
-        attempts = f"{self.attempts:,} attempt{'' if self.attempts == 1 else 's'}"
-        note = f"{self.line.note}; {how} after {attempts}" + (self.failure and f", the last: {self.failure}")
+        note = f"{self.line.note}; {how} after {many(self.attempts, 'attempt')}"
+        note += self.failure and f", the last: {self.failure}"
         return attrs.evolve(self.line, what="outage", direction="here", took=now - self.at, note=note)
 
 

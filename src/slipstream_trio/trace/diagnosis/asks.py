@@ -7,6 +7,7 @@ from typing import Any, Final
 from ... import protocol
 from ...telemetry import Record
 from ..text import size_of
+from ..values import remember
 from .facts import SECOND, Ask, Connection, Events, Facts, Topic, is_replaced, keep, known
 
 SLOW: Final = 3 * SECOND // 2  # an answer that takes longer is looked at
@@ -89,15 +90,10 @@ class Asks:
                     ask.connection, ask.ref, ask.sent, ask.seen = connection, effect.ref, now, connection.pace.frames
                     ask.mark, ask.up, ask.down = connection.up.sent, connection.up.passed, connection.down.sent
                     ask.payload = ask.payload if size < LARGE else f"{size:,} bytes"
-                    self._await(connection, ask, effect.ref)
-
-    def _await(self, connection: Connection, ask: Ask, ref: str) -> None:
-        if ask.kind == "send":
-            connection.sends.append(ask)
-            return
-        if len(connection.asks) >= MOST_ASKS:
-            del connection.asks[next(iter(connection.asks))]
-        connection.asks[ref] = ask
+                    if ask.kind == "send":
+                        connection.sends.append(ask)
+                    else:
+                        remember(connection.asks, effect.ref, ask, MOST_ASKS)
 
     # Answered
 
@@ -171,9 +167,7 @@ class Asks:
         if told and not is_replaced(ask.payload):
             for before in self._events(ask).timeouts[-16:]:
                 before.again += before.topic == ask.topic and before.payload == ask.payload
-        if len(self._spans) >= MOST_SPANS:
-            del self._spans[next(iter(self._spans))]
-        self._spans[record.span_id or ""] = ask
+        remember(self._spans, record.span_id or "", ask, MOST_SPANS)
         key = (record.origin.socket_id, ask.topic, ask.event)
         self._queued.setdefault(key, deque(maxlen=MOST_ASKS)).append(ask)
 

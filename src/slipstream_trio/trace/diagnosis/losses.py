@@ -7,7 +7,7 @@ from typing import Final
 from ..text import many
 from .facts import SECOND, Ask, Connection, Facts
 from .finding import Cause, Finding, about, at, found
-from .streams import TWINS, Stream
+from .streams import TWINS
 
 # fmt: off
 SLOW_CONSUMER: Final = Cause("slow_consumer", "grave", "application",
@@ -27,7 +27,12 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find slow consumers, messages that are missing without a gap, and messages that came twice."""
     yield from _slow_consumers(facts)
     for (_, topic, event), stream in facts.streams.items():
-        skips = [skip for skip in stream.skips if not _is_elsewhere(facts, stream, skip[2])]
+        # What another stream has of what a counter skipped shows that it is one for several topics or sockets.
+        skips = [
+            skip
+            for skip in stream.skips
+            if not any(its is not stream and its.fills(str(stream.key), skip[2]) for its in facts.streams.values())
+        ]
         if skips and stream.count >= 20 and stream.count > max(20 * stream.resets, 10 * len(skips)):
             told = [f"{stream.key} skips {len(which)} before {at(facts, when)}" for when, _, which in skips[:4]]
             yield found(facts, MISSING, skips, told, topic=topic, event=event)
@@ -35,11 +40,6 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
         if count := max(stream.doubled, twice):
             told = [f"{count} of {many(stream.count, 'message')} had come before"]
             yield found(facts, DUPLICATES, stream.doubles or stream.pairs, told, topic=topic, event=event, count=count)
-
-
-def _is_elsewhere(facts: Facts, stream: Stream, skipped: range) -> bool:
-    """Tell whether another stream has what a counter skipped: it is one for several topics or sockets."""
-    return any(other.fills(str(stream.key), skipped) for other in facts.streams.values() if other is not stream)
 
 
 def losses(facts: Facts, ends: Sequence[Connection]) -> Iterator[str]:
