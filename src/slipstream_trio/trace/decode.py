@@ -211,14 +211,10 @@ def _details(name: EventName, line: Mapping[str, Any], read: _Read) -> dict[str,
 
 @lru_cache(maxsize=1024)
 def _fields_of(name: EventName) -> list[tuple[str, Test, bool]]:
-    """Return the fields of a kind of records: what tests them, and whether older recordings do not have them.
-
-    Raises:
-        ValueError: the event is of no later version either.
-    """
+    """Return the fields of a kind of records: what tests them, and whether older recordings do not have them."""
     kind = records.SpanException if name[-1] == "exception" else _KINDS.get(name)
     if name not in _KINDS and (len(name) < ONCE or name[0] != "slipstream" or name[1] == "connection"):
-        raise ValueError(f"there is no event {' '.join(name)}")
+        raise ValueError(f"there is no event {' '.join(name)}")  # in no later version either
     return [
         (field.name.rstrip("_"), tests_of(kind)[field.name], field.default is not attrs.NOTHING)
         for field in (attrs.fields(kind) if kind else ())

@@ -31,14 +31,10 @@ REDACTED: Final = {TAG: "redacted"}
 
 @define(eq=False)
 class Encoder:
-    """Makes lines of records, in the order in which they come.
-
-    Attributes:
-        alive: the connections whose start was written, and whose end was not.
-    """
+    """Makes lines of records, in the order in which they come."""
 
     redactor: Redactor
-    alive: dict[str, None] = field(factory=dict, init=False)
+    alive: dict[str, None] = field(factory=dict, init=False)  # connections whose start was written, and whose end not
     _seen: dict[str, None] = field(factory=dict, init=False)
     _written: dict[str | None, Written] = field(factory=dict, init=False)
     _open: set[str] = field(factory=set, init=False)

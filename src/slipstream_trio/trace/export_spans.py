@@ -46,21 +46,13 @@ UNFINISHED: Final = "slipstream.unfinished"
 
 @frozen
 class Description:
-    """A span's name and attributes.
+    """A span as OpenTelemetry has it."""
 
-    Attributes:
-        name: few different ones, such as "push room:*".
-        kind: its kind, as OpenTelemetry has it.
-        attributes: its attributes.
-        error: why its status is an error, in words; None if it is not.
-        exception: type, message and stacktrace, where code raised.
-    """
-
-    name: str
+    name: str  # one of few, such as "push room:*"
     kind: Kind
     attributes: Attributes
-    error: str | None = None
-    exception: tuple[str, str, str] | None = None
+    error: str | None = None  # why its status is an error, in words
+    exception: tuple[str, str, str] | None = None  # type, message and stacktrace, where code raised
 
 
 def topic_pattern(topic: str) -> str:

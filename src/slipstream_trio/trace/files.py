@@ -19,13 +19,8 @@ Fsync = Literal["never", "close", "always"]
 class Files:
     """The file that is written to, and those before it: `path.1`, the latest, to `path.<keep>`.
 
-    Each batch of lines is written at once. With gzip, each is a member of its own, so that a file which was cut off can
-    be read up to its last whole batch.
-
-    Parameters:
-        path: the file; with gzip if its name ends in .gz.
-        keep: the number of files to keep before it.
-        fsync: when what was written is forced onto the disk.
+    Each batch of lines is written at once. With gzip (if the name ends in .gz), each is a member of its own, so that a
+    file which was cut off can be read up to its last whole batch.
     """
 
     def __init__(self, path: str | PathLike[str], *, keep: int, fsync: Fsync) -> None:

@@ -31,24 +31,15 @@ _PUSHED: Final = b'{"$":"@input"},"built_events":[],"return":[%b],"end_state":{"
 
 @define(eq=False)
 class Written:
-    """The latest lines written of a connection.
-
-    Attributes:
-        origin: its ids.
-        short: what stands for them in its next lines.
-        lines: the number of lines since it was written in full.
-        state: the latest state, and its `number`.
-        decodes: whether the message of that handle can be decoded from its frame by a reader.
-        now: the latest time of a frame, which many have, and its text.
-    """
+    """The latest lines written of a connection."""
 
     origin: Origin
-    short: bytes
-    lines: int = 0
-    state: State | None = None
+    short: bytes  # what stands for its ids in its next lines
+    lines: int = 0  # how many were written since it was written in full
+    state: State | None = None  # the latest, and its number
     number: int = 0
-    decodes: bool = False
-    now: tuple[float, bytes] = (0.0, b"0.0")
+    decodes: bool = False  # whether the message of the latest handle can be decoded from its frame by a reader
+    now: tuple[float, bytes] = (0.0, b"0.0")  # the latest time of a frame, which many have, and its text
 
 
 def handled_lines(stop: HandleStop, written: Written, is_harmless: Callable[[Frame], bool]) -> bytes | None:

@@ -70,11 +70,7 @@ class _Outage:
 
 
 class History:
-    """Tells what records say, in the order in which it began.
-
-    Attributes:
-        first: when the first record was emitted, in nanoseconds since the epoch; None without records.
-    """
+    """Tells what records say, in the order in which it began; `first` is when the first was emitted."""
 
     def __init__(self, records: Iterable[Record], held: int, *, fold: bool) -> None:
         self._clock = WallClock()

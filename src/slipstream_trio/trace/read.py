@@ -144,14 +144,7 @@ class Source:
 
 
 def sources(paths: Iterable[str | PathLike[str]]) -> list[Source]:
-    """Return the recordings that files belong to, in the order in which they were begun.
-
-    Parameters:
-        paths: files of them; of a recording that was rotated, the newest alone finds those before it.
-
-    Raises:
-        RecordingError: one cannot be opened, is not a recording, or one of another major version.
-    """
+    """Return the recordings that files belong to, in the order in which they were begun; see `files_of`."""
     found: dict[Path, Header] = {}
     for path in map(Path, paths):
         if path.is_fifo():

@@ -52,12 +52,7 @@ class Redacted:
 
 @define(slots=False)
 class Redactor:
-    """Hides secrets and payloads.
-
-    Parameters:
-        secrets: words that mark a name as secret, as in `SECRETS`; None: none.
-        payloads: their treatment.
-    """
+    """Hides secrets, by words that mark a name as one, and payloads."""
 
     secrets: Collection[str] | None = SECRETS
     payloads: Payloads = "keep"
@@ -100,12 +95,7 @@ class Redactor:
         return tuple(each if type(each) is Message else self.payload(each) for each in arguments)
 
     def frame(self, frame: Frame | Redacted, serializer: str = "", *, sent: bool = False) -> Frame | Redacted:
-        """Return a frame as it is shown.
-
-        Parameters:
-            serializer: the name of the connection's; of an unknown one a frame is hidden rather than made again.
-            sent: whether the client sent it.
-        """
+        """Return a frame as it is shown; of an unknown serializer it is hidden rather than made again."""
         if isinstance(frame, Redacted) or not self.suspicious(frame):
             return frame
         known = _SERIALIZERS.get(serializer)

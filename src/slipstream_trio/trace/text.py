@@ -29,13 +29,9 @@ _ENCODER: Final = json.JSONEncoder(
 
 @frozen
 class Secrets:
-    """Texts to mask, in every form in which a server could send them back.
+    """Texts to mask, in every form in which a server could send them back."""
 
-    Attributes:
-        forms: the texts to mask, the longest first.
-    """
-
-    forms: tuple[str, ...] = attrs.field(default=(), repr=False)
+    forms: tuple[str, ...] = attrs.field(default=(), repr=False)  # the longest first
 
     @classmethod
     def of(cls, values: Iterable[str]) -> "Secrets":

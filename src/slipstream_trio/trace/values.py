@@ -303,8 +303,7 @@ frame_received: Final = lean(FrameReceived)
 def decode_value(value: Any, shared: Shared | None = None) -> Any:
     """Return the value from the form that `encode_value` made; in what came of an input, with what it shares with it.
 
-    Raises:
-        ValueError: it cannot be read, or has a value of another type in a field.
+    It raises `ValueError` if it cannot be read, or has a value of another type in a field.
     """
     kind = type(value)
     if kind is list:

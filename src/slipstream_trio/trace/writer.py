@@ -15,53 +15,37 @@ RETRY = 1.0  # seconds after which writing is tried again, when it has failed
 
 @define(eq=False)
 class Part:
-    """Lines of one file, that wait.
+    """Lines of one file, that wait."""
 
-    Attributes:
-        header: the first line of a file that begins with these; None where they go on in the one before.
-        data: the lines.
-        records: how many of them are of records.
-        missing: how many records others say to be missing; if these lines are lost, that has to be said again.
-    """
-
-    header: bytes | None = None
+    header: bytes | None = None  # the first line of a file that begins with these; None: they go on in the one before
     data: bytearray = field(factory=bytearray)
-    records: int = 0
-    missing: int = 0
+    records: int = 0  # how many of the lines are of records
+    missing: int = 0  # how many records others say to be missing; if these are lost, that has to be said again
 
 
 class Writer:
     """Lines on their way into files.
 
     All that is public may be called from any thread; `lock` is held for moments only.
-
-    Attributes:
-        lock: held by whoever calls `put`, `begin`, `drop` or `refuses`.
-        waiting: bytes that wait.
-        written: records that are written.
-        dropped: records that are not, and will not be.
-        missing: those of them of which no line says so yet; the next `put` begins with it.
-        broken: whether writing has just failed; lines are not taken then.
-        error: the last error of writing, or of what was dropped.
     """
 
     def __init__(self, files: Files, *, limit: int, flush_interval: float) -> None:
         self._files = files
         self._limit = limit
         self._flush_interval = flush_interval
-        self.lock: threading.RLock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()  # of whoever calls `put`, `begin`, `drop` or `refuses`
         self._changed = threading.Condition(self.lock)
         self._queue = [Part()]
         self._closing = False
         self._last: Callable[[int, int], bytes] | None = None
         self._full = False
         self._why = ""
-        self.waiting: int = 0
-        self.written: int = 0
-        self.dropped: int = 0
-        self.missing: int = 0
-        self.broken: bool = False
-        self.error: Exception | None = None
+        self.waiting: int = 0  # bytes that wait
+        self.written: int = 0  # records that are written
+        self.dropped: int = 0  # records that are not, and will not be
+        self.missing: int = 0  # those of them of which no line says so yet; the next `put` begins with it
+        self.broken: bool = False  # whether writing has just failed; lines are not taken then
+        self.error: Exception | None = None  # the last error of writing, or of what was dropped
         self._thread = threading.Thread(target=self._run, name="slipstream recording", daemon=True)
 
     def start(self) -> None:

@@ -23,11 +23,7 @@ MOST_SILENCES: Final = 1024
 
 
 class Gatherer:
-    """Takes in the records of a process in their order.
-
-    Attributes:
-        facts: what they come to.
-    """
+    """Takes in the records of a process in their order; `facts` are what they come to."""
 
     def __init__(self, path: str = "") -> None:
         self.facts: Facts = Facts(path)
