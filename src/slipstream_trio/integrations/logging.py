@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..telemetry import EventName, HandleStop, Record, Telemetry, default_telemetry
 from ..telemetry.secrecy import SECRETS
-from ..trace.export_spans import FAILURES, GOOD_ENDS
+from ..trace.export_spans import FAILURES, GOOD_ENDS, PLAIN
 from ..trace.redact import Redactor
 from ..trace.text import brief
 from ..trace.values import HOW, field_of
@@ -38,13 +38,8 @@ LEVELS: Final[Mapping[EventName, int]] = {
 
 IDS: Final = ("connection_id", "trace_id", "socket_id", "generation", "span_id")
 
-_SAME: Final = (
-    *("topic", "ref", "outcome", "status", "reason", "termination_reason", "attempt", "delay", "code", "dropped"),
-    *("direction", "policy", "consumer", "client", "callback", "handler_id", "kind", "stacktrace", "sent", "waited"),
-    *("ended_by", "phase", "attempts", "hint", "seconds"),
-)
 FIELDS: Final[Mapping[str, str]] = {
-    **{key: key for key in (*IDS, *_SAME)},
+    **{key: key for key in (*IDS, *PLAIN, "topic", "termination_reason", "handler_id", "kind", "stacktrace")},
     # `event` is what structlog calls the text itself.
     "event": "message_event",
 }

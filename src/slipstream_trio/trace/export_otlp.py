@@ -21,11 +21,9 @@ __all__ = ["SERVICE", "send_otlp"]
 SERVICE: Final = "slipstream"
 SCOPE: Final = "slipstream_trio"
 BATCH: Final = 512  # spans in a request
-SAMPLED: Final = 1
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 DEFAULT: Final = "http://localhost:4318/v1/traces"
 """The endpoint of OpenTelemetry's exporter: the first of these variables that is set, or the default."""
-_EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 
 
 def send_otlp(
@@ -106,14 +104,13 @@ def _readable(record: Any, origin: Origin, lasted: int, told: Description, resou
     if record.name[1:3] == ("connection", "connect"):
         trace_parent: str | None = getattr(record.metadata.get("state"), "trace_parent", None)
         parent_id = None if trace_parent is None else trace_parent[36:52]
-    exception = () if told.exception is None else zip(_EXCEPTION, told.exception, strict=True)
     return ReadableSpan(
         name=told.name,
         context=_context(origin.trace_id, span_id),
         parent=None if parent_id is None else _context(origin.trace_id, parent_id),
         resource=resource,
         attributes=told.attributes,
-        events=[Event("exception", dict(exception), began + lasted)] if told.exception else [],
+        events=[Event("exception", told.exception, began + lasted)] if told.exception else [],
         kind=SpanKind[told.kind.upper()],
         instrumentation_scope=InstrumentationScope(SCOPE, library_version()),
         status=Status(StatusCode.UNSET) if told.error is None else Status(StatusCode.ERROR, told.error),
@@ -125,4 +122,4 @@ def _readable(record: Any, origin: Origin, lasted: int, told: Description, resou
 def _context(trace_id: Any, span_id: str) -> Any:
     from opentelemetry.trace import SpanContext, TraceFlags
 
-    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags(SAMPLED))
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))

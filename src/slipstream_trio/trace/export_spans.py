@@ -22,7 +22,7 @@ TopicPattern = Callable[[str], str]  # maps topics, an unbounded set, to a few p
 PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 _SIMPLE: Final = (str, int, float)
 
-_PLAIN: Final = (
+PLAIN: Final = (
     *("connection_id", "generation", "span_id", "outcome", "status", "ref", "attempt", "client", "callback"),
     *("reason", "sent", "waited", "ended_by", "code", "event", "direction", "dropped", "delay", "policy", "consumer"),
     *("phase", "attempts", "hint", "seconds"),
@@ -52,7 +52,7 @@ class Description:
     kind: Kind
     attributes: Attributes
     error: str | None = None  # why its status is an error, in words
-    exception: tuple[str, str, str] | None = None  # type, message and stacktrace, where code raised
+    exception: dict[str, str] | None = None  # the attributes of that event, where code raised
 
 
 def topic_pattern(topic: str) -> str:
@@ -65,14 +65,15 @@ def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Descripti
     """Return a record as a span: at a start with the attributes known then, at an end with all."""
     metadata, name = record.metadata, record.name
     attributes: Attributes = {"slipstream.socket_id": metadata["socket_id"]}
-    for key in _PLAIN:
+    for key in PLAIN:
         _put(attributes, f"slipstream.{key}", metadata.get(key))
     title, kind = _title(name, metadata, attributes, pattern)
     error = _failure(metadata, attributes)
     exception = None
     if name[-1] == "exception":
-        exception = (metadata["kind"], metadata["reason"], metadata["stacktrace"])
         attributes["error.type"], error = metadata["kind"], metadata["reason"]
+        exception = {"exception.type": metadata["kind"], "exception.message": error}
+        exception["exception.stacktrace"] = metadata["stacktrace"]
     return Description(title, kind, attributes, error, exception)
 
 

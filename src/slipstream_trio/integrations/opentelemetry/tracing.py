@@ -245,9 +245,7 @@ def _finish(span: trace.Span, description: Description, record: Any) -> None:
     end_time = _end_of(record)
     span.set_attributes(description.attributes)
     if description.exception is not None:
-        kind, message, stacktrace = description.exception
-        attributes = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stacktrace}
-        span.add_event("exception", attributes, end_time)
+        span.add_event("exception", description.exception, end_time)
     if description.error is not None:
         span.set_status(trace.Status(trace.StatusCode.ERROR, description.error))
     span.end(end_time)
