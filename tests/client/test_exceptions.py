@@ -227,7 +227,9 @@ class Breaking(RandomIds):
 
 
 @pytest.mark.parametrize("where", ["while a frame is received", "while a frame is handled"])
-async def test_a_bug_raises_internal_error_and_is_in_telemetry(where: str, autojump_clock: MockClock) -> None:
+async def test_a_bug_raises_internal_error_and_is_in_telemetry(
+    where: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     ids = Breaking()
     recorder = Recorder(Telemetry(ids=ids))
     before = living_tasks()
@@ -260,6 +262,7 @@ async def test_a_bug_raises_internal_error_and_is_in_telemetry(where: str, autoj
     assert not recorder.named("connection", "connect", "stop")
     assert [stop.outcome for stop in recorder.named("client", "connect", "stop")] == ["ok"]
     assert not recorder.named("client", "connect", "exception")  # that span had ended
+    assert [entry.getMessage().rpartition(": ")[2] for entry in caplog.records] == ["internal_error"]
     assert socket.status == "closed"
 
 

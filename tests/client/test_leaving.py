@@ -355,3 +355,5 @@ async def test_a_channel_may_be_left_while_many_are_told_that_the_socket_has_end
                 await trio.sleep_forever()
     assert status == ["errored"]
     assert {channel.status for channel in channels} == {"closed"}
+    with pytest.raises(ChannelClosed, match="left"):
+        await channels[-1].receive()

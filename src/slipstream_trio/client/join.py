@@ -355,10 +355,11 @@ class Joins:
     def socket_ended(self) -> Iterator[None]:
         """Take note that there will be no other connection: one channel a step."""
         for channel in list(self._socket._channels.values()):
-            request = channel._joining.finish()
-            channel._end("closed", "lost" if self._socket._lifecycle.error is not None else "left")
-            if request is not None:
-                request.fail(self._socket._lifecycle.lost())
+            if channel._is_held:  # else it was left meanwhile
+                request = channel._joining.finish()
+                channel._end("closed", "lost" if self._socket._lifecycle.error is not None else "left")
+                if request is not None:
+                    request.fail(self._socket._lifecycle.lost())
             yield
 
     @trio.lowlevel.enable_ki_protection

@@ -346,7 +346,7 @@ class Socket:
     def _failed(self, error: BaseException) -> None:
         """Settle all that is waited for, as a bug has ended the connection; no event tells of it."""
         self._lifecycle.fail(error)
-        if self._connection is not None:
+        if self._connection is not None and self._lifecycle.last.reason != "internal_error":  # it was told already
             self._connection.attempt.fail(error)
             self._settle(ConnectionLost("internal_error"))
 
