@@ -12,8 +12,9 @@ import trio
 from tests.client.support import scripted
 from tests.trace.support import eventful, run
 
-from slipstream_trio import ConnectionLost, RecordingError
+from slipstream_trio import ConnectionLost, RecordingError, connect
 from slipstream_trio.telemetry import Telemetry
+from slipstream_trio.testing.kit import FakeServer
 from slipstream_trio.trace import Missing, check, ended_badly, flight_recorder, read, read_entries, replay
 from slipstream_trio.trace.encode import Encoder
 
@@ -44,6 +45,20 @@ def test_a_connection_that_ends_well_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "flights").iterdir()) == []
     assert [each.name for each in threading.enumerate() if each.name.startswith("slipstream")] == []
     assert telemetry.list_handlers() == []
+
+
+async def replaced(telemetry: Telemetry) -> None:
+    async with FakeServer() as server, connect(server.url, transport=server.connector(), telemetry=telemetry) as socket:
+        await server.accept()
+        socket.reconnect()
+        await server.accept()
+
+
+def test_a_connection_that_its_user_replaces_leaves_nothing(tmp_path: Path) -> None:
+    telemetry = Telemetry()
+    with flight_recorder(tmp_path, telemetry=telemetry) as recorder:
+        run(replaced, telemetry)
+    assert recorder.paths == []
 
 
 def test_the_latest_of_a_connection_that_ends_badly_is_written(tmp_path: Path) -> None:

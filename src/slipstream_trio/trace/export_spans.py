@@ -32,7 +32,7 @@ PLAIN: Final = (
 FAILURES: Final = frozenset({"error", "timeout", "lost"})
 """The outcomes that make a span's status an error; not a cancellation."""
 
-GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "cancelled"})
+GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "reconnect", "cancelled"})
 """The termination reasons that do not."""
 
 COMMANDS: Final[Mapping[type, str]] = {JoinTopic: "phx_join", LeaveTopic: "phx_leave"}

@@ -29,7 +29,7 @@ SEGMENTS: Final = 8
 
 MOST_WAITING: Final = 64 * 2**20  # bytes that may wait to be written
 MOST_ENDED: Final = 256  # connections that have ended and may yet be told something of
-GOOD_ENDS: Final = frozenset({"closed_by_client", "disconnected", "cancelled"})
+GOOD_ENDS: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})
 CONNECT: Final = ConnectStart.name[:-1]
 CLIENT_CONNECT_START: Final = ClientConnectStart.name
 
