@@ -17,7 +17,7 @@ project_copyright = "2026, slipstream_trio contributors"
 version = release = version_of("slipstream-trio")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "pictures"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 napoleon_use_ivar = True  # else each field of a record is described twice

@@ -14,12 +14,13 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from .programs import HERE, install
-from .report import markdown, picture, plots, rows
+from .report import ROWS, markdown, picture, plots, rows, summary
 from .scenarios import SCENARIOS, Suite
 
-PICTURE = HERE.parent.parent / "docs" / "pictures" / "benchmark.svg"
+PICTURES = HERE.parent.parent / "docs" / "pictures"
 VERSIONS = ("trio", "trio-websocket", "websockets", "msgspec")
 
 
@@ -34,7 +35,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="how long a round is (default 1; quick 0.15)")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="a folder for the results")
     parser.add_argument("--profile", action="store_true", help="show what takes the time; with --only, and one round")
-    parser.add_argument("--docs", action="store_true", help="write the plot of the README, too: bursts and echoes")
+    parser.add_argument(
+        "--docs",
+        action="store_true",
+        help="write what the docs show, too: all of it if every measure was taken, else the plot of the README",
+    )
     return parser.parse_args()
 
 
@@ -57,16 +62,19 @@ def main() -> None:
                 print(f"{scenario.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)  # noqa: T201
     finally:
         suite.stop()
-        write(suite, arguments.output)  # of a run that was stopped, too: it takes an hour or more
+        found = list(rows(suite.results))
+        write(suite, found, arguments.output)  # of a run that was stopped, too: it takes an hour or more
     if arguments.docs:
-        picture(suite.results, PICTURE)
+        picture(suite.results, PICTURES / "benchmark.svg")
+        if len(found) == len(ROWS):
+            plots(suite.results, PICTURES)
+            (PICTURES / "measures.md").write_text(summary(found))
 
 
-def write(suite: Suite, folder: Path) -> None:
+def write(suite: Suite, found: list[dict[str, Any]], folder: Path) -> None:
     """Write the results into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = list(rows(suite.results))
-    _, everything = markdown(suite.results, found, suite.notes)
+    everything = markdown(suite.results, found, suite.notes)
     plots(suite.results, folder)
     machine = {"python": platform.python_version(), "system": platform.platform()}
     versions = {name: version(name) for name in VERSIONS}

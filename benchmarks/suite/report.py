@@ -12,7 +12,7 @@ from attrs import frozen
 from .programs import PROGRAMS, PYTHON_PEERS
 from .scenarios import DEFAULT, FAST, JAVASCRIPT, OURS, SCENARIOS, Results, Scenario
 
-__all__ = ["markdown", "picture", "plots", "rows"]
+__all__ = ["ROWS", "markdown", "picture", "plots", "rows", "summary"]
 
 Figure = Callable[[Results, str], float]
 """Returns a figure of the results by one of their metrics; raises KeyError where it was not measured."""
@@ -197,11 +197,15 @@ def grid(results: Results, group: str, metric: str) -> str:
     return table([""] + [name.removeprefix(f"{group}: ") for name in names], lines()) if names else ""
 
 
-def markdown(results: Results, found: list[dict[str, Any]], notes: Sequence[str]) -> tuple[str, str]:
-    """Return the table of measures, and that of everything."""
-    summary = table(("", "by CPU", "by wall time", "at least", "aim"), measures(found))
+def summary(found: list[dict[str, Any]]) -> str:
+    """Return the table of measures."""
+    return table(("", "by CPU", "by wall time", "at least", "aim"), measures(found))
+
+
+def markdown(results: Results, found: list[dict[str, Any]], notes: Sequence[str]) -> str:
+    """Return all tables, that of the measures first."""
     groups = dict.fromkeys(scenario.group for scenario in SCENARIOS)
-    parts = [summary]
+    parts = [summary(found)]
     for metric, unit in (("cpu", "µs of the client's CPU"), ("wall", "µs of wall time"), ("memory", "KiB")):
         for group in groups:
             if text := grid(results, group, metric):
@@ -210,7 +214,7 @@ def markdown(results: Results, found: list[dict[str, Any]], notes: Sequence[str]
         share, scenario, program = max(busy)
         parts.append(f"The server was busy for {share:.0%} of the time at most ({scenario}, {program}).\n")
     parts += [f"- {note}\n" for note in notes]
-    return summary, "\n".join(parts)
+    return "\n".join(parts)
 
 
 def plots(results: Results, folder: Path) -> None:
