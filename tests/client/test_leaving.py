@@ -357,3 +357,13 @@ async def test_a_channel_may_be_left_while_many_are_told_that_the_socket_has_end
     assert {channel.status for channel in channels} == {"closed"}
     with pytest.raises(ChannelClosed, match="left"):
         await channels[-1].receive()
+
+
+async def test_a_leave_of_what_is_not_joined_does_not_end_as_the_one_before(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(answers=QUIET, telemetry=recorder.bus, leave_timeout=1) as (socket, _):
+        channel = socket.channel("room")
+        await channel.join()
+        await channel.leave()
+        await channel.leave()
+    assert [record.outcome for record in recorder.named("client", "leave", "stop")] == ["timeout", "ok"]

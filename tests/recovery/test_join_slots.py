@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import trio
+from tests.client.support import URL, Scripted
 from tests.recovery.support import Outcomes, settle
 from trio.testing import MockClock
 
@@ -94,3 +95,57 @@ async def test_a_users_join_whose_connection_ends_while_its_payload_is_asked_has
 
         await socket.channel("room:1", payload).join(timeout=2)
         assert socket.generation == 2
+
+
+async def test_a_join_that_had_its_slot_goes_before_those_that_wait(autojump_clock: MockClock) -> None:
+    async with (
+        FakeServer(answers={"connect", "join", "leave"}) as server,
+        connect(server.url, transport=server.connector(), join_window=1, reconnect=Backoff((1,), jitter=0)) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await server.accept()
+
+        async def payload() -> None:
+            if socket.generation == 1:
+                await connection.drop()
+                await trio.sleep(0.5)
+
+        for channel in (socket.channel("room:1", payload), socket.channel("room:2")):
+            nursery.start_soon(channel.join)
+            await settle()
+        connection = await server.accept(within=5)
+        assert [(await connection.expect_join(within=1)).topic for _ in range(2)] == ["room:1", "room:2"]
+
+
+async def test_each_join_that_is_accepted_makes_room_for_one_more(autojump_clock: MockClock) -> None:
+    async with (
+        FakeServer(answers={"connect", "leave"}) as server,
+        connect(server.url, transport=server.connector()) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await server.accept()
+        for number in range(40):
+            nursery.start_soon(socket.channel(f"room:{number}").join)
+        for room in (8, 16):  # of the second, eight are in the place of those that were answered
+            joins = [await connection.expect_join(within=1) for _ in range(room)]
+            await connection.refute_join(within=1)
+            for join in joins:
+                await join.reply_ok()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_channel_behind_many_that_wait_for_their_backoff_is_joined_again_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    again: dict[str, Any] = {"reconnect": Backoff((1,), jitter=0), "rejoin": Backoff((50,), jitter=0)}
+    connector = Scripted()
+    async with connect(URL, transport=connector, heartbeat_interval=None, **again) as socket:
+        channels = [socket.channel(f"room:{number}") for number in range(70)]
+        for channel in channels:
+            await channel.join()
+        for channel in channels[:-1]:
+            connector.peer.end_channel(channel.topic, "phx_error")
+        await settle()
+        connector.peer.end()
+        await trio.sleep(2)
+        assert [message.topic for message in connector.peer.sent] == ["room:69"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from tests.client.support import PHOENIX, Scripted
 from tests.recovery.support import Outcomes, settle
 from trio.testing import MockClock
 
@@ -396,3 +397,47 @@ async def test_others_run_while_many_channels_end_with_their_socket(autojump_clo
                 await trio.lowlevel.checkpoint()
                 ended.append(sum(channel.status == "closed" for channel in channels))
         assert max(after - before for before, after in zip([0, *ended], ended, strict=False)) <= 2 * 64
+
+
+async def test_the_pace_is_lifted_while_the_connection_lasts(autojump_clock: MockClock) -> None:
+    connector = Scripted({"phx_leave", "heartbeat"})
+    async with connect(URL, transport=connector, reconnect=Backoff((1,), jitter=0)) as socket:
+        async with trio.open_nursery() as nursery:
+            done = Outcomes(nursery)
+            for number in range(2):
+                done.start(number, socket.channel(f"lost:{number}").join)
+            await settle()
+            connector.answers = PHOENIX
+            connector.peer.end()  # because of the joins, perhaps
+        assert [type(error) for error in done.by.values()] == [ConnectionLost] * 2
+        await socket.wait_connected()
+        for seconds, wait in ((1, 1.75), (500, 0)):  # four a second, at first
+            await trio.sleep(seconds)
+            began = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                for number in range(8):
+                    nursery.start_soon(socket.channel(f"after {seconds}:{number}").join)
+            assert trio.current_time() - began == pytest.approx(wait)
+
+
+async def test_a_join_that_waits_for_a_slot_outlasts_the_limit_of_its_wait_for_a_connection(
+    autojump_clock: MockClock,
+) -> None:
+    options: dict[str, Any] = {"join_window": 1, "join_timeout": 5, "reconnect": Backoff((1,), jitter=0)}
+    connector = Scripted({"phx_leave"})
+    async with (
+        connect(URL, transport=connector, heartbeat_interval=None, **options) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connector.peer.end()
+        await settle()
+        done = Outcomes(nursery)
+        for topic, options in (("first", {"timeout": None}), ("second", {})):
+            done.start(topic, socket.channel(topic).join, **options)
+            await settle()
+        await trio.sleep(10)
+        assert done.by == {}
+        for number in (1, 2):
+            connector.peer.reply(await connector.peer.wait_sent("phx_join", number))
+        await settle()
+        assert done.at == {"first": 10, "second": 10}
