@@ -1,5 +1,7 @@
 """Heartbeats and pings."""
 
+from contextvars import ContextVar
+
 import pytest
 import trio
 import trio.lowlevel
@@ -7,6 +9,7 @@ from tests.client.support import URL, running, scripted
 from trio.testing import MockClock
 
 from slipstream_trio import ConnectionLost, Socket, connect
+from slipstream_trio.telemetry import HandleStart, Telemetry
 from slipstream_trio.testing.server import Channel
 
 JOINS = frozenset({"phx_join", "phx_leave"})
@@ -199,3 +202,16 @@ async def test_a_heartbeat_behind_a_write_that_makes_progress_is_not_overdue(aut
                 await trio.lowlevel.checkpoint()
         await trio.sleep(60)
         assert (socket.status, socket.generation) == ("connected", 1)
+
+
+async def test_what_is_due_is_handled_in_the_context_of_connect(autojump_clock: MockClock) -> None:
+    variable = ContextVar("variable", default="outside")
+    seen: list[str] = []
+    bus = Telemetry()
+    variable.set("connect")
+    async with scripted(telemetry=bus, heartbeat_interval=10):
+        variable.set("later")
+        bus.attach("context", HandleStart.name, lambda _: seen.append(variable.get()))
+        await trio.sleep(15)
+        bus.detach("context")
+    assert set(seen) == {"connect"}

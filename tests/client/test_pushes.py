@@ -488,3 +488,42 @@ async def test_the_writers_task_ends_each_time_it_has_nothing_to_do(autojump_clo
             await trio.sleep(3)
             idle.append(living_tasks())
         assert len(set(idle)) == 1
+
+
+async def test_the_writers_task_ends_in_another_socket_of_the_run_too(autojump_clock: MockClock) -> None:
+    idle: list[int] = []
+    for _ in range(2):
+        async with scripted(heartbeat_interval=None) as (socket, _):
+            idle.append(living_tasks())
+            async with socket.join("room") as channel:
+                await channel.push("echo", 1)
+                await trio.sleep(3)
+                idle.append(living_tasks())
+                await channel.push("echo", 1)
+    assert len(set(idle)) == 1
+
+
+@pytest.mark.parametrize(("busy", "answered"), [(15, True), (1000, False)])
+async def test_a_push_is_not_overdue_while_the_program_is_busy_but_for_a_while(
+    busy: int, answered: bool, autojump_clock: MockClock
+) -> None:
+    passes = 0
+
+    async def work() -> None:
+        nonlocal passes
+        await trio.sleep(1)
+        message = await peer.wait_sent("event")
+        for passes in range(busy):  # noqa: B007 - looked at below
+            autojump_clock.jump(0.05)
+            await trio.lowlevel.checkpoint()
+        peer.reply(message, "in time")
+
+    async with scripted(answers=QUIET, heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            if answered:
+                assert await channel.push("event", timeout=1) == "in time"
+            else:
+                with pytest.raises(PushTimeout):
+                    await channel.push("event", timeout=1)
+                assert 20 < passes < 100  # one counts for 10 ms, of 250, or for none, as tasks run in any order

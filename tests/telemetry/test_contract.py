@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, Scripted, scripted
+from tests.client.support import URL, Recorder, Scripted, living_tasks, scripted
 from tests.telemetry.support import taken_for_real
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -280,3 +280,37 @@ async def test_a_handler_that_raised_is_logged_with_its_traceback(
     assert record.message == "telemetry handler 'mine' raised at slipstream client connect stop, and is detached"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+def test_a_socket_that_has_ended_tells_of_no_stall() -> None:
+    bus, told = Telemetry(), list[Any]()
+    bus.attach("stalls", ("slipstream", "client", "stalled"), told.append)
+
+    async def stand_still() -> None:
+        clock: Any = trio.lowlevel.current_clock()
+        async with scripted(telemetry=bus, heartbeat_interval=None):
+            async with scripted(telemetry=bus, heartbeat_interval=None):
+                await trio.sleep(1.1)
+            clock.jump(5)
+            await trio.sleep(1)
+
+    with taken_for_real() as clock:
+        trio.run(stand_still, clock=clock)
+    assert len(told) == 1
+
+
+def test_nobody_looks_for_stalls_once_nobody_asks() -> None:
+    bus, living = Telemetry(), list[int]()
+    bus.attach("stalls", ("slipstream", "client", "stalled"), lambda _: None)
+
+    async def ask_no_more() -> None:
+        async with scripted(telemetry=bus, heartbeat_interval=None):
+            await trio.sleep(1.1)
+            living.append(living_tasks())
+            bus.detach("stalls")
+            await trio.sleep(1)
+            living.append(living_tasks())
+
+    with taken_for_real() as clock:
+        trio.run(ask_no_more, clock=clock)
+    assert living[0] - living[1] == 1
