@@ -245,3 +245,21 @@ async def test_messages_that_come_after_a_stop_are_nobodys(autojump_clock: MockC
         await flood(world, "room:1", 5)
     assert client.log[2:] == [("terminate", None)]
     assert overflows(world) == []
+
+
+@pytest.mark.parametrize("end", ["left", "crashed"])
+async def test_an_overflow_ends_with_its_channel(end: str, autojump_clock: MockClock) -> None:
+    client = Told("room:1", info=hold_up)
+    async with a_world() as world, running(world, client, buffer=2, overflow="drop_oldest", rejoin=None):
+        await client.until(("join", "room:1", 1))
+        client.info("hold up")
+        await trio.sleep(1)
+        await flood(world, "room:1", 5)
+        assert overflows(world, "ended") == []
+        if end == "left":
+            await client.leave("room:1")
+        else:
+            await client.push("room:1", "crash")
+        await trio.sleep(1)
+        assert [overflow.dropped for overflow in overflows(world, "ended")] == [3]
+        client.stop()

@@ -82,3 +82,14 @@ def test_one_other_frame_in_a_flood_is_treated_as_it_is_alone(name: str, place: 
     together, one_by_one = outcomes(frames, None)
     assert together == one_by_one
     assert len(together[0]) >= 20
+
+
+async def test_a_subscription_gets_what_comes_together(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("room") as room:
+        peer.feed(FRAMES["plain"])
+        await wait_all_tasks_blocked()
+        async with room.subscribe() as messages:
+            peer.feed(*[FRAMES["plain"]] * 20)
+            with trio.fail_after(1):
+                for _ in range(20):
+                    await anext(messages)

@@ -1,6 +1,6 @@
 """Pushes and sends that wait leave in the order of their calls."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -231,3 +231,22 @@ async def test_calls_that_wait_when_the_connection_ends_for_good_are_told_so(aut
 async def join_or_lose(channel: object) -> None:
     with pytest.raises(ConnectionLost):
         await channel.join()  # type: ignore[attr-defined]
+
+
+async def test_a_call_whose_join_was_left_is_not_made_at_the_next_one(autojump_clock: MockClock) -> None:
+    async with connected() as (_, connection, socket), trio.open_nursery() as nursery:
+        channel = socket.channel("room:1")
+
+        async def fails(operation: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+            with pytest.raises(ChannelClosed):
+                await operation(*arguments)
+
+        nursery.start_soon(fails, channel.join)
+        await connection.expect_join()
+        nursery.start_soon(fails, channel.push, "n", {"n": 1})
+        await wait_all_tasks_blocked()
+        await channel.leave()
+        nursery.start_soon(channel.join)
+        await (await connection.expect_join()).reply_ok()
+        await channel.push("n", {"n": 2})
+        assert pushed(connection) == [2]

@@ -4,11 +4,13 @@ from typing import Final
 
 import pytest
 import trio
-from tests.client.support import URL, Scripted
+from tests.client.support import URL, Recorder, Scripted
+from tests.recovery.support import settle
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, ConnectError, ConnectionLost, Gap, connect
 from slipstream_trio.protocol import Disconnect
+from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.kit import Answer, FakeServer
 
 ANSWERS: Final[frozenset[Answer]] = frozenset({"connect", "join", "leave", "heartbeat"})
@@ -151,3 +153,22 @@ async def test_asked_for_during_an_attempt_it_does_not_hurry_the_next_one(autoju
         await trio.sleep(100)
     first, *others = times
     assert [time - first for time in others] == pytest.approx([10, 22, 34])
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_what_comes_before_the_answer_to_the_close_frame_is_delivered(
+    watched: bool, autojump_clock: MockClock
+) -> None:
+    bus = Recorder().bus if watched else Telemetry()
+    connector = Scripted()
+    async with connect(URL, transport=connector, telemetry=bus) as socket, socket.join("room") as channel:
+        peer = connector.peer
+        peer.answers_close = False
+        socket.reconnect()
+        await settle()
+        assert peer.closed_with is not None
+        peer.message("room", "late")
+        await settle()
+        peer.end(1000)
+        with trio.fail_after(1):
+            assert (await channel.receive()).event == "late"

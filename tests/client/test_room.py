@@ -168,3 +168,19 @@ async def test_the_connection_is_closed_when_what_is_being_written_is_written(au
         await settle()
         assert [*closed, peer.closed_with] == [None, (1000, "")]
         assert peer.count("event") == 1
+
+
+async def test_calls_that_waited_for_room_are_queued_in_parts(autojump_clock: MockClock) -> None:
+    async with (
+        scripted(heartbeat_interval=None) as (socket, peer),
+        socket.join("room") as channel,
+        trio.open_nursery() as nursery,
+    ):
+        await until_full(channel, peer, 0)
+        for _ in range(200):
+            nursery.start_soon(channel.send, "waited")
+        await settle()
+        written = len(peer.batches)
+        peer.resume()
+        await settle()
+        assert [len(batch) for batch in peer.batches[written + 2 :]] == [64, 64, 64, 8]

@@ -303,3 +303,26 @@ async def test_a_channel_that_nobody_read_keeps_its_end_when_the_socket_ends(aut
         await trio.sleep(1)
     with pytest.raises(ChannelClosed, match="crashed"):
         await anext(channel)
+
+
+async def test_what_two_readers_pass_the_scheduler_for_goes_to_one_of_them(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    async def read() -> None:
+        taken.extend(await take(channel, 1))
+
+    async with scripted() as (socket, peer), socket.join("room") as channel:
+        peer.message("room", "event", 1)
+        await trio.testing.wait_all_tasks_blocked()
+        now += 1  # so their turn is over
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            assert taken == [1]
+            peer.message("room", "event", 2)
+        assert taken == [1, 2]

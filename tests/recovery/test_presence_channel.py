@@ -372,3 +372,14 @@ async def test_an_iteration_waits_for_changes_again_once_the_channel_is_joined_a
             assert waiting.cancelled_caught
             await state(there, a=metas("1"))
             assert (await anext(presence)).key == "a"
+
+
+async def test_who_went_before_the_state_came_is_never_told(autojump_clock: MockClock) -> None:
+    async with world() as there:
+        async with there.connect() as socket, socket.join("room:1") as channel, channel.presence() as presence:
+            changes: list[PresenceChange] = []
+            presence.on_join(changes.append)
+            presence.on_leave(changes.append)
+            await diff(there, {}, {"a": metas("1")})
+            await state(there, a=metas("1"), b=metas("2"))
+            assert told(changes) == [("join", "b")]
