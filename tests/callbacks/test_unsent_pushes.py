@@ -2,15 +2,20 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from tests.callbacks.support import Told, a_world, running
+from tests.client.support import URL, Scripted
+from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
 
-from slipstream_trio import ChannelClosed, ConnectionLost, PushTimeout, Reply
+from slipstream_trio import ChannelClosed, ClientStopped, ConnectionLost, PushTimeout, Reply, run_client
 from slipstream_trio.telemetry import ClientPushStop
+from slipstream_trio.transport import OpenRequest
 
 
 class Pushing(Told):
@@ -362,3 +367,31 @@ async def test_the_late_end_of_a_push_is_not_that_of_one_on_the_next_connection(
     assert len(ends) == len(client.replies) == 3
     assert isinstance(ends[client.refs[0]].error, ConnectionLost)
     assert ends[client.refs[2]].response == "new"
+
+
+@in_any_order
+def test_a_push_made_while_the_client_begins_has_its_time(order: object) -> None:
+    play(_push_while_it_begins)
+
+
+async def _push_while_it_begins() -> None:
+    async def never(_: OpenRequest) -> None:
+        await trio.sleep_forever()
+
+    async def push() -> None:
+        while True:
+            try:
+                await client.join("room:1")
+                break
+            except ClientStopped:  # it does not run yet
+                await trio.lowlevel.checkpoint()
+        with pytest.raises(PushTimeout):
+            await client.push("room:1", "echo", timeout=1)
+        client.stop()
+
+    client = Told()
+    options: dict[str, Any] = {"transport": Scripted(opening=never), "connect_timeout": None}
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(run_client, client, URL, **options))
+            nursery.start_soon(push)

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import Peer, Recorder, scripted
+from tests.client.support import URL, Peer, Recorder, Scripted, scripted
 from tests.recovery.support import Outcomes, settle
 from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
 
-from slipstream_trio import Channel, PushTimeout, SerializationError
+from slipstream_trio import Backoff, Channel, PushTimeout, SerializationError, connect
 from slipstream_trio.protocol import Frame
+from slipstream_trio.transport import TransportEnded
 
 FRAMES, BYTES = 256, 2**20
 
@@ -184,3 +185,26 @@ async def test_calls_that_waited_for_room_are_queued_in_parts(autojump_clock: Mo
         peer.resume()
         await settle()
         assert [len(batch) for batch in peer.batches[written + 2 :]] == [64, 64, 64, 8]
+
+
+async def test_a_push_that_waits_for_room_waits_on_where_the_connection_is_cut_off(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(_: Sequence[Frame]) -> None:
+        await written.wait()
+        raise TransportEnded(1006)
+
+    connector, written = Scripted(), trio.Event()
+    async with (
+        connect(URL, transport=connector, heartbeat_interval=None, reconnect=Backoff((1,), jitter=0)) as socket,
+        socket.join("room") as channel,
+        trio.open_nursery() as nursery,
+    ):
+        monkeypatch.setattr(connector.peer, "send", breaks)
+        await until_full(channel, connector.peer, 0)
+        done = Outcomes(nursery)
+        done.start("push", channel.push, "echo", 5)
+        await settle()
+        written.set()  # the write fails, and nothing comes that tells why
+        await trio.sleep(10)
+        assert done.by == {"push": 5}

@@ -190,7 +190,7 @@ class Connection:
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
         deadline = protocol.next_deadline(self._state)
-        if deadline is None or deadline > now or self._broken:
+        if deadline is None or deadline > now:
             return deadline
         transport = self._transport
         heard = self.received if transport is None or transport.heard is None else transport.heard
@@ -292,7 +292,7 @@ class Connection:
                     self.writer.close()
                     await self._tasks.wait()
         finally:
-            self.writer.close()  # also if the receive loop was cut off: users may wait for room
+            self.writer.close()  # also if the receive loop was cut off: the transport may wake it still
         self._end_if_needed("not closed in time")
 
     @trio.lowlevel.enable_ki_protection

@@ -170,7 +170,6 @@ class Pushes:
         # Sets that keep their order; a plain dict looks for its first key behind all that were taken out.
         self._lines: dict[Channel, OrderedDict[Call, None]] = {}
         self._tickets: deque[Channel] | None = None  # made when a call has to wait
-        self._serving = False
         self._pending: dict[str, Call] = {}
         self._by_channel: dict[Channel, dict[str, Call]] = {}
         self._given_up: OrderedDict[str, GivenUp] = OrderedDict()
@@ -212,22 +211,19 @@ class Pushes:
     def serve(self) -> None:
         """Let the next calls take their turns, while there is room; the writer goes on with those that are left."""
         connection = self._socket._connection
-        if connection is None or self._serving:
+        if connection is None:
             return
         if connection.handling:
             connection.afterwards(self.serve)
             return
-        self._serving, left = True, CALLS_A_STEP
-        try:
-            while self._tickets and left and connection.is_open and connection.writer.has_room:
-                channel = self._tickets.popleft()
-                call = next(iter(self._lines.get(channel, ())), None)
-                if call is not None and channel.status == "joined":
-                    self.leave_line(call)
-                    left -= 1
-                    call.take_turn(connection)
-        finally:
-            self._serving = False
+        left = CALLS_A_STEP
+        while self._tickets and left and connection.is_open and connection.writer.has_room:
+            channel = self._tickets.popleft()
+            call = next(iter(self._lines.get(channel, ())), None)
+            if call is not None and channel.status == "joined":
+                self.leave_line(call)
+                left -= 1
+                call.take_turn(connection)
         joins = self._socket._joins
         if joins._users and not self._tickets:
             joins.pump()  # these wait for room, too

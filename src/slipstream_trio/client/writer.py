@@ -43,7 +43,7 @@ class Writer:
     @property
     def has_room(self) -> bool:
         """Whether a user may put a frame."""
-        return self._closed or (len(self._frames) < FRAMES and self._bytes < BYTES)
+        return len(self._frames) < FRAMES and self._bytes < BYTES
 
     @property
     def number(self) -> int:
@@ -99,7 +99,7 @@ class Writer:
                 self._idle = True
                 if self.taken > 1:  # after a join alone, many connections are idle
                     await task.park()
-            if not self._woken and not self._frames:
+            if not self._woken:
                 return
             self._woken, self._writing = False, True
             frames = [frame for frame, _ in self._frames]
@@ -124,12 +124,11 @@ class Writer:
             await self._drained.wait()
 
     def close(self) -> None:
-        """Take no more: the task ends when it has written what is queued, and users do not wait for room."""
+        """Take no more: the task ends when it has written what is queued."""
         self._closed = True
         self._idle = False
         if self._task is not None:
             self._task.unpark_all()
-        self._pushes.serve()
 
     def left_over(self) -> list[Message]:
         """Return the messages of sends that were never written, and forget all frames."""
