@@ -527,3 +527,14 @@ async def test_a_push_is_not_overdue_while_the_program_is_busy_but_for_a_while(
                 with pytest.raises(PushTimeout):
                     await channel.push("event", timeout=1)
                 assert 20 < passes < 100  # one counts for 10 ms, of 250, or for none, as tasks run in any order
+
+
+async def test_sockets_that_have_ended_are_forgotten_while_another_one_lasts(autojump_clock: MockClock) -> None:
+    async def ended() -> ref[Socket]:
+        async with scripted(heartbeat_interval=1000) as (socket, _):
+            return ref(socket)
+
+    async with scripted():
+        sockets = [await ended() for _ in range(100)]
+        gc.collect()
+        assert sum(socket() is not None for socket in sockets) < 50  # the times of some dozens may wait to be swept
