@@ -1,15 +1,17 @@
 """Leaving the block of `connect`: leaves, the close, the limit of time, and nothing left behind."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, living_tasks, running, scripted
+from tests.client.support import URL, Recorder, Scripted, living_tasks, running, scripted
 from trio.testing import MockClock, assert_checkpoints
 
 from slipstream_trio import Channel, ChannelClosed, ConnectionLost, connect
 from slipstream_trio.testing.server import Channel as ServerChannel, MemoryStream
-from slipstream_trio.transport import OpenRequest
+from slipstream_trio.transport import OpenRequest, Transport
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 QUIET = frozenset({"phx_join"})
@@ -367,3 +369,21 @@ async def test_a_leave_of_what_is_not_joined_does_not_end_as_the_one_before(auto
         await channel.leave()
         await channel.leave()
     assert [record.outcome for record in recorder.named("client", "leave", "stop")] == ["timeout", "ok"]
+
+
+async def test_a_transport_that_wakes_the_writer_as_it_is_left_is_given_nothing(autojump_clock: MockClock) -> None:
+    class Waking(Scripted):
+        @asynccontextmanager
+        async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+            async with super().open(request, wake) as peer:
+                try:
+                    yield peer
+                finally:
+                    wake()
+
+    connector = Waking()
+    async with connect(URL, transport=connector, close_timeout=1) as socket:
+        await socket.channel("room").join()
+        connector.peer.answers_close = False
+    written = [message.event for message in connector.peer.sent]
+    assert (written, len(connector.peer.batches)) == (["phx_join", "phx_leave"], 2)
