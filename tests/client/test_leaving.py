@@ -9,7 +9,9 @@ import trio
 from tests.client.support import URL, Recorder, Scripted, living_tasks, running, scripted
 from trio.testing import MockClock, assert_checkpoints
 
-from slipstream_trio import Channel, ChannelClosed, ConnectionLost, connect
+from slipstream_trio import Backoff, Channel, ChannelClosed, ConnectionLost, connect
+from slipstream_trio.client.buffer import Buffer
+from slipstream_trio.telemetry import ClientJoinStart, Telemetry
 from slipstream_trio.testing.server import Channel as ServerChannel, MemoryStream
 from slipstream_trio.transport import OpenRequest, Transport
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
@@ -387,3 +389,39 @@ async def test_a_transport_that_wakes_the_writer_as_it_is_left_is_given_nothing(
         connector.peer.answers_close = False
     written = [message.event for message in connector.peer.sent]
     assert (written, len(connector.peer.batches)) == (["phx_join", "phx_leave"], 2)
+
+
+async def test_an_interrupt_as_a_stream_is_first_read_does_not_lose_its_end(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    close = Buffer.close
+
+    def interrupted(self: Buffer, end: Any) -> None:
+        monkeypatch.setattr(Buffer, "close", close)
+        raise KeyboardInterrupt
+
+    async with scripted() as (socket, _):
+        channel = socket.channel("room")
+        await channel.join()
+        await channel.leave()
+        monkeypatch.setattr(Buffer, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            await channel.receive()
+        with trio.fail_after(1), pytest.raises(ChannelClosed, match="left"):
+            await channel.receive()
+
+
+async def test_a_handler_may_leave_a_topic_as_the_span_of_its_rejoin_begins(autojump_clock: MockClock) -> None:
+    telemetry = Telemetry()
+    async with scripted(telemetry=telemetry, rejoin=Backoff((1,))) as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        telemetry.attach("leave", ClientJoinStart, lambda _: channel.leave_soon())
+        peer.end_channel("room", "phx_error")
+        await trio.sleep(5)
+        telemetry.detach("leave")
+        assert channel.status == "closed"
+        assert peer.count("phx_join") == 1
+        with trio.fail_after(1), pytest.raises(ChannelClosed, match="left"):
+            await channel.receive()
+        await channel.join()

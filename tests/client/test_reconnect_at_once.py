@@ -1,5 +1,7 @@
 """`reconnect()`: the user knows that the network has changed."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import pytest
@@ -12,6 +14,7 @@ from slipstream_trio import Backoff, ConnectError, ConnectionLost, Gap, connect
 from slipstream_trio.protocol import Disconnect
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.kit import Answer, FakeServer
+from slipstream_trio.transport import OpenRequest, Transport
 
 ANSWERS: Final[frozenset[Answer]] = frozenset({"connect", "join", "leave", "heartbeat"})
 SLOW = Backoff((50,), jitter=0)
@@ -172,3 +175,27 @@ async def test_what_comes_before_the_answer_to_the_close_frame_is_delivered(
         peer.end(1000)
         with trio.fail_after(1):
             assert (await channel.receive()).event == "late"
+
+
+async def test_the_closing_of_a_transport_does_not_count_as_the_life_of_its_connection(
+    autojump_clock: MockClock,
+) -> None:
+    class Slow(Scripted):
+        @asynccontextmanager
+        async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+            async with super().open(request, wake) as transport:
+                yield transport
+            await trio.sleep(60)
+
+    def ended(disconnect: Disconnect) -> bool:
+        lived.append(disconnect.lived)
+        return False
+
+    lived: list[float | None] = []
+    connector = Slow()
+    with pytest.raises(ConnectionLost):
+        async with connect(URL, transport=connector, should_reconnect=ended):
+            await trio.sleep(2)
+            connector.peer.end()
+            await trio.sleep_forever()
+    assert lived == [2]

@@ -11,7 +11,7 @@ from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, Channel, PushTimeout, SerializationError, connect
-from slipstream_trio.protocol import Frame
+from slipstream_trio.protocol import Frame, Message, V2Serializer
 from slipstream_trio.transport import TransportEnded
 
 FRAMES, BYTES = 256, 2**20
@@ -208,3 +208,30 @@ async def test_a_push_that_waits_for_room_waits_on_where_the_connection_is_cut_o
         written.set()  # the write fails, and nothing comes that tells why
         await trio.sleep(10)
         assert done.by == {"push": 5}
+
+
+async def test_calls_that_waited_and_cannot_be_sent_do_not_hold_up_those_behind_them(autojump_clock: MockClock) -> None:
+    class Picky(V2Serializer):
+        def encode(self, message: Message) -> Frame:
+            if message.event == "refused":
+                raise SerializationError("no", "payload")
+            return super().encode(message)
+
+    async def push(event: str) -> None:
+        try:
+            await channel.push(event, timeout=10)
+        except SerializationError:
+            ended.append(trio.current_time() - began)
+
+    ended: list[float] = []
+    async with scripted(answers={"phx_leave", "echo"}, serializer=Picky()) as (socket, peer):
+        channel = socket.channel("room")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.join)
+            await peer.wait_sent("phx_join")
+            began = trio.current_time()
+            for event in ["refused"] * 200 + ["echo"]:
+                nursery.start_soon(push, event)
+            await trio.sleep(1)
+            peer.reply(await peer.wait_sent("phx_join"))
+    assert ended == [1] * 200

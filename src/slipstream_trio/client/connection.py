@@ -253,7 +253,7 @@ class Connection:
                 opened_at = trio.current_time()
                 self._opened(request, self._transport, opened_at)
                 await self._serve(self._transport, request)
-            return trio.current_time() - opened_at
+                return trio.current_time() - opened_at
         except ConnectError as error:
             cookies.keep(request, error.headers)
             error = with_whole_timeout(error, request, self._socket._configuration)

@@ -204,6 +204,9 @@ class Joins:
         # First, as a handler of telemetry may leave the topic while the join is being handled.
         self._granted.pop(request, None)
         request.sending(params)
+        if channel._joining.request is not request:  # or as its span begins
+            self._socket._timer.arm(trio.current_time())  # for those that wait for the slot
+            return
         channel._begin_join()
         turn, deadline = (request.timeout, None) if request.deadline == math.inf else (None, request.deadline)
         command = JoinTopic(trio.current_time(), channel.topic, params, turn, deadline, rejoin=not request.by_user)

@@ -224,6 +224,8 @@ class Pushes:
                 self.leave_line(call)
                 left -= 1
                 call.take_turn(connection)
+        if not left:
+            connection.writer.wake()  # also where none of these has put a frame
         joins = self._socket._joins
         if joins._users and not self._tickets:
             joins.pump()  # these wait for room, too

@@ -96,9 +96,10 @@ class Streams:
     def buffer(self) -> Buffer:
         """The messages that wait for those who iterate over the channel; made when it is asked for."""
         if self._own is None:
-            self._own = Buffer(self, self._limit, self._policy, "channel")
+            own = Buffer(self, self._limit, self._policy, "channel")
             if self._end is not None:
-                self._own.close(self._end)
+                own.close(self._end)  # first: an interrupt may come in between, as this is a task of the user's
+            self._own = own
         return self._own
 
     def presences(self, serializer: Serializer) -> PresenceTracker:

@@ -144,9 +144,6 @@ class ConnectionLost(SlipstreamError):
         self.ended_by = ended_by
         self.sent = sent
 
-    def __post_init__(self) -> None:
-        super().__init__(self.reason, self.code)  # which its `repr` shows
-
     def __str__(self) -> str:
         said = f": {self.message!r}" if self.message else ""
         code = f" (close code {self.code}{said})" if self.code is not None else ""
