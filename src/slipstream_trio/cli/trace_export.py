@@ -1,7 +1,7 @@
 r"""Reads a recording as a stream, and writes it for other tools.
 
   perfetto    Chrome trace events in JSON: sockets, connections and topics as
-              tracks, arrows from what was sent to its reply
+              tracks
   otlp        nothing: the spans are sent to a collector, by OTLP over HTTP
   parquet     a directory of Parquet: a row for each span and event, a folder
               for each day; payloads too, so its owner alone can read it

@@ -4,18 +4,17 @@ A record goes to the logger of its event, such as `slipstream_trio.client.push`,
 outcome, with ids, topic, ref and the like as attributes of the log record (`extra`) for formatters.
 """
 
+import json
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
+from itertools import islice
 from typing import Any, Final
 
 from ..telemetry import EventName, HandleStop, Record, Telemetry, default_telemetry
-from ..telemetry.secrecy import SECRETS
+from ..telemetry.secrecy import MASK, SECRETS, is_secret
 from ..trace.export_spans import FAILURES, GOOD_ENDS, PLAIN
-from ..trace.redact import Redactor
-from ..trace.text import brief
-from ..trace.values import HOW, field_of
 from .attachment import Attachment
 
 __all__ = ["attach", "level_of"]
@@ -46,6 +45,7 @@ FIELDS: Final[Mapping[str, str]] = {
 """Keys of the metadata, and the attributes of a log record that they become."""
 
 PAYLOADS: Final = ("params", "response", "arguments", "return")  # keys of the metadata that hold payloads
+DEPTH: Final = 6  # the levels of a payload that are shown
 
 
 def level_of(record: Record) -> int:
@@ -77,9 +77,9 @@ def attach(
         name: the beginning of the loggers' names; the event's second and third word follow.
         level: the level of a record, None for none; see `level_of`.
         handles: log every handled input, at DEBUG: each message, command and tick.
-        payloads: log params, responses, arguments and results, as recordings have them, with secrets masked.
+        payloads: log params, responses, arguments and results, with the values of keys that name `secrets` masked.
         payload_limit: the most characters of a payload's text.
-        secrets: words that mark a name as secret, in lower case and without separators.
+        secrets: words that mark a key as secret, in lower case and without separators.
 
     Raises:
         ValueError: it is attached already, or `payload_limit` is less than 1.
@@ -90,7 +90,6 @@ def attach(
     if payload_limit < 1:
         raise ValueError(f"payload_limit: at least 1 character, not {payload_limit}")
 
-    redactor = Redactor(secrets)
     logger_of = cache(lambda *event: logging.getLogger(".".join((name, *event))))
 
     def log(record: Record) -> None:
@@ -103,7 +102,7 @@ def attach(
             # A handle's `return` is its effects, and to make them takes long.
             told = {} if isinstance(record, HandleStop) else record.metadata
             kept = filter(told.__contains__, PAYLOADS)
-            extra["payload"] = {key: payload_text(key, told[key], payload_limit, redactor) for key in kept}
+            extra["payload"] = {key: payload_text(told[key], payload_limit, secrets) for key in kept}
             text += "".join(f" {key}={value}" for key, value in extra["payload"].items())
         logger.log(chosen, "%s", text, extra=extra)
 
@@ -149,6 +148,37 @@ def _quoted(value: object) -> str:
     return text if re.fullmatch(r"[\w:.*/-]+", text, re.ASCII) else ascii(text)
 
 
-def payload_text(key: str, value: Any, limit: int, redactor: Redactor) -> str:
-    """Return a field of the metadata as recordings have it, or as much of it as fits; of bytes, their number."""
-    return brief(value if isinstance(value, bytes) else field_of(value, HOW[key], redactor), limit=limit)
+def payload_text(value: Any, limit: int, secrets: Collection[str] = SECRETS) -> str:
+    """Return a payload as JSON, or as much of it as fits into `limit` characters, without the values of secret keys.
+
+    It visits no more of the payload than it shows.
+    """
+    text = ""
+    for part in _parts(value, limit, secrets, DEPTH):
+        text += part
+        if len(text) > limit:
+            return f"{text[: limit - 1]}…"
+    return text
+
+
+def _parts(value: Any, limit: int, secrets: Collection[str], depth: int) -> Iterator[str]:
+    if isinstance(value, bytes | bytearray | memoryview):
+        yield f"<{len(value)} bytes>"
+    elif isinstance(value, str):
+        yield json.dumps(value[: limit + 1])
+    elif not isinstance(value, Mapping | list | tuple):
+        yield str(value) if value is None or isinstance(value, bool | int | float) else f"<{type(value).__name__}>"
+    elif not depth:
+        yield "…"
+    elif isinstance(value, Mapping):
+        yield "{"
+        for number, (key, item) in enumerate(islice(value.items(), limit)):
+            yield f"{', ' if number else ''}{json.dumps(str(key)[: limit + 1])}: "
+            yield from [f'"{MASK}"'] if is_secret(str(key), secrets) else _parts(item, limit, secrets, depth - 1)
+        yield "}"
+    else:
+        yield "["
+        for number, item in enumerate(islice(value, limit)):
+            yield ", " if number else ""
+            yield from _parts(item, limit, secrets, depth - 1)
+        yield "]"
