@@ -125,8 +125,8 @@ def test_an_output_without_arrows_gets_ascii() -> None:
     written = io.BytesIO()
     with redirect_stdout(io.TextIOWrapper(written, encoding="ascii", write_through=True)):
         assert main(["demo"]) == 0
-    assert re.search(rb"\\u2192 push .*s  ref 2", written.getvalue())
-    assert re.search(rb"\d \\xb5s ", written.getvalue())
+    assert re.search(rb"> push .*s  ref 2", written.getvalue())
+    assert re.search(rb"\d us ", written.getvalue())
 
 
 def test_a_trace_that_is_not_sound_fails_the_command(

@@ -18,6 +18,7 @@ from .. import telemetry as t
 from ..protocol import MessageDropped, MessageReceived, TopicJoinClosed
 from ..trace.text import Secrets, brief, duration, hidden, printable
 from .output import BAD, BOLD, FAINT, GOOD, ONCE, Output, wants_colour
+from .status import PLAINER
 
 Item = dict[str, Any]  # its `type`, and what belongs to that
 TOLD: Final[Mapping[type[t.Record], tuple[str, ...]]] = {
@@ -143,7 +144,7 @@ def _write(file: TextIO, text: str) -> None:
         file.write(text)
         file.flush()
         return
-    data = memoryview(text.encode(file.encoding, "backslashreplace"))
+    data = memoryview(text.encode(file.encoding, PLAINER))
     while data:
         data = data[os.write(file.fileno(), data) :]
 

@@ -1,5 +1,6 @@
 """Exit statuses of commands, and types of their options."""
 
+import codecs
 import os
 import sys
 from argparse import ArgumentTypeError
@@ -14,6 +15,11 @@ TIMEOUT: Final = 4
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143  # 128 and the number of the signal, as shells have it
 
+PLAINER: Final = "slipstream_trio.cli"
+"""The name of the error handler that writes in ASCII what an encoding lacks."""
+
+_ASCII: Final = str.maketrans({"→": ">", "←": "<", "·": "-", "µ": "u", "…": "~"})
+
 
 class CommandFailed(Exception):
     """A command failed with an exit status; its text is the one line that the user sees."""
@@ -27,6 +33,15 @@ class UsageError(Exception):
     """The options contradict each other, or one is invalid."""
 
 
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end].translate(_ASCII)
+    return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+codecs.register_error(PLAINER, _plainer)
+
+
 def print_anywhere() -> None:
     """Let everything be printed, whatever the encodings of the outputs lack, and where they were closed before."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -34,7 +49,7 @@ def print_anywhere() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for the process
     for file in (sys.stdout, sys.stderr):
         if isinstance(file, TextIOWrapper):
-            file.reconfigure(errors="backslashreplace")
+            file.reconfigure(errors=PLAINER)
 
 
 def give_up_output() -> None:
