@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from attrs import evolve
 from tests.trace.scenes import ODD, START, Scene, two_connections
 
 from slipstream_trio.telemetry import Record
@@ -63,6 +64,10 @@ def test_findings_lead_to_the_rows_that_show_them() -> None:
     assert row in rows_of(content, "closed")
     assert content["begin"][last] == max(content["begin"])
     assert Page().content([finding])["findings"][0]["rows"] == []
+    latest = Page(last=1)
+    for glance in glances:
+        latest.add(glance)
+    assert latest.content([evolve(finding, times=(lost.end,))])["findings"][0]["rows"] == []  # its row is left out
 
 
 def test_a_page_of_a_part_keeps_the_clock_of_the_whole() -> None:

@@ -104,12 +104,12 @@ class Page:
             findings: causes of what went wrong, which are to have links to their rows.
         """
         rows = sorted(self._rows, key=itemgetter("begin"))
-        start, texts = self._first or 0, {"": 0}
+        start, texts, whole = self._first or 0, {"": 0}, not self.left_out
         return {
             "start": str(start),
             "end": max([self._end, *(row["begin"] + max(row["took"], 0) for row in rows)], default=start) - start,
             "left_out": self.left_out,
-            "findings": [{**finding.as_dict(), "rows": _rows_at(finding.times, rows)} for finding in findings],
+            "findings": [{**each.as_dict(), "rows": _rows_at(each.times, rows, whole=whole)} for each in findings],
             "connections": [
                 {
                     **its,
@@ -164,11 +164,12 @@ def _length(row: Row) -> int:
     return len(row["payload"]) + len(row["more"])
 
 
-def _rows_at(times: Iterable[int], rows: Sequence[Row]) -> list[int]:
-    """Return the numbers of the rows that were recorded at these times, or next."""
+def _rows_at(times: Iterable[int], rows: Sequence[Row], *, whole: bool) -> list[int]:
+    """Return the numbers of the rows that were recorded at these times, or next, without those that are left out."""
     recorded = sorted((row["at"], number) for number, row in enumerate(rows))
-    places = [min(bisect_left(recorded, (time, 0)), len(rows) - 1) for time in times]
-    return list(dict.fromkeys(recorded[place][1] for place in places)) if rows else []
+    kept = [time for time in times if recorded and (whole or recorded[0][0] <= time)]
+    places = [min(bisect_left(recorded, (time, 0)), len(rows) - 1) for time in kept]
+    return list(dict.fromkeys(recorded[place][1] for place in places))
 
 
 def _more(group: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
