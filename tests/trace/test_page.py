@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 import pytest
-from attrs import evolve
 from tests.trace.scenes import ODD, START, Scene, two_connections
 
 from slipstream_trio.telemetry import Record
@@ -67,7 +66,8 @@ def test_findings_lead_to_the_rows_that_show_them() -> None:
     latest = Page(last=1)
     for glance in glances:
         latest.add(glance)
-    assert latest.content([evolve(finding, times=(lost.end,))])["findings"][0]["rows"] == []  # its row is left out
+    left_out = attrs.evolve(finding, times=(lost.end,))
+    assert latest.content([left_out])["findings"][0]["rows"] == []
 
 
 def test_a_page_of_a_part_keeps_the_clock_of_the_whole() -> None:
