@@ -126,3 +126,30 @@ def test_every_error_is_told() -> None:
 def test_every_invariant_is_told() -> None:
     told = page("reference/telemetry.md").partition("## Invariants")[2]
     assert [int(number) for number in re.findall(r"^(\d+)\. ", told, re.MULTILINE)][: len(MEANINGS)] == sorted(MEANINGS)
+
+
+def defined(path: Path) -> Iterator[str]:
+    """Yield the names of a module as pages write them: `module.function`, `Class.method`, `Class.attribute`."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield f"{path.stem}.{node.name}"
+        if isinstance(node, ast.ClassDef):
+            for inner in ast.walk(node):
+                match inner:
+                    case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                        yield f"{node.name}.{name}"
+                    case ast.Attribute(attr=name) | ast.AnnAssign(target=ast.Name(id=name)):
+                        yield f"{node.name}.{name}"
+
+
+def test_what_pages_for_contributors_name_is_there() -> None:
+    pages = [DOCS / "explanation" / "architecture.md", *Path(__file__).parent.glob("*/EQUIVALENT_MUTANTS.md")]
+    assert len(pages) == 3
+    source = Path(slipstream_trio.__file__).parent
+    names = {name for path in source.rglob("*.py") for name in defined(path)}
+    owners = {name.partition(".")[0] for name in names}
+    for path in pages:
+        told = set(re.findall(r"(?<![\w/])(?=(\w+\.\w+))", path.read_text()))
+        told = {name for name in told if name.partition(".")[0] in owners and not name.endswith((".md", ".py", ".js"))}
+        assert len(told) > 10
+        assert told - names == set(), path
