@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,8 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 pytestmark = pytest.mark.once
 
 Typed = tuple[str, str]
-"""What has to be on the screen, and what is typed then."""
+"""What has to be on the screen, and what is typed then. (The line at the bottom has "0 joined " before the answer to a
+join; the line that tells of the answer has more spaces.)"""
 
 CTRL_C, CTRL_D = "\x03", "\x04"
 
@@ -32,10 +33,11 @@ CTRL_C, CTRL_D = "\x03", "\x04"
 class Screen(Terminal):
     """A screen whose user types when something is shown."""
 
-    def __init__(self, keyboard: PipeInput, script: list[Typed]) -> None:
+    def __init__(self, keyboard: PipeInput, script: Sequence[Typed]) -> None:
         super().__init__()
         self._keyboard = keyboard
         self._script = script
+        self.typed = 0
         self._read = 0
         self._lock = threading.RLock()
 
@@ -44,9 +46,12 @@ class Screen(Terminal):
             written = super().write(text)
             if "\x1b[6n" in text:  # where is the cursor?
                 self._keyboard.send_text("\x1b[1;1R")
-            while self._script and self._script[0][0] in ANSI.sub("", self.getvalue()[self._read :]):
+            for awaited, keys in self._script[self.typed :]:
+                if awaited not in ANSI.sub("", self.getvalue()[self._read :]):
+                    break
                 self._read = len(self.getvalue())
-                self._keyboard.send_text(self._script.pop(0)[1])
+                self.typed += 1
+                self._keyboard.send_text(keys)
             return written
 
 
@@ -73,11 +78,19 @@ def _talk(url: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         monkeypatch.setattr(sys, "stdin", Terminal())
         monkeypatch.setattr(sys, "stdout", Terminal())
         with create_pipe_input() as keyboard:
-            screen = Screen(keyboard, list(script))
+            screen = Screen(keyboard, script)
             output = Vt100_Output(screen, lambda: Size(rows=40, columns=200), term="xterm")
-            with create_app_session(input=keyboard, output=output):
-                assert main(["connect", url]) == status
-        return ANSI.sub("", screen.getvalue())
+            gives_up = threading.Timer(60, keyboard.send_text, [CTRL_D])
+            gives_up.start()
+            try:
+                with create_app_session(input=keyboard, output=output):
+                    ended = main(["connect", url])
+            finally:
+                gives_up.cancel()
+        shown = ANSI.sub("", screen.getvalue())
+        assert not script[screen.typed :], shown
+        assert ended == status
+        return shown
 
     return talk
 
@@ -96,7 +109,7 @@ def test_what_is_typed_is_answered(talk: Callable[..., str]) -> None:
 def test_the_line_at_the_bottom_says_the_status(talk: Callable[..., str]) -> None:
     shown = talk(
         ("connected  join TOPIC, or help", "join echo:1\r"),
-        ("joined ", "ping\r"),
+        ("joined   ", "ping\r"),
         ("pong ", "\r"),
         ("connected  echo:1  1 joined  ping ", "quit now\r"),
     )
@@ -107,7 +120,7 @@ def test_tab_completes_commands_topics_and_events(talk: Callable[..., str]) -> N
     shown = talk(
         ("connected  join TOPIC, or help", "jo\t"),
         ("in", " room:lobby\r"),
-        ("joined ", 'push room:lobby new_msg {"body": "hello"}\r'),
+        ("joined   ", 'push room:lobby new_msg {"body": "hello"}\r'),
         ("reply ", "push ro\t"),
         ("om:lobby", " new\t"),
         ("_msg", ' {"body": "again"}\r'),
@@ -138,14 +151,14 @@ def test_a_line_that_cannot_be_carried_out_says_why(typed: str, said: str, talk:
 def test_a_file_is_pushed_as_its_bytes(talk: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "some.bin"
     path.write_bytes(bytes(1000))
-    talk(("connected", "join room:lobby\r"), ("joined ", f"push upload @{path}\r"), ('{"bytes":1000}', CTRL_D))
+    talk(("connected", "join room:lobby\r"), ("joined   ", f"push upload @{path}\r"), ('{"bytes":1000}', CTRL_D))
 
 
 def test_what_is_printed_while_one_prompt_makes_way_for_the_next_is_not_lost(talk: Callable[..., str]) -> None:
     pushes = [f"push upload 0x{'00' * size}\r" for size in range(1, 20)]
     talk(
         ("connected", "join room:lobby\r"),
-        ("joined ", pushes[0]),
+        ("joined   ", pushes[0]),
         *((f'{{"bytes":{size}}}', push) for size, push in enumerate(pushes[1:], start=1)),
         (f'{{"bytes":{len(pushes)}}}', CTRL_D),
     )
@@ -154,7 +167,7 @@ def test_what_is_printed_while_one_prompt_makes_way_for_the_next_is_not_lost(tal
 def test_a_lost_connection_is_told_and_replaced(talk: Callable[..., str]) -> None:
     shown = talk(
         ("connected", "join room:lobby\r"),
-        ("joined ", "push drop\r"),
+        ("joined   ", "push drop\r"),
         ("gap          room:lobby  reconnected  ", CTRL_D),
     )
     assert "reconnecting lost  code 1006  attempt 1  in " in shown
@@ -167,7 +180,7 @@ def test_ctrl_c_clears_the_line_and_then_ends(talk: Callable[..., str]) -> None:
 def test_the_history_keeps_lines_for_the_user_alone_and_no_secrets(talk: Callable[..., str], state: Path) -> None:
     talk(
         ("connected", 'join room:lobby {"token": "s3cret"}\r'),
-        ("joined ", 'push new_msg {"body": "hello"}\r'),
+        ("joined   ", 'push new_msg {"body": "hello"}\r'),
         ("reply ", CTRL_D),
     )
     kept = state.read_text()

@@ -110,7 +110,7 @@ class Console:
     show: Callable[[Item], object]
     explain: Callable[[Exception], str]
     seen: dict[str, set[str]]  # events, by their topics
-    channels: dict[str, Channel] = field(factory=dict)  # those that are joined, by topic
+    channels: dict[str, Channel] = field(factory=dict)  # those that are joined, or being joined, by topic
     current: str | None = None  # the topic joined last
     failed: bool = False
     pending: int = 0  # requests that wait for their answers

@@ -109,8 +109,10 @@ def _session(console: Console) -> PromptSession[str]:
     def status() -> str:
         ping = "" if console.ping is None else f"ping {duration(console.ping * 1e9)}"
         waiting = f"{console.pending} waiting" if console.pending else ""
-        joined = f"{len(console.channels)} joined" if console.channels else "join TOPIC, or help"
-        words = (console.socket.status, console.current or "", joined, waiting, ping)
+        channels = [*console.channels.values()]  # taken at once, as this is another thread
+        joined = sum(channel.status == "joined" for channel in channels)
+        topics = f"{joined} joined" if channels else "join TOPIC, or help"
+        words = (console.socket.status, console.current or "", topics, waiting, ping)
         return f" {'  '.join(printable(word) for word in words if word)}"
 
     return PromptSession(
