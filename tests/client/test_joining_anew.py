@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Scripted
+from tests.client.support import PHOENIX, URL, Recorder, Scripted, scripted
 from tests.recovery.support import Outcomes, settle, status_of, until
 from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
@@ -24,6 +24,7 @@ from slipstream_trio import (
     Socket,
     connect,
 )
+from slipstream_trio.protocol import FrameReceived
 from slipstream_trio.testing.kit import FakeConnection, FakeJoin, FakeServer
 
 SECONDS = 5
@@ -268,3 +269,82 @@ async def test_a_broadcast_before_the_answer_of_a_rejoin_is_not_delivered(autoju
         assert isinstance(gap, Gap)
         assert isinstance(message, Message)
         assert (gap.reason, message.event) == ("reconnected", "second")
+
+
+@pytest.mark.parametrize("what", ["accepted", "refused", "crashed", "broadcast"])
+async def test_what_still_comes_for_a_channel_left_as_its_connection_closes_is_not_for_the_next(
+    what: str, autojump_clock: MockClock
+) -> None:
+    """That the channel before it had crashed ended one that waited to be joined, and its `join` hung for ever."""
+    connector = Scripted()
+    async with (
+        connect(URL, transport=connector, reconnect=Backoff((10,), jitter=0), heartbeat_interval=None) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        first = connector.peer
+        first.answers.clear()
+        first.answers_close = False
+        outcomes, left, channel = Outcomes(nursery), socket.channel("room"), socket.channel("room")
+        outcomes.start("left", left.join)
+        join = await first.wait_sent("phx_join")
+        if what in ("crashed", "broadcast"):
+            first.reply(join)
+            await settle()
+        socket.reconnect()
+        left.leave_soon()
+        outcomes.start("next", channel.join)
+        await settle()
+        match what:
+            case "crashed":
+                first.end_channel("room", "phx_error")
+            case "broadcast":
+                first.message("room", "event", "for the one before")
+            case _:
+                first.reply(join, {"of": "the one before"}, "ok" if what == "accepted" else "error")
+        await settle()
+        assert (status_of(left), status_of(channel), set(outcomes.by)) == ("closed", "joining", {"left"})
+        await until(lambda: "next" in outcomes.by)
+        assert outcomes.by["next"] == {}
+        connector.peer.message("room", "event", "for this one")
+        assert (await channel.receive()).payload == "for this one"
+    assert connector.peer.count("phx_join") == 1
+
+
+@pytest.mark.parametrize("by_user", [True, False])
+async def test_a_channel_left_by_a_handler_as_its_join_is_accepted_is_left(
+    by_user: bool, autojump_clock: MockClock
+) -> None:
+    recorder, answers = Recorder(), PHOENIX - {"phx_leave"}
+    options: dict[str, Any] = {"rejoin": Backoff((3,), jitter=0), "heartbeat_interval": None}
+
+    def leave(record: Any) -> None:
+        if isinstance(record.raw_message, FrameReceived):
+            recorder.bus.detach("leaves")
+            channel.leave_soon()
+
+    async with (
+        scripted(answers=answers, telemetry=recorder.bus, **options) as (socket, peer),
+        trio.open_nursery() as nursery,
+    ):
+        outcomes, channel = Outcomes(nursery), socket.channel("room")
+        if not by_user:
+            await channel.join()
+        peer.answers.remove("phx_join")
+        if by_user:
+            outcomes.start("join", channel.join)
+        else:
+            peer.end_channel("room", "phx_error")
+        join = await peer.wait_sent("phx_join", 1 if by_user else 2)
+        recorder.bus.attach("leaves", ("slipstream", "connection", "handle", "start"), leave)
+        peer.reply(join)
+        await peer.wait_sent("phx_leave")
+        assert status_of(channel) == "leaving"
+        with pytest.raises(ChannelClosed, match="left"):
+            await channel.push("echo")
+        outcomes.start("leave", channel.leave)
+        await settle()
+        assert "leave" not in outcomes.by
+        peer.end_channel("room")
+        await settle()
+        assert (status_of(channel), outcomes.by["leave"]) == ("closed", None)
+    assert (peer.count("phx_leave"), peer.count("echo")) == (1, 0)

@@ -57,7 +57,7 @@ class Channel:
         self._reason = "not_joined"
         self._join_ref: str | None = None
         self._join_response: Any = None
-        self._unanswered = False  # whether its latest join was sent and not answered, also while it is left again
+        self._unanswered = False  # whether its latest join is not answered, also while it is left again
         self._joining = Joining()
         self._left_by: Departure = "left"  # how the latest leave ended; the next join may have begun since
         self._streams = Streams(topic, configuration.buffer, configuration.overflow, emitter, socket._byte_limit)
@@ -330,6 +330,7 @@ class Channel:
 
     def _claimed(self) -> None:
         self._join_ref = None
+        self._unanswered = True
         self._become("joining")
 
     def _begin_join(self) -> None:

@@ -227,55 +227,55 @@ class Joins:
     # Answers
 
     def handle_event(self, event: events.TopicEvent) -> None:
-        """Do what an event of a topic calls for."""
+        """Do what an event of a topic calls for; one about a join that is not answered finds it under way."""
         channel = self._socket._channels.get(event.topic)
-        if channel is None:
-            return  # given up at once, as it was left while the connection closed
+        if channel is None or event.ref not in (None, channel._join_ref):
+            return  # given up at once, as it was left while the connection closed; another may have the topic since
+        if isinstance(event, events.TopicLeft):
+            channel._end_left("left" if event.reason == "left" else "leave_timeout")
+            return
+        if channel.status == "leaving":
+            return  # a handler of telemetry left it while this was being handled: the end of the leave comes next
         match event:
             case events.TopicJoinSucceeded():
                 request = channel._joining.finish()
+                assert request is not None
                 self._pacing = self._pacing.answered()
                 channel._accepted(event.response)
-                if request is not None:
-                    request.answer.succeed(event.response)
+                request.answer.succeed(event.response)
             case events.TopicJoinFailed():
                 self._failed(channel, event)
             case events.TopicJoinOverdue():
                 self._overdue(channel)
             case events.TopicJoinClosed():
                 self._closed(channel, event.reason)
-            case events.TopicLeft():
-                channel._end_left("left" if event.reason == "left" else "leave_timeout")
             case _:
                 assert_never(event)
 
     def _failed(self, channel: "Channel", event: events.TopicJoinFailed) -> None:
+        request = channel._joining.request
+        assert request is not None
         if event.reason == "refused":
             self._pacing = self._pacing.answered(refused=True)
-            self._join_failed(channel, "join_refused", JoinError(channel.topic, event.response))
+            self._join_failed(request, "join_refused", JoinError(channel.topic, event.response))
         else:
-            timeout = 0.0
-            if (request := channel._joining.request) is not None:
-                timeout = request.timeout or 0.0
-                self._pacing = self._pacing.timed_out(request.number)
-            self._join_failed(channel, "join_timeout", JoinTimeout(channel.topic, timeout, sent=True))
+            self._pacing = self._pacing.timed_out(request.number)
+            self._join_failed(request, "join_timeout", request.timed_out(sent=True))
 
     def _overdue(self, channel: "Channel") -> None:
         """Report a rejoin that takes longer than it may; its answer still counts."""
         request = channel._joining.request
-        if request is not None:
-            self._pacing = self._pacing.timed_out(request.number)
-            request.report()
-            logger.warning("the server has not answered the join of %r within %s s", channel.topic, request.timeout)
-            channel._tell_closed(request.timed_out(sent=True))
+        assert request is not None
+        self._pacing = self._pacing.timed_out(request.number)
+        request.report()
+        logger.warning("the server has not answered the join of %r within %s s", channel.topic, request.timeout)
+        channel._tell_closed(request.timed_out(sent=True))
 
     def _closed(self, channel: "Channel", reason: Literal["closed", "crashed", "replaced"]) -> None:
         """Take note that the server ended a channel."""
-        if channel.status == "leaving":
-            return  # a handler of telemetry left it while this was being handled: the end of the leave comes next
         error = ChannelClosed(channel.topic, reason)
         if channel._joining.request is not None:
-            self._join_failed(channel, reason, error)
+            self._join_failed(channel._joining.request, reason, error)
             return
         self._socket._pushes.fail_channel(channel, reason)
         channel._joining.lasted(self._socket._configuration.rejoin)
@@ -283,15 +283,15 @@ class Joins:
         self._try_again(channel, reason, error, "errored" if reason == "crashed" else "closed")
         channel._tell_closed(error)
 
-    def _join_failed(self, channel: "Channel", reason: str, error: Exception) -> None:
-        request = channel._joining.finish()
-        if request is None or request.by_user:
+    def _join_failed(self, request: Request, reason: str, error: Exception) -> None:
+        channel = request.channel
+        channel._joining.finish()
+        if request.by_user:
             channel._end("closed", reason, error)
         else:
             self._try_again(channel, reason, error)
-        if request is not None:
-            request.answer.fail(error)
-        if request is None or not (request.reported and isinstance(error, JoinTimeout)):
+        request.answer.fail(error)
+        if not (request.reported and isinstance(error, JoinTimeout)):
             channel._tell_closed(error)
 
     def _try_again(
