@@ -279,8 +279,7 @@ class Buffer:
                 await checkpoint_if_cancelled()
             else:
                 await turn.let_others_run()
-                if not items:
-                    continue  # another reader took it
+                continue  # another reader may have taken it
             self._read = True
             item = items.popleft()
             if type(item) is not Gap:

@@ -382,8 +382,7 @@ class Channel:
     def _become(self, status: ChannelStatus, reason: str = "") -> None:
         self._status = status
         self._reason = reason
-        if self._consumer is not None:
-            self._choose_put()
+        self._choose_put()
         self._changed.tell()
         if status == "joined":
             self._socket._pushes.admit(self)

@@ -127,6 +127,7 @@ def chosen(timeout: Timeout, default: float | None) -> float | None:
 
 
 # Validators. None shows a value that may be a secret. What they raise is told as a `ConfigurationError` of the option.
+# A value that is the default is not checked.
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], object]
 
@@ -153,14 +154,14 @@ def _function(_: object, __: object, value: Any) -> None:
 
 
 def _proxy(self: "Configuration", _: object, value: Any) -> None:
-    if value not in (None, "env"):
+    if value != "env":
         parse_proxy(value)
         if self.unix is not None:
             raise ValueError("none leads to a socket in the file system: leave it out, or unix")
 
 
 def _host(_: object, __: object, value: Any) -> None:
-    if value is not None and not _HOST.fullmatch(value):
+    if not _HOST.fullmatch(value):
         raise ValueError("the name of a host, without spaces and slashes")
 
 
@@ -184,23 +185,22 @@ def _transport(_: object, __: object, transport: Any) -> None:
         raise TypeError(f"a transport's name, or a Connector with a name; not {type(transport).__name__}")
 
 
-def _compression(self: "Configuration", _: object, value: Any) -> None:
+def _compression(self: "Configuration", _: object, __: object) -> None:
     connector = self.chosen_connector()
-    if value and not getattr(connector, "compresses", False):
+    if not getattr(connector, "compresses", False):
         can = "only the transport 'websockets' compresses (pip install 'slipstream-trio[fast]')"
         raise ValueError(f"{can}; this is {connector.name!r}")
 
 
-def _fallback(self: "Configuration", _: object, seconds: Any) -> None:
-    if seconds is not None:
-        find_connector("longpoll")
-        if self.transport == "longpoll":
-            raise ValueError("leave it out: the transport is 'longpoll' from the start")
+def _fallback(self: "Configuration", _: object, __: object) -> None:
+    find_connector("longpoll")
+    if self.transport == "longpoll":
+        raise ValueError("leave it out: the transport is 'longpoll' from the start")
 
 
 def _serializer(_: object, __: object, serializer: Any) -> None:
     able = all(callable(getattr(serializer, method, None)) for method in ("encode", "decode"))
-    if serializer is not None and not (able and isinstance(getattr(serializer, "name", None), str)):
+    if not (able and isinstance(getattr(serializer, "name", None), str)):
         raise ValueError(f"a Serializer with a name, or None; not {type(serializer).__name__}")
     vsn = getattr(serializer, "vsn", None)
     if vsn is not None and (not isinstance(vsn, str) or not _VSN.fullmatch(vsn)):
@@ -299,7 +299,7 @@ class Configuration:
     heartbeat_timeout: float | None = attrs.field(
         default=attrs.Factory(lambda self: self.heartbeat_interval, takes_self=True), validator=_seconds
     )
-    join_window: int | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
+    join_window: int | None = attrs.field(default=None, validator=_positive)
     max_message_size: int = attrs.field(default=16 * 2**20, validator=_positive)
     buffer: int = attrs.field(default=1024, validator=_positive)
     buffer_bytes: int = attrs.field(default=64 * 2**20, validator=_positive)
