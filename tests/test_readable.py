@@ -87,6 +87,16 @@ def test_the_traceback_of_an_everyday_failure_is_short(failure: str) -> None:
     assert 0 < foreign_lines(raised.value) < MOST
 
 
+def test_the_traceback_of_a_clients_own_function_shows_where_it_failed() -> None:
+    def headers() -> dict[str, str]:
+        raise LookupError("of the user's")
+
+    run = partial(run_client, Client(), URL, transport=Scripted(), headers=headers, retry_first=False)
+    with pytest.raises(LookupError) as raised:
+        trio.run(run)
+    assert traceback.extract_tb(raised.tb)[-1].name == "headers"
+
+
 def test_the_traceback_of_a_refused_connection_is_short() -> None:
     with pytest.raises(SlipstreamError) as raised:
         trio.run(refused_connect)

@@ -11,11 +11,13 @@ from slipstream_trio import (
     Channel,
     ChannelClosed,
     ConfigurationError,
+    Message,
     PushError,
     PushTimeout,
     Reply,
     SerializationError,
 )
+from slipstream_trio.protocol import Frame, V2Serializer
 from slipstream_trio.telemetry import ClientPushStop
 
 
@@ -55,6 +57,21 @@ async def test_each_push_ends_once_by_its_ref(autojump_clock: MockClock) -> None
     assert not replies[silent].ok
     assert isinstance(replies[closed].error, ChannelClosed)
     assert len(replies) == 6
+
+
+async def test_a_push_is_encoded_once(autojump_clock: MockClock) -> None:
+    class Noting(V2Serializer):
+        def encode(self, message: Message) -> Frame:
+            encoded.append(message.event)
+            return super().encode(message)
+
+    encoded: list[str] = []
+    client = Told("room:1")
+    async with a_world() as world, running(world, client, serializer=Noting()):
+        await client.until(("join", "room:1", 1))
+        await client.push("room:1", "echo", {"n": 1})
+        client.stop()
+    assert encoded.count("echo") == 1
 
 
 async def test_a_late_reply_changes_nothing(autojump_clock: MockClock) -> None:

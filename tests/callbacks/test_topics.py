@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trio
 from tests.callbacks.support import Told, a_world, running
-from trio.testing import MockClock
+from trio.testing import MockClock, assert_checkpoints
 
 from slipstream_trio import Channel, ClientStopped, ConnectionLost, JoinError, JoinTimeout, SerializationError, Socket
 from slipstream_trio.telemetry import ClientLeaveStop
@@ -15,7 +15,8 @@ async def test_what_is_joined_already_is_left_as_it_is(autojump_clock: MockClock
     client = Told("room:1", "room:1")
     async with a_world() as world, running(world, client):
         await client.until(("join", "room:1", 1))
-        await client.join("room:1")
+        with assert_checkpoints():
+            await client.join("room:1")
         await client.join("room:2")
         await client.until(("join", "room:2", 2))
         client.stop()
@@ -197,7 +198,8 @@ async def test_leaving_what_is_not_joined_does_nothing(autojump_clock: MockClock
     client = Told()
     async with a_world() as world, running(world, client):
         await client.until("connect")
-        await client.leave("room:1")
+        with assert_checkpoints():
+            await client.leave("room:1")
         await trio.sleep(10)
         assert client.log == ["connect"]
         client.stop()

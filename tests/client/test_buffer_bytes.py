@@ -156,27 +156,30 @@ async def test_what_a_subscription_leaves_unread_counts_no_longer(autojump_clock
         assert waiting(socket) == 0
 
 
+class Slow(Client):
+    """Joins, and handles its first message until it may go on."""
+
+    def __init__(self) -> None:
+        self.found: list[int] = []  # the numbers of messages, and -n where n are missing
+        self.go_on = trio.Event()
+
+    async def handle_connect(self, socket: Socket) -> None:
+        await self.join("room")
+
+    async def handle_message(self, channel: Channel, message: Message) -> None:
+        self.found.append(message.payload[0])
+        await self.go_on.wait()
+
+    async def handle_gap(self, channel: Channel, gap: Gap) -> None:
+        self.found.append(-gap.dropped)
+
+
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
 async def test_a_callback_client_is_bounded_too(
     policy: Literal["drop_oldest", "drop_newest"], autojump_clock: MockClock
 ) -> None:
-    found: list[int] = []
-    go_on = trio.Event()
-
-    class Slow(Client):
-        async def handle_connect(self, socket: Socket) -> None:
-            await self.join("room")
-
-        async def handle_message(self, channel: Channel, message: Message) -> None:
-            found.append(message.payload[0])
-            await go_on.wait()
-
-        async def handle_gap(self, channel: Channel, gap: Gap) -> None:
-            found.append(-gap.dropped)
-
-    connector = Scripted()
+    client, connector = Slow(), Scripted()
     async with trio.open_nursery() as nursery:
-        client = Slow()
         options: Any = {"transport": connector, "buffer_bytes": MIB, "overflow": policy}
         nursery.start_soon(partial(run_client, client, URL, **options))
         await wait_all_tasks_blocked()
@@ -185,11 +188,29 @@ async def test_a_callback_client_is_bounded_too(
             await offer(connector.peer, "room", number)
             assert waiting(socket) <= MIB
         assert waiting(socket) > MIB // 2
-        go_on.set()
+        client.go_on.set()
         await wait_all_tasks_blocked()
         assert waiting(socket) == 0
         client.stop()
+    found = client.found
     kept = [number for number in found if number > 0]
     assert kept == sorted(kept)
     assert len(kept) + -sum(number for number in found if number < 0) == 30
     assert (found[1] < 0) == (policy == "drop_oldest"), "the gap stands at its place"
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+async def test_the_only_message_that_waits_for_a_callback_may_be_dropped(
+    policy: Literal["drop_oldest", "drop_newest"], autojump_clock: MockClock
+) -> None:
+    client, connector = Slow(), Scripted()
+    async with trio.open_nursery() as nursery:
+        options: Any = {"transport": connector, "buffer_bytes": MIB, "overflow": policy}
+        nursery.start_soon(partial(run_client, client, URL, **options))
+        await wait_all_tasks_blocked()
+        for number in range(3):
+            await offer(connector.peer, "room", number, size=6 * PIECE)
+        client.go_on.set()
+        await wait_all_tasks_blocked()
+        client.stop()
+    assert client.found == [0, -1, 2]

@@ -201,6 +201,27 @@ async def test_a_subscription_may_have_another_size(autojump_clock: MockClock) -
             assert (messages.dropped, channel.dropped) == (0, 2)
 
 
+async def test_a_reader_whose_buffer_holds_one_message_is_woken_for_each(autojump_clock: MockClock) -> None:
+    received: list[Any] = []
+
+    async def read() -> None:
+        async for message in channel:
+            received.append(message.payload)  # noqa: PERF401 - it is looked at while this goes on
+
+    async with (
+        scripted(buffer=1) as (socket, peer),
+        socket.join("room") as channel,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(read)
+        for number in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            peer.message("room", "event", number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert received == [0, 1, 2]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_consumer_with_much_to_read_lets_others_run(autojump_clock: MockClock) -> None:
     turns = 0
 
