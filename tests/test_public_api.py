@@ -106,6 +106,12 @@ def test_the_docstring_of_configuration_tells_every_option() -> None:
         assert f"    {name}: " in text
 
 
+@pytest.mark.parametrize("function", [slipstream_trio.connect, slipstream_trio.run_client])
+def test_the_docstring_of_what_connects_tells_each_option_once(function: Any) -> None:
+    for name in ConnectOptions.__annotations__:
+        assert function.__doc__.count(f"        {name}: ") == 1
+
+
 def test_the_docstrings_of_errors_tell_every_field() -> None:
     for name in slipstream_trio.__all__:
         error = getattr(slipstream_trio, name)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -246,6 +247,21 @@ async def test_pushes_of_others_wait_while_replies_are_not_handled(autojump_cloc
             client.release.set()
         await wait_all_tasks_blocked()
     assert client.log.count(("reply", True)) == 11
+
+
+async def test_the_time_that_a_push_waits_so_is_part_of_its_timeout(autojump_clock: MockClock) -> None:
+    connector = Scripted()
+    async with hanging(connector, buffer=10) as client, trio.open_nursery() as nursery:
+        for _ in range(10):
+            await client.push("a", "echo")
+        nursery.start_soon(partial(client.push, "a", "mute", timeout=10))
+        await trio.sleep(4)
+        client.release.set()
+        await trio.sleep(5.9)
+        assert connector.peer.count("mute") == 1
+        assert ("reply", False) not in client.log
+        await trio.sleep(0.2)
+        assert ("reply", False) in client.log
 
 
 async def test_a_callback_may_push_more_than_that(autojump_clock: MockClock) -> None:

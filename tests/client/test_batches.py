@@ -93,3 +93,12 @@ async def test_a_subscription_gets_what_comes_together(autojump_clock: MockClock
             with trio.fail_after(1):
                 for _ in range(20):
                     await anext(messages)
+
+
+async def test_what_comes_together_and_does_not_fit_is_dropped(autojump_clock: MockClock) -> None:
+    async with scripted(buffer=16) as (socket, peer), socket.join("room") as room:
+        peer.feed(FRAMES["plain"])
+        await wait_all_tasks_blocked()
+        peer.feed(*[FRAMES["plain"]] * 20)
+        await wait_all_tasks_blocked()
+        assert room.dropped == 5

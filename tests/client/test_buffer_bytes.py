@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 import trio
 from tests.client.support import URL, Peer, Recorder, Scripted, scripted
+from tests.protocol import wire
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Backoff, Channel, Client, Gap, Message, SlowConsumer, Socket, connect, run_client
@@ -115,6 +116,27 @@ async def test_many_channels_of_small_messages_are_bounded_together(autojump_clo
         found = [await taken(channel) for channel in channels]
         assert sum(len([number for number in each if number > 0]) for each in found) >= 3 * MIB // CHARGE
         assert all(sum(1 if number > 0 else -number for number in each) == 500 for each in found), "each loss is told"
+
+
+async def test_the_limit_holds_after_each_look(autojump_clock: MockClock) -> None:
+    limit = 200 * CHARGE
+    async with scripted(buffer=5000, buffer_bytes=limit) as (socket, peer), socket.join("room"):
+        for count in (200, 1, 823):  # the first look, and what may come until the second
+            await offer(peer, "room", *range(count), size=1)
+        await offer(peer, "room", 0, size=1)
+        assert 170 * CHARGE < waiting(socket) <= limit - limit // 8 + CHARGE, "an eighth is free"
+        await offer(peer, "room", 0, size=40 * CHARGE)
+        assert waiting(socket) <= limit
+
+
+async def test_a_large_message_that_just_fits_drops_nothing(autojump_clock: MockClock) -> None:
+    size = len(wire.text(None, None, "room", "event", [0, "x" * PIECE]))
+    for missing in (0, 1):
+        limit = 2 * size + CHARGE - missing
+        async with scripted(buffer_bytes=limit) as (socket, peer), socket.join("room") as channel:
+            await offer(peer, "room", 0)
+            await offer(peer, "room", 1)
+            assert channel.dropped == missing
 
 
 async def test_a_message_above_the_limit_comes_alone(autojump_clock: MockClock) -> None:

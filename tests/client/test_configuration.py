@@ -2,6 +2,7 @@
 
 import ssl
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import attrs
@@ -146,7 +147,9 @@ def test_a_time_is_a_number_above_zero_or_none(name: str, value: Any) -> None:
         ("headers", 5, "function"),
         ("auth_token", b"s3cr3t", "bytes"),
         ("auth_token", 5, "str"),
+        ("auth_token", "s3cr3t\ud800", "lone surrogates"),
         ("trace_parent", 5, "str"),
+        ("trace_parent", "00-s3cr3t", "a W3C traceparent"),
         ("ssl_context", "yes", "SSLContext"),
         ("ssl_context", True, "SSLContext"),
         ("telemetry", "bus", "Telemetry"),
@@ -158,6 +161,7 @@ def test_a_time_is_a_number_above_zero_or_none(name: str, value: Any) -> None:
         ("transport", object(), "Connector"),
         ("serializer", "v2", "Serializer"),
         ("serializer", object(), "Serializer"),
+        ("serializer", SimpleNamespace(name="mine", decode=print), "Serializer"),
         ("serializer", Versioned(3), "a version such as '3.0.0'"),
         ("serializer", Versioned(""), "a version such as '3.0.0'"),
         ("serializer", Versioned("3.0.0&token=s3cr3t"), "a version such as '3.0.0'"),

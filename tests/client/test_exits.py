@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
 
 import pytest
 import trio
-from tests.client.support import URL, Scripted
+from tests.client.support import URL, Recorder, Scripted
 from trio.testing import MockClock
 
 from slipstream_trio import Socket, connect
+from slipstream_trio.protocol import CloseConnection
 from slipstream_trio.testing.kit import Answer, FakeServer
 from slipstream_trio.transport import OpenRequest, Transport
 
@@ -186,3 +188,14 @@ async def test_a_transport_that_is_never_left_is_given_up_in_time(autojump_clock
         async with connect(URL, transport=Stuck(), close_timeout=5):
             await trio.sleep(1)
     assert trio.current_time() == pytest.approx(6)
+
+
+async def test_a_close_for_which_the_leaves_left_no_time_is_in_the_trace(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with connect(URL, transport=Scripted(), telemetry=recorder.bus) as socket:
+        for number in range(100):
+            await socket.channel(str(number)).join()
+        jump = partial(autojump_clock.jump, 100)  # as though the leaves took so long
+        recorder.bus.attach("jump", ("slipstream", "connection", "handle", "stop"), lambda _: jump())
+    handled = [record.raw_message for record in recorder.named("connection", "handle", "start")]
+    assert CloseConnection(1000, "closed_by_client") in handled

@@ -62,6 +62,15 @@ async def test_a_heartbeat_that_is_not_answered_ends_the_connection(
     assert peer.closed_with == (1000, "heartbeat_timeout")
 
 
+async def test_a_message_counts_where_the_transport_does_not_tell_what_it_heard(autojump_clock: MockClock) -> None:
+    with pytest.raises(ConnectionLost, match="heartbeat_timeout"):
+        async with scripted(answers=JOINS, heartbeat_interval=10, heartbeat_timeout=5) as (_, peer):
+            await trio.sleep(13)
+            peer.message("room", "tick")
+            await trio.sleep_forever()
+    assert trio.current_time() == pytest.approx(18)
+
+
 async def test_a_dead_server_has_a_second_to_answer_the_close(autojump_clock: MockClock) -> None:
     with pytest.raises(ConnectionLost) as raised:
         async with scripted(answers=JOINS, heartbeat_interval=10, heartbeat_timeout=3) as (_, peer):

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from itertools import islice
 
 import pytest
 import trio
 from benchmarks.in_process import BATCH, Memory
-from tests.client.support import Peer, scripted
+from tests.client.support import Peer, living_tasks, scripted
 from trio.testing import wait_all_tasks_blocked
 
 from slipstream_trio import Channel, ChannelClosed, Socket, connect
@@ -23,6 +24,11 @@ def feed(peer: Peer, channels: Iterable[Channel], number: int) -> None:
     """Let a message come in for each channel, all in one batch."""
     for channel in channels:
         peer.message(channel.topic, "tick", number)
+
+
+async def take(channel: Channel, count: int) -> None:
+    for _ in range(count):
+        await anext(channel)
 
 
 async def test_readers_get_what_came_in_one_batch_though_nothing_follows(
@@ -102,6 +108,31 @@ async def test_readers_of_a_channel_that_ends_right_after_a_message_get_both(aut
             peer.end_channel(channel.topic, "phx_error")
         await wait_all_tasks_blocked()
         assert len(ended) == COUNT
+
+
+async def test_one_task_wakes_the_readers_however_many_batches_come(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    numbers, tasks = iter(range(50)), list[int]()
+
+    async with scripted() as (socket, peer), AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        channels = await joined(stack, socket)
+
+        def feed_next() -> None:
+            tasks.append(living_tasks())
+            for number in islice(numbers, 1):
+                feed(peer, channels, number)
+
+        for channel in channels:
+            nursery.start_soon(take, channel, 50)
+        await wait_all_tasks_blocked()
+        peer.handing_over = feed_next
+        before = living_tasks()
+        feed_next()
+        await wait_all_tasks_blocked()
+    assert len(tasks) > 50
+    assert max(tasks) <= before + 1
 
 
 @pytest.mark.parametrize("catching_up", [0.05, 0.0], ids=["", "and the machine is so busy that its time is over"])

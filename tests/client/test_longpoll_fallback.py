@@ -125,9 +125,10 @@ async def test_where_both_fail_the_second_is_raised(autojump_clock: MockClock) -
         assert on.transports == ["trio_websocket", "longpoll"]
 
 
-async def test_where_both_are_retried_they_take_turns_until_one_works(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("answer", [403, HANG])
+async def test_where_both_are_retried_they_take_turns_until_one_works(answer: Any, autojump_clock: MockClock) -> None:
     patient = {"retry_first": True, "should_reconnect": lambda _: True, "reconnect": Backoff((1, 2), jitter=0)}
-    async with world([404, HANG], [403]) as on, visiting(on, **patient):
+    async with world([404, HANG], [answer]) as on, visiting(on, **patient):
         assert on.transports == ["trio_websocket", "longpoll"] * 2
         assert on.delays == [0, 1, 0]
 

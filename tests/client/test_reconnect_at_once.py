@@ -2,15 +2,16 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import pytest
 import trio
 from tests.client.support import URL, Recorder, Scripted
 from tests.recovery.support import settle
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Backoff, ConnectError, ConnectionLost, Gap, connect
+from slipstream_trio import Backoff, Client, ConnectError, ConnectionLost, Gap, connect, run_client
 from slipstream_trio.protocol import Disconnect
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.kit import Answer, FakeServer
@@ -138,6 +139,22 @@ async def test_a_socket_that_cannot_reconnect_says_so(autojump_clock: MockClock)
             await socket.disconnect()
             with pytest.raises(ConnectionLost):
                 socket.reconnect()
+
+
+async def test_before_the_first_attempt_it_changes_nothing(autojump_clock: MockClock) -> None:
+    async def trace_parent() -> None:
+        await trio.sleep(1)  # which the first attempt waits for
+
+    client, connector = Client(), Scripted()
+    run = partial(run_client, client, URL, transport=connector, trace_parent=trace_parent)
+    async with trio.open_nursery() as nursery:
+        socket = await nursery.start(run)
+        await wait_all_tasks_blocked()
+        socket.reconnect()
+        await trio.sleep(1)
+        await settle()
+        assert (socket.status, socket.generation, len(connector.peers)) == ("connected", 1, 1)
+        client.stop()
 
 
 async def test_asked_for_during_an_attempt_it_does_not_hurry_the_next_one(autojump_clock: MockClock) -> None:

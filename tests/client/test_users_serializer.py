@@ -90,13 +90,14 @@ async def test_a_connection_that_cannot_speak_is_replaced(
             reconnect=Backoff((1,), jitter=0),
         ) as socket,
     ):
-        await server.accept()
+        first = await server.accept()
         kept, left = socket.channel("room:1"), socket.channel("room:2")
         await kept.join()
         await left.join()
         if event == "phx_leave":
             await left.leave()
-        connection = await server.accept(within=10)
+        await first.expect_disconnect(1000, by="client", within=10)
+        connection = await server.accept()
         failures.clear()
         await trio.sleep(20)
         assert (socket.generation, socket.status, kept.status) == (2, "connected", "joined")
