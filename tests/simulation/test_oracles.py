@@ -167,7 +167,7 @@ def change_what_the_core_does(patch: pytest.MonkeyPatch) -> None:
 
 
 def write_no_losses_down(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("slipstream_trio.trace.writer.missing_line", lambda *_: b"")
+    patch.setattr("slipstream_trio.trace.recorder.missing_line", lambda *_: b"")
 
 
 def let_buffers_grow(patch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def failing_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     """A disk of which a recording that failed on it tries again at once."""
     disk = Disk()
     monkeypatch.setattr(os, "write", disk.write)
-    monkeypatch.setattr("slipstream_trio.trace.writer.RETRY", 0.0)
+    monkeypatch.setattr("slipstream_trio.trace.recorder.RETRY", 0.0)
     yield disk
     disk.free()
     disk.let()

@@ -110,7 +110,7 @@ def test_a_line_does_not_wait_for_more_for_long(disk: Disk, tmp_path: Path) -> N
 def test_leaving_the_block_waits_for_no_other_try(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trace.jsonl"
     emitter = Emitter(disk)
-    monkeypatch.setattr("slipstream_trio.trace.writer.RETRY", 3600)
+    monkeypatch.setattr("slipstream_trio.trace.recorder.RETRY", 3600)
     with record(path, telemetry=emitter.bus, flush_interval=0, close_timeout=20) as recording:
         lose_a_batch(emitter, recording)
         disk.free()

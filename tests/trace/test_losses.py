@@ -136,7 +136,7 @@ def test_a_disk_that_is_full_at_the_end_only_is_told_with_its_reason(
 ) -> None:
     path = tmp_path / "trace.jsonl"
     emitter = Emitter(disk)
-    monkeypatch.setattr("slipstream_trio.trace.writer.RETRY", 3600)  # which the end does not wait for
+    monkeypatch.setattr("slipstream_trio.trace.recorder.RETRY", 3600)  # which the end does not wait for
     with record(path, telemetry=emitter.bus, flush_interval=3600, close_timeout=20) as recording:
         emitter.emit(2)
         disk.fill(1)
@@ -149,7 +149,7 @@ def test_what_is_refused_while_the_disk_is_full_is_told_with_its_reason(
 ) -> None:
     path = tmp_path / "trace.jsonl"
     emitter = Emitter(disk)
-    monkeypatch.setattr("slipstream_trio.trace.writer.RETRY", 3600)
+    monkeypatch.setattr("slipstream_trio.trace.recorder.RETRY", 3600)
     with record(path, telemetry=emitter.bus, flush_interval=0) as recording:
         lose_a_batch(emitter, recording)
         emitter.emit(5)

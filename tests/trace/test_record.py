@@ -267,7 +267,7 @@ def test_a_full_disk_costs_records_and_no_connection(
         return write(file, data)
 
     monkeypatch.setattr(os, "write", full)
-    monkeypatch.setattr("slipstream_trio.trace.writer.RETRY", 0.0)
+    monkeypatch.setattr("slipstream_trio.trace.recorder.RETRY", 0.0)
     with record(path, telemetry=telemetry, flush_interval=0) as recording:
         run(eventful, telemetry)
         while not recording.dropped:
@@ -294,7 +294,7 @@ def test_a_rotation_that_fails_costs_records_and_no_connection(
     def refuse(*_: Any) -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("slipstream_trio.trace.writer.RETRY", 0.0)
+    monkeypatch.setattr("slipstream_trio.trace.recorder.RETRY", 0.0)
     with record(path, telemetry=bus_of(point), max_size=1000, flush_interval=0) as recording:
         point.emit(push(1))
         monkeypatch.setattr(Files, "_move", refuse)

@@ -32,8 +32,7 @@ from slipstream_trio.trace import (
     read_entries,
     verify,
 )
-from slipstream_trio.trace.encode import Encoder
-from slipstream_trio.trace.handles import FULL_EVERY
+from slipstream_trio.trace.encode import FULL_EVERY, Encoder
 from slipstream_trio.trace.read import read_header
 from slipstream_trio.trace.redact import Redactor
 from slipstream_trio.trace.values import decode_value, encode_value

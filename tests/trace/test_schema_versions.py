@@ -23,8 +23,7 @@ from slipstream_trio.testing.deterministic import deterministic_telemetry
 from slipstream_trio.testing.stateful import CoreConnection
 from slipstream_trio.testing.strategies import History, histories
 from slipstream_trio.trace import read, replay, verify
-from slipstream_trio.trace.encode import Encoder
-from slipstream_trio.trace.handles import FULL_EVERY
+from slipstream_trio.trace.encode import FULL_EVERY, Encoder
 from slipstream_trio.trace.lines import encode_line
 from slipstream_trio.trace.redact import Redactor
 

@@ -7,7 +7,7 @@ import pytest
 from tests.trace.scenes import START, two_connections
 
 from slipstream_trio.telemetry import Record
-from slipstream_trio.trace.clock import WallClock
+from slipstream_trio.trace.read import WallClock
 from slipstream_trio.trace.selection import Glance, Moment, Selection, look
 
 RECORDS = two_connections()

@@ -33,7 +33,7 @@ from .. import Backoff, JoinError
 from ..protocol import TransportOpened
 from ..telemetry import ConnectStop, HandleStop, Record
 from ..trace import MEANINGS, Verifier, Violation
-from ..trace.clock import WallClock
+from ..trace.read import WallClock
 from ..trace.selection import Glance
 from ..trace.stats import Statistics
 from ..trace.text import many, printable

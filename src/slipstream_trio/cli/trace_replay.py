@@ -27,8 +27,7 @@ from typing import Any, Final
 
 from ..protocol import Message
 from ..trace import Absent, Damage, Header, Missing, Recorded, Replayer, ReplayStep, differences, files_of
-from ..trace.clock import WallClock
-from ..trace.read import read_files
+from ..trace.read import WallClock, read_files
 from ..trace.schema import SCHEMA
 from ..trace.text import brief, duration, many, printable
 from ..trace.values import shown

@@ -5,7 +5,7 @@ from .check import Checker, Flaw, check
 from .diagnosis import Finding, diagnose
 from .flight import FlightRecorder, ended_badly, flight_recorder
 from .read import Progress, RecordingWarning, files_of, follow, read, read_entries, read_header
-from .record import Recording, record
+from .recorder import Recording, record
 from .redact import Redacted
 from .replay import Absent, Difference, Divergence, Replayer, ReplayStep, differences, replay
 from .schema import Damage, End, Entry, Header, Missing, Recorded

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from attrs import frozen
 
-from .read import Progress, files_of, read_entries
+from .read import Progress, files_of, read_files
 from .schema import Damage, End, Entry, Header, Recorded
 from .verify import Verifier, Violation
 
@@ -103,11 +103,8 @@ class Checker:
 
     def check(self, paths: Iterable[Path], *, progress: Callable[[Progress], object] | None = None) -> Iterator[Flaw]:
         """Check files in their order; gives findings as they are made."""
-        for path in paths:
-            name = str(path)
-            for entry in read_entries(path, progress=progress):
-                if flaws := self.feed(name, entry):
-                    yield from flaws
+        for path, entry in read_files(paths, progress=progress):
+            yield from self.feed(str(path), entry)
         yield from self.finish()
 
     def finish(self) -> list[Flaw]:

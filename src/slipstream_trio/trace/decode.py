@@ -5,15 +5,14 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-import attrs
-from attrs import define, field
+from attrs import NOTHING, define, evolve, field, fields
 
 from ..errors import ProtocolError, RecordingError
 from ..lean import lean
-from ..protocol import STATE_FIELDS, Frame, Message, MessageReceived, State, serializer_for
+from ..protocol import STATE_FIELDS, Frame, FrameReceived, Message, MessageReceived, State, serializer_for
 from ..telemetry import EventName, HandleStart, HandleStop, Origin, records
 from ..telemetry.names import names_of_events
-from .handles import BUILT_IN
+from .encode import BUILT_IN
 from .lines import decode_line
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
 from .values import (
@@ -25,18 +24,17 @@ from .values import (
     Unencodable,
     changed,
     decode_value,
-    frame_received,
     from_fields,
     remember,
     tested,
     tests_of,
 )
 
-E = TypeVar("E", Header, Missing, End)
-
+T = TypeVar("T")
 HANDLE_START: Final = HandleStart.name
 HANDLE_STOP: Final = HandleStop.name
 recorded: Final[Any] = lean(Recorded)
+frame_received: Final = lean(FrameReceived)
 message_received: Final = lean(MessageReceived)
 _DELIVERED: Final = [{TAG: "MessageReceived", "message": {TAG: "@message"}}]
 MOST_CONNECTIONS: Final = 4096
@@ -57,10 +55,7 @@ _NAMES: Final = {" ".join(name): name for name in _KINDS}
 
 @define
 class _Read:
-    """What was read of a connection: its ids, its latest states by number, and its latest handle.
-
-    That is kept beyond its end, so that what is read twice can be told from what is missing.
-    """
+    """What was read of a connection; the latest handle is kept, so that one read twice is told from a missing one."""
 
     origin: Origin
     handle: Recorded | None = None
@@ -103,11 +98,8 @@ class Decoder:
     def _header(self, number: int, value: Any) -> Header:
         schema = value["schema"]
         if type(schema) is not str or schema.partition(".")[0] != str(MAJOR):
-            library = value.get("library")
-            raise RecordingError(
-                self.path,
-                f"a recording of schema {schema}, and this version reads {SCHEMA}: use slipstream-trio {library}",
-            )
+            use = f"use slipstream-trio {value.get('library')}"
+            raise RecordingError(self.path, f"a recording of schema {schema}, and this version reads {SCHEMA}: {use}")
         self._newer = int(schema.partition(".")[2]) > MINOR
         return _entry(Header, number, {**value, "started": datetime.fromisoformat(value["started"])})
 
@@ -180,11 +172,10 @@ def _id(value: str) -> str:
     return value
 
 
-def _entry(kind: type[E], number: int, its: Mapping[str, Any]) -> E:
+def _entry(kind: type[T], number: int, its: Mapping[str, Any]) -> T:
     """Return an entry other than a record, whose tuples are lists in JSON."""
     given = {name: tuple(value) if type(value) is list else value for name, value in its.items()}
-    entry: E = from_fields(kind, {**given, "line": number})
-    return entry
+    return from_fields(kind, {**given, "line": number})  # type: ignore[no-any-return] # it is of that kind
 
 
 def _thing(value: Any) -> Any:
@@ -216,8 +207,8 @@ def _fields_of(name: EventName) -> list[tuple[str, Test, bool]]:
     if name not in _KINDS and (len(name) < ONCE or name[0] != "slipstream" or name[1] == "connection"):
         raise ValueError(f"there is no event {' '.join(name)}")  # in no later version either
     return [
-        (field.name.rstrip("_"), tests_of(kind)[field.name], field.default is not attrs.NOTHING)
-        for field in (attrs.fields(kind) if kind else ())
+        (field.name.rstrip("_"), tests_of(kind)[field.name], field.default is not NOTHING)
+        for field in (fields(kind) if kind else ())
         if field.name not in _COMMON
     ]
 
@@ -231,7 +222,7 @@ def _state(states: dict[int, State], value: Any) -> State:
             state = before.with_ref(value["current_ref"])
         else:
             given = {key: changed(key, getattr(before, key), value[key]) for key in value if key in STATE_FIELDS}
-            state = attrs.evolve(before, **given)
+            state = evolve(before, **given)
     else:
         # Schema 1.0 has no turns: they are none, rather than those that a state would make of its joins.
         state = from_fields(State, {"turns": {}, **value})

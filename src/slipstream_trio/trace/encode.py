@@ -1,22 +1,19 @@
 """Encoding of telemetry records as lines of a recording; `schema` describes them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
-import attrs
-from attrs import define, field
+from attrs import asdict, define, field
 
-from ..protocol import Frame, FrameReceived, Message, SendFrame, State
+from ..protocol import Frame, FrameReceived, Message, PushMessage, ReplyReceived, SendFrame, State
 from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
-from .handles import BUILT_IN, FULL_EVERY, Written, handled_lines, without_payload
 from .lines import encode_line
 from .redact import Redactor
 from .schema import missing_line
 from .values import FIELDS, HOW, TAG, changes_of, encoded, field_of, fields_of, plain_text, remember
 
-MOST_CONNECTIONS: Final = 4096
-"""The most connections to remember; a forgotten one is written in full when it comes again."""
-
+MOST_CONNECTIONS: Final = 4096  # so many are remembered; a forgotten one is written in full when it comes again
 CONNECT_START: Final = ConnectStart.name
 HANDLE_STOP: Final = HandleStop.name
 RECORDED: Final[tuple[EventName, ...]] = (
@@ -27,6 +24,34 @@ RECORDED: Final[tuple[EventName, ...]] = (
 
 INPUT: Final = {TAG: "@input"}
 REDACTED: Final = {TAG: "redacted"}
+
+BUILT_IN: Final = frozenset({"v1", "v2"})  # serializers whose messages readers of a recording can decode again
+FULL_EVERY: Final = 256  # lines of a connection, after which its ids and its state are written in full again
+
+_FRAME: Final = b'{"$":"FrameReceived","now":%b,"frame":%b}'
+
+# Both lines of an input, in a state that was written before; and what came of it.
+_BOTH: Final = (
+    b'{"name":"slipstream connection handle start",%b,"span_id":"%b","system_time":%d,"monotonic_time":%d,'
+    b'"raw_message":%b,"state":%d}\n'
+    b'{"name":"slipstream connection handle stop",%b,"span_id":"%b","duration":%d,"monotonic_time":%d,"message":%b}\n'
+)
+_RECEIVED: Final = b'%b,"built_events":[%b],"return":[],"end_state":%d'
+_DELIVERED: Final = b'{"$":"MessageReceived","message":{"$":"@message"}}'
+_PUSHED: Final = b'{"$":"@input"},"built_events":[],"return":[%b],"end_state":{"n":%d,"from":%d,"current_ref":%d}'
+
+
+@define(eq=False)
+class Written:
+    """The latest lines written of a connection."""
+
+    origin: Origin
+    short: bytes  # what stands for its ids in its next lines
+    lines: int = 0  # how many were written since it was written in full
+    state: State | None = None  # the latest, and its number
+    number: int = 0
+    decodes: bool = False  # whether the message of the latest handle can be decoded from its frame by a reader
+    now: tuple[float, bytes] = (0.0, b"0.0")  # the latest time of a frame, which many have, and its text
 
 
 @define(eq=False)
@@ -62,22 +87,18 @@ class Encoder:
         line |= ids
         if last == "start":
             self._open.add(record.span_id)
-        elif last in ("stop", "exception"):
-            if record.span_id in self._open:
-                self._open.discard(record.span_id)
-            else:  # its start is elsewhere: the end has it
-                start_ids, of_start = self._ids(record.start.origin)
-                line["start"] = {**_head(record.start), **start_ids, **self._details(record.start, of_start)}
+        elif last in ("stop", "exception") and record.span_id not in self._open:  # its start is elsewhere: it has that
+            start_ids, of_start = self._ids(record.start.origin)
+            line["start"] = {**_head(record.start), **start_ids, **self._details(record.start, of_start)}
+        else:
+            self._open.discard(record.span_id)
         text = plain_text(record.details())
         if text is not None and not self.redactor.suspicious(text.decode()):
             return b"%b%b,%b\n" % (before, encode_line(line)[:-1], text[1:])
         return before + encode_line({**line, **self._details(record, written)}) + b"\n"
 
     def notice(self, record: Record) -> bytes:
-        """Note which connections there are; returns the line, if any, that has to be written about this one first.
-
-        Of a record that is not written, this is all that has to be known.
-        """
+        """Note which connections there are, also where nothing is written; returns the line, if any, to write first."""
         name, connection_id = record.name, record.origin.connection_id
         if connection_id is None or name[1] != "connection":
             return b""
@@ -87,7 +108,8 @@ class Encoder:
         elif begins or connection_id not in self._seen:
             remember(self._seen, connection_id, None, MOST_CONNECTIONS)
             self.alive[connection_id] = None
-            return b"" if begins else missing_line(None, "began_before", connection_id)
+            if not begins:
+                return missing_line(None, "began_before", connection_id)
         return b""
 
     # The parts of a line
@@ -96,11 +118,7 @@ class Encoder:
         """Return the ids, and what is written of the connection."""
         connection_id = origin.connection_id
         written, short = self._written.get(connection_id), {"connection_id": connection_id}
-        if (
-            written is not None
-            and written.lines < FULL_EVERY
-            and (written.origin is origin or written.origin == origin)
-        ):
+        if written is not None and written.lines < FULL_EVERY and written.origin == origin:
             written.lines += 1
             return short, written
         renewed = Written(origin, encode_line(short)[1:-1])
@@ -108,7 +126,7 @@ class Encoder:
             renewed.decodes = written.decodes
         if connection_id is not None:
             remember(self._written, connection_id, renewed, MOST_CONNECTIONS)
-        return attrs.asdict(origin), renewed
+        return asdict(origin), renewed
 
     def _state(self, state: State, written: Written) -> Any:
         before = written.state
@@ -185,11 +203,8 @@ class Encoder:
 
 
 def _head(record: Any) -> dict[str, Any]:
-    head: dict[str, Any] = {"name": " ".join(record.name)}
-    if record.span_id is not None:
-        head["span_id"] = record.span_id
-    head |= record.measurements
-    return head
+    span = {} if record.span_id is None else {"span_id": record.span_id}
+    return {"name": " ".join(record.name), **span, **record.measurements}
 
 
 def records_of(record: Record) -> int:
@@ -208,3 +223,73 @@ def _shared(given: Any, message: Any) -> dict[int, Any]:
         if type(payload) is dict and type(payload.get("response")) in (dict, list, bytes):
             shared[id(payload["response"])] = {TAG: "@response"}
     return shared
+
+
+# The lines of handled messages, pushes and replies, put together in a fraction of the time that the rest takes
+
+
+def handled_lines(stop: HandleStop, written: Written, is_harmless: Callable[[Frame], bool]) -> bytes | None:
+    """Return both lines of a message, a reply or a push with nothing to hide; None where there is more to write."""
+    start, state = stop.start, stop.start.state
+    if written.origin is not start.origin or written.state is not state or written.lines > FULL_EVERY - 2:
+        return None
+    if state.identity.options.serializer not in BUILT_IN:  # not by the flat name, which takes longer
+        return None
+    received = start.frame
+    if received is None:
+        return _pushed_lines(stop, written, is_harmless)
+    (now, frame), message, event = received, stop.delivered, _DELIVERED
+    if message is None:
+        made = stop.transition
+        reply = made.built_events[0] if made.state is state and len(made.built_events) == 1 else None
+        if type(reply) is not ReplyReceived:
+            return None
+        response = {TAG: "@response"} if type(reply.response) in (dict, list) else reply.response
+        told = {TAG: "ReplyReceived", "topic": reply.topic, "ref": reply.ref, "status": reply.status}
+        message, event = made.message, encode_line({**told, "response": response})
+    if not is_harmless(frame):
+        return None
+    if now is not written.now[0]:
+        written.now = now, encode_line(now)
+    join_ref, ref, topic, name, _ = message
+    shown = encode_line(without_payload(message)) if ref is not None else _broadcast(join_ref, topic, name)
+    given = _FRAME % (written.now[1], encode_line(frame))
+    return _both(stop, written, given, _RECEIVED % (shown, event, written.number))
+
+
+def _pushed_lines(stop: HandleStop, written: Written, is_harmless: Callable[[Frame], bool]) -> bytes | None:
+    """Return both lines of a push; it changes nothing of a state but the ref."""
+    made, push = stop.transition, stop.start.raw_message
+    if type(push) is not PushMessage:
+        return None
+    effect, number = made.return_[0], written.number
+    assert isinstance(effect, SendFrame)
+    if not is_harmless(effect.frame) or '"$"' in effect.frame:
+        return None
+    given = {TAG: "PushMessage", "topic": push.topic, "event": push.event, "payload": push.payload}
+    sent = encode_line({TAG: "SendFrame", "frame": effect.frame, "ref": effect.ref})
+    came_to = _PUSHED % (sent, number + 1, number, made.state.current_ref)
+    lines = _both(stop, written, encode_line(given), came_to)
+    written.state, written.number = made.state, number + 1
+    return lines
+
+
+def _both(stop: HandleStop, written: Written, given: bytes, came_to: bytes) -> bytes:
+    start = stop.start
+    ids, span_id, began, now = written.short, start.span_id.encode(), start.monotonic_time, stop.monotonic_time
+    written.lines += 2
+    return _BOTH % (
+        ids, span_id, start.system_time, began, given, written.number, ids, span_id, now - began, now, came_to
+    )  # fmt: skip
+
+
+def without_payload(message: Message) -> dict[str, Any]:
+    """Return a message as it is written where its payload is decoded again from its frame."""
+    join_ref, ref, topic, event, _ = message
+    return {TAG: "Message", "join_ref": join_ref, "ref": ref, "topic": topic, "event": event}
+
+
+@lru_cache(maxsize=4096)
+def _broadcast(join_ref: str | None, topic: str, event: str) -> bytes:
+    """Return a message without a ref: there are few such on a connection, and they come often."""
+    return encode_line(without_payload(Message(join_ref, None, topic, event, None)))

@@ -5,7 +5,8 @@ the joins, pushes and leaves on it; those that overlap are on tracks of their ow
 """
 
 import json
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 from os import PathLike
 from typing import Any, TextIO
 
@@ -30,53 +31,46 @@ def export_perfetto(records: Iterable[Record], path: str | PathLike[str] | TextI
     Raises:
         OSError: the file cannot be written.
     """
-    count = 0
+    number = 0
     with written(path) as file:
         file.write('{"displayTimeUnit":"ns","traceEvents":[')
-        for event in _Tracks().events(records):
-            file.write(f"{',' if count else ''}\n{json.dumps(event, separators=(',', ':'))}")
-            count += 1
+        for event in _events(records):
+            file.write(f"{',' if number else ''}\n{json.dumps(event, separators=(',', ':'))}")
+            number += 1
         file.write("\n]}\n")
-    return count
+    return number
 
 
-class _Tracks:
-    def __init__(self) -> None:
-        self._pids: dict[str, int] = {}
-        # Of each name the tracks by number, and when they are free again: spans on one must not overlap.
-        self._tracks: dict[tuple[int, str], dict[int, int]] = {}
-        self._tids = 0
-
-    def events(self, records: Iterable[Record]) -> Iterator[Event]:
-        for record, lasted in ended(records, "monotonic_time"):
-            end, unfinished = record.monotonic_time, record.name[-1] == "start"
-            start, end = (end, end + lasted) if unfinished else (end - lasted, end)
-            place = yield from self._place(record, start, end)
-            told = describe(record)
-            if record.name in ONCE:
-                yield {"ph": "i", "s": "t", "cat": "telemetry", "name": told.name, **place, "args": told.attributes}
-                continue
-            args = {**told.attributes, **({UNFINISHED: True} if unfinished else {}), "trace_id": record.trace_id}
-            if told.error is not None:
-                args["error"] = told.error
-            shown = {"ph": "X", "cat": record.name[1], "name": told.name}
-            yield {**shown, **place, "dur": max(0, lasted) / 1000, "args": args}
-
-    def _place(self, record: Any, start: int, end: int) -> Generator[Event, None, dict[str, Any]]:
-        """Return where a span is drawn that has ended, after what introduces its track."""
+def _events(records: Iterable[Record]) -> Iterator[Event]:
+    """Give the events of a recording, each after what introduces its track."""
+    pids: dict[str, int] = {}
+    # Of each name the tracks by number, and when they are free again: spans on one must not overlap.
+    tracks: dict[tuple[int, str], dict[int, int]] = {}
+    tids = count(1)
+    for record, lasted in ended(records, "monotonic_time"):
+        end, unfinished = record.monotonic_time, record.name[-1] == "start"
+        start, end = (end, end + lasted) if unfinished else (end - lasted, end)
         socket_id, name = record.origin.socket_id, _track(record)
-        if (pid := self._pids.get(socket_id)) is None:
-            pid = self._pids[socket_id] = len(self._pids) + 1
+        if (pid := pids.get(socket_id)) is None:
+            pid = pids[socket_id] = len(pids) + 1
             yield _named("process_name", pid, 0, name=f"socket {socket_id}")
-        tracks = self._tracks.setdefault((pid, name), {})
+        its = tracks.setdefault((pid, name), {})
         # Handled inputs lie within the connection's own span.
-        tid = next((tid for tid, free in tracks.items() if free <= start or record.name[1] == "connection"), 0)
+        tid = next((tid for tid, free in its.items() if free <= start or record.name[1] == "connection"), 0)
         if not tid:
-            tid = self._tids = self._tids + 1
-            yield _named("thread_name", pid, tid, name=f"{name} ({len(tracks) + 1})" if tracks else name)
+            tid = next(tids)
+            yield _named("thread_name", pid, tid, name=f"{name} ({len(its) + 1})" if its else name)
             yield _named("thread_sort_index", pid, tid, sort_index=tid)
-        tracks[tid] = end
-        return {"pid": pid, "tid": tid, "ts": start / 1000}  # in microseconds
+        its[tid] = end
+        told, place = describe(record), {"pid": pid, "tid": tid, "ts": start / 1000}  # in microseconds
+        if record.name in ONCE:
+            yield {"ph": "i", "s": "t", "cat": "telemetry", "name": told.name, **place, "args": told.attributes}
+            continue
+        args = {**told.attributes, **({UNFINISHED: True} if unfinished else {}), "trace_id": record.trace_id}
+        if told.error is not None:
+            args["error"] = told.error
+        shown = {"ph": "X", "cat": record.name[1], "name": told.name}
+        yield {**shown, **place, "dur": max(0, lasted) / 1000, "args": args}
 
 
 def _track(record: Any) -> str:

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import count, takewhile
+from itertools import count, pairwise, takewhile
 from os import PathLike
 from pathlib import Path
 from typing import IO, Literal, TextIO
@@ -33,10 +33,7 @@ class Files:
         self._size = 0
 
     def open(self, header: bytes) -> None:
-        """Begin a file with its first line. One that is there is moved on, and the oldest deleted.
-
-        Where that cannot be done, it raises an `OSError`, and `write` tries again.
-        """
+        """Begin a file with its first line, and move on one that is there; where that fails, `write` tries again."""
         self._header = header
         self.close()
         if not self.path.is_symlink() and self.path.is_file() and self.path.stat().st_size:
@@ -57,8 +54,14 @@ class Files:
                 rest = rest[os.write(self._file, rest) :]
             if self._fsync == "always":
                 os.fsync(self._file)
-        except OSError:
-            self._take_back()
+        except OSError:  # what was written of them is removed, so that what follows can be read
+            os.ftruncate(self._file, self._size)
+            if self._size:
+                os.lseek(self._file, self._size, os.SEEK_SET)
+            else:
+                # Without its header nothing in it could be read: it is begun again, and an empty file is not moved on.
+                os.close(self._file)
+                self._file = None
             raise
         self._size = size
 
@@ -73,36 +76,20 @@ class Files:
         finally:
             os.close(file)
 
-    def _take_back(self) -> None:
-        """Remove what was written of a batch, so that what follows it can be read."""
-        assert self._file is not None
-        os.ftruncate(self._file, self._size)
-        if self._size:
-            os.lseek(self._file, self._size, os.SEEK_SET)
-        else:
-            # Without its header nothing in it could be read: it is begun again, and an empty file is not moved on.
-            os.close(self._file)
-            self._file = None
-
     def _move(self) -> None:
-        for number in range(self._keep, 0, -1):
-            older = _numbered(self.path, number)
-            newer = _numbered(self.path, number - 1) if number > 1 else self.path
+        files = [self.path, *(_numbered(self.path, number) for number in range(1, self._keep + 1))]
+        for newer, older in reversed([*pairwise(files)]):
             if newer.exists():
                 newer.replace(older)
 
 
 def open_private(path: str | PathLike[str], flags: int) -> int:
-    """Open a file, which nobody else can read from then on; returns its descriptor: an opener for `open`.
-
-    It refuses a link, or something else than a file, which somebody else may have put there, with an `OSError`.
-    """
-    # Without waiting: a FIFO that nobody reads would hold up the program. Not every system has all of these.
-    also = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")
+    """Open a file, which nobody else can read then, and no link or device; returns its descriptor: an opener."""
     refused = OSError(errno.EINVAL, "a link, or something else than a file, is there", os.fspath(path))
     if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
         raise refused
-    for flag in also:
+    # Without waiting: a FIFO that nobody reads would hold up the program. Not every system has all of these.
+    for flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
         flags |= getattr(os, flag, 0)
     file = os.open(path, flags, 0o600)
     try:
@@ -127,9 +114,6 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 
-# Exports
-
-
 @contextmanager
 def written(path: str | PathLike[str] | TextIO, *, mode: int = 0o666) -> Iterator[TextIO]:
     """Write a text file for the time of a block; one whose name ends in `.gz` is compressed.
@@ -152,10 +136,8 @@ def written(path: str | PathLike[str] | TextIO, *, mode: int = 0o666) -> Iterato
 
 @contextmanager
 def replaced(target: Path, *, mode: int) -> Iterator[IO[bytes]]:
-    """Write a file for the time of a block, after which it has its name; a failure leaves the previous file.
-
-    Until then its name begins with a dot, so that readers of a whole directory pass it over.
-    """
+    """Write a file for the time of a block, after which it has its name; a failure leaves the previous file."""
+    # With a dot, so that readers of a whole directory pass it over.
     partial = target.with_name(f".{target.name}.part")
     try:
         with open(partial, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as raw:

@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from typing import Final
@@ -18,15 +17,12 @@ from ..telemetry import ClientConnectStart, ConnectStart, Record, Telemetry, def
 from ..telemetry.secrecy import SECRETS
 from .encode import RECORDED, Encoder, records_of
 from .files import open_private
+from .recorder import Part
 from .redact import Payloads, Redactor
-from .schema import header_line, missing_line
-from .writer import Part
+from .schema import header_line, missing_line, start_time
 
-SIZE: Final = 2**18
 CLOSE_TIMEOUT: Final = 10.0
-SEGMENTS: Final = 8
-"""Pieces that a ring consists of; the oldest is dropped as a whole, as lines refer to earlier ones of their piece."""
-
+SEGMENTS: Final = 8  # pieces of a ring; the oldest is dropped as a whole, as lines refer to earlier ones of their piece
 MOST_WAITING: Final = 64 * 2**20  # bytes that may wait to be written
 MOST_ENDED: Final = 256  # connections that have ended and may yet be told something of
 GOOD_ENDS: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})
@@ -121,8 +117,7 @@ class FlightRecorder:
         if connection_id is None:
             return
         with self._lock:
-            ring = self._ring(connection_id, record)
-            if ring is None:
+            if (ring := self._ring(connection_id, record)) is None:
                 return  # it has ended, and well
             try:
                 lines = ring.add(record)
@@ -156,8 +151,7 @@ class FlightRecorder:
         if len(self._ended_last) > MOST_ENDED:
             self._rings.pop(self._ended_last.pop(next(iter(self._ended_last))), None)
         now = self._telemetry.time_ns()
-        moment = datetime.fromtimestamp(now / 1e9, UTC)
-        ring.path = self._directory / f"{moment:%Y%m%dT%H%M%SZ}-{connection_id}.jsonl"
+        ring.path = self._directory / f"{start_time(now):%Y%m%dT%H%M%SZ}-{connection_id}.jsonl"
         alive = [connection_id] if ring.dropped else []
         header = header_line(self._telemetry.ids.span_id(), 1, now, self._redactor.redacted, alive)
         self._put(ring.path, ring.lines(header), begins=True)
@@ -201,7 +195,7 @@ def flight_recorder(
     *,
     telemetry: Telemetry | None = None,
     when: Callable[[Record], bool] = ended_badly,
-    size: int = SIZE,
+    size: int = 2**18,
     keep: int = 100,
     secrets: Collection[str] | None = SECRETS,
     payloads: Payloads = "keep",

@@ -6,12 +6,11 @@ from heapq import heappop, heappush
 from itertools import chain, islice
 from typing import Final
 
-import attrs
-from attrs import define
+from attrs import define, evolve
 
 from ..protocol import FrameReceived, JoinTopic, LeaveTopic, SendHeartbeat, TransportClosed
 from ..telemetry import EventName, Record
-from .clock import WallClock
+from .read import WallClock
 from .schema import Recorded
 from .text import many
 from .view import Line, describe, describe_unfinished, given_of
@@ -66,7 +65,7 @@ class _Outage:
         """Return the line of it, until now."""
         note = f"{self.line.note}; {how} after {many(self.attempts, 'attempt')}"
         note += self.failure and f", the last: {self.failure}"
-        return attrs.evolve(self.line, what="outage", direction="here", took=now - self.at, note=note)
+        return evolve(self.line, what="outage", direction="here", took=now - self.at, note=note)
 
 
 class History:
@@ -165,12 +164,12 @@ class History:
         if outage is None:
             bad = line.what == "closed" and line.mood == "bad"
             if bad and record.name == HANDLE and isinstance(given_of(record), TransportClosed):
-                line = attrs.evolve(line, note=f"{line.status} {line.note}")
+                line = evolve(line, note=f"{line.status} {line.note}")
                 self._outages[socket] = _Outage(now, line, record)
                 self._open[f"outage {socket}"] = now, record
             return socket in self._outages
         if line.what == "connection" and line.event == "ends" and not outage.attempts:
-            outage.line = attrs.evolve(outage.line, status=line.status, note=line.note or outage.line.note)
+            outage.line = evolve(outage.line, status=line.status, note=line.note or outage.line.note)
         elif line.what == "failed":
             outage.failure = line.note
         elif line.what == "client connect":

@@ -8,24 +8,15 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
-
-
-def _encode(value: Any) -> bytes:
-    return _ENCODER.encode(value).encode("ascii")
-
-
-encode_line: Callable[[Any], bytes] = _encode  # returns the line of a value, without a line feed
-
-_decode: Callable[[bytes], Any] = json.loads
-
+encode_line: Callable[[Any], bytes]  # returns the line of a value, without a line feed
+_decode: Callable[[bytes], Any]
 try:
     import msgspec
 except ImportError:
-    pass  # the standard library it is
+    _encoder: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
+    encode_line, _decode = lambda value: _encoder.encode(value).encode("ascii"), json.loads
 else:
-    encode_line = msgspec.json.Encoder().encode
-    _decode = msgspec.json.Decoder().decode
+    encode_line, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
 
 
 def decode_line(line: bytes) -> Any:

@@ -36,12 +36,10 @@ SCRIPTS: Final = (
 )
 """In the order in which they are put into the page; they share one scope."""
 
-SHOWN_ELSEWHERE: Final = frozenset(
-    {
-        *("connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id", "topic", "outcome"),
-        *("state", "end_state", "raw_message", "message", "event", "built_events", "return"),
-    }
-)
+SHOWN_ELSEWHERE: Final = frozenset({
+    "connection_id", "trace_id", "socket_id", "generation", "start_time", "span_id", "topic", "outcome",
+    "state", "end_state", "raw_message", "message", "event", "built_events", "return",
+})  # fmt: skip
 """Metadata that a row shows in columns of its own, or as states."""
 
 
@@ -179,22 +177,14 @@ def _more(group: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
         # A push's response is its payload, and a push has an event that is its column.
         return {key: plain(value) for key, value in told.items() if key not in ("response", "callback")}
     if "raw_message" in metadata:
-        without = ("payload", "frame") if isinstance(metadata.get("message"), Message) else ("payload",)
-        given = metadata["raw_message"]
-        told["input"] = plain_record(given, without) if attrs.has(type(given)) else plain(given)
-    told["built_events"] = [
-        plain_record(event, ("message", "response", "payload")) for event in metadata.get("built_events", ())
-    ]
-    told["effects"] = [
-        {
-            "type": "SendFrame",
-            "ref": effect.ref,
-            "length": None if isinstance(effect.frame, Redacted) else len(effect.frame),
-        }
-        if isinstance(effect, SendFrame)
-        else plain_record(effect)
-        for effect in metadata.get("return", ())
-    ]
+        given, hidden = metadata["raw_message"], ("frame",) * isinstance(metadata.get("message"), Message)
+        told["input"] = plain_record(given, ("payload", *hidden)) if attrs.has(type(given)) else plain(given)
+    without = ("message", "response", "payload")
+    told["built_events"] = [plain_record(event, without) for event in metadata.get("built_events", ())]
+    told["effects"] = [plain_record(effect, ("frame",)) for effect in metadata.get("return", ())]
+    for effect, shown in zip(metadata.get("return", ()), told["effects"], strict=True):
+        if isinstance(effect, SendFrame):
+            shown["length"] = None if isinstance(effect.frame, Redacted) else len(effect.frame)
     return {key: plain(value) for key, value in told.items() if value != []}
 
 

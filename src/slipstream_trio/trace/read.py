@@ -14,12 +14,14 @@ from typing import IO, Final
 from attrs import frozen
 
 from ..errors import RecordingError
+from ..telemetry import Record
 from .decode import Decoder
 from .files import parts
 from .schema import Damage, Entry, Header, Recorded
 
 CHUNK: Final = 1 << 18
 REPORT_EVERY: Final = 1 << 20  # bytes between two reports of progress
+JUMP: Final = 1_000_000_000  # nanoseconds by which two clocks may part before one of them was set, or is another one
 LONGEST_HEADER: Final = 1 << 20  # bytes; in what is no recording, its first line may be all of a disk
 GZIP: Final = b"\x1f\x8b\x08"
 Told = Callable[[Path, Entry], object]  # takes what a recording says beside its records
@@ -44,6 +46,9 @@ class Progress:
     done: int
     size: int
     lines: int
+
+
+Report = Callable[[Progress], object]
 
 
 def read(
@@ -105,9 +110,7 @@ def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], ob
         progress(Progress(name, size, size, count))
 
 
-def read_files(
-    paths: Iterable[Path], *, progress: Callable[[Progress], object] | None = None
-) -> Iterator[tuple[Path, Entry]]:
+def read_files(paths: Iterable[Path], *, progress: Report | None = None) -> Iterator[tuple[Path, Entry]]:
     """Read all entries of files of recordings, as `files_of` found them, one after the other; each with its file."""
     for path in paths:
         for entry in read_entries(path, progress=progress):
@@ -132,9 +135,7 @@ class Source:
     recording: str
     paths: tuple[Path, ...]
 
-    def records(
-        self, *, told: Told = lambda *_: None, progress: Callable[[Progress], object] | None = None
-    ) -> Iterator[Recorded]:
+    def records(self, *, told: Told = lambda *_: None, progress: Report | None = None) -> Iterator[Recorded]:
         """Read the records, one by one; `told` gets what else is read, each with its file."""
         for path, entry in read_files(self.paths, progress=progress):
             if isinstance(entry, Recorded):
@@ -174,9 +175,7 @@ def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     return [path for source in sources(paths) for path in source.paths]
 
 
-def _entries(
-    name: str, chunks: Iterator[bytes], tell: Callable[[int], object] = lambda _: None
-) -> Generator[Entry, None, int]:
+def _entries(name: str, chunks: Iterator[bytes], tell: Callable[[int], object]) -> Generator[Entry, None, int]:
     """Give the entries of a file from its bytes, plain or gzip; returns the number of its lines, as `tell` gets it."""
     decode, number = Decoder(name).decode, 0
     for lines, whole in _lines(name, chunks):
@@ -269,7 +268,7 @@ def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[E
             if file is not None:
                 file.close()
             file = following
-            for entry in _entries(str(newest), _written(file, newest, wait)):
+            for entry in _entries(str(newest), _written(file, newest, wait), lambda _: None):
                 if not (isinstance(entry, Damage) and entry.last):
                     yield entry
     except OSError as error:
@@ -315,3 +314,38 @@ def _written(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterato
             moved = True  # what was written in between is read once more
         elif not wait():
             return
+
+
+# When records happened
+
+
+class WallClock:
+    """Tells when the records of one recording happened.
+
+    Monotonic times have the finer order, but begin anywhere, and anew when a machine does; system times are comparable,
+    but are set back and forth. So monotonic times are taken, shifted by what the first record says, and shifted anew
+    where the clocks have parted by a second. A clock that was set back changes nothing: what comes is not earlier.
+    """
+
+    def __init__(self) -> None:
+        self._shift: int | None = None
+        self._back = 0  # by how much the system's clock was set back
+        self._latest = (0, 0)
+
+    def at(self, record: Record) -> int:
+        """Return when a record was emitted, in nanoseconds since the epoch."""
+        measurements, shift = record.measurements, self._shift
+        monotonic_time: int = measurements["monotonic_time"]
+        system_time = measurements.get("system_time")  # an end has none, and its start has told
+        if system_time is None and shift is None:
+            start: Record = record.start  # type: ignore[attr-defined] # it is the end of a span
+            system_time = start.measurements["system_time"] + measurements["duration"]
+        if system_time is not None:
+            parted = 0 if shift is None else monotonic_time + shift - system_time - self._back
+            if parted > JUMP and system_time < self._latest[0] and monotonic_time >= self._latest[1]:
+                self._back += parted
+            elif shift is None or abs(parted) > JUMP:
+                self._shift = shift = system_time + self._back - monotonic_time
+            self._latest = system_time, monotonic_time
+        assert shift is not None
+        return monotonic_time + shift

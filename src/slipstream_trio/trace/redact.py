@@ -67,16 +67,15 @@ class Redactor:
         """Return a payload as it is shown; the very same object where nothing in it is hidden."""
         if payload == {}:
             return payload  # it says nothing; and it is what the core itself sends
-        if self.payloads == "keep":
-            return payload if self.secrets is None else self._walk(payload)
         if self.payloads == "omit":
             return None
         if self.payloads == "size":
             return {"size": _size(payload)}
-        try:
-            payload = self.payloads(payload)
-        except Exception:  # noqa: BLE001 - a function of the user's; better nothing than too much
-            return MASK
+        if self.payloads != "keep":
+            try:
+                payload = self.payloads(payload)
+            except Exception:  # noqa: BLE001 - a function of the user's; better nothing than too much
+                return MASK
         return payload if self.secrets is None else self._walk(payload)
 
     def message_payload(self, message: Message) -> Any:

@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from .. import protocol
 from ..errors import ProtocolError
 from ..telemetry import ConnectStart, HandleStart
-from .handles import BUILT_IN
+from .encode import BUILT_IN
 from .redact import Redacted
 from .schema import Recorded
 from .values import shown
@@ -162,10 +162,8 @@ class _AsRecorded:
     metadata: Mapping[str, Any]
 
     def encode(self, message: protocol.Message) -> protocol.Frame:
-        sent: dict[str, protocol.Frame] = {
-            each.ref: each.frame for each in self.metadata.get("return", ()) if isinstance(each, protocol.SendFrame)
-        }
-        return sent.get(message.ref or "", "")
+        sent = (each for each in self.metadata.get("return", ()) if isinstance(each, protocol.SendFrame))
+        return next((each.frame for each in sent if each.ref == message.ref), "")
 
     def decode(self, frame: protocol.Frame) -> protocol.Message:  # noqa: ARG002 - there is but one
         for event in self.metadata.get("built_events", ()):

@@ -40,8 +40,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import Any, Final
 
-import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from ..protocol import Transition
 from ..telemetry import EventName, Origin
@@ -71,7 +70,7 @@ class Recorded(Record):
     name: EventName
     origin: Origin
     measurements: Mapping[str, int]
-    start: "Recorded | None" = attrs.field(repr=False)
+    start: "Recorded | None" = field(repr=False)
     span_id: str | None
     _details: dict[str, Any]
 

@@ -162,9 +162,7 @@ def look(
     since = selection.since.after(first) if selection.since else None
     until = selection.until.after(first) if selection.until else None
     every = selection == EVERYTHING
-    for at, _, line, record in (
-        histories[0].lines() if len(histories) == 1 else merge(*(each.lines() for each in histories), key=itemgetter(0))
-    ):
+    for at, _, line, record in merge(*(each.lines() for each in histories), key=itemgetter(0)):
         if until is not None and at > until:
             return
         if not (every or selection.chooses(record, line)):

@@ -10,6 +10,7 @@ from attrs import Factory, define
 
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from ..telemetry import EventName
+from .export_spans import TopicPattern, topic_pattern
 from .selection import Glance
 from .text import nanoseconds, size_of
 from .view import WAITED, given_of
@@ -170,7 +171,7 @@ class Statistics:
     """
 
     def __init__(self, *, merge_topics: bool = False) -> None:
-        self._merge_topics = merge_topics
+        self._topic: TopicPattern = topic_pattern if merge_topics else lambda topic: topic
         self._sections: dict[str, dict[Key, Group]] = {name: {} for name in KEYS}
         self.records: int = 0
         self.first: int | None = None
@@ -183,10 +184,8 @@ class Statistics:
         """Take in a record."""
         self.records += 1
         record, line, at, end = glance.record, glance.line, glance.at, glance.end
-        if self.first is None or at < self.first:
-            self.first = at
-        if self.last is None or end > self.last:
-            self.last = end
+        self.first = at if self.first is None else min(at, self.first)
+        self.last = end if self.last is None else max(end, self.last)
         if line.mood == "bad":
             self._count("errors", (line.what,), outcome=line.status or line.event or "-")
         section = _SECTIONS.get(record.name)
@@ -241,10 +240,6 @@ class Statistics:
             group.outcomes[outcome] += 1
         return group
 
-    def _topic(self, topic: str) -> str:
-        prefix, colon, _ = topic.partition(":")
-        return f"{prefix}:*" if self._merge_topics and colon else topic
-
     def _key(self, section: str, glance: Glance) -> Key:
         line = glance.line
         its = {
@@ -268,26 +263,23 @@ class Statistics:
             group.dropped += glance.record.details()["dropped"]
 
     def _handled(self, glance: Glance) -> None:
-        line, metadata = glance.line, glance.record.details()
+        line, metadata, given = glance.line, glance.record.details(), given_of(glance.record)
         self._count("handling", (line.what,), line.took or 0)
-        given = given_of(glance.record)
         if isinstance(given, FrameReceived):
-            size = size_of(given.frame)
-            self.bytes_in += size
-            self._message("in", glance, size)
+            self.bytes_in += self._message("in", glance, given.frame)
         for effect in metadata["return"]:
             if isinstance(effect, SendFrame):
-                size = size_of(effect.frame)
-                self.bytes_out += size
-                self._message("out", glance, size)
+                self.bytes_out += self._message("out", glance, effect.frame)
         for event in metadata["built_events"]:
             if isinstance(event, HeartbeatAcknowledged):
                 self._count("heartbeats", (), nanoseconds(event.round_trip))
 
-    def _message(self, direction: str, glance: Glance, size: int) -> None:
-        line = glance.line
+    def _message(self, direction: str, glance: Glance, frame: Any) -> int:
+        """Count a frame; returns its size."""
+        line, size = glance.line, size_of(frame)
         key = (direction, self._topic(line.topic), line.event or line.what)
         self._count("messages", key, line.took or 0).size += size
+        return size
 
     def _overflowed(self, glance: Glance) -> None:
         """Count an episode when it begins; each record of it tells how many messages it has cost so far."""

@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-import attrs
-from attrs import frozen
+from attrs import asdict, field, frozen, has
 
 from ..protocol import Message
 from ..telemetry.secrecy import MASK, is_secret
@@ -21,9 +20,7 @@ SMALL: Final = 20  # so many values are encoded at once, as that takes less time
 LONGEST: Final = 2.0**62
 _LEAVES: Final = frozenset({str, int, bool, type(None)})
 _ENCODER: Final = json.JSONEncoder(
-    ensure_ascii=False,
-    separators=(",", ":"),
-    default=lambda value: dict(value) if isinstance(value, Mapping) else repr(value),
+    ensure_ascii=False, separators=(",", ":"), default=lambda its: dict(its) if isinstance(its, Mapping) else repr(its)
 )
 
 
@@ -31,7 +28,7 @@ _ENCODER: Final = json.JSONEncoder(
 class Secrets:
     """Texts to mask, in every form in which a server could send them back."""
 
-    forms: tuple[str, ...] = attrs.field(default=(), repr=False)  # the longest first
+    forms: tuple[str, ...] = field(default=(), repr=False)  # the longest first
 
     @classmethod
     def of(cls, values: Iterable[str]) -> "Secrets":
@@ -89,19 +86,13 @@ def printable(text: str) -> str:
 
 
 def brief(payload: Any, secrets: Secrets = NO_SECRETS, limit: int = 160) -> str:
-    """Return a payload as JSON, or the beginning of it; of bytes, their number.
-
-    The rest is not encoded, as payloads may be large. Secrets are masked before the cut, so that no half of one is
-    left over.
-    """
+    """Return a payload as JSON, or the beginning of it, as it may be large; of bytes, their number."""
     if isinstance(payload, bytes):
         return f"{len(payload):,} bytes"
     text, whole = _plain(payload), True
     if text is None:
         text, whole = _beginning(payload, limit)
-    if secrets.forms:
-        text = secrets.hide(text)
-    text = printable(text)
+    text = printable(secrets.hide(text))  # before the cut, so that no half of a secret is left over
     return text if whole and len(text) <= limit else f"{text[: limit - 1]}…"
 
 
@@ -183,7 +174,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
-    return plain_record(value) if attrs.has(type(value)) else repr(value)
+    return plain_record(value) if has(type(value)) else repr(value)
 
 
 def plain_record(record: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -201,16 +192,13 @@ def as_text(value: Any, limit: int) -> str:
 
 
 def flat_state(state: Any) -> dict[str, Any]:
-    """Return a state as one flat object, so that two can be compared row by row.
-
-    Keys are like "status", "joins[room:lobby]" and "options.url".
-    """
+    """Return a state as one flat object, to be compared row by row: "status", "joins[room:lobby]", "options.url"."""
     flat: dict[str, Any] = {}
     for name, value in (shown(state) or {}).items():
         if isinstance(value, Mapping):
             flat.update({f"{name}[{key}]": plain(item) for key, item in value.items()})
-        elif attrs.has(type(value)):
-            flat.update({f"{name}.{key}": plain(item) for key, item in attrs.asdict(value).items()})
+        elif has(type(value)):
+            flat.update({f"{name}.{key}": plain(item) for key, item in asdict(value).items()})
         else:
             flat[name] = plain(value)
     return flat

@@ -30,8 +30,7 @@ from attrs import frozen
 
 from .. import protocol
 from ..errors import SerializationError
-from ..lean import lean
-from ..protocol import STATE_FIELDS, FrameReceived, Message, Options, State
+from ..protocol import STATE_FIELDS, Message, Options, State
 from ..protocol.codec import MAX_DIGITS, check_value
 from ..protocol.mappings import View
 from ..protocol.state import changes
@@ -166,9 +165,7 @@ def encode_value(value: Any, redactor: Redactor, depth: int = 0) -> Any:
         return {TAG: kind.__name__, **fields_of(value, redactor)}
     if isinstance(value, str) and not depth:  # a topic's name in an enumeration; in a payload it is refused
         return encode_value(redactor.object(str.__str__(value)), redactor)
-    if isinstance(
-        value, View
-    ):  # a state's, by topics: mappings of users are not JSON, and refused where they are pushed
+    if isinstance(value, View):  # a state's, by topics: mappings of users are refused where they are pushed
         return _encode_dict({str.__str__(topic): item for topic, item in value.items()}, redactor, depth)
     return _by_repr(value, redactor)
 
@@ -294,17 +291,11 @@ def _function_of(hint: Any) -> Callable[[Any], bool]:
 
 # And back
 
-Shared = tuple[Any, Any]
-"""The input that was handled, and its message, which what came of it refers to."""
-
-frame_received: Final = lean(FrameReceived)
+Shared = tuple[Any, Any]  # the input that was handled, and its message, which what came of it refers to
 
 
 def decode_value(value: Any, shared: Shared | None = None) -> Any:
-    """Return the value from the form that `encode_value` made; in what came of an input, with what it shares with it.
-
-    It raises `ValueError` if it cannot be read, or has a value of another type in a field.
-    """
+    """Return the value that `encode_value` encoded, with what it shares with an input; raises ValueError."""
     kind = type(value)
     if kind is list:
         return [decode_value(item, shared) if type(item) in NESTED else item for item in value]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from attrs import define, field, frozen
 
 from .. import protocol
-from ..telemetry import EventName, Origin, Record
+from ..telemetry import ClientPushStop, ConnectStart, EventName, Origin, Record
 from .values import number_of
 
 MEANINGS: Final[Mapping[int, str]] = {
@@ -22,11 +22,8 @@ MEANINGS: Final[Mapping[int, str]] = {
 }
 """The meaning of each invariant; a trace_id is shared where `trace_parent` made it so."""
 
-CONNECT: Final = ("slipstream", "connection", "connect")
-CONNECT_START: Final = (*CONNECT, "start")
 MOST_SPANS: Final = 2**15
 """So many ids of spans are remembered at least: all of them, in a long recording, would be all of the memory."""
-PUSH_STOP: Final = ("slipstream", "client", "push", "stop")
 
 
 @frozen
@@ -97,7 +94,7 @@ class Verifier:
         self._current = record.origin.connection_id
         if name[1] == "connection":
             self._connection_record(record, name)
-        elif name == PUSH_STOP:
+        elif name == ClientPushStop.name:
             details, connection = record.details(), self._connections.get(self._current or "")
             if connection is not None and details["status"] is not None and details["ref"] is not None:
                 self._settled(connection, details["ref"])
@@ -139,7 +136,7 @@ class Verifier:
     def _connection_record(self, record: Record, name: EventName) -> None:
         details, origin = record.details(), record.origin
         connection = self._connections.get(origin.connection_id or "")
-        if name == CONNECT_START:
+        if name == ConnectStart.name:
             connection = self._connect_started(connection, origin, details["state"])
         elif connection is None and (connection := self._adopt(origin)) is None:
             self._violated(2, f"{' '.join(name)} before connect start")
@@ -152,8 +149,7 @@ class Verifier:
         now = measurements["monotonic_time"]
         if now < connection.monotonic:
             self._violated(5, f"its monotonic time is {connection.monotonic - now} ns before the last")
-        else:
-            connection.monotonic = now
+        connection.monotonic = max(now, connection.monotonic)
         handles, unsure = name[2] == "handle", connection.unsure
         if name[-1] == "start":
             if handles:
@@ -207,10 +203,9 @@ class Verifier:
     def _handle_ended(self, connection: _Connection, record: Record, details: Any, *, unsure: bool) -> None:
         span_id = record.span_id
         if connection.open_span != span_id and not unsure:  # its start may be among what is missing
-            if connection.open_span is None:
-                self._violated(3, "a handle ends that did not start")
-            else:
-                self._violated(3, f"a handle ends with span_id {span_id}, not {connection.open_span}")
+            other = connection.open_span
+            its = "that did not start" if other is None else f"with span_id {span_id}, not {other}"
+            self._violated(3, f"a handle ends {its}")
         connection.open_span = None
         if "end_state" not in details:  # it raised
             return

@@ -16,9 +16,8 @@ from ... import Channel, Gap, SlipstreamError, SlowConsumer, Socket, connect
 from ...ids import RandomIds
 from ...telemetry import ClientPushStart, ClientPushStop, Record, Telemetry
 from ...trace.files import Files
-from ...trace.record import Recording
+from ...trace.recorder import Part, Recording, Writer
 from ...trace.redact import Redactor
-from ...trace.writer import Part, Writer
 from ...transport import OpenRequest, find_connector
 from ..deterministic import EPOCH_NS, NS_PER_S
 

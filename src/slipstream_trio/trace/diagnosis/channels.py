@@ -56,15 +56,14 @@ SURE: Final = frozenset({JOIN_CRASH, LIMITED})  # those that are wrong even wher
 
 def diagnose(facts: Facts) -> Iterator[Finding]:
     """Find what is wrong with channels, or with how they are used."""
+    families: dict[str, list[tuple[str, Topic]]] = {}
     for (_, name), topic in facts.topics.items():
+        families.setdefault(name.partition(":")[0], []).append((name, topic))
         if topic.crashes > topic.since:  # one after which joins are refused is how the server put it out
             yield _crashed(facts, name, topic)
         if len(topic.held) >= 2:
             joins = f"{len(topic.held)} joins found the topic joined already (AlreadyJoined)"
             yield found(facts, FIGHT, topic.held, [f"{joins}, {many(topic.left, 'leave')}"], topic=name)
-    families: dict[str, list[tuple[str, Topic]]] = {}
-    for (_, name), topic in facts.topics.items():
-        families.setdefault(name.partition(":")[0], []).append((name, topic))
     for topics in families.values():
         yield from _refusals(facts, topics)
     yield from _malformed(facts)

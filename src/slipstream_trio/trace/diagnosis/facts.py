@@ -313,9 +313,8 @@ class Facts:
 
     def covered(self, at: int, until: int, socket: str | None = None) -> bool:
         """Tell whether something in a time is explained by what was found already, or by there being no connection."""
-        margin = SECOND // 2
         return any(
-            began - margin <= until and at <= ended + margin and (whose is None or whose == socket)
+            began - HALF <= until and at <= ended + HALF and (whose is None or whose == socket)
             for whose, began, ended in self.explained
         )
 

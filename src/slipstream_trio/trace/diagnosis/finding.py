@@ -3,12 +3,11 @@
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-import attrs
-from attrs import frozen
+from attrs import asdict, evolve, frozen
 
+from ..schema import start_time
 from ..text import brief, duration, many
 from .facts import SECOND, Ask, Facts, Place, Quiet
 
@@ -60,9 +59,9 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values: times in UTC, lines as "file:line"."""
-        *times, until = [datetime.fromtimestamp(time / 1e9, UTC).isoformat() for time in (*self.times, self.until)]
+        *times, until = [start_time(time).isoformat() for time in (*self.times, self.until)]
         lines = [f"{path}:{line}" for path, line in self.lines]
-        return {**attrs.asdict(self), "times": times, "until": until, "lines": lines}
+        return {**asdict(self), "times": times, "until": until, "lines": lines}
 
 
 @frozen
@@ -139,7 +138,7 @@ def _named(finding: Finding, events: str) -> str:
 
 def _merge(alike: Sequence[Finding], where: str) -> Finding:
     first, events = alike[0], [*dict.fromkeys(each.event for each in alike if each.event is not None)]
-    return attrs.evolve(
+    return evolve(
         first,
         mechanism=_named(first, " and ".join(events[:4])),
         topic=None if any(each.topic is None for each in alike) else family(each.topic or "" for each in alike),

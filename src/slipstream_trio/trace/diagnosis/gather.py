@@ -7,7 +7,7 @@ from typing import Any, Final
 from ... import protocol
 from ...protocol.state import next_deadline
 from ...telemetry import HandleStop, Record
-from ..clock import WallClock
+from ..read import WallClock
 from ..text import size_of
 from .asks import Asks
 from .facts import BURST, HALF, MOST, SECOND, Ask, Connection, Facts, Place, Quiet, is_replaced, keep, known

@@ -1,15 +1,11 @@
-"""Outages: times in which a socket had no connection, and had not asked for that; and what many have in common.
-
-That is the clock, a restart of the server, or sockets that evict each other.
-"""
+"""Outages: times without a connection that nobody asked for; and what many share: a clock, a restart, an eviction."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-import attrs
-from attrs import define
+from attrs import Factory, define, evolve
 
 from .facts import ASKED, SECOND, Connection, Facts
 from .finding import Cause, Finding, between
@@ -44,23 +40,15 @@ class Outage:
     """How the last connection `ended` (None: there was none yet), and the attempts until there was one, `back`."""
 
     ended: Connection | None
-    attempts: list[Connection]
+    socket: str
+    began: int
+    attempts: list[Connection] = Factory(list)
     back: Connection | None = None
 
     @property
     def all(self) -> list[Connection]:
         """The connections that it is about, the first first."""
         return self.attempts if self.ended is None else [self.ended, *self.attempts]
-
-    @property
-    def socket(self) -> str:
-        """The socket's id."""
-        return self.all[0].socket
-
-    @property
-    def began(self) -> int:
-        """When it began."""
-        return self.ended.last if self.ended is not None else self.attempts[0].began
 
     @property
     def until(self) -> int:
@@ -96,7 +84,8 @@ def outages(facts: Facts) -> list[Outage]:
         if connection.ended is None or connection.reason in ASKED or is_told:
             continue
         if socket not in current:
-            current[socket] = Outage(connection if is_opened else None, [])
+            ended, began = (connection, connection.last) if is_opened else (None, connection.began)
+            current[socket] = Outage(ended, socket, began)
             found.append(current[socket])
         if not is_opened:
             current[socket].attempts.append(connection)
@@ -175,7 +164,7 @@ def evicted(finding: Finding) -> Finding:
     """Return the ends of a socket as evictions by one of another recording."""
     changed = {name: getattr(EVICTED, name) for name in ("gravity", "blame", "mechanism", "advice")}
     evidence = (*finding.evidence, "each as the socket of another recording opened")
-    return attrs.evolve(finding, cause=EVICTED.name, evidence=evidence, **changed)
+    return evolve(finding, cause=EVICTED.name, evidence=evidence, **changed)
 
 
 def evictions(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, Final
 
-import attrs
-from attrs import Factory, define
+from attrs import Factory, asdict, define, filters
 
 from ...telemetry import Record
 from ..schema import Damage, Entry, Header, Missing
@@ -99,7 +98,7 @@ class Diagnosis:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        told = attrs.asdict(self, recurse=False, filter=attrs.filters.exclude("opened"))
+        told = asdict(self, recurse=False, filter=filters.exclude("opened"))
         return {**told, "findings": [each.as_dict() for each in self.findings], "checked": CHECKED}
 
 
