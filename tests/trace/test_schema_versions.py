@@ -24,8 +24,8 @@ from slipstream_trio.testing.stateful import CoreConnection
 from slipstream_trio.testing.strategies import History, histories
 from slipstream_trio.trace import read, replay, verify
 from slipstream_trio.trace.encode import FULL_EVERY, Encoder
-from slipstream_trio.trace.lines import encode_line
 from slipstream_trio.trace.redact import Redactor
+from slipstream_trio.trace.schema import encode_line
 
 
 def records_of(inputs: Any, options: Any = None) -> list[Any]:

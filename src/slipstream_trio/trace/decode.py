@@ -13,8 +13,7 @@ from ..protocol import STATE_FIELDS, Frame, FrameReceived, Message, MessageRecei
 from ..telemetry import EventName, HandleStart, HandleStop, Origin, records
 from ..telemetry.names import names_of_events
 from .encode import BUILT_IN
-from .lines import decode_line
-from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded
+from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded, decode_line
 from .values import (
     FIELDS,
     FURTHEST,

@@ -8,9 +8,8 @@ from attrs import asdict, define, field
 
 from ..protocol import Frame, FrameReceived, Message, PushMessage, ReplyReceived, SendFrame, State
 from ..telemetry import ConnectStart, EventName, HandleStart, HandleStop, Origin, Record
-from .lines import encode_line
 from .redact import Redactor
-from .schema import missing_line
+from .schema import encode_line, missing_line
 from .values import FIELDS, HOW, TAG, changes_of, encoded, field_of, fields_of, plain_text, remember
 
 MOST_CONNECTIONS: Final = 4096  # so many are remembered; a forgotten one is written in full when it comes again

@@ -29,9 +29,7 @@ PLAIN: Final = (
 )
 """Keys of the metadata that become attributes unchanged."""
 
-FAILURES: Final = frozenset({"error", "timeout", "lost"})
-"""The outcomes that make a span's status an error; not a cancellation."""
-
+FAILURES: Final = frozenset({"error", "timeout", "lost"})  # outcomes that make a span's status an error
 GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "reconnect", "cancelled"})
 """The termination reasons that do not."""
 
@@ -40,8 +38,7 @@ COMMANDS: Final[Mapping[type, str]] = {JoinTopic: "phx_join", LeaveTopic: "phx_l
 ONCE: Final = frozenset(name for name in names_of_events() if name[1] == "client" and len(name) == 3)
 """Events without a duration, shown as spans without length."""
 
-UNFINISHED: Final = "slipstream.unfinished"
-"""The attribute of a span whose end is not in the recording; it ends where that does."""
+UNFINISHED: Final = "slipstream.unfinished"  # the attribute of a span that ends with the recording, without an end
 
 
 @frozen

@@ -9,7 +9,7 @@ from typing import Final
 from attrs import define, evolve
 
 from ..protocol import FrameReceived, JoinTopic, LeaveTopic, SendHeartbeat, TransportClosed
-from ..telemetry import EventName, Record
+from ..telemetry import EventName, HandleStop, Record
 from .read import WallClock
 from .schema import Recorded
 from .text import many
@@ -19,13 +19,11 @@ HELD: Final = 10_000  # the most lines that wait for one that began before them
 SECOND: Final = 1_000_000_000
 CONNECT: Final = ("slipstream", "connection", "connect")
 SILENCE: Final = ("slipstream", "connection", "silence")
-HANDLE: Final = ("slipstream", "connection", "handle", "stop")
 
 FOLDED: Final = frozenset({"connection", "opened", "failed", "client connect", "reconnect"})
 """Kinds of lines that tell of an outage, which is told as a whole."""
 
-Entry = tuple[int, int, Line, Record]
-"""When something happened, its place among the others, what it says, and the record."""
+Entry = tuple[int, int, Line, Record]  # when it happened, its place among the others, what it says, and the record
 
 
 @define
@@ -163,7 +161,7 @@ class History:
         outage = self._outages.get(socket)
         if outage is None:
             bad = line.what == "closed" and line.mood == "bad"
-            if bad and record.name == HANDLE and isinstance(given_of(record), TransportClosed):
+            if bad and record.name == HandleStop.name and isinstance(given_of(record), TransportClosed):
                 line = evolve(line, note=f"{line.status} {line.note}")
                 self._outages[socket] = _Outage(now, line, record)
                 self._open[f"outage {socket}"] = now, record

@@ -22,7 +22,7 @@ from ..protocol import Frame, Message, Serializer, V1Serializer, V2Serializer
 from ..protocol.message import REPLY
 from ..protocol.serializer import split_binary
 from ..telemetry.secrecy import MASK, SECRETS, SEPARATORS, is_secret, squeezed
-from .lines import encode_line
+from .schema import encode_line
 
 Payloads = Literal["keep", "omit", "size"] | Callable[[Any], Any]
 """The treatment of payloads: kept, left out, replaced by their size, or by a function's result."""

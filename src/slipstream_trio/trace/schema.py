@@ -34,7 +34,8 @@ Versions are `major.minor`. Minor ones add lines, fields and objects, and reader
   or "absent", and `Header.untold` says so.
 """
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -43,14 +44,23 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from ..protocol import Transition
-from ..telemetry import EventName, Origin
-from ..telemetry.base import Record
-from .lines import encode_line
+from ..telemetry import EventName, Origin, Record
 
 MAJOR: Final = 1
 MINOR: Final = 2
 SCHEMA: Final = f"{MAJOR}.{MINOR}"  # the version of the schema that is written
 HEADER: Final = "slipstream_trace"  # the key of a header
+
+# A line to bytes and back. Unlike the codec of frames, this checks nothing: `values` leaves JSON's types only.
+encode_line: Callable[[Any], bytes]  # returns the line of a value, without a line feed
+_decode: Callable[[bytes], Any]
+try:
+    import msgspec
+except ImportError:
+    _encoder: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
+    encode_line, _decode = lambda value: _encoder.encode(value).encode("ascii"), json.loads
+else:
+    encode_line, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
 
 
 @frozen
@@ -214,6 +224,17 @@ def library_version() -> str:
         return version("slipstream-trio")
     except PackageNotFoundError:  # run from a source tree
         return "unknown"
+
+
+def decode_line(line: bytes) -> Any:
+    """Return the value of a line."""
+    try:
+        return _decode(line)
+    except ValueError:
+        # msgspec refuses lone surrogates, which another writer may have escaped.
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def header_line(recording: str, part: int, time: int, redacted: Collection[str], alive: Collection[str]) -> bytes:

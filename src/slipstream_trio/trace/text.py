@@ -12,7 +12,7 @@ from attrs import asdict, field, frozen, has
 
 from ..protocol import Message
 from ..telemetry.secrecy import MASK, is_secret
-from .lines import encode_line
+from .schema import encode_line
 from .values import shown
 
 SHORTEST: Final = 4  # shorter values are not masked: masking every "1" would make the output unreadable

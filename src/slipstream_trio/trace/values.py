@@ -34,8 +34,8 @@ from ..protocol import STATE_FIELDS, Message, Options, State
 from ..protocol.codec import MAX_DIGITS, check_value
 from ..protocol.mappings import View
 from ..protocol.state import changes
-from .lines import encode_line
 from .redact import Redacted, Redactor
+from .schema import encode_line
 
 TAG: Final = "$"
 CHANGE: Final = "change"
@@ -43,8 +43,7 @@ DOLLAR, BACKSLASH = b"$\\"
 NESTED: Final = frozenset({dict, list})
 DEEPEST: Final = 140
 LONGEST_REPR: Final = 1000
-LARGEST: Final = 10**MAX_DIGITS
-"""From here on an integer has more digits than a codec takes, and than Python writes: it can only have been refused."""
+LARGEST: Final = 10**MAX_DIGITS  # from here on an integer can only have been refused: codecs take fewer digits
 
 _UNWRITTEN: Final = frozenset({"JoinPacing", "Presence", "PresenceChange", "Transition"})
 CLASSES: Final[Mapping[str, type]] = {
@@ -247,12 +246,8 @@ _ENCODERS: Final[Mapping[type, Callable[[Any, Redactor, int], Any]]] = {
 
 # Tests of what comes back, by the types that fields are declared with: a line may have anything in a field
 
-Test = tuple[frozenset[type], Callable[[Any], bool]]
-"""The types that need no closer look, and a function for values of others."""
-
-FURTHEST: Final = 2**62
-"""The largest whole number: nanoseconds get there in 2116, and a difference of two still has 64 bits."""
-
+Test = tuple[frozenset[type], Callable[[Any], bool]]  # types that need no closer look, and what looks at others
+FURTHEST: Final = 2**62  # the largest whole number: in nanoseconds 2116, and a difference of two still has 64 bits
 EXACT: Final = 2**53  # the largest whole number that may stand for a float
 
 _SIMPLE: Final[Mapping[Any, Callable[[Any], bool]]] = {

@@ -22,8 +22,7 @@ MEANINGS: Final[Mapping[int, str]] = {
 }
 """The meaning of each invariant; a trace_id is shared where `trace_parent` made it so."""
 
-MOST_SPANS: Final = 2**15
-"""So many ids of spans are remembered at least: all of them, in a long recording, would be all of the memory."""
+MOST_SPANS: Final = 2**15  # so many ids of spans are remembered at least: all of them would take all of the memory
 
 
 @frozen

@@ -10,8 +10,7 @@ from .asks import LIMITED as TOO_MUCH
 from .facts import Facts, Topic
 from .finding import Cause, Finding, about, at, family, found, long, often
 
-GUESS: Final = re.compile(r'\[[^,]*,[^,]*,\s*"([^"]*)",\s*"([^"]*)"')
-"""Finds the topic and the event of a text that is not JSON."""
+GUESS: Final = re.compile(r'\[[^,]*,[^,]*,\s*"([^"]*)",\s*"([^"]*)"')  # topic and event of what is not JSON
 
 # fmt: off
 CRASHES: Final = Cause("channel_crash", "grave", "server",
