@@ -140,7 +140,6 @@ class Encoder:
         return {"n": written.number, "from": written.number - 1, **changes_of(before, state, self.redactor)}
 
     def _details(self, record: Any, written: Written) -> dict[str, Any]:
-        """Return a record's own fields, encoded."""
         details = record.details()
         if record.name == HANDLE_STOP:
             return self._came_to(record.start.details()["raw_message"], written, details)
@@ -169,7 +168,6 @@ class Encoder:
         return type(frame) is str and frame.isascii() and not self.redactor.suspicious(frame)
 
     def _came_to(self, given: Any, written: Written, details: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what came of an input, encoded."""
         message, built, state = details["message"], details["built_events"], details["end_state"]
         serializer, shared = state.options.serializer, _shared(given, message) if built else {}
         decodes = written.decodes and type(message) is Message

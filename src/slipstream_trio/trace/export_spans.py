@@ -19,8 +19,6 @@ Attributes = dict[str, str | int | float | bool]
 Kind = Literal["internal", "client", "consumer"]
 Title = tuple[str, Kind]
 TopicPattern = Callable[[str], str]  # maps topics, an unbounded set, to a few patterns
-PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
-_SIMPLE: Final = (str, int, float)
 
 PLAIN: Final = (
     *("connection_id", "generation", "span_id", "outcome", "status", "ref", "attempt", "client", "callback"),
@@ -75,7 +73,7 @@ def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Descripti
 
 
 def _put(attributes: Attributes, key: str, value: Any) -> None:
-    if isinstance(value, _SIMPLE):
+    if isinstance(value, (str, int, float)):
         attributes[key] = value
 
 
@@ -111,7 +109,7 @@ def _server(attributes: Attributes, options: Any) -> None:
     attributes["network.protocol.name"] = "websocket"
     if parts.hostname:
         attributes["server.address"] = parts.hostname
-        attributes["server.port"] = parts.port or PORTS.get(parts.scheme, 80)
+        attributes["server.port"] = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
         attributes["url.full"] = url
     attributes["slipstream.vsn"] = options.vsn
     attributes["slipstream.transport"] = options.transport

@@ -118,9 +118,8 @@ def _numbered(path: Path, number: int) -> Path:
 def written(path: str | PathLike[str] | TextIO, *, mode: int = 0o666) -> Iterator[TextIO]:
     """Write a text file for the time of a block; one whose name ends in `.gz` is compressed.
 
-    The file gets its name once it is whole: a failure leaves the previous file. Another output, such
-    as a device or a pipe, is written to as it is; a link stays, and what it points to is written; a file that is open
-    stays open. Of the permissions, `mode`, the process's mask takes some.
+    The file gets its name once it is whole: a failure leaves the previous file. A device or a pipe is written to as it
+    is; a link stays, and an open file stays open. Of the permissions, `mode`, the process's mask takes some.
     """
     if not isinstance(path, str | PathLike):
         yield path

@@ -75,11 +75,6 @@ class _Ring:
             self.dropped += oldest.records
         return lines
 
-    def lines(self, header: bytes) -> bytes:
-        """Return the lines of its file."""
-        missing = [missing_line(self.dropped, "ring_full")] if self.dropped else []
-        return b"".join([header, *missing, *(segment.data for segment in self.segments)])
-
 
 @define(eq=False)
 class FlightRecorder:
@@ -152,9 +147,9 @@ class FlightRecorder:
             self._rings.pop(self._ended_last.pop(next(iter(self._ended_last))), None)
         now = self._telemetry.time_ns()
         ring.path = self._directory / f"{start_time(now):%Y%m%dT%H%M%SZ}-{connection_id}.jsonl"
-        alive = [connection_id] if ring.dropped else []
+        alive, missing = ([connection_id], [missing_line(ring.dropped, "ring_full")]) if ring.dropped else ([], [])
         header = header_line(self._telemetry.ids.span_id(), 1, now, self._redactor.redacted, alive)
-        self._put(ring.path, ring.lines(header), begins=True)
+        self._put(ring.path, b"".join([header, *missing, *(each.data for each in ring.segments)]), begins=True)
         ring.segments.clear()
 
     def _put(self, path: Path, data: bytes, *, begins: bool = False) -> None:

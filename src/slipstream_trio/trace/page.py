@@ -158,7 +158,6 @@ class Page:
 
 
 def _length(row: Row) -> int:
-    """Return the characters of its long texts."""
     return len(row["payload"]) + len(row["more"])
 
 

@@ -5,7 +5,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -154,13 +153,11 @@ def sources(paths: Iterable[str | PathLike[str]]) -> list[Source]:
         for older in parts(path)[:-1]:
             if older not in found and (other := read_header(older)).recording == header.recording:
                 found[older] = other
-    begun: dict[str, datetime] = {}
-    for header in found.values():
-        begun[header.recording] = min(header.started, begun.get(header.recording, header.started))
-    ordered: dict[str, list[Path]] = {recording: [] for recording in sorted(begun, key=lambda its: (begun[its], its))}
+    files: dict[str, list[tuple[Path, Header]]] = {}
     for path, header in sorted(found.items(), key=lambda item: item[1].part):
-        ordered[header.recording].append(path)
-    return [Source(recording, tuple(files)) for recording, files in ordered.items()]
+        files.setdefault(header.recording, []).append((path, header))
+    ordered = sorted(files.items(), key=lambda its: (min(header.started for _, header in its[1]), its[0]))
+    return [Source(recording, tuple(path for path, _ in its)) for recording, its in ordered]
 
 
 def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:
@@ -316,15 +313,11 @@ def _written(file: IO[bytes], newest: Path, wait: Callable[[], bool]) -> Iterato
             return
 
 
-# When records happened
-
-
 class WallClock:
-    """Tells when the records of one recording happened.
+    """Tells when the records of one recording happened: on the wall's clock, in the order of the monotonic one.
 
-    Monotonic times have the finer order, but begin anywhere, and anew when a machine does; system times are comparable,
-    but are set back and forth. So monotonic times are taken, shifted by what the first record says, and shifted anew
-    where the clocks have parted by a second. A clock that was set back changes nothing: what comes is not earlier.
+    Monotonic times begin anywhere, and system times are set back and forth. So monotonic times are shifted by what the
+    first record says, and anew where the clocks have parted by a second, but never back: what comes is not earlier.
     """
 
     def __init__(self) -> None:

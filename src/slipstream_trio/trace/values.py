@@ -16,10 +16,10 @@ with its fields; or one of
 | `object` | `type` and `repr` of what has no place in JSON |
 """
 
-import base64
 import math
 import reprlib
 import types
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
@@ -99,11 +99,6 @@ def shown(value: Any) -> dict[str, Any] | None:
     """Return the fields that an attrs object or a message shows, by name; None of anything else."""
     kind = type(value)
     return {name: getattr(value, name) for name in names_of(kind)} if kind is Message or attrs.has(kind) else None
-
-
-def number_of(ref: object) -> int | None:
-    """Return the number that a ref is; None of one that is none, or that no client counts up to."""
-    return int(ref) if isinstance(ref, str) and ref.isdecimal() and len(ref) < 20 else None
 
 
 def field_of(value: Any, how: str | None, redactor: Redactor) -> Any:
@@ -195,7 +190,7 @@ def _text(value: str) -> Any:
     try:
         value.encode()
     except UnicodeEncodeError:
-        return {TAG: "str", "base64": _base64(value.encode("utf-8", "surrogatepass"))}
+        return {TAG: "str", "base64": b64encode(value.encode("utf-8", "surrogatepass")).decode()}
     return value
 
 
@@ -228,13 +223,9 @@ def _by_repr(value: Any, redactor: Redactor) -> Any:
     return {TAG: "object", "type": f"{kind.__module__}.{kind.__qualname__}", "repr": _text(text)}
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
 _ENCODERS: Final[Mapping[type, Callable[[Any, Redactor, int], Any]]] = {
     float: lambda value, _, __: value if math.isfinite(value) else {TAG: "float", "text": str(value)},
-    bytes: lambda value, _, __: {TAG: "bytes", "base64": _base64(value)},
+    bytes: lambda value, _, __: {TAG: "bytes", "base64": b64encode(value).decode()},
     list: _encode_items,
     tuple: lambda value, redactor, depth: {TAG: "tuple", "items": _encode_items(value, redactor, depth)},
     dict: _encode_dict,
@@ -342,8 +333,8 @@ def from_fields(kind: type, fields: Mapping[str, Any], shared: Shared | None = N
 
 
 _DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "bytes": lambda value: base64.b64decode(value["base64"], validate=True),
-    "str": lambda value: base64.b64decode(value["base64"], validate=True).decode("utf-8", "surrogatepass"),
+    "bytes": lambda value: b64decode(value["base64"], validate=True),
+    "str": lambda value: b64decode(value["base64"], validate=True).decode("utf-8", "surrogatepass"),
     "tuple": lambda value: tuple(map(decode_value, value["items"])),
     "datetime": lambda value: datetime.fromisoformat(value["iso"]),
     "float": lambda value: float(value["text"]),

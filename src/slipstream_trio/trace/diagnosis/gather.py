@@ -114,7 +114,6 @@ class Gatherer:
     # The process
 
     def _time(self, record: Record) -> int:
-        """Return when a record was emitted."""
         monotonic: int
         facts, wall, monotonic = self.facts, self._wall(record), record.measurements["monotonic_time"]
         if self._origin is None:

@@ -53,7 +53,11 @@ class Stream:
         frame_hash = _hash(frame, message)
         self._pair(now, place, is_same=bool(self.frames) and frame_hash == self.frames[-1])
         if self.key is None and self.tries < TRIES:
-            self._find_counter(message.payload)
+            numbers = {name: value for name, value in message.payload.items() if type(value) is int}
+            self.key = next((name for name, value in numbers.items() if self.numbers.get(name) == value - 1), None)
+            self.value = numbers.get(self.key or "", 0)
+            self.numbers = numbers
+            self.tries += 1
         elif self.key is not None:
             value = message.payload.get(self.key)
             if type(value) is int:
@@ -73,13 +77,6 @@ class Stream:
         if not self.twins and self.paired < TWINS:
             self.pairs.clear()
         self.paired = max(self.paired, self.twins)
-
-    def _find_counter(self, payload: dict[str, Any]) -> None:
-        numbers = {name: value for name, value in payload.items() if type(value) is int}
-        self.key = next((name for name, value in numbers.items() if self.numbers.get(name) == value - 1), None)
-        self.value = numbers.get(self.key or "", 0)
-        self.numbers = numbers
-        self.tries += 1
 
     def _count(self, now: int, place: Any, value: int, *, is_anew: bool, is_double: bool) -> None:
         step = value - self.value
