@@ -117,7 +117,7 @@ class Encoder:
         """Return the ids, and what is written of the connection."""
         connection_id = origin.connection_id
         written, short = self._written.get(connection_id), {"connection_id": connection_id}
-        if written is not None and written.lines < FULL_EVERY and written.origin == origin:
+        if written and written.lines < FULL_EVERY and (written.origin is origin or written.origin == origin):
             written.lines += 1
             return short, written
         renewed = Written(origin, encode_line(short)[1:-1])
