@@ -141,20 +141,19 @@ def test_a_signal_while_a_frame_is_handled_reaches_the_body() -> None:
 
 
 class Interrupting(trio.abc.Stream):
-    """A stream that interrupts the task which reads from it, if asked to."""
+    """A stream that interrupts the task which reads from it, or writes to it, if asked to."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
-        self.armed = False
+        self.armed = ""
         self._stream = stream
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data = await self._stream.receive_some(max_bytes)
-        if self.armed:
-            self.armed = False
-            signal.raise_signal(signal.SIGINT)
+        self._interrupt("reads")
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._interrupt("writes")
         await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -163,8 +162,14 @@ class Interrupting(trio.abc.Stream):
     async def aclose(self) -> None:
         await self._stream.aclose()
 
+    def _interrupt(self, moment: str) -> None:
+        if self.armed == moment:
+            self.armed = ""
+            signal.raise_signal(signal.SIGINT)
 
-def test_a_signal_while_the_transport_reads_reaches_the_body() -> None:
+
+@pytest.mark.parametrize("moment", ["reads", "writes"])
+def test_a_signal_while_the_transport_works_reaches_the_body(moment: str) -> None:
     streams: list[Interrupting] = []
     ends: list[tuple[int | None, str | None]] = []
 
@@ -179,7 +184,7 @@ def test_a_signal_while_the_transport_reads_reaches_the_body() -> None:
                 async with connect(URL, transport=TrioWebSocketConnector(open_stream)) as socket:
                     async with socket.join("lab:1") as channel:
                         [connection] = server.connections
-                        streams[0].armed = True
+                        streams[0].armed = moment
                         await channel.push("echo")
                         await trio.sleep_forever()
             finally:

@@ -295,7 +295,6 @@ class Connection:
             self.writer.close()  # also if the receive loop was cut off: the transport may wake it still
         self._end_if_needed("not closed in time")
 
-    @trio.lowlevel.enable_ki_protection
     async def _receive(self, transport: Transport, request: OpenRequest) -> None:
         try:
             while True:
@@ -354,7 +353,6 @@ class Connection:
     def _start_writing(self) -> None:  # a method, as a partial takes 250 bytes more for each connection
         self._tasks.start_own(self._write)
 
-    @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:
         assert self._transport is not None
         try:
@@ -363,7 +361,6 @@ class Connection:
             # Why is for the receive loop to find out: a close frame may wait there.
             self._end_by(trio.current_time() + GRACE_PERIOD)
 
-    @trio.lowlevel.enable_ki_protection
     async def _close_in(self, scope: trio.CancelScope, transport: Transport, close: protocol.CloseTransport) -> None:
         with scope:
             await self.writer.drained()

@@ -173,7 +173,6 @@ class Joins:
             del self._granted[request]
             self.pump()
 
-    @trio.lowlevel.enable_ki_protection
     async def _ask_and_send_again(self, request: Request) -> None:
         """Ask the user's function for a payload, and join again with that."""
         try:

@@ -99,7 +99,6 @@ class Timer:
         if self._alarm is not None and not self._socket._emitter.is_heard(LoopStalled):
             self._alarm.unwatch(self.look)
 
-    @trio.lowlevel.enable_ki_protection
     async def _handle_due(self) -> None:
         # Input that has come is handled before anything is found to be too late.
         if (connection := self._socket._connection) is not None and connection._transport is not None:

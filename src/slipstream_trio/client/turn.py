@@ -151,7 +151,6 @@ def begun(work: Iterator[object]) -> bool:
     return sum(1 for _ in islice(work, PIECES_A_STEP)) == PIECES_A_STEP
 
 
-@trio.lowlevel.enable_ki_protection
 async def finished(work: Iterator[object]) -> None:
     """Do the rest of some work; others run between its parts."""
     while begun(work):

@@ -78,7 +78,6 @@ class Writer:
             elif self._start is not None:
                 self._start()
 
-    @trio.lowlevel.enable_ki_protection
     async def run(self, transport: Transport) -> None:
         """Write what is queued until there was nothing for a while, or `close` is called; raises `TransportEnded`."""
         self._task = trio.lowlevel.ParkingLot()
