@@ -268,6 +268,8 @@ class Buffer:
     async def __anext__(self) -> Message: ...
     @overload
     async def __anext__(self, *, gaps: bool) -> Message | Gap: ...
+    # An interrupt after a message is taken would lose it; one before the wait, leave a task behind that does not wait.
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self, *, gaps: bool = False) -> Message | Gap:
         """Return the next message, or the next message or gap; raises the end's error, or for losses."""
         turn, items = self._turn, self._items
@@ -292,7 +294,6 @@ class Buffer:
             if gaps:
                 return item
 
-    @trio.lowlevel.enable_ki_protection  # an interrupt before the await would leave a task behind that waits no more
     async def _wait(self) -> None:
         """Wait until there is a message or gap; raises at the end."""
         self._read = True

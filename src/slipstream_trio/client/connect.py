@@ -140,6 +140,7 @@ class Supervisor:
         self.tasks: Tasks = Tasks(nursery, self._scope)  # those that no connection has started
         nursery.start_soon(self.run)
 
+    @trio.lowlevel.enable_ki_protection  # or it might be closed without a deadline
     def reconnect(self) -> None:
         """Replace the connection at once, or do not wait any longer for the next attempt."""
         connection = self.socket._connection

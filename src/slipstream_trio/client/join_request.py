@@ -228,6 +228,7 @@ class Joined(AbstractAsyncContextManager["Channel"]):
         await join(self._channel, self._timeout)
         return self._channel
 
+    @trio.lowlevel.enable_ki_protection  # or an interrupt might keep the topic
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             if error is None:  # leave, and wait until the deadline of the first exit of the row

@@ -183,6 +183,7 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
     def __aiter__(self) -> Self:
         return self
 
+    @trio.lowlevel.enable_ki_protection  # or an interrupt might lose a change
     async def __anext__(self) -> PresenceChange:
         """Return the next change; iteration ends with the channel."""
         await trio.lowlevel.checkpoint()

@@ -146,6 +146,7 @@ class Socket:
         self._supervisor.reconnect()
 
     @block("socket.listen(…) as messages")
+    @trio.lowlevel.enable_ki_protection  # or an interrupt might leave readers without an end
     async def listen(
         self, *topics: str, buffer: int | None = None, overflow: Overflow | None = None
     ) -> AsyncIterator[Subscription]:

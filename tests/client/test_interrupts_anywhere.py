@@ -1,0 +1,186 @@
+"""An interrupt at any moment of a command: nothing is lost or done by halves, and all goes on where it is caught."""
+
+import signal
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import count
+
+import trio
+from tests.client.support import PHOENIX, URL, Scripted, scripted
+from tests.everywhere.strike import Strike
+from tests.recovery.support import settle
+from trio.testing import MockClock
+
+from slipstream_trio import (
+    Backoff,
+    Socket,
+    Subscription,
+    connect,
+)
+from slipstream_trio.testing.simulation.determinism import deterministic
+
+Program = Callable[[Strike], Awaitable[None]]
+
+
+def strike_everywhere(program: Program, *, once: bool = False) -> None:
+    """Run a program again and again, each time interrupted at the next of its moments; see `Strike`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for at in count(1):
+            strike = Strike("interrupt in the library", "commands", at, once=once)
+            with deterministic(0, float):
+                trio.run(program, strike, clock=MockClock(autojump_threshold=0), instruments=[strike])
+            if not strike.struck:
+                break
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert at > 5
+
+
+async def give(strike: Strike, command: Callable[[], Awaitable[object]]) -> bool:
+    """Give a command that is interrupted; tell whether it was."""
+    try:
+        strike.begin()
+        await command()
+        strike.end()
+        await trio.lowlevel.checkpoint()  # for an interrupt that came last
+    except KeyboardInterrupt:
+        strike.end()
+        return True
+    return False
+
+
+async def after_a_second(action: Callable[[], object]) -> None:
+    await trio.sleep(1)
+    action()
+
+
+# On a socket
+
+
+def test_a_reader_whose_messages_wait_loses_none() -> None:
+    async def program(strike: Strike) -> None:
+        async with scripted() as (socket, peer), socket.join("room") as channel:
+            peer.message("room", "first")
+            peer.message("room", "second")
+            await settle()
+            read: list[str] = []
+
+            async def receive() -> None:
+                read.append((await anext(channel)).event)
+
+            await give(strike, receive)
+            with trio.fail_after(1):
+                while len(read) < 2:
+                    await receive()
+            assert read == ["first", "second"]
+
+    strike_everywhere(program)
+
+
+def test_a_reader_who_waited_is_not_woken() -> None:
+    async def program(strike: Strike) -> None:
+        async with scripted() as (socket, peer), socket.join("room") as channel, trio.open_nursery() as nursery:
+            nursery.start_soon(after_a_second, strike.end)
+            nursery.start_soon(after_a_second, partial(peer.message, "room", "event"))
+            if await give(strike, lambda: anext(channel)):
+                await trio.sleep(2)
+                assert trio.current_time() == 2
+                assert (await anext(channel)).event == "event"
+
+    strike_everywhere(program)
+
+
+def test_a_task_that_waited_for_a_connection_is_not_woken() -> None:
+    async def program(strike: Strike) -> None:
+        async with scripted(reconnect=Backoff((1,), jitter=0)) as (socket, peer), trio.open_nursery() as nursery:
+            peer.end()
+            await settle()
+            assert socket.status == "reconnecting"
+            nursery.start_soon(after_a_second, strike.end)
+            if await give(strike, socket.wait_connected):
+                await trio.sleep(2)
+                assert trio.current_time() == 2
+            await socket.wait_connected()
+
+    strike_everywhere(program)
+
+
+def test_a_send_that_waits_is_not_sent() -> None:
+    async def program(strike: Strike) -> None:
+        async with scripted(answers=PHOENIX - {"phx_join"}) as (socket, peer), trio.open_nursery() as nursery:
+            channel = socket.channel("room")
+            nursery.start_soon(channel.join)
+            join = await peer.wait_sent("phx_join")
+            nursery.start_soon(after_a_second, strike.end)
+            nursery.start_soon(after_a_second, partial(peer.reply, join))
+            interrupted = await give(strike, partial(channel.send, "event"))
+            await channel.push("echo")
+            assert peer.count("event") == (not interrupted)
+
+    strike_everywhere(program)
+
+
+def test_a_reader_of_presences_loses_no_change() -> None:
+    async def program(strike: Strike) -> None:
+        async with scripted() as (socket, peer), socket.join("room") as channel, channel.presence() as presence:
+            peer.message("room", "presence_state", {"me": {"metas": [{"phx_ref": "1"}]}})
+            peer.message("room", "presence_diff", {"joins": {"you": {"metas": [{"phx_ref": "2"}]}}, "leaves": {}})
+            await settle()
+            read: list[str] = []
+
+            async def follow() -> None:
+                read.append((await anext(presence)).key)
+
+            await give(strike, follow)
+            with trio.fail_after(1):
+                while len(read) < 2:
+                    await follow()
+            assert read == ["me", "you"]
+
+    strike_everywhere(program)
+
+
+def test_the_block_of_a_join_leaves() -> None:
+    async def program(strike: Strike) -> None:
+        async with scripted() as (socket, peer):
+            block = socket.join("room")
+            await block.__aenter__()
+            await give(strike, lambda: block.__aexit__(None, None, None))
+            await settle()
+            assert peer.count("phx_leave") == 1
+
+    strike_everywhere(program, once=True)
+
+
+def test_the_block_of_a_listener_ends_its_stream() -> None:
+    async def read(messages: Subscription) -> None:
+        async for _ in messages:
+            pass
+
+    async def program(strike: Strike) -> None:
+        async with scripted() as (socket, _):
+            block = socket.listen("news")
+            with trio.fail_after(1):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read, await block.__aenter__())
+                    await settle()
+                    await give(strike, lambda: block.__aexit__(None, None, None))
+
+    strike_everywhere(program)
+
+
+def test_a_reconnect_is_done_or_not() -> None:
+    async def reconnect(socket: Socket) -> None:
+        socket.reconnect()
+
+    async def program(strike: Strike) -> None:
+        connector = Scripted()
+        async with connect(URL, transport=connector, heartbeat_interval=None) as socket:
+            connector.peer.answers_close = False
+            await give(strike, partial(reconnect, socket))
+            with trio.fail_after(100):
+                async with socket.join("room"):
+                    pass
+
+    strike_everywhere(program)
