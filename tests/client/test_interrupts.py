@@ -315,3 +315,26 @@ def test_one_in_a_function_of_a_callback_client_passes(kind: type[BaseException]
     with pytest.raises(kind):
         trio.run(main, clock=MockClock(autojump_threshold=0))
     assert connector.peer.closed_with == (1000, "")
+
+
+def test_a_callback_and_a_payload_are_interrupted_at_once() -> None:
+    connector, went_on = Scripted(), list[str]()
+
+    def payload() -> dict[str, Any]:
+        signal.raise_signal(signal.SIGINT)
+        went_on.append("payload")
+        return {}
+
+    class Lobby(Client):
+        async def handle_connect(self, socket: Socket) -> None:
+            with pytest.raises(KeyboardInterrupt):
+                await socket.channel("room", payload).join()
+            signal.raise_signal(signal.SIGINT)
+            went_on.append("callback")
+
+    async def main() -> None:
+        await run_client(Lobby(), URL, transport=connector)
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert went_on == []

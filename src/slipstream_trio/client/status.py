@@ -49,9 +49,11 @@ class Result(Generic[T]):
         """Let `wait` raise `error`."""
         self._settle(None, error)
 
-    @trio.lowlevel.enable_ki_protection  # an interrupt before the await would leave a task behind that waits no more
     async def wait(self) -> T:
-        """Return the value, or raise the error."""
+        """Return the value, or raise the error.
+
+        To be awaited under protection: an interrupt before its own await would leave a task behind that does not wait.
+        """
         await self.settling()
         return self.get()
 

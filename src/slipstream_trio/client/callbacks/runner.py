@@ -2,8 +2,10 @@
 
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
+from inspect import unwrap
 from itertools import count
 from types import TracebackType
 from typing import Any, Final, final
@@ -95,12 +97,14 @@ class Runner:
 
     # What others ask
 
+    @trio.lowlevel.enable_ki_protection
     def stop(self) -> None:
         """Call nothing any more but `terminate`."""
         self._inbox.close()
         if self._task is None:
             self._end_calls()  # nobody knows whether it will ever run
 
+    @trio.lowlevel.enable_ki_protection
     def post(self, callback: str, message: Any) -> None:
         """Let a cast or an info be handled."""
         if self._inbox.closed:
@@ -109,6 +113,7 @@ class Runner:
             raise errors.ClientBusy(self._name, self._inbox.limit)
         self._inbox.put(Entry(callback, (message,), POSTS))
 
+    @trio.lowlevel.enable_ki_protection
     async def call(self, message: Any, timeout: float | None) -> Any:
         """Let a call be handled, and wait for the answer."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -233,6 +238,7 @@ class Runner:
 
     # The task
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, configuration: Configuration, task_status: trio.TaskStatus[Socket]) -> None:
         """Connect, and call callbacks until the end."""
         if self._task is not None:
@@ -298,7 +304,7 @@ class Runner:
         callback, emitter = getattr(self._client, name), self.running_socket()._emitter
         point = emitter.telemetry.span(("slipstream", "client", name))
         if not point.active:
-            return await callback(*arguments)
+            return await _call(callback, *arguments)
 
         def stop(first: First, result: Any, _: object) -> ClientCallbackStop:
             return ClientCallbackStop(*first, result)
@@ -307,12 +313,18 @@ class Runner:
             return "cancelled" if only_cancelled(error) else None  # whatever else leaves a callback ends the client
 
         span = Span(emitter, point, stop, ClientCallbackStart, self._name, name, arguments, judge=judge)
-        return await span.around(partial(callback, *arguments))
+        return await span.around(partial(_call, callback, *arguments))
+
+
+@trio.lowlevel.disable_ki_protection
+async def _call(callback: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    """Call a callback, which a KeyboardInterrupt may end; in the rest of a run it waits for a checkpoint."""
+    return await callback(*arguments)
 
 
 def of_callback(traceback: TracebackType | None) -> TracebackType | None:
     """Return the part of a traceback that begins in a callback, if there is one: the way there helps no user."""
-    step = traceback
-    while step is not None and step.tb_frame.f_code is not Runner._invoke.__code__:
+    step, code = traceback, unwrap(_call).__code__  # Trio 0.27 wraps it
+    while step is not None and step.tb_frame.f_code is not code:
         step = step.tb_next
     return traceback if step is None else step.tb_next
