@@ -40,8 +40,8 @@ def run(course: Course, chunks: Iterable[bytes]) -> tuple[bytes, list[tuple[Any,
     return out, hits
 
 
-def course(*rules: Rule, seed: int = 0, name: str = "1", number: int = 1) -> Course:
-    return Course(Faults(seed, rules=rules), name, number, "client")
+def course(*rules: Rule, seed: int = 0, name: str = "1") -> Course:
+    return Course(Faults(seed, rules=rules), name, "client", lambda: True)
 
 
 def hits(when: Moment, data: bytes, *, seed: int = 0) -> list[int]:
@@ -162,7 +162,7 @@ def test_every_connection_direction_and_seed_has_faults_of_its_own() -> None:
     rules = (Rule(Stall(), EachByte(0.001)), Rule(Stall(), EachByte(0.001), toward="server"))
 
     def found(seed: int, name: str, toward: str) -> tuple[int, ...]:
-        one = Course(Faults(seed, rules=rules), name, 1, toward)  # type: ignore[arg-type]
+        one = Course(Faults(seed, rules=rules), name, toward, lambda: True)  # type: ignore[arg-type]
         return tuple(byte for byte, _, _ in run(one, [data])[1])
 
     drawn = [found(seed, name, toward) for seed in (1, 2) for name in ("1", "2") for toward in ("client", "server")]
@@ -179,7 +179,8 @@ def test_a_rule_more_changes_nothing_of_those_before_it() -> None:
 
 def test_a_rule_holds_for_the_connections_that_it_names_or_a_share_of_them() -> None:
     def held(rule: Rule) -> list[int]:
-        return [n for n in range(1, 1001) if run(course(rule, name=str(n), number=n), [b"x"])[1]]
+        names = [f"client/{n}" for n in range(1, 1001)]
+        return [n for n, name in enumerate(names, 1) if run(course(rule, name=name), [b"x"])[1]]
 
     assert held(Rule(Reset(), AtByte(0), connections=(2, 5))) == [2, 5]
     assert len(held(Rule(Reset(), AtByte(0), chance=0.1))) == pytest.approx(100, abs=40)
@@ -188,7 +189,7 @@ def test_a_rule_holds_for_the_connections_that_it_names_or_a_share_of_them() -> 
 
 def test_openings_are_drawn_by_connection() -> None:
     faults = Faults(rules=[Rule(SlowOpening(1, jitter=2), connections=[1, 2]), Rule(Refuse(), connections=[2])])
-    drawn = {n: [(type(rule.fault), delay) for rule, delay in opening(faults, str(n), n)] for n in (1, 2, 3)}
+    drawn = {n: [(type(rule.fault), delay) for rule, delay in opening(faults, str(n))] for n in (1, 2, 3)}
     ((kind, first),) = drawn[1]
     assert kind is SlowOpening
     assert 1 <= first <= 3
@@ -200,7 +201,7 @@ def test_openings_are_drawn_by_connection() -> None:
 def test_a_quiet_course_draws_on_but_does_nothing() -> None:
     active = False
     rules = (Rule(Corrupt(), EachByte(0.01)),)
-    one = Course(Faults(rules=rules), "1", 1, "client", lambda: active)
+    one = Course(Faults(rules=rules), "1", "client", lambda: active)
     data = bytes(1000)
     assert run(one, [data]) == (data, [])
     active = True

@@ -25,7 +25,7 @@ from slipstream_trio.testing.faults import (
     Vanish,
     faulty_network,
 )
-from slipstream_trio.testing.server.memory import reset
+from slipstream_trio.testing.server.pipes import reset
 
 pytestmark = pytest.mark.once
 

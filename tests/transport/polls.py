@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from slipstream_trio.testing.server import MemoryStream, memory_pipe
-from slipstream_trio.testing.server.nursery import open_background
+from slipstream_trio.testing.server.pipes import open_background
 from slipstream_trio.transport import OpenRequest, Transport, TransportEnded, find_connector
 
 URL = "ws://localhost:4000/socket/websocket?vsn=2.0.0"

@@ -12,7 +12,7 @@ from tests.protocol import wire
 
 from slipstream_trio import Channel, Socket
 from slipstream_trio.testing.server import MemoryStream, memory_pipe
-from slipstream_trio.testing.server.nursery import open_background
+from slipstream_trio.testing.server.pipes import open_background
 from slipstream_trio.transport import Connector, OpenRequest, StreamOpener, Transport, TransportEnded, find_connector
 from slipstream_trio.transport.base import Frame
 

@@ -16,7 +16,7 @@ from ..transport import Connector, find_connector
 from .kit.expectations import Exactly, Expectation, ExpectationFailed, kind_of, secrets_in
 from .recorded import Action, Attempt, Close, Content, Paths, RecordedSocket
 from .server import Accept, Connection, Mount, PhoenixServer, Refuse, Request
-from .server.nursery import open_background
+from .server.pipes import open_background
 
 # Seconds within which a client seems to react to a message; what it does later has another cause, such as a timer.
 _REACTION: Final = 0.05

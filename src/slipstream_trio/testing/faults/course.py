@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final
 
 from attrs import field, frozen
 
@@ -58,10 +58,6 @@ class Injected:
         return f"{self.time:.3f} s: connection {self.connection}{where}: {self.fault!r}"
 
 
-# A frame whose header is whole: its number, from 1, its first byte, and its length, header included.
-SeenFrame: TypeAlias = tuple[int, int, int]
-
-
 class FrameCounter:
     """Follows one direction of a connection from its upgrade on; `blind` unless it is a plain WebSocket."""
 
@@ -73,9 +69,12 @@ class FrameCounter:
         self._kept = b""  # what has come of it
         self._number = 0
 
-    def feed(self, data: bytes) -> tuple[list[SeenFrame], int]:
-        """Return the frames whose headers are whole now, and the number of last bytes of an incomplete one."""
-        seen: list[SeenFrame] = []
+    def feed(self, data: bytes) -> tuple[list[tuple[int, int, int]], int]:
+        """Return the frames whose headers are whole now, and the number of last bytes of an incomplete one.
+
+        Of a frame: its number, from 1, its first byte, and its length, header included.
+        """
+        seen: list[tuple[int, int, int]] = []
         self._kept += data[max(0, self._next - self._passed) :]
         self._passed += len(data)
         if self._in_head:
@@ -104,18 +103,18 @@ class FrameCounter:
             self._skip(sys.maxsize if self.blind else end + len(_HEAD_END))
 
 
-def rules_for(faults: net.Faults, name: str, number: int) -> Iterator[tuple[int, net.Rule]]:
-    """Give the rules for a connection, by its whole name and number, each with its place."""
+def rules_for(faults: net.Faults, name: str) -> Iterator[tuple[int, net.Rule]]:
+    """Give the rules for a connection, by its whole name, which ends in its number, each with its place."""
     for place, rule in enumerate(faults.rules):
-        if rule.connections is None or number in rule.connections:
+        if rule.connections is None or int(name.rpartition("/")[2]) in rule.connections:
             drawn = Random(f"{faults.seed}:{place}:{name}").random()  # noqa: S311 - to be reproduced
             if drawn < rule.chance:
                 yield place, rule
 
 
-def opening(faults: net.Faults, name: str, number: int) -> Iterator[tuple[net.Rule, float]]:
+def opening(faults: net.Faults, name: str) -> Iterator[tuple[net.Rule, float]]:
     """Give the rules that hold for a connection's opening, each with its delay in seconds."""
-    for place, rule in rules_for(faults, name, number):
+    for place, rule in rules_for(faults, name):
         if isinstance(rule.fault, net.OPENING):
             delay = 0.0
             if isinstance(rule.fault, net.SlowOpening):
@@ -127,15 +126,13 @@ def opening(faults: net.Faults, name: str, number: int) -> Iterator[tuple[net.Ru
 class Course:
     """One direction of one connection; faults are skipped while not `active`."""
 
-    def __init__(
-        self, faults: net.Faults, name: str, number: int, toward: net.Toward, active: Callable[[], bool] = lambda: True
-    ) -> None:
+    def __init__(self, faults: net.Faults, name: str, toward: net.Toward, active: Callable[[], bool]) -> None:
         self._name = name
         self._key = f"{faults.seed}:{name}:{toward}"
         self.active: Callable[[], bool] = active
         self.toward: net.Toward = toward
         self.link: net.Link = faults.toward_client if toward == "client" else faults.toward_server
-        self._rules = {place: rule for place, rule in rules_for(faults, name, number) if rule.toward == toward}
+        self._rules = {place: rule for place, rule in rules_for(faults, name) if rule.toward == toward}
         self.timed: list[net.Rule] = [rule for rule in self._rules.values() if isinstance(rule.when, net.AtTime)]
         self._draw = {place: Random(f"{self._key}:{place}") for place in self._rules}  # noqa: S311 - as above
         self._noise = Random(f"{self._key}:noise")  # noqa: S311 - as above

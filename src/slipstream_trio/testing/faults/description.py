@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, TypeAlias
 
-import attrs
-from attrs import frozen
+from attrs import Attribute, field, frozen
+from attrs.validators import deep_iterable, in_, instance_of
 
 __all__ = [
     "AtByte", "AtFrame", "AtTime", "Corrupt", "EachByte", "EachFrame", "Fault", "Faults", "Ignore", "Link", "Moment",
@@ -19,7 +19,7 @@ Toward: TypeAlias = Literal["client", "server"]
 def _number(kind: str, valid: Callable[[Any], bool], *, whole: bool = False) -> Any:
     """Return a validator of numbers; None is valid where it is the default."""
 
-    def check(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    def check(instance: Any, attribute: "Attribute[Any]", value: Any) -> None:
         if value is None and attribute.default is None:
             return
         number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
@@ -32,6 +32,7 @@ def _number(kind: str, valid: Callable[[Any], bool], *, whole: bool = False) -> 
 _SECONDS: Final = _number("a time in seconds of at least 0", lambda value: value >= 0)
 _COUNT: Final = _number("a whole number of at least 1", lambda value: value >= 1, whole=True)
 _SHARE: Final = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+_BANDWIDTH: Final = _number("a number of bytes of more than 0", lambda value: value > 0)
 
 
 # At the opening of a connection
@@ -57,8 +58,8 @@ class Ignore:
 class SlowOpening:
     """The connection is opened after `seconds`, and up to `jitter` seconds more."""
 
-    seconds: float = attrs.field(validator=_SECONDS)
-    jitter: float = attrs.field(default=0.0, validator=_SECONDS)
+    seconds: float = field(validator=_SECONDS)
+    jitter: float = field(default=0.0, validator=_SECONDS)
 
 
 # On an open connection
@@ -71,7 +72,7 @@ class Stall:
     It lasts for `seconds`, or for None until `FaultyNetwork.heal`, in one direction or in `both`.
     """
 
-    seconds: float | None = attrs.field(default=None, validator=_SECONDS)
+    seconds: float | None = field(default=None, validator=_SECONDS)
     both: bool = False
 
 
@@ -99,7 +100,7 @@ class Truncate:
 class Corrupt:
     """Some bytes, `count` of them in a row, are replaced by others."""
 
-    count: int = attrs.field(default=1, validator=_COUNT)
+    count: int = field(default=1, validator=_COUNT)
 
 
 Fault: TypeAlias = Refuse | Ignore | SlowOpening | Stall | Vanish | Reset | Truncate | Corrupt
@@ -115,7 +116,7 @@ OPENING: Final = (Refuse, Ignore, SlowOpening)
 class AtByte:
     """Once `number` bytes of a connection, from 0 on, have passed in the rule's direction, the upgrade's included."""
 
-    number: int = attrs.field(validator=_number("a whole number of at least 0", lambda value: value >= 0, whole=True))
+    number: int = field(validator=_number("a whole number of at least 0", lambda value: value >= 0, whole=True))
 
 
 @frozen
@@ -125,30 +126,30 @@ class AtFrame:
     `into` says where: 0 is before its first byte, 1 after its last, 0.5 half-way.
     """
 
-    number: int = attrs.field(validator=_COUNT)
-    into: float = attrs.field(default=0.5, validator=_SHARE)
+    number: int = field(validator=_COUNT)
+    into: float = field(default=0.5, validator=_SHARE)
 
 
 @frozen
 class AtTime:
     """So many `seconds` after a connection was opened."""
 
-    seconds: float = attrs.field(validator=_SECONDS)
+    seconds: float = field(validator=_SECONDS)
 
 
 @frozen
 class EachByte:
     """At every byte, with a `probability` from 0 to 1; 0.0001 is once in 10,000 bytes, on average."""
 
-    probability: float = attrs.field(validator=_SHARE)
+    probability: float = field(validator=_SHARE)
 
 
 @frozen
 class EachFrame:
     """In every WebSocket frame, with a `probability` from 0 to 1; `into` as for `AtFrame`, None: somewhere in it."""
 
-    probability: float = attrs.field(validator=_SHARE)
-    into: float | None = attrs.field(default=None, validator=_SHARE)
+    probability: float = field(validator=_SHARE)
+    into: float | None = field(default=None, validator=_SHARE)
 
 
 Moment: TypeAlias = AtByte | AtFrame | AtTime | EachByte | EachFrame
@@ -156,9 +157,8 @@ Moment: TypeAlias = AtByte | AtFrame | AtTime | EachByte | EachFrame
 
 def _from_one(given: Iterable[int] | None) -> Any:
     numbers = tuple(given) if isinstance(given, Iterable) else given
-    if numbers is not None and not (
-        type(numbers) is tuple and all(type(each) is int and each >= 1 for each in numbers)
-    ):
+    valid = type(numbers) is tuple and all(type(each) is int and each >= 1 for each in numbers)
+    if numbers is not None and not valid:
         what = "Rule.connections are numbers from 1, such as [1] for the first, or None for all"
         raise ValueError(f"{what}; not {numbers!r}")
     return numbers
@@ -177,14 +177,14 @@ class Rule:
         chance: the share of these connections that it holds for, from 0 to 1.
     """
 
-    fault: Fault = attrs.field(validator=attrs.validators.instance_of(Fault))
-    when: Moment | None = attrs.field(default=None)
-    toward: Toward = attrs.field(default="client", validator=attrs.validators.in_(("client", "server")))
-    connections: tuple[int, ...] | None = attrs.field(default=None, converter=_from_one)
-    chance: float = attrs.field(default=1.0, validator=_SHARE)
+    fault: Fault = field(validator=instance_of(Fault))
+    when: Moment | None = field(default=None)
+    toward: Toward = field(default="client", validator=in_(("client", "server")))
+    connections: tuple[int, ...] | None = field(default=None, converter=_from_one)
+    chance: float = field(default=1.0, validator=_SHARE)
 
     @when.validator
-    def _check_when(self, _: "attrs.Attribute[Any]", when: Any) -> None:
+    def _check_when(self, _: "Attribute[Any]", when: Any) -> None:
         kind = type(self.fault).__name__
         if isinstance(self.fault, OPENING):
             if when is not None:
@@ -204,12 +204,10 @@ class Link:
         buffer: the most bytes under way; beyond, the sender waits, as for a TCP window.
     """
 
-    latency: float = attrs.field(default=0.0, validator=_SECONDS)
-    jitter: float = attrs.field(default=0.0, validator=_SECONDS)
-    bandwidth: float | None = attrs.field(
-        default=None, validator=_number("a number of bytes of more than 0", lambda value: value > 0)
-    )
-    buffer: int = attrs.field(default=65_536, validator=_COUNT)
+    latency: float = field(default=0.0, validator=_SECONDS)
+    jitter: float = field(default=0.0, validator=_SECONDS)
+    bandwidth: float | None = field(default=None, validator=_BANDWIDTH)
+    buffer: int = field(default=65_536, validator=_COUNT)
 
 
 @frozen
@@ -228,11 +226,7 @@ class Faults:
         rules: the faults; where several hit the same byte, they do in this order.
     """
 
-    seed: int = attrs.field(default=0, validator=_number("a whole number", lambda _: True, whole=True))
-    toward_client: Link = attrs.field(default=Link(), validator=attrs.validators.instance_of(Link))
-    toward_server: Link = attrs.field(default=Link(), validator=attrs.validators.instance_of(Link))
-    rules: tuple[Rule, ...] = attrs.field(
-        default=(),
-        converter=tuple[Rule, ...],
-        validator=attrs.validators.deep_iterable(attrs.validators.instance_of(Rule)),
-    )
+    seed: int = field(default=0, validator=_number("a whole number", lambda _: True, whole=True))
+    toward_client: Link = field(default=Link(), validator=instance_of(Link))
+    toward_server: Link = field(default=Link(), validator=instance_of(Link))
+    rules: tuple[Rule, ...] = field(default=(), converter=tuple[Rule, ...], validator=deep_iterable(instance_of(Rule)))

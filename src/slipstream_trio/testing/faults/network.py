@@ -9,8 +9,7 @@ from typing import Final, ParamSpec, get_args
 import attrs
 import trio
 
-from ..server.memory import memory_pipe, reset
-from ..server.nursery import open_background
+from ..server.pipes import memory_pipe, open_background, reset
 from ..server.server import Listening
 from .course import Course, Injected, opening
 from .description import OPENING, Fault, Faults, Ignore, Refuse, Toward
@@ -55,7 +54,7 @@ class FaultyNetwork:
         self._nursery = nursery
         self._began = trio.current_time()
         self._numbers: Counter[str] = Counter()
-        self._relays: dict[Relay, str] = {}
+        self._relays: list[Relay] = []
         self._active = True
 
     def opener(
@@ -77,15 +76,13 @@ class FaultyNetwork:
         """
 
         async def open_through(*args: P.args, **kwargs: P.kwargs) -> trio.abc.Stream:
-            number, whole = await self._open(name, trio.sleep_forever)
+            whole = await self._open(name, trio.sleep_forever)
             far = await open_stream(*args, **kwargs)
-            try:
-                self._check_up(whole)
-            except ConnectionRefusedError:
+            if self._nursery.cancel_scope.cancel_called:
                 await trio.aclose_forcefully(far)
-                raise
+            self._check_up(whole)
             near, client = memory_pipe()
-            self._nursery.start_soon(self._run, self._relay(number, whole, name, near, far))
+            self._nursery.start_soon(self._run, self._relay(whole, near, far))
             return client
 
         return open_through
@@ -94,15 +91,12 @@ class FaultyNetwork:
         """Listen on a free port of 127.0.0.1, and pass connections on to a server, until the network ends.
 
         The server may be any: another process, another language. TLS passes through unread, so that frames cannot be
-        counted in it; bytes can.
+        counted in it; bytes can. Return where it listens.
 
         Parameters:
             host: the server's host.
             port: the server's port.
             name: as for `opener`.
-
-        Returns:
-            Where it listens.
 
         Raises:
             OSError: all ports are taken.
@@ -113,31 +107,26 @@ class FaultyNetwork:
         self._nursery.start_soon(partial(trio.serve_listeners, handler, listeners, handler_nursery=self._nursery))
         return Listening(address[0], address[1])
 
-    # By hand
-
     @property
     def connections(self) -> tuple[str, ...]:
         """The names of the open connections, the oldest first."""
         return tuple(relay.name for relay in self._relays if not relay.cut)
 
     def inject(self, fault: Fault, *, toward: Toward = "client", name: str | None = None) -> int:
-        """Let a fault happen now on open connections.
+        """Let a fault happen now on open connections; return on how many.
 
         Parameters:
             fault: one of those that happen on an open connection.
             toward: the direction it happens in.
             name: the connections' name, or the whole name of one; None: all.
 
-        Returns:
-            The number of connections on which it happened.
-
         Raises:
             ValueError: the fault is one of those that happen at the opening.
         """
         if isinstance(fault, OPENING):
             raise ValueError(f"{fault!r} happens when a connection is opened: give it a Rule")  # noqa: TRY004 - no other type is right
-        live = [(relay, its) for relay, its in self._relays.items() if not relay.cut]
-        chosen = [relay for relay, its in live if name is None or name in (its, relay.name)]
+        live = [relay for relay in self._relays if not relay.cut]
+        chosen = [relay for relay in live if name in (None, relay.name, relay.name.rpartition("/")[0])]
         for relay in chosen:
             relay.inject(Injected(relay.name, fault, toward), relay.lanes[get_args(Toward).index(toward)])
         return len(chosen)
@@ -156,13 +145,12 @@ class FaultyNetwork:
         if self._nursery.cancel_scope.cancel_called:
             raise ConnectionRefusedError(f"the faulty network has ended: its block was left before connection {whole}")
 
-    async def _open(self, name: str, ignored: Callable[[], Awaitable[None]]) -> tuple[int, str]:
-        """Open a connection: returns its number and its whole name, unless a fault refuses it, or it is `ignored`."""
+    async def _open(self, name: str, ignored: Callable[[], Awaitable[None]]) -> str:
+        """Open a connection: returns its whole name, unless a fault refuses it, or it is `ignored`."""
         self._numbers[name] += 1
         self.log.connections += 1
-        number = self._numbers[name]
-        whole = f"{name}/{number}" if name else str(number)
-        for rule, delay in opening(self.faults, whole, number):
+        whole = f"{name}{'/' if name else ''}{self._numbers[name]}"
+        for rule, delay in opening(self.faults, whole):
             if self._active:
                 self._note(Injected(whole, rule.fault))
                 await trio.sleep(delay)
@@ -171,19 +159,19 @@ class FaultyNetwork:
                 if isinstance(rule.fault, Ignore):
                     await ignored()
         self._check_up(whole)
-        return number, whole
+        return whole
 
-    def _relay(self, number: int, whole: str, name: str, near: trio.abc.Stream, far: trio.abc.Stream) -> Relay:
-        courses = [Course(self.faults, whole, number, toward, lambda: self._active) for toward in get_args(Toward)]
+    def _relay(self, whole: str, near: trio.abc.Stream, far: trio.abc.Stream) -> Relay:
+        courses = [Course(self.faults, whole, toward, lambda: self._active) for toward in get_args(Toward)]
         relay = Relay(whole, (near, far), courses, self._note)
-        self._relays[relay] = name
+        self._relays.append(relay)
         return relay
 
     async def _run(self, relay: Relay) -> None:
         try:
             await relay.run()
         finally:
-            del self._relays[relay]
+            self._relays.remove(relay)
 
     async def _proxy(self, host: str, port: int, name: str, near: trio.SocketStream) -> None:
         async def ignored() -> None:
@@ -192,14 +180,14 @@ class FaultyNetwork:
             raise trio.BrokenResourceError("the client is gone")
 
         try:
-            number, whole = await self._open(name, ignored)
+            whole = await self._open(name, ignored)
             far = await trio.open_tcp_stream(host, port)
         except OSError:
             reset(near)  # for the client, as with a server that refuses
         except trio.BrokenResourceError:
             pass
         else:
-            await self._run(self._relay(number, whole, name, near, far))
+            await self._run(self._relay(whole, near, far))
         finally:
             await trio.aclose_forcefully(near)
 

@@ -7,8 +7,7 @@ from typing import Literal, TypeAlias
 
 import trio
 
-from ..server.memory import GONE, reset
-from ..server.outbox import Gauge
+from ..server.pipes import GONE, Gauge, reset
 from .course import Course, Injected, Piece
 from .description import AtTime, Corrupt, Fault, Reset, Rule, Stall, Truncate, Vanish
 

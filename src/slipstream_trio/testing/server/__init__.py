@@ -9,8 +9,8 @@ try:
     from .channel import Channel, JoinRefused, Outcome, Reply, Stop
     from .connection import Connection
     from .dialect import Flavour, Version
-    from .memory import MemoryStream, memory_pipe
     from .mount import Accept, ChannelFactory, Connect, Handler, Mount, Refuse, Request
+    from .pipes import MemoryStream, memory_pipe
     from .presence import ChannelPresence
     from .server import Listening, PhoenixServer
 except ImportError as _error:

@@ -13,9 +13,8 @@ from ...errors import ProtocolError
 from ...protocol.message import Frame, Message
 from .channel import Channel, Router
 from .framing import Control, FrameViolation, frame_bytes
-from .memory import GONE, end_sending, reset
 from .mount import Handler, Request
-from .outbox import Outbox
+from .pipes import GONE, Outbox, end_sending, reset
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ class Connection:
 
     def put(self, frame: Frame, data: bytes | None = None, *, ahead: bool = False) -> None:
         """Queue a frame at once, of which the uncompressed bytes may be known; see `Outbox.put`."""
-        if self._framing.compressed:
+        if self._framing.extension is not None:
             self.outbox.put(partial(self._framing.encode, frame), len(frame), ahead=ahead)
         else:
             data = frame_bytes(frame) if data is None else data

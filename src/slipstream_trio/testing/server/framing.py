@@ -9,7 +9,7 @@ from typing import Any, Final
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.extensions import PerMessageDeflate
-from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
+from wsproto.frame_protocol import CloseReason, Opcode, RsvBits
 
 from ...protocol.message import Frame
 from ...transport.lane import WHOLE_BINARY, WHOLE_TEXT
@@ -18,7 +18,6 @@ _INFLATED_PIECE: Final = 16_384
 _INFLATE_RATIO: Final = 25  # Bandit's limit of a message's size to its compressed size, from 32 KiB on
 
 Control = Ping | Pong | CloseConnection
-Protocol = FrameDecoder | FrameProtocol
 
 
 class FrameViolation(Exception):
@@ -55,9 +54,8 @@ class Framing:
         role: ConnectionType = ConnectionType.SERVER,  # the side whose frames are written
     ) -> None:
         incoming = _Incoming(max_frame_size, limits_wire=limits_wire)
-        self.extension: str | None = incoming.answer(offer) if offer else None  # the answer to the offer
-        # Whether frames to this client are compressed, and so cannot be shared with others.
-        self.compressed: bool = self.extension is not None
+        # The answer to the offer: with one, frames to this client are compressed, and so cannot be shared with others.
+        self.extension: str | None = incoming.answer(offer) if offer else None
         self._connection = Connection(role, [incoming] if role is ConnectionType.SERVER else [])
         self._parts: list[Any] = []
 
@@ -119,26 +117,25 @@ class _Incoming(PerMessageDeflate):
             return None
         return f"{self.name};{parameters}".rstrip(";") if isinstance(parameters, str) else None
 
-    def frame_inbound_header(self, proto: Protocol, opcode: Opcode, rsv: RsvBits, length: int) -> CloseReason | RsvBits:  # noqa: ARG002
+    def frame_inbound_header(self, proto: Any, opcode: Opcode, rsv: RsvBits, length: int) -> CloseReason | RsvBits:  # noqa: ARG002
         """Refuse a frame that is too large, or makes its message too large."""
         self._in_control, begins = opcode.iscontrol(), opcode in (Opcode.TEXT, Opcode.BINARY)
         if begins:
             self._length, self._is_deflated = 0, rsv.rsv1
         if not self._in_control:
             self._length += length
-        is_too_long = opcode is Opcode.CONTINUATION and self._length > self._longest_message
-        if is_too_long or length > self._longest_frame:
+        if length > self._longest_frame or (opcode is Opcode.CONTINUATION and self._length > self._longest_message):
             return CloseReason.MESSAGE_TOO_BIG
         return RsvBits(begins and super().enabled(), False, False)  # noqa: FBT003 - wsproto's
 
-    def frame_inbound_payload_data(self, proto: Protocol, data: bytes) -> bytes | CloseReason:  # noqa: ARG002
+    def frame_inbound_payload_data(self, proto: Any, data: bytes) -> bytes | CloseReason:  # noqa: ARG002
         """Keep a part of a compressed message until its end."""
         if self._in_control or not self._is_deflated:
             return data
         self._deflated += data
         return b""
 
-    def frame_inbound_complete(self, proto: Protocol, fin: bool) -> bytes | CloseReason | None:  # noqa: ARG002, FBT001
+    def frame_inbound_complete(self, proto: Any, fin: bool) -> bytes | CloseReason | None:  # noqa: ARG002, FBT001
         """Inflate a message at its end, no further than to its limit."""
         if self._in_control or not self._is_deflated or not fin:
             return None

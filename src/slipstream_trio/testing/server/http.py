@@ -25,9 +25,8 @@ from wsproto.utilities import LocalProtocolError, generate_accept_token
 from ...protocol.message import Frame
 from .connection import Connection
 from .framing import Control, FrameViolation, Framing
-from .memory import memory_pipe
 from .mount import Accept, Mount, Refuse, Request, choose_subprotocol, parse_query
-from .nursery import open_background
+from .pipes import memory_pipe, open_background
 from .wire import Wire, wire_for
 
 if TYPE_CHECKING:
@@ -89,10 +88,9 @@ class Exchange:
             return None
         path, _, query = received.target.decode("latin-1").partition("?")
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in received.headers)
-        request = Request(path, "", parse_query(query), headers)
         scheme = "https" if isinstance(self._stream, trio.SSLStream) else "http"
-        uri = f"{scheme}://{request.header('host')}{path}{'?' if query else ''}{query}"
-        return received.method, attrs.evolve(request, uri=uri)
+        uri = f"{scheme}://{dict(headers).get('host')}{path}{'?' if query else ''}{query}"
+        return received.method, Request(path, uri, parse_query(query), headers)
 
     async def _read_body(self) -> bytes:
         """Return the body of a request; raises `Refuse` where it is too large."""
@@ -229,10 +227,9 @@ class Session:
         ours, theirs = memory_pipe()
         self.token: str = _SIGNED + secrets.token_urlsafe(16)
         # It ends when it is not polled, rather than when nothing is posted.
-        self.connection: Connection = Connection(
-            server, theirs, attrs.evolve(upgrade, mount=attrs.evolve(upgrade.mount, timeout=None))
-        )
-        self._window = upgrade.mount.poll_window
+        mount = attrs.evolve(upgrade.mount, timeout=None)
+        self.connection: Connection = Connection(server, theirs, attrs.evolve(upgrade, mount=mount))
+        self._window = mount.poll_window
         self._stream = ours
         self._framing = Framing(role=ConnectionType.CLIENT)
         self._posted = 0

@@ -16,9 +16,8 @@ from .channel import Channel, Process
 from .connection import Connection
 from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
 from .http import Exchange, Session
-from .memory import MemoryStream, memory_pipe
 from .mount import Mount
-from .nursery import open_background
+from .pipes import MemoryStream, memory_pipe, open_background
 from .presence import PubSub
 
 GRACE_PERIOD: Final = 5.0
