@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import trio
-from attrs import field, frozen
+from attrs import define, field, frozen
 from attrs.validators import deep_iterable as each, in_, instance_of, optional
 
 from .server import Channel, JoinRefused, Mount, PhoenixServer, Refuse, Request, Stop
@@ -81,12 +81,12 @@ def scripted_server(script: ServerScript) -> PhoenixServer:
     return PhoenixServer({"/socket": mount}, close_timeout=1.0)
 
 
+@define(eq=False)
 class _Scripted(Channel):
     """A channel that follows the script."""
 
-    def __init__(self, joins: Iterator[JoinFate], pushes: Iterator[tuple[Act, ...]]) -> None:
-        self._joins = joins
-        self._pushes = pushes
+    _joins: Iterator[JoinFate]
+    _pushes: Iterator[tuple[Act, ...]]
 
     async def join(self, payload: Any) -> Any:  # noqa: ARG002 - the script decides
         match next(self._joins, "accept"):

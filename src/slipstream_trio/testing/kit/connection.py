@@ -1,5 +1,6 @@
 """One client's connection, in the hands of a test."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -107,32 +108,27 @@ class FakeConnection:
         return FakePush(self, await self.take(Expectation("message", topic, event, payload), within))
 
     async def expect_disconnect(self, code: Any = ANY, *, by: Any = ANY, within: float | None = None) -> Disconnection:
-        """Wait for the connection's end.
+        """Wait for the connection's end, and return how it ended.
 
         Parameters:
             code: the pattern of the close code.
             by: the pattern of the side that ended it: "client", "server", or "lost".
             within: the seconds to wait; None is the server's `timeout`.
 
-        Returns:
-            How it ended.
-
         Raises:
             ExpectationFailed: it did not end, or in another way.
         """
         within = self.server.timeout if within is None else within
         wanted = "a disconnect" + ("" if code is ANY else f" with code {shown(code)}")
-        wanted += "" if by is ANY else f" by {shown(by)}"
+        wanted += ("" if by is ANY else f" by {shown(by)}") + f" of connection {self.number}"
         with trio.move_on_after(within):
             await self._connection.wait_closed()
         ended = self.disconnection
         if ended is None:
-            raise ExpectationFailed(
-                f"expected {wanted} of connection {self.number}: it is open after {within:g} s\n{self.history()}"
-            )
+            raise ExpectationFailed(f"expected {wanted}: it is open after {within:g} s\n{self.history()}")
         problem = mismatch(code, ended.code, "the code") or mismatch(by, ended.by, "who ended it")
         if problem:
-            raise ExpectationFailed(f"expected {wanted} of connection {self.number}: {ended} - {problem}")
+            raise ExpectationFailed(f"expected {wanted}: {ended} - {problem}")
         return ended
 
     # Refutations
@@ -171,10 +167,8 @@ class FakeConnection:
         """Check that the connection stays open; see `refute_push`."""
         with trio.move_on_after(within):
             await self._connection.wait_closed()
-        if self.disconnection is not None:
-            raise ExpectationFailed(
-                f"expected connection {self.number} to stay open for {within:g} s, but {self.disconnection}"
-            )
+        if (ended := self.disconnection) is not None:
+            raise ExpectationFailed(f"expected connection {self.number} to stay open for {within:g} s, but {ended}")
 
     # To the client
 
@@ -208,25 +202,18 @@ class FakeConnection:
         Raises:
             LookupError: it has joined no such topic.
         """
-        try:
-            return self.channels[topic]
-        except KeyError:
+        if (channel := self.channels.get(topic)) is None:
             joined = ", ".join(map(repr, self.channels)) or "none"
-            raise LookupError(
-                f"the client of connection {self.number} has not joined {topic!r}; joined: {joined}"
-            ) from None
+            raise LookupError(f"the client of connection {self.number} has not joined {topic!r}; joined: {joined}")
+        return channel
 
     async def send_raw(self, *frames: Frame) -> None:
         """Send frames of any content: `str` as text frames, `bytes` as binary ones."""
-        self._check_open()
-        await self._connection.send_raw(*frames)
-        await self._sent()
+        await self._send(self._connection.send_raw, *frames)
 
     async def send_bytes(self, data: bytes) -> None:
         """Send any bytes, also invalid frames."""
-        self._check_open()
-        await self._connection.send_bytes(data)
-        await self._sent()
+        await self._send(self._connection.send_bytes, data)
 
     async def close(self, code: int = 1000, reason: str = "") -> Disconnection:
         """Close it with a close code, and a reason of up to 123 bytes of UTF-8; wait for its end."""
@@ -325,8 +312,7 @@ class FakeConnection:
         ended = self.disconnection
         why = f"the connection has ended: {ended}" if ended else f"it did not come within {within:g} s"
         wanted = expectation.describe(self._secrets(expectation))
-        history = self.history(expectation)
-        raise ExpectationFailed(f"expected {wanted} on connection {self.number}: {why}\n{history}")
+        raise ExpectationFailed(f"expected {wanted} on connection {self.number}: {why}\n{self.history(expectation)}")
 
     async def refute(self, expectation: Expectation, within: float) -> None:
         """Watch for `within` seconds, or to the connection's end; raises `ExpectationFailed` if one comes."""
@@ -371,11 +357,10 @@ class FakeConnection:
         wanted = [] if expectation is None else [expectation.payload]
         return Secrets.of(secret for payload in (*payloads, *wanted) for secret in secrets_in(payload))
 
-    async def _sent(self) -> None:
-        """Wait until all is written, so that the test's next step comes after it: a partition, for example."""
-        with trio.move_on_after(self.server.timeout):  # a client that does not read must not hang the test
-            await self._connection.wait_written()
-
-    def _check_open(self) -> None:
+    async def _send(self, send: Callable[..., Awaitable[None]], *what: Frame) -> None:
+        """Send, and wait until all is written, so that the next step of the test comes after it: a partition, say."""
         if self.disconnection is not None:
             raise RuntimeError(f"connection {self.number} has ended: {self.disconnection}")
+        await send(*what)
+        with trio.move_on_after(self.server.timeout):  # a client that does not read must not hang the test
+            await self._connection.wait_written()

@@ -88,8 +88,10 @@ def mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS
         matches = isinstance(value, str) and pattern.fullmatch(value)
         return None if matches else f"{where} {short_repr(value, secrets)} does not match {shown(pattern, secrets)}"
     if isinstance(pattern, type) or get_origin(pattern) in (Union, UnionType):
-        name = pattern.__name__ if isinstance(pattern, type) else pattern
-        return None if _is_of(pattern, value) else f"{where} is {short_repr(value, secrets)}, not of type {name}"
+        name, kinds = (pattern.__name__, (pattern,)) if isinstance(pattern, type) else (pattern, get_args(pattern))
+        # JSON's true is not a number; Python's is.
+        right = isinstance(value, pattern) and (type(value) is not bool or bool in kinds or object in kinds)
+        return None if right else f"{where} is {short_repr(value, secrets)}, not of type {name}"
     return (_predicate if callable(pattern) else _equal)(pattern, value, where, secrets)
 
 
@@ -160,12 +162,6 @@ def _parts(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None
             return problem
     more = [name for name in value if name not in wanted] if is_object and not partly else []
     return f"{where} has {more[0]!r} as well: {short_repr(value[more[0]], secrets)}" if more else None
-
-
-def _is_of(pattern: Any, value: Any) -> bool:
-    # JSON's true is not a number; Python's is.
-    kinds = get_args(pattern) or (pattern,)
-    return isinstance(value, pattern) and (type(value) is not bool or bool in kinds or object in kinds)
 
 
 def _predicate(pattern: Callable[[Any], object], value: Any, where: str, secrets: Secrets) -> str | None:

@@ -47,12 +47,11 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--transport", help="the clients': trio_websocket, websockets or longpoll")
     parser.add_argument("--everywhere", action="store_true", help="--interrupt at each step, in a run for each")
     parser.add_argument("--busy-days", type=int, help="end once so many days had much to do")
-    parser.add_argument("--features", help="none, or some, separated by commas; not drawn from the seed")
+    chosen = "none, or some, separated by commas; not drawn from the seed"
+    parser.add_argument("--features", help=chosen, type=lambda text: () if text == "none" else tuple(text.split(",")))
     asked = parser.parse_args(words)
-    given = {field.name: getattr(asked, field.name) for field in fields(Scenario) if field.name != "seed"}
-    if asked.features is not None:
-        given["features"] = () if asked.features == "none" else tuple(asked.features.split(","))
-    given = {name: value for name, value in given.items() if value is not None}
+    names = [field.name for field in fields(Scenario) if field.name != "seed"]
+    given = {name: value for name in names if (value := getattr(asked, name)) is not None}
     if asked.everywhere and asked.interrupt is None:
         parser.error("--everywhere needs --interrupt")
     try:

@@ -102,9 +102,9 @@ def gaps(run: Run) -> Iterator[Wrong]:
 
 def replies(run: Run) -> Iterator[Wrong]:
     """A reply reaches its push, and no other."""
-    for name, stop, at in _pushes(run):
+    for name, token, stop, at in _pushes(run):
         if stop.status is not None:
-            token, answer = stop.start.params["token"], stop.response
+            answer = stop.response
             right = isinstance(answer, Mapping) and answer.get("token") == token
             yield None if right else (f"{name}: the push {token} was answered {answer!r}", at)
 
@@ -121,9 +121,8 @@ def performed_once(run: Run) -> Iterator[Wrong]:
 def unsent(run: Run) -> Iterator[Wrong]:
     """A push that failed with `sent=False` is never performed."""
     performed = {note.facts[0] for note in run.noted("performed")}
-    for name, stop, at in _pushes(run):
+    for name, token, stop, at in _pushes(run):
         if stop.sent is False:
-            token = stop.start.params["token"]
             wrong = f"{name}: the push {token} was performed, and is told to be unsent"
             yield (wrong, at) if token in performed else None
 
@@ -184,11 +183,11 @@ def replays(run: Run) -> Iterator[Wrong]:
         yield None
 
 
-def _pushes(run: Run) -> Iterator[tuple[str, ClientPushStop, float]]:
-    """Give the ends of pushes that have a token, each with its client and its moment."""
+def _pushes(run: Run) -> Iterator[tuple[str, str, ClientPushStop, float]]:
+    """Give the ends of pushes that have a token, each with its client, its token and its moment."""
     for name, stop in run.all_of(ClientPushStop):
         if isinstance(stop.start.params, Mapping) and "token" in stop.start.params:
-            yield name, stop, stop.monotonic_time / NS_PER_S
+            yield name, stop.start.params["token"], stop, stop.monotonic_time / NS_PER_S
 
 
 ORACLES: Final[tuple[Oracle, ...]] = (

@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 
 import attrs
 from attrs import Factory, define, frozen
+from attrs.validators import in_
 
 from ...telemetry import Record
 
@@ -68,9 +69,7 @@ class Scenario:
     steps: int = 12
     faults: int = 6
     features: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
-    interrupt: str | None = attrs.field(
-        default=None, validator=attrs.validators.in_((None, "interrupt", "terminate", "exit", "quit"))
-    )
+    interrupt: str | None = attrs.field(default=None, validator=in_((None, "interrupt", "terminate", "exit", "quit")))
     at: int = 0
     transport: str = TRANSPORT
 
