@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from .. import faults as net
 from ..scripted import Act, ServerScript
-from .frames import frames
-from .values import binary_payloads, events, json_payloads, statuses
+from .frames import binary_payloads, events, frames, json_payloads, statuses
 
 _PAYLOADS: Final = json_payloads() | binary_payloads()
 # No text frame can have lone surrogates.

@@ -12,8 +12,7 @@ from ...protocol.message import CLOSE, ERROR, PHOENIX
 from ...protocol.state import Identity
 from ..deterministic import SequentialIds
 from ..server.wire import Wire
-from .frames import frames
-from .values import binary_payloads, events, json_payloads, json_values, statuses, topics
+from .frames import binary_payloads, events, frames, json_payloads, json_values, statuses, topics
 
 URL: Final = "ws://localhost:4000/socket/websocket"
 
@@ -87,16 +86,15 @@ _TIMEOUTS: Final = st.sampled_from([1.0, 5.0, 10.0, None])
 _DEADLINES: Final = st.sampled_from([None, None, 1.0, 7.0])
 _REFUSALS: Final = st.sampled_from([None, 403, 404, 429, 503])
 _ENDED_BYS: Final[list[protocol.EndedBy | None]] = [None, None, "client", "server", "network"]
-_ENDED_BY: Final = st.sampled_from(_ENDED_BYS)
-_END_REASONS: Final = st.sampled_from([None, None, None, "protocol_error", "message_too_big"])
+_REASONS: Final = st.sampled_from([None, None, None, "protocol_error", "message_too_big"])
+_ENDS: Final = st.builds(protocol.TransportClosed, _CODES, st.just(""), st.sampled_from(_ENDED_BYS), _REASONS)
 _AGO: Final = st.sampled_from([None, 0.0, 0.5, 1.0, 7.0, 31.0])
 _LINE: Final = st.tuples(_AGO, _AGO, st.none() | _AGO)
 
-_COMMANDS: Final = ("join", "join", "push", "push", "leave", "beat")
 _HEARD: Final = ("answer", "answer", "answer", "own", "own", "tick", "stray")
 _KINDS: Final[Mapping[str, Sequence[str]]] = {
     "opening": (*["opened"] * 6, "refused", "end", "tick"),
-    "open": (*(*_COMMANDS, *_HEARD) * 4, "end", "close"),
+    "open": (*("join", "join", "push", "push", "leave", "beat", *_HEARD) * 4, "end", "close"),
     "closing": (*_HEARD, "end"),
     "closed": ("tick",),
 }
@@ -133,7 +131,7 @@ def inputs(
         case "refused":
             return protocol.TransportFailed("refused", draw(_REFUSALS), url=url)
         case "end":
-            return protocol.TransportClosed(draw(_CODES), "", draw(_ENDED_BY), draw(_END_REASONS))
+            return draw(_ENDS)
         case "tick":
             return _tick(draw, state, now)
         case "answer":
