@@ -114,7 +114,13 @@ class RecordedSocket:
             if isinstance(entry, Recorded):
                 self._take(entry)
             elif isinstance(entry, Header):
-                self._begin(entry)
+                self._redacted = entry.redacted
+                if entry.untold:
+                    self._note(f"schema {entry.schema} does not tell {'; '.join(entry.untold)}")
+                if "payloads" in entry.redacted:
+                    self._note(
+                        "payloads are redacted: the client's are not compared, and the server's played as recorded"
+                    )
             elif self._misses(entry):
                 self._note(f"{path}, line {entry.line}: records are missing, and what came after is not replayed")
                 break
@@ -124,13 +130,6 @@ class RecordedSocket:
     def _note(self, sentence: str) -> None:
         if sentence not in self.unknown:
             self.unknown.append(sentence)
-
-    def _begin(self, header: Header) -> None:
-        self._redacted = header.redacted
-        if header.untold:
-            self._note(f"schema {header.schema} does not tell {'; '.join(header.untold)}")
-        if "payloads" in header.redacted:
-            self._note("payloads are redacted: the client's are not compared, and the server's played as recorded")
 
     def _misses(self, entry: Any) -> bool:
         hole = isinstance(entry, Missing) and entry.reason != "began_before"
@@ -193,9 +192,8 @@ class RecordedSocket:
         attempt.silent = closed.reason == "heartbeat_timeout"
         refused = closed.reason in ("protocol_error", "message_too_big")
         if refused:
-            self._note(
-                f"a frame that the client refused ({closed.message}) was not recorded: the server closes instead"
-            )
+            frame = f"a frame that the client refused ({closed.message})"
+            self._note(f"{frame} was not recorded: the server closes instead")
         if refused or (closed.ended_by != "client" and not attempt.silent):
             play(Close(None if closed.ended_by == "network" else closed.code, closed.message))
         else:

@@ -210,8 +210,6 @@ class _Player:
     def _now(self) -> float:
         return trio.current_time() - self._opened
 
-    # The server
-
     async def play(self) -> None:
         """Do what the server did, to the connection's end."""
         with self._scope:
@@ -262,8 +260,6 @@ class _Player:
                 self._answers.remove(message)
                 own = message._replace(join_ref=self._refs[message.join_ref], ref=self._refs[message.ref])
                 self.connection.put(self.connection.wire.encode(own))
-
-    # The client
 
     async def handle(self, message: Message) -> None:
         """Compare what the client sent, and answer what is not of the recording; for the server alone."""

@@ -102,10 +102,7 @@ class FakeChannel:
     @property
     def joined(self) -> bool:
         """Whether it is joined: not left, closed, crashed, replaced by another join, nor ended with its connection."""
-        topic: Any = self.topic  # the client may have sent a list
-        return isinstance(topic, str) and self.connection.channels.get(topic) == self
-
-    # To the client
+        return self in self.connection.channels.values()
 
     async def push(self, event: str, payload: Any = None) -> None:
         """Send the client a message on this channel; see `FakeConnection.push`.
@@ -126,8 +123,6 @@ class FakeChannel:
         if self.joined:
             del self.connection.channels[self.topic]
         await self.connection.push(self.topic, event, payload, join_ref=self.join_ref, ref=self.join_ref)
-
-    # From the client
 
     async def expect_push(self, event: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> FakePush:
         """Return the next push on this channel that is like this; see `FakeConnection.expect_push`."""

@@ -76,8 +76,6 @@ class FakeConnection:
         """The client's messages neither expected nor answered automatically."""
         return [arrival.message for arrival in self.arrivals if arrival.fate == "was neither expected nor answered"]
 
-    # Expectations
-
     async def expect_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> FakeJoin:
         """Return the next join that is like this.
 
@@ -130,8 +128,6 @@ class FakeConnection:
         if problem:
             raise ExpectationFailed(f"expected {wanted}: {ended} - {problem}")
         return ended
-
-    # Refutations
 
     async def refute_join(self, topic: Any = ANY, payload: Any = ANY, *, within: float = PATIENCE) -> None:
         """Check that no join like this comes; see `refute_push`."""
@@ -287,11 +283,10 @@ class FakeConnection:
 
         Answers may be late, or given twice; one to a join that was left, or replaced by another, joins nothing.
         """
-        topic: Any = channel.topic
-        if isinstance(topic, str) and self._asked.get(topic) == channel:
-            del self._asked[topic]
+        if channel in self._asked.values():
+            del self._asked[channel.topic]
             if accepted:
-                self.channels[topic] = channel
+                self.channels[channel.topic] = channel
 
     def confirm_leave(self, topic: Any, join_ref: str | None) -> FakeChannel | None:
         """Return the channel that a leave ends, which stays until then; for the kit alone."""
@@ -318,10 +313,8 @@ class FakeConnection:
         """Watch for `within` seconds, or to the connection's end; raises `ExpectationFailed` if one comes."""
         if (found := await self._await(expectation, within)) is not None:
             secrets = self._secrets(expectation)
-            raise ExpectationFailed(
-                f"expected no message like {expectation.describe(secrets)} on connection {self.number} within "
-                f"{within:g} s, but it came:\n  {found.describe(secrets)}"
-            )
+            unwanted = f"message like {expectation.describe(secrets)} on connection {self.number} within {within:g} s"
+            raise ExpectationFailed(f"expected no {unwanted}, but it came:\n  {found.describe(secrets)}")
 
     def history(self, expectation: Expectation | None = None) -> str:
         """Return the messages, line by line, and why each is not the expected one."""

@@ -181,9 +181,7 @@ class Channel:
 class Process:
     """One channel from its join to its end: its mailbox, its task, its background tasks."""
 
-    def __init__(
-        self, connection: "Connection", channel: Channel, join: Message, replaced: "Process | None" = None
-    ) -> None:
+    def __init__(self, connection: "Connection", channel: Channel, join: Message, replaced: "Process | None") -> None:
         self.connection: Connection = connection
         self.topic: str = join.topic
         # By this the socket knows the channel, in the join's answer and at its end; where it is null, the channel's own
@@ -219,10 +217,8 @@ class Process:
     def check_joined(self) -> None:
         """Raise RuntimeError unless the channel is joined."""
         if not self._joined:
-            raise RuntimeError(
-                f"{self.topic!r} is not joined: override after_join to act right after the join, "
-                "and do nothing with a channel that has ended"
-            )
+            way_out = "override after_join to act right after the join, and do nothing with a channel that has ended"
+            raise RuntimeError(f"{self.topic!r} is not joined: {way_out}")
 
     def post(self, item: Message | Stop) -> None:
         """Put a message, or the channel's end, into the mailbox."""

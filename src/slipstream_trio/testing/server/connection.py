@@ -192,8 +192,6 @@ class Connection:
             self._changed.unpark_all()
             self._handler.ended()
 
-    # Reading
-
     async def _read(self) -> None:
         data = self._first_data
         while True:
@@ -248,8 +246,6 @@ class Connection:
                 self._changed.unpark_all()
         return True
 
-    # Writing
-
     async def _write(self) -> None:
         try:
             while (taken := await self.outbox.take()) is not None:
@@ -266,8 +262,6 @@ class Connection:
         # Encoded when its turn comes: once a close frame is encoded, wsproto encodes nothing else.
         self.outbox.put(partial(self._framing.encode, event), 0)
 
-    # Ending
-
     def _say_close(self, by: Literal["client", "server"], code: int, said: int, reason: str) -> None:
         if self.close_code is None:
             self.close_code, self.closed_by = code, by
@@ -276,10 +270,8 @@ class Connection:
             self.outbox.close()
 
     async def _finish_closing(self) -> None:
-        """Wait a while for the client's answer to the close frame, or for its end; then close the stream.
-
-        Closing at once, with bytes unread, would make TCP discard the data that the client has not yet read.
-        """
+        """Wait a while for the client's answer to the close frame, or for its end; then close the stream."""
+        # To close it at once, with bytes unread, would make TCP discard the data that the client has not yet read.
         with trio.move_on_after(self.server.close_timeout):
             await self._flushed.wait()
             try:

@@ -29,10 +29,7 @@ class FrameViolation(Exception):
 
 
 def frame_bytes(frame: Frame) -> bytes:
-    """Return a whole, uncompressed frame from a server.
-
-    wsproto would do it too, at several times the cost, and a broadcast is encoded once for all clients.
-    """
+    """Return a whole, uncompressed frame from a server, as wsproto does at several times the cost."""
     first, data = (WHOLE_TEXT, frame.encode()) if isinstance(frame, str) else (WHOLE_BINARY, frame)
     length = len(data)
     if length < 126:
@@ -91,13 +88,11 @@ class _Incoming(PerMessageDeflate):
     what they inflate to (`permessage_deflate.ex`).
     """
 
-    def __init__(self, max_frame_size: int, *, limits_wire: bool) -> None:
+    def __init__(self, limit: int, *, limits_wire: bool) -> None:
         super().__init__()
-        self._longest_frame = self._longest_message = max_frame_size
+        self._longest_frame = self._longest_message = limit
         if limits_wire:  # a header has 6, 8 or 14 bytes
-            self._longest_frame = max(
-                min(125, max_frame_size - 6), min(65_535, max_frame_size - 8), max_frame_size - 14
-            )
+            self._longest_frame = max(min(125, limit - 6), min(65_535, limit - 8), limit - 14)
             self._longest_message = 8_000_000
         self._limits_wire = limits_wire
         self._length = 0

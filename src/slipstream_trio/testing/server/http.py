@@ -121,21 +121,20 @@ class Exchange:
         if mount is None:
             raise Refuse(404, body="not found")
         _check_upgrade(method, request)
-        headers: list[tuple[str, str]] = []
+        subprotocol: str | None = None
         reads_token = mount.auth_token and self._server.release.reads_tokens
         if reads_token and (offered := _list(request, "sec-websocket-protocol")):
             subprotocol, token = choose_subprotocol(offered)
             request = attrs.evolve(request, auth_token=token)
-            headers = [] if subprotocol is None else [("sec-websocket-protocol", subprotocol)]
         wire, accepted = await self._connect_client(mount, request)
         offers = _list(request, "sec-websocket-extensions") if mount.compress else []
         offer = next((offer for offer in offers if offer.partition(";")[0].strip() == "permessage-deflate"), None)
         framing = Framing(mount.max_frame_size, offer, limits_wire=self._server.web_server.limits_wire)
-        if framing.extension is not None:
-            headers.append(("sec-websocket-extensions", framing.extension))
+        chosen = {"sec-websocket-protocol": subprotocol, "sec-websocket-extensions": framing.extension}
         key = generate_accept_token((request.header("sec-websocket-key") or "").encode())
         first = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", key.decode())]
-        headers = [*first, *self._server.web_server.upgrade_headers, *headers]
+        last = [(name, value) for name, value in chosen.items() if value is not None]
+        headers = [*first, *self._server.web_server.upgrade_headers, *last]
         response = self._http.send(h11.InformationalResponse(status_code=101, headers=headers))
         await self._stream.send_all(response or b"")
         return Upgrade(mount, request, accepted, wire, framing, self._http.trailing_data[0])
@@ -201,10 +200,7 @@ class Exchange:
         return event
 
     async def _while_it_stays(self, answer: Awaitable[Any]) -> Any:
-        """Wait for the answer to a client's request for as long as the client does.
-
-        After a client gave up, its answer must not go to the next one.
-        """
+        """Wait for the answer to a client's request for as long as the client does: it must not go to the next one."""
 
         async def watch() -> None:
             with suppress(trio.BrokenResourceError):
@@ -310,13 +306,10 @@ def _frames(kind: str | None, body: bytes) -> Iterator[Frame]:
         yield body.decode(errors="replace")
         return
     for line in body.replace(b"\r\n", b"\n").split(b"\n")[:100]:  # the rest is not read
-        if line[:1] == b"[":
-            yield line.decode(errors="replace")
-        else:
-            try:
-                yield base64.b64decode(line, validate=True)
-            except binascii.Error:
-                raise Refuse(500, [_CORS]) from None
+        try:
+            yield line.decode(errors="replace") if line[:1] == b"[" else base64.b64decode(line, validate=True)
+        except binascii.Error:
+            raise Refuse(500, [_CORS]) from None
 
 
 def _segments(path: str) -> list[str]:

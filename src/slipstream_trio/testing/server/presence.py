@@ -1,7 +1,7 @@
 """The topics of a server: its broadcasts, and its presences with their diffs."""
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -27,32 +27,28 @@ class PubSub:
     """
 
     def __init__(self) -> None:
-        self._topics: dict[str, dict[Process, None]] = {}
+        self.topics: dict[str, dict[Process, None]] = {}
         self.refs: Iterator[int] = count(1)  # of metas
         self._diffs: deque[tuple[str, dict[str, Any]]] = deque()
         self._changed = trio.lowlevel.ParkingLot()
 
     def subscribe(self, process: "Process") -> None:
         """Let a channel get the broadcasts to its topic."""
-        self._topics.setdefault(process.topic, {})[process] = None
+        self.topics.setdefault(process.topic, {})[process] = None
 
     def unsubscribe(self, process: "Process") -> None:
         """Let a channel get no more broadcasts."""
-        subscribers = self._topics.get(process.topic, {})
+        subscribers = self.topics.get(process.topic, {})
         subscribers.pop(process, None)
         if not subscribers:
-            self._topics.pop(process.topic, None)
-
-    def subscribers(self, topic: str) -> "Collection[Process]":
-        """Return the channels of a topic."""
-        return self._topics.get(topic, {}).keys()
+            self.topics.pop(process.topic, None)
 
     def broadcast(self, topic: str, event: str, payload: Any, *, exclude: "Channel | None" = None) -> bool:
         """Queue a message for each channel of a topic, encoded once per serializer; else `SerializationError`.
 
         Returns whether some client has much to read still: the caller should then pass the scheduler.
         """
-        processes = [process for process in self.subscribers(topic) if process.channel is not exclude]
+        processes = [process for process in self.topics.get(topic, ()) if process.channel is not exclude]
         frames: dict[str, tuple[Frame, bytes]] = {}
         for process in processes:
             wire = process.connection.wire
@@ -130,7 +126,7 @@ class ChannelPresence:
         # A list that already shows what no diff has told would have clients count a presence twice.
         self._pubsub.flush()
         listed: dict[str, Any] = {}
-        subscribers = self._pubsub.subscribers(self._process.topic)
+        subscribers = self._pubsub.topics.get(self._process.topic, ())
         metas = (pair for process in subscribers for pair in process.channel.presence.metas.items())
         for key, meta in sorted(metas, key=itemgetter(0)):
             listed.setdefault(key, {"metas": []})["metas"].append(dict(meta))
