@@ -32,8 +32,7 @@ class SteppingClock:
         clock = SteppingClock()
         telemetry = Telemetry(ids=SequentialIds(), time_ns=clock.time_ns, monotonic_ns=clock.monotonic_ns)
 
-    Both of its readings are of one time: between two of them the system clock and the monotonic clock have gone on
-    by the same number of nanoseconds.
+    Both of its readings are of one time: between two of them, both clocks have gone on by as many nanoseconds.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,7 @@
 """Servers that follow a script: plain data about the answers to upgrades, joins and pushes, and their times.
 
 A script is frozen data whose `repr` can be pasted into a test; Phoenix's behaviour around it is that of
-`slipstream_trio.testing.server`. Strategies draw scripts (`slipstream_trio.testing.strategies.server_scripts`). It
-needs the extra `testing`.
+`slipstream_trio.testing.server`. Strategies draw scripts (`testing.strategies.server_scripts`). Extra: `testing`.
 """
 
 from collections.abc import Iterator

@@ -149,8 +149,7 @@ class ServerModel:
     def answer(self, request: Message, status: str, response: Any) -> list[Frame]:
         """Answer a request, also again; returns the reply, and the frames behind it.
 
-        A join that is accepted ends an older one of its topic, after the reply. A leave is followed by the end of its
-        join.
+        A join that is accepted ends an older one of its topic, after the reply. Behind a leave comes its join's end.
         """
         frames = [self.wire.encode_reply(request.join_ref, request.ref, request.topic, status, response)]
         if request not in self.requests:

@@ -170,8 +170,7 @@ class Rule:
 
     Attributes:
         when: the moment; None for `Refuse`, `Ignore` and `SlowOpening`, which happen at the opening.
-        toward: the direction in which bytes and frames are counted, and which is hit: "client" is what the server
-            sends.
+        toward: the direction in which bytes and frames are counted, and which is hit: the server sends to "client".
         connections: the numbers of the connections that it holds for, from 1, in the order in which they were opened;
             None: all.
         chance: the share of these connections that it holds for, from 0 to 1.
@@ -216,8 +215,7 @@ class Faults:
 
     They are decided by the seed, the rule's place among the rules, the connection's number (and name), the
     direction, and the number of the byte or frame; clocks and the division into reads do not matter. So the same
-    seed makes the same faults at the same bytes, whatever the tasks' order. (`AtTime` is as exact as the clock is;
-    under a mock clock it is exact.)
+    seed makes the same faults at the same bytes, whatever the tasks' order. `AtTime` is exact under a mock clock.
 
     Attributes:
         seed: makes the decisions; any whole number.

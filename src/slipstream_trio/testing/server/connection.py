@@ -105,8 +105,7 @@ class Connection:
     async def send_raw(self, *frames: Frame) -> None:
         """Send the client frames of any content: `str` as text frames, `bytes` as binary ones.
 
-        It waits while the outbox is full. To flood a client, send many at once: thousands cost little more than their
-        encoding.
+        It waits while the outbox is full. Thousands of frames sent at once cost little more than their encoding.
         """
         await self.outbox.gauge.wait_room()
         for frame in frames:

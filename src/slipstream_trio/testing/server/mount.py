@@ -107,8 +107,7 @@ class Mount:
             times that, which only broadcasts can reach, the connection is cut.
         websocket: whether clients may connect by WebSocket.
         longpoll: whether they may by long-polling.
-        poll_window: for how long a poll waits for messages, in seconds; after one and a half times as long without a
-            poll, a client counts as gone.
+        poll_window: the seconds that a poll waits for messages; without a poll for 1.5 times as long, a client is gone.
     """
 
     channels: Mapping[str, ChannelFactory] = attrs.field(factory=dict)

@@ -83,8 +83,7 @@ class Simulation:
     Attributes:
         program: what each client does.
         mounts: returns the sockets of a server.
-        name: its name for the command, "module:attribute"; by default, where it is found in the modules of its program
-            and of others.
+        name: its name for the command, "module:attribute"; None: that under which a module of the process has it.
         oracles: the guarantees to check.
         transports: the names of the transports that clients have, one of which each seed draws.
         tls: returns the contexts of servers and clients; without it, scenarios have no feature "tls".

@@ -1,7 +1,6 @@
 """Hypothesis strategies for everything that goes over a Phoenix connection, and for connections themselves.
 
-All of them are functions that return a strategy. They shrink to the plainest values, and discard nothing. It needs the
-extra `testing`.
+All are functions that return a strategy. They shrink to the plainest values, and discard nothing. Extra: `testing`.
 """
 
 from ...errors.base import lacks
