@@ -63,7 +63,7 @@ async def measured(server: PhoenixServer, stop_after: float | None = None, **pla
         nursery.start_soon(load.run)
         if stop_after is not None:
             await trio.sleep(stop_after)
-            load.stop()
+            load.pushing.cancel()
     return result
 
 

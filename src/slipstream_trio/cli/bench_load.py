@@ -48,17 +48,13 @@ class Load:
         self._numbers = range(plan["process"], plan["connections"], plan["processes"])  # of its connections
         self._joining = len(self._numbers)
         self._all_joined = trio.Event()
-        self._pushing = trio.CancelScope()
+        self.pushing = trio.CancelScope()  # until it is to push no more: `run` ends when all is answered
         self._begin_second()
 
     def _begin_second(self) -> None:
         self._result, self._second = Result(), Second()
         self._at = math.floor(self._unix + trio.current_time())
         self._result.seconds[self._at] = self._second
-
-    def stop(self) -> None:
-        """Push no more: `run` ends when what was pushed is answered."""
-        self._pushing.cancel()
 
     async def run(self) -> None:
         plan = self._plan
@@ -68,7 +64,7 @@ class Load:
             async with trio.open_nursery() as reporting:
                 reporting.start_soon(self._report)
                 async with trio.open_nursery() as pushes:
-                    with self._pushing:
+                    with self.pushing:
                         await self._push_all(pushes.start_soon)
                     pushes.cancel_scope.deadline = trio.current_time() + plan["timeout"]
                 reporting.cancel_scope.cancel()
@@ -177,7 +173,7 @@ async def _run() -> None:
 
     async def until_closed() -> None:
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
-        load.stop()
+        load.pushing.cancel()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(until_closed)

@@ -15,9 +15,6 @@ from attrs import Factory, define
 from ..trace.text import duration
 
 FORMAT: Final = "slipstream bench 1"
-LATENCIES: Final = ("connect", "join", "push")
-"""What is timed: each from the moment at which the plan has it, so that a server which is late is not asked less."""
-
 QUANTILES: Final[Mapping[str, float]] = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
 DIGITS: Final = 3  # significant ones that histograms keep
 LONGEST: Final = 3600 * 10**6  # the longest latency, in microseconds
@@ -54,7 +51,8 @@ class Result:
 
     plans: list[dict[str, Any]] = Factory(list)  # the load, as it was asked for
     seconds: dict[int, Second] = Factory(dict)  # by Unix time
-    latencies: dict[str, Any] = Factory(lambda: {name: histogram() for name in LATENCIES})
+    # Each from the moment at which the plan has it, so that a server which is late is not asked less.
+    latencies: dict[str, Any] = Factory(lambda: {name: histogram() for name in ("connect", "join", "push")})
     errors: Counter[str] = Factory(Counter)  # failed pushes, joins and connects, by kind
 
     @property

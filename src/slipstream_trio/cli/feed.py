@@ -59,12 +59,8 @@ def _items(record: Any) -> Iterator[Item]:
         for event in record.transition.built_events:
             match event:
                 case MessageReceived(message) | MessageDropped(message, "not_joined"):
-                    yield {
-                        "type": "message",
-                        "topic": message.topic,
-                        "event": message.event,
-                        "payload": message.payload,
-                    }
+                    _, _, topic, its, payload = message
+                    yield {"type": "message", "topic": topic, "event": its, "payload": payload}
                 case TopicJoinClosed(topic, reason=reason):
                     yield {"type": "closed", "topic": topic, "reason": reason}
     elif isinstance(record, t.ClientConnectStop):

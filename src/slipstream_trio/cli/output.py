@@ -15,9 +15,7 @@ from ..trace.files import written
 from ..trace.read import Source
 from .status import CommandFailed, UsageError
 
-BOLD, UNDERLINE, BAD, GOOD, ONCE, FAINT = 1, 4, 31, 32, 33, 90
-"""Colours, as SGR has them."""
-
+BOLD, UNDERLINE, BAD, GOOD, ONCE, FAINT = 1, 4, 31, 32, 33, 90  # colours, as SGR has them
 NARROW: Final = 64  # columns of a terminal below which lines are cut, and so have no colours
 
 

@@ -15,9 +15,7 @@ TIMEOUT: Final = 4
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143  # 128 and the number of the signal, as shells have it
 
-PLAINER: Final = "slipstream_trio.cli"
-"""The name of the error handler that writes in ASCII what an encoding lacks."""
-
+PLAINER: Final = "slipstream_trio.cli"  # the name of the error handler that writes in ASCII what an encoding lacks
 _ASCII: Final = str.maketrans({"→": ">", "←": "<", "·": "-", "µ": "u", "…": "~"})
 
 

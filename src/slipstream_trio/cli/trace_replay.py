@@ -134,11 +134,6 @@ class Tape:
                 return True
         return False
 
-    def to_line(self, line: int) -> bool:
-        """Go to the first step whose last line is `line` or later; returns False, at the last, if there is none."""
-        self.number = 0
-        return self.seek(lambda step: step.record.line >= line)
-
 
 def _step_through(paths: list[Path], connection: str | None) -> int:
     """Let the user go through a replay; returns the exit status: whether a step that was seen diverges."""
@@ -174,7 +169,8 @@ def _move(tape: Tape, command: str) -> bool | None:
         case ["x"]:
             return tape.seek(lambda step: step.divergences)
         case ["g", line] if line.isdecimal():
-            return tape.to_line(int(line))
+            tape.number = 0
+            return tape.seek(lambda step: step.record.line >= int(line))
     return None
 
 

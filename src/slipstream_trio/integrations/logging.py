@@ -12,7 +12,7 @@ from functools import cache
 from itertools import islice
 from typing import Any, Final
 
-from ..telemetry import EventName, HandleStop, Record, Telemetry, default_telemetry
+from ..telemetry import EventName, HandlerFailed, HandleStop, Record, Telemetry, default_telemetry
 from ..telemetry.secrecy import MASK, SECRETS, is_secret
 from ..trace.export_spans import FAILURES, GOOD_ENDS, PLAIN
 from .attachment import Attachment
@@ -22,7 +22,6 @@ __all__ = ["attach", "level_of"]
 HANDLER: Final = "slipstream_trio.integrations.logging"
 CONNECTION: Final = ("slipstream", "connection", "connect")
 CLIENT: Final = ("slipstream", "client")
-FAILURE: Final = ("slipstream", "telemetry", "handler", "failure")
 
 _WARNINGS: Final = ("gap", "overflow", "reconnect_scheduled", "rejoin_scheduled", "stalled")
 LEVELS: Final[Mapping[EventName, int]] = {
@@ -106,7 +105,7 @@ def attach(
             text += "".join(f" {key}={value}" for key, value in extra["payload"].items())
         logger.log(chosen, "%s", text, extra=extra)
 
-    events = [CONNECTION, CLIENT, FAILURE, *([HandleStop.name[:-1]] if handles else [])]
+    events: list[EventName | type] = [CONNECTION, CLIENT, HandlerFailed, *([HandleStop.name[:-1]] if handles else [])]
     telemetry.attach_many(HANDLER, events, log, prefix=True)
     return Attachment(lambda: telemetry.detach(HANDLER))
 

@@ -187,13 +187,8 @@ def _http_date(text: str) -> int | None:
 
 _RECOVERIES: Final = {
     "lost": "rejoin_now",  # with the next connection
-    "crashed": "rejoin",
-    "refused": "rejoin",
-    "timeout": "rejoin",
-    "payload_failed": "rejoin",  # a function of the user's, which may do better next time
-    "closed": "end",  # the server means it
-    "replaced": "end",
-    "left": "end",
+    **dict.fromkeys(("crashed", "refused", "timeout", "payload_failed"), "rejoin"),
+    **dict.fromkeys(("closed", "replaced", "left"), "end"),  # the server means it, or the user
 }
 
 

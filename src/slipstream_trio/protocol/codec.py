@@ -181,7 +181,7 @@ def _shallow_decoder(*, of_messages: bool) -> Callable[[str], Any]:
 def message_of(value: Any) -> Message:
     """Return the V2 array `value` as a message; raises `ProtocolError`."""
     if type(value) is not list:
-        raise ProtocolError(f"not an array but {_kind(value)}")
+        raise ProtocolError(f"not an array but {type(value).__name__}")
     if len(value) < len(Message._fields):
         raise ProtocolError(f"an array of {len(value)} elements, not of five")
     return checked(Message(*value[:5]))
@@ -192,11 +192,11 @@ def checked(message: Message) -> Message:
     for name in ("join_ref", "ref"):
         ref = getattr(message, name)
         if ref is not None and type(ref) is not str:
-            raise ProtocolError(f"{name} is {_kind(ref)}, not a string or null")
+            raise ProtocolError(f"{name} is {type(ref).__name__}, not a string or null")
     for name in ("topic", "event"):
         text = getattr(message, name)
         if type(text) is not str:
-            raise ProtocolError(f"{name} is {_kind(text)}, not a string")
+            raise ProtocolError(f"{name} is {type(text).__name__}, not a string")
     return message
 
 
@@ -240,7 +240,7 @@ def check_value(value: Any, depth: int = 0) -> None:  # noqa: C901 - a call for 
     elif kind is dict:
         for key, item in value.items():
             if type(key) is not str:
-                raise SerializationError(f"an object's keys are strings; a key of type {_kind(key)} is not")
+                raise SerializationError(f"an object's keys are strings; a key of type {type(key).__name__} is not")
             if type(item) not in _LEAVES:
                 check_value(item, depth + 1)
     elif kind is list:
@@ -250,7 +250,7 @@ def check_value(value: Any, depth: int = 0) -> None:  # noqa: C901 - a call for 
     else:
         kinds = "dict, list, str, int, float, bool or None, or bytes as the payload"
         way_out = "its value" if isinstance(value, Enum) else kinds
-        raise SerializationError(f"{_kind(value)} is not a JSON type: use {way_out}")
+        raise SerializationError(f"{type(value).__name__} is not a JSON type: use {way_out}")
 
 
 def _finite(text: str) -> float:
@@ -275,7 +275,3 @@ def _refuse_surrogates(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ProtocolError("not JSON: a lone surrogate") from None
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__

@@ -155,17 +155,8 @@ class HeartbeatAcknowledged:
     round_trip: float
 
 
-Event = (
-    ConnectionOpened
-    | ConnectionFailed
-    | ConnectionClosed
-    | TopicEvent
-    | ReplyReceived
-    | MessageReceived
-    | MessageDropped
-    | FrameRejected
-    | HeartbeatAcknowledged
-)
+_ConnectionEvent = ConnectionOpened | ConnectionFailed | ConnectionClosed | HeartbeatAcknowledged
+Event = _ConnectionEvent | TopicEvent | ReplyReceived | MessageReceived | MessageDropped | FrameRejected
 """Anything that a connection tells its socket."""
 
 

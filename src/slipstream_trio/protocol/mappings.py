@@ -53,9 +53,6 @@ class View(Mapping[K, V], Generic[K, V, R]):
     def __getitem__(self, key: K) -> V:
         return self._value(self._records[key])
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._records
-
     def __len__(self) -> int:
         return len(self._records)
 

@@ -6,6 +6,7 @@ The formats were observed on Phoenix 1.7.24 and 1.8.12.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import takewhile
 from typing import Any, Final, Protocol, final
 
 from ..errors import ProtocolError, SerializationError
@@ -168,10 +169,7 @@ def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
     if type(value) is list:
         yield from enumerate(value)
     elif type(value) is dict:
-        for key, item in value.items():
-            if type(key) is not str:
-                return  # it is the key that is refused
-            yield key, item
+        yield from takewhile(lambda item: type(item[0]) is str, value.items())  # another key is what is refused
 
 
 def join_binary(kind: int, strings: Mapping[str, str], payload: bytes) -> bytes:

@@ -21,19 +21,14 @@ Rejoin = Literal["first", "again", "overdue"]
 """A join of the library's: "again", if one before it failed on this connection; "overdue", if it has passed its limit,
 and its answer still counts."""
 
-Entry: TypeAlias = tuple[float, int, str]
-"""A deadline, the number of the ref that it is about, and the topic."""
-
+Entry: TypeAlias = tuple[float, int, str]  # a deadline, the number of the ref that it is about, and the topic
 # The number of entries, the earliest of them (of two at the same time, the one with the lower number), and what is
-# below. Plain tuples: one is made for every step of a
-# merge, and Python frees the deepest chain of them without recursion.
+# below. Plain tuples: one is made for every step of a merge, and Python frees the deepest chain of them without
+# recursion.
 Heap: TypeAlias = "tuple[int, Entry, Heap, Heap] | None"
 
-KEPT: Final[Any] = object()
-"""The default of a record that stays as it is; None takes it out."""
-
-_SLACK: Final = 64
-"""Entries that a heap of deadlines may have beyond twice those that count, before it is made anew."""
+KEPT: Final[Any] = object()  # the default of a record that stays as it is; None takes it out
+_SLACK: Final = 64  # entries that a heap of deadlines may have beyond twice those that count, before it is made anew
 
 
 @frozen
@@ -171,8 +166,7 @@ def topics_of(flat: Mapping[str, Mapping[str, Any]]) -> Topics:
 
 # The turns of joins
 
-Join = tuple[int, str]
-"""The number of a join's ref, and its topic."""
+Join = tuple[int, str]  # the number of a join's ref, and its topic
 
 
 @frozen

@@ -88,12 +88,7 @@ def plain_reply(state: State, message: Message) -> ReplyReceived | None:
 
 
 def push_frame(state: State, push: commands.PushMessage, ref: str, serializer: Serializer) -> Frame:
-    """Return the frame that `handle` sends for a push, as its next ref; all that it changes is `current_ref`.
-
-    Raises:
-        SerializationError: the payload cannot be sent.
-        ProtocolError: the connection is not open, or the topic not joined.
-    """
+    """Return the frame that `handle` sends for a push, or raise as it does; it changes nothing but `current_ref`."""
     topics, topic = state.topics, push.topic
     if state.status != "open":
         raise ProtocolError(f"PushMessage on a connection that is {state.status}, not open")

@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from itertools import count
 from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 
@@ -22,8 +22,7 @@ logger: Final = logging.getLogger("slipstream_trio")
 
 R = TypeVar("R", bound=Record)
 
-HandlerFunction = Callable[[Record], object]
-"""A handler: called with the record, synchronously; its result is ignored."""
+HandlerFunction = Callable[[Record], object]  # called with the record, synchronously; its result is ignored
 
 
 class Only(TypedDict, total=False):
@@ -246,30 +245,25 @@ class Telemetry:
             buffer: how many records wait to be read; what does not fit is dropped, and counted in `dropped`.
         """
         records = RecordStream(buffer)
-        try:
-            with self.listen(records.put, event, prefix=prefix, **only):
-                yield records
-        finally:
-            records.close()
+        with closing(records), self.listen(records.put, event, prefix=prefix, **only):
+            yield records
 
     def point(self, name: EventName) -> Point:
         """Return the point at which events of this name are emitted."""
         with self._lock:
-            point = self._points.get(name)
-            if point is None:
-                point = self._points[name] = Point(self, name)
+            if name not in self._points:
+                self._points[name] = Point(self, name)
                 self._refresh()
-            return point
+            return self._points[name]
 
     def span(self, name: EventName) -> SpanPoint:
         """Return the point at which spans of this name, such as ("slipstream", "connection", "handle"), are emitted."""
         with self._lock:
-            span = self._spans.get(name)
-            if span is None:
+            if name not in self._spans:
                 start, stop, exception = (self.point((*name, last)) for last in ("start", "stop", "exception"))
-                span = self._spans[name] = SpanPoint(start, stop, exception)
+                self._spans[name] = SpanPoint(start, stop, exception)
                 self._refresh()
-            return span
+            return self._spans[name]
 
     def handler_failed(self, handler: Handler, record: Record, error: Exception) -> None:
         """Detach a handler that raised, and report it."""

@@ -42,9 +42,7 @@ def is_secret(name: Any, words: Collection[str] = SECRETS) -> bool:
 
 
 Redact = Callable[[str], str]  # takes secrets out of a text
-_SHORTEST: Final = 4
-"""The fewest characters of a secret: a text whose every "1" is redacted would not be readable."""
-
+_SHORTEST: Final = 4  # the fewest characters of a secret: a text whose every "1" is redacted would not be readable
 _SHORTEST_PART: Final = 8  # likewise of a part of one: in a word of base64, or cut off where nothing tells that it was
 _HEX: Final = "[0-9A-Fa-f]"
 _BEGINS: Final = rf"(?:(?<![A-Za-z0-9])|(?<=%{_HEX}{{2}})|(?<=%25{_HEX}{{2}})|(?<=\\[a-z])|(?<=\\u{_HEX}{{4}}))"

@@ -83,7 +83,7 @@ class ConnectionSpans:
             self.handle.start.emit(start)
             return start, core(state, given, serializer)
         except BaseException as error:
-            self._fail_handle(start, error)
+            self.handle.exception.emit(exception_record(telemetry, start, self._origin, error))
             raise
 
     def received(
@@ -102,11 +102,8 @@ class ConnectionSpans:
         except ProtocolError:
             return start, handle(state, start.raw_message, serializer)  # which tells what is wrong with it
         except BaseException as error:
-            self._fail_handle(start, error)
+            self.handle.exception.emit(exception_record(telemetry, start, self._origin, error))
             raise
-
-    def _fail_handle(self, start: records.HandleStart, error: BaseException) -> None:
-        self.handle.exception.emit(exception_record(self._telemetry, start, self._origin, error))
 
     def stop_handle(self, start: records.HandleStart, came_to: Transition | Message) -> None:
         """Emit what the handling of an input came to."""

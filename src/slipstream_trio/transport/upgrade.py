@@ -73,13 +73,9 @@ _PROTOCOLS: Final = [
 
 
 async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float = math.inf) -> "Answer":
-    """Ask the server at the other end of a stream to speak WebSocket, and return its consent.
+    """Ask the server at the other end of a stream to speak WebSocket, and return its consent; raises `ConnectError`.
 
     The caller closes the stream.
-
-    Raises:
-        ConnectError: the upgrade failed, or was not over by the deadline; the sentence has the cause and the way out.
-        ConnectionRejected: the server answered with another status than 101.
     """
     address, key = address_of(request), base64.b64encode(secrets.token_bytes(16))
     asked = [("Host", address.host_header), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
@@ -133,11 +129,7 @@ def _problem(answer: "Answer", request: OpenRequest, accept: str) -> str | None:
 async def answer_to(
     stream: trio.abc.Stream, request: OpenRequest, target: str, headers: Iterable[tuple[str, str]], deadline: float
 ) -> "Answer":
-    """Send a GET request over a stream, and read the answer, a refusal's body too.
-
-    Raises:
-        ConnectError: no answer came, or none by the deadline; the sentence has the cause and the way out.
-    """
+    """Send a GET request over a stream, and read the answer, a refusal's body too; raises `ConnectError`."""
     answer = Answer(stream, request)
     try:
         encoded = [(name.encode(), value.encode()) for name, value in headers]
