@@ -18,7 +18,7 @@ from slipstream_trio import Configuration
 from slipstream_trio.cli import trace_command
 from slipstream_trio.cli.main import COMMANDS, _parser
 from slipstream_trio.protocol import commands, events
-from slipstream_trio.telemetry import names as names_of
+from slipstream_trio.telemetry import bus as names_of
 from slipstream_trio.trace import MEANINGS
 
 DOCS = Path(__file__).parent.parent / "docs"

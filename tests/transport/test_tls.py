@@ -15,7 +15,7 @@ from tests.client.support import Lab
 from slipstream_trio import ConnectError, connect
 from slipstream_trio.testing.faults import AtByte, Faults, Reset, Rule, Stall, Truncate, Vanish, faulty_network
 from slipstream_trio.testing.server import Mount, PhoenixServer
-from slipstream_trio.transport.tls import explain_tls
+from slipstream_trio.transport.network import explain_tls
 
 PATH = "/socket/websocket"
 NOW = dt.datetime.now(dt.UTC)

@@ -8,10 +8,9 @@ from .commands import *  # noqa: F403 - all that it exports is public, and named
 from .events import *  # noqa: F403 - as above
 from .joining import JoinPacing
 from .message import RESERVED_EVENTS, Frame, Message
-from .options import Options
 from .presence import Presence, PresenceChange, Presences, sync_diff, sync_state
 from .serializer import Serializer, V1Serializer, V2Serializer, serializer_for
-from .state import STATE_FIELDS, State, Status, next_deadline
+from .state import STATE_FIELDS, Options, State, Status, next_deadline
 from .transitions import handle, is_plain
 
 __all__ = [

@@ -11,7 +11,7 @@ from ..errors import ProtocolError, RecordingError
 from ..lean import lean
 from ..protocol import STATE_FIELDS, Frame, FrameReceived, Message, MessageReceived, State, serializer_for
 from ..telemetry import EventName, HandleStart, HandleStop, Origin, records
-from ..telemetry.names import names_of_events
+from ..telemetry.bus import names_of_events
 from .encode import BUILT_IN
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded, decode_line
 from .values import (

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from ..protocol import FrameReceived, FrameRejected, JoinTopic, LeaveTopic, Message, Options, PushMessage, SendFrame
 from ..telemetry import EventName, Record
-from ..telemetry.names import names_of_events
+from ..telemetry.bus import names_of_events
 from .text import size_of
 
 Attributes = dict[str, str | int | float | bool]

@@ -23,8 +23,7 @@ import trio
 
 from ..errors import ConnectError, ConnectionRejected, ConnectTimeout
 from .base import OpenRequest, address_of
-from .network import described
-from .tls import explain_tls, refused_certificate
+from .network import described, explain_tls, refused_certificate
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
