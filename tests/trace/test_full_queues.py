@@ -10,7 +10,8 @@ import pytest
 from tests.trace.disks import Disk, Emitter, accounts, failing_disk, lengths, lose_a_batch
 from tests.trace.scenes import Scene
 
-from slipstream_trio.protocol.mappings import View, persistent
+from slipstream_trio.protocol.state import View
+from slipstream_trio.protocol.topics import NOTHING
 from slipstream_trio.telemetry import ConnectStart, ConnectStop, HandleStart, HandleStop, Record, SpanException
 from slipstream_trio.trace import End, Recording, check, files_of, read_entries, read_header, record
 
@@ -125,7 +126,7 @@ class Unencodable(View[str, str, str]):
     """Joins that cannot be taken apart."""
 
     def __init__(self) -> None:
-        super().__init__(persistent({}), str, str)
+        super().__init__(NOTHING, str, str)
 
     def __iter__(self) -> Any:
         raise ValueError("joins that cannot be taken apart")

@@ -28,9 +28,8 @@ from .status import OK, CommandFailed, count
 def add_arguments(parser: ArgumentParser) -> None:
     add_reading_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="the page; by default the recording's name and .html")
-    parser.add_argument(
-        "--last", type=count, metavar="N", default=MAX_ROWS, help="only the last N spans and events of those chosen"
-    )
+    last = "only the last N spans and events of those chosen"
+    parser.add_argument("--last", type=count, metavar="N", default=MAX_ROWS, help=last)
     add_force(parser)
 
 

@@ -16,8 +16,8 @@ import trio
 from attrs import evolve
 
 from ..protocol import Frame, Message, Presence, PresenceChange, Presences
-from ..protocol.mappings import View
 from ..protocol.presence import MOST_PENDING, STATE, check_presence
+from ..protocol.state import View
 
 MOST_PENDING_BYTES: Final = 2**20
 """Bytes of diffs that are kept for a state to come; the latest is kept, however large."""

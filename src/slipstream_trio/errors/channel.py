@@ -125,9 +125,8 @@ class PushTimeout(SlipstreamError):
         if self.sent is False:
             return f"{push} was not sent within {self.timeout} s, as {_NOT_SENT[self.awaited]}; see push_timeout"
         waited = f", of which it waited {self.waited:.3g} s to be sent" if self.waited else ""
-        return (
-            f"no reply to {push} within {self.timeout} s{waited}; use send() for events that the server does not answer"
-        )
+        hint = "use send() for events that the server does not answer"
+        return f"no reply to {push} within {self.timeout} s{waited}; {hint}"
 
 
 _NOT_SENT: Final[Mapping[str | None, str]] = {

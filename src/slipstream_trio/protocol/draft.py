@@ -8,11 +8,10 @@ import attrs
 from . import events
 from .commands import CloseConnection, JoinTopic, LeaveTopic, SendHeartbeat, TimerTicked
 from .events import Effect, Event, Transition
-from .mappings import number_of
 from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message, check_join
 from .serializer import Serializer
 from .state import Heartbeat, State, Status, state_of
-from .topics import Leaving, Pending, Rejoin, Topics, Turns
+from .topics import Leaving, Pending, Rejoin, Topics, Turns, number_of
 
 LIMIT: Final = 30.0
 """Seconds for the answer to a heartbeat where the options have no limit: a `ping` without heartbeats, too."""

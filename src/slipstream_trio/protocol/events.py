@@ -207,9 +207,8 @@ class Transition:
     @property
     def event(self) -> tuple[Step, ...]:
         """The built events as steps of plain data."""
-        return tuple(
-            Step(_snake_case(type(event).__name__), attrs.asdict(event, recurse=False)) for event in self.built_events
-        )
+        told = ((type(event).__name__, attrs.asdict(event, recurse=False)) for event in self.built_events)
+        return tuple(Step(_snake_case(name), fields) for name, fields in told)
 
 
 transition: Final = lean(Transition)

@@ -11,15 +11,13 @@ from attrs import frozen
 
 from ..lean import lean
 from .backoff import RECONNECT, REJOIN, RETRY_AFTER_LIMIT, Backoff
-from .mappings import View, by_ref, number_of
-from .topics import Rejoin, Topics, Turns, topics_of, turns_of
+from .topics import Rejoin, Topics, Turns, number_of, topics_of, turns_of
 
 Status = Literal["opening", "open", "closing", "closed"]
 
 T_co = TypeVar("T_co", covariant=True)
 
 UNSET: Final[Any] = object()  # the default of a keyword; None means something to most of them
-
 
 Given = Literal["absent", "value", "function"]
 """The form in which an option was given whose value is not shown."""
@@ -81,6 +79,68 @@ class Heartbeat:
     ref: str | None = None
     sent_at: float | None = None
     deadline: float | None = None
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+R = TypeVar("R")
+
+
+class View(Mapping[K, V], Generic[K, V, R]):
+    """A mapping that shows one value of each record of another mapping, by default in that one's order.
+
+    With an order, iteration sorts: that of a persistent map differs from one run of Python to the next, and whatever is
+    made of a state must not.
+    """
+
+    __slots__ = ("_order", "_records", "_value")
+
+    def __init__(
+        self, records: Mapping[K, R], value: Callable[[R], V], order: Callable[[tuple[K, R]], Any] | None = None
+    ) -> None:
+        self._records = records
+        self._value = value
+        self._order = order
+
+    def __getitem__(self, key: K) -> V:
+        return self._value(self._records[key])
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[K]:
+        if self._order is None:
+            return iter(self._records)
+        return (key for key, _ in sorted(self._records.items(), key=self._order))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, View) and other._records is self._records and other._value is self._value:
+            return True
+        return dict(self.items()) == dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def since(self, before: "View[K, V, R]") -> tuple[dict[K, V], list[K]]:
+        """Return the items that were put since `before`, which shows the same of its records, and the keys gone."""
+        old, new, value = before._records, self._records, self._value  # noqa: SLF001 - of its own kind
+        if old is new:
+            return {}, []
+        put: dict[K, V] = {}
+        for key, record in new.items():
+            known = old.get(key)
+            if known is not record and (known is None or value(known) != value(record)):
+                put[key] = value(record)
+        kept = len(new) - sum(key not in old for key in put)
+        gone = [key for key in old if key not in new] if kept < len(old) else []
+        return dict(sorted(put.items())), sorted(gone)  # type: ignore[type-var] # refs and topics
+
+    __hash__ = None  # type: ignore[assignment] # like every mapping that is equal to a dict
+
+    def __repr__(self) -> str:
+        return repr(dict(self.items()))
+
+
+def by_ref(item: tuple[Any, str]) -> tuple[int, str]:
+    """Return what sorts items by their values, refs: in the order in which they were taken."""
+    return len(item[1]), item[1]
 
 
 # Each one object, by which two views are known to show the same.

@@ -10,18 +10,41 @@ Entries are not taken out when they are settled: whoever asks for the earliest d
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from operator import attrgetter, methodcaller
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 from attrs import frozen
+from rpds import HashTrieMap, Queue
 
-from .mappings import NO_ITEMS, NOTHING, PersistentMap, first_of, number_of, persistent, queue_of
+if TYPE_CHECKING:
+    PersistentMap = HashTrieMap
+else:
+    PersistentMap = Mapping  # the class itself cannot be subscripted when annotations are read at run time
+
+NOTHING: Final[Any] = HashTrieMap()  # a persistent map that has nothing in it, of any types
+
+
+def queue_of(items: Iterable[Any]) -> Any:
+    """Return a persistent queue of items; it is of any type, as rpds's stubs differ from what it does.
+
+    The first removal turns a queue over, a step for each item: here, once, rather than for each state made from one.
+    """
+    whole: Any = Queue((None, *items))
+    return whole.dequeue()
+
+
+NO_ITEMS: Final = queue_of(())  # a persistent queue that has nothing in it
+
+# Returns the first item of a queue that has one: `peek` is a method in some versions of rpds, in others the item.
+first_of: Final[Callable[[Any], Any]] = (methodcaller if callable(queue_of((0,)).peek) else attrgetter)("peek")
 
 Rejoin = Literal["first", "again", "overdue"]
 """A join of the library's: "again", if one before it failed on this connection; "overdue", if it has passed its limit,
 and its answer still counts."""
 
 Entry: TypeAlias = tuple[float, int, str]  # a deadline, the number of the ref that it is about, and the topic
+
 # The number of entries, the earliest of them (of two at the same time, the one with the lower number), and what is
 # below. Plain tuples: one is made for every step of a merge, and Python frees the deepest chain of them without
 # recursion.
@@ -129,7 +152,7 @@ class Topics:
 
 
 def _remade(*records: Mapping[str, Any]) -> Topics:
-    joins, pending, leaving, failed = (persistent(each) for each in records)
+    joins, pending, leaving, failed = map(HashTrieMap, records)
     return Topics(joins, pending, leaving, failed, _heap(pending, leaving))
 
 
@@ -241,3 +264,8 @@ def heap_of(entries: Iterable[Entry]) -> Heap:
         # The latest is the deepest, all to the left: the right edges are as short as they can be.
         heap = (number, entry, heap, None)
     return heap
+
+
+def number_of(ref: str) -> int:
+    """Return the number that a ref is, 0 where it is none that a connection takes."""
+    return int(ref) if len(ref) < 19 and ref.isascii() and ref.isdecimal() and ref[0] != "0" else 0

@@ -280,9 +280,8 @@ class Telemetry:
             headers = tuple((name, value) for name, value in propagator(origin))
             for name, value in headers:
                 if not (name + value).isascii() or not (name + value).isprintable():
-                    raise ValueError(
-                        f"invalid header {name!r}: its name or value has characters that a header cannot have"
-                    )
+                    problem = "its name or value has characters that a header cannot have"
+                    raise ValueError(f"invalid header {name!r}: {problem}")
             return headers
         except Exception as error:  # noqa: BLE001 - as with handlers, the connection goes on
             # It may have been replaced meanwhile, as a handler's id may have been taken anew.

@@ -32,8 +32,7 @@ from .. import protocol
 from ..errors import SerializationError
 from ..protocol import STATE_FIELDS, Message, Options, State
 from ..protocol.codec import MAX_DIGITS, check_value
-from ..protocol.mappings import View
-from ..protocol.state import changes
+from ..protocol.state import View, changes
 from .redact import Redacted, Redactor
 from .schema import encode_line
 

@@ -134,9 +134,8 @@ async def answer_to(
         encoded = [(name.encode(), value.encode()) for name, value in headers]
         data = answer.connection.send(h11.Request(method="GET", target=target, headers=encoded)) or b""
     except (h11.LocalProtocolError, UnicodeError):  # not its cause: it shows what may be a secret
-        raise ConnectError(
-            "the URL, a header or the auth_token has a character that no HTTP request can have"
-        ) from None
+        problem = "the URL, a header or the auth_token has a character that no HTTP request can have"
+        raise ConnectError(problem) from None
     with trio.move_on_at(deadline):
         try:
             await stream.send_all(data)
@@ -279,9 +278,8 @@ class Answer:
         return f" ('{text}')" if text.isprintable() and text and not text.startswith("GET ") else ""
 
     def _too_large(self) -> ConnectError:
-        return ConnectError(
-            f"the headers of the server's answer exceed {self._limit} bytes{self._shown()}; see max_header_size"
-        )
+        limit = f"{self._limit} bytes{self._shown()}; see max_header_size"
+        return ConnectError(f"the headers of the server's answer exceed {limit}")
 
     def _hung_up(self) -> ConnectError:
         if refused_certificate(self._broken_by) and self._broken_by is not None:

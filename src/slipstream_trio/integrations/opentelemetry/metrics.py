@@ -48,11 +48,9 @@ def attach_metrics(
 
 
 def _create(meter: Meter, instrument: Instrument) -> Recording:
-    name, unit, description = instrument.name, instrument.unit, instrument.description
+    its = instrument.name, instrument.unit, instrument.description
     if instrument.kind == "gauge":
-        return meter.create_up_down_counter(name, unit, description).add
+        return meter.create_up_down_counter(*its).add
     if instrument.kind == "counter":
-        return meter.create_counter(name, unit, description).add
-    return meter.create_histogram(
-        name, unit, description, explicit_bucket_boundaries_advisory=instrument.buckets
-    ).record
+        return meter.create_counter(*its).add
+    return meter.create_histogram(*its, explicit_bucket_boundaries_advisory=instrument.buckets).record

@@ -260,9 +260,8 @@ def _current() -> trace.SpanContext | None:
 
 
 def _of_ids(trace_id: str, span_id: str, flags: int, state: trace.TraceState | None = None) -> trace.SpanContext:
-    return trace.SpanContext(
-        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(flags), trace_state=state
-    )
+    ids = int(trace_id, 16), int(span_id, 16)
+    return trace.SpanContext(*ids, is_remote=True, trace_flags=trace.TraceFlags(flags), trace_state=state)
 
 
 def _of_trace_parent(trace_parent: str) -> trace.SpanContext:
