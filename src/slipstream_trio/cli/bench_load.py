@@ -24,9 +24,7 @@ from ..telemetry import GapOpened, ReconnectScheduled, Telemetry
 from ..trace.text import brief
 from .bench_result import Result, Second
 
-IN_FLIGHT: Final = 10_000
-"""The most pushes of a process that are unanswered: those that are due beyond wait, and their latency counts on."""
-
+IN_FLIGHT: Final = 10_000  # the most pushes that are unanswered: what is due beyond waits, and its latency counts on
 MOST_KINDS: Final = 50  # the most kinds of errors with what the server said: it may say another thing each time
 
 

@@ -112,8 +112,7 @@ pre { background: #f4f4f4; padding: 1rem; overflow: auto }
   body { background: #1b1b1b; color: #ddd } svg, pre { background: #252525 } text { fill: #aaa } }
 """
 
-Lines = dict[str, Sequence[tuple[float, float]]]
-"""Points by the name of their line; the second value is a latency, in seconds."""
+Lines = dict[str, Sequence[tuple[float, float]]]  # by name, the points of each: a time and a latency, in seconds
 
 
 def page(result: Result) -> str:

@@ -32,8 +32,7 @@ from .connecting import Run, add_connecting
 from .console import RequestError, from_json, opened
 from .status import FAILED, OK, UsageError
 
-PIPELINED: Final = ("push", "send", "ping")
-"""Commands that do not wait for the answers to those before them, nor let others wait for theirs."""
+PIPELINED: Final = ("push", "send", "ping")  # they neither wait for answers to others, nor let others wait for theirs
 
 
 def add_arguments(parser: ArgumentParser) -> None:

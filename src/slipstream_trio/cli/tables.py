@@ -28,9 +28,7 @@ TITLES: Final = {
     "overflows": "full buffers, an episode each, and the policy applied",
     "errors": "errors",
 }
-EXPENDABLE: Final = ("min", "a second", "p90", "bytes", "longest")
-"""Columns to leave out on a narrow terminal, in this order."""
-
+EXPENDABLE: Final = ("min", "a second", "p90", "bytes", "longest")  # columns, the first to leave out first
 RATED: Final = ("messages", "pushes", "handling")  # sections that have rates
 
 Column = tuple[Literal["<", ">"], Sequence[str]]  # how a column is aligned, its head, and then its cells

@@ -19,8 +19,6 @@ __all__ = ["attach"]
 
 HANDLER: Final = "slipstream_trio.integrations.prometheus"
 
-Metric = Counter | Gauge | Histogram
-
 
 def attach(
     *,
@@ -59,7 +57,7 @@ def attach(
         return Attachment(undo.pop_all().close)
 
 
-def _create(instrument: Instrument) -> Metric:
+def _create(instrument: Instrument) -> Counter | Gauge | Histogram:
     name = instrument.name.replace(".", "_") + ("_seconds" if instrument.unit == "s" else "")
     if instrument.kind == "histogram":
         return Histogram(name, instrument.description, instrument.labels, registry=None, buckets=instrument.buckets)

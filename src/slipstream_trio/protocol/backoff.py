@@ -12,16 +12,12 @@ from attrs import frozen
 
 from ..errors import EndedBy
 
-FINAL_STATUSES: Final = frozenset({301, 308, 401, 403, 404})
-"""HTTP statuses of an upgrade that will be the same next time."""
-
+FINAL_STATUSES: Final = frozenset({301, 308, 401, 403, 404})  # HTTP statuses that will be the same next time
 PATIENT_STATUSES: Final = frozenset({302, 303, 307, 429, 503})  # HTTP statuses whose `retry-after` is honoured
 RETRY_AFTER_LIMIT: Final = 300.0
 """The default of `retry_after_limit`: a server that asks for a year, or whose clock is wrong, does not get it."""
 
-SPREAD: Final = 0.5
-"""Seconds over which the first attempts of clients are spread that were cut off, or turned away, at one time."""
-
+SPREAD: Final = 0.5  # seconds over which the first attempts of clients are spread that were cut off at one time
 _DELAYS: Final = "delays: at least one number of seconds, none below 0"
 _LONGEST: Final = sys.float_info.max  # the largest finite number of seconds
 

@@ -24,9 +24,7 @@ Both decoders recurse, and where they give up depends on the depth of the caller
 
 TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH}"
 
-MAX_DIGITS: Final = 4300
-"""The greatest length of an integer, its sign included: Python's own default, as msgspec counts it."""
-
+MAX_DIGITS: Final = 4300  # the most of an integer, its sign included: Python's own default, as msgspec counts it
 SHALLOW: Final = 8
 """The greatest depth of a payload that msgspec checks while it decodes: as deep as GeoJSON's multi-polygons.
 

@@ -13,17 +13,14 @@ from .serializer import Serializer
 from .state import Heartbeat, State, Status, state_of
 from .topics import Leaving, Pending, Rejoin, Topics, Turns, number_of
 
-LIMIT: Final = 30.0
-"""Seconds for the answer to a heartbeat where the options have no limit: a `ping` without heartbeats, too."""
-
+LIMIT: Final = 30.0  # seconds for a heartbeat's answer where the options have none: of a `ping` without them, too
 LONGEST_HOLD: Final = 4
 """The multiple of the limit for which a join may hold up the verdict, from what was last heard.
 
 The first of them is the time up to the heartbeat, where that is longer: a line may be silent for so long anyway.
 """
 
-MOST_AT_A_TICK: Final = 256
-"""Deadlines that one tick handles. What is left is due at once, so the timer ticks again, and others run between."""
+MOST_AT_A_TICK: Final = 256  # deadlines: what is left is due at once, so the timer ticks again, and others run between
 
 
 class Draft:

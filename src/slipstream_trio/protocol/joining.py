@@ -20,8 +20,7 @@ FASTEST: Final = 200.0  # joins a second above which the pace is lifted
 GROWTH: Final = 1.1
 GROWS_EVERY: Final = 10.0  # seconds of a connection after which its pace is `GROWTH` times what it was
 MOST_GROWN: Final = math.ceil(math.log(FASTEST / SLOWEST, GROWTH))
-REMEMBERED: Final = 2 * int(FASTEST) + 2
-"""Joins whose times are kept: with more of them in a second, the pace is lifted."""
+REMEMBERED: Final = 2 * int(FASTEST) + 2  # joins whose times are kept: with more in a second, the pace is lifted
 
 
 @frozen(kw_only=True)

@@ -21,8 +21,7 @@ from ..errors import ProtocolError
 STATE: Final = "presence_state"
 DIFF: Final = "presence_diff"
 PRESENCE_EVENTS: Final = frozenset({STATE, DIFF})  # the events that carry presences
-MOST_PENDING: Final = 1024
-"""Diffs that are kept for a state to come; a server that never sends one should not fill the memory."""
+MOST_PENDING: Final = 1024  # diffs kept for a state to come: a server that never sends one should not fill the memory
 
 Presences = Mapping[str, Mapping[str, Any]]
 """Key to presence: a mapping with a list `metas`, each of which has a `phx_ref`, and perhaps more."""

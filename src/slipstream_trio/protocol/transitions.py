@@ -27,8 +27,7 @@ from .serializer import Serializer, serializer_for
 from .state import Heartbeat, State, Status
 
 ABNORMAL_CLOSURE: Final = 1006  # the code of a connection that ended without a close frame (RFC 6455, 7.4.1)
-_ANSWERS: Final = frozenset({REPLY, CLOSE, ERROR})
-"""The events that settle something, if they have a ref; without one they are an application's own."""
+_ANSWERS: Final = frozenset({REPLY, CLOSE, ERROR})  # they settle something with a ref; else they are an application's
 
 
 def handle(state: State, input: commands.Input, serializer: Serializer | None = None) -> Transition:  # noqa: A002 - the design's word

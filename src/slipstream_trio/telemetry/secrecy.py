@@ -12,9 +12,7 @@ from functools import cache
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
-MASK: Final = "[redacted]"
-"""The text in place of a secret."""
-
+MASK: Final = "[redacted]"  # the text in place of a secret
 SECRETS: Final = frozenset({
     "accesskey", "apikey", "authorization", "cookie", "credential", "jwt", "passphrase", "passwd", "password",
     "privatekey", "secret", "sessionid", "signature", "signingkey", "token",

@@ -48,11 +48,8 @@ A stream does not tell how far a write has come, so a large one goes out in piec
 of slower lines (at 64 KiB/s it shows every second), but each costs a system call and a pass of the scheduler.
 """
 
-PONGS: Final = 16
-"""The most pongs that wait to be written, so that a server which pings and does not read fills no memory."""
-
-PIECES_A_PASS: Final = 64
-"""So often the library is given something before other tasks run: a read may bring thousands of control frames."""
+PONGS: Final = 16  # the most that wait to be written, so that a server which pings and does not read fills no memory
+PIECES_A_PASS: Final = 64  # for the library, before other tasks run: a read may bring thousands of control frames
 
 T = TypeVar("T", bound="WebSocketTransport")
 

@@ -30,21 +30,15 @@ from .upgrade import answer_to
 
 LONGEST_BATCH: Final = 100  # frames a POST: Phoenix reads no more of them
 LARGEST_BATCH: Final = 2**20  # bytes of a POST that has several frames: Phoenix reads no body above 8 MB
-LONGEST_SILENCE: Final = 30.0
-"""Seconds without a byte after which a poll counts as lost: three times as long as Phoenix lets one wait."""
-
-LONGEST_EMPTY: Final = 4096
-"""Bytes of a response without messages, its token included: what is longer brings some, and counts as heard."""
-
+LONGEST_SILENCE: Final = 30.0  # seconds without a byte after which a poll is lost: Phoenix lets one wait for 10
+LONGEST_EMPTY: Final = 4096  # bytes of a response, token included: what is longer has messages, and counts as heard
+LONGEST_REST: Final = 50.0  # seconds after which a stream is not used again: servers and proxies close it after 60
 FRAMES_AT_ONCE: Final = 100
 BYTES_AT_ONCE: Final = 64 * 1024
 CHUNKS_AT_ONCE: Final = 64
 """Frames decoded, or returned by `receive`, bytes of them, and chunks read, before other tasks run: a response may have
 thousands. One frame is decoded in one go, however long it is; what stands around the frames may have as many bytes.
 """
-
-LONGEST_REST: Final = 50.0
-"""Seconds after which a stream is not used again: Phoenix's servers, and many proxies, close it after 60."""
 
 OK: Final = 200
 NOTHING_CAME: Final = 204

@@ -27,9 +27,7 @@ _KINDS: Final = {
     "socks5h": ("SOCKS5", 1080),
 }
 """By scheme, the protocol, and the port if the URL has none."""
-_RESOLVES: Final = frozenset({"socks4a", "socks5", "socks5h"})
-"""SOCKS proxies that look names up; those of socks4 know addresses only."""
-
+_RESOLVES: Final = frozenset({"socks4a", "socks5", "socks5h"})  # they look names up; socks4 knows addresses only
 _LONGEST_HEAD: Final = 8 * 1024  # bytes of an HTTP proxy's answer, which are read one at a time
 
 

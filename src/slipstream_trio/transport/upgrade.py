@@ -27,22 +27,17 @@ from .network import described, explain_tls, refused_certificate
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-LONGEST_BODY: Final = 4 * 1024
-BODY_TIME: Final = 1.0
-"""Bytes and seconds of a refusal's body: what helps to understand it stands at its beginning."""
-
 READ: Final = 4 * 1024
-
-RECOGNIZING: Final = 0.2
-"""Seconds for the rest of a first line that is something else than HTTP, so that it can be named."""
+LONGEST_BODY: Final = 4 * 1024  # bytes of a refusal's body: what helps to understand it stands at its beginning
+BODY_TIME: Final = 1.0  # seconds for them
+RECOGNIZING: Final = 0.2  # seconds for the rest of a first line that is something else than HTTP, so as to name that
 
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/(\d+(?:\.\d+)?)[ \t]+([1-9]\d\d)(?!\d)")
 _HEADER_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
 
-HTTP2_HEADER: Final = 9
-LONGEST_SHOWN: Final = 60
-"""Bytes that the header of a frame of HTTP/2 has, and characters of a first line that are shown in a sentence."""
+HTTP2_HEADER: Final = 9  # bytes of the header of a frame
+LONGEST_SHOWN: Final = 60  # characters of a first line that are shown in a sentence
 
 _CHECK: Final = "check the URL's host and port"
 _HTTP2: Final = rb".{3}[\x04\x07].\x00\x00\x00\x00|PRI \* HTTP/2"

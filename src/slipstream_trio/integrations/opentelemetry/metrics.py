@@ -14,8 +14,6 @@ from ..measures import INSTRUMENTS, Instrument, attach_measures
 
 HANDLER: Final = "slipstream_trio.integrations.opentelemetry.metrics"
 
-Recording = Callable[..., None]
-
 
 def attach_metrics(
     *,
@@ -47,7 +45,7 @@ def attach_metrics(
     return attach_measures(HANDLER, telemetry, child, pattern=pattern, limit=limit, messages=messages)
 
 
-def _create(meter: Meter, instrument: Instrument) -> Recording:
+def _create(meter: Meter, instrument: Instrument) -> Callable[..., None]:
     its = instrument.name, instrument.unit, instrument.description
     if instrument.kind == "gauge":
         return meter.create_up_down_counter(*its).add
