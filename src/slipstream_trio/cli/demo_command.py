@@ -109,10 +109,7 @@ def run(options: Namespace) -> int:
 
 
 class Demo:
-    """Shows its steps, the records of its connection, and in the end a report.
-
-    It counts and checks records as they come, and forgets them, so that a run may take as long as it likes.
-    """
+    """Shows its steps and the records of its connection, which it counts, checks and forgets, and then a report."""
 
     def __init__(self, run: Run, output: Output) -> None:
         self._run = run

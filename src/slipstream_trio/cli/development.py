@@ -30,7 +30,7 @@ class Room(Channel):
             raise JoinRefused({"reason": "unauthorized"})
         return {"users": 1 + sum(self.topic in other.channels for other in self.socket.server.connections)}
 
-    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
+    async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:  # noqa: C901 - a case for each event
         match event:
             case "new_msg" if payload.get("body"):
                 await self.broadcast("new_msg", payload)
@@ -45,22 +45,19 @@ class Room(Channel):
             case "upload":
                 return Reply({"bytes": len(payload)})
             case "silence":
-                return None
-            case "hold" | "release":
-                return await self._hold(event, ref)
+                pass
+            case "hold":
+                self._held = ref
+            case "release":
+                await self.reply(self._held, {"late": True})
+                return Reply()
             case "close":
                 return Stop()
             case "drop":
                 self.socket.drop()
-                return None
-        raise ValueError(f"no clause for {event!r}")
-
-    async def _hold(self, event: str, ref: Any) -> Outcome:
-        if event == "hold":
-            self._held = ref
-            return None
-        await self.reply(self._held, {"late": True})
-        return Reply()
+            case _:
+                raise ValueError(f"no clause for {event!r}")
+        return None
 
 
 class Lounge(Channel):

@@ -99,10 +99,7 @@ def _parser(words: Sequence[str] | None) -> Parser:
 
 
 def _add_commands(parser: Parser, commands: Mapping[str, str], module: str, words: Sequence[str] | None) -> None:
-    """Declare commands, `module` by `module`; those that are not the first of `words` are only listed, for speed.
-
-    The parsed options have the innermost `command`, and its `parser`. An unknown one is refused with the nearest.
-    """
+    """Declare commands, `module` by `module`; those that are not the first of `words` are only listed, for speed."""
     word = words[0] if words else "-"
     if not word.startswith("-") and word not in commands:
         near = did_you_mean(word, commands) or f"; the commands are {', '.join(commands)}"

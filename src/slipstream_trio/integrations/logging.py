@@ -148,10 +148,7 @@ def _quoted(value: object) -> str:
 
 
 def payload_text(value: Any, limit: int, secrets: Collection[str] = SECRETS) -> str:
-    """Return a payload as JSON, or as much of it as fits into `limit` characters, without the values of secret keys.
-
-    It visits no more of the payload than it shows.
-    """
+    """Return a payload as JSON, or as much of it as `limit` characters show, without the values of secret keys."""
     text = ""
     for part in _parts(value, limit, secrets, DEPTH):
         text += part

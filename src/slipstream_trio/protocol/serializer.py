@@ -17,8 +17,6 @@ PUSH: Final = 0
 REPLY_KIND: Final = 1
 BROADCAST: Final = 2
 
-_KINDS: Final = ("\x00", "\x01", "\x02")
-
 _LONGEST: Final = 255  # bytes of a topic, event or ref in a binary frame, whose lengths take one byte each
 
 
@@ -70,7 +68,7 @@ class V2Serializer:
         try:
             return self._decode_text(frame)
         except ProtocolError:
-            if frame[:1] in _KINDS:
+            if frame[:1] in ("\x00", "\x01", "\x02"):
                 raise ProtocolError("a binary message as text: long-polling brings those to servers only") from None
             raise
 
@@ -112,10 +110,7 @@ class V1Serializer:
 
 
 def decoded_together(serializer: Serializer, frames: Sequence[Frame]) -> list[Message] | None:
-    """Return the messages of small frames; None where they have to be decoded one by one, to find the malformed one.
-
-    A serializer or codec of the user's is called for each, but msgspec's own functions without a detour.
-    """
+    """Return the messages of small frames; None where they have to be decoded one by one, to find the malformed one."""
     if type(serializer) is not V2Serializer or set(map(type, frames)) != {str}:
         return None
     codec: Any = serializer.codec
@@ -142,10 +137,7 @@ def serializer_for(vsn: str, codec: Codec | None = None) -> Serializer:
 
 
 def located(error: SerializationError, message: Message, codec: Codec) -> SerializationError:
-    """Return the error with the place of the value that cannot be encoded.
-
-    It is searched for by encoding the parts one by one, now that it is known to be there.
-    """
+    """Return the error with the place of the value that cannot be encoded: its parts are encoded one by one."""
     path, found = "", _refused(zip(message._fields, message, strict=True), codec)
     while found is not None:
         step, value, error = found

@@ -320,10 +320,8 @@ _WHOLE: Final = tuple(name for name in STATE_FIELDS if not isinstance(vars(State
 
 
 def changes(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, Any], list[str]] | None]]:
-    """Give the names of what differs in two states, and of a mapping the items that were put, and the keys gone.
-
-    What two states share is not looked at.
-    """
+    """Give the names of what differs in two states, and of a mapping the items that were put, and the keys gone."""
+    # What they share is not looked at.
     differ = [names for part, names in _PARTS.items() if getattr(before, part) is not getattr(after, part)]
     for name in chain(*differ, _WHOLE):
         old, new = getattr(before, name), getattr(after, name)

@@ -83,11 +83,7 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
 
 
 class WebSocketTransport(Transport):
-    """A WebSocket that is open.
-
-    Messages are read, pings answered and the peer's close frame found while somebody calls `receive`; `wake` is called
-    when something waits to be written.
-    """
+    """A WebSocket that is open; `wake` is called when something waits to be written."""
 
     def __init__(self, stream: trio.abc.Stream, answer: Answer, limit: int, wake: Callable[[], None]) -> None:
         told = [pair for pair in answer.headers if not UPGRADES_OWN.fullmatch(pair[0])]

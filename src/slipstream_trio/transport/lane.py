@@ -101,10 +101,7 @@ class Lane:
             return None
 
     def take(self, messages: list[Frame]) -> None:  # noqa: C901 - to call a function would take as long as all else
-        """Append the plain messages that are next.
-
-        A burst is a loop of these lines: they call next to nothing, and do not even look up constants.
-        """
+        """Append the plain messages that are next, by a loop that calls next to nothing, nor looks constants up."""
         if (self._owed or self._fragmented or self.fault is not None) and not self._take_part(messages):
             return
         data, limit, append, at = self._data, self._limit, messages.append, self._at

@@ -21,10 +21,8 @@ from .base import Address, ascii_host
 _KINDS: Final = {
     "http": ("HTTP", 80),
     "https": ("HTTP", 443),
-    "socks4": ("SOCKS4", 1080),
-    "socks4a": ("SOCKS4", 1080),
-    "socks5": ("SOCKS5", 1080),
-    "socks5h": ("SOCKS5", 1080),
+    **dict.fromkeys(("socks4", "socks4a"), ("SOCKS4", 1080)),
+    **dict.fromkeys(("socks5", "socks5h"), ("SOCKS5", 1080)),
 }
 """By scheme, the protocol, and the port if the URL has none."""
 _RESOLVES: Final = frozenset({"socks4a", "socks5", "socks5h"})  # they look names up; socks4 knows addresses only

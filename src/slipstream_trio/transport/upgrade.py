@@ -67,10 +67,7 @@ _PROTOCOLS: Final = [
 
 
 async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float = math.inf) -> "Answer":
-    """Ask the server at the other end of a stream to speak WebSocket, and return its consent; raises `ConnectError`.
-
-    The caller closes the stream.
-    """
+    """Ask the server at the other end of a stream to speak WebSocket, and return its consent; raises `ConnectError`."""
     address, key = address_of(request), base64.b64encode(secrets.token_bytes(16))
     asked = [("Host", address.host_header), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
     asked += [("Sec-WebSocket-Key", key.decode()), ("Sec-WebSocket-Version", "13")]
