@@ -152,7 +152,7 @@ def _by_number(item: tuple[Any, Any]) -> Any:
 
 
 class Flat(Generic[T_co]):
-    """A flat name of a state: it shows the field of this name in one of the parts, or something else of that part."""
+    """A flat name of an object: it shows the field of this name in one of the parts, or something else of that part."""
 
     def __init__(self, part: str, shown: Callable[[Any], T_co] | None = None) -> None:
         self.part = part
@@ -161,10 +161,10 @@ class Flat(Generic[T_co]):
     def __set_name__(self, owner: type, name: str) -> None:
         self.shown = self.shown or attrgetter(name)
 
-    def __get__(self, state: "State | None", kind: type) -> T_co:
-        if state is None:  # on the class, for those who look at that: the name itself
+    def __get__(self, whole: object, kind: type) -> T_co:
+        if whole is None:  # on the class, for those who look at that: the name itself
             return self  # type: ignore[return-value]
-        return self.shown(getattr(state, self.part))  # type: ignore[misc] # it has a name by now
+        return self.shown(getattr(whole, self.part))  # type: ignore[misc] # it has a name by now
 
 
 @frozen(init=False, repr=False)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from attrs import fields, frozen
 
+from ..protocol.state import Flat
+
 EventName = tuple[str, ...]
 """The name of a telemetry event, such as ("slipstream", "connection", "handle", "start")."""
 
@@ -49,6 +51,15 @@ class Record:
     name: EventName
     origin: Origin
 
+    connection_id: ClassVar[Flat[str | None]] = Flat("origin")
+    """The id of the connection, None where there is none."""
+    trace_id: ClassVar[Flat[str | None]] = Flat("origin")
+    """The id of the connection's trace, None where there is none."""
+    socket_id: ClassVar[Flat[str]] = Flat("origin")
+    """The id of the socket."""
+    generation: ClassVar[Flat[int]] = Flat("origin")
+    """The number of the connection on its socket."""
+
     def __init_subclass__(cls, name: str = "") -> None:
         super().__init_subclass__()
         if name:  # attrs makes each class a second time, without it
@@ -73,26 +84,6 @@ class Record:
     def span_id(self) -> str | None:
         """The span's id, None for what happens once."""
         return None
-
-    @property
-    def connection_id(self) -> str | None:
-        """The id of the connection, None where there is none."""
-        return self.origin.connection_id
-
-    @property
-    def trace_id(self) -> str | None:
-        """The id of the connection's trace, None where there is none."""
-        return self.origin.trace_id
-
-    @property
-    def socket_id(self) -> str:
-        """The id of the socket."""
-        return self.origin.socket_id
-
-    @property
-    def generation(self) -> int:
-        """The number of the connection on its socket."""
-        return self.origin.generation
 
     @property
     def start_time(self) -> datetime:
