@@ -1,8 +1,7 @@
 """Every exception that the library raises on purpose.
 
 All are `SlipstreamError`s. Each carries its facts as fields, and says in its message what happened, why, and what to do
-next. Connect parameters, tokens, request headers, and payloads of pushes are secrets, and kept out of all
-errors.
+next. Connect parameters, tokens, request headers, and payloads of pushes are secrets, and kept out of all errors.
 """
 
 from . import base, channel, connection
