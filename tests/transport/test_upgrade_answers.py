@@ -95,7 +95,7 @@ async def test_a_valid_101_is_a_success_however_it_comes(answer: Answer, step: i
     data = b"\x81\x02hi"
     result = await answered(lambda valid: changed(answer, valid) + data, step=step)
     assert isinstance(result, Upgraded)
-    assert data.startswith(result.behind)
+    assert data.startswith(bytes(result.buffer))
     assert ("x-server", "raw") in result.headers
     assert result.values("sec-websocket-protocol") == result.values("sec-websocket-extensions") == []
 

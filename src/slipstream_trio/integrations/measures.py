@@ -18,14 +18,11 @@ Kind = Literal["gauge", "counter", "histogram"]
 
 @frozen(eq=False)
 class Instrument:
-    """A measured quantity, whose unit is UCUM's: "s" is seconds, "{…}" counts things.
-
-    A "gauge" goes up and down, a "counter" up only; of a "histogram" each value counts, in `buckets` by upper bounds.
-    """
+    """A measured quantity: a "gauge" goes up and down, a "counter" up only; a "histogram" has the bounds of buckets."""
 
     name: str
     kind: Kind
-    unit: str
+    unit: str  # UCUM's: "s" is seconds, "{…}" counts things
     description: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = field(default=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))

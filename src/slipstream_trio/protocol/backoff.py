@@ -171,11 +171,8 @@ def retry_after(
 
 
 def _http_date(text: str) -> int | None:
-    """Return the seconds since 1970 of a date, in any of the three forms that HTTP knows; None for other texts.
-
-    One of the forms names no zone: dates of HTTP are in UTC.
-    """
-    try:
+    """Return the seconds since 1970 of a date, in any of the three forms that HTTP knows; None for other texts."""
+    try:  # one of the forms names no zone: dates of HTTP are in UTC
         return timegm(parsedate_to_datetime(text).utctimetuple())
     except (ValueError, OverflowError):
         return None

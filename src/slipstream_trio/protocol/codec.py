@@ -25,12 +25,11 @@ Both decoders recurse, and where they give up depends on the depth of the caller
 TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH}"
 
 MAX_DIGITS: Final = 4300  # the most of an integer, its sign included: Python's own default, as msgspec counts it
-SHALLOW: Final = 8
-"""The greatest depth of a payload that msgspec checks while it decodes: as deep as GeoJSON's multi-polygons.
 
-The type that says so branches in two at each level, and msgspec shares no branches: another level doubles the 10 ms
-that it takes to make the decoder, once in a process.
-"""
+# The greatest depth of a payload that msgspec checks while it decodes: as deep as GeoJSON's multi-polygons. The type
+# that says so branches in two at each level, and msgspec shares no branches: another level doubles the 10 ms that it
+# takes to make the decoder, once in a process.
+SHALLOW: Final = 8
 
 _BLOCK: Final = MAX_DEPTH // 2  # brackets: from half of the limit down, a block cannot exceed it
 _OPENING, _CLOSING = 1, 255  # as signed bytes: 1 and -1
@@ -199,10 +198,8 @@ def checked(message: Message) -> Message:
 
 
 def check_depth(text: str) -> None:
-    """Refuse a text whose arrays and objects are nested deeper than `MAX_DEPTH`; raises `ProtocolError`.
-
-    It takes linear time: a few passes at the speed of C, and of the brackets one by one only near the limit.
-    """
+    """Refuse a text whose arrays and objects are nested deeper than `MAX_DEPTH`; raises `ProtocolError`."""
+    # It takes linear time: a few passes at the speed of C, and of the brackets one by one only near the limit.
     marks = _marks(text)
     if marks.count(_OPENING) <= MAX_DEPTH:
         return

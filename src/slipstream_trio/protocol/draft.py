@@ -14,12 +14,10 @@ from .state import Heartbeat, State, Status, state_of
 from .topics import Leaving, Pending, Rejoin, Topics, Turns, number_of
 
 LIMIT: Final = 30.0  # seconds for a heartbeat's answer where the options have none: of a `ping` without them, too
+
+# The multiple of the limit for which a join may hold up the verdict, from what was last heard. The first of them is the
+# time up to the heartbeat, where that is longer: a line may be silent for so long anyway.
 LONGEST_HOLD: Final = 4
-"""The multiple of the limit for which a join may hold up the verdict, from what was last heard.
-
-The first of them is the time up to the heartbeat, where that is longer: a line may be silent for so long anyway.
-"""
-
 MOST_AT_A_TICK: Final = 256  # deadlines: what is left is due at once, so the timer ticks again, and others run between
 
 
@@ -179,10 +177,8 @@ class Draft:
         self.turns = turns
 
     def _loses_turn(self, turns: Turns) -> bool:
-        """Tell whether the first join has to make room, though the server has answered nothing.
-
-        Without heartbeats nothing else might ever end the turn of a join that took too long, or was given up.
-        """
+        """Tell whether the first join has to make room, though the server has answered nothing."""
+        # Without heartbeats nothing else might ever end the turn of a join that took too long, or was given up.
         if self._beats or not turns.first:
             return False
         number, topic = turns.first, turns.topic

@@ -245,10 +245,8 @@ class KeptPayload:
 
 
 def guarded(serializer: Serializer) -> Serializer:
-    """Return the serializer; one of the user's raises nothing but `SerializationError` and `ProtocolError`.
-
-    So its failure, or that of a codec of the user's, concerns one frame, and never reads as a bug of the library.
-    """
+    """Return the serializer; one of the user's raises nothing but `SerializationError` and `ProtocolError`."""
+    # So its failure, or that of a codec of the user's, concerns one frame, and never reads as a bug of the library.
     codec = getattr(serializer, "codec", None)
     ours = type(serializer) in (V1Serializer, V2Serializer) and type(codec) in (StdlibCodec, MsgspecCodec)
     return serializer if ours else _Guarded(serializer)

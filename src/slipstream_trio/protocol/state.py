@@ -87,11 +87,7 @@ R = TypeVar("R")
 
 
 class View(Mapping[K, V], Generic[K, V, R]):
-    """A mapping that shows one value of each record of another mapping, by default in that one's order.
-
-    With an order, iteration sorts: that of a persistent map differs from one run of Python to the next, and whatever is
-    made of a state must not.
-    """
+    """A mapping that shows one value of each record of another mapping, by default in that one's order."""
 
     __slots__ = ("_order", "_records", "_value")
 
@@ -111,6 +107,7 @@ class View(Mapping[K, V], Generic[K, V, R]):
     def __iter__(self) -> Iterator[K]:
         if self._order is None:
             return iter(self._records)
+        # That of a persistent map differs from one run of Python to the next; whatever is made of a state must not.
         return (key for key, _ in sorted(self._records.items(), key=self._order))
 
     def __eq__(self, other: object) -> bool:

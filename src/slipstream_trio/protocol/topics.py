@@ -26,10 +26,8 @@ NOTHING: Final[Any] = HashTrieMap()  # a persistent map that has nothing in it, 
 
 
 def queue_of(items: Iterable[Any]) -> Any:
-    """Return a persistent queue of items; it is of any type, as rpds's stubs differ from what it does.
-
-    The first removal turns a queue over, a step for each item: here, once, rather than for each state made from one.
-    """
+    """Return a persistent queue of items; it is of any type, as rpds's stubs differ from what it does."""
+    # The first removal turns a queue over, a step for each item: here, once, rather than for each state made from one.
     whole: Any = Queue((None, *items))
     return whole.dequeue()
 

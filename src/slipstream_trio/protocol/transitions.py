@@ -71,14 +71,12 @@ def is_plain(state: State, message: Message) -> bool:
 
 
 def plain_reply(state: State, message: Message) -> ReplyReceived | None:
-    """Return the event that is all that `handle` builds of a reply to a push, None for other messages.
-
-    Another shortcut of the runtime's: no join or leave is unanswered, so most replies change nothing.
-    """
+    """Return the event that is all that `handle` builds of a reply to a push, None for other messages: a shortcut."""
     _, ref, topic, event, payload = message
     if event != REPLY or ref is None or type(payload) is not dict or type(payload.get("status")) is not str:
         return None
     topics, turns = state.topics, state.turn_queue
+    # Mostly no join or leave is unanswered, so that a reply changes nothing.
     if turns.queue or turns.late or topics.leaving or ref == state.heartbeat.ref:
         return None
     if ref == (topics.seen.get(topic) or topics.join_ref(topic)):

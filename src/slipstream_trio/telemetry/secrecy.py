@@ -52,10 +52,8 @@ _WORD_GOES_ON: Final = re.compile(r"[A-Za-z0-9]")
 
 
 def redactor(secrets: Iterable[str]) -> Redact:
-    """Return a function that takes secrets out of a text, as whole words, and parts of them that were cut off.
-
-    They are found as they are, and as pages, JSON, URLs and base64 have them, once or twice.
-    """
+    """Return a function that takes secrets out of a text, as whole words, and parts of them that were cut off."""
+    # They are found as they are, and as pages, JSON, URLs and base64 have them, once or twice.
     plain = {secret for secret in secrets if len(secret) >= _SHORTEST}
     words = sorted({form for secret in plain for form in (secret, *_in_base64(secret.encode()))})
     parts = sorted({form for secret in plain for form in _inside_base64(secret)})
@@ -85,10 +83,8 @@ def _masked(text: str, secret: Iterable[tuple[int, int]]) -> str:
 
 
 def _end_of(word: str, text: str, at: int) -> int:
-    """Return where a word ends that begins at a place, or a part of it that was cut off; the place itself if neither.
-
-    A short part counts only where the text says that it was cut off, or ends.
-    """
+    """Return where a word ends that begins at a place, or a part of it that was cut off; the place itself if none."""
+    # A short part counts only where the text says that it was cut off, or ends.
     size, end = _common(word, text, at)
     is_cut = end == len(text) or _CUT_OFF.match(text, end) is not None
     is_long = size == len(word) or size >= (_SHORTEST if is_cut else _SHORTEST_PART)
@@ -118,10 +114,8 @@ def _common(word: str, text: str, at: int) -> tuple[int, int]:
 
 @cache
 def _character(character: str) -> str:
-    """Return a pattern of the forms that a character has in texts, pages, JSON and URLs, escaped up to three times.
-
-    Without a bound, a text of nothing but backslashes would take a time that grows with the square of its length.
-    """
+    """Return a pattern of the forms that a character has in texts, pages, JSON and URLs, escaped up to three times."""
+    # Without a bound, a text of nothing but backslashes would take a time that grows with the square of its length.
     is_plain = character.isascii() and character.isalnum()
     url = "".join(f"%(?:25){{0,2}}{byte:02x}" for byte in character.encode(errors="surrogatepass"))
     units = character.encode("utf-16-be", "surrogatepass")

@@ -110,7 +110,7 @@ class WebSocketTransport(Transport):
         self._over: trio.Event | None = None  # of those who wait for that
         self._failure: Exception | None = None  # raised by the stream, though streams do not raise it
         self._broken_by: BaseException | None = None
-        self._lane.feed(answer.behind)
+        self._lane.feed(bytes(answer.buffer))
 
     @property
     def progress(self) -> int:  # type: ignore[override]  # nobody else may write it

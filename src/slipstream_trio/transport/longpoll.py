@@ -380,11 +380,9 @@ def _bodies(frames: Iterable[Frame]) -> Iterator[tuple[str, bytes]]:
 
 
 def _line(frame: Frame) -> bytes | None:
-    """Return a frame as a line among others; None if it goes alone.
-
-    Phoenix takes a line for text if it begins like an array, else for base64. So objects, the frames of version 1.0.0,
-    go alone, and so does what another serializer spreads over lines.
-    """
+    """Return a frame as a line among others; None if it goes alone."""
     if isinstance(frame, bytes):
         return base64.b64encode(frame)
+    # Phoenix takes a line for text if it begins like an array, else for base64. So objects, the frames of version
+    # 1.0.0, go alone, and so does what another serializer spreads over lines.
     return frame.encode() if frame[:1] == "[" and "\n" not in frame else None

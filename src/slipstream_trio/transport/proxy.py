@@ -64,13 +64,11 @@ def parse_proxy(url: str) -> ProxyServer:
 
 
 def proxy_from_environment(address: Address) -> ProxyServer | None:
-    """Return the proxy that the environment has for an address: HTTPS_PROXY, or ALL_PROXY, unless NO_PROXY lists it.
-
-    As RFC 6455 (4.1) prefers, HTTPS_PROXY is for ws as well, and HTTP_PROXY for ws alone, as a fallback.
-    """
+    """Return the proxy that the environment has for an address: HTTPS_PROXY, or ALL_PROXY, unless NO_PROXY lists it."""
     from urllib.request import getproxies_environment  # 20 ms, which few need
 
     known = getproxies_environment()
+    # As RFC 6455 (4.1) prefers, HTTPS_PROXY is for ws as well, and HTTP_PROXY for ws alone, as a fallback.
     names = ("https", "all") if address.encrypted else ("https", "http", "all")
     name = next((name for name in names if known.get(name)), None)
     if name is None or _is_listed(address, known.get("no", "")):

@@ -154,22 +154,17 @@ class Answer:
         self.problem: str | None = None  # why h11 refuses the block
         self.body: bytes = b""  # as much as was read of it
         self.received: int = 0  # bytes
+        self.buffer: bytearray = bytearray()  # in the end what is behind the block: of a 101, frames already
         self.connection: h11.Connection = h11.Connection(h11.CLIENT)  # by which the request is made
         self._stream = stream
         self._limit = request.max_header_size
         self._encrypted = urlsplit(request.url).scheme in ("wss", "https")
-        self._buffer = bytearray()
         self._broken_by: BaseException | None = None
 
     def values(self, name: str) -> list[str]:
         """Return the values of a header, those that commas join apart."""
         parts = [part for known, value in self.headers if known == name for part in value.split(",")]
         return [part.strip() for part in parts if part.strip()]
-
-    @property
-    def behind(self) -> bytes:
-        """The bytes behind the block: of a 101, frames already."""
-        return bytes(self._buffer)
 
     async def read_head(self) -> None:
         """Read the final block of status line and headers; 1xx are passed over, save for 101."""
@@ -195,18 +190,16 @@ class Answer:
         self.version, self.status = line[1].decode(), int(line[2])
 
     async def read_body(self, echoed: int) -> None:
-        """Read the body, as far as it comes in time.
-
-        For the `echoed` bytes of the request more is read: it may be sent back, with a secret across the limit.
-        """
+        """Read the body, as far as it comes in time."""
+        # More is read for the bytes of the request: it may be sent back, with a secret across the limit.
         connection, most = self.connection, LONGEST_BODY + echoed
         with trio.move_on_after(BODY_TIME), suppress(Exception):  # of h11 or the stream: it is what has come until then
             while self.problem is not None:  # nothing is known about its length
-                self.body = bytes(self._buffer)
+                self.body = bytes(self.buffer)
                 if len(self.body) >= most or not await self._read():
                     return
-            if self._buffer:  # h11 takes b"" for the end
-                connection.receive_data(bytes(self._buffer))
+            if self.buffer:  # h11 takes b"" for the end
+                connection.receive_data(bytes(self.buffer))
             while len(self.body) < most:
                 event = connection.next_event()
                 if event is h11.NEED_DATA:
@@ -219,17 +212,17 @@ class Answer:
     async def _read_block(self) -> bytes:
         searched = 0
         while True:
-            if not b"HTTP/".startswith(self._buffer[:5]):
+            if not b"HTTP/".startswith(self.buffer[:5]):
                 raise await self._not_http()
-            if b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer):
+            if b"\n" in self.buffer and not _STATUS_LINE.match(self.buffer):
                 raise ConnectError(f"the status line of the server's answer is malformed{self._shown()}; {_CHECK}")
-            blank = _BLANK_LINE.search(self._buffer, max(0, searched - 2))
-            searched = len(self._buffer)
+            blank = _BLANK_LINE.search(self.buffer, max(0, searched - 2))
+            searched = len(self.buffer)
             if (blank.end() if blank is not None else searched) > self._limit:
                 raise self._too_large()
             if blank is not None:
-                block = bytes(self._buffer[: blank.end()])
-                del self._buffer[: blank.end()]
+                block = bytes(self.buffer[: blank.end()])
+                del self.buffer[: blank.end()]
                 return block
             if not await self._read():
                 raise self._hung_up()
@@ -238,7 +231,7 @@ class Answer:
         """Read on; returns whether anything came."""
         try:
             data = await self._stream.receive_some(READ)
-            self._buffer += data
+            self.buffer += data
         except trio.BrokenResourceError as error:
             self._broken_by = error.__cause__ or error
             return False
@@ -251,19 +244,19 @@ class Answer:
 
     async def _not_http(self) -> ConnectError:
         with trio.move_on_after(RECOGNIZING):
-            while b"\n" not in self._buffer and len(self._buffer) < LONGEST_SHOWN:
-                is_text = self._buffer.decode("latin-1").isprintable()
-                if (not is_text and (self._named() or len(self._buffer) > HTTP2_HEADER)) or not await self._read():
+            while b"\n" not in self.buffer and len(self.buffer) < LONGEST_SHOWN:
+                is_text = self.buffer.decode("latin-1").isprintable()
+                if (not is_text and (self._named() or len(self.buffer) > HTTP2_HEADER)) or not await self._read():
                     break
         name, hint = self._named() or ("an unknown protocol", _CHECK)
         return ConnectError(f"the server's answer looks like {name} rather than HTTP{self._shown()}: {hint}")
 
     def _named(self) -> tuple[str, str] | None:
-        return next(((name, hint) for pattern, name, hint in _PROTOCOLS if pattern.match(self._buffer)), None)
+        return next(((name, hint) for pattern, name, hint in _PROTOCOLS if pattern.match(self.buffer)), None)
 
     def _shown(self) -> str:
         """Return the first line for a sentence, if it is text: cut between words, so that no half secret is left."""
-        line = bytes(self._buffer[:200]).splitlines()[:1]
+        line = bytes(self.buffer[:200]).splitlines()[:1]
         text = line[0].decode("latin-1") if line else ""
         if len(text) > LONGEST_SHOWN:
             text = text[:LONGEST_SHOWN].rpartition(" ")[0]

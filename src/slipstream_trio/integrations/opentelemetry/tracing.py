@@ -22,8 +22,6 @@ CONNECTION: Final = ("slipstream", "connection", "connect")
 HANDLE: Final = ("slipstream", "connection", "handle")
 CLIENT: Final = ("slipstream", "client")
 
-SPAN_IDS: Final = 2**64
-
 
 def attach_spans(
     *,
@@ -55,7 +53,7 @@ def attach_spans(
     if not 0 <= handles <= 1:
         raise ValueError(f"handles is a share, from 0 to 1, not {handles!r}")
     tracer = trace.get_tracer("slipstream_trio", tracer_provider=tracer_provider)
-    tracing = _Tracing(tracer, int(handles * SPAN_IDS), hold, pattern)
+    tracing = _Tracing(tracer, int(handles * 2**64), hold, pattern)
     telemetry.attach_many(HANDLER, [CONNECTION, CLIENT], tracing.handle, prefix=True)
     handle_id = f"{HANDLER}.handles"
     if handles:
