@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from slipstream_trio import Backoff, SerializationError, connect
 from slipstream_trio.protocol import Frame, Message, V2Serializer
+from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.testing.kit import Answer, FakeServer
 
 ANSWERS: Final[frozenset[Answer]] = frozenset({"connect", "join", "leave", "heartbeat", "push"})
@@ -54,6 +55,58 @@ async def test_a_frame_that_it_cannot_decode_is_rejected(
             assert (await channel.receive()).payload == "good"
             assert socket.generation == 1
     assert "ZeroDivisionError('mine')" in caplog.text
+
+
+@pytest.mark.parametrize("telemetry", [True, False])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        7,
+        ["", "", "room:1", "n", {}],
+        (None, None, "room:1", "n", {}),
+        Message(None, None, ["room:1"], "n", {}),  # type: ignore[arg-type] # that is what is wrong
+        Message(None, None, "room:1", ["n"], {}),  # type: ignore[arg-type] # likewise
+        Message(7, None, "room:1", "n", {}),  # type: ignore[arg-type] # likewise
+    ],
+)
+async def test_what_it_decodes_to_no_message_is_rejected(
+    wrong: Any, telemetry: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    serializer, bus = Mine(lambda _: False), Telemetry()
+    decode = serializer.decode
+    vars(serializer)["decode"] = lambda frame: wrong if '"bad"' in frame else decode(frame)
+    if telemetry:
+        bus.attach("listener", (), lambda _: None, prefix=True)
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(server.url, transport=server.connector(), serializer=serializer, telemetry=bus) as socket,
+    ):
+        connection = await server.accept()
+        async with socket.join("room:1") as channel:
+            fake = connection.channel("room:1")
+            await fake.push("n", "bad")
+            await fake.push("n", "good")
+            assert (await channel.receive()).payload == "good"
+            assert socket.generation == 1
+    assert "rejected: " in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [None, 7, [], bytearray(b"[]"), memoryview(b"[]")])
+async def test_what_it_encodes_to_no_frame_raises_where_it_was_made(wrong: Any, autojump_clock: MockClock) -> None:
+    serializer = Mine(lambda _: False)
+    encode = serializer.encode
+    vars(serializer)["encode"] = lambda message: wrong if message.event == "bad" else encode(message)
+    async with (
+        FakeServer(answers=ANSWERS) as server,
+        connect(server.url, transport=server.connector(), serializer=serializer) as socket,
+    ):
+        await server.accept()
+        async with socket.join("room:1") as channel:
+            with pytest.raises(SerializationError, match=f"returned {type(wrong).__name__}, not str or bytes"):
+                await channel.push("bad")
+            assert await channel.push("good") == {}
+            assert socket.generation == 1
 
 
 async def test_a_push_that_it_cannot_encode_raises_where_it_was_made(autojump_clock: MockClock) -> None:
@@ -103,6 +156,38 @@ async def test_a_connection_that_cannot_speak_is_replaced(
         assert (socket.generation, socket.status, kept.status) == (2, "connected", "joined")
         assert "room:1" in {message.topic for message in connection.messages if message.event == "phx_join"}
     assert "cannot go on" in caplog.text
+
+
+@pytest.mark.parametrize("telemetry", [True, False])
+async def test_a_leave_that_an_answer_calls_for_may_fail(telemetry: bool, autojump_clock: MockClock) -> None:
+    """A rejoin is given up, with a leave, when another one that was sent later is answered."""
+    serializer, bus = Mine(lambda message: message.event == "phx_leave"), Telemetry()
+    if telemetry:
+        bus.attach("listener", (), lambda _: None, prefix=True)
+    options: Any = {"serializer": serializer, "telemetry": bus, "reconnect": Backoff((1,), jitter=0)}
+    async with (
+        FakeServer(answers={"connect", "leave", "heartbeat"}) as server,
+        connect(server.url, transport=server.connector(), **options) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await server.accept()
+        channels = [socket.channel(f"room:{number}") for number in range(2)]
+        for channel in channels:
+            nursery.start_soon(channel.join)
+            await (await connection.expect_join()).reply_ok()
+        await trio.sleep(1)
+        await connection.drop()
+        connection = await server.accept()
+        await connection.expect_join("room:0")
+        later = await connection.expect_join("room:1")
+        await trio.sleep(11)  # the first is overdue
+        await later.reply_ok()
+        assert (await connection.expect_disconnect()).by == "client"
+        connection = await server.accept()
+        for _ in channels:
+            await (await connection.expect_join()).reply_ok()
+        await trio.sleep(1)
+        assert [channel.status for channel in channels] == ["joined", "joined"]
 
 
 async def test_a_payload_that_waits_is_copied_for_it(autojump_clock: MockClock) -> None:

@@ -121,14 +121,19 @@ class Connection:
                 self._catch_up()
         return ref
 
-    def handle_own(self, given: protocol.LeaveTopic | protocol.TimerTicked) -> None:
+    def handle_own(
+        self, given: protocol.LeaveTopic | protocol.TimerTicked | protocol.FrameReceived, decoded: Message | None = None
+    ) -> None:
         """Handle an input that nobody is told about: if the user's serializer fails, the connection ends."""
         try:
-            self.handle(given)
+            self.handle(given, decoded=decoded)
         except SerializationError as error:
-            logger.error("connection %s cannot go on: %s", self._state.connection_id, error)  # noqa: TRY400 - not ours
-            if self.is_open:
-                self.handle(protocol.CloseConnection(1000, "serializer_failed"))
+            self._end_speechless(error)
+
+    def _end_speechless(self, error: SerializationError) -> None:
+        logger.error("connection %s cannot go on: %s", self._state.connection_id, error)
+        if self.is_open:
+            self.handle(protocol.CloseConnection(1000, "serializer_failed"))
 
     def afterwards(self, action: Callable[[], object]) -> None:
         """Do something now, or right after the input that is being handled, if the connection is open then."""
@@ -345,10 +350,14 @@ class Connection:
                 else:
                     self._carry_out(came_to, start.raw_message, None)
             return crowded
+        except SerializationError as error:  # of what is sent as its answer
+            failure = error
         finally:
             self.handling = False
             if self._afterwards:
                 self._catch_up()
+        self._end_speechless(failure)
+        return None
 
     def _start_writing(self) -> None:  # a method, as a partial takes 250 bytes more for each connection
         self._tasks.start_own(self._write)

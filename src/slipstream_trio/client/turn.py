@@ -260,5 +260,5 @@ def _take_in_other(connection: "Connection", message: Message, frame: Frame, now
     elif is_plain(connection._state, message):
         return connection._socket._deliver(message, frame)
     else:
-        connection.handle(FrameReceived(now, frame), decoded=message)
+        connection.handle_own(FrameReceived(now, frame), message)
     return None

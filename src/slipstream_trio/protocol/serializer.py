@@ -247,6 +247,7 @@ class KeptPayload:
 def guarded(serializer: Serializer) -> Serializer:
     """Return the serializer; one of the user's raises nothing but `SerializationError` and `ProtocolError`."""
     # So its failure, or that of a codec of the user's, concerns one frame, and never reads as a bug of the library.
+    # That it returns something else than it should is a failure, too.
     codec = getattr(serializer, "codec", None)
     ours = type(serializer) in (V1Serializer, V2Serializer) and type(codec) in (StdlibCodec, MsgspecCodec)
     return serializer if ours else _Guarded(serializer)
@@ -261,17 +262,24 @@ class _Guarded:
 
     def encode(self, message: Message) -> Frame:
         try:
-            return self._serializer.encode(message)
+            frame: Any = self._serializer.encode(message)
         except SerializationError:
             raise
         except Exception as error:
             problem = f"the serializer {self.name!r} failed: {error!r}"
             raise SerializationError(problem, "", message.topic, message.event) from error
+        if not isinstance(frame, str | bytes):
+            problem = f"the serializer {self.name!r} returned {type(frame).__name__}, not str or bytes"
+            raise SerializationError(problem, "", message.topic, message.event)
+        return frame
 
     def decode(self, frame: Frame) -> Message:
         try:
-            return self._serializer.decode(frame)
+            message: Any = self._serializer.decode(frame)
         except ProtocolError:
             raise
         except Exception as error:
             raise ProtocolError(f"the serializer {self.name!r} failed: {error!r}") from error
+        if not isinstance(message, Message):
+            raise ProtocolError(f"the serializer {self.name!r} returned {type(message).__name__}, not Message")
+        return checked(message)
