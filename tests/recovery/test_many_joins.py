@@ -368,19 +368,21 @@ async def test_others_run_while_many_channels_are_told_of_a_loss(autojump_clock:
             for number in range(130):
                 done.start(number, channels[0].push, "no answer", timeout=None)
             await settle()
+            for channel in channels[1:]:
+                channel.leave_soon()
             rooms.server.connections[0].drop()
             told: list[int] = []
-            while not told or told[-1] < len(channels):
+            while not told or told[-1] < len(channels) - 1:
                 await trio.lowlevel.checkpoint()
-                errored = sum(channel.status == "errored" for channel in channels)
-                assert not errored or len(done.by) >= 64
+                closed = sum(channel.status == "closed" for channel in channels)
+                assert not closed or len(done.by) >= 64
                 if socket.status != "connected":
-                    told.append(errored)
+                    told.append(closed)
         steps = [after - before for before, after in zip([0, *told], told, strict=False)]
         assert max(steps) <= 2 * 64  # Trio may run the task that tells of it twice between two looks
         assert {type(error) for error in done.by.values()} == {ConnectionLost}
         await trio.sleep(30)
-        assert all(channel.status == "joined" for channel in channels)
+        assert channels[0].status == "joined"
 
 
 async def test_others_run_while_many_channels_end_with_their_socket(autojump_clock: MockClock) -> None:

@@ -84,7 +84,7 @@ class Channel:
     @property
     def status(self) -> ChannelStatus:
         """One of "closed", "joining", "joined", "leaving", "errored" (it waits to be joined again, or has crashed)."""
-        return self._status
+        return "errored" if self._status == "joined" and self._socket._is_lost else self._status
 
     @property
     def join_ref(self) -> str | None:
@@ -252,7 +252,7 @@ class Channel:
             ConfigurationError: `buffer` is not at least 1.
         """
         checked_size("buffer", buffer)
-        with self._streams.presences(self._socket._serializer).follow(buffer) as presence:
+        with self._streams.presences(self._socket).follow(buffer) as presence:
             if self._socket.status == "closed":
                 presence.close()
             yield presence
@@ -273,7 +273,7 @@ class Channel:
         """Give a message to the streams; returns a buffer that is more than half full."""
         if message[3] in PRESENCE_EVENTS:
             try:
-                self._streams.presences(self._socket._serializer).received(message, frame)
+                self._streams.presences(self._socket).received(message, frame)
             except ProtocolError as error:
                 self._socket._emitter.rejected(error.problem, frame)
         if self._unanswered:

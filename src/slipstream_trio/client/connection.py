@@ -79,6 +79,11 @@ class Connection:
         """Whether commands can be given."""
         return self._state.status == "open" and not self._broken
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is over."""
+        return self._state.status == "closed" or self._broken
+
     def _become(self, state: State) -> None:
         self._state, self._ref = state, state.current_ref
 

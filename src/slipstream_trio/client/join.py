@@ -348,7 +348,7 @@ class Joins:
                 else:
                     channel._become("errored", "lost")
                 request.answer.fail(self._socket._lifecycle.lost())
-            elif channel.status == "joined":
+            elif channel._status == "joined":
                 channel._joining.lasted(self._socket._configuration.rejoin)
                 channel._lost("reconnected")
                 channel._become("errored", "lost")

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Final, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 import trio
 from attrs import evolve
@@ -18,6 +18,9 @@ from attrs import evolve
 from ..protocol import Frame, Message, Presence, PresenceChange, Presences
 from ..protocol.presence import MOST_PENDING, STATE, check_presence
 from ..protocol.state import View
+
+if TYPE_CHECKING:
+    from .socket import Socket
 
 MOST_PENDING_BYTES: Final = 2**20
 """Bytes of diffs that are kept for a state to come; the latest is kept, however large."""
@@ -37,9 +40,9 @@ class PresenceTracker:
     when somebody follows, or when what came after a state is larger than that: then the entries are what is smaller.
     """
 
-    def __init__(self, topic: str, decode: Callable[[Frame], Message]) -> None:
+    def __init__(self, topic: str, socket: "Socket") -> None:
         self._topic = topic
-        self._decode = decode  # anew: what a frame was decoded to is its reader's, who may change it
+        self._socket = socket
         self._known = Presence()
         self._synced = False
         self._frames: list[Frame] = []
@@ -95,7 +98,7 @@ class PresenceTracker:
     def follow(self, buffer: int) -> Iterator["ChannelPresence"]:
         """Show who is there, for the time of a `with` block; `buffer` changes wait for who iterates over it."""
         self._fold()
-        presence = ChannelPresence(self._topic, self._shown(), buffer)
+        presence = ChannelPresence(self._topic, self._socket, self._shown(), buffer)
         self._followers[id(presence)] = presence
         try:
             yield presence
@@ -109,7 +112,8 @@ class PresenceTracker:
 
     def _fold(self) -> tuple[PresenceChange, ...]:
         frames, self._frames, self._diffs_size = self._frames, [], 0
-        messages = (self._decode(frame) for frame in frames)
+        # Anew: what a frame was decoded to is its reader's, who may change it.
+        messages = map(self._socket._serializer.decode, frames)
         self._known, changes = self._known.received_all((message.event, message.payload) for message in messages)
         return changes
 
@@ -134,9 +138,10 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
         dropped: how many changes did not fit into the buffer of the async iteration; the oldest go first.
     """
 
-    def __init__(self, topic: str, presence: Presence, buffer: int) -> None:
+    def __init__(self, topic: str, socket: "Socket", presence: Presence, buffer: int) -> None:
         self.dropped: int = 0
         self._topic = topic
+        self._socket = socket
         self._closed = False
         self._presence = presence
         self._changes: deque[PresenceChange] = deque(maxlen=buffer)
@@ -162,7 +167,7 @@ class ChannelPresence(Mapping[str, Mapping[str, Any]]):
     @property
     def synced(self) -> bool:
         """Whether the server's state of the latest join has come, and that join has not ended since."""
-        return self._presence.synced
+        return self._presence.synced and not self._socket._is_lost
 
     def list(self, by: Callable[[str, Mapping[str, Any]], T]) -> list[T]:
         """Return what `by` makes of every key and presence, such as `lambda key, presence: presence["metas"][0]`."""

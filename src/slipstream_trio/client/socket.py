@@ -237,6 +237,11 @@ class Socket:
         """Whether commands can be given now."""
         return self.status == "connected" and self._connection is not None and self._connection.is_open
 
+    @property
+    def _is_lost(self) -> bool:
+        """Whether the connection of the moment has ended: where channels are many, some are not told yet."""
+        return self._connection is None or self._connection.has_ended
+
     def _check_usable(self) -> None:
         """Raise `ConnectionLost` if there will be no connection any more."""
         if self.status in ("closing", "closed"):
@@ -340,9 +345,13 @@ class Socket:
     def _connection_closed(self, event: events.ConnectionClosed) -> None:
         if self._lifecycle.asked is None:
             self._lifecycle.become("closing" if self._configuration.reconnect is None else "reconnecting")
-        self._settle(ConnectionLost(event.reason, event.code, event.message, event.ended_by))
+        self._settle(ConnectionLost(event.reason, event.code, event.message, event.ended_by), self._tell_runner())
+
+    def _tell_runner(self) -> Iterator[None]:
+        """Tell a callback client that the connection has ended, when all that it owed is settled."""
         if (runner := self._supervisor.runner) is not None:
             runner.closed(self._lifecycle.lost())
+        yield
 
     def _failed(self, error: BaseException) -> None:
         """Settle all that is waited for, as a bug has ended the connection; no event tells of it."""
@@ -351,8 +360,8 @@ class Socket:
             self._connection.attempt.fail(error)
             self._settle(ConnectionLost("internal_error"))
 
-    def _settle(self, lost: ConnectionLost) -> None:
-        """Tell everybody who waits for a connection that it has ended: pushes first, then channels."""
+    def _settle(self, lost: ConnectionLost, *then: Iterator[None]) -> None:
+        """Tell everybody who waits for a connection that it has ended: pushes first, then channels; then go on."""
         connection = self._connection
         assert connection is not None
         self._lifecycle.connection_lost(lost)
@@ -365,7 +374,7 @@ class Socket:
             streams.lost("reconnected", self._received_at)
         self._joins.connection_ended(connection)
         pushes = self._pushes.connection_ended(lost, connection.writer.taken)
-        self._unsettled = chain(pushes, self._joins.connection_lost())
+        self._unsettled = chain(pushes, self._joins.connection_lost(), *then)
         begun(self._unsettled)
 
     def _tick(self, now: float) -> float:

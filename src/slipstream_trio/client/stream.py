@@ -3,18 +3,21 @@
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal, Self, final
+from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import trio
 from attrs import define, field
 
 from ..errors import ConfigurationError
-from ..protocol import Message, Serializer
+from ..protocol import Message
 from ..telemetry import GapOpened
 from .buffer import Buffer, ByteLimit, Consumer, EndOfStream, Gap, Overflow
 from .configuration import checked_overflow, checked_size
 from .presence import PresenceTracker
 from .spans import Emitter
+
+if TYPE_CHECKING:
+    from .socket import Socket
 
 
 @final
@@ -102,10 +105,10 @@ class Streams:
             self._own = own
         return self._own
 
-    def presences(self, serializer: Serializer) -> PresenceTracker:
+    def presences(self, socket: "Socket") -> PresenceTracker:
         """Return what tracks the channel's presences; made for the first one, or when it is asked for."""
         if self._presences is None:
-            self._presences = PresenceTracker(self.topic, serializer.decode)
+            self._presences = PresenceTracker(self.topic, socket)
         return self._presences
 
     def open(self) -> None:
