@@ -41,11 +41,16 @@ A read of 64 KiB brings thousands of small frames, and all else waits while thes
 allocated whole, and cut down to what has come, which leaves pieces too small for the next read.
 """
 
-PIECE: Final = 64 * 1024
-"""Bytes a write.
+LEAST_PIECE: Final = 8 * 1024
+MOST_PIECE: Final = 64 * 1024
+GROWTH: Final = 8
+SLOW: Final = 0.1
+"""Bytes a write; the part of what has gone out already that the next may have; and seconds after which the next is of
+the least again.
 
-A stream does not tell how far a write has come, so a large one goes out in pieces. Smaller ones would show the progress
-of slower lines (at 64 KiB/s it shows every second), but each costs a system call and a pass of the scheduler.
+A stream does not tell how far a write has come, so a large one goes out in pieces. Small ones show the progress of slow
+lines, but each costs a system call and a pass of the scheduler. A slow line takes at once what its buffers hold, and
+no more: the piece at which it is found to be slow is small, as these are.
 """
 
 PONGS: Final = 16  # the most that wait to be written, so that a server which pings and does not read fills no memory
@@ -210,9 +215,13 @@ class WebSocketTransport(Transport):
                 data = b"".join((*self._pongs, *self._pending))
                 self._pongs.clear()
                 self._pending.clear()
-                for start in range(0, len(data), PIECE):
-                    self.write_blocked_since = self._clock.current_time()
-                    await self._stream.send_all(data[start : start + PIECE])
+                start, size = 0, LEAST_PIECE
+                while start < len(data):
+                    self.write_blocked_since = began = self._clock.current_time()
+                    await self._stream.send_all(data[start : start + size])
+                    start += size
+                    if start < len(data):
+                        size = next_piece(start, self._clock.current_time() - began)
         except Exception as error:  # noqa: BLE001 - any exception is the stream's, and is the end of it
             self._note(error)
             too_late = True
@@ -289,6 +298,11 @@ class WebSocketTransport(Transport):
             ended = TransportEnded(ABNORMAL_CLOSURE, text, ended_by="network")
             ended.__cause__ = self._failure or self._broken_by
         return ended
+
+
+def next_piece(written: int, took: float) -> int:
+    """Return the most bytes of the next piece, after so many bytes, and the seconds that the piece before it took."""
+    return LEAST_PIECE if took > SLOW else min(max(LEAST_PIECE, written // GROWTH), MOST_PIECE)
 
 
 def _close_frame(code: int, text: str = "") -> bytes:

@@ -23,7 +23,7 @@ import trio
 
 from ..errors import ConnectError, ConnectionRejected
 from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded, address_of
-from .common import LEAST_READ, PIECE
+from .common import LEAST_PIECE, LEAST_READ, next_piece
 from .cookies import Cookies
 from .network import close_at_once, deadline_of, open_stream as network_stream, opened
 from .upgrade import answer_to
@@ -121,10 +121,14 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - see `write_blocked_since`
         self._response = 0
         try:
-            for start in range(0, len(buffer), PIECE):
+            start, size = 0, LEAST_PIECE
+            while start < len(buffer):
+                began = trio.current_time()
                 if start and self._session.posting_since is not None:  # a poll is one piece, and no progress of a POST
-                    self._session.posting_since = trio.current_time()
-                await self._stream.send_all(buffer[start : start + PIECE])
+                    self._session.posting_since = began
+                await self._stream.send_all(buffer[start : start + size])
+                start += size
+                size = next_piece(start, trio.current_time() - began)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpcore.WriteError("the connection broke") from error.__cause__ or error
 
