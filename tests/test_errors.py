@@ -123,8 +123,8 @@ EXAMPLES: list[tuple[SlipstreamError, dict[str, Any], str]] = [
         JoinTimeout("room", 2.5, sent=False),
         {"topic": "room", "timeout": 2.5, "sent": False},
         (
-            "the join of 'room' was not sent within 2.5 s, as the socket was not connected, or other joins came first; "
-            "see join_timeout"
+            "the join of 'room' was not sent within 2.5 s, as the socket was not connected, other joins came first, or "
+            "the function for its payload took too long; see join_timeout"
         ),
     ),
     (
