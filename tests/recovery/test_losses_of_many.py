@@ -1,13 +1,16 @@
 """A loss of so much that it takes several steps to tell of all shows as a small one does."""
 
+from collections import Counter
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import trio
 from tests.recovery.support import settle
 from trio.testing import MockClock
 
-from slipstream_trio import Client, Reply, connect, run_client
+from slipstream_trio import Backoff, Client, ConnectionLost, JoinTimeout, Reply, connect, run_client
+from slipstream_trio.telemetry import ReconnectScheduled, Telemetry
 from slipstream_trio.testing.kit import Answer, FakeServer
 
 ANSWERS: frozenset[Answer] = frozenset({"connect", "join", "leave", "heartbeat"})
@@ -32,6 +35,35 @@ async def test_all_channels_show_a_loss_at_once_however_many_there_are(autojump_
             pass
         assert {channel.status for channel in channels} == {"errored"}
         assert not any(presence.synced for presence in presences)
+
+
+async def test_others_run_while_many_joins_that_wait_are_told_of_a_loss(autojump_clock: MockClock) -> None:
+    steps, outcomes, scheduled, bus = 40, Counter[str](), trio.Event(), Telemetry()
+    bus.attach(ReconnectScheduled, lambda _: scheduled.set())
+    options: Any = {"join_window": 1, "reconnect": Backoff((100,), jitter=0), "telemetry": bus}
+    async with (
+        FakeServer(answers={"connect", "leave", "heartbeat"}) as server,
+        connect(server.url, transport=server.connector(), **options) as socket,
+    ):
+
+        async def join(number: int) -> None:
+            try:
+                await socket.channel(f"room:{number}").join()
+            except (ConnectionLost, JoinTimeout) as error:
+                outcomes[type(error).__name__] += 1
+
+        async with trio.open_nursery() as nursery:
+            for number in range(1 + steps * 64):
+                nursery.start_soon(join, number)
+            connection = await server.accept()
+            await connection.expect_join()
+            await connection.drop()
+            passes = 0
+            while not scheduled.is_set():
+                passes += socket.status == "reconnecting"
+                await trio.lowlevel.checkpoint()
+        assert 1.8 * steps <= passes <= 2.2 * steps  # joins, and then channels
+    assert outcomes == {"ConnectionLost": 1, "JoinTimeout": steps * 64}
 
 
 @pytest.mark.parametrize("pushes", [1, 64, 150])

@@ -332,11 +332,13 @@ class Joins:
     def connection_ended(self, connection: "Connection") -> None:
         """Take note that the connection has ended, perhaps because of the joins."""
         self._pacing = self._pacing.ended(trio.current_time(), connection.state.unanswered)
-        for request in self._users:
-            self._limit_wait(request)
 
     def connection_lost(self) -> Iterator[None]:
-        """Take note that the connection has ended, and another one may come: one channel a step."""
+        """Take note that the connection has ended, and another one may come: one join, or channel, a step."""
+        for waiting in list(self._users):
+            if not waiting.over:
+                self._limit_wait(waiting)
+            yield
         for channel in list(self._socket._channels.values()):
             request = channel._joining.request
             if channel.status == "leaving":
