@@ -44,6 +44,7 @@ async def test_every_callback_is_a_span_whoever_overrides_it(autojump_clock: Moc
     spans = callback_spans(world.records)
     assert {record.name[2] for record in spans} == CALLBACKS
     assert unbalanced(world.records) == []
+    assert [record.name for record in world.records].count(("slipstream", "client", "leave", "start")) == 1
     starts = [record for record in spans if isinstance(record, ClientCallbackStart)]
     stops = [record for record in spans if isinstance(record, ClientCallbackStop)]
     assert {start.client for start in starts} == {"Plain"}

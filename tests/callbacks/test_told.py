@@ -234,3 +234,51 @@ def check(done: list[tuple[str, Any]], told: list[tuple[str, Any]]) -> None:
     for kind, _ in told:
         is_joined = kind == "join" or (is_joined and kind != "leave")
         assert is_joined or kind not in ("message", "gap", "topic_close")
+
+
+async def test_a_client_is_told_of_the_refusal_of_a_rejoin_that_was_late(autojump_clock: MockClock) -> None:
+    told: list[str] = []
+
+    class Mine(Client):
+        async def handle_connect(self, socket: Socket) -> None:
+            await self.join(TOPIC)
+
+        async def handle_topic_close(self, topic: str, reason: Exception) -> None:
+            told.append(type(reason).__name__)
+
+    client, connector = Mine(), Scripted()
+    options: dict[str, Any] = {"reconnect": SOON, "rejoin": Backoff((50,), jitter=0), "heartbeat_interval": None}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_client, client, URL, transport=connector, join_timeout=5, **options))
+        await wait_all_tasks_blocked()
+        connector.answers -= {"phx_join"}
+        connector.peer.end()
+        await trio.sleep(6)
+        assert told == ["JoinTimeout"]
+        connector.peer.reply(await connector.peer.wait_sent("phx_join"), {"reason": "no"}, "error")
+        await wait_all_tasks_blocked()
+        assert told == ["JoinTimeout", "JoinError"]
+        client.stop()
+
+
+async def test_before_its_first_connection_a_client_has_a_socket_without_headers(autojump_clock: MockClock) -> None:
+    told: list[Any] = []
+
+    class Mine(Client):
+        async def handle_info(self, message: Any) -> None:
+            assert self.socket is not None
+            told.append((message, self.socket.response_headers))
+
+        async def handle_connect(self, socket: Socket) -> None:
+            self.info("connected")
+
+    async def opening(_: OpenRequest) -> None:
+        client.info("opening")
+        await trio.sleep(1)
+
+    client = Mine()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_client, client, URL, transport=Scripted(opening=opening)))
+        await trio.sleep(2)
+        client.stop()
+    assert told == [("opening", ()), ("connected", (("server", "scripted"),))]

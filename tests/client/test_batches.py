@@ -10,7 +10,7 @@ from tests.client.support import scripted
 from tests.protocol import wire
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Channel, Message
+from slipstream_trio import Channel, Message, Subscription
 from slipstream_trio.protocol import Frame, StdlibCodec, V2Serializer
 
 PRESENCE = {"ada": {"metas": [{"phx_ref": "1"}]}}
@@ -102,3 +102,23 @@ async def test_what_comes_together_and_does_not_fit_is_dropped(autojump_clock: M
         peer.feed(*[FRAMES["plain"]] * 20)
         await wait_all_tasks_blocked()
         assert room.dropped == 5
+
+
+async def test_a_crowded_subscription_is_eased_beside_one_that_is_not(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)  # the machine may be busy
+    received = 0
+
+    async def read(messages: Subscription) -> None:
+        nonlocal received
+        async for _ in messages:
+            received += 1
+
+    async with scripted() as (socket, peer), socket.join("room") as room, trio.open_nursery() as nursery:
+        async with room.subscribe(buffer=16) as messages, room.subscribe("tick"):
+            nursery.start_soon(read, messages)
+            await wait_all_tasks_blocked()
+            peer.feed(*[FRAMES["plain"]] * 100)
+            await wait_all_tasks_blocked()
+            assert (received, messages.dropped) == (100, 0)

@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 import trio
 from tests.client.support import URL, Recorder, Scripted
+from tests.held import objects_held
 from trio.testing import MockClock
 
 from slipstream_trio import Socket, connect
@@ -159,6 +160,15 @@ async def test_an_answered_leave_of_a_row_does_not_wait(autojump_clock: MockCloc
             assert trio.current_time() == began
 
 
+async def test_a_leave_is_awaited_for_less_than_a_second_too(autojump_clock: MockClock) -> None:
+    async with FakeServer(answers=MUTE) as server:
+        async with connect(server.url, transport=server.connector(), leave_timeout=0.5) as socket:
+            await server.accept()
+            async with socket.join("1"):
+                began = trio.current_time()
+            assert trio.current_time() - began == pytest.approx(0.5)
+
+
 async def test_exits_of_two_tasks_have_limits_of_their_own(autojump_clock: MockClock) -> None:
     async with FakeServer(answers=MUTE) as server, connect(server.url, transport=server.connector()) as socket:
         await server.accept()
@@ -199,3 +209,14 @@ async def test_a_close_for_which_the_leaves_left_no_time_is_in_the_trace(autojum
         recorder.bus.attach("jump", ("slipstream", "connection", "handle", "stop"), lambda _: jump())
     handled = [record.raw_message for record in recorder.named("connection", "handle", "start")]
     assert CloseConnection(1000, "closed_by_client") in handled
+
+
+async def test_a_socket_whose_channels_had_blocks_is_not_kept(autojump_clock: MockClock) -> None:
+    async def visit() -> int:
+        async with FakeServer(answers=MUTE | {"leave"}) as server:
+            async with connect(server.url, transport=server.connector()) as socket:
+                await nested(socket)
+        return objects_held()
+
+    first = await visit()
+    assert [await visit() for _ in range(2)] == [first, first]

@@ -52,6 +52,7 @@ async def test_what_nobody_listens_to_is_dropped_and_told(autojump_clock: MockCl
         connection = await server.accept()
         async with socket.listen("a:*") as messages:
             await say(connection, "a:1", 1)
+            await say(connection, "a", 2)
             await say(connection, "b:1", 2)
             await say(connection, "a:2", 3, join_ref='"9"')  # of some join: not for those who listen
             await connection.send_raw('[null, "7", "a:2", "subscription:data", 4]')  # an answer to something
@@ -59,7 +60,7 @@ async def test_what_nobody_listens_to_is_dropped_and_told(autojump_clock: MockCl
             await wait_all_tasks_blocked()
         await say(connection, "a:3", 4)
         await trio.sleep(0.1)
-    assert dropped == [(topic, "not_joined") for topic in ("b:1", "a:2", "a:2", "a:3")]
+    assert dropped == [(topic, "not_joined") for topic in ("a", "b:1", "a:2", "a:2", "a:3")]
 
 
 async def test_a_topic_with_a_channel_is_that_channels_alone(autojump_clock: MockClock) -> None:

@@ -106,7 +106,7 @@ async def test_an_overflow_is_told_at_its_first_drop_every_ten_seconds_and_when_
         await it.put(*range(6))
         assert it.told == [("began", 1)]
         for _ in range(9):
-            await trio.sleep(3)
+            await trio.sleep(2.5)
             await it.put(0)
         assert it.told == [("began", 1), ("lasts", 6), ("lasts", 10)]
         assert await it.take(2) == [-11, 0]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import trio
 from tests.client.support import URL, Recorder, Scripted, scripted
+from tests.recovery.support import Outcomes
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, ChannelClosed, ConnectionLost, JoinTimeout, PushTimeout, connect
@@ -272,3 +273,24 @@ async def test_messages_that_were_queued_and_not_written_at_a_loss_are_dropped(a
     assert {(record.direction, record.event, record.reason) for record in dropped} == {
         ("out", "queued", "closed_by_server")
     }
+
+
+async def test_a_push_that_was_queued_and_not_written_at_a_loss_is_told_as_never_sent(
+    autojump_clock: MockClock,
+) -> None:
+    recorder = Recorder()
+    with pytest.raises(ConnectionLost):
+        async with scripted(telemetry=recorder.bus) as (socket, peer), trio.open_nursery() as nursery:
+            channel = socket.channel("room")
+            await channel.join()
+            peer.pause()
+            done = Outcomes(nursery)
+            for event in ("taken", "queued"):
+                done.start(event, channel.push, event)
+                await trio.testing.wait_all_tasks_blocked()
+            peer.end(1012)
+            await trio.sleep_forever()
+    assert {event: error.sent for event, error in done.by.items()} == {"taken": True, "queued": False}
+    stops = recorder.named("client", "push", "stop")
+    assert {(stop.start.event, stop.sent) for stop in stops} == {("taken", True), ("queued", False)}
+    assert recorder.named("client", "message_dropped") == []  # the error has told it

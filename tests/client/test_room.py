@@ -125,6 +125,33 @@ async def test_a_join_of_a_user_waits_for_room_too(autojump_clock: MockClock) ->
         assert set(socket.state.joins) == {"room", "other"}
 
 
+async def test_a_join_waits_for_room_also_where_nothing_else_does(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
+        peer.pause()
+        await channel.send("taken")
+        await settle()
+        for _ in range(FRAMES):
+            await channel.send("fill")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(socket.channel("other").join)
+            await settle()
+            assert set(socket.state.joins) == {"room"}
+            peer.resume()
+
+
+async def test_telemetry_tells_how_long_a_push_has_waited_for_room(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(heartbeat_interval=None, telemetry=recorder.bus) as (socket, peer), socket.join("room") as room:
+        await trio.sleep(10)
+        await until_full(room, peer, 0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(room.push, "echo")
+            await trio.sleep(3)
+            peer.resume()
+    [stop] = recorder.named("slipstream", "client", "push", "stop")
+    assert stop.waited == 3_000_000_000
+
+
 async def test_a_push_may_have_been_sent_once_it_is_queued(autojump_clock: MockClock) -> None:
     async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
         peer.pause()

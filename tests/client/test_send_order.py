@@ -3,6 +3,7 @@
 from typing import Any
 
 import trio
+from tests.client.support import scripted
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, connect
@@ -33,3 +34,16 @@ async def test_a_send_leaves_before_a_push_that_is_called_after_it(autojump_cloc
                     nursery.start_soon(call, channel, number)
             await channel.push("push", {"n": 20})
     assert arrived == [*called, 20]
+
+
+async def test_other_tasks_run_at_each_send(autojump_clock: MockClock) -> None:
+    ran: list[str] = []
+
+    async def other() -> None:
+        ran.append("other")
+
+    async with scripted() as (socket, _), socket.join("room") as channel, trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for _ in range(2):  # Trio promises no order in one pass of its scheduler
+            await channel.send("event")
+        assert ran == ["other"]

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import trio
 from docs.example_server import ExampleServer
-from trio.testing import MockClock
+from tests.client.support import living_tasks, scripted
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Backoff, ChannelClosed, ConnectionLost, PushTimeout, Socket, connect
+from slipstream_trio.telemetry import LoopStalled, Telemetry
 from slipstream_trio.testing.kit import FakeServer
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.network import open_stream
@@ -179,3 +181,16 @@ async def test_a_line_that_stays_silent_is_lost_all_the_same(autojump_clock: Moc
                 await trio.sleep_forever()
         assert (caught.value.reason, caught.value.ended_by) == ("heartbeat_timeout", "network")
         assert trio.current_time() <= 22
+
+
+async def test_the_loop_is_watched_while_somebody_listens() -> None:
+    tasks: list[int] = []
+    for listens in (False, True):
+        bus = Telemetry()
+        if listens:
+            bus.attach("stalls", LoopStalled, lambda _: None)
+        async with scripted(telemetry=bus):
+            await wait_all_tasks_blocked()
+            tasks.append(living_tasks())
+        await wait_all_tasks_blocked()
+    assert tasks[1] == tasks[0] + 1

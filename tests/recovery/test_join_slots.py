@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Scripted
+from tests.client.support import URL, Scripted, scripted
 from tests.recovery.support import Outcomes, settle
 from trio.testing import MockClock
 
@@ -149,3 +149,39 @@ async def test_a_channel_behind_many_that_wait_for_their_backoff_is_joined_again
         connector.peer.end()
         await trio.sleep(2)
         assert [message.topic for message in connector.peer.sent] == ["room:69"]
+
+
+async def test_a_function_for_the_payload_has_the_time_limit_of_the_join(autojump_clock: MockClock) -> None:
+    async def slow() -> None:
+        await trio.sleep(20)
+
+    async with scripted(join_timeout=5, heartbeat_interval=None) as (socket, peer):
+        with pytest.raises(JoinTimeout) as raised:
+            await socket.channel("room", slow).join()
+        assert (raised.value.sent, trio.current_time(), peer.sent) == (False, 5, [])
+        await socket.channel("room", slow).join(timeout=None)
+        assert trio.current_time() == 25
+
+
+async def test_a_join_whose_function_ends_after_its_time_limit_is_not_sent(autojump_clock: MockClock) -> None:
+    async def deaf() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(6)
+
+    async with scripted(heartbeat_interval=None) as (socket, peer):
+        with pytest.raises(JoinTimeout):
+            await socket.channel("room", deaf).join(timeout=5)
+        await settle()
+        assert (trio.current_time(), peer.sent, dict(socket.state.joins)) == (6, [], {})
+
+
+async def test_an_explicit_timeout_runs_from_the_call_though_a_function_for_the_payload_takes_time(
+    autojump_clock: MockClock,
+) -> None:
+    async def slow() -> None:
+        await trio.sleep(3)
+
+    async with scripted(answers={"phx_leave"}, heartbeat_interval=None) as (socket, peer):
+        with pytest.raises(JoinTimeout) as raised:
+            await socket.channel("room", slow).join(timeout=5)
+        assert (raised.value.sent, trio.current_time(), peer.count("phx_join")) == (True, 5, 1)

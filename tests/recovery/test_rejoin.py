@@ -161,6 +161,25 @@ async def test_the_backoff_of_a_channel_outlives_another_loss(autojump_clock: Mo
     assert len(there.asked) == 3
 
 
+async def test_the_backoff_begins_anew_after_a_join_that_has_lasted_until_a_loss(autojump_clock: MockClock) -> None:
+    async with world() as there:
+        backoff = Backoff((1, 20), jitter=0, reset_after=60)
+        async with there.connect(rejoin=backoff) as socket, socket.join("room:1") as channel:
+            there.joins["room:1"].append("refuse")
+            there.connection.drop()
+            await until(lambda: socket.generation == 2 and channel.status == "joined")
+            await trio.sleep(100)
+            there.connection.drop()
+            await connected_again(there, socket, 3)
+            assert status_of(channel) == "joined"
+            await trio.sleep(5)
+            with pytest.raises(ChannelClosed):
+                await channel.push("crash")
+            await trio.sleep(2)
+            assert status_of(channel) == "joined"
+    assert there.told("rejoin_scheduled", "delay", "reason") == [(1, "refused"), (1, "crashed")]
+
+
 async def test_another_loss_during_a_rejoin_rejoins_with_the_next_connection(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel:

@@ -318,7 +318,6 @@ class Joins:
         work = self._rejoin_all()
         if begun(work):
             self._socket._supervisor.tasks.start(finished, work)
-        self.pump()
 
     def _rejoin_all(self) -> Iterator[None]:
         for channel in list(self._socket._channels.values()):

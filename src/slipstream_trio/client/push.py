@@ -156,7 +156,7 @@ class Call:
         if self._is_send:
             return ClientSendStop(*first, self.ref, reason_of(error), waited)
         status = "ok" if error is None else getattr(error, "status", None)
-        sent = self.ref is not None and (status is not None or getattr(error, "sent", True))
+        sent = self.ref is not None and getattr(error, "sent", True)
         response = getattr(error, "response", response)
         return push_end(*first, self.ref, status, response, reason_of(error), sent, waited)
 

@@ -249,7 +249,8 @@ class Socket:
 
     @property
     def _received_at(self) -> float:
-        return trio.current_time() if self._connection is None else self._connection.received
+        assert self._connection is not None
+        return self._connection.received
 
     def _kept(self, topic: str, event: str, payload: Any) -> KeptPayload:
         return KeptPayload(Message(None, None, topic, event, payload), self._serializer)
