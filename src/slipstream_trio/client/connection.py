@@ -199,13 +199,11 @@ class Connection:
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
-        deadline = protocol.next_deadline(self._state)
-        if deadline is None or deadline > now:
-            return deadline
-        transport = self._transport
-        heard = self.received if transport is None or transport.heard is None else transport.heard
-        blocked = None if transport is None else transport.write_blocked_since
-        self.handle_own(protocol.TimerTicked(now, heard, self.writer.mark_written, blocked))
+        deadline, transport = protocol.next_deadline(self._state), self._transport
+        if transport is None or deadline is None or deadline > now:
+            return deadline  # without a transport there is none
+        heard = self.received if transport.heard is None else transport.heard
+        self.handle_own(protocol.TimerTicked(now, heard, self.writer.mark_written, transport.write_blocked_since))
         return protocol.next_deadline(self._state)
 
     def _end_by(self, deadline: float) -> None:
