@@ -60,6 +60,18 @@ async def test_a_client_stopped_before_it_runs_ends_as_soon_as_it_does(autojump_
         assert trio.current_time() < 1
 
 
+async def test_a_client_that_stops_before_its_first_attempt_just_ends(autojump_clock: MockClock) -> None:
+    async def trace_parent() -> None:
+        await trio.sleep(10)  # which the first attempt waits for
+
+    client = Told()
+    async with a_world() as world, running(world, client, trace_parent=trace_parent) as run:
+        await trio.sleep(1)
+        client.stop()
+    assert run.error is None
+    assert client.log == [("terminate", None)]
+
+
 async def test_a_client_can_terminate_with_the_connection_at_hand(autojump_clock: MockClock) -> None:
     async def say_good_bye(_: Any) -> None:
         assert client.socket is not None
@@ -307,3 +319,16 @@ async def test_a_subclass_need_not_call_the_constructor_of_client(autojump_clock
     async with a_world() as world, running(world, client):
         await client.joined.wait()
         client.stop()
+
+
+def test_other_bases_of_a_client_are_told_of_it() -> None:
+    class Registry:
+        def __init_subclass__(cls, **kwargs: str) -> None:
+            told.append(kwargs)
+
+    told: list[dict[str, str]] = []
+
+    class Mine(Client, Registry, name="mine"):
+        pass
+
+    assert told == [{"name": "mine"}]
