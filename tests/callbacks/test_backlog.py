@@ -232,6 +232,15 @@ async def test_topics_that_others_join_and_leave_while_a_callback_hangs_are_told
     assert client.log == [("join", "c"), ("tick", 0), ("leave", "c"), ("join", "c")]
 
 
+async def test_messages_that_come_together_are_told_in_order(autojump_clock: MockClock) -> None:
+    connector = Scripted()
+    async with hanging(connector) as client:
+        for number in range(20):
+            connector.peer.message("a", "tick", number)
+        await wait_all_tasks_blocked()
+    assert client.log == [("tick", number) for number in range(20)]
+
+
 async def test_pushes_of_others_wait_while_replies_are_not_handled(autojump_clock: MockClock) -> None:
     connector = Scripted()
     async with hanging(connector, buffer=10) as client:

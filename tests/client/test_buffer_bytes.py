@@ -133,10 +133,15 @@ async def test_a_large_message_that_just_fits_drops_nothing(autojump_clock: Mock
     size = len(wire.text(None, None, "room", "event", [0, "x" * PIECE]))
     for missing in (0, 1):
         limit = 2 * size + CHARGE - missing
-        async with scripted(buffer_bytes=limit) as (socket, peer), socket.join("room") as channel:
+        recorder = Recorder()
+        async with (
+            scripted(buffer_bytes=limit, telemetry=recorder.bus) as (socket, peer),
+            socket.join("room") as channel,
+        ):
             await offer(peer, "room", 0)
             await offer(peer, "room", 1)
             assert channel.dropped == missing
+            assert [overflow.phase for overflow in recorder.named("overflow")] == ["began", "ended"][: 2 * missing]
 
 
 async def test_a_message_above_the_limit_comes_alone(autojump_clock: MockClock) -> None:
