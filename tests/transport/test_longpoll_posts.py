@@ -91,7 +91,7 @@ async def test_a_large_post_comes_on_piece_by_piece(autojump_clock: MockClock) -
         assert transport.write_blocked_since == trio.current_time() - 10
         stream = server.streams[-1]
         for _ in range(10):  # which frees its buffer for a piece
-            await stream.receive_some(8192)
+            await stream.receive_some(16_384)
             await trio.sleep(1)
             assert transport.write_blocked_since == trio.current_time() - 1
         nursery.cancel_scope.cancel()

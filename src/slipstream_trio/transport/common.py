@@ -41,9 +41,9 @@ A read of 64 KiB brings thousands of small frames, and all else waits while thes
 allocated whole, and cut down to what has come, which leaves pieces too small for the next read.
 """
 
-LEAST_PIECE: Final = 8 * 1024
+LEAST_PIECE: Final = 16 * 1024
 MOST_PIECE: Final = 64 * 1024
-GROWTH: Final = 8
+GROWTH: Final = 4
 SLOW: Final = 0.1
 """Bytes a write; the part of what has gone out already that the next may have; and seconds after which the next is of
 the least again.
