@@ -292,22 +292,40 @@ async def test_an_exit_that_a_handler_raises_leaves_the_connection_as_its_state_
     assert verify(recorder.records) == []
 
 
+def driven_by_hand(channel: Channel) -> Callable[[Record], None]:
+    """Return a handler that pushes, as far as that goes without waiting."""
+
+    def drive(_: Record) -> None:
+        pushing = channel.push("echo", {})
+        try:
+            pushing.send(None)
+        finally:
+            pushing.close()
+
+    return drive
+
+
 async def test_a_handler_that_drives_a_push_by_hand_is_stopped(autojump_clock: MockClock) -> None:
     recorder = Recorder()
     async with scripted(telemetry=recorder.bus) as (socket, peer):
         channel = socket.channel("room")
         await channel.join()
-
-        def drive(_: Record) -> None:
-            pushing = channel.push("echo", {})
-            try:
-                pushing.send(None)
-            finally:
-                pushing.close()
-
-        recorder.bus.attach("acts", START, drive)
+        recorder.bus.attach("acts", START, driven_by_hand(channel))
         assert await channel.push("echo", {"x": 1}) == {"x": 1}
         (failure,) = recorder.named("handler", "failure")
         assert "may not wait" in failure.reason
         assert sent(peer) == ["phx_join", "echo"]
     assert verify(recorder.records) == []
+
+
+async def test_so_it_is_where_nobody_watches_what_is_handled(autojump_clock: MockClock) -> None:
+    bus, failures = Telemetry(), list[Any]()
+    bus.attach("failures", ("slipstream", "telemetry", "handler", "failure"), failures.append)
+    async with scripted(telemetry=bus) as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        bus.attach("acts", ("slipstream", "client", "message_dropped"), driven_by_hand(channel))
+        peer.message("other", "event")
+        assert await channel.push("echo", {"x": 1}) == {"x": 1}
+        assert ["may not wait" in failure.reason for failure in failures] == [True]
+        assert sent(peer) == ["phx_join", "echo"]
