@@ -46,7 +46,7 @@ class Load:
         self._numbers = range(plan["process"], plan["connections"], plan["processes"])  # of its connections
         self._joining = len(self._numbers)
         self._all_joined = trio.Event()
-        self.pushing = trio.CancelScope()  # until it is to push no more: `run` ends when all is answered
+        self.pushing: trio.CancelScope = trio.CancelScope()  # until it shall push no more; `run` ends after the answers
         self._begin_second()
 
     def _begin_second(self) -> None:
