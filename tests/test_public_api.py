@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, assert_type
@@ -109,7 +110,7 @@ def test_the_docstring_of_configuration_tells_every_option() -> None:
 @pytest.mark.parametrize("function", [slipstream_trio.connect, slipstream_trio.run_client])
 def test_the_docstring_of_what_connects_tells_each_option_once(function: Any) -> None:
     for name in ConnectOptions.__annotations__:
-        assert function.__doc__.count(f"        {name}: ") == 1
+        assert len(re.findall(rf"^ +{name}: ", function.__doc__, re.MULTILINE)) == 1
 
 
 def test_the_docstrings_of_errors_tell_every_field() -> None:

@@ -370,8 +370,8 @@ def configure(url: OrCallable[str], options: ConnectOptions) -> Configuration:
 
 def with_options(function: F) -> F:
     """Let a function's docstring tell of each option, from that of `Configuration`."""
-    told = (Configuration.__doc__ or "").partition("        params: ")  # which Python's -OO leaves out
-    function.__doc__ = (function.__doc__ or "").replace(
-        "        options: the fields of `Configuration`.\n", f"{told[1]}{told[2].rstrip()}\n"
-    )
+    # Python's -OO leaves docstrings out, and from 3.13 on they are without indentation.
+    _, name, options = inspect.cleandoc(Configuration.__doc__ or "").partition("    params: ")
+    told = inspect.cleandoc(function.__doc__ or "")
+    function.__doc__ = told.replace("    options: the fields of `Configuration`.", f"{name}{options}")
     return function
