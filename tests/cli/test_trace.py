@@ -124,7 +124,8 @@ def test_a_recording_that_was_cut_off_is_sound(said: Said, good: Path) -> None:
 
 def test_traces_can_be_shared_on_purpose(said: Said, tmp_path: Path) -> None:
     shared = live_records(lambda bus: eventful(bus, trace_parent=f"00-{'a' * 32}-{'b' * 16}-01"))
-    said("verify", written(tmp_path / "shared.jsonl", encoded(shared)))
+    out, _ = said("verify", written(tmp_path / "shared.jsonl", encoded(shared)))
+    assert ": sound\n" in out
 
 
 @pytest.mark.parametrize(
