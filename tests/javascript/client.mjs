@@ -21,11 +21,18 @@ export async function told() {
   return value;
 }
 
-/** Make a socket that tells of its opening, errors and closing. It is not quiet about anything unexpected. */
+/**
+ * Make a socket that tells of its opening, errors and closing. It is not quiet about anything unexpected.
+ *
+ * Its time limits are longer than a busy machine may stand still: where one passes, a polling client opens another
+ * session, and the server shows its user twice until the first one is given up.
+ */
 export function makeSocket(url, options = {}, name = "socket") {
   const socket = new Socket(url, {
     transport: polls ? LongPoll : WebSocket,
-    heartbeatIntervalMs: 10_000,
+    timeout: 120_000,
+    longpollerTimeout: 120_000,
+    heartbeatIntervalMs: 120_000,
     reconnectAfterMs: () => 20,
     rejoinAfterMs: () => 20,
     ...options,
