@@ -69,6 +69,51 @@ def test_a_line_on_which_nothing_can_be_written_is_lost_without_a_heartbeat() ->
     assert core.tick(25.0, write_blocked_since=5.0).return_ == (LOST,)
 
 
+@pytest.mark.parametrize("interval", [None, 30.0])
+def test_a_line_on_which_nothing_can_be_written_is_looked_after_when_it_is_lost(interval: float | None) -> None:
+    core = Core(heartbeat_interval=interval, heartbeat_timeout=20.0)
+    assert next_deadline(core.state, heard=4.0, write_blocked_since=5.0) == 25.0
+    assert next_deadline(core.state, heard=24.0, write_blocked_since=5.0) == 25.0
+    assert next_deadline(core.state, write_blocked_since=11.0) == (interval or 31.0)
+    core.join("room", timeout=15.0)
+    assert next_deadline(core.state, write_blocked_since=5.0) == 15.0
+    assert core.tick(25.0, write_blocked_since=5.0).return_[-1] == LOST
+    assert next_deadline(core.state, write_blocked_since=5.0) is None  # it is lost already
+
+
+@pytest.mark.parametrize(
+    ("join", "heard", "deadline"),
+    [
+        ({"timeout": 23.9}, None, 25.0),
+        ({"timeout": 31.0}, None, 32.0),
+        ({"timeout": 31.0}, 20.0, 32.0),
+        ({"timeout": None}, None, 85.0),
+        ({"timeout": None}, 2.0, 82.0),
+        ({"timeout": None}, -100.0, 65.0),
+        ({"timeout": None}, 20.0, 100.0),
+        ({"timeout": None, "now": 5.0}, None, 85.0),
+        ({"timeout": None, "now": 5.1}, None, 25.0),
+        ({"timeout": None, "deadline": 70.0}, None, 70.0),
+    ],
+)
+def test_the_join_whose_turn_it_is_may_hold_up_that_nothing_can_be_written(
+    join: dict[str, Any], heard: float | None, deadline: float
+) -> None:
+    core = Core(heartbeat_interval=None, heartbeat_timeout=20.0)
+    core.now = join.pop("now", 1.0)
+    core.join("room", **join)
+    for number in range(8):
+        core.join(f"next:{number}", timeout=None)
+    due, line = 0.0, {"write_blocked_since": 5.0} | ({} if heard is None else {"heard": heard})
+    while core.state.status == "open":
+        due = next_deadline(core.state, **line) or 0.0
+        assert due > core.now
+        core.tick(due - 0.01, **line)
+        assert core.state.status == "open"
+        core.tick(due, **line)
+    assert (due, core.state.close_reason) == (deadline, "heartbeat_timeout")
+
+
 def test_without_a_timeout_only_an_outstanding_heartbeat_that_cannot_be_written_loses_the_line() -> None:
     core = Core(heartbeat_interval=None, heartbeat_timeout=None)
     assert core.tick(500.0, write_blocked_since=0.0).return_ == ()

@@ -199,8 +199,9 @@ async def test_a_server_that_reads_nothing_is_lost_by_its_silence(autojump_clock
             async with connect(
                 URL, transport=connector, heartbeat_interval=5, reconnect=None, telemetry=recorder.bus
             ) as socket:
-                await socket.channel("room:1").join()
+                await socket.channel("room:1").join(timeout=None)
         assert raised.value.reason == "heartbeat_timeout"
+        assert trio.current_time() == pytest.approx(20 + 1, abs=0.1)  # so long a join holds it up
 
 
 async def test_a_crash_of_the_socket_s_process_is_an_end(autojump_clock: MockClock) -> None:

@@ -249,7 +249,7 @@ class Configuration:
         leave_timeout: for a leave to be confirmed.
         close_timeout: for all that happens when the block is left; leaves are waited for within four fifths of it.
         heartbeat_interval: between heartbeats; None: none are sent (Phoenix hangs up after 60 s of silence).
-        heartbeat_timeout: for the answer to a heartbeat; by default as long as the interval.
+        heartbeat_timeout: for the answer to a heartbeat, or progress in writing; by default as long as the interval.
         join_window: the most joins that may be unanswered at once; None: as the answers allow.
         max_message_size: of a message from the server, in bytes.
         buffer: the most messages that wait for a consumer.

@@ -17,6 +17,7 @@ from ..transport import Connector, OpenRequest, Transport, TransportEnded
 from .handshake import masked, redacted_error, secrets_of, shown_url, with_trace_context, with_whole_timeout
 from .spans import Span
 from .status import Tasks, only_cancelled
+from .timer import alarm_of_this_run
 from .turn import MESSAGES_A_TURN, catch_up, take_in, turn_of_this_run
 from .writer import Writer
 
@@ -199,12 +200,20 @@ class Connection:
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
-        deadline, transport = protocol.next_deadline(self._state), self._transport
+        deadline, transport = self._next_deadline(), self._transport
         if transport is None or deadline is None or deadline > now:
-            return deadline  # without a transport there is none
-        heard = self.received if transport.heard is None else transport.heard
-        self.handle_own(protocol.TimerTicked(now, heard, self.writer.mark_written, transport.write_blocked_since))
-        return protocol.next_deadline(self._state)
+            return deadline
+        heard, blocked = self._heard(transport), transport.write_blocked_since
+        self.handle_own(protocol.TimerTicked(now, heard, self.writer.mark_written, blocked))
+        return self._next_deadline()
+
+    def _heard(self, transport: Transport) -> float:
+        return self.received if transport.heard is None else transport.heard
+
+    def _next_deadline(self) -> float | None:
+        if (transport := self._transport) is None:
+            return None  # there is nothing to tell the core of
+        return protocol.next_deadline(self._state, self._heard(transport), transport.write_blocked_since)
 
     def _end_by(self, deadline: float) -> None:
         self._scope.deadline = min(self._scope.deadline, deadline)
@@ -367,11 +376,22 @@ class Connection:
 
     async def _write(self) -> None:
         assert self._transport is not None
+        alarm = alarm_of_this_run()
+        alarm.watch(self._look_after_writing)
         try:
             await self.writer.run(self._transport)
         except TransportEnded:
             # Why is for the receive loop to find out: a close frame may wait there.
             self._end_by(trio.current_time() + GRACE_PERIOD)
+        finally:
+            alarm.unwatch(self._look_after_writing)
+
+    def _look_after_writing(self, _: float) -> None:
+        """See whether the writer can rest, or is held up: the core is told of the time when a blocked line is lost."""
+        self.writer.look()
+        assert self._transport is not None
+        if self._transport.write_blocked_since is not None and (deadline := self._next_deadline()) is not None:
+            self._socket._timer.arm(deadline)
 
     async def _close_in(self, scope: trio.CancelScope, transport: Transport, close: protocol.CloseTransport) -> None:
         with scope:

@@ -7,7 +7,6 @@ import trio
 
 from ..protocol import Frame, Message
 from ..transport import Transport
-from .timer import alarm_of_this_run
 
 if TYPE_CHECKING:
     from .push import Pushes
@@ -81,13 +80,10 @@ class Writer:
     async def run(self, transport: Transport) -> None:
         """Write what is queued until there was nothing for a while, or `close` is called; raises `TransportEnded`."""
         self._task = trio.lowlevel.ParkingLot()
-        alarm = alarm_of_this_run()
-        alarm.watch(self.look)
         try:
             await self._run(transport, self._task)
         finally:
             self._task = None
-            alarm.unwatch(self.look)
 
     async def _run(self, transport: Transport, task: trio.lowlevel.ParkingLot) -> None:
         while True:
@@ -110,7 +106,7 @@ class Writer:
             if self._mark is not None and self._mark <= self.taken:
                 self._mark, self.mark_written = None, trio.current_time()
 
-    def look(self, _: float) -> None:
+    def look(self) -> None:
         """Let the task end if it has had nothing to do since the last look."""
         if self._idle and self._looked_at == self.taken and self._task is not None:
             self._task.unpark_all()

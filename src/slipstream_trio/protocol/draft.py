@@ -8,16 +8,12 @@ import attrs
 from . import events
 from .commands import CloseConnection, JoinTopic, LeaveTopic, SendHeartbeat, TimerTicked
 from .events import Effect, Event, Transition
+from .liveness import LIMIT, end_of_turn, held_up, write_deadline
 from .message import HEARTBEAT, JOIN, LEAVE, PHOENIX, Message, check_join
 from .serializer import Serializer
 from .state import Heartbeat, State, Status, state_of
 from .topics import Leaving, Pending, Rejoin, Topics, Turns, number_of
 
-LIMIT: Final = 30.0  # seconds for a heartbeat's answer where the options have none: of a `ping` without them, too
-
-# The multiple of the limit for which a join may hold up the verdict, from what was last heard. The first of them is the
-# time up to the heartbeat, where that is longer: a line may be silent for so long anyway.
-LONGEST_HOLD: Final = 4
 MOST_AT_A_TICK: Final = 256  # deadlines: what is left is due at once, so the timer ticks again, and others run between
 
 
@@ -194,11 +190,7 @@ class Draft:
             timed = Pending(pending.number, None, limit, pending.rejoin)
             self.topics = self.topics.changed(topic, pending=timed)
 
-    # The heartbeat. A connection is alive as long as something is heard, whatever it is: an answer may wait behind a
-    # large message. And it may be silent for a good reason, which is a join: while the server works one off, it answers
-    # nothing else. Only one join can be that reason, the one whose turn it is, and only if it was sent before the
-    # heartbeat. A dead line answers no join, so the turn stays where it is: that bounds how long joins can delay the
-    # verdict, whatever is sent or retried meanwhile.
+    # The heartbeat, and what `liveness` says of the line
 
     def beat(self, _: SendHeartbeat | None = None) -> None:
         """Send a heartbeat, unless one is outstanding."""
@@ -209,9 +201,8 @@ class Draft:
 
     def _look_after_line(self, tick: TimerTicked) -> None:
         """Send the heartbeat that is due, or see whether the line is lost."""
-        heartbeat = self.heartbeat
-        blocked, limit = tick.write_blocked_since, self.before.options.heartbeat_timeout
-        lost = blocked is not None and limit is not None and blocked + limit <= tick.now
+        heartbeat, limit = self.heartbeat, self.before.options.heartbeat_timeout
+        lost = limit is not None and self._write_deadline(tick, limit) <= tick.now
         if not lost and heartbeat.deadline is not None and heartbeat.deadline <= tick.now:
             if heartbeat.ref is None:
                 self.beat()
@@ -226,27 +217,26 @@ class Draft:
     def _verdict_at(self, tick: TimerTicked) -> float:
         """Return when the line is lost, if nothing is heard before that; it is lost if that is not after the tick."""
         sent_at = tick.now if self.heartbeat.sent_at is None else self.heartbeat.sent_at
-        blocked = math.inf if tick.write_blocked_since is None else tick.write_blocked_since + self._limit
+        blocked = self._write_deadline(tick, self._limit)
         if tick.heartbeat_written is None and blocked < math.inf:
             return blocked
         written = sent_at if tick.heartbeat_written is None else tick.heartbeat_written
         answer = self._limit + (written if tick.heard is None else max(written, tick.heard))
-        hold = self._hold()
-        if hold is not None:
-            heard = sent_at if tick.heard is None else tick.heard
-            longest = max(heard + LONGEST_HOLD * self._limit, sent_at + (LONGEST_HOLD - 1) * self._limit)
-            answer = max(answer, min(hold, longest))
+        end = self._hold()
+        if end is not None:
+            answer = held_up(answer, end, self._limit, sent_at, tick.heard)
         return min(answer, blocked)
 
+    def _write_deadline(self, tick: TimerTicked, limit: float) -> float:
+        since = tick.write_blocked_since
+        return math.inf if since is None else write_deadline(self.topics, self.turns, limit, since, tick.heard)
+
     def _hold(self) -> float | None:
-        """Return the end of the turn of the join that may hold up the verdict: infinity without one, None: no join."""
-        turns, heartbeat = self.turns, self.heartbeat
-        if not turns.first or turns.by_timeout or heartbeat.ref is None or turns.first > number_of(heartbeat.ref):
+        """Return until when a join may hold up the answer to the outstanding heartbeat, None if none may."""
+        ref = self.heartbeat.ref
+        if ref is None or self.turns.first > number_of(ref):
             return None
-        pending = self.topics.pending_join(turns.topic, turns.first)
-        if pending is None or pending.rejoin == "again":
-            return None  # that an overdue one is in the past already, is what its deadline says
-        return math.inf if pending.deadline is None else pending.deadline
+        return end_of_turn(self.topics, self.turns)
 
     def _end_hold(self) -> None:
         """Look after the outstanding heartbeat in time again, if the join that held that up does so no longer."""

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from ..lean import lean
 from .backoff import RECONNECT, REJOIN, RETRY_AFTER_LIMIT, Backoff
+from .liveness import write_deadline
 from .topics import Rejoin, Topics, Turns, number_of, topics_of, turns_of
 
 Status = Literal["opening", "open", "closing", "closed"]
@@ -330,14 +331,24 @@ def changes(before: State, after: State) -> Iterator[tuple[str, tuple[dict[str, 
             yield name, None
 
 
-def next_deadline(state: State) -> float | None:
-    """Return when the next `TimerTicked` is due, on the inputs' clock; None if none is."""
+def next_deadline(state: State, heard: float | None = None, write_blocked_since: float | None = None) -> float | None:
+    """Return when the next `TimerTicked` is due, on the inputs' clock; None if none is.
+
+    Parameters:
+        heard: as a tick has it.
+        write_blocked_since: as a tick has it; a line that is blocked is to be looked after before anything else is due.
+    """
     if state.status not in ("open", "closing"):
         return None
-    topics, heartbeat = state.topics.next_deadline, state.heartbeat.deadline if state.status == "open" else None
-    if topics is None or heartbeat is None:
-        return heartbeat if topics is None else topics
-    return min(topics, heartbeat)
+    due = state.topics.next_deadline
+    if state.status == "open":
+        blocked, limit = None, state.options.heartbeat_timeout
+        if limit is not None and write_blocked_since is not None:
+            blocked = write_deadline(state.topics, state.turn_queue, limit, write_blocked_since, heard)
+        for other in (state.heartbeat.deadline, blocked):
+            if other is not None and (due is None or other < due):
+                due = other
+    return due
 
 
 def _turns(base: Turns | None, topics: Topics, given: dict[str, Any]) -> Turns:
