@@ -237,14 +237,14 @@ def check(done: list[tuple[str, Any]], told: list[tuple[str, Any]]) -> None:
 
 
 async def test_a_client_is_told_of_the_refusal_of_a_rejoin_that_was_late(autojump_clock: MockClock) -> None:
-    told: list[str] = []
+    told: list[tuple[str, bool | None]] = []
 
     class Mine(Client):
         async def handle_connect(self, socket: Socket) -> None:
             await self.join(TOPIC)
 
         async def handle_topic_close(self, topic: str, reason: Exception) -> None:
-            told.append(type(reason).__name__)
+            told.append((type(reason).__name__, getattr(reason, "sent", None)))
 
     client, connector = Mine(), Scripted()
     options: dict[str, Any] = {"reconnect": SOON, "rejoin": Backoff((50,), jitter=0), "heartbeat_interval": None}
@@ -254,10 +254,10 @@ async def test_a_client_is_told_of_the_refusal_of_a_rejoin_that_was_late(autojum
         connector.answers -= {"phx_join"}
         connector.peer.end()
         await trio.sleep(6)
-        assert told == ["JoinTimeout"]
+        assert told == [("JoinTimeout", True)]
         connector.peer.reply(await connector.peer.wait_sent("phx_join"), {"reason": "no"}, "error")
         await wait_all_tasks_blocked()
-        assert told == ["JoinTimeout", "JoinError"]
+        assert told == [("JoinTimeout", True), ("JoinError", None)]
         client.stop()
 
 

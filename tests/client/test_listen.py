@@ -125,6 +125,11 @@ async def test_a_listener_ends_with_its_block_and_with_the_socket(autojump_clock
                 pass
             with pytest.raises(StopAsyncIteration):
                 await anext(ended)
+            with pytest.raises(KeyError):
+                async with socket.listen("a") as left:
+                    raise KeyError
+            with pytest.raises(StopAsyncIteration):
+                await anext(left)
             async with socket.listen("a") as messages:
                 await socket.disconnect()
                 with pytest.raises(StopAsyncIteration):
